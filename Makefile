@@ -1,0 +1,70 @@
+# Every command of this repository: `make help` lists them. Needs CPython 3.11–3.13 with venv and pip; brings its own uv.
+
+UV_VERSION := 0.13.9
+# A uv of the same series on the path will do; the first command installs one otherwise.
+UV ?= $(or $(shell uv --version 2>/dev/null | grep -q '^uv 0\.13\.' && command -v uv),$(CURDIR)/.uv/$(UV_VERSION)/bin/uv)
+# The Python that is here, tried by running it: some of these names may be shims that lead nowhere.
+UV_PYTHON ?= $(firstword $(shell for python in python3 python3.13 python3.12 python3.11; do $$python -c \
+	'import sys; (3, 11) <= sys.version_info < (3, 14) and sys.implementation.name == "cpython" and print(sys.executable)' \
+	2>/dev/null; done))
+NO_PYTHON := CPython 3.11, 3.12 or 3.13 is needed, and none is on the path
+UV_PYTHON_DOWNLOADS := never
+# Where the usual cache cannot be written to (no home folder, a read-only one), the cache is here.
+UV_CACHE_DIR ?= $(shell cache=$${XDG_CACHE_HOME:-$${HOME:+$$HOME/.cache}}; \
+	test -n "$$cache" && mkdir -p "$$cache/uv" 2>/dev/null && test -w "$$cache/uv" && echo "$$cache/uv" || echo "$(CURDIR)/.uv/cache")
+UV := $(UV)
+UV_PYTHON := $(UV_PYTHON)
+UV_CACHE_DIR := $(UV_CACHE_DIR)
+# Compiled once: the local stack and the tests start many processes, and some machines write no bytecode of their own.
+UV_COMPILE_BYTECODE ?= 1
+export UV UV_PYTHON UV_PYTHON_DOWNLOADS UV_CACHE_DIR UV_COMPILE_BYTECODE
+unexport VIRTUAL_ENV
+
+BIN := $(or $(UV_PROJECT_ENVIRONMENT),.venv)/bin
+PROCESSES ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$(( cores < 8 ? cores : 8 )))
+SOURCES := $(wildcard packages/*/src apps/*/src tools/*/src)
+empty :=
+PATHS := $(subst $(empty) ,:,$(SOURCES))
+
+.PHONY: help sync dev admin test prove lint images package clean
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+dev: sync ## run everything on this machine until Ctrl-C
+	@$(BIN)/tequipy-devstack run
+
+admin: sync ## make an admin in the running stack: make admin EMAIL=you@example.com
+	@$(BIN)/tequipy-devstack admin "$(EMAIL)"
+
+test: sync ## run every test, in parallel; ARGS="-k name" chooses
+	$(BIN)/pytest -m "not prove" -n $(PROCESSES) --dist loadgroup $(ARGS)
+
+prove: sync ## run the long forms of the proofs and print their figures
+	$(BIN)/pytest -m prove -n 0 -s $(ARGS)
+
+lint: sync ## check style, types, arrows between the packages, and the lock
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	MYPYPATH=$(PATHS) $(BIN)/mypy --explicit-package-bases packages apps tools tests
+	$(BIN)/lint-imports
+	$(UV) lock --check
+
+images: $(UV) ## install into empty folders what the two images hold, and start it
+	.ci/replay-image tequipy-api tequipy_api serve celery
+	.ci/replay-image tequipy-worker tequipy_worker run fastapi
+
+package: $(UV) ## build every package into dist/
+	$(UV) build --all-packages
+
+clean: ## remove the environment, the caches and the local stack's data
+	@test ! -e .dev/lock || flock --nonblock .dev/lock true || { echo "a stack runs on .dev: stop it first" >&2; exit 1; }
+	rm -rf .dev .venv .uv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+sync: $(UV)
+	@$(if $(UV_PYTHON),,$(error $(NO_PYTHON)))$(UV) sync --locked --quiet
+
+$(CURDIR)/.uv/$(UV_VERSION)/bin/uv:
+	$(or $(UV_PYTHON),$(error $(NO_PYTHON))) -m venv --clear .uv/$(UV_VERSION)
+	.uv/$(UV_VERSION)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
