@@ -1,0 +1,100 @@
+"""The outermost middleware, pure ASGI: the request's context, its access event, its metrics."""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Final
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
+
+from tequipy_observability.api.metrics import HttpMetrics
+from tequipy_observability.domain.context import (
+    CORRELATION_HEADER,
+    RequestContext,
+    accept_correlation_id,
+    accept_traceparent,
+    request_context,
+)
+
+# RFC 9110, section 9.1, and PATCH (RFC 5789): any other method shares one label.
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+# Asked for by machines, all day long.
+_QUIET: Final = frozenset({"/metrics", "/api/v1/health", "/api/v1/readiness"})
+_USER_AGENT_LENGTH: Final = 512
+# What stands when nothing was sent: the server will answer so.
+_INTERNAL_SERVER_ERROR: Final = 500
+
+
+class ObservabilityMiddleware:
+    """Knows the request from its first byte to its last; every answer leaves with its correlation id."""
+
+    def __init__(
+        self, app: ASGIApp, *, metrics: HttpMetrics, route_of: Callable[[Scope], str], logger: FilteringBoundLogger
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._route_of = route_of
+        self._log = logger.bind()  # once, not at each request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        context = _context_of(scope)
+        correlation_id = context.correlation_id or ""
+        status, size = _INTERNAL_SERVER_ERROR, 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status, size
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[CORRELATION_HEADER] = correlation_id
+            elif message["type"] == "http.response.body":
+                size += len(message.get("body", b""))
+            await send(message)
+
+        started = perf_counter()
+        self._metrics.in_progress.inc()
+        with request_context(context):
+            try:
+                await self._app(scope, receive, answer)
+            finally:
+                self._metrics.in_progress.dec()
+                self._record(scope, context, status=status, size=size, seconds=perf_counter() - started)
+
+    def _record(self, scope: Scope, context: RequestContext, *, status: int, size: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+        route = self._route_of(scope)
+        self._metrics.observe(method=method, route=route, status=status, seconds=seconds, size=size)
+        if route in _QUIET:
+            write = self._log.debug
+        elif status >= _INTERNAL_SERVER_ERROR:
+            write = self._log.error
+        elif status >= 400:  # noqa: PLR2004 -- where RFC 9110 has the client's errors begin
+            write = self._log.warning
+        else:
+            write = self._log.info
+        # The rest is in the context, also what became known on the way.
+        duration_ms = round(seconds * 1000, 3)
+        write("http_request", route=route, status=status, duration_ms=duration_ms, user_agent=context.user_agent)
+
+
+def _context_of(scope: Scope) -> RequestContext:
+    correlation_id = traceparent = user_agent = None
+    for name, value in scope["headers"]:
+        if name == b"x-correlation-id":
+            correlation_id = value.decode("latin-1")
+        elif name == b"traceparent":
+            traceparent = value.decode("latin-1")
+        elif name == b"user-agent":
+            user_agent = value[:_USER_AGENT_LENGTH].decode("latin-1")
+    client = scope.get("client")
+    return RequestContext(
+        correlation_id=accept_correlation_id(correlation_id),
+        traceparent=accept_traceparent(traceparent),
+        method=scope["method"],
+        ip=client[0] if client else None,
+        user_agent=user_agent,
+    )

@@ -1,0 +1,58 @@
+"""Attaches observability to an app."""
+
+from http import HTTPStatus
+from typing import Protocol
+
+import structlog
+from fastapi import FastAPI, HTTPException, Request, Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.middleware import Middleware
+
+from tequipy_observability.api.metrics import HttpMetrics
+from tequipy_observability.api.middleware import ObservabilityMiddleware
+from tequipy_observability.api.routes import RouteTemplates
+
+
+class Observability(Protocol):
+    """What this needs of the object that `configure_observability` returns."""
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where the app's metrics are registered and read."""
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port that serves the metrics in the app's stead."""
+
+    def allows(self, authorization: str) -> bool:
+        """Tell whether the sender of this Authorization header may read the metrics."""
+
+
+def wire_observability(app: FastAPI, observability: Observability) -> None:
+    """Make the app observable: call it first, so that its middleware is the outermost.
+
+    Every answer carries `X-Correlation-ID`; every request is one `http_request` event and counts under the template of
+    its route. `GET /metrics` answers unless the settings move the metrics to a port of their own.
+    """
+    app.user_middleware.append(
+        Middleware(
+            ObservabilityMiddleware,
+            metrics=HttpMetrics(observability.registry),
+            route_of=RouteTemplates(app.router.routes).of,
+            logger=structlog.get_logger(logger_name="tequipy.access"),
+        )
+    )
+    if observability.metrics_port is None:
+        _add_metrics(app, observability)
+
+
+def _add_metrics(app: FastAPI, observability: Observability) -> None:
+    async def metrics(request: Request) -> Response:
+        if not observability.allows(request.headers.get("authorization", "")):
+            raise HTTPException(HTTPStatus.UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        content = encode(observability.registry)
+        return Response(content, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+
+    app.add_api_route("/metrics", metrics, methods=["GET"], include_in_schema=False)

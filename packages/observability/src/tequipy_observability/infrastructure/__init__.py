@@ -1,0 +1,1 @@
+"""Logging and metrics: how the process tells operators what happens."""

@@ -1,0 +1,193 @@
+"""Logs: one JSON object a line on standard output, whoever wrote the event."""
+
+import contextlib
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, BinaryIO, Final, Literal, cast
+
+import orjson
+import structlog
+
+from tequipy_observability.domain.context import current_context
+from tequipy_observability.infrastructure.redaction import redact_fields, redact_line
+
+MAX_LINE_BYTES: Final = 16 * 1024
+_OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
+# What a LogRecord has of itself; everything else on it came by `extra=`.
+_RECORD_ATTRIBUTES: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+_CONTEXT_FIELDS: Final = ("correlation_id", "method", "route", "ip", "user_id", "task_id", "task_name")
+
+Entry = Mapping[str, object]
+Renderer = Callable[[Entry], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What every line says of the process that wrote it."""
+
+    service: str
+    environment: str
+    version: str
+
+
+def configure_logging(process: Process, *, level: str, style: Literal["json", "console"]) -> None:
+    """Send structlog, stdlib logging and warnings of this process to standard output; calling it again replaces it."""
+    renderer = render_json if style == "json" else render_console
+    lines = structlog.BytesLogger(cast("BinaryIO", _Output()))
+    structlog.configure(
+        processors=[_Encoder(process, renderer)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
+        logger_factory=lambda *_: lines,
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=level, handlers=[_Handler(process, renderer, lines)], force=True)
+    logging.captureWarnings(capture=True)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "celery", "sqlalchemy", "alembic"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    # The middleware writes the one access event of a request.
+    logging.getLogger("uvicorn.access").propagate = False
+
+
+class _Output:
+    """Standard output as it is at the moment, in whole lines; a reader that has gone breaks no request."""
+
+    def write(self, line: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.buffer.write(line)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.buffer.flush()
+
+
+def render_json(entry: Entry) -> bytes:
+    """Return the entry as one line of JSON of at most 16 KiB, without what looks like a secret."""
+    try:
+        line = orjson.dumps(entry, default=repr, option=_OPTIONS)
+    except (TypeError, ValueError, RecursionError):
+        # Lone surrogates, integers beyond 64 bits, a repr that fails: shown as well as can be.
+        line = orjson.dumps({_printable(name): _printable(value) for name, value in entry.items()}, option=_OPTIONS)
+    line = redact_line(line)
+    return line if len(line) <= MAX_LINE_BYTES else _within_limit(line)
+
+
+def render_console(entry: Entry) -> bytes:
+    """Return the entry as a line for a person: time, level, message, then the rest as `name=value`."""
+    fields = orjson.loads(render_json(entry))
+    moment, level, message = fields.pop("timestamp"), fields.pop("level"), fields.pop("message")
+    stack = fields.pop("exception", None)
+    for name in ("service", "environment", "version", "trace_id", "span_id"):
+        fields.pop(name, None)
+    rest = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+    line = f"{moment[11:19]} {level:<8} {_one_line(message)}  {_one_line(rest)}"
+    return "\n".join(filter(None, [line, stack])).encode("utf-8", "backslashreplace")
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
+def _within_limit(line: bytes) -> bytes:
+    """Shorten the longest values until the line fits, and say how long it was; what it begins with stays longest."""
+    entry, limit, length = orjson.loads(line), 8192, len(line)
+    while len(line) > MAX_LINE_BYTES:
+        if limit < 64:  # many fields, not long ones  # noqa: PLR2004 -- below this a value says nothing
+            entry = dict(list(entry.items())[: len(entry) // 2])
+        short = {name[:256]: _shortened(value, limit) for name, value in entry.items()}
+        line = orjson.dumps(short | {"truncated": length})
+        limit = max(limit // 2, 32)
+    return line
+
+
+def _shortened(value: object, limit: int) -> object:
+    if isinstance(value, dict | list):
+        value = orjson.dumps(value).decode()
+    return f"{value[:limit]}…" if isinstance(value, str) and len(value) > limit else value
+
+
+def _printable(value: object) -> object:
+    if value is None or isinstance(value, bool | float | datetime):
+        return value
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except Exception as error:  # noqa: BLE001 -- somebody's repr: whatever it raises, the line is still written
+        text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _entry(process: Process, *, level: str, logger: str, message: str, fields: Mapping[str, object]) -> Entry:
+    """Put a line together: what every line has, what is known of the request, what the event says."""
+    context = current_context()
+    entry: dict[str, object] = {
+        "timestamp": datetime.now(UTC),
+        "level": level.upper(),
+        "message": message,
+        "logger": logger,
+        "service": process.service,
+        "environment": process.environment,
+        "version": process.version,
+    }
+    for name in _CONTEXT_FIELDS:
+        if (value := getattr(context, name)) is not None:
+            entry[name] = value
+    if context.traceparent is not None:  # version-trace-parent-flags, W3C Trace Context, section 3.2
+        _, entry["trace_id"], entry["span_id"], *_ = context.traceparent.split("-")
+    for name, value in redact_fields(fields).items():
+        entry.setdefault(name, value)  # an event cannot overwrite what the line says of itself
+    return entry
+
+
+class _Encoder:
+    """The one processor of structlog: event dictionary to bytes."""
+
+    def __init__(self, process: Process, renderer: Renderer) -> None:
+        self._process = process
+        self._renderer = renderer
+
+    def __call__(self, _: object, method: str, event: MutableMapping[str, Any]) -> bytes:
+        message, logger = str(_printable(event.pop("event"))), str(event.pop("logger_name", self._process.service))
+        if error := event.pop("exc_info", None):
+            event["exception"] = _formatted(error)
+        return self._renderer(_entry(self._process, level=method, logger=logger, message=message, fields=event))
+
+
+class _Handler(logging.Handler):
+    """Brings what comes through stdlib logging into the same lines."""
+
+    def __init__(self, process: Process, renderer: Renderer, lines: structlog.BytesLogger) -> None:
+        super().__init__()
+        self._process = process
+        self._renderer = renderer
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; whatever is wrong with it ends in `handleError`, never in the caller."""
+        try:
+            fields = {name: value for name, value in vars(record).items() if name not in _RECORD_ATTRIBUTES}
+            if record.exc_info:
+                fields["exception"] = _formatted(record.exc_info)
+            entry = _entry(
+                self._process, level=record.levelname, logger=record.name, message=record.getMessage(), fields=fields
+            )
+            self._lines.msg(self._renderer(entry))
+        except Exception:  # noqa: BLE001 -- logging's own contract: a handler never raises into the program
+            self.handleError(record)
+
+
+_ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+
+
+def _formatted(error: BaseException | _ExcInfo | object) -> str:
+    """Return a traceback without the values of local variables."""
+    if isinstance(error, BaseException):
+        return "".join(traceback.format_exception(error))
+    if isinstance(error, tuple):
+        return "".join(traceback.format_exception(*error))
+    return traceback.format_exc()

@@ -1,0 +1,89 @@
+"""Observability of this process: its settings, its registry, and the port that serves them when there is one."""
+
+import asyncio
+import hmac
+import os
+from collections.abc import Iterable
+from threading import Thread
+from types import TracebackType
+from typing import Literal, Self
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class ObservabilitySettings(BaseModel):
+    """How the process speaks of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: for a person in the local environment, JSON elsewhere."""
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Serve the metrics on a port of their own instead of at /metrics."""
+    metrics_token: SecretStr | None = None
+    """Ask whoever reads the metrics for this bearer token."""
+
+
+class Observability:
+    """What `configure_observability` returns; an async context manager around the metrics' own port.
+
+    The port belongs to the process that built this: a child forked from it enters the context and serves nothing.
+    """
+
+    def __init__(self, settings: ObservabilitySettings, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.metrics_port = settings.metrics_port
+        self._token = settings.metrics_token
+        self._process = os.getpid()
+        self._server: tuple[WSGIServer, Thread] | None = None
+
+    def allows(self, authorization: str) -> bool:
+        """Tell whether the sender of this Authorization header may read the metrics (RFC 6750, section 2.1)."""
+        if self._token is None:
+            return True
+        return hmac.compare_digest(authorization.encode(), f"Bearer {self._token.get_secret_value()}".encode())
+
+    async def __aenter__(self) -> Self:
+        self.serve()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop_serving)
+
+    def serve(self) -> None:
+        """Open the port, if there is to be one; raises `OSError` when it is taken."""
+        if self.metrics_port is None or self._server is not None or os.getpid() != self._process:
+            return
+        server = make_server("", self.metrics_port, self._guarded, ThreadingWSGIServer, _SilentHandler)
+        thread = Thread(target=server.serve_forever, name="tequipy-metrics", daemon=True)
+        thread.start()
+        self._server = server, thread
+
+    def stop_serving(self) -> None:
+        """Close the port, if it is open; returns when it is closed."""
+        if self._server is None or os.getpid() != self._process:
+            return
+        server, thread = self._server
+        self._server = None
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    def _guarded(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if self.allows(environ.get("HTTP_AUTHORIZATION", "")):
+            answer: Iterable[bytes] = make_wsgi_app(self.registry)(environ, start_response)
+            return answer
+        start_response("401 Unauthorized", [("WWW-Authenticate", "Bearer"), ("Content-Length", "0")])
+        return []
+
+
+class _SilentHandler(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Write nothing: a scrape every few seconds is no event."""

@@ -1,0 +1,141 @@
+"""An app under observation: correlation, the access event, metrics by template."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated
+
+import httpx
+import pytest
+import structlog
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from tequipy_observability import bind_context, current_context
+from tequipy_observability.api import wire_observability
+from tequipy_observability.infrastructure.metrics import build_registry
+from tequipy_observability.infrastructure.process import Observability, ObservabilitySettings
+
+
+async def known_user_async() -> None:
+    bind_context(user_id="ada")
+
+
+def build_app(settings: ObservabilitySettings | None = None) -> FastAPI:
+    registry = build_registry(name="test", version="1", environment="test")
+    inner, outer, app = APIRouter(prefix="/inner"), APIRouter(prefix="/outer"), FastAPI()
+
+    @inner.get("/{number}")
+    async def read(number: int) -> int:
+        return number
+
+    outer.include_router(inner)
+    app.include_router(outer, prefix="/api")
+    app.include_router(inner, prefix="/again")
+
+    @app.get("/me")
+    async def me(_: Annotated[None, Depends(known_user_async)]) -> str | None:
+        return current_context().user_id
+
+    @app.get("/fails")
+    async def fail() -> None:
+        raise HTTPException(503)
+
+    wire_observability(app, Observability(settings or ObservabilitySettings(), registry))
+    return app
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(build_app()), base_url="http://test") as client:
+        yield client
+
+
+async def test_a_good_correlation_id_comes_back_on_every_answer(client: httpx.AsyncClient) -> None:
+    """The id of the request is on its answer, whatever the status; a bad one is replaced."""
+    for path in ("/api/outer/inner/1", "/nowhere", "/api/outer/inner/x", "/fails"):
+        answer = await client.get(path, headers={"X-Correlation-ID": "abc.1"})
+        assert answer.headers["X-Correlation-ID"] == "abc.1", path
+    answer = await client.get("/nowhere", headers={"X-Correlation-ID": "a b"})
+    assert len(answer.headers["X-Correlation-ID"]) == 32
+
+
+async def test_a_request_is_one_access_event(client: httpx.AsyncClient) -> None:
+    """One event a request, its level by status, with the template and what became known on the way."""
+    with capture_logs() as events:
+        await client.get("/me")
+        await client.get("/nowhere")
+        await client.get("/fails")
+    assert [(event["event"], event["log_level"], event["route"], event["status"]) for event in events] == [
+        ("http_request", "info", "/me", 200),
+        ("http_request", "warning", "__unmatched__", 404),
+        ("http_request", "error", "/fails", 503),
+    ]
+
+
+async def test_what_a_dependency_binds_is_known_to_the_access_event(client: httpx.AsyncClient) -> None:
+    """The user that authentication found is in the context when the request is logged."""
+    seen = []
+
+    def note(*_: object) -> EventDict:
+        seen.append(current_context().user_id)
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[note])
+    try:
+        assert (await client.get("/me")).json() == "ada"
+    finally:
+        structlog.reset_defaults()
+    assert seen == ["ada"]
+
+
+async def test_requests_count_under_their_template(client: httpx.AsyncClient) -> None:
+    """The label is the whole template with its prefixes, also of a router that is included twice."""
+    for path in ("/api/outer/inner/1", "/api/outer/inner/2", "/again/inner/3", "/again/inner/4/"):
+        await client.get(path, follow_redirects=False)
+    text = (await client.get("/metrics")).text
+    assert 'http_requests_total{method="GET",route="/api/outer/inner/{number}",status="200"} 2.0' in text
+    assert 'http_requests_total{method="GET",route="/again/inner/{number}",status="200"} 1.0' in text
+    assert 'http_request_duration_seconds_count{method="GET",route="/api/outer/inner/{number}"} 2.0' in text
+    assert 'app_info{environment="test",service="test",version="1"} 1.0' in text
+
+
+async def test_random_requests_add_no_series(client: httpx.AsyncClient) -> None:
+    """A hundred paths and methods that do not exist share a handful of series."""
+    await client.get("/nowhere")
+    before = len((await client.get("/metrics")).text.splitlines())
+    for number in range(100):
+        await client.request(f"METHOD{number}", f"/nowhere/{number}")
+    after = len((await client.get("/metrics")).text.splitlines())
+    assert after - before < 60  # the histogram of one more method, with all its buckets
+
+
+async def test_metrics_may_ask_for_a_token() -> None:
+    """With a token set, only its bearer reads the metrics."""
+    app = build_app(ObservabilitySettings(metrics_token=SecretStr("s3cret")))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.get("/metrics")).status_code == 401
+        assert (await client.get("/metrics", headers={"Authorization": "Bearer wrong"})).status_code == 401
+        assert (await client.get("/metrics", headers={"Authorization": "Bearer s3cret"})).status_code == 200
+
+
+async def test_metrics_may_have_a_port_of_their_own(free_port: Callable[[], int]) -> None:
+    """With a port set, the app has no /metrics, and the port serves them while observability is open."""
+    port = free_port()
+    settings, registry = ObservabilitySettings(metrics_port=port), CollectorRegistry()
+    app = FastAPI()
+    async with Observability(settings, registry) as observability:
+        wire_observability(app, observability)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            assert (await client.get("/metrics")).status_code == 404
+            await client.get("/nowhere")
+        async with httpx.AsyncClient() as client:
+            assert "http_requests_total" in (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+
+
+async def test_openmetrics_on_request(client: httpx.AsyncClient) -> None:
+    """A scraper that asks for OpenMetrics gets it."""
+    answer = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")

@@ -1,0 +1,60 @@
+"""The request context: what is accepted from outside, and how long a fact lasts."""
+
+import asyncio
+
+import pytest
+
+from tequipy_observability import (
+    RequestContext,
+    accept_correlation_id,
+    accept_traceparent,
+    bind_context,
+    current_context,
+    request_context,
+)
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize("offered", ["a", "A-z_0.9", "x" * 128])
+def test_a_well_formed_correlation_id_is_taken(offered: str) -> None:
+    """An id within the contract's pattern is kept as it is."""
+    assert accept_correlation_id(offered) == offered
+
+
+@pytest.mark.parametrize("offered", [None, "", "x" * 129, "a b", "a\n", "ä", "a;b", "{}"])
+def test_any_other_correlation_id_is_replaced(offered: str | None) -> None:
+    """What does not match is never echoed: a fresh id takes its place."""
+    made = accept_correlation_id(offered)
+    assert made != offered
+    assert len(made) == 32
+
+
+@pytest.mark.parametrize("offered", [TRACE, "01" + TRACE[2:] + "-more"])
+def test_a_valid_traceparent_is_taken(offered: str) -> None:
+    """A version to come may have more fields."""
+    assert accept_traceparent(offered) == offered
+
+
+@pytest.mark.parametrize(
+    "offered",
+    [None, "", TRACE.upper(), "ff" + TRACE[2:], f"00-{'0' * 32}-b7ad6b7169203331-01", TRACE + "\n", "x" * 600],
+)
+def test_an_invalid_traceparent_is_dropped(offered: str | None) -> None:
+    """What the W3C calls invalid starts no trace."""
+    assert accept_traceparent(offered) is None
+
+
+async def test_facts_last_as_long_as_their_request() -> None:
+    """What is bound within a request is seen in the tasks it starts, and gone afterwards."""
+    seen = []
+
+    async def child() -> None:
+        seen.append(current_context().user_id)
+
+    with request_context(RequestContext(correlation_id="abc")):
+        bind_context(user_id="ada")
+        await asyncio.create_task(child())
+        assert current_context().correlation_id == "abc"
+    assert seen == ["ada"]
+    assert current_context() == RequestContext()

@@ -1,0 +1,214 @@
+"""Logs: whatever is written, each line is one object of JSON, without secrets."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tequipy_observability import RequestContext, request_context
+from tequipy_observability.infrastructure.logging import MAX_LINE_BYTES, Process, configure_logging, render_json
+
+SECRETS = {
+    "jwt": "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+    "refresh": f"rt1.{'a' * 22}.{'b' * 43}",
+    "link": f"ev1.{'a' * 22}.{'b' * 43}",
+    "url": "postgresql://ada:hunter2hunter2@db/app",
+    "url with @": "redis://:hunter@hunter2@cache/0",
+    "at the start of a line": f"the token is\nrt1.{'a' * 22}.{'b' * 43}",
+    "header": "Bearer c2VjcmV0c2VjcmV0",
+}
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    """Put back what pytest has set up."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def lines(capfdbinary: pytest.CaptureFixture[bytes]) -> "Lines":
+    configure_logging(Process("test", "test", "1.0"), level="INFO", style="json")
+    return Lines(capfdbinary)
+
+
+class Lines:
+    """What has been written to standard output since it was last asked."""
+
+    def __init__(self, capture: pytest.CaptureFixture[bytes]) -> None:
+        self._capture = capture
+
+    def __call__(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self._capture.readouterr().out.splitlines()]
+
+
+def test_own_and_foreign_events_share_one_form(lines: Lines) -> None:
+    """structlog, stdlib logging and their extra fields come out alike, each once."""
+    with request_context(RequestContext(correlation_id="abc", task_name="auth.send_mail")):
+        structlog.get_logger(logger_name="own").info("hello", answer=42)
+        logging.getLogger("foreign").warning("hello %s", "you", extra={"answer": 43})
+    own, foreign = lines()
+    assert (own["message"], own["level"], own["logger"], own["answer"]) == ("hello", "INFO", "own", 42)
+    assert (foreign["message"], foreign["level"], foreign["answer"]) == ("hello you", "WARNING", 43)
+    for line in (own, foreign):
+        assert (line["correlation_id"], line["task_name"]) == ("abc", "auth.send_mail")
+        assert (line["service"], line["environment"], line["version"]) == ("test", "test", "1.0")
+        assert str(line["timestamp"]).endswith("Z")
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+def test_what_looks_like_a_secret_is_not_written(lines: Lines, secret: str) -> None:
+    """Tokens and the passwords of URLs are redacted wherever they stand: message, field, nested, traceback."""
+    logger = logging.getLogger("careless")
+    logger.error("saw %s", secret, extra={"field": secret, "deep": {"er": [secret]}})
+    try:
+        raise ValueError(secret)
+    except ValueError:
+        logger.exception("failed")
+    written = json.dumps(lines())
+    assert secret not in written
+    assert "hunter2" not in written
+    assert "[redacted]" in written
+
+
+def test_secret_fields_are_not_written_whatever_their_value(lines: Lines) -> None:
+    """A field named after a secret is redacted, however deep it is."""
+    structlog.get_logger().info("login", password="hunter2", body={"new_password": "hunter2", "Set-Cookie": "hunter2"})
+    (line,) = lines()
+    assert "hunter2" not in json.dumps(line)
+    assert line["password"] == "[redacted]"
+
+
+def test_secrets_of_objects_are_not_written(lines: Lines) -> None:
+    """A dataclass is written by its fields, so their names count; a value that holds itself ends somewhere."""
+
+    @dataclass
+    class Account:
+        name: str
+        password_hash: str
+
+    endless: list[object] = [Account("ada", "hunter2")]
+    endless.append(endless)
+    structlog.get_logger().info("saved", account=Account("ada", "hunter2"), accounts={"all": [Account("a", "hunter2")]})
+    logging.getLogger("a").info("saved", extra={"endless": endless})
+    saved, holding_itself = lines()
+    assert saved["account"] == {"name": "ada", "password_hash": "[redacted]"}
+    assert "hunter2" not in json.dumps(saved)
+    assert holding_itself["message"] == "saved"
+
+
+def test_a_value_that_cannot_be_shown_breaks_nothing(lines: Lines) -> None:
+    """An object whose repr raises, in a message and in a field, is named by its type."""
+
+    class Shy:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    structlog.get_logger().info(Shy(), field=Shy())
+    (line,) = lines()
+    assert line["message"] == line["field"] == "<Shy whose repr raised RuntimeError>"
+
+
+def test_the_trace_is_told_by_its_ids(lines: Lines) -> None:
+    """A traceparent becomes the fields that tracing tools look for."""
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with request_context(RequestContext(traceparent=traceparent)):
+        structlog.get_logger().info("hello")
+    (line,) = lines()
+    assert (line["trace_id"], line["span_id"]) == (traceparent[3:35], traceparent[36:52])
+
+
+def test_a_forged_newline_stays_in_its_string(lines: Lines) -> None:
+    """What a client sends cannot begin a line of its own."""
+    forged = 'x\n{"level": "INFO", "message": "admin logged in"}'
+    logging.getLogger("a").warning("login of %s", forged)
+    assert [line["message"] for line in lines()] == [f"login of {forged}"]
+
+
+def test_an_event_cannot_overwrite_the_line(lines: Lines) -> None:
+    """A field named as one of the line's own does not replace it."""
+    structlog.get_logger(logger_name="a").info("m", service="forged", timestamp="forged", level="forged")
+    (line,) = lines()
+    assert (line["service"], line["level"]) == ("test", "INFO")
+    assert line["timestamp"] != "forged"
+
+
+def test_a_traceback_shows_no_locals(lines: Lines) -> None:
+    """The values of variables are not in a traceback."""
+    innocent_name = "hunter2"
+    try:
+        raise RuntimeError(str(len(innocent_name)))
+    except RuntimeError:
+        logging.getLogger("a").exception("failed")
+    (line,) = lines()
+    assert "RuntimeError: 7" in str(line["exception"])
+    assert "hunter2" not in str(line["exception"]).replace('innocent_name = "hunter2"', "")
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary()
+
+
+@given(st.dictionaries(st.text(), SCALARS | st.lists(SCALARS) | st.dictionaries(st.text(), SCALARS), max_size=5))
+def test_anything_becomes_one_line_of_json(fields: dict[str, object]) -> None:
+    """Surrogates, NaN, huge integers, bytes: a line of valid JSON comes out, never an exception."""
+    line = render_json({"timestamp": "now", "message": "m", **fields})
+    assert b"\n" not in line
+    json.loads(line)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 100_000, ["x" * 1000] * 100, {"k": "\0" * 50_000}, "eyJ" * 30_000],
+    ids=["text", "list", "escaped", "like a token"],
+)
+def test_a_long_line_is_shortened_and_says_so(value: object) -> None:
+    """No line exceeds 16 KiB, and a shortened one is still JSON."""
+    line = render_json({"message": "m", "a": value, "b": value})
+    assert len(line) <= MAX_LINE_BYTES
+    assert json.loads(line)["truncated"] > MAX_LINE_BYTES
+
+
+def test_a_line_of_many_fields_is_shortened_too() -> None:
+    """When no single value is long, the line keeps what it begins with."""
+    line = render_json({"timestamp": "now", "message": "m"} | {f"{number}{'n' * 200}": 1 for number in range(2000)})
+    assert len(line) <= MAX_LINE_BYTES
+    assert json.loads(line)["message"] == "m"
+
+
+def test_a_broken_pipe_breaks_nothing() -> None:
+    """A process whose reader has gone goes on."""
+    program = """
+import logging, os, sys
+from tequipy_observability.infrastructure.logging import Process, configure_logging
+configure_logging(Process("test", "test", "1"), level="INFO", style="json")
+reader, writer = os.pipe(); os.dup2(writer, 1); os.close(reader); os.close(writer)
+for _ in range(3):
+    logging.getLogger("a").info("hello")
+sys.stderr.write("alive")
+os._exit(0)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stderr == "alive"
+
+
+def test_the_console_is_for_a_person(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """In the local style a line begins with time, level and message, and still has the correlation id."""
+    configure_logging(Process("test", "local", "1.0"), level="INFO", style="console")
+    with request_context(RequestContext(correlation_id="abc")):
+        logging.getLogger("a").info("hello", extra={"answer": 42})
+    line = capfdbinary.readouterr().out.decode()
+    assert "INFO     hello" in line
+    assert "correlation_id=abc" in line
+    assert "answer=42" in line
