@@ -1,0 +1,64 @@
+"""The vocabulary of the ground: errors, tasks, unit of work, health, clock, mail, storage. Standard library only.
+
+Doors beside this one: `wiring`, `tasks`, `migrations`, `testing`, and with their extras `api` and `celery`.
+"""
+
+from tequipy_platform.domain.clock import Clock, IdSource, RandomSource, SystemClock
+from tequipy_platform.domain.events import JSON, Event
+from tequipy_platform.domain.exceptions import (
+    Conflict,
+    DomainError,
+    Forbidden,
+    Invalid,
+    Malformed,
+    NotFound,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
+from tequipy_platform.domain.health import HealthCheck
+from tequipy_platform.domain.mail import Mail, Mailer, MailRejected, MailTemplates, MailText, MailUnavailable
+from tequipy_platform.domain.outbox import Inbox, Lease, Outbox, PendingMessage, PendingMessages
+from tequipy_platform.domain.storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
+from tequipy_platform.domain.tasks import Crontab, Delivery, Handler, RetryPolicy, Task
+from tequipy_platform.domain.unit_of_work import UnitOfWork
+
+__all__ = [
+    "JSON",
+    "Clock",
+    "Conflict",
+    "Crontab",
+    "Delivery",
+    "DomainError",
+    "Event",
+    "Forbidden",
+    "Handler",
+    "HealthCheck",
+    "IdSource",
+    "Inbox",
+    "Invalid",
+    "Lease",
+    "Mail",
+    "MailRejected",
+    "MailTemplates",
+    "MailText",
+    "MailUnavailable",
+    "Mailer",
+    "Malformed",
+    "NotFound",
+    "ObjectExists",
+    "ObjectNotFound",
+    "ObjectStorage",
+    "Outbox",
+    "PendingMessage",
+    "PendingMessages",
+    "RandomSource",
+    "RetryPolicy",
+    "StoredObject",
+    "SystemClock",
+    "Task",
+    "TooMany",
+    "Unauthenticated",
+    "Unavailable",
+    "UnitOfWork",
+]

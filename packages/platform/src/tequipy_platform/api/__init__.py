@@ -1,0 +1,37 @@
+"""The ground's side of an HTTP app: error answers, body limits, security headers, health. Needs the extra `api`."""
+
+try:
+    import fastapi  # noqa: F401 -- asked for here, so that the answer names the extra
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("tequipy_platform.api needs FastAPI: install tequipy-platform[api]") from error
+
+from tequipy_platform.api.errors import wire_errors
+from tequipy_platform.api.headers import HeaderPolicy, wire_headers
+from tequipy_platform.api.health import wire_health
+from tequipy_platform.api.limits import BodyLimits
+from tequipy_platform.api.problems import (
+    BODY_PROBLEMS,
+    BodyTooLarge,
+    MalformedBody,
+    MethodNotAllowed,
+    UnsupportedMediaType,
+    problem_response,
+    problem_responses,
+)
+from tequipy_platform.api.schemas import StrictModel
+
+__all__ = [
+    "BODY_PROBLEMS",
+    "BodyLimits",
+    "BodyTooLarge",
+    "HeaderPolicy",
+    "MalformedBody",
+    "MethodNotAllowed",
+    "StrictModel",
+    "UnsupportedMediaType",
+    "problem_response",
+    "problem_responses",
+    "wire_errors",
+    "wire_headers",
+    "wire_health",
+]

@@ -1,0 +1,133 @@
+"""Turns whatever a request ends in into a problem document: domain errors, framework errors, bugs."""
+
+import logging
+import re
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tequipy_platform.api.limits import BodyLimits, LimitBodies, is_json
+from tequipy_platform.api.problems import (
+    BodyTooLarge,
+    InternalError,
+    MalformedBody,
+    MethodNotAllowed,
+    UnsupportedMediaType,
+    problem_response,
+    status_of,
+)
+from tequipy_platform.domain.events import JSON
+from tequipy_platform.domain.exceptions import DomainError, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
+
+_logger = logging.getLogger(__name__)
+
+_BY_STATUS: Final[dict[int, type[DomainError]]] = {
+    400: MalformedBody,  # FastAPI raises it when it cannot parse a body
+    401: Unauthenticated,
+    403: Forbidden,
+    404: NotFound,
+    405: MethodNotAllowed,
+    413: BodyTooLarge,
+    415: UnsupportedMediaType,
+}
+"""What Starlette's and FastAPI's own errors mean."""
+
+_MOST_ERRORS: Final = 50
+"""How many faults of one request are told: a list of a million wrong items is no reason for a long answer."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""What a field's name looks like; anything else in a pointer would echo what was sent."""
+
+
+def wire_errors(app: FastAPI, limits: BodyLimits | None = None) -> None:
+    """Make every error answer of `app` a problem document, and refuse bodies that are too large or too deep.
+
+    Wire it inside (after) observability and headers, so that error answers carry theirs.
+    """
+    app.user_middleware.append(Middleware(CatchErrors))
+    app.user_middleware.append(Middleware(LimitBodies, limits=limits or BodyLimits()))
+    app.add_exception_handler(DomainError, _on_domain_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+class CatchErrors:
+    """Answers errors that no handler saw: those of middleware, and bugs, which are logged once and shown to nobody.
+
+    Starlette's own last resort stands outside of every other middleware: its 500 would lose the correlation header.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception as error:
+            if started or scope["type"] != "http":
+                raise  # too late for an answer: the server logs it and breaks the connection off
+            await _answer(error)(scope, receive, send)
+
+
+def _answer(error: Exception) -> Response:
+    if not isinstance(error, DomainError) or status_of(type(error)) == HTTPStatus.INTERNAL_SERVER_ERROR:
+        _logger.error("unhandled error", exc_info=error)
+        return problem_response(InternalError())
+    if isinstance(error, Unavailable):
+        _logger.warning("unavailable: %s", type(error.__cause__ or error).__name__)
+    return problem_response(error)
+
+
+async def _on_domain_error(_: Request, error: Exception) -> Response:
+    return _answer(error)
+
+
+async def _on_http_exception(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 -- Starlette's handler type is wider than what it calls us with
+    kind = _BY_STATUS.get(error.status_code)
+    code = None if kind else HTTPStatus(error.status_code).name.lower()
+    return problem_response((kind or DomainError)(code=code), status=error.status_code, headers=error.headers)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 -- as above
+    faults = error.errors()
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        return problem_response(MalformedBody())
+    if isinstance(error.body, bytes) and not is_json(request.headers.get("content-type", "")):
+        return problem_response(UnsupportedMediaType())
+    return problem_response(Invalid(errors=[_fault(fault) for fault in faults[:_MOST_ERRORS]]))
+
+
+def _fault(fault: dict[str, Any]) -> JSON:
+    # With an "error" in its context, pydantic's message quotes what was sent, or somebody else's exception does.
+    quotes = "error" in fault.get("ctx", {})
+    return {
+        "pointer": _pointer(fault["loc"][1:]),  # the first step is body, query, path, header or cookie
+        "code": str(fault["type"]),
+        "detail": "The value is not valid." if quotes else str(fault["msg"]),
+    }
+
+
+def _pointer(path: tuple[str | int, ...]) -> str:
+    """Return a JSON Pointer (RFC 6901) as deep as its steps are names."""
+    pointer = ""
+    for step in path:
+        if not _NAME.fullmatch(str(step)):
+            break
+        pointer += f"/{step}"
+    return pointer

@@ -1,0 +1,74 @@
+"""Security headers on every answer, and CORS for the configured origins."""
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tequipy_observability import CORRELATION_HEADER
+
+_SECURITY_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # Nothing of this API is a page: no browser has anything to load, run, frame or submit.
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+}
+_HSTS: Final = {"Strict-Transport-Security": "max-age=63072000; includeSubDomains"}
+
+
+class HeaderPolicy(Protocol):
+    """What `wire_headers` needs to know: `tequipy_platform.wiring.HeaderSettings` is one."""
+
+    @property
+    def cors_origins(self) -> Sequence[str]:
+        """The origins whose pages may call, with credentials; never `*`."""
+
+
+def wire_headers(app: FastAPI, settings: HeaderPolicy, *, hsts: bool = True) -> None:
+    """Put security headers on every answer of `app`, HSTS among them unless `hsts` is off (local: plain HTTP).
+
+    Wire it outside of (before) errors, so that error answers carry them too. A route may set its own value.
+    """
+    app.user_middleware.append(Middleware(SecurityHeaders, headers=_SECURITY_HEADERS | (_HSTS if hsts else {})))
+    if settings.cors_origins:
+        app.user_middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_credentials=True,
+                allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+                allow_headers=(
+                    "Authorization",
+                    "Content-Type",
+                    "Idempotency-Key",
+                    "X-Requested-With",
+                    "traceparent",
+                    CORRELATION_HEADER,
+                ),
+                expose_headers=("Location", "RateLimit", "RateLimit-Policy", "Retry-After", CORRELATION_HEADER),
+            )
+        )
+
+
+class SecurityHeaders:
+    """Adds the headers that an answer does not have yet."""
+
+    def __init__(self, app: ASGIApp, headers: dict[str, str]) -> None:
+        self._app = app
+        self._headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

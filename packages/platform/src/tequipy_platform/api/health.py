@@ -1,0 +1,126 @@
+"""Health and readiness: whether the process runs, and whether what it stands on does."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response, status
+from pydantic import BaseModel
+
+from tequipy_platform.domain.health import HealthCheck
+
+_CHECK_SECONDS: Final = 2.0
+_CACHE_SECONDS: Final = 1.0
+
+_logger = logging.getLogger(__name__)
+
+
+class Health(BaseModel):
+    """The process runs."""
+
+    status: Literal["ok"] = "ok"
+
+
+class CheckReport(BaseModel):
+    """How one check went; why it failed stands in the log."""
+
+    status: Literal["up", "down"]
+    duration_ms: float
+
+
+class ReadinessReport(BaseModel):
+    """`not_ready`: a required check is down; `degraded`: another one is."""
+
+    status: Literal["ready", "degraded", "not_ready"]
+    checks: dict[str, CheckReport]
+
+
+class Readiness:
+    """Runs the checks side by side, at most once a second however many ask."""
+
+    def __init__(self, checks: Sequence[HealthCheck]) -> None:
+        self._checks = checks
+        self._flight: asyncio.Task[ReadinessReport] | None = None
+        self._flown_at = 0.0
+        self._abandoned: set[asyncio.Task[object]] = set()
+        self._down: set[str] = set()
+
+    async def report(self) -> ReadinessReport:
+        """Return a report that is at most a second old; whoever asks meanwhile shares it."""
+        flight = self._flight
+        if flight is None or (flight.done() and time.monotonic() - self._flown_at >= _CACHE_SECONDS):
+            flight = self._flight = asyncio.create_task(self._run())
+        # Shielded: one caller that goes away does not take the answer from the others.
+        return await asyncio.shield(flight)
+
+    async def _run(self) -> ReadinessReport:
+        started = time.monotonic()
+        tasks = {check.name: asyncio.create_task(_timed(check)) for check in self._checks}
+        if tasks:
+            await asyncio.wait(tasks.values(), timeout=_CHECK_SECONDS)
+        reports = {name: self._conclude(name, task, started) for name, task in tasks.items()}
+        self._flown_at = time.monotonic()
+        down = {check.required for check in self._checks if reports[check.name].status == "down"}
+        outcome: Literal["ready", "degraded", "not_ready"] = "not_ready" if True in down else "degraded"
+        return ReadinessReport(status=outcome if down else "ready", checks=reports)
+
+    def _conclude(self, name: str, task: asyncio.Task[float], started: float) -> CheckReport:
+        error = self._failure_of(task)
+        if error is None:
+            self._down.discard(name)
+            return CheckReport(status="up", duration_ms=round(task.result() * 1000, 1))
+        if name not in self._down:  # once per outage, not once per probe
+            _logger.warning("readiness check %r is down: %r", name, error)
+        self._down.add(name)
+        return CheckReport(status="down", duration_ms=round((time.monotonic() - started) * 1000, 1))
+
+    def _failure_of(self, task: asyncio.Task[float]) -> BaseException | None:
+        if not task.done():
+            # Cancelled and left behind: awaiting a driver that hangs would take as long as the driver pleases.
+            task.cancel()
+            self._abandoned.add(task)
+            task.add_done_callback(self._forget)
+            return TimeoutError(f"no answer within {_CHECK_SECONDS:g} s")
+        return asyncio.CancelledError() if task.cancelled() else task.exception()
+
+    def _forget(self, task: asyncio.Task[object]) -> None:
+        self._abandoned.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen
+
+
+async def _timed(check: HealthCheck) -> float:
+    started = time.monotonic()
+    await check.check()
+    return time.monotonic() - started
+
+
+def _readiness_of(request: Request) -> Readiness:
+    readiness: Readiness = request.app.state.readiness
+    return readiness
+
+
+router = APIRouter(prefix="/api/v1", tags=["service"])
+
+
+@router.get("/health")
+async def health() -> Health:
+    """Tell that the process runs; no I/O."""
+    return Health()
+
+
+@router.get("/readiness", responses={status.HTTP_503_SERVICE_UNAVAILABLE: {"model": ReadinessReport}})
+async def readiness(response: Response, readiness: Annotated[Readiness, Depends(_readiness_of)]) -> ReadinessReport:
+    """Tell whether the process can serve: 200 when ready or degraded, 503 otherwise; at most a second old."""
+    report = await readiness.report()
+    if report.status == "not_ready":
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    return report
+
+
+def wire_health(app: FastAPI, checks: Sequence[HealthCheck]) -> None:
+    """Add `/api/v1/health` and `/api/v1/readiness` to `app`."""
+    app.state.readiness = Readiness(checks)
+    app.include_router(router)

@@ -1,0 +1,170 @@
+"""Problem documents (RFC 9457): each kind of error has one status, one shape on the wire, one entry in OpenAPI."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from tequipy_observability import current_context
+from tequipy_platform.domain.exceptions import (
+    Conflict,
+    DomainError,
+    Forbidden,
+    Invalid,
+    Malformed,
+    NotFound,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
+
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+
+
+class MalformedBody(Malformed):
+    """The body is not JSON in UTF-8 (RFC 8259), or nested too deeply."""
+
+    code = "malformed_body"
+    title = "Malformed body"
+    detail = "The body is not valid JSON in UTF-8, or is nested too deeply."
+
+
+class MethodNotAllowed(DomainError):
+    """The route exists, but not for this method; `Allow` names those it has."""
+
+    code = "method_not_allowed"
+    title = "Method not allowed"
+    detail = "This method is not allowed here."
+
+
+class BodyTooLarge(DomainError):
+    """The body is larger than this route takes."""
+
+    code = "body_too_large"
+    title = "Body too large"
+    detail = "The body is too large."
+
+
+class UnsupportedMediaType(DomainError):
+    """The body is of a media type that this route does not read."""
+
+    code = "unsupported_media_type"
+    title = "Unsupported media type"
+    detail = "Send the body as application/json."
+
+
+class InternalError(DomainError):
+    """Something went wrong here; the log knows what, under the correlation id."""
+
+    code = "internal_error"
+    title = "Internal error"
+    detail = "Something went wrong on our side."
+
+
+STATUSES: Final[Mapping[type[DomainError], int]] = {
+    Malformed: 400,
+    Unauthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    MethodNotAllowed: 405,
+    Conflict: 409,
+    BodyTooLarge: 413,
+    UnsupportedMediaType: 415,
+    Invalid: 422,
+    TooMany: 429,
+    DomainError: 500,
+    Unavailable: 503,
+}
+"""The one mapping from kinds of errors to statuses; an error without a kind is nobody's fault but ours."""
+
+BODY_PROBLEMS: Final[tuple[type[DomainError], ...]] = (MalformedBody, BodyTooLarge, UnsupportedMediaType, Invalid)
+"""What any route that takes a JSON body may answer, for `problem_responses`."""
+
+
+def status_of(kind: type[DomainError]) -> int:
+    """Return the status of an error's nearest kind."""
+    return next(STATUSES[ancestor] for ancestor in kind.__mro__ if ancestor in STATUSES)
+
+
+def problem_response(
+    error: DomainError, *, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return an error as problem document, with its kind's status and the headers that its kind demands."""
+    status = status or status_of(type(error))
+    document = error.members | {
+        "type": f"urn:tequipy:problem:{error.code}",
+        "title": error.title,
+        "status": status,
+        "detail": error.detail,
+        "code": error.code,
+        "correlation_id": current_context().correlation_id,
+    }
+    return Response(
+        # ASCII only: whatever a member quotes, the answer can be encoded.
+        json.dumps(document, allow_nan=False).encode("ascii"),
+        status_code=status,
+        headers={**(headers or {}), **_headers(error)},
+        media_type=PROBLEM_MEDIA_TYPE,
+    )
+
+
+def problem_responses(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
+    """Return a route's `responses=` for these errors: per status a problem document, its codes and examples."""
+    by_status: dict[int, list[type[DomainError]]] = {}
+    for error in errors:
+        by_status.setdefault(status_of(error), []).append(error)
+    return {
+        status: {
+            "description": " ".join(dict.fromkeys(error.detail for error in kinds)),
+            "content": {
+                PROBLEM_MEDIA_TYPE: {
+                    "schema": _schema(status, kinds),
+                    "examples": {error.code: {"value": _example(status, error)} for error in kinds},
+                }
+            },
+        }
+        for status, kinds in sorted(by_status.items())
+    }
+
+
+def _headers(error: DomainError) -> dict[str, str]:
+    if isinstance(error, Unauthenticated):
+        # RFC 6750, section 3: no error code for a request that carried no token.
+        bad_token = error.code == "invalid_token"
+        return {"WWW-Authenticate": 'Bearer error="invalid_token"' if bad_token else "Bearer"}
+    if isinstance(error, TooMany | Unavailable):
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    return {}
+
+
+def _example(status: int, error: type[DomainError]) -> dict[str, Any]:
+    example = {
+        "type": f"urn:tequipy:problem:{error.code}",
+        "title": error.title,
+        "status": status,
+        "detail": error.detail,
+        "code": error.code,
+        "correlation_id": "5f0c6d2e9b7a4c1d8e3f2a1b0c9d8e7f",
+    }
+    if error is Invalid:
+        example["errors"] = [{"pointer": "/email", "code": "missing", "detail": "Field required"}]
+    return example
+
+
+def _schema(status: int, errors: list[type[DomainError]]) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        "type": {"type": "string", "format": "uri"},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "const": status},
+        "detail": {"type": "string"},
+        "code": {"type": "string", "enum": list(dict.fromkeys(error.code for error in errors))},
+        "correlation_id": {"type": ["string", "null"]},
+    }
+    required = list(properties)
+    if any(issubclass(error, Invalid) for error in errors):
+        text = {"type": "string"}
+        item = {"type": "object", "properties": {"pointer": text, "code": text, "detail": text}}
+        properties["errors"] = {"type": "array", "items": item | {"required": ["pointer", "code", "detail"]}}
+    return {"title": "Problem", "type": "object", "properties": properties, "required": required}

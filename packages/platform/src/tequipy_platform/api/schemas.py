@@ -1,0 +1,48 @@
+"""The base of every request body."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+"""NUL, which PostgreSQL cannot keep, and lone surrogates, which UTF-8 cannot say."""
+
+
+class StrictModel(BaseModel):
+    """A request body: refuses unknown fields, NUL and lone surrogates in any string, and what is no number.
+
+    Frozen; its errors never show the input.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unstorable(cls, data: Any) -> Any:  # noqa: ANN401 -- whatever was sent
+        faults = [
+            InitErrorDetails(
+                type=PydanticCustomError("invalid_characters", "The text holds NUL or half a character."),
+                loc=path,
+                input=None,
+            )
+            for path in _unstorable(data)
+        ]
+        if faults:
+            raise ValidationError.from_exception_data(cls.__name__, faults, hide_input=True)
+        return data
+
+
+def _unstorable(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    if isinstance(value, str):
+        if _UNSTORABLE.search(value):
+            yield path
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unstorable(item, (*path, index))
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _unstorable(name, path)
+            yield from _unstorable(item, (*path, name))

@@ -1,0 +1,89 @@
+"""The unit of work's two mailboxes: the outbox for what must follow a commit, the inbox for what happens only once."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from uuid import UUID
+
+from tequipy_platform.domain.events import JSON, Event
+from tequipy_platform.domain.tasks import Delivery
+
+
+class Outbox(ABC):
+    """Rows in the same commit as what caused them; the relay turns them into messages, at least once each."""
+
+    @abstractmethod
+    def add(self, task: str, /, *, not_before: datetime | None = None, **payload: JSON) -> None:
+        """Ask for `task` to run with `payload` once this unit of work has committed, not before the given time."""
+
+    @abstractmethod
+    def publish(self, event: Event) -> None:
+        """Tell every task that names the event, once this unit of work has committed."""
+
+
+class Lease(Enum):
+    """What an attempt learns when it asks to perform an effect outside the database."""
+
+    TAKEN = "taken"
+    """The effect is this attempt's to perform."""
+    DONE = "done"
+    """An earlier attempt performed it: there is nothing left to do."""
+    HELD = "held"
+    """Another attempt is at it and its lease has not ended: try again later."""
+
+
+class Inbox(ABC):
+    """Remembers deliveries, so that a message delivered twice has its effect once."""
+
+    @abstractmethod
+    async def take(self, delivery: Delivery) -> bool:
+        """Claim the delivery within this unit of work; False when an earlier one committed it: then do nothing.
+
+        For effects inside the database: the claim and the effect share the commit, so the effect happens exactly once.
+        """
+
+    @abstractmethod
+    async def lease(self, delivery: Delivery, duration: timedelta) -> Lease:
+        """Ask to perform an effect outside the database (mail, storage) within `duration`.
+
+        Commit the lease before the effect and `done` after it. An attempt that died leaves a lease that ends by
+        itself: the effect is then repeated, so it must be harmless when repeated.
+        """
+
+    @abstractmethod
+    async def done(self, delivery: Delivery) -> None:
+        """Record that the effect has been performed."""
+
+    @abstractmethod
+    async def release(self, delivery: Delivery) -> None:
+        """Give the lease back after an attempt that is known to have failed, so that the next one need not wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingMessage:
+    """A row of the outbox that waits for the relay: it names a task or an event, never both."""
+
+    id: UUID
+    task: str | None
+    event: str | None
+    payload: Mapping[str, JSON]
+    correlation_id: str | None
+    traceparent: str | None
+
+
+class PendingMessages(ABC):
+    """The outbox as the relay sees it; any number of relays share it."""
+
+    @abstractmethod
+    def batch(self, limit: int) -> AbstractAsyncContextManager[Sequence[PendingMessage]]:
+        """Lend up to `limit` messages that are due, oldest first, to this relay alone.
+
+        Leaving the block cleanly marks them as published; leaving it by an exception gives them back.
+        """
+
+    @abstractmethod
+    async def wait(self, at_most: float) -> None:
+        """Return when messages were added, at the latest after `at_most` seconds."""

@@ -1,0 +1,1 @@
+"""What the ground stands on: PostgreSQL, SMTP, object stores, the environment."""

@@ -1,0 +1,111 @@
+"""Outbox and inbox as rows of PostgreSQL, within the unit of work's transaction."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, func, literal, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tequipy_observability import current_context
+from tequipy_platform.domain.clock import Clock, IdSource
+from tequipy_platform.domain.events import JSON, Event
+from tequipy_platform.domain.outbox import Inbox, Lease, Outbox
+from tequipy_platform.domain.tasks import Delivery
+from tequipy_platform.infrastructure.models import InboxRow, OutboxRow
+
+
+class SqlOutbox(Outbox):
+    """Adds rows to the session; they are written with everything else at the next flush."""
+
+    def __init__(self, session: AsyncSession, clock: Clock, ids: IdSource) -> None:
+        self._session = session
+        self._clock = clock
+        self._ids = ids
+
+    def add(self, task: str, /, *, not_before: datetime | None = None, **payload: JSON) -> None:
+        """Ask for `task` to run once this transaction has committed."""
+        self._insert(OutboxRow(task=task, payload=payload, not_before=not_before))
+
+    def publish(self, event: Event) -> None:
+        """Tell every task that names the event once this transaction has committed."""
+        self._insert(OutboxRow(event=event.name, payload=dict(event.payload)))
+
+    def _insert(self, row: OutboxRow) -> None:
+        context = current_context()
+        row.id = self._ids()
+        row.created_at = self._clock.now()
+        row.correlation_id = context.correlation_id
+        row.traceparent = context.traceparent
+        self._session.add(row)
+
+
+class SqlInbox(Inbox):
+    """Claims by `insert … on conflict`: the primary key decides between concurrent deliveries."""
+
+    def __init__(self, session: AsyncSession, clock: Clock) -> None:
+        self._session = session
+        self._clock = clock
+
+    async def take(self, delivery: Delivery) -> bool:
+        """Claim the delivery; waits for a concurrent claim to commit (then False) or to roll back (then True)."""
+        claim = (
+            insert(InboxRow)
+            .values(message_id=delivery.id, handler=delivery.task, state="done", taken_at=self._clock.now())
+            .on_conflict_do_nothing()
+            .returning(InboxRow.message_id)
+        )
+        return await self._session.scalar(claim) is not None
+
+    async def lease(self, delivery: Delivery, duration: timedelta) -> Lease:
+        """Take the lease when nobody has it or it has ended."""
+        now = self._clock.now()
+        claim = insert(InboxRow).values(
+            message_id=delivery.id, handler=delivery.task, state="sending", leased_until=now + duration, taken_at=now
+        )
+        claim = claim.on_conflict_do_update(
+            index_elements=[InboxRow.message_id, InboxRow.handler],
+            set_={"leased_until": claim.excluded.leased_until, "taken_at": claim.excluded.taken_at},
+            where=(InboxRow.state == "sending") & (InboxRow.leased_until <= now),
+        )
+        if await self._session.scalar(claim.returning(InboxRow.message_id)) is not None:
+            return Lease.TAKEN
+        state = await self._session.scalar(
+            select(InboxRow.state).where(InboxRow.message_id == delivery.id, InboxRow.handler == delivery.task)
+        )
+        return Lease.DONE if state == "done" else Lease.HELD
+
+    async def done(self, delivery: Delivery) -> None:
+        """Record that the effect has been performed."""
+        record = insert(InboxRow).values(
+            message_id=delivery.id, handler=delivery.task, state="done", taken_at=self._clock.now()
+        )
+        await self._session.execute(
+            record.on_conflict_do_update(
+                index_elements=[InboxRow.message_id, InboxRow.handler], set_={"state": "done", "leased_until": None}
+            )
+        )
+
+    async def release(self, delivery: Delivery) -> None:
+        """Give the lease back."""
+        await self._session.execute(
+            delete(InboxRow).where(
+                InboxRow.message_id == delivery.id, InboxRow.handler == delivery.task, InboxRow.state == "sending"
+            )
+        )
+
+
+async def purge_messages(session: AsyncSession, *, outbox_age: timedelta, inbox_age: timedelta, limit: int) -> bool:
+    """Delete up to `limit` rows of each table that are older than that; tell whether more may be left.
+
+    Steps around rows that another process is purging.
+    """
+    outbox_key, inbox_key = OutboxRow.id, tuple_(InboxRow.message_id, InboxRow.handler)
+    published = select(OutboxRow.id).where(OutboxRow.published_at < func.now() - outbox_age)
+    handled = select(InboxRow.message_id, InboxRow.handler).where(InboxRow.taken_at < func.now() - inbox_age)
+    full = False
+    for table, key, old in ((OutboxRow, outbox_key, published), (InboxRow, inbox_key, handled)):
+        batch = old.limit(limit).with_for_update(skip_locked=True)
+        # Returned and counted: async drivers give no row count without a cursor result.
+        gone = await session.execute(delete(table).where(key.in_(batch)).returning(literal(1)))
+        full = full or len(gone.all()) == limit
+    return full

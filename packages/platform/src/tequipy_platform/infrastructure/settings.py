@@ -1,0 +1,254 @@
+"""Settings from the environment and `.env`: how they are read, refused and shown. Only apps read them (rule 5)."""
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from functools import partial
+from importlib.metadata import version
+from typing import Annotated, Any, Final, Literal, Protocol, Self, TypeVar, runtime_checkable
+
+from dotenv import dotenv_values
+from pydantic import AfterValidator, AnyHttpUrl, BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, to_jsonable_python
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+KNOWN_NAMES: Final = (
+    "app_name",
+    "app_version",
+    "auth",
+    "cache",
+    "celery",
+    "database",
+    "environment",
+    "headers",
+    "mail",
+    "observability",
+    "public_url",
+    "storage",
+    "trusted_proxies",
+    "worker",
+)
+"""Top-level names of both apps' settings: they share one `.env`, and neither refuses what is meant for the other."""
+
+DEVELOPMENT_NAMES: Final = "dev_"
+"""Names that begin so belong to the local stack (`TEQUIPY_DEV_PORT`)."""
+
+Environment = Literal["local", "test", "staging", "production"]
+"""Where the process runs; `local` is a developer's machine, `production` refuses what is unsafe."""
+
+
+def _public_url(text: str) -> str:
+    try:
+        url = AnyHttpUrl(text)
+    except ValidationError as error:
+        raise PydanticCustomError("url", "should be a URL as https://app.example.com") from error
+    if url.query or url.fragment or url.username or url.password:
+        raise PydanticCustomError("url", "should be a URL without credentials, query and fragment")
+    return str(url).rstrip("/")
+
+
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
+"""An http(s) URL without a slash at its end."""
+
+
+@runtime_checkable
+class ProductionChecked(Protocol):
+    """A section of settings that knows what production must refuse."""
+
+    def production_faults(self) -> Iterable[tuple[str, str]]:
+        """Return a field's name and what is wrong with its value, for each fault."""
+
+
+class _TolerantJson(EnvSettingsSource):
+    """Hands malformed JSON on as the string it is: validation then names the variable, beside all other faults."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401 -- pydantic-settings' signature
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
+class _TolerantDotEnv(_TolerantJson, DotEnvSettingsSource):
+    """The same for `.env`."""
+
+
+class AppSettings(BaseSettings):
+    """What every app is told; each app adds its sections. Names begin with `TEQUIPY_`, `__` leads into a section."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TEQUIPY_",
+        env_nested_delimiter="__",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    app_name: str = "tequipy"
+    app_version: str = Field(default_factory=partial(version, "tequipy-platform"))
+    environment: Environment
+    public_url: PublicUrl
+    """Where people reach the app; links in mails begin with it."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- replaced by its tolerant twin
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read malformed JSON as text, so that it is reported like any other wrong value."""
+        env_file = dotenv_settings.env_file if isinstance(dotenv_settings, DotEnvSettingsSource) else None
+        return (
+            init_settings,
+            _TolerantJson(settings_cls),
+            _TolerantDotEnv(settings_cls, env_file=env_file),
+            file_secret_settings,
+        )
+
+    @property
+    def local(self) -> bool:
+        """Whether this is a developer's machine."""
+        return self.environment == "local"
+
+    def production_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Return the path to a field and what production refuses about it, for each fault.
+
+        A section takes part by being `ProductionChecked`; an app extends this for faults across sections.
+        """
+        for name in type(self).model_fields:
+            section = getattr(self, name)
+            if isinstance(section, ProductionChecked):
+                for field, message in section.production_faults():
+                    yield (name, field), message
+
+    @model_validator(mode="after")
+    def _refuse_in_production(self) -> Self:
+        faults = list(self.production_faults()) if self.environment == "production" else []
+        if faults:
+            raise ValidationError.from_exception_data(
+                type(self).__name__,
+                [
+                    # The message is an argument, not the template: braces in it stay what they are.
+                    InitErrorDetails(
+                        type=PydanticCustomError("production", "{message}", {"message": message}), loc=path, input=None
+                    )
+                    for path, message in faults
+                ],
+                hide_input=True,
+            )
+        return self
+
+
+S = TypeVar("S", bound=AppSettings)
+
+
+def load_settings(cls: type[S]) -> S:
+    """Return the settings that environment and `.env` give.
+
+    Ends the process with status 78 (`EX_CONFIG`) and one line a fault on standard error, never showing a value, when
+    something is missing or wrong or `.env` holds a name with this prefix that neither app knows.
+    """
+    faults = list(_unknown_in_env_file(cls))
+    try:
+        settings = cls()
+    except ValidationError as error:
+        for details in error.errors(include_url=False, include_input=False):
+            faults += _fault_lines(cls, details)
+    else:
+        if not faults:
+            return settings
+    sys.stderr.writelines(f"{fault}\n" for fault in faults)
+    raise SystemExit(os.EX_CONFIG)
+
+
+def describe_settings(settings: AppSettings) -> list[str]:
+    """Return the effective settings as lines `TEQUIPY_DATABASE__POOL_SIZE=5`, secrets as `**********`."""
+    return list(_describe(settings, _prefix(type(settings))))
+
+
+def _prefix(cls: type[BaseSettings]) -> str:
+    return cls.model_config.get("env_prefix", "")
+
+
+def _variable(cls: type[BaseSettings], path: Iterable[str | int]) -> str:
+    return _prefix(cls) + "__".join(str(step) for step in path).upper()
+
+
+def _unknown_in_env_file(cls: type[AppSettings]) -> Iterator[str]:
+    prefix = _prefix(cls).lower()
+    known = {*KNOWN_NAMES, *cls.model_fields}
+    for key in dotenv_values(".env"):
+        name, delimiter, rest = key.lower().removeprefix(prefix).partition("__")
+        if not key.lower().startswith(prefix) or name in known or name.startswith(DEVELOPMENT_NAMES):
+            continue
+        nearest = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {_variable(cls, [nearest[0] + delimiter + rest])}?" if nearest else ""
+        yield f"{key}: unknown name in .env{hint}"
+
+
+def _fault_lines(cls: type[AppSettings], details: ErrorDetails) -> Iterator[str]:
+    path = tuple(str(step) for step in details["loc"])
+    if details["type"] == "missing":
+        for required in _required_below(cls, path):
+            yield f"{_variable(cls, required)}: is required"
+    elif details["type"] == "extra_forbidden":
+        known = [_variable(cls, known) for known in _paths(cls)]
+        # Stricter than usual: names of one section look alike from their beginning.
+        nearest = difflib.get_close_matches(_variable(cls, path), known, n=1, cutoff=0.85)
+        yield f"{_variable(cls, path)}: unknown name" + (f"; did you mean {nearest[0]}?" if nearest else "")
+    else:
+        json_hint = ", as JSON" if details["type"] in {"model_type", "dict_type", "list_type", "tuple_type"} else ""
+        message = details["msg"].removeprefix("Value error, ")
+        yield f"{_variable(cls, path)}: {message}{json_hint}"
+
+
+def _section(field: FieldInfo | None) -> type[BaseModel] | None:
+    annotation = field.annotation if field else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _required_below(cls: type[BaseModel], path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return the variables that a missing field stands for: a section's own required fields, or itself."""
+    model: type[BaseModel] | None = cls
+    for step in path:
+        model = _section(model.model_fields.get(step)) if model else None
+    fields = model.model_fields.items() if model else ()
+    return [
+        below for name, field in fields if field.is_required() for below in _required_below(cls, (*path, name))
+    ] or [path]
+
+
+def _paths(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        section = _section(field)
+        if section:
+            yield from _paths(section, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def _describe(model: BaseModel, prefix: str) -> Iterator[str]:
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        variable = prefix + name.upper()
+        if isinstance(value, BaseModel):
+            yield from _describe(value, f"{variable}__")
+        elif isinstance(value, str | SecretStr):
+            yield f"{variable}={value}"
+        else:
+            # JSON, as the variable would be written; a SecretStr inside is masked by pydantic's serialiser.
+            yield f"{variable}={json.dumps(to_jsonable_python(value))}"

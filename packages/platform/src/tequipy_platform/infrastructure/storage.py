@@ -1,0 +1,140 @@
+"""Object storage over obstore: a local folder, or memory."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, MemoryStore
+from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic_core import PydanticCustomError
+
+from tequipy_platform.domain.exceptions import Unavailable
+from tequipy_platform.domain.storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta  # exists for type checkers only
+
+_INTERNAL: Final = ".tequipy/"
+"""Where unfinished objects and the ping lie; `list` does not show it."""
+
+_CHUNK_BYTES: Final = 64 * 1024
+
+
+class StorageSettings(BaseModel):
+    """Where objects are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    url: str = "file:///var/lib/tequipy/objects"
+    """`file:///absolute/folder` (made when it is missing), or `memory://`, which ends with the process."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, text: str) -> str:
+        url = urlsplit(text)
+        if text != "memory://" and not (url.scheme == "file" and not url.netloc and url.path.startswith("/")):
+            raise PydanticCustomError("url_scheme", "should be file:///absolute/folder or memory://")
+        return text
+
+    def production_faults(self) -> list[tuple[str, str]]:
+        """Production keeps its objects."""
+        return [("url", "memory:// is refused in production: it ends with the process")] if self.in_memory else []
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether objects end with the process."""
+        return self.url == "memory://"
+
+
+class ObstoreStorage(ObjectStorage):
+    """Objects in a local folder or in memory; the store is opened at first use."""
+
+    def __init__(self, settings: StorageSettings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _store(self) -> LocalStore | MemoryStore:
+        return MemoryStore() if self._settings.in_memory else LocalStore.from_url(self._settings.url, mkdir=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing stays open between calls."""
+
+    async def put(self, key: str, content: AsyncIterator[bytes] | bytes) -> StoredObject:
+        """Store an object; a stream is written aside and renamed, so it is never held as a whole."""
+        with _translated():
+            if isinstance(content, bytes):
+                await obstore.put_async(self._store, key, content, mode="create")
+            else:
+                await self._put_stream(key, content)
+            return await self.head(key)
+
+    async def _put_stream(self, key: str, content: AsyncIterator[bytes]) -> None:
+        unfinished = f"{_INTERNAL}{uuid4()}"
+        try:
+            await obstore.put_async(self._store, unfinished, content)
+            await obstore.rename_async(self._store, unfinished, key, overwrite=False)
+        except BaseException:
+            await self.delete(unfinished)
+            raise
+
+    async def get(self, key: str) -> AsyncIterator[bytes]:
+        """Stream an object in pieces of at least 64 KiB."""
+        with _translated():
+            result = await obstore.get_async(self._store, key)
+            async for chunk in result.stream(min_chunk_size=_CHUNK_BYTES):
+                yield bytes(chunk)
+
+    async def head(self, key: str) -> StoredObject:
+        """Describe an object."""
+        with _translated():
+            return _describe(await obstore.head_async(self._store, key))
+
+    async def delete(self, key: str) -> None:
+        """Remove an object, or nothing."""
+        with _translated():
+            try:
+                await obstore.delete_async(self._store, key)
+            except FileNotFoundError:
+                return
+
+    async def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
+        """Go through the objects below a prefix."""
+        with _translated():
+            async for batch in obstore.list(self._store, prefix=prefix or None):
+                for meta in batch:
+                    if not meta["path"].startswith(_INTERNAL):
+                        yield _describe(meta)
+
+    async def ping(self) -> None:
+        """Write and read one small object, always the same."""
+        with _translated():
+            await obstore.put_async(self._store, f"{_INTERNAL}ping", b"ping")
+            await obstore.head_async(self._store, f"{_INTERNAL}ping")
+
+
+def _describe(meta: "ObjectMeta") -> StoredObject:
+    return StoredObject(key=meta["path"], size=meta["size"], modified_at=meta["last_modified"])
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn obstore's errors into the port's; a key that is no path stays the `ValueError` that it is."""
+    try:
+        yield
+    except AlreadyExistsError as error:
+        raise ObjectExists from error
+    except FileNotFoundError as error:
+        raise ObjectNotFound from error
+    except (BaseError, OSError) as error:
+        raise Unavailable from error

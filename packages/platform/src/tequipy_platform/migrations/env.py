@@ -1,0 +1,31 @@
+"""The only Alembic environment: runs one history on the connection that `migrate` opened for it."""
+
+from collections.abc import MutableMapping
+from typing import Any
+
+from alembic import context
+from sqlalchemy import Connection
+
+from tequipy_platform.migrations import History
+
+history: History = context.config.attributes["history"]
+connection: Connection = context.config.attributes["connection"]
+
+
+def _is_ours(name: str | None, kind: str, _parents: MutableMapping[Any, str | None]) -> bool:
+    """Compare the history's own schema with its models; the others belong to other packages."""
+    return kind != "schema" or name == history.schema
+
+
+context.configure(
+    connection=connection,
+    target_metadata=history.metadata,
+    version_table="alembic_version",
+    version_table_schema=history.schema,
+    include_schemas=True,
+    include_name=_is_ours,
+    transaction_per_migration=True,
+    compare_server_default=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

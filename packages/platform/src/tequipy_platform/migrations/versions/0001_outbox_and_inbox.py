@@ -1,0 +1,71 @@
+"""Outbox with its notifying trigger, and inbox."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "outbox",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("task", sa.Text()),
+        sa.Column("event", sa.Text()),
+        sa.Column("payload", JSONB(), nullable=False),
+        sa.Column("correlation_id", sa.Text()),
+        sa.Column("traceparent", sa.Text()),
+        sa.Column("queue", sa.Text()),
+        sa.Column("not_before", sa.DateTime(timezone=True)),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("published_at", sa.DateTime(timezone=True)),
+        sa.CheckConstraint("num_nonnulls(task, event) = 1", name="ck_outbox_task_or_event"),
+        sa.PrimaryKeyConstraint("id", name="pk_outbox"),
+        schema="platform",
+    )
+    op.create_index(
+        "ix_outbox_pending", "outbox", ["id"], schema="platform", postgresql_where=sa.text("published_at IS NULL")
+    )
+    op.create_index(
+        "ix_outbox_published_at",
+        "outbox",
+        ["published_at"],
+        schema="platform",
+        postgresql_where=sa.text("published_at IS NOT NULL"),
+    )
+    # For each statement, not for each row: the relay asks once for all there is.
+    op.execute(
+        """
+        CREATE FUNCTION platform.notify_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM pg_notify('tequipy_outbox', '');
+            RETURN NULL;
+        END $$
+        """
+    )
+    op.execute(
+        "CREATE TRIGGER notify_outbox AFTER INSERT ON platform.outbox "
+        "FOR EACH STATEMENT EXECUTE FUNCTION platform.notify_outbox()"
+    )
+    op.create_table(
+        "inbox",
+        sa.Column("message_id", sa.Uuid(), nullable=False),
+        sa.Column("handler", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("leased_until", sa.DateTime(timezone=True)),
+        sa.Column("taken_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("state in ('sending', 'done')", name="ck_inbox_state"),
+        sa.PrimaryKeyConstraint("message_id", "handler", name="pk_inbox"),
+        schema="platform",
+    )
+    op.create_index("ix_inbox_taken_at", "inbox", ["taken_at"], schema="platform")
+
+
+def downgrade() -> None:
+    op.drop_table("inbox", schema="platform")
+    op.drop_table("outbox", schema="platform")
+    op.execute("DROP FUNCTION platform.notify_outbox()")

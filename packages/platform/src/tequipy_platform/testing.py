@@ -1,0 +1,216 @@
+"""Fakes of every port, which keep its promises in memory, and a clock and ids that tests can foretell."""
+
+from collections.abc import AsyncIterator, Sequence
+from copy import copy
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+from tequipy_platform.domain.clock import Clock
+from tequipy_platform.domain.events import JSON, Event
+from tequipy_platform.domain.mail import Mail, Mailer, MailRejected
+from tequipy_platform.domain.outbox import Inbox, Lease, Outbox
+from tequipy_platform.domain.storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
+from tequipy_platform.domain.tasks import Delivery
+from tequipy_platform.domain.unit_of_work import UnitOfWork
+
+EPOCH = datetime(2026, 1, 31, 10, 30, tzinfo=UTC)
+"""When a `FrozenClock` starts, unless told otherwise."""
+
+
+class FrozenClock(Clock):
+    """A clock that stands still until it is advanced."""
+
+    def __init__(self, now: datetime = EPOCH) -> None:
+        self._now = now
+
+    def now(self) -> datetime:
+        """Return the moment it stands at."""
+        return self._now
+
+    def advance(self, by: timedelta) -> None:
+        """Move on."""
+        self._now += by
+
+
+class CountingIds:
+    """An `IdSource` whose ids are 1, 2, 3, … in the form of UUIDv7."""
+
+    def __init__(self) -> None:
+        self._made = 0
+
+    def __call__(self) -> UUID:
+        """Return the next id."""
+        self._made += 1
+        return UUID(f"01900000-0000-7000-8000-{self._made:012x}")
+
+
+@dataclass(frozen=True, slots=True)
+class AddedTask:
+    """What was asked of a recording outbox."""
+
+    task: str
+    payload: dict[str, JSON]
+    not_before: datetime | None = None
+
+
+class RecordingOutbox(Outbox):
+    """Remembers what was added and published; within a `MemoryUnitOfWork`, what its block rolled back is forgotten."""
+
+    def __init__(self) -> None:
+        self.tasks: list[AddedTask] = []
+        self.events: list[Event] = []
+
+    def add(self, task: str, /, *, not_before: datetime | None = None, **payload: JSON) -> None:
+        """Remember a task."""
+        self.tasks.append(AddedTask(task, payload, not_before))
+
+    def publish(self, event: Event) -> None:
+        """Remember an event."""
+        self.events.append(event)
+
+
+class MemoryInbox(Inbox):
+    """An inbox in a dictionary: None stands for done, a time for the end of a lease."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.leases: dict[tuple[UUID, str], datetime | None] = {}
+        self._clock = clock
+
+    async def take(self, delivery: Delivery) -> bool:
+        """Claim the delivery."""
+        if self._key(delivery) in self.leases:
+            return False
+        self.leases[self._key(delivery)] = None
+        return True
+
+    async def lease(self, delivery: Delivery, duration: timedelta) -> Lease:
+        """Take the lease when nobody has it or it has ended."""
+        now = self._clock.now()
+        until = self.leases.get(self._key(delivery), now)
+        if until is None:
+            return Lease.DONE
+        if until > now:
+            return Lease.HELD
+        self.leases[self._key(delivery)] = now + duration
+        return Lease.TAKEN
+
+    async def done(self, delivery: Delivery) -> None:
+        """Record that the effect has been performed."""
+        self.leases[self._key(delivery)] = None
+
+    async def release(self, delivery: Delivery) -> None:
+        """Give the lease back."""
+        if self.leases.get(self._key(delivery)) is not None:
+            del self.leases[self._key(delivery)]
+
+    def _key(self, delivery: Delivery) -> tuple[UUID, str]:
+        return delivery.id, delivery.task
+
+
+class MemoryUnitOfWork(UnitOfWork):
+    """A unit of work over collections in memory: a block left by an exception leaves them as they were.
+
+    A subclass extends `tables`. One block at a time: there is no isolation between two that overlap.
+    """
+
+    outbox: RecordingOutbox
+    inbox: MemoryInbox
+
+    def __init__(self, clock: Clock) -> None:
+        self.outbox = RecordingOutbox()
+        self.inbox = MemoryInbox(clock)
+
+    def tables(self) -> Sequence[dict[Any, Any] | list[Any]]:
+        """Return every collection that a roll-back restores."""
+        return (self.outbox.tasks, self.outbox.events, self.inbox.leases)
+
+    async def __aenter__(self) -> Self:
+        self._before = [copy(table) for table in self.tables()]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        for table, before in zip(self.tables(), self._before, strict=True):
+            table.clear()
+            if isinstance(table, dict):
+                table.update(before)
+            else:
+                table.extend(before)
+
+
+class RecordingMailer(Mailer):
+    """Remembers the mails it was handed; refuses the headers that real mailers refuse."""
+
+    def __init__(self) -> None:
+        self.mails: list[Mail] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing stays open."""
+
+    async def send(self, mail: Mail) -> None:
+        """Remember one mail."""
+        headers = (mail.to, mail.subject, mail.message_id, *mail.headers.values())
+        if "@" not in mail.to or any(character in header for header in headers for character in "\r\n\0"):
+            raise MailRejected
+        self.mails.append(mail)
+
+
+class MemoryStorage(ObjectStorage):
+    """Objects in a dictionary."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.objects: dict[str, tuple[bytes, datetime]] = {}
+        self._clock = clock
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing stays open."""
+
+    async def put(self, key: str, content: AsyncIterator[bytes] | bytes) -> StoredObject:
+        """Store an object."""
+        whole = content if isinstance(content, bytes) else b"".join([chunk async for chunk in content])
+        if key in self.objects:
+            raise ObjectExists
+        self.objects[key] = whole, self._clock.now()
+        return await self.head(key)
+
+    async def get(self, key: str) -> AsyncIterator[bytes]:
+        """Stream an object in one piece."""
+        if key not in self.objects:
+            raise ObjectNotFound
+        yield self.objects[key][0]
+
+    async def head(self, key: str) -> StoredObject:
+        """Describe an object."""
+        if key not in self.objects:
+            raise ObjectNotFound
+        content, modified_at = self.objects[key]
+        return StoredObject(key, len(content), modified_at)
+
+    async def delete(self, key: str) -> None:
+        """Remove an object, or nothing."""
+        self.objects.pop(key, None)
+
+    async def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
+        """Go through the objects below a prefix."""
+        for key in sorted(self.objects):
+            if not prefix or key.startswith(prefix.rstrip("/") + "/"):
+                yield await self.head(key)
+
+    async def ping(self) -> None:
+        """Memory is always there."""

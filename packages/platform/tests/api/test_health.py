@@ -1,0 +1,106 @@
+"""Health and readiness."""
+
+import asyncio
+import logging
+import time
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tequipy_platform import HealthCheck
+from tequipy_platform.api import health, wire_health
+
+
+async def well() -> None:
+    pass
+
+
+async def broken() -> None:
+    raise OSError("connect to 10.0.0.1 with password hunter2 failed")
+
+
+async def hung() -> None:
+    while True:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            await asyncio.sleep(1)  # as a driver that says goodbye to a server that does not answer
+            raise
+
+
+def client(*checks: HealthCheck) -> httpx.AsyncClient:
+    app = FastAPI()
+    wire_health(app, checks)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+
+async def test_health_says_that_the_process_runs() -> None:
+    """Health asks nothing of anybody."""
+    async with client(HealthCheck("database", broken)) as http:
+        response = await http.get("/api/v1/health")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    ("checks", "code", "status"),
+    [
+        ([], 200, "ready"),
+        ([HealthCheck("a", well), HealthCheck("b", well, required=False)], 200, "ready"),
+        ([HealthCheck("a", well), HealthCheck("b", broken, required=False)], 200, "degraded"),
+        ([HealthCheck("a", broken), HealthCheck("b", well, required=False)], 503, "not_ready"),
+        ([HealthCheck("a", broken), HealthCheck("b", broken, required=False)], 503, "not_ready"),
+    ],
+)
+async def test_readiness_follows_the_checks(checks: list[HealthCheck], code: int, status: str) -> None:
+    """A required check that is down is 503, another one only degrades."""
+    async with client(*checks) as http:
+        response = await http.get("/api/v1/readiness")
+    assert (response.status_code, response.json()["status"]) == (code, status)
+
+
+async def test_readiness_tells_no_addresses_and_the_log_tells_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Why a check failed stands in the log, once an outage, and not in the answer."""
+    readiness = health.Readiness([HealthCheck("database", broken)])
+    with caplog.at_level(logging.WARNING):
+        first = await readiness.report()
+        readiness._flown_at = 0.0
+        second = await readiness.report()
+    assert first is not second
+    assert "10.0.0.1" not in first.model_dump_json()
+    assert first.checks["database"].status == "down"
+    assert len(caplog.records) == 1
+
+
+async def test_checks_run_side_by_side_and_a_hung_one_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three hung checks cost one time limit together, and their unwillingness to be cancelled costs nothing."""
+    monkeypatch.setattr(health, "_CHECK_SECONDS", 0.2)
+    readiness = health.Readiness([HealthCheck(name, hung) for name in "abc"] + [HealthCheck("d", well)])
+    started = time.monotonic()
+    report = await readiness.report()
+    assert time.monotonic() - started < 0.9  # less than the goodbye of one
+    assert {name: check.status for name, check in report.checks.items()} == dict.fromkeys("abc", "down") | {"d": "up"}
+    await asyncio.gather(*readiness._abandoned, return_exceptions=True)
+    assert not readiness._abandoned
+
+
+async def test_many_askers_share_one_run() -> None:
+    """Fifty probes at once and one soon after cost one check; the answer grows stale after a second."""
+    runs = 0
+
+    async def count() -> None:
+        nonlocal runs
+        runs += 1
+        await asyncio.sleep(0.01)
+
+    readiness = health.Readiness([HealthCheck("a", count)])
+    impatient = asyncio.ensure_future(readiness.report())
+    while not runs:
+        await asyncio.sleep(0)
+    impatient.cancel()
+    await asyncio.gather(*(readiness.report() for _ in range(50)))
+    await readiness.report()
+    assert runs == 1
+    readiness._flown_at -= 1
+    await readiness.report()
+    assert runs == 2

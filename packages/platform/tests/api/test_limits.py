@@ -1,0 +1,67 @@
+"""The look at a body before it is parsed."""
+
+import contextlib
+import time
+
+import pytest
+
+from tequipy_platform.api.limits import BodyLimits, check_json, is_json
+from tequipy_platform.api.problems import MalformedBody
+
+
+@pytest.mark.parametrize(
+    ("path", "size"),
+    [
+        ("/api/v1/auth", 64 * 1024),
+        ("/api/v1/auth/login", 64 * 1024),
+        ("/api/v1/authors", 1024 * 1024),
+        ("/", 1024 * 1024),
+    ],
+)
+def test_the_limit_is_by_whole_segments(path: str, size: int) -> None:
+    """Auth routes take 64 KiB, everything else 1 MiB, also what merely begins alike."""
+    assert BodyLimits().size_at(path) == size
+
+
+@pytest.mark.parametrize(
+    ("content_type", "expected"),
+    [
+        ("application/json", True),
+        ("Application/JSON; charset=utf-8", True),
+        ("application/problem+json", True),
+        ("text/json", False),
+        ("application/jsonp", False),
+        ("", False),
+        ("a\r\nb", False),
+    ],
+)
+def test_json_is_known_by_its_media_type(content_type: str, expected: bool) -> None:
+    """`application/json` and `+json` are JSON, with any parameters and case."""
+    assert is_json(content_type) is expected
+
+
+def test_depth_is_counted_outside_of_strings() -> None:
+    """As many levels as allowed pass, one more does not, and brackets in strings are none."""
+    check_json(b"[" * 5 + b"]" * 5, 5)
+    check_json(b'["\\"[[[[[["]', 1)
+    with pytest.raises(MalformedBody):
+        check_json(b"[" * 6 + b"]" * 6, 5)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 1_000_000,
+        b"[]" * 500_000,
+        (b"[" * 64 + b"]" * 64) * 8_000,
+        b'"' + b'\\"' * 500_000,
+        b'"' * 1_000_001,
+        b"{[" * 500_000,
+    ],
+)
+def test_the_look_is_linear(body: bytes) -> None:
+    """A megabyte made to be slow is looked at in a moment, not in minutes."""
+    started = time.process_time()
+    with contextlib.suppress(MalformedBody):
+        check_json(body, 64)
+    assert time.process_time() - started < 5

@@ -1,0 +1,280 @@
+"""The engine, its pool and the unit of work, on a real PostgreSQL."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from sqlalchemy import func, make_url, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tequipy_devstack.servers import PostgresServer
+from tequipy_platform import SystemClock, Unavailable
+from tequipy_platform.infrastructure.database import Database, SqlUnitOfWork
+from tequipy_platform.infrastructure.models import OutboxRow
+from tequipy_platform.wiring import DatabaseSettings, build_database, uuid7
+
+
+def settings(url: str, **changes: object) -> DatabaseSettings:
+    return DatabaseSettings.model_validate({"url": SecretStr(url), **changes})
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with build_database(settings(database_url)) as database:
+        yield database
+
+
+def unit_of_work(database: Database) -> SqlUnitOfWork:
+    return SqlUnitOfWork(database, SystemClock(), uuid7)
+
+
+async def outbox_rows(database: Database) -> int:
+    async with database.sessions() as session:
+        return await session.scalar(select(func.count()).select_from(OutboxRow)) or 0
+
+
+async def test_a_session_is_set_up_as_promised(database: Database) -> None:
+    """Statement and idle time-outs and the application's name are those of the settings."""
+    async with database.engine.connect() as connection:
+        names = ("statement_timeout", "idle_in_transaction_session_timeout", "application_name")
+        values = [await connection.scalar(text(f"show {name}")) for name in names]
+    assert values == ["30s", "1min", "tequipy"]
+
+
+async def test_through_a_pooler_nothing_belongs_to_the_server_connection(database_url: str) -> None:
+    """With `pgbouncer` on, no start-up parameter but the name is sent and no statement is kept prepared."""
+    async with build_database(settings(database_url, pgbouncer=True)) as database:
+        await database.ping()
+        async with database.engine.connect() as connection:
+            assert await connection.scalar(text("show statement_timeout")) == "0"
+            for _ in range(3):
+                await connection.execute(text("select 1"))
+            assert await connection.scalar(text("select count(*) from pg_prepared_statements")) <= 1
+
+
+async def test_a_clean_block_has_committed_when_it_is_left(database: Database) -> None:
+    """What the block wrote is readable by others as soon as it is left."""
+    async with unit_of_work(database) as work:
+        work.outbox.add("test.do")
+    assert await outbox_rows(database) == 1
+
+
+async def test_a_failed_block_leaves_nothing(database: Database) -> None:
+    """An exception rolls back and is what the caller sees."""
+
+    async def fail() -> None:
+        async with unit_of_work(database) as work:
+            work.outbox.add("test.do")
+            await work.session.flush()
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
+    assert await outbox_rows(database) == 0
+
+
+async def test_a_commit_that_fails_is_an_error(database: Database) -> None:
+    """A block that cannot be committed does not look as if it had been."""
+    same = uuid7()
+
+    async def add_twice() -> None:
+        async with SqlUnitOfWork(database, SystemClock(), lambda: same) as work:
+            work.outbox.add("test.do")
+            work.outbox.add("test.do")
+
+    with pytest.raises(IntegrityError):
+        await add_twice()
+    assert await outbox_rows(database) == 0
+
+
+async def test_a_cancelled_block_rolls_back_and_returns_its_connection(database: Database) -> None:
+    """Cancelled in the middle of a statement, the block leaves neither rows nor a busy connection."""
+    begun = asyncio.Event()
+
+    async def work_long() -> None:
+        async with unit_of_work(database) as work:
+            work.outbox.add("test.do")
+            await work.session.flush()
+            begun.set()
+            await work.session.execute(text("select pg_sleep(30)"))
+
+    task = asyncio.create_task(work_long())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await outbox_rows(database) == 0
+    assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # -- the pool is a queue
+
+
+async def test_a_commit_that_has_begun_ends_although_cancelled(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancellation during the commit waits for it: the caller learns of the cancellation, and the rows are there."""
+    committing = asyncio.Event()
+    commit = AsyncSession.commit
+
+    async def slow_commit(session: AsyncSession) -> None:
+        committing.set()
+        await session.execute(text("select pg_sleep(0.2)"))
+        await commit(session)
+
+    monkeypatch.setattr(AsyncSession, "commit", slow_commit)
+
+    async def write() -> None:
+        async with unit_of_work(database) as work:
+            work.outbox.add("test.do")
+
+    task = asyncio.create_task(write())
+    await committing.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await outbox_rows(database) == 1
+
+
+async def test_an_exhausted_pool_is_unavailable(database_url: str) -> None:
+    """When every connection is busy for longer than the pool's time-out, the answer is `Unavailable`."""
+    async with build_database(settings(database_url, pool_size=1, max_overflow=0, pool_timeout=0.1)) as database:
+        async with database.engine.connect():
+            with pytest.raises(Unavailable) as error:
+                await outbox_add(database)
+        assert error.value.retry_after >= 1
+        await outbox_add(database)
+
+
+async def outbox_add(database: Database) -> None:
+    async with unit_of_work(database) as work:
+        work.outbox.add("test.do")
+        await work.session.flush()
+
+
+async def test_a_server_that_is_away_is_unavailable_and_comes_back(private_postgres: PostgresServer) -> None:
+    """A killed server means `Unavailable` until it is there again; nothing needs to be restarted."""
+    async with build_database(settings(private_postgres.url("postgres"))) as database:
+        await select_one(database)
+        private_postgres.kill()
+        for _ in range(2):  # a connection that died in the pool, and one that cannot be made
+            with pytest.raises(Unavailable):
+                await select_one(database)
+        with pytest.raises(OSError):  # noqa: PT011 -- whatever the operating system says
+            await database.ping()
+        private_postgres.restart()
+        await select_one(database)
+        await database.ping()
+
+
+async def test_a_server_without_a_place_is_unavailable(database_url: str, postgres_server: PostgresServer) -> None:
+    """A server that takes no further connection means `Unavailable`, as one that is away."""
+    role = f"narrow_{uuid4().hex}"
+    postgres_server.execute(f"create role {role} login password 'narrow' connection limit 1")
+    url = make_url(database_url).set(username=role, password="narrow").render_as_string(hide_password=False)
+    try:
+        async with build_database(settings(url)) as database, database.engine.connect():
+            with pytest.raises(Unavailable):
+                await select_one(database)
+    finally:
+        postgres_server.execute(f"drop role {role}")
+
+
+async def test_a_connection_lost_within_the_block_is_unavailable(database: Database) -> None:
+    """When the server ends the connection between two statements, the block ends in `Unavailable`."""
+
+    async def lose_connection() -> None:
+        async with unit_of_work(database) as work:
+            pid = await work.session.scalar(text("select pg_backend_pid()"))
+            async with database.engine.connect() as other:
+                await other.execute(text("select pg_terminate_backend(:pid)"), {"pid": pid})
+            await work.session.execute(text("select 1"))
+
+    with pytest.raises(Unavailable):
+        await lose_connection()
+    await select_one(database)
+
+
+async def select_one(database: Database) -> None:
+    async with unit_of_work(database) as work:
+        await work.session.execute(text("select 1"))
+
+
+@pytest.mark.parametrize("connected", [False, True])
+async def test_ping_can_be_abandoned_on_a_server_that_hangs(
+    private_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, connected: bool
+) -> None:
+    """A ping of a server that froze before or after it was connected to ends with its cancellation, at once."""
+    execute = asyncpg.Connection.execute
+
+    async def freeze_first(connection: object, statement: str) -> str:
+        private_postgres.freeze()
+        answer: str = await execute(connection, statement)
+        return answer
+
+    async with build_database(settings(private_postgres.url("postgres"))) as database:
+        await database.ping()
+        try:
+            if connected:
+                monkeypatch.setattr(asyncpg.Connection, "execute", freeze_first)
+            else:
+                private_postgres.freeze()
+            ping = asyncio.create_task(database.ping())
+            await asyncio.wait({ping}, timeout=0.3)
+            ping.cancel()
+            started = time.monotonic()
+            await asyncio.wait({ping})
+            assert ping.cancelled()
+            assert time.monotonic() - started < 2
+        finally:
+            private_postgres.thaw()
+
+
+async def test_ping_needs_no_place_in_the_pool(database_url: str) -> None:
+    """A full pool does not make the database look down."""
+    full = settings(database_url, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    async with build_database(full) as database, database.engine.connect():
+        await database.ping()
+
+
+async def test_a_direct_connection_hears_the_outbox(database: Database) -> None:
+    """A committed outbox row notifies whoever listens, once a statement; a rolled-back one does not."""
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    async with database.direct_connection() as connection:
+        await connection.add_listener("tequipy_outbox", lambda *_: heard.put_nowait("notified"))
+        async with unit_of_work(database) as work:
+            work.outbox.add("test.do")
+            work.outbox.add("test.do")
+        assert await asyncio.wait_for(heard.get(), 10) == "notified"
+    assert heard.empty()
+
+
+async def test_the_pool_is_measured(database_url: str) -> None:
+    """`db_pool_*` tell what is in use and what idles, and a scrape before the first use opens nothing."""
+    registry = CollectorRegistry()
+    async with build_database(settings(database_url, pool_size=1), registry=registry) as database:
+        assert registry.get_sample_value("db_pool_in_use") == 0
+        assert "engine" not in database.__dict__
+        assert registry.get_sample_value("db_pool_limit") == 11
+        async with database.engine.connect() as first, database.engine.connect() as second:
+            await first.execute(text("select 1"))
+            await second.execute(text("select 1"))
+            assert registry.get_sample_value("db_pool_in_use") == 2
+            assert registry.get_sample_value("db_pool_overflow") == 1
+        assert registry.get_sample_value("db_pool_in_use") == 0
+        assert registry.get_sample_value("db_pool_idle") == 1
+
+
+async def test_errors_hide_parameters(database: Database) -> None:
+    """What was sent to the database is not quoted by its errors."""
+
+    async def fail() -> None:
+        async with unit_of_work(database) as work:
+            await work.session.execute(text("select 1 / 0 where :secret <> ''"), {"secret": "hunter2"})
+
+    with pytest.raises(DBAPIError, match="division by zero") as error:
+        await fail()
+    assert "hunter2" not in str(error.value)

@@ -1,0 +1,205 @@
+"""Mailers and templates: one contract for the SMTP mailer, the folder mailer and the fake."""
+
+import email
+import email.policy
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from pydantic import SecretStr
+
+from tequipy_observability import RequestContext, request_context
+from tequipy_platform import Mail, Mailer, MailRejected, MailUnavailable
+from tequipy_platform.infrastructure.mail import FolderMailer, JinjaMailTemplates, SmtpMailer
+from tequipy_platform.testing import FrozenClock, RecordingMailer
+from tequipy_platform.wiring import MailSettings, build_mailer
+
+MAIL = Mail("ann@example.com", "Grüße", "Hello\n", "<1@example.com>", html="<p>Hello</p>")
+SENDER = "Tequipy <no-reply@example.com>"
+
+
+class Sink:
+    """An SMTP server that keeps what it gets, or answers as it is told."""
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+        self.recipients: list[list[str]] = []
+        self.answers: dict[str, str] = {}
+
+    async def handle_RCPT(self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any) -> str:  # noqa: N802 -- aiosmtpd's name
+        if "RCPT" not in self.answers:
+            envelope.rcpt_tos.append(address)
+        return self.answers.get("RCPT", "250 OK")
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 -- aiosmtpd's name
+        self.received.append(envelope.content)
+        self.recipients.append(envelope.rcpt_tos)
+        return self.answers.get("DATA", "250 OK")
+
+
+@pytest.fixture
+async def sink(free_port: Callable[[], int]) -> AsyncIterator[tuple[Sink, str]]:
+    handler = Sink()
+    controller = Controller(handler, hostname="127.0.0.1", port=free_port())
+    controller.start()
+    yield handler, f"smtp://127.0.0.1:{controller.port}"
+    controller.stop()
+
+
+def parse(content: bytes) -> EmailMessage:
+    message = email.message_from_bytes(content, policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+def smtp(url: str) -> SmtpMailer:
+    return SmtpMailer(MailSettings(smtp_url=SecretStr(url), sender=SENDER), clock=FrozenClock())
+
+
+@pytest.fixture(params=["smtp", "folder", "recording"])
+def mailer(request: pytest.FixtureRequest, sink: tuple[Sink, str], tmp_path: Path) -> Mailer:
+    built: dict[str, Callable[[], Mailer]] = {
+        "smtp": lambda: smtp(sink[1]),
+        "folder": lambda: FolderMailer(MailSettings(sender=SENDER, folder=tmp_path / "mail")),
+        "recording": RecordingMailer,
+    }
+    return built[request.param]()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"subject": "Hello\r\nBcc: eve@example.com"},
+        {"subject": "Hello\nthere"},
+        {"to": "ann@example.com\r\nBcc: eve@example.com"},
+        {"to": "nobody"},
+        {"message_id": "<1@example.com>\nX: y"},
+        {"headers": {"X-Kind": "a\rb"}},
+    ],
+)
+async def test_every_mailer_refuses_broken_headers(mailer: Mailer, change: dict[str, Any]) -> None:
+    """A line break in a header or an address that is none is final: `MailRejected`."""
+    with pytest.raises(MailRejected):
+        await mailer.send(replace(MAIL, **change))
+
+
+async def test_every_mailer_takes_a_good_mail_twice(mailer: Mailer) -> None:
+    """Sending is repeatable: the second attempt at the same mail is no error."""
+    await mailer.send(MAIL)
+    await mailer.send(MAIL)
+
+
+async def test_smtp_hands_over_what_was_asked(sink: tuple[Sink, str]) -> None:
+    """Address, subject, both texts, the constant Message-ID, the sender and the correlation id arrive."""
+    handler, url = sink
+    with request_context(RequestContext(correlation_id="abc")):
+        await smtp(url).send(replace(MAIL, to="ann@exämple.com"))
+    message = parse(handler.received[0])
+    assert handler.recipients == [["ann@xn--exmple-cua.com"]]
+    assert (message["Subject"], message["Message-ID"]) == ("Grüße", "<1@example.com>")
+    assert (message["From"], message["X-Correlation-ID"]) == (SENDER, "abc")
+    plain, html = message.get_body(("plain",)), message.get_body(("html",))
+    assert plain is not None
+    assert plain.get_content().strip() == "Hello"
+    assert html is not None
+    assert html.get_content().strip() == "<p>Hello</p>"
+
+
+@pytest.mark.parametrize("step", ["RCPT", "DATA"])
+@pytest.mark.parametrize(("answer", "error"), [("550 no such user", MailRejected), ("451 later", MailUnavailable)])
+async def test_smtp_codes_decide_whether_to_try_again(
+    sink: tuple[Sink, str], step: str, answer: str, error: type[Exception]
+) -> None:
+    """A 5xx about the mail is final, a 4xx is worth another attempt; the server's text is not passed on."""
+    handler, url = sink
+    handler.answers[step] = answer
+    with pytest.raises(error) as raised:
+        await smtp(url).send(MAIL)
+    assert "no such user" not in str(raised.value)
+
+
+async def test_a_mail_goes_to_the_domain_that_was_written(sink: tuple[Sink, str]) -> None:
+    """straße.de is not strasse.de (IDNA 2008): its mail does not go to a stranger."""
+    handler, url = sink
+    async with smtp(url) as mailer:
+        await mailer.send(replace(MAIL, to="ada@straße.de"))
+    assert handler.recipients == [["ada@xn--strae-oqa.de"]]
+
+
+async def test_a_long_link_stays_in_one_line(sink: tuple[Sink, str]) -> None:
+    """Plain text is sent as it is: a link can be copied from the raw mail."""
+    handler, url = sink
+    link = f"https://app.example.com/verify-email#token={'x' * 200}"
+    async with smtp(url) as mailer:
+        await mailer.send(replace(MAIL, text=f"Open\n\n{link}\n", html=None))
+    assert f"\n{link}\r\n".encode() in handler.received[0]
+
+
+async def test_no_server_is_unavailable(free_port: Callable[[], int]) -> None:
+    """A refused connection is worth another attempt."""
+    with pytest.raises(MailUnavailable):
+        await smtp(f"smtp://127.0.0.1:{free_port()}").send(MAIL)
+
+
+async def test_a_folder_holds_one_whole_file_for_each_message_id(tmp_path: Path) -> None:
+    """A mail is an `.eml` named after its Message-ID; the same mail again is the same file, nothing else is left."""
+    async with build_mailer(MailSettings(sender=SENDER, folder=tmp_path / "new" / "mail")) as mailer:
+        await mailer.send(MAIL)
+        await mailer.send(MAIL)
+        await mailer.send(replace(MAIL, message_id="<../../2@example.com>"))
+    files = sorted((tmp_path / "new" / "mail").iterdir())
+    assert [file.name for file in files] == ["1@example.com.eml", "_.._2@example.com.eml"]
+    assert parse(files[0].read_bytes())["To"] == "ann@example.com"
+
+
+async def test_a_folder_that_is_none_is_unavailable(tmp_path: Path) -> None:
+    """Where no folder can be made, the mail is worth another attempt."""
+    (tmp_path / "file").touch()
+    with pytest.raises(MailUnavailable):
+        await FolderMailer(MailSettings(folder=tmp_path / "file" / "mail")).send(MAIL)
+
+
+def test_the_server_decides_the_mailer() -> None:
+    """With an SMTP URL mails are sent, without one they are kept."""
+    assert isinstance(build_mailer(MailSettings(smtp_url=SecretStr("smtp://mail"))), SmtpMailer)
+    assert isinstance(build_mailer(MailSettings()), FolderMailer)
+
+
+@pytest.fixture
+def templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JinjaMailTemplates:
+    folder = tmp_path / "example_mails" / "templates"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    (folder / "hello.txt").write_text(
+        "{% block subject %}Hello {{ name }}{% endblock %}\n"
+        "{% block text %}\nHello {{ name }},\n\nbye\n{% endblock %}\n"
+    )
+    (folder / "hello.html").write_text("<p>Hello {{ name }}</p>")
+    (folder / "plain.txt").write_text("{% block subject %}Plain{% endblock %}{% block text %}Text{% endblock %}")
+    (folder / "headless.txt").write_text("{% block text %}Text{% endblock %}")
+    (folder / "evil.txt").write_text(
+        "{% block subject %}x{% endblock %}{% block text %}{{ ''.__class__.__mro__ }}{% endblock %}"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "example_mails", raising=False)  # another test's, in another folder
+    return JinjaMailTemplates("example_mails")
+
+
+def test_a_template_fills_subject_and_texts(templates: JinjaMailTemplates) -> None:
+    """The text is as written, the HTML has its values escaped, and without an HTML file there is none."""
+    rendered = templates.render("hello", name="<Ann>")
+    assert (rendered.subject, rendered.text) == ("Hello <Ann>", "Hello <Ann>,\n\nbye\n")
+    assert rendered.html == "<p>Hello &lt;Ann&gt;</p>"
+    assert templates.render("plain").html is None
+
+
+@pytest.mark.parametrize("name", ["nothing", "hello", "headless", "evil", "../__init__"])
+def test_what_cannot_be_rendered_is_a_lookup_error(templates: JinjaMailTemplates, name: str) -> None:
+    """An unknown template, a missing value, a missing block, a way out of the sandbox: all are final."""
+    with pytest.raises(LookupError):
+        templates.render(name)

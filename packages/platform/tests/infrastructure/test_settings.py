@@ -1,0 +1,190 @@
+"""How apps read their settings: what is refused, how it is said, what is never shown."""
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from tequipy_platform.wiring import (
+    AppSettings,
+    CelerySettings,
+    DatabaseSettings,
+    HeaderSettings,
+    MailSettings,
+    StorageSettings,
+    describe_settings,
+    load_settings,
+)
+
+SECRET = "hunter2"
+GOOD = {
+    "TEQUIPY_ENVIRONMENT": "test",
+    "TEQUIPY_PUBLIC_URL": "https://app.example.com/",
+    "TEQUIPY_DATABASE__URL": f"postgresql+asyncpg://user:{SECRET}@localhost/tequipy",
+}
+
+
+class Limits(BaseModel):
+    """A section of a test."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policies: dict[str, int] = Field(default_factory=dict)
+    secrets: tuple[SecretStr, ...] = ()
+
+
+class ExampleSettings(AppSettings):
+    """An app of a test."""
+
+    database: DatabaseSettings
+    headers: HeaderSettings = Field(default_factory=HeaderSettings)
+    mail: MailSettings = Field(default_factory=MailSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
+    limits: Limits = Field(default_factory=Limits)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only what a test sets is set."""
+    for name in [name for name in os.environ if name.startswith("TEQUIPY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def load(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> ExampleSettings:
+    for name, value in {**GOOD, **changes}.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    return load_settings(ExampleSettings)
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **changes: str | None) -> list[str]:
+    with pytest.raises(SystemExit) as exit_:
+        load(monkeypatch, **changes)
+    assert exit_.value.code == os.EX_CONFIG == 78
+    output = capsys.readouterr()
+    assert not output.out
+    assert SECRET not in output.err
+    return output.err.splitlines()
+
+
+def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nested names fill sections, JSON fills what is no scalar, an empty variable counts as unset, nothing changes."""
+    settings = load(
+        monkeypatch,
+        TEQUIPY_DATABASE__POOL_SIZE="7",
+        TEQUIPY_LIMITS__POLICIES='{"login": 3}',
+        TEQUIPY_DATABASE__DIRECT_URL="",
+    )
+    assert (settings.database.pool_size, settings.limits.policies) == (7, {"login": 3})
+    assert settings.database.direct_url is None
+    assert settings.public_url == "https://app.example.com"
+    with pytest.raises(ValidationError):
+        settings.app_name = "other"  # type: ignore[misc]  # -- what mypy refuses is refused at run time too
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("TEQUIPY_DATABASE__URL", f"mysql://u:{SECRET}@h/d", "URL scheme should be postgresql+asyncpg"),
+        ("TEQUIPY_DATABASE__URL", f"postgresql://u:{SECRET}@h/d", "URL scheme should be postgresql+asyncpg"),
+        ("TEQUIPY_DATABASE__URL", SECRET, "URL scheme should be postgresql+asyncpg"),
+        ("TEQUIPY_DATABASE__URL", "postgresql+asyncpg://h", "URL should name a database"),
+        ("TEQUIPY_DATABASE__URL", None, "is required"),
+        (
+            "TEQUIPY_DATABASE__POOL_SIZE",
+            SECRET,
+            "Input should be a valid integer, unable to parse string as an integer",
+        ),
+        ("TEQUIPY_DATABASE__POOL_SIZE", "0", "Input should be greater than or equal to 1"),
+        ("TEQUIPY_ENVIRONMENT", None, "is required"),
+        ("TEQUIPY_ENVIRONMENT", SECRET, "Input should be 'local', 'test', 'staging' or 'production'"),
+        ("TEQUIPY_PUBLIC_URL", SECRET, "should be a URL as https://app.example.com"),
+        ("TEQUIPY_LIMITS__POLICIES", "{" + SECRET, "Input should be a valid dictionary, as JSON"),
+        ("TEQUIPY_LIMITS", "{" + SECRET, "Input should be a valid dictionary or instance of Limits, as JSON"),
+        ("TEQUIPY_HEADERS__CORS_ORIGINS", "*", "Input should be a valid tuple, as JSON"),
+        ("TEQUIPY_HEADERS__CORS_ORIGINS", '["*"]', "should be origins as https://app.example.com, never *"),
+        ("TEQUIPY_STORAGE__URL", f"s3://{SECRET}", "should be file:///absolute/folder or memory://"),
+        ("TEQUIPY_MAIL__SMTP_URL", f"http://{SECRET}", "URL scheme should be smtp, smtp+starttls or smtps"),
+        ("TEQUIPY_MAIL__SENDER", SECRET, "should be one address: Name <name@example.com>"),
+        ("TEQUIPY_DATABASE__ULR", SECRET, "unknown name; did you mean TEQUIPY_DATABASE__URL?"),
+        ("TEQUIPY_MAIL__XYZ", SECRET, "unknown name"),
+    ],
+)
+def test_a_fault_is_one_line_without_the_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str | None, line: str
+) -> None:
+    """Whatever is wrong, the process ends with 78 and one line that names the variable and not its value."""
+    assert refused(monkeypatch, capsys, **{name: value}) == [f"{name}: {line}"]
+
+
+def test_all_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three faults are three lines, malformed JSON and `.env` among them."""
+    Path(".env").write_text("TEQUIPY_DATABSE__URL=x\n")
+    lines = refused(monkeypatch, capsys, TEQUIPY_LIMITS__POLICIES="{", TEQUIPY_PUBLIC_URL=None)
+    assert [line.partition(":")[0] for line in lines] == [
+        "TEQUIPY_DATABSE__URL",
+        "TEQUIPY_PUBLIC_URL",
+        "TEQUIPY_LIMITS__POLICIES",
+    ]
+
+
+def test_env_file_serves_both_apps_and_refuses_typos(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In `.env` the other app's names, the local stack's and foreign ones pass; an unknown one is told its nearest."""
+    env_file = Path(".env")
+    env_file.write_text("TEQUIPY_CELERY__BROKER_URL=x\nTEQUIPY_DEV_PORT=1\nPATH_OF_OTHERS=x\ntequipy_app_name=named\n")
+    assert load(monkeypatch).app_name == "named"
+    env_file.write_text(f"TEQUIPY_DATABSE__POOL_SIZE={SECRET}\n")
+    assert refused(monkeypatch, capsys) == [
+        "TEQUIPY_DATABSE__POOL_SIZE: unknown name in .env; did you mean TEQUIPY_DATABASE__POOL_SIZE?"
+    ]
+
+
+def test_production_refuses_what_is_unsafe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each section names what production must not have, one line each; anywhere else the same passes."""
+    changes = {"TEQUIPY_STORAGE__URL": "memory://"}
+    assert refused(monkeypatch, capsys, TEQUIPY_ENVIRONMENT="production", **changes) == [
+        "TEQUIPY_MAIL__SMTP_URL: is required in production: mails in a folder reach nobody",
+        "TEQUIPY_STORAGE__URL: memory:// is refused in production: it ends with the process",
+    ]
+    load(monkeypatch, TEQUIPY_ENVIRONMENT="staging", **changes)
+
+
+def test_production_passes_with_everything_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a mail server and a real store production starts."""
+    settings = load(
+        monkeypatch, TEQUIPY_ENVIRONMENT="production", TEQUIPY_MAIL__SMTP_URL="smtps://u:p@mail.example.com"
+    )
+    assert not settings.local
+
+
+def test_effective_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The description has a line for every variable, defaults included, and stars for secrets, nested ones too."""
+    lines = describe_settings(load(monkeypatch, TEQUIPY_LIMITS__SECRETS=f'["{SECRET}"]'))
+    assert "TEQUIPY_ENVIRONMENT=test" in lines
+    assert "TEQUIPY_DATABASE__URL=**********" in lines
+    assert "TEQUIPY_DATABASE__POOL_SIZE=5" in lines
+    assert "TEQUIPY_DATABASE__DIRECT_URL=null" in lines
+    assert 'TEQUIPY_LIMITS__SECRETS=["**********"]' in lines
+    assert not any(SECRET in line for line in lines)
+
+
+def test_errors_of_a_model_hide_the_input() -> None:
+    """A section that is built by hand does not show the value it refuses either."""
+    with pytest.raises(ValidationError) as error:
+        DatabaseSettings(url=SecretStr(f"mysql://{SECRET}"))
+    assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "times", [{"soft_time_limit": 300}, {"time_limit": 600}, {"visibility_timeout": 300}, {"time_limit": 270}]
+)
+def test_celery_times_keep_their_order(times: dict[str, int]) -> None:
+    """Soft limit below limit below visibility timeout: any other order loses or doubles tasks."""
+    with pytest.raises(ValidationError, match="soft_time_limit < time_limit < visibility_timeout"):
+        CelerySettings(broker_url=SecretStr("redis://localhost/1"), **times)
