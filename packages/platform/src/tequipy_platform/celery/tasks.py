@@ -1,0 +1,145 @@
+"""Tasks of this house as tasks of Celery: context, delivery, retries, schedule."""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from celery import Celery, signals
+from celery import Task as CeleryTask
+from celery.schedules import crontab
+
+from tequipy_observability import RequestContext, accept_correlation_id, request_context
+from tequipy_platform.celery.child import ChildLoop
+from tequipy_platform.domain.events import JSON
+from tequipy_platform.domain.tasks import Crontab, Delivery, Task
+
+CORRELATION_HEADER = "tequipy_correlation_id"
+"""A message header of our own: Celery overwrites the plain name with its message's id."""
+TRACE_HEADER = "traceparent"
+LEAST_TIME_LIMIT = 10.0
+"""Seconds; below it the limit would end a task before the death of its process is noticed (see `worker_lost_wait`)."""
+
+logger = logging.getLogger("tequipy.task")
+
+
+def wire_tasks(
+    celery: Celery, tasks: Sequence[Task], *, resources: Sequence[AbstractAsyncContextManager[object]]
+) -> None:
+    """Register the tasks, their schedules, and the event loop that they run on in each child process.
+
+    Raises `ValueError` for a task whose time limit or longest wait between attempts does not fit the broker's
+    visibility timeout: its message would be delivered a second time while the first is still at work; and for a time
+    limit under 10 s: the message of a killed child would be taken for that of a slow one, and lost.
+    """
+    for task in tasks:
+        _check_times(task, visibility_timeout=celery.conf.broker_transport_options["visibility_timeout"])
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).addFilter(_SAID_ALREADY)
+    child = ChildLoop(resources)
+    signals.worker_process_init.connect(_ignoring_arguments(child.start), weak=False)
+    signals.worker_process_shutdown.connect(_ignoring_arguments(child.stop), weak=False)
+    soft_share: float = celery.conf.task_soft_time_limit / celery.conf.task_time_limit
+    for task in tasks:
+        seconds = int(task.time_limit.total_seconds())
+        celery.task(
+            name=task.name,
+            bind=True,
+            shared=False,
+            on=task.on,  # read by the relay, for whom the app is the list of all tasks
+            time_limit=seconds,
+            soft_time_limit=int(seconds * soft_share),
+            max_retries=task.retry.attempts - 1,
+            # When its process was killed. Celery's own 3 minutes are beyond a short visibility timeout.
+            default_retry_delay=1,
+        )(_body(task, child))
+    celery.conf.task_routes = {task.name: {"queue": task.queue} for task in tasks}
+    celery.conf.beat_schedule = {
+        task.name: {"task": task.name, "schedule": _schedule(task.every)} for task in tasks if task.every is not None
+    }
+
+
+def _check_times(task: Task, *, visibility_timeout: float) -> None:
+    limit = task.time_limit.total_seconds()
+    if limit < LEAST_TIME_LIMIT:
+        raise ValueError(f"task {task.name}: its time limit of {limit:g} s must be at least {LEAST_TIME_LIMIT:g} s")
+    wait = task.retry.longest_wait(max(task.retry.attempts - 1, 1)).total_seconds()
+    for what, seconds in (("time limit", limit), ("longest wait between attempts", wait)):
+        if seconds >= visibility_timeout:
+            raise ValueError(
+                f"task {task.name}: its {what} of {seconds:g} s must be below the visibility timeout of "
+                f"{visibility_timeout:g} s (TEQUIPY_CELERY__VISIBILITY_TIMEOUT)"
+            )
+
+
+def _body(task: Task, child: ChildLoop) -> Callable[..., None]:
+    def run(self: CeleryTask[Any, Any], *arguments: JSON, **payload: JSON) -> None:
+        request = self.request
+        context = RequestContext(
+            # A scheduled message has none yet: what this attempt makes is handed on to the next.
+            correlation_id=accept_correlation_id(request.get(CORRELATION_HEADER)),
+            traceparent=request.get(TRACE_HEADER),
+            task_id=request.id,
+            task_name=task.name,
+        )
+
+        def work() -> None:
+            delivery = Delivery(UUID(request.id), task.name, attempt=request.retries + 1)
+            child.run_task(task.handler(delivery, *arguments, **payload))
+
+        with request_context(context):
+            _attempt(self, task, context, work)
+
+    return run
+
+
+def _attempt(celery_task: CeleryTask[Any, Any], task: Task, context: RequestContext, work: Callable[[], None]) -> None:
+    """Make one attempt, and arrange for the next one when it fails; one log line says how it ended."""
+    started, attempt = time.perf_counter(), celery_task.request.retries + 1
+
+    def facts() -> dict[str, object]:
+        return {"attempt": attempt, "duration_ms": round((time.perf_counter() - started) * 1000, 3)}
+
+    try:
+        work()
+    except Exception as error:
+        if task.retry.gives_up(attempt, error):
+            logger.exception("task_failed", extra=facts())
+            raise
+        # Full jitter: tasks that failed together do not come back together.
+        wait = random.uniform(0, task.retry.longest_wait(attempt).total_seconds())  # noqa: S311 -- no secret
+        logger.warning("task_retried", extra=facts() | {"error": repr(error), "retry_in_seconds": round(wait, 3)})
+        facts_of_context = {CORRELATION_HEADER: context.correlation_id, TRACE_HEADER: context.traceparent}
+        headers = {name: value for name, value in facts_of_context.items() if value is not None}
+        raise celery_task.retry(exc=error, countdown=wait, headers=headers) from error
+    logger.info("task_succeeded", extra=facts())
+
+
+class _SaidAlready(logging.Filter):
+    """Drops what Celery tells of each task's course: `_attempt` says it once, and with its context."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not hasattr(record, "data")
+
+
+_SAID_ALREADY = _SaidAlready()
+
+
+def _schedule(every: timedelta | Crontab) -> timedelta | crontab:
+    if isinstance(every, timedelta):
+        return every
+    return crontab(
+        minute=every.minute,
+        hour=every.hour,
+        day_of_month=every.day_of_month,
+        month_of_year=every.month_of_year,
+        day_of_week=every.day_of_week,
+    )
+
+
+def _ignoring_arguments(receiver: Callable[[], None]) -> Callable[..., None]:
+    return lambda **_: receiver()

@@ -1,0 +1,211 @@
+"""The relay between a real PostgreSQL and a real broker: what is committed is published, whatever goes away."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid5
+
+import pytest
+from celery import Celery
+from pydantic import SecretStr
+from redis import Redis
+
+from tequipy_devstack.servers import ValkeyServer
+from tequipy_observability import RequestContext, request_context
+from tequipy_platform import Event, PendingMessage, PendingMessages, SystemClock
+from tequipy_platform.celery import build_relay
+from tequipy_platform.infrastructure.database import Database, SqlUnitOfWork
+from tequipy_platform.infrastructure.models import OutboxRow
+from tequipy_platform.wiring import DatabaseSettings, build_database, build_pending_messages, uuid7
+
+BuildWorker = Callable[[str, Path], Celery]
+RunRelay = Callable[[str], AbstractAsyncContextManager[None]]
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with build_database(DatabaseSettings(url=SecretStr(database_url))) as database:
+        yield database
+
+
+@pytest.fixture
+def run_relay(database: Database, build_worker: BuildWorker, tmp_path: Path) -> RunRelay:
+    @asynccontextmanager
+    async def run(broker_url: str) -> AsyncIterator[None]:
+        celery = build_worker(broker_url, tmp_path)
+        messages = build_pending_messages(database)
+        async with messages, build_relay(celery, messages) as relay:
+            running = asyncio.create_task(relay.run())
+            try:
+                yield
+            finally:
+                relay.stop()
+                await asyncio.wait_for(running, 15)
+                celery.close()
+
+    return run
+
+
+async def commit(database: Database, write: Callable[[SqlUnitOfWork], None]) -> list[UUID]:
+    """Run one unit of work and return the ids of the outbox rows that it has written, in order."""
+    made: list[UUID] = []
+
+    def new_id() -> UUID:
+        made.append(uuid7())
+        return made[-1]
+
+    async with SqlUnitOfWork(database, SystemClock(), new_id) as work:
+        write(work)
+    return made
+
+
+def published(broker_url: str, queue: str = "default") -> list[dict[str, Any]]:
+    """Return the messages that wait in a queue of the broker, oldest first."""
+    with Redis.from_url(broker_url) as redis:
+        messages = [json.loads(raw) for raw in redis.lrange(queue, 0, -1)]
+    return [
+        message["headers"] | {"kwargs": json.loads(base64.b64decode(message["body"]))[1]}
+        for message in reversed(messages)
+    ]
+
+
+async def until(probe: Callable[[], bool], *, within: float = 20) -> None:
+    deadline = time.monotonic() + within
+    while not probe():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+async def test_a_row_becomes_one_message(database: Database, redis_url: str, run_relay: RunRelay) -> None:
+    """The message has the row's id, payload, correlation id and trace, and the row is marked as published."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with request_context(RequestContext(correlation_id="abc", traceparent=trace)):
+        (row_id,) = await commit(database, lambda work: work.outbox.add("test.note", word="hello"))
+    async with run_relay(redis_url):
+        await until(lambda: bool(published(redis_url)))
+    (message,) = published(redis_url)
+    assert (message["id"], message["task"], message["kwargs"]) == (str(row_id), "test.note", {"word": "hello"})
+    assert (message["tequipy_correlation_id"], message["traceparent"]) == ("abc", trace)
+    async with database.sessions() as session:
+        row = await session.get_one(OutboxRow, row_id)
+        assert row.published_at is not None
+
+
+async def test_a_commit_wakes_the_relay(database: Database, redis_url: str, run_relay: RunRelay) -> None:
+    """Rows committed while the relay runs are published, each once and in their order."""
+    async with run_relay(redis_url):
+        for number in range(20):
+            word = str(number)
+            await commit(database, lambda work, word=word: work.outbox.add("test.note", word=word))  # type: ignore[misc]  # -- the default binds the loop's value
+        await until(lambda: len(published(redis_url)) >= 20)
+    assert [message["kwargs"]["word"] for message in published(redis_url)] == [str(number) for number in range(20)]
+
+
+async def test_an_event_becomes_a_message_for_each_listener(
+    database: Database, redis_url: str, run_relay: RunRelay
+) -> None:
+    """Each task that names the event gets a message on its own queue, under an id made of row and task."""
+    (row_id,) = await commit(database, lambda work: work.outbox.publish(Event("test.noted", {"word": "hi"})))
+    async with run_relay(redis_url):
+        await until(lambda: bool(published(redis_url, "email")))
+    ids = {message["task"]: message["id"] for message in [*published(redis_url), *published(redis_url, "email")]}
+    assert ids == {task: str(uuid5(row_id, task)) for task in ("test.note", "test.note_too")}
+
+
+async def test_an_event_that_nobody_hears_is_over(database: Database, redis_url: str, run_relay: RunRelay) -> None:
+    """An event without listeners holds nothing up."""
+    await commit(database, lambda work: work.outbox.publish(Event("test.unheard")))
+    await commit(database, lambda work: work.outbox.add("test.note", word="after"))
+    async with run_relay(redis_url):
+        await until(lambda: bool(published(redis_url)))
+
+
+async def test_what_must_wait_waits(database: Database, redis_url: str, run_relay: RunRelay) -> None:
+    """A row is not published before its time, while later ones pass it."""
+    later = datetime.now(UTC) + timedelta(hours=1)
+    await commit(database, lambda work: work.outbox.add("test.note", not_before=later, word="later"))
+    await commit(database, lambda work: work.outbox.add("test.note", word="now"))
+    async with run_relay(redis_url):
+        await until(lambda: bool(published(redis_url)))
+    assert [message["kwargs"]["word"] for message in published(redis_url)] == ["now"]
+
+
+async def test_rolled_back_work_publishes_nothing(database: Database, redis_url: str, run_relay: RunRelay) -> None:
+    """What a unit of work asked for before it failed never happens."""
+
+    def fail(work: SqlUnitOfWork) -> None:
+        work.outbox.add("test.note", word="never")
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await commit(database, fail)
+    await commit(database, lambda work: work.outbox.add("test.note", word="after"))
+    async with run_relay(redis_url):
+        await until(lambda: bool(published(redis_url)))
+    assert [message["kwargs"]["word"] for message in published(redis_url)] == ["after"]
+
+
+async def test_a_broker_that_is_away_loses_nothing(
+    database: Database, private_redis: ValkeyServer, run_relay: RunRelay
+) -> None:
+    """Rows committed while the broker is dead are published when it is back."""
+    broker_url = private_redis.url()
+    async with run_relay(broker_url):
+        await commit(database, lambda work: work.outbox.add("test.note", word="before"))
+        await until(lambda: bool(published(broker_url)))
+        private_redis.kill()
+        for word in ("one", "two"):
+            await commit(database, lambda work, word=word: work.outbox.add("test.note", word=word))  # type: ignore[misc]  # -- the default binds the loop's value
+        private_redis.restart()
+        await until(lambda: {"one", "two"} <= {message["kwargs"]["word"] for message in published(broker_url)})
+
+
+async def test_two_relays_share_the_work(database: Database, redis_url: str, run_relay: RunRelay) -> None:
+    """Rows are published once each, however many relays there are."""
+
+    def write(work: SqlUnitOfWork) -> None:
+        for number in range(300):
+            work.outbox.add("test.note", word=str(number))
+
+    async with run_relay(redis_url), run_relay(redis_url):
+        ids = await commit(database, write)
+        await until(lambda: len(published(redis_url)) >= 300)
+    assert sorted(message["id"] for message in published(redis_url)) == sorted(map(str, ids))
+
+
+class LentMessages(PendingMessages):
+    """A batch that is never empty, and remembers whether it was marked as published."""
+
+    def __init__(self) -> None:
+        self.lent = asyncio.Event()
+        self.marked: list[PendingMessage] = []
+
+    @asynccontextmanager
+    async def batch(self, limit: int) -> AsyncIterator[Sequence[PendingMessage]]:
+        messages = [PendingMessage(uuid7(), "test.note", None, {"word": "hi"}, None, None) for _ in range(limit)]
+        self.lent.set()
+        yield messages
+        self.marked += messages
+
+    async def wait(self, at_most: float) -> None:
+        await asyncio.sleep(at_most)
+
+
+async def test_a_cancelled_relay_ends_its_batch(redis_url: str, build_worker: BuildWorker, tmp_path: Path) -> None:
+    """Cancelling waits for the batch that is being published: what was published is marked, and nothing else."""
+    celery, messages = build_worker(redis_url, tmp_path), LentMessages()
+    async with build_relay(celery, messages) as relay:
+        running = asyncio.create_task(relay.run())
+        await messages.lent.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    celery.close()
+    assert messages.marked
+    assert {message["id"] for message in published(redis_url)} == {str(message.id) for message in messages.marked}
