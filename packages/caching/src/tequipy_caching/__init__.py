@@ -1,0 +1,23 @@
+"""A tiered cache: memory in each process, Redis behind all of them. This door is standard library only.
+
+Doors beside this one: `wiring` (settings and `build_cache`) and `testing`.
+"""
+
+from tequipy_caching.domain.exceptions import CacheError, CacheUnavailable, LoadTimeout, RecursiveLoad, UnknownCache
+from tequipy_caching.domain.keys import Key
+from tequipy_caching.domain.policies import CachePolicy
+from tequipy_caching.domain.ports import MISSING, Cache, CacheManager, Missing
+
+__all__ = [
+    "MISSING",
+    "Cache",
+    "CacheError",
+    "CacheManager",
+    "CachePolicy",
+    "CacheUnavailable",
+    "Key",
+    "LoadTimeout",
+    "Missing",
+    "RecursiveLoad",
+    "UnknownCache",
+]

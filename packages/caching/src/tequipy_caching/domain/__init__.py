@@ -1,0 +1,1 @@
+"""What a cache promises: keys, policies, fences, one load for all who wait. Standard library only."""

@@ -1,0 +1,1 @@
+"""The two tiers, and what keeps them of one mind."""

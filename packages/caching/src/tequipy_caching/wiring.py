@@ -1,0 +1,79 @@
+"""What the caches need to be told, and how they are built. Only apps fill these settings from the environment."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from tequipy_caching.domain.policies import DEFAULT_POLICIES, CachePolicy
+from tequipy_caching.domain.ports import CacheManager
+from tequipy_caching.infrastructure.manager import TieredCacheManager
+from tequipy_caching.infrastructure.metrics import PrometheusCacheMetrics
+from tequipy_caching.infrastructure.redis import RedisTier
+
+__all__ = ["CacheSettings", "build_cache"]
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+"""Part of a key in Redis; without a colon, so that no name leads into another's namespace."""
+
+
+class CacheSettings(BaseModel):
+    """Where Redis is and what each cache keeps; times in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    url: SecretStr
+    """`redis://user:password@host:port/database`, or `rediss://`."""
+    prefix: Name = "tequipy"
+    """Begins every key, so that applications may share a Redis."""
+    policies: Mapping[Name, CachePolicy] = Field(default_factory=dict)
+    """Policies by the names of their caches, merged over the built-in ones."""
+    l2_timeout: float = Field(default=0.25, gt=0, allow_inf_nan=False)
+    """The most that a call waits for Redis."""
+    tombstone_ttl: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """How long a deletion fences off loads that began before it; None: as long as the slowest load, and a second."""
+    on_error: Literal["degrade", "raise"] = "degrade"
+    """Without Redis: go on with memory and loads, or raise `CacheUnavailable`."""
+
+    @property
+    def all_policies(self) -> Mapping[str, CachePolicy]:
+        """The built-in policies and over them the given ones."""
+        return {**DEFAULT_POLICIES, **self.policies}
+
+    @property
+    def slowest_load(self) -> float:
+        """The longest time between a load's look into Redis and its storing there."""
+        return max(policy.hard_timeout for policy in self.all_policies.values()) + self.l2_timeout
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: SecretStr) -> SecretStr:
+        if urlsplit(url.get_secret_value()).scheme not in {"redis", "rediss"}:
+            raise PydanticCustomError("url_scheme", "URL scheme should be redis or rediss")
+        return url
+
+    @model_validator(mode="after")
+    def _check_tombstone_ttl(self) -> Self:
+        if self.tombstone_ttl is not None and self.tombstone_ttl <= self.slowest_load:
+            raise PydanticCustomError(
+                "tombstone_ttl",
+                "tombstone_ttl should be greater than {limit}, the longest hard_timeout + l2_timeout",
+                {"limit": f"{self.slowest_load:g}"},
+            )
+        return self
+
+
+def build_cache(settings: CacheSettings, *, registry: CollectorRegistry | None = None) -> CacheManager:
+    """Return the manager of all caches; it connects when it is entered, and keeps working without Redis."""
+    metrics = PrometheusCacheMetrics(registry)
+    redis = RedisTier(
+        settings.url.get_secret_value(),
+        prefix=settings.prefix,
+        timeout=settings.l2_timeout,
+        tombstone_ttl=settings.tombstone_ttl or settings.slowest_load + 1,
+        metrics=metrics,
+    )
+    return TieredCacheManager(redis, settings.all_policies, strict=settings.on_error == "raise", metrics=metrics)

@@ -1,0 +1,72 @@
+"""Keys that differ never meet, whatever is in them."""
+
+from enum import StrEnum
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tequipy_caching.domain.keys import MAX_BYTES, Key, encode_key
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text("ab:~%0123456789\x00é", max_size=8)
+KEYS: st.SearchStrategy[Key] = st.recursive(
+    TEXT | st.integers() | st.uuids(), lambda parts: st.lists(parts, max_size=4).map(tuple), max_leaves=8
+)
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+@given(KEYS, KEYS)
+def test_two_keys_have_two_names(one: Key, other: Key) -> None:
+    """Names are equal just when keys are."""
+    assert (encode_key(one) == encode_key(other)) == (one == other)
+
+
+@given(st.lists(TEXT, max_size=4), st.lists(TEXT, max_size=4))
+def test_tuples_are_told_apart_part_by_part(one: list[str], other: list[str]) -> None:
+    """No text in a part can be mistaken for the border between two."""
+    assert (encode_key(tuple(one)) == encode_key(tuple(other))) == (one == other)
+
+
+@given(KEYS | st.text(st.characters(exclude_categories=["Cs"]), min_size=100, max_size=900))
+def test_a_name_is_short(key: Key) -> None:
+    """However long the key, its name has at most 512 bytes."""
+    assert len(encode_key(key).encode()) <= MAX_BYTES
+
+
+@given(st.text("ab", min_size=505, max_size=520), st.text("ab", min_size=505, max_size=520))
+def test_long_keys_are_told_apart(one: str, other: str) -> None:
+    """Around and beyond the limit a hash tells apart what begins alike."""
+    one, other = "a" * 400 + one, "a" * 400 + other
+    assert (encode_key(one) == encode_key(other)) == (one == other)
+
+
+def test_a_long_name_stays_readable() -> None:
+    """What was cut shows how it began, and no short key can have its name."""
+    name = encode_key("user:" + "é" * 600)
+    assert name.startswith("h:s:user:éé")
+    assert encode_key(name) != name
+
+
+@pytest.mark.parametrize("key", [True, 1.0, None, b"x", ("a", 1.0), (1, True)])
+def test_other_types_are_refused(key: object) -> None:
+    """True equals 1 and 1.0 does too: such keys are no keys, nor are tuples with such parts."""
+    with pytest.raises(TypeError, match="a key is a str, int, UUID or a tuple of these, not"):
+        encode_key(key)  # type: ignore[arg-type]
+
+
+def test_kinds_are_told_apart() -> None:
+    """A number, its text, and a tuple of it are three keys; equal keys of a subtype are one."""
+    identity = UUID(int=1)
+    keys: list[Key] = [1, "1", (1,), ("1",), ((1,),), (), "", identity, str(identity), "i:1", identity.hex]
+    assert len({encode_key(key) for key in keys}) == len(keys)
+    assert encode_key(Colour.RED) == encode_key("red")
+
+
+def test_lone_surrogates_are_refused() -> None:
+    """A string that is no text cannot be sent anywhere, and is refused before it is."""
+    with pytest.raises(ValueError, match="surrogates"):
+        encode_key("\ud800")
