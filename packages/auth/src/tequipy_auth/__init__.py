@@ -1,0 +1,98 @@
+"""Accounts, passwords, tokens and sessions: the vocabulary, the rules and the ports. Standard library only.
+
+Doors beside this one: `wiring`, `api` (with its extra), `tasks`, `migrations`, `testing`.
+"""
+
+from tequipy_auth.domain.auth import Auth
+from tequipy_auth.domain.entities import OneTimeToken, RefreshToken, Registration, Session, User
+from tequipy_auth.domain.exceptions import (
+    AmbiguousCredentials,
+    CsrfFailed,
+    EmailTaken,
+    InvalidAccessToken,
+    InvalidAddress,
+    InvalidCredentials,
+    InvalidOneTimeToken,
+    RefreshExpired,
+    RefreshInvalid,
+    RefreshMissing,
+    RefreshReused,
+    RefreshSuperseded,
+    SessionRevoked,
+    WeakPassword,
+)
+from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.ports import AccessTokens, AddressParser, PasswordHasher, SecretHasher, SuccessorKeys
+from tequipy_auth.domain.repositories import (
+    AuthUnitOfWork,
+    OneTimeTokens,
+    RefreshTokens,
+    Registrations,
+    Sessions,
+    Users,
+)
+from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.mailing import MailingService
+from tequipy_auth.domain.services.registration import RegistrationService
+from tequipy_auth.domain.services.sessions import SessionService
+from tequipy_auth.domain.value_objects import (
+    AccessToken,
+    Client,
+    EmailAddress,
+    OneTimeTokenValue,
+    PasswordHash,
+    Principal,
+    Profile,
+    Purpose,
+    RefreshTokenValue,
+    TokenPair,
+)
+
+__all__ = [
+    "AccessToken",
+    "AccessTokens",
+    "AccountService",
+    "AddressParser",
+    "AmbiguousCredentials",
+    "Auth",
+    "AuthPolicy",
+    "AuthUnitOfWork",
+    "Client",
+    "CsrfFailed",
+    "EmailAddress",
+    "EmailTaken",
+    "InvalidAccessToken",
+    "InvalidAddress",
+    "InvalidCredentials",
+    "InvalidOneTimeToken",
+    "MailingService",
+    "OneTimeToken",
+    "OneTimeTokenValue",
+    "OneTimeTokens",
+    "PasswordHash",
+    "PasswordHasher",
+    "Principal",
+    "Profile",
+    "Purpose",
+    "RefreshExpired",
+    "RefreshInvalid",
+    "RefreshMissing",
+    "RefreshReused",
+    "RefreshSuperseded",
+    "RefreshToken",
+    "RefreshTokenValue",
+    "RefreshTokens",
+    "Registration",
+    "RegistrationService",
+    "Registrations",
+    "SecretHasher",
+    "Session",
+    "SessionRevoked",
+    "SessionService",
+    "Sessions",
+    "SuccessorKeys",
+    "TokenPair",
+    "User",
+    "Users",
+    "WeakPassword",
+]

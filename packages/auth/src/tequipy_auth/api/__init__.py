@@ -1,0 +1,31 @@
+"""Auth over HTTP: its routes, and the dependencies that protect the routes of other packages. Needs the extra `api`."""
+
+try:
+    import fastapi  # noqa: F401 -- asked for here, so that the answer names the extra
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("tequipy_auth.api needs FastAPI: install tequipy-auth[api]") from error
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from tequipy_auth.api.dependencies import CurrentPrincipal, get_principal
+from tequipy_auth.api.no_store import NoStore
+from tequipy_auth.api.router import router, well_known
+from tequipy_auth.api.schemas import Name
+from tequipy_auth.domain.auth import Auth
+
+__all__ = ["CurrentPrincipal", "Name", "get_principal", "wire_auth"]
+
+_PREFIX = "/api/v1/auth"
+
+
+def wire_auth(app: FastAPI, auth: Auth) -> None:
+    """Attach auth's routes under `/api/v1/auth`, and its public keys at `/.well-known/jwks.json`.
+
+    The app needs problem documents (`tequipy_platform.api.wire_errors`) and must have entered `auth` while it serves.
+    """
+    app.state.auth = auth
+    # The outermost, unlike other middleware: what those answer themselves (413, 500) is no more to be kept.
+    app.user_middleware.insert(0, Middleware(NoStore, prefix=_PREFIX))
+    app.include_router(router, prefix=_PREFIX)
+    app.include_router(well_known)

@@ -1,0 +1,84 @@
+"""What routes ask for: auth itself, who is asking, by which credential, where from."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from tequipy_auth.api.cookies import read_refresh_cookie
+from tequipy_auth.api.schemas import RefreshTokenBody
+from tequipy_auth.domain.auth import Auth
+from tequipy_auth.domain.exceptions import AmbiguousCredentials
+from tequipy_auth.domain.value_objects import Client, Principal
+from tequipy_observability import bind_context
+from tequipy_platform import Unauthenticated
+
+_bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="The access token of a login or refresh.")
+_USER_AGENT_LENGTH = 512
+
+
+async def get_auth(request: Request) -> Auth:
+    """Return what `wire_auth` attached to the app."""
+    auth: Auth = request.app.state.auth
+    return auth
+
+
+CurrentAuth = Annotated[Auth, Depends(get_auth)]
+
+
+async def get_bearer(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str | None:
+    """Return the token of the `Authorization: Bearer` header (RFC 6750, section 2.1), None without one."""
+    return credentials.credentials if credentials else None
+
+
+BearerToken = Annotated[str | None, Depends(get_bearer)]
+
+
+async def get_principal(auth: CurrentAuth, token: BearerToken) -> Principal:
+    """Return who is asking; raises `Unauthenticated` without a token and `InvalidAccessToken` with a bad one."""
+    if token is None:
+        raise Unauthenticated
+    principal = await auth.access_tokens.verify(token)
+    bind_context(user_id=str(principal.user_id))
+    return principal
+
+
+CurrentPrincipal = Annotated[Principal, Depends(get_principal)]
+"""The caller of a protected route: declare a parameter of this type, and the route answers 401 to strangers."""
+
+
+async def get_client(request: Request) -> Client:
+    """Return where the request comes from; the server has seen to trusted proxies already."""
+    user_agent = request.headers.get("user-agent")
+    return Client(
+        ip=request.client.host if request.client else None,
+        user_agent=user_agent[:_USER_AGENT_LENGTH] if user_agent else None,
+    )
+
+
+CurrentClient = Annotated[Client, Depends(get_client)]
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshCredential:
+    """The refresh token of a request, and whether a browser sent it by itself."""
+
+    token: str = field(repr=False)
+    by_cookie: bool
+
+
+async def get_refresh_credential(
+    request: Request, auth: CurrentAuth, body: RefreshTokenBody | None = None
+) -> RefreshCredential | None:
+    """Return the refresh token from cookie or body, None without one; raises `AmbiguousCredentials` with both."""
+    cookie = read_refresh_cookie(request, auth)
+    sent = body.refresh_token if body else None
+    if cookie is not None and sent is not None:
+        raise AmbiguousCredentials
+    if sent is not None:
+        return RefreshCredential(sent.get_secret_value(), by_cookie=False)
+    return RefreshCredential(cookie, by_cookie=True) if cookie is not None else None
+
+
+CurrentRefreshCredential = Annotated[RefreshCredential | None, Depends(get_refresh_credential)]

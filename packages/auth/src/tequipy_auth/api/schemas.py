@@ -1,0 +1,98 @@
+"""The bodies of auth's routes: what may come in, bounded, and what goes out."""
+
+from datetime import datetime
+from typing import Annotated, Final, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, StringConstraints
+
+from tequipy_auth.domain.value_objects import TokenPair
+from tequipy_platform.api import StrictModel
+
+COOKIE: Final = "cookie"
+"""The delivery of refresh tokens that browsers want; the other one is the body."""
+
+# Bounds of what is read at all, well above what the rules accept: a rule's own answer says more than "too long".
+Address = Annotated[str, Field(max_length=320, examples=["ada@example.com"])]
+Password = Annotated[SecretStr, Field(max_length=1024, examples=["correct horse battery staple"])]
+Name = Annotated[
+    str,
+    # Outer spaces are trimmed first; no control characters (Unicode category Cc).
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"),
+    Field(examples=["Ada Lovelace"]),
+]
+OneTimeToken = Annotated[SecretStr, Field(max_length=1024, examples=["ev1.AZ…22 characters….…43 characters…"])]
+RefreshToken = Annotated[SecretStr, Field(max_length=1024, examples=["rt1.AZ…22 characters….…43 characters…"])]
+
+
+class RegisterBody(StrictModel):
+    """A person who wants an account."""
+
+    email: Address
+    password: Password
+    name: Name | None = None
+
+
+class VerifyEmailBody(StrictModel):
+    """The token of the mailed link."""
+
+    token: OneTimeToken
+
+
+class LoginBody(StrictModel):
+    """Credentials, and where the refresh token is to be kept."""
+
+    email: Address
+    password: Password
+    token_delivery: Literal["cookie", "body"] = COOKIE
+
+
+class RefreshTokenBody(StrictModel):
+    """The refresh token of a client that keeps it itself; without one the cookie is meant."""
+
+    refresh_token: RefreshToken | None = None
+
+
+class Accepted(BaseModel):
+    """The request was taken in; what becomes of it is told by mail."""
+
+    status: Literal["accepted"] = "accepted"
+
+
+class Tokens(BaseModel):
+    """An access token, and with body delivery the refresh token; both lives in seconds (RFC 6749, section 5.1)."""
+
+    access_token: str = Field(examples=["eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFUzI1NiIs…"])
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 -- the name of a scheme, no secret
+    expires_in: int = Field(examples=[900])
+    refresh_token: str | None = Field(default=None, examples=["rt1.AZ…22 characters….…43 characters…"])
+    refresh_expires_in: int | None = Field(default=None, examples=[604800])
+
+    @classmethod
+    def of(cls, pair: TokenPair, *, with_refresh: bool) -> Self:
+        """Show a pair, with its refresh token or without."""
+        tokens = cls(access_token=pair.access.value, expires_in=pair.access.expires_in)
+        if with_refresh:
+            tokens.refresh_token = str(pair.refresh)
+            tokens.refresh_expires_in = pair.refresh_expires_in
+        return tokens
+
+
+class Me(BaseModel):
+    """The caller's own account."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID = Field(examples=["01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8e"])
+    email: str = Field(examples=["ada@example.com"])
+    email_verified: bool = Field(examples=[True])
+    name: str | None = Field(examples=["Ada Lovelace"])
+    roles: list[str] = Field(examples=[["user"]])
+    permissions: list[str] = Field(examples=[[]])
+    created_at: datetime = Field(examples=["2026-01-31T10:30:00Z"])
+
+
+class JsonWebKeySet(BaseModel):
+    """Public keys (RFC 7517, section 5)."""
+
+    keys: list[dict[str, JsonValue]]

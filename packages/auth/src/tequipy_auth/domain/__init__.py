@@ -1,0 +1,1 @@
+"""The rules of accounts, passwords, tokens and sessions: standard library and root doors of packages below alone."""

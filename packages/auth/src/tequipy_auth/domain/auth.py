@@ -1,0 +1,44 @@
+"""Auth as one object: its services, and the resources that open and close with it."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from tequipy_auth.domain.ports import AccessTokens
+from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.mailing import MailingService
+from tequipy_auth.domain.services.registration import RegistrationService
+from tequipy_auth.domain.services.sessions import SessionService
+from tequipy_platform import Mailer
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """Everything that auth does; an async context manager around what its services run on."""
+
+    registration: RegistrationService
+    sessions: SessionService
+    accounts: AccountService
+    access_tokens: AccessTokens
+    mailing: Callable[[Mailer], MailingService]
+    """Builds the mailing service for a mailer; only a worker has one."""
+    local: bool = False
+    """On a developer's machine: cookies go without `Secure`, and the address asked is an origin of our own."""
+    origins: frozenset[str] = frozenset()
+    """The origins whose pages may use the refresh cookie (scheme, host and port, RFC 6454)."""
+    resources: Sequence[AbstractAsyncContextManager[object]] = ()
+    _open: AsyncExitStack = field(default_factory=AsyncExitStack, init=False, repr=False, compare=False)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as opened:  # closes the first ones again when a later one fails
+            for resource in self.resources:
+                await opened.enter_async_context(resource)
+            self._open.push_async_exit(opened.pop_all())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._open.aclose()

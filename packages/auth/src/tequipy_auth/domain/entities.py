@@ -1,0 +1,79 @@
+"""Things with identity: users, pending registrations, sessions and their tokens."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash, Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A registration whose address is not verified yet: no account, so nobody can pre-register another's address."""
+
+    id: UUID
+    email: EmailAddress
+    name: str | None
+    password: PasswordHash
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account; `version` grows when what its running access tokens say is no longer true."""
+
+    id: UUID
+    email: EmailAddress
+    email_verified: bool
+    name: str | None
+    password: PasswordHash
+    roles: tuple[str, ...]
+    created_at: datetime
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A login and the family of refresh tokens that descends from it; `id` is the `sid` of access tokens."""
+
+    id: UUID
+    user_id: UUID
+    client: Client
+    amr: tuple[str, ...]
+    auth_time: datetime
+    created_at: datetime
+    last_used_at: datetime
+    idle_expires_at: datetime
+    absolute_expires_at: datetime
+    revoked_at: datetime | None = None
+
+    @property
+    def expires_at(self) -> datetime:
+        """The earlier of the idle and the absolute end."""
+        return min(self.idle_expires_at, self.absolute_expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """One link of a session's chain; `used_at`: when its child was made, `key_version`: which server key derived it."""
+
+    id: UUID
+    session_id: UUID
+    parent_id: UUID | None
+    secret_hash: str = field(repr=False)
+    key_version: int
+    created_at: datetime
+    used_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OneTimeToken:
+    """A mailed token; `subject_id` is the row it is about (a registration, a user)."""
+
+    id: UUID
+    purpose: Purpose
+    subject_id: UUID
+    secret_hash: bytes = field(repr=False)
+    created_at: datetime
+    expires_at: datetime

@@ -1,0 +1,121 @@
+"""What can go wrong with an account or a session; codes are those of the HTTP contract."""
+
+from tequipy_platform import Conflict, Forbidden, Invalid, Malformed, Unauthenticated
+
+
+class InvalidAddress(Invalid):
+    """The address is none that mail could be sent to."""
+
+    detail = "The e-mail address is not valid."
+
+    def __init__(self, detail: str | None = None) -> None:
+        # The shape of validation_failed: a client treats it as any other field that breaks a rule.
+        super().__init__(errors=[{"pointer": "/email", "code": "invalid_email", "detail": detail or type(self).detail}])
+
+
+class WeakPassword(Invalid):
+    """The password breaks the policy; `reasons` says how (`too_short`, `too_long`, `matches_email`, …)."""
+
+    code = "weak_password"
+    title = "Weak password"
+    detail = "The password is too weak: choose a longer one that is not your address."
+
+    def __init__(self, reasons: tuple[str, ...]) -> None:
+        super().__init__(reasons=list(reasons))
+        self.reasons = reasons
+
+
+class EmailTaken(Conflict):
+    """There is an account with this address already."""
+
+    code = "email_taken"
+    title = "Address taken"
+    detail = "There is an account with this address already."
+
+
+class InvalidCredentials(Unauthenticated):
+    """Address and password do not belong together; says nothing about which of them is wrong."""
+
+    code = "invalid_credentials"
+    title = "Invalid credentials"
+    detail = "The address or the password is wrong."
+
+
+class InvalidAccessToken(Unauthenticated):
+    """The bearer token is malformed, expired, revoked or not ours (RFC 6750, section 3.1)."""
+
+    code = "invalid_token"
+    title = "Invalid token"
+    detail = "The access token is invalid or has expired."
+
+
+class InvalidOneTimeToken(Malformed):
+    """The mailed token is unknown, used, expired or for another purpose: all alike."""
+
+    code = "token_invalid"
+    title = "Invalid token"
+    detail = "The link is invalid, was used or has expired: ask for a new one."
+
+
+class RefreshMissing(Unauthenticated):
+    """No refresh token was sent."""
+
+    code = "refresh_missing"
+    title = "Refresh token missing"
+    detail = "There is no refresh token: log in."
+
+
+class RefreshInvalid(Unauthenticated):
+    """The refresh token is malformed, unknown or its secret is wrong."""
+
+    code = "refresh_invalid"
+    title = "Refresh token invalid"
+    detail = "The refresh token is invalid: log in."
+
+
+class RefreshExpired(Unauthenticated):
+    """The session was idle for too long, or has reached its absolute end."""
+
+    code = "refresh_expired"
+    title = "Session expired"
+    detail = "The session has expired: log in."
+
+
+class RefreshSuperseded(Unauthenticated):
+    """Another tab is ahead: the newer token is in the jar already, nothing is lost."""
+
+    code = "refresh_superseded"
+    title = "Refresh token superseded"
+    detail = "A newer refresh token was already used: try again with it."
+
+
+class RefreshReused(Unauthenticated):
+    """A used token came back after its grace: somebody stole it, so the whole session has ended (RFC 9700, 4.14.2)."""
+
+    code = "refresh_reused"
+    title = "Refresh token reused"
+    detail = "The refresh token was used before: the session has been ended for safety, log in."
+
+
+class SessionRevoked(Unauthenticated):
+    """The session has been ended."""
+
+    code = "session_revoked"
+    title = "Session ended"
+    detail = "The session has been ended: log in."
+
+
+class AmbiguousCredentials(Malformed):
+    """Two credentials were sent where one is expected."""
+
+    code = "ambiguous_credentials"
+    title = "Ambiguous credentials"
+    detail = "Send the refresh token either as cookie or in the body, not both."
+
+
+class CsrfFailed(Forbidden):
+    """The request may come from another site; the token it carries was not used."""
+
+    code = "csrf_failed"
+    title = "Cross-site request refused"
+    detail = "Send this request from the application itself, as JSON or with X-Requested-With."

@@ -1,0 +1,106 @@
+"""What the rules keep, one repository for each kind of row, all within one unit of work."""
+
+from abc import ABC, abstractmethod
+from datetime import datetime
+from uuid import UUID
+
+from tequipy_auth.domain.entities import OneTimeToken, RefreshToken, Registration, Session, User
+from tequipy_auth.domain.value_objects import Purpose
+from tequipy_platform import UnitOfWork
+
+
+class Registrations(ABC):
+    """Registrations that wait for their address to be verified."""
+
+    @abstractmethod
+    async def add(self, registration: Registration) -> None:
+        """Keep a registration; there may be several for one address."""
+
+    @abstractmethod
+    async def get(self, registration_id: UUID) -> Registration | None:
+        """Return a registration."""
+
+    @abstractmethod
+    async def delete_for(self, canonical_email: str) -> None:
+        """Forget all registrations of an address."""
+
+
+class Users(ABC):
+    """Accounts: one canonical address, one account."""
+
+    @abstractmethod
+    async def add(self, user: User) -> None:
+        """Keep an account; raises `EmailTaken`, also under concurrent calls, and leaves the unit of work usable."""
+
+    @abstractmethod
+    async def get(self, user_id: UUID) -> User | None:
+        """Return an account."""
+
+    @abstractmethod
+    async def by_email(self, canonical_email: str) -> User | None:
+        """Return the account of an address."""
+
+
+class Sessions(ABC):
+    """Logins."""
+
+    @abstractmethod
+    async def add(self, session: Session) -> None:
+        """Keep a session."""
+
+    @abstractmethod
+    async def get(self, session_id: UUID) -> Session | None:
+        """Return a session."""
+
+    @abstractmethod
+    async def touch(self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime) -> bool:
+        """Record that the session was used, unless it has been revoked (then False), also under concurrent calls."""
+
+    @abstractmethod
+    async def revoke(self, session_id: UUID, *, at: datetime, reason: str) -> bool:
+        """End the session; False when it had ended before."""
+
+
+class RefreshTokens(ABC):
+    """The links of each session's chain."""
+
+    @abstractmethod
+    async def add(self, token: RefreshToken) -> None:
+        """Keep a token; its parent has no other child."""
+
+    @abstractmethod
+    async def get(self, token_id: UUID) -> RefreshToken | None:
+        """Return a token."""
+
+    @abstractmethod
+    async def child_of(self, token_id: UUID) -> RefreshToken | None:
+        """Return the token that followed this one."""
+
+    @abstractmethod
+    async def claim(self, token_id: UUID, *, at: datetime) -> bool:
+        """Mark the token as used, unless it is already (then False): of concurrent callers one succeeds."""
+
+
+class OneTimeTokens(ABC):
+    """The tokens of mailed links."""
+
+    @abstractmethod
+    async def add(self, token: OneTimeToken, *, keep: int) -> None:
+        """Keep a token, and of its purpose and subject only the `keep` newest."""
+
+    @abstractmethod
+    async def consume(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
+        """Use a token up and return its subject; None when it is unknown, used, expired or for another purpose.
+
+        All other tokens of the same purpose and subject die with it.
+        """
+
+
+class AuthUnitOfWork(UnitOfWork):
+    """One transaction over everything that auth keeps."""
+
+    registrations: Registrations
+    users: Users
+    sessions: Sessions
+    refresh_tokens: RefreshTokens
+    one_time_tokens: OneTimeTokens

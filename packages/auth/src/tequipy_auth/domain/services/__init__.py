@@ -1,0 +1,1 @@
+"""The use cases: each public method is one, and owns its transaction."""

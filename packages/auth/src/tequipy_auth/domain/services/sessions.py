@@ -1,0 +1,196 @@
+"""Logging in, staying logged in, logging out."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from tequipy_auth.domain import passwords
+from tequipy_auth.domain.entities import RefreshToken, Session, User
+from tequipy_auth.domain.exceptions import (
+    InvalidAccessToken,
+    InvalidCredentials,
+    RefreshExpired,
+    RefreshInvalid,
+    RefreshReused,
+    RefreshSuperseded,
+    SessionRevoked,
+)
+from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.ports import AccessTokens, AddressParser, PasswordHasher, SecretHasher, SuccessorKeys
+from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_auth.domain.value_objects import SECRET_BYTES, Client, Principal, RefreshTokenValue, TokenPair
+from tequipy_platform import Clock, IdSource, RandomSource
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """What a refresh needs to know of the token that was shown."""
+
+    token: RefreshToken
+    session: Session
+    user: User
+
+
+class SessionService:
+    """Sessions as families of rotating refresh tokens."""
+
+    def __init__(
+        self,
+        unit_of_work: Callable[[], AuthUnitOfWork],
+        *,
+        addresses: AddressParser,
+        hasher: PasswordHasher,
+        secrets: SecretHasher,
+        successor_keys: SuccessorKeys,
+        access_tokens: AccessTokens,
+        policy: AuthPolicy,
+        clock: Clock,
+        new_id: IdSource,
+        random: RandomSource,
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._addresses = addresses
+        self._hasher = hasher
+        self._secrets = secrets
+        self._successor_keys = successor_keys
+        self._access_tokens = access_tokens
+        self._policy = policy
+        self._clock = clock
+        self._new_id = new_id
+        self._random = random
+
+    async def login(self, *, email: str, password: str, client: Client) -> TokenPair:
+        """Begin a session; raises `InvalidAddress` and `InvalidCredentials`.
+
+        An unknown address costs the same hash as a known one.
+        """
+        address = self._addresses.parse(email)
+        async with self._unit_of_work() as work:
+            user = await work.users.by_email(address.canonical)
+        matches = await self._hasher.verify(passwords.normalise(password), user.password if user else None)
+        if user is None or not matches:
+            raise InvalidCredentials
+        value = RefreshTokenValue.new(self._new_id(), self._random(SECRET_BYTES))
+        secret_hash = await self._secrets.hash(value.secret)
+        now = self._clock.now()
+        session = Session(
+            id=self._new_id(),
+            user_id=user.id,
+            client=client,
+            amr=("pwd",),
+            auth_time=now,
+            created_at=now,
+            last_used_at=now,
+            idle_expires_at=now + self._policy.refresh_idle,
+            absolute_expires_at=now + self._policy.refresh_absolute,
+        )
+        token = RefreshToken(value.id, session.id, None, secret_hash, self._successor_keys.current_version, now)
+        async with self._unit_of_work() as work:
+            await work.sessions.add(session)
+            await work.refresh_tokens.add(token)
+        return await self._pair(user, session, value, now)
+
+    async def refresh(self, token: str) -> TokenPair:
+        """Rotate a refresh token.
+
+        Tabs that refresh at once all get the very same successor. A used token whose successor is unused gives that
+        successor again within the grace, and `RefreshSuperseded` once it is used; after the grace it means theft: the
+        session ends and `RefreshReused` is raised. Raises `RefreshInvalid`, `RefreshExpired`, `SessionRevoked` too.
+        """
+        value, link = await self._prove(token)
+        now = self._clock.now()
+        if link.session.revoked_at is not None:
+            raise SessionRevoked
+        if link.session.expires_at <= now:
+            raise RefreshExpired
+        successor, child = await self._prepare(value, link, now)
+        async with self._unit_of_work() as work:
+            if await work.refresh_tokens.claim(value.id, at=now):
+                await work.refresh_tokens.add(child)
+                idle_expires_at = now + self._policy.refresh_idle
+                if not await work.sessions.touch(link.session.id, last_used_at=now, idle_expires_at=idle_expires_at):
+                    raise SessionRevoked
+                outcome: RefreshTokenValue | Exception = successor
+            else:
+                outcome = await self._again(work, value, now)
+        if isinstance(outcome, Exception):  # raised only now: the end of a stolen session must be committed
+            raise outcome
+        return await self._pair(link.user, link.session, outcome, now)
+
+    async def logout(self, *, refresh_token: str | None = None, access_token: str | None = None) -> None:
+        """End the session of whichever credential is good, a used refresh token included; nothing else is an error."""
+        ended = set()
+        if refresh_token is not None:
+            with suppress(RefreshInvalid):
+                _, link = await self._prove(refresh_token)
+                ended.add(link.session.id)
+        if access_token is not None:
+            with suppress(InvalidAccessToken):
+                ended.add((await self._access_tokens.verify(access_token)).session_id)
+        if ended:
+            now = self._clock.now()
+            async with self._unit_of_work() as work:
+                for session_id in sorted(ended):
+                    await work.sessions.revoke(session_id, at=now, reason="logout")
+
+    async def _prove(self, token: str) -> tuple[RefreshTokenValue, _Link]:
+        """Return the shown token and its row when its secret is right; raises `RefreshInvalid`."""
+        try:
+            value = RefreshTokenValue.parse(token)
+        except ValueError as error:
+            raise RefreshInvalid from error
+        async with self._unit_of_work() as work:
+            row = await work.refresh_tokens.get(value.id)
+            session = await work.sessions.get(row.session_id) if row else None
+            user = await work.users.get(session.user_id) if session else None
+        # Hashing stays outside the transaction: it takes a thread and a millisecond.
+        if (
+            row is None
+            or session is None
+            or user is None
+            or not await self._secrets.verify(value.secret, row.secret_hash)
+        ):
+            raise RefreshInvalid
+        return value, _Link(row, session, user)
+
+    async def _prepare(
+        self, value: RefreshTokenValue, link: _Link, now: datetime
+    ) -> tuple[RefreshTokenValue, RefreshToken]:
+        """Derive and hash the successor before the transaction that may need it."""
+        version = self._successor_keys.current_version
+        key = self._successor_keys.key(version)
+        if key is None:
+            raise LookupError(f"no successor key of version {version}")
+        successor = value.successor(self._new_id(), key)
+        secret_hash = await self._secrets.hash(successor.secret)
+        return successor, RefreshToken(successor.id, link.session.id, value.id, secret_hash, version, now)
+
+    async def _again(
+        self, work: AuthUnitOfWork, value: RefreshTokenValue, now: datetime
+    ) -> RefreshTokenValue | Exception:
+        """Decide on a token that was used before: the same successor again, superseded, or stolen."""
+        parent = await work.refresh_tokens.get(value.id)
+        child = await work.refresh_tokens.child_of(value.id)
+        if parent is None or parent.used_at is None or child is None:  # purged meanwhile
+            return RefreshInvalid()
+        if now - parent.used_at > self._policy.refresh_grace:
+            await work.sessions.revoke(parent.session_id, at=now, reason="refresh_reused")
+            return RefreshReused()
+        key = self._successor_keys.key(child.key_version)
+        if child.used_at is not None or key is None:
+            return RefreshSuperseded()
+        return value.successor(child.id, key)
+
+    async def _pair(self, user: User, session: Session, refresh: RefreshTokenValue, now: datetime) -> TokenPair:
+        principal = Principal(
+            user_id=user.id,
+            session_id=session.id,
+            roles=user.roles,
+            version=user.version,
+            auth_time=session.auth_time,
+            amr=session.amr,
+        )
+        access = await self._access_tokens.issue(principal)
+        idle_end = min(now + self._policy.refresh_idle, session.absolute_expires_at)
+        return TokenPair(access, refresh, refresh_expires_in=int((idle_end - now).total_seconds()))

@@ -1,0 +1,1 @@
+"""Auth's adapters: PostgreSQL, bcrypt, JWT, address parsing."""

@@ -1,0 +1,83 @@
+"""Rows as the entities they keep."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tequipy_auth.domain.entities import RefreshToken, Registration, Session, User
+from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash
+from tequipy_auth.infrastructure.models import (
+    PasswordColumns,
+    RefreshTokenRow,
+    RegistrationRow,
+    SessionRow,
+    UserRow,
+)
+
+
+def password_columns(password: PasswordHash) -> Mapping[str, Any]:
+    """Return the columns that keep a password's hash."""
+    return {
+        "password_scheme": password.scheme,
+        "password_cost": password.cost,
+        "password_pepper_version": password.pepper_version,
+        "password_digest": password.digest,
+    }
+
+
+def _password(row: PasswordColumns) -> PasswordHash:
+    return PasswordHash(row.password_scheme, row.password_cost, row.password_pepper_version, row.password_digest)
+
+
+def registration_of(row: RegistrationRow) -> Registration:
+    """Return the registration that a row keeps."""
+    return Registration(
+        id=row.id,
+        email=EmailAddress(row.email, row.canonical_email),
+        name=row.name,
+        password=_password(row),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+    )
+
+
+def user_of(row: UserRow) -> User:
+    """Return the account that a row keeps."""
+    return User(
+        id=row.id,
+        email=EmailAddress(row.email, row.canonical_email),
+        email_verified=row.email_verified,
+        name=row.name,
+        password=_password(row),
+        roles=row.roles,
+        created_at=row.created_at,
+        version=row.version,
+    )
+
+
+def session_of(row: SessionRow) -> Session:
+    """Return the session that a row keeps."""
+    return Session(
+        id=row.id,
+        user_id=row.user_id,
+        client=Client(row.ip, row.user_agent),
+        amr=row.amr,
+        auth_time=row.auth_time,
+        created_at=row.created_at,
+        last_used_at=row.last_used_at,
+        idle_expires_at=row.idle_expires_at,
+        absolute_expires_at=row.absolute_expires_at,
+        revoked_at=row.revoked_at,
+    )
+
+
+def refresh_token_of(row: RefreshTokenRow) -> RefreshToken:
+    """Return the refresh token that a row keeps."""
+    return RefreshToken(
+        id=row.id,
+        session_id=row.session_id,
+        parent_id=row.parent_id,
+        secret_hash=row.secret_hash,
+        key_version=row.key_version,
+        created_at=row.created_at,
+        used_at=row.used_at,
+    )

@@ -1,0 +1,127 @@
+"""The tables of auth, in the schema `auth`."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from tequipy_platform.infrastructure.models import COLUMN_TYPES, schema_metadata
+
+
+class Base(DeclarativeBase):
+    """The base of auth's tables."""
+
+    metadata = schema_metadata("auth")
+    type_annotation_map: ClassVar[dict[Any, Any]] = COLUMN_TYPES | {tuple[str, ...]: ARRAY(Text, as_tuple=True)}
+
+
+class PasswordColumns:
+    """A password's hash and what is needed to verify it."""
+
+    password_scheme: Mapped[str]
+    password_cost: Mapped[int]
+    password_pepper_version: Mapped[int]
+    password_digest: Mapped[str]
+
+
+class UserRow(PasswordColumns, Base):
+    """An account: one canonical address, one row."""
+
+    __tablename__ = "users"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    email: Mapped[str]
+    canonical_email: Mapped[str] = mapped_column(unique=True)
+    email_verified: Mapped[bool]
+    name: Mapped[str | None]
+    roles: Mapped[tuple[str, ...]]
+    version: Mapped[int]
+    created_at: Mapped[datetime]
+
+
+class RegistrationRow(PasswordColumns, Base):
+    """A registration whose address is not verified: there may be several for one address."""
+
+    __tablename__ = "registrations"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    email: Mapped[str]
+    canonical_email: Mapped[str] = mapped_column(index=True)
+    name: Mapped[str | None]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class SessionRow(Base):
+    """A login; its refresh tokens go with it, and it goes with its user."""
+
+    __tablename__ = "sessions"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("auth.users.id", ondelete="CASCADE"), index=True)
+    ip: Mapped[str | None]
+    user_agent: Mapped[str | None]
+    amr: Mapped[tuple[str, ...]]
+    auth_time: Mapped[datetime]
+    created_at: Mapped[datetime]
+    last_used_at: Mapped[datetime]
+    idle_expires_at: Mapped[datetime]
+    absolute_expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+    revoked_reason: Mapped[str | None]
+
+
+class RefreshTokenRow(Base):
+    """A link of a session's chain; the unique parent means that nobody has two children."""
+
+    __tablename__ = "refresh_tokens"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    session_id: Mapped[UUID] = mapped_column(ForeignKey("auth.sessions.id", ondelete="CASCADE"), index=True)
+    # Set null: an old link may be purged without taking the living end of its chain along.
+    parent_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("auth.refresh_tokens.id", ondelete="SET NULL"), unique=True
+    )
+    secret_hash: Mapped[str]
+    key_version: Mapped[int]
+    created_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class OneTimeTokenRow(Base):
+    """A mailed token; no foreign key, for the purpose decides which table `subject_id` is a row of."""
+
+    __tablename__ = "one_time_tokens"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    purpose: Mapped[str]
+    subject_id: Mapped[UUID]
+    secret_hash: Mapped[bytes]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("ix_one_time_tokens_subject", "subject_id", "purpose"),)
+
+
+class SigningKeyRow(Base):
+    """A key that signs access tokens; the private half is encrypted."""
+
+    __tablename__ = "signing_keys"
+
+    kid: Mapped[str] = mapped_column(primary_key=True)
+    algorithm: Mapped[str]
+    state: Mapped[str]
+    public_jwk: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    private_key: Mapped[bytes]
+    created_at: Mapped[datetime]
+    state_changed_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint("state in ('next', 'active', 'retiring', 'revoked')", name="state"),
+        # Of the processes that start at once, one makes the first key.
+        Index("uq_signing_keys_active", "state", unique=True, postgresql_where=text("state = 'active'")),
+    )

@@ -1,0 +1,59 @@
+"""Password hashes: bcrypt over a peppered HMAC."""
+
+import hashlib
+import hmac
+import logging
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Final
+
+import bcrypt
+
+from tequipy_auth.domain.ports import PasswordHasher
+from tequipy_auth.domain.value_objects import PasswordHash
+from tequipy_auth.infrastructure.hashing import HashingPool, check_digest, is_bcrypt_digest, make_digest
+
+SCHEME: Final = "bcrypt-hmac-sha256"
+"""`bcrypt(base64(HMAC-SHA-256(pepper, password)))`: 72 bytes are no limit, and a stolen table alone opens nothing."""
+
+_logger = logging.getLogger(__name__)
+
+
+class BcryptPasswordHasher(PasswordHasher):
+    """Hashes in a pool; `peppers` maps versions to keys, the highest version is the one for new hashes."""
+
+    def __init__(self, pool: HashingPool, *, peppers: Mapping[int, bytes], cost: int) -> None:
+        self._pool = pool
+        self._peppers = peppers
+        self._cost = cost
+        self._pepper_version = max(peppers)
+        # For accounts that do not exist. Its salt and cost are real, its hash is none: so it costs nothing to make,
+        # takes as long as any other to check, and nothing matches it.
+        self._dummy = self._stored(bcrypt.gensalt(cost).decode("ascii") + "." * 31)
+
+    async def hash(self, password: str) -> PasswordHash:
+        """Return the hash under the current cost and pepper."""
+        material = self._material(password, self._pepper_version)
+        return self._stored(await self._pool.run(make_digest, material, self._cost))
+
+    async def verify(self, password: str, stored: PasswordHash | None) -> bool:
+        """Tell whether it is the password; what cannot be verified takes its time too, and is False."""
+        known = stored is not None and self._is_usable(stored)
+        target = stored if stored is not None and known else self._dummy
+        material = self._material(password, target.pepper_version)
+        return await self._pool.run(check_digest, material, target.digest) and known
+
+    def _material(self, password: str, pepper_version: int) -> bytes:
+        # Surrogates: what no keyboard types is a wrong password, not an error.
+        raw = password.encode("utf-8", "surrogatepass")
+        return b64encode(hmac.digest(self._peppers[pepper_version], raw, hashlib.sha256))
+
+    def _stored(self, digest: str) -> PasswordHash:
+        return PasswordHash(SCHEME, self._cost, self._pepper_version, digest)
+
+    def _is_usable(self, stored: PasswordHash) -> bool:
+        usable = stored.scheme == SCHEME and stored.pepper_version in self._peppers and is_bcrypt_digest(stored.digest)
+        if not usable:
+            # An operator who took a pepper away must learn why nobody can log in.
+            _logger.error("a stored password hash cannot be verified: %r", stored)
+        return usable

@@ -1,0 +1,253 @@
+"""The repositories on PostgreSQL; what must win a race is one statement."""
+
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import Select, Update, delete, func, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from tequipy_auth.domain.entities import OneTimeToken, RefreshToken, Registration, Session, User
+from tequipy_auth.domain.exceptions import EmailTaken
+from tequipy_auth.domain.repositories import (
+    AuthUnitOfWork,
+    OneTimeTokens,
+    RefreshTokens,
+    Registrations,
+    Sessions,
+    Users,
+)
+from tequipy_auth.domain.value_objects import Purpose
+from tequipy_auth.infrastructure.mapping import password_columns, refresh_token_of, registration_of, session_of, user_of
+from tequipy_auth.infrastructure.models import OneTimeTokenRow, RefreshTokenRow, RegistrationRow, SessionRow, UserRow
+from tequipy_platform.infrastructure.database import SqlUnitOfWork
+
+R = TypeVar("R")
+
+
+class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
+    """One transaction of PostgreSQL over everything that auth keeps."""
+
+    def _bind(self, session: AsyncSession) -> None:
+        self.registrations = SqlRegistrations(session)
+        self.users = SqlUsers(session)
+        self.sessions = SqlSessions(session)
+        self.refresh_tokens = SqlRefreshTokens(session)
+        self.one_time_tokens = SqlOneTimeTokens(session)
+
+
+class _Repository:
+    """What all repositories stand on."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def _one(self, query: Select[R]) -> R | None:
+        """Return the row as it is now, whatever the session has seen of it before."""
+        rows = await self._session.scalars(query.execution_options(populate_existing=True))
+        return rows.one_or_none()
+
+    async def _changes(self, statement: Update) -> bool:
+        """Run an update that returns what it changed; tell whether that was anything."""
+        changed = await self._session.execute(statement.execution_options(synchronize_session=False))
+        return changed.first() is not None
+
+
+class SqlRegistrations(_Repository, Registrations):
+    """Rows of `auth.registrations`."""
+
+    async def add(self, registration: Registration) -> None:
+        """Insert a registration."""
+        await self._session.execute(
+            insert(RegistrationRow).values(
+                id=registration.id,
+                email=registration.email.written,
+                canonical_email=registration.email.canonical,
+                name=registration.name,
+                created_at=registration.created_at,
+                expires_at=registration.expires_at,
+                **password_columns(registration.password),
+            )
+        )
+
+    async def get(self, registration_id: UUID) -> Registration | None:
+        """Select a registration."""
+        row = await self._one(select(RegistrationRow).where(RegistrationRow.id == registration_id))
+        return registration_of(row) if row else None
+
+    async def delete_for(self, canonical_email: str) -> None:
+        """Delete all registrations of an address."""
+        await self._session.execute(delete(RegistrationRow).where(RegistrationRow.canonical_email == canonical_email))
+
+
+class SqlUsers(_Repository, Users):
+    """Rows of `auth.users`."""
+
+    async def add(self, user: User) -> None:
+        """Insert an account; waits for a concurrent one of the same address to commit, then raises `EmailTaken`."""
+        added = await self._session.scalar(
+            insert(UserRow)
+            .values(
+                id=user.id,
+                email=user.email.written,
+                canonical_email=user.email.canonical,
+                email_verified=user.email_verified,
+                name=user.name,
+                roles=user.roles,
+                version=user.version,
+                created_at=user.created_at,
+                **password_columns(user.password),
+            )
+            # No error of the database, so the transaction lives on.
+            .on_conflict_do_nothing(index_elements=[UserRow.canonical_email])
+            .returning(UserRow.id)
+        )
+        if added is None:
+            raise EmailTaken
+
+    async def get(self, user_id: UUID) -> User | None:
+        """Select an account."""
+        row = await self._one(select(UserRow).where(UserRow.id == user_id))
+        return user_of(row) if row else None
+
+    async def by_email(self, canonical_email: str) -> User | None:
+        """Select the account of an address."""
+        row = await self._one(select(UserRow).where(UserRow.canonical_email == canonical_email))
+        return user_of(row) if row else None
+
+
+class SqlSessions(_Repository, Sessions):
+    """Rows of `auth.sessions`."""
+
+    async def add(self, session: Session) -> None:
+        """Insert a session."""
+        await self._session.execute(
+            insert(SessionRow).values(
+                id=session.id,
+                user_id=session.user_id,
+                ip=session.client.ip,
+                user_agent=session.client.user_agent,
+                amr=session.amr,
+                auth_time=session.auth_time,
+                created_at=session.created_at,
+                last_used_at=session.last_used_at,
+                idle_expires_at=session.idle_expires_at,
+                absolute_expires_at=session.absolute_expires_at,
+                revoked_at=session.revoked_at,
+            )
+        )
+
+    async def get(self, session_id: UUID) -> Session | None:
+        """Select a session."""
+        row = await self._one(select(SessionRow).where(SessionRow.id == session_id))
+        return session_of(row) if row else None
+
+    async def touch(self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime) -> bool:
+        """Update a session that has not been revoked."""
+        return await self._changes(
+            update(SessionRow)
+            .where(SessionRow.id == session_id, SessionRow.revoked_at.is_(None))
+            .values(last_used_at=last_used_at, idle_expires_at=idle_expires_at)
+            .returning(SessionRow.id)
+        )
+
+    async def revoke(self, session_id: UUID, *, at: datetime, reason: str) -> bool:
+        """Update a session that has not been revoked; of concurrent reasons the first stays."""
+        return await self._changes(
+            update(SessionRow)
+            .where(SessionRow.id == session_id, SessionRow.revoked_at.is_(None))
+            .values(revoked_at=at, revoked_reason=reason)
+            .returning(SessionRow.id)
+        )
+
+
+class SqlRefreshTokens(_Repository, RefreshTokens):
+    """Rows of `auth.refresh_tokens`."""
+
+    async def add(self, token: RefreshToken) -> None:
+        """Insert a token."""
+        await self._session.execute(
+            insert(RefreshTokenRow).values(
+                id=token.id,
+                session_id=token.session_id,
+                parent_id=token.parent_id,
+                secret_hash=token.secret_hash,
+                key_version=token.key_version,
+                created_at=token.created_at,
+                used_at=token.used_at,
+            )
+        )
+
+    async def get(self, token_id: UUID) -> RefreshToken | None:
+        """Select a token."""
+        row = await self._one(select(RefreshTokenRow).where(RefreshTokenRow.id == token_id))
+        return refresh_token_of(row) if row else None
+
+    async def child_of(self, token_id: UUID) -> RefreshToken | None:
+        """Select the token that names this one as its parent."""
+        row = await self._one(select(RefreshTokenRow).where(RefreshTokenRow.parent_id == token_id))
+        return refresh_token_of(row) if row else None
+
+    async def claim(self, token_id: UUID, *, at: datetime) -> bool:
+        """Update a token that is unused; waits for a concurrent claim to commit (then False) or to roll back."""
+        return await self._changes(
+            update(RefreshTokenRow)
+            .where(RefreshTokenRow.id == token_id, RefreshTokenRow.used_at.is_(None))
+            .values(used_at=at)
+            .returning(RefreshTokenRow.id)
+        )
+
+
+class SqlOneTimeTokens(_Repository, OneTimeTokens):
+    """Rows of `auth.one_time_tokens`."""
+
+    async def add(self, token: OneTimeToken, *, keep: int) -> None:
+        """Insert a token and delete what it pushes out."""
+        siblings = (
+            OneTimeTokenRow.subject_id == token.subject_id,
+            OneTimeTokenRow.purpose == token.purpose.value,
+        )
+        # One at a time for each subject: two that do not see each other would both stay.
+        await self._session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(str(token.subject_id), 0))))
+        await self._session.execute(
+            insert(OneTimeTokenRow).values(
+                id=token.id,
+                purpose=token.purpose.value,
+                subject_id=token.subject_id,
+                secret_hash=token.secret_hash,
+                created_at=token.created_at,
+                expires_at=token.expires_at,
+            )
+        )
+        newest = (
+            select(OneTimeTokenRow.id)
+            .where(*siblings)
+            .order_by(OneTimeTokenRow.created_at.desc(), OneTimeTokenRow.id.desc())
+            .limit(keep)
+        )
+        await self._session.execute(delete(OneTimeTokenRow).where(*siblings, OneTimeTokenRow.id.not_in(newest)))
+
+    async def consume(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
+        """Update the token and its siblings in one statement, so that of two at once only one is good."""
+        shown = aliased(OneTimeTokenRow)
+        family = select(shown.subject_id, shown.purpose).where(
+            shown.id == token_id,
+            shown.purpose == purpose.value,
+            shown.secret_hash == secret_hash,
+            shown.expires_at > at,
+            shown.used_at.is_(None),
+        )
+        used = await self._session.execute(
+            update(OneTimeTokenRow)
+            # `used_at` is looked at again, after the wait for a concurrent use to commit.
+            .where(
+                tuple_(OneTimeTokenRow.subject_id, OneTimeTokenRow.purpose).in_(family),
+                OneTimeTokenRow.used_at.is_(None),
+            )
+            .values(used_at=at)
+            .returning(OneTimeTokenRow.id, OneTimeTokenRow.subject_id)
+            .execution_options(synchronize_session=False)
+        )
+        return next((row.subject_id for row in used if row.id == token_id), None)

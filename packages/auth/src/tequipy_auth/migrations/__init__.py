@@ -1,0 +1,9 @@
+"""The history of auth's schema, run by `tequipy_platform.migrations.migrate`."""
+
+from typing import Final
+
+from tequipy_auth.infrastructure.models import Base
+from tequipy_platform.migrations import History
+
+HISTORY: Final = History("auth", "tequipy_auth:migrations", Base.metadata)
+"""Accounts, sessions, tokens and signing keys."""

@@ -1,0 +1,88 @@
+"""Fakes of every port, which keep its promises in memory, and auth built on them: no database, no waiting."""
+
+import secrets
+from typing import Final
+
+from tequipy_auth.domain.auth import Auth
+from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.mailing import MailingService
+from tequipy_auth.domain.services.registration import RegistrationService
+from tequipy_auth.domain.services.sessions import SessionService
+from tequipy_auth.domain.value_objects import Profile
+from tequipy_auth.testing.ports import (
+    FakeAccessTokens,
+    FakePasswordHasher,
+    FakeSecretHasher,
+    FakeSuccessorKeys,
+    PlainMailTemplates,
+    SimpleAddressParser,
+)
+from tequipy_auth.testing.repositories import MemoryAuthUnitOfWork
+from tequipy_caching.testing import MemoryCacheManager
+from tequipy_platform import Clock, SystemClock
+
+__all__ = [
+    "PUBLIC_URL",
+    "FakeAccessTokens",
+    "FakePasswordHasher",
+    "FakeSecretHasher",
+    "FakeSuccessorKeys",
+    "MemoryAuthUnitOfWork",
+    "PlainMailTemplates",
+    "SimpleAddressParser",
+    "build_fake_auth",
+]
+
+PUBLIC_URL: Final = "http://testserver"
+"""Where a fake auth says it can be reached."""
+
+
+def build_fake_auth(
+    work: MemoryAuthUnitOfWork | None = None,
+    *,
+    clock: Clock | None = None,
+    policy: AuthPolicy | None = None,
+    local: bool = False,
+    origins: frozenset[str] = frozenset({PUBLIC_URL}),
+) -> Auth:
+    """Return auth in memory; keep `work` to look at what it holds, and `clock` to turn the time.
+
+    Two of them on one `work` are two processes on one database. Mails are `PlainMailTemplates`.
+    """
+    clock = clock or SystemClock()
+    held = work or MemoryAuthUnitOfWork(clock)
+    policy = policy or AuthPolicy(public_url=PUBLIC_URL)
+    new_id = held.new_id
+    addresses, hasher = SimpleAddressParser(), FakePasswordHasher()
+    access_tokens = FakeAccessTokens(clock, ttl=policy.access_token_ttl)
+    return Auth(
+        registration=RegistrationService(
+            lambda: held, addresses=addresses, hasher=hasher, policy=policy, clock=clock, new_id=new_id
+        ),
+        sessions=SessionService(
+            lambda: held,
+            addresses=addresses,
+            hasher=hasher,
+            secrets=FakeSecretHasher(),
+            successor_keys=FakeSuccessorKeys(),
+            access_tokens=access_tokens,
+            policy=policy,
+            clock=clock,
+            new_id=new_id,
+            random=secrets.token_bytes,
+        ),
+        accounts=AccountService(lambda: held, profiles=MemoryCacheManager().cache("user_profile", Profile)),
+        access_tokens=access_tokens,
+        mailing=lambda mailer: MailingService(
+            lambda: held,
+            mailer=mailer,
+            templates=PlainMailTemplates(),
+            policy=policy,
+            clock=clock,
+            new_id=new_id,
+            random=secrets.token_bytes,
+        ),
+        local=local,
+        origins=origins,
+    )

@@ -1,0 +1,105 @@
+"""Hashing, addresses, tokens and mail texts without cryptography: quick, and no secret is safe with them."""
+
+import asyncio
+import hashlib
+import re
+from datetime import datetime, timedelta
+from typing import Final
+
+from tequipy_auth.domain.exceptions import InvalidAccessToken, InvalidAddress
+from tequipy_auth.domain.ports import AccessTokens, AddressParser, PasswordHasher, SecretHasher, SuccessorKeys
+from tequipy_auth.domain.value_objects import AccessToken, EmailAddress, PasswordHash, Principal
+from tequipy_platform import JSON, Clock, MailTemplates, MailText
+
+_ADDRESS: Final = re.compile(r"[A-Za-z0-9.+_-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,2}")
+
+
+class SimpleAddressParser(AddressParser):
+    """Takes ASCII addresses of letters, digits and a few marks: enough for tests."""
+
+    def parse(self, text: str) -> EmailAddress:
+        """Return the address; raises `InvalidAddress`."""
+        written = text.strip(" ")
+        if _ADDRESS.fullmatch(written) is None:
+            raise InvalidAddress
+        return EmailAddress(written, written.casefold())
+
+
+class FakePasswordHasher(PasswordHasher):
+    """SHA-256 at once; like a real one it lets other tasks run meanwhile."""
+
+    async def hash(self, password: str) -> PasswordHash:
+        """Return a hash."""
+        await asyncio.sleep(0)
+        return PasswordHash("fake", 0, 1, _sha256(password))
+
+    async def verify(self, password: str, stored: PasswordHash | None) -> bool:
+        """Tell whether it is the password."""
+        return await self.hash(password) == stored
+
+
+class FakeSecretHasher(SecretHasher):
+    """SHA-256 at once; like a real one it lets other tasks run meanwhile."""
+
+    async def hash(self, secret: str) -> str:
+        """Return a hash."""
+        await asyncio.sleep(0)
+        return _sha256(secret)
+
+    async def verify(self, secret: str, stored: str) -> bool:
+        """Tell whether it is the secret."""
+        return await self.hash(secret) == stored
+
+
+class FakeSuccessorKeys(SuccessorKeys):
+    """Keys by version; a test may add one, or take one away."""
+
+    def __init__(self) -> None:
+        self.keys = {1: b"first"}
+
+    @property
+    def current_version(self) -> int:
+        """The highest version."""
+        return max(self.keys)
+
+    def key(self, version: int) -> bytes | None:
+        """Return the key of a version."""
+        return self.keys.get(version)
+
+
+class FakeAccessTokens(AccessTokens):
+    """Opaque tokens that this object remembers."""
+
+    def __init__(self, clock: Clock, *, ttl: timedelta) -> None:
+        self._clock = clock
+        self._ttl = ttl
+        self._issued: dict[str, tuple[Principal, datetime]] = {}
+
+    async def issue(self, principal: Principal) -> AccessToken:
+        """Remember the principal under a new token."""
+        token = f"fake-access-token-{len(self._issued) + 1}"
+        self._issued[token] = principal, self._clock.now() + self._ttl
+        return AccessToken(token, int(self._ttl.total_seconds()))
+
+    async def verify(self, token: str) -> Principal:
+        """Return who the token was issued to; raises `InvalidAccessToken`."""
+        principal, expires_at = self._issued.get(token, (None, None))
+        if principal is None or expires_at is None or expires_at <= self._clock.now():
+            raise InvalidAccessToken
+        return principal
+
+    async def jwks(self) -> dict[str, JSON]:
+        """Return no keys: there are none."""
+        return {"keys": []}
+
+
+class PlainMailTemplates(MailTemplates):
+    """The template's name as the subject, its values as the text, one on a line."""
+
+    def render(self, template: str, **values: object) -> MailText:
+        """Show what a real template would be given."""
+        return MailText(template, "".join(f"{name}: {value}\n" for name, value in values.items()))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

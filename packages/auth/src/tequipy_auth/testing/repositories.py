@@ -1,0 +1,198 @@
+"""The repositories in memory, and the unit of work around them."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+from tequipy_auth.domain.entities import OneTimeToken, RefreshToken, Registration, Session, User
+from tequipy_auth.domain.exceptions import EmailTaken
+from tequipy_auth.domain.repositories import (
+    AuthUnitOfWork,
+    OneTimeTokens,
+    RefreshTokens,
+    Registrations,
+    Sessions,
+    Users,
+)
+from tequipy_auth.domain.value_objects import Purpose
+from tequipy_platform import Clock
+from tequipy_platform.testing import CountingIds, MemoryUnitOfWork
+
+
+class MemoryRegistrations(Registrations):
+    """Registrations by id."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, Registration] = {}
+
+    async def add(self, registration: Registration) -> None:
+        """Keep a registration."""
+        self.rows[registration.id] = registration
+
+    async def get(self, registration_id: UUID) -> Registration | None:
+        """Return a registration."""
+        return self.rows.get(registration_id)
+
+    async def delete_for(self, canonical_email: str) -> None:
+        """Forget all registrations of an address."""
+        for row in [row for row in self.rows.values() if row.email.canonical == canonical_email]:
+            del self.rows[row.id]
+
+
+class MemoryUsers(Users):
+    """Accounts by id."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, User] = {}
+
+    async def add(self, user: User) -> None:
+        """Keep an account; raises `EmailTaken`."""
+        if await self.by_email(user.email.canonical) is not None:
+            raise EmailTaken
+        self.rows[user.id] = user
+
+    async def get(self, user_id: UUID) -> User | None:
+        """Return an account."""
+        return self.rows.get(user_id)
+
+    async def by_email(self, canonical_email: str) -> User | None:
+        """Return the account of an address."""
+        return next((row for row in self.rows.values() if row.email.canonical == canonical_email), None)
+
+
+class MemorySessions(Sessions):
+    """Sessions by id, and why they ended."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, Session] = {}
+        self.reasons: dict[UUID, str] = {}
+
+    async def add(self, session: Session) -> None:
+        """Keep a session."""
+        self.rows[session.id] = session
+
+    async def get(self, session_id: UUID) -> Session | None:
+        """Return a session."""
+        return self.rows.get(session_id)
+
+    async def touch(self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime) -> bool:
+        """Record that the session was used."""
+        row = self.rows.get(session_id)
+        if row is None or row.revoked_at is not None:
+            return False
+        self.rows[session_id] = replace(row, last_used_at=last_used_at, idle_expires_at=idle_expires_at)
+        return True
+
+    async def revoke(self, session_id: UUID, *, at: datetime, reason: str) -> bool:
+        """End the session."""
+        row = self.rows.get(session_id)
+        if row is None or row.revoked_at is not None:
+            return False
+        self.rows[session_id] = replace(row, revoked_at=at)
+        self.reasons[session_id] = reason
+        return True
+
+
+class MemoryRefreshTokens(RefreshTokens):
+    """Refresh tokens by id."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, RefreshToken] = {}
+
+    async def add(self, token: RefreshToken) -> None:
+        """Keep a token."""
+        if token.parent_id is not None and await self.child_of(token.parent_id) is not None:
+            raise ValueError("the parent has a child already")
+        self.rows[token.id] = token
+
+    async def get(self, token_id: UUID) -> RefreshToken | None:
+        """Return a token."""
+        return self.rows.get(token_id)
+
+    async def child_of(self, token_id: UUID) -> RefreshToken | None:
+        """Return the token that followed this one."""
+        return next((row for row in self.rows.values() if row.parent_id == token_id), None)
+
+    async def claim(self, token_id: UUID, *, at: datetime) -> bool:
+        """Mark the token as used."""
+        row = self.rows.get(token_id)
+        if row is None or row.used_at is not None:
+            return False
+        self.rows[token_id] = replace(row, used_at=at)
+        return True
+
+
+class MemoryOneTimeTokens(OneTimeTokens):
+    """The live one-time tokens by id."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, OneTimeToken] = {}
+
+    async def add(self, token: OneTimeToken, *, keep: int) -> None:
+        """Keep a token, and of its family the newest."""
+        self.rows[token.id] = token
+        newest_first = sorted(self._family(token), key=lambda row: (row.created_at, row.id), reverse=True)
+        for row in newest_first[keep:]:
+            del self.rows[row.id]
+
+    async def consume(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
+        """Use a token and its family up."""
+        token = self.rows.get(token_id)
+        if token is None or (token.purpose, token.secret_hash) != (purpose, secret_hash) or token.expires_at <= at:
+            return None
+        for row in self._family(token):
+            del self.rows[row.id]
+        return token.subject_id
+
+    def _family(self, token: OneTimeToken) -> list[OneTimeToken]:
+        return [row for row in self.rows.values() if (row.subject_id, row.purpose) == (token.subject_id, token.purpose)]
+
+
+class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
+    """Everything that auth keeps, in memory; the blocks of concurrent tasks wait for each other.
+
+    The repositories hold frozen entities in `rows`, for a test to read: `work.users.rows`, `work.outbox.tasks`. Ids
+    for what is to be kept come from `new_id`, counted.
+    """
+
+    registrations: MemoryRegistrations
+    users: MemoryUsers
+    sessions: MemorySessions
+    refresh_tokens: MemoryRefreshTokens
+    one_time_tokens: MemoryOneTimeTokens
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.new_id = CountingIds()
+        self.registrations = MemoryRegistrations()
+        self.users = MemoryUsers()
+        self.sessions = MemorySessions()
+        self.refresh_tokens = MemoryRefreshTokens()
+        self.one_time_tokens = MemoryOneTimeTokens()
+        self._turn = asyncio.Lock()
+
+    def tables(self) -> Sequence[dict[Any, Any] | list[Any]]:
+        """Return every collection that a roll-back restores."""
+        return (
+            *super().tables(),
+            self.registrations.rows,
+            self.users.rows,
+            self.sessions.rows,
+            self.sessions.reasons,
+            self.refresh_tokens.rows,
+            self.one_time_tokens.rows,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._turn.acquire()
+        return await super().__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await super().__aexit__(kind, error, traceback)
+        self._turn.release()

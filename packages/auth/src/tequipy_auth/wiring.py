@@ -1,0 +1,201 @@
+"""What auth needs to be told, and how it is built on PostgreSQL. Only apps fill these settings from the environment."""
+
+import secrets
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from functools import partial
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry, Gauge
+from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
+
+from tequipy_auth.domain.auth import Auth
+from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.mailing import MailingService
+from tequipy_auth.domain.services.registration import RegistrationService
+from tequipy_auth.domain.services.sessions import SessionService
+from tequipy_auth.domain.value_objects import Profile
+from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
+from tequipy_auth.infrastructure.hashing import HIGHEST_STORED_COST, HashingPool
+from tequipy_auth.infrastructure.keys import KeyRing, SqlSigningKeys
+from tequipy_auth.infrastructure.passwords import BcryptPasswordHasher
+from tequipy_auth.infrastructure.refresh_secrets import BcryptSecretHasher, SettingsSuccessorKeys
+from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
+from tequipy_auth.infrastructure.tokens import JwtAccessTokens
+from tequipy_caching import CacheManager
+from tequipy_platform import SystemClock
+from tequipy_platform.infrastructure.database import Database
+from tequipy_platform.infrastructure.ids import uuid7
+from tequipy_platform.infrastructure.mail import JinjaMailTemplates
+
+LOCAL_ONLY: Final = "local-only-"
+"""How the built-in secrets begin: they stand in a public repository, so they protect nothing."""
+
+
+def _check_origin(text: str) -> str:
+    try:
+        origin = _origin(text)
+    except ValidationError:
+        origin = ""
+    if text != origin:
+        raise PydanticCustomError("origin", "should be an origin as https://app.example.com")
+    return text
+
+
+def _origin(url: str) -> str:
+    """Return the origin of a URL as browsers write it (RFC 6454, section 6.2)."""
+    parts = urlsplit(str(AnyHttpUrl(url)))  # lower case, punycode, without a port that is the scheme's own
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+Secret = Annotated[SecretStr, Field(min_length=32)]
+"""Random text, for instance of `openssl rand -base64 32`."""
+
+Secrets = Annotated[dict[Annotated[int, Field(ge=1)], Secret], Field(min_length=1)]
+"""Secrets by version: the highest is used for what is new, the others for what is stored."""
+
+
+class AuthSettings(BaseModel):
+    """Secrets, lives and costs; times in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    peppers: Secrets = {1: SecretStr(f"{LOCAL_ONLY}pepper-of-the-passwords-0001")}
+    """Keys of the passwords' HMAC. Taking one away makes the passwords stored with it unusable."""
+    refresh_keys: Secrets = {1: SecretStr(f"{LOCAL_ONLY}key-of-the-refresh-tokens-0001")}
+    """Keys that derive a refresh token's successor; an old one may go once its grace is over."""
+    key_encryption_key: Secret = SecretStr(f"{LOCAL_ONLY}key-of-the-signing-keys-0001")
+    """Encrypts the signing keys in the database."""
+    issuer: str | None = Field(default=None, min_length=1)
+    """`iss` of access tokens; None: the app's public URL."""
+    audience: str = Field(default="tequipy", min_length=1)
+    client_id: str = Field(default="tequipy", min_length=1)
+    access_token_ttl: float = Field(default=900, ge=1)
+    refresh_idle: float = Field(default=7 * 86400, ge=1)
+    refresh_absolute: float = Field(default=30 * 86400, ge=1)
+    refresh_grace_seconds: float = Field(default=60, ge=0)
+    """How long after its first use a refresh token gives its unused successor again."""
+    bcrypt_cost: int = Field(default=12, ge=4, le=HIGHEST_STORED_COST)
+    hashing_queue: int = Field(default=64, ge=0)
+    """How many hashes may wait for a thread; one more is answered by 503."""
+    allowed_origins: tuple[Annotated[str, AfterValidator(_check_origin)], ...] = ()
+    """Further origins whose pages may use the refresh cookie, beside that of the public URL."""
+
+    def builtin_secrets(self) -> tuple[str, ...]:
+        """Return the names of the settings that still hold a built-in secret."""
+        held = {
+            "peppers": self.peppers.values(),
+            "refresh_keys": self.refresh_keys.values(),
+            "key_encryption_key": [self.key_encryption_key],
+        }
+        return tuple(
+            name
+            for name, values in held.items()
+            if any(value.get_secret_value().startswith(LOCAL_ONLY) for value in values)
+        )
+
+    def production_faults(self) -> Iterator[tuple[str, str]]:
+        """Return each field that production refuses, and why."""
+        for name in self.builtin_secrets():
+            yield name, "is the built-in secret: make one of your own (openssl rand -base64 32)"
+
+
+def build_auth(
+    settings: AuthSettings,
+    *,
+    environment: str,
+    public_url: str,
+    database: Database,
+    cache: CacheManager,
+    registry: CollectorRegistry | None = None,
+) -> Auth:
+    """Return auth on PostgreSQL; nothing is opened before its first use.
+
+    `auth_hashing_pending{pool}` in `registry` counts the hashes that wait or run. With the environment `local`, cookies
+    go without `Secure`.
+    """
+    public_url = public_url.rstrip("/")
+    clock = SystemClock()
+    policy = _policy(settings, public_url)
+    unit_of_work = partial(SqlAuthUnitOfWork, database, clock, uuid7)
+    addresses = ValidatedAddressParser()
+    pools = {name: HashingPool(queue=settings.hashing_queue) for name in ("passwords", "refresh_secrets")}
+    hasher = BcryptPasswordHasher(pools["passwords"], peppers=_keys(settings.peppers), cost=settings.bcrypt_cost)
+    access_tokens = _access_tokens(settings, policy, database, clock)
+    if registry is not None:
+        _measure(pools, registry)
+    return Auth(
+        registration=RegistrationService(
+            unit_of_work, addresses=addresses, hasher=hasher, policy=policy, clock=clock, new_id=uuid7
+        ),
+        sessions=SessionService(
+            unit_of_work,
+            addresses=addresses,
+            hasher=hasher,
+            secrets=BcryptSecretHasher(pools["refresh_secrets"]),
+            successor_keys=SettingsSuccessorKeys(_keys(settings.refresh_keys)),
+            access_tokens=access_tokens,
+            policy=policy,
+            clock=clock,
+            new_id=uuid7,
+            random=secrets.token_bytes,
+        ),
+        accounts=AccountService(unit_of_work, profiles=cache.cache("user_profile", Profile)),
+        access_tokens=access_tokens,
+        mailing=lambda mailer: MailingService(
+            unit_of_work,
+            mailer=mailer,
+            templates=JinjaMailTemplates("tequipy_auth"),
+            policy=policy,
+            clock=clock,
+            new_id=uuid7,
+            random=secrets.token_bytes,
+        ),
+        local=environment == "local",
+        origins=frozenset({_origin(public_url), *settings.allowed_origins}),
+        resources=tuple(pools.values()),
+    )
+
+
+def _policy(settings: AuthSettings, public_url: str) -> AuthPolicy:
+    return AuthPolicy(
+        public_url=public_url,
+        access_token_ttl=timedelta(seconds=settings.access_token_ttl),
+        refresh_idle=timedelta(seconds=settings.refresh_idle),
+        refresh_absolute=timedelta(seconds=settings.refresh_absolute),
+        refresh_grace=timedelta(seconds=settings.refresh_grace_seconds),
+    )
+
+
+def _access_tokens(
+    settings: AuthSettings, policy: AuthPolicy, database: Database, clock: SystemClock
+) -> JwtAccessTokens:
+    signing_keys = SqlSigningKeys(
+        database,
+        key_encryption_key=settings.key_encryption_key.get_secret_value().encode(),
+        clock=clock,
+        new_id=uuid7,
+    )
+    return JwtAccessTokens(
+        KeyRing(signing_keys.load),
+        issuer=settings.issuer or policy.public_url,
+        audience=settings.audience,
+        client_id=settings.client_id,
+        ttl=policy.access_token_ttl,
+        clock=clock,
+        new_id=uuid7,
+        random=secrets.token_bytes,
+    )
+
+
+def _keys(by_version: Mapping[int, SecretStr]) -> dict[int, bytes]:
+    return {version: secret.get_secret_value().encode() for version, secret in by_version.items()}
+
+
+def _measure(pools: Mapping[str, HashingPool], registry: CollectorRegistry) -> None:
+    gauge = Gauge("auth_hashing_pending", "Hashes that wait or run.", ["pool"], registry=registry)
+    for name, pool in pools.items():
+        gauge.labels(name).set_function(partial(getattr, pool, "pending"))

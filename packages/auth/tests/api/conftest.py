@@ -1,0 +1,97 @@
+"""Auth in memory behind its real routes, and clients that talk to it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tequipy_auth import Auth
+from tequipy_auth.api import wire_auth
+from tequipy_auth.tasks import auth_tasks
+from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_platform import Delivery, SystemClock
+from tequipy_platform.api import wire_errors
+from tequipy_platform.testing import CountingIds, RecordingMailer
+
+OWN_ORIGINS = frozenset({"https://app.example.com", "https://friend.example.net"})
+EMAIL, PASSWORD = "ada@example.com", "correct horse battery staple"
+
+
+@pytest.fixture
+def work() -> MemoryAuthUnitOfWork:
+    return MemoryAuthUnitOfWork(SystemClock())
+
+
+@pytest.fixture
+def auth(work: MemoryAuthUnitOfWork) -> Auth:
+    return build_fake_auth(work, origins=OWN_ORIGINS)
+
+
+def serve(auth: Auth) -> FastAPI:
+    app = FastAPI()
+    wire_errors(app)
+    wire_auth(app, auth)
+    return app
+
+
+@pytest.fixture
+async def client(auth: Auth) -> AsyncIterator[httpx.AsyncClient]:
+    """A browser's view of the deployed app: https, so that it keeps secure cookies."""
+    transport = httpx.ASGITransport(serve(auth))
+    async with httpx.AsyncClient(transport=transport, base_url="https://app.example.com") as client:
+        yield client
+
+
+@pytest.fixture
+async def local_client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncClient]:
+    """The same accounts as a developer's machine serves them."""
+    transport = httpx.ASGITransport(serve(build_fake_auth(work, local=True, origins=OWN_ORIGINS)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+        yield client
+
+
+@pytest.fixture
+def make_user(auth: Auth) -> Callable[[], Awaitable[None]]:
+    """Make an account with the address and the password of these tests, an admin's."""
+    return lambda: auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+
+
+@pytest.fixture
+async def user(make_user: Callable[[], Awaitable[None]]) -> None:
+    await make_user()
+
+
+@pytest.fixture
+async def access_token(make_user: Callable[[], Awaitable[None]], client: httpx.AsyncClient) -> str:
+    await make_user()
+    answer = await client.post("/api/v1/auth/login", json={"email": EMAIL, "password": PASSWORD})
+    token: str = answer.json()["access_token"]
+    return token
+
+
+@pytest.fixture
+def mailed_token(auth: Auth, work: MemoryAuthUnitOfWork) -> Callable[[], Awaitable[str]]:
+    """Do the worker's part for the only registration, and return the token from the mail."""
+
+    async def deliver() -> str:
+        mailer = RecordingMailer()
+        (send_mail,) = auth_tasks(auth, mailer)
+        (asked,) = work.outbox.tasks
+        await send_mail.handler(Delivery(CountingIds()(), asked.task), **asked.payload)
+        (mail,) = mailer.mails
+        _, _, token = mail.text.partition("#token=")
+        return token.strip()
+
+    return deliver
+
+
+@pytest.fixture
+def verify(client: httpx.AsyncClient, mailed_token: Callable[[], Awaitable[str]]) -> Callable[[], Awaitable[None]]:
+    """Follow the mailed link."""
+
+    async def follow() -> None:
+        answer = await client.post("/api/v1/auth/verify-email", json={"token": await mailed_token()})
+        assert answer.status_code == 204
+
+    return follow

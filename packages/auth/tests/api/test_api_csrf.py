@@ -1,0 +1,106 @@
+"""Which requests may use the refresh cookie: the rules against cross-site request forgery, case by case."""
+
+import httpx
+import pytest
+
+OWN = "https://app.example.com"
+FRIEND = "https://friend.example.net"
+JSON = {"Content-Type": "application/json"}
+GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
+
+ALLOWED = [
+    JSON,
+    {"Content-Type": "Application/JSON ; charset=utf-8"},
+    {"X-Requested-With": "fetch"},
+    {"X-Requested-With": "fetch", "Content-Type": "text/plain"},
+    JSON | {"Origin": OWN},
+    JSON | {"Origin": FRIEND},
+    JSON | {"Sec-Fetch-Site": "same-origin"},
+    JSON | {"Sec-Fetch-Site": "same-site", "Origin": OWN},
+    JSON | {"Sec-Fetch-Site": "none"},
+]
+REFUSED = [
+    {},
+    {"Content-Type": "text/plain"},
+    {"Content-Type": "text/plain; application/json"},
+    JSON | {"Origin": "https://evil.example"},
+    JSON | {"Origin": "http://app.example.com"},
+    JSON | {"Origin": f"{OWN}:8443"},
+    JSON | {"Origin": f"{OWN}.evil.example"},
+    JSON | {"Origin": "null"},
+    JSON | {"Sec-Fetch-Site": "cross-site"},
+    JSON | {"Sec-Fetch-Site": "cross-site", "Origin": OWN},
+    {"X-Requested-With": "fetch", "Origin": "https://evil.example"},
+]
+
+pytestmark = pytest.mark.usefixtures("user")
+
+
+async def log_in(client: httpx.AsyncClient) -> None:
+    assert (await client.post("/api/v1/auth/login", json=GOOD)).status_code == 200
+
+
+@pytest.mark.parametrize("headers", ALLOWED, ids=str)
+@pytest.mark.parametrize(("route", "status"), [("refresh", 200), ("logout", 204)])
+async def test_our_own_pages_may(client: httpx.AsyncClient, route: str, status: int, headers: dict[str, str]) -> None:
+    """JSON or `X-Requested-With`, from an origin of ours or none, may use the cookie."""
+    await log_in(client)
+    assert (await client.post(f"/api/v1/auth/{route}", headers=headers)).status_code == status
+
+
+@pytest.mark.parametrize("headers", REFUSED, ids=str)
+@pytest.mark.parametrize("route", ["refresh", "logout"])
+async def test_other_pages_may_not(client: httpx.AsyncClient, route: str, headers: dict[str, str]) -> None:
+    """Anything else is 403 `csrf_failed`: the token is not used up and the cookie stays."""
+    await log_in(client)
+    token = client.cookies["__Host-refresh"]
+    answer = await client.post(f"/api/v1/auth/{route}", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, "csrf_failed")
+    assert answer.headers["cache-control"] == "no-store"
+    assert "set-cookie" not in answer.headers
+    client.cookies.clear()
+    for _ in range(2):  # the first use after all; were it the second, its successor would have been used
+        answer = await client.post("/api/v1/auth/refresh", json={"refresh_token": token})
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("headers", [REFUSED[3], REFUSED[8]], ids=str)
+async def test_login_into_a_cookie_is_protected_too(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    """Nobody is logged in to a stranger's account by a stranger's page; body delivery sets no cookie, so it may."""
+    answer = await client.post("/api/v1/auth/login", json=GOOD, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, "csrf_failed")
+    assert "set-cookie" not in answer.headers
+    answer = await client.post("/api/v1/auth/login", json=GOOD | {"token_delivery": "body"}, headers=headers)
+    assert answer.status_code == 200
+
+
+async def test_two_origins_must_both_be_ours(client: httpx.AsyncClient) -> None:
+    """A second `Origin` header does not hide behind the first."""
+    await log_in(client)
+    headers = [("Content-Type", "application/json"), ("Origin", OWN), ("Origin", "https://evil.example")]
+    assert (await client.post("/api/v1/auth/refresh", headers=headers)).status_code == 403
+
+
+async def test_the_address_asked_is_an_origin_of_ours_locally_only(
+    client: httpx.AsyncClient, local_client: httpx.AsyncClient
+) -> None:
+    """A developer may open the app by another name than that of the public URL."""
+    for some, url, expected in ((local_client, "http://127.0.0.1:8000", 200), (client, "https://10.0.0.7", 403)):
+        login = await some.post("/api/v1/auth/login", json=GOOD)
+        cookie = login.headers["set-cookie"].partition(";")[0]
+        answer = await some.post(f"{url}/api/v1/auth/refresh", json={}, headers={"Origin": url, "Cookie": cookie})
+        assert answer.status_code == expected
+
+
+async def test_logging_out_by_bearer_is_no_forgery(client: httpx.AsyncClient) -> None:
+    """A page of another site cannot send an Authorization header: the cookie that comes along is welcome."""
+    access = (await client.post("/api/v1/auth/login", json=GOOD)).json()["access_token"]
+    answer = await client.post("/api/v1/auth/logout", headers={"Authorization": f"Bearer {access}"})
+    assert answer.status_code == 204
+    assert "set-cookie" in answer.headers
+
+
+@pytest.mark.parametrize("route", ["login", "refresh", "logout"])
+async def test_the_cookie_is_for_post_alone(client: httpx.AsyncClient, route: str) -> None:
+    """A link cannot use it."""
+    assert (await client.get(f"/api/v1/auth/{route}")).status_code == 405

@@ -1,0 +1,34 @@
+"""Auth as one object around its resources."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from tequipy_auth.testing import build_fake_auth
+
+
+async def test_resources_close_in_reverse_also_when_a_later_one_fails() -> None:
+    """What was opened before a failure is closed again, and a good start closes last what it opened first."""
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def resource(name: str, *, fails: bool = False) -> AsyncIterator[None]:
+        events.append(f"open {name}")
+        if fails:
+            raise RuntimeError
+        try:
+            yield
+        finally:
+            events.append(f"close {name}")
+
+    auth = build_fake_auth()
+    async with replace(auth, resources=(resource("a"), resource("b"))):
+        events.append("serve")
+    assert events == ["open a", "open b", "serve", "close b", "close a"]
+    events.clear()
+    with pytest.raises(RuntimeError):
+        async with replace(auth, resources=(resource("a"), resource("b", fails=True))):
+            pass
+    assert events == ["open a", "open b", "close a"]

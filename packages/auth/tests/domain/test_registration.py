@@ -1,0 +1,192 @@
+"""Becoming a user, over the in-memory twins."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tequipy_auth import (
+    Auth,
+    Client,
+    EmailTaken,
+    InvalidAddress,
+    InvalidCredentials,
+    InvalidOneTimeToken,
+    OneTimeTokenValue,
+    WeakPassword,
+)
+from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_platform import Delivery
+from tequipy_platform.testing import AddedTask, CountingIds, FrozenClock, RecordingMailer
+
+PASSWORD = "correct horse battery staple"
+EMAIL = "Ada@Example.com"
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture
+def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
+    return MemoryAuthUnitOfWork(clock)
+
+
+@pytest.fixture
+def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
+    return build_fake_auth(work, clock=clock)
+
+
+async def mailed_tokens(auth: Auth, work: MemoryAuthUnitOfWork) -> list[str]:
+    """Send what the outbox asks for and return the tokens of the links."""
+    mailer = RecordingMailer()
+    ids = CountingIds()
+    for added in work.outbox.tasks:
+        payload: dict[str, Any] = added.payload
+        await auth.mailing(mailer).send_mail(Delivery(ids(), added.task), **payload)
+    work.outbox.tasks.clear()
+    return [mail.text.partition("#token=")[2].strip() for mail in mailer.mails if "#token=" in mail.text]
+
+
+async def test_a_registration_is_no_account_yet_and_asks_for_one_mail(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Registering keeps one row without an account, and one outbox row that holds no address."""
+    await auth.registration.register(email=f" {EMAIL} ", password=PASSWORD, name="Ada")
+    (registration,) = work.registrations.rows.values()
+    assert (registration.email.written, registration.email.canonical) == (EMAIL, "ada@example.com")
+    assert work.outbox.tasks == [
+        AddedTask("auth.send_mail", {"mail": "registration", "subject_id": str(registration.id)})
+    ]
+    assert not work.users.rows
+    with pytest.raises(InvalidCredentials):
+        await auth.sessions.login(email=EMAIL, password=PASSWORD, client=Client())
+
+
+async def test_a_known_address_registers_alike(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """For an address with an account the request leaves the very same kinds of rows: it tells a stranger nothing."""
+    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+    await auth.registration.register(email=EMAIL, password=PASSWORD)
+    assert len(work.registrations.rows) == len(work.outbox.tasks) == 1
+
+
+async def test_the_mailed_token_makes_the_account_of_that_registration(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """The account has the password of the registration whose link was opened, not of a stranger's before it."""
+    await auth.registration.register(email=EMAIL, password="a stranger's password", name="Mallory")
+    await auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada")
+    _, token = await mailed_tokens(auth, work)
+    await auth.registration.verify_email(token)
+    (user,) = work.users.rows.values()
+    assert (user.name, user.email_verified, user.roles) == ("Ada", True, ("user",))
+    assert not work.registrations.rows, "the stranger's registration is forgotten"
+
+
+async def test_a_token_is_good_once(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """A used token and those of the address's other registrations are invalid from then on."""
+    for _ in range(2):
+        await auth.registration.register(email=EMAIL, password=PASSWORD)
+    tokens = await mailed_tokens(auth, work)
+    await auth.registration.verify_email(tokens[0])
+    for token in tokens:
+        with pytest.raises(InvalidOneTimeToken):
+            await auth.registration.verify_email(token)
+    assert len(work.users.rows) == 1
+
+
+async def test_a_token_ends_after_a_day(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """The link works within 24 hours and not at their end."""
+    await auth.registration.register(email=EMAIL, password=PASSWORD)
+    (token,) = await mailed_tokens(auth, work)
+    clock.advance(timedelta(hours=24))
+    with pytest.raises(InvalidOneTimeToken):
+        await auth.registration.verify_email(token)
+
+
+@pytest.mark.parametrize("forge", [lambda _: "", lambda _: "ev1.x.y", lambda token: token.replace("ev1", "rt1")])
+async def test_what_is_no_token_is_refused_like_a_wrong_one(
+    auth: Auth, work: MemoryAuthUnitOfWork, forge: Callable[[str], str]
+) -> None:
+    """Malformed, foreign and unknown tokens answer alike."""
+    await auth.registration.register(email=EMAIL, password=PASSWORD)
+    (token,) = await mailed_tokens(auth, work)
+    with pytest.raises(InvalidOneTimeToken):
+        await auth.registration.verify_email(forge(token))
+
+
+async def test_a_wrong_secret_uses_nothing_up(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Guessing at a token's secret does not spoil the token."""
+    await auth.registration.register(email=EMAIL, password=PASSWORD)
+    (token,) = await mailed_tokens(auth, work)
+    guess = OneTimeTokenValue.new(OneTimeTokenValue.parse(token).id, bytes(32))
+    with pytest.raises(InvalidOneTimeToken):
+        await auth.registration.verify_email(str(guess))
+    await auth.registration.verify_email(token)
+
+
+async def test_an_account_made_meanwhile_keeps_its_password(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """A link opened after the account came into being another way is refused and changes nothing."""
+    await auth.registration.register(email=EMAIL, password=PASSWORD)
+    (token,) = await mailed_tokens(auth, work)
+    registrations = dict(work.registrations.rows)
+    await auth.registration.create_admin(email=EMAIL, password="another good password")
+    work.registrations.rows.update(registrations)
+    users = dict(work.users.rows)
+    with pytest.raises(InvalidOneTimeToken):
+        await auth.registration.verify_email(token)
+    assert work.users.rows == users
+    assert work.one_time_tokens.rows, "the roll-back took the consumption back"
+
+
+async def test_parallel_verifications_make_one_account(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Of 20 registrations of one address verified at once, one becomes the account."""
+    for _ in range(20):
+        await auth.registration.register(email=EMAIL, password=PASSWORD)
+    tokens = await mailed_tokens(auth, work)
+    answers = await asyncio.gather(*map(auth.registration.verify_email, tokens), return_exceptions=True)
+    assert [type(answer) for answer in answers].count(type(None)) == 1
+    assert len(work.users.rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("password", "reasons"),
+    [
+        ("short", ("too_short",)),
+        ("x" * 129, ("too_long",)),
+        ("ada.lovelace@example.com", ("matches_email",)),
+        ("ADA.LOVELACE", ("matches_email",)),
+        ("ａｄａ．ｌｏｖｅｌａｃｅ", ("matches_email",)),  # noqa: RUF001 -- full-width letters, the same in NFKC
+    ],
+)
+async def test_weak_passwords_are_refused_with_reasons(
+    auth: Auth, work: MemoryAuthUnitOfWork, password: str, reasons: tuple[str, ...]
+) -> None:
+    """Length and the address itself are the policy; nothing is kept of what was refused."""
+    with pytest.raises(WeakPassword) as refusal:
+        await auth.registration.register(email="ada.lovelace@example.com", password=password)
+    assert refusal.value.reasons == reasons
+    assert not work.registrations.rows
+
+
+async def test_the_bounds_of_length_are_inclusive(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """12 and 128 characters are accepted."""
+    for length in (12, 128):
+        await auth.registration.register(email=EMAIL, password="p" * length)
+    assert len(work.registrations.rows) == 2
+
+
+async def test_no_address_no_registration(auth: Auth) -> None:
+    """What is no address is refused before anything is hashed or kept."""
+    with pytest.raises(InvalidAddress):
+        await auth.registration.register(email="ada", password=PASSWORD)
+
+
+async def test_an_admin_is_made_verified_once(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """The first admin's address counts as verified, and an address that has an account is refused."""
+    await auth.registration.register(email=EMAIL, password=PASSWORD)
+    await auth.registration.create_admin(email=EMAIL, password=PASSWORD, name="Root")
+    (admin,) = work.users.rows.values()
+    assert (admin.email_verified, admin.roles, admin.name) == (True, ("admin",), "Root")
+    assert not work.registrations.rows
+    with pytest.raises(EmailTaken):
+        await auth.registration.create_admin(email=EMAIL.upper(), password=PASSWORD)

@@ -1,0 +1,276 @@
+"""Logging in, staying logged in, logging out, over the in-memory twins."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tequipy_auth import (
+    Auth,
+    Client,
+    InvalidAccessToken,
+    InvalidCredentials,
+    RefreshExpired,
+    RefreshInvalid,
+    RefreshReused,
+    RefreshSuperseded,
+    RefreshTokenValue,
+    SessionRevoked,
+    TokenPair,
+)
+from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_platform.testing import FrozenClock
+
+PASSWORD = "correct horse battery staple"
+EMAIL = "ada@example.com"
+CLIENT = Client("192.0.2.1", "test")
+GRACE = timedelta(seconds=60)
+MOMENT = timedelta(seconds=1)
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture
+def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
+    return MemoryAuthUnitOfWork(clock)
+
+
+@pytest.fixture
+async def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
+    auth = build_fake_auth(work, clock=clock)
+    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+    return auth
+
+
+@pytest.fixture
+async def pair(auth: Auth) -> TokenPair:
+    return await auth.sessions.login(email=EMAIL, password=PASSWORD, client=CLIENT)
+
+
+async def refresh(auth: Auth, pair: TokenPair) -> TokenPair:
+    return await auth.sessions.refresh(str(pair.refresh))
+
+
+def only_session_is_revoked(work: MemoryAuthUnitOfWork) -> bool:
+    (session,) = work.sessions.rows.values()
+    return session.revoked_at is not None
+
+
+async def test_a_login_begins_a_session(
+    auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair, clock: FrozenClock
+) -> None:
+    """A login keeps where it came from, and its access token names user, session and how it was proven."""
+    (user,), (session,) = work.users.rows.values(), work.sessions.rows.values()
+    principal = await auth.access_tokens.verify(pair.access.value)
+    assert (principal.user_id, principal.session_id, principal.roles) == (user.id, session.id, ("admin",))
+    assert (principal.amr, principal.auth_time, principal.version) == (("pwd",), clock.now(), 1)
+    assert session.client == CLIENT
+    assert pair.refresh_expires_in == 7 * 86400
+    assert pair.refresh.secret not in repr(list(work.refresh_tokens.rows.values()))
+
+
+async def test_a_login_finds_the_account_by_any_spelling(auth: Auth) -> None:
+    """Case and outer spaces of the address do not matter; the same password in another Unicode form is the same."""
+    await auth.registration.create_admin(email="b@example.com", password="\u212bngström-units")
+    await auth.sessions.login(email=" B@EXAMPLE.com ", password="A\u030angstro\u0308m-units", client=CLIENT)
+
+
+@pytest.mark.parametrize(("email", "password"), [(EMAIL, "wrong password"), ("nobody@example.com", PASSWORD)])
+async def test_a_failed_login_does_not_say_what_was_wrong(
+    auth: Auth, work: MemoryAuthUnitOfWork, email: str, password: str
+) -> None:
+    """An unknown address and a wrong password answer alike and begin nothing."""
+    with pytest.raises(InvalidCredentials):
+        await auth.sessions.login(email=email, password=password, client=CLIENT)
+    assert not work.sessions.rows
+
+
+async def test_every_refresh_rotates(auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair) -> None:
+    """A refresh gives a new token of the same session, and its successor another one."""
+    second = await refresh(auth, pair)
+    third = await refresh(auth, second)
+    assert len({str(each.refresh) for each in (pair, second, third)}) == 3
+    sessions = {(await auth.access_tokens.verify(each.access.value)).session_id for each in (pair, second, third)}
+    assert sessions == set(work.sessions.rows)
+
+
+async def test_tabs_that_refresh_at_once_get_the_same_successor(
+    auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
+) -> None:
+    """20 concurrent refreshes of one token are one rotation: one child, the very same new token for all."""
+    pairs = await asyncio.gather(*(refresh(auth, pair) for _ in range(20)))
+    assert len({str(each.refresh) for each in pairs}) == 1
+    assert len(work.refresh_tokens.rows) == 2
+    await refresh(auth, pairs[0])
+
+
+async def test_a_lost_answer_is_given_again_within_the_grace(auth: Auth, pair: TokenPair, clock: FrozenClock) -> None:
+    """A parent whose child is unused gives that child until the grace is over, its last moment included."""
+    second = await refresh(auth, pair)
+    clock.advance(GRACE)
+    again = await refresh(auth, pair)
+    assert str(again.refresh) == str(second.refresh)
+    await refresh(auth, again)
+
+
+async def test_a_tab_that_is_behind_is_told_so(
+    auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair, clock: FrozenClock
+) -> None:
+    """Within the grace, a parent whose child has been used is superseded; nothing changes."""
+    second = await refresh(auth, pair)
+    third = await refresh(auth, second)
+    clock.advance(GRACE)
+    with pytest.raises(RefreshSuperseded):
+        await refresh(auth, pair)
+    assert not only_session_is_revoked(work)
+    await refresh(auth, third)
+
+
+@pytest.mark.parametrize("child_used", [False, True])
+async def test_a_used_token_after_the_grace_is_theft(
+    auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair, clock: FrozenClock, child_used: bool
+) -> None:
+    """After the grace a used token ends the whole session, whether its child was used or not."""
+    second = await refresh(auth, pair)
+    latest = await refresh(auth, second) if child_used else second
+    clock.advance(GRACE + MOMENT)
+    with pytest.raises(RefreshReused):
+        await refresh(auth, pair)
+    assert only_session_is_revoked(work), "committed although the answer is an error"
+    assert list(work.sessions.reasons.values()) == ["refresh_reused"]
+    with pytest.raises(SessionRevoked):
+        await refresh(auth, latest)
+
+
+async def test_the_grace_counts_from_the_first_use(auth: Auth, pair: TokenPair, clock: FrozenClock) -> None:
+    """Asking again does not prolong the grace: nobody walks one step behind the owner for ever."""
+    await refresh(auth, pair)
+    clock.advance(GRACE)
+    await refresh(auth, pair)
+    clock.advance(MOMENT)
+    with pytest.raises(RefreshReused):
+        await refresh(auth, pair)
+
+
+async def test_an_idle_session_ends(auth: Auth, pair: TokenPair, clock: FrozenClock) -> None:
+    """Seven days without a refresh end a session; a refresh before that begins them anew."""
+    clock.advance(timedelta(days=7) - MOMENT)
+    second = await refresh(auth, pair)
+    clock.advance(timedelta(days=7))
+    with pytest.raises(RefreshExpired):
+        await refresh(auth, second)
+
+
+async def test_no_session_outlives_its_absolute_end(auth: Auth, pair: TokenPair, clock: FrozenClock) -> None:
+    """Thirty days after the login it is over however busy the session was, and the cookie's life says so."""
+    for _ in range(4):
+        clock.advance(timedelta(days=6))
+        pair = await refresh(auth, pair)
+    clock.advance(timedelta(days=5))
+    pair = await refresh(auth, pair)
+    assert pair.refresh_expires_in == 86400
+    clock.advance(timedelta(days=1))
+    with pytest.raises(RefreshExpired):
+        await refresh(auth, pair)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "rt1.x.y", "ev1." + "A" * 22 + "." + "A" * 43, "rt1." + "A" * 22 + "." + "B" * 43]
+)
+async def test_what_is_no_refresh_token_is_invalid(auth: Auth, text: str) -> None:
+    """Malformed, foreign, non-canonical and unknown tokens answer alike."""
+    with pytest.raises(RefreshInvalid):
+        await auth.sessions.refresh(text)
+
+
+async def test_a_wrong_secret_uses_nothing_up(auth: Auth, pair: TokenPair) -> None:
+    """Guessing at a token's secret neither rotates it nor ends the session."""
+    with pytest.raises(RefreshInvalid):
+        await auth.sessions.refresh(str(RefreshTokenValue.new(pair.refresh.id, bytes(32))))
+    await refresh(auth, pair)
+
+
+async def test_logout_by_refresh_token_ends_the_session(
+    auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
+) -> None:
+    """After a logout the refresh token is dead; a second logout is no error."""
+    for _ in range(2):
+        await auth.sessions.logout(refresh_token=str(pair.refresh))
+    assert only_session_is_revoked(work)
+    with pytest.raises(SessionRevoked):
+        await refresh(auth, pair)
+
+
+async def test_logout_by_a_superseded_token_ends_the_session(
+    auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
+) -> None:
+    """A tab that is behind can log out too: its token is proven, though used."""
+    await refresh(auth, await refresh(auth, pair))
+    await auth.sessions.logout(refresh_token=str(pair.refresh))
+    assert only_session_is_revoked(work)
+
+
+async def test_logout_by_access_token_ends_the_session(auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair) -> None:
+    """A client that kept only its access token can log out."""
+    await auth.sessions.logout(access_token=pair.access.value)
+    assert only_session_is_revoked(work)
+
+
+async def test_logout_ends_the_sessions_of_both_credentials(
+    auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
+) -> None:
+    """Two good credentials of two sessions end both."""
+    other = await auth.sessions.login(email=EMAIL, password=PASSWORD, client=CLIENT)
+    await auth.sessions.logout(refresh_token=str(pair.refresh), access_token=other.access.value)
+    assert all(session.revoked_at for session in work.sessions.rows.values())
+
+
+async def test_logout_with_nothing_good_is_no_error(auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair) -> None:
+    """Bad credentials, or none, end nothing."""
+    await auth.sessions.logout(refresh_token="rt1.x.y", access_token="x")
+    await auth.sessions.logout()
+    assert not only_session_is_revoked(work)
+    await refresh(auth, pair)
+
+
+async def test_a_session_revoked_during_the_refresh_stays_revoked(
+    auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
+) -> None:
+    """A logout that lands between the look at the session and the rotation wins, and the rotation is rolled back."""
+    refreshing = asyncio.create_task(refresh(auth, pair))
+    await asyncio.sleep(0)  # the refresh has read its rows and hashes now
+    for session in work.sessions.rows.values():
+        await work.sessions.revoke(session.id, at=session.created_at, reason="logout")
+    with pytest.raises(SessionRevoked):
+        await refreshing
+    assert len(work.refresh_tokens.rows) == 1
+
+
+async def test_a_server_key_taken_away_costs_no_session(
+    auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
+) -> None:
+    """When the child's key is gone it cannot be derived again: the second tab is superseded, not logged out."""
+    second = await refresh(auth, pair)
+    child = work.refresh_tokens.rows[second.refresh.id]
+    work.refresh_tokens.rows[child.id] = replace(child, key_version=99)
+    with pytest.raises(RefreshSuperseded):
+        await refresh(auth, pair)
+    await refresh(auth, second)
+
+
+async def test_a_profile_says_what_the_roles_permit(auth: Auth, pair: TokenPair) -> None:
+    """The owner sees address, roles and the permissions that follow from them."""
+    principal = await auth.access_tokens.verify(pair.access.value)
+    profile = await auth.accounts.profile(principal.user_id)
+    assert (profile.id, profile.email, profile.roles) == (principal.user_id, EMAIL, ("admin",))
+    assert "users:write" in profile.permissions
+
+
+async def test_a_token_of_an_account_that_is_gone_is_invalid(auth: Auth, pair: TokenPair) -> None:
+    """A good signature is not enough when nobody stands behind it."""
+    with pytest.raises(InvalidAccessToken):
+        await auth.accounts.profile(pair.refresh.id)

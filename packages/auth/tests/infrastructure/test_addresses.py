@@ -1,0 +1,94 @@
+"""E-mail addresses, by the real parser and its simple twin."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tequipy_auth import AddressParser, InvalidAddress
+from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
+from tequipy_auth.testing import SimpleAddressParser
+
+PARSER = ValidatedAddressParser()
+
+both = pytest.mark.parametrize("parser", [PARSER, SimpleAddressParser()], ids=["real", "simple"])
+
+
+@both
+def test_one_account_for_every_spelling(parser: AddressParser) -> None:
+    """The canonical form forgets case and outer spaces; the written form keeps the case."""
+    address = parser.parse("  Ada.Lovelace+x@Example.COM ")
+    assert (address.written, address.canonical) == ("Ada.Lovelace+x@Example.COM", "ada.lovelace+x@example.com")
+
+
+@both
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "ada",
+        "@example.com",
+        "ada@",
+        "ada@@example.com",
+        "a@b@example.com",
+        "Ada <ada@example.com>",
+        '"ada"@example.com',
+        '"a@b"@example.com',
+        "ada@example.com\n",
+        "ada@example.com\r\nBcc: eve@example.com",
+        "ada\r\n@example.com",
+        "ada@example.com\0",
+        "\tada@example.com",
+        "ada lovelace@example.com",
+        "ada@[192.0.2.1]",
+        "ädä@example.com",
+        "ada@example.com,eve@example.com",
+        "a@" + "b." * 125 + "com",
+        "a" * 1_000_000,
+        "\ud800@example.com",
+    ],
+)
+def test_what_is_no_address_is_refused(parser: AddressParser, text: str) -> None:
+    """Display names, quoted local parts, line breaks, non-ASCII local parts and too long ones are no addresses."""
+    with pytest.raises(InvalidAddress) as refusal:
+        parser.parse(text)
+    assert not text.strip() or text not in str(refusal.value.members)
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("ada@bücher.example", "ada@xn--bcher-kva.example"),
+        ("ada@BÜCHER.example", "ada@xn--bcher-kva.example"),
+        ("ada@xn--bcher-kva.example", "ada@xn--bcher-kva.example"),
+        ("ada@example。com", "ada@example.com"),
+    ],
+)
+def test_domains_are_compared_in_ascii(text: str, canonical: str) -> None:
+    """Unicode and IDNA spellings of a domain are one domain."""
+    assert PARSER.parse(text).canonical == canonical
+
+
+def test_the_longest_address_is_254_characters() -> None:
+    """254 characters pass, 255 do not, whichever side is long."""
+    domain = ".".join(["b" * 61] * 3) + ".example"
+    local = "a" * (254 - len(domain) - 1)
+    assert PARSER.parse(f"{local}@{domain}").written == f"{local}@{domain}"
+    with pytest.raises(InvalidAddress):
+        PARSER.parse(f"{local}a@{domain}")
+
+
+surrogates_too = st.text(st.characters(exclude_categories=()))
+address_like = st.builds("{}@{}".format, surrogates_too, surrogates_too) | st.emails() | st.from_regex(r"\A.+@.+\..+\Z")
+
+
+@given(surrogates_too | address_like)
+def test_any_text_is_an_address_or_refused(text: str) -> None:
+    """No text causes another error, and the canonical form of a canonical form is itself."""
+    try:
+        canonical = PARSER.parse(text).canonical
+    except InvalidAddress:
+        return
+    assert PARSER.parse(canonical).canonical == canonical
+    assert canonical.isascii()
+    assert len(canonical) <= 254

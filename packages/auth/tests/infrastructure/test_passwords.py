@@ -1,0 +1,143 @@
+"""Password and secret hashers: what real ones and fakes promise, and what only real ones can."""
+
+import hashlib
+import hmac
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import bcrypt
+import pytest
+
+from tequipy_auth import PasswordHash, PasswordHasher, SecretHasher
+from tequipy_auth.infrastructure.hashing import HashingPool
+from tequipy_auth.infrastructure.passwords import BcryptPasswordHasher
+from tequipy_auth.infrastructure.refresh_secrets import BcryptSecretHasher, SettingsSuccessorKeys
+from tequipy_auth.testing import FakePasswordHasher, FakeSecretHasher, FakeSuccessorKeys
+
+PEPPERS = {1: b"old pepper", 2: b"new pepper"}
+COST = 4
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[HashingPool]:
+    async with HashingPool(queue=10) as pool:
+        yield pool
+
+
+@pytest.fixture(params=["real", "fake"])
+def hasher(request: pytest.FixtureRequest, pool: HashingPool) -> PasswordHasher:
+    return BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST) if request.param == "real" else FakePasswordHasher()
+
+
+@pytest.fixture(params=["real", "fake"])
+def secret_hasher(request: pytest.FixtureRequest, pool: HashingPool) -> SecretHasher:
+    return BcryptSecretHasher(pool) if request.param == "real" else FakeSecretHasher()
+
+
+@pytest.mark.parametrize(
+    "password", ["correct horse battery staple", "p" * 128, "пароль " * 20, "nul\0inside", "\ud800"]
+)
+async def test_a_password_is_verified(hasher: PasswordHasher, password: str) -> None:
+    """The password matches its hash; one that differs after 72 bytes does not; nobody's hash matches nothing."""
+    stored = await hasher.hash(password)
+    assert await hasher.verify(password, stored)
+    assert not await hasher.verify(password + "x", stored)
+    assert not await hasher.verify(password, None)
+    assert stored.digest not in repr(stored)
+
+
+async def test_a_secret_is_verified(secret_hasher: SecretHasher) -> None:
+    """The secret of a refresh token matches its hash and no other; what is no hash is False."""
+    stored = await secret_hasher.hash("A" * 43)
+    assert await secret_hasher.verify("A" * 43, stored)
+    assert not await secret_hasher.verify("A" * 42 + "E", stored)
+    assert not await secret_hasher.verify("A" * 43, "no hash")
+    assert "A" * 43 not in stored
+
+
+async def test_the_scheme_is_bcrypt_over_a_peppered_hmac(pool: HashingPool) -> None:
+    """The stored digest can be made by hand, and says its cost and the newest pepper's version."""
+    stored = await BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST).hash("password")
+    assert (stored.scheme, stored.cost, stored.pepper_version) == ("bcrypt-hmac-sha256", COST, 2)
+    material = b64encode(hmac.digest(b"new pepper", b"password", hashlib.sha256))
+    assert bcrypt.checkpw(material, stored.digest.encode())
+
+
+async def test_an_older_pepper_and_cost_still_verify(pool: HashingPool) -> None:
+    """A hash of the time before the pepper and the cost were raised goes on working."""
+    stored = await BcryptPasswordHasher(pool, peppers={1: b"old pepper"}, cost=5).hash("password")
+    assert stored.pepper_version == 1
+    assert await BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST).verify("password", stored)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"scheme": "md5"},
+        {"pepper_version": 3},
+        {"digest": "no digest"},
+        {"digest": "$2b$04$" + "a" * 53},
+        {"digest": "$2b$16$" + "a" * 53},
+    ],
+)
+async def test_a_hash_that_cannot_be_verified_is_false(
+    pool: HashingPool, damage: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Malformed hashes, unknown peppers and costs above 15 are False, after one check like any other."""
+    hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST)
+    checked = count_checks(monkeypatch)
+    assert not await hasher.verify("password", replace(await hasher.hash("password"), **damage))
+    assert len(checked) == 1
+
+
+async def test_an_unknown_account_costs_one_check_of_the_present_cost(
+    pool: HashingPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first login on: nobody learns from the time whether an account exists."""
+    hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=5)
+    checked = count_checks(monkeypatch)
+    assert not await hasher.verify("password", None)
+    assert [digest[:7] for digest in checked] == [b"$2b$05$"]
+
+
+async def test_a_secrets_hash_of_a_high_cost_is_not_checked(pool: HashingPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that somebody changed to cost 31 cannot take a thread for a day."""
+    checked = count_checks(monkeypatch)
+    assert not await BcryptSecretHasher(pool).verify("A" * 43, "$2b$31$" + "a" * 53)
+    assert not checked
+
+
+async def test_an_unusable_hash_is_told_to_the_operator(pool: HashingPool, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says which pepper is missing, and neither hash nor password."""
+    stored = PasswordHash("bcrypt-hmac-sha256", COST, 9, "the digest")
+    assert not await BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST).verify("the password", stored)
+    assert "pepper_version=9" in caplog.text
+    assert "the digest" not in caplog.text
+    assert "the password" not in caplog.text
+
+
+@pytest.mark.parametrize("keys", [SettingsSuccessorKeys({1: b"first"}), FakeSuccessorKeys()])
+def test_successor_keys_are_found_by_version(keys: SettingsSuccessorKeys | FakeSuccessorKeys) -> None:
+    """The current version is a key that is held; an unknown one is None."""
+    assert keys.key(keys.current_version) == b"first"
+    assert keys.key(99) is None
+
+
+def test_the_highest_successor_key_is_current() -> None:
+    """A rotated key is the one with the highest version, in whatever order they are named."""
+    assert SettingsSuccessorKeys({2: b"b", 10: b"c", 1: b"a"}).current_version == 10
+
+
+def count_checks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Return the list that every digest handed to bcrypt is added to."""
+    checked: list[bytes] = []
+    check = bcrypt.checkpw
+
+    def counted(password: bytes, hashed: bytes) -> bool:
+        checked.append(hashed)
+        return check(password, hashed)
+
+    monkeypatch.setattr(bcrypt, "checkpw", counted)
+    return checked

@@ -1,0 +1,124 @@
+"""The services on PostgreSQL and bcrypt, where races are real."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import func, select
+
+from tequipy_auth import (
+    Auth,
+    Client,
+    InvalidCredentials,
+    InvalidOneTimeToken,
+    RefreshReused,
+    SessionRevoked,
+)
+from tequipy_auth.infrastructure.models import RefreshTokenRow, UserRow
+from tequipy_auth.wiring import AuthSettings, build_auth
+from tequipy_caching.testing import MemoryCacheManager
+from tequipy_platform import Delivery
+from tequipy_platform.infrastructure.models import OutboxRow
+from tequipy_platform.testing import RecordingMailer
+from tequipy_platform.wiring import Database
+
+PASSWORD = "correct horse battery staple"
+EMAIL = "Ada@Example.com"
+CLIENT = Client("2001:db8::1", "test")
+
+
+def make_auth(database: Database, **changed: float) -> Auth:
+    settings = AuthSettings.model_validate({"bcrypt_cost": 4, "hashing_queue": 100} | changed)
+    return build_auth(
+        settings,
+        environment="test",
+        public_url="https://app.example.com/",
+        database=database,
+        cache=MemoryCacheManager(),
+    )
+
+
+@pytest.fixture
+async def auth(database: Database) -> AsyncIterator[Auth]:
+    async with make_auth(database) as auth:
+        yield auth
+
+
+async def mailed_tokens(auth: Auth, database: Database) -> list[str]:
+    """Do what the outbox asks for and return the tokens of the links."""
+    mailer = RecordingMailer()
+    async with database.sessions() as session:
+        rows = list(await session.scalars(select(OutboxRow)))
+    for row in rows:
+        await auth.mailing(mailer).send_mail(Delivery(row.id, "auth.send_mail"), **row.payload)
+    return [mail.text.partition("#token=")[2].split()[0] for mail in mailer.mails]
+
+
+async def test_the_main_road(auth: Auth, database: Database) -> None:
+    """Register, verify by the mailed link, log in, refresh, see the profile, log out."""
+    await auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada")
+    with pytest.raises(InvalidCredentials):
+        await auth.sessions.login(email=EMAIL, password=PASSWORD, client=CLIENT)
+    (token,) = await mailed_tokens(auth, database)
+    await auth.registration.verify_email(token)
+    pair = await auth.sessions.login(email=EMAIL, password=PASSWORD, client=CLIENT)
+    pair = await auth.sessions.refresh(str(pair.refresh))
+    principal = await auth.access_tokens.verify(pair.access.value)
+    assert (await auth.accounts.profile(principal.user_id)).email == EMAIL
+    await auth.sessions.logout(refresh_token=str(pair.refresh))
+    with pytest.raises(SessionRevoked):
+        await auth.sessions.refresh(str(pair.refresh))
+
+
+async def test_parallel_verifications_make_one_account(auth: Auth, database: Database) -> None:
+    """Of 20 registrations of one address verified at once, one becomes the account."""
+    await asyncio.gather(*(auth.registration.register(email=EMAIL, password=PASSWORD) for _ in range(20)))
+    tokens = await mailed_tokens(auth, database)
+    assert len(set(tokens)) == 20
+    answers = await asyncio.gather(*map(auth.registration.verify_email, tokens), return_exceptions=True)
+    refused = [answer for answer in answers if answer is not None]
+    assert len(refused) == 19
+    assert {type(answer) for answer in refused} == {InvalidOneTimeToken}
+    async with database.sessions() as session:
+        assert await session.scalar(select(func.count()).select_from(UserRow)) == 1
+
+
+async def test_parallel_refreshes_are_one_rotation(auth: Auth, database: Database) -> None:
+    """20 refreshes of one token, from two processes, give one and the same successor; that one works."""
+    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+    pair = await auth.sessions.login(email=EMAIL, password=PASSWORD, client=CLIENT)
+    async with make_auth(database) as other:
+        services = [auth.sessions, other.sessions] * 10
+        pairs = await asyncio.gather(*(service.refresh(str(pair.refresh)) for service in services))
+    assert len({str(each.refresh) for each in pairs}) == 1
+    async with database.sessions() as session:
+        assert await session.scalar(select(func.count()).select_from(RefreshTokenRow)) == 2
+    await auth.sessions.refresh(str(pairs[0].refresh))
+
+
+async def test_theft_ends_the_session_for_good(database: Database) -> None:
+    """A used token after its grace revokes the session, and the revocation is committed."""
+    async with make_auth(database, refresh_grace_seconds=0) as auth:
+        await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+        pair = await auth.sessions.login(email=EMAIL, password=PASSWORD, client=CLIENT)
+        second = await auth.sessions.refresh(str(pair.refresh))
+        with pytest.raises(RefreshReused):
+            await auth.sessions.refresh(str(pair.refresh))
+        with pytest.raises(SessionRevoked):
+            await auth.sessions.refresh(str(second.refresh))
+
+
+async def test_a_secret_never_reaches_the_database(auth: Auth, database: Database) -> None:
+    """Neither password nor refresh secret nor one-time secret stands in any table."""
+    await auth.registration.register(email=EMAIL, password=PASSWORD)
+    (token,) = await mailed_tokens(auth, database)
+    await auth.registration.verify_email(token)
+    pair = await auth.sessions.login(email=EMAIL, password=PASSWORD, client=CLIENT)
+    async with database.engine.connect() as connection:
+        dump = ""
+        for table in ("users", "registrations", "sessions", "refresh_tokens", "one_time_tokens", "signing_keys"):
+            dump += str((await connection.exec_driver_sql(f"select * from auth.{table}")).all())  # noqa: S608 -- constants
+        dump += str((await connection.exec_driver_sql("select * from platform.outbox")).all())
+    assert EMAIL in dump, "the dump shows what is there"
+    for secret in (PASSWORD, pair.refresh.secret, token.rpartition(".")[2]):
+        assert secret not in dump

@@ -1,0 +1,328 @@
+"""Access tokens: what real ones and fakes promise, and everything that a real one refuses."""
+
+import asyncio
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tequipy_auth import AccessTokens, InvalidAccessToken, Principal
+from tequipy_auth.infrastructure.keys import KeyRing, KeySet, PrivateKey, PublicKey, public_jwk, thumbprint
+from tequipy_auth.infrastructure.tokens import JwtAccessTokens
+from tequipy_auth.testing import FakeAccessTokens
+from tequipy_platform import Clock
+from tequipy_platform.testing import CountingIds, FrozenClock
+
+TTL = timedelta(minutes=15)
+LEEWAY = timedelta(seconds=30)
+MOMENT = timedelta(seconds=1)
+PRINCIPAL = Principal(
+    user_id=UUID(int=1),
+    session_id=UUID(int=2),
+    roles=("admin", "user"),
+    version=3,
+    auth_time=datetime(2026, 1, 31, 10, 30, tzinfo=UTC),
+    amr=("pwd",),
+)
+PRIVATE = ec.generate_private_key(ec.SECP256R1())
+KID = thumbprint(public_jwk(PRIVATE.public_key()))
+KEYS = KeySet(
+    PrivateKey(KID, "ES256", PRIVATE),
+    {KID: PublicKey(KID, "ES256", public_jwk(PRIVATE.public_key()), PRIVATE.public_key())},
+)
+
+
+async def load_keys() -> KeySet:
+    return KEYS
+
+
+def make_tokens(
+    clock: Clock,
+    *,
+    random: bytes = b"\0\0",
+    load: Callable[[], Awaitable[KeySet]] = load_keys,
+    **changed: str,
+) -> JwtAccessTokens:
+    names = {"issuer": "https://issuer.example", "audience": "api", "client_id": "web"} | changed
+    return JwtAccessTokens(
+        KeyRing(load),
+        issuer=names["issuer"],
+        audience=names["audience"],
+        client_id=names["client_id"],
+        ttl=TTL,
+        clock=clock,
+        new_id=CountingIds(),
+        random=lambda length: random[:length],
+    )
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture(params=["real", "fake"])
+def either(request: pytest.FixtureRequest, clock: FrozenClock) -> AccessTokens:
+    return make_tokens(clock) if request.param == "real" else FakeAccessTokens(clock, ttl=TTL)
+
+
+@pytest.fixture
+def tokens(clock: FrozenClock) -> JwtAccessTokens:
+    return make_tokens(clock)
+
+
+async def test_a_token_speaks_for_its_principal(either: AccessTokens) -> None:
+    """What was issued is verified as the very same principal."""
+    token = await either.issue(PRINCIPAL)
+    assert await either.verify(token.value) == PRINCIPAL
+    assert token.value not in repr(token)
+
+
+async def test_a_token_ends(either: AccessTokens, clock: FrozenClock) -> None:
+    """Once its life is over, the leeway for wrong clocks included, a token is invalid."""
+    token = await either.issue(PRINCIPAL)
+    clock.advance(timedelta(seconds=token.expires_in) - MOMENT)
+    assert await either.verify(token.value) == PRINCIPAL
+    clock.advance(MOMENT + LEEWAY)
+    with pytest.raises(InvalidAccessToken):
+        await either.verify(token.value)
+
+
+@pytest.mark.parametrize("text", ["", ".", "..", "x.y.z", "a" * 100_000, "\ud800", "ä.ö.ü", "\0"])
+async def test_what_is_no_token_is_invalid(either: AccessTokens, text: str) -> None:
+    """Any other text is refused in one way."""
+    with pytest.raises(InvalidAccessToken):
+        await either.verify(text)
+
+
+async def test_the_key_set_holds_keys(either: AccessTokens) -> None:
+    """The key set is one in form, whatever is in it (RFC 7517, section 5)."""
+    assert isinstance((await either.jwks())["keys"], list)
+
+
+async def test_a_token_has_the_profile_of_rfc_9068(tokens: JwtAccessTokens, clock: FrozenClock) -> None:
+    """Header and claims are exactly those of the contract, and anybody can verify it with the published key."""
+    token = await tokens.issue(PRINCIPAL)
+    assert jwt.get_unverified_header(token.value) == {"typ": "at+jwt", "alg": "ES256", "kid": KID}
+    key = jwt.PyJWKSet.from_json(json.dumps(await tokens.jwks()))[KID]
+    now = int(clock.now().timestamp())
+    claims = jwt.decode(token.value, key, audience="api", options={"verify_exp": False, "verify_iat": False})
+    assert claims == {
+        "iss": "https://issuer.example",
+        "aud": "api",
+        "sub": str(PRINCIPAL.user_id),
+        "client_id": "web",
+        "exp": now + 900,
+        "iat": now,
+        "nbf": now,
+        "jti": str(CountingIds()()),
+        "sid": str(PRINCIPAL.session_id),
+        "auth_time": now,
+        "amr": ["pwd"],
+        "roles": ["admin", "user"],
+        "ver": 3,
+    }
+
+
+async def test_the_published_key_is_public(tokens: JwtAccessTokens) -> None:
+    """The key set shows the public members alone, never `d`."""
+    (key,) = json.loads(json.dumps(await tokens.jwks()))["keys"]
+    assert key.keys() == {"kty", "crv", "x", "y", "kid", "use", "alg"}
+
+
+@pytest.mark.parametrize(("random", "life"), [(b"\0\0", 900), (b"\xff\xff", 855)])
+async def test_lives_are_shortened_by_up_to_a_twentieth(clock: FrozenClock, random: bytes, life: int) -> None:
+    """Between 95 and 100 % of the configured life, so that clients do not all come back at once."""
+    assert (await make_tokens(clock, random=random).issue(PRINCIPAL)).expires_in == life
+
+
+@pytest.mark.parametrize(("ahead", "good"), [(LEEWAY, True), (LEEWAY + MOMENT, False)])
+async def test_a_token_of_a_clock_ahead_is_borne_with_for_half_a_minute(ahead: timedelta, good: bool) -> None:
+    """`nbf` has 30 s of leeway and no more."""
+    token = await make_tokens(FrozenClock(FrozenClock().now() + ahead)).issue(PRINCIPAL)
+    verifying = make_tokens(FrozenClock())
+    if good:
+        assert await verifying.verify(token.value) == PRINCIPAL
+    else:
+        with pytest.raises(InvalidAccessToken):
+            await verifying.verify(token.value)
+
+
+@pytest.mark.parametrize("changed", [{"issuer": "https://issuer.example/"}, {"audience": "ap"}])
+async def test_issuer_and_audience_are_exact(tokens: JwtAccessTokens, clock: FrozenClock, changed: Any) -> None:
+    """A token of another issuer or for another audience is refused, though the key is right."""
+    token = await make_tokens(clock, **changed).issue(PRINCIPAL)
+    with pytest.raises(InvalidAccessToken):
+        await tokens.verify(token.value)
+
+
+async def forge(
+    tokens: JwtAccessTokens, *, claims: dict[str, Any] | None = None, header: dict[str, Any] | None = None
+) -> str:
+    """Return a token signed with our own key, some of its parts changed; `...` takes a part away."""
+    good = await tokens.issue(PRINCIPAL)
+    payload = jwt.decode(good.value, options={"verify_signature": False}) | (claims or {})
+    head = jwt.get_unverified_header(good.value) | (header or {})
+    algorithm = jwt.get_algorithm_by_name("ES256")
+    parts = [{name: value for name, value in part.items() if value is not ...} for part in (head, payload)]
+    signed = b".".join(urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts)
+    signature = urlsafe_b64encode(algorithm.sign(signed, PRIVATE)).rstrip(b"=")
+    return b".".join([signed, signature]).decode()
+
+
+async def test_a_forged_copy_without_changes_is_good(tokens: JwtAccessTokens) -> None:
+    """The forge of the following tests signs rightly: what they see refused is refused for what they change."""
+    assert await tokens.verify(await forge(tokens)) == PRINCIPAL
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"typ": "JWT"},
+        {"typ": ...},
+        {"typ": "application/at+jwt"},
+        {"alg": "none"},
+        {"alg": "HS256"},
+        {"alg": "ES384"},
+        {"alg": ...},
+        {"kid": ...},
+        {"kid": 1},
+        {"kid": "unknown"},
+        {"jku": "https://eve.example/jwks"},
+        {"x5u": "https://eve.example/certificate"},
+        {"jwk": {"kty": "EC"}},
+        {"crit": ["exp"], "exp": 1},
+        {"crit": ["b64"], "b64": True},
+        {"crit": []},
+        {"b64": False},
+        {"padding": "x" * 8192},
+    ],
+    ids=str,
+)
+async def test_headers_that_are_not_ours_are_refused(tokens: JwtAccessTokens, header: dict[str, Any]) -> None:
+    """Another type or algorithm, a key of the sender's choice, an extension, more than 8 KiB: all refused."""
+    with pytest.raises(InvalidAccessToken):
+        await tokens.verify(await forge(tokens, header=header))
+
+
+NAMES = ["iss", "aud", "sub", "client_id", "exp", "iat", "nbf", "jti", "sid", "auth_time", "amr", "roles", "ver"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_every_claim_is_required(tokens: JwtAccessTokens, name: str) -> None:
+    """A token without one of its claims is refused."""
+    with pytest.raises(InvalidAccessToken):
+        await tokens.verify(await forge(tokens, claims={name: ...}))
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"aud": ["api"]},
+        {"aud": ["api", "other"]},
+        {"sub": "ada"},
+        {"sub": 1},
+        {"sid": 1},
+        {"exp": "tomorrow"},
+        {"exp": 1e300},
+        {"exp": float("inf")},
+        {"exp": 10**100},
+        {"nbf": [1]},
+        {"roles": "admin"},
+        {"roles": [1]},
+        {"amr": {}},
+        {"ver": "1"},
+        {"auth_time": -(10**30)},
+    ],
+    ids=str,
+)
+async def test_claims_of_another_shape_are_refused(tokens: JwtAccessTokens, claims: dict[str, Any]) -> None:
+    """Even under our own signature: the wrong shape never becomes another error."""
+    with pytest.raises(InvalidAccessToken):
+        await tokens.verify(await forge(tokens, claims=claims))
+
+
+async def test_a_foreign_key_under_our_id_is_refused(tokens: JwtAccessTokens) -> None:
+    """A token signed with another key of the same kind is refused, and so is one with its signature cut off."""
+    good = (await tokens.issue(PRINCIPAL)).value
+    payload = jwt.decode(good, options={"verify_signature": False})
+    eve = jwt.encode(
+        payload, ec.generate_private_key(ec.SECP256R1()), algorithm="ES256", headers={"typ": "at+jwt", "kid": KID}
+    )
+    for token in (eve, good.rpartition(".")[0] + ".", good[:-4] + ("AAAA" if good[-4:] != "AAAA" else "BBBB")):
+        with pytest.raises(InvalidAccessToken):
+            await tokens.verify(token)
+
+
+async def test_the_keys_algorithm_decides(tokens: JwtAccessTokens, clock: FrozenClock) -> None:
+    """A key that is kept for another algorithm verifies nothing in the one that the token names."""
+    kept = replace(KEYS, published={KID: replace(KEYS.published[KID], algorithm="ES384")})
+
+    async def load() -> KeySet:
+        return kept
+
+    with pytest.raises(InvalidAccessToken):
+        await make_tokens(clock, load=load).verify((await tokens.issue(PRINCIPAL)).value)
+
+
+async def test_the_public_key_is_no_shared_secret(tokens: JwtAccessTokens) -> None:
+    """HS256 with the published key as its secret, the classic confusion, is refused."""
+    header, payload, _ = (await forge(tokens, header={"alg": "HS256"})).split(".")
+    secret = json.dumps(public_jwk(PRIVATE.public_key())).encode()
+    signature = jwt.get_algorithm_by_name("HS256").sign(f"{header}.{payload}".encode(), secret)
+    with pytest.raises(InvalidAccessToken):
+        await tokens.verify(f"{header}.{payload}.{urlsafe_b64encode(signature).rstrip(b'=').decode()}")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from([*NAMES, "other"]), json_values),
+    st.dictionaries(st.sampled_from(["typ", "alg", "kid", "crit", "b64", "jwk", "zip"]), json_values),
+)
+def test_any_signed_token_is_good_or_refused(claims: dict[str, Any], header: dict[str, Any]) -> None:
+    """Whatever JSON stands in header and claims, under our own signature, the answer is a principal or the refusal."""
+
+    async def verify() -> None:
+        tokens = make_tokens(FrozenClock())
+        try:
+            await tokens.verify(await forge(tokens, claims=claims, header=header))
+        except InvalidAccessToken:
+            return
+
+    asyncio.run(verify())
+
+
+segments = st.binary(max_size=60).map(lambda raw: urlsafe_b64encode(raw).rstrip(b"=").decode())
+
+
+@given(st.text(st.characters(exclude_categories=())) | st.lists(segments, max_size=5).map(".".join))
+def test_any_text_is_refused(text: str) -> None:
+    """No text causes another error."""
+
+    async def verify() -> None:
+        with pytest.raises(InvalidAccessToken):
+            await make_tokens(FrozenClock()).verify(text)
+
+    asyncio.run(verify())
+
+
+async def test_deep_json_is_refused(tokens: JwtAccessTokens) -> None:
+    """A header nested as deep as 8 KiB allow exhausts nothing."""
+    header = urlsafe_b64encode(b"[" * 6000).decode()
+    with pytest.raises(InvalidAccessToken):
+        await tokens.verify(f"{header}.e30.e30")

@@ -1,0 +1,112 @@
+"""Settings of auth, and what is built from them."""
+
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr, ValidationError
+
+from tequipy_auth import Auth
+from tequipy_auth.wiring import LOCAL_ONLY, AuthSettings, build_auth
+from tequipy_caching.testing import MemoryCacheManager
+from tequipy_platform.wiring import DatabaseSettings, build_database
+
+OWN = "0123456789abcdef0123456789abcdef"
+OWN_SECRETS = {"peppers": {2: OWN}, "refresh_keys": {1: OWN}, "key_encryption_key": OWN}
+
+
+def make_auth(
+    settings: AuthSettings | None = None,
+    *,
+    environment: str = "production",
+    public_url: str = "https://app.example.com",
+    registry: CollectorRegistry | None = None,
+) -> Auth:
+    """Build auth on a database that nobody listens at."""
+    return build_auth(
+        settings or AuthSettings(),
+        environment=environment,
+        public_url=public_url,
+        database=build_database(DatabaseSettings(url=SecretStr("postgresql+asyncpg://127.0.0.1:1/none"))),
+        cache=MemoryCacheManager(),
+        registry=registry,
+    )
+
+
+def test_built_in_secrets_are_named() -> None:
+    """Production learns which settings still hold a secret that everybody can read."""
+    assert AuthSettings().builtin_secrets() == ("peppers", "refresh_keys", "key_encryption_key")
+    assert AuthSettings.model_validate(OWN_SECRETS).builtin_secrets() == ()
+    mixed = AuthSettings.model_validate(OWN_SECRETS | {"refresh_keys": {1: f"{LOCAL_ONLY}{OWN}", 2: OWN}})
+    assert mixed.builtin_secrets() == ("refresh_keys",)
+    assert [field for field, _ in mixed.production_faults()] == ["refresh_keys"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"peppers": {}},
+        {"peppers": {0: OWN}},
+        {"peppers": {1: "a short secret"}},
+        {"refresh_keys": {"one": OWN}},
+        {"key_encryption_key": "a short secret"},
+        {"bcrypt_cost": 3},
+        {"bcrypt_cost": 16},
+        {"allowed_origins": ["*"]},
+        {"allowed_origins": ["https://app.example.com/"]},
+        {"allowed_origins": ["app.example.com"]},
+        {"issuer": ""},
+        {"refresh_grace_seconds": -1},
+        {"unknown": 1},
+    ],
+    ids=str,
+)
+def test_wrong_settings_are_refused_without_showing_them(wrong: dict[str, Any]) -> None:
+    """A wrong value is named by its setting, and the message holds no secret."""
+    with pytest.raises(ValidationError, match=next(iter(wrong))) as refusal:
+        AuthSettings.model_validate(wrong)
+    assert "a short secret" not in str(refusal.value)
+
+
+def test_secrets_are_not_shown() -> None:
+    """Neither repr nor JSON of the settings holds a secret."""
+    settings = AuthSettings.model_validate(OWN_SECRETS)
+    assert OWN not in repr(settings)
+    assert OWN not in settings.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("public_url", "origin"),
+    [
+        ("https://app.example.com", "https://app.example.com"),
+        ("https://App.example.com:443/base/", "https://app.example.com"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+    ],
+)
+def test_our_own_origin_may_use_the_cookie(public_url: str, origin: str) -> None:
+    """The origin of the public URL as a browser writes it, and those that are configured."""
+    settings = AuthSettings(allowed_origins=("https://friend.example.net",))
+    assert make_auth(settings, public_url=public_url).origins == {origin, "https://friend.example.net"}
+
+
+def test_only_a_developers_machine_is_local() -> None:
+    """Cookies without `Secure` are for the environment `local` alone."""
+    assert make_auth(environment="local").local
+    assert not any(make_auth(environment=name).local for name in ("test", "staging", "production"))
+
+
+async def test_what_was_built_opens_and_closes_without_a_database() -> None:
+    """Nothing is opened before its first use, so auth starts while the database is away."""
+    auth = make_auth()
+    for _ in range(2):
+        async with auth:
+            pass
+
+
+def test_waiting_hashes_are_measured() -> None:
+    """The gauge counts the hashes of each pool, and two builds without a registry do not meet."""
+    registry = CollectorRegistry()
+    make_auth(registry=registry)
+    make_auth()
+    for pool in ("passwords", "refresh_secrets"):
+        assert registry.get_sample_value("auth_hashing_pending", {"pool": pool}) == 0
