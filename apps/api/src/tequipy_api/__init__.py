@@ -1,0 +1,1 @@
+"""The HTTP app: composes the packages (`app`), reads the environment (`settings`), is run by `cli`."""

@@ -1,0 +1,64 @@
+"""The API, put together: everything the process is, in reading order."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from tequipy_api.settings import ApiSettings
+from tequipy_auth.api import wire_auth
+from tequipy_auth.wiring import build_auth
+from tequipy_caching.wiring import build_cache
+from tequipy_observability.api import wire_observability
+from tequipy_observability.wiring import configure_observability
+from tequipy_platform import HealthCheck
+from tequipy_platform.api import wire_errors, wire_headers, wire_health
+from tequipy_platform.wiring import build_database, build_storage
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """Compose the API; nothing is opened before its lifespan begins."""
+    observability = configure_observability(
+        settings.observability, service="api", environment=settings.environment, version=settings.app_version
+    )
+    metrics = observability.registry
+    database = build_database(settings.database, registry=metrics)
+    cache = build_cache(settings.cache, registry=metrics)
+    storage = build_storage(settings.storage)
+    auth = build_auth(
+        settings.auth,
+        environment=settings.environment,
+        public_url=settings.public_url,
+        database=database,
+        cache=cache,
+        registry=metrics,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with observability, database, cache, storage, auth:
+            yield
+
+    app = FastAPI(
+        title=settings.app_name,
+        version=settings.app_version,
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,  # operation ids as people read them: get_me
+        # FastAPI's own pages load their scripts from a third party.
+        docs_url=None,
+        redoc_url=None,
+    )
+    # Middleware from the outside in.
+    wire_observability(app, observability)
+    wire_headers(app, settings.headers, hsts=not settings.local)
+    wire_errors(app)
+    wire_health(
+        app,
+        [
+            HealthCheck("database", database.ping),
+            HealthCheck("redis", cache.ping, required=False),
+            HealthCheck("storage", storage.ping),
+        ],
+    )
+    wire_auth(app, auth)
+    return app

@@ -1,0 +1,164 @@
+"""The command line of the API: serve, migrate, make the first admin, show settings and contract."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import click
+import uvicorn
+from pydantic import TypeAdapter, ValidationError
+from pydantic_settings import SettingsConfigDict
+
+from tequipy_api.app import create_app
+from tequipy_api.settings import ApiSettings
+from tequipy_auth import WeakPassword
+from tequipy_auth.api import Name
+from tequipy_auth.migrations import HISTORY as AUTH
+from tequipy_auth.wiring import build_auth
+from tequipy_caching.wiring import build_cache
+from tequipy_platform import DomainError
+from tequipy_platform.migrations import HISTORY as PLATFORM
+from tequipy_platform.migrations import MigrationFailed
+from tequipy_platform.migrations import migrate as run_migrations
+from tequipy_platform.wiring import build_database, describe_settings, load_settings
+
+SHUTDOWN_SECONDS = 25
+"""How long requests in flight may take to end after a SIGTERM."""
+
+
+@click.group()
+def main() -> None:
+    """Serve and administer the Tequipy API.
+
+    Settings come from TEQUIPY_* variables and .env; a wrong one ends any command with status 78 and a line a fault.
+    """
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any.")
+def serve(host: str, port: int) -> None:
+    """Serve the API: one process, for more start more."""
+    settings = load_settings(ApiSettings)
+    uvicorn.run(
+        create_app(settings),
+        host=host,
+        port=port,
+        workers=1,  # said, for uvicorn would read WEB_CONCURRENCY
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,  # observability owns the logs, and the access log with them
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def migrate(command: tuple[str, ...]) -> None:
+    """Run COMMAND on the history of every package, in order.
+
+    \b
+    upgrade [REVISION]      to head unless a revision is named
+    downgrade REVISION      base, -1 or a revision; in reverse order
+    check                   status 1 when models and histories differ
+    current, history        what the database has, what there is
+
+    --schema NAME restricts it to one package.
+    """  # noqa: D301 -- click's mark for text that keeps its lines
+    database = load_settings(ApiSettings).database
+    url = database.direct_url or database.url
+    try:
+        run_migrations(url.get_secret_value(), [PLATFORM, AUTH], command)
+    except MigrationFailed as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException("The database cannot be reached.") from error
+
+
+def _check_name(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Hold the command line to the rule of the HTTP contract."""
+    try:
+        return TypeAdapter(Name | None).validate_python(value)
+    except ValidationError as error:
+        raise click.BadParameter("a name has 1 to 100 characters and no control characters") from error
+
+
+@main.command("create-admin")
+@click.option("--email", required=True, help="The address; counts as verified.")
+@click.option("--name", callback=_check_name, help="What the person is called.")
+def create_admin(email: str, name: str | None) -> None:
+    """Make an administrator; the password is read from standard input, asked for at a terminal."""
+    settings = load_settings(ApiSettings)
+    if sys.stdin.isatty():
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    try:
+        asyncio.run(_create_admin(settings, email=email, password=password, name=name))
+    except WeakPassword as error:
+        raise click.ClickException(f"{error.detail} ({', '.join(error.reasons)})") from error
+    except DomainError as error:
+        raise click.ClickException(error.detail) from error
+    click.echo(f"{email} is an administrator.")
+
+
+async def _create_admin(settings: ApiSettings, *, email: str, password: str, name: str | None) -> None:
+    database = build_database(settings.database)
+    auth = build_auth(
+        settings.auth,
+        environment=settings.environment,
+        public_url=settings.public_url,
+        database=database,
+        cache=build_cache(settings.cache),  # not entered: a new account is in no cache, and Redis may be away
+    )
+    async with database, auth:
+        await auth.registration.create_admin(email=email, password=password, name=name)
+
+
+@main.command("settings")
+def show_settings() -> None:
+    """Print the settings in force, secrets masked."""
+    for line in describe_settings(load_settings(ApiSettings)):
+        click.echo(line)
+
+
+@main.command()
+@click.option(
+    "--check",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Print nothing; status 1 when FILE differs.",
+)
+def openapi(file: Path | None) -> None:
+    """Print the HTTP contract; it depends on the code alone and needs no settings."""
+    document = openapi_document()
+    if file is None:
+        click.echo(document, nl=False)
+    elif file.read_text(encoding="utf-8") != document:
+        raise click.ClickException(f"{file} differs from the code; renew it: tequipy-api openapi > {file}")
+
+
+def openapi_document() -> str:
+    """Return the contract as it is committed: JSON, indented, with a newline at its end."""
+    settings = _SettingsOfTheContract.model_validate(
+        {
+            "environment": "test",
+            "public_url": "https://api.example.com",
+            "database": {"url": "postgresql+asyncpg://localhost/none"},
+            "cache": {"url": "redis://localhost"},
+        }
+    )
+    return json.dumps(create_app(settings).openapi(), indent=2, ensure_ascii=False) + "\n"
+
+
+class _SettingsOfTheContract(ApiSettings):
+    """Settings that no environment changes: no variable has this prefix; nothing is opened with them."""
+
+    model_config = SettingsConfigDict(env_prefix="(contract) ", env_file=None)

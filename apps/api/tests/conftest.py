@@ -1,0 +1,103 @@
+"""The app that ships, on a real PostgreSQL and a real Valkey, in this process or as the command that operators run."""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+
+from tequipy_api.app import create_app
+from tequipy_api.settings import ApiSettings
+from tequipy_auth.tasks import auth_tasks
+from tequipy_platform import Delivery, Mail
+from tequipy_platform.testing import RecordingMailer
+from tequipy_platform.wiring import DatabaseSettings, build_database, load_settings
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def environment(database_url: str, redis_url: str, redis_prefix: str, tmp_path: Path) -> dict[str, str]:
+    """The variables of a deployed app, its servers being those of the test run."""
+    return {
+        "TEQUIPY_ENVIRONMENT": "test",
+        "TEQUIPY_PUBLIC_URL": "https://app.example.com",
+        "TEQUIPY_DATABASE__URL": database_url,
+        "TEQUIPY_CACHE__URL": redis_url,
+        "TEQUIPY_CACHE__PREFIX": redis_prefix,
+        "TEQUIPY_STORAGE__URL": tmp_path.as_uri(),
+        "TEQUIPY_AUTH__BCRYPT_COST": "4",  # these tests prove no hash
+    }
+
+
+@pytest.fixture
+def settings(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ApiSettings:
+    """The settings as the app reads them, whatever the developer's own environment and `.env` say."""
+    for name in [name for name in os.environ if name.startswith("TEQUIPY_")]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    return load_settings(ApiSettings)
+
+
+@pytest.fixture
+async def app(settings: ApiSettings) -> AsyncIterator[FastAPI]:
+    """The app, within its lifespan."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="https://app.example.com") as client:
+        yield client
+
+
+@pytest.fixture
+def deliver_mails(app: FastAPI, database_url: str) -> Callable[[], Awaitable[list[Mail]]]:
+    """Do by hand what relay and worker do: each unpublished outbox row goes to its task; return the mails."""
+
+    async def deliver() -> list[Mail]:
+        mailer = RecordingMailer()
+        tasks = {task.name: task for task in auth_tasks(app.state.auth, mailer)}
+        async with build_database(DatabaseSettings.model_validate({"url": database_url})) as database:
+            async with database.sessions.begin() as session:
+                rows = await session.execute(
+                    text("update platform.outbox set published_at = now() where published_at is null returning *")
+                )
+            for row in rows.mappings():
+                await tasks[row["task"]].handler(Delivery(row["id"], row["task"]), **row["payload"])
+        return mailer.mails
+
+    return deliver
+
+
+@pytest.fixture
+def run_command(environment: dict[str, str], tmp_path: Path) -> Command:
+    """Run `tequipy-api` with these arguments in an empty folder; `without` and `also` change its environment."""
+
+    def run(
+        *arguments: str, stdin: str = "", without: tuple[str, ...] = (), **also: str
+    ) -> subprocess.CompletedProcess[str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
+        variables = {name: value for name, value in (environment | also).items() if name not in without}
+        return subprocess.run(
+            [Path(sys.executable).with_name("tequipy-api"), *arguments],
+            env=inherited | variables,
+            cwd=tmp_path,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,173 @@
+"""The app that ships: the journey, its probes and metrics, and what every answer carries."""
+
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+
+import httpx
+import jwt
+import pytest
+from fastapi import FastAPI
+
+from tequipy_api.app import create_app
+from tequipy_api.settings import ApiSettings
+from tequipy_platform import Mail
+from tequipy_platform.wiring import KNOWN_NAMES
+
+API = "/api/v1/auth"
+GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
+
+
+async def sign_up(client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitable[list[Mail]]]) -> None:
+    assert (await client.post(f"{API}/register", json=GOOD | {"name": "Ada"})).status_code == 202
+    (mail,) = await deliver_mails()
+    assert mail.to == GOOD["email"]
+    links = re.findall(r"https://app\.example\.com/verify-email#token=(ev1\.[\w-]{22}\.[\w-]{43})", mail.text)
+    answer = await client.post(f"{API}/verify-email", json={"token": links[0]})
+    assert answer.status_code == 204, answer.text
+
+
+async def test_the_whole_journey(client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitable[list[Mail]]]) -> None:
+    """Register, follow the mailed link, log in, me, refresh, log out: each on PostgreSQL and Valkey."""
+    assert (await client.post(f"{API}/login", json=GOOD)).status_code == 401
+    await sign_up(client, deliver_mails)
+    login = await client.post(f"{API}/login", json=GOOD)
+    assert login.status_code == 200, login.text
+    first = client.cookies["__Host-refresh"]
+    for _ in range(2):  # from PostgreSQL, then from the cache
+        me = await client.get(f"{API}/me", headers={"Authorization": f"Bearer {login.json()['access_token']}"})
+        assert (me.status_code, me.json()["email"], me.json()["name"]) == (200, GOOD["email"], "Ada")
+    assert (await client.post(f"{API}/refresh", json={})).status_code == 200
+    assert client.cookies["__Host-refresh"] != first
+    assert (await client.post(f"{API}/logout", json={})).status_code == 204
+    assert "__Host-refresh" not in client.cookies
+    again = await client.post(f"{API}/refresh", json={"refresh_token": first})
+    assert (again.status_code, again.json()["code"]) == (401, "session_revoked")
+
+
+async def test_a_known_address_is_told_by_mail_alone(
+    client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitable[list[Mail]]]
+) -> None:
+    """Whoever registers an address that has an account gets 202, its owner a mail without a link to verify."""
+    await sign_up(client, deliver_mails)
+    assert (await client.post(f"{API}/register", json=GOOD)).status_code == 202
+    (mail,) = await deliver_mails()
+    assert "#token=" not in mail.text
+
+
+async def test_a_lost_answer_logs_nobody_out(
+    client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitable[list[Mail]]]
+) -> None:
+    """Within the grace the same parent gives the very same successor, and superseded once that was used."""
+    await sign_up(client, deliver_mails)
+    tokens = (await client.post(f"{API}/login", json=GOOD | {"token_delivery": "body"})).json()
+    old = {"refresh_token": tokens["refresh_token"]}
+    new = {(await client.post(f"{API}/refresh", json=old)).json()["refresh_token"] for _ in range(3)}
+    assert len(new) == 1
+    assert (await client.post(f"{API}/refresh", json={"refresh_token": new.pop()})).status_code == 200
+    answer = await client.post(f"{API}/refresh", json=old)
+    assert (answer.status_code, answer.json()["code"]) == (401, "refresh_superseded")
+
+
+async def test_readiness_names_its_checks(client: httpx.AsyncClient) -> None:
+    """Database, redis and storage are all up."""
+    answer = await client.get("/api/v1/readiness")
+    report = answer.json()
+    assert (answer.status_code, report["status"]) == (200, "ready"), report
+    assert {name: check["status"] for name, check in report["checks"].items()} == {
+        "database": "up",
+        "redis": "up",
+        "storage": "up",
+    }
+
+
+async def test_metrics_count_by_route_template(client: httpx.AsyncClient) -> None:
+    """Routes appear with their whole path, requests to nowhere as one series, and parts report their own."""
+    await client.get(f"{API}/me")
+    await client.get("/nowhere/at/all")
+    metrics = (await client.get("/metrics")).text
+    assert 'http_requests_total{method="GET",route="/api/v1/auth/me",status="401"} 1.0' in metrics
+    assert 'http_requests_total{method="GET",route="__unmatched__",status="404"} 1.0' in metrics
+    assert "db_pool_limit 15.0" in metrics
+    assert "auth_hashing_pending" in metrics
+
+
+async def test_every_answer_carries_the_correlation_id(
+    app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200, 404, 413, 422 and 500: the header always, the problem document too."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("secret cause")
+
+    monkeypatch.setattr(type(app.state.auth.sessions), "login", fail)
+    mine = {"X-Correlation-ID": "trace-1"}
+    answers = [
+        await client.get("/api/v1/health", headers=mine),
+        await client.get("/nowhere", headers=mine),
+        await client.post(f"{API}/login", content=b" " * 100_000, headers=mine),
+        await client.post(f"{API}/login", json={}, headers=mine),
+        await client.post(f"{API}/login", json=GOOD, headers=mine),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 404, 413, 422, 500]
+    assert {answer.headers["x-correlation-id"] for answer in answers} == {"trace-1"}
+    assert {answer.json()["correlation_id"] for answer in answers[1:]} == {"trace-1"}
+    assert "secret cause" not in answers[-1].text
+
+
+async def test_every_answer_carries_the_security_headers(client: httpx.AsyncClient) -> None:
+    """200, 404 and 413, which the error layer makes: nosniff, no referrer, a strict policy and HSTS outside local."""
+    answers = [
+        await client.get("/api/v1/health"),
+        await client.get("/nowhere"),
+        await client.post(f"{API}/login", content=b" " * 100_000),
+    ]
+    for headers in (answer.headers for answer in answers):
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "max-age=" in headers["strict-transport-security"]
+
+
+async def test_the_public_keys_verify_what_login_signs(
+    client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitable[list[Mail]]]
+) -> None:
+    """Another service needs the key set alone: it holds the token's key, and public members only."""
+    await sign_up(client, deliver_mails)
+    token = (await client.post(f"{API}/login", json=GOOD)).json()["access_token"]
+    keys = (await client.get("/.well-known/jwks.json")).json()
+    assert keys["keys"]
+    assert not any({"d", "p", "q", "k"} & key.keys() for key in keys["keys"])
+    by_id = {key.key_id: key for key in jwt.PyJWKSet.from_dict(keys).keys}
+    header = jwt.get_unverified_header(token)
+    claims = jwt.decode(token, by_id[header["kid"]], algorithms=["ES256"], audience="tequipy")
+    assert (header["typ"], claims["iss"]) == ("at+jwt", "https://app.example.com")
+
+
+def test_the_app_is_built_without_any_server(settings: ApiSettings) -> None:
+    """`create_app` opens nothing: it works while every server is away."""
+    nowhere = {
+        "database": {"url": "postgresql+asyncpg://nobody@127.0.0.1:1/none"},
+        "cache": {"url": "redis://127.0.0.1:1/0"},
+    }
+    create_app(ApiSettings.model_validate(settings.model_dump() | nowhere))
+
+
+def test_any_asgi_server_may_serve_it(settings: ApiSettings) -> None:
+    """`tequipy_api.main:app` is the app, with the settings of the environment."""
+    app = importlib.import_module("tequipy_api.main").app
+    assert isinstance(app, FastAPI)
+    assert app.title == settings.app_name
+
+
+def test_the_api_does_not_know_celery() -> None:
+    """Importing the app loads no Celery: the API never talks to the broker."""
+    code = "import sys, tequipy_api.app; sys.exit(bool({'celery', 'kombu'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_the_shared_env_file_may_name_every_setting() -> None:
+    """What `.env` may hold for the API is known to platform, so that the worker does not refuse it."""
+    assert set(ApiSettings.model_fields) <= set(KNOWN_NAMES)

@@ -1,0 +1,221 @@
+"""The command line, run as operators run it."""
+
+import contextlib
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+PASSWORD = "correct horse battery staple"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["serve"], ["migrate", "upgrade"], ["create-admin", "--email", "ada@example.com"], ["settings"]],
+    ids=lambda command: command[0],
+)
+def test_wrong_settings_end_every_command(run_command: Command, command: list[str]) -> None:
+    """Status 78 and one line a fault, naming the variable and never showing its value."""
+    result = run_command(
+        *command, without=("TEQUIPY_ENVIRONMENT",), TEQUIPY_DATABASE__URL="mysql://ada:hunter2@localhost/x"
+    )
+    assert result.returncode == os.EX_CONFIG
+    assert sorted(result.stderr.splitlines()) == [
+        "TEQUIPY_DATABASE__URL: URL scheme should be postgresql+asyncpg",
+        "TEQUIPY_ENVIRONMENT: is required",
+    ]
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("command", [[], ["serve"], ["migrate"], ["create-admin"], ["settings"], ["openapi"]], ids=str)
+def test_help_needs_no_settings(run_command: Command, command: list[str]) -> None:
+    """Whoever asks for help has nothing set up yet."""
+    result = run_command(*command, "--help", without=("TEQUIPY_ENVIRONMENT", "TEQUIPY_DATABASE__URL"))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Usage: tequipy-api" in result.stdout
+
+
+def test_production_refuses_what_is_unsafe(run_command: Command) -> None:
+    """Built-in secrets and open metrics are named, all at once; with secrets and a token of its own it is content."""
+    result = run_command("settings", TEQUIPY_ENVIRONMENT="production")
+    assert result.returncode == os.EX_CONFIG
+    assert [line.partition(":")[0] for line in result.stderr.splitlines()] == [
+        "TEQUIPY_AUTH__PEPPERS",
+        "TEQUIPY_AUTH__REFRESH_KEYS",
+        "TEQUIPY_AUTH__KEY_ENCRYPTION_KEY",
+        "TEQUIPY_OBSERVABILITY__METRICS_TOKEN",
+    ]
+    own = "s" * 32
+    result = run_command(
+        "settings",
+        TEQUIPY_ENVIRONMENT="production",
+        TEQUIPY_AUTH__PEPPERS=f'{{"1": "{own}"}}',
+        TEQUIPY_AUTH__REFRESH_KEYS=f'{{"1": "{own}"}}',
+        TEQUIPY_AUTH__KEY_ENCRYPTION_KEY=own,
+        TEQUIPY_OBSERVABILITY__METRICS_TOKEN=own,
+    )
+    assert result.returncode == 0, result.stderr
+    assert own not in result.stdout
+
+
+def test_nobody_may_open_cors_to_everyone(run_command: Command) -> None:
+    """`*` among the CORS origins is refused wherever the app runs."""
+    result = run_command("settings", TEQUIPY_HEADERS__CORS_ORIGINS='["*"]')
+    assert (result.returncode, result.stderr.partition(":")[0]) == (os.EX_CONFIG, "TEQUIPY_HEADERS__CORS_ORIGINS")
+
+
+def test_settings_are_shown_with_secrets_masked(run_command: Command, database_url: str) -> None:
+    """The effective values, defaults included; no password, no key."""
+    result = run_command("settings", TEQUIPY_TRUSTED_PROXIES='["10.0.0.0/8"]')
+    assert result.returncode == 0, result.stderr
+    assert "TEQUIPY_DATABASE__POOL_SIZE=5" in result.stdout
+    assert "TEQUIPY_DATABASE__URL=**********" in result.stdout
+    assert 'TEQUIPY_TRUSTED_PROXIES=["10.0.0.0/8"]' in result.stdout
+    assert database_url not in result.stdout
+    assert "local-only" not in result.stdout
+
+
+def test_migrations_go_up_are_checked_and_go_down(run_command: Command, empty_database_url: str) -> None:
+    """Every package's history, in order; models and histories agree."""
+
+    def migrate(*command: str) -> str:
+        result = run_command("migrate", *command, TEQUIPY_DATABASE__URL=empty_database_url)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    migrate("upgrade")
+    migrate("check")
+    assert migrate("current").count("(head)") == 2
+    assert "0001" in migrate("history")
+    migrate("downgrade", "base")
+    assert migrate("current").count("(head)") == 0
+    migrate("upgrade", "head")
+
+
+def test_a_migration_that_cannot_be_says_why(run_command: Command, empty_database_url: str) -> None:
+    """An unknown revision, an unmigrated database and an absent server are one line and status 1, no traceback."""
+    for command, url in (
+        (("upgrade", "nothing"), empty_database_url),
+        (("check",), empty_database_url),
+        (("upgrade",), "postgresql+asyncpg://nobody@127.0.0.1:1/none"),
+    ):
+        result = run_command("migrate", *command, TEQUIPY_DATABASE__URL=url)
+        assert result.returncode == 1
+        assert result.stderr.startswith("Error: ")
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(("trusted", "client"), [("[]", "127.0.0.1"), ('["127.0.0.0/8"]', "8.8.8.8")])
+def test_serve_answers_until_it_is_told_to_stop(
+    environment: dict[str, str], tmp_path: Path, free_port: Callable[[], int], trusted: str, client: str
+) -> None:
+    """One process that answers without naming its server, believes trusted proxies alone, and ends in order."""
+    port = free_port()
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("tequipy-api"), "serve", "--port", str(port)],
+            env=inherited
+            | environment
+            | {
+                "TEQUIPY_TRUSTED_PROXIES": trusted,
+                "WEB_CONCURRENCY": "2",
+                "FORWARDED_ALLOW_IPS": "*",
+            },
+            cwd=tmp_path,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        answer = None
+        deadline = time.monotonic() + 60
+        while answer is None:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            with contextlib.suppress(httpx.ConnectError):
+                answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/readiness", headers={"X-Forwarded-For": "8.8.8.8"})
+        assert answer.status_code == 200, answer.text
+        assert "server" not in answer.headers
+        me = httpx.get(f"http://127.0.0.1:{port}/api/v1/auth/me", headers={"X-Forwarded-For": "8.8.8.8"})
+        assert me.status_code == 401
+        process.terminate()
+        assert process.wait(30) in {0, -signal.SIGTERM}
+    finally:
+        process.kill()
+        process.wait()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    (access,) = [line for line in lines if line.get("route") == "/api/v1/auth/me"]
+    assert (access["ip"], access["status"], access["service"]) == (client, 401, "api")
+
+
+async def test_an_admin_is_made_and_may_log_in(run_command: Command, client: httpx.AsyncClient) -> None:
+    """The password comes from standard input; the address counts as verified; a second one is refused."""
+    arguments = ("create-admin", "--email", "Ada@Example.com", "--name", "Ada")
+    # Redis being away is no hindrance.
+    result = run_command(*arguments, stdin=f"{PASSWORD}\n", TEQUIPY_CACHE__URL="redis://127.0.0.1:1/0")
+    assert (result.returncode, result.stderr) == (0, "")
+    login = await client.post("/api/v1/auth/login", json={"email": "ada@example.com", "password": PASSWORD})
+    me = await client.get("/api/v1/auth/me", headers={"Authorization": f"Bearer {login.json()['access_token']}"})
+    assert (me.json()["roles"], me.json()["email_verified"], me.json()["name"]) == (["admin"], True, "Ada")
+    result = run_command(*arguments, stdin=f"{PASSWORD}\n")
+    assert (result.returncode, result.stderr) == (1, "Error: There is an account with this address already.\n")
+
+
+@pytest.mark.parametrize(
+    ("email", "name", "password", "expected"),
+    [
+        ("ada@example.com", "Ada", "short", "too_short"),
+        ("ada@example.com", "Ada", "", "too_short"),
+        ("ada at example", "Ada", PASSWORD, "address is not valid"),
+        ("ada@example.com", "A\nda", PASSWORD, "name"),
+    ],
+)
+def test_a_bad_admin_is_refused_in_one_line(
+    run_command: Command, email: str, name: str, password: str, expected: str
+) -> None:
+    """Weak passwords, bad addresses and bad names: status 1 or 2, and what to mend."""
+    result = run_command("create-admin", "--email", email, "--name", name, stdin=password)
+    assert result.returncode in {1, 2}
+    assert expected in result.stderr.splitlines()[-1]
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in result.stderr
+
+
+def test_the_password_is_asked_twice_at_a_terminal(environment: dict[str, str], tmp_path: Path) -> None:
+    """At a terminal the password is not shown, and must be typed alike."""
+    controller, terminal = pty.openpty()
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("tequipy-api"), "create-admin", "--email", "ada@example.com"],
+        env=inherited | environment,
+        cwd=tmp_path,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,  # click reads from /dev/tty if there is one: this one shall be it
+    )
+    os.close(terminal)
+    seen = ""
+    try:
+        for prompt in ("Password: ", "Repeat for confirmation: "):
+            while prompt not in seen:
+                seen += os.read(controller, 1024).decode()
+            os.write(controller, f"{PASSWORD}\n".encode())
+        assert process.wait(30) == 0
+        seen += os.read(controller, 1024).decode()
+    finally:
+        process.kill()
+        process.wait()
+        os.close(controller)
+    assert "ada@example.com is an administrator." in seen
+    assert PASSWORD not in seen
