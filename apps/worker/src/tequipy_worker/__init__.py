@@ -1,0 +1,1 @@
+"""The background app: worker, scheduler and outbox relay, composed of the same packages as the API."""

@@ -1,0 +1,43 @@
+"""The worker, put together: the same parts as the API, on another host."""
+
+from celery import Celery
+
+from tequipy_auth.tasks import auth_tasks
+from tequipy_auth.wiring import build_auth
+from tequipy_caching.wiring import build_cache
+from tequipy_observability.celery import wire_observability
+from tequipy_observability.wiring import configure_observability
+from tequipy_platform.celery import build_celery, wire_tasks
+from tequipy_platform.tasks import platform_tasks
+from tequipy_platform.wiring import build_database, build_mailer, build_storage
+from tequipy_worker.heartbeat import wire_heartbeat
+from tequipy_worker.settings import WorkerSettings
+
+
+def create_worker(settings: WorkerSettings, *, service: str = "worker") -> Celery:
+    """Compose the worker; nothing is opened before a child process has been forked."""
+    observability = configure_observability(
+        settings.observability, service=service, environment=settings.environment, version=settings.app_version
+    )
+    metrics = observability.registry
+    database = build_database(settings.database, registry=metrics)
+    cache = build_cache(settings.cache, registry=metrics)
+    storage = build_storage(settings.storage)
+    mailer = build_mailer(settings.mail)
+    auth = build_auth(
+        settings.auth,
+        environment=settings.environment,
+        public_url=settings.public_url,
+        database=database,
+        cache=cache,
+        registry=metrics,
+    )
+    celery = build_celery(settings.celery, name=settings.app_name)
+    wire_observability(celery, observability)
+    wire_heartbeat(celery, settings.worker.heartbeat_file)
+    wire_tasks(
+        celery,
+        [*platform_tasks(database), *auth_tasks(auth, mailer)],
+        resources=[observability, database, cache, storage, mailer, auth],
+    )
+    return celery

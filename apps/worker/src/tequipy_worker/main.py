@@ -1,0 +1,7 @@
+"""The app for any Celery command: `celery -A tequipy_worker.main …`; `tequipy-worker run` is the same, set up."""
+
+from tequipy_platform.wiring import load_settings
+from tequipy_worker.app import create_worker
+from tequipy_worker.settings import WorkerSettings
+
+celery = create_worker(load_settings(WorkerSettings))

@@ -1,0 +1,114 @@
+"""The worker app: what it registers, how it refuses wrong settings, how operators see that it lives."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tequipy_worker.app import create_worker
+from tequipy_worker.heartbeat import ALIVE_WITHIN, is_alive
+from tequipy_worker.settings import WorkerSettings
+
+GOOD = {
+    "TEQUIPY_ENVIRONMENT": "test",
+    "TEQUIPY_PUBLIC_URL": "https://app.example.com",
+    "TEQUIPY_DATABASE__URL": "postgresql+asyncpg://app:hunter2@127.0.0.1:1/app",
+    "TEQUIPY_CACHE__URL": "redis://:hunter2@127.0.0.1:1/0",
+    "TEQUIPY_CELERY__BROKER_URL": "redis://:hunter2@127.0.0.1:1/1",
+}
+PRODUCTION = GOOD | {
+    "TEQUIPY_ENVIRONMENT": "production",
+    "TEQUIPY_AUTH__PEPPERS": '{"1": "a-pepper-of-more-than-32-characters!"}',
+    "TEQUIPY_AUTH__REFRESH_KEYS": '{"1": "a-key-of-more-than-32-characters!!!"}',
+    "TEQUIPY_AUTH__KEY_ENCRYPTION_KEY": "another-key-of-more-than-32-characters",
+    "TEQUIPY_MAIL__SMTP_URL": "smtps://mail.example.com",
+    "TEQUIPY_OBSERVABILITY__METRICS_PORT": "9100",
+}
+
+
+def worker(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in an empty folder with these settings alone."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("tequipy-worker"), *arguments],
+        cwd=cwd,
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(cwd)} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("command", ["run", "beat", "relay", "health", "settings"])
+def test_wrong_settings_end_every_command(command: str, tmp_path: Path) -> None:
+    """Status 78 and a line a fault, without a value; `.env` names a misspelt variable's nearest."""
+    (tmp_path / ".env").write_text("TEQUIPY_CELERY__BROKR_URL=redis://:hunter2@localhost/1\n")
+    result = worker(command, cwd=tmp_path, TEQUIPY_ENVIRONMENT="test", TEQUIPY_DATABASE__URL="mysql://hunter2@db/app")
+    assert result.returncode == 78
+    lines = result.stderr.splitlines()
+    assert "TEQUIPY_DATABASE__URL: URL scheme should be postgresql+asyncpg" in lines
+    assert any(line.startswith("TEQUIPY_CELERY__BROKR_URL") and "TEQUIPY_CELERY__BROKER_URL" in line for line in lines)
+    assert "hunter2" not in result.stderr + result.stdout
+
+
+def test_production_refuses_a_broker_in_the_database_of_the_cache(tmp_path: Path) -> None:
+    """A cache that is cleared would take the tasks with it."""
+    assert worker("settings", cwd=tmp_path, **PRODUCTION).returncode == 0
+    shared = PRODUCTION | {"TEQUIPY_CELERY__BROKER_URL": PRODUCTION["TEQUIPY_CACHE__URL"]}
+    result = worker("settings", cwd=tmp_path, **shared)
+    assert result.returncode == 78
+    assert "TEQUIPY_CELERY__BROKER_URL: should name another Redis database than the cache's" in result.stderr
+
+
+def test_settings_are_shown_without_secrets(tmp_path: Path) -> None:
+    """Operators see what is in force; passwords are stars."""
+    result = worker("settings", cwd=tmp_path, **GOOD)
+    assert "TEQUIPY_CELERY__BROKER_URL=**********" in result.stdout.splitlines()
+    assert "TEQUIPY_CELERY__VISIBILITY_TIMEOUT=600" in result.stdout.splitlines()
+    assert "hunter2" not in result.stdout
+
+
+def test_the_worker_is_built_without_any_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Composing the worker opens nothing, and registers every task on its queue and schedule."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+    celery = create_worker(WorkerSettings())
+    ours = {name for name in celery.tasks if not name.startswith("celery.")}
+    assert ours == {"auth.send_mail", "platform.purge_messages"}
+    assert celery.conf.task_routes["auth.send_mail"] == {"queue": "email"}
+    assert "platform.purge_messages" in celery.conf.beat_schedule
+
+
+def test_health_goes_by_the_heartbeat(tmp_path: Path) -> None:
+    """Without a heartbeat, and with an old one, the probe says 1; with a fresh one 0."""
+    assert worker("health", cwd=tmp_path, **GOOD).returncode == 1
+    heartbeat = tmp_path / "tequipy-worker" / "heartbeat"
+    heartbeat.parent.mkdir()
+    heartbeat.touch()
+    assert worker("health", cwd=tmp_path, **GOOD).returncode == 0
+    old = time.time() - ALIVE_WITHIN - 1
+    os.utime(heartbeat, (old, old))
+    assert not is_alive(heartbeat)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_beat_trusts_nobody_elses_folder(tmp_path: Path) -> None:
+    """The schedule is read by pickle, so one that another user may have written is refused."""
+    folder = tmp_path / "tequipy-worker"
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+    result = worker("beat", cwd=tmp_path, **GOOD)
+    assert result.returncode == 1
+    assert f"{folder} belongs to another user" in result.stderr
+    assert "TEQUIPY_WORKER__STATE_FOLDER" in result.stderr
+
+
+def test_the_worker_does_not_know_fastapi() -> None:
+    """Importing the worker loads no web framework: its image has none."""
+    code = "import sys, tequipy_worker.cli; print({'fastapi', 'starlette', 'uvicorn'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "set()"
