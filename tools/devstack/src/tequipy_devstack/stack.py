@@ -1,0 +1,225 @@
+"""The local stack: which servers and programs it consists of, where its state lives and what they are told."""
+
+import asyncio
+import contextlib
+import fcntl
+import http.client
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+from tequipy_devstack.mail_sink import MailSink
+from tequipy_devstack.ports import is_free
+from tequipy_devstack.processes import DevstackError
+from tequipy_devstack.servers import PostgresServer, Server, ValkeyServer
+from tequipy_devstack.supervisor import Program, Supervisor
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder of one stack: data, mails, stored objects and a lock that says whether it runs; ours alone."""
+
+    folder: Path
+
+    @property
+    def mail(self) -> Path:
+        """Where each mail lands as one `.eml` file."""
+        return self.folder / "mail"
+
+    @property
+    def environment_file(self) -> Path:
+        """The variables of the running stack, one `NAME=value` a line, as a shell may source them."""
+        return self.folder / "env"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one stack; raises `DevstackError` when another one runs on it."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self.folder / "lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise DevstackError(f"a stack already runs on {self.folder} (process {lock.read()})") from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+    def write_environment(self, variables: Mapping[str, str]) -> None:
+        """Keep the stack's variables for the commands that are run beside it."""
+        self.environment_file.touch(mode=0o600)
+        self.environment_file.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items()))
+
+    def read_environment(self) -> dict[str, str]:
+        """Return the variables of the running stack; raises `DevstackError` when none runs."""
+        try:
+            with self.locked():
+                pass
+        except DevstackError:
+            lines = shlex.split(self.environment_file.read_text())
+            return dict(line.split("=", 1) for line in lines)
+        raise DevstackError(f"no stack runs on {self.folder}: start one by `make dev`")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What the user has decided: the home, the port, every TEQUIPY_ variable given, and the sources to be watched."""
+
+    home: Home
+    port: int
+    given: Mapping[str, str]
+    sources: Sequence[Path]
+
+    @classmethod
+    def read(cls) -> "Stack":
+        """Read the decisions from the environment and, behind it, from `.env` of the present folder."""
+        everything = {**dotenv_values(".env"), **os.environ}
+        given = {name: value for name, value in everything.items() if name.startswith("TEQUIPY_") and value}
+        port = given.pop("TEQUIPY_DEV_PORT", "8000")
+        if not port.isdecimal() or not 0 < int(port) < 65536:  # noqa: PLR2004 -- TCP's
+            raise DevstackError("TEQUIPY_DEV_PORT should be a number from 1 to 65535")
+        folder = Path(given.pop("TEQUIPY_DEV_HOME", ".dev")).absolute()
+        sources = [*Path().glob("packages/*/src"), *Path().glob("apps/*/src")]
+        return cls(Home(folder), int(port), given, sources)
+
+    def run(self) -> None:
+        """Run the whole stack until a signal ends it."""
+        for number in _STOP_SIGNALS:  # until the event loop takes the signals over
+            signal.signal(number, signal.default_int_handler)
+        with self.home.locked(), contextlib.ExitStack() as resources:
+            if not is_free(self.port):
+                raise DevstackError(
+                    f"port {self.port} is taken: choose another, as in `TEQUIPY_DEV_PORT=8001 make dev`"
+                )
+            servers: list[Server] = []
+            variables = self._variables(resources, servers)
+            self.home.write_environment(variables)
+            supervisor = Supervisor({**os.environ, **variables, "PYTHONUNBUFFERED": "1"})
+            asyncio.run(self._supervise(supervisor, servers))
+        supervisor.say("stack", "stopped")
+
+    def _variables(self, resources: contextlib.ExitStack, servers: list[Server]) -> dict[str, str]:
+        """Start the servers that were not given, and return the variables that tell the programs of everything."""
+        folder = self.home.folder
+        database_url = self.given.get("TEQUIPY_DATABASE__URL")
+        if database_url is None:
+            postgres = resources.enter_context(PostgresServer(folder / "postgres", durable=True))
+            servers.append(postgres)
+            if not postgres.has_database("tequipy"):
+                postgres.create_database("tequipy")
+            database_url = postgres.url("tequipy")
+        cache_url = self.given.get("TEQUIPY_CACHE__URL")
+        if cache_url is None:
+            valkey = resources.enter_context(ValkeyServer(folder / "valkey", durable=True))
+            servers.append(valkey)
+            cache_url = valkey.url()
+        cache = urlsplit(cache_url)
+        cache_database = cache.path.strip("/")
+        broker_database = int(cache_database) + 1 if cache_database.isdecimal() else 1
+        sink = resources.enter_context(MailSink(self.home.mail))
+        return {
+            "TEQUIPY_ENVIRONMENT": "local",
+            "TEQUIPY_PUBLIC_URL": f"http://127.0.0.1:{self.port}",
+            "TEQUIPY_DATABASE__URL": database_url,
+            "TEQUIPY_CACHE__URL": cache_url,
+            "TEQUIPY_CELERY__BROKER_URL": cache._replace(path=f"/{broker_database}").geturl(),
+            "TEQUIPY_CELERY__TIME_LIMIT": "40",
+            "TEQUIPY_CELERY__SOFT_TIME_LIMIT": "30",
+            "TEQUIPY_CELERY__VISIBILITY_TIMEOUT": "60",
+            "TEQUIPY_CELERY__SOFT_SHUTDOWN_TIMEOUT": "5",
+            "TEQUIPY_MAIL__SMTP_URL": sink.url,
+            "TEQUIPY_MAIL__SENDER": "tequipy@example.com",
+            "TEQUIPY_STORAGE__URL": (folder / "storage").as_uri(),
+            "TEQUIPY_WORKER__STATE_FOLDER": str(folder / "worker"),
+            **self.given,
+        }
+
+    async def _supervise(self, supervisor: Supervisor, servers: Sequence[Server]) -> None:
+        work = asyncio.ensure_future(self._work(supervisor, servers))
+        for number in _STOP_SIGNALS:
+            # A second signal cancels once more: then nothing is waited for.
+            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+
+    async def _work(self, supervisor: Supervisor, servers: Sequence[Server]) -> None:
+        api, worker = _program("tequipy-api"), _program("tequipy-worker")
+        if status := await supervisor.once(Program("migrate", [api, "migrate", "upgrade", "head"])):
+            raise DevstackError(f"migrating the database ended with status {status}: see the lines above")
+        work = [
+            supervisor.keep(Program("api", [api, "serve", "--host", "127.0.0.1", "--port", str(self.port)])),
+            supervisor.keep(Program("worker", [worker, "run"])),
+            supervisor.keep(Program("beat", [worker, "beat"])),
+            supervisor.keep(Program("relay", [worker, "relay"])),
+            supervisor.reload(*self.sources),
+            supervisor.announce(lambda: self._is_ready(supervisor), self._welcome()),
+            _keep_servers(servers, supervisor),
+        ]
+        tasks = [asyncio.ensure_future(part) for part in work]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _welcome(self) -> list[str]:
+        return [
+            "Tequipy is ready.",
+            f"  API      http://127.0.0.1:{self.port}/api/v1",
+            f"  docs     http://127.0.0.1:{self.port}/openapi.json",
+            f"  mailbox  {self.home.mail}",
+            "  admin    make admin EMAIL=you@example.com",
+            "Ctrl-C stops everything.",
+        ]
+
+    async def _is_ready(self, supervisor: Supervisor) -> bool:
+        """Tell whether the API answers that it is ready, and the worker that it is well."""
+        if await asyncio.to_thread(_readiness, self.port) != http.HTTPStatus.OK:
+            return False
+        return await supervisor.succeeds([_program("tequipy-worker"), "health"])
+
+
+async def _keep_servers(servers: Sequence[Server], supervisor: Supervisor) -> None:
+    """Start a server again that died, on the same port with the same data."""
+    while True:
+        for server in servers:
+            if not server.running:
+                supervisor.say("stack", f"{server.name} died; it starts again (log: {server.log})")
+                with contextlib.suppress(DevstackError):  # then once more in a second
+                    server.start()
+        await asyncio.sleep(1)
+
+
+def _readiness(port: int) -> int:
+    """Return the status of the API's readiness, 0 without an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/api/v1/readiness")
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
+def _program(name: str) -> Path:
+    """Return a command of the environment that we run in, activated or not."""
+    return Path(sys.executable).with_name(name)
+
+
+def run_admin(email: str) -> None:
+    """Become the command that makes an admin in the running stack; it reads the password from standard input."""
+    variables = Stack.read().home.read_environment()
+    command = [str(_program("tequipy-api")), "create-admin", "--email", email]
+    os.execve(command[0], command, {**os.environ, **variables})  # noqa: S606 -- our own command line
