@@ -1,0 +1,110 @@
+"""The arrows and doors of docs/adr/0004 hold, and each contract that guards them fails when it is broken."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CONTRACTS = [contract["id"] for contract in CONFIG["tool"]["importlinter"]["contracts"]]
+PACKAGES = ["observability", "platform", "caching", "auth"]
+
+# For each contract: the module that breaks it, and the import that must not stand there.
+BREACHES = {
+    "packages": ("tequipy_caching/domain/__init__.py", "import tequipy_platform"),
+    "layers": ("tequipy_auth/domain/__init__.py", "import tequipy_auth.infrastructure"),
+    "ground": ("tequipy_caching/infrastructure/__init__.py", "import tequipy_observability.wiring"),
+    "private-observability": ("tequipy_platform/domain/__init__.py", "import tequipy_observability.domain.context"),
+    "private-caching": ("tequipy_auth/domain/__init__.py", "import tequipy_caching.domain"),
+    "private-auth": ("tequipy_api/app.py", "import tequipy_auth.infrastructure"),
+    "private-platform": ("tequipy_auth/domain/__init__.py", "import tequipy_platform.domain.clock"),
+    "shared-database": ("tequipy_auth/api/__init__.py", "import tequipy_platform.infrastructure"),
+    "fastapi": ("tequipy_worker/app.py", "import fastapi"),
+    "celery": ("tequipy_api/app.py", "import celery"),
+    "environment": ("tequipy_auth/wiring.py", "import pydantic_settings"),
+}
+
+
+def lint_imports(*arguments: str, sources: Path | None = None) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(filter(None, [str(sources) if sources else "", os.environ.get("PYTHONPATH", "")]))
+    return subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo", *arguments],
+        cwd=sources or ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+
+@pytest.fixture
+def copy_of_sources(tmp_path: Path) -> Path:
+    for source in [*ROOT.glob("packages/*/src/*"), *ROOT.glob("apps/*/src/*")]:
+        shutil.copytree(source, tmp_path / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_every_contract_is_kept() -> None:
+    """The tree as it stands keeps all import contracts."""
+    result = lint_imports()
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_contract_has_a_breach() -> None:
+    """No contract is added without the proof that it can fail."""
+    assert sorted(BREACHES) == sorted(CONTRACTS)
+
+
+@pytest.mark.parametrize("contract", sorted(BREACHES))
+def test_a_broken_contract_fails(contract: str, copy_of_sources: Path) -> None:
+    """A forbidden import, written into a copy of the tree, breaks just the contract that forbids it."""
+    module, statement = BREACHES[contract]
+    target = copy_of_sources / module
+    target.write_text(f"{target.read_text()}\n{statement}\n")
+    result = lint_imports("--contract", contract, sources=copy_of_sources)
+    print(f"{module}: {statement}\n{result.stdout}")
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "BROKEN" in result.stdout
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Return the top-level names that a file imports, type-checking imports included."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_domain_imports_the_standard_library_and_root_doors_alone(package: str) -> None:
+    """A domain imports nothing but the standard library and the root doors of packages below, its door included."""
+    source = ROOT / f"packages/{package}/src/tequipy_{package}"
+    allowed = sys.stdlib_module_names | {f"tequipy_{name}" for name in PACKAGES}
+    files = [source / "__init__.py", *source.glob("domain/**/*.py")]
+    assert len(files) > 1
+    for path in files:
+        assert imported_modules(path) <= allowed, path
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_root_door_loads_the_standard_library_alone(package: str) -> None:
+    """Importing a root door loads no framework and no driver, directly or on the way."""
+    code = (
+        "import sys; before = set(sys.modules); "
+        f"import tequipy_{package}; "
+        "names = {name.partition('.')[0] for name in set(sys.modules) - before}; "
+        "print(sorted(n for n in names if n not in sys.stdlib_module_names and not n.startswith('tequipy_')))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,60 @@
+"""Each package declares what it imports: installed alone, it works, and brings nothing that it must not."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# package (with extras) → the doors to import, and what must not be installed beside it
+ALONE = {
+    "tequipy-observability": (["tequipy_observability", "tequipy_observability.wiring"], ["fastapi", "celery"]),
+    "tequipy-observability[api]": (["tequipy_observability.api"], ["celery"]),
+    "tequipy-observability[celery]": (["tequipy_observability.celery"], ["fastapi"]),
+    "tequipy-platform": (
+        ["tequipy_platform", "tequipy_platform.wiring", "tequipy_platform.tasks", "tequipy_platform.migrations"],
+        ["fastapi", "celery", "redis"],
+    ),
+    "tequipy-platform[api]": (["tequipy_platform.api"], ["celery"]),
+    "tequipy-platform[celery]": (["tequipy_platform.celery"], ["fastapi"]),
+    "tequipy-caching": (["tequipy_caching", "tequipy_caching.wiring", "tequipy_caching.testing"], ["sqlalchemy"]),
+    "tequipy-auth": (["tequipy_auth", "tequipy_auth.wiring", "tequipy_auth.tasks"], ["fastapi", "celery"]),
+    "tequipy-auth[api]": (["tequipy_auth.api"], ["celery"]),
+    "tequipy-api": (["tequipy_api.app"], ["celery", "pytest"]),
+    "tequipy-worker": (["tequipy_worker.app"], ["fastapi", "starlette", "pytest"]),
+}
+
+
+def find_uv() -> str:
+    """Return the uv that runs these tests, or the one on the path."""
+    uv = os.environ.get("UV") or shutil.which("uv")
+    assert uv, "uv is needed: run the tests by `make test`"
+    return uv
+
+
+@pytest.mark.parametrize("requirement", ALONE)
+def test_a_package_declares_what_it_imports(requirement: str) -> None:
+    """Installed alone from the lock, the package's doors import, and what it does not need is not there."""
+    doors, absent = ALONE[requirement]
+    name, _, extras = requirement.rstrip("]").partition("[")
+    code = f"""
+import importlib, importlib.util
+for door in {doors}:
+    importlib.import_module(door)
+there = [name for name in {absent} if importlib.util.find_spec(name)]
+assert not there, there
+"""
+    options = [option for extra in filter(None, extras.split(",")) for option in ("--extra", extra)]
+    result = subprocess.run(
+        [find_uv(), "run", "--isolated", "--frozen", "--no-dev", "--package", name, *options, "python", "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "UV_COMPILE_BYTECODE": "0"},  # each environment is used once
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert result.returncode == 0, result.stderr
