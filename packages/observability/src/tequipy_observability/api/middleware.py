@@ -4,7 +4,6 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Final
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
@@ -21,6 +20,7 @@ from tequipy_observability.domain.context import (
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 # Asked for by machines, all day long.
 _QUIET: Final = frozenset({"/metrics", "/api/v1/health", "/api/v1/readiness"})
+_CORRELATION_HEADER: Final = CORRELATION_HEADER.lower().encode()  # as ASGI has the names of headers
 _USER_AGENT_LENGTH: Final = 512
 # What stands when nothing was sent: the server will answer so.
 _INTERNAL_SERVER_ERROR: Final = 500
@@ -43,14 +43,15 @@ class ObservabilityMiddleware:
             await self._app(scope, receive, send)
             return
         context = _context_of(scope)
-        correlation_id = context.correlation_id or ""
+        correlation = (_CORRELATION_HEADER, (context.correlation_id or "").encode())
         status, size = _INTERNAL_SERVER_ERROR, 0
 
         async def answer(message: Message) -> None:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[CORRELATION_HEADER] = correlation_id
+                others = [header for header in message.get("headers", ()) if header[0] != _CORRELATION_HEADER]
+                message["headers"] = [*others, correlation]
             elif message["type"] == "http.response.body":
                 size += len(message.get("body", b""))
             await send(message)
@@ -84,7 +85,7 @@ class ObservabilityMiddleware:
 def _context_of(scope: Scope) -> RequestContext:
     correlation_id = traceparent = user_agent = None
     for name, value in scope["headers"]:
-        if name == b"x-correlation-id":
+        if name == _CORRELATION_HEADER:
             correlation_id = value.decode("latin-1")
         elif name == b"traceparent":
             traceparent = value.decode("latin-1")
