@@ -39,5 +39,6 @@ def create_worker(settings: WorkerSettings, *, service: str = "worker") -> Celer
         celery,
         [*platform_tasks(database), *auth_tasks(auth, mailer)],
         resources=[observability, database, cache, storage, mailer, auth],
+        messages=database,
     )
     return celery

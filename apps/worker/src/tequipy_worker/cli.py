@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from datetime import timedelta
 
 import click
 
@@ -61,7 +62,7 @@ def relay() -> None:
 async def _relay(settings: WorkerSettings) -> None:
     celery = create_worker(settings, service="relay")
     database = build_database(settings.database)
-    messages = build_pending_messages(database)
+    messages = build_pending_messages(database, redelivery=timedelta(seconds=settings.celery.visibility_timeout))
     async with database, messages, build_relay(celery, messages) as running:
         for ending in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(ending, running.stop)

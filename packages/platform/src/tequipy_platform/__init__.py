@@ -18,7 +18,7 @@ from tequipy_platform.domain.exceptions import (
 )
 from tequipy_platform.domain.health import HealthCheck
 from tequipy_platform.domain.mail import Mail, Mailer, MailRejected, MailTemplates, MailText, MailUnavailable
-from tequipy_platform.domain.outbox import Inbox, Lease, Outbox, PendingMessage, PendingMessages
+from tequipy_platform.domain.outbox import Inbox, Lease, MessageLog, Outbox, PendingMessage, PendingMessages
 from tequipy_platform.domain.storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
 from tequipy_platform.domain.tasks import Crontab, Delivery, Handler, RetryPolicy, Task
 from tequipy_platform.domain.unit_of_work import UnitOfWork
@@ -45,6 +45,7 @@ __all__ = [
     "MailUnavailable",
     "Mailer",
     "Malformed",
+    "MessageLog",
     "NotFound",
     "ObjectExists",
     "ObjectNotFound",

@@ -1,5 +1,6 @@
 """What the ground needs to be told, and how its parts are built. Only apps fill these settings from the environment."""
 
+from datetime import timedelta
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -99,9 +100,9 @@ def build_database(settings: DatabaseSettings, *, registry: CollectorRegistry | 
     return Database(settings, registry=registry)
 
 
-def build_pending_messages(database: Database) -> SqlPendingMessages:
-    """Return the outbox as the relay reads it."""
-    return SqlPendingMessages(database)
+def build_pending_messages(database: Database, *, redelivery: timedelta) -> SqlPendingMessages:
+    """Return the outbox as the relay reads it; a message that is not settled within `redelivery` is published again."""
+    return SqlPendingMessages(database, redelivery=redelivery)
 
 
 def build_storage(settings: StorageSettings) -> ObstoreStorage:

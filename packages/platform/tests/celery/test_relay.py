@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +25,8 @@ from tequipy_platform.infrastructure.models import OutboxRow
 from tequipy_platform.wiring import DatabaseSettings, build_database, build_pending_messages, uuid7
 
 BuildWorker = Callable[[str, Path], Celery]
-RunRelay = Callable[[str], AbstractAsyncContextManager[None]]
+RunRelay = Callable[..., AbstractAsyncContextManager[None]]
+MISSED_SOON = timedelta(seconds=3)
 
 
 @pytest.fixture
@@ -37,9 +38,9 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def run_relay(database: Database, build_worker: BuildWorker, tmp_path: Path) -> RunRelay:
     @asynccontextmanager
-    async def run(broker_url: str) -> AsyncIterator[None]:
+    async def run(broker_url: str, redelivery: timedelta = timedelta(minutes=5)) -> AsyncIterator[None]:
         celery = build_worker(broker_url, tmp_path)
-        messages = build_pending_messages(database)
+        messages = build_pending_messages(database, redelivery=redelivery)
         async with messages, build_relay(celery, messages) as relay:
             running = asyncio.create_task(relay.run())
             try:
@@ -186,9 +187,12 @@ class LentMessages(PendingMessages):
         self.lent = asyncio.Event()
         self.marked: list[PendingMessage] = []
 
+    async def spread(self, listeners: Mapping[str, Sequence[str]]) -> None:
+        assert listeners["test.noted"] == ["test.note", "test.note_too"]
+
     @asynccontextmanager
     async def batch(self, limit: int) -> AsyncIterator[Sequence[PendingMessage]]:
-        messages = [PendingMessage(uuid7(), "test.note", None, {"word": "hi"}, None, None) for _ in range(limit)]
+        messages = [PendingMessage(uuid7(), "test.note", {"word": "hi"}, None, None) for _ in range(limit)]
         self.lent.set()
         yield messages
         self.marked += messages
@@ -209,3 +213,30 @@ async def test_a_cancelled_relay_ends_its_batch(redis_url: str, build_worker: Bu
     celery.close()
     assert messages.marked
     assert {message["id"] for message in published(redis_url)} == {str(message.id) for message in messages.marked}
+
+
+async def test_what_the_broker_lost_is_published_again(
+    database: Database, private_redis: ValkeyServer, run_relay: RunRelay
+) -> None:
+    """A broker that comes back empty: what nobody has settled is published again under its id, the settled not."""
+    broker_url = private_redis.url()
+    async with run_relay(broker_url, MISSED_SOON):
+        (lost,) = await commit(database, lambda work: work.outbox.add("test.note", word="lost"))
+        (done,) = await commit(database, lambda work: work.outbox.add("test.note", word="done"))
+        await until(lambda: len(published(broker_url)) >= 2)
+        await database.settle_message(done)
+        private_redis.restart(empty=True)
+        await until(lambda: bool(published(broker_url)))
+    assert {message["id"] for message in published(broker_url)} == {str(lost)}
+
+
+async def test_what_is_tried_again_later_is_not_missed(database: Database, redis_url: str, run_relay: RunRelay) -> None:
+    """A message whose next attempt is yet to come is not published a second time meanwhile."""
+    (waiting,) = await commit(database, lambda work: work.outbox.add("test.note", word="waiting"))
+    (missed,) = await commit(database, lambda work: work.outbox.add("test.note", word="missed"))
+    async with run_relay(redis_url, MISSED_SOON):
+        await until(lambda: len(published(redis_url)) >= 2)
+        await database.postpone_message(waiting, timedelta(hours=1))
+        await until(lambda: len(published(redis_url)) >= 3)
+    ids = [message["id"] for message in published(redis_url)]
+    assert (ids.count(str(waiting)), ids.count(str(missed)) >= 2) == (1, True)

@@ -148,6 +148,18 @@ def test_a_permanent_error_is_not_tried_again(worker: WorkerUnderTest) -> None:
     assert (worker.folder / "log").read_text().count("LookupError: for good") == 1  # logged once
 
 
+def test_the_log_is_told_what_became_of_each_message(worker: WorkerUnderTest) -> None:
+    """A message is settled when it ends, well or for good, and postponed when another attempt follows."""
+    good, failing, refused = (
+        worker.send("test.note", word="a"),
+        worker.send("test.fail_once"),
+        worker.send("test.refuse"),
+    )
+    settled = worker.until("settled", times=3)
+    assert {line["id"] for line in settled} == {good, failing, refused}
+    assert [line["id"] for line in worker.events("postponed")] == [failing]
+
+
 def test_the_soft_limit_cancels_the_coroutine_and_awaits_it(worker: WorkerUnderTest) -> None:
     """A task over its soft limit is cancelled and may clean up before the next one begins."""
     worker.send("test.overrun")

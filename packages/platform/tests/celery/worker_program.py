@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 from celery import Celery
 from pydantic import SecretStr
@@ -55,6 +56,12 @@ class Tasks:
         self.write("opened")
         yield
         self.write("closed")
+
+    async def settle_message(self, message_id: UUID) -> None:
+        self.write("settled", id=str(message_id))
+
+    async def postpone_message(self, message_id: UUID, by: timedelta) -> None:
+        self.write("postponed", id=str(message_id), seconds=by.total_seconds())
 
     async def note(self, delivery: Delivery, *, word: str) -> None:
         context = current_context()
@@ -115,6 +122,7 @@ def build_worker(broker_url: str, folder: Path) -> Celery:
             Task("test.refuse", tasks.refuse, time_limit=limit, retry=quick),
         ],
         resources=[tasks.resource()],
+        messages=tasks,
     )
     return celery
 

@@ -163,8 +163,8 @@ async def test_the_recording_outbox_forgets_what_was_rolled_back(clock: FrozenCl
 
 AGED = (
     # Of seven rows each, five are old.
-    "update platform.outbox set published_at = now() - interval '1 day'",
-    "update platform.outbox set published_at = now() - interval '8 days' where (payload ->> 'number')::int < 5",
+    "update platform.outbox set settled_at = now() - interval '1 day'",
+    "update platform.outbox set settled_at = now() - interval '8 days' where (payload ->> 'number')::int < 5",
     "update platform.inbox set taken_at = now()",
     "update platform.inbox set taken_at = now() - interval '31 days' where handler < 'test.5'",
 )

@@ -6,7 +6,6 @@ from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Final, Self
-from uuid import UUID, uuid5
 
 from celery import Celery
 from kombu import Producer
@@ -83,6 +82,7 @@ class Relay:
             return
 
     async def _publish_batch(self) -> int:
+        await self._messages.spread(self._listeners)
         async with self._messages.batch(BATCH) as messages:
             if messages:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._publish, messages)
@@ -91,16 +91,13 @@ class Relay:
     def _publish(self, messages: Sequence[PendingMessage]) -> None:
         with self._celery.producer_pool.acquire(block=True) as producer:
             for message in messages:
-                if message.task is not None:
-                    self._send(producer, message, message.task, message.id)
-                for listener in self._listeners.get(message.event or "", ()):
-                    self._send(producer, message, listener, uuid5(message.id, listener))
+                self._send(producer, message)
 
-    def _send(self, producer: Producer, message: PendingMessage, task: str, message_id: UUID) -> None:
+    def _send(self, producer: Producer, message: PendingMessage) -> None:
         self._celery.send_task(
-            task,
+            message.task,
             kwargs=dict(message.payload),
-            task_id=str(message_id),
+            task_id=str(message.id),
             headers={CORRELATION_HEADER: message.correlation_id, TRACE_HEADER: message.traceparent},
             producer=producer,
             retry=False,  # the relay itself comes back to what it could not publish

@@ -3,7 +3,7 @@
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any
@@ -16,6 +16,7 @@ from celery.schedules import crontab
 from tequipy_observability import RequestContext, accept_correlation_id, request_context
 from tequipy_platform.celery.child import ChildLoop
 from tequipy_platform.domain.events import JSON
+from tequipy_platform.domain.outbox import MessageLog
 from tequipy_platform.domain.tasks import Crontab, Delivery, Task
 
 CORRELATION_HEADER = "tequipy_correlation_id"
@@ -24,13 +25,21 @@ TRACE_HEADER = "traceparent"
 LEAST_TIME_LIMIT = 10.0
 """Seconds; below it the limit would end a task before the death of its process is noticed (see `worker_lost_wait`)."""
 
+_ATTEMPT = timedelta(minutes=1)
+
 logger = logging.getLogger("tequipy.task")
 
 
 def wire_tasks(
-    celery: Celery, tasks: Sequence[Task], *, resources: Sequence[AbstractAsyncContextManager[object]]
+    celery: Celery,
+    tasks: Sequence[Task],
+    *,
+    resources: Sequence[AbstractAsyncContextManager[object]],
+    messages: MessageLog | None = None,
 ) -> None:
     """Register the tasks, their schedules, and the event loop that they run on in each child process.
+
+    What became of each message is told to `messages`, so that the relay publishes again what the broker has lost.
 
     Raises `ValueError` for a task whose time limit or longest wait between attempts does not fit the broker's
     visibility timeout: its message would be delivered a second time while the first is still at work; and for a time
@@ -41,6 +50,7 @@ def wire_tasks(
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).addFilter(_SAID_ALREADY)
     child = ChildLoop(resources)
+    log = _Log(messages, child)
     signals.worker_process_init.connect(_ignoring_arguments(child.start), weak=False)
     signals.worker_process_shutdown.connect(_ignoring_arguments(child.stop), weak=False)
     soft_share: float = celery.conf.task_soft_time_limit / celery.conf.task_time_limit
@@ -56,7 +66,7 @@ def wire_tasks(
             max_retries=task.retry.attempts - 1,
             # When its process was killed. Celery's own 3 minutes are beyond a short visibility timeout.
             default_retry_delay=1,
-        )(_body(task, child))
+        )(_body(task, child, log))
     celery.conf.task_routes = {task.name: {"queue": task.queue} for task in tasks}
     celery.conf.beat_schedule = {
         task.name: {"task": task.name, "schedule": _schedule(task.every)} for task in tasks if task.every is not None
@@ -76,7 +86,7 @@ def _check_times(task: Task, *, visibility_timeout: float) -> None:
             )
 
 
-def _body(task: Task, child: ChildLoop) -> Callable[..., None]:
+def _body(task: Task, child: ChildLoop, log: "_Log") -> Callable[..., None]:
     def run(self: CeleryTask[Any, Any], *arguments: JSON, **payload: JSON) -> None:
         request = self.request
         context = RequestContext(
@@ -92,12 +102,14 @@ def _body(task: Task, child: ChildLoop) -> Callable[..., None]:
             child.run_task(task.handler(delivery, *arguments, **payload))
 
         with request_context(context):
-            _attempt(self, task, context, work)
+            _attempt(self, task, context, work, log)
 
     return run
 
 
-def _attempt(celery_task: CeleryTask[Any, Any], task: Task, context: RequestContext, work: Callable[[], None]) -> None:
+def _attempt(
+    celery_task: CeleryTask[Any, Any], task: Task, context: RequestContext, work: Callable[[], None], log: "_Log"
+) -> None:
     """Make one attempt, and arrange for the next one when it fails; one log line says how it ended."""
     started, attempt = time.perf_counter(), celery_task.request.retries + 1
 
@@ -109,14 +121,40 @@ def _attempt(celery_task: CeleryTask[Any, Any], task: Task, context: RequestCont
     except Exception as error:
         if task.retry.gives_up(attempt, error):
             logger.exception("task_failed", extra=facts())
+            log.settle(celery_task.request.id)
             raise
         # Full jitter: tasks that failed together do not come back together.
         wait = random.uniform(0, task.retry.longest_wait(attempt).total_seconds())  # noqa: S311 -- no secret
         logger.warning("task_retried", extra=facts() | {"error": repr(error), "retry_in_seconds": round(wait, 3)})
         facts_of_context = {CORRELATION_HEADER: context.correlation_id, TRACE_HEADER: context.traceparent}
         headers = {name: value for name, value in facts_of_context.items() if value is not None}
+        log.postpone(celery_task.request.id, wait)
         raise celery_task.retry(exc=error, countdown=wait, headers=headers) from error
     logger.info("task_succeeded", extra=facts())
+    log.settle(celery_task.request.id)
+
+
+class _Log:
+    """Tells the message log what became of a message. What cannot be told is no fault of the task: it is done again."""
+
+    def __init__(self, messages: MessageLog | None, child: ChildLoop) -> None:
+        self._messages = messages
+        self._child = child
+
+    def settle(self, task_id: str | None) -> None:
+        if self._messages is not None and task_id is not None:
+            self._tell(self._messages.settle_message(UUID(task_id)))
+
+    def postpone(self, task_id: str | None, seconds: float) -> None:
+        if self._messages is not None and task_id is not None:
+            # As long again for the attempt itself and its way through the queue.
+            self._tell(self._messages.postpone_message(UUID(task_id), timedelta(seconds=seconds) + _ATTEMPT))
+
+    def _tell(self, telling: Coroutine[Any, Any, None]) -> None:
+        try:
+            self._child.run(telling)
+        except Exception as error:  # noqa: BLE001 -- whatever is away: the message is published again, and is idempotent
+            logger.warning("task_outcome_untold", extra={"error": f"{type(error).__name__}: {error}"})
 
 
 class _SaidAlready(logging.Filter):

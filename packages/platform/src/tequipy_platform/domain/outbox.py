@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import Protocol
 from uuid import UUID
 
 from tequipy_platform.domain.events import JSON, Event
@@ -64,11 +65,10 @@ class Inbox(ABC):
 
 @dataclass(frozen=True, slots=True)
 class PendingMessage:
-    """A row of the outbox that waits for the relay: it names a task or an event, never both."""
+    """A message that waits for the relay."""
 
     id: UUID
-    task: str | None
-    event: str | None
+    task: str
     payload: Mapping[str, JSON]
     correlation_id: str | None
     traceparent: str | None
@@ -78,12 +78,30 @@ class PendingMessages(ABC):
     """The outbox as the relay sees it; any number of relays share it."""
 
     @abstractmethod
+    async def spread(self, listeners: Mapping[str, Sequence[str]]) -> None:
+        """Turn each event that waits into one message for each of its listeners; one without listeners is over.
+
+        `listeners` names tasks by event. The message's id is `uuid5(event's row, task)`.
+        """
+
+    @abstractmethod
     def batch(self, limit: int) -> AbstractAsyncContextManager[Sequence[PendingMessage]]:
         """Lend up to `limit` messages that are due, oldest first, to this relay alone.
 
-        Leaving the block cleanly marks them as published; leaving it by an exception gives them back.
+        Leaving the block cleanly marks them as published; leaving it by an exception gives them back. A message that is
+        not settled in time is due again: what the broker has lost is published once more, under the same id.
         """
 
     @abstractmethod
     async def wait(self, at_most: float) -> None:
         """Return when messages were added, at the latest after `at_most` seconds."""
+
+
+class MessageLog(Protocol):
+    """Where the worker says what became of a message; an id that is none of the outbox is no error."""
+
+    async def settle_message(self, message_id: UUID) -> None:
+        """Record that the message has ended, well or for good: it is not published again."""
+
+    async def postpone_message(self, message_id: UUID, by: timedelta) -> None:
+        """Record that the message's next attempt begins after `by`: until then it is not missed."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Final, Self
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 from prometheus_client import CollectorRegistry, Metric
@@ -23,7 +23,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from tequipy_platform.domain.clock import Clock, IdSource
 from tequipy_platform.domain.exceptions import Unavailable
 from tequipy_platform.domain.unit_of_work import UnitOfWork
-from tequipy_platform.infrastructure.outbox import SqlInbox, SqlOutbox, purge_messages
+from tequipy_platform.infrastructure.outbox import (
+    SqlInbox,
+    SqlOutbox,
+    postpone_message,
+    purge_messages,
+    settle_message,
+)
 
 DRIVER: Final = "postgresql+asyncpg"
 
@@ -137,6 +143,16 @@ class Database:
             yield connection
         finally:
             connection.terminate()
+
+    async def settle_message(self, message_id: UUID) -> None:
+        """Record that a message of the outbox has ended."""
+        async with self.sessions.begin() as session:
+            await settle_message(session, message_id)
+
+    async def postpone_message(self, message_id: UUID, by: timedelta) -> None:
+        """Record that the next attempt of a message begins after `by`."""
+        async with self.sessions.begin() as session:
+            await postpone_message(session, message_id, by)
 
     async def purge_messages(self, *, outbox_age: timedelta, inbox_age: timedelta, batch_size: int) -> None:
         """Delete outbox rows published and inbox rows handled longer ago than that, one transaction a batch."""

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, DateTime, Index, MetaData, Text, Uuid, text
+from sqlalchemy import CheckConstraint, DateTime, Index, MetaData, SmallInteger, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -52,12 +52,21 @@ class OutboxRow(Base):
     not_before: Mapped[datetime | None]
     created_at: Mapped[datetime]
     published_at: Mapped[datetime | None]
+    publications: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    redeliver_at: Mapped[datetime | None]
+    """When it is published again unless it is settled by then: a broker can lose what it was given."""
+    settled_at: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint("num_nonnulls(task, event) = 1", name="task_or_event"),
         # What the relay looks for, and what the purge looks for: both stay small beside a large table.
         Index("ix_outbox_pending", "id", postgresql_where=text("published_at IS NULL")),
-        Index("ix_outbox_published_at", "published_at", postgresql_where=text("published_at IS NOT NULL")),
+        Index(
+            "ix_outbox_unsettled",
+            "redeliver_at",
+            postgresql_where=text("published_at IS NOT NULL AND settled_at IS NULL"),
+        ),
+        Index("ix_outbox_settled_at", "settled_at", postgresql_where=text("settled_at IS NOT NULL")),
     )
 
 

@@ -1,8 +1,9 @@
 """Outbox and inbox as rows of PostgreSQL, within the unit of work's transaction."""
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
-from sqlalchemy import delete, func, literal, select, tuple_
+from sqlalchemy import delete, func, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -94,16 +95,27 @@ class SqlInbox(Inbox):
         )
 
 
+async def settle_message(session: AsyncSession, message_id: UUID) -> None:
+    """Record that a message has ended."""
+    await session.execute(update(OutboxRow).where(OutboxRow.id == message_id).values(settled_at=func.now()))
+
+
+async def postpone_message(session: AsyncSession, message_id: UUID, by: timedelta) -> None:
+    """Move the moment at which a message is missed, never towards the present."""
+    later = func.greatest(OutboxRow.redeliver_at, func.now() + by)
+    await session.execute(update(OutboxRow).where(OutboxRow.id == message_id).values(redeliver_at=later))
+
+
 async def purge_messages(session: AsyncSession, *, outbox_age: timedelta, inbox_age: timedelta, limit: int) -> bool:
     """Delete up to `limit` rows of each table that are older than that; tell whether more may be left.
 
     Steps around rows that another process is purging.
     """
     outbox_key, inbox_key = OutboxRow.id, tuple_(InboxRow.message_id, InboxRow.handler)
-    published = select(OutboxRow.id).where(OutboxRow.published_at < func.now() - outbox_age)
+    settled = select(OutboxRow.id).where(OutboxRow.settled_at < func.now() - outbox_age)
     handled = select(InboxRow.message_id, InboxRow.handler).where(InboxRow.taken_at < func.now() - inbox_age)
     full = False
-    for table, key, old in ((OutboxRow, outbox_key, published), (InboxRow, inbox_key, handled)):
+    for table, key, old in ((OutboxRow, outbox_key, settled), (InboxRow, inbox_key, handled)):
         batch = old.limit(limit).with_for_update(skip_locked=True)
         # Returned and counted: async drivers give no row count without a cursor result.
         gone = await session.execute(delete(table).where(key.in_(batch)).returning(literal(1)))

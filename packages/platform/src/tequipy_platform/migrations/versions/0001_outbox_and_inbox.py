@@ -23,6 +23,9 @@ def upgrade() -> None:
         sa.Column("not_before", sa.DateTime(timezone=True)),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("published_at", sa.DateTime(timezone=True)),
+        sa.Column("publications", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("redeliver_at", sa.DateTime(timezone=True)),
+        sa.Column("settled_at", sa.DateTime(timezone=True)),
         sa.CheckConstraint("num_nonnulls(task, event) = 1", name="ck_outbox_task_or_event"),
         sa.PrimaryKeyConstraint("id", name="pk_outbox"),
         schema="platform",
@@ -31,11 +34,18 @@ def upgrade() -> None:
         "ix_outbox_pending", "outbox", ["id"], schema="platform", postgresql_where=sa.text("published_at IS NULL")
     )
     op.create_index(
-        "ix_outbox_published_at",
+        "ix_outbox_unsettled",
         "outbox",
-        ["published_at"],
+        ["redeliver_at"],
         schema="platform",
-        postgresql_where=sa.text("published_at IS NOT NULL"),
+        postgresql_where=sa.text("published_at IS NOT NULL AND settled_at IS NULL"),
+    )
+    op.create_index(
+        "ix_outbox_settled_at",
+        "outbox",
+        ["settled_at"],
+        schema="platform",
+        postgresql_where=sa.text("settled_at IS NOT NULL"),
     )
     # For each statement, not for each row: the relay asks once for all there is.
     op.execute(
