@@ -63,6 +63,25 @@ def test_production_refuses_a_broker_in_the_database_of_the_cache(tmp_path: Path
     assert "TEQUIPY_CELERY__BROKER_URL: should name another Redis database than the cache's" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("TEQUIPY_DATABASE__URL", "postgresql+asyncpg://app@db:hunter2/app"),
+        ("TEQUIPY_CACHE__URL", "redis://:hunter2/x@cache/0"),
+        ("TEQUIPY_CELERY__BROKER_URL", "redis://:hunter2/x@broker/1"),
+        ("TEQUIPY_MAIL__SMTP_URL", "smtps://user:hunter2/x@mail"),
+    ],
+)
+def test_a_password_that_breaks_its_url_is_not_shown(name: str, url: str, tmp_path: Path) -> None:
+    """A slash in a password leaves no readable port: status 78 and the mend, without a part of the password."""
+    result = worker("settings", cwd=tmp_path, **(PRODUCTION | {name: url}))
+    assert result.returncode == 78
+    assert "hunter2" not in result.stderr + result.stdout
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"{name}: ")
+    assert "percent-encoded" in line
+
+
 def test_settings_are_shown_without_secrets(tmp_path: Path) -> None:
     """Operators see what is in force; passwords are stars."""
     result = worker("settings", cwd=tmp_path, **GOOD)

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -248,6 +249,22 @@ async def test_a_session_revoked_during_the_refresh_stays_revoked(
     with pytest.raises(SessionRevoked):
         await refreshing
     assert len(work.refresh_tokens.rows) == 1
+
+
+async def test_a_logout_during_the_grace_is_not_undone(
+    auth: Auth, pair: TokenPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A used token shown again while its session is being ended gets no successor: the logout was first."""
+    successor = await refresh(auth, pair)
+    prepare = auth.sessions._prepare
+
+    async def log_out_meanwhile(*arguments: Any) -> Any:
+        await auth.sessions.logout(refresh_token=str(successor.refresh))
+        return await prepare(*arguments)
+
+    monkeypatch.setattr(auth.sessions, "_prepare", log_out_meanwhile)
+    with pytest.raises(SessionRevoked):
+        await refresh(auth, pair)
 
 
 async def test_a_server_key_taken_away_costs_no_session(

@@ -51,7 +51,14 @@ class CacheSettings(BaseModel):
     @field_validator("url")
     @classmethod
     def _check_url(cls, url: SecretStr) -> SecretStr:
-        if urlsplit(url.get_secret_value()).scheme not in {"redis", "rediss"}:
+        try:
+            parts = urlsplit(url.get_secret_value())
+            _ = parts.port  # a / in a password ends the authority early, and leaves no number here
+        except ValueError:  # not from the error: it quotes the URL
+            raise PydanticCustomError(
+                "url", "user and password should be percent-encoded (/ as %2F, @ as %40)"
+            ) from None
+        if parts.scheme not in {"redis", "rediss"}:
             raise PydanticCustomError("url_scheme", "URL scheme should be redis or rediss")
         return url
 

@@ -20,6 +20,7 @@ from tequipy_platform.infrastructure.settings import (
     PublicUrl,
     describe_settings,
     load_settings,
+    split_url,
 )
 from tequipy_platform.infrastructure.storage import ObstoreStorage, StorageSettings
 
@@ -84,7 +85,7 @@ class CelerySettings(BaseModel):
     @field_validator("broker_url", "result_backend")
     @classmethod
     def _check_url(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret is not None and urlsplit(secret.get_secret_value()).scheme not in {"redis", "rediss"}:
+        if secret is not None and split_url(secret).scheme not in {"redis", "rediss"}:
             raise PydanticCustomError("url_scheme", "URL scheme should be redis or rediss")
         return secret
 

@@ -2,11 +2,12 @@
 
 import contextlib
 import time
+from typing import Any
 
 import pytest
 
-from tequipy_platform.api.limits import BodyLimits, check_json, is_json
-from tequipy_platform.api.problems import MalformedBody
+from tequipy_platform.api.limits import BodyLimits, LimitBodies, check_json, is_json
+from tequipy_platform.api.problems import BodyTooLarge, MalformedBody
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,30 @@ def test_the_look_is_linear(body: bytes) -> None:
     with contextlib.suppress(MalformedBody):
         check_json(body, 64)
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("content_types", [[b"application/json"], [b"application/json", b"text/plain"]], ids=len)
+async def test_the_first_content_type_counts(content_types: list[bytes]) -> None:
+    """A second Content-Type does not lead around the look at the body: frameworks go by the first."""
+
+    async def never(*_: object) -> None:
+        raise AssertionError("the body was let through")
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"[" * 100, "more_body": False}
+
+    headers = [(b"content-length", b"100"), *((b"content-type", content_type) for content_type in content_types)]
+    scope = {"type": "http", "path": "/", "headers": headers}
+    with pytest.raises(MalformedBody):
+        await LimitBodies(never, BodyLimits())(scope, receive, never)
+
+
+async def test_a_length_of_many_digits_is_too_large() -> None:
+    """A Content-Length that is too long for a number is refused, not computed."""
+
+    async def never(*_: object) -> Any:
+        raise AssertionError("the body was read")
+
+    scope = {"type": "http", "path": "/", "headers": [(b"content-length", b"9" * 5000)]}
+    with pytest.raises(BodyTooLarge):
+        await LimitBodies(never, BodyLimits())(scope, never, never)

@@ -16,6 +16,9 @@ _STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
+_LONGEST_LENGTH: Final = 18
+"""Digits of a length that is read as a number at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
@@ -41,14 +44,15 @@ class LimitBodies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; raises `BodyTooLarge` or `MalformedBody`, which `CatchErrors` answers."""
-        headers: dict[bytes, bytes] = dict(scope.get("headers", ()))
+        # Of a header that was sent twice the first counts, as for the framework behind us.
+        headers: dict[bytes, bytes] = dict(reversed(scope.get("headers", ())))
         # HTTP/1.1: a request without either header has no body (RFC 9112, section 6.3).
         if scope["type"] != "http" or headers.keys().isdisjoint({b"content-length", b"transfer-encoding"}):
             await self._app(scope, receive, send)
             return
         limit = self._limits.size_at(scope["path"])
         length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > limit:
+        if length.isdigit() and (len(length) > _LONGEST_LENGTH or int(length) > limit):
             raise BodyTooLarge
         body, last = await _read(receive, limit)
         if is_json(headers.get(b"content-type", b"").decode("latin-1")):

@@ -75,6 +75,10 @@ class DatabaseSettings(BaseModel):
             url = make_url(secret.get_secret_value()) if secret else None
         except ArgumentError:
             url = URL.create("none")  # not from the error: it quotes the URL
+        except ValueError:  # the port
+            raise PydanticCustomError(
+                "url", "user and password should be percent-encoded (/ as %2F, @ as %40)"
+            ) from None
         if url is not None and url.drivername != DRIVER:
             raise PydanticCustomError("url_scheme", "URL scheme should be postgresql+asyncpg")
         if url is not None and not url.database:

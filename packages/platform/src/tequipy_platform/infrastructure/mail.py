@@ -33,6 +33,7 @@ from pydantic_core import PydanticCustomError
 from tequipy_observability import CORRELATION_HEADER, current_context
 from tequipy_platform.domain.clock import Clock, SystemClock
 from tequipy_platform.domain.mail import Mail, Mailer, MailRejected, MailTemplates, MailText, MailUnavailable
+from tequipy_platform.infrastructure.settings import split_url
 
 _SCHEMES: Final = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 _PERMANENT: Final = 500  # RFC 5321, section 4.2.1
@@ -55,9 +56,9 @@ class MailSettings(BaseModel):
     @field_validator("smtp_url")
     @classmethod
     def _check_url(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret is not None and urlsplit(secret.get_secret_value()).scheme not in _SCHEMES:
+        if secret is not None and split_url(secret).scheme not in _SCHEMES:
             raise PydanticCustomError("url_scheme", "URL scheme should be smtp, smtp+starttls or smtps")
-        if secret is not None and not urlsplit(secret.get_secret_value()).hostname:
+        if secret is not None and not split_url(secret).hostname:
             raise PydanticCustomError("url_host", "URL should name a host")
         return secret
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib.metadata import version
 from typing import Annotated, Any, Final, Literal, Protocol, Self, TypeVar, runtime_checkable
+from urllib.parse import SplitResult, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, AnyHttpUrl, BaseModel, Field, SecretStr, ValidationError, model_validator
@@ -58,6 +59,16 @@ def _public_url(text: str) -> str:
 
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 """An http(s) URL without a slash at its end."""
+
+
+def split_url(secret: SecretStr) -> SplitResult:
+    """Return the parts of a URL that holds a password, whose port can be read; the fault never quotes it."""
+    try:
+        parts = urlsplit(secret.get_secret_value())
+        _ = parts.port  # a / in a password ends the authority early, and leaves no number here
+    except ValueError:
+        raise PydanticCustomError("url", "user and password should be percent-encoded (/ as %2F, @ as %40)") from None
+    return parts
 
 
 @runtime_checkable

@@ -86,7 +86,8 @@ class MailingService:
                 "already_registered", public_url=self._policy.public_url
             )
         link = await self._verification_link(work, registration)
-        return registration.email.written, self._templates.render("verify_email", name=registration.name, link=link)
+        # Without the name: it is a stranger's text, and this address is not verified to be that stranger's.
+        return registration.email.written, self._templates.render("verify_email", link=link)
 
     async def _verification_link(self, work: AuthUnitOfWork, registration: Registration) -> str:
         now = self._clock.now()

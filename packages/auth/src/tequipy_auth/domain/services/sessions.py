@@ -172,8 +172,11 @@ class SessionService:
         """Decide on a token that was used before: the same successor again, superseded, or stolen."""
         parent = await work.refresh_tokens.get(value.id)
         child = await work.refresh_tokens.child_of(value.id)
-        if parent is None or parent.used_at is None or child is None:  # purged meanwhile
+        session = await work.sessions.get(parent.session_id) if parent else None
+        if parent is None or parent.used_at is None or child is None or session is None:  # purged meanwhile
             return RefreshInvalid()
+        if session.revoked_at is not None:  # logged out since the token was looked at
+            return SessionRevoked()
         if now - parent.used_at > self._policy.refresh_grace:
             await work.sessions.revoke(parent.session_id, at=now, reason="refresh_reused")
             return RefreshReused()
