@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response, status
+from fastapi import Depends, FastAPI, Request, Response, status
 from pydantic import BaseModel
 
 from tequipy_platform.domain.health import HealthCheck
@@ -102,16 +102,11 @@ def _readiness_of(request: Request) -> Readiness:
     return readiness
 
 
-router = APIRouter(prefix="/api/v1", tags=["service"])
-
-
-@router.get("/health")
 async def health() -> Health:
     """Tell that the process runs; no I/O."""
     return Health()
 
 
-@router.get("/readiness", responses={status.HTTP_503_SERVICE_UNAVAILABLE: {"model": ReadinessReport}})
 async def readiness(response: Response, readiness: Annotated[Readiness, Depends(_readiness_of)]) -> ReadinessReport:
     """Tell whether the process can serve: 200 when ready or degraded, 503 otherwise; at most a second old."""
     report = await readiness.report()
@@ -123,4 +118,11 @@ async def readiness(response: Response, readiness: Annotated[Readiness, Depends(
 def wire_health(app: FastAPI, checks: Sequence[HealthCheck]) -> None:
     """Add `/api/v1/health` and `/api/v1/readiness` to `app`."""
     app.state.readiness = Readiness(checks)
-    app.include_router(router)
+    # One by one: the routes of an included router are looked through twice, and these are asked for all day long.
+    app.add_api_route("/api/v1/health", health, tags=["service"])
+    app.add_api_route(
+        "/api/v1/readiness",
+        readiness,
+        tags=["service"],
+        responses={status.HTTP_503_SERVICE_UNAVAILABLE: {"model": ReadinessReport}},
+    )
