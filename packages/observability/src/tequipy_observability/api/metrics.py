@@ -1,49 +1,120 @@
-"""The metrics of HTTP."""
+"""The metrics of HTTP: tallies by route template, read when somebody scrapes."""
 
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from time import time
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, Exemplar, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from tequipy_observability.api.routes import UNMATCHED
+from tequipy_observability.domain.context import RequestContext
 
 DURATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZE_BUCKETS: Final = (100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+OTHER_METHOD: Final = "_OTHER"
+# RFC 9110, section 9.1, and PATCH (RFC 5789): any other method shares one label.
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+# OpenMetrics, section 4.6.1: the names and values of an exemplar's labels, together.
+_EXEMPLAR_LENGTH: Final = 128
+_SAMPLED: Final = 1  # the flag of a traceparent that says that its trace is kept (W3C Trace Context, section 3.2.2.5)
 
 
-class HttpMetrics:
-    """Counts requests by route template, never by path: a random path adds no series."""
+class HttpMetrics(Collector):
+    """Counts requests by route template, never by path: what strangers ask for adds no series.
+
+    Tallies of our own, because this runs at each request: prometheus-client's take a lock for each number, and keep no
+    exemplar without checking its labels first.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.in_progress = Gauge("http_requests_in_progress", "Requests being served.", registry=registry)
-        self._requests = Counter(
-            "http_requests_total", "Requests served.", ["method", "route", "status"], registry=registry
-        )
-        self._duration = Histogram(
-            "http_request_duration_seconds",
-            "Seconds from the request to the end of its answer.",
-            ["method", "route"],
-            buckets=DURATION_BUCKETS,
-            registry=registry,
-        )
-        self._size = Histogram(
-            "http_response_size_bytes",
-            "Bytes in the bodies of answers.",
-            ["method", "route"],
-            buckets=SIZE_BUCKETS,
-            registry=registry,
-        )
-        # As many as there are series; to look one up by its labels costs more than to count.
-        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram, Histogram]] = {}
+        self.in_progress = 0
+        """Requests being served; the middleware counts up and down."""
+        self._requests: dict[tuple[str, str, int], int] = {}
+        self._spread: dict[tuple[str, str], tuple[_Distribution, _Distribution]] = {}
+        # There from the start: whoever knocks at doors that do not exist finds these.
+        self._add("GET", UNMATCHED)
+        self._add(OTHER_METHOD, UNMATCHED)
+        registry.register(self)
 
-    def observe(self, *, method: str, route: str, status: int, seconds: float, size: int) -> None:
-        """Count one answered request."""
-        series = self._series.get((method, route, status))
-        if series is None:
-            series = (
-                self._requests.labels(method, route, status),
-                self._duration.labels(method, route),
-                self._size.labels(method, route),
-            )
-            self._series[method, route, status] = series
-        requests, duration, sizes = series
-        requests.inc()
-        duration.observe(seconds)
-        sizes.observe(size)
+    def observe(self, *, method: str, route: str, status: int, seconds: float, size: int, by: RequestContext) -> None:
+        """Count one answered request; `by` is whom an exemplar names."""
+        if method not in _METHODS:
+            method, route = OTHER_METHOD, UNMATCHED  # no route serves it
+        requests = self._requests
+        key = (method, route, status)
+        requests[key] = requests.get(key, 0) + 1
+        duration, sizes = self._spread.get((method, route)) or self._add(method, route)
+        duration.observe(seconds, by)
+        sizes.observe(size, None)
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the tallies as they stand."""
+        yield GaugeMetricFamily("http_requests_in_progress", "Requests being served.", self.in_progress)
+        requests = CounterMetricFamily("http_requests", "Requests served.", labels=("method", "route", "status"))
+        # Copies: the metrics' own port scrapes in a thread of its own.
+        for (method, route, status), count in self._requests.copy().items():
+            requests.add_metric((method, route, str(status)), count)
+        labels = ("method", "route")
+        durations = HistogramMetricFamily(
+            "http_request_duration_seconds", "Seconds from the request to the end of its answer.", labels=labels
+        )
+        sizes = HistogramMetricFamily("http_response_size_bytes", "Bytes in the bodies of answers.", labels=labels)
+        for series, (duration, size) in self._spread.copy().items():
+            duration.add_to(durations, series)
+            size.add_to(sizes, series)
+        yield from (requests, durations, sizes)
+
+    def describe(self) -> Iterable[Metric]:
+        """Yield the families, by whose names the registry tells that they are there once."""
+        return self.collect()
+
+    def _add(self, method: str, route: str) -> "tuple[_Distribution, _Distribution]":
+        pair = _Distribution(DURATION_BUCKETS), _Distribution(SIZE_BUCKETS)
+        self._spread[method, route] = pair
+        return pair
+
+
+class _Distribution:
+    """A histogram's counts, and for each bucket the last request that fell into it."""
+
+    __slots__ = ("_bounds", "_counts", "_latest", "_sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._latest: list[tuple[RequestContext, float, float] | None] = [None] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float, by: RequestContext | None) -> None:
+        bucket = bisect_left(self._bounds, value)
+        self._counts[bucket] += 1
+        self._sum += value
+        if by is not None:
+            self._latest[bucket] = (by, value, time())
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        total = 0
+        buckets: list[tuple[str, float, Exemplar | None]] = []
+        for bound, count, latest in zip((*self._bounds, float("inf")), self._counts, self._latest, strict=True):
+            total += count
+            name = floatToGoString(bound)  # type: ignore[no-untyped-call]  # -- it turns a float into a string
+            buckets.append((name, total, _exemplar(*latest) if latest else None))
+        family.add_metric(labels, buckets, self._sum)  # type: ignore[arg-type]  # -- the stub forgets that an exemplar may be absent
+
+
+def _exemplar(by: RequestContext, value: float, at: float) -> Exemplar | None:
+    """Name the request by its trace, if that is kept, and by its correlation id, as far as they fit."""
+    labels = {}
+    if by.traceparent is not None:
+        _, trace_id, span_id, flags = by.traceparent.split("-")[:4]
+        if int(flags, 16) & _SAMPLED:
+            labels = {"trace_id": trace_id, "span_id": span_id}
+    if by.correlation_id is not None:
+        longer = labels | {"correlation_id": by.correlation_id}
+        if len("".join((*longer, *longer.values()))) <= _EXEMPLAR_LENGTH:
+            labels = longer
+    return Exemplar(labels, value, at) if labels else None

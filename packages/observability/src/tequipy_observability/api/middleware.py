@@ -1,5 +1,6 @@
 """The outermost middleware, pure ASGI: the request's context, its access event, its metrics."""
 
+import logging
 from collections.abc import Callable
 from time import perf_counter
 from typing import Final
@@ -16,8 +17,6 @@ from tequipy_observability.domain.context import (
     request_context,
 )
 
-# RFC 9110, section 9.1, and PATCH (RFC 5789): any other method shares one label.
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 # Asked for by machines, all day long.
 _QUIET: Final = frozenset({"/metrics", "/api/v1/health", "/api/v1/readiness"})
 _CORRELATION_HEADER: Final = CORRELATION_HEADER.lower().encode()  # as ASGI has the names of headers
@@ -36,6 +35,7 @@ class ObservabilityMiddleware:
         self._metrics = metrics
         self._route_of = route_of
         self._log = logger.bind()  # once, not at each request
+        self._quiet_is_told = self._log.is_enabled_for(logging.DEBUG)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -43,33 +43,41 @@ class ObservabilityMiddleware:
             await self._app(scope, receive, send)
             return
         context = _context_of(scope)
-        correlation = (_CORRELATION_HEADER, (context.correlation_id or "").encode())
+        correlation = (_CORRELATION_HEADER, str(context.correlation_id).encode())
         status, size = _INTERNAL_SERVER_ERROR, 0
 
         async def answer(message: Message) -> None:
             nonlocal status, size
-            if message["type"] == "http.response.start":
+            kind = message["type"]
+            if kind == "http.response.start":
                 status = message["status"]
-                others = [header for header in message.get("headers", ()) if header[0] != _CORRELATION_HEADER]
-                message["headers"] = [*others, correlation]
-            elif message["type"] == "http.response.body":
+                headers = [header for header in message.get("headers", ()) if header[0] != _CORRELATION_HEADER]
+                headers.append(correlation)
+                message["headers"] = headers
+            elif kind == "http.response.body":
                 size += len(message.get("body", b""))
             await send(message)
 
+        metrics = self._metrics
+        metrics.in_progress += 1
         started = perf_counter()
-        self._metrics.in_progress.inc()
         with request_context(context):
             try:
                 await self._app(scope, receive, answer)
             finally:
-                self._metrics.in_progress.dec()
-                self._record(scope, context, status=status, size=size, seconds=perf_counter() - started)
+                seconds = perf_counter() - started
+                metrics.in_progress -= 1
+                route = self._route_of(scope)
+                metrics.observe(
+                    method=context.method or "", route=route, status=status, seconds=seconds, size=size, by=context
+                )
+                self._tell(route, context, status, seconds)
 
-    def _record(self, scope: Scope, context: RequestContext, *, status: int, size: int, seconds: float) -> None:
-        method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
-        route = self._route_of(scope)
-        self._metrics.observe(method=method, route=route, status=status, seconds=seconds, size=size)
+    def _tell(self, route: str, context: RequestContext, status: int, seconds: float) -> None:
+        """Write the access event; the rest is in the context, also what became known on the way."""
         if route in _QUIET:
+            if not self._quiet_is_told:
+                return
             write = self._log.debug
         elif status >= _INTERNAL_SERVER_ERROR:
             write = self._log.error
@@ -77,7 +85,6 @@ class ObservabilityMiddleware:
             write = self._log.warning
         else:
             write = self._log.info
-        # The rest is in the context, also what became known on the way.
         duration_ms = round(seconds * 1000, 3)
         write("http_request", route=route, status=status, duration_ms=duration_ms, user_agent=context.user_agent)
 

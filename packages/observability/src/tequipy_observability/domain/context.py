@@ -1,12 +1,9 @@
 """The request context: who is asking, as part of which chain of causes, carried by one context variable."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from secrets import token_hex
-from typing import Final
+from random import getrandbits
+from typing import Final, NamedTuple
 
 CORRELATION_HEADER: Final = "X-Correlation-ID"
 """The header that carries the correlation id over HTTP, into tasks and onto mails."""
@@ -18,10 +15,10 @@ _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{
 _TRACEPARENT_MAX_LENGTH: Final = 512
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(NamedTuple):
     """Facts about the request or task that is running; `None` where a fact does not apply or is not yet known."""
 
+    # A named tuple, for one is made at each request: a frozen dataclass takes three times as long.
     correlation_id: str | None = None
     traceparent: str | None = None
     method: str | None = None
@@ -42,27 +39,33 @@ def current_context() -> RequestContext:
     return _context.get()
 
 
-@contextmanager
-def request_context(context: RequestContext) -> Iterator[RequestContext]:
+class request_context:  # noqa: N801 -- read as a verb: `with request_context(context)`; a generator costs three times as much
     """Run a block under `context`; the previous one is back afterwards, whatever happened."""
-    token = _context.set(context)
-    try:
-        yield context
-    finally:
-        _context.reset(token)
+
+    __slots__ = ("_given", "_token")
+
+    def __init__(self, context: RequestContext) -> None:
+        self._given = context
+
+    def __enter__(self) -> RequestContext:
+        self._token = _context.set(self._given)
+        return self._given
+
+    def __exit__(self, *_: object) -> None:
+        _context.reset(self._token)
 
 
 def bind_context(**facts: str | None) -> None:
     """Add facts that became known while the request runs, as `user_id` after authentication.
 
-    Lasts to the end of the enclosing `request_context`. Raises `TypeError` for a name that `RequestContext` lacks.
+    Lasts to the end of the enclosing `request_context`. Raises `ValueError` for a name that `RequestContext` lacks.
     """
-    _context.set(replace(_context.get(), **facts))
+    _context.set(_context.get()._replace(**facts))
 
 
 def new_correlation_id() -> str:
     """Return a fresh correlation id: 32 hexadecimal characters."""
-    return token_hex(16)
+    return f"{getrandbits(128):032x}"  # to be told apart, not to be kept secret
 
 
 def accept_correlation_id(offered: str | None) -> str:
