@@ -26,7 +26,7 @@ SOURCES := $(wildcard packages/*/src apps/*/src tools/*/src)
 empty :=
 PATHS := $(subst $(empty) ,:,$(SOURCES))
 
-.PHONY: help sync dev admin test prove lint images package clean
+.PHONY: help sync dev admin test prove bench lint images package clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -43,10 +43,13 @@ test: sync ## run every test, in parallel; ARGS="-k name" chooses
 prove: sync ## run the long forms of the proofs and print their figures
 	$(BIN)/pytest -m prove -n 0 -s $(ARGS)
 
+bench: sync ## compare with named peers: each file of benchmarks/ prints its table
+	@set -e; for benchmark in $(filter-out benchmarks/report.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$benchmark; done
+
 lint: sync ## check style, types, arrows between the packages, and the lock
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	MYPYPATH=$(PATHS) $(BIN)/mypy --explicit-package-bases packages apps tools tests
+	MYPYPATH=$(PATHS):benchmarks $(BIN)/mypy --explicit-package-bases packages apps tools tests benchmarks
 	$(BIN)/lint-imports
 	$(UV) lock --check
 

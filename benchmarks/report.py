@@ -1,0 +1,30 @@
+"""What every benchmark prints: one Markdown table, ready to be kept in a document."""
+
+from collections.abc import Sequence
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a titled table; the first column names its row and stands left, figures stand right.
+
+    Floats are shown with three significant digits or whole, integers with separators of thousands.
+    """
+    cells = [list(columns), *([_shown(value) for value in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
+    rule = ["-" * width + (":" if column else "-") for column, width in enumerate(widths)]
+    print(f"\n### {title}\n")
+    for number, row in enumerate(cells):
+        aligned = [cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in _placed(row, widths)]
+        print(f"| {' | '.join(aligned)} |")
+        if number == 0:
+            print(f"|{'|'.join('-' + dashes for dashes in rule)}|")
+    print(flush=True)
+
+
+def _placed(row: Sequence[str], widths: Sequence[int]) -> enumerate[tuple[str, int]]:
+    return enumerate(zip(row, widths, strict=True))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004 -- where digits stop to matter
+    return f"{value:,}" if isinstance(value, int) else str(value)
