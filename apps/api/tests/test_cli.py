@@ -1,13 +1,9 @@
 """The command line, run as operators run it."""
 
-import contextlib
-import json
 import os
 import pty
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,50 +108,6 @@ def test_a_migration_that_cannot_be_says_why(run_command: Command, empty_databas
         assert result.returncode == 1
         assert result.stderr.startswith("Error: ")
         assert "Traceback" not in result.stderr
-
-
-@pytest.mark.parametrize(("trusted", "client"), [("[]", "127.0.0.1"), ('["127.0.0.0/8"]', "8.8.8.8")])
-def test_serve_answers_until_it_is_told_to_stop(
-    environment: dict[str, str], tmp_path: Path, free_port: Callable[[], int], trusted: str, client: str
-) -> None:
-    """One process that answers without naming its server, believes trusted proxies alone, and ends in order."""
-    port = free_port()
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
-    log = tmp_path / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name("tequipy-api"), "serve", "--port", str(port)],
-            env=inherited
-            | environment
-            | {
-                "TEQUIPY_TRUSTED_PROXIES": trusted,
-                "WEB_CONCURRENCY": "2",
-                "FORWARDED_ALLOW_IPS": "*",
-            },
-            cwd=tmp_path,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        answer = None
-        deadline = time.monotonic() + 60
-        while answer is None:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            with contextlib.suppress(httpx.ConnectError):
-                answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/readiness", headers={"X-Forwarded-For": "8.8.8.8"})
-        assert answer.status_code == 200, answer.text
-        assert "server" not in answer.headers
-        me = httpx.get(f"http://127.0.0.1:{port}/api/v1/auth/me", headers={"X-Forwarded-For": "8.8.8.8"})
-        assert me.status_code == 401
-        process.terminate()
-        assert process.wait(30) in {0, -signal.SIGTERM}
-    finally:
-        process.kill()
-        process.wait()
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    (access,) = [line for line in lines if line.get("route") == "/api/v1/auth/me"]
-    assert (access["ip"], access["status"], access["service"]) == (client, 401, "api")
 
 
 async def test_an_admin_is_made_and_may_log_in(run_command: Command, client: httpx.AsyncClient) -> None:

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tequipy_api.app import create_app
-from tequipy_api.cli import openapi_document
+from tequipy_api.contract import openapi_document
 from tequipy_api.settings import ApiSettings
 
 CONTRACT = Path(__file__).parents[1] / "openapi.json"

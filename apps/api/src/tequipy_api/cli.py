@@ -1,30 +1,21 @@
-"""The command line of the API: serve, migrate, make the first admin, show settings and contract."""
+"""The command line of the API: serve, migrate, make the first admin, show settings and contract.
+
+What a command needs is imported by the command: loading the whole app takes longer than refusing wrong settings.
+"""
 
 import asyncio
-import json
 import sys
 from pathlib import Path
 
 import click
-import uvicorn
 from pydantic import TypeAdapter, ValidationError
-from pydantic_settings import SettingsConfigDict
 
-from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
 from tequipy_auth import WeakPassword
-from tequipy_auth.api import Name
-from tequipy_auth.migrations import HISTORY as AUTH
 from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_platform import DomainError
-from tequipy_platform.migrations import HISTORY as PLATFORM
-from tequipy_platform.migrations import MigrationFailed
-from tequipy_platform.migrations import migrate as run_migrations
 from tequipy_platform.wiring import build_database, describe_settings, load_settings
-
-SHUTDOWN_SECONDS = 25
-"""How long requests in flight may take to end after a SIGTERM."""
 
 
 @click.group()
@@ -41,22 +32,9 @@ def main() -> None:
 def serve(host: str, port: int) -> None:
     """Serve the API: one process, for more start more."""
     settings = load_settings(ApiSettings)
-    uvicorn.run(
-        create_app(settings),
-        host=host,
-        port=port,
-        workers=1,  # said, for uvicorn would read WEB_CONCURRENCY
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,  # observability owns the logs, and the access log with them
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
+    from tequipy_api import server  # noqa: PLC0415 -- the settings first: a wrong one is told at once
+
+    server.serve(settings, host=host, port=port)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -73,6 +51,11 @@ def migrate(command: tuple[str, ...]) -> None:
     --schema NAME restricts it to one package.
     """  # noqa: D301 -- click's mark for text that keeps its lines
     database = load_settings(ApiSettings).database
+    from tequipy_auth.migrations import HISTORY as AUTH  # noqa: PLC0415 -- as above
+    from tequipy_platform.migrations import HISTORY as PLATFORM  # noqa: PLC0415 -- as above
+    from tequipy_platform.migrations import MigrationFailed  # noqa: PLC0415 -- as above
+    from tequipy_platform.migrations import migrate as run_migrations  # noqa: PLC0415 -- as above
+
     url = database.direct_url or database.url
     try:
         run_migrations(url.get_secret_value(), [PLATFORM, AUTH], command)
@@ -84,6 +67,8 @@ def migrate(command: tuple[str, ...]) -> None:
 
 def _check_name(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
     """Hold the command line to the rule of the HTTP contract."""
+    from tequipy_auth.api import Name  # noqa: PLC0415 -- as above
+
     try:
         return TypeAdapter(Name | None).validate_python(value)
     except ValidationError as error:
@@ -138,27 +123,10 @@ def show_settings() -> None:
 )
 def openapi(file: Path | None) -> None:
     """Print the HTTP contract; it depends on the code alone and needs no settings."""
+    from tequipy_api.contract import openapi_document  # noqa: PLC0415 -- as above
+
     document = openapi_document()
     if file is None:
         click.echo(document, nl=False)
     elif file.read_text(encoding="utf-8") != document:
         raise click.ClickException(f"{file} differs from the code; renew it: tequipy-api openapi > {file}")
-
-
-def openapi_document() -> str:
-    """Return the contract as it is committed: JSON, indented, with a newline at its end."""
-    settings = _SettingsOfTheContract.model_validate(
-        {
-            "environment": "test",
-            "public_url": "https://api.example.com",
-            "database": {"url": "postgresql+asyncpg://localhost/none"},
-            "cache": {"url": "redis://localhost"},
-        }
-    )
-    return json.dumps(create_app(settings).openapi(), indent=2, ensure_ascii=False) + "\n"
-
-
-class _SettingsOfTheContract(ApiSettings):
-    """Settings that no environment changes: no variable has this prefix; nothing is opened with them."""
-
-    model_config = SettingsConfigDict(env_prefix="(contract) ", env_file=None)

@@ -2,12 +2,26 @@
 
 from collections.abc import Iterator
 
-from pydantic import Field, IPvAnyNetwork
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
 
 from tequipy_auth.wiring import AuthSettings
 from tequipy_caching.wiring import CacheSettings
 from tequipy_observability.wiring import ObservabilitySettings
 from tequipy_platform.wiring import AppSettings, DatabaseSettings, HeaderSettings, StorageSettings
+
+
+class ServerSettings(BaseModel):
+    """How the server of `tequipy-api serve` treats connections; times in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    drain_period: float = Field(default=5, ge=0)
+    """From SIGTERM to the end of listening: longer than balancers need to notice that readiness is 503."""
+    shutdown_timeout: int = Field(default=25, ge=0)
+    """What requests in flight then have to finish, before they are cut off with 503."""
+    keep_alive_timeout: int = Field(default=75, ge=1)
+    """How long an idle connection stays open: longer than balancers keep theirs (60 is usual), so that they close it
+    and no request meets a closing connection."""
 
 
 class ApiSettings(AppSettings):
@@ -19,6 +33,7 @@ class ApiSettings(AppSettings):
     storage: StorageSettings = Field(default_factory=StorageSettings)
     headers: HeaderSettings = Field(default_factory=HeaderSettings)
     observability: ObservabilitySettings = Field(default_factory=ObservabilitySettings)
+    server: ServerSettings = Field(default_factory=ServerSettings)
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     """Networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed; of anybody else they are ignored."""
 

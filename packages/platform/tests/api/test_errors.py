@@ -1,5 +1,6 @@
 """Every error answer is a problem document, whatever went wrong and wherever."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from fastapi import FastAPI, Query
 from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
+from starlette.types import Message
 
 from tequipy_observability import RequestContext, request_context
 from tequipy_platform import (
@@ -27,6 +29,7 @@ from tequipy_platform import (
     Unavailable,
 )
 from tequipy_platform.api import BodyLimits, StrictModel, wire_errors, wire_headers
+from tequipy_platform.api.errors import CatchErrors
 from tequipy_platform.wiring import HeaderSettings
 
 SECRET = "correct horse battery staple"
@@ -159,6 +162,27 @@ async def test_an_error_in_the_middle_of_an_answer_breaks_it_off() -> None:
     async with client(app) as http:
         with pytest.raises(RuntimeError, match="broken"):
             await http.get("/stream")
+
+
+async def test_a_request_that_is_cut_off_is_answered() -> None:
+    """When the server ends and cancels what still runs, the caller gets 503, and the cancellation goes on."""
+    sent: list[Message] = []
+
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    task = asyncio.ensure_future(CatchErrors(hang)({"type": "http"}, receive, send))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [message.get("status") for message in sent] == [503, None]
 
 
 async def test_unknown_routes_are_problems_too() -> None:

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from tequipy_platform import HealthCheck
-from tequipy_platform.api import health, wire_health
+from tequipy_platform.api import health, wire_errors, wire_health
 
 
 async def well() -> None:
@@ -57,6 +57,21 @@ async def test_readiness_follows_the_checks(checks: list[HealthCheck], code: int
     async with client(*checks) as http:
         response = await http.get("/api/v1/readiness")
     assert (response.status_code, response.json()["status"]) == (code, status)
+
+
+async def test_a_draining_process_is_not_ready_and_says_goodbye_in_every_answer() -> None:
+    """From `drain` on: 503 without asking any check, and `Connection: close`, on answers of other middleware too."""
+    app = FastAPI()
+    wire_errors(app)
+    wire_health(app, [HealthCheck("a", hung)])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+        assert "connection" not in (await http.get("/api/v1/health")).headers
+        app.state.readiness.drain()
+        readiness = await http.get("/api/v1/readiness")
+        others = [await http.get("/api/v1/health"), await http.post("/", content=b" " * 2_000_000)]
+    assert (readiness.status_code, readiness.json()) == (503, {"status": "not_ready", "checks": {}})
+    assert [answer.status_code for answer in others] == [200, 413]
+    assert {answer.headers["connection"] for answer in [readiness, *others]} == {"close"}
 
 
 async def test_readiness_tells_no_addresses_and_the_log_tells_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -141,6 +141,7 @@ class Stack:
             "TEQUIPY_MAIL__SENDER": "tequipy@example.com",
             "TEQUIPY_STORAGE__URL": (folder / "storage").as_uri(),
             "TEQUIPY_WORKER__STATE_FOLDER": str(folder / "worker"),
+            "TEQUIPY_SERVER__DRAIN_PERIOD": "0",  # no balancer has to notice
             **self.given,
         }
 

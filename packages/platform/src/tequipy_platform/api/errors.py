@@ -1,5 +1,6 @@
 """Turns whatever a request ends in into a problem document: domain errors, framework errors, bugs."""
 
+import asyncio
 import logging
 import re
 from http import HTTPStatus
@@ -77,6 +78,10 @@ class CatchErrors:
 
         try:
             await self._app(scope, receive, watch)
+        except asyncio.CancelledError:
+            if not started and scope["type"] == "http":
+                await problem_response(Unavailable())(scope, receive, send)  # the server ends and waits no longer
+            raise
         except Exception as error:
             if started or scope["type"] != "http":
                 raise  # too late for an answer: the server logs it and breaks the connection off

@@ -1,4 +1,4 @@
-"""Health and readiness: whether the process runs, and whether what it stands on does."""
+"""Health and readiness: whether the process runs, whether what it stands on does, and whether it is about to end."""
 
 import asyncio
 import logging
@@ -8,6 +8,9 @@ from typing import Annotated, Final, Literal
 
 from fastapi import Depends, FastAPI, Request, Response, status
 from pydantic import BaseModel
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tequipy_platform.domain.health import HealthCheck
 
@@ -31,7 +34,7 @@ class CheckReport(BaseModel):
 
 
 class ReadinessReport(BaseModel):
-    """`not_ready`: a required check is down; `degraded`: another one is."""
+    """`not_ready`: a required check is down, or the process is ending (no checks then); `degraded`: another one is."""
 
     status: Literal["ready", "degraded", "not_ready"]
     checks: dict[str, CheckReport]
@@ -46,9 +49,16 @@ class Readiness:
         self._flown_at = 0.0
         self._abandoned: set[asyncio.Task[object]] = set()
         self._down: set[str] = set()
+        self.draining = False
+
+    def drain(self) -> None:
+        """Be not ready from now on, at once and whatever the checks say: the process is about to end."""
+        self.draining = True
 
     async def report(self) -> ReadinessReport:
         """Return a report that is at most a second old; whoever asks meanwhile shares it."""
+        if self.draining:
+            return ReadinessReport(status="not_ready", checks={})
         flight = self._flight
         if flight is None or (flight.done() and time.monotonic() - self._flown_at >= _CACHE_SECONDS):
             flight = self._flight = asyncio.create_task(self._run())
@@ -91,6 +101,24 @@ class Readiness:
             task.exception()  # seen
 
 
+class CloseConnections:
+    """Tells clients, while the process drains, to send their next request over another connection (RFC 9112, 9.6)."""
+
+    def __init__(self, app: ASGIApp, readiness: Readiness) -> None:
+        self._app = app
+        self._readiness = readiness
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; one that began before the draining is told too."""
+
+        async def send_last(message: Message) -> None:
+            if self._readiness.draining and message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self._app(scope, receive, send_last)
+
+
 async def _timed(check: HealthCheck) -> float:
     started = time.monotonic()
     await check.check()
@@ -116,8 +144,14 @@ async def readiness(response: Response, readiness: Annotated[Readiness, Depends(
 
 
 def wire_health(app: FastAPI, checks: Sequence[HealthCheck]) -> None:
-    """Add `/api/v1/health` and `/api/v1/readiness` to `app`."""
+    """Add `/api/v1/health` and `/api/v1/readiness` to `app`.
+
+    Whoever runs the app calls `app.state.readiness.drain()` when it is told to end: readiness is 503 from then on, and
+    every answer carries `Connection: close`, so that balancers and clients go elsewhere while everything is served.
+    """
     app.state.readiness = Readiness(checks)
+    # The outermost, unlike other middleware: answers that others make themselves end their connection too.
+    app.user_middleware.insert(0, Middleware(CloseConnections, readiness=app.state.readiness))
     # One by one: the routes of an included router are looked through twice, and these are asked for all day long.
     app.add_api_route("/api/v1/health", health, tags=["service"])
     app.add_api_route(

@@ -34,6 +34,7 @@ KNOWN_NAMES: Final = (
     "mail",
     "observability",
     "public_url",
+    "server",
     "storage",
     "trusted_proxies",
     "worker",

@@ -1,0 +1,68 @@
+"""The server that runs the API: uvicorn, ending in the order that a balancer needs."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from tequipy_api.app import create_app
+from tequipy_api.settings import ApiSettings
+
+
+class DrainingServer(uvicorn.Server):
+    """Ends in three steps, so that a rolling restart loses no request.
+
+    SIGTERM: `drain` is called, which has readiness answer 503, and everything is served for another `drain_period`
+    seconds: balancers take that long to notice, and what they send meanwhile finds the listener open. Then uvicorn's
+    own end: no new connections, requests in flight finish, the app's lifespan closes what it opened. SIGINT skips the
+    first step, for a person at a terminal is no balancer. A second signal ends the process where it stands.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, drain: Callable[[], None], drain_period: float) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._drain_period = drain_period
+        self._serve_until: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; Python calls it between two steps of the event loop's thread."""
+        if self._serve_until is not None:
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+        self._drain()
+        at_once = sig == signal.SIGINT or not self.started
+        self._serve_until = time.monotonic() + (0 if at_once else self._drain_period)
+        super().handle_exit(sig, frame)  # remembers the signal: in the end the process dies of it
+        self.should_exit = False  # not yet: `on_tick` decides
+
+    async def on_tick(self, counter: int) -> bool:
+        """Tell whether the listener is to be closed; uvicorn asks ten times a second."""
+        self.should_exit = self.should_exit or (self._serve_until is not None and time.monotonic() >= self._serve_until)
+        return await super().on_tick(counter)
+
+
+def serve(settings: ApiSettings, *, host: str, port: int) -> None:
+    """Serve the API until a signal ends it; one process."""
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        workers=1,  # said, for uvicorn would read WEB_CONCURRENCY
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,  # observability owns the logs, and the access log with them
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
+        timeout_keep_alive=settings.server.keep_alive_timeout,
+        timeout_graceful_shutdown=settings.server.shutdown_timeout,
+    )
+    with contextlib.suppress(KeyboardInterrupt):  # what SIGINT turns into at the very end
+        DrainingServer(config, drain=app.state.readiness.drain, drain_period=settings.server.drain_period).run()

@@ -1,0 +1,282 @@
+"""The server that ships, in real processes: whom it believes, how it ends, and that a rolling restart loses nothing."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+READINESS = "/api/v1/readiness"
+LOGIN = "/api/v1/auth/login"
+
+
+@dataclass
+class Instance:
+    """One running `tequipy-api serve`."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def status(self, path: str = READINESS) -> int:
+        """Return the status of an answer over a new connection, 0 without one."""
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{self.url}{path}").status_code
+        return 0
+
+    def wait_until_ready(self) -> None:
+        eventually("the instance is ready or dead", lambda: self.process.poll() is not None or self.status() == 200)
+        assert self.process.poll() is None, self.log.read_text()
+
+
+StartApi = Callable[..., Instance]
+
+
+@pytest.fixture
+def start_api(environment: dict[str, str], tmp_path: Path, free_port: Callable[[], int]) -> Iterator[StartApi]:
+    """Start `tequipy-api serve`, on a port of its own unless one is named; `also` changes its environment."""
+    instances: list[Instance] = []
+
+    def start(*, port: int | None = None, **also: str) -> Instance:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
+        port, log = port or free_port(), tmp_path / f"api-{len(instances)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [Path(sys.executable).with_name("tequipy-api"), "serve", "--port", str(port)],
+                env=inherited | environment | also,
+                cwd=tmp_path,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        instances.append(Instance(process, port, log))
+        return instances[-1]
+
+    yield start
+    for instance in instances:
+        instance.process.kill()
+        instance.process.wait()
+
+
+def eventually(what: str, probe: Callable[[], bool], *, within: float = 60) -> None:
+    """Poll until the probe is true; fail with `what` when the deadline passes."""
+    deadline = time.monotonic() + within
+    while not probe():
+        assert time.monotonic() < deadline, f"not within {within} s: {what}"
+        time.sleep(0.02)
+
+
+def begin_login(instance: Instance) -> tuple[socket.socket, bytes]:
+    """Return a connection on which a request is in flight, and what is still to be sent of it."""
+    body = json.dumps({"email": "nobody@example.com", "password": "correct horse battery staple"}).encode()
+    connection = socket.create_connection(("127.0.0.1", instance.port), timeout=30)
+    head = (
+        f"POST {LOGIN} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + body[:10])
+    return connection, body[10:]
+
+
+def read_answer(connection: socket.socket) -> str:
+    """Return all that comes until the server closes the connection."""
+    answer = b""
+    while piece := connection.recv(65536):
+        answer += piece
+    return answer.decode().lower()
+
+
+def listens(instance: Instance) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", instance.port), timeout=5):
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("trusted", "expected"),
+    [
+        ("[]", {"8.8.8.8": "127.0.0.1"}),
+        ('["10.0.0.0/8"]', {"8.8.8.8": "127.0.0.1"}),
+        (
+            '["127.0.0.0/8", "10.0.0.0/8"]',
+            {
+                "8.8.8.8": "8.8.8.8",
+                "6.6.6.6, 8.8.8.8": "8.8.8.8",
+                "6.6.6.6, 8.8.8.8, 10.1.2.3": "8.8.8.8",
+                "6.6.6.6, 2001:db8::1": "2001:db8::1",
+            },
+        ),
+    ],
+)
+def test_only_trusted_proxies_say_who_is_asking(start_api: StartApi, trusted: str, expected: dict[str, str]) -> None:
+    """X-Forwarded-For counts when the peer is trusted, read from right to left up to the first stranger."""
+    instance = start_api(TEQUIPY_TRUSTED_PROXIES=trusted, WEB_CONCURRENCY="2", FORWARDED_ALLOW_IPS="*")
+    instance.wait_until_ready()
+    for forwarded in expected:
+        answer = httpx.get(f"{instance.url}/api/v1/auth/me", headers={"X-Forwarded-For": forwarded})
+        assert answer.status_code == 401
+        assert "server" not in answer.headers
+
+    def logged() -> list[str]:
+        lines = [json.loads(line) for line in instance.log.read_text().splitlines()]
+        return [line["ip"] for line in lines if line.get("route") == "/api/v1/auth/me"]
+
+    eventually("every access is logged", lambda: len(logged()) == len(expected))
+    assert logged() == list(expected.values())
+
+
+def test_a_process_that_is_told_to_end_drains_first(start_api: StartApi) -> None:
+    """At SIGTERM: not ready and `Connection: close` at once, still listening; then what is in flight is answered."""
+    instance = start_api(TEQUIPY_SERVER__DRAIN_PERIOD="2")
+    instance.wait_until_ready()
+    with httpx.Client(base_url=instance.url) as client, contextlib.ExitStack() as connections:
+        assert "connection" not in client.get(READINESS).headers  # from now on an idle connection
+        in_flight, rest = begin_login(instance)
+        connections.enter_context(in_flight)
+        instance.process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        eventually("a new connection hears of it", lambda: instance.status() == 503)
+        while time.monotonic() - started < 1:
+            assert instance.status() == 503, "the listener is still open"
+        answer = client.get(READINESS)
+        assert (answer.status_code, answer.headers["connection"]) == (503, "close")
+        assert answer.json() == {"status": "not_ready", "checks": {}}
+        for path, status in (("/api/v1/health", 200), ("/nowhere", 404)):
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["connection"]) == (status, "close")
+        too_large = client.post(LOGIN, content=b" " * 100_000)
+        assert (too_large.status_code, too_large.headers["connection"]) == (413, "close")
+        eventually("the listener closes", lambda: not listens(instance))
+        assert instance.process.poll() is None, "a request is in flight"
+        in_flight.sendall(rest)
+        answered = read_answer(in_flight)
+    assert answered.startswith("http/1.1 401")
+    assert answered.count("connection: close") == 1
+    assert instance.process.wait(30) == -signal.SIGTERM
+    assert "exception" not in instance.log.read_text()
+
+
+def test_a_request_that_hangs_is_cut_off_with_an_answer(start_api: StartApi) -> None:
+    """What is not done when the time is over gets 503 as a problem document, and the process ends."""
+    instance = start_api(TEQUIPY_SERVER__DRAIN_PERIOD="0", TEQUIPY_SERVER__SHUTDOWN_TIMEOUT="1")
+    instance.wait_until_ready()
+    hanging, _ = begin_login(instance)
+    with hanging:
+        instance.process.send_signal(signal.SIGTERM)
+        answer = read_answer(hanging)
+    assert answer.startswith("http/1.1 503")
+    assert "application/problem+json" in answer
+    assert "retry-after: 1" in answer
+    assert instance.process.wait(30) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]], ids=str
+)
+def test_who_is_in_a_hurry_need_not_wait(start_api: StartApi, signals: list[signal.Signals]) -> None:
+    """Ctrl-C drains nothing, and a second signal ends the process although a request hangs."""
+    instance = start_api(TEQUIPY_SERVER__DRAIN_PERIOD="100", TEQUIPY_SERVER__SHUTDOWN_TIMEOUT="100")
+    instance.wait_until_ready()
+    first, *second = signals
+    with contextlib.ExitStack() as connections:
+        if second:
+            connections.enter_context(begin_login(instance)[0])
+        instance.process.send_signal(first)
+        for number in second:
+            eventually("it drains", lambda: instance.status() == 503)
+            instance.process.send_signal(number)
+        assert instance.process.wait(30) in {0, *(-number for number in signals)}
+
+
+@dataclass
+class Balancer:
+    """Polls readiness and sends each request to a ready instance, in turn, over kept connections; never twice."""
+
+    urls: list[str]
+    ready: set[str] = field(default_factory=set)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    _turn: int = 0
+
+    async def poll(self) -> None:
+        async with httpx.AsyncClient(timeout=1) as client:
+            while True:
+                for url in self.urls:
+                    try:
+                        ready = (await client.get(f"{url}{READINESS}")).status_code == 200
+                    except httpx.TransportError:
+                        ready = False
+                    (self.ready.add if ready else self.ready.discard)(url)
+                await asyncio.sleep(0.1)
+
+    async def load(self, client: httpx.AsyncClient) -> None:
+        """Send a read and a write, for ever."""
+        body = {"email": "nobody@example.com", "password": "correct horse battery staple"}
+        while True:
+            self._turn += 1
+            for method, path, sent in (("GET", "/.well-known/jwks.json", None), ("POST", LOGIN, body)):
+                ready = sorted(self.ready) or self.urls
+                url = ready[self._turn % len(ready)]
+                try:
+                    outcome = str((await client.request(method, f"{url}{path}", json=sent)).status_code)
+                except httpx.TransportError as error:
+                    outcome = type(error).__name__
+                self.outcomes[f"{method} {outcome}"] += 1
+            await asyncio.sleep(0.02)
+
+    @contextlib.asynccontextmanager
+    async def running(self, callers: int) -> AsyncIterator[None]:
+        async with httpx.AsyncClient(timeout=30) as client:
+            tasks = [
+                asyncio.create_task(self.poll()),
+                *(asyncio.create_task(self.load(client)) for _ in range(callers)),
+            ]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def roll(start_api: StartApi, balancer: Balancer, instances: list[Instance], **settings: str) -> None:
+    """Replace each instance by a new one on the same port, one after the other, as an orchestrator does."""
+    for index, old in enumerate(instances):
+        old.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(old.process.wait, 60) == -signal.SIGTERM
+        instances[index] = start_api(port=old.port, **settings)
+        await asyncio.to_thread(instances[index].wait_until_ready)
+        while instances[index].url not in balancer.ready:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "least"), [(1, 200), pytest.param(5, 1000, marks=[pytest.mark.prove, pytest.mark.timeout(600)])]
+)
+async def test_a_rolling_restart_loses_no_request(start_api: StartApi, rounds: int, least: int) -> None:
+    """Two instances behind a balancer that polls readiness, each replaced under load: every request is answered."""
+    settings = {"TEQUIPY_SERVER__DRAIN_PERIOD": "1"} if rounds == 1 else {}
+    instances = [start_api(**settings) for _ in range(2)]
+    for instance in instances:
+        await asyncio.to_thread(instance.wait_until_ready)
+    balancer = Balancer([instance.url for instance in instances])
+    async with balancer.running(callers=4):
+        while len(balancer.ready) < len(instances):
+            await asyncio.sleep(0.02)
+        for _ in range(rounds):
+            await roll(start_api, balancer, instances, **settings)
+    print(f"rolling restart, {rounds} rounds of two: {dict(balancer.outcomes)}")
+    assert set(balancer.outcomes) == {"GET 200", "POST 401"}
+    assert balancer.outcomes.total() >= least
