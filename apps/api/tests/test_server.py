@@ -138,6 +138,32 @@ def test_only_trusted_proxies_say_who_is_asking(start_api: StartApi, trusted: st
     assert logged() == list(expected.values())
 
 
+def test_clients_that_go_away_break_nothing(start_api: StartApi) -> None:
+    """Connections cut in the middle of a body, announced or in pieces, are no error of ours."""
+    instance = start_api()
+    instance.wait_until_ready()
+    for _ in range(20):
+        begin_login(instance)[0].close()
+        head = [f"POST {LOGIN} HTTP/1.1", "Host: test", "Content-Type: application/json", "Transfer-Encoding: chunked"]
+        with socket.create_connection(("127.0.0.1", instance.port), timeout=30) as connection:
+            connection.sendall("\r\n".join([*head, "", "5", '{"ema']).encode())
+
+    def accesses() -> list[str]:
+        return [line for line in instance.log.read_text().splitlines() if '"route":"/api/v1/auth/login"' in line]
+
+    eventually("every request is over", lambda: len(accesses()) == 40)
+    assert not [line for line in instance.log.read_text().splitlines() if '"level":"ERROR"' in line]
+    assert instance.status("/api/v1/health") == 200
+
+
+def test_a_body_without_a_length_has_the_limit_too(start_api: StartApi) -> None:
+    """Sent in chunks, a megabyte is refused with 413 when 64 KiB of it have come."""
+    instance = start_api()
+    instance.wait_until_ready()
+    answer = httpx.post(f"{instance.url}{LOGIN}", content=(b"x" * 65_536 for _ in range(2)))
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
 def test_a_process_that_is_told_to_end_drains_first(start_api: StartApi) -> None:
     """At SIGTERM: not ready and `Connection: close` at once, still listening; then what is in flight is answered."""
     instance = start_api(TEQUIPY_SERVER__DRAIN_PERIOD="2")

@@ -34,6 +34,13 @@ async def test_registering_answers_alike_for_a_new_and_a_known_address(
     assert new.headers["cache-control"] == "no-store"
 
 
+async def test_only_auths_own_answers_are_kept_by_no_cache(client: httpx.AsyncClient) -> None:
+    """The rule is by whole segments: a path that merely begins alike is somebody else's."""
+    paths = ("/api/v1/auth", "/api/v1/auth/nothing", "/api/v1/authx", "/nowhere")
+    answers = [await client.get(path) for path in paths]
+    assert [answer.headers.get("cache-control") for answer in answers] == ["no-store", "no-store", None, None]
+
+
 async def test_a_weak_password_is_refused_with_its_reasons(client: httpx.AsyncClient) -> None:
     """Every reason is told at once, in a member of the problem document."""
     answer = await client.post("/api/v1/auth/register", json={"email": "ada@example.com", "password": "ada"})

@@ -1,6 +1,7 @@
 """Security headers and CORS."""
 
 import httpx
+import pytest
 from fastapi import FastAPI, Response
 
 from tequipy_platform.api import wire_headers
@@ -16,6 +17,10 @@ def client(settings: HeaderSettings, *, hsts: bool = True) -> httpx.AsyncClient:
     @app.get("/plain")
     async def plain() -> dict[str, str]:
         return {}
+
+    @app.delete("/plain", status_code=204)
+    async def delete(response: Response) -> None:
+        response.headers["x-of-the-route"] = "1"
 
     @app.get("/page")
     async def page(response: Response) -> dict[str, str]:
@@ -55,6 +60,36 @@ async def test_cors_answers_configured_origins_alone() -> None:
     assert "access-control-allow-origin" not in theirs
     assert preflight.status_code == 200
     assert preflight.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("origin", "method", "headers"),
+    [("https://evil.example", "POST", "content-type"), (OURS, "TRACE", "content-type"), (OURS, "POST", "x-other")],
+)
+async def test_a_refused_preflight_is_a_problem(origin: str, method: str, headers: str) -> None:
+    """A wrong origin, method or header is 403 as a problem document, which caches keep apart by origin."""
+    async with client(HeaderSettings(cors_origins=(OURS,))) as http:
+        answer = await http.options(
+            "/plain",
+            headers={
+                "origin": origin,
+                "access-control-request-method": method,
+                "access-control-request-headers": headers,
+            },
+        )
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "Origin" in answer.headers["vary"]
+    assert answer.headers.get("access-control-allow-origin") == (OURS if origin == OURS else None)
+
+
+async def test_what_has_no_content_has_no_type() -> None:
+    """A 204 carries no Content-Type; what the route says stays."""
+    async with client(HeaderSettings()) as http:
+        answer = await http.delete("/plain")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert "content-type" not in answer.headers
+    assert answer.headers["x-of-the-route"] == "1"
 
 
 async def test_without_origins_there_is_no_cors() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tequipy_platform import Invalid
 from tequipy_platform.api.limits import BodyLimits, LimitBodies, check_json, is_json
 from tequipy_platform.api.problems import BodyTooLarge, MalformedBody
 
@@ -39,6 +40,28 @@ def test_the_limit_is_by_whole_segments(path: str, size: int) -> None:
 def test_json_is_known_by_its_media_type(content_type: str, expected: bool) -> None:
     """`application/json` and `+json` are JSON, with any parameters and case."""
     assert is_json(content_type) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "query"), [("/a\0b", b""), ("/\0", b""), ("/", b"a=%00"), ("/", b"%00=1"), ("/", b"a=1&b=x%00y")]
+)
+async def test_nul_is_no_part_of_an_address(path: str, query: bytes) -> None:
+    """Path and query with NUL are invalid before any route sees them; an escaped percent sign is none."""
+
+    async def seen(*_: object) -> Any:
+        raise LookupError
+
+    def scope(path: str, query: bytes) -> dict[str, Any]:
+        return {"type": "http", "path": path, "query_string": query, "headers": []}
+
+    limited = LimitBodies(seen, BodyLimits())
+    with pytest.raises(Invalid) as error:
+        await limited(scope(path, query), seen, seen)
+    assert error.value.members["errors"] == [
+        {"pointer": "", "code": "invalid_characters", "detail": "Path or query hold NUL."}
+    ]
+    with pytest.raises(LookupError):
+        await limited(scope("/a%00", b"a=%2500"), seen, seen)
 
 
 def test_depth_is_counted_outside_of_strings() -> None:
@@ -79,7 +102,7 @@ async def test_the_first_content_type_counts(content_types: list[bytes]) -> None
         return {"type": "http.request", "body": b"[" * 100, "more_body": False}
 
     headers = [(b"content-length", b"100"), *((b"content-type", content_type) for content_type in content_types)]
-    scope = {"type": "http", "path": "/", "headers": headers}
+    scope = {"type": "http", "path": "/", "query_string": b"", "headers": headers}
     with pytest.raises(MalformedBody):
         await LimitBodies(never, BodyLimits())(scope, receive, never)
 
@@ -90,6 +113,6 @@ async def test_a_length_of_many_digits_is_too_large() -> None:
     async def never(*_: object) -> Any:
         raise AssertionError("the body was read")
 
-    scope = {"type": "http", "path": "/", "headers": [(b"content-length", b"9" * 5000)]}
+    scope = {"type": "http", "path": "/", "query_string": b"", "headers": [(b"content-length", b"9" * 5000)]}
     with pytest.raises(BodyTooLarge):
         await LimitBodies(never, BodyLimits())(scope, never, never)

@@ -22,5 +22,5 @@ class NoStore:
                 MutableHeaders(scope=message)["Cache-Control"] = "no-store"
             await send(message)
 
-        covered = scope["type"] == "http" and scope["path"].startswith(self._prefix)
+        covered = scope["type"] == "http" and f"{scope['path']}/".startswith(f"{self._prefix}/")
         await self._app(scope, receive, send_no_store if covered else send)

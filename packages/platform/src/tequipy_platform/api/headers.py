@@ -1,14 +1,19 @@
 """Security headers on every answer, and CORS for the configured origins."""
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Final, Protocol
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tequipy_observability import CORRELATION_HEADER
+from tequipy_platform.api.problems import problem_response
+from tequipy_platform.domain.exceptions import Forbidden
 
 _SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -36,7 +41,7 @@ def wire_headers(app: FastAPI, settings: HeaderPolicy, *, hsts: bool = True) -> 
     if settings.cors_origins:
         app.user_middleware.append(
             Middleware(
-                CORSMiddleware,
+                Cors,
                 allow_origins=settings.cors_origins,
                 allow_credentials=True,
                 allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
@@ -53,8 +58,20 @@ def wire_headers(app: FastAPI, settings: HeaderPolicy, *, hsts: bool = True) -> 
         )
 
 
+class Cors(CORSMiddleware):
+    """Starlette's CORS, whose refused preflights are problem documents."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer a preflight (Fetch, section 3.2.2)."""
+        answer = super().preflight_response(request_headers)
+        if answer.status_code == HTTPStatus.OK:
+            return answer
+        kept = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
+        return problem_response(Forbidden("This origin, method or header is not allowed."), headers=kept)
+
+
 class SecurityHeaders:
-    """Adds the headers that an answer does not have yet."""
+    """Adds the headers that an answer does not have yet, and takes the type away from an answer without content."""
 
     def __init__(self, app: ASGIApp, headers: dict[str, str]) -> None:
         self._app = app
@@ -67,6 +84,8 @@ class SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
+                if message["status"] == HTTPStatus.NO_CONTENT:  # the framework leaves its content type there
+                    headers = [header for header in headers if header[0] != b"content-type"]
                 present = {name.lower() for name, _ in headers}
                 message["headers"] = headers + [header for header in self._headers if header[0] not in present]
             await send(message)

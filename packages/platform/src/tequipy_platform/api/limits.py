@@ -10,6 +10,8 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tequipy_platform.api.problems import BodyTooLarge, MalformedBody
+from tequipy_platform.domain.events import JSON
+from tequipy_platform.domain.exceptions import Invalid
 
 _STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 """A JSON string; the closing quote is optional, so that a string without end is one match and not a million tries."""
@@ -36,18 +38,22 @@ class BodyLimits:
 
 
 class LimitBodies:
-    """Reads the body up to its limit, looks at it, and hands it on as one message."""
+    """Reads the body up to its limit, looks at it, and hands it on as one message; looks at path and query too."""
 
     def __init__(self, app: ASGIApp, limits: BodyLimits) -> None:
         self._app = app
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; raises `BodyTooLarge` or `MalformedBody`, which `CatchErrors` answers."""
+        """Serve one request; raises `Invalid`, `BodyTooLarge` or `MalformedBody`, which `CatchErrors` answers."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        _check_address(scope)
         # Of a header that was sent twice the first counts, as for the framework behind us.
         headers: dict[bytes, bytes] = dict(reversed(scope.get("headers", ())))
         # HTTP/1.1: a request without either header has no body (RFC 9112, section 6.3).
-        if scope["type"] != "http" or headers.keys().isdisjoint({b"content-length", b"transfer-encoding"}):
+        if headers.keys().isdisjoint({b"content-length", b"transfer-encoding"}):
             await self._app(scope, receive, send)
             return
         limit = self._limits.size_at(scope["path"])
@@ -55,14 +61,23 @@ class LimitBodies:
         if length.isdigit() and (len(length) > _LONGEST_LENGTH or int(length) > limit):
             raise BodyTooLarge
         body, last = await _read(receive, limit)
-        if is_json(headers.get(b"content-type", b"").decode("latin-1")):
-            check_json(body, self._limits.depth)
-        replay: list[Message] = [{**last, "body": body}] if last["type"] == "http.request" else [last]
+        replay: list[Message] = [last]  # a client that went away
+        if last["type"] == "http.request":
+            if is_json(headers.get(b"content-type", b"").decode("latin-1")):
+                check_json(body, self._limits.depth)
+            replay = [{**last, "body": body}]
 
         async def receive_again() -> Message:
             return replay.pop() if replay else await receive()
 
         await self._app(scope, receive_again, send)
+
+
+def _check_address(scope: Scope) -> None:
+    """Raise `Invalid` for NUL, which PostgreSQL cannot keep; the server has replaced half characters already."""
+    if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+        fault: JSON = {"pointer": "", "code": "invalid_characters", "detail": "Path or query hold NUL."}
+        raise Invalid(errors=[fault])
 
 
 async def _read(receive: Receive, limit: int) -> tuple[bytes, Message]:
