@@ -1,0 +1,192 @@
+"""The shipped apps as real processes, on servers and in folders of a test's own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from signal import Signals
+from types import TracebackType
+from typing import Self
+
+import httpx
+import psutil
+
+from tequipy_devstack.mail_sink import MailSink
+from tequipy_devstack.ports import free_port
+from tequipy_devstack.processes import await_end, end_process, family, kill, signal_family, tied
+from tequipy_devstack.proving.traffic import ADMIN, PASSWORD
+from tequipy_devstack.proving.waiting import eventually
+from tequipy_devstack.servers import ValkeyServer
+
+_END_SECONDS = 45.0
+"""Longer than any of the apps takes to end in order."""
+
+
+class Program:
+    """A command that runs while the block lasts, its output in `log`; what it started ends with it.
+
+    Start it from a test's own thread: the kernel ends it when the thread that started it ends.
+    """
+
+    def __init__(self, command: list[str | Path], environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        self._command = command
+        self._environment = dict(environment)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The pid of its first process."""
+        return self._running().pid
+
+    def start(self) -> None:
+        """Start it, once more if it has ended."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 -- our own command line
+                tied(self._command, death_signal=Signals.SIGKILL),
+                cwd=self.log.parent,  # no developer's `.env` is read
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+
+    def kill(self) -> None:
+        """End it and all it started by SIGKILL, at one stroke."""
+        process = self._running()
+        await_end(signal_family(process.pid, Signals.SIGKILL), timeout=_END_SECONDS)
+        process.wait()
+
+    def terminate(self) -> int:
+        """Ask it to end by SIGTERM, wait for that and return its exit status."""
+        process = self._running()
+        members = family(process.pid)
+        process.terminate()
+        try:
+            return process.wait(_END_SECONDS)
+        finally:
+            kill(members)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError(f"{self._command[0]} has not been started")
+        return self._process
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        process = self._running()
+        if process.poll() is None:
+            end_process(psutil.Process(process.pid), Signals.SIGTERM, patience=_END_SECONDS)
+            process.wait()
+
+
+class Api(Program):
+    """A running `tequipy-api serve`."""
+
+    def __init__(self, command: list[str | Path], environment: Mapping[str, str], log: Path, *, port: int) -> None:
+        super().__init__([*command, "--port", str(port)], environment, log)
+        self.port = port
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def is_ready(self) -> bool:
+        """Tell whether its readiness is 200 at present."""
+        try:
+            return httpx.get(f"{self.url}/api/v1/readiness").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def start(self) -> None:
+        """Start it and return once it is ready."""
+        super().start()
+        eventually("the API is ready", lambda: self._ended() or self.is_ready())
+        if self._ended():
+            raise RuntimeError(f"the API ended while starting: {self.log.read_text()[-2000:]}")
+
+    def _ended(self) -> bool:
+        return self._running().poll() is not None
+
+
+class House:
+    """Both apps with everything they stand on; `settings` are further variables by their full names, and win.
+
+    Hashes are cheap and nobody is rate limited: the load is to meet the servers, not the processor or a policy.
+    """
+
+    def __init__(
+        self, folder: Path, *, database_url: str, redis: ValkeyServer, mails: MailSink, **settings: str
+    ) -> None:
+        self.folder = folder
+        self.storage = folder / "objects"
+        self._numbers = count()
+        self.environment = {name: text for name, text in os.environ.items() if not name.startswith("TEQUIPY_")} | {
+            "TEQUIPY_ENVIRONMENT": "test",
+            "TEQUIPY_PUBLIC_URL": "https://app.example.com",
+            "TEQUIPY_AUTH__BCRYPT_COST": "4",
+            "TEQUIPY_DATABASE__URL": database_url,
+            "TEQUIPY_CACHE__URL": redis.url(0),
+            # No value stays in memory for longer than between two requests: what is cached is read from Redis.
+            "TEQUIPY_CACHE__POLICIES": '{"user_profile": {"ttl": 300, "l1_ttl": 0.02}}',
+            "TEQUIPY_CELERY__BROKER_URL": redis.url(1),
+            "TEQUIPY_CELERY__SOFT_TIME_LIMIT": "28",
+            "TEQUIPY_CELERY__TIME_LIMIT": "30",
+            "TEQUIPY_CELERY__VISIBILITY_TIMEOUT": "32",
+            "TEQUIPY_CELERY__SOFT_SHUTDOWN_TIMEOUT": "2",
+            "TEQUIPY_MAIL__SMTP_URL": mails.url,
+            "TEQUIPY_STORAGE__URL": self.storage.as_uri(),
+            "TEQUIPY_WORKER__STATE_FOLDER": str(folder / "worker"),
+            **settings,
+        }
+
+    def api(self, *command: str | Path, **settings: str) -> Api:
+        """Return `tequipy-api serve`, or `command` that takes the same options; to be entered, which starts it."""
+        command = command or (program("tequipy-api"), "serve")
+        return Api([*command], self.environment | settings, self._new_log("api"), port=free_port())
+
+    def worker(self, **settings: str) -> Program:
+        """Return `tequipy-worker run`; to be entered."""
+        return Program([program("tequipy-worker"), "run"], self.environment | settings, self._new_log("worker"))
+
+    def relay(self, *command: str | Path) -> Program:
+        """Return `tequipy-worker relay`, or `command`; to be entered."""
+        command = command or (program("tequipy-worker"), "relay")
+        return Program([*command], self.environment, self._new_log("relay"))
+
+    def migrate(self) -> None:
+        """Make the tables."""
+        self._run("migrate", "upgrade", "head")
+
+    def create_admin(self) -> None:
+        """Make the one account that the load logs in to."""
+        self._run("create-admin", "--email", ADMIN, text=PASSWORD)
+
+    def _new_log(self, name: str) -> Path:
+        return self.folder / f"{name}-{next(self._numbers)}.log"
+
+    def _run(self, *arguments: str, text: str = "") -> None:
+        subprocess.run(  # noqa: S603 -- our own command line
+            [program("tequipy-api"), *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            input=text,
+            text=True,
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+
+
+def program(name: str) -> Path:
+    """Return a command of the environment that we run in, activated or not."""
+    return Path(sys.executable).with_name(name)

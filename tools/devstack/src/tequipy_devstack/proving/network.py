@@ -1,0 +1,148 @@
+"""What stands between clients and servers: a link that may be slow, and a balancer that polls readiness."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from itertools import count
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+from anyio.from_thread import start_blocking_portal
+
+from tequipy_devstack.ports import free_port
+
+_CHUNK_BYTES = 65536
+_POLL_SECONDS = 0.2
+
+T = TypeVar("T")
+
+
+@contextmanager
+def in_background(resource: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """Enter an async context manager on an event loop in a thread of its own, for as long as the block lasts."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(resource) as entered:
+        yield entered
+
+
+class _Forwarder(ABC):
+    """Listens on a port of 127.0.0.1 and carries each connection on to another one; an async context manager."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.delay = 0.0
+        """Seconds that each piece of data arrives late, in either direction; may be changed at any time."""
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    @abstractmethod
+    def _choose(self) -> int | None:
+        """Return the port that a new connection leads to, None to refuse it."""
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._server is not None:
+            self._server.close()
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._carry(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        port = self._choose()
+        try:
+            if port is not None:
+                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+                async with _closed(far_writer), asyncio.TaskGroup() as pipes:
+                    pipes.create_task(self._pipe(reader, far_writer))
+                    pipes.create_task(self._pipe(far_reader, writer))
+        except* OSError:
+            pass  # one end has gone: so does the other
+        finally:
+            writer.close()
+
+    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(_CHUNK_BYTES):
+            await asyncio.sleep(self.delay)
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+class Link(_Forwarder):
+    """An address that leads to one server, or for some time to none, and may be slow."""
+
+    def __init__(self, target: int) -> None:
+        super().__init__()
+        self.target: int | None = target
+        """The server's port; None: new connections are closed at once."""
+
+    def _choose(self) -> int | None:
+        return self.target
+
+
+class Balancer(_Forwarder):
+    """Hands each connection to the next backend whose readiness was 200 when last polled, as a Kubernetes service does.
+
+    It retries nothing: what a backend drops is a failed request.
+    """
+
+    def __init__(self, ports: Sequence[int]) -> None:
+        super().__init__()
+        self._ports = ports
+        self._turns = count()
+        self._poller: asyncio.Task[None] | None = None
+        self.ready: tuple[int, ...] = ()
+        """The ports of the backends that get connections at present."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def _choose(self) -> int | None:
+        return self.ready[next(self._turns) % len(self.ready)] if self.ready else None
+
+    async def __aenter__(self) -> Self:
+        self._poller = asyncio.create_task(self._poll())
+        return await super().__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._poller is not None:
+            self._poller.cancel()
+            await asyncio.wait({self._poller})
+        await super().__aexit__(kind, error, traceback)
+
+    async def _poll(self) -> None:
+        async with httpx.AsyncClient(timeout=3) as client:
+            while True:
+                answers = await asyncio.gather(*(self._is_ready(client, port) for port in self._ports))
+                self.ready = tuple(port for port, ready in zip(self._ports, answers, strict=True) if ready)
+                await asyncio.sleep(_POLL_SECONDS)
+
+    @staticmethod
+    async def _is_ready(client: httpx.AsyncClient, port: int) -> bool:
+        with suppress(httpx.TransportError):
+            answer = await client.get(f"http://127.0.0.1:{port}/api/v1/readiness")
+            return answer.status_code == httpx.codes.OK
+        return False
+
+
+@asynccontextmanager
+async def _closed(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        writer.close()

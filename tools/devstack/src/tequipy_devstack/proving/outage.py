@@ -1,0 +1,95 @@
+"""An outage under load: what clients, and those who ask for readiness, saw before, during and after it."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from tequipy_devstack.proving.load import Load, Route, Sample
+from tequipy_devstack.proving.waiting import eventually
+
+READINESS = Route("GET", "/api/v1/readiness", 200)
+PROBES_PER_SECOND = 5
+READY = "200 ready"
+_CALM_SECONDS = 1.0
+"""How long the load goes on before the fault, and after all is well again."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an outage came to. It begins with the fault and ends when the first readiness is `ready` again."""
+
+    requests: Sequence[Sample]
+    probes: Sequence[Sample]
+    began: float
+    mended: float
+    """When the dependency itself was well again."""
+    recovered: float
+
+    @property
+    def inside(self) -> list[Sample]:
+        """Requests that were under way at some time of the outage."""
+        return [sample for sample in self.requests if not self._outside(sample)]
+
+    @property
+    def outside(self) -> list[Sample]:
+        """Requests that were answered before the outage or sent after it."""
+        return [sample for sample in self.requests if self._outside(sample)]
+
+    @property
+    def meanwhile(self) -> list[Sample]:
+        """Answers of readiness that were asked for during the outage."""
+        return [probe for probe in self.probes if self.began <= probe.sent_at < self.recovered]
+
+    @property
+    def recovery_seconds(self) -> float:
+        """From the dependency's being well to the first readiness that says so."""
+        return self.recovered - self.mended
+
+    def describe(self, what: str) -> str:
+        """Return the figures in two lines."""
+        inside, meanwhile = self.inside, self.meanwhile
+        return (
+            f"\n{what}: {len(self.requests)} requests, failed outside the outage: {len(failed(self.outside))}; "
+            f"inside ({self.recovered - self.began:.1f} s): {count(inside)}, slowest {slowest(inside):.2f} s;\n"
+            f"    ready {self.recovery_seconds:.1f} s after it was back; "
+            f"readiness meanwhile: {count(meanwhile)}, slowest {slowest(meanwhile):.2f} s"
+        )
+
+    def _outside(self, sample: Sample) -> bool:
+        return sample.ended_at < self.began or sample.sent_at > self.recovered
+
+
+def endure(fault: AbstractContextManager[object], url: str, routes: Sequence[Route], *, requests: int) -> Findings:
+    """Send 50 requests a second to an API before, during and after a fault that lasts for so many of them."""
+    with Load(url, routes, rate=50) as load, Load(url, [READINESS], rate=PROBES_PER_SECOND) as probes:
+        calm = round(_CALM_SECONDS * load.rate)
+        load.send(calm)
+        began = time.monotonic()
+        with fault:
+            load.send(requests)
+        mended = time.monotonic()
+        eventually("the API is ready again", lambda: _ready_since(probes.samples, mended))
+        recovered = min(_ready_since(probes.samples, mended))
+        load.send(calm)
+    return Findings(load.samples, probes.samples, began, mended, recovered)
+
+
+def failed(samples: Iterable[Sample]) -> list[Sample]:
+    """Return those whose answer was not the one expected."""
+    return [sample for sample in samples if not sample.good]
+
+
+def count(samples: Iterable[Sample]) -> dict[str, int]:
+    """Return how often there was each outcome, the most frequent first."""
+    return dict(Counter(sample.outcome for sample in samples).most_common())
+
+
+def slowest(samples: Iterable[Sample]) -> float:
+    """Return the longest time that one of them took, in seconds; 0 for none."""
+    return max((sample.seconds for sample in samples), default=0.0)
+
+
+def _ready_since(probes: Sequence[Sample], moment: float) -> list[float]:
+    return [probe.ended_at for probe in list(probes) if probe.sent_at >= moment and probe.outcome == READY]
