@@ -89,7 +89,7 @@ class Program:
 
 
 class Api(Program):
-    """A running `tequipy-api serve`."""
+    """`tequipy-api serve`; the block begins when it is ready."""
 
     def __init__(self, command: list[str | Path], environment: Mapping[str, str], log: Path, *, port: int) -> None:
         super().__init__([*command, "--port", str(port)], environment, log)
@@ -107,12 +107,20 @@ class Api(Program):
         except httpx.TransportError:
             return False
 
-    def start(self) -> None:
-        """Start it and return once it is ready."""
-        super().start()
+    def await_ready(self) -> None:
+        """Return once it is ready."""
         eventually("the API is ready", lambda: self._ended() or self.is_ready())
         if self._ended():
             raise RuntimeError(f"the API ended while starting: {self.log.read_text()[-2000:]}")
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        try:
+            self.await_ready()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
 
     def _ended(self) -> bool:
         return self._running().poll() is not None

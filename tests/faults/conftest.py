@@ -1,0 +1,41 @@
+"""Both apps with everything they stand on, for one module of proofs to break."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tequipy_devstack.mail_sink import MailSink
+from tequipy_devstack.proving import House
+from tequipy_devstack.servers import PostgresServer, ValkeyServer
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with tempfile.TemporaryDirectory(prefix="tequipy-postgres-") as folder, PostgresServer(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[ValkeyServer]:
+    with tempfile.TemporaryDirectory(prefix="tequipy-valkey-") as folder, ValkeyServer(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def mails(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailSink]:
+    with MailSink(tmp_path_factory.mktemp("mail")) as sink:
+        yield sink
+
+
+@pytest.fixture(scope="module")
+def house(
+    postgres: PostgresServer, redis: ValkeyServer, mails: MailSink, tmp_path_factory: pytest.TempPathFactory
+) -> House:
+    """Migrated and with one account; nothing of it runs before a test says so."""
+    folder = tmp_path_factory.mktemp("house")
+    house = House(folder, database_url=postgres.create_database("tequipy"), redis=redis, mails=mails)
+    house.migrate()
+    house.create_admin()
+    return house

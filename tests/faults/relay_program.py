@@ -1,0 +1,33 @@
+"""The relay as it ships, but it dies (`kill -9`) whenever it has published and not yet marked what it has published.
+
+It is started again at once, and lives on when it has died as often as its argument says.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from tequipy_devstack.proving.lives import fork_for_each_life
+from tequipy_platform import PendingMessage
+from tequipy_platform.infrastructure.pending import SqlPendingMessages
+from tequipy_worker.cli import main
+
+lend = SqlPendingMessages.batch
+
+
+@asynccontextmanager
+async def lend_and_die(self: SqlPendingMessages, limit: int) -> AsyncIterator[Sequence[PendingMessage]]:
+    """Lend a batch, and end when the borrower has published it."""
+    async with lend(self, limit) as messages:
+        yield messages
+        if messages:
+            print("died", flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    if fork_for_each_life(deaths=int(sys.argv[1])):
+        SqlPendingMessages.batch = lend_and_die  # type: ignore[method-assign]  # -- the moment that is to be hit
+    main(["relay"])

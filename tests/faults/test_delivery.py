@@ -1,0 +1,245 @@
+"""What a commit has asked for happens, once, whatever is killed, frozen or emptied on the way."""
+
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tequipy_devstack.mail_sink import MailSink
+from tequipy_devstack.processes import freeze_family
+from tequipy_devstack.proving import (
+    REGISTER,
+    Api,
+    House,
+    Link,
+    Load,
+    Program,
+    count,
+    eventually,
+    in_background,
+    slowest,
+)
+from tequipy_devstack.proving.traffic import registration
+from tequipy_devstack.servers import PostgresServer, ValkeyServer
+
+Fault = Callable[[Program, ValkeyServer], None]
+Quiet = Callable[[], bool]
+
+HERE = Path(__file__).parent
+# The module's house has one outbox and one broker, so these tests run one after the other.
+pytestmark = [pytest.mark.xdist_group("delivery"), pytest.mark.timeout(600)]
+
+
+def sizes(short: int, long: int) -> list[object]:
+    return [pytest.param(short, id="short"), pytest.param(long, id="long", marks=pytest.mark.prove)]
+
+
+class Post:
+    """The mails that arrive during one test."""
+
+    def __init__(self, mails: MailSink) -> None:
+        self._folder = mails.folder
+        self._before = set(self._folder.glob("*.eml"))
+
+    def ids(self) -> Counter[str]:
+        """Return how often each Message-ID has arrived."""
+        new = set(self._folder.glob("*.eml")) - self._before
+        found = (re.search(r"(?im)^message-id: *(\S+)", mail.read_text()) for mail in new)
+        return Counter(match[1] for match in found if match)
+
+    def goes_on(self) -> None:
+        """Wait until some more have arrived."""
+        target = len(self.ids()) + 5
+        eventually("mails arrive", lambda: len(self.ids()) >= target)
+
+    def describe(self, expected: int) -> str:
+        ids = self.ids()
+        return f"{expected} asked for, {max(0, expected - len(ids))} lost, {ids.total() - len(ids)} sent twice"
+
+
+@pytest.fixture
+def post(mails: MailSink) -> Post:
+    return Post(mails)
+
+
+@pytest.fixture
+def quiet(postgres: PostgresServer, redis: ValkeyServer) -> Quiet:
+    """Tell whether every message of the outbox is settled, and none waits in the broker or is at a worker."""
+
+    def is_quiet() -> bool:
+        unsettled = "SELECT count(*) FROM platform.outbox WHERE settled_at IS NULL"
+        waiting = redis._run("select 1\nllen email\nhlen unacked\n").split()
+        return postgres.execute(unsettled, database="tequipy").strip() == "0" and waiting == ["OK", "0", "0"]
+
+    return is_quiet
+
+
+@pytest.fixture(scope="module")
+def mail_link(mails: MailSink) -> Iterator[Link]:
+    """The way from the worker to the mail server."""
+    with in_background(Link(mails.port)) as link:
+        yield link
+
+
+@pytest.fixture(scope="module")
+def worker(house: House, mail_link: Link) -> Iterator[Program]:
+    mail_url = f"smtp://127.0.0.1:{mail_link.port}"
+    with house.worker(TEQUIPY_MAIL__SMTP_URL=mail_url, TEQUIPY_MAIL__TIMEOUT="2") as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def relay(house: House) -> Iterator[Program]:
+    with house.relay() as relay:
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def api(house: House) -> Iterator[Api]:
+    with house.api() as api:
+        yield api
+
+
+@pytest.mark.usefixtures("worker", "relay")
+@pytest.mark.parametrize("requests", sizes(100, 600))
+def test_writes_go_on_without_the_broker(api: Api, redis: ValkeyServer, post: Post, requests: int) -> None:
+    """Redis away while 20 registrations a second come in: all are 202 and quick, and every task runs afterwards."""
+    with Load(api.url, [REGISTER], rate=20) as load:
+        redis.kill()
+        began = time.monotonic()
+        load.send(requests)
+        away = time.monotonic() - began
+        redis.restart()
+        back = time.monotonic()
+    asked = len(load.samples)
+    eventually("every task has run", lambda: len(post.ids()) >= asked, within=120)
+    print(
+        f"\nRedis away for {away:.0f} s: writes {count(load.samples)}, slowest {slowest(load.samples) * 1000:.0f} ms; "
+        f"{post.describe(asked)}, the last one {time.monotonic() - back:.1f} s after it was back"
+    )
+    assert count(load.samples) == {"202 accepted": asked}
+    assert slowest(load.samples) < 3
+    assert post.ids().total() == len(post.ids()) == asked
+
+
+@pytest.mark.usefixtures("worker", "relay")
+@pytest.mark.parametrize("deaths", sizes(3, 50))
+def test_an_api_killed_before_publishing_loses_nothing(house: House, post: Post, deaths: int) -> None:
+    """`kill -9` right after each commit: the client has no answer, and one mail arrives for each registration."""
+    api = house.api(sys.executable, HERE / "api_program.py")
+    with api:
+        for _ in range(deaths):
+            eventually("the API is up again", api.is_ready)
+            with pytest.raises(httpx.TransportError):
+                httpx.post(f"{api.url}{REGISTER.path}", json=dict(registration()))
+    eventually("every mail has arrived", lambda: len(post.ids()) >= deaths)
+    print(f"\nAPI killed {deaths} times right after its commit: {post.describe(deaths)}")
+    assert post.ids().total() == len(post.ids()) == deaths
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("deaths", sizes(3, 50))
+def test_a_relay_killed_before_marking_doubles_nothing(
+    house: House, api: Api, relay: Program, quiet: Quiet, post: Post, deaths: int
+) -> None:
+    """`kill -9` each time between publishing and marking: every mail arrives, and once."""
+    relay.terminate()
+    with house.relay(sys.executable, HERE / "relay_program.py", str(deaths)) as mortal:
+        with Load(api.url, [REGISTER], rate=10) as load:
+            eventually("the relay has died that often", lambda: mortal.log.read_text().count("died\n") >= deaths)
+        asked = len(load.samples)
+        eventually("every message is over", quiet)
+    relay.start()
+    print(f"\nRelay killed {deaths} times between publishing and marking: {post.describe(asked)}")
+    assert post.ids().total() == len(post.ids()) == asked
+
+
+def kill_child(worker: Program, _: ValkeyServer) -> None:
+    psutil.Process(worker.pid).children()[0].kill()
+
+
+def kill_worker(worker: Program, _: ValkeyServer) -> None:
+    worker.kill()
+    worker.start()
+
+
+def freeze_worker(worker: Program, _: ValkeyServer) -> None:
+    members = freeze_family(worker.pid)
+    time.sleep(2)
+    for member in members:
+        member.resume()
+
+
+def freeze_broker(_: Program, redis: ValkeyServer) -> None:
+    redis.freeze()
+    time.sleep(2)
+    redis.thaw()
+
+
+def kill_broker(_: Program, redis: ValkeyServer) -> None:
+    redis.kill()
+    redis.restart()
+
+
+def empty_broker(_: Program, redis: ValkeyServer) -> None:
+    redis.restart(empty=True)
+
+
+QUICK_FAULTS = [freeze_worker, freeze_broker, kill_broker]
+SLOW_FAULTS = [kill_child, kill_worker, empty_broker]
+"""What these interrupt or lose comes back when a lease or the visibility timeout is over, after half a minute."""
+
+
+@pytest.mark.usefixtures("relay")
+@pytest.mark.parametrize(
+    ("tasks", "faults"),
+    [
+        pytest.param(100, QUICK_FAULTS, id="short"),
+        pytest.param(1000, [*QUICK_FAULTS, *SLOW_FAULTS], id="long", marks=pytest.mark.prove),
+    ],
+)
+def test_no_task_is_lost(
+    api: Api, worker: Program, redis: ValkeyServer, mail_link: Link, post: Post, tasks: int, faults: Sequence[Fault]
+) -> None:
+    """Worker and broker killed and frozen, the broker emptied, while tasks wait: each of them runs all the same."""
+    mail_link.delay = 0.01  # so that they do wait
+    with Load(api.url, [REGISTER], rate=100) as load:
+        load.send(tasks)
+    asked, began = len(load.samples), time.monotonic()
+    for fault in faults:
+        post.goes_on()
+        assert len(post.ids()) < asked
+        fault(worker, redis)
+    mail_link.delay = 0
+    eventually("every task has run", lambda: len(post.ids()) >= asked, within=300)
+    names = ", ".join(fault.__name__ for fault in faults)
+    print(f"\n{names}: {post.describe(asked)}, {time.monotonic() - began:.0f} s")
+    assert len(post.ids()) == asked
+
+
+@pytest.mark.usefixtures("relay")
+@pytest.mark.parametrize("fault", ["away", "mute"])
+def test_mails_wait_for_their_server(
+    api: Api, worker: Program, mails: MailSink, mail_link: Link, post: Post, fault: str
+) -> None:
+    """A mail server that is away, or never answers: registrations are 202, and the mails arrive when it is back."""
+    if fault == "mute":
+        mail_link.delay = 60
+    else:
+        mail_link.target = None
+    retried = worker.log.read_text().count("task_retried")
+    with Load(api.url, [REGISTER], rate=10) as load:
+        load.send(10)
+        eventually("a mail has failed", lambda: worker.log.read_text().count("task_retried") > retried)
+    assert post.ids() == {}
+    mail_link.delay, mail_link.target = 0, mails.port
+    asked = len(load.samples)
+    eventually("every mail has arrived", lambda: len(post.ids()) >= asked)
+    assert count(load.samples) == {"202 accepted": asked}
+    assert post.ids().total() == len(post.ids()) == asked

@@ -1,0 +1,205 @@
+"""Each dependency stopped, killed, frozen and started again under 50 requests a second: what clients see of it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+import httpx
+import pytest
+
+from tequipy_devstack.proving import (
+    Api,
+    Findings,
+    House,
+    Link,
+    Load,
+    Route,
+    count,
+    endure,
+    eventually,
+    failed,
+    in_background,
+    traffic,
+)
+from tequipy_devstack.servers import PostgresServer, Server, ValkeyServer
+
+Fault = Callable[[Server], AbstractContextManager[None]]
+
+# One API serves all of these tests, so they run in one process of pytest.
+pytestmark = pytest.mark.xdist_group("dependencies")
+
+LENGTHS = [pytest.param(150, id="short"), pytest.param(750, id="long", marks=pytest.mark.prove)]
+"""For how many requests, 50 a second, a fault lasts."""
+
+
+@contextmanager
+def stopped(server: Server) -> Iterator[None]:
+    server.stop()
+    yield
+    server.start()
+
+
+@contextmanager
+def killed(server: Server) -> Iterator[None]:
+    server.kill()
+    yield
+    server.restart()
+
+
+@contextmanager
+def frozen(server: Server) -> Iterator[None]:
+    server.freeze()
+    yield
+    server.thaw()
+
+
+@contextmanager
+def restarted(server: Server) -> Iterator[None]:
+    server.restart()
+    yield
+
+
+@contextmanager
+def restarted_empty(server: Server) -> Iterator[None]:
+    assert isinstance(server, ValkeyServer)
+    server.restart(empty=True)
+    yield
+
+
+@pytest.fixture(scope="module")
+def api(house: House) -> Iterator[Api]:
+    with house.api() as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def routes(api: Api) -> list[Route]:
+    return traffic(api.url)
+
+
+def check_what_always_holds(findings: Findings) -> None:
+    """Nothing fails but during the outage; readiness never hangs; recovery takes seconds."""
+    assert count(failed(findings.outside)) == {}
+    assert all(probe.seconds < 3 for probe in findings.probes), findings.meanwhile
+    assert findings.recovery_seconds < 30
+
+
+@pytest.mark.parametrize("fault", [stopped, killed, frozen, restarted])
+@pytest.mark.parametrize("requests", LENGTHS)
+def test_postgres_goes_away_and_comes_back(
+    api: Api, routes: list[Route], postgres: PostgresServer, fault: Fault, requests: int
+) -> None:
+    """Failures are 503 with Retry-After and end with the outage; what needs no database is answered all along."""
+    findings = endure(fault(postgres), api.url, routes, requests=requests)
+    print(findings.describe(f"PostgreSQL {fault.__name__}"))
+    check_what_always_holds(findings)
+    refused = failed(findings.inside)
+    assert set(count(refused)) <= {"503 unavailable"}
+    assert all(int(sample.retry_after or 0) >= 1 for sample in refused)
+    assert {sample.path for sample in refused} <= {"/api/v1/auth/login", "/api/v1/auth/register"}
+    if fault is not restarted:
+        assert "503 not_ready" in count(findings.meanwhile)
+
+
+@pytest.mark.parametrize("fault", [stopped, killed, frozen, restarted, restarted_empty])
+@pytest.mark.parametrize("requests", LENGTHS)
+def test_redis_goes_away_and_comes_back(
+    api: Api, routes: list[Route], redis: ValkeyServer, fault: Fault, requests: int
+) -> None:
+    """No request fails, during the outage neither; readiness says that it is degraded, and stays 200."""
+    findings = endure(fault(redis), api.url, routes, requests=requests)
+    print(findings.describe(f"Redis {fault.__name__}"))
+    check_what_always_holds(findings)
+    assert count(failed(findings.requests)) == {}
+    assert set(count(findings.probes)) <= {"200 ready", "200 degraded"}
+    if fault in {stopped, killed, frozen}:
+        assert "200 degraded" in count(findings.meanwhile)
+
+
+@pytest.mark.parametrize("requests", LENGTHS)
+def test_storage_goes_away_and_comes_back(api: Api, routes: list[Route], house: House, requests: int) -> None:
+    """A file where the folder should be: readiness is 503 until the folder is back; what needs no storage goes on."""
+
+    @contextmanager
+    def replaced() -> Iterator[None]:
+        aside = house.storage.rename(house.folder / "aside")
+        house.storage.touch()
+        yield
+        house.storage.unlink()
+        aside.rename(house.storage)
+
+    findings = endure(replaced(), api.url, routes, requests=requests)
+    print(findings.describe("Storage replaced by a file"))
+    check_what_always_holds(findings)
+    assert count(failed(findings.requests)) == {}
+    assert "503 not_ready" in count(findings.meanwhile)
+
+
+@contextmanager
+def slow(link: Link, delay: float) -> Iterator[None]:
+    link.delay = delay
+    yield
+    link.delay = 0
+
+
+@pytest.fixture(scope="module")
+def links(postgres: PostgresServer, redis: ValkeyServer) -> Iterator[tuple[Link, Link]]:
+    with in_background(Link(postgres.port)) as to_postgres, in_background(Link(redis.port)) as to_redis:
+        yield to_postgres, to_redis
+
+
+@pytest.fixture(scope="module")
+def far_api(house: House, links: tuple[Link, Link], postgres: PostgresServer, redis: ValkeyServer) -> Iterator[Api]:
+    """Another API on the same servers, its way to them being the links."""
+    database_url = postgres.url("tequipy").replace(f":{postgres.port}", f":{links[0].port}")
+    cache_url = redis.url().replace(f":{redis.port}", f":{links[1].port}")
+    with house.api(TEQUIPY_DATABASE__URL=database_url, TEQUIPY_CACHE__URL=cache_url) as api:
+        yield api
+
+
+@pytest.mark.parametrize(
+    ("delay", "requests"),
+    [pytest.param(0.01, 100, id="short"), pytest.param(1, 750, id="long", marks=pytest.mark.prove)],
+)
+def test_a_slow_postgres_makes_slow_answers(
+    far_api: Api, routes: list[Route], links: tuple[Link, Link], delay: float, requests: int
+) -> None:
+    """20 ms a round trip is felt and nothing more; at 2 s the pool runs out, and who waits 5 s for it is told: 503."""
+    findings = endure(slow(links[0], delay), far_api.url, routes, requests=requests)
+    print(findings.describe(f"PostgreSQL {2 * delay:g} s away"))
+    check_what_always_holds(findings)
+    assert set(count(failed(findings.inside))) == ({"503 unavailable"} if delay == 1 else set())
+
+
+@pytest.mark.parametrize("requests", LENGTHS)
+def test_a_slow_redis_is_left_alone(far_api: Api, routes: list[Route], links: tuple[Link, Link], requests: int) -> None:
+    """A Redis that answers after a second is worse than none: it is asked no more, and no request fails."""
+    findings = endure(slow(links[1], 0.5), far_api.url, routes, requests=requests)
+    print(findings.describe("Redis 1 s away"))
+    check_what_always_holds(findings)
+    assert count(failed(findings.requests)) == {}
+    assert "200 degraded" in count(findings.meanwhile)
+
+
+def test_the_api_starts_before_its_servers(house: House, postgres: PostgresServer, redis: ValkeyServer) -> None:
+    """Started with both away it runs and is not ready; with PostgreSQL it is ready, and serves while Redis is away."""
+    api = house.api()
+    redis.kill()
+    postgres.kill()
+    with ExitStack() as stack:
+        api.start()
+        stack.push(api)
+        eventually("it runs", lambda: status(api, "health") == 200)
+        assert status(api, "readiness") == 503
+        postgres.restart()
+        api.await_ready()
+        with Load(api.url, traffic(api.url), rate=50) as load:
+            load.send(50)
+        redis.restart()
+    assert failed(load.samples) == []
+
+
+def status(api: Api, route: str) -> int:
+    try:
+        return httpx.get(f"{api.url}/api/v1/{route}").status_code
+    except httpx.TransportError:
+        return 0
