@@ -1,6 +1,8 @@
 """What the tests of the caches share."""
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -12,6 +14,7 @@ from pydantic import SecretStr
 from tequipy_caching import CachePolicy
 from tequipy_caching.infrastructure.manager import TieredCacheManager
 from tequipy_caching.wiring import CacheSettings, build_cache
+from tequipy_devstack.servers import ValkeyServer
 
 
 class Factory:
@@ -43,6 +46,84 @@ async def eventually_true(probe: Callable[[], bool | Awaitable[bool]], seconds: 
             return
         assert time.monotonic() < deadline, "it never happened"
         await asyncio.sleep(0.002)
+
+
+class Proxy:
+    """Stands between a client and a server, and breaks what runs through it."""
+
+    def __init__(self, port: int) -> None:
+        self.delay = 0.0
+        """Seconds that the server's answers are held back."""
+        self.port = 0
+        self._target = port
+        self._server: asyncio.Server | None = None
+        self._pairs: dict[asyncio.StreamWriter, asyncio.Event] = {}
+        self._mute = False
+
+    async def open(self) -> None:
+        """Listen, again on the same port after `refuse`."""
+        self._mute = False
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Reset all connections and refuse new ones."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Reset all connections; new ones are served."""
+        for writer in list(self._pairs):
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+
+    def cut(self, *, also_new: bool = False) -> None:
+        """Let no byte through on the connections that there are, and say nothing to anybody: they are half open."""
+        self._mute = also_new
+        for cut in self._pairs.values():
+            cut.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        cut = self._pairs[writer] = asyncio.Event()
+        if self._mute:
+            cut.set()
+        try:
+            await asyncio.gather(self._pump(reader, back, cut), self._pump(there, writer, cut, answers=True))
+        except OSError:
+            pass
+        finally:
+            del self._pairs[writer]
+            back.close()
+            writer.close()
+
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, cut: asyncio.Event, *, answers: bool = False
+    ) -> None:
+        while data := await source.read(65536):
+            if answers and self.delay:
+                await asyncio.sleep(self.delay)
+            if not cut.is_set():
+                sink.write(data)
+        sink.close()
+
+
+@pytest.fixture
+async def proxy(private_redis: ValkeyServer) -> AsyncIterator[Proxy]:
+    """Yield an open proxy before a server of the test's own."""
+    proxy = Proxy(private_redis.port)
+    await proxy.open()
+    yield proxy
+    await proxy.refuse()
+
+
+@pytest.fixture
+def proxy_url(private_redis: ValkeyServer, proxy: Proxy) -> str:
+    """Return the address of the private server by way of the proxy."""
+    return private_redis.url().replace(str(private_redis.port), str(proxy.port))
 
 
 @pytest.fixture

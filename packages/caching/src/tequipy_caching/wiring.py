@@ -12,7 +12,7 @@ from tequipy_caching.domain.policies import DEFAULT_POLICIES, CachePolicy
 from tequipy_caching.domain.ports import CacheManager
 from tequipy_caching.infrastructure.manager import TieredCacheManager
 from tequipy_caching.infrastructure.metrics import PrometheusCacheMetrics
-from tequipy_caching.infrastructure.redis import RedisTier
+from tequipy_caching.infrastructure.redis import RedisLink
 
 __all__ = ["CacheSettings", "build_cache"]
 
@@ -76,11 +76,16 @@ class CacheSettings(BaseModel):
 def build_cache(settings: CacheSettings, *, registry: CollectorRegistry | None = None) -> CacheManager:
     """Return the manager of all caches; it connects when it is entered, and keeps working without Redis."""
     metrics = PrometheusCacheMetrics(registry)
-    redis = RedisTier(
+    link = RedisLink(
         settings.url.get_secret_value(),
         prefix=settings.prefix,
         timeout=settings.l2_timeout,
-        tombstone_ttl=settings.tombstone_ttl or settings.slowest_load + 1,
         metrics=metrics,
     )
-    return TieredCacheManager(redis, settings.all_policies, strict=settings.on_error == "raise", metrics=metrics)
+    return TieredCacheManager(
+        link,
+        settings.all_policies,
+        tombstone_ttl=settings.tombstone_ttl or settings.slowest_load + 1,
+        strict=settings.on_error == "raise",
+        metrics=metrics,
+    )

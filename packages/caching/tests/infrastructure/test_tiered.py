@@ -91,10 +91,10 @@ async def test_a_load_too_old_for_its_fence_is_not_stored(start: Any, redis_url:
     """Redis's own clock refuses a load whose tombstone may have come and gone, however the process was held up."""
     policies = {"words": CachePolicy(ttl=60, hard_timeout=0.1)}
     manager: TieredCacheManager = await start(redis_url, policies=policies)
-    (seen,) = await manager.redis.read(["key"])
+    (seen,) = await manager._shared.read(["key"])
     late = seen._replace(at=seen.at - 60_000)
-    assert not await manager.redis.store("key", b"value", 1000, seen=late)
-    assert await manager.redis.store("key", b"value", 1000, seen=seen)
+    assert not await manager._shared.store("key", b"value", 1000, seen=late)
+    assert await manager._shared.store("key", b"value", 1000, seen=seen)
 
 
 async def test_what_is_in_the_way_is_replaced(pair: Pair, redis: Any, factory: Any) -> None:
@@ -116,7 +116,7 @@ async def test_what_is_in_the_way_is_replaced(pair: Pair, redis: Any, factory: A
         assert await two.get_or_set("ada", factory(f"loaded {number}")) == f"loaded {number}"
         assert (await redis.get(key)).endswith(f'"loaded {number}"'.encode())
         assert isinstance(two, TieredCache)
-        two.drop(["s:ada"])  # as a message from another process would
+        two.hear(["s:ada"])  # as a message from another process would
 
 
 async def test_a_payload_of_an_older_shape_is_a_miss(start: Any, redis_url: str) -> None:

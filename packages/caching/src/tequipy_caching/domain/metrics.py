@@ -10,7 +10,7 @@ class Tally:
     __slots__ = ("count",)
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count: float = 0
 
 
 Observe = Callable[[float], None]
@@ -50,4 +50,12 @@ class CacheMetrics(ABC):
 
     @abstractmethod
     def backplane_messages(self, direction: str) -> Tally:
-        """Return the count of invalidations: direction in or out."""
+        """Return the count of messages to other processes: direction in or out."""
+
+    @abstractmethod
+    def backplane_gaps(self) -> Tally:
+        """Return the count of gaps in what was heard."""
+
+    @abstractmethod
+    def backplane_deaf_seconds(self) -> Tally:
+        """Return the seconds in which this process could not trust what it heard."""

@@ -1,18 +1,20 @@
-"""The invalidation channel: what one process changes, the others drop from their memory."""
+"""The channel on which processes tell each other what has changed: numbered, so that a silence is noticed."""
 
 import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Callable, Sequence
-from typing import Final
+from abc import ABC, abstractmethod
+from time import monotonic
+from typing import Any, Final, NamedTuple
 
+from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.infrastructure.ending import end
-from tequipy_caching.infrastructure.redis import RedisTier
+from tequipy_caching.infrastructure.redis import RedisLink, kind_of, script
 
 PING_AFTER: Final = 0.4
 """Seconds of silence after which the channel is asked whether it is still there."""
@@ -23,57 +25,87 @@ _RECONNECT_AFTER: Final = 0.5
 logger = logging.getLogger(__name__)
 
 
+class Listener(ABC):
+    """Who wants to know what other processes change; called from the event loop, and must not wait."""
+
+    @abstractmethod
+    def hear(self, body: Any) -> None:  # noqa: ANN401 -- JSON, which the listener checks
+        """Take what another process has told under the topic; raises `ValueError` for what it cannot understand."""
+
+    @abstractmethod
+    def miss(self) -> None:
+        """Learn that anything may have been missed: what is held from before this moment cannot be trusted."""
+
+
+class Position(NamedTuple):
+    """How much of the channel a process has heard; with another epoch nothing can be said."""
+
+    epoch: str
+    sequence: int
+
+
 class Backplane:
-    """Listens from `start` to `stop`; `live` while this process can trust that it hears every invalidation."""
+    """Listens from `start` to `stop`; `live` while this process can trust that it hears every message.
 
-    def __init__(
-        self,
-        redis: RedisTier,
-        *,
-        drop: Callable[[str, Sequence[str]], None],
-        drop_all: Callable[[], None],
-        metrics: CacheMetrics,
-    ) -> None:
+    A channel that was silent and comes back is compared by its position: the same, and nothing was missed; another, and
+    every listener is told so before `live` is true again.
+    """
+
+    def __init__(self, link: RedisLink, *, metrics: CacheMetrics) -> None:
         self.live = False
-        self._redis = redis
-        self._drop = drop
-        self._drop_all = drop_all
+        self._link = link
+        self._listeners: dict[str, Listener] = {}
         self._heard = metrics.backplane_messages("in")
+        self._gaps = metrics.backplane_gaps()
+        self._deaf_seconds = metrics.backplane_deaf_seconds()
         self._origin = ""
-        self._listener: asyncio.Task[None] | None = None
+        self._position: Position | None = None
+        self._deaf_since = 0.0
+        self._task: asyncio.Task[None] | None = None
 
-    def message(self, cache: str, names: Sequence[str]) -> str:
-        """Return the message that has every other process drop its copies."""
-        return json.dumps([self._origin, cache, list(names)])
+    def message(self, topic: str, body: Any) -> str:  # noqa: ANN401 -- JSON
+        """Return the message that the topic's listeners hear in every other process; to be sent by `RedisLink.tell`."""
+        return json.dumps([self._origin, topic, body])
+
+    def listen(self, topic: str, listener: Listener) -> None:
+        """Have a listener hear a topic, from now to the end; it has missed what was told before."""
+        self._listeners[topic] = listener
+        listener.miss()
 
     def start(self) -> None:
         """Begin to listen."""
         self._origin = secrets.token_hex(8)  # here, not when built: processes that are forked later must differ
-        self._listener = asyncio.create_task(self._listen(), name="cache-backplane")
+        self._deaf_since = monotonic()
+        self._task = asyncio.create_task(self._listen(), name="cache-backplane")
 
     async def stop(self) -> None:
         """Stop listening."""
-        if self._listener is not None:
-            await end(self._listener)
-            self._listener = None
+        if self._task is not None:
+            await end(self._task)
+            self._task = None
+        self._position = None
 
     async def _listen(self) -> None:
-        async with self._redis.connect(1) as client:
+        async with self._link.connect(
+            2
+        ) as client:  # a pair of its own: one that listens, one that asks where it stands
             while True:
                 try:
                     async with client.pubsub() as channel:
-                        await self._hear_from(channel)
+                        await self._hear_from(channel, client)
                 except (RedisError, OSError) as error:
                     if self.live:
                         logger.warning("cache_backplane_deaf", extra={"error": f"{type(error).__name__}: {error}"})
-                    else:
-                        self._redis.breaker.trip(error)
+                        self._deaf_since = monotonic()
+                    elif kind_of(error) == "connection":
+                        self._link.breaker.trip(error)
                 finally:
                     self.live = False
                 await asyncio.sleep(_RECONNECT_AFTER)
+                self._count_deafness()
 
-    async def _hear_from(self, channel: PubSub) -> None:
-        await channel.subscribe(self._redis.channel)
+    async def _hear_from(self, channel: PubSub, client: Redis) -> None:
+        await channel.subscribe(self._link.channel)
         while True:
             message = await channel.get_message(timeout=PING_AFTER)
             if message is None:
@@ -81,27 +113,57 @@ class Backplane:
                 message = await channel.get_message(timeout=DEAF_AFTER)
             if message is None:
                 raise TimeoutError(f"the channel did not answer for {DEAF_AFTER:g} s")
-            self._hear(message["type"], message["data"])
+            if message["type"] == "subscribe":
+                await self._join(client)
+            elif message["type"] == "message":
+                self._take(message["data"])
 
-    def _hear(self, kind: str, data: bytes) -> None:
-        if kind == "subscribe":
-            # What was published before is lost: nothing held from then can be trusted.
-            self._drop_all()
-            self.live = True
-        elif kind == "message":
-            self._heard.count += 1
+    async def _join(self, client: Redis) -> None:
+        epoch, sequence = await client.register_script(script("join"))([self._link.state], [secrets.token_hex(8)])
+        position = Position(epoch.decode(), int(sequence))
+        if position != self._position:
+            self._miss()
+        self._position = position
+        self._count_deafness()
+        self.live = True
+        self._link.breaker.hurry()
+
+    def _take(self, data: bytes) -> None:
+        self._heard.count += 1
+        try:
+            position, origin, topic, body = _parse(data)
+        except ValueError:
+            self._miss()  # of a version to come, or nobody's: anything may have changed
+            return
+        if self._position is None or position.epoch != self._position.epoch:
+            self._miss()
+        elif position.sequence > self._position.sequence + 1:
+            self._gaps.count += 1
+            self._miss()
+        elif position.sequence <= self._position.sequence:
+            position = self._position  # told before this process joined: heard once more, it does no harm
+        self._position = position
+        listener = self._listeners.get(topic)
+        if listener is not None and origin != self._origin:
             try:
-                origin, cache, names = _parse(data)
+                listener.hear(body)
             except ValueError:
-                self._drop_all()  # of a version to come, or nobody's: anything may have changed
-            else:
-                if origin != self._origin:
-                    self._drop(cache, names)
+                listener.miss()
+
+    def _miss(self) -> None:
+        for listener in self._listeners.values():
+            listener.miss()
+
+    def _count_deafness(self) -> None:
+        now = monotonic()
+        self._deaf_seconds.count += now - self._deaf_since
+        self._deaf_since = now
 
 
-def _parse(data: bytes) -> tuple[str, str, list[str]]:
-    match json.loads(data):
-        case [str(origin), str(cache), [*names]] if all(isinstance(name, str) for name in names):
-            return origin, cache, names
+def _parse(data: bytes) -> tuple[Position, str, str, Any]:
+    epoch, sequence, message = data.decode().split(" ", 2)
+    match json.loads(message):
+        case [str(origin), str(topic), body]:
+            return Position(epoch, int(sequence)), origin, topic, body
         case _:
             raise ValueError("not a message of this version")

@@ -19,15 +19,22 @@ class Breaker:
 
     def __init__(self, probe: Callable[[], Awaitable[object]]) -> None:
         self.open = False
+        self.confirmed = False
+        """Whether a probe has failed too since it opened."""
         self._probe = probe
+        self._hurried = asyncio.Event()
         self._recovery: asyncio.Task[None] | None = None
 
     def trip(self, fault: BaseException) -> None:
         """Open: from now on nobody asks Redis but the probe."""
         if not self.open:
-            self.open = True
+            self.open, self.confirmed = True, False
             logger.warning("cache_redis_away", extra={"error": f"{type(fault).__name__}: {fault}"})
             self._recovery = asyncio.create_task(self._recover(), name="cache-breaker")
+
+    def hurry(self) -> None:
+        """Have the probe made now: somebody has heard from Redis."""
+        self._hurried.set()
 
     async def stop(self) -> None:
         """End the probe; the breaker closes, for what comes after starts anew."""
@@ -38,12 +45,22 @@ class Breaker:
 
     async def _recover(self) -> None:
         pause = FIRST_PAUSE
+        self._hurried.clear()
         while self.open:
-            await asyncio.sleep(pause)
+            await self._pause(pause)
             try:
                 await self._probe()
             except Exception:  # noqa: BLE001 -- whatever it is, Redis is not back
+                self.confirmed = True
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 self.open = False
                 logger.info("cache_redis_back")
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
+        except TimeoutError:
+            return
+        self._hurried.clear()

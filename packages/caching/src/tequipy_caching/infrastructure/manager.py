@@ -1,6 +1,6 @@
 """All caches of a process, on one connection pool and one invalidation channel."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -8,7 +8,8 @@ from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.policies import CachePolicy, policy_of
 from tequipy_caching.domain.ports import Cache, CacheManager
 from tequipy_caching.infrastructure.backplane import Backplane
-from tequipy_caching.infrastructure.redis import RedisTier
+from tequipy_caching.infrastructure.redis import RedisLink
+from tequipy_caching.infrastructure.shared import RedisTier
 from tequipy_caching.infrastructure.tiered import TieredCache
 
 V = TypeVar("V")
@@ -18,10 +19,17 @@ class TieredCacheManager(CacheManager):
     """Makes each cache once; `strict` raises `CacheUnavailable` where callers would otherwise go on without Redis."""
 
     def __init__(
-        self, redis: RedisTier, policies: Mapping[str, CachePolicy], *, strict: bool, metrics: CacheMetrics
+        self,
+        link: RedisLink,
+        policies: Mapping[str, CachePolicy],
+        *,
+        tombstone_ttl: float,
+        strict: bool,
+        metrics: CacheMetrics,
     ) -> None:
-        self.redis = redis
-        self.backplane = Backplane(redis, drop=self._drop, drop_all=self._drop_all, metrics=metrics)
+        self.link = link
+        self.backplane = Backplane(link, metrics=metrics)
+        self._shared = RedisTier(link, tombstone_ttl=tombstone_ttl)
         self._policies = policies
         self._strict = strict
         self._metrics = metrics
@@ -36,18 +44,19 @@ class TieredCacheManager(CacheManager):
                 name,
                 type_,
                 policy,
-                redis=self.redis,
+                redis=self._shared,
                 backplane=self.backplane,
                 strict=self._strict,
                 metrics=self._metrics,
             )
+            self.backplane.listen(cache.topic, cache)
         elif cache.type != type_:
             raise ValueError(f"the cache {name!r} holds {cache.type}, not {type_}")
         return cache
 
     async def ping(self) -> float:
         """Return the seconds that Redis took to answer; raises `CacheUnavailable`."""
-        return await self.redis.ping()
+        return await self.link.ping()
 
     async def __aenter__(self) -> Self:
         self.backplane.start()
@@ -57,13 +66,6 @@ class TieredCacheManager(CacheManager):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.backplane.stop()
-        await self.redis.close()
-        self._drop_all()
-
-    def _drop(self, cache: str, names: Sequence[str]) -> None:
-        if (known := self._caches.get(cache)) is not None:
-            known.drop(names)
-
-    def _drop_all(self) -> None:
+        await self.link.close()
         for cache in self._caches.values():
-            cache.drop_all()
+            cache.miss()

@@ -15,7 +15,9 @@ _COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "cache_coalesced_waiters": ("Callers who waited for a load that another had begun.", ("cache",)),
     "cache_fenced_fills": ("Values not kept, for an invalidation came in between.", ("cache",)),
     "cache_l2_errors": ("Failed requests to Redis.", ("kind",)),
-    "cache_backplane_messages": ("Invalidations, sent (out) and heard (in).", ("direction",)),
+    "cache_backplane_messages": ("Messages to other processes, sent (out) and heard (in).", ("direction",)),
+    "cache_backplane_gaps": ("Gaps in the messages heard.", ()),
+    "cache_backplane_deaf_seconds": ("Time in which messages may have been missed.", ()),
 }
 _L2_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 
@@ -69,8 +71,16 @@ class PrometheusCacheMetrics(CacheMetrics, Collector):
         return self._tally("cache_l2_errors", kind)
 
     def backplane_messages(self, direction: str) -> Tally:
-        """Return the count of invalidations."""
+        """Return the count of messages."""
         return self._tally("cache_backplane_messages", direction)
+
+    def backplane_gaps(self) -> Tally:
+        """Return the count of gaps."""
+        return self._tally("cache_backplane_gaps")
+
+    def backplane_deaf_seconds(self) -> Tally:
+        """Return the seconds of deafness."""
+        return self._tally("cache_backplane_deaf_seconds")
 
     def _tally(self, name: str, *labels: str) -> Tally:
         return self._tallies[name].setdefault(labels, Tally())

@@ -1,10 +1,11 @@
-"""The second tier: Redis, set up so that a call pays a bounded time when it is away, and later calls nothing."""
+"""Redis, set up so that a call pays a bounded time when it is away, and later calls nothing."""
 
 import asyncio
+import secrets
 from collections.abc import Sequence
 from importlib.resources import files
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -17,43 +18,34 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from tequipy_caching.domain.exceptions import CacheUnavailable
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.infrastructure.breaker import Breaker
-from tequipy_caching.infrastructure.envelope import HEADER_BYTES, tombstone
 
 _CONNECTIONS: Final = 50
-_SCRIPTS: Final = ("read", "store", "write")
+_SCRIPTS: Final = files("tequipy_caching.infrastructure") / "scripts"
+_TELL: Final = "tell"
+_LATE: Final = 0.2
+"""A deadline that is noticed by this share too late was missed by this process, not by Redis."""
 
 
-class Found(NamedTuple):
-    """A name as Redis had it."""
-
-    sealed: bytes | None
-    """What it held: an envelope, a tombstone, something foreign or None."""
-    left: int
-    """Milliseconds until Redis forgets it."""
-    at: int
-    """Redis's own clock when it was read, in milliseconds."""
+def script(name: str) -> str:
+    """Return the text of a script of the folder `scripts`, with what it needs to tell the other processes."""
+    text = (_SCRIPTS / f"{name}.lua").read_text()
+    return (_SCRIPTS / f"{_TELL}.lua").read_text() + text if f"{_TELL}()" in text else text
 
 
-class RedisTier:
-    """Keeps sealed values, and tells the other processes what has changed.
+class RedisLink:
+    """Runs scripts; raises `CacheUnavailable` after `timeout` seconds, and at once while the breaker is open."""
 
-    Every method raises `CacheUnavailable` after `timeout` seconds at most, and at once while the breaker is open.
-    """
-
-    def __init__(self, url: str, *, prefix: str, timeout: float, tombstone_ttl: float, metrics: CacheMetrics) -> None:
+    def __init__(self, url: str, *, prefix: str, timeout: float, metrics: CacheMetrics) -> None:
         self.prefix = prefix
         self.channel = f"{prefix}:invalidations"
+        self.state = f"{prefix}:state"
         self.breaker = Breaker(self.ping)
         self._url = url
         self._timeout = timeout
-        self._tombstone_ms = round(tombstone_ttl * 1000)
+        self._metrics = metrics
         self._client = self.connect(_CONNECTIONS)
         self._slots = asyncio.Semaphore(_CONNECTIONS)
-        folder = files("tequipy_caching.infrastructure") / "scripts"
-        self._scripts: dict[str, AsyncScript] = {
-            name: self._client.register_script((folder / f"{name}.lua").read_text()) for name in _SCRIPTS
-        }
-        self._seconds = {name: metrics.l2_seconds(name) for name in _SCRIPTS}
+        self._scripts: dict[str, AsyncScript] = {}
         self._errors = {kind: metrics.l2_errors(kind) for kind in ("busy", "connection", "timeout", "answer")}
         self._published = metrics.backplane_messages("out")
 
@@ -73,30 +65,31 @@ class RedisTier:
             )
         )
 
-    def tail(self, life: int) -> int:
-        """Return the milliseconds to keep a value beyond its life, so that it outlives every load it must fence off."""
-        return max(0, self._tombstone_ms - life)
+    async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:  # noqa: ANN401 -- each script has an answer of its own
+        """Run a script by the name of its file and return its answer."""
+        if self.breaker.open:
+            raise CacheUnavailable("Redis is away")
+        started = monotonic()
+        connected = False
+        try:
+            async with asyncio.timeout(self._timeout), self._slots:
+                connected = True
+                answer = await self._script(name)(keys=keys, args=arguments)
+        except (RedisError, OSError) as error:
+            kind = kind_of(error) if connected else "busy"
+            self._errors[kind].count += 1
+            if kind == "connection" or (kind == "timeout" and not await self._lags(started)):
+                self.breaker.trip(error)
+            raise CacheUnavailable(f"Redis did not {name}: {type(error).__name__}") from error
+        self._metrics.l2_seconds(name)(monotonic() - started)
+        return answer
 
-    async def read(self, names: Sequence[str]) -> list[Found]:
-        """Return names as they are, in their order."""
-        at, *answers = await self._run("read", names, [])
-        return [Found(sealed, left, at) for sealed, left in zip(answers[::2], answers[1::2], strict=True)]
-
-    async def store(self, name: str, sealed: bytes, life: int, *, seen: Found) -> bool:
-        """Keep what was loaded for `life` milliseconds unless the name has changed since it was seen."""
-        beginning = (seen.sealed or b"")[:HEADER_BYTES]
-        answer = await self._run("store", [name], [sealed, life, beginning, seen.at, self._tombstone_ms])
-        return bool(answer)
-
-    async def write(self, name: str, sealed: bytes, life: int, *, message: str) -> None:
-        """Keep what was given for `life` milliseconds and tell the other processes, in one step."""
-        await self._run("write", [name], [sealed, life, self.channel, message])
+    async def tell(self, name: str, keys: Sequence[str], arguments: Sequence[Any], *, message: str) -> Any:  # noqa: ANN401 -- as run
+        """Run a script that calls `tell()`: what it changes and the message to all processes are one step."""
+        told = [self.channel, secrets.token_hex(8), message]
+        answer = await self.run(name, [self.state, *keys], [*told, *arguments])
         self._published.count += 1
-
-    async def remove(self, names: Sequence[str], *, message: str) -> None:
-        """Put tombstones in the place of names and tell the other processes, in one step."""
-        await self._run("write", names, [tombstone(), self._tombstone_ms, self.channel, message])
-        self._published.count += 1
+        return answer
 
     async def ping(self) -> float:
         """Return the seconds that Redis took to answer; asks it even while the breaker is open."""
@@ -113,28 +106,24 @@ class RedisTier:
         await self.breaker.stop()
         await self._client.aclose()
 
-    async def _run(self, operation: str, names: Sequence[str], arguments: list[Any]) -> Any:  # noqa: ANN401 -- each script has an answer of its own
-        if self.breaker.open:
-            raise CacheUnavailable("Redis is away")
-        started = monotonic()
-        connected = False
-        try:
-            async with asyncio.timeout(self._timeout), self._slots:
-                connected = True
-                answer = await self._scripts[operation](keys=names, args=arguments)
-        except (RedisError, OSError) as error:
-            kind = _kind(error) if connected else "busy"
-            self._errors[kind].count += 1
-            if kind in {"connection", "timeout"}:
-                self.breaker.trip(error)
-            raise CacheUnavailable(f"Redis did not {operation}: {type(error).__name__}") from error
-        self._seconds[operation](monotonic() - started)
-        return answer
+    async def _lags(self, started: float) -> bool:
+        """Tell whether this process itself was too busy to hear an answer in time."""
+        noticed = monotonic()
+        await asyncio.sleep(0)
+        slack = self._timeout * _LATE
+        return noticed - started > self._timeout + slack or monotonic() - noticed > slack
+
+    def _script(self, name: str) -> AsyncScript:
+        known = self._scripts.get(name)
+        if known is None:
+            known = self._scripts[name] = self._client.register_script(script(name))
+        return known
 
 
-def _kind(error: Exception) -> str:
+def kind_of(error: Exception) -> str:
+    """Return what a failed request says of Redis: timeout, connection (both: it is away) or answer (it says no)."""
     if isinstance(error, RedisTimeoutError | TimeoutError):
         return "timeout"
     if isinstance(error, RedisConnectionError | OSError):
         return "connection"
-    return "answer"  # it is there and says no: read-only, out of memory, …
+    return "answer"  # read-only, out of memory, …

@@ -13,11 +13,11 @@ from tequipy_caching.domain.keys import Key, encode_key
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.policies import CachePolicy, check_ttl
 from tequipy_caching.domain.ports import MISSING, Cache, Missing
-from tequipy_caching.infrastructure.backplane import Backplane
+from tequipy_caching.infrastructure.backplane import Backplane, Listener
 from tequipy_caching.infrastructure.codec import Codec
 from tequipy_caching.infrastructure.envelope import HEADER_BYTES, is_tombstone
 from tequipy_caching.infrastructure.memory import MemoryTier
-from tequipy_caching.infrastructure.redis import Found, RedisTier
+from tequipy_caching.infrastructure.shared import Found, RedisTier
 
 V = TypeVar("V")
 
@@ -40,7 +40,7 @@ class _Sealed(NamedTuple):
     fits: bool
 
 
-class TieredCache(Cache[V], Generic[V]):
+class TieredCache(Cache[V], Listener, Generic[V]):
     """One named cache; made by `TieredCacheManager.cache`."""
 
     def __init__(
@@ -55,6 +55,7 @@ class TieredCache(Cache[V], Generic[V]):
         metrics: CacheMetrics,
     ) -> None:
         self.type = type_
+        self.topic = f"cache:{name}"
         self._name = name
         self._policy = policy
         self._redis = redis
@@ -133,13 +134,17 @@ class TieredCache(Cache[V], Generic[V]):
     def peek(self, key: Key) -> V | Missing:
         """Return what this process itself holds and may trust."""
         name = encode_key(key)
-        return self._memory.get(name) if self._backplane.live or self._redis.breaker.open else MISSING
+        return self._memory.get(name) if self._backplane.live or self._redis.link.breaker.open else MISSING
 
-    def drop(self, names: Sequence[str]) -> None:
+    def hear(self, body: Any) -> None:  # noqa: ANN401 -- JSON
         """Forget what another process has changed."""
-        self._drop(names)
+        match body:
+            case [*names] if all(isinstance(name, str) for name in names):
+                self._drop(names)
+            case _:
+                raise ValueError("not a list of names")
 
-    def drop_all(self) -> None:
+    def miss(self) -> None:
         """Forget everything."""
         self._memory.clear()
         self._looks.breach_all()
@@ -162,7 +167,7 @@ class TieredCache(Cache[V], Generic[V]):
     async def _look(self, name: str) -> _Looked[V]:
         """Return what Redis has, or memory if there is no Redis to ask."""
         if self._codec is None:
-            return self._look_inside(name, trusted=self._redis.breaker.open)
+            return self._look_inside(name, trusted=self._redis.link.breaker.open)
         self._l1_misses.count += 1
         try:
             (found,) = await self._redis.read([self._full(name)])
@@ -236,7 +241,7 @@ class TieredCache(Cache[V], Generic[V]):
 
     async def _tell(self, names: Sequence[str], sealed: _Sealed | None = None) -> None:
         """Change names in Redis, to a value or a tombstone, and tell the other processes."""
-        message = self._backplane.message(self._name, names)
+        message = self._backplane.message(self.topic, list(names))
         full = [self._full(name) for name in names] if self._codec is not None else []
         try:
             if sealed is not None and sealed.fits:
@@ -259,4 +264,4 @@ class TieredCache(Cache[V], Generic[V]):
         return (ttl or self._policy.ttl) * (1 - self._policy.jitter * random())  # noqa: S311 -- no secret
 
     def _full(self, name: str) -> str:
-        return f"{self._redis.prefix}:cache:{self._name}:{name}"
+        return f"{self._redis.link.prefix}:cache:{self._name}:{name}"

@@ -1,8 +1,8 @@
 -- Put the same bytes under names and tell the other processes, in one step.
--- KEYS: names (none: only tell)
--- ARGV: bytes (a value, or a tombstone); life in milliseconds; channel; message
-for _, name in ipairs(KEYS) do
-  redis.call('SET', name, ARGV[1], 'PX', ARGV[2])
+-- KEYS: the channel's state; names (none: only tell)
+-- ARGV: as tell.lua; bytes (a value, or a tombstone); life in milliseconds
+for number = 2, #KEYS do
+  redis.call('SET', KEYS[number], ARGV[4], 'PX', ARGV[5])
 end
-redis.call('PUBLISH', ARGV[3], ARGV[4])
-return #KEYS
+tell()
+return #KEYS - 1

@@ -1,0 +1,171 @@
+"""The channel: whatever happens to it, memory that may have missed something is not trusted."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from tequipy_caching import MISSING
+from tequipy_caching.infrastructure.backplane import Backplane, Listener
+from tequipy_caching.infrastructure.metrics import PrometheusCacheMetrics
+from tequipy_caching.infrastructure.redis import RedisLink
+from tequipy_devstack.servers import ValkeyServer
+
+
+class Ear(Listener):
+    """Remembers what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+        self.misses = 0
+
+    def hear(self, body: Any) -> None:
+        match body:
+            case str():
+                self.heard.append(body)
+            case _:
+                raise ValueError("no word")
+
+    def miss(self) -> None:
+        self.misses += 1
+
+
+@pytest.fixture
+def kill() -> Callable[[str], Awaitable[None]]:
+    """Return what closes every channel of a server."""
+
+    async def kill(url: str) -> None:
+        async with Redis.from_url(url) as redis:
+            await redis.client_kill_filter(_type="pubsub")
+
+    return kill
+
+
+async def test_an_unbroken_silence_keeps_memory(
+    start: Any, private_redis: ValkeyServer, eventually: Any, kill: Any
+) -> None:
+    """A channel that breaks and comes back at the same number has missed nothing: memory is trusted again."""
+    manager = await start(private_redis.url())
+    words = manager.cache("words", str)
+    await words.set("ada", "Ada")
+    await kill(private_redis.url())
+    await eventually(lambda: not manager.backplane.live)
+    assert words.peek("ada") is MISSING
+    assert await words.get("ada") == "Ada"
+    await eventually(lambda: manager.backplane.live)
+    assert words.peek("ada") == "Ada"
+
+
+async def test_what_was_missed_is_not_served(
+    start: Any, private_redis: ValkeyServer, eventually: Any, kill: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deaf, reads go to Redis; once the numbers are compared and differ, memory is emptied."""
+    deaf, other = await start(private_redis.url()), await start(private_redis.url())
+    words = deaf.cache("words", str)
+    await words.set("ada", "old")
+    await words.set("bob", "old")
+    monkeypatch.setattr("tequipy_caching.infrastructure.backplane._RECONNECT_AFTER", 2)
+    await kill(private_redis.url())
+    await eventually(lambda: not deaf.backplane.live)
+    await other.cache("words", str).set("ada", "new")
+    assert await words.get("ada") == "new"
+    await eventually(lambda: deaf.backplane.live)
+    assert words.peek("bob") is MISSING
+
+
+async def test_a_gap_in_the_numbers_empties_memory(start: Any, redis_url: str, eventually: Any) -> None:
+    """A message whose number is too high says that others were lost; it is counted, and memory is emptied."""
+    registry = CollectorRegistry()
+    manager = await start(redis_url, registry=registry)
+    words = manager.cache("words", str)
+    await words.set("ada", "Ada")
+    async with Redis.from_url(redis_url) as redis:
+        await redis.hincrby(manager.link.state, "sequence", 1)
+        assert words.peek("ada") == "Ada"
+        await (await start(redis_url)).cache("words", str).delete("nobody")
+    await eventually(lambda: words.peek("ada") is MISSING)
+    assert manager.backplane.live
+    assert registry.get_sample_value("cache_backplane_gaps_total") == 1
+
+
+@pytest.mark.parametrize("empty", [True, False])
+async def test_a_restarted_redis_is_noticed_by_its_epoch(
+    start: Any, private_redis: ValkeyServer, eventually: Any, *, empty: bool
+) -> None:
+    """A Redis that has started again may have lost what came last, with or without its data: memory is emptied."""
+    manager = await start(private_redis.url())
+    words = manager.cache("words", str)
+    await words.set("ada", "Ada")
+    private_redis.kill()
+    await eventually(lambda: not manager.backplane.live)
+    private_redis.restart(empty=empty)
+    await eventually(lambda: manager.backplane.live)
+    assert words.peek("ada") is MISSING
+
+
+async def test_an_emptied_redis_is_noticed_at_the_next_message(start: Any, redis_url: str, eventually: Any) -> None:
+    """Emptied while it runs, Redis begins another epoch with the next change, and memory is emptied too."""
+    manager = await start(redis_url)
+    words = manager.cache("words", str)
+    await words.set("ada", "Ada")
+    async with Redis.from_url(redis_url) as redis:
+        await redis.delete(manager.link.state)
+        await (await start(redis_url)).cache("words", str).delete("nobody")
+    await eventually(lambda: words.peek("ada") is MISSING)
+
+
+async def test_a_silently_cut_channel_is_noticed(start: Any, proxy: Any, proxy_url: str, eventually: Any) -> None:
+    """A channel that is half open, so that nobody says it is gone, is found deaf, and counted as long as it is."""
+    registry = CollectorRegistry()
+    manager = await start(proxy_url, registry=registry)
+
+    def deaf() -> float:
+        return registry.get_sample_value("cache_backplane_deaf_seconds_total") or 0
+
+    before = deaf()
+    proxy.cut(also_new=True)
+    started = time.monotonic()
+    await eventually(lambda: not manager.backplane.live)
+    print(f"deaf after {time.monotonic() - started:.2f} s")
+    await eventually(lambda: deaf() > before)
+    proxy.reset()
+    proxy.cut()
+    await eventually(lambda: manager.backplane.live)
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"no json", b"a b c", b"e 1 [1, 2]", b'e 1 ["x", "cache:words", "not a list"]', b"\xff"]
+)
+async def test_a_strange_message_drops_everything(start: Any, redis_url: str, eventually: Any, garbage: bytes) -> None:
+    """A message of a version to come may mean anything: memory is emptied, and the channel lives on."""
+    manager = await start(redis_url)
+    words = manager.cache("words", str)
+    await words.set("ada", "Ada")
+    async with Redis.from_url(redis_url) as redis:
+        await redis.publish(manager.link.channel, garbage)
+    await eventually(lambda: words.peek("ada") is MISSING)
+    assert manager.backplane.live
+
+
+async def test_topics_reach_their_listeners(redis_url: str, redis_prefix: str, eventually: Any) -> None:
+    """Every other process's listener of the topic hears a message once; what it cannot understand is a miss."""
+    metrics = PrometheusCacheMetrics(None)
+    links = [RedisLink(redis_url, prefix=redis_prefix, timeout=5, metrics=metrics) for _ in range(2)]
+    planes = [Backplane(link, metrics=metrics) for link in links]
+    ears = [Ear(), Ear()]
+    for plane, ear in zip(planes, ears, strict=True):
+        plane.listen("set:revoked", ear)
+        plane.start()
+    await eventually(lambda: planes[0].live and planes[1].live)
+    misses = ears[1].misses
+    for topic, body in [("set:revoked", "ada"), ("set:others", "bob"), ("set:revoked", 42), ("set:revoked", "cy")]:
+        await links[0].tell("write", [], [b"", 1], message=planes[0].message(topic, body))
+    await eventually(lambda: ears[1].heard == ["ada", "cy"])
+    assert ears[1].misses == misses + 1
+    assert ears[0].heard == []
+    for plane, link in zip(planes, links, strict=True):
+        await plane.stop()
+        await link.close()
