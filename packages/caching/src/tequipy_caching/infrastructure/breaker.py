@@ -15,13 +15,17 @@ logger = logging.getLogger(__name__)
 
 
 class Breaker:
-    """Opened by the first fault; closed by a probe in the background, which raises `Exception` as long as it fails."""
+    """Opened by the first fault; closed by a probe in the background, which raises `Exception` as long as it fails.
 
-    def __init__(self, probe: Callable[[], Awaitable[object]]) -> None:
+    `behind` tells that something waits to be replayed: then the probe, which replays it, is made though it is closed.
+    """
+
+    def __init__(self, probe: Callable[[], Awaitable[object]], *, behind: Callable[[], bool]) -> None:
         self.open = False
         self.confirmed = False
         """Whether a probe has failed too since it opened."""
         self._probe = probe
+        self._behind = behind
         self._hurried = asyncio.Event()
         self._recovery: asyncio.Task[None] | None = None
 
@@ -30,10 +34,19 @@ class Breaker:
         if not self.open:
             self.open, self.confirmed = True, False
             logger.warning("cache_redis_away", extra={"error": f"{type(fault).__name__}: {fault}"})
+            self.repair()
+
+    def admits(self) -> bool:
+        """Tell whether the running task may ask Redis."""
+        return not self.open or asyncio.current_task() is self._recovery
+
+    def repair(self) -> None:
+        """See to it that probes are made until Redis is there and nothing waits to be replayed."""
+        if self._recovery is None or self._recovery.done():
             self._recovery = asyncio.create_task(self._recover(), name="cache-breaker")
 
     def hurry(self) -> None:
-        """Have the probe made now: somebody has heard from Redis."""
+        """Have the next probe made now: somebody has heard from Redis."""
         self._hurried.set()
 
     async def stop(self) -> None:
@@ -46,7 +59,7 @@ class Breaker:
     async def _recover(self) -> None:
         pause = FIRST_PAUSE
         self._hurried.clear()
-        while self.open:
+        while self.open or self._behind():
             await self._pause(pause)
             try:
                 await self._probe()
@@ -54,8 +67,9 @@ class Breaker:
                 self.confirmed = True
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                self.open = False
-                logger.info("cache_redis_back")
+                if self.open and not self._behind():
+                    self.open = False
+                    logger.info("cache_redis_back")
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -1,6 +1,7 @@
 """Redis, set up so that a call pays a bounded time when it is away, and later calls nothing."""
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Sequence
 from importlib.resources import files
@@ -17,6 +18,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tequipy_caching.domain.exceptions import CacheUnavailable
 from tequipy_caching.domain.metrics import CacheMetrics
+from tequipy_caching.domain.recovery import RecoveryQueue
 from tequipy_caching.infrastructure.breaker import Breaker
 
 _CONNECTIONS: Final = 50
@@ -39,7 +41,8 @@ class RedisLink:
         self.prefix = prefix
         self.channel = f"{prefix}:invalidations"
         self.state = f"{prefix}:state"
-        self.breaker = Breaker(self.ping)
+        self.breaker = Breaker(self._recover, behind=lambda: len(self.recovery) > 0)
+        self.recovery = RecoveryQueue(self.breaker.repair)
         self._url = url
         self._timeout = timeout
         self._metrics = metrics
@@ -67,7 +70,7 @@ class RedisLink:
 
     async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:  # noqa: ANN401 -- each script has an answer of its own
         """Run a script by the name of its file and return its answer."""
-        if self.breaker.open:
+        if not self.breaker.admits():
             raise CacheUnavailable("Redis is away")
         started = monotonic()
         connected = False
@@ -102,9 +105,15 @@ class RedisLink:
         return monotonic() - started
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; what waits to be replayed gets one last chance, if Redis is there."""
         await self.breaker.stop()
+        with contextlib.suppress(CacheUnavailable):
+            await self.recovery.replay()
         await self._client.aclose()
+
+    async def _recover(self) -> None:
+        await self.ping()
+        await self.recovery.replay()
 
     async def _lags(self, started: float) -> bool:
         """Tell whether this process itself was too busy to hear an answer in time."""
