@@ -131,6 +131,16 @@ async def test_every_answer_carries_the_security_headers(client: httpx.AsyncClie
         assert "max-age=" in headers["strict-transport-security"]
 
 
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_the_contract_is_shown_under_a_policy_of_its_own(client: httpx.AsyncClient, page: str) -> None:
+    """Whoever opens the page gets it, with our scripts let in and the other security headers as everywhere."""
+    answer = await client.get(page)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert (await client.get("/openapi.json")).json()["openapi"].startswith("3.1")
+
+
 async def test_the_public_keys_verify_what_login_signs(
     client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitable[list[Mail]]]
 ) -> None:

@@ -12,7 +12,7 @@ from tequipy_caching.wiring import build_cache
 from tequipy_observability.api import wire_observability
 from tequipy_observability.wiring import configure_observability
 from tequipy_platform import HealthCheck
-from tequipy_platform.api import wire_errors, wire_headers, wire_health
+from tequipy_platform.api import wire_docs, wire_errors, wire_headers, wire_health
 from tequipy_platform.wiring import build_database, build_storage
 
 
@@ -44,7 +44,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         version=settings.app_version,
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,  # operation ids as people read them: get_me
-        # FastAPI's own pages load their scripts from a third party.
+        # FastAPI's own pages load their scripts from a third party: see wire_docs.
         docs_url=None,
         redoc_url=None,
     )
@@ -60,5 +60,6 @@ def create_app(settings: ApiSettings) -> FastAPI:
             HealthCheck("storage", storage.ping),
         ],
     )
+    wire_docs(app)
     wire_auth(app, auth)
     return app

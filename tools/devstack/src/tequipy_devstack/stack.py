@@ -178,7 +178,7 @@ class Stack:
         return [
             "Tequipy is ready.",
             f"  API      http://127.0.0.1:{self.port}/api/v1",
-            f"  docs     http://127.0.0.1:{self.port}/openapi.json",
+            f"  docs     http://127.0.0.1:{self.port}/docs",
             f"  mailbox  {self.home.mail}",
             "  admin    make admin EMAIL=you@example.com",
             "Ctrl-C stops everything.",

@@ -1,10 +1,11 @@
-"""The ground's side of an HTTP app: error answers, body limits, security headers, health. Needs the extra `api`."""
+"""The ground's side of an HTTP app: error answers, limits, security headers, health, pages. Needs the extra `api`."""
 
 try:
     import fastapi  # noqa: F401 -- asked for here, so that the answer names the extra
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("tequipy_platform.api needs FastAPI: install tequipy-platform[api]") from error
 
+from tequipy_platform.api.docs import wire_docs
 from tequipy_platform.api.errors import wire_errors
 from tequipy_platform.api.headers import HeaderPolicy, wire_headers
 from tequipy_platform.api.health import wire_health
@@ -31,6 +32,7 @@ __all__ = [
     "UnsupportedMediaType",
     "problem_response",
     "problem_responses",
+    "wire_docs",
     "wire_errors",
     "wire_headers",
     "wire_health",

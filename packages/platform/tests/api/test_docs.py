@@ -1,0 +1,76 @@
+"""The pages that show the contract: nothing of them comes from elsewhere, and their policy holds."""
+
+import re
+from collections.abc import AsyncIterator
+from urllib.parse import urljoin
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tequipy_platform.api import wire_docs, wire_errors, wire_headers
+from tequipy_platform.wiring import HeaderSettings
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI(title="Ada <& Co>", docs_url=None, redoc_url=None)
+    wire_headers(app, HeaderSettings())
+    wire_errors(app)
+    wire_docs(app)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("page", "types"),
+    [
+        ("/docs", ["image/png", "text/css", "text/javascript", "text/javascript"]),
+        ("/redoc", ["image/png", "text/javascript", "text/javascript"]),
+    ],
+)
+async def test_every_file_of_a_page_is_ours(client: httpx.AsyncClient, page: str, types: list[str]) -> None:
+    """The page names no host, and each file that it names is there under its type."""
+    answer = await client.get(page)
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "<title>Ada &lt;&amp; Co&gt;</title>" in answer.text
+    assert "//" not in answer.text
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
+    files = [await client.get(urljoin(f"http://test{page}", address)) for address in addresses]
+    assert [file.status_code for file in files] == [200] * len(types)
+    assert [file.headers["content-type"].partition(";")[0] for file in files] == types
+    assert all(file.headers["cache-control"] == "public, max-age=3600" for file in files)
+
+
+async def test_what_redoc_asks_for_later_is_ours_too(client: httpx.AsyncClient) -> None:
+    """Redoc's own program names its logo beside the page, not at a third party's."""
+    script = (await client.get("/redoc/redoc.standalone.js")).text
+    assert 'window.location.pathname+"/logo-mini.svg"' in script
+    assert "cdn." not in script
+    assert (await client.get("/redoc/logo-mini.svg")).headers["content-type"] == "image/svg+xml"
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_the_policy_lets_no_foreign_and_no_inline_script_in(client: httpx.AsyncClient, page: str) -> None:
+    """Scripts come from this origin alone, nothing is evaluated, and the page holds none that would need it."""
+    answer = await client.get(page)
+    (policy,) = answer.headers.get_list("content-security-policy")
+    directives = {name: sources for name, *sources in (part.split() for part in policy.split(";"))}
+    assert directives["default-src"] == ["'none'"]
+    assert directives["script-src"] == ["'self'"]
+    assert directives["connect-src"] == ["'self'"]
+    assert directives["frame-ancestors"] == ["'none'"]
+    assert "unsafe-eval" not in policy
+    assert ":/" not in policy
+    assert re.findall(r"<script(?! src=)|\bon\w+=|javascript:", answer.text) == []
+
+
+@pytest.mark.parametrize("path", ["/docs/nothing.js", "/docs/redoc.standalone.js", "/docs/..%2Fstandalone_docs.py"])
+async def test_nothing_else_is_served(client: httpx.AsyncClient, path: str) -> None:
+    """Only the files of the page, whatever else lies in the package."""
+    assert (await client.get(path)).status_code == 404
+
+
+async def test_the_contract_does_not_speak_of_its_pages(client: httpx.AsyncClient) -> None:
+    """They are no part of the API."""
+    assert (await client.get("/openapi.json")).json()["paths"] == {}
