@@ -1,12 +1,23 @@
 """What the ground needs to be told, and how its parts are built. Only apps fill these settings from the environment."""
 
+import re
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Self
+from typing import Annotated, ClassVar, Final, Self
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from tequipy_platform.infrastructure.database import Database, DatabaseSettings
 from tequipy_platform.infrastructure.ids import uuid7
@@ -35,6 +46,8 @@ __all__ = [
     "MailSettings",
     "ProductionChecked",
     "PublicUrl",
+    "Rate",
+    "RateLimitSettings",
     "StorageSettings",
     "build_database",
     "build_mailer",
@@ -44,6 +57,8 @@ __all__ = [
     "load_settings",
     "uuid7",
 ]
+
+_COUNT: Final = r"[1-9][0-9]{0,8}"
 
 
 class HeaderSettings(BaseModel):
@@ -63,6 +78,61 @@ class HeaderSettings(BaseModel):
             if url.scheme not in {"http", "https"} or not url.hostname or origin != f"{url.scheme}://{url.netloc}":
                 raise PydanticCustomError("origin", "should be origins as https://app.example.com, never *")
         return origins
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many requests in so many whole seconds, both at least 1."""
+
+    limit: int
+    period: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Return the rate that `600/60` says, None for `off`; raises `ValueError` for anything else."""
+        if text == "off":
+            return None
+        limit, _, period = text.partition("/")
+        if not (re.fullmatch(_COUNT, limit) and re.fullmatch(_COUNT, period)):
+            raise PydanticCustomError("rate", "should be requests/seconds as 600/60, or off")
+        return cls(int(limit), int(period))
+
+
+def _check_rate(text: str) -> str:
+    Rate.parse(text)
+    return text
+
+
+RateText = Annotated[str, AfterValidator(_check_rate)]
+"""`600/60`: so many requests in so many seconds; `off`: any number."""
+
+
+class RateLimitSettings(BaseModel):
+    """Rates by the names of their policies; a name that is absent keeps the rate that its feature gives it.
+
+    An app subclasses it to say which `names` there are, beside `default`: it knows what it is composed of.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+    __pydantic_extra__: dict[str, RateText]
+
+    names: ClassVar[frozenset[str]] = frozenset()
+
+    default: RateText = "600/60"
+    """The rate of each client address on every route that has no policy of its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, data: object) -> object:
+        unknown = sorted(set(data) - cls.names - {"default"}) if isinstance(data, dict) else []
+        if unknown:
+            faults = [InitErrorDetails(type="extra_forbidden", loc=(name,), input=None) for name in unknown]
+            raise ValidationError.from_exception_data(cls.__name__, faults, hide_input=True)
+        return data
+
+    def rate(self, name: str, default: str) -> Rate | None:
+        """Return the rate of a policy, `default` unless one was set; None lifts the limit."""
+        return Rate.parse((self.__pydantic_extra__ or {}).get(name, default))
 
 
 class CelerySettings(BaseModel):

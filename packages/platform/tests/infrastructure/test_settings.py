@@ -12,6 +12,8 @@ from tequipy_platform.wiring import (
     DatabaseSettings,
     HeaderSettings,
     MailSettings,
+    Rate,
+    RateLimitSettings,
     StorageSettings,
     describe_settings,
     load_settings,
@@ -34,6 +36,12 @@ class Limits(BaseModel):
     secrets: tuple[SecretStr, ...] = ()
 
 
+class ExampleRates(RateLimitSettings):
+    """The policies of a test."""
+
+    names = frozenset({"login", "register"})
+
+
 class ExampleSettings(AppSettings):
     """An app of a test."""
 
@@ -42,6 +50,7 @@ class ExampleSettings(AppSettings):
     mail: MailSettings = Field(default_factory=MailSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     limits: Limits = Field(default_factory=Limits)
+    rate_limits: ExampleRates = Field(default_factory=ExampleRates)
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +121,10 @@ def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TEQUIPY_MAIL__SENDER", SECRET, "should be one address: Name <name@example.com>"),
         ("TEQUIPY_DATABASE__ULR", SECRET, "unknown name; did you mean TEQUIPY_DATABASE__URL?"),
         ("TEQUIPY_MAIL__XYZ", SECRET, "unknown name"),
+        ("TEQUIPY_RATE_LIMITS__DEFAULT", SECRET, "should be requests/seconds as 600/60, or off"),
+        ("TEQUIPY_RATE_LIMITS__LOGIN", "0/60", "should be requests/seconds as 600/60, or off"),
+        ("TEQUIPY_RATE_LIMITS__LOGIN", "60", "should be requests/seconds as 600/60, or off"),
+        ("TEQUIPY_RATE_LIMITS__DEFOULT", "60/60", "unknown name; did you mean TEQUIPY_RATE_LIMITS__DEFAULT?"),
     ],
 )
 def test_a_fault_is_one_line_without_the_value(
@@ -172,6 +185,17 @@ def test_effective_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> N
     assert "TEQUIPY_DATABASE__DIRECT_URL=null" in lines
     assert 'TEQUIPY_LIMITS__SECRETS=["**********"]' in lines
     assert not any(SECRET in line for line in lines)
+
+
+def test_rates_are_named_by_their_policies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is set wins over what the feature gives, `off` lifts, and what is in force is shown."""
+    settings = load(monkeypatch, TEQUIPY_RATE_LIMITS__LOGIN="5/10", TEQUIPY_RATE_LIMITS__REGISTER="off")
+    rates = settings.rate_limits
+    assert rates.default == "600/60"
+    assert (rates.rate("login", "60/60"), rates.rate("register", "20/3600")) == (Rate(5, 10), None)
+    assert rates.rate("refresh", "120/60") == Rate(120, 60)
+    lines = describe_settings(settings)
+    assert {"TEQUIPY_RATE_LIMITS__DEFAULT=600/60", "TEQUIPY_RATE_LIMITS__LOGIN=5/10"} <= set(lines)
 
 
 def test_errors_of_a_model_hide_the_input() -> None:

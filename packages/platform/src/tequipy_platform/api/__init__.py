@@ -19,6 +19,7 @@ from tequipy_platform.api.problems import (
     problem_response,
     problem_responses,
 )
+from tequipy_platform.api.rates import wire_rate_limits, wire_rate_policy
 from tequipy_platform.api.schemas import StrictModel
 
 __all__ = [
@@ -36,4 +37,6 @@ __all__ = [
     "wire_errors",
     "wire_headers",
     "wire_health",
+    "wire_rate_limits",
+    "wire_rate_policy",
 ]

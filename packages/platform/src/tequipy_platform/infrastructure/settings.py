@@ -254,7 +254,7 @@ def _paths(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple
 
 
 def _describe(model: BaseModel, prefix: str) -> Iterator[str]:
-    for name in type(model).model_fields:
+    for name in (*type(model).model_fields, *(model.model_extra or {})):
         value = getattr(model, name)
         variable = prefix + name.upper()
         if isinstance(value, BaseModel):

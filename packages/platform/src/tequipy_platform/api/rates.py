@@ -1,0 +1,210 @@
+"""How often each client may ask: a policy for every route, told in every answer, enforced before a body is read."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+from typing import Any, Final, Protocol, TypeVar
+
+from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tequipy_platform.api.problems import problem_response, problem_responses
+from tequipy_platform.domain.exceptions import TooMany
+
+DEFAULT: Final = "default"
+"""The policy of every route that has no other."""
+
+UNLIMITED: Final = frozenset({"/api/v1/health", "/api/v1/readiness", "/metrics", "/.well-known/jwks.json"})
+"""What machines ask for and must always get."""
+
+_LEASED_SHARE: Final = 30
+"""A process may take this part of the default policy's budget at once, so that few requests ask the store."""
+
+P = TypeVar("P")
+P_co = TypeVar("P_co", covariant=True)
+P_contra = TypeVar("P_contra", contravariant=True)
+
+
+class Rate(Protocol):
+    """So many requests in so many seconds."""
+
+    @property
+    def limit(self) -> int:
+        """Requests, at least 1."""
+
+    @property
+    def period(self) -> int:
+        """Whole seconds, at least 1: the fields of an answer know no parts of one."""
+
+
+class RateLimits(Protocol):
+    """What `wire_rate_limits` is told by settings: `tequipy_platform.wiring.RateLimitSettings` is one."""
+
+    @property
+    def default(self) -> str:
+        """The rate of every route that has no policy of its own, as `600/60`."""
+
+    def rate(self, name: str, default: str) -> Rate | None:
+        """Return the rate of a policy, `default` unless the settings name another; None lifts it."""
+
+
+class Decision(Protocol):
+    """What a limiter says of one request; times in seconds."""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the request passes."""
+
+    @property
+    def remaining(self) -> int:
+        """How many more would pass at once."""
+
+    @property
+    def retry_after(self) -> float:
+        """When one will pass again, 0 if it does now."""
+
+    @property
+    def reset_after(self) -> float:
+        """When the whole budget will be back."""
+
+
+class Limiter(Protocol[P_contra]):
+    """Counts requests: `tequipy_caching.RateLimiter` is one, for its `RatePolicy`."""
+
+    async def hit(self, policy: P_contra, key: str) -> Decision:
+        """Count one request of `key` under `policy` and say whether it passes; never raises."""
+
+
+class PolicyType(Protocol[P_co]):
+    """Makes a limiter's policies: `tequipy_caching.RatePolicy` does."""
+
+    def __call__(self, name: str, limit: int, period: float, *, lease: int) -> P_co:
+        """Return the policy of `limit` requests in `period` seconds, of which a process may take `lease` at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """A policy as the limiter and as the answer has it."""
+
+    policy: Any  # of the limiter's type: `wire_rate_limits` sees to it
+    name: str
+    field: str
+
+
+def wire_rate_limits(app: FastAPI, limiter: Limiter[P], settings: RateLimits, policy_type: PolicyType[P]) -> None:
+    """Limit each client address on every route of `app` but health, readiness, metrics and the public keys.
+
+    600 requests a minute, unless the settings or `wire_rate_policy` say otherwise. Limited answers carry
+    `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11); one too many is 429 `rate_limited`
+    with `Retry-After`. Wire it inside (after) headers and outside of (before) errors: who asks too often is refused
+    before a body is read.
+    """
+
+    def limit(name: str, default: str) -> _Limit | None:
+        rate = settings.rate(name, default)
+        if rate is None:
+            return None
+        lease = rate.limit // _LEASED_SHARE if name == DEFAULT else 0
+        policy = policy_type(name, rate.limit, rate.period, lease=lease)
+        return _Limit(policy, name, f'"{name}";q={rate.limit};w={rate.period}')
+
+    def limit_of_path() -> Mapping[str, _Limit | None]:
+        named = _policies(app)
+        limits = {name: limit(name, default) for name, default in named.values()}
+        return {path: limits[name] for path, (name, _) in named.items()} | dict.fromkeys(UNLIMITED)
+
+    default = limit(DEFAULT, settings.default)
+    app.user_middleware.append(Middleware(LimitRates, limiter=limiter, default=default, limit_of_path=limit_of_path))
+    _document(app)
+
+
+def wire_rate_policy(app: FastAPI, name: str, rate: str, *paths: str) -> None:
+    """Have these paths (whole, without parameters) of `app` count under a policy of their own instead of the default.
+
+    `rate` is its default, as `60/60` (requests/seconds); `TEQUIPY_RATE_LIMITS__<NAME>` sets another. Has no effect
+    unless `wire_rate_limits` is called too, before or after.
+    """
+    _policies(app).update(dict.fromkeys(paths, (name, rate)))
+
+
+def _policies(app: FastAPI) -> dict[str, tuple[str, str]]:
+    """Return the name of each path's policy and its default rate."""
+    if not hasattr(app.state, "rate_policies"):
+        app.state.rate_policies = {}
+    policies: dict[str, tuple[str, str]] = app.state.rate_policies
+    return policies
+
+
+class LimitRates:
+    """Asks the limiter about each request, tells the client what is left, answers 429 when nothing is."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limiter: Limiter[Any],
+        default: _Limit | None,
+        limit_of_path: Callable[[], Mapping[str, _Limit | None]],
+    ) -> None:
+        self._app = app
+        self._limiter = limiter
+        self._default = default
+        self._limit_of_path = limit_of_path()  # now, when the first request comes: all features have been wired
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        limit = self._limit_of_path.get(scope["path"], self._default) if scope["type"] == "http" else None
+        if limit is None:
+            await self._app(scope, receive, send)
+            return
+        client = scope.get("client")
+        decision = await self._limiter.hit(limit.policy, client_key(client[0] if client else ""))
+        # Of a refusal both fields name the same moment (section 6 of the draft).
+        seconds = max(1, math.ceil(decision.reset_after if decision.allowed else decision.retry_after))
+        fields = {"RateLimit-Policy": limit.field, "RateLimit": f'"{limit.name}";r={decision.remaining};t={seconds}'}
+        if not decision.allowed:
+            await problem_response(TooMany(retry_after=seconds), headers=fields)(scope, receive, send)
+            return
+
+        async def send_with_fields(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(fields)
+            await send(message)
+
+        await self._app(scope, receive, send_with_fields)
+
+
+@lru_cache(maxsize=10_000)
+def client_key(host: str) -> str:
+    """Return what a client address counts under: IPv6 by its /64, which is one customer's; IPv4 however it is written.
+
+    What is no address, as proxies may say, all counts as one client.
+    """
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return "unknown"
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is None:
+            return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+        address = address.ipv4_mapped
+    return str(address)
+
+
+def _document(app: FastAPI) -> None:
+    """Add the answer 429 to each limited operation of the contract that does not tell of it itself."""
+    openapi = app.openapi
+
+    def with_refusals() -> dict[str, Any]:
+        document = openapi()
+        for path, operations in document["paths"].items():
+            if path not in UNLIMITED:
+                for operation in operations.values():
+                    operation["responses"].setdefault("429", problem_responses(TooMany)[429])
+        return document
+
+    app.openapi = with_refusals  # type: ignore[method-assign]  # -- FastAPI's own way of extending the document

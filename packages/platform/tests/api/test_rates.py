@@ -1,0 +1,208 @@
+"""Rate limits: who is counted under what, what the answers say, and what is never limited."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tequipy_platform.api import StrictModel, wire_errors, wire_headers, wire_health, wire_rate_limits, wire_rate_policy
+from tequipy_platform.api.rates import client_key
+from tequipy_platform.wiring import HeaderSettings, RateLimitSettings
+
+OURS = "https://app.example.com"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """As caching's RatePolicy."""
+
+    name: str
+    limit: int
+    period: float
+    burst: int | None = None
+    lease: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """As caching's RateDecision."""
+
+    allowed: bool
+    limit: int
+    remaining: int
+    retry_after: float
+    reset_after: float
+    degraded: bool = False
+
+
+@dataclass
+class FixedWindow:
+    """Counts in memory and never forgets; each request costs the time in which its place comes back."""
+
+    hits: Counter[tuple[Policy, str]] = field(default_factory=Counter)
+
+    async def hit(self, policy: Policy, key: str) -> Decision:
+        self.hits[policy, key] += 1
+        used, each = self.hits[policy, key], policy.period / policy.limit
+        allowed = used <= policy.limit
+        remaining = max(0, policy.limit - used)
+        return Decision(allowed, policy.limit, remaining, 0 if allowed else each, min(used, policy.limit) * each)
+
+
+class Settings(RateLimitSettings):
+    names = frozenset({"login"})
+
+
+class Body(StrictModel):
+    email: str
+
+
+def make_app(limiter: FixedWindow, **rates: str) -> FastAPI:
+    app = FastAPI()
+    wire_headers(app, HeaderSettings(cors_origins=(OURS,)))
+    wire_rate_limits(app, limiter, Settings.model_validate(rates), Policy)
+    wire_errors(app)
+    wire_health(app, [])
+
+    @app.post("/login")
+    @app.post("/other")
+    async def post(body: Body) -> Body:
+        return body
+
+    @app.get("/metrics")
+    @app.get("/.well-known/jwks.json")
+    async def service() -> dict[str, str]:
+        return {}
+
+    wire_rate_policy(app, "login", "2/3", "/login")  # after the limits: features are wired last
+    return app
+
+
+def client(app: FastAPI, host: str = "192.0.2.1") -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, client=(host, 1234))
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+async def test_answers_tell_the_policy_and_what_is_left() -> None:
+    """Both fields are structured fields of the draft's syntax, on successes and on errors alike."""
+    limiter = FixedWindow()
+    async with client(make_app(limiter)) as http:
+        answers = [await http.post("/other", json={"email": "a"}), await http.get("/nowhere")]
+    assert [answer.status_code for answer in answers] == [200, 404]
+    assert [answer.headers["ratelimit-policy"] for answer in answers] == ['"default";q=600;w=60'] * 2
+    assert [answer.headers["ratelimit"] for answer in answers] == ['"default";r=599;t=1', '"default";r=598;t=1']
+    assert [(policy.lease, key) for policy, key in limiter.hits] == [(20, "192.0.2.1")]
+
+
+async def test_one_too_many_is_refused_before_its_body_is_read() -> None:
+    """429 as a problem document, with all headers of other answers; nothing of the request was looked at."""
+    read = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(True)
+        yield b"{}"
+
+    async with client(make_app(FixedWindow(), default="1/7")) as http:
+        assert (await http.post("/other", json={"email": "a"})).status_code == 200
+        refused = await http.post("/other", content=body(), headers={"origin": OURS})
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert not read
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.headers["retry-after"] == "7"
+    assert refused.headers["ratelimit"] == '"default";r=0;t=7'
+    assert refused.headers["ratelimit-policy"] == '"default";q=1;w=7'
+    assert refused.headers["x-content-type-options"] == "nosniff"
+    assert refused.headers["access-control-allow-origin"] == OURS
+
+
+async def test_retry_after_is_never_zero() -> None:
+    """A fraction of a second is told as one."""
+    async with client(make_app(FixedWindow(), default="100/1")) as http:
+        answers = [await http.get("/nowhere") for _ in range(101)]
+    assert (answers[-1].status_code, answers[-1].headers["retry-after"]) == (429, "1")
+
+
+async def test_a_route_may_have_a_policy_of_its_own() -> None:
+    """It counts apart from the default one, tight ones lease nothing, and its name and rate are told."""
+    limiter = FixedWindow()
+    async with client(make_app(limiter)) as http:
+        logins = [await http.post("/login", json={"email": "a"}) for _ in range(3)]
+        other = await http.post("/other", json={"email": "a"})
+    assert [answer.status_code for answer in logins] == [200, 200, 429]
+    assert logins[0].headers["ratelimit-policy"] == '"login";q=2;w=3'
+    assert other.headers["ratelimit"] == '"default";r=599;t=1'
+    assert {policy.name: policy.lease for policy, _ in limiter.hits} == {"login": 0, "default": 20}
+
+
+@pytest.mark.parametrize(
+    ("rates", "policies"),
+    [
+        ({}, ['"login";q=2;w=3', '"default";q=600;w=60']),
+        ({"login": "7/8"}, ['"login";q=7;w=8', '"default";q=600;w=60']),
+        ({"default": "off"}, ['"login";q=2;w=3', None]),
+        ({"login": "off", "default": "5/6"}, [None, '"default";q=5;w=6']),
+    ],
+)
+async def test_settings_change_and_lift_each_policy(rates: dict[str, str], policies: list[str | None]) -> None:
+    """A lifted policy is not told and not counted."""
+    async with client(make_app(FixedWindow(), **rates)) as http:
+        answers = [await http.post(path, json={"email": "a"}) for path in ("/login", "/other")]
+    assert [answer.headers.get("ratelimit-policy") for answer in answers] == policies
+
+
+async def test_machines_are_never_limited() -> None:
+    """Health, readiness, metrics and the public keys cost nothing; nor does a preflight."""
+    limiter = FixedWindow()
+    preflight = {"origin": OURS, "access-control-request-method": "POST"}
+    async with client(make_app(limiter, default="1/60")) as http:
+        for path in ("/api/v1/health", "/api/v1/readiness", "/metrics", "/.well-known/jwks.json"):
+            answers = [await http.get(path) for _ in range(3)]
+            assert [answer.status_code for answer in answers] == [200] * 3
+            assert "ratelimit" not in answers[0].headers
+        assert (await http.options("/other", headers=preflight)).status_code == 200
+    assert not limiter.hits
+
+
+@pytest.mark.parametrize(
+    ("host", "key"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+        ("", "unknown"),
+        ("unknown", "unknown"),
+        ("_hidden", "unknown"),
+        ("1" * 5000, "unknown"),
+    ],
+)
+def test_addresses_count_by_whom_they_belong_to(host: str, key: str) -> None:
+    """A customer's /64 is one client, IPv4 in IPv6's clothes is IPv4, what is no address is one client together."""
+    assert client_key(host) == key
+
+
+async def test_each_client_has_a_budget_of_its_own() -> None:
+    """Who is refused takes nothing from others."""
+    app = make_app(FixedWindow(), default="1/60")
+    statuses = []
+    for host in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"):
+        async with client(app, host) as http:
+            statuses.append((await http.get("/nowhere")).status_code)
+    assert statuses == [404, 429, 404, 404, 429]
+
+
+async def test_the_contract_tells_of_refusals() -> None:
+    """Every limited operation has the answer 429 with its code, the others have not."""
+    paths = make_app(FixedWindow()).openapi()["paths"]
+    documented = {
+        path for path, operations in paths.items() for each in operations.values() if "429" in each["responses"]
+    }
+    assert documented == {"/login", "/other"}
+    schema = paths["/login"]["post"]["responses"]["429"]["content"]["application/problem+json"]["schema"]
+    assert schema["properties"]["code"]["enum"] == ["rate_limited"]
