@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tequipy_observability.celery import wire
+from tequipy_platform.celery import tasks
 from tequipy_worker.app import create_worker
 from tequipy_worker.heartbeat import ALIVE_WITHIN, is_alive
 from tequipy_worker.settings import WorkerSettings
@@ -115,15 +117,21 @@ def test_health_goes_by_the_heartbeat(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_beat_trusts_nobody_elses_folder(tmp_path: Path) -> None:
-    """The schedule is read by pickle, so one that another user may have written is refused."""
+@pytest.mark.parametrize("command", ["run", "beat"])
+def test_nobody_elses_folder_is_trusted(command: str, tmp_path: Path) -> None:
+    """The schedule is read by pickle, a heartbeat can be forged: a folder that another user may write is refused."""
     folder = tmp_path / "tequipy-worker"
     folder.mkdir()
     os.chown(folder, 12345, 12345)
-    result = worker("beat", cwd=tmp_path, **GOOD)
+    result = worker(command, cwd=tmp_path, **GOOD)
     assert result.returncode == 1
     assert f"{folder} belongs to another user" in result.stderr
     assert "TEQUIPY_WORKER__STATE_FOLDER" in result.stderr
+
+
+def test_a_message_carries_the_context_that_tasks_read() -> None:
+    """Observability puts on a message the very headers that platform's tasks take their context from."""
+    assert (wire.CORRELATION_HEADER, wire.TRACE_HEADER) == (tasks.CORRELATION_HEADER, tasks.TRACE_HEADER)
 
 
 def test_the_worker_does_not_know_fastapi() -> None:

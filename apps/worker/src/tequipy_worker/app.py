@@ -6,7 +6,7 @@ from tequipy_auth.tasks import auth_tasks
 from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_observability.celery import wire_observability
-from tequipy_observability.wiring import configure_observability
+from tequipy_observability.wiring import Observability, configure_observability
 from tequipy_platform.celery import build_celery, wire_tasks
 from tequipy_platform.tasks import platform_tasks
 from tequipy_platform.wiring import build_database, build_mailer, build_storage
@@ -14,10 +14,10 @@ from tequipy_worker.heartbeat import wire_heartbeat
 from tequipy_worker.settings import WorkerSettings
 
 
-def create_worker(settings: WorkerSettings, *, service: str = "worker") -> Celery:
+def create_worker(settings: WorkerSettings, observability: Observability | None = None) -> Celery:
     """Compose the worker; nothing is opened before a child process has been forked."""
-    observability = configure_observability(
-        settings.observability, service=service, environment=settings.environment, version=settings.app_version
+    observability = observability or configure_observability(
+        settings.observability, service="worker", environment=settings.environment, version=settings.app_version
     )
     metrics = observability.registry
     database = build_database(settings.database, registry=metrics)

@@ -5,14 +5,18 @@ import os
 import signal
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import click
 
+from tequipy_observability.wiring import Observability, configure_observability
 from tequipy_platform.celery import QUEUES, build_relay
 from tequipy_platform.wiring import build_database, build_pending_messages, describe_settings, load_settings
+from tequipy_worker.__main__ import MULTIPROCESS
 from tequipy_worker.app import create_worker
 from tequipy_worker.heartbeat import is_alive
 from tequipy_worker.settings import WorkerSettings
+from tequipy_worker.state import ForeignFolderError, claim_folder, empty_folder
 
 
 @click.group()
@@ -27,7 +31,10 @@ def main() -> None:
 def run() -> None:
     """Run tasks: one parent that takes messages, child processes that work."""
     settings = load_settings(WorkerSettings)
-    worker = create_worker(settings).Worker(
+    metrics = empty_folder(_state_folder(settings) / "metrics")
+    os.environ[MULTIPROCESS] = str(metrics)  # read by each process when it counts for the first time
+    observability = _observe(settings, "worker", metrics_folder=metrics)
+    worker = create_worker(settings, observability).Worker(
         pool_cls="prefork",
         concurrency=settings.worker.concurrency,
         queues=QUEUES,
@@ -44,13 +51,10 @@ def run() -> None:
 def beat() -> None:
     """Send the scheduled tasks when they are due; one process."""
     settings = load_settings(WorkerSettings)
-    folder = settings.worker.state_folder
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid not in {0, os.geteuid()}:
-        # The schedule is pickled: whoever writes it decides what beat runs.
-        raise click.ClickException(f"{folder} belongs to another user: set TEQUIPY_WORKER__STATE_FOLDER to your own")
-    celery = create_worker(settings, service="beat")
-    celery.Beat(schedule=str(folder / "schedule"), quiet=True).run()
+    # The schedule is pickled: whoever writes it decides what beat runs.
+    schedule = _state_folder(settings) / "schedule"
+    celery = create_worker(settings, _observe(settings, "beat"))
+    celery.Beat(schedule=str(schedule), quiet=True).run()
 
 
 @main.command()
@@ -60,13 +64,31 @@ def relay() -> None:
 
 
 async def _relay(settings: WorkerSettings) -> None:
-    celery = create_worker(settings, service="relay")
+    observability = _observe(settings, "relay")
+    celery = create_worker(settings, observability)
     database = build_database(settings.database)
     messages = build_pending_messages(database, redelivery=timedelta(seconds=settings.celery.visibility_timeout))
-    async with database, messages, build_relay(celery, messages) as running:
+    async with observability, database, messages, build_relay(celery, messages) as running:
         for ending in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(ending, running.stop)
         await running.run()
+
+
+def _observe(settings: WorkerSettings, service: str, *, metrics_folder: Path | None = None) -> Observability:
+    return configure_observability(
+        settings.observability,
+        service=service,
+        environment=settings.environment,
+        version=settings.app_version,
+        metrics_folder=metrics_folder,
+    )
+
+
+def _state_folder(settings: WorkerSettings) -> Path:
+    try:
+        return claim_folder(settings.worker.state_folder)
+    except ForeignFolderError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command()

@@ -7,6 +7,8 @@ from typing import Final
 from celery import Celery, bootsteps
 from celery.worker import WorkController
 
+from tequipy_worker.state import claim_folder
+
 INTERVAL: Final = 5.0
 """Seconds between two beats."""
 ALIVE_WITHIN: Final = 30.0
@@ -23,7 +25,7 @@ def wire_heartbeat(celery: Celery, file: Path) -> None:
 
         def start(self, worker: WorkController) -> None:
             """Beat once, and from then on by the timer."""
-            file.parent.mkdir(parents=True, exist_ok=True)
+            claim_folder(file.parent)
             file.touch()
             self.beat = worker.timer.call_repeatedly(INTERVAL, file.touch)  # type: ignore[union-attr]  # -- celery-types does not know kombu's timer
 

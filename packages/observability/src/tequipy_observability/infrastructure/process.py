@@ -6,13 +6,18 @@ import os
 from collections.abc import Iterable
 from threading import Thread
 from types import TracebackType
-from typing import Literal, Self
+from typing import Final, Literal, Self
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CollectorRegistry, Histogram, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from tequipy_observability.infrastructure.multiprocess import SharedRegistry
+
+LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_WATCH_SECONDS: Final = 0.25
 
 
 class ObservabilitySettings(BaseModel):
@@ -32,11 +37,19 @@ class ObservabilitySettings(BaseModel):
 class Observability:
     """What `configure_observability` returns; an async context manager around the metrics' own port.
 
-    The port belongs to the process that built this: a child forked from it enters the context and serves nothing.
+    Within it the lag of the event loop is watched. The port belongs to the process that built this: a child forked from
+    it enters the context and serves nothing.
     """
 
     def __init__(self, settings: ObservabilitySettings, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self._lag = Histogram(
+            "event_loop_lag_seconds",
+            "Seconds by which the event loop was late, asked four times a second.",
+            buckets=LAG_BUCKETS,
+            registry=registry,
+        )
+        self._watch: asyncio.Task[None] | None = None
         self.metrics_port = settings.metrics_port
         self._token = settings.metrics_token
         self._process = os.getpid()
@@ -46,22 +59,34 @@ class Observability:
         """Tell whether the sender of this Authorization header may read the metrics (RFC 6750, section 2.1)."""
         if self._token is None:
             return True
-        return hmac.compare_digest(authorization.encode(), f"Bearer {self._token.get_secret_value()}".encode())
+        # As bytes, which headers are made of: both servers hand them on as Latin-1.
+        sent = authorization.encode("latin-1", "replace")
+        return hmac.compare_digest(sent, f"Bearer {self._token.get_secret_value()}".encode())
 
     async def __aenter__(self) -> Self:
         self.serve()
+        self._watch = asyncio.create_task(self._watch_loop(), name="tequipy-event-loop-lag")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait({self._watch})
+        self._note()
         await asyncio.to_thread(self.stop_serving)
 
     def serve(self) -> None:
-        """Open the port, if there is to be one; raises `OSError` when it is taken."""
-        if self.metrics_port is None or self._server is not None or os.getpid() != self._process:
+        """Open the port, if there is to be one; raises `OSError` when it cannot be had."""
+        port = self.metrics_port
+        if port is None or self._server is not None or os.getpid() != self._process:
             return
-        server = make_server("", self.metrics_port, self._guarded, ThreadingWSGIServer, _SilentHandler)
+        try:
+            server = make_server("", port, self._guarded, ThreadingWSGIServer, _SilentHandler)
+        except OSError as error:
+            advice = "free it, or choose another by TEQUIPY_OBSERVABILITY__METRICS_PORT"
+            raise OSError(error.errno, f"the metrics cannot have port {port} ({error.strerror}): {advice}") from error
         thread = Thread(target=server.serve_forever, name="tequipy-metrics", daemon=True)
         thread.start()
         self._server = server, thread
@@ -75,6 +100,19 @@ class Observability:
         server.shutdown()
         server.server_close()
         thread.join()
+
+    async def _watch_loop(self) -> None:
+        """See how late the loop wakes who asked to be woken: that late is everybody else too."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _WATCH_SECONDS
+            await asyncio.sleep(_WATCH_SECONDS)
+            self._lag.observe(max(0.0, loop.time() - due))
+            self._note()
+
+    def _note(self) -> None:
+        if isinstance(self.registry, SharedRegistry):
+            self.registry.note()
 
     def _guarded(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self.allows(environ.get("HTTP_AUTHORIZATION", "")):

@@ -2,15 +2,20 @@
 
 import logging
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 from billiard.util import get_logger
 from celery import Celery, signals
+from celery.utils.dispatch import Signal
 from prometheus_client import CollectorRegistry, Counter
 from pydantic import SecretStr
 
+from tequipy_observability import RequestContext, request_context
 from tequipy_observability.celery import wire_observability
 from tequipy_observability.infrastructure.process import Observability, ObservabilitySettings
 
@@ -18,7 +23,7 @@ from tequipy_observability.infrastructure.process import Observability, Observab
 @pytest.fixture(autouse=True)
 def _restored_signals() -> Iterator[None]:
     """Disconnect what a test has connected."""
-    used = (signals.setup_logging, signals.worker_ready, signals.worker_shutdown)
+    used = [signal for signal in vars(signals).values() if isinstance(signal, Signal)]
     before = [list(signal.receivers) for signal in used]
     yield
     for signal, receivers in zip(used, before, strict=True):
@@ -63,7 +68,7 @@ def test_the_main_process_of_a_worker_serves_the_metrics(observability: Observab
 def test_a_forked_child_serves_nothing(observability: Observability) -> None:
     """A child enters the same context and leaves the port to its parent, who has it open."""
     settings = ObservabilitySettings(metrics_port=observability.metrics_port)
-    child = Observability(settings, observability.registry)
+    child = Observability(settings, CollectorRegistry())
     child._process = os.getppid()  # built by the parent
     observability.serve()
     try:
@@ -73,3 +78,41 @@ def test_a_forked_child_serves_nothing(observability: Observability) -> None:
         assert read(observability).status_code == 401
     finally:
         observability.stop_serving()
+
+
+TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
+
+
+def published(headers: dict[str, object]) -> dict[str, object]:
+    """Return the headers of a message as they are when it is published."""
+    signals.before_task_publish.send(sender="any.task", headers=headers)
+    return headers
+
+
+def test_what_a_task_sends_goes_on_with_its_work(observability: Observability) -> None:
+    """A message carries correlation id and trace of whoever sends it; what was said of it already stands."""
+    wire_observability(Celery("test", set_as_current=False), observability)
+    with request_context(RequestContext(correlation_id="abc", traceparent=TRACE)):
+        handed_on = published({"tequipy_correlation_id": None})
+        already_said = published({"tequipy_correlation_id": "mine"})
+    assert (handed_on["tequipy_correlation_id"], handed_on["traceparent"]) == ("abc", TRACE)
+    assert already_said["tequipy_correlation_id"] == "mine"
+    assert "tequipy_correlation_id" not in published({})
+
+
+def test_a_message_says_since_when_it_waits(observability: Observability) -> None:
+    """From now on, or from the moment that it has to wait for."""
+    wire_observability(Celery("test", set_as_current=False), observability)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    assert published({})["tequipy_enqueued_at"] == pytest.approx(time.time(), abs=30)
+    assert published({"eta": later.isoformat()})["tequipy_enqueued_at"] == pytest.approx(later.timestamp())
+
+
+def test_a_taken_port_ends_the_worker(observability: Observability) -> None:
+    """Celery would log an error and go on unseen: the process is asked to end, with the reason."""
+    wire_observability(Celery("test", set_as_current=False), observability)
+    with (
+        socket.create_server(("", observability.metrics_port or 0)),
+        pytest.raises(SystemExit, match=r"port \d+ .*TEQUIPY_OBSERVABILITY__METRICS_PORT"),
+    ):
+        signals.worker_ready.send(sender=None)

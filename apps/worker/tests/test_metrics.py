@@ -1,0 +1,187 @@
+"""The metrics of the worker's processes, as operators scrape them: real processes, a real broker, and deaths."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+from celery import Celery
+from prometheus_client.parser import text_string_to_metric_families
+
+from tequipy_platform.wiring import load_settings
+from tequipy_worker.app import create_worker
+from tequipy_worker.settings import WorkerSettings
+
+PURGE = "platform.purge_messages"
+
+
+@dataclass
+class Programs:
+    """Starts `tequipy-worker` commands, and reads what each says of itself."""
+
+    environment: dict[str, str]
+    folder: Path
+    free_port: Callable[[], int]
+    running: dict[str, tuple[subprocess.Popen[bytes], int]] = field(default_factory=dict)
+
+    def start(self, command: str, port: int | None = None) -> subprocess.Popen[bytes]:
+        port = port or self.free_port()
+        with (self.folder / f"{command}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [Path(sys.executable).with_name("tequipy-worker"), command],
+                cwd=self.folder,
+                env=self.environment | {"TEQUIPY_OBSERVABILITY__METRICS_PORT": str(port)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.running[command] = process, port
+        return process
+
+    def log(self, command: str) -> str:
+        return (self.folder / f"{command}.log").read_text()
+
+    def value(self, command: str, name: str, **labels: str) -> float:
+        """Return the sum of the samples that have this name and these labels among theirs, 0 while there is none."""
+        try:
+            text = httpx.get(f"http://127.0.0.1:{self.running[command][1]}/metrics").text
+        except httpx.ConnectError:
+            return 0.0
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def until(self, probe: Callable[[], bool], command: str = "run") -> None:
+        deadline = time.monotonic() + 40
+        while not probe():
+            assert time.monotonic() < deadline, self.log(command)
+            time.sleep(0.05)
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.running["run"][0].pid).children()
+
+    def stop(self) -> None:
+        for process, _ in self.running.values():
+            process.send_signal(signal.SIGTERM)
+        for process, _ in self.running.values():
+            process.wait(20)
+
+
+@pytest.fixture
+def programs(
+    database_url: str, redis_url: str, redis_prefix: str, tmp_path: Path, free_port: Callable[[], int]
+) -> Iterator[Programs]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
+    environment |= {
+        "TEQUIPY_ENVIRONMENT": "test",
+        "TEQUIPY_PUBLIC_URL": "https://app.example.com",
+        "TEQUIPY_DATABASE__URL": database_url,
+        "TEQUIPY_CACHE__URL": redis_url,
+        "TEQUIPY_CACHE__PREFIX": redis_prefix,
+        "TEQUIPY_CELERY__BROKER_URL": redis_url,
+        "TEQUIPY_CELERY__SOFT_SHUTDOWN_TIMEOUT": "1",
+        "TEQUIPY_WORKER__STATE_FOLDER": str(tmp_path / "state"),
+        "TEQUIPY_WORKER__CONCURRENCY": "2",
+    }
+    running = Programs(environment, tmp_path, free_port)
+    yield running
+    for process, _ in running.running.values():
+        if process.poll() is None:
+            family = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            for child in family:
+                child.kill()
+            process.wait()
+
+
+@pytest.fixture
+def celery(programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Celery]:
+    """The worker's app in this process, to send by."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in programs.environment.items():
+        monkeypatch.setenv(name, value)
+    app = create_worker(load_settings(WorkerSettings))
+    yield app
+    app.close()
+
+
+def send(celery: Celery, task: str = PURGE, queue: str = "default") -> None:
+    celery.send_task(task, task_id=str(uuid4()), queue=queue)
+
+
+def test_children_count_together_and_a_killed_one_loses_nothing(programs: Programs, celery: Celery) -> None:
+    """What two children did is one figure at the parent's port; after a `kill -9` of both it goes on from there."""
+    programs.start("run")
+    done = {"task": PURGE, "queue": "default", "outcome": "succeeded"}
+    for _ in range(10):
+        send(celery)
+    programs.until(lambda: programs.value("run", "task_total", **done) == 10)
+    assert programs.value("run", "task_duration_seconds_count", task=PURGE) == 10
+    assert programs.value("run", "task_wait_seconds_count", task=PURGE, queue="default") == 10
+    assert 0 < programs.value("run", "task_wait_seconds_sum", task=PURGE) < 10 * 60
+    assert programs.value("run", "app_info", service="worker") == 1
+    assert programs.value("run", "event_loop_lag_seconds_count") > 0
+    # Collectors of other packages: each child has a pool of 15 connections at most.
+    programs.until(lambda: programs.value("run", "db_pool_limit") == 2 * 15)
+    killed = programs.children()
+    for child in killed:
+        child.kill()
+    programs.until(lambda: len(programs.children()) == 2 and not set(programs.children()) & set(killed))
+    for _ in range(5):
+        send(celery)
+    programs.until(lambda: programs.value("run", "task_total", **done) == 15)
+    programs.until(lambda: programs.value("run", "db_pool_limit") == 2 * 15)  # the dead have no pool any more
+    programs.stop()
+
+
+def test_a_worker_starts_counting_at_nothing(programs: Programs, celery: Celery) -> None:
+    """What an earlier worker left in the folder is not counted again."""
+    for _ in range(2):
+        programs.start("run")
+        send(celery)
+        programs.until(lambda: programs.value("run", "task_total", outcome="succeeded") == 1)
+        programs.stop()
+
+
+def test_no_message_invents_a_label(programs: Programs, celery: Celery) -> None:
+    """Messages of tasks that nobody knows count under one name."""
+    programs.start("run")
+    for number in range(20):
+        send(celery, f"invented.task_{number}")
+    unknown = {"task": "__unknown__", "queue": "default", "outcome": "refused"}
+    programs.until(lambda: programs.value("run", "task_total", **unknown) == 20)
+    programs.stop()
+
+
+@pytest.mark.parametrize(
+    ("command", "metric"), [("beat", "scheduler_last_tick_timestamp"), ("relay", "event_loop_lag_seconds_count")]
+)
+def test_scheduler_and_relay_have_metrics_of_their_own(programs: Programs, command: str, metric: str) -> None:
+    """Each serves its port: the scheduler says when it last ticked, the relay how its loop fares."""
+    began = time.time()
+    programs.start(command)
+    programs.until(lambda: programs.value(command, metric) > 0, command)
+    assert programs.value(command, "app_info", service=command) == 1
+    if command == "beat":
+        assert programs.value(command, metric) > began
+    programs.stop()
+
+
+@pytest.mark.parametrize("command", ["run", "beat", "relay"])
+def test_a_port_that_is_taken_ends_the_process(programs: Programs, command: str) -> None:
+    """Nobody would see that nothing is seen: the process ends and names the port and its setting."""
+    with socket.create_server(("", port := programs.free_port())):
+        assert programs.start(command, port).wait(40) == 1
+    assert f"port {port}" in programs.log(command)
+    assert "TEQUIPY_OBSERVABILITY__METRICS_PORT" in programs.log(command)

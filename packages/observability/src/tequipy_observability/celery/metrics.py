@@ -1,0 +1,97 @@
+"""The metrics of tasks: what Celery's signals tell of each attempt, under labels that no message can invent."""
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from celery import Celery, signals, states
+from celery import Task as CeleryTask
+from celery.app.task import Context
+from celery.exceptions import Retry, TimeLimitExceeded, WorkerLostError
+from kombu.message import Message
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+UNKNOWN: Final = "__unknown__"
+"""The task of a message that names none of ours, the queue of one that came by another way."""
+ENQUEUED_HEADER: Final = "tequipy_enqueued_at"
+"""Unix time from which on a message could be taken; put on by whoever publishes it."""
+_DURATION_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_WAIT_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+_OUTCOMES: Final[Mapping[str | None, str]] = {
+    states.SUCCESS: "succeeded",
+    states.FAILURE: "failed",
+    states.RETRY: "retried",
+    states.REJECTED: "rejected",
+    states.IGNORED: "ignored",
+}
+
+
+class TaskMetrics:
+    """Counts attempts, how each ended, how long it ran, and how long its message had waited."""
+
+    def __init__(self, celery: Celery, registry: CollectorRegistry) -> None:
+        self._celery = celery
+        self._attempts = Counter("task_total", "Attempts that ended.", ["task", "queue", "outcome"], registry=registry)
+        self._duration = Histogram(
+            "task_duration_seconds", "Seconds of an attempt.", ["task"], buckets=_DURATION_BUCKETS, registry=registry
+        )
+        self._wait = Histogram(
+            "task_wait_seconds",
+            "Seconds from the moment a message could be taken to the beginning of its attempt.",
+            ["task", "queue"],
+            buckets=_WAIT_BUCKETS,
+            registry=registry,
+        )
+        self._retries = Counter("task_retries_total", "Attempts that another follows.", ["task"], registry=registry)
+        self._started: dict[str, float] = {}
+
+    def connect(self) -> None:
+        """Listen to the signals of the process, and of the children that it will fork."""
+        for signal, receiver in (
+            (signals.task_prerun, self._on_start),
+            (signals.task_postrun, self._on_end),
+            (signals.task_retry, self._on_retry),
+            (signals.task_failure, self._on_failure),
+            (signals.task_unknown, self._on_refusal),
+            (signals.task_rejected, self._on_refusal),
+        ):
+            signal.connect(receiver, weak=False)
+
+    def _on_start(self, task_id: str, task: CeleryTask[Any, Any], **_: object) -> None:
+        self._started[task_id] = time.perf_counter()
+        enqueued = task.request.get(ENQUEUED_HEADER)
+        if isinstance(enqueued, int | float):
+            waited = max(0.0, time.time() - enqueued)
+            self._wait.labels(task.name, self._queue_of(task.request.delivery_info)).observe(waited)
+
+    def _on_end(self, task_id: str, task: CeleryTask[Any, Any], state: str | None = None, **_: object) -> None:
+        if (started := self._started.pop(task_id, None)) is not None:
+            self._duration.labels(task.name).observe(time.perf_counter() - started)
+        self._count(task, task.request, _OUTCOMES.get(state, "failed"))
+
+    def _on_retry(self, sender: CeleryTask[Any, Any], request: Context, reason: Retry, **_: object) -> None:
+        self._retries.labels(sender.name).inc()
+        if isinstance(reason.exc, WorkerLostError):  # told by the parent: the child told nobody
+            self._count(sender, request, "lost")
+
+    def _on_failure(self, sender: CeleryTask[Any, Any], exception: BaseException, **_: object) -> None:
+        if isinstance(exception, WorkerLostError | TimeLimitExceeded):  # the parent again
+            outcome = "lost" if isinstance(exception, WorkerLostError) else "timed_out"
+            self._count(sender, sender.request, outcome)
+
+    def _on_refusal(self, message: Message, **_: object) -> None:
+        self._attempts.labels(UNKNOWN, self._queue_of(message.delivery_info), "refused").inc()
+
+    def _count(self, task: CeleryTask[Any, Any], request: Context, outcome: str) -> None:
+        self._attempts.labels(task.name, self._queue_of(request.delivery_info), outcome).inc()
+
+    def _queue_of(self, delivery: Mapping[str, object] | None) -> str:
+        name = (delivery or {}).get("routing_key")
+        return name if isinstance(name, str) and name in self._celery.amqp.queues else UNKNOWN
+
+
+def enqueued_at(headers: Mapping[str, object]) -> float:
+    """Return the Unix time from which on a message with these headers, published now, can be taken."""
+    eta = headers.get("eta")
+    return max(time.time(), datetime.fromisoformat(eta).timestamp()) if isinstance(eta, str) else time.time()

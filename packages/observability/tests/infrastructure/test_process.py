@@ -1,0 +1,79 @@
+"""Observability of a process: who may read its metrics, where, and how its event loop fares."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+from pydantic import SecretStr
+
+from tequipy_observability.infrastructure.process import Observability, ObservabilitySettings
+
+TOKEN = "s3cret-ünïcode"
+
+
+def build(port: int | None = None, token: str | None = None) -> Observability:
+    registry = CollectorRegistry()
+    Counter("things", "Things counted.", registry=registry).inc()
+    secret = SecretStr(token) if token else None
+    return Observability(ObservabilitySettings(metrics_port=port, metrics_token=secret), registry)
+
+
+@pytest.fixture
+def url(free_port: Callable[[], int]) -> Iterator[str]:
+    observability = build(free_port(), TOKEN)
+    observability.serve()
+    yield f"http://127.0.0.1:{observability.metrics_port}/metrics"
+    observability.stop_serving()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, b"", b"Bearer", b"Bearer wrong", b"Bearer \xff\xfe", TOKEN.encode(), f"Basic {TOKEN}".encode()],
+    ids=["none", "empty", "no token", "wrong", "no text", "no scheme", "another scheme"],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_port_asks_for_the_token(url: str, header: bytes | None, method: str) -> None:
+    """Whatever is not the token's bearer gets 401 and nothing else, whichever bytes it sends."""
+    headers = {} if header is None else {b"Authorization": header}
+    answer = httpx.request(method, url, headers=headers)
+    assert (answer.status_code, answer.headers["WWW-Authenticate"], answer.content) == (401, "Bearer", b"")
+
+
+def test_the_token_reads_the_metrics(url: str) -> None:
+    """The token may hold any character; the port answers GET alone."""
+    headers = {b"Authorization": f"Bearer {TOKEN}".encode()}
+    assert "things_total 1.0" in httpx.get(url, headers=headers).text
+    assert httpx.head(url, headers=headers).status_code == 405
+
+
+async def test_a_port_that_is_taken_is_named(free_port: Callable[[], int]) -> None:
+    """The error says which port, and which setting chooses another."""
+    port = free_port()
+    with (
+        socket.create_server(("", port)),
+        pytest.raises(OSError, match=f"port {port} .*TEQUIPY_OBSERVABILITY__METRICS_PORT"),
+    ):
+        async with build(port):
+            raise AssertionError
+
+
+async def test_a_blocked_event_loop_is_seen() -> None:
+    """While the context is open the loop is watched: whoever blocks it is in the histogram."""
+    async with build() as observability:
+        await asyncio.sleep(0)
+        time.sleep(0.6)  # noqa: ASYNC251 -- it blocks on purpose
+
+        def seen(above: str) -> float:
+            def value(name: str, **labels: str) -> float:
+                return observability.registry.get_sample_value(f"event_loop_lag_seconds_{name}", labels) or 0.0
+
+            return value("count") - value("bucket", le=above)
+
+        async with asyncio.timeout(10):
+            while not seen("0.25"):
+                await asyncio.sleep(0.01)
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "tequipy-event-loop-lag"]
