@@ -40,8 +40,8 @@ admin: sync ## make an admin in the running stack: make admin EMAIL=you@example.
 test: sync ## run every test, in parallel; ARGS="-k name" chooses
 	$(BIN)/pytest -m "not prove" -n $(PROCESSES) --dist loadgroup $(ARGS)
 
-prove: sync ## run the long forms of the proofs and print their figures
-	$(BIN)/pytest -m prove -n 0 -s $(ARGS)
+prove: sync ## run the long forms of the proofs and print their figures; QUICK=1 those that take seconds
+	$(BIN)/pytest -m "prove$(if $(QUICK), and quick)" -n 0 -s $(ARGS)
 
 bench: sync ## compare with named peers: each file of benchmarks/ prints its table
 	@set -e; for benchmark in $(filter-out benchmarks/report.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$benchmark; done

@@ -1,6 +1,5 @@
 """Two API processes behind a balancer that polls readiness, restarted one after the other under load."""
 
-from collections.abc import Mapping
 from signal import Signals
 
 import pytest
@@ -9,18 +8,18 @@ from tequipy_devstack.proving import Balancer, House, Load, count, eventually, f
 
 
 @pytest.mark.parametrize(
-    ("settings", "rounds"),
+    ("drain_period", "rounds"),
     [
-        pytest.param({"TEQUIPY_SERVER__DRAIN_PERIOD": "2"}, 1, id="short"),
-        pytest.param({}, 3, id="long", marks=pytest.mark.prove),
+        pytest.param("2", 1, id="short"),
+        pytest.param("5", 3, id="long", marks=pytest.mark.prove),
     ],
 )
-def test_a_rolling_restart_loses_no_request(house: House, settings: Mapping[str, str], rounds: int) -> None:
+def test_a_rolling_restart_loses_no_request(house: House, drain_period: str, rounds: int) -> None:
     """100 requests a second through the balancer while each process is ended by SIGTERM and started again: none fails.
 
     Keep-alive connections included: a draining process closes each with the answer that it is asked for.
     """
-    one, other = house.api(**settings), house.api(**settings)
+    one, other = (house.api(TEQUIPY_SERVER__DRAIN_PERIOD=drain_period) for _ in range(2))
     with one, other, in_background(Balancer([one.port, other.port])) as balancer:
         eventually("the balancer sees both", lambda: len(balancer.ready) == 2)
         with Load(balancer.url, traffic(balancer.url), rate=100) as load:
@@ -32,7 +31,7 @@ def test_a_rolling_restart_loses_no_request(house: House, settings: Mapping[str,
             load.send(max(100, 1000 - len(load.samples)))
     print(
         f"\n{2 * rounds} restarts behind a balancer: {len(load.samples)} requests, "
-        f"failed {count(failed(load.samples)) or 0}, slowest {slowest(load.samples):.2f} s"
+        f"failed {len(failed(load.samples))}, slowest {slowest(load.samples):.2f} s"
     )
     assert len(load.samples) >= 1000
     assert count(failed(load.samples)) == {}

@@ -142,6 +142,7 @@ class House:
             "TEQUIPY_ENVIRONMENT": "test",
             "TEQUIPY_PUBLIC_URL": "https://app.example.com",
             "TEQUIPY_AUTH__BCRYPT_COST": "4",
+            "TEQUIPY_SERVER__DRAIN_PERIOD": "0",
             "TEQUIPY_DATABASE__URL": database_url,
             "TEQUIPY_CACHE__URL": redis.url(0),
             # No value stays in memory for longer than between two requests: what is cached is read from Redis.

@@ -1,0 +1,124 @@
+"""The house behind a real pgbouncer in transaction mode, where no two transactions need meet on one connection."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from signal import Signals
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tequipy_devstack.mail_sink import MailSink
+from tequipy_devstack.processes import make_private_folder
+from tequipy_devstack.proving import House, Load, count, eventually, failed, slowest, traffic
+from tequipy_devstack.proving.traffic import PASSWORD
+from tequipy_devstack.servers import PostgresServer, ValkeyServer
+
+PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
+# Without the package this cannot be shown at all: CI installs it, and then runs what is quick of the proofs.
+pytestmark = [
+    pytest.mark.prove,
+    pytest.mark.quick,
+    pytest.mark.skipif(PGBOUNCER is None, reason="apt-get install pgbouncer"),
+]
+
+
+class Pgbouncer(PostgresServer):
+    """Two connections to the server for all its clients, each lent for one transaction; speaks as PostgreSQL does."""
+
+    name = "pgbouncer"
+    stop_signal = Signals.SIGTERM
+
+    def __init__(self, folder: Path, target: PostgresServer) -> None:
+        super().__init__(folder)
+        self._target = target
+
+    def _prepare(self) -> None:
+        make_private_folder(self.data)
+        (self.data / "users").write_text(f'"postgres" "{self._target.password}"\n')
+        (self.data / "pgbouncer.ini").write_text(
+            f"""[databases]
+* = host=127.0.0.1 port={self._target.port}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {self.port}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = {self.data}/users
+admin_users = postgres
+pool_mode = transaction
+default_pool_size = 2
+"""
+        )
+
+    @property
+    def password(self) -> str:
+        return self._target.password
+
+    def _command(self) -> list[str]:
+        return [str(PGBOUNCER), str(self.data / "pgbouncer.ini")]
+
+
+@pytest.fixture
+def pgbouncer(postgres: PostgresServer, tmp_path: Path) -> Iterator[Pgbouncer]:
+    with Pgbouncer(tmp_path / "pgbouncer", postgres) as server:
+        yield server
+
+
+@pytest.fixture
+def pooled_house(
+    pgbouncer: Pgbouncer, postgres: PostgresServer, redis: ValkeyServer, mails: MailSink, tmp_path: Path
+) -> House:
+    house = House(
+        tmp_path,
+        database_url=pgbouncer.url("pooled"),
+        redis=redis,
+        mails=mails,
+        TEQUIPY_DATABASE__PGBOUNCER="true",
+        TEQUIPY_DATABASE__DIRECT_URL=postgres.create_database("pooled"),
+    )
+    house.migrate()
+    house.create_admin()
+    return house
+
+
+def travel(url: str, mails: MailSink) -> list[int]:
+    """Register, verify, log in, ask who one is, refresh, log out and refresh once more; return the statuses."""
+    address = f"{uuid4().hex}@example.com"
+    account = {"email": address, "password": PASSWORD}
+    with httpx.Client(base_url=f"{url}/api/v1/auth", timeout=30) as client:
+        answers = [client.post("/register", json=account)]
+        eventually("the mail has arrived", lambda: mails.messages(to=address))
+        token = re.search(r"ev1\.[\w-]+\.[\w-]+", mails.messages(to=address)[0].as_string())
+        assert token
+        answers.append(client.post("/verify-email", json={"token": token[0]}))
+        answers.append(client.post("/login", json={**account, "token_delivery": "body"}))
+        tokens = answers[-1].json()
+        answers.append(client.get("/me", headers={"Authorization": f"Bearer {tokens['access_token']}"}))
+        answers.append(client.post("/refresh", json={"refresh_token": tokens["refresh_token"]}))
+        last = {"refresh_token": answers[-1].json()["refresh_token"]}
+        answers.append(client.post("/logout", json=last))
+        answers.append(client.post("/refresh", json=last))
+    return [answer.status_code for answer in answers]
+
+
+def test_the_journey_passes_through_pgbouncer(pooled_house: House, pgbouncer: Pgbouncer, mails: MailSink) -> None:
+    """Eight journeys at once, and 50 requests a second besides, on two server connections: no request fails."""
+    with pooled_house.api() as api, pooled_house.worker(), pooled_house.relay(), ThreadPoolExecutor(8) as travellers:
+        with Load(api.url, traffic(api.url), rate=50) as load:
+            journeys = list(travellers.map(lambda _: travel(api.url, mails), range(8)))
+            load.send(250)
+        lent = pgbouncer.execute("SHOW STATS_TOTALS", database="pgbouncer")
+        connections = pgbouncer.execute("SHOW SERVERS", database="pgbouncer").splitlines()
+    transactions = next(line for line in lent.splitlines() if line.startswith("pooled")).split("|")[1]
+    print(
+        f"\n8 journeys and {len(load.samples)} requests through pgbouncer: {transactions} transactions on "
+        f"{len(connections)} connections, failed {len(failed(load.samples))}, slowest {slowest(load.samples):.2f} s"
+    )
+    assert journeys == [[202, 204, 200, 200, 200, 204, 401]] * 8
+    assert count(failed(load.samples)) == {}
+    assert len(connections) <= 2
+    assert int(transactions) > len(load.samples) / 2
