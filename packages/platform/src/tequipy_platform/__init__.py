@@ -21,12 +21,13 @@ from tequipy_platform.domain.mail import Mail, Mailer, MailRejected, MailTemplat
 from tequipy_platform.domain.outbox import Inbox, Lease, MessageLog, Outbox, PendingMessage, PendingMessages
 from tequipy_platform.domain.storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
 from tequipy_platform.domain.tasks import Crontab, Delivery, Handler, RetryPolicy, Task
-from tequipy_platform.domain.unit_of_work import UnitOfWork
+from tequipy_platform.domain.unit_of_work import Conflicted, UnitOfWork, retry_conflicts
 
 __all__ = [
     "JSON",
     "Clock",
     "Conflict",
+    "Conflicted",
     "Crontab",
     "Delivery",
     "DomainError",
@@ -62,4 +63,5 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnitOfWork",
+    "retry_conflicts",
 ]

@@ -8,13 +8,14 @@ from uuid import uuid4
 import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 import pytest
 from prometheus_client import CollectorRegistry
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from sqlalchemy import func, make_url, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_devstack.servers import PostgresServer
-from tequipy_platform import SystemClock, Unavailable
+from tequipy_platform import Conflicted, SystemClock, Unavailable, retry_conflicts
+from tequipy_platform.domain.unit_of_work import CONFLICT_RETRIES
 from tequipy_platform.infrastructure.database import Database, SqlUnitOfWork
 from tequipy_platform.infrastructure.models import OutboxRow
 from tequipy_platform.wiring import DatabaseSettings, build_database, uuid7
@@ -37,6 +38,21 @@ def unit_of_work(database: Database) -> SqlUnitOfWork:
 async def outbox_rows(database: Database) -> int:
     async with database.sessions() as session:
         return await session.scalar(select(func.count()).select_from(OutboxRow)) or 0
+
+
+@pytest.mark.parametrize("query", ["foo=1", "sslmode=require", "ssl=hunter2", "ssl=require&ssl=disable"])
+def test_a_url_has_no_option_that_the_driver_does_not_know(query: str) -> None:
+    """What would break the first connection is refused with the settings, and not quoted."""
+    with pytest.raises(ValidationError, match="URL may have no option but ssl: disable, allow, ") as error:
+        settings(f"postgresql+asyncpg://localhost/none?{query}")
+    assert "hunter2" not in str(error.value)
+
+
+async def test_a_url_may_say_how_tls_is_used(database_url: str) -> None:
+    """`ssl` is taken by the pool and by connections outside of it."""
+    async with build_database(settings(f"{database_url}?ssl=prefer")) as database:
+        await select_one(database)
+        await database.ping()
 
 
 async def test_a_session_is_set_up_as_promised(database: Database) -> None:
@@ -201,6 +217,130 @@ async def test_a_connection_lost_within_the_block_is_unavailable(database: Datab
 async def select_one(database: Database) -> None:
     async with unit_of_work(database) as work:
         await work.session.execute(text("select 1"))
+
+
+async def test_a_statement_over_its_time_is_unavailable(database_url: str) -> None:
+    """A statement that the server ends for its length is `Unavailable`, and the connection is good for the next."""
+    async with build_database(settings(database_url, statement_timeout=0.2)) as database:
+        with pytest.raises(Unavailable):
+            await execute(database, "select pg_sleep(60)")
+        await select_one(database)
+
+
+async def test_a_server_that_refuses_the_password_is_unavailable(database_url: str) -> None:
+    """A role or password that the server does not take is the operator's affair, not a bug in the request."""
+    url = make_url(database_url).set(password="wrong").render_as_string(hide_password=False)
+    async with build_database(settings(url)) as database:
+        with pytest.raises(Unavailable):
+            await select_one(database)
+
+
+async def execute(database: Database, statement: str) -> None:
+    async with unit_of_work(database) as work:
+        await work.session.execute(text(statement))
+
+
+async def test_a_server_that_hangs_holds_nobody_for_a_statements_time(private_postgres: PostgresServer) -> None:
+    """Frozen, a server costs a caller a ping and a connect, however long statements may take; then all is well."""
+    changes = {"statement_timeout": 600, "connect_timeout": 1, "pool_size": 1, "max_overflow": 0}
+    async with build_database(settings(private_postgres.url("postgres"), **changes)) as database:
+        await select_one(database)
+        private_postgres.freeze()
+        try:
+            async with asyncio.timeout(60):
+                with pytest.raises(Unavailable):
+                    await select_one(database)
+        finally:
+            private_postgres.thaw()
+        await select_one(database)
+        private_postgres.freeze()
+        closing = asyncio.ensure_future(database.__aexit__(None, None, None))
+        try:
+            assert (await asyncio.wait({closing}, timeout=60))[0], "the pool is not closed while the server hangs"
+        finally:
+            private_postgres.thaw()
+
+
+class Account:
+    """A service whose use cases get in each other's way."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.attempts = 0
+        self.both_read = asyncio.Barrier(2)
+
+    async def create(self) -> None:
+        """Make a table with two rows of 0."""
+        await execute(self._database, "create table account (id int primary key, balance int not null)")
+        await execute(self._database, "insert into account values (1, 0), (2, 0)")
+
+    async def drop(self) -> None:
+        """Remove the table: the database is other tests' too."""
+        await execute(self._database, "drop table account")
+
+    @retry_conflicts
+    async def read_and_add(self) -> None:
+        """Add one to what was read: of two that read the same, the server undoes one (40001)."""
+        self.attempts += 1
+        async with unit_of_work(self._database) as work:
+            await work.session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            balance = await work.session.scalar(text("select balance from account where id = 1"))
+            if self.attempts <= 2:
+                await self.both_read.wait()
+            await work.session.execute(text("update account set balance = :new where id = 1"), {"new": balance + 1})
+
+    @retry_conflicts
+    async def add_to_both(self, first: int, second: int) -> None:
+        """Add one to two rows: in opposite orders, two wait for each other, and the server undoes one (40P01)."""
+        self.attempts += 1
+        attempt = self.attempts
+        async with unit_of_work(self._database) as work:
+            add = text("update account set balance = balance + 1 where id = :id")
+            await work.session.execute(add, {"id": first})
+            if attempt <= 2:
+                await self.both_read.wait()
+            await work.session.execute(add, {"id": second})
+
+    @retry_conflicts
+    async def lose(self) -> None:
+        """Conflict each time."""
+        self.attempts += 1
+        await execute(self._database, "do $$ begin raise serialization_failure; end $$")
+
+    async def balances(self) -> list[int]:
+        """Return what both rows hold."""
+        async with self._database.sessions() as session:
+            return list(await session.scalars(text("select balance from account order by id")))
+
+
+@pytest.fixture
+async def account(database: Database) -> AsyncIterator[Account]:
+    account = Account(database)
+    await account.create()
+    yield account
+    await account.drop()
+
+
+async def test_a_serialisation_failure_is_tried_again(account: Account) -> None:
+    """Of two that read and write the same row, the one that the server undid begins again: both have their effect."""
+    await asyncio.gather(account.read_and_add(), account.read_and_add())
+    assert await account.balances() == [2, 0]
+    assert account.attempts == 3
+
+
+async def test_a_deadlock_is_tried_again(account: Account) -> None:
+    """Of two that wait for each other, the one that the server undid begins again: both have their effect."""
+    await asyncio.gather(account.add_to_both(1, 2), account.add_to_both(2, 1))
+    assert await account.balances() == [2, 2]
+    assert account.attempts == 3
+
+
+async def test_a_conflict_that_stays_is_unavailable(account: Account) -> None:
+    """After three further attempts the caller is told to come back."""
+    with pytest.raises(Unavailable) as error:
+        await account.lose()
+    assert isinstance(error.value, Conflicted)
+    assert account.attempts == 1 + CONFLICT_RETRIES
 
 
 @pytest.mark.parametrize("connected", [False, True])

@@ -1,0 +1,158 @@
+"""PostgreSQL by SQLAlchemy over asyncpg: the engine, its pool, and connections of one's own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Final, Self
+from uuid import UUID, uuid4
+
+import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
+from prometheus_client import CollectorRegistry
+from sqlalchemy import URL, AdaptedConnection, Pool, event, make_url
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from tequipy_platform.infrastructure.database.metrics import PoolCollector
+from tequipy_platform.infrastructure.database.settings import DatabaseSettings
+from tequipy_platform.infrastructure.outbox import postpone_message, purge_messages, settle_message
+
+SETTLE_SECONDS: Final = 5.0
+"""How long something that was told to end waits for the server: a cancelled commit, a pool that is closed."""
+_PING_SECONDS: Final = 2.0
+
+
+class Database:
+    """One engine with its pool, built at first use, so that it may be made before the event loop and before a fork."""
+
+    def __init__(self, settings: DatabaseSettings, *, registry: CollectorRegistry | None = None) -> None:
+        self._settings = settings
+        self._url = make_url(settings.url.get_secret_value())
+        self._direct_url = make_url(settings.direct_url.get_secret_value()) if settings.direct_url else self._url
+        if registry is not None:
+            registry.register(PoolCollector(self._pool, limit=settings.pool_size + settings.max_overflow))
+
+    @cached_property
+    def engine(self) -> AsyncEngine:
+        """The pooled engine."""
+        settings = self._settings
+        engine = create_async_engine(
+            self._url,
+            pool_size=settings.pool_size,
+            max_overflow=settings.max_overflow,
+            pool_timeout=settings.pool_timeout,
+            pool_recycle=settings.pool_recycle,
+            hide_parameters=True,
+            connect_args=self._connect_arguments(pooled=settings.pgbouncer)
+            | (
+                {"prepared_statement_cache_size": 0, "prepared_statement_name_func": _statement_name}
+                if settings.pgbouncer
+                else {}
+            ),
+        )
+        event.listen(engine.sync_engine, "checkout", _check_alive)
+        return engine
+
+    @cached_property
+    def sessions(self) -> async_sessionmaker[AsyncSession]:
+        """Makes sessions on the engine; what they loaded stays readable after the commit."""
+        return async_sessionmaker(self.engine, expire_on_commit=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if "engine" in self.__dict__:
+            # Bounded: a server that hangs does not say goodbye to each connection.
+            closing = asyncio.ensure_future(self.engine.dispose())
+            if not (await asyncio.wait({closing}, timeout=SETTLE_SECONDS))[0]:
+                closing.cancel()
+
+    async def ping(self) -> None:
+        """Return when a new connection outside the pool answers; raises whatever the driver raises when it does not."""
+        async with self.own_connection() as connection:
+            await connection.execute("select 1")
+
+    @asynccontextmanager
+    async def own_connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """Open an asyncpg connection outside the pool; leaving the block never waits for a server that hangs."""
+        connection = await self._connect(self._url, pooled=self._settings.pgbouncer)
+        try:
+            yield connection
+            await connection.close()
+        finally:
+            connection.terminate()  # a no-op on a closed connection
+
+    @asynccontextmanager
+    async def direct_connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """Open an asyncpg connection of one's own, past any pooler, as LISTEN and session locks need it."""
+        connection = await self._connect(self._direct_url, pooled=False)
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+
+    async def settle_message(self, message_id: UUID) -> None:
+        """Record that a message of the outbox has ended."""
+        async with self.sessions.begin() as session:
+            await settle_message(session, message_id)
+
+    async def postpone_message(self, message_id: UUID, by: timedelta) -> None:
+        """Record that the next attempt of a message begins after `by`."""
+        async with self.sessions.begin() as session:
+            await postpone_message(session, message_id, by)
+
+    async def purge_messages(self, *, outbox_age: timedelta, inbox_age: timedelta, batch_size: int) -> None:
+        """Delete outbox rows published and inbox rows handled longer ago than that, one transaction a batch."""
+        more = True
+        while more:
+            async with self.sessions.begin() as session:
+                more = await purge_messages(session, outbox_age=outbox_age, inbox_age=inbox_age, limit=batch_size)
+
+    def _pool(self) -> Pool | None:
+        # Looked up, not made: a scrape does not build the engine.
+        engine: AsyncEngine | None = self.__dict__.get("engine")
+        return engine.pool if engine is not None else None
+
+    async def _connect(self, url: URL, *, pooled: bool) -> asyncpg.Connection:
+        arguments = url.translate_connect_args(username="user", database="database") | dict(url.query)
+        return await asyncpg.connect(**arguments, **self._connect_arguments(pooled=pooled))
+
+    def _connect_arguments(self, *, pooled: bool) -> dict[str, Any]:
+        settings = self._settings
+        server_settings = {"application_name": settings.application_name}
+        if not pooled:
+            server_settings |= {
+                "statement_timeout": _milliseconds(settings.statement_timeout),
+                "idle_in_transaction_session_timeout": _milliseconds(settings.idle_in_transaction_timeout),
+            }
+        return {
+            "timeout": settings.connect_timeout,
+            # A server that hangs cannot keep its own statement timeout.
+            "command_timeout": settings.statement_timeout + SETTLE_SECONDS,
+            "server_settings": server_settings,
+        } | ({"statement_cache_size": 0} if pooled else {})
+
+
+def _check_alive(connection: AdaptedConnection, *_: object) -> None:
+    """Ask a connection that leaves the pool whether it lives; one that does not is replaced, and all older ones.
+
+    SQLAlchemy's own pre-ping waits as long as a statement may take, which is long on a server that hangs.
+    """
+    try:
+        connection.run_async(lambda driver: driver.execute("select 1", timeout=_PING_SECONDS))
+    except Exception as error:
+        raise InvalidatePoolError from error
+
+
+def _statement_name() -> str:
+    # Behind a pooler two clients meet on one server connection: names must not.
+    return f"__asyncpg_{uuid4()}__"
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(seconds * 1000))

@@ -1,0 +1,55 @@
+"""Where PostgreSQL is and how it is used."""
+
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+DRIVER: Final = "postgresql+asyncpg"
+SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+"""As libpq's `sslmode` has them."""
+
+
+class DatabaseSettings(BaseModel):
+    """Where PostgreSQL is and how it is used; times in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    url: SecretStr
+    """`postgresql+asyncpg://user:password@host:port/database`, with `?ssl=verify-full` or another of `SSL_MODES`"""
+    direct_url: SecretStr | None = None
+    """Past the pooler, for LISTEN and migration locks; None: `url` is direct already."""
+    pgbouncer: bool = False
+    """`url` leads to pgbouncer in transaction mode: no prepared statements; the server's own timeouts are then set on
+    the role (`ALTER ROLE … SET statement_timeout`), since pooled server connections take no start-up parameters."""
+    application_name: str = "tequipy"
+    pool_size: int = Field(default=5, ge=1)
+    max_overflow: int = Field(default=10, ge=0)
+    pool_timeout: float = Field(default=5, gt=0)
+    pool_recycle: float = Field(default=600, gt=0)
+    connect_timeout: float = Field(default=10, gt=0)
+    statement_timeout: float = Field(default=30, gt=0)
+    idle_in_transaction_timeout: float = Field(default=60, gt=0)
+
+    @field_validator("url", "direct_url")
+    @classmethod
+    def _check_url(cls, secret: SecretStr | None) -> SecretStr | None:
+        try:
+            url = make_url(secret.get_secret_value()) if secret else None
+        except ArgumentError:
+            url = URL.create("none")  # not from the error: it quotes the URL
+        except ValueError:  # the port
+            raise PydanticCustomError(
+                "url", "user and password should be percent-encoded (/ as %2F, @ as %40)"
+            ) from None
+        if url is not None and url.drivername != DRIVER:
+            raise PydanticCustomError("url_scheme", "URL scheme should be postgresql+asyncpg")
+        if url is not None and not url.database:
+            raise PydanticCustomError("url_database", "URL should name a database")
+        if url is not None and (set(url.query) - {"ssl"} or url.query.get("ssl", SSL_MODES[0]) not in SSL_MODES):
+            raise PydanticCustomError(
+                "url_query", "URL may have no option but ssl: {modes}", {"modes": ", ".join(SSL_MODES)}
+            )
+        return secret
