@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from tequipy_api.histories import HISTORIES
 from tequipy_api.settings import ApiSettings
 from tequipy_auth.api import wire_auth
 from tequipy_auth.wiring import build_auth
@@ -13,6 +14,7 @@ from tequipy_observability.api import wire_observability
 from tequipy_observability.wiring import configure_observability
 from tequipy_platform import HealthCheck
 from tequipy_platform.api import wire_docs, wire_errors, wire_headers, wire_health
+from tequipy_platform.migrations import build_schema_check
 from tequipy_platform.wiring import build_database, build_storage
 
 
@@ -55,7 +57,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     wire_health(
         app,
         [
-            HealthCheck("database", database.ping),
+            HealthCheck("database", build_schema_check(database, HISTORIES)),
             HealthCheck("redis", cache.ping, required=False),
             HealthCheck("storage", storage.ping),
         ],

@@ -15,7 +15,7 @@ from tequipy_auth import WeakPassword
 from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_platform import DomainError
-from tequipy_platform.wiring import build_database, describe_settings, load_settings
+from tequipy_platform.wiring import Database, build_database, describe_settings, load_settings
 
 
 @click.group()
@@ -51,14 +51,13 @@ def migrate(command: tuple[str, ...]) -> None:
     --schema NAME restricts it to one package.
     """  # noqa: D301 -- click's mark for text that keeps its lines
     database = load_settings(ApiSettings).database
-    from tequipy_auth.migrations import HISTORY as AUTH  # noqa: PLC0415 -- as above
-    from tequipy_platform.migrations import HISTORY as PLATFORM  # noqa: PLC0415 -- as above
+    from tequipy_api.histories import HISTORIES  # noqa: PLC0415 -- as above
     from tequipy_platform.migrations import MigrationFailed  # noqa: PLC0415 -- as above
     from tequipy_platform.migrations import migrate as run_migrations  # noqa: PLC0415 -- as above
 
     url = database.direct_url or database.url
     try:
-        run_migrations(url.get_secret_value(), [PLATFORM, AUTH], command)
+        run_migrations(url.get_secret_value(), HISTORIES, command)
     except MigrationFailed as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
@@ -104,7 +103,20 @@ async def _create_admin(settings: ApiSettings, *, email: str, password: str, nam
         cache=build_cache(settings.cache),  # not entered: a new account is in no cache, and Redis may be away
     )
     async with database, auth:
+        await _refuse_old_schema(database)
         await auth.registration.create_admin(email=email, password=password, name=name)
+
+
+async def _refuse_old_schema(database: Database) -> None:
+    from tequipy_api.histories import HISTORIES  # noqa: PLC0415 -- as above
+    from tequipy_platform.migrations import SchemaBehind, build_schema_check  # noqa: PLC0415 -- as above
+
+    try:
+        await build_schema_check(database, HISTORIES)()
+    except SchemaBehind as error:
+        raise click.ClickException(f"The database is behind: {error}.") from error
+    except Exception:  # noqa: BLE001, S110 -- it cannot be reached: whoever goes on says so
+        pass
 
 
 @main.command("settings")

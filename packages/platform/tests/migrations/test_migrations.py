@@ -9,9 +9,11 @@ from pathlib import Path
 
 import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Column, Index, Integer, MetaData, Table, Text
 
-from tequipy_platform.migrations import HISTORY, History, MigrationFailed, migrate
+from tequipy_platform.migrations import HISTORY, History, MigrationFailed, SchemaBehind, build_schema_check, migrate
+from tequipy_platform.wiring import DatabaseSettings, build_database
 
 Query = Callable[[str], list[object]]
 
@@ -188,3 +190,28 @@ def test_a_busy_table_fails_the_migration_and_not_the_service(
 
     with pytest.raises(MigrationFailed, match="lock timeout"):
         asyncio.run(hold_and_downgrade())
+
+
+def test_the_schema_check_fails_while_the_database_is_behind(
+    empty_database_url: str, shop: History, tmp_path: Path
+) -> None:
+    """Red on a database without tables and on one that lacks a revision; green at the head, and ahead of the code."""
+    versions = tmp_path / "example_shop" / "migrations" / "versions"
+    revision = 'revision = "{}"\ndown_revision = {}\n\n\ndef upgrade():\n    pass\n\n\ndef downgrade():\n    pass\n'
+    (versions / "0001_open.py").write_text(revision.format("0001", None))
+    histories = [HISTORY, shop]
+
+    async def check() -> None:
+        async with build_database(DatabaseSettings(url=SecretStr(empty_database_url))) as database:
+            await build_schema_check(database, histories)()
+
+    with pytest.raises(SchemaBehind, match="platform is at no revision"):
+        asyncio.run(check())
+    migrate(empty_database_url, histories)
+    asyncio.run(check())
+    (versions / "0002_close.py").write_text(revision.format("0002", '"0001"'))
+    with pytest.raises(SchemaBehind, match="shop is at 0001"):
+        asyncio.run(check())
+    migrate(empty_database_url, histories)
+    (versions / "0002_close.py").unlink()
+    asyncio.run(check())

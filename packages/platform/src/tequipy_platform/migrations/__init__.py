@@ -1,13 +1,15 @@
-"""Migrations: one Alembic environment for every package's schema and history."""
+"""Migrations: one Alembic environment for every package's schema and history, and whether they have been run."""
 
 import argparse
 import asyncio
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, Final, TextIO
 
+import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 from alembic import command as alembic
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -17,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateSchema
 
+from tequipy_platform.infrastructure.database import Database
 from tequipy_platform.infrastructure.models import Base
 
 LOCK_TIMEOUT_SECONDS: Final[float] = 5
@@ -41,6 +44,44 @@ class History:
 
 HISTORY: Final = History("platform", "tequipy_platform:migrations", Base.metadata)
 """Platform's own: outbox and inbox."""
+
+
+class SchemaBehind(Exception):
+    """The database lacks what the code of this process needs; the message names the schema and its revision."""
+
+
+def build_schema_check(database: Database, histories: Sequence[History]) -> Callable[[], Awaitable[None]]:
+    """Return a check that the database answers and is not behind the histories, on a connection outside the pool.
+
+    It raises `SchemaBehind`, or whatever the driver raises. A database ahead of the code passes: expanding comes before
+    rolling, so each process meets it, and must not be taken out of service for it.
+    """
+    return partial(_check_schemas, database, [(history.schema, _Revisions(history)) for history in histories])
+
+
+class _Revisions:
+    """The revisions that the code knows, read from its files once."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    @cached_property
+    def outdated(self) -> frozenset[str]:
+        """All but the last one."""
+        scripts = ScriptDirectory.from_config(_config(self._history, sys.stdout))
+        return frozenset(script.revision for script in scripts.walk_revisions()) - set(scripts.get_heads())
+
+
+async def _check_schemas(database: Database, schemas: Sequence[tuple[str, _Revisions]]) -> None:
+    # One transaction: behind a pooler it is what keeps statements on one server connection.
+    async with database.own_connection() as connection, connection.transaction(readonly=True):
+        for schema, revisions in schemas:
+            try:
+                revision = await connection.fetchval(f'select version_num from "{schema}".alembic_version')  # noqa: S608 -- the schema is the code's own
+            except asyncpg.UndefinedTableError:
+                revision = None
+            if revision is None or revision in revisions.outdated:
+                raise SchemaBehind(f"schema {schema} is at {revision or 'no revision'}: run migrate upgrade head")
 
 
 def migrate(
