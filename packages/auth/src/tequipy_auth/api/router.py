@@ -126,6 +126,7 @@ async def refresh(
     "/logout",
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problem_responses(*BODY_PROBLEMS, AmbiguousCredentials, CsrfFailed, Unavailable),
+    openapi_extra={"security": [{}]},  # beside the bearer token: nothing, which is a good way to be logged out
 )
 async def logout(
     request: Request,

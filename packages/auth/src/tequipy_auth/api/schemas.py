@@ -95,4 +95,8 @@ class Me(BaseModel):
 class JsonWebKeySet(BaseModel):
     """Public keys (RFC 7517, section 5)."""
 
-    keys: list[dict[str, JsonValue]]
+    keys: list[dict[str, JsonValue]] = Field(
+        examples=[
+            [{"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "m3Zk…", "x": "9Jxq…", "y": "kPq4…"}]
+        ]
+    )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 from fastapi import Depends, FastAPI, Request, Response, status
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,14 +30,14 @@ class CheckReport(BaseModel):
     """How one check went; why it failed stands in the log."""
 
     status: Literal["up", "down"]
-    duration_ms: float
+    duration_ms: float = Field(examples=[1.2])
 
 
 class ReadinessReport(BaseModel):
     """`not_ready`: a required check is down, or the process is ending (no checks then); `degraded`: another one is."""
 
     status: Literal["ready", "degraded", "not_ready"]
-    checks: dict[str, CheckReport]
+    checks: dict[str, CheckReport] = Field(examples=[{"database": {"status": "up", "duration_ms": 1.2}}])
 
 
 class Readiness:
