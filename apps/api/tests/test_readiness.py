@@ -1,0 +1,90 @@
+"""Readiness of the app that ships while what it stands on is stopped, frozen or broken, and comes back."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from tequipy_api.app import create_app
+from tequipy_api.settings import ApiSettings
+from tequipy_devstack.servers import PostgresServer, ValkeyServer
+
+READINESS = "/api/v1/readiness"
+
+
+@asynccontextmanager
+async def serving(settings: ApiSettings, **sections: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client of the app, with some sections of its settings changed."""
+    changed = {name: getattr(settings, name).model_dump() | section for name, section in sections.items()}
+    app = create_app(ApiSettings.model_validate(settings.model_dump() | changed))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://app.example.com") as client,
+    ):
+        yield client
+
+
+async def ask(client: httpx.AsyncClient) -> tuple[int, str, dict[str, str]]:
+    """Return status, outcome and what each check says; hold every answer to its time and to its silence."""
+    started = time.monotonic()
+    answer = await client.get(READINESS)
+    assert time.monotonic() - started < 4, "each check has 2 s, all of them side by side"
+    report = answer.json()
+    assert report.keys() == {"status", "checks"}
+    assert all(check.keys() == {"status", "duration_ms"} for check in report["checks"].values())
+    return answer.status_code, report["status"], {name: check["status"] for name, check in report["checks"].items()}
+
+
+async def becomes(client: httpx.AsyncClient, status: int, outcome: str, *down: str) -> None:
+    """Poll until readiness is this, with exactly these checks down; fail when it takes too long."""
+    expected = (status, outcome, {name: "down" if name in down else "up" for name in ("database", "redis", "storage")})
+    deadline = time.monotonic() + 30
+    while (seen := await ask(client)) != expected:
+        assert time.monotonic() < deadline, seen
+        await asyncio.sleep(0.05)
+
+
+async def test_without_redis_the_service_is_degraded(settings: ApiSettings, private_redis: ValkeyServer) -> None:
+    """Redis frozen or gone, alone, is 200 `degraded`; once it is back, 200 `ready`."""
+    async with serving(settings, cache={"url": private_redis.url()}) as client:
+        await becomes(client, 200, "ready")
+        private_redis.freeze()
+        await becomes(client, 200, "degraded", "redis")
+        private_redis.thaw()
+        await becomes(client, 200, "ready")
+        private_redis.kill()
+        await becomes(client, 200, "degraded", "redis")
+        private_redis.start()
+        await becomes(client, 200, "ready")
+
+
+async def test_without_the_database_the_service_is_not_ready(
+    settings: ApiSettings, private_postgres: PostgresServer
+) -> None:
+    """PostgreSQL frozen or gone is 503 `not_ready`, told in time although a frozen server says nothing."""
+    async with serving(settings, database={"url": private_postgres.create_database("tequipy")}) as client:
+        await becomes(client, 200, "ready")
+        private_postgres.freeze()
+        await becomes(client, 503, "not_ready", "database")
+        private_postgres.thaw()
+        await becomes(client, 200, "ready")
+        private_postgres.kill()
+        await becomes(client, 503, "not_ready", "database")
+        private_postgres.start()
+        await becomes(client, 200, "ready")
+
+
+async def test_without_storage_the_service_is_not_ready(settings: ApiSettings, tmp_path: Path) -> None:
+    """The folder replaced by a file is 503; put back, it is 200 again."""
+    folder = tmp_path / "objects"
+    async with serving(settings, storage={"url": folder.as_uri()}) as client:
+        await becomes(client, 200, "ready")
+        folder.rename(tmp_path / "elsewhere")
+        folder.touch()
+        await becomes(client, 503, "not_ready", "storage")
+        folder.unlink()
+        (tmp_path / "elsewhere").rename(folder)
+        await becomes(client, 200, "ready")
