@@ -1,4 +1,7 @@
-"""The command line of the worker: run, beat, relay, and the probes of operators."""
+"""The command line of the worker: run, beat, relay, and the probes of operators.
+
+What a command needs is imported by the command: loading the whole app takes longer than refusing wrong settings.
+"""
 
 import asyncio
 import os
@@ -10,11 +13,8 @@ from pathlib import Path
 import click
 
 from tequipy_observability.wiring import Observability, configure_observability
-from tequipy_platform.celery import QUEUES, build_relay
 from tequipy_platform.wiring import build_database, build_pending_messages, describe_settings, load_settings
 from tequipy_worker.__main__ import MULTIPROCESS
-from tequipy_worker.app import create_worker
-from tequipy_worker.heartbeat import is_alive
 from tequipy_worker.settings import WorkerSettings
 from tequipy_worker.state import ForeignFolderError, claim_folder, empty_folder
 
@@ -31,6 +31,9 @@ def main() -> None:
 def run() -> None:
     """Run tasks: one parent that takes messages, child processes that work."""
     settings = load_settings(WorkerSettings)
+    from tequipy_platform.celery import QUEUES  # noqa: PLC0415 -- the settings first: a wrong one is told at once
+    from tequipy_worker.app import create_worker  # noqa: PLC0415 -- as above
+
     metrics = empty_folder(_state_folder(settings) / "metrics")
     os.environ[MULTIPROCESS] = str(metrics)  # read by each process when it counts for the first time
     observability = _observe(settings, "worker", metrics_folder=metrics)
@@ -51,6 +54,8 @@ def run() -> None:
 def beat() -> None:
     """Send the scheduled tasks when they are due; one process."""
     settings = load_settings(WorkerSettings)
+    from tequipy_worker.app import create_worker  # noqa: PLC0415 -- as above
+
     # The schedule is pickled: whoever writes it decides what beat runs.
     schedule = _state_folder(settings) / "schedule"
     celery = create_worker(settings, _observe(settings, "beat"))
@@ -64,6 +69,9 @@ def relay() -> None:
 
 
 async def _relay(settings: WorkerSettings) -> None:
+    from tequipy_platform.celery import build_relay  # noqa: PLC0415 -- as above
+    from tequipy_worker.app import create_worker  # noqa: PLC0415 -- as above
+
     observability = _observe(settings, "relay")
     celery = create_worker(settings, observability)
     database = build_database(settings.database)
@@ -95,6 +103,8 @@ def _state_folder(settings: WorkerSettings) -> Path:
 def health() -> None:
     """End with status 0 while the worker of this machine runs, with 1 when it hangs or is gone."""
     file = load_settings(WorkerSettings).worker.heartbeat_file
+    from tequipy_worker.heartbeat import is_alive  # noqa: PLC0415 -- as above
+
     if not is_alive(file):
         raise click.ClickException(f"the worker has not touched {file} lately")
 
