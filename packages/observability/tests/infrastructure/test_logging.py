@@ -23,6 +23,7 @@ SECRETS = {
     "url with @": "redis://:hunter@hunter2@cache/0",
     "at the start of a line": f"the token is\nrt1.{'a' * 22}.{'b' * 43}",
     "header": "Bearer c2VjcmV0c2VjcmV0",
+    "jwt cut off": "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiIxIn0",
 }
 
 
@@ -81,6 +82,31 @@ def test_what_looks_like_a_secret_is_not_written(lines: Lines, secret: str) -> N
     assert secret not in written
     assert "hunter2" not in written
     assert "[redacted]" in written
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password=hunter2",
+        "bad password: hunter2!",
+        "{'new_password': 'hunter2 too'}",
+        '{"api_key": "hunter2 too"}',
+        "input_value={'token': 'hunter2'}",
+        "GET https://host/?a=b&access_token=hunter2&c=d",
+        "X-Api-Key: hunter2",
+    ],
+)
+def test_a_secret_with_its_name_is_not_written(lines: Lines, text: str) -> None:
+    """In a message, a field or a traceback: what a text calls a secret is redacted, and the rest stays."""
+    logging.getLogger("careless").error("saw %s", text, extra={"field": text})
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        structlog.get_logger().error("failed", exc_info=error)
+    for line in lines():
+        assert "hunter2" not in json.dumps(line)
+        assert "[redacted]" in json.dumps(line)
+    assert str(line["exception"]).startswith("Traceback")
 
 
 def test_secret_fields_are_not_written_whatever_their_value(lines: Lines) -> None:
@@ -170,8 +196,8 @@ def test_anything_becomes_one_line_of_json(fields: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["x" * 100_000, ["x" * 1000] * 100, {"k": "\0" * 50_000}, "eyJ" * 30_000],
-    ids=["text", "list", "escaped", "like a token"],
+    ["x" * 100_000, ["x" * 1000] * 100, {"k": "\0" * 50_000}, "eyJ." * 30_000, "password" * 10_000],
+    ids=["text", "list", "escaped", "like tokens", "like names"],
 )
 def test_a_long_line_is_shortened_and_says_so(value: object) -> None:
     """No line exceeds 16 KiB, and a shortened one is still JSON."""

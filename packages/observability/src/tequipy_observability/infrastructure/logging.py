@@ -1,6 +1,5 @@
 """Logs: one JSON object a line on standard output, whoever wrote the event."""
 
-import contextlib
 import logging
 import sys
 import traceback
@@ -8,19 +7,20 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import orjson
 import structlog
 
-from tequipy_observability.domain.context import current_context
+from tequipy_observability.domain.context import RequestContext, current_context
 from tequipy_observability.infrastructure.redaction import redact_fields, redact_line
 
 MAX_LINE_BYTES: Final = 16 * 1024
 _OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 # What a LogRecord has of itself; everything else on it came by `extra=`.
 _RECORD_ATTRIBUTES: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
-_CONTEXT_FIELDS: Final = ("correlation_id", "method", "route", "ip", "user_id", "task_id", "task_name")
+# Of the context: the access event alone says what the client calls itself, and the trace is told by its ids.
+_UNSAID: Final = frozenset({"traceparent", "user_agent"})
 
 Entry = Mapping[str, object]
 Renderer = Callable[[Entry], bytes]
@@ -38,7 +38,7 @@ class Process:
 def configure_logging(process: Process, *, level: str, style: Literal["json", "console"]) -> None:
     """Send structlog, stdlib logging and warnings of this process to standard output; calling it again replaces it."""
     renderer = render_json if style == "json" else render_console
-    lines = structlog.BytesLogger(cast("BinaryIO", _Output()))
+    lines = _Output()
     structlog.configure(
         processors=[_Encoder(process, renderer)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
@@ -58,13 +58,16 @@ def configure_logging(process: Process, *, level: str, style: Literal["json", "c
 class _Output:
     """Standard output as it is at the moment, in whole lines; a reader that has gone breaks no request."""
 
-    def write(self, line: bytes) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.buffer.write(line)
+    def msg(self, line: bytes) -> None:
+        # One write: the buffer's own lock keeps lines of different threads apart.
+        try:
+            stream = sys.stdout.buffer
+            stream.write(line + b"\n")
+            stream.flush()
+        except (OSError, ValueError):
+            return
 
-    def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.buffer.flush()
+    debug = info = warning = warn = error = critical = fatal = exception = log = msg  # as structlog calls its loggers
 
 
 def render_json(entry: Entry) -> bytes:
@@ -124,7 +127,6 @@ def _printable(value: object) -> object:
 
 def _entry(process: Process, *, level: str, logger: str, message: str, fields: Mapping[str, object]) -> Entry:
     """Put a line together: what every line has, what is known of the request, what the event says."""
-    context = current_context()
     entry: dict[str, object] = {
         "timestamp": datetime.now(UTC),
         "level": level.upper(),
@@ -134,14 +136,13 @@ def _entry(process: Process, *, level: str, logger: str, message: str, fields: M
         "environment": process.environment,
         "version": process.version,
     }
-    for name in _CONTEXT_FIELDS:
-        if (value := getattr(context, name)) is not None:
-            entry[name] = value
+    context = current_context()
+    known = zip(RequestContext._fields, context, strict=True)
+    entry |= {name: value for name, value in known if value is not None and name not in _UNSAID}
     if context.traceparent is not None:  # version-trace-parent-flags, W3C Trace Context, section 3.2
         _, entry["trace_id"], entry["span_id"], *_ = context.traceparent.split("-")
-    for name, value in redact_fields(fields).items():
-        entry.setdefault(name, value)  # an event cannot overwrite what the line says of itself
-    return entry
+    # An event cannot overwrite what the line says of itself.
+    return entry | redact_fields(fields) | entry
 
 
 class _Encoder:
@@ -152,7 +153,9 @@ class _Encoder:
         self._renderer = renderer
 
     def __call__(self, _: object, method: str, event: MutableMapping[str, Any]) -> bytes:
-        message, logger = str(_printable(event.pop("event"))), str(event.pop("logger_name", self._process.service))
+        message, logger = event.pop("event"), str(event.pop("logger_name", self._process.service))
+        if not isinstance(message, str):
+            message = str(_printable(message))
         if error := event.pop("exc_info", None):
             event["exception"] = _formatted(error)
         return self._renderer(_entry(self._process, level=method, logger=logger, message=message, fields=event))
@@ -161,7 +164,7 @@ class _Encoder:
 class _Handler(logging.Handler):
     """Brings what comes through stdlib logging into the same lines."""
 
-    def __init__(self, process: Process, renderer: Renderer, lines: structlog.BytesLogger) -> None:
+    def __init__(self, process: Process, renderer: Renderer, lines: _Output) -> None:
         super().__init__()
         self._process = process
         self._renderer = renderer

@@ -9,12 +9,11 @@ from typing import Final
 
 REDACTED: Final = "[redacted]"
 
-_SECRET_NAME: Final = re.compile(
-    r"passwd|password|secret|token|authorization|cookie|api[-_]?key|private[-_]?key|pepper|credential", re.IGNORECASE
-)
+_NAMES: Final = r"passwd|password|secret|token|authorization|cookie|api[-_]?key|private[-_]?key|pepper|credential"
+_SECRET_NAME: Final = re.compile(_NAMES, re.IGNORECASE)
 # Names that only speak of secrets, and say something useful.
 _HARMLESS: Final = frozenset({"token_type", "token_delivery"})
-_PLAIN: Final = (str, int, float, NoneType)
+_PLAIN: Final = frozenset({str, int, float, bool, NoneType})
 # Deeper than this a value is shown by its repr: it may hold itself.
 _DEEPEST: Final = 8
 
@@ -25,7 +24,7 @@ _DEEPEST: Final = 8
 _SECRET_VALUES: Final = tuple(
     (beginning, re.compile(pattern))
     for beginning, pattern in (
-        (b"eyJ", rb"eyJ[\w-]{8,512}\.[\w-]+\.[\w-]*"),  # a JSON Web Token
+        (b"eyJ", rb"eyJ[\w-]{8,}+(?:\.[\w-]*+){0,2}"),  # a JSON Web Token, cut off or whole
         (b"rt1.", rb"rt1\.[\w-]{22}\.[\w-]{43}"),  # a refresh token
         (b"ev1.", rb"ev1\.[\w-]{22}\.[\w-]{43}"),  # the token of a mailed link
         (b"://", rb"(?<=://)[^\s\"/:@]*:[^\s\"/]*(?=@)"),  # the user and password of a URL
@@ -33,11 +32,22 @@ _SECRET_VALUES: Final = tuple(
         (b"Basic ", rb"(?<=Basic )[\w+/]{8,}=*"),  # the same (RFC 7617)
     )
 )
+# A secret with its name within a text, as `password=x`, `token: x`, `{'api_key': 'x'}` and `{"secret": "x"}`. What
+# stands between them is escaped in a line, or followed by a blank: the line's own fields never match.
+_NAMED_VALUE: Final = re.compile(
+    rb"((?:%b)[\w-]{0,32}+(?:\\?['\"])?(?:=|:\s)\s?)(?:'[^'\\\"]*+|\\\"[^\\\"]*+|[^\s\"'\\&,;)}\]]++)"
+    % _NAMES.encode(),
+    re.IGNORECASE,
+)
+_BETWEEN: Final = (b"=", b": ")
 
 
 def redact_fields(values: Mapping[str, object]) -> dict[str, object]:
     """Return the fields with the values of secret names replaced, however deep they are."""
-    return {name: REDACTED if _is_secret(name) else _redact(value, 1) for name, value in values.items()}
+    return {
+        name: REDACTED if _is_secret(name) else value if type(value) in _PLAIN else _redact(value, 1)
+        for name, value in values.items()
+    }
 
 
 def redact_line(line: bytes) -> bytes:
@@ -45,6 +55,9 @@ def redact_line(line: bytes) -> bytes:
     for beginning, pattern in _SECRET_VALUES:
         if beginning in line:
             line = pattern.sub(REDACTED.encode(), line)
+    for between in _BETWEEN:
+        if between in line:
+            return _NAMED_VALUE.sub(rb"\1" + REDACTED.encode(), line)
     return line
 
 
@@ -54,7 +67,7 @@ def _is_secret(name: object) -> bool:
 
 
 def _redact(value: object, depth: int) -> object:
-    if isinstance(value, _PLAIN):
+    if type(value) in _PLAIN:
         return value
     if is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
