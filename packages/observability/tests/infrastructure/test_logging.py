@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -67,6 +68,27 @@ def test_own_and_foreign_events_share_one_form(lines: Lines) -> None:
         assert (line["correlation_id"], line["task_name"]) == ("abc", "auth.send_mail")
         assert (line["service"], line["environment"], line["version"]) == ("test", "test", "1.0")
         assert str(line["timestamp"]).endswith("Z")
+
+
+LIBRARIES = ("uvicorn.error", "sqlalchemy.engine.Engine", "celery.worker", "alembic.runtime.migration", "httpx")
+
+
+def test_libraries_are_heard_once(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """What had handlers of its own says each thing once, in our form, as do warnings; the access log is silent."""
+    given = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.access", "celery", "sqlalchemy")]
+    for logger in given:
+        logger.addHandler(logging.StreamHandler(sys.stdout))
+    configure_logging(Process("test", "test", "1.0"), level="INFO", style="json")
+    for name in LIBRARIES:
+        logging.getLogger(name).warning("said by %s", name)
+    logging.getLogger("uvicorn.access").info("GET / 200")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    *said, warned = Lines(capfdbinary)()
+    assert [(line["message"], line["logger"]) for line in said] == [(f"said by {name}", name) for name in LIBRARIES]
+    assert (warned["logger"], warned["level"]) == ("py.warnings", "WARNING")
+    assert "DeprecationWarning: old" in str(warned["message"])
 
 
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)

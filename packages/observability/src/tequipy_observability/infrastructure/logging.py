@@ -53,6 +53,8 @@ def configure_logging(process: Process, *, level: str, style: Literal["json", "c
         logger.propagate = True
     # The middleware writes the one access event of a request.
     logging.getLogger("uvicorn.access").propagate = False
+    # It tells of each call with its whole URL, query and all; whoever makes the call says what may be said.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class _Output:

@@ -1,0 +1,77 @@
+"""A worker, or a relay, of tasks that cause each other: run by the tests as `chain_program.py run|relay FOLDER`."""
+
+import asyncio
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from celery import Celery
+
+from tequipy_observability import current_context
+from tequipy_observability.celery import wire_observability
+from tequipy_observability.wiring import ObservabilitySettings, configure_observability
+from tequipy_platform import Delivery, Event, SystemClock, Task
+from tequipy_platform.celery import build_celery, build_relay, wire_tasks
+from tequipy_platform.infrastructure.database import Database, SqlUnitOfWork
+from tequipy_platform.wiring import build_database, build_pending_messages, load_settings, uuid7
+from tequipy_worker.settings import WorkerSettings
+
+
+class Chain:
+    """Each task notes its context; the first one causes others, by the outbox and past it."""
+
+    def __init__(self, celery: Celery, database: Database, folder: Path) -> None:
+        self._celery = celery
+        self._database = database
+        self._notes = folder / "notes"
+
+    async def begin(self, delivery: Delivery) -> None:
+        self._note(delivery)
+        async with SqlUnitOfWork(self._database, SystemClock(), uuid7) as work:
+            work.outbox.add("chain.added")
+            work.outbox.publish(Event("chain.begun"))
+        await asyncio.to_thread(self._celery.send_task, "chain.sent", task_id=str(uuid7()))
+
+    async def end(self, delivery: Delivery) -> None:
+        self._note(delivery)
+        if delivery.attempt == 1:
+            raise RuntimeError("the next attempt is part of the chain too")
+
+    def _note(self, delivery: Delivery) -> None:
+        context = current_context()
+        facts = (delivery.task, delivery.attempt, context.correlation_id, context.traceparent)
+        with self._notes.open("a") as file:
+            file.write(json.dumps(facts) + "\n")
+
+
+def build(settings: WorkerSettings, folder: Path) -> Celery:
+    """Return the app that both processes use."""
+    observability = configure_observability(ObservabilitySettings(), service="chain", environment="test", version="1")
+    database = build_database(settings.database)
+    celery = build_celery(settings.celery, name="chain")
+    chain = Chain(celery, database, folder)
+    wire_observability(celery, observability)
+    limit = timedelta(seconds=20)
+    tasks = [Task("chain.begin", chain.begin, time_limit=limit)]
+    tasks += [Task(f"chain.{how}", chain.end, time_limit=limit) for how in ("added", "sent")]
+    tasks.append(Task("chain.heard", chain.end, on=("chain.begun",), time_limit=limit))
+    wire_tasks(celery, tasks, resources=[observability, database])
+    return celery
+
+
+async def relay(settings: WorkerSettings, celery: Celery) -> None:
+    """Publish until killed."""
+    database = build_database(settings.database)
+    messages = build_pending_messages(database, redelivery=timedelta(minutes=5))
+    async with database, messages, build_relay(celery, messages) as running:
+        await running.run()
+
+
+if __name__ == "__main__":
+    of_the_environment = load_settings(WorkerSettings)
+    app = build(of_the_environment, Path(sys.argv[2]))
+    if sys.argv[1] == "relay":
+        asyncio.run(relay(of_the_environment, app))
+    else:
+        app.Worker(pool_cls="prefork", concurrency=1, without_mingle=True, without_gossip=True, quiet=True).start()
