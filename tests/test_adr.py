@@ -94,3 +94,20 @@ def test_links_between_documents_lead_somewhere(page: Path) -> None:
     """A relative link in docs/ leads to a file or folder that is there."""
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "page", sorted(set(DOCS.glob("**/*.md")) - set(ADRS.values()) - {INDEX}), ids=lambda page: page.name
+)
+def test_what_a_page_cites_exists(page: Path) -> None:
+    """Each file, and each test in it, that a page of docs/ names is there."""
+    cited = re.findall(r"`([\w/.-]+\.py(?:::\w+)?)`", page.read_text())
+    assert [name for name in cited if not is_there(name)] == []
+
+
+def test_reliability_shows_everything_that_it_says() -> None:
+    """Each row of a table of faults names the test that shows it."""
+    rows = [row for row in (DOCS / "reliability.md").read_text().splitlines() if row.startswith("| ")]
+    faults = [row for row in rows if not row.startswith("| fault |")]
+    assert faults
+    assert [row for row in faults if "::test_" not in row.rpartition(" | ")[2]] == []
