@@ -6,11 +6,11 @@ It is started again at once, and lives on when it has died as often as its argum
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tequipy_devstack.proving.lives import fork_for_each_life
-from tequipy_platform import PendingMessage
+from tequipy_platform import Batch
 from tequipy_platform.infrastructure.pending import SqlPendingMessages
 from tequipy_worker.cli import main
 
@@ -18,11 +18,11 @@ lend = SqlPendingMessages.batch
 
 
 @asynccontextmanager
-async def lend_and_die(self: SqlPendingMessages, limit: int) -> AsyncIterator[Sequence[PendingMessage]]:
+async def lend_and_die(self: SqlPendingMessages, limit: int) -> AsyncIterator[Batch]:
     """Lend a batch, and end when the borrower has published it."""
-    async with lend(self, limit) as messages:
-        yield messages
-        if messages:
+    async with lend(self, limit) as batch:
+        yield batch
+        if batch.published:
             print("died", flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
 

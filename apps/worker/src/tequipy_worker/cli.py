@@ -75,7 +75,11 @@ async def _relay(settings: WorkerSettings) -> None:
     observability = _observe(settings, "relay")
     celery = create_worker(settings, observability)
     database = build_database(settings.database)
-    messages = build_pending_messages(database, redelivery=timedelta(seconds=settings.celery.visibility_timeout))
+    messages = build_pending_messages(
+        database,
+        redelivery=timedelta(seconds=settings.celery.visibility_timeout),
+        registry=observability.registry,
+    )
     async with observability, database, messages, build_relay(celery, messages) as running:
         for ending in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(ending, running.stop)

@@ -18,13 +18,14 @@ from tequipy_platform.domain.exceptions import (
 )
 from tequipy_platform.domain.health import HealthCheck
 from tequipy_platform.domain.mail import Mail, Mailer, MailRejected, MailTemplates, MailText, MailUnavailable
-from tequipy_platform.domain.outbox import Inbox, Lease, MessageLog, Outbox, PendingMessage, PendingMessages
+from tequipy_platform.domain.outbox import Batch, Inbox, Lease, MessageLog, Outbox, PendingMessage, PendingMessages
 from tequipy_platform.domain.storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
 from tequipy_platform.domain.tasks import Crontab, Delivery, Handler, RetryPolicy, Task
 from tequipy_platform.domain.unit_of_work import Conflicted, UnitOfWork, retry_conflicts
 
 __all__ = [
     "JSON",
+    "Batch",
     "Clock",
     "Conflict",
     "Conflicted",

@@ -171,9 +171,14 @@ def build_database(settings: DatabaseSettings, *, registry: CollectorRegistry | 
     return Database(settings, registry=registry)
 
 
-def build_pending_messages(database: Database, *, redelivery: timedelta) -> SqlPendingMessages:
-    """Return the outbox as the relay reads it; a message that is not settled within `redelivery` is published again."""
-    return SqlPendingMessages(database, redelivery=redelivery)
+def build_pending_messages(
+    database: Database, *, redelivery: timedelta, registry: CollectorRegistry | None = None
+) -> SqlPendingMessages:
+    """Return the outbox as the relay reads it; a message that is not settled within `redelivery` is published again.
+
+    `registry` gets `outbox_pending`, `outbox_oldest_age_seconds` and `outbox_given_up_total`.
+    """
+    return SqlPendingMessages(database, redelivery=redelivery, registry=registry)
 
 
 def build_storage(settings: StorageSettings) -> ObstoreStorage:

@@ -13,15 +13,19 @@ from uuid import UUID, uuid5
 
 import pytest
 from celery import Celery
+from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from redis import Redis
+from sqlalchemy import update
 
-from tequipy_devstack.servers import ValkeyServer
+from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_observability import RequestContext, request_context
-from tequipy_platform import Event, PendingMessage, PendingMessages, SystemClock
+from tequipy_platform import Batch, Event, PendingMessage, PendingMessages, SystemClock
 from tequipy_platform.celery import build_relay
+from tequipy_platform.celery.relay import BATCH
 from tequipy_platform.infrastructure.database import Database, SqlUnitOfWork
 from tequipy_platform.infrastructure.models import OutboxRow
+from tequipy_platform.infrastructure.pending import MOST_PUBLICATIONS
 from tequipy_platform.wiring import DatabaseSettings, build_database, build_pending_messages, uuid7
 
 BuildWorker = Callable[[str, Path], Celery]
@@ -181,21 +185,22 @@ async def test_two_relays_share_the_work(database: Database, redis_url: str, run
 
 
 class LentMessages(PendingMessages):
-    """A batch that is never empty, and remembers whether it was marked as published."""
+    """A batch that is never empty, and remembers what was said of it."""
 
     def __init__(self) -> None:
         self.lent = asyncio.Event()
-        self.marked: list[PendingMessage] = []
+        self.marked: set[UUID] = set()
 
-    async def spread(self, listeners: Mapping[str, Sequence[str]]) -> None:
-        assert listeners["test.noted"] == ["test.note", "test.note_too"]
+    async def spread(self, listeners: Mapping[str, Sequence[str]], limit: int) -> int:
+        assert (listeners["test.noted"], limit) == (["test.note", "test.note_too"], BATCH)
+        return 0
 
     @asynccontextmanager
-    async def batch(self, limit: int) -> AsyncIterator[Sequence[PendingMessage]]:
-        messages = [PendingMessage(uuid7(), "test.note", {"word": "hi"}, None, None) for _ in range(limit)]
+    async def batch(self, limit: int) -> AsyncIterator[Batch]:
+        batch = Batch([PendingMessage(uuid7(), "test.note", {"word": "hi"}, None, None) for _ in range(limit)])
         self.lent.set()
-        yield messages
-        self.marked += messages
+        yield batch
+        self.marked |= batch.published
 
     async def wait(self, at_most: float) -> None:
         await asyncio.sleep(at_most)
@@ -212,7 +217,7 @@ async def test_a_cancelled_relay_ends_its_batch(redis_url: str, build_worker: Bu
             await running
     celery.close()
     assert messages.marked
-    assert {message["id"] for message in published(redis_url)} == {str(message.id) for message in messages.marked}
+    assert {message["id"] for message in published(redis_url)} == set(map(str, messages.marked))
 
 
 async def test_what_the_broker_lost_is_published_again(
@@ -240,3 +245,104 @@ async def test_what_is_tried_again_later_is_not_missed(database: Database, redis
         await until(lambda: len(published(redis_url)) >= 3)
     ids = [message["id"] for message in published(redis_url)]
     assert (ids.count(str(waiting)), ids.count(str(missed)) >= 2) == (1, True)
+
+
+async def row_of(database: Database, row_id: UUID) -> OutboxRow:
+    async with database.sessions() as session:
+        return await session.get_one(OutboxRow, row_id)
+
+
+async def change(database: Database, row_id: UUID, **values: object) -> None:
+    async with database.sessions.begin() as session:
+        await session.execute(update(OutboxRow).where(OutboxRow.id == row_id).values(**values))
+
+
+async def test_a_message_that_cannot_be_published_holds_nobody_up(
+    database: Database, redis_url: str, run_relay: RunRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told as an error and put off, and those behind it are published at once."""
+    (bad,) = await commit(database, lambda work: work.outbox.add("test.note"))
+    await change(database, bad, payload=["no", "keywords"])  # as only a hand on the table writes it
+    await commit(database, lambda work: work.outbox.add("test.note", word="good"))
+    async with run_relay(redis_url, timedelta(hours=1)):
+        await until(lambda: bool(published(redis_url)))
+    assert [message["kwargs"]["word"] for message in published(redis_url)] == ["good"]
+    (told,) = [record for record in caplog.records if record.message == "message_refused"]
+    assert told.__dict__["message_id"] == str(bad)
+    row = await row_of(database, bad)
+    assert (row.published_at, row.publications) == (None, 1)
+    assert row.not_before is not None
+    assert row.not_before > datetime.now(UTC) + timedelta(minutes=50)
+
+
+async def test_a_message_that_never_ends_is_given_up(
+    database: Database, redis_url: str, run_relay: RunRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Published ten times and never settled, it is told as an error once, marked, and published no more."""
+    (endless,) = await commit(database, lambda work: work.outbox.add("test.note", word="endless"))
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    await change(database, endless, published_at=past, redeliver_at=past, publications=MOST_PUBLICATIONS)
+    await commit(database, lambda work: work.outbox.add("test.note", word="good"))
+    async with run_relay(redis_url):
+        await until(lambda: bool(published(redis_url)))
+        await commit(database, lambda work: work.outbox.add("test.note", word="later"))
+        await until(lambda: len(published(redis_url)) >= 2)
+    assert [message["kwargs"]["word"] for message in published(redis_url)] == ["good", "later"]
+    (told,) = [record for record in caplog.records if record.message == "message_given_up"]
+    assert (told.__dict__["message_id"], told.__dict__["task"]) == (str(endless), "test.note")
+    assert (await row_of(database, endless)).given_up_at is not None
+
+
+async def test_a_broker_that_hangs_holds_no_relay(
+    database: Database, private_redis: ValkeyServer, run_relay: RunRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A frozen broker is an outage like any other: it is told, the relay can be stopped, and nothing is lost."""
+    broker_url = private_redis.url()
+    async with run_relay(broker_url):
+        await commit(database, lambda work: work.outbox.add("test.note", word="before"))
+        await until(lambda: bool(published(broker_url)))
+        private_redis.freeze()
+        await commit(database, lambda work: work.outbox.add("test.note", word="meanwhile"))
+        await until(lambda: any(record.message == "relay_interrupted" for record in caplog.records))
+    private_redis.thaw()
+    async with run_relay(broker_url):
+        await until(lambda: "meanwhile" in {message["kwargs"]["word"] for message in published(broker_url)})
+
+
+async def test_a_notification_that_is_lost_is_made_up_for(
+    database: Database, redis_url: str, run_relay: RunRelay, postgres_server: PostgresServer
+) -> None:
+    """Whoever cuts the listening connection, or drops the trigger, delays a message by no more than the poll."""
+    async with run_relay(redis_url):
+        await commit(database, lambda work: work.outbox.add("test.note", word="heard"))
+        await until(lambda: bool(published(redis_url)))
+        postgres_server.execute("select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen%'")
+        await commit(database, lambda work: work.outbox.add("test.note", word="unheard"))
+        await until(lambda: len(published(redis_url)) >= 2)
+
+
+async def test_many_events_are_spread_in_turns(database: Database, redis_url: str, run_relay: RunRelay) -> None:
+    """However many events wait, each becomes its messages, a batch at a time."""
+
+    def write(work: SqlUnitOfWork) -> None:
+        for number in range(250):
+            work.outbox.publish(Event("test.noted", {"word": str(number)}))
+
+    await commit(database, write)
+    async with run_relay(redis_url):
+        await until(lambda: len(published(redis_url)) + len(published(redis_url, "email")) >= 500)
+
+
+async def test_what_waits_is_measured(database: Database) -> None:
+    """`outbox_pending` counts what is due and unpublished, `outbox_oldest_age_seconds` tells since when."""
+    registry = CollectorRegistry()
+    later = datetime.now(UTC) + timedelta(hours=1)
+    (old,) = await commit(database, lambda work: work.outbox.add("test.note"))
+    await change(database, old, created_at=datetime.now(UTC) - timedelta(minutes=10))
+    await commit(database, lambda work: work.outbox.publish(Event("test.noted")))
+    await commit(database, lambda work: work.outbox.add("test.note", not_before=later))
+    async with build_pending_messages(database, redelivery=MISSED_SOON, registry=registry):
+        await until(lambda: registry.get_sample_value("outbox_pending") == 2)
+    age = registry.get_sample_value("outbox_oldest_age_seconds")
+    assert age is not None
+    assert 600 <= age < 660

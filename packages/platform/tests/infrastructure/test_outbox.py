@@ -141,7 +141,7 @@ async def test_a_row_keeps_what_the_message_needs(
     assert (task.not_before, event.not_before) == (EPOCH + MINUTE, None)
     for row in (task, event):
         assert (row.correlation_id, row.traceparent) == (context.correlation_id, context.traceparent)
-        assert (row.created_at, row.published_at, row.queue) == (clock.now(), None, None)
+        assert (row.created_at, row.published_at, row.given_up_at) == (clock.now(), None, None)
 
 
 async def test_the_recording_outbox_forgets_what_was_rolled_back(clock: FrozenClock) -> None:

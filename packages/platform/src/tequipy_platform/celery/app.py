@@ -87,6 +87,8 @@ def _transport_options(settings: BrokerPolicy) -> dict[str, object]:
         "unacked_restore_interval": 2,
         "unacked_restore_throttle": 1,
         "socket_connect_timeout": 5,
+        # A broker that hangs is one that is away: without it the relay waits in its transaction for as long.
+        "socket_timeout": 5,
         "socket_keepalive": True,
     }
 

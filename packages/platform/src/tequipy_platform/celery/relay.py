@@ -2,21 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Final, Self
 
 from celery import Celery
 from kombu import Producer
+from kombu.exceptions import OperationalError
 
 from tequipy_platform.celery.tasks import CORRELATION_HEADER, TRACE_HEADER
-from tequipy_platform.domain.outbox import PendingMessage, PendingMessages
+from tequipy_platform.domain.outbox import Batch, PendingMessage, PendingMessages
 
 BATCH: Final = 100
 POLL_SECONDS: Final = 1.0
 """How long a notification may be missed for; also when a message that had to wait is looked for."""
 _LONGEST_PAUSE: Final = 10.0
+_OUTAGES: Final = (OperationalError, OSError)
+"""What publishing raises for the broker's sake and not for the message's: kombu says its transport's errors so."""
 
 logger = logging.getLogger("tequipy.relay")
 
@@ -62,7 +65,7 @@ class Relay:
         failures = 0
         while not self._stopping.is_set():
             try:
-                published = await _to_its_end(self._publish_batch())
+                full = await _to_its_end(self._publish_batch())
             except Exception as error:  # noqa: BLE001 -- whatever is away comes back: ending would lose the relay too
                 failures += 1
                 if failures == 1:
@@ -72,7 +75,7 @@ class Relay:
             if failures:
                 logger.info("relay_resumed", extra={"failures": failures})
                 failures = 0
-            if published < BATCH:
+            if not full:
                 await self._messages.wait(POLL_SECONDS)
 
     async def _pause(self, seconds: float) -> None:
@@ -81,17 +84,31 @@ class Relay:
         except TimeoutError:
             return
 
-    async def _publish_batch(self) -> int:
-        await self._messages.spread(self._listeners)
-        async with self._messages.batch(BATCH) as messages:
-            if messages:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._publish, messages)
-            return len(messages)
+    async def _publish_batch(self) -> bool:
+        """Publish what is due and tell whether more may be; raises what ended an unfinished batch."""
+        events = await self._messages.spread(self._listeners, BATCH)
+        outage = None
+        async with self._messages.batch(BATCH) as batch:
+            if batch.messages:
+                outage = await asyncio.get_running_loop().run_in_executor(self._thread, self._publish, batch)
+        if outage is not None:  # only now: what had been published until then is marked so
+            raise outage
+        return BATCH in {events, len(batch.messages)}
 
-    def _publish(self, messages: Sequence[PendingMessage]) -> None:
+    def _publish(self, batch: Batch) -> Exception | None:
         with self._celery.producer_pool.acquire(block=True) as producer:
-            for message in messages:
-                self._send(producer, message)
+            for message in batch.messages:
+                try:
+                    self._send(producer, message)
+                except _OUTAGES as error:
+                    return error
+                except Exception:
+                    # This one's own fault: the others need not wait for it.
+                    logger.exception("message_refused", extra={"message_id": str(message.id), "task": message.task})
+                    batch.refused.add(message.id)
+                else:
+                    batch.published.add(message.id)
+        return None
 
     def _send(self, producer: Producer, message: PendingMessage) -> None:
         self._celery.send_task(
@@ -104,7 +121,7 @@ class Relay:
         )
 
 
-async def _to_its_end(work: Coroutine[Any, Any, int]) -> int:
+async def _to_its_end(work: Coroutine[Any, Any, bool]) -> bool:
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)

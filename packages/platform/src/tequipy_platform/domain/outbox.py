@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Protocol
@@ -74,22 +74,35 @@ class PendingMessage:
     traceparent: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages that are lent to one relay, and what it says of them; what it says nothing of it gives back."""
+
+    messages: Sequence[PendingMessage]
+    published: set[UUID] = field(default_factory=set)
+    """The broker has them."""
+    refused: set[UUID] = field(default_factory=set)
+    """They cannot be published as they are, whatever the broker's state."""
+
+
 class PendingMessages(ABC):
     """The outbox as the relay sees it; any number of relays share it."""
 
     @abstractmethod
-    async def spread(self, listeners: Mapping[str, Sequence[str]]) -> None:
-        """Turn each event that waits into one message for each of its listeners; one without listeners is over.
+    async def spread(self, listeners: Mapping[str, Sequence[str]], limit: int) -> int:
+        """Turn up to `limit` waiting events into one message for each of their listeners; return how many it were.
 
-        `listeners` names tasks by event. The message's id is `uuid5(event's row, task)`.
+        `listeners` names tasks by event; an event without listeners is over. The message's id is
+        `uuid5(event's row, task)`.
         """
 
     @abstractmethod
-    def batch(self, limit: int) -> AbstractAsyncContextManager[Sequence[PendingMessage]]:
+    def batch(self, limit: int) -> AbstractAsyncContextManager[Batch]:
         """Lend up to `limit` messages that are due, oldest first, to this relay alone.
 
-        Leaving the block cleanly marks them as published; leaving it by an exception gives them back. A message that is
-        not settled in time is due again: what the broker has lost is published once more, under the same id.
+        Leaving the block cleanly keeps what the batch says; leaving it by an exception gives all messages back. A
+        published message that is not settled in time is due again, under the same id, for the broker may have lost it;
+        a refused one is due again later. Each time the wait is twice as long, and in the end the message is given up.
         """
 
     @abstractmethod

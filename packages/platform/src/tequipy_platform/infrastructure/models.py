@@ -48,7 +48,6 @@ class OutboxRow(Base):
     payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
     correlation_id: Mapped[str | None]
     traceparent: Mapped[str | None]
-    queue: Mapped[str | None]
     not_before: Mapped[datetime | None]
     created_at: Mapped[datetime]
     published_at: Mapped[datetime | None]
@@ -56,6 +55,8 @@ class OutboxRow(Base):
     redeliver_at: Mapped[datetime | None]
     """When it is published again unless it is settled by then: a broker can lose what it was given."""
     settled_at: Mapped[datetime | None]
+    given_up_at: Mapped[datetime | None]
+    """When it had been published, or refused, too often without an end: it waits for a person."""
 
     __table_args__ = (
         CheckConstraint("num_nonnulls(task, event) = 1", name="task_or_event"),

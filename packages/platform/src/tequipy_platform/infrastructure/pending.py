@@ -2,21 +2,29 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Self
-from uuid import uuid5
+from typing import Any, Final, Self
+from uuid import UUID, uuid5
 
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from sqlalchemy import func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from tequipy_platform.domain.outbox import PendingMessage, PendingMessages
+from tequipy_platform.domain.outbox import Batch, PendingMessage, PendingMessages
 from tequipy_platform.infrastructure.database import Database
 from tequipy_platform.infrastructure.models import OUTBOX_CHANNEL, OutboxRow
 
-_RECONNECT_SECONDS = 1.0
-_MOST_DOUBLINGS: Final = 10
+MOST_PUBLICATIONS: Final = 10
+"""After so many a message is given up: with a visibility timeout of 600 s they span a week."""
+_RECONNECT_SECONDS: Final = 1.0
+_MEASURE_SECONDS: Final = 5.0
+
+_NEW: Final = OutboxRow.published_at.is_(None) & (func.coalesce(OutboxRow.not_before, func.now()) <= func.now())
+_MISSED: Final = OutboxRow.settled_at.is_(None) & (OutboxRow.redeliver_at <= func.now())
+_ONCE_MORE: Final[dict[str, Any]] = {"publications": OutboxRow.publications + 1}
 
 logger = logging.getLogger("tequipy.relay")
 
@@ -24,73 +32,91 @@ logger = logging.getLogger("tequipy.relay")
 class SqlPendingMessages(PendingMessages):
     """Lends rows by `FOR UPDATE SKIP LOCKED` and is woken by NOTIFY; an async context manager around its listener."""
 
-    def __init__(self, database: Database, *, redelivery: timedelta) -> None:
+    def __init__(self, database: Database, *, redelivery: timedelta, registry: CollectorRegistry | None = None) -> None:
         self._database = database
         self._redelivery = redelivery
         self._added = asyncio.Event()
-        self._listener: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._pending = Gauge("outbox_pending", "Rows that are due and not yet published.", registry=registry)
+        self._oldest_age = Gauge("outbox_oldest_age_seconds", "Age of the oldest of them.", registry=registry)
+        self._given_up = Counter(
+            "outbox_given_up", "Messages published time and again that nobody settled.", registry=registry
+        )
 
     async def __aenter__(self) -> Self:
-        self._listener = asyncio.create_task(self._listen(), name="outbox-listener")
+        self._tasks = [
+            asyncio.create_task(self._listen(), name="outbox-listener"),
+            asyncio.create_task(self._measure(), name="outbox-measure"),
+        ]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._listener is not None:
-            # More than once: Python 3.11's wait_for, which drivers connect by, can lose a cancellation.
-            while not self._listener.done():
-                self._listener.cancel()
-                await asyncio.wait({self._listener}, timeout=0.1)
+        # More than once: Python 3.11's wait_for, which drivers connect by, can lose a cancellation.
+        while running := [task for task in self._tasks if not task.done()]:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=0.1)
 
-    async def spread(self, listeners: Mapping[str, Sequence[str]]) -> None:
-        """Turn each event that waits into one message for each of its listeners."""
+    async def spread(self, listeners: Mapping[str, Sequence[str]], limit: int) -> int:
+        """Turn events that wait into messages for their listeners."""
         events = (
             select(OutboxRow)
             .where(OutboxRow.event.is_not(None), OutboxRow.published_at.is_(None))
             .order_by(OutboxRow.id)
+            .limit(limit)
             .with_for_update(skip_locked=True)
         )
         async with self._database.sessions.begin() as session:
             now = await session.scalar(select(func.now()))
-            for row in (await session.scalars(events)).all():
+            rows = (await session.scalars(events)).all()
+            for row in rows:
                 row.published_at = row.settled_at = now
                 session.add_all(_message_of(row, task) for task in listeners.get(str(row.event), ()))
+            return len(rows)
 
     @asynccontextmanager
-    async def batch(self, limit: int) -> AsyncIterator[Sequence[PendingMessage]]:
+    async def batch(self, limit: int) -> AsyncIterator[Batch]:
         """Lend messages that are due for as long as the block lasts."""
-        now = func.now()
-        new = OutboxRow.published_at.is_(None) & or_(OutboxRow.not_before.is_(None), OutboxRow.not_before <= now)
-        missed = OutboxRow.settled_at.is_(None) & (OutboxRow.redeliver_at <= now)
         due = (
             select(OutboxRow)
-            .where(OutboxRow.task.is_not(None), or_(new, missed))
+            .where(OutboxRow.task.is_not(None), OutboxRow.given_up_at.is_(None), or_(_NEW, _MISSED))
             .order_by(OutboxRow.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
         async with self._database.sessions.begin() as session:
             rows = (await session.scalars(due)).all()
-            yield [
-                PendingMessage(row.id, str(row.task), row.payload, row.correlation_id, row.traceparent) for row in rows
-            ]
-            if rows:
-                # Each time twice as long: a long queue is not a loss, and is not made longer for ever.
-                patience = self._redelivery * func.power(2, func.least(OutboxRow.publications, _MOST_DOUBLINGS))
-                published = update(OutboxRow).where(OutboxRow.id.in_([row.id for row in rows]))
-                await session.execute(
-                    published.values(
-                        published_at=now, publications=OutboxRow.publications + 1, redeliver_at=now + patience
-                    ),
-                    execution_options={"synchronize_session": False},
-                )
+            hopeless = [row for row in rows if row.publications >= MOST_PUBLICATIONS]
+            batch = Batch([_pending(row) for row in rows if row.publications < MOST_PUBLICATIONS])
+            yield batch
+            # Each time twice as long: a long queue is not a loss, and is not made longer for ever.
+            later = func.now() + self._redelivery * func.power(2, OutboxRow.publications)
+            await _mark(session, batch.published, published_at=func.now(), redeliver_at=later, **_ONCE_MORE)
+            await _mark(session, batch.refused, not_before=later, **_ONCE_MORE)
+            await _mark(session, {row.id for row in hopeless}, given_up_at=func.now())
+        for row in hopeless:
+            self._given_up.inc()
+            logger.error("message_given_up", extra={"message_id": str(row.id), "task": row.task})
 
     async def wait(self, at_most: float) -> None:
         """Return when rows were added, at the latest after `at_most` seconds."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._added.wait(), at_most)
         self._added.clear()
+
+    async def _measure(self) -> None:
+        """Look now and then at what waits; while the database is away the last look stands."""
+        age = func.extract("epoch", func.now() - func.min(OutboxRow.created_at))
+        waiting = select(func.count(), func.coalesce(age, 0)).where(OutboxRow.given_up_at.is_(None), _NEW)
+        while True:
+            with suppress(Exception):
+                async with self._database.sessions() as session:
+                    count, oldest_age = (await session.execute(waiting)).one()
+                self._pending.set(count)
+                self._oldest_age.set(oldest_age)
+            await asyncio.sleep(_MEASURE_SECONDS)
 
     async def _listen(self) -> None:
         """Keep a connection that listens; while there is none, the relay's poll finds the rows."""
@@ -107,6 +133,16 @@ class SqlPendingMessages(PendingMessages):
             connection.add_termination_listener(lambda *_: lost.set())
             await connection.add_listener(OUTBOX_CHANNEL, lambda *_: self._added.set())
             await lost.wait()
+
+
+def _pending(row: OutboxRow) -> PendingMessage:
+    return PendingMessage(row.id, str(row.task), row.payload, row.correlation_id, row.traceparent)
+
+
+async def _mark(session: AsyncSession, ids: Collection[UUID], **values: object) -> None:
+    if ids:
+        marking = update(OutboxRow).where(OutboxRow.id.in_(ids)).values(**values)
+        await session.execute(marking, execution_options={"synchronize_session": False})
 
 
 def _message_of(event: OutboxRow, task: str) -> OutboxRow:

@@ -1,0 +1,19 @@
+"""Messages that are given up; the queue, which the task decides, leaves its row."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("outbox", sa.Column("given_up_at", sa.DateTime(timezone=True)), schema="platform")
+    op.drop_column("outbox", "queue", schema="platform")
+
+
+def downgrade() -> None:
+    op.add_column("outbox", sa.Column("queue", sa.Text()), schema="platform")
+    op.drop_column("outbox", "given_up_at", schema="platform")
