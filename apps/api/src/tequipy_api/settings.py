@@ -38,8 +38,10 @@ class ApiSettings(AppSettings):
     """Networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed; of anybody else they are ignored."""
 
     def production_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Add to what the sections refuse: metrics that everybody may read."""
+        """Add to what the sections refuse: debug, and metrics that everybody may read."""
         yield from super().production_faults()
+        if self.observability.log_level == "DEBUG":
+            yield ("observability", "log_level"), "DEBUG is refused in production: libraries then log what they carry"
         if self.observability.metrics_port is None and self.observability.metrics_token is None:
             yield (
                 ("observability", "metrics_token"),

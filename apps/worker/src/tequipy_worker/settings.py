@@ -44,6 +44,8 @@ class WorkerSettings(AppSettings):
     def production_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Add what the sections cannot see alone."""
         yield from super().production_faults()
+        if self.observability.log_level == "DEBUG":
+            yield ("observability", "log_level"), "DEBUG is refused in production: libraries then log what they carry"
         if _redis_database(self.celery.broker_url.get_secret_value()) == _redis_database(
             self.cache.url.get_secret_value()
         ):

@@ -1,0 +1,96 @@
+"""Wrong settings end both commands at once: status 78, one line that names the variable and never shows the value."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SECRET = "hunter2"
+GOOD = {
+    "TEQUIPY_ENVIRONMENT": "test",
+    "TEQUIPY_PUBLIC_URL": "https://app.example.com",
+    "TEQUIPY_DATABASE__URL": f"postgresql+asyncpg://ada:{SECRET}@localhost/tequipy",
+    "TEQUIPY_CACHE__URL": f"redis://:{SECRET}@localhost/0",
+    "TEQUIPY_CELERY__BROKER_URL": f"redis://:{SECRET}@localhost/1",
+}
+WRONG = [
+    ("TEQUIPY_ENVIRONMENT", SECRET),
+    ("TEQUIPY_PUBLIC_URL", f"app/{SECRET}"),
+    ("TEQUIPY_DATABASE__URL", f"mysql://ada:{SECRET}@localhost/tequipy"),
+    ("TEQUIPY_DATABASE__POOL_SIZE", SECRET),
+    ("TEQUIPY_DATABASE__URI", SECRET),  # no such name
+    ("TEQUIPY_CACHE__URL", f"http://{SECRET}"),
+    ("TEQUIPY_CACHE__URL", ""),  # missing
+    ("TEQUIPY_AUTH__PEPPERS", f"{{{SECRET}"),
+    ("TEQUIPY_AUTH__KEY_ENCRYPTION_KEY", SECRET),  # too short
+    ("TEQUIPY_STORAGE__URL", f"ftp://{SECRET}"),
+    ("TEQUIPY_OBSERVABILITY__LOG_LEVEL", SECRET),
+]
+
+
+def end(command: list[str], folder: Path, variables: dict[str, str]) -> tuple[int, list[str], float]:
+    """Run a command to its end; return its status, the lines it wrote and the seconds it took."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
+    program = Path(sys.executable).with_name(command[0])
+    started = time.monotonic()
+    result = subprocess.run(
+        [program, *command[1:]],
+        env=inherited | variables,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return result.returncode, (result.stdout + result.stderr).splitlines(), time.monotonic() - started
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["tequipy-api", "serve"], pytest.param(["tequipy-worker", "run"], marks=pytest.mark.prove)],
+    ids=lambda part: part[0],
+)
+def test_each_wrong_setting_is_one_line(command: list[str], tmp_path: Path) -> None:
+    """Each of them wrong alone, among them one that is missing and one that does not exist."""
+    slowest = 0.0
+    for name, value in WRONG:
+        status, lines, seconds = end(command, tmp_path, GOOD | {name: value})
+        assert (status, len(lines)) == (os.EX_CONFIG, 1), lines
+        assert lines[0].startswith(f"{name}: ")
+        assert SECRET not in lines[0]
+        slowest = max(slowest, seconds)
+    print(f"{command[0]}: the slowest of {len(WRONG)} ended after {slowest:.2f} s")
+
+
+@pytest.mark.parametrize("command", [["tequipy-api", "serve"], ["tequipy-worker", "run"]], ids=lambda part: part[0])
+def test_a_typo_in_the_env_file_is_told_its_nearest(command: list[str], tmp_path: Path) -> None:
+    """A name that neither app knows is refused, although the environment has everything; the others' names pass."""
+    (tmp_path / ".env").write_text(
+        f"TEQUIPY_CELERY__TIME_LIMIT=300\nTEQUIPY_SERVER__DRAIN_PERIOD=5\nTEQUIPY_OBSERVABLITY__LOG_LEVEL={SECRET}\n"
+    )
+    status, lines, _ = end(command, tmp_path, GOOD)
+    assert (status, lines) == (
+        os.EX_CONFIG,
+        ["TEQUIPY_OBSERVABLITY__LOG_LEVEL: unknown name in .env; did you mean TEQUIPY_OBSERVABILITY__LOG_LEVEL?"],
+    )
+
+
+def test_production_refuses_what_only_the_worker_has(tmp_path: Path) -> None:
+    """Mails that reach nobody, a broker in the cache's database, and debug; by the side of built-in secrets."""
+    unsafe = {
+        "TEQUIPY_ENVIRONMENT": "production",
+        "TEQUIPY_CELERY__BROKER_URL": GOOD["TEQUIPY_CACHE__URL"],
+        "TEQUIPY_OBSERVABILITY__LOG_LEVEL": "DEBUG",
+    }
+    status, lines, _ = end(["tequipy-worker", "run"], tmp_path, GOOD | unsafe)
+    assert status == os.EX_CONFIG
+    assert {line.partition(":")[0] for line in lines} >= {
+        "TEQUIPY_MAIL__SMTP_URL",
+        "TEQUIPY_CELERY__BROKER_URL",
+        "TEQUIPY_OBSERVABILITY__LOG_LEVEL",
+        "TEQUIPY_AUTH__PEPPERS",
+    }
+    assert not any(SECRET in line for line in lines)
