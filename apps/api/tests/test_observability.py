@@ -253,7 +253,7 @@ ORIGIN = "https://shop.example.com"
         ("POST", "/api/v1/auth/login", {"Content-Type": "application/json"}, 422),
         ("POST", "/api/v1/auth/login", {"Content-Length": "1000000000"}, 413),
         ("OPTIONS", "/api/v1/auth/login", {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}, 200),
-        ("OPTIONS", "/api/v1/auth/login", {"Origin": "null", "Access-Control-Request-Method": "POST"}, 400),
+        ("OPTIONS", "/api/v1/auth/login", {"Origin": "null", "Access-Control-Request-Method": "POST"}, 403),
         ("GET", "/bug", {}, 500),
     ],
 )
