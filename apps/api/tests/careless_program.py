@@ -10,7 +10,7 @@ import structlog
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from tequipy_api import cli
+from tequipy_api import cli, server
 from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
 
@@ -78,5 +78,5 @@ def careless(settings: ApiSettings) -> FastAPI:
 
 if __name__ == "__main__":
     warnings.simplefilter("always")
-    vars(cli)["create_app"] = careless  # what `serve` serves
+    vars(server)["create_app"] = careless  # what `serve` serves
     cli.main()

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -49,7 +50,7 @@ class Server:
 
     def stop(self) -> list[dict[str, Any]]:
         """End the server and return its log; each line of it is an object of JSON, and nothing went past it."""
-        self.process.terminate()
+        self.process.send_signal(signal.SIGINT)  # at once: no balancer is waited for
         self.process.wait(30)
         assert self.log.with_suffix(".stderr").read_text() == ""
         return [json.loads(line) for line in self.log.read_bytes().splitlines()]
