@@ -242,6 +242,8 @@ class Balancer:
                 for url in self.urls:
                     try:
                         ready = (await client.get(f"{url}{READINESS}")).status_code == 200
+                    except httpx.TimeoutException:
+                        continue  # slow is not gone
                     except httpx.TransportError:
                         ready = False
                     (self.ready.add if ready else self.ready.discard)(url)
@@ -253,7 +255,8 @@ class Balancer:
         while True:
             self._turn += 1
             for method, path, sent in (("GET", "/.well-known/jwks.json", None), ("POST", LOGIN, body)):
-                ready = sorted(self.ready) or self.urls
+                while not (ready := sorted(self.ready)):
+                    await asyncio.sleep(0.02)
                 url = ready[self._turn % len(ready)]
                 try:
                     outcome = str((await client.request(method, f"{url}{path}", json=sent)).status_code)
@@ -289,7 +292,7 @@ async def roll(start_api: StartApi, balancer: Balancer, instances: list[Instance
 
 
 @pytest.mark.parametrize(
-    ("rounds", "least"), [(1, 200), pytest.param(5, 1000, marks=[pytest.mark.prove, pytest.mark.timeout(600)])]
+    ("rounds", "least"), [(1, 200), pytest.param(3, 1000, marks=[pytest.mark.prove, pytest.mark.timeout(600)])]
 )
 async def test_a_rolling_restart_loses_no_request(start_api: StartApi, rounds: int, least: int) -> None:
     """Two instances behind a balancer that polls readiness, each replaced under load: every request is answered."""

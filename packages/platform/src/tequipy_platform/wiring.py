@@ -58,7 +58,7 @@ __all__ = [
     "uuid7",
 ]
 
-_COUNT: Final = r"[1-9][0-9]{0,8}"
+_COUNT: Final = r"[1-9][0-9]{0,4}"
 
 
 class HeaderSettings(BaseModel):
