@@ -154,6 +154,7 @@ def wire_health(app: FastAPI, checks: Sequence[HealthCheck]) -> None:
     app.user_middleware.insert(0, Middleware(CloseConnections, readiness=app.state.readiness))
     # One by one: the routes of an included router are looked through twice, and these are asked for all day long.
     app.add_api_route("/api/v1/health", health, tags=["service"])
+    app.router.routes.insert(0, app.router.routes.pop())  # found first
     app.add_api_route(
         "/api/v1/readiness",
         readiness,
