@@ -75,6 +75,17 @@ async def test_a_request_is_one_access_event(client: httpx.AsyncClient) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [("short", "short"), ("a " * 300, ("a " * 256)[:-1]), ("a redis://u:" + "p" * 600 + "@x", "a"), ("x" * 600, "")],
+)
+async def test_a_long_user_agent_is_cut_between_words(client: httpx.AsyncClient, sent: str, told: str) -> None:
+    """No half of a secret is left in the log, which would not know it for one."""
+    with capture_logs() as events:
+        await client.get("/me", headers={"User-Agent": sent})
+    assert [event["user_agent"] for event in events] == [told]
+
+
 async def test_what_a_dependency_binds_is_known_to_the_access_event(client: httpx.AsyncClient) -> None:
     """The user that authentication found is in the context when the request is logged."""
     seen = []

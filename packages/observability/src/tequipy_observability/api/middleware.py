@@ -97,12 +97,16 @@ def _context_of(scope: Scope) -> RequestContext:
         elif name == b"traceparent":
             traceparent = value.decode("latin-1")
         elif name == b"user-agent":
-            user_agent = value[:_USER_AGENT_LENGTH].decode("latin-1")
+            # Cut off between words: half a secret would not be known for one.
+            whole = value if len(value) <= _USER_AGENT_LENGTH else value[:_USER_AGENT_LENGTH].rpartition(b" ")[0]
+            user_agent = whole.decode("latin-1")
     client = scope.get("client")
+    # By position, as it is made at each request.
     return RequestContext(
-        correlation_id=accept_correlation_id(correlation_id),
-        traceparent=accept_traceparent(traceparent),
-        method=scope["method"],
-        ip=client[0] if client else None,
-        user_agent=user_agent,
+        accept_correlation_id(correlation_id),
+        accept_traceparent(traceparent) if traceparent is not None else None,
+        scope["method"],
+        None,  # the route is known in the end
+        client[0] if client else None,
+        user_agent,
     )
