@@ -20,7 +20,11 @@ ALONE = {
     ),
     "tequipy-platform[api]": (["tequipy_platform.api"], ["celery"]),
     "tequipy-platform[celery]": (["tequipy_platform.celery"], ["fastapi"]),
-    "tequipy-caching": (["tequipy_caching", "tequipy_caching.wiring", "tequipy_caching.testing"], ["sqlalchemy"]),
+    "tequipy-caching": (
+        ["tequipy_caching", "tequipy_caching.wiring", "tequipy_caching.testing"],
+        ["sqlalchemy", "pytest"],
+    ),
+    "tequipy-caching[conformance]": (["tequipy_caching.conformance"], []),
     "tequipy-auth": (["tequipy_auth", "tequipy_auth.wiring", "tequipy_auth.tasks"], ["fastapi", "celery"]),
     "tequipy-auth[api]": (["tequipy_auth.api"], ["celery"]),
     "tequipy-api": (["tequipy_api.app"], ["celery", "pytest"]),

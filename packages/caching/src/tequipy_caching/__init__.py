@@ -6,12 +6,13 @@ Doors beside this one: `wiring` (settings and `build_cache`) and `testing`.
 from tequipy_caching.domain.exceptions import CacheError, CacheUnavailable, LoadTimeout, RecursiveLoad, UnknownCache
 from tequipy_caching.domain.keys import Key
 from tequipy_caching.domain.policies import CachePolicy
-from tequipy_caching.domain.ports import MISSING, Cache, CacheManager, Missing
+from tequipy_caching.domain.ports import MISSING, Cache, CacheHealth, CacheManager, Missing
 
 __all__ = [
     "MISSING",
     "Cache",
     "CacheError",
+    "CacheHealth",
     "CacheManager",
     "CachePolicy",
     "CacheUnavailable",

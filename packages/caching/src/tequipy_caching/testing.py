@@ -1,17 +1,22 @@
-"""A twin of the caches that needs no Redis: memory alone, with a clock that a test can turn."""
+"""A twin of the caches that needs no Redis: the same rules on memory alone, with a clock that a test can turn."""
 
-from collections.abc import Awaitable, Callable, Mapping
+# ruff: noqa: ARG002 -- twins ignore what they do not need
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from tequipy_caching.domain.fences import Fences
-from tequipy_caching.domain.flights import Flights
-from tequipy_caching.domain.keys import Key, encode_key
-from tequipy_caching.domain.metrics import Tally
-from tequipy_caching.domain.policies import DEFAULT_POLICIES, CachePolicy, check_ttl, policy_of
-from tequipy_caching.domain.ports import MISSING, Cache, CacheManager, Missing
+from tequipy_caching.domain.keys import Key
+from tequipy_caching.domain.memory import Memory
+from tequipy_caching.domain.metrics import CacheMetrics, Observe, Read, Tally
+from tequipy_caching.domain.policies import DEFAULT_POLICIES, CachePolicy, policy_of
+from tequipy_caching.domain.ports import Cache, CacheHealth, CacheManager
+from tequipy_caching.domain.recovery import RecoveryQueue
+from tequipy_caching.domain.tiered import TieredCache
+from tequipy_caching.domain.tiers import Look, Sealed, SharedTier
 
-__all__ = ["MemoryCache", "MemoryCacheManager", "TurnableClock"]
+__all__ = ["MemoryCacheManager", "TurnableClock"]
 
 V = TypeVar("V")
 
@@ -27,75 +32,80 @@ class TurnableClock:
         self.seconds += seconds
 
 
-class MemoryCache(Cache[V], Generic[V]):
-    """A cache in a dictionary; lives are exact, without jitter, and nothing is ever evicted."""
+class _Alone(SharedTier[V], Generic[V]):
+    """The shared tier of a process that shares with nobody: it holds nothing and tells nobody."""
 
-    def __init__(self, name: str, type_: type[V], policy: CachePolicy, clock: TurnableClock) -> None:
-        self.type = type_
-        self._policy = policy
-        self._clock = clock
-        self._entries: dict[str, tuple[float, V]] = {}
-        self._fences = Fences()
-        self._flights: Flights[V] = Flights(name, policy.hard_timeout, Tally())
+    stores = False
+    away = False
 
-    async def get(self, key: Key, default: Any = None) -> Any:  # noqa: ANN401 -- the port's overloads say it
-        """Return the value of a key, or the default."""
-        value = self.peek(key)
-        return default if value is MISSING else value
+    def seal(self, key: Key, value: V, life: float, tags: Sequence[str]) -> Sealed:
+        return _Fitting()
 
-    async def get_or_set(self, key: Key, factory: Callable[[], Awaitable[V]], ttl: float | None = None) -> V:
-        """Return the value of a key, loading it when it is not there: one load for all who wait for it."""
-        check_ttl(ttl)
-        name = encode_key(key)
+    async def read(self, keys: Sequence[Key], tags: Sequence[str]) -> Mapping[Key, Look[V]]:
+        return {}
 
-        async def load() -> V:
-            with self._fences.open(name) as fence:
-                value = await factory()
-                if fence.whole:
-                    self._store(name, value, ttl)
-            return value
+    async def store(self, loaded: Mapping[Key, tuple[Sealed, object]]) -> Mapping[Key, bool]:
+        return {}
 
-        value = self.peek(key)
-        return await self._flights.join(name, load) if value is MISSING else value
+    async def write(self, key: Key, sealed: Sealed) -> None: ...
 
-    async def set(self, key: Key, value: V, ttl: float | None = None) -> None:
-        """Keep a value."""
-        check_ttl(ttl)
-        await self.delete(key)
-        self._store(encode_key(key), value, ttl)
+    async def remove(self, keys: Sequence[Key]) -> None: ...
 
-    async def delete(self, *keys: Key) -> None:
-        """Remove keys; a load that began before never brings the old value back."""
-        for name in [encode_key(key) for key in keys]:
-            self._entries.pop(name, None)
-            self._fences.breach(name)
-            self._flights.forget(name)
+    async def expire(self, keys: Sequence[Key]) -> None: ...
 
-    def peek(self, key: Key) -> V | Missing:
-        """Return what is held."""
-        entry = self._entries.get(encode_key(key))
-        return entry[1] if entry is not None and self._clock.seconds < entry[0] else MISSING
+    async def remove_tags(self, tags: Sequence[str]) -> None: ...
 
-    def _store(self, name: str, value: V, ttl: float | None) -> None:
-        self._entries[name] = (self._clock.seconds + (ttl or self._policy.ttl), value)
+    async def clear(self) -> None: ...
+
+    async def lock(self, keys: Sequence[Key], tags: Sequence[str], token: str, lease: float) -> Mapping[Key, float]:
+        return dict.fromkeys(keys, 0.0)
+
+    async def unlock(self, keys: Sequence[Key], token: str) -> None: ...
+
+
+class _Unread(CacheMetrics):
+    """Counts what nobody reads."""
+
+    def tally(self, name: str, *labels: str) -> Tally:
+        return Tally()
+
+    def seconds(self, name: str, *labels: str) -> Observe:
+        return lambda _: None
+
+    def watch(self, name: str, read: Read, *labels: str) -> None: ...
+
+
+class _Fitting:
+    fits = True
+
+
+class _Heard:
+    live = True
 
 
 class MemoryCacheManager(CacheManager):
-    """Names memory caches by the same policies as the real manager; `clock` turns for all of them."""
+    """Names caches by the same policies as the real manager; `clock` turns for all of them.
+
+    Lives are exact, without jitter, and nothing is ever evicted. Factories' time-outs run on the real clock.
+    """
 
     def __init__(self, policies: Mapping[str, CachePolicy] | None = None) -> None:
         self.clock = TurnableClock()
         self._policies = {**DEFAULT_POLICIES, **(policies or {})}
-        self._caches: dict[str, MemoryCache[Any]] = {}
+        self._caches: dict[str, TieredCache[Any]] = {}
 
-    def cache(self, name: str, type_: type[V]) -> Cache[V]:
+    def cache(self, name: str, type_: Any) -> Cache[Any]:  # noqa: ANN401 -- the port's overloads say it
         """Return the cache of a name, always the same one."""
         cache = self._caches.get(name)
         if cache is None:
-            cache = self._caches[name] = MemoryCache(name, type_, policy_of(name, self._policies), self.clock)
+            cache = self._caches[name] = self._build(name, type_, policy_of(name, self._policies))
         elif cache.type != type_:
             raise ValueError(f"the cache {name!r} holds {cache.type}, not {type_}")
         return cache
+
+    def health(self) -> CacheHealth:
+        """Say that all is well."""
+        return CacheHealth(l2="up", backplane="live", recovery_queue=0)
 
     async def ping(self) -> float:
         """Return at once."""
@@ -108,3 +118,18 @@ class MemoryCacheManager(CacheManager):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Keep what is held: the fake may be entered again."""
+
+    def _build(self, name: str, type_: Any, policy: CachePolicy) -> TieredCache[Any]:  # noqa: ANN401 -- as above
+        policy = replace(policy, tiers="l1", jitter=0)
+        return TieredCache(
+            name,
+            type_,
+            policy,
+            memory=Memory(policy, {}, lambda: self.clock.seconds),
+            shared=_Alone(),
+            channel=_Heard(),
+            recovery=RecoveryQueue(lambda: None),
+            lease=policy.hard_timeout,
+            strict=False,
+            metrics=_Unread(),
+        )

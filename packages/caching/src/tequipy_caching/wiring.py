@@ -86,6 +86,7 @@ def build_cache(settings: CacheSettings, *, registry: CollectorRegistry | None =
         link,
         settings.all_policies,
         tombstone_ttl=settings.tombstone_ttl or settings.slowest_load + 1,
+        lease_margin=settings.l2_timeout,
         strict=settings.on_error == "raise",
         metrics=metrics,
     )

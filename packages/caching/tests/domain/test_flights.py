@@ -2,36 +2,43 @@
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
-from tequipy_caching import CacheError, LoadTimeout, RecursiveLoad
-from tequipy_caching.domain.flights import Flights
+from tequipy_caching import CacheError, RecursiveLoad
+from tequipy_caching.domain.flights import Flight, Flights
+from tequipy_caching.domain.keys import Key
 from tequipy_caching.domain.metrics import Tally
 
 
 class Load:
-    """Counts its calls and how many were cancelled; waits for `go`."""
+    """Counts its calls and how many were cancelled; waits for `go`, and gives 42 for each key."""
 
     def __init__(self) -> None:
         self.calls = 0
         self.cancelled = 0
         self.go = asyncio.Event()
 
-    async def __call__(self) -> int:
+    async def __call__(self, flight: Flight[int]) -> Mapping[Key, int]:
         self.calls += 1
         try:
             await self.go.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        return 42
+        return dict.fromkeys(flight.keys, 42)
 
 
-async def depart(flights: Flights[int], load: Callable[[], Awaitable[int]], count: int) -> list[asyncio.Task[int]]:
+async def join(flights: Flights[int], load: Any, key: str = "key") -> int:
+    """Return the value of one key."""
+    return (await flights.join([key], load))[key]
+
+
+async def depart(flights: Flights[int], load: Any, count: int) -> list[asyncio.Task[int]]:
     """Return tasks that all wait for one load."""
-    tasks = [asyncio.create_task(flights.join("key", load)) for _ in range(count)]
+    tasks = [asyncio.create_task(join(flights, load)) for _ in range(count)]
     for _ in range(3):
         await asyncio.sleep(0)
     return tasks
@@ -44,7 +51,7 @@ def coalesced() -> Tally:
 
 @pytest.fixture
 def flights(coalesced: Tally) -> Flights[int]:
-    return Flights("numbers", 10, coalesced)
+    return Flights("numbers", coalesced)
 
 
 async def test_ten_thousand_misses_are_one_load(flights: Flights[int], coalesced: Tally) -> None:
@@ -78,7 +85,7 @@ async def test_the_last_one_who_leaves_cancels_the_load(flights: Flights[int]) -
         await asyncio.sleep(0)
     assert load.cancelled == 1
     load.go.set()
-    assert await flights.join("key", load) == 42
+    assert await join(flights, load) == 42
     assert load.calls == 2
 
 
@@ -86,13 +93,13 @@ async def test_all_who_wait_get_the_exception(flights: Flights[int]) -> None:
     """Everybody gets the one exception with the traceback of the load, which does not grow from one to the next."""
     depths: list[int] = []
 
-    async def fail() -> int:
+    async def fail(_: Flight[int]) -> Mapping[Key, int]:
         await asyncio.sleep(0)
         raise LookupError("no such number")
 
     async def call() -> None:
         try:
-            await flights.join("key", fail)
+            await join(flights, fail)
         except LookupError as error:
             frames = traceback.extract_tb(error.__traceback__)
             assert frames[-1].name == "fail"
@@ -119,11 +126,14 @@ async def test_a_forgotten_load_goes_on_for_those_who_wait(flights: Flights[int]
 async def test_recursion_is_no_deadlock(flights: Flights[int]) -> None:
     """A load that asks for its own key, directly or through another, is told so."""
 
-    async def load() -> int:
-        return await flights.join("other", lambda: flights.join("key", load))
+    async def load(_: Flight[int]) -> Mapping[Key, int]:
+        return {"key": await join(flights, other, "other")}
+
+    async def other(_: Flight[int]) -> Mapping[Key, int]:
+        return {"other": await join(flights, load)}
 
     with pytest.raises(RecursiveLoad, match="numbers"):
-        await flights.join("key", load)
+        await join(flights, load)
 
 
 async def test_what_a_load_leaves_behind_may_ask_for_its_key(flights: Flights[int]) -> None:
@@ -135,38 +145,111 @@ async def test_what_a_load_leaves_behind_may_ask_for_its_key(flights: Flights[in
 
     async def later() -> int:
         await over.wait()
-        return await flights.join("key", second)
+        return await join(flights, second)
 
-    async def load() -> int:
+    async def load(_: Flight[int]) -> Mapping[Key, int]:
         left_behind.append(asyncio.create_task(later()))
-        return 1
+        return {"key": 1}
 
-    assert await flights.join("key", load) == 1
+    assert await join(flights, load) == 1
     over.set()
     assert await left_behind[0] == 42
-
-
-async def test_a_load_over_the_hard_timeout_is_ended() -> None:
-    """A load that hangs is cancelled and raises LoadTimeout; a TimeoutError of its own is passed on as it is."""
-    flights: Flights[int] = Flights("numbers", 0.01, Tally())
-    load = Load()
-    with pytest.raises(LoadTimeout, match=r"over 0\.01 s") as caught:
-        await flights.join("key", load)
-    assert isinstance(caught.value, TimeoutError)
-    assert load.cancelled == 1
-
-    async def fail() -> int:
-        raise TimeoutError("its own")
-
-    with pytest.raises(TimeoutError, match="its own"):
-        await flights.join("key", fail)
 
 
 async def test_a_load_cancelled_from_within_is_an_error(flights: Flights[int]) -> None:
     """A cancellation that no caller asked for does not look to them as if they had been cancelled."""
 
-    async def fail() -> int:
+    async def fail(_: Flight[int]) -> Mapping[Key, int]:
         raise asyncio.CancelledError
 
     with pytest.raises(CacheError, match="cancelled from within"):
-        await flights.join("key", fail)
+        await join(flights, fail)
+
+
+async def test_several_keys_are_one_load(flights: Flights[int], coalesced: Tally) -> None:
+    """A load of several keys takes only those that nobody loads, and those who ask for one of them join it."""
+    single, several = Load(), Load()
+    one = asyncio.create_task(join(flights, single, "a"))
+    await asyncio.sleep(0)
+    many = asyncio.create_task(flights.join(["a", "b", "c"], several))
+    await asyncio.sleep(0)
+    other = asyncio.create_task(join(flights, Load(), "b"))
+    await asyncio.sleep(0)
+    assert coalesced.count == 2
+    single.go.set()
+    several.go.set()
+    assert await one == await other == 42
+    assert await many == {"a": 42, "b": 42, "c": 42}
+    assert (single.calls, several.calls) == (1, 1)
+
+
+async def test_a_flight_that_fails_lets_go_of_the_others(flights: Flights[int]) -> None:
+    """A caller of several loads that gets the exception of one leaves the others; the last one to leave ends them."""
+
+    async def fail(_: Flight[int]) -> Mapping[Key, int]:
+        await asyncio.sleep(0)
+        raise LookupError
+
+    failing = asyncio.create_task(join(flights, fail, "a"))
+    await asyncio.sleep(0)
+    slow = Load()
+    with pytest.raises(LookupError):
+        await flights.join(["a", "b"], slow)
+    await asyncio.sleep(0)
+    assert slow.cancelled == 1
+    with pytest.raises(LookupError):
+        await failing
+
+
+async def test_who_has_no_patience_gets_the_stand_in(flights: Flights[int]) -> None:
+    """A caller whose patience ends gets an older value when there is one, and the load goes on with nobody waiting."""
+    load = Load()
+
+    async def with_stand_in(flight: Flight[int]) -> Mapping[Key, int]:
+        flight.stand_ins = lambda: {"key": 41}
+        return await load(flight)
+
+    assert await flights.join(["key"], with_stand_in, 0.001) == {"key": 41}
+    assert load.cancelled == 0
+    joined = asyncio.create_task(join(flights, Load()))
+    await asyncio.sleep(0)
+    load.go.set()
+    assert await joined == 42
+    assert load.calls == 1
+
+
+async def test_without_a_stand_in_patience_is_no_end(flights: Flights[int]) -> None:
+    """A caller waits on when there is nothing else to be had."""
+    load = Load()
+    waiting = asyncio.create_task(flights.join(["key"], load, 0.001))
+    await asyncio.sleep(0.01)
+    load.go.set()
+    assert await waiting == {"key": 42}
+
+
+async def test_a_launched_load_is_joined_and_its_failure_disturbs_nobody(flights: Flights[int]) -> None:
+    """What was begun in the background is the one load of its key; when it fails and nobody waits, nobody is told."""
+    load = Load()
+    flights.launch("key", load)
+    flights.launch("key", load)
+    joined = asyncio.create_task(join(flights, Load()))
+    await asyncio.sleep(0)
+    load.go.set()
+    assert await joined == 42
+    assert load.calls == 1
+
+    async def fail(_: Flight[int]) -> Mapping[Key, int]:
+        raise LookupError
+
+    flights.launch("key", fail)
+    await asyncio.sleep(0)
+    await flights.end()
+
+
+async def test_the_end_cancels_what_is_under_way(flights: Flights[int]) -> None:
+    """A cache that ends leaves no load behind."""
+    load = Load()
+    flights.launch("key", load)
+    await asyncio.sleep(0)
+    await flights.end()
+    assert load.cancelled == 1

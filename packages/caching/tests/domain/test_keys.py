@@ -1,13 +1,14 @@
 """Keys that differ never meet, whatever is in them."""
 
-from enum import StrEnum
+import json
+from enum import IntEnum, StrEnum
 from uuid import UUID
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tequipy_caching.domain.keys import MAX_BYTES, Key, encode_key
+from tequipy_caching.domain.keys import MAX_BYTES, Key, canonical, encode_key, key_from_json, key_to_json, tag_id
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text("ab:~%0123456789\x00é", max_size=8)
 # Text made of what structure is made of.
@@ -74,3 +75,39 @@ def test_lone_surrogates_are_refused() -> None:
     """A string that is no text cannot be sent anywhere, and is refused before it is."""
     with pytest.raises(ValueError, match="surrogates"):
         encode_key("\ud800")
+
+
+class Number(IntEnum):
+    ONE = 1
+
+
+class Id(UUID):
+    pass
+
+
+@given(KEYS)
+def test_a_key_survives_a_message(key: Key) -> None:
+    """As JSON a key reaches other processes unchanged, its type included."""
+    there = key_from_json(json.loads(json.dumps(key_to_json(key))))
+    assert there == key
+    assert encode_key(there) == encode_key(key)
+
+
+@pytest.mark.parametrize("strange", [True, None, 1.5, {"uuid": 1}, {"uuid": "x"}, {}, ["a", None]])
+def test_what_is_no_key_is_refused(strange: object) -> None:
+    """JSON that no key was made into is refused."""
+    with pytest.raises(ValueError, match=r"not a key|badly formed"):
+        key_from_json(strange)
+
+
+def test_a_subclass_is_the_key_that_it_equals() -> None:
+    """Members of enumerations and other subclasses are found by what they are equal to."""
+    key = canonical((Colour.RED, Number.ONE, Id(int=7), ("x",)))
+    assert key == ("red", 1, UUID(int=7), ("x",))
+    assert [type(part) for part in key] == [str, int, UUID, tuple]  # type: ignore[union-attr]  # -- a tuple
+
+
+def test_tags_have_ids() -> None:
+    """A tag's id is short, the same everywhere, and another one's is another."""
+    assert tag_id("team:7") == tag_id("team:7") != tag_id("team:8")
+    assert len(tag_id("team:7" * 1000)) == 16

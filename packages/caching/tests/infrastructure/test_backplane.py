@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from tequipy_caching import MISSING
-from tequipy_caching.infrastructure.backplane import Backplane, Listener
+from tequipy_caching.domain.tiers import Listener
+from tequipy_caching.infrastructure.backplane import Backplane
 from tequipy_caching.infrastructure.metrics import PrometheusCacheMetrics
 from tequipy_caching.infrastructure.redis import RedisLink
 from tequipy_devstack.servers import ValkeyServer
@@ -162,7 +163,7 @@ async def test_topics_reach_their_listeners(redis_url: str, redis_prefix: str, e
     await eventually(lambda: planes[0].live and planes[1].live)
     misses = ears[1].misses
     for topic, body in [("set:revoked", "ada"), ("set:others", "bob"), ("set:revoked", 42), ("set:revoked", "cy")]:
-        await links[0].tell("write", [], [b"", 1], message=planes[0].message(topic, body))
+        await links[0].tell("remove", [], [b"", 1], message=planes[0].message(topic, body))
     await eventually(lambda: ears[1].heard == ["ada", "cy"])
     assert ears[1].misses == misses + 1
     assert ears[0].heard == []

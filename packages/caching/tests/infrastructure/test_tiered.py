@@ -9,8 +9,7 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from tequipy_caching import MISSING, Cache, CachePolicy
-from tequipy_caching.infrastructure.manager import TieredCacheManager
-from tequipy_caching.infrastructure.tiered import TieredCache
+from tequipy_caching.domain.tiered import TieredCache
 
 Pair = tuple[Cache[str], Cache[str]]
 
@@ -87,14 +86,18 @@ async def test_a_value_of_a_short_life_fences_as_long_as_a_tombstone(pair: Pair,
     assert await redis.pttl(key) > 5_000
 
 
-async def test_a_load_too_old_for_its_fence_is_not_stored(start: Any, redis_url: str) -> None:
+async def test_a_load_too_old_for_its_fence_is_not_stored(
+    start: Any, redis_url: str, factory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Redis's own clock refuses a load whose tombstone may have come and gone, however the process was held up."""
-    policies = {"words": CachePolicy(ttl=60, hard_timeout=0.1)}
-    manager: TieredCacheManager = await start(redis_url, policies=policies)
-    (seen,) = await manager._shared.read(["key"])
-    late = seen._replace(at=seen.at - 60_000)
-    assert not await manager._shared.store("key", b"value", 1000, seen=late)
-    assert await manager._shared.store("key", b"value", 1000, seen=seen)
+    words = (await start(redis_url)).cache("remote", str)
+    load = factory("Ada", held=True)
+    racing = asyncio.create_task(words.get_or_set("ada", load))
+    await load.called()
+    monkeypatch.setattr(words._shared, "_tombstone_ms", 0)
+    load.go.set()
+    assert await racing == "Ada"
+    assert await words.get("ada") is None
 
 
 async def test_what_is_in_the_way_is_replaced(pair: Pair, redis: Any, factory: Any) -> None:
@@ -116,7 +119,7 @@ async def test_what_is_in_the_way_is_replaced(pair: Pair, redis: Any, factory: A
         assert await two.get_or_set("ada", factory(f"loaded {number}")) == f"loaded {number}"
         assert (await redis.get(key)).endswith(f'"loaded {number}"'.encode())
         assert isinstance(two, TieredCache)
-        two.hear(["s:ada"])  # as a message from another process would
+        two.hear(["delete", ["ada"]])  # as a message from another process would
 
 
 async def test_a_payload_of_an_older_shape_is_a_miss(start: Any, redis_url: str) -> None:

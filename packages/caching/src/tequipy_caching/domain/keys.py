@@ -1,7 +1,7 @@
 """Keys: from what a caller has at hand to a name that no other key has."""
 
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 Key = str | int | UUID | tuple["Key", ...]
@@ -11,6 +11,53 @@ MAX_BYTES: Final = 512
 """A longer name is cut and completed by a hash of the whole."""
 _READABLE: Final = 400
 _ALWAYS_FITS: Final = MAX_BYTES - len("s:")
+_EXACT: Final = frozenset({str, int, UUID})
+
+
+def canonical(key: Key) -> Key:
+    """Return the key made of `str`, `int`, `UUID` and `tuple` alone, so that equal ones are one and others are not.
+
+    Raises `TypeError` for a key of another type: `True` and `1.0` are equal to 1, but no keys.
+    """
+    kind = type(key)
+    if kind in _EXACT or (kind is tuple and _EXACT.issuperset(map(type, key))):  # type: ignore[arg-type]  # -- a tuple
+        return key  # the usual keys: this runs at every hit
+    if isinstance(key, str):
+        return str.__str__(key)  # not str(), which a StrEnum overrides
+    if isinstance(key, int) and not isinstance(key, bool):
+        return int(key)
+    if isinstance(key, UUID):
+        return UUID(int=key.int)
+    if isinstance(key, tuple):
+        return tuple([canonical(part) for part in key])
+    raise TypeError(f"a key is a str, int, UUID or a tuple of these, not {type(key).__name__}")
+
+
+def key_to_json(key: Key) -> Any:  # noqa: ANN401 -- JSON
+    """Return a canonical key as JSON, for `key_from_json`."""
+    if isinstance(key, UUID):
+        return {"uuid": key.hex}
+    return [key_to_json(part) for part in key] if isinstance(key, tuple) else key
+
+
+def key_from_json(json: Any) -> Key:  # noqa: ANN401 -- JSON
+    """Return the key that was made JSON; raises `ValueError` for other JSON."""
+    match json:
+        case bool():
+            raise ValueError("not a key")
+        case str() | int():
+            return json
+        case {"uuid": str(text)}:
+            return UUID(text)
+        case list():
+            return tuple([key_from_json(part) for part in json])
+        case _:
+            raise ValueError("not a key")
+
+
+def tag_id(tag: str) -> str:
+    """Return a tag's id, 16 hexadecimal digits: should two tags ever meet, more is invalidated than was asked for."""
+    return blake2b(tag.encode(), digest_size=8).hexdigest()
 
 
 def encode_key(key: Key) -> str:
@@ -20,12 +67,11 @@ def encode_key(key: Key) -> str:
     parts of a tuple with their lengths, so that nothing in a string can be mistaken for structure. Raises `TypeError`
     for a key of another type and `ValueError` for a string that is no text (lone surrogates).
     """
-    # The usual keys first: this runs at every hit.
     if type(key) is str and key.isascii() and len(key) <= _ALWAYS_FITS:
         return f"s:{key}"
     if type(key) is UUID:
         return f"u:{key.hex}"
-    name = _encode(key)
+    name = _encode(canonical(key))
     if name.isascii() and len(name) <= MAX_BYTES:
         return name
     encoded = name.encode()
@@ -37,12 +83,10 @@ def encode_key(key: Key) -> str:
 
 def _encode(key: Key) -> str:
     if isinstance(key, str):
-        return "s:" + key  # not an f-string, which would write a StrEnum by its name
-    if isinstance(key, int) and not isinstance(key, bool):
-        return f"i:{int(key)}"
+        return f"s:{key}"
+    if isinstance(key, int):
+        return f"i:{key}"
     if isinstance(key, UUID):
         return f"u:{key.hex}"
-    if isinstance(key, tuple):
-        parts = [_encode(part) for part in key]
-        return "t:" + "".join(f"{len(part)}:{part}" for part in parts)
-    raise TypeError(f"a key is a str, int, UUID or a tuple of these, not {type(key).__name__}")
+    parts = [_encode(part) for part in key]
+    return "t:" + "".join(f"{len(part)}:{part}" for part in parts)

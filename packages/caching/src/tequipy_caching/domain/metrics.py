@@ -16,46 +16,24 @@ class Tally:
 Observe = Callable[[float], None]
 """Takes a duration in seconds."""
 
+Read = Callable[[], float]
+"""Gives a number that rises and falls; called from any thread."""
+
 
 class CacheMetrics(ABC):
-    """Hands out what is counted on; asked once for each label, so that a hit pays for one addition. Never a key."""
+    """Hands out what is counted on, by the metric's name and the values of its labels, of which none is ever a key.
+
+    Asked once for each, so that a hit pays for one addition.
+    """
 
     @abstractmethod
-    def requests(self, cache: str, tier: str, result: str) -> Tally:
-        """Return the count of lookups: tier l1 or l2, result hit, miss, stale or unreadable."""
+    def tally(self, name: str, *labels: str) -> Tally:
+        """Return the count of a metric."""
 
     @abstractmethod
-    def loads(self, cache: str, outcome: str) -> Tally:
-        """Return the count of factory calls: outcome ok, error or cancelled."""
+    def seconds(self, name: str, *labels: str) -> Observe:
+        """Return what takes the durations of a metric."""
 
     @abstractmethod
-    def load_seconds(self, cache: str) -> Observe:
-        """Return what takes the duration of a factory call."""
-
-    @abstractmethod
-    def coalesced_waiters(self, cache: str) -> Tally:
-        """Return the count of callers who waited for a load that another had begun."""
-
-    @abstractmethod
-    def fenced_fills(self, cache: str) -> Tally:
-        """Return the count of values that were not kept, for an invalidation came in between."""
-
-    @abstractmethod
-    def l2_seconds(self, operation: str) -> Observe:
-        """Return what takes the duration of an answered request to Redis: read, store, write or remove."""
-
-    @abstractmethod
-    def l2_errors(self, kind: str) -> Tally:
-        """Return the count of failed requests to Redis: kind busy, connection, timeout or answer."""
-
-    @abstractmethod
-    def backplane_messages(self, direction: str) -> Tally:
-        """Return the count of messages to other processes: direction in or out."""
-
-    @abstractmethod
-    def backplane_gaps(self) -> Tally:
-        """Return the count of gaps in what was heard."""
-
-    @abstractmethod
-    def backplane_deaf_seconds(self) -> Tally:
-        """Return the seconds in which this process could not trust what it heard."""
+    def watch(self, name: str, read: Read, *labels: str) -> None:
+        """Have a metric read when it is asked for."""

@@ -1,13 +1,21 @@
 """How long and how much a cache keeps."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import ClassVar, Final, Literal
 
 from tequipy_caching.domain.exceptions import UnknownCache
 
-_POSITIVE: Final = ("ttl", "l1_maxsize", "l1_ttl", "hard_timeout", "max_value_bytes")
+_POSITIVE: Final = (
+    "ttl",
+    "l1_maxsize",
+    "l1_ttl",
+    "fail_safe_throttle",
+    "soft_timeout",
+    "hard_timeout",
+    "max_value_bytes",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +32,20 @@ class CachePolicy:
     """How long a process keeps a value at most; None: as long as it lives."""
     jitter: float = 0.1
     """A life is shortened by up to this share, so that what was stored together does not expire together."""
+    fail_safe: float = 0
+    """How long beyond its life a value stands in while it cannot be loaded anew."""
+    fail_safe_throttle: float = 5
+    """How long a value that stands in is served before a load is tried again."""
+    soft_timeout: float | None = None
+    """How long a caller waits before it takes the value that stands in, and the load goes on; None: to its end."""
     hard_timeout: float = 10
     """How long a load may take."""
+    negative: Mapping[type[Exception], float] = field(default_factory=dict, hash=False)
+    """Exceptions of factories, subclasses included, that each process keeps in the place of a value, and how long."""
+    lock: Literal["process", "cluster"] = "process"
+    """Who shares one load: the callers of a process, or those of all processes."""
+    refresh_ahead: float | None = None
+    """The share of a life after which a hit begins to load the value anew, in the background; None: never."""
     max_value_bytes: int = 1024 * 1024
     """A larger value is handed to its caller and not kept."""
     tiers: Literal["l1+l2", "l1", "l2"] = "l1+l2"
@@ -43,14 +63,26 @@ class CachePolicy:
                 yield f"{name} must be greater than 0"
         if not 0 <= self.jitter < 1:
             yield "jitter must be at least 0 and less than 1"
+        if not 0 <= self.fail_safe < inf:
+            yield "fail_safe must be at least 0"
+        if self.refresh_ahead is not None and not 0 < self.refresh_ahead < 1:
+            yield "refresh_ahead must be greater than 0 and less than 1"
+        if not all(0 < seconds < inf for seconds in self.negative.values()):
+            yield "negative must be greater than 0 for each exception"
+        if self.lock not in {"process", "cluster"}:
+            yield 'lock must be "process" or "cluster"'
         if self.tiers not in {"l1+l2", "l1", "l2"}:
             yield 'tiers must be "l1+l2", "l1" or "l2"'
+
+    def negative_life(self, error: Exception) -> float:
+        """Return how long an exception is kept in the place of a value; 0: not at all."""
+        return next((self.negative[kind] for kind in type(error).__mro__ if kind in self.negative), 0)
 
 
 DEFAULT_POLICIES: Final[Mapping[str, CachePolicy]] = {
     "user_profile": CachePolicy(ttl=300, l1_maxsize=500),
     "rate_limits": CachePolicy(ttl=60, l1_maxsize=10_000),
-    "config": CachePolicy(ttl=600, l1_maxsize=100),
+    "config": CachePolicy(ttl=600, l1_maxsize=100, fail_safe=3600),
     "access_tokens": CachePolicy(ttl=930, l1_maxsize=10_000, tiers="l1"),
 }
 """The caches that every manager has; given policies are merged over them."""

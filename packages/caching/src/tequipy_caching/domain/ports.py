@@ -1,7 +1,8 @@
 """The interface of a cache and of the manager that names them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, ParamSpec, Self, TypeVar, overload
@@ -31,7 +32,7 @@ class Cache(ABC, Generic[V]):
     """A named cache of values of one type. Within a process values are shared by reference: keep frozen ones.
 
     Every method raises `TypeError` for a key that is none; `ttl` is in seconds, None means the policy's, and 0 or less
-    raises `ValueError`.
+    raises `ValueError`; `tags` name values that are to be removed together.
     """
 
     @overload
@@ -43,15 +44,35 @@ class Cache(ABC, Generic[V]):
         """Return the value of a key, or the default."""
 
     @abstractmethod
-    async def get_or_set(self, key: Key, factory: Callable[[], Awaitable[V]], ttl: float | None = None) -> V:
+    async def get_or_set(
+        self, key: Key, factory: Callable[[], Awaitable[V]], ttl: float | None = None, tags: Collection[str] = ()
+    ) -> V:
         """Return the value of a key, loading it when it is not there: one load for all who wait for it.
 
-        What the factory raises reaches all who wait and is not kept. Raises `LoadTimeout` when it takes longer than
-        `hard_timeout`, `RecursiveLoad` when it asks for its own key, `TypeError` for a value that cannot be encoded.
+        What the factory raises reaches all who wait and is not kept, unless its type is in the policy's `negative`;
+        with `fail_safe` an older value stands in for it. Raises `LoadTimeout` when it takes longer than `hard_timeout`,
+        `RecursiveLoad` when it asks for its own key, `TypeError` for a value that cannot be encoded.
         """
 
     @abstractmethod
-    async def set(self, key: Key, value: V, ttl: float | None = None) -> None:
+    async def get_many(self, keys: Iterable[Key]) -> dict[Key, V]:
+        """Return the values of those keys that have one, in one round trip."""
+
+    @abstractmethod
+    async def get_or_set_many(
+        self,
+        keys: Iterable[Key],
+        factory: Callable[[Sequence[Key]], Awaitable[Mapping[Key, V]]],
+        ttl: float | None = None,
+        tags: Collection[str] = (),
+    ) -> dict[Key, V]:
+        """Return the values of keys: one round trip to look, one load for all that are missing, one to store.
+
+        Keys that the factory leaves out are absent from the result; so are those for which an exception is kept.
+        """
+
+    @abstractmethod
+    async def set(self, key: Key, value: V, ttl: float | None = None, tags: Collection[str] = ()) -> None:
         """Write a value through to Redis and this process; every other process drops its copy.
 
         Raises `TypeError` for a value that cannot be encoded.
@@ -60,6 +81,18 @@ class Cache(ABC, Generic[V]):
     @abstractmethod
     async def delete(self, *keys: Key) -> None:
         """Remove keys everywhere; a load that began before never brings the old value back."""
+
+    @abstractmethod
+    async def expire(self, *keys: Key) -> None:
+        """End the life of keys everywhere, as `delete`; but with `fail_safe` the old values may still stand in."""
+
+    @abstractmethod
+    async def delete_by_tag(self, *tags: str) -> None:
+        """Remove all values of this cache that were stored with one of the tags, however many, in one step."""
+
+    @abstractmethod
+    async def clear(self) -> None:
+        """Remove all values of this cache, however many, in one step."""
 
     @abstractmethod
     def peek(self, key: Key) -> V | Missing:
@@ -74,16 +107,38 @@ class Cache(ABC, Generic[V]):
         return lambda function: CachedFunction(self, template, function)
 
 
+@dataclass(frozen=True, slots=True)
+class CacheHealth:
+    """How the caches of a process stand with Redis."""
+
+    l2: Literal["up", "open", "down"]
+    """up: Redis is asked; open: a fault has been met and Redis is not asked; down: a probe has failed since, too."""
+    backplane: Literal["live", "deaf"]
+    """Whether every invalidation is heard, so that memory is trusted."""
+    recovery_queue: int
+    """How many changes wait to be replayed."""
+
+
 class CacheManager(ABC):
     """Names the caches; an async context manager that starts, and goes on, without Redis."""
 
+    @overload
+    def cache(self, name: str, type_: type[V]) -> Cache[V]: ...
+    @overload
+    def cache(self, name: str, type_: object) -> Cache[Any]: ...
     @abstractmethod
-    def cache(self, name: str, type_: type[V]) -> Cache[V]:
+    def cache(self, name: str, type_: Any) -> Cache[Any]:
         """Return the cache of a name, always the same one.
+
+        What is no class needs its type said: `users: Cache[User | None] = manager.cache("users", User | None)`.
 
         Raises `UnknownCache` for a name without a policy, `ValueError` for one that has another type already and
         `TypeError` for a type that cannot be encoded.
         """
+
+    @abstractmethod
+    def health(self) -> CacheHealth:
+        """Return how this process stands with Redis, without asking it."""
 
     @abstractmethod
     async def ping(self) -> float:

@@ -38,7 +38,7 @@ class RecoveryQueue:
         self._replaying = asyncio.Lock()
 
     def __len__(self) -> int:
-        return sum(map(len, self._pending.values()))
+        return sum(map(len, list(self._pending.values())))  # a copy: read by the metrics from other threads
 
     def register(self, topic: str, source: Recoverable[Any]) -> None:
         """Name the one whose entries stand under a topic."""

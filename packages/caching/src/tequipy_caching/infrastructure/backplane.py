@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import secrets
-from abc import ABC, abstractmethod
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +12,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from tequipy_caching.domain.metrics import CacheMetrics
+from tequipy_caching.domain.tiers import Listener
 from tequipy_caching.infrastructure.ending import end
 from tequipy_caching.infrastructure.redis import RedisLink, kind_of, script
 
@@ -23,18 +23,6 @@ DEAF_AFTER: Final = 1.5
 _RECONNECT_AFTER: Final = 0.5
 
 logger = logging.getLogger(__name__)
-
-
-class Listener(ABC):
-    """Who wants to know what other processes change; called from the event loop, and must not wait."""
-
-    @abstractmethod
-    def hear(self, body: Any) -> None:  # noqa: ANN401 -- JSON, which the listener checks
-        """Take what another process has told under the topic; raises `ValueError` for what it cannot understand."""
-
-    @abstractmethod
-    def miss(self) -> None:
-        """Learn that anything may have been missed: what is held from before this moment cannot be trusted."""
 
 
 class Position(NamedTuple):
@@ -55,9 +43,9 @@ class Backplane:
         self.live = False
         self._link = link
         self._listeners: dict[str, Listener] = {}
-        self._heard = metrics.backplane_messages("in")
-        self._gaps = metrics.backplane_gaps()
-        self._deaf_seconds = metrics.backplane_deaf_seconds()
+        self._heard = metrics.tally("cache_backplane_messages", "in")
+        self._gaps = metrics.tally("cache_backplane_gaps")
+        self._deaf_seconds = metrics.tally("cache_backplane_deaf_seconds")
         self._origin = ""
         self._position: Position | None = None
         self._deaf_since = 0.0

@@ -1,33 +1,25 @@
 """Values as bytes: JSON by pydantic, in an envelope."""
 
 import json
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 from pydantic_core import PydanticSerializationError
 
-from tequipy_caching.infrastructure.envelope import digest, seal, unseal
+from tequipy_caching.infrastructure.envelope import Opened, digest, seal, unseal
 
 V = TypeVar("V")
 
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 
 
-class Decoded(NamedTuple, Generic[V]):
-    """A value from Redis."""
-
-    value: V
-    tail: int
-    """Milliseconds that Redis keeps it beyond its life."""
-
-
 class Codec(Generic[V]):
     """Encodes the values of one type. Raises `TypeError` for a type that JSON does not carry there and back."""
 
-    def __init__(self, type_: type[V], max_bytes: int) -> None:
+    def __init__(self, type_: Any, max_bytes: int) -> None:  # noqa: ANN401 -- types, unions and special forms
         self._max_bytes = max_bytes
         try:
-            self._adapter = _adapter(type_)
+            self._adapter: TypeAdapter[V] = _adapter(type_)
             schemas = [self._adapter.json_schema(mode=mode) for mode in ("validation", "serialization")]
         except PydanticUserError as error:
             raise TypeError(
@@ -38,24 +30,27 @@ class Codec(Generic[V]):
             raise TypeError(f"{type_!r} holds a secret, which JSON masks: cache a type without it")
         self._fingerprint = digest(shape.encode())
 
-    def encode(self, key: str, value: V, *, tail: int) -> bytes:
-        """Return the bytes; raises `TypeError` for a value that is not of the cache's type."""
+    def encode(self, key: str, value: V, *, life: int, tail: int) -> bytes:
+        """Return the envelope; raises `TypeError` for a value that is not of the cache's type."""
         try:
             body = self._adapter.dump_json(value, round_trip=True, warnings="error")
         except PydanticSerializationError as error:
             raise TypeError(f"this {type(value).__name__} cannot be encoded as the cache's type: {error}") from None
-        return seal(self._fingerprint, key, body, tail=tail)
+        return seal(self._fingerprint, key, body, life=life, tail=tail)
 
-    def decode(self, key: str, sealed: bytes) -> Decoded[V]:
-        """Return the value; raises `ValueError` for what is damaged, too large, of another key or of another shape."""
+    def open(self, key: str, sealed: bytes) -> Opened:
+        """Return what is in an envelope; raises `ValueError` for what is damaged, or of another key or shape."""
         opened = unseal(self._fingerprint, key, sealed)
         if len(opened.body) > self._max_bytes:
             raise ValueError("too large")
-        value = self._adapter.validate_json(opened.body, by_alias=False, by_name=True)  # its error is a ValueError too
-        return Decoded(value, opened.tail)
+        return opened
+
+    def decode(self, body: bytes) -> V:
+        """Return the value; raises `ValueError` for what is none."""
+        return self._adapter.validate_json(body, by_alias=False, by_name=True)  # its error is a ValueError too
 
 
-def _adapter(type_: type[V]) -> TypeAdapter[V]:
+def _adapter(type_: Any) -> TypeAdapter[Any]:  # noqa: ANN401 -- as above
     try:
         return TypeAdapter(type_, config=_CONFIG)
     except PydanticUserError as error:

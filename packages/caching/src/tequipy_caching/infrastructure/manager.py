@@ -1,18 +1,19 @@
 """All caches of a process, on one connection pool and one invalidation channel."""
 
 from collections.abc import Mapping
+from time import monotonic
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
+from tequipy_caching.domain.memory import Memory
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.policies import CachePolicy, policy_of
-from tequipy_caching.domain.ports import Cache, CacheManager
+from tequipy_caching.domain.ports import Cache, CacheHealth, CacheManager
+from tequipy_caching.domain.tiered import TieredCache, topic_of
 from tequipy_caching.infrastructure.backplane import Backplane
+from tequipy_caching.infrastructure.memory import MemoryTier
 from tequipy_caching.infrastructure.redis import RedisLink
 from tequipy_caching.infrastructure.shared import RedisTier
-from tequipy_caching.infrastructure.tiered import TieredCache
-
-V = TypeVar("V")
 
 
 class TieredCacheManager(CacheManager):
@@ -24,35 +25,38 @@ class TieredCacheManager(CacheManager):
         policies: Mapping[str, CachePolicy],
         *,
         tombstone_ttl: float,
+        lease_margin: float,
         strict: bool,
         metrics: CacheMetrics,
     ) -> None:
         self.link = link
         self.backplane = Backplane(link, metrics=metrics)
-        self._shared = RedisTier(link, tombstone_ttl=tombstone_ttl)
         self._policies = policies
+        self._tombstone_ttl = tombstone_ttl
+        self._lease_margin = lease_margin
         self._strict = strict
         self._metrics = metrics
         self._caches: dict[str, TieredCache[Any]] = {}
 
-    def cache(self, name: str, type_: type[V]) -> Cache[V]:
+    def cache(self, name: str, type_: Any) -> Cache[Any]:  # noqa: ANN401 -- the port's overloads say it
         """Return the cache of a name, always the same one."""
         policy = policy_of(name, self._policies)
         cache = self._caches.get(name)
         if cache is None:
-            cache = self._caches[name] = TieredCache(
-                name,
-                type_,
-                policy,
-                redis=self._shared,
-                backplane=self.backplane,
-                strict=self._strict,
-                metrics=self._metrics,
-            )
-            self.backplane.listen(cache.topic, cache)
+            cache = self._caches[name] = self._build(name, type_, policy)
+            self.backplane.listen(topic_of(name), cache)
         elif cache.type != type_:
             raise ValueError(f"the cache {name!r} holds {cache.type}, not {type_}")
         return cache
+
+    def health(self) -> CacheHealth:
+        """Return how this process stands with Redis, without asking it."""
+        breaker = self.link.breaker
+        return CacheHealth(
+            l2="up" if not breaker.open else "down" if breaker.confirmed else "open",
+            backplane="live" if self.backplane.live else "deaf",
+            recovery_queue=len(self.link.recovery),
+        )
 
     async def ping(self) -> float:
         """Return the seconds that Redis took to answer; raises `CacheUnavailable`."""
@@ -66,6 +70,30 @@ class TieredCacheManager(CacheManager):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.backplane.stop()
-        await self.link.close()
         for cache in self._caches.values():
-            cache.miss()
+            await cache.end()
+        await self.link.close()
+
+    def _build(self, name: str, type_: Any, policy: CachePolicy) -> TieredCache[Any]:  # noqa: ANN401 -- as above
+        entries: MemoryTier[Any] = MemoryTier(policy, monotonic, self._metrics.tally("cache_l1_evictions", name))
+        self._metrics.watch("cache_l1_size", lambda: len(entries), name)
+        return TieredCache(
+            name,
+            type_,
+            policy,
+            memory=Memory(policy, entries, monotonic),
+            shared=RedisTier(
+                name,
+                type_,
+                policy,
+                link=self.link,
+                backplane=self.backplane,
+                tombstone_ttl=self._tombstone_ttl,
+                metrics=self._metrics,
+            ),
+            channel=self.backplane,
+            recovery=self.link.recovery,
+            lease=policy.hard_timeout + self._lease_margin,
+            strict=self._strict,
+            metrics=self._metrics,
+        )

@@ -1,41 +1,46 @@
-"""The first tier: what this process holds."""
+"""The first tier's store: bounded by number and by the longest life."""
 
-from time import monotonic
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
 
-from cachetools import TTLCache
+from cachetools import Cache, TTLCache
 
+from tequipy_caching.domain.keys import Key
+from tequipy_caching.domain.memory import Entry
+from tequipy_caching.domain.metrics import Tally
 from tequipy_caching.domain.policies import CachePolicy
-from tequipy_caching.domain.ports import MISSING, Missing
 
 V = TypeVar("V")
 
+CHUNK: Final = 64
+"""How many expired entries leave at once: thousands would hold the event loop."""
 
-class MemoryTier(Generic[V]):
-    """A `TTLCache`, which bounds size and longest life; each entry has a deadline of its own, which may be earlier."""
 
-    def __init__(self, policy: CachePolicy) -> None:
-        self._longest = min(policy.ttl, policy.l1_ttl or policy.ttl)
-        self._entries: TTLCache[str, tuple[float, V]] = TTLCache(policy.l1_maxsize, self._longest)
-        self._keeps = "l1" in policy.tiers
+class MemoryTier(TTLCache[Key, Entry[V]], Generic[V]):
+    """A `TTLCache` whose expired entries leave in small chunks; each entry has earlier deadlines of its own."""
 
-    def get(self, name: str) -> V | Missing:
-        """Return a value that is still fresh."""
-        try:
-            deadline, value = self._entries[name]  # cheaper than .get, which looks twice
-        except KeyError:
-            return MISSING
-        return value if monotonic() < deadline else MISSING
+    def __init__(self, policy: CachePolicy, clock: Callable[[], float], evictions: Tally) -> None:
+        longest = min(policy.ttl, policy.l1_ttl or policy.ttl) + policy.fail_safe
+        super().__init__(policy.l1_maxsize, longest, clock)
+        self._evictions = evictions
 
-    def set(self, name: str, value: V, life: float) -> None:
-        """Keep a value for `life` seconds, at most as long as the policy says."""
-        if self._keeps:
-            self._entries[name] = (monotonic() + min(life, self._longest), value)
+    def __len__(self) -> int:
+        """Return how many entries are held, expired ones too; read by the metrics from other threads."""
+        return Cache.__len__(self)
 
-    def delete(self, name: str) -> None:
-        """Drop a value."""
-        self._entries.pop(name, None)
+    def expire(self, time: float | None = None) -> list[tuple[Key, Entry[V]]]:
+        """Remove a chunk of the expired entries."""
+        # The list of links, oldest first, is private to TTLCache, which would remove all of them in one go.
+        links: Any = self._TTLCache__root  # type: ignore[attr-defined]
+        last = links.next
+        for _ in range(CHUNK):
+            if last.next is links:
+                break
+            last = last.next
+        now = self.timer() if time is None else time
+        return super().expire(min(now, last.expires) if last is not links else now)
 
-    def clear(self) -> None:
-        """Drop everything."""
-        self._entries.clear()
+    def popitem(self) -> tuple[Key, Entry[V]]:
+        """Evict the least recently used entry."""
+        self._evictions.count += 1
+        return super().popitem()

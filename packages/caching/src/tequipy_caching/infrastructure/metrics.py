@@ -4,20 +4,32 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Histogram
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tequipy_caching.domain.metrics import CacheMetrics, Observe, Tally
+from tequipy_caching.domain.metrics import CacheMetrics, Observe, Read, Tally
 
-_COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "cache_requests": ("Lookups in a tier.", ("cache", "tier", "result")),
-    "cache_loads": ("Calls of factories.", ("cache", "outcome")),
+_Families = Mapping[str, tuple[str, tuple[str, ...]]]
+"""What each metric says, and its labels."""
+
+_COUNTERS: Final[_Families] = {
+    "cache_requests": (
+        "Lookups in a tier (l1, l2): hit, miss, stale (past its life, or untrusted), unreadable.",
+        ("cache", "tier", "result"),
+    ),
+    "cache_loads": ("Calls of factories: ok, error, timeout, cancelled.", ("cache", "outcome")),
     "cache_coalesced_waiters": ("Callers who waited for a load that another had begun.", ("cache",)),
     "cache_fenced_fills": ("Values not kept, for an invalidation came in between.", ("cache",)),
-    "cache_l2_errors": ("Failed requests to Redis.", ("kind",)),
+    "cache_l1_evictions": ("Values that left a full memory.", ("cache",)),
+    "cache_l2_errors": ("Failed requests to Redis: busy, connection, timeout, answer.", ("kind",)),
     "cache_backplane_messages": ("Messages to other processes, sent (out) and heard (in).", ("direction",)),
     "cache_backplane_gaps": ("Gaps in the messages heard.", ()),
     "cache_backplane_deaf_seconds": ("Time in which messages may have been missed.", ()),
+}
+_GAUGES: Final[_Families] = {
+    "cache_l1_size": ("Values in memory.", ("cache",)),
+    "cache_breaker_state": ("Whether Redis is taken for away (1) or asked (0).", ()),
+    "cache_recovery_queue": ("Changes that wait for Redis.", ()),
 }
 _L2_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 
@@ -27,60 +39,43 @@ class PrometheusCacheMetrics(CacheMetrics, Collector):
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
         self._tallies: dict[str, dict[tuple[str, ...], Tally]] = {name: {} for name in _COUNTERS}
-        self._load_seconds = Histogram("cache_load_seconds", "Duration of factories.", ["cache"], registry=registry)
-        self._l2_seconds = Histogram(
-            "cache_l2_seconds", "Duration of requests to Redis.", ["op"], buckets=_L2_BUCKETS, registry=registry
-        )
+        self._reads: dict[str, dict[tuple[str, ...], Read]] = {name: {} for name in _GAUGES}
+        self._histograms = {
+            "cache_load_seconds": Histogram(
+                "cache_load_seconds", "Duration of factories.", ["cache"], registry=registry
+            ),
+            "cache_l2_seconds": Histogram(
+                "cache_l2_seconds",
+                "Duration of requests to Redis, by script.",
+                ["op"],
+                buckets=_L2_BUCKETS,
+                registry=registry,
+            ),
+        }
         if registry is not None:
             registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the tallies as counters."""
+        """Yield the tallies as counters, and what rises and falls as gauges."""
         for name, (help_, labels) in _COUNTERS.items():
-            family = CounterMetricFamily(name, help_, labels=labels)
+            counter = CounterMetricFamily(name, help_, labels=labels)
             for values, tally in list(self._tallies[name].items()):  # a copy: scraped in a thread of its own
-                family.add_metric(values, tally.count)
-            yield family
+                counter.add_metric(values, tally.count)
+            yield counter
+        for name, (help_, labels) in _GAUGES.items():
+            gauge = GaugeMetricFamily(name, help_, labels=labels)
+            for values, read in list(self._reads[name].items()):
+                gauge.add_metric(values, read())
+            yield gauge
 
-    def requests(self, cache: str, tier: str, result: str) -> Tally:
-        """Return the count of lookups."""
-        return self._tally("cache_requests", cache, tier, result)
-
-    def loads(self, cache: str, outcome: str) -> Tally:
-        """Return the count of factory calls."""
-        return self._tally("cache_loads", cache, outcome)
-
-    def load_seconds(self, cache: str) -> Observe:
-        """Return what takes the duration of a factory call."""
-        return self._load_seconds.labels(cache).observe
-
-    def coalesced_waiters(self, cache: str) -> Tally:
-        """Return the count of callers who waited for another's load."""
-        return self._tally("cache_coalesced_waiters", cache)
-
-    def fenced_fills(self, cache: str) -> Tally:
-        """Return the count of values that were not kept."""
-        return self._tally("cache_fenced_fills", cache)
-
-    def l2_seconds(self, operation: str) -> Observe:
-        """Return what takes the duration of a request to Redis."""
-        return self._l2_seconds.labels(operation).observe
-
-    def l2_errors(self, kind: str) -> Tally:
-        """Return the count of failed requests to Redis."""
-        return self._tally("cache_l2_errors", kind)
-
-    def backplane_messages(self, direction: str) -> Tally:
-        """Return the count of messages."""
-        return self._tally("cache_backplane_messages", direction)
-
-    def backplane_gaps(self) -> Tally:
-        """Return the count of gaps."""
-        return self._tally("cache_backplane_gaps")
-
-    def backplane_deaf_seconds(self) -> Tally:
-        """Return the seconds of deafness."""
-        return self._tally("cache_backplane_deaf_seconds")
-
-    def _tally(self, name: str, *labels: str) -> Tally:
+    def tally(self, name: str, *labels: str) -> Tally:
+        """Return the count of a metric."""
         return self._tallies[name].setdefault(labels, Tally())
+
+    def seconds(self, name: str, *labels: str) -> Observe:
+        """Return what takes the durations of a metric."""
+        return self._histograms[name].labels(*labels).observe
+
+    def watch(self, name: str, read: Read, *labels: str) -> None:
+        """Have a metric read when it is scraped."""
+        self._reads[name][labels] = read

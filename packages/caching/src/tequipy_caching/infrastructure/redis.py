@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Sequence
+from functools import cache, partial
 from importlib.resources import files
 from time import monotonic
 from typing import Any, Final
@@ -45,12 +46,16 @@ class RedisLink:
         self.recovery = RecoveryQueue(self.breaker.repair)
         self._url = url
         self._timeout = timeout
-        self._metrics = metrics
+        self._observe = cache(partial(metrics.seconds, "cache_l2_seconds"))
         self._client = self.connect(_CONNECTIONS)
         self._slots = asyncio.Semaphore(_CONNECTIONS)
         self._scripts: dict[str, AsyncScript] = {}
-        self._errors = {kind: metrics.l2_errors(kind) for kind in ("busy", "connection", "timeout", "answer")}
-        self._published = metrics.backplane_messages("out")
+        self._errors = {
+            kind: metrics.tally("cache_l2_errors", kind) for kind in ("busy", "connection", "timeout", "answer")
+        }
+        self._published = metrics.tally("cache_backplane_messages", "out")
+        metrics.watch("cache_breaker_state", lambda: self.breaker.open)
+        metrics.watch("cache_recovery_queue", lambda: len(self.recovery))
 
     def connect(self, connections: int) -> Redis:
         """Return a client with a bounded pool whose connections try once: redis-py's own retries hide outages."""
@@ -84,7 +89,7 @@ class RedisLink:
             if kind == "connection" or (kind == "timeout" and not await self._lags(started)):
                 self.breaker.trip(error)
             raise CacheUnavailable(f"Redis did not {name}: {type(error).__name__}") from error
-        self._metrics.l2_seconds(name)(monotonic() - started)
+        self._observe(name)(monotonic() - started)
         return answer
 
     async def tell(self, name: str, keys: Sequence[str], arguments: Sequence[Any], *, message: str) -> Any:  # noqa: ANN401 -- as run

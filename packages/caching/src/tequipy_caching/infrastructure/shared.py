@@ -1,49 +1,232 @@
-"""The second tier: values in Redis, shared by all processes."""
+"""The second tier: the values of one cache in Redis."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from tequipy_caching.infrastructure.envelope import HEADER_BYTES, tombstone
+from tequipy_caching.domain.keys import Key, encode_key, key_to_json
+from tequipy_caching.domain.metrics import CacheMetrics
+from tequipy_caching.domain.policies import CachePolicy
+from tequipy_caching.domain.ports import MISSING, Missing
+from tequipy_caching.domain.tiered import topic_of
+from tequipy_caching.domain.tiers import Look, Operation, Sealed, SharedTier
+from tequipy_caching.infrastructure.backplane import Backplane
+from tequipy_caching.infrastructure.codec import Codec
+from tequipy_caching.infrastructure.envelope import (
+    EXPIRED,
+    HEADER_BYTES,
+    STATE_BYTES,
+    TOMBSTONE,
+    VALUE,
+    new_state,
+    take_apart,
+)
 from tequipy_caching.infrastructure.redis import RedisLink
 
+V = TypeVar("V")
 
-class Found(NamedTuple):
-    """A name as Redis had it."""
+_AT_ONCE: Final = 1000
+"""How many names one script takes: Lua's stack is bounded."""
+_VOID: Final[Look[Any]] = Look()
 
-    sealed: bytes | None
-    """What it held: an envelope, a tombstone, something foreign or None."""
-    left: int
-    """Milliseconds until Redis forgets it."""
+
+class Seen(NamedTuple):
+    """The state of a key in Redis when it was read: what a store compares."""
+
+    state: bytes
+    """Of the key; empty: there was nothing."""
+    generation: bytes
+    """Of the cache."""
     at: int
-    """Redis's own clock when it was read, in milliseconds."""
+    """Redis's own clock, in milliseconds."""
+    tags: bytes
+    """With which the value will be stored, with their generations."""
 
 
-class RedisTier:
-    """Keeps sealed values, and tells the other processes what has changed. Raises `CacheUnavailable` as the link."""
+@dataclass(frozen=True, slots=True)
+class SealedBytes:
+    """A value as Redis is to keep it."""
 
-    def __init__(self, link: RedisLink, *, tombstone_ttl: float) -> None:
-        self.link = link
+    envelope: bytes
+    milliseconds: int
+    """How long, beyond its life too."""
+    tags: tuple[str, ...]
+    fits: bool
+
+
+class RedisTier(SharedTier[V], Generic[V]):
+    """Keeps values with tombstones and generations, so that what was invalidated never comes back."""
+
+    def __init__(
+        self,
+        name: str,
+        type_: Any,  # noqa: ANN401 -- types, unions and special forms
+        policy: CachePolicy,
+        *,
+        link: RedisLink,
+        backplane: Backplane,
+        tombstone_ttl: float,
+        metrics: CacheMetrics,
+    ) -> None:
+        self.stores = "l2" in policy.tiers
+        self._codec: Codec[V] | None = Codec(type_, policy.max_value_bytes) if self.stores else None
+        self._topic = topic_of(name)
+        self._policy = policy
+        self._link = link
+        self._backplane = backplane
         self._tombstone_ms = round(tombstone_ttl * 1000)
+        self._field = f"generation:{name}"
+        self._names = f"{link.prefix}:cache:{name}:"
+        self._tags = f"{link.prefix}:tag:{name}:"
+        self._leases = f"{link.prefix}:lease:{name}:"
+        self._unreadable = metrics.tally("cache_requests", name, "l2", "unreadable")
 
-    def tail(self, life: int) -> int:
-        """Return the milliseconds to keep a value beyond its life, so that it outlives every load it must fence off."""
-        return max(0, self._tombstone_ms - life)
+    @property
+    def away(self) -> bool:
+        """Whether the breaker is open."""
+        return self._link.breaker.open
 
-    async def read(self, names: Sequence[str]) -> list[Found]:
-        """Return names as they are, in their order."""
-        at, *answers = await self.link.run("read", names)
-        return [Found(sealed, left, at) for sealed, left in zip(answers[::2], answers[1::2], strict=True)]
+    def seal(self, key: Key, value: V, life: float, tags: Sequence[str]) -> Sealed:
+        """Encode a value; raises `TypeError` for one that is not of the cache's type."""
+        milliseconds = max(1, round(life * 1000))
+        # Kept as long as it may stand in, and long enough to fence off every load that began before it.
+        tail = max(0, self._tombstone_ms - milliseconds, round(self._policy.fail_safe * 1000))
+        if self._codec is None:
+            return SealedBytes(b"", milliseconds, (), fits=True)
+        envelope = self._codec.encode(encode_key(key), value, life=milliseconds, tail=tail)
+        fits = len(envelope) - HEADER_BYTES <= self._policy.max_value_bytes
+        return SealedBytes(envelope, milliseconds + tail, tuple(tags), fits)
 
-    async def store(self, name: str, sealed: bytes, life: int, *, seen: Found) -> bool:
-        """Keep what was loaded for `life` milliseconds unless the name has changed since it was seen."""
-        beginning = (seen.sealed or b"")[:HEADER_BYTES]
-        answer = await self.link.run("store", [name], [sealed, life, beginning, seen.at, self._tombstone_ms])
-        return bool(answer)
+    async def read(self, keys: Sequence[Key], tags: Sequence[str]) -> Mapping[Key, Look[V]]:
+        """Look for keys, in one round trip for each thousand."""
+        looks: dict[Key, Look[V]] = {}
+        for start in range(0, len(keys), _AT_ONCE):
+            looks |= await self._read(keys[start : start + _AT_ONCE], tags)
+        return looks
 
-    async def write(self, name: str, sealed: bytes, life: int, *, message: str) -> None:
-        """Keep what was given for `life` milliseconds and tell the other processes, in one step."""
-        await self.link.tell("write", [name], [sealed, life], message=message)
+    async def store(self, loaded: Mapping[Key, tuple[Sealed, object]]) -> Mapping[Key, bool]:
+        """Keep what was loaded, each unless its key (or cache, or tag) has changed since it was seen."""
+        items = [
+            (key, sealed, seen)
+            for key, (sealed, seen) in loaded.items()
+            if isinstance(sealed, SealedBytes) and isinstance(seen, Seen)
+        ]
+        stored: dict[Key, bool] = {}
+        for start in range(0, len(items), _AT_ONCE):
+            stored |= await self._store(items[start : start + _AT_ONCE])
+        return stored
 
-    async def remove(self, names: Sequence[str], *, message: str) -> None:
-        """Put tombstones in the place of names and tell the other processes, in one step."""
-        await self.link.tell("write", names, [tombstone(), self._tombstone_ms], message=message)
+    async def write(self, key: Key, sealed: Sealed) -> None:
+        """Keep a value, and tell all processes."""
+        if not self.stores or not isinstance(sealed, SealedBytes):
+            await self.remove([key])
+            return
+        arguments = [self._field, secrets.token_hex(8), new_state(VALUE), sealed.envelope, sealed.milliseconds]
+        names = [self._names + encode_key(key), *(self._tags + tag for tag in sealed.tags)]
+        await self._tell("write", names, [*arguments, *sealed.tags], "delete", [key_to_json(key)])
+
+    async def remove(self, keys: Sequence[Key]) -> None:
+        """Put tombstones in the place of keys, and tell all processes."""
+        tombstone = [new_state(TOMBSTONE), self._tombstone_ms]
+        await self._tell("remove", self._full(keys), tombstone, "delete", [key_to_json(key) for key in keys])
+
+    async def expire(self, keys: Sequence[Key]) -> None:
+        """End the lives of keys, leaving what may stand in, and tell all processes."""
+        states = [new_state(EXPIRED), new_state(TOMBSTONE), self._tombstone_ms]
+        await self._tell("expire", self._full(keys), states, "expire", [key_to_json(key) for key in keys])
+
+    async def remove_tags(self, tags: Sequence[str]) -> None:
+        """Make everything stored with these tags void, and tell all processes."""
+        await self._tell("tags", [self._tags + tag for tag in tags], [], "tags", list(tags))
+
+    async def clear(self) -> None:
+        """Make everything of this cache void, and tell all processes."""
+        await self._tell("clear", [], [self._field, secrets.token_hex(8)], "clear", [])
+
+    async def lock(self, keys: Sequence[Key], tags: Sequence[str], token: str, lease: float) -> Mapping[Key, float]:
+        """Take the leases that are free, or whose holders load what has been invalidated since."""
+        names = [self._leases + encode_key(key) for key in keys] + self._full(keys)
+        left = await self._link.run(
+            "lock",
+            [self._link.state, *names, *(self._tags + tag for tag in tags)],
+            [token, round(lease * 1000), len(keys), self._field],
+        )
+        return {key: milliseconds / 1000 for key, milliseconds in zip(keys, left, strict=True)}
+
+    async def unlock(self, keys: Sequence[Key], token: str) -> None:
+        """Give back leases, and tell all processes."""
+        names = [self._leases + encode_key(key) for key in keys]
+        await self._tell("unlock", names, [token], "released", [key_to_json(key) for key in keys])
+
+    async def _read(self, keys: Sequence[Key], tags: Sequence[str]) -> dict[Key, Look[V]]:
+        asked = monotonic()
+        names = [encode_key(key) for key in keys]
+        at, generation, *answers = await self._link.run(
+            "read",
+            [self._link.state, *(self._names + name for name in names), *(self._tags + tag for tag in tags)],
+            [self._field, len(keys), self._tags, secrets.token_hex(8), self._tombstone_ms],
+        )
+        tokens = answers[2 * len(keys) :]
+        stamp = bytes([len(tags)]) + b"".join(
+            tag.encode() + (token or b"") for tag, token in zip(tags, tokens, strict=True)
+        )
+        known = None not in tokens  # else nothing could be stored
+        waited = monotonic() - asked
+        looks: dict[Key, Look[V]] = {}
+        for number, key in enumerate(keys):
+            data, left = answers[2 * number], answers[2 * number + 1]
+            seen = Seen((data or b"")[:STATE_BYTES], generation, at, stamp) if known else None
+            looks[key] = (
+                Look(seen=seen) if data is None else self._judge(names[number], data, left / 1000 - waited, seen)
+            )
+        return looks
+
+    def _judge(self, name: str, data: bytes, left: float, seen: Seen | None) -> Look[V]:
+        """Return what Redis's bytes mean that it will keep for `left` seconds."""
+        if self._codec is None:
+            raise RuntimeError("a cache that keeps nothing in Redis has read from it")
+        try:
+            stored = take_apart(data)
+            if not stored.envelope:
+                return Look(seen=seen, buried=True)
+            opened = self._codec.open(name, stored.envelope)
+            left -= opened.tail / 1000
+            if left > 0 and stored.kind == VALUE:
+                value = self._codec.decode(opened.body)
+                return Look(value, left, opened.life / 1000, stored.tags, seen=seen)
+        except ValueError:
+            self._unreadable.count += 1
+            return Look(seen=seen)
+        stale_left = self._policy.fail_safe + min(left, 0)
+        if stale_left <= 0:
+            return Look(seen=seen)
+        stand_in = partial(self._decode_late, opened.body)
+        return Look(tags=stored.tags, stand_in=stand_in, stale_left=stale_left, seen=seen)
+
+    def _decode_late(self, body: bytes) -> V | Missing:
+        try:
+            return MISSING if self._codec is None else self._codec.decode(body)
+        except ValueError:
+            self._unreadable.count += 1
+            return MISSING
+
+    async def _store(self, items: Sequence[tuple[Key, SealedBytes, Seen]]) -> dict[Key, bool]:
+        _, first, seen = items[0]
+        arguments: list[Any] = [self._field, seen.generation, seen.at, self._tombstone_ms, len(items), seen.tags]
+        for _, sealed, before in items:
+            arguments += [before.state, new_state(VALUE), sealed.envelope, sealed.milliseconds]
+        names = [*self._full([key for key, _, _ in items]), *(self._tags + tag for tag in first.tags)]
+        answer = await self._link.run("store", [self._link.state, *names], arguments)
+        return {key: bool(stored) for (key, _, _), stored in zip(items, answer, strict=True)}
+
+    async def _tell(
+        self, script: str, names: Sequence[str], arguments: Sequence[Any], operation: Operation, what: Sequence[Any]
+    ) -> None:
+        message = self._backplane.message(self._topic, [operation, what])
+        await self._link.tell(script, names, arguments, message=message)
+
+    def _full(self, keys: Sequence[Key]) -> list[str]:
+        return [self._names + encode_key(key) for key in keys] if self.stores else []

@@ -1,8 +1,16 @@
--- Put the same bytes under names and tell the other processes, in one step.
--- KEYS: the channel's state; names (none: only tell)
--- ARGV: as tell.lua; bytes (a value, or a tombstone); life in milliseconds
-for number = 2, #KEYS do
-  redis.call('SET', KEYS[number], ARGV[4], 'PX', ARGV[5])
+-- Write a value through, whatever is there, and tell all processes.
+-- KEYS: the state; name; keys of the tags
+-- ARGV: as tell.lua; field of the cache's generation; a generation for what has none; the new state; the envelope; its
+--       life in milliseconds; ids of the tags
+redis.call('HSETNX', KEYS[1], ARGV[4], ARGV[5])
+local tags = string.char(#KEYS - 2)
+for number = 3, #KEYS do
+  redis.call('SET', KEYS[number], ARGV[5], 'NX', 'PX', ARGV[8])
+  if redis.call('PTTL', KEYS[number]) < tonumber(ARGV[8]) then
+    redis.call('PEXPIRE', KEYS[number], ARGV[8])
+  end
+  tags = tags .. ARGV[6 + number] .. redis.call('GET', KEYS[number])
 end
+redis.call('SET', KEYS[2], ARGV[6] .. redis.call('HGET', KEYS[1], ARGV[4]) .. tags .. ARGV[7], 'PX', ARGV[8])
 tell()
-return #KEYS - 1
+return 1

@@ -1,0 +1,174 @@
+"""Conformance: one load for all who wait, and what happens when it fails or is slow."""
+
+import asyncio
+import traceback
+from collections.abc import Sequence
+
+import pytest
+
+from tequipy_caching.conformance.target import Absent, CacheTarget, Factory, eventually
+from tequipy_caching.domain.exceptions import LoadTimeout, RecursiveLoad
+from tequipy_caching.domain.keys import Key
+from tequipy_caching.domain.ports import MISSING
+
+
+@pytest.mark.asyncio
+class TestLoads:
+    """A factory is called as rarely as can be, and its failures are its callers' only when nothing stands in."""
+
+    @pytest.mark.parametrize("name", ["words", "local", "remote", "cluster"])
+    async def test_what_was_loaded_is_kept(self, cache_target: CacheTarget, name: str) -> None:
+        """The second caller does not load."""
+        words, load = await cache_target.cache(name), Factory(None)
+        assert [await words.get_or_set("ada", load) for _ in range(3)] == [None] * 3
+        assert load.calls == 1
+
+    @pytest.mark.parametrize("name", ["words", "local", "remote", "cluster"])
+    async def test_a_thousand_misses_are_one_load(self, cache_target: CacheTarget, name: str) -> None:
+        """All who ask for one key while it is loaded get what one load gives."""
+        words, load = await cache_target.cache(name), Factory("Ada", held=True)
+        waiting = [asyncio.create_task(words.get_or_set("ada", load)) for _ in range(1000)]
+        await load.called()
+        load.go.set()
+        assert await asyncio.gather(*waiting) == ["Ada"] * 1000
+        assert load.calls == 1
+
+    async def test_who_leaves_disturbs_nobody(self, cache_target: CacheTarget) -> None:
+        """A caller that is cancelled, the first included, leaves the others their load."""
+        words, load = await cache_target.cache("words"), Factory("Ada", held=True)
+        waiting = [asyncio.create_task(words.get_or_set("ada", load)) for _ in range(3)]
+        await load.called()
+        waiting[0].cancel()
+        await asyncio.sleep(0)
+        load.go.set()
+        assert await asyncio.gather(*waiting[1:]) == ["Ada", "Ada"]
+        assert load.calls == 1
+
+    async def test_a_failed_load_is_not_kept(self, cache_target: CacheTarget) -> None:
+        """The exception reaches all who wait, with a traceback that does not grow, and the next one loads anew."""
+        words, load = await cache_target.cache("words"), Factory(ValueError("no word"), held=True)
+        waiting = [asyncio.create_task(words.get_or_set("ada", load)) for _ in range(10)]
+        await load.called()
+        load.go.set()
+        errors = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(error) for error in errors] == [ValueError] * 10
+        assert await words.get_or_set("ada", Factory("Ada")) == "Ada"
+
+    async def test_recursion_and_slowness_are_named(self, cache_target: CacheTarget) -> None:
+        """A load that asks for its own key, and one beyond the hard timeout, raise their own exceptions."""
+        manager = await cache_target.start()
+        words = manager.cache("words", str)
+
+        async def load() -> str:
+            return await words.get_or_set("ada", load)
+
+        with pytest.raises(RecursiveLoad):
+            await words.get_or_set("ada", load)
+        with pytest.raises(LoadTimeout, match=r"over 0\.05 s"):
+            await manager.cache("hasty", str).get_or_set("ada", Factory("Ada", held=True))
+        with pytest.raises(TimeoutError, match="its own"):
+            await manager.cache("hasty", str).get_or_set("ada", Factory(TimeoutError("its own")))
+
+    async def test_some_exceptions_are_kept(self, cache_target: CacheTarget) -> None:
+        """An exception of the policy's `negative`, or a subclass, stands for the value: `get` gives the default."""
+        words, load = await cache_target.cache("shy"), Factory(Absent("no such word"))
+        depths = []
+        for _ in range(3):
+            with pytest.raises(Absent) as caught:
+                await words.get_or_set("ada", load)
+            depths.append(len(traceback.extract_tb(caught.tb)))
+        assert load.calls == 1
+        assert depths[1] == depths[2]
+        assert await words.get("ada", "default") == "default"
+        assert words.peek("ada") is MISSING
+        assert await words.get_or_set_many(["ada", "bob"], Factory("Bob").many) == {"bob": "Bob"}
+        await words.delete("ada")
+        assert await words.get_or_set("ada", Factory("Ada")) == "Ada"
+        with pytest.raises(ValueError, match="no word"):
+            await words.get_or_set("cy", Factory(ValueError("no word")))
+
+    @pytest.mark.parametrize("error", [ValueError("away"), None])
+    async def test_an_old_value_stands_in(self, cache_target: CacheTarget, error: Exception | None) -> None:
+        """With fail-safe a load that fails, or takes too long, gives the old value; it is not tried at every call."""
+        words = await cache_target.cache("safe")
+        await words.set("ada", "old")
+        await cache_target.turn(0.06)
+        assert await words.get("ada") is None
+        load = Factory(error, held=error is None)
+        assert await words.get_or_set("ada", load) == "old"
+        assert await words.get_or_set_many(["ada"], load.many) == {"ada": "old"}
+        assert load.calls == 1
+        await cache_target.turn(0.06)
+        assert await words.get_or_set("ada", Factory("new")) == "new"
+
+    async def test_a_slow_load_goes_on_behind_an_old_value(self, cache_target: CacheTarget) -> None:
+        """After the soft timeout callers get the old value, and the new one once it is loaded."""
+        words, load = await cache_target.cache("soft"), Factory("new", held=True)
+        await words.set("ada", "old")
+        await cache_target.turn(0.06)
+        assert await words.get_or_set("ada", load) == "old"
+        load.go.set()
+        await eventually(lambda: words.peek("ada") == "new")
+        assert load.calls == 1
+
+    async def test_what_was_deleted_never_stands_in(self, cache_target: CacheTarget) -> None:
+        """After delete, set, clear or a deleted tag no old value stands in; after expire it does."""
+        words = await cache_target.cache("safe")
+        fail = Factory(ValueError("away"))
+        for gone in (words.delete("ada"), words.clear(), words.delete_by_tag("team")):
+            await words.set("ada", "old", tags=["team"])
+            await gone
+            with pytest.raises(ValueError, match="away"):
+                await words.get_or_set("ada", fail)
+        await words.set("ada", "old")
+        await words.expire("ada")
+        assert await words.get("ada") is None
+        assert await words.get_or_set("ada", fail) == "old"
+
+    async def test_a_value_is_loaded_anew_ahead_of_its_end(self, cache_target: CacheTarget) -> None:
+        """Once a share of the life is over a hit gives the value and begins another load, which may fail."""
+        words = await cache_target.cache("ahead")
+        await words.get_or_set("ada", Factory("old"))
+        load = Factory(ValueError("away"))
+        await cache_target.turn(0.1)
+        assert await words.get_or_set("ada", load) == "old"
+        await load.called()
+        await words.set("ada", "old")
+        load = Factory("new")
+        await cache_target.turn(0.1)
+        assert await words.get_or_set("ada", load) == "old"
+        await eventually(lambda: words.peek("ada") == "new")
+        assert load.calls == 1
+
+    @pytest.mark.parametrize("name", ["words", "local", "remote", "cluster"])
+    async def test_many_are_loaded_at_once(self, cache_target: CacheTarget, name: str) -> None:
+        """One load for all that are missing; keys that the factory leaves out are absent from the result."""
+        words = await cache_target.cache(name)
+        await words.set(1, "one")
+        asked: list[list[Key]] = []
+
+        async def load(keys: Sequence[Key]) -> dict[Key, str]:
+            asked.append(list(keys))
+            return {key: str(key) for key in [*keys, "unasked"] if key != 4}
+
+        for _ in range(2):
+            assert await words.get_or_set_many([1, 2, 3], load) == {1: "one", 2: "2", 3: "3"}
+        assert await words.get_or_set_many([3, 4], load) == {3: "3"}
+        assert asked == [[2, 3], [4]]
+        assert await words.get("unasked") is None
+
+    async def test_single_and_many_share_their_loads(self, cache_target: CacheTarget) -> None:
+        """Who asks for a key that a batch loads waits for it; if the batch leaves it out, it is loaded by itself."""
+        words, go = await cache_target.cache("words"), asyncio.Event()
+
+        async def load(keys: Sequence[Key]) -> dict[Key, str]:
+            await go.wait()
+            return {keys[0]: "batch"}
+
+        batch = asyncio.create_task(words.get_or_set_many(["a", "b"], load))
+        await asyncio.sleep(0)
+        singles = [asyncio.create_task(words.get_or_set(key, Factory("single"))) for key in ("a", "b")]
+        await asyncio.sleep(0)
+        go.set()
+        assert await batch == {"a": "batch"}
+        assert await asyncio.gather(*singles) == ["batch", "single"]

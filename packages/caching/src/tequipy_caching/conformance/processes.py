@@ -1,0 +1,105 @@
+"""Conformance: several processes behave as one cache. Each manager stands for a process."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tequipy_caching.conformance.target import CHANGES, CacheTarget, Factory, eventually
+from tequipy_caching.domain.ports import MISSING, Cache
+
+
+async def pair(target: CacheTarget, name: str) -> Sequence[Cache[Any]]:
+    """Return the same cache in two processes."""
+    if not target.shared:
+        pytest.skip("these managers share nothing")
+    return [await target.cache(name) for _ in range(2)]
+
+
+@pytest.mark.asyncio
+class TestProcesses:
+    """What one process changes, the others see."""
+
+    async def test_a_value_is_shared(self, cache_target: CacheTarget) -> None:
+        """What one process sets or loads, another finds."""
+        one, two = await pair(cache_target, "words")
+        await one.set("ada", "Ada")
+        await one.get_or_set_many(["bob"], Factory("Bob").many, tags=["team"])
+        assert await two.get_many(["ada", "bob"]) == {"ada": "Ada", "bob": "Bob"}
+        await eventually(lambda: two.peek("bob") == "Bob")
+
+    @pytest.mark.parametrize("name", ["words", "local"])
+    @pytest.mark.parametrize("change", CHANGES)
+    async def test_a_change_drops_the_copies_of_others(self, cache_target: CacheTarget, name: str, change: str) -> None:
+        """After a change in one process the other no longer holds the old value."""
+        one, two = await pair(cache_target, name)
+        await two.get_or_set("ada", Factory("old"), tags=["team"])
+        assert two.peek("ada") == "old"
+        await CHANGES[change](one)
+        await eventually(lambda: two.peek("ada") is MISSING)
+
+    @pytest.mark.parametrize("change", CHANGES)
+    async def test_a_copy_found_in_the_shared_tier_is_dropped_too(self, cache_target: CacheTarget, change: str) -> None:
+        """A copy that a process has only read, without knowing of its tags, goes like the others."""
+        one, two = await pair(cache_target, "words")
+        await one.set("ada", "old", tags=["team"])
+
+        async def held() -> bool:
+            assert await two.get("ada") == "old"
+            return two.peek("ada") == "old"
+
+        await eventually(held)
+        await CHANGES[change](one)
+        await eventually(lambda: two.peek("ada") is MISSING)
+        assert await two.get("ada") == ("new" if change == "set" else None)
+
+    @pytest.mark.parametrize("name", ["words", "remote", "cluster"])
+    @pytest.mark.parametrize("change", CHANGES)
+    async def test_a_load_never_brings_back_what_another_process_changed(
+        self, cache_target: CacheTarget, name: str, change: str
+    ) -> None:
+        """A load that raced another process's change is returned, and kept neither in the shared tier nor in memory."""
+        one, two = await pair(cache_target, name)
+        load = Factory("old", held=True)
+        racing = asyncio.create_task(two.get_or_set("ada", load, tags=["team"]))
+        await load.called()
+        await CHANGES[change](one)
+        load.go.set()
+        assert await racing == "old"
+        assert two.peek("ada") is MISSING
+        for words in (one, two):
+            assert await words.get("ada") == ("new" if change == "set" else None)
+
+    async def test_an_old_value_of_another_process_stands_in(self, cache_target: CacheTarget) -> None:
+        """A value past its life, or expired by another process, stands in where it was never seen."""
+        one, two = await pair(cache_target, "safe")
+        await one.set("ada", "old")
+        await one.expire("ada")
+        assert await two.get_or_set("ada", Factory(ValueError("away"))) == "old"
+
+    async def test_the_cluster_lock_is_one_load(self, cache_target: CacheTarget) -> None:
+        """While one process loads, the other waits and takes what was loaded, single or in a batch."""
+        one, two = await pair(cache_target, "cluster")
+        load, other = Factory("Ada", held=True), Factory("other")
+        first = asyncio.create_task(one.get_or_set("ada", load))
+        await load.called()
+        second = asyncio.create_task(two.get_or_set_many(["ada", "bob"], other.many))
+        await other.called()
+        load.go.set()
+        assert await first == "Ada"
+        assert await second == {"ada": "Ada", "bob": "other"}
+
+    async def test_a_failed_load_frees_the_cluster_lock(self, cache_target: CacheTarget) -> None:
+        """When the process that loads fails, the next one loads, without waiting for the lease to end."""
+        one, two = await pair(cache_target, "cluster")
+        load = Factory(ValueError("away"), held=True)
+        first = asyncio.create_task(one.get_or_set("ada", load))
+        await load.called()
+        second = asyncio.create_task(two.get_or_set("ada", Factory("Ada")))
+        await asyncio.sleep(0.05)
+        load.go.set()
+        with pytest.raises(ValueError, match="away"):
+            await first
+        async with asyncio.timeout(4):
+            assert await second == "Ada"

@@ -1,0 +1,95 @@
+"""What the cases are pointed at, and what they share."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final
+
+from tequipy_caching.domain.keys import Key
+from tequipy_caching.domain.policies import CachePolicy
+from tequipy_caching.domain.ports import Cache, CacheManager
+
+
+class Absent(LookupError):
+    """What a factory raises whose exceptions are kept."""
+
+
+POLICIES: Final[Mapping[str, CachePolicy]] = {
+    "words": CachePolicy(ttl=60),
+    "others": CachePolicy(ttl=60),
+    "local": CachePolicy(ttl=60, tiers="l1"),
+    "remote": CachePolicy(ttl=60, tiers="l2"),
+    "brief": CachePolicy(ttl=0.05, jitter=0),
+    "hasty": CachePolicy(ttl=60, hard_timeout=0.05),
+    "safe": CachePolicy(ttl=0.05, jitter=0, fail_safe=60, fail_safe_throttle=0.05, hard_timeout=0.2),
+    "soft": CachePolicy(ttl=0.05, jitter=0, fail_safe=60, fail_safe_throttle=0.05, soft_timeout=0.05),
+    "shy": CachePolicy(ttl=60, negative={LookupError: 30}),
+    "ahead": CachePolicy(ttl=60, jitter=0, refresh_ahead=0.001),
+    "cluster": CachePolicy(ttl=60, lock="cluster", hard_timeout=5),
+}
+"""The policies that a manager under test is to be built with."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheTarget:
+    """The manager to point the cases at."""
+
+    start: Callable[[], Awaitable[CacheManager]]
+    """Starts a manager with `POLICIES` that hears invalidations, as another process would; ended after the case."""
+    shared: bool = True
+    """Whether those managers share what they hold; if not, the cases about several processes are skipped."""
+    turn: Callable[[float], Awaitable[Any]] = asyncio.sleep
+    """Lets seconds pass on the managers' clock."""
+
+    async def cache(self, name: str) -> Cache[Any]:
+        """Return a cache of a manager of its own."""
+        return (await self.start()).cache(name, str | None)
+
+
+class Factory:
+    """Gives a value and counts its calls; a held one waits for `go`."""
+
+    def __init__(self, value: Any, *, held: bool = False) -> None:  # noqa: ANN401 -- what it gives, or raises
+        self.calls = 0
+        self.go = asyncio.Event()
+        self._value = value
+        if not held:
+            self.go.set()
+
+    async def __call__(self) -> Any:  # noqa: ANN401 -- as above
+        """Load one value."""
+        self.calls += 1
+        await self.go.wait()
+        if isinstance(self._value, Exception):
+            raise self._value
+        return self._value
+
+    async def many(self, keys: Sequence[Key]) -> dict[Key, Any]:
+        """Load many values, the same for each key."""
+        return dict.fromkeys(keys, await self())
+
+    async def called(self) -> None:
+        """Return when it has been called."""
+        await eventually(lambda: self.calls > 0)
+
+
+async def eventually(probe: Callable[[], bool | Awaitable[bool]], seconds: float = 20) -> None:
+    """Return when the probe is true; fail when it is not within the time."""
+    deadline = monotonic() + seconds
+    while True:
+        result = probe()
+        if result if isinstance(result, bool) else await result:
+            return
+        assert monotonic() < deadline, "it never happened"
+        await asyncio.sleep(0.002)
+
+
+CHANGES: Final[Mapping[str, Callable[[Cache[Any]], Awaitable[None]]]] = {
+    "set": lambda cache: cache.set("ada", "new"),
+    "delete": lambda cache: cache.delete("ada"),
+    "expire": lambda cache: cache.expire("ada"),
+    "tag": lambda cache: cache.delete_by_tag("team"),
+    "clear": lambda cache: cache.clear(),
+}
+"""Every way to invalidate the key `ada`, stored with the tag `team`."""

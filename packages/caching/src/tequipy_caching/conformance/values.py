@@ -1,0 +1,140 @@
+"""Conformance: what is kept, and what is found."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tequipy_caching.conformance.target import CacheTarget, Factory, eventually
+from tequipy_caching.domain.exceptions import UnknownCache
+from tequipy_caching.domain.keys import Key
+from tequipy_caching.domain.ports import MISSING
+
+
+@pytest.mark.asyncio
+class TestValues:
+    """A cache gives what was put there, and nothing else."""
+
+    @pytest.mark.parametrize("name", ["words", "local", "remote"])
+    async def test_what_is_set_is_found(self, cache_target: CacheTarget, name: str) -> None:
+        """A value that was set is got, None and the empty one too; a key that nobody set gives the default."""
+        words = await cache_target.cache(name)
+        for value in ("Ada", "", None):
+            await words.set("key", value)
+            assert await words.get("key", "default") == value
+        assert await words.get("nobody") is None
+        assert await words.get("nobody", 42) == 42
+        assert words.peek("nobody") is MISSING
+
+    async def test_peek_shows_what_this_process_holds(self, cache_target: CacheTarget) -> None:
+        """What was set here is held here."""
+        for name in ("words", "local"):
+            words = await cache_target.cache(name)
+            await words.set("ada", "Ada")
+            assert words.peek("ada") == "Ada"
+
+    @pytest.mark.parametrize("name", ["words", "local", "remote"])
+    async def test_a_deleted_value_is_gone(self, cache_target: CacheTarget, name: str) -> None:
+        """After a delete of some keys they are loaded anew, and the others are still there."""
+        words = await cache_target.cache(name)
+        for key in ("a", "b", "c"):
+            await words.set(key, "old")
+        await words.delete("a", "b")
+        await words.delete()
+        load = Factory("new")
+        assert [await words.get_or_set(key, load) for key in ("a", "b", "c")] == ["new", "new", "old"]
+        assert load.calls == 2
+
+    async def test_a_life_ends(self, cache_target: CacheTarget) -> None:
+        """A value is gone after its life, and a life may be given with it."""
+        manager = await cache_target.start()
+        brief, words = manager.cache("brief", str), manager.cache("words", str)
+        await brief.set("ada", "Ada")
+        await words.set("ada", "Ada", ttl=0.05)
+        await words.get_or_set("cy", Factory("Cy"), ttl=0.05)
+        await words.set("bob", "Bob")
+        await cache_target.turn(0.06)
+        await eventually(lambda: words.peek("ada") is words.peek("cy") is brief.peek("ada") is MISSING)
+        assert await words.get_many(["ada", "bob", "cy"]) == {"bob": "Bob"}
+        assert await brief.get("ada") is None
+
+    async def test_no_two_keys_meet(self, cache_target: CacheTarget) -> None:
+        """Keys that look alike hold values of their own, in every cache."""
+        manager = await cache_target.start()
+        words, others = manager.cache("words", str), manager.cache("others", str)
+        keys: list[Key] = [
+            "1",
+            1,
+            UUID(int=1),
+            str(UUID(int=1)),
+            ("1",),
+            (1,),
+            ("1", 1),
+            ("1:1",),
+            "x" * 600,
+            "x" * 601,
+            ("", ""),
+        ]
+        for number, key in enumerate(keys):
+            await words.set(key, str(number))
+        assert [await words.get(key) for key in keys] == [str(number) for number in range(len(keys))]
+        assert await words.get_many(keys) == {key: str(number) for number, key in enumerate(keys)}
+        assert await others.get_many(keys) == {}
+
+    async def test_wrong_use_is_named(self, cache_target: CacheTarget) -> None:
+        """An unknown name, a second type, a senseless ttl, a key of another type and one str for tags are refused."""
+        manager = await cache_target.start()
+        words = manager.cache("words", str)
+        assert manager.cache("words", str) is words
+        with pytest.raises(UnknownCache, match=r"'wrods': there are .*words"):
+            manager.cache("wrods", str)
+        with pytest.raises(ValueError, match="holds"):
+            manager.cache("words", int)
+        for ttl in (0, -1, float("nan"), float("inf")):
+            with pytest.raises(ValueError, match="ttl"):
+                await words.set("ada", "Ada", ttl=ttl)
+            with pytest.raises(ValueError, match="ttl"):
+                await words.get_or_set("ada", Factory("Ada"), ttl=ttl)
+            with pytest.raises(ValueError, match="ttl"):
+                await words.get_or_set_many(["ada"], Factory("Ada").many, ttl=ttl)
+        await words.set(1, "one")
+        strange: list[Any] = [1.0, True, None, ("a", 1.0)]
+        for key in strange:
+            with pytest.raises(TypeError, match="a key is"):
+                await words.get(key)
+        with pytest.raises(TypeError, match="tags"):
+            await words.set("ada", "Ada", tags="team")
+
+    async def test_many_are_found_at_once(self, cache_target: CacheTarget) -> None:
+        """Those keys that have a value are in the result, None included, the others are not."""
+        words = await cache_target.cache("words")
+        for number in range(50):
+            await words.set(number, str(number) if number else None)
+        found = await words.get_many([*range(100), 1])
+        assert found == {number: str(number) if number else None for number in range(50)}
+        assert await words.get_many([]) == {}
+
+    async def test_a_decorated_function_runs_once(self, cache_target: CacheTarget) -> None:
+        """Its result is found by its arguments, and is removed, or loaded anew, by them."""
+        words = await cache_target.cache("words")
+        calls: list[tuple[str, str]] = []
+
+        @words.cached("{first}:{second}")
+        async def join(first: str, second: str = "z") -> str:
+            calls.append((first, second))
+            return first + second
+
+        assert await join("x") == await join("x", "z") == await join(second="z", first="x") == "xz"
+        assert await words.get(join.key("x")) == "xz"
+        assert calls == [("x", "z")]
+        await join.invalidate("x")
+        await join("x")
+        await join.refresh("x")
+        assert len(calls) == 3
+
+    async def test_health_and_ping(self, cache_target: CacheTarget) -> None:
+        """All is well, and an answer takes some seconds."""
+        manager = await cache_target.start()
+        health = manager.health()
+        assert (health.l2, health.backplane, health.recovery_queue) == ("up", "live", 0)
+        assert 0 <= await manager.ping() < 10

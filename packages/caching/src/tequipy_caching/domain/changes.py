@@ -1,0 +1,83 @@
+"""Changes on their way to the shared tier: made now, or kept until they can be."""
+
+import asyncio
+from collections.abc import Awaitable, Hashable, Iterable, Mapping
+from typing import Any, Final, Generic, Literal, TypeVar, cast
+
+from tequipy_caching.domain.exceptions import CacheUnavailable
+from tequipy_caching.domain.keys import Key
+from tequipy_caching.domain.recovery import Recoverable, RecoveryQueue
+from tequipy_caching.domain.tiers import SharedTier
+
+V = TypeVar("V")
+
+Kind = Literal["delete", "expire"]
+Sort = Literal["key", "tag", "everything"]
+_EVERYTHING: Final[tuple[Sort, str]] = ("everything", "")
+_AT_ONCE: Final = 500
+
+
+class Changes(Recoverable[Kind], Generic[V]):
+    """The changes of one cache; those that wait make doubtful what the shared tier has of their keys."""
+
+    def __init__(self, topic: str, shared: SharedTier[V], recovery: RecoveryQueue, *, strict: bool) -> None:
+        self._topic = topic
+        self._shared = shared
+        self._recovery = recovery
+        self._strict = strict
+        recovery.register(topic, self)
+
+    async def make(
+        self,
+        change: Awaitable[None],
+        *,
+        keys: Iterable[Key] = (),
+        kind: Kind = "delete",
+        tags: Iterable[str] = (),
+        everything: bool = False,
+    ) -> None:
+        """Make a change; keep it, as what it means for keys and tags, when nobody knows whether it has arrived."""
+        try:
+            await change
+        except (CacheUnavailable, asyncio.CancelledError) as error:
+            for key in keys:
+                self._recovery.add(self._topic, ("key", key), kind)
+            for tag in tags:
+                self._recovery.add(self._topic, ("tag", tag), kind)
+            if everything:
+                self._recovery.add(self._topic, _EVERYTHING, kind)
+            if self._strict or isinstance(error, asyncio.CancelledError):
+                raise
+
+    def doubts(self, key: Key, tags: Iterable[str] = ()) -> bool:
+        """Tell whether a change waits that the shared tier does not know, so that it may hold what is no more."""
+        return bool(self._recovery) and (
+            self._recovery.holds(self._topic, ("key", key))
+            or self._recovery.holds(self._topic, _EVERYTHING)
+            or any(self._recovery.holds(self._topic, ("tag", tag)) for tag in tags)
+        )
+
+    def merge(self, old: Kind, new: Kind) -> Kind:
+        """Return the stricter of two changes."""
+        return "delete" if "delete" in (old, new) else "expire"
+
+    def overflow(self) -> Mapping[Hashable, Kind]:
+        """Return the one change that no delete is lost by."""
+        return {_EVERYTHING: "delete"}
+
+    async def replay(self, entries: Mapping[Hashable, Kind]) -> None:
+        """Make the changes that waited."""
+        if _EVERYTHING in entries:
+            await self._shared.clear()
+        tags = _of("tag", entries, "delete")
+        if tags:
+            await self._shared.remove_tags(tags)
+        for change, kind in ((self._shared.remove, "delete"), (self._shared.expire, "expire")):
+            keys = _of("key", entries, kind)
+            for start in range(0, len(keys), _AT_ONCE):
+                await change(keys[start : start + _AT_ONCE])
+
+
+def _of(sort: Sort, entries: Mapping[Hashable, Kind], wanted: str) -> list[Any]:
+    pairs = cast("Mapping[tuple[Sort, Any], Kind]", entries)
+    return [what for (its_sort, what), kind in pairs.items() if its_sort == sort and kind == wanted]

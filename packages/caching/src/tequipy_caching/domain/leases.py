@@ -1,0 +1,92 @@
+"""The cluster lock: of all processes that miss a key one loads it, and the others are woken."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+from tequipy_caching.domain.exceptions import CacheUnavailable
+from tequipy_caching.domain.keys import Key
+from tequipy_caching.domain.tiers import Channel, SharedTier
+
+V = TypeVar("V")
+
+
+class Taken(Generic[V]):
+    """What came of asking for leases."""
+
+    def __init__(self, shared: SharedTier[V], token: str, left: Mapping[Key, float]) -> None:
+        self.won = [key for key, seconds in left.items() if not seconds]
+        self.lost = {key: seconds for key, seconds in left.items() if seconds}
+        """The keys that another process loads, and the seconds until its lease is over."""
+        self._held = self.won
+        self._shared = shared
+        self._token = token
+
+    async def give_back(self) -> None:
+        """Let others have what was won."""
+        held, self._held = self._held, []
+        if held:
+            with suppress(CacheUnavailable):  # the lease ends by itself
+                await self._shared.unlock(held, self._token)
+
+
+class Leases(Generic[V]):
+    """The leases of one cache; `lease` is how long one lasts when its holder is killed, in seconds."""
+
+    def __init__(self, shared: SharedTier[V], channel: Channel, *, lease: float) -> None:
+        self._shared = shared
+        self._channel = channel
+        self._lease = lease
+        self._waiting: dict[Key, set[asyncio.Event]] = {}
+
+    async def share(
+        self, keys: Sequence[Key], tags: Sequence[str], load: Callable[[Sequence[Key]], Awaitable[None]]
+    ) -> Sequence[Key]:
+        """Load those keys whose lease is free, wait until another process has loaded one of the others; return these.
+
+        Without the shared tier, or deaf, all are loaded: nobody could wake us.
+        """
+        freed = asyncio.Event()
+        for key in keys:  # before asking: a lease may be given back while the answer is on its way
+            self._waiting.setdefault(key, set()).add(freed)
+        try:
+            taken = await self._take(keys, tags)
+            try:
+                if taken.won:
+                    await load(taken.won)
+            finally:
+                await taken.give_back()
+            if taken.lost:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(taken.lost.values())):
+                        await freed.wait()
+            return list(taken.lost)
+        finally:
+            for key in keys:
+                self._forget(key, freed)
+
+    def release(self, key: Key) -> None:
+        """Wake those who wait for a key: another process has given back its lease."""
+        for freed in self._waiting.get(key, ()):
+            freed.set()
+
+    def release_all(self) -> None:
+        """Wake all: a message may have been missed."""
+        for key in self._waiting:
+            self.release(key)
+
+    async def _take(self, keys: Sequence[Key], tags: Sequence[str]) -> Taken[V]:
+        token = secrets.token_hex(8)
+        left: Mapping[Key, float] = dict.fromkeys(keys, 0.0)
+        if self._channel.live:
+            with suppress(CacheUnavailable):
+                left = await self._shared.lock(keys, tags, token, self._lease)
+        return Taken(self._shared, token, left)
+
+    def _forget(self, key: Key, freed: asyncio.Event) -> None:
+        waiting = self._waiting[key]
+        waiting.discard(freed)
+        if not waiting:
+            del self._waiting[key]

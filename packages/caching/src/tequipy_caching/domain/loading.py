@@ -1,0 +1,236 @@
+"""The load: look, call the factory for what is missing, keep what it gives unless it was invalidated meanwhile."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from random import random
+from time import monotonic
+from typing import Generic, TypeVar
+
+from tequipy_caching.domain.changes import Changes
+from tequipy_caching.domain.exceptions import CacheUnavailable, LoadTimeout
+from tequipy_caching.domain.fences import Fence, Fences
+from tequipy_caching.domain.flights import Flight
+from tequipy_caching.domain.keys import Key
+from tequipy_caching.domain.leases import Leases
+from tequipy_caching.domain.memory import Memory
+from tequipy_caching.domain.metrics import CacheMetrics
+from tequipy_caching.domain.policies import CachePolicy
+from tequipy_caching.domain.ports import MISSING
+from tequipy_caching.domain.tiers import Channel, Look, SharedTier
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Order(Generic[V]):
+    """What a caller wants loaded, and how it is to be kept."""
+
+    factory: Callable[[Sequence[Key]], Awaitable[Mapping[Key, V]]]
+    ttl: float | None = None
+    tags: tuple[str, ...] = ()
+    """The ids of its tags."""
+    ahead: bool = False
+    """Whether the value is still fresh, and to be loaded anew all the same."""
+
+
+class Loader(Generic[V]):
+    """Fills the tiers of one cache."""
+
+    def __init__(
+        self,
+        name: str,
+        policy: CachePolicy,
+        *,
+        memory: Memory[V],
+        shared: SharedTier[V],
+        changes: Changes[V],
+        channel: Channel,
+        strict: bool,
+        lease: float,
+        metrics: CacheMetrics,
+    ) -> None:
+        self.fences = Fences()
+        self.leases = Leases(shared, channel, lease=lease)
+        self._name = name
+        self._policy = policy
+        self._memory = memory
+        self._shared = shared
+        self._changes = changes
+        self._strict = strict
+        self._l1_misses = metrics.tally("cache_requests", name, "l1", "miss")
+        self._l1_stale = metrics.tally("cache_requests", name, "l1", "stale")
+        self._l2 = {result: metrics.tally("cache_requests", name, "l2", result) for result in ("hit", "miss", "stale")}
+        self._loads = {
+            outcome: metrics.tally("cache_loads", name, outcome) for outcome in ("ok", "error", "timeout", "cancelled")
+        }
+        self._load_seconds = metrics.seconds("cache_load_seconds", name)
+        self._fenced = metrics.tally("cache_fenced_fills", name)
+
+    async def load(self, flight: Flight[V], order: Order[V]) -> Mapping[Key, V]:
+        """Return the values of a flight's keys; a key that the factory leaves out has none."""
+        found: dict[Key, V] = {}
+        if self._policy.lock == "process" or not self._shared.stores:
+            await self._load(flight.keys, found, flight=flight, order=order)
+            return found
+        missing: Sequence[Key] = flight.keys
+        while missing:
+            found |= await self.look(missing, order=order)
+            missing = [key for key in missing if key not in found]
+            if missing:
+                load = partial(self._load, found=found, flight=flight, order=order)
+                missing = await self.leases.share(missing, order.tags, load)
+        return found
+
+    async def look(self, keys: Sequence[Key], *, order: Order[V] | None = None) -> dict[Key, V]:
+        """Return what the tiers have, and keep it in memory."""
+        with ExitStack() as stack:
+            fences = {key: stack.enter_context(self.fences.open(key)) for key in keys}
+            tags = () if order is None else order.tags
+            return self._take(await self._ask(keys, tags), fences, order)
+
+    def life(self, ttl: float | None) -> float:
+        """Return how long a value is to live: jitter takes a part of it."""
+        return (ttl or self._policy.ttl) * (1 - self._policy.jitter * random())  # noqa: S311 -- no secret
+
+    async def _load(self, keys: Sequence[Key], found: dict[Key, V], *, flight: Flight[V], order: Order[V]) -> None:
+        with ExitStack() as stack:
+            fences = {key: stack.enter_context(self.fences.open(key)) for key in keys}
+            looks = await self._ask(keys, order.tags)
+            found |= self._take(looks, fences, order)
+            missing = {key: (looks[key], fences[key]) for key in keys if key not in found}
+            if not missing:
+                return
+            flight.stand_ins = lambda: self._stand_ins(missing)
+            try:
+                values = await self._call(order, list(missing))
+            except Exception as error:  # noqa: BLE001 -- whatever a factory raises
+                found |= self._make_do(error, missing, order)
+            else:
+                loaded = {key: values[key] for key in missing if key in values}
+                await self._keep_loaded(loaded, missing, order)
+                found |= loaded
+
+    async def _ask(self, keys: Sequence[Key], tags: tuple[str, ...]) -> Mapping[Key, Look[V]]:
+        """Look into Redis, or into memory where there is no Redis to ask, or where it may hold what is no more."""
+        self._l1_misses.count += len(keys)
+        if not self._shared.stores:
+            return {key: self._look_inside(key, trusted=self._shared.away) for key in keys}
+        certain = [key for key in keys if not self._changes.doubts(key)]
+        try:
+            looks = dict(await self._shared.read(certain, tags)) if certain else {}
+        except CacheUnavailable:
+            if self._strict:
+                raise
+            looks = {}
+        for key in keys:
+            look = looks.get(key)
+            if look is None or self._changes.doubts(key, look.tags):
+                looks[key] = self._look_inside(key, trusted=True)
+            else:
+                self._l2["miss" if look.value is MISSING else "hit"].count += 1
+        return looks
+
+    def _look_inside(self, key: Key, *, trusted: bool) -> Look[V]:
+        # Deaf, memory may hold what others have changed. With Redis gone there is nothing better.
+        value = self._memory.value(key) if trusted else MISSING
+        if value is not MISSING:
+            self._l1_stale.count += 1
+        return Look(value)
+
+    def _take(self, looks: Mapping[Key, Look[V]], fences: Mapping[Key, Fence], order: Order[V] | None) -> dict[Key, V]:
+        """Return the fresh values of a look, and keep them in memory."""
+        ahead = self._policy.refresh_ahead if order is not None and order.ahead else None
+        found: dict[Key, V] = {}
+        for key, look in looks.items():
+            if look.value is MISSING or (ahead is not None and look.left <= look.life * (1 - ahead)):
+                continue
+            found[key] = look.value
+            if look.left and self._whole(fences[key]):
+                self._memory.keep(key, look.value, look.left, life=look.life, tags=look.tags)
+        return found
+
+    def _whole(self, fence: Fence) -> bool:
+        if not fence.whole:
+            self._fenced.count += 1
+        return fence.whole
+
+    async def _call(self, order: Order[V], keys: Sequence[Key]) -> Mapping[Key, V]:
+        outcome, started = "error", monotonic()
+        limit = asyncio.timeout(self._policy.hard_timeout)
+        try:
+            async with limit:
+                values = await order.factory(keys)
+            outcome = "ok"
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            outcome = "timeout"
+            raise LoadTimeout(
+                f"a load of the cache {self._name!r} took over {self._policy.hard_timeout:g} s"
+            ) from error
+        finally:
+            self._loads[outcome].count += 1
+            self._load_seconds(monotonic() - started)
+        return values
+
+    def _make_do(
+        self, error: Exception, missing: Mapping[Key, tuple[Look[V], Fence]], order: Order[V]
+    ) -> Mapping[Key, V]:
+        """Return what stands in for values that could not be loaded, or raise the error."""
+        life = self._policy.negative_life(error)
+        if life:
+            for key, (_, fence) in missing.items():
+                if self._whole(fence):
+                    self._memory.keep_error(key, error, life)
+            raise error
+        values = None if order.ahead else self._stand_ins(missing)
+        if values is None:
+            raise error
+        return values
+
+    def _stand_ins(self, missing: Mapping[Key, tuple[Look[V], Fence]]) -> Mapping[Key, V] | None:
+        """Return older values of all keys, and serve them for a moment; None when one has none."""
+        found: dict[Key, V] = {}
+        for key, (look, fence) in missing.items():
+            if not fence.stands:
+                return None
+            value = look.stand_in()
+            if value is not MISSING and fence.whole:
+                self._memory.keep_stale(key, value, look.stale_left, tags=look.tags)
+            elif value is MISSING and not look.buried:
+                value = self._memory.stand_in(key)
+                self._memory.revive(key)
+            if value is MISSING:
+                return None
+            found[key] = value
+        self._l2["stale"].count += len(found)
+        return found
+
+    async def _keep_loaded(
+        self, loaded: Mapping[Key, V], missing: Mapping[Key, tuple[Look[V], Fence]], order: Order[V]
+    ) -> None:
+        """Offer loaded values to Redis, and keep in memory those that it has not refused."""
+        lives = {key: self.life(order.ttl) for key in loaded}
+        sealed = {key: self._shared.seal(key, value, lives[key], order.tags) for key, value in loaded.items()}
+        offered = {
+            key: (sealed[key], missing[key][0].seen) for key in loaded if sealed[key].fits and missing[key][0].seen
+        }
+        stored: Mapping[Key, bool] = {}
+        if offered:
+            try:
+                stored = await self._shared.store(offered)
+            except CacheUnavailable:
+                if self._strict:
+                    raise
+        for key, value in loaded.items():
+            # Not offered, for Redis was away: what memory keeps is dropped once the channel has missed something.
+            if not stored.get(key, True):
+                self._fenced.count += 1
+            elif sealed[key].fits and self._whole(missing[key][1]):
+                self._memory.keep(key, value, lives[key], life=lives[key], tags=order.tags)

@@ -1,0 +1,274 @@
+"""The cache itself: memory first, Redis behind it, one load when neither has the value."""
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from tequipy_caching.domain.changes import Changes
+from tequipy_caching.domain.fences import Fences
+from tequipy_caching.domain.flights import Flight, Flights
+from tequipy_caching.domain.keys import Key, canonical, key_from_json, tag_id
+from tequipy_caching.domain.loading import Loader, Order
+from tequipy_caching.domain.memory import Memory
+from tequipy_caching.domain.metrics import CacheMetrics
+from tequipy_caching.domain.policies import CachePolicy, check_ttl
+from tequipy_caching.domain.ports import MISSING, Cache, Missing
+from tequipy_caching.domain.recovery import RecoveryQueue
+from tequipy_caching.domain.tiers import Channel, Listener, SharedTier
+
+V = TypeVar("V")
+
+
+class TieredCache(Cache[V], Listener, Generic[V]):
+    """One named cache; made by a manager."""
+
+    def __init__(
+        self,
+        name: str,
+        type_: Any,  # noqa: ANN401 -- types, unions and special forms
+        policy: CachePolicy,
+        *,
+        memory: Memory[V],
+        shared: SharedTier[V],
+        channel: Channel,
+        recovery: RecoveryQueue,
+        lease: float,
+        strict: bool,
+        metrics: CacheMetrics,
+    ) -> None:
+        self.type = type_
+        self._policy = policy
+        self._memory = memory
+        self._shared = shared
+        self._channel = channel
+        self._changes = Changes(topic_of(name), shared, recovery, strict=strict)
+        self._writes = Fences()
+        self._flights: Flights[V] = Flights(name, metrics.tally("cache_coalesced_waiters", name))
+        self._loader = Loader(
+            name,
+            policy,
+            memory=memory,
+            shared=shared,
+            changes=self._changes,
+            channel=channel,
+            strict=strict,
+            lease=lease,
+            metrics=metrics,
+        )
+        self._l1_hits = metrics.tally("cache_requests", name, "l1", "hit")
+
+    async def get(self, key: Key, default: Any = None) -> Any:  # noqa: ANN401 -- the port's overloads say it
+        """Return the value of a key, or the default."""
+        key = canonical(key)
+        if self._channel.live:
+            value = self._memory.plain(key)
+            if value is not MISSING:
+                self._l1_hits.count += 1
+                return value
+            if (entry := self._memory.find(key)) is not None:
+                self._l1_hits.count += 1
+                return default if entry.error is not None else entry.value
+        return (await self._loader.look([key])).get(key, default)
+
+    async def get_or_set(
+        self, key: Key, factory: Callable[[], Awaitable[V]], ttl: float | None = None, tags: Collection[str] = ()
+    ) -> V:
+        """Return the value of a key, loading it when it is not there: one load for all who wait for it."""
+        if ttl is not None:
+            check_ttl(ttl)
+        key = canonical(key)
+        if self._channel.live:
+            value = self._memory.plain(key)
+            if value is not MISSING:
+                self._l1_hits.count += 1
+                return value
+        order = Order(partial(_one, factory), ttl, _ids(tags))
+        if self._channel.live and (value := self._held(key, order)) is not MISSING:
+            return value
+        while True:
+            found = await self._join([key], order)
+            if key in found:
+                return found[key]
+            # It joined the load of a batch that has left the key out: now it loads by itself.
+
+    async def get_many(self, keys: Iterable[Key]) -> dict[Key, V]:
+        """Return the values of those keys that have one, in one round trip."""
+        wanted = list(dict.fromkeys(canonical(key) for key in keys))
+        found, missing = self._held_of(wanted)
+        return found | await self._loader.look(missing) if missing else found
+
+    async def get_or_set_many(
+        self,
+        keys: Iterable[Key],
+        factory: Callable[[Sequence[Key]], Awaitable[Mapping[Key, V]]],
+        ttl: float | None = None,
+        tags: Collection[str] = (),
+    ) -> dict[Key, V]:
+        """Return the values of keys, loading in one go all that are not there."""
+        check_ttl(ttl)
+        wanted = list(dict.fromkeys(canonical(key) for key in keys))
+        found, missing = self._held_of(wanted)
+        if missing:
+            loaded = await self._join(missing, Order(factory, ttl, _ids(tags)))
+            found |= {key: loaded[key] for key in missing if key in loaded}
+        return found
+
+    async def set(self, key: Key, value: V, ttl: float | None = None, tags: Collection[str] = ()) -> None:
+        """Write a value through to Redis and this process; every other process drops its copy."""
+        check_ttl(ttl)
+        key, life, ids = canonical(key), self._loader.life(ttl), _ids(tags)
+        sealed = self._shared.seal(key, value, life, ids)
+        # Two writers at once: Redis decides who is last and nobody here knows, so neither keeps its value in memory.
+        alone = not self._writes.held(key)
+        self._drop([key])
+        with self._writes.open(key) as fence:
+            try:
+                write = self._shared.write(key, sealed) if sealed.fits else self._shared.remove([key])
+                await self._changes.make(write, keys=[key])
+            finally:
+                kept = alone and fence.whole and sealed.fits
+                self._drop([key])  # who looked while Redis was written may have seen the old value
+        if kept:
+            self._memory.keep(key, value, life, life=life, tags=ids)
+
+    async def delete(self, *keys: Key) -> None:
+        """Remove keys everywhere; a load that began before never brings the old value back."""
+        if keys:
+            names = [canonical(key) for key in keys]
+            drop = partial(self._drop, names)
+            await self._change(drop, self._changes.make(self._shared.remove(names), keys=names))
+
+    async def expire(self, *keys: Key) -> None:
+        """End the life of keys everywhere; with `fail_safe` the old values may still stand in."""
+        if not self._policy.fail_safe:
+            await self.delete(*keys)
+        elif keys:
+            names = [canonical(key) for key in keys]
+            drop = partial(self._expire, names)
+            await self._change(drop, self._changes.make(self._shared.expire(names), keys=names, kind="expire"))
+
+    async def delete_by_tag(self, *tags: str) -> None:
+        """Remove all values that were stored with one of the tags."""
+        if ids := _ids(tags):
+            drop = partial(self._drop_tags, ids)
+            await self._change(drop, self._changes.make(self._shared.remove_tags(ids), tags=ids))
+
+    async def clear(self) -> None:
+        """Remove all values."""
+        await self._change(self.miss, self._changes.make(self._shared.clear(), everything=True))
+
+    def peek(self, key: Key) -> V | Missing:
+        """Return what this process itself holds and may trust."""
+        key = canonical(key)
+        return self._memory.value(key) if self._channel.live or self._shared.away else MISSING
+
+    def hear(self, body: Any) -> None:  # noqa: ANN401 -- JSON
+        """Forget what another process has changed."""
+        match body:
+            case ["delete", [*keys]]:
+                self._drop([key_from_json(key) for key in keys])
+            case ["expire", [*keys]]:
+                self._expire([key_from_json(key) for key in keys])
+            case ["tags", [*ids]] if all(isinstance(each, str) for each in ids):
+                self._drop_tags(ids)
+            case ["clear", []]:
+                self.miss()
+            case ["released", [*keys]]:
+                for key in keys:
+                    self._loader.leases.release(key_from_json(key))
+            case _:
+                raise ValueError("not a message of this version")
+
+    def miss(self) -> None:
+        """Forget everything."""
+        self._memory.clear()
+        self._fence_off_all()
+        self._loader.leases.release_all()
+
+    async def end(self) -> None:
+        """Cancel all loads, and forget everything."""
+        await self._flights.end()
+        self.miss()
+
+    def _join(self, keys: Sequence[Key], order: Order[V]) -> Awaitable[dict[Key, V]]:
+        return self._flights.join(keys, partial(_load, self._loader, order), self._policy.soft_timeout)
+
+    def _held(self, key: Key, order: Order[V] | None = None) -> V | Missing:
+        """Return what memory holds fresh, loading it anew if it is old enough, or raise the exception that is kept."""
+        entry = self._memory.find(key)
+        if entry is None:
+            return MISSING
+        self._l1_hits.count += 1
+        if entry.error is not None:
+            raise entry.error.with_traceback(None)  # else it would grow with every caller
+        if order is not None and self._memory.clock() >= entry.refresh_at:
+            self._memory.refreshing(entry)
+            ahead = Order(order.factory, order.ttl, order.tags, ahead=True)
+            self._flights.launch(key, partial(_load, self._loader, ahead))
+        return entry.value
+
+    def _held_of(self, keys: Sequence[Key]) -> tuple[dict[Key, V], Sequence[Key]]:
+        """Return what memory holds of keys, and the others; a key for which an exception is kept is in neither."""
+        if not self._channel.live:
+            return {}, keys
+        found: dict[Key, V] = {}
+        missing: list[Key] = []
+        for key in keys:
+            entry = self._memory.find(key)
+            if entry is None:
+                missing.append(key)
+            elif entry.value is not MISSING:
+                found[key] = entry.value
+        self._l1_hits.count += len(keys) - len(missing)
+        return found, missing
+
+    async def _change(self, drop: Callable[[], None], change: Awaitable[None]) -> None:
+        drop()
+        try:
+            await change
+        finally:
+            drop()  # who looked while Redis was written may have seen the old value
+
+    def _drop(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._memory.drop(key)
+            self._fence_off(key)
+
+    def _expire(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._memory.expire(key)
+            self._fence_off(key, stands=True)
+
+    def _drop_tags(self, ids: Iterable[str]) -> None:
+        for tag in ids:
+            self._memory.drop_tag(tag)
+        self._fence_off_all()  # nobody knows which of the values under way have the tag
+
+    def _fence_off(self, key: Key, *, stands: bool = False) -> None:
+        self._loader.fences.breach(key, stands=stands)
+        self._writes.breach(key)
+        self._flights.forget(key)
+
+    def _fence_off_all(self) -> None:
+        self._loader.fences.breach_all()
+        self._writes.breach_all()
+        self._flights.forget_all()
+
+
+def topic_of(name: str) -> str:
+    """Return the topic under which the processes tell each other what has changed in a cache."""
+    return f"cache:{name}"
+
+
+async def _one(factory: Callable[[], Awaitable[V]], keys: Sequence[Key]) -> Mapping[Key, V]:
+    return {keys[0]: await factory()}
+
+
+def _load(loader: Loader[V], order: Order[V], flight: Flight[V]) -> Awaitable[Mapping[Key, V]]:
+    return loader.load(flight, order)
+
+
+def _ids(tags: Collection[str]) -> tuple[str, ...]:
+    if isinstance(tags, str):
+        raise TypeError("tags are a collection of str, not one str")
+    return tuple([tag_id(tag) for tag in dict.fromkeys(tags)]) if tags else ()
