@@ -121,7 +121,7 @@ async def test_an_emptied_redis_is_noticed_at_the_next_message(start: Any, redis
 async def test_a_silently_cut_channel_is_noticed(start: Any, proxy: Any, proxy_url: str, eventually: Any) -> None:
     """A channel that is half open, so that nobody says it is gone, is found deaf, and counted as long as it is."""
     registry = CollectorRegistry()
-    manager = await start(proxy_url, registry=registry)
+    manager = await start(proxy_url, registry=registry, l2_timeout=0.25)
 
     def deaf() -> float:
         return registry.get_sample_value("cache_backplane_deaf_seconds_total") or 0
