@@ -1,4 +1,4 @@
-"""A twin of the caches that needs no Redis: the same rules on memory alone, with a clock that a test can turn."""
+"""Twins of caches, sets and limits that need no Redis: the same rules on memory alone, with a clock that turns."""
 
 # ruff: noqa: ARG002 -- twins ignore what they do not need
 
@@ -7,16 +7,20 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from tequipy_caching.domain.expiring_set import ExpiringSet, Source
+from tequipy_caching.domain.gcra import Buckets, bucket_name, decide_alone
 from tequipy_caching.domain.keys import Key
+from tequipy_caching.domain.limits import RateDecision, RateLimiter, RatePolicy
 from tequipy_caching.domain.memory import Memory
 from tequipy_caching.domain.metrics import CacheMetrics, Observe, Read, Tally
-from tequipy_caching.domain.policies import DEFAULT_POLICIES, CachePolicy, policy_of
+from tequipy_caching.domain.names import check_name
+from tequipy_caching.domain.policies import DEFAULT_POLICIES, CachePolicy, check_ttl, policy_of
 from tequipy_caching.domain.ports import Cache, CacheHealth, CacheManager
 from tequipy_caching.domain.recovery import RecoveryQueue
 from tequipy_caching.domain.tiered import TieredCache
 from tequipy_caching.domain.tiers import Look, Sealed, SharedTier
 
-__all__ = ["MemoryCacheManager", "TurnableClock"]
+__all__ = ["MemoryCacheManager", "MemoryExpiringSet", "MemoryRateLimiter", "TurnableClock"]
 
 V = TypeVar("V")
 
@@ -93,6 +97,7 @@ class MemoryCacheManager(CacheManager):
         self.clock = TurnableClock()
         self._policies = {**DEFAULT_POLICIES, **(policies or {})}
         self._caches: dict[str, TieredCache[Any]] = {}
+        self._sets: dict[str, MemoryExpiringSet] = {}
 
     def cache(self, name: str, type_: Any) -> Cache[Any]:  # noqa: ANN401 -- the port's overloads say it
         """Return the cache of a name, always the same one."""
@@ -107,11 +112,23 @@ class MemoryCacheManager(CacheManager):
         """Say that all is well."""
         return CacheHealth(l2="up", backplane="live", recovery_queue=0)
 
+    def expiring_set(self, name: str, *, source: Source | None = None) -> "MemoryExpiringSet":
+        """Return the set of a name, always the same one."""
+        check_name(name)
+        made = self._sets.get(name)
+        if made is None:
+            made = self._sets[name] = MemoryExpiringSet(self.clock, source=source)
+        elif source not in {None, made.source}:
+            raise ValueError(f"the set {name!r} has another source")
+        return made
+
     async def ping(self) -> float:
         """Return at once."""
         return 0.0
 
     async def __aenter__(self) -> Self:
+        for made in self._sets.values():
+            await made.rebuild()
         return self
 
     async def __aexit__(
@@ -133,3 +150,79 @@ class MemoryCacheManager(CacheManager):
             strict=False,
             metrics=_Unread(),
         )
+
+
+class MemoryExpiringSet(ExpiringSet):
+    """A set in a dictionary; it is read from its source by the first who asks, and again by `rebuild`."""
+
+    def __init__(self, clock: TurnableClock | None = None, *, source: Source | None = None) -> None:
+        self.clock = clock or TurnableClock()
+        self.source = source
+        self._deadlines: dict[str, float] = {}
+        self._read = source is None
+
+    @property
+    def live(self) -> bool:
+        """Whether the source has been read."""
+        return self._read
+
+    async def rebuild(self) -> None:
+        """Read the source, as at a start or when Redis came back empty."""
+        if self.source is not None:
+            for member, left in (await self.source()).items():
+                self._keep(member, left)
+        self._read = True
+
+    async def add(self, *members: str, ttl: float) -> None:
+        """Keep members for so long, or longer if they were."""
+        check_ttl(ttl)
+        for member in members:
+            self._keep(member, ttl)
+
+    def __contains__(self, member: object) -> bool:
+        return isinstance(member, str) and self.clock.seconds < self._deadlines.get(member, 0)
+
+    async def contains(self, member: str) -> bool:
+        """Tell whether it is a member, reading the source first if nobody has."""
+        if not self._read:
+            await self.rebuild()
+        return member in self
+
+    def _keep(self, member: str, ttl: float) -> None:
+        self._deadlines[member] = max(self._deadlines.get(member, 0), self.clock.seconds + ttl)
+
+
+class MemoryRateLimiter(RateLimiter):
+    """The same arithmetic in memory; with `away` it decides as the real one without Redis."""
+
+    def __init__(self, clock: TurnableClock | None = None) -> None:
+        self.clock = clock or TurnableClock()
+        self.away = False
+        self._buckets = Buckets(most=10_000)
+
+    async def hit(self, policy: RatePolicy, key: Key, cost: int = 1) -> RateDecision:
+        """Count a request, unless it may not pass."""
+        policy.check_cost(cost)
+        return self._take(policy, key, cost)
+
+    async def peek(self, policy: RatePolicy, key: Key) -> RateDecision:
+        """Tell what a request would be told, and count nothing."""
+        return self._take(policy, key, 0)
+
+    async def reset(self, policy: RatePolicy, key: Key) -> None:
+        """Begin anew."""
+        self._buckets.forget(bucket_name(policy, key))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Keep what is counted: the fake may be entered again."""
+
+    def _take(self, policy: RatePolicy, key: Key, need: int) -> RateDecision:
+        name, now = bucket_name(policy, key), round(self.clock.seconds * 1_000_000)
+        if self.away:
+            return decide_alone(policy, self._buckets, name, need, now)
+        return self._buckets.take(policy, name, need, now).decision(policy)

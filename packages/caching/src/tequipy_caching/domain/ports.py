@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
 from tequipy_caching.domain.cached import CachedFunction
+from tequipy_caching.domain.expiring_set import ExpiringSet, Source
 from tequipy_caching.domain.keys import Key
 
 P = ParamSpec("P")
@@ -139,6 +140,15 @@ class CacheManager(ABC):
     @abstractmethod
     def health(self) -> CacheHealth:
         """Return how this process stands with Redis, without asking it."""
+
+    @abstractmethod
+    def expiring_set(self, name: str, *, source: Source | None = None) -> ExpiringSet:
+        """Return the set of a name, always the same one; names are those of `CacheSettings.prefix`.
+
+        With a `source` the set is rebuilt from it when this process starts and whenever Redis may have lost members
+        (it came back empty), and is `live` only then. Raises `ValueError` for a name that is none or has another
+        source already.
+        """
 
     @abstractmethod
     async def ping(self) -> float:

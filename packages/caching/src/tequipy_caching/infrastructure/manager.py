@@ -5,12 +5,14 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
+from tequipy_caching.domain.expiring_set import ExpiringSet, Source
 from tequipy_caching.domain.memory import Memory
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.policies import CachePolicy, policy_of
 from tequipy_caching.domain.ports import Cache, CacheHealth, CacheManager
 from tequipy_caching.domain.tiered import TieredCache, topic_of
 from tequipy_caching.infrastructure.backplane import Backplane
+from tequipy_caching.infrastructure.expiring_set import ExpiringSets
 from tequipy_caching.infrastructure.memory import MemoryTier
 from tequipy_caching.infrastructure.redis import RedisLink
 from tequipy_caching.infrastructure.shared import RedisTier
@@ -31,6 +33,7 @@ class TieredCacheManager(CacheManager):
     ) -> None:
         self.link = link
         self.backplane = Backplane(link, metrics=metrics)
+        self._sets = ExpiringSets(link, self.backplane)
         self._policies = policies
         self._tombstone_ttl = tombstone_ttl
         self._lease_margin = lease_margin
@@ -58,17 +61,23 @@ class TieredCacheManager(CacheManager):
             recovery_queue=len(self.link.recovery),
         )
 
+    def expiring_set(self, name: str, *, source: Source | None = None) -> ExpiringSet:
+        """Return the set of a name, always the same one."""
+        return self._sets.named(name, source)
+
     async def ping(self) -> float:
         """Return the seconds that Redis took to answer; raises `CacheUnavailable`."""
         return await self.link.ping()
 
     async def __aenter__(self) -> Self:
         self.backplane.start()
+        self._sets.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self._sets.stop()
         await self.backplane.stop()
         for cache in self._caches.values():
             await cache.end()

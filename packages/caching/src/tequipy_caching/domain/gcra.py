@@ -1,0 +1,130 @@
+"""The generic cell rate algorithm, in whole numbers; `infrastructure/scripts/rate_hit.lua` is its twin in Redis.
+
+In its form as a leaky bucket (ITU-T I.371, annex A): a request raises the level, which falls evenly all the time; a
+request that would bring it above the burst may not pass. One request is `period` microseconds high and the level falls
+by `limit` in a microsecond, so nothing is ever rounded and the bound is exact.
+
+A lease is a part of the budget that a process may spend without asking. It is held apart from the level, and does not
+fall, for nobody here knows when it is spent: when the process tells how much it has spent, or the lease has ended (then
+it counts as a whole), it joins the level of that moment. Any spending was at that moment or before, so the true level
+is never above the one counted here.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from tequipy_caching.domain.keys import Key, canonical, encode_key
+from tequipy_caching.domain.limits import RateDecision, RatePolicy
+
+LEASE_US: Final = 60_000_000
+"""How long a process may spend a lease, in microseconds."""
+LEASE_GRACE_US: Final = 1_000_000
+"""How much longer it is held, for two clocks never go quite alike."""
+STORE_RETRY: Final = 1.0
+"""Seconds after which a store that was away may be asked again."""
+NOBODY: Final[Mapping[str, tuple[int, int]]] = {}
+
+
+class Bucket(NamedTuple):
+    """What is used of one budget."""
+
+    at: int = 0
+    """When that was so, in microseconds of one clock."""
+    level: int = 0
+    leases: Mapping[str, tuple[int, int]] = NOBODY
+    """By holder: how many requests, and until when."""
+
+
+class Ask(NamedTuple):
+    """What a process asks for."""
+
+    need: int
+    """Requests that must pass now, all or none; 0 looks whether one could, and changes nothing."""
+    want: int = 0
+    """A lease beyond them, if there is that much."""
+    holder: str = ""
+    """Who asks; empty: a lease that it may have stays untouched."""
+    spent: int = 0
+    """How much of its last lease the holder has used."""
+
+
+class Grant(NamedTuple):
+    """What it gets; times in microseconds."""
+
+    allowed: bool
+    leased: int
+    remaining: int
+    """What is left after this, with the lease."""
+    retry_after: int
+    reset_after: int
+
+    def decision(self, policy: RatePolicy, *, degraded: bool = False) -> RateDecision:
+        """Return it as callers see it."""
+        retry, reset = self.retry_after / 1_000_000, self.reset_after / 1_000_000
+        return RateDecision(self.allowed, policy.limit, self.remaining, retry, reset, degraded)
+
+
+def take(policy: RatePolicy, bucket: Bucket, ask: Ask, now: int) -> tuple[Bucket, Grant]:
+    """Return what is used after an ask, and what it gets."""
+    limit, period = policy.limit, policy.period_us
+    level = max(0, bucket.level - max(0, now - bucket.at) * limit)
+    leases = dict(bucket.leases)
+    for holder, (held, until) in bucket.leases.items():
+        if holder == ask.holder or until <= now:
+            level += period * (ask.spent if holder == ask.holder else held)
+            del leases[holder]
+    reserved = sum(held for held, _ in leases.values())
+    room = period * (policy.capacity - reserved) - level
+    lacking = max(ask.need, 1) * period - room
+    leased = retry = 0
+    if lacking <= 0:
+        level, room = level + ask.need * period, room - ask.need * period
+        leased = min(ask.want, room // period // 2)  # half of it at most: the others come too
+        if leased > 0:
+            leases[ask.holder] = (leased, now + LEASE_US + LEASE_GRACE_US)
+    else:
+        retry = _ceil(lacking, limit)
+        if lacking > level:  # what it takes is leased: it begins to fall when the first of these leases has ended
+            retry = max(retry, min(until for _, until in leases.values()) - now + _ceil(lacking - level, limit))
+    reset = _ceil(level + (reserved + leased) * period, limit)
+    return Bucket(now, level, leases), Grant(lacking <= 0, leased, max(0, room // period), retry, reset)
+
+
+class Buckets:
+    """The budgets that one process keeps by itself, the last used ones up to `most`."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._buckets: dict[str, Bucket] = {}
+
+    def take(self, policy: RatePolicy, name: str, need: int, now: int) -> Grant:
+        """Return what an ask gets; times are microseconds of one clock."""
+        bucket, grant = take(policy, self._buckets.pop(name, Bucket()), Ask(need), now)
+        self._buckets[name] = bucket  # at the end: a dictionary is in the order of its insertions
+        if len(self._buckets) > self._most:
+            del self._buckets[next(iter(self._buckets))]
+        return grant
+
+    def forget(self, name: str) -> None:
+        """Begin anew."""
+        self._buckets.pop(name, None)
+
+
+def decide_alone(policy: RatePolicy, buckets: Buckets, name: str, need: int, now: int) -> RateDecision:
+    """Return what the policy says when the store is away."""
+    match policy.on_store_error:
+        case "local":
+            return buckets.take(policy, name, need, now).decision(policy, degraded=True)
+        case "allow":
+            return RateDecision(True, policy.limit, policy.capacity, 0, 0, degraded=True)
+        case "deny":
+            return RateDecision(False, policy.limit, 0, STORE_RETRY, STORE_RETRY, degraded=True)
+
+
+def bucket_name(policy: RatePolicy, key: Key) -> str:
+    """Return what a budget is found by; a policy of another period counts anew, for its levels mean something else."""
+    return f"{policy.name}:{policy.period_us}:{encode_key(canonical(key))}"
+
+
+def _ceil(dividend: int, divisor: int) -> int:
+    return -(-dividend // divisor)

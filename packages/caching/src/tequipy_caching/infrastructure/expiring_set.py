@@ -1,0 +1,236 @@
+"""A small set that lives in every process: in memory, spread by the channel, kept in Redis for those who come later."""
+
+import asyncio
+import logging
+from collections.abc import Hashable, Iterator, Mapping
+from heapq import heappop, heappush
+from itertools import islice
+from time import monotonic
+from typing import Any, Final
+
+from tequipy_caching.domain.exceptions import CacheUnavailable
+from tequipy_caching.domain.expiring_set import ExpiringSet, Source
+from tequipy_caching.domain.names import check_name
+from tequipy_caching.domain.policies import check_ttl
+from tequipy_caching.domain.recovery import Recoverable
+from tequipy_caching.domain.tiers import Listener
+from tequipy_caching.infrastructure.backplane import Backplane
+from tequipy_caching.infrastructure.ending import end
+from tequipy_caching.infrastructure.redis import RedisLink
+
+SOURCE_TIMEOUT: Final = 10.0
+"""Seconds that a source may take."""
+RETRY_AFTER: Final = 1.0
+"""Seconds between two attempts to compare with the source and Redis."""
+PATIENCE: Final = 1.0
+"""Seconds that `contains` waits for the first of these attempts."""
+_SLACK: Final = 1.0
+"""Two processes count the same life from moments that lie this far apart at most; it is no reason to send it again."""
+_CHUNK: Final = 500
+_LEAVING_AT_ONCE: Final = 64
+_ALL: Final = ""
+"""In the recovery queue: whatever this process knows."""
+
+logger = logging.getLogger(__name__)
+
+
+class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
+    """Made by `CacheManager.expiring_set`; compares itself in the background from `start` to `stop`.
+
+    In the recovery queue an entry is a member and when it leaves, by this process's monotonic clock.
+    """
+
+    def __init__(self, name: str, source: Source | None, *, link: RedisLink, backplane: Backplane) -> None:
+        self.source = source
+        self.topic = f"set:{name}"
+        self._key = f"{link.prefix}:set:{name}"
+        self._link = link
+        self._backplane = backplane
+        self._deadlines: dict[str, float] = {}
+        self._leaving: list[tuple[float, str]] = []
+        self._compared = False
+        self._missed = asyncio.Event()
+        self._attempted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        link.recovery.register(self.topic, self)
+        backplane.listen(self.topic, self)
+
+    @property
+    def live(self) -> bool:
+        """Whether it hears of every new member and has compared its own with Redis and the source."""
+        return self._compared and self._backplane.live
+
+    async def add(self, *members: str, ttl: float) -> None:
+        """Add members: here at once, everywhere as soon as Redis has them."""
+        check_ttl(ttl)
+        deadline = monotonic() + ttl
+        for member in members:
+            self._keep(member, deadline)
+        try:
+            await self._tell(dict.fromkeys(members, ttl))
+        except (CacheUnavailable, asyncio.CancelledError) as error:  # cancelled: it may have arrived or not
+            for member in members:
+                self._link.recovery.add(self.topic, member, deadline)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+
+    def __contains__(self, member: object) -> bool:
+        return self._deadlines.get(member, 0.0) > monotonic()  # type: ignore[call-overload,no-any-return]  # -- any object may be asked for
+
+    async def contains(self, member: str) -> bool:
+        """Tell whether it is a member: from memory while live, from Redis otherwise."""
+        if member in self or self.live:
+            return member in self
+        if self._task is not None and not self._attempted.is_set():
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._attempted.wait()
+            except TimeoutError:
+                self._attempted.set()  # the next ones need not wait too
+        try:
+            left = await self._link.run("set_contains", [self._key], [member])
+        except CacheUnavailable:
+            return member in self
+        self._keep(member, monotonic() + left / 1000)
+        return member in self
+
+    def hear(self, body: Any) -> None:  # noqa: ANN401 -- JSON
+        """Take members that another process has added."""
+        if not isinstance(body, dict) or not all(isinstance(left, int) for left in body.values()):
+            raise ValueError("not members of this version")
+        now = monotonic()
+        for member, left in body.items():
+            self._keep(member, now + left / 1000)
+
+    def miss(self) -> None:
+        """Trust only what is compared anew."""
+        self._compared = False
+        self._attempted.clear()
+        self._missed.set()
+
+    def merge(self, old: float, new: float) -> float:
+        """Keep the longer life."""
+        return max(old, new)
+
+    def overflow(self) -> Mapping[Hashable, float]:
+        """Return what stands for all: this process still knows them."""
+        return {_ALL: 0.0}
+
+    async def replay(self, entries: Mapping[Hashable, float]) -> None:
+        """Send what could not be sent."""
+        now = monotonic()
+        lives = self._lives() if _ALL in entries else {str(member): end - now for member, end in entries.items()}
+        await self._tell({member: left for member, left in lives.items() if left > 0})
+
+    def start(self) -> None:
+        """Begin to compare with the source and Redis."""
+        self._task = asyncio.create_task(self._stay_compared(), name=f"cache-{self.topic}")
+
+    async def stop(self) -> None:
+        """Stop comparing."""
+        if self._task is not None:
+            await end(self._task)
+            self._task = None
+        self.miss()
+
+    async def _stay_compared(self) -> None:
+        while True:
+            self._missed.clear()
+            done = await self._compare()
+            self._compared = done and not self._missed.is_set()
+            try:
+                async with asyncio.timeout(None if done else RETRY_AFTER):
+                    await self._missed.wait()
+            except TimeoutError:
+                continue
+
+    async def _compare(self) -> bool:
+        # The source first: without Redis it is all there is. What is added elsewhere meanwhile is heard.
+        read = await self._read_source()
+        self._attempted.set()
+        try:
+            answer = await self._link.run("set_members", [self._key])
+            now = monotonic()
+            theirs = {bytes(member).decode(): left / 1000 for member, left in zip(*[iter(answer)] * 2, strict=True)}
+            for member, left in theirs.items():
+                self._keep(member, now + left)
+            await self._tell(
+                {member: left for member, left in self._lives().items() if left > theirs.get(member, -_SLACK) + _SLACK}
+            )
+        except CacheUnavailable:
+            return False
+        return read
+
+    async def _read_source(self) -> bool:
+        if self.source is None:
+            return True
+        try:
+            async with asyncio.timeout(SOURCE_TIMEOUT):
+                members = await self.source()
+        except Exception as error:  # noqa: BLE001 -- the caller's own code: whatever it raises, it is read again
+            logger.warning("expiring_set_source_failed", extra={"set": self.topic, "error": type(error).__name__})
+            return False
+        now = monotonic()
+        for member, left in members.items():
+            self._keep(member, now + left)
+        return True
+
+    async def _tell(self, lives: Mapping[str, float]) -> None:
+        """Put members into Redis and tell the other processes, in one step for each part of a large number."""
+        entries = iter(lives.items())
+        while chunk := {member: max(1, round(left * 1000)) for member, left in islice(entries, _CHUNK)}:
+            arguments = [part for entry in chunk.items() for part in entry]
+            await self._link.tell("set_add", [self._key], arguments, message=self._backplane.message(self.topic, chunk))
+
+    def _lives(self) -> dict[str, float]:
+        now = monotonic()
+        return {member: deadline - now for member, deadline in self._deadlines.items() if deadline > now}
+
+    def _keep(self, member: str, deadline: float) -> None:
+        if deadline > max(self._deadlines.get(member, 0.0), monotonic()):
+            self._deadlines[member] = deadline
+            heappush(self._leaving, (deadline, member))
+        for late, gone in self._expired():
+            if self._deadlines.get(gone) == late:  # not added again since
+                del self._deadlines[gone]
+
+    def _expired(self) -> Iterator[tuple[float, str]]:
+        now = monotonic()
+        for _ in range(_LEAVING_AT_ONCE):  # few at a time, so that no caller pays for many
+            if not self._leaving or self._leaving[0][0] > now:
+                return
+            yield heappop(self._leaving)
+
+
+class ExpiringSets:
+    """The sets of a process, by name."""
+
+    def __init__(self, link: RedisLink, backplane: Backplane) -> None:
+        self._link = link
+        self._backplane = backplane
+        self._sets: dict[str, SharedExpiringSet] = {}
+        self._running = False
+
+    def named(self, name: str, source: Source | None) -> SharedExpiringSet:
+        """Return the set of a name, always the same one."""
+        check_name(name)
+        made = self._sets.get(name)
+        if made is None:
+            made = self._sets[name] = SharedExpiringSet(name, source, link=self._link, backplane=self._backplane)
+            if self._running:
+                made.start()
+        elif source not in {None, made.source}:
+            raise ValueError(f"the set {name!r} has another source")
+        return made
+
+    def start(self) -> None:
+        """Have all sets compare themselves."""
+        self._running = True
+        for made in self._sets.values():
+            made.start()
+
+    async def stop(self) -> None:
+        """Stop comparing."""
+        self._running = False
+        for made in self._sets.values():
+            await made.stop()

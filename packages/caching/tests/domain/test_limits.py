@@ -1,0 +1,41 @@
+"""Policies of the rate limiter."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from tequipy_caching import RatePolicy
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"name": ""}, "name must be"),
+        ({"name": "a:b"}, "name must be"),
+        ({"name": "a\n"}, "name must be"),
+        ({"limit": 0}, "limit must be at least 1"),
+        ({"burst": 0}, "burst must be at least 1"),
+        ({"period": 0}, "period must be at least"),
+        ({"period": float("inf")}, "period must be at least"),
+        ({"period": float("nan")}, "period must be at least"),
+        ({"period": 3e7, "limit": 1000}, "to be counted exactly"),
+        ({"lease": -1}, "lease must be"),
+        ({"lease": 11}, "lease must be"),
+        ({"on_store_error": "panic"}, "on_store_error must be"),
+    ],
+)
+def test_a_wrong_policy_is_named(fault: dict[str, Any], message: str) -> None:
+    """Each fault is named, and more than one at once."""
+    good: dict[str, Any] = {"name": "login", "limit": 10, "period": 60}
+    with pytest.raises(ValueError, match=message):
+        RatePolicy(**good | fault)
+    with pytest.raises(ValueError, match=rf"{message}.*; on_store_error|name must.*; .*{message}"):
+        RatePolicy(**good | {"name": "x y", "on_store_error": "?"} | fault)
+
+
+def test_the_burst_is_the_limit_unless_given() -> None:
+    """Without a burst as many as the limit may come at once."""
+    policy = RatePolicy("login", 10, 60)
+    assert policy.capacity == 10
+    assert dataclasses.replace(policy, burst=3).capacity == 3
