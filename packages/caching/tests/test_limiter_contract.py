@@ -1,12 +1,13 @@
 """What every rate limiter promises, on the fake and on Redis alike."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
 from tequipy_caching import RateLimiter, RatePolicy
 from tequipy_caching.testing import MemoryRateLimiter
+from tequipy_caching.wiring import CacheSettings, build_rate_limiter
 
 SLOW = RatePolicy("slow", 3, 3600)
 """No test lasts until a request of it comes free."""
@@ -15,9 +16,14 @@ QUICK = RatePolicy("quick", 20, 1, burst=2)
 Pass = Callable[[float], Awaitable[None]]
 
 
-@pytest.fixture
-def limiter() -> RateLimiter:
-    return MemoryRateLimiter()
+@pytest.fixture(params=["memory", "redis"])
+async def limiter(request: pytest.FixtureRequest, redis_prefix: str) -> AsyncIterator[RateLimiter]:
+    if request.param == "memory":
+        yield MemoryRateLimiter()
+    else:
+        url = request.getfixturevalue("redis_url")
+        async with build_rate_limiter(CacheSettings(url=url, prefix=redis_prefix, l2_timeout=10)) as made:
+            yield made
 
 
 @pytest.fixture

@@ -8,13 +8,17 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from tequipy_caching.domain.limits import RateLimiter
 from tequipy_caching.domain.policies import DEFAULT_POLICIES, CachePolicy
 from tequipy_caching.domain.ports import CacheManager
+from tequipy_caching.infrastructure.backplane import Backplane
+from tequipy_caching.infrastructure.limiter import RedisRateLimiter
+from tequipy_caching.infrastructure.limiter_metrics import DecisionCounts
 from tequipy_caching.infrastructure.manager import TieredCacheManager
 from tequipy_caching.infrastructure.metrics import PrometheusCacheMetrics
 from tequipy_caching.infrastructure.redis import RedisLink
 
-__all__ = ["CacheSettings", "build_cache"]
+__all__ = ["CacheSettings", "build_cache", "build_rate_limiter"]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 """Part of a key in Redis; without a colon, so that no name leads into another's namespace."""
@@ -89,4 +93,18 @@ def build_cache(settings: CacheSettings, *, registry: CollectorRegistry | None =
         lease_margin=settings.l2_timeout,
         strict=settings.on_error == "raise",
         metrics=metrics,
+    )
+
+
+def build_rate_limiter(settings: CacheSettings, *, registry: CollectorRegistry | None = None) -> RateLimiter:
+    """Return the rate limiter, with connections and a channel of its own; it remembers by the policy `rate_limits`."""
+    metrics = PrometheusCacheMetrics(None)  # the cache's own: what its decisions say of Redis is counted with them
+    link = RedisLink(
+        settings.url.get_secret_value(), prefix=f"{settings.prefix}:rate", timeout=settings.l2_timeout, metrics=metrics
+    )
+    return RedisRateLimiter(
+        link,
+        settings.all_policies["rate_limits"],
+        backplane=Backplane(link, metrics=metrics),
+        counts=DecisionCounts(registry),
     )

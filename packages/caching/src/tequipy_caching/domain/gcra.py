@@ -67,12 +67,15 @@ class Grant(NamedTuple):
 def take(policy: RatePolicy, bucket: Bucket, ask: Ask, now: int) -> tuple[Bucket, Grant]:
     """Return what is used after an ask, and what it gets."""
     limit, period = policy.limit, policy.period_us
-    level = max(0, bucket.level - max(0, now - bucket.at) * limit)
-    leases = dict(bucket.leases)
+    leases, over = dict(bucket.leases), list[tuple[int, int]]()
     for holder, (held, until) in bucket.leases.items():
         if holder == ask.holder or until <= now:
-            level += period * (ask.spent if holder == ask.holder else held)
+            over.append((min(until, now), ask.spent if holder == ask.holder else held))
             del leases[holder]
+    level, at = bucket.level, bucket.at
+    for until, used in sorted(over):
+        level, at = max(0, level - (until - at) * limit) + used * period, until
+    level = max(0, level - max(0, now - at) * limit)
     reserved = sum(held for held, _ in leases.values())
     room = period * (policy.capacity - reserved) - level
     lacking = max(ask.need, 1) * period - room

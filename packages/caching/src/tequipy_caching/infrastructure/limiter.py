@@ -1,0 +1,230 @@
+"""The rate limiter on Redis: counted there for all processes, with leases and refusals remembered here."""
+
+import asyncio
+import secrets
+from collections.abc import Hashable, Mapping
+from time import monotonic, monotonic_ns
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+from cachetools import LRUCache
+
+from tequipy_caching.domain.exceptions import CacheUnavailable
+from tequipy_caching.domain.fences import Fences
+from tequipy_caching.domain.gcra import (
+    LEASE_GRACE_US,
+    LEASE_US,
+    Ask,
+    Buckets,
+    Grant,
+    bucket_name,
+    decide_alone,
+)
+from tequipy_caching.domain.keys import Key
+from tequipy_caching.domain.limits import RateDecision, RateLimiter, RatePolicy
+from tequipy_caching.domain.memory import Memory
+from tequipy_caching.domain.metrics import Tally
+from tequipy_caching.domain.policies import CachePolicy
+from tequipy_caching.domain.ports import MISSING
+from tequipy_caching.domain.recovery import Recoverable
+from tequipy_caching.domain.tiers import Listener
+from tequipy_caching.infrastructure.backplane import Backplane
+from tequipy_caching.infrastructure.limiter_metrics import DecisionCounts
+from tequipy_caching.infrastructure.memory import MemoryTier
+from tequipy_caching.infrastructure.redis import RedisLink
+
+_TOPIC: Final = "resets"
+
+
+class _Refusal(NamedTuple):
+    """A refusal that Redis would only repeat; moments are microseconds of the monotonic clock."""
+
+    cost: int
+    ends: int
+    full: int
+
+
+class _Lease:
+    """What this process may spend without asking; its id is its own, so that a forgotten one ends by itself."""
+
+    __slots__ = ("asked", "ends", "full", "id", "left", "remaining", "spent")
+
+    def __init__(self) -> None:
+        self.id = secrets.token_hex(8)
+        self.left = self.spent = self.ends = self.full = self.remaining = 0
+        self.asked: asyncio.Event | None = None
+        """Set when the one who is asking Redis for more has its answer."""
+
+    def spend(self, policy: RatePolicy, cost: int, now: int) -> RateDecision | None:
+        """Spend of the lease if it is enough."""
+        if self.left < cost or now >= self.ends:
+            return None
+        self.left -= cost
+        self.spent += cost
+        self.remaining -= cost
+        self.full = max(self.full, now) + cost * policy.period_us // policy.limit
+        return RateDecision(True, policy.limit, self.remaining, 0.0, (self.full - now) / 1_000_000)
+
+    def renew(self, grant: Grant, asked: int) -> None:
+        """Begin with what was granted to an ask of that moment."""
+        self.left, self.spent, self.remaining = grant.leased, 0, grant.remaining
+        self.ends, self.full = asked + LEASE_US, asked + grant.reset_after
+
+
+class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
+    """Made by `build_rate_limiter`. In the recovery queue an entry is a reset, by the bucket's name."""
+
+    def __init__(self, link: RedisLink, memory: CachePolicy, *, backplane: Backplane, counts: DecisionCounts) -> None:
+        self.link = link
+        self.backplane = backplane
+        self._counts = counts
+        self._refusals: Memory[_Refusal] = Memory(memory, MemoryTier(memory, monotonic, Tally()), monotonic)
+        self._leases: LRUCache[str, _Lease] = LRUCache(memory.l1_maxsize)
+        self._alone = Buckets(memory.l1_maxsize)
+        self._fences = Fences()
+        link.recovery.register(_TOPIC, self)
+        backplane.listen(_TOPIC, self)
+
+    async def hit(self, policy: RatePolicy, key: Key, cost: int = 1) -> RateDecision:
+        """Count a request, unless it may not pass."""
+        policy.check_cost(cost)
+        name = bucket_name(policy, key)
+        decision = self._from_memory(policy, name, cost)
+        if decision is None:
+            ask = self._ask_for_lease if policy.lease else self._ask
+            decision = await ask(policy, name, cost)
+        if decision.allowed and not decision.degraded and policy.on_store_error == "local":
+            self._alone.take(policy, name, cost, _now())  # so that the bound holds should Redis go now
+        self._counts.count(policy.name, decision)
+        return decision
+
+    async def peek(self, policy: RatePolicy, key: Key) -> RateDecision:
+        """Tell what a request would be told now, and count nothing."""
+        name, now = bucket_name(policy, key), _now()
+        refusal = self._refused(policy, name, 1, now)
+        if refusal is not None:
+            return refusal
+        try:
+            grant = await self._run(policy, name, Ask(0))
+        except CacheUnavailable:
+            return decide_alone(policy, self._alone, name, 0, now)
+        lease = self._leases.get(name)
+        if lease is None or not lease.left or now >= lease.ends:
+            return grant.decision(policy)
+        return grant._replace(allowed=True, remaining=grant.remaining + lease.left, retry_after=0).decision(policy)
+
+    async def reset(self, policy: RatePolicy, key: Key) -> None:
+        """Forget what was counted, here and in every process."""
+        name = bucket_name(policy, key)
+        self._forget(name)
+        try:
+            await self._reset(name)
+        except (CacheUnavailable, asyncio.CancelledError) as error:  # cancelled: it may have arrived or not
+            self.link.recovery.add(_TOPIC, name, None)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        finally:
+            self._forget(name)  # who asked meanwhile may have heard the old answer
+
+    def hear(self, body: Any) -> None:  # noqa: ANN401 -- JSON
+        """Forget what another process has reset."""
+        if not isinstance(body, str):
+            raise ValueError("not a bucket's name")  # noqa: TRY004 -- what a listener raises
+        self._forget(body)
+
+    def miss(self) -> None:
+        """Forget all refusals: any of them may have been lifted."""
+        self._refusals.clear()
+        self._fences.breach_all()
+
+    def merge(self, old: None, new: None) -> None:
+        """Keep one of two resets."""
+
+    def overflow(self) -> Mapping[Hashable, None]:
+        """Let go of them: what was not reset ends by itself."""
+        return {}
+
+    async def replay(self, entries: Mapping[Hashable, None]) -> None:
+        """Send resets that could not be sent."""
+        for name in entries:
+            await self._reset(str(name))
+
+    async def __aenter__(self) -> Self:
+        self.backplane.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.backplane.stop()
+        await self.link.close()
+
+    def _from_memory(self, policy: RatePolicy, name: str, cost: int) -> RateDecision | None:
+        now = _now()
+        lease = self._leases.get(name) if policy.lease else None
+        decision = None if lease is None else lease.spend(policy, cost, now)
+        return decision or self._refused(policy, name, cost, now)
+
+    def _refused(self, policy: RatePolicy, name: str, cost: int, now: int) -> RateDecision | None:
+        refusal = self._refusals.plain(name)
+        if refusal is MISSING or cost < refusal.cost or now >= refusal.ends:
+            return None
+        more = (cost - refusal.cost) * policy.period_us // policy.limit
+        retry, reset = (refusal.ends - now + more) / 1_000_000, max(0, refusal.full - now) / 1_000_000
+        return RateDecision(False, policy.limit, 0, retry, reset)
+
+    async def _ask_for_lease(self, policy: RatePolicy, name: str, cost: int) -> RateDecision:
+        """Ask for a request and a lease; one asks, the others wait for what is leased."""
+        lease = self._leases.get(name)
+        if lease is None:
+            lease = self._leases[name] = _Lease()
+        if lease.asked is None:
+            asked = lease.asked = asyncio.Event()
+            try:
+                return await self._ask(policy, name, cost, lease)
+            finally:
+                lease.asked = None
+                asked.set()
+        await lease.asked.wait()
+        return self._from_memory(policy, name, cost) or await self._ask(policy, name, cost)
+
+    async def _ask(self, policy: RatePolicy, name: str, cost: int, lease: _Lease | None = None) -> RateDecision:
+        now = _now()
+        ask = Ask(cost)
+        if lease is not None:
+            ask = Ask(cost, policy.lease, lease.id, lease.spent)
+            lease.left = 0  # given back
+        with self._fences.open(name) as fence:
+            try:
+                grant = await self._run(policy, name, ask)
+            except CacheUnavailable:
+                return decide_alone(policy, self._alone, name, cost, now)
+            if lease is not None:
+                lease.renew(grant, now)
+            if not grant.allowed and fence.whole:
+                refusal = _Refusal(cost, now + grant.retry_after, now + grant.reset_after)
+                left = grant.retry_after / 1_000_000
+                self._refusals.keep(name, refusal, left, life=left)
+        return grant.decision(policy)
+
+    async def _run(self, policy: RatePolicy, name: str, ask: Ask) -> Grant:
+        numbers = (policy.limit, policy.period_us, policy.capacity)
+        answer = await self.link.run("rate_hit", [self._key(name)], [*numbers, *ask, LEASE_US + LEASE_GRACE_US])
+        allowed, *rest, _ = answer
+        return Grant(bool(allowed), *rest)
+
+    async def _reset(self, name: str) -> None:
+        message = self.backplane.message(_TOPIC, name)
+        await self.link.tell("rate_reset", [self._key(name)], [], message=message)
+
+    def _forget(self, name: str) -> None:
+        self._refusals.drop(name)
+        self._fences.breach(name)
+        self._alone.forget(name)
+
+    def _key(self, name: str) -> str:
+        return f"{self.link.prefix}:{name}"
+
+
+def _now() -> int:
+    return monotonic_ns() // 1000

@@ -1,0 +1,36 @@
+"""What the rate limiter counts."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from tequipy_caching.domain.limits import RateDecision
+from tequipy_caching.domain.metrics import Tally
+
+
+class DecisionCounts(Collector):
+    """Decisions by policy, outcome (allowed, denied) and whether they were made without Redis; never by key."""
+
+    def __init__(self, registry: CollectorRegistry | None) -> None:
+        self._tallies: dict[tuple[str, bool, bool], Tally] = {}
+        if registry is not None:
+            registry.register(self)
+
+    def count(self, policy: str, decision: RateDecision) -> None:
+        """Count a decision."""
+        labels = (policy, decision.allowed, decision.degraded)
+        tally = self._tallies.get(labels)
+        if tally is None:
+            tally = self._tallies[labels] = Tally()
+        tally.count += 1
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the counter."""
+        family = CounterMetricFamily(
+            "ratelimit_decisions", "Decisions of the rate limiter.", labels=("policy", "outcome", "degraded")
+        )
+        for (policy, allowed, degraded), tally in list(self._tallies.items()):  # a copy: scraped in a thread of its own
+            family.add_metric([policy, "allowed" if allowed else "denied", str(degraded).lower()], tally.count)
+        yield family

@@ -1,0 +1,72 @@
+-- Count a request, unless it may not pass: the twin of domain/gcra.py, which explains the arithmetic.
+-- KEYS[1] the bucket: a hash of at, level and, for each lease, its holder: "<requests> <until>"
+-- ARGV: limit; period; burst; how many must pass (0: only look); how many to lease; holder of the lease (empty: nobody);
+--       how much of the last lease it has spent; how long a lease is held. Times in microseconds.
+-- Returns allowed, leased, remaining, retry after, reset after, the server's time.
+local limit, period, burst = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local need, want, spent, life = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+
+local function whole(number)
+  return string.format('%.0f', number) -- as Lua itself writes numbers, they lose digits
+end
+
+local at, level, reserved = 0, 0, 0
+local leases, over, used = {}, {}, {} -- over: holders of leases that end here, used: what they count as
+local state = redis.call('HGETALL', KEYS[1])
+for index = 1, #state, 2 do
+  local field, value = state[index], state[index + 1]
+  if field == 'at' then
+    at = tonumber(value)
+  elseif field == 'level' then
+    level = tonumber(value)
+  else
+    local held, ends = string.match(value, '^(%d+) (%d+)$')
+    leases[field] = {tonumber(held), tonumber(ends)}
+  end
+end
+local first, last = math.huge, now
+for holder, lease in pairs(leases) do
+  local held, ends = lease[1], lease[2]
+  if holder == ARGV[6] or ends <= now then
+    table.insert(over, holder)
+    table.insert(used, {math.min(ends, now), holder == ARGV[6] and spent or held})
+  else
+    reserved = reserved + held
+    first, last = math.min(first, ends), math.max(last, ends)
+  end
+end
+table.sort(used, function(one, other) return one[1] < other[1] end)
+for _, part in ipairs(used) do
+  level = math.max(0, level - (part[1] - at) * limit) + part[2] * period
+  at = part[1]
+end
+level = math.max(0, level - math.max(0, now - at) * limit)
+
+local room = period * (burst - reserved) - level
+local lacking = math.max(need, 1) * period - room
+local leased, retry = 0, 0
+if lacking <= 0 then
+  level, room = level + need * period, room - need * period
+  leased = math.max(0, math.min(want, math.floor(math.floor(room / period) / 2)))
+else
+  retry = math.ceil(lacking / limit)
+  if lacking > level then
+    retry = math.max(retry, first - now + math.ceil((lacking - level) / limit))
+  end
+end
+local reset = math.ceil((level + (reserved + leased) * period) / limit)
+
+if need > 0 and (lacking <= 0 or #over > 0) then
+  redis.call('HSET', KEYS[1], 'at', whole(now), 'level', whole(level))
+  if #over > 0 then
+    redis.call('HDEL', KEYS[1], unpack(over))
+  end
+  if leased > 0 then
+    last = now + life
+    redis.call('HSET', KEYS[1], ARGV[6], whole(leased) .. ' ' .. whole(last))
+  end
+  redis.call('PEXPIRE', KEYS[1], whole(math.ceil((last - now + reset) / 1000)))
+end
+return {lacking <= 0 and 1 or 0, leased, math.max(0, math.floor(room / period)), retry, reset, now}

@@ -1,0 +1,172 @@
+"""The arithmetic of the limiter: the bound holds on every interval, to the last microsecond and request."""
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tequipy_caching import RatePolicy
+from tequipy_caching.domain.gcra import LEASE_US, Ask, Bucket, Buckets, Grant, bucket_name, decide_alone, take
+
+POLICIES = st.builds(
+    RatePolicy,
+    st.just("p"),
+    st.integers(1, 50),
+    st.integers(1, 5_000_000).map(lambda microseconds: microseconds / 1_000_000),
+    burst=st.integers(1, 20),
+)
+PAUSES = st.one_of(st.just(0), st.integers(0, 100), st.integers(0, 3_000_000))
+
+
+def excess(policy: RatePolicy, passed: list[tuple[int, int]]) -> int:
+    """Return by how much the busiest interval surpasses the bound, in requests * period; 0 or less when it holds.
+
+    An interval from one passing to another is as busy as any around it; they are searched in one go: what passes up to
+    the later, less what may have come free, against the lowest such value before the earlier.
+    """
+    sums = [0, *accumulate(cost for _, cost in passed)]
+    lowest, worst = 0, -policy.capacity * policy.period_us
+    for index, (moment, _) in enumerate(passed):
+        free = moment * policy.limit
+        before = sums[index] * policy.period_us - free
+        lowest = min(lowest, before) if index else before
+        worst = max(worst, sums[index + 1] * policy.period_us - free - lowest - policy.capacity * policy.period_us)
+    return worst
+
+
+@given(POLICIES, st.lists(st.tuples(PAUSES, st.integers(1, 5)), max_size=60))
+def test_the_bound_is_exact(policy: RatePolicy, hits: list[tuple[int, int]]) -> None:
+    """No interval surpasses it, and whoever is refused would have; after retry_after, not before, he would not."""
+    bucket, now, passed = Bucket(), 1_000_000, list[tuple[int, int]]()
+    for pause, cost in hits:
+        now += pause
+        if cost > policy.capacity:
+            continue
+        bucket, grant = take(policy, bucket, Ask(cost), now)
+        with_it = [*passed, (now, cost)]
+        assert grant.allowed == (excess(policy, with_it) <= 0)
+        if grant.allowed:
+            passed = with_it
+            assert grant.retry_after == 0
+        else:
+            assert excess(policy, [*passed, (now + grant.retry_after, cost)]) <= 0
+            assert excess(policy, [*passed, (now + grant.retry_after - 1, cost)]) > 0
+        _, look = take(policy, bucket, Ask(0), now)
+        assert look.remaining == grant.remaining
+        assert take(policy, bucket, Ask(policy.capacity), now + grant.reset_after)[1].allowed
+
+
+@dataclass
+class Process:
+    """Spends leases as the limiter does; `lossy` asks reach the bucket, and their answers nobody."""
+
+    holder: str
+    left: int = 0
+    spent: int = 0
+    ends: int = 0
+
+    def hit(self, policy: RatePolicy, bucket: Bucket, now: int, *, lossy: bool) -> tuple[Bucket, bool]:
+        if self.left and now < self.ends:
+            self.left, self.spent = self.left - 1, self.spent + 1
+            return bucket, True
+        bucket, grant = take(policy, bucket, Ask(1, policy.lease, self.holder, self.spent), now)
+        self.left = 0
+        if lossy:
+            return bucket, False
+        self.left, self.spent, self.ends = grant.leased, 0, now + LEASE_US
+        return bucket, grant.allowed
+
+
+@given(
+    st.builds(
+        RatePolicy,
+        st.just("p"),
+        st.integers(1, 50),
+        st.sampled_from([0.5, 10, 300]),
+        burst=st.integers(5, 20),
+        lease=st.integers(1, 5),
+    ),
+    st.lists(
+        st.tuples(
+            st.one_of(st.just(0), st.integers(0, 200_000), st.integers(0, 40_000_000)),
+            st.integers(0, 3),
+            st.sampled_from([False, False, False, True]),
+        ),
+        max_size=120,
+    ),
+)
+def test_leases_keep_the_bound(policy: RatePolicy, hits: list[tuple[int, int, bool]]) -> None:
+    """Whatever several processes lease, spend late, lose or let end, no interval surpasses the bound."""
+    bucket, now, passed = Bucket(), 1_000_000, list[tuple[int, int]]()
+    processes = [Process(str(number)) for number in range(4)]
+    for pause, number, lossy in hits:
+        now += pause
+        bucket, allowed = processes[number].hit(policy, bucket, now, lossy=lossy)
+        if allowed:
+            passed.append((now, 1))
+    assert excess(policy, passed) <= 0
+
+
+def test_a_lease_leaves_half_to_the_others() -> None:
+    """A process gets what it wants while there is plenty, then half of what is left, then single requests."""
+    policy = RatePolicy("p", 20, 3600, lease=8)
+    bucket, leased = Bucket(), []
+    for number in range(6):
+        bucket, grant = take(policy, bucket, Ask(1, policy.lease, str(number)), 1)
+        leased.append(grant.leased)
+    assert leased == [8, 5, 2, 0, 0, 0]
+
+
+def test_who_waits_for_a_lease_waits_until_it_has_ended() -> None:
+    """When others hold what is lacking, retry_after reaches beyond the end of their leases, and is true."""
+    policy = RatePolicy("p", 4, 8, lease=2)
+    bucket, _ = take(policy, Bucket(), Ask(1, 2, "a"), 0)
+    bucket, grant = take(policy, bucket, Ask(4), 4_000_000)
+    assert not grant.allowed
+    assert grant.retry_after > LEASE_US - 4_000_000
+    assert take(policy, bucket, Ask(4), 4_000_000 + grant.retry_after)[1].allowed
+
+
+def test_a_clock_that_goes_back_gives_nothing() -> None:
+    """A server whose clock is set back lets nobody wait for the old time, and lets no more pass for it."""
+    policy = RatePolicy("p", 10, 1)
+    bucket, _ = take(policy, Bucket(), Ask(10), 10_000_000)
+    bucket, grant = take(policy, bucket, Ask(1), 5_000_000)
+    assert not grant.allowed
+    assert take(policy, bucket, Ask(1), 5_100_000)[1].allowed
+
+
+def test_buckets_are_bounded() -> None:
+    """The one not used for longest makes room; used ones stay."""
+    policy, buckets = RatePolicy("p", 3, 3600), Buckets(most=2)
+    for name in ("a", "b", "a", "c"):
+        buckets.take(policy, name, 1, 0)
+    assert [buckets.take(policy, name, 0, 0).remaining for name in ("a", "b")] == [1, 3]
+
+
+def test_alone_the_policy_decides() -> None:
+    """Without the store it is counted here, or all pass, or none; each is said to be degraded."""
+    decisions = {
+        policy.on_store_error: [decide_alone(policy, Buckets(10), "n", 1, 0) for _ in range(2)]
+        for policy in (RatePolicy("p", 1, 60, on_store_error=way) for way in ("local", "allow", "deny"))
+    }
+    assert {way: [decision.allowed for decision in made] for way, made in decisions.items()} == {
+        "local": [True, True],
+        "allow": [True, True],
+        "deny": [False, False],
+    }
+    assert decisions["deny"][0].retry_after > 0
+    assert all(decision.degraded for made in decisions.values() for decision in made)
+
+
+def test_another_period_counts_anew() -> None:
+    """Levels are in units of the period, so a policy whose period changes has buckets of its own."""
+    names = {bucket_name(RatePolicy("p", limit, period), "ada") for limit in (1, 2) for period in (1, 2)}
+    assert len(names) == 2
+
+
+def test_a_grant_is_shown_in_seconds() -> None:
+    """Decisions are in seconds, whatever the arithmetic counts in."""
+    decision = Grant(False, 0, 0, 1_500_000, 2_000_000).decision(RatePolicy("p", 7, 60))
+    assert (decision.limit, decision.retry_after, decision.reset_after) == (7, 1.5, 2.0)

@@ -1,0 +1,313 @@
+"""The limiter on a real Redis: the script's arithmetic, several processes, leases, and what is remembered."""
+
+import asyncio
+import dataclasses
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from redis.asyncio import Redis
+
+from tequipy_caching import RatePolicy
+from tequipy_caching.domain import gcra
+from tequipy_caching.domain.gcra import LEASE_GRACE_US, LEASE_US, Ask, Bucket, Grant, take
+from tequipy_caching.infrastructure.limiter import RedisRateLimiter
+from tequipy_caching.infrastructure.redis import script
+from tequipy_caching.wiring import CacheSettings, build_rate_limiter
+from tequipy_devstack.servers import ValkeyServer
+
+HAMMER = Path(__file__).with_name("hammer.py")
+PROCESSES = 4
+SLOW = RatePolicy("slow", 3, 3600)
+LEASED = RatePolicy("leased", 1000, 3600, lease=50)
+
+Build = Callable[..., Awaitable[RedisRateLimiter]]
+
+
+@pytest.fixture
+async def limiters(redis_prefix: str) -> AsyncIterator[Build]:
+    """Yield what starts a limiter, as another process would, and waits until it hears resets."""
+    async with AsyncExitStack() as stack:
+
+        async def build(url: str, *, live: bool = True, **settings: Any) -> RedisRateLimiter:
+            registry = settings.pop("registry", None)
+            made = build_rate_limiter(
+                CacheSettings(**{"url": url, "prefix": redis_prefix, "l2_timeout": 5, **settings}), registry=registry
+            )
+            assert isinstance(made, RedisRateLimiter)
+            await stack.enter_async_context(made)
+            deadline = time.monotonic() + 20
+            while live and not made.backplane.live:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.002)
+            return made
+
+        yield build
+
+
+async def calls(url: str) -> int:
+    """Return how many scripts all clients of a server have run."""
+    async with Redis.from_url(url) as redis:
+        return int((await redis.info("commandstats")).get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+
+async def test_the_script_is_the_twin_of_the_function(redis_url: str, redis_prefix: str) -> None:
+    """Given the same asks at the server's moments, the script answers and keeps what the Python function does."""
+    dice = random.Random()  # noqa: S311 -- no secret; pytest-randomly prints and repeats its seed
+    async with Redis.from_url(redis_url) as redis:
+        hit = redis.register_script(script("rate_hit"))
+        for number in range(25):
+            key, bucket = f"{redis_prefix}:{number}", Bucket()
+            policy = RatePolicy("p", dice.randint(1, 400), dice.choice([0.01, 0.05, 7]), burst=dice.randint(1, 30))
+            held: dict[str, int] = {}
+            life = dice.choice([2_000, LEASE_US + LEASE_GRACE_US])
+            for _ in range(40):
+                holder = dice.choice(["", "a", "b", "c"])
+                want = dice.randint(0, 10) if holder else 0
+                ask = Ask(dice.randint(0, min(3, policy.capacity)), want, holder, dice.randint(0, held.get(holder, 0)))
+                numbers = (policy.limit, policy.period_us, policy.capacity)
+                allowed, *rest, now = await hit([key], [*numbers, *ask, life])
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(gcra, "LEASE_US", life)
+                    patch.setattr(gcra, "LEASE_GRACE_US", 0)
+                    after, grant = take(policy, bucket, ask, now)
+                assert Grant(bool(allowed), *rest) == grant
+                if ask.need:
+                    bucket = after
+                    held[holder] = grant.leased
+
+
+async def test_numbers_stay_whole(redis_url: str, redis_prefix: str) -> None:
+    """The largest policy is counted to the last digit: Lua's own way to write numbers would lose some."""
+    policy = RatePolicy("p", 999_999, 4_503, burst=1_000_000)
+    async with Redis.from_url(redis_url) as redis:
+        hit = redis.register_script(script("rate_hit"))
+        numbers: list[int | str] = [policy.limit, policy.period_us, policy.capacity, 999_983, 0, "", 0, 1]
+        await hit([redis_prefix], numbers)
+        assert int(await redis.hget(redis_prefix, "level") or 0) == 999_983 * policy.period_us
+        assert 4_502_000 < await redis.pttl(redis_prefix) <= 4_503_000
+
+
+def hammer(url: str, prefix: str, policy: RatePolicy, **plan: Any) -> list[dict[str, Any]]:
+    """Run processes that hit one key, all from the same moment, and return their answers."""
+    settings = {"url": url, "prefix": prefix, "l2_timeout": 5}
+    given = {"settings": settings, "policy": dataclasses.asdict(policy), "plan": {"rate": 0, "at_once": 4, **plan}}
+    command = [sys.executable, str(HAMMER), json.dumps(given)]
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in range(PROCESSES)
+        ]
+        for process in started:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        starts = time.monotonic() + 0.2
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write(f"{starts}\n")
+            process.stdin.flush()
+        answers = [json.loads(process.communicate(timeout=60)[0]) for process in started]
+    assert all(answer["hits"] for answer in answers)
+    return answers
+
+
+def passed(answers: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """Return when what passed was asked for and answered, in the order of the answers."""
+    return sorted(((asked, answered) for answer in answers for asked, answered in answer["passed"]), key=itemgetter(1))
+
+
+def bound(policy: RatePolicy, asked: float, answered: float) -> float:
+    """Return how many may pass from a first question to a last answer: their decisions lie in between."""
+    return policy.capacity + (answered - asked) * policy.limit / policy.period
+
+
+def check_every_interval(policy: RatePolicy, moments: list[tuple[float, float]]) -> None:
+    """Fail when more passed between any question and any answer than may."""
+    for first, _ in moments:
+        inside = [answered for asked, answered in moments if asked >= first]
+        for number, last in enumerate(inside, start=1):
+            assert number <= bound(policy, first, last)
+
+
+@pytest.mark.parametrize("lease", [0, 10])
+def test_four_processes_share_one_budget(redis_url: str, redis_prefix: str, lease: int) -> None:
+    """However fast four processes hit, all that pass are within the bound, on every interval; and nearly all of it."""
+    policy = RatePolicy("shared", 100, 1, burst=50, lease=lease)
+    answers = hammer(redis_url, redis_prefix, policy, seconds=2)
+    moments = passed(answers)
+    most = bound(policy, min(moments)[0], moments[-1][1])
+    print(f"lease {lease}: {sum(answer['hits'] for answer in answers)} hits, {len(moments)} passed, bound {most:.1f}")
+    check_every_interval(policy, moments)
+    assert len(moments) > most / 2
+    assert not any(answer["degraded"] for answer in answers)
+
+
+async def test_a_lease_saves_commands(limiters: Build, private_redis: ValkeyServer) -> None:
+    """Far from its limit a client costs under 0.1 commands a request with a lease, and one without."""
+    limiter = await limiters(private_redis.url())
+    costs = []
+    for policy in (dataclasses.replace(LEASED, name="plain", lease=0), LEASED):
+        before = await calls(private_redis.url())
+        for _ in range(300):
+            assert (await limiter.hit(policy, "ada")).allowed
+        costs.append((await calls(private_redis.url()) - before) / 300)
+    print(f"commands a request: {costs[0]:.3f} without, {costs[1]:.3f} with a lease")
+    assert costs[0] >= 1
+    assert costs[1] < 0.1
+
+
+async def test_many_at_once_wait_for_one_lease(limiters: Build, private_redis: ValkeyServer) -> None:
+    """Requests that come together are served by one lease."""
+    limiter = await limiters(private_redis.url())
+    await limiter.peek(LEASED, "bob")  # the script is there
+    before = await calls(private_redis.url())
+    decisions = await asyncio.gather(*(limiter.hit(LEASED, "ada") for _ in range(50)))
+    assert all(decision.allowed for decision in decisions)
+    assert await calls(private_redis.url()) - before == 1
+
+
+async def test_a_leader_who_leaves_takes_nobody_along(limiters: Build, redis_url: str) -> None:
+    """The one who asks for a lease may be cancelled: the others ask for themselves."""
+    limiter = await limiters(redis_url)
+    tasks = [asyncio.create_task(limiter.hit(LEASED, "ada")) for _ in range(10)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(answers[0], asyncio.CancelledError)
+    assert all(not isinstance(answer, BaseException) and answer.allowed for answer in answers[1:])
+
+
+async def test_a_refusal_is_remembered(limiters: Build, private_redis: ValkeyServer) -> None:
+    """An attack does not reach Redis: after a refusal the process itself refuses, until it ends."""
+    limiter = await limiters(private_redis.url())
+    policy = RatePolicy("short", 4, 1)
+    while (refused := await limiter.hit(policy, "ada")).allowed:
+        pass
+    before = await calls(private_redis.url())
+    repeated = [await limiter.hit(policy, "ada", cost=cost) for cost in (1, 1, 3)]
+    if await calls(private_redis.url()) == before:  # else this machine took longer than the refusal lasted
+        assert not any(decision.allowed for decision in repeated)
+        assert repeated[1].retry_after <= repeated[0].retry_after <= refused.retry_after
+        assert repeated[2].retry_after > 0.5
+        assert not (await limiter.peek(policy, "ada")).allowed
+    await asyncio.sleep(refused.retry_after)
+    assert (await limiter.hit(policy, "ada")).allowed
+
+
+async def test_a_refusal_of_much_refuses_no_less(limiters: Build, redis_url: str) -> None:
+    """Who was refused five at once may still have one."""
+    limiter = await limiters(redis_url)
+    policy = RatePolicy("costly", 5, 3600)
+    assert (await limiter.hit(policy, "ada")).allowed
+    assert not (await limiter.hit(policy, "ada", cost=5)).allowed
+    assert (await limiter.peek(policy, "ada")).allowed
+    assert (await limiter.hit(policy, "ada")).allowed
+
+
+async def test_a_reset_lifts_what_others_remember(limiters: Build, redis_url: str, eventually: Any) -> None:
+    """After a reset in one process the other forgets its refusal, without waiting for its end."""
+    one, other = await limiters(redis_url), await limiters(redis_url)
+    for _ in range(4):
+        await other.hit(SLOW, "ada")
+    assert not (await other.hit(SLOW, "ada")).allowed
+    started = time.monotonic()
+    await one.reset(SLOW, "ada")
+
+    async def lifted() -> bool:
+        return (await other.peek(SLOW, "ada")).allowed
+
+    await eventually(lifted)
+    print(f"lifted after {(time.monotonic() - started) * 1000:.1f} ms")
+    assert (await other.hit(SLOW, "ada")).remaining == 2
+
+
+async def test_a_refusal_that_raced_a_reset_is_not_remembered(
+    limiters: Build, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal that was on its way while the reset was heard is told to its caller alone."""
+    limiter = await limiters(redis_url)
+    for _ in range(3):
+        await limiter.hit(SLOW, "ada")
+    answered, go, run = asyncio.Event(), asyncio.Event(), limiter._run
+
+    async def held(*arguments: Any) -> Grant:
+        grant = await run(*arguments)
+        answered.set()
+        await go.wait()
+        return grant
+
+    monkeypatch.setattr(limiter, "_run", held)
+    racing = asyncio.create_task(limiter.hit(SLOW, "ada"))
+    await answered.wait()
+    await limiter.reset(SLOW, "ada")
+    go.set()
+    assert not (await racing).allowed
+    assert (await limiter.hit(SLOW, "ada")).allowed
+
+
+async def test_a_strange_message_lifts_every_refusal(limiters: Build, redis_url: str) -> None:
+    """What cannot be understood may have been any reset."""
+    limiter = await limiters(redis_url)
+    for _ in range(4):
+        await limiter.hit(SLOW, "ada")
+    before = limiter._refused(SLOW, gcra.bucket_name(SLOW, "ada"), 1, 0)
+    assert before is not None
+    with pytest.raises(ValueError, match="bucket"):
+        limiter.hear(["a list"])
+    limiter.miss()
+    assert limiter._refused(SLOW, gcra.bucket_name(SLOW, "ada"), 1, 0) is None
+
+
+async def test_decisions_are_counted(limiters: Build, redis_url: str, free_port: Callable[[], int]) -> None:
+    """Each hit is counted by policy and outcome, and whether Redis had a part in it; the key is no label."""
+    registry, other = CollectorRegistry(), CollectorRegistry()
+    limiter = await limiters(redis_url, registry=registry)
+    for _ in range(5):
+        await limiter.hit(SLOW, "ada")
+        await limiter.peek(SLOW, "ada")
+    alone = await limiters(f"redis://127.0.0.1:{free_port()}", live=False, registry=other)
+    await alone.hit(SLOW, "ada")
+    text = generate_latest(registry).decode()
+    assert 'ratelimit_decisions_total{degraded="false",outcome="allowed",policy="slow"} 3.0' in text
+    assert 'ratelimit_decisions_total{degraded="false",outcome="denied",policy="slow"} 2.0' in text
+    assert (
+        'ratelimit_decisions_total{degraded="true",outcome="allowed",policy="slow"} 1.0'
+        in generate_latest(other).decode()
+    )
+    assert "ada" not in text
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(240)
+def test_prove_ten_times_the_limit(private_redis: ValkeyServer, redis_prefix: str) -> None:
+    """Four processes at ten times a limit for 20 s: what passed beside the bound, and commands a request."""
+    for lease in (0, 50):
+        policy = RatePolicy(f"storm{lease}", 100, 1, burst=200, lease=lease)
+        before = asyncio.run(calls(private_redis.url()))
+        rate = 10 * policy.limit / PROCESSES
+        answers = hammer(private_redis.url(), redis_prefix, policy, seconds=20, rate=rate, at_once=8)
+        commands = asyncio.run(calls(private_redis.url())) - before
+        moments, hits = passed(answers), sum(answer["hits"] for answer in answers)
+        most = bound(policy, min(moments)[0], moments[-1][1])
+        print(
+            f"\nten times the limit, lease {lease}: {hits} hits by {PROCESSES} processes, {len(moments)} passed, bound "
+            f"{most:.1f}; {commands / hits:.3f} commands a request"
+        )
+        check_every_interval(policy, moments)
+    for lease in (0, 50):
+        policy = RatePolicy(f"calm{lease}", 1000, 1, lease=lease)
+        before = asyncio.run(calls(private_redis.url()))
+        answers = hammer(private_redis.url(), redis_prefix, policy, seconds=10, rate=25, at_once=1)
+        hits = sum(answer["hits"] for answer in answers)
+        assert sum(len(answer["passed"]) for answer in answers) == hits
+        commands = asyncio.run(calls(private_redis.url())) - before
+        print(f"a tenth of the limit, lease {lease}: {hits} hits, {commands / hits:.3f} commands a request")
