@@ -12,8 +12,9 @@ import pytest
 from pydantic import SecretStr
 
 from tequipy_caching import CachePolicy
+from tequipy_caching.infrastructure.limiter import RedisRateLimiter
 from tequipy_caching.infrastructure.manager import TieredCacheManager
-from tequipy_caching.wiring import CacheSettings, build_cache
+from tequipy_caching.wiring import CacheSettings, build_cache, build_rate_limiter
 from tequipy_devstack.servers import ValkeyServer
 
 
@@ -171,3 +172,20 @@ async def start(
             return manager
 
         yield start
+
+
+@pytest.fixture
+async def limiters(redis_prefix: str) -> AsyncIterator[Callable[..., Awaitable[RedisRateLimiter]]]:
+    """Yield what starts a rate limiter, as another process would, and waits until it hears resets."""
+    async with AsyncExitStack() as stack:
+
+        async def build(url: str, *, live: bool = True, registry: Any = None, **settings: Any) -> RedisRateLimiter:
+            settings = {"prefix": redis_prefix, "l2_timeout": 5, **settings}
+            limiter = build_rate_limiter(CacheSettings(url=SecretStr(url), **settings), registry=registry)
+            assert isinstance(limiter, RedisRateLimiter)
+            await stack.enter_async_context(limiter)
+            if live:
+                await eventually_true(lambda: limiter.backplane.live)
+            return limiter
+
+        yield build

@@ -7,8 +7,8 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from tequipy_caching.domain import gcra
 from tequipy_caching.domain.gcra import LEASE_GRACE_US, LEASE_US, Ask, Bucket, Grant, take
 from tequipy_caching.infrastructure.limiter import RedisRateLimiter
 from tequipy_caching.infrastructure.redis import script
-from tequipy_caching.wiring import CacheSettings, build_rate_limiter
 from tequipy_devstack.servers import ValkeyServer
 
 HAMMER = Path(__file__).with_name("hammer.py")
@@ -31,27 +30,6 @@ SLOW = RatePolicy("slow", 3, 3600)
 LEASED = RatePolicy("leased", 1000, 3600, lease=50)
 
 Build = Callable[..., Awaitable[RedisRateLimiter]]
-
-
-@pytest.fixture
-async def limiters(redis_prefix: str) -> AsyncIterator[Build]:
-    """Yield what starts a limiter, as another process would, and waits until it hears resets."""
-    async with AsyncExitStack() as stack:
-
-        async def build(url: str, *, live: bool = True, **settings: Any) -> RedisRateLimiter:
-            registry = settings.pop("registry", None)
-            made = build_rate_limiter(
-                CacheSettings(**{"url": url, "prefix": redis_prefix, "l2_timeout": 5, **settings}), registry=registry
-            )
-            assert isinstance(made, RedisRateLimiter)
-            await stack.enter_async_context(made)
-            deadline = time.monotonic() + 20
-            while live and not made.backplane.live:
-                assert time.monotonic() < deadline
-                await asyncio.sleep(0.002)
-            return made
-
-        yield build
 
 
 async def calls(url: str) -> int:

@@ -1,0 +1,318 @@
+"""A set that lives in every process: it spreads, survives every fault of Redis, and knows when it may be trusted."""
+
+import asyncio
+import json
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tequipy_caching import Source
+from tequipy_caching.infrastructure import expiring_set
+from tequipy_caching.infrastructure.expiring_set import SharedExpiringSet
+from tequipy_caching.infrastructure.manager import TieredCacheManager
+from tequipy_devstack.servers import ValkeyServer
+
+WATCHER = Path(__file__).with_name("watcher.py")
+
+Start = Callable[..., Awaitable[tuple[TieredCacheManager, SharedExpiringSet]]]
+
+
+class Records:
+    """The caller's own records: what `source` reads."""
+
+    def __init__(self, **members: float) -> None:
+        self.members: Mapping[str, float] = members
+        self.reads = 0
+        self.go = asyncio.Event()
+        self.go.set()
+        self.broken = False
+
+    async def read(self) -> Mapping[str, float]:
+        self.reads += 1
+        await self.go.wait()
+        if self.broken:
+            raise ConnectionError("the database is away")
+        return self.members
+
+
+@pytest.fixture
+def open_set(start: Any, eventually: Any) -> Start:
+    """Return what opens the set as another process would, and waits until it is live."""
+
+    async def open_set(
+        url: str, source: Source | None = None, *, live: bool = True, **settings: Any
+    ) -> tuple[TieredCacheManager, SharedExpiringSet]:
+        manager = await start(url, live=live, **settings)
+        made = manager.expiring_set("revoked", source=source)
+        if live:
+            await eventually(lambda: made.live)
+        return manager, made
+
+    return open_set
+
+
+async def test_the_others_learn_of_a_member(open_set: Start, redis_url: str, eventually: Any) -> None:
+    """What one adds, those who run now and those who start later know; when its time is over it is gone everywhere."""
+    sets = [(await open_set(redis_url))[1] for _ in range(4)]
+    await sets[0].add("ada", ttl=3)
+    await sets[1].add("bob", "eve", ttl=60)
+    await eventually(lambda: all({"ada", "bob", "eve"} <= set(each._lives()) for each in sets))
+    _, late = await open_set(redis_url)
+    assert {"ada", "bob", "eve"} <= set(late._lives())
+    await eventually(lambda: all("ada" not in each for each in [*sets, late]))
+    assert all("bob" in each for each in [*sets, late])
+
+
+async def test_the_longer_life_is_kept_everywhere(open_set: Start, redis_url: str, eventually: Any) -> None:
+    """In other processes and in Redis too, adding again shortens nothing."""
+    (_, one), (_, other) = await open_set(redis_url), await open_set(redis_url)
+    await one.add("ada", ttl=60)
+    await one.add("ada", ttl=0.01)
+    await other.add("ada", "mark", ttl=0.02)
+    await eventually(lambda: "mark" in one._deadlines)
+    _, late = await open_set(redis_url)
+    assert all(each._lives()["ada"] > 50 for each in (one, other, late))
+
+
+async def test_expired_members_leave(open_set: Start, redis_url: str, redis_prefix: str, eventually: Any) -> None:
+    """Neither memory nor Redis keeps them; the set itself leaves Redis with the last."""
+    _, revoked = await open_set(redis_url)
+    for number in range(200):
+        await revoked.add(str(number), ttl=0.001)
+    await revoked.add("ada", ttl=0.3)
+    async with Redis.from_url(redis_url) as redis:
+        assert await redis.zcard(f"{redis_prefix}:set:revoked") <= 50
+
+        async def gone() -> bool:
+            return not await redis.exists(f"{redis_prefix}:set:revoked")
+
+        await eventually(gone)
+    for number in range(10):
+        await revoked.add(f"new {number}", ttl=60)
+    assert len(revoked._deadlines) == len(revoked._leaving) == 10
+
+
+async def test_without_redis_a_member_counts_here_and_is_sent_later(
+    open_set: Start, private_redis: ValkeyServer, eventually: Any
+) -> None:
+    """Killed, the adding process knows its member and says it is not live; started again, the others learn of it."""
+    (manager, one), (_, other) = await open_set(private_redis.url()), await open_set(private_redis.url())
+    private_redis.kill()
+    await eventually(lambda: not one.live and not other.live)
+    await one.add("ada", ttl=600)
+    await one.add("ada", ttl=60)
+    await one.add("brief", ttl=0.001)
+    assert ("ada" in one, await one.contains("ada"), await one.contains("bob")) == (True, True, False)
+    assert not await other.contains("ada")
+    private_redis.restart()
+    await eventually(lambda: "ada" in other and one.live and other.live)
+    assert other._lives()["ada"] > 500
+    assert "brief" not in other._deadlines
+    await eventually(lambda: not len(manager.link.recovery))
+
+
+async def test_an_empty_redis_is_filled_again(open_set: Start, private_redis: ValkeyServer, eventually: Any) -> None:
+    """After a restart without data the source is read again, and what processes know is put back for those who come."""
+    records = Records()
+    _, one = await open_set(private_redis.url(), records.read)
+    await one.add("ada", ttl=600)
+    reads = records.reads
+    records.members = {"bob": 600}
+    private_redis.restart(empty=True)
+    await eventually(lambda: one.live and records.reads > reads)
+    assert {"ada", "bob"} <= set(one._lives())
+    _, late = await open_set(private_redis.url())
+    assert {"ada", "bob"} <= set(late._lives())
+
+
+async def test_a_mute_redis_costs_one_timeout(open_set: Start, private_redis: ValkeyServer, eventually: Any) -> None:
+    """Frozen, `contains` pays l2_timeout at most once and then answers from memory; thawed, it is live again."""
+    _, one = await open_set(private_redis.url(), l2_timeout=0.5)
+    await one.add("ada", ttl=600)
+    private_redis.freeze()
+    await eventually(lambda: not one.live)
+    started = time.monotonic()
+    assert not await one.contains("bob")
+    first = time.monotonic() - started
+    started = time.monotonic()
+    for _ in range(100):
+        assert not await one.contains("bob")
+        assert await one.contains("ada")
+    hundred = time.monotonic() - started
+    print(f"first {first:.3f} s, the next hundred {hundred:.3f} s")
+    assert hundred < 0.5
+    private_redis.thaw()
+    await eventually(lambda: one.live)
+
+
+async def test_a_half_open_channel_asks_redis(
+    open_set: Start, private_redis: ValkeyServer, proxy: Any, proxy_url: str, eventually: Any
+) -> None:
+    """A channel cut without a word is noticed; until it is heard again Redis is asked."""
+    _, one = await open_set(proxy_url)
+    _, other = await open_set(private_redis.url())
+    proxy.cut()
+    started = time.monotonic()
+    await other.add("ada", ttl=600)
+    await eventually(lambda: not one.live)
+    print(f"distrusted after {time.monotonic() - started:.2f} s")
+
+    async def known() -> bool:
+        return await one.contains("ada")
+
+    await eventually(known)
+    await eventually(lambda: one.live)
+    assert "ada" in one
+
+
+async def test_deaf_it_asks_redis(
+    open_set: Start, private_redis: ValkeyServer, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the channel alone is away, Redis's answer counts, and is kept."""
+    (_, one), (_, other) = await open_set(private_redis.url()), await open_set(private_redis.url())
+    monkeypatch.setattr("tequipy_caching.infrastructure.backplane._RECONNECT_AFTER", 3)
+    async with Redis.from_url(private_redis.url()) as redis:
+        await redis.client_kill_filter(_type="pubsub")
+    await eventually(lambda: not one.live)
+    await other.add("ada", ttl=600)
+    assert not await one.contains("bob")
+    assert await one.contains("ada")
+    assert one._lives()["ada"] > 500
+    assert not one.live
+
+
+async def test_a_source_that_fails_is_read_again(
+    open_set: Start, redis_url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Until it has been read the set is not live, and answers with what Redis and this process know."""
+    monkeypatch.setattr(expiring_set, "RETRY_AFTER", 0.05)
+    records = Records(ada=600)
+    records.broken = True
+    manager, one = await open_set(redis_url, records.read, live=False)
+    await eventually(lambda: records.reads > 2 and manager.backplane.live)
+    assert not one.live
+    assert not await one.contains("ada")
+    records.broken = False
+    await eventually(lambda: one.live)
+    assert "ada" in one
+    assert "expiring_set_source_failed" in caplog.text
+
+
+async def test_a_source_that_hangs_is_waited_for_once(
+    open_set: Start, redis_url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first who ask wait a little for what is being read; the next ones do not."""
+    monkeypatch.setattr(expiring_set, "PATIENCE", 0.3)
+    records = Records(ada=600)
+    records.go.clear()
+    manager, one = await open_set(redis_url, records.read, live=False)
+    await eventually(lambda: manager.backplane.live and records.reads == 1)
+    started = time.monotonic()
+    assert not await one.contains("ada")
+    assert time.monotonic() - started >= 0.3
+    asked = asyncio.create_task(one.contains("ada"))
+    records.go.set()
+    await asked
+    await eventually(lambda: one.live)
+    assert await one.contains("ada")
+
+
+async def test_who_asks_while_it_is_read_waits(open_set: Start, redis_url: str, eventually: Any) -> None:
+    """At the start nobody is told no before the source has been read."""
+    records = Records(ada=600)
+    records.go.clear()
+    _, one = await open_set(redis_url, records.read, live=False)
+    asked = [asyncio.create_task(one.contains(member)) for member in ("ada", "bob")]
+    await eventually(lambda: records.reads > 0)
+    records.go.set()
+    assert await asyncio.gather(*asked) == [True, False]
+
+
+async def test_more_than_the_queue_holds_is_all_sent(
+    open_set: Start, private_redis: ValkeyServer, eventually: Any
+) -> None:
+    """When more members wait than the recovery queue keeps, all that this process knows is sent."""
+    (manager, one), (_, other) = await open_set(private_redis.url()), await open_set(private_redis.url())
+    manager.link.recovery._limit = 5
+    private_redis.kill()
+    await eventually(lambda: not one.live)
+    await one.add(*(str(number) for number in range(1200)), ttl=600)
+    assert len(manager.link.recovery) <= 5
+    private_redis.restart()
+    await eventually(lambda: other.live and len(other._lives()) == 1200)
+
+
+async def test_a_cancelled_add_is_sent_again(
+    open_set: Start, redis_url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows whether it arrived."""
+    (manager, one), (_, other) = await open_set(redis_url), await open_set(redis_url)
+    tell = manager.link.tell
+    monkeypatch.setattr(manager.link, "tell", lambda *_, **__: asyncio.Event().wait())
+    adding = asyncio.create_task(one.add("ada", ttl=600))
+    await asyncio.sleep(0)
+    adding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await adding
+    monkeypatch.setattr(manager.link, "tell", tell)
+    await eventually(lambda: "ada" in other)
+
+
+async def test_what_cannot_be_understood_is_compared(open_set: Start, redis_url: str, eventually: Any) -> None:
+    """A message of a version to come may have named any member: the set is live once it has been compared anew."""
+    manager, one = await open_set(redis_url)
+    for body in (["ada"], {"ada": "soon"}):
+        with pytest.raises(ValueError, match="version"):
+            one.hear(body)
+    one.miss()
+    assert not one.live
+    await eventually(lambda: one.live)
+    assert manager.backplane.live
+
+
+async def spread(revoked: SharedExpiringSet, url: str, prefix: str, adds: int) -> list[float]:
+    """Add members one by one; return the seconds until the last of three other processes knew each."""
+    watchers = []
+    for _ in range(3):
+        watcher = await asyncio.create_subprocess_exec(
+            sys.executable, WATCHER, url, prefix, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        watchers.append(watcher)
+    for watcher in watchers:
+        assert watcher.stdout is not None
+        assert await watcher.stdout.readline() == b"live\n"
+    added = {}
+    for number in range(adds):
+        added[str(number)] = time.monotonic()
+        await revoked.add(str(number), ttl=600)
+        await asyncio.sleep(0.005)
+    await revoked.add("end", ttl=600)
+    answers = await asyncio.gather(*(watcher.communicate(b"") for watcher in watchers))
+    heard = [json.loads(output) for output, _ in answers]
+    return sorted(max(each[member] for each in heard) - moment for member, moment in added.items())
+
+
+async def test_other_processes_hear_at_once(open_set: Start, redis_url: str, redis_prefix: str) -> None:
+    """Three processes beside this one hear of every member."""
+    _, revoked = await open_set(redis_url)
+    delays = await spread(revoked, redis_url, redis_prefix, 50)
+    print(f"added to known by three others: p50 {statistics.median(delays) * 1000:.1f} ms")
+    assert len(delays) == 50
+
+
+@pytest.mark.prove
+async def test_prove_how_fast_a_member_spreads(open_set: Start, redis_url: str, redis_prefix: str) -> None:
+    """From the call of add on one process to being a member in the last of three others; and one that starts later."""
+    _, revoked = await open_set(redis_url)
+    delays = await spread(revoked, redis_url, redis_prefix, 1000)
+    p50, p99 = statistics.median(delays), delays[int(0.99 * len(delays))]
+    print(f"\nExpiringSet, 1,000 adds, known by three others: p50 {p50 * 1000:.2f} ms, p99 {p99 * 1000:.2f} ms")
+    _, late = await open_set(redis_url)
+    assert len(late._lives()) == 1001
+    print("a process started afterwards knows all 1,001")

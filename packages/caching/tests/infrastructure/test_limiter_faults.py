@@ -1,0 +1,187 @@
+"""The limiter when Redis is away: no caller sees an error or waits for long, and the policy says who passes."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tequipy_caching import RateLimiter, RatePolicy
+from tequipy_caching.infrastructure.limiter import RedisRateLimiter
+from tequipy_devstack.servers import ValkeyServer
+
+Build = Callable[..., Awaitable[RedisRateLimiter]]
+
+SLOW = RatePolicy("slow", 5, 3600)
+
+
+async def hits(limiter: RateLimiter, policy: RatePolicy, number: int = 8) -> list[bool]:
+    """Hit so often, without Redis, and return who passed."""
+    decisions = [await limiter.hit(policy, "ada") for _ in range(number)]
+    assert all(decision.degraded for decision in decisions)
+    return [decision.allowed for decision in decisions]
+
+
+async def test_without_redis_the_policy_decides(limiters: Build, free_port: Callable[[], int]) -> None:
+    """With nothing listening this process keeps the bound by itself, or all pass, or none, as each policy says."""
+    limiter = await limiters(f"redis://127.0.0.1:{free_port()}", live=False)
+    assert await hits(limiter, SLOW) == [True] * 5 + [False] * 3
+    assert await hits(limiter, replace(SLOW, name="open", on_store_error="allow")) == [True] * 8
+    assert await hits(limiter, replace(SLOW, name="shut", on_store_error="deny")) == [False] * 8
+    assert await hits(limiter, replace(SLOW, name="leased", lease=2)) == [True] * 5 + [False] * 3
+    assert (await limiter.peek(SLOW, "ada")).degraded
+    assert (await limiter.peek(SLOW, "bob")).remaining == 5
+
+
+async def test_an_outage_gives_no_second_burst(limiters: Build, private_redis: ValkeyServer) -> None:
+    """What this process let pass before Redis was killed counts after it; refusals from before stand."""
+    limiter = await limiters(private_redis.url())
+    for _ in range(3):
+        await limiter.hit(SLOW, "ada")
+    while (refused := await limiter.hit(SLOW, "bob")).allowed:
+        pass
+    private_redis.kill()
+    assert await hits(limiter, SLOW, 4) == [True, True, False, False]
+    again = await limiter.hit(SLOW, "bob")
+    assert (again.allowed, again.degraded) == (False, False)
+    assert 0 < again.retry_after <= refused.retry_after
+
+
+async def test_a_mute_redis_costs_one_timeout(limiters: Build, private_redis: ValkeyServer, eventually: Any) -> None:
+    """Frozen, the first hit pays l2_timeout and the next ones nothing; thawed, all processes count together again."""
+    limiter, other = [await limiters(private_redis.url(), l2_timeout=0.5) for _ in range(2)]
+    await limiter.hit(SLOW, "ada")
+    private_redis.freeze()
+    started = time.monotonic()
+    assert (await limiter.hit(SLOW, "ada")).degraded
+    first = time.monotonic() - started
+    started = time.monotonic()
+    for number in range(100):
+        assert (await limiter.hit(SLOW, number)).degraded
+    hundred = time.monotonic() - started
+    print(f"first hit {first:.3f} s, the next hundred {hundred:.3f} s")
+    assert hundred < first
+    private_redis.thaw()
+    await eventually(lambda: not limiter.link.breaker.open and not other.link.breaker.open)
+    assert (await limiter.hit(SLOW, "eve")).remaining == 4
+    assert (await other.hit(SLOW, "eve")).remaining == 3
+
+
+async def test_a_slow_redis_is_waited_for(limiters: Build, proxy: Any, proxy_url: str) -> None:
+    """Answers that come late, but in time, are answers."""
+    limiter = await limiters(proxy_url, l2_timeout=5)
+    proxy.delay = 0.1
+    assert not (await limiter.hit(SLOW, "ada")).degraded
+
+
+async def test_a_reset_connection_is_one_degraded_decision(
+    limiters: Build, proxy: Any, proxy_url: str, eventually: Any
+) -> None:
+    """Connections that are reset are an outage until the probe finds that it is over."""
+    limiter = await limiters(proxy_url)
+    assert not (await limiter.hit(SLOW, "ada")).degraded
+    proxy.reset()
+    await limiter.hit(SLOW, "ada")
+    await eventually(lambda: not limiter.link.breaker.open)
+    assert not (await limiter.hit(SLOW, "ada")).degraded
+
+
+@pytest.mark.parametrize(
+    ("fault", "mend"),
+    [
+        (["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"]),
+        (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "0"]),
+    ],
+    ids=["READONLY", "OOM"],
+)
+async def test_a_redis_that_refuses_writes_is_done_without(
+    limiters: Build, private_redis: ValkeyServer, fault: list[str], mend: list[str]
+) -> None:
+    """A server that says no is no outage: each hit asks, and is decided here meanwhile."""
+    limiter = await limiters(private_redis.url())
+    async with Redis.from_url(private_redis.url()) as redis:
+        await redis.execute_command(*fault)  # type: ignore[no-untyped-call]  # -- redis-py's own
+        assert await hits(limiter, SLOW) == [True] * 5 + [False] * 3
+        assert not limiter.link.breaker.open
+        await redis.execute_command(*mend)  # type: ignore[no-untyped-call]  # -- as above
+    assert not (await limiter.hit(SLOW, "eve")).degraded
+
+
+@pytest.fixture
+async def loading_url() -> AsyncIterator[str]:
+    """Yield the address of what answers everything as a Redis does that reads its data from disk."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65536):
+            writer.write(b"-LOADING Redis is loading the dataset in memory\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+
+
+async def test_a_loading_redis_is_away(limiters: Build, loading_url: str) -> None:
+    """A server that is still loading is waited for in the background."""
+    limiter = await limiters(loading_url, live=False)
+    assert await hits(limiter, SLOW) == [True] * 5 + [False] * 3
+    assert limiter.link.breaker.open
+
+
+async def test_scripts_and_counts_may_be_lost(limiters: Build, private_redis: ValkeyServer, eventually: Any) -> None:
+    """After SCRIPT FLUSH nothing is lost; a Redis that came back empty counts from the beginning."""
+    limiter = await limiters(private_redis.url())
+    assert (await limiter.hit(SLOW, "ada")).remaining == 4
+    async with Redis.from_url(private_redis.url()) as redis:
+        await redis.script_flush()
+    assert (await limiter.hit(SLOW, "ada")).remaining == 3
+    private_redis.restart(empty=True)
+    await eventually(lambda: limiter.backplane.live)
+    await limiter.hit(SLOW, "ada")
+    await eventually(lambda: not limiter.link.breaker.open)
+    decision = await limiter.hit(SLOW, "bob")
+    assert (decision.remaining, decision.degraded) == (4, False)
+
+
+async def test_a_reset_is_replayed(limiters: Build, private_redis: ValkeyServer, eventually: Any) -> None:
+    """A reset that finds no Redis holds here at once, and everywhere when Redis is back."""
+    limiter, other = await limiters(private_redis.url()), await limiters(private_redis.url())
+    for _ in range(6):
+        await other.hit(SLOW, "ada")
+    private_redis.kill()
+    await limiter.reset(SLOW, "ada")
+    await limiter.reset(SLOW, "ada")
+    assert (await limiter.hit(SLOW, "ada")).allowed
+    private_redis.restart()
+    await eventually(lambda: not len(limiter.link.recovery))
+
+    async def lifted() -> bool:
+        return (await other.peek(SLOW, "ada")).allowed
+
+    await eventually(lifted)
+    assert limiter.overflow() == {}
+
+
+async def test_a_cancelled_reset_is_replayed(
+    limiters: Build, redis_url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows whether it arrived, so it is sent again."""
+    limiter = await limiters(redis_url)
+    await limiter.hit(SLOW, "ada")
+    told = limiter.link.tell
+    monkeypatch.setattr(limiter.link, "tell", lambda *_, **__: asyncio.Event().wait())
+    resetting = asyncio.create_task(limiter.reset(SLOW, "ada"))
+    await asyncio.sleep(0)
+    resetting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await resetting
+    assert len(limiter.link.recovery) == 1
+    monkeypatch.setattr(limiter.link, "tell", told)
+
+    async def reset() -> bool:
+        return (await limiter.peek(SLOW, "ada")).remaining == 5
+
+    await eventually(reset)

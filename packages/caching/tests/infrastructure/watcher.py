@@ -1,0 +1,45 @@
+"""A process that notes when it learns of each member of a set: `watcher.py URL PREFIX`, for tests that need several.
+
+It says by a line when it is live; after the end of its input it waits for the member `end` and writes a line of JSON:
+each member it has heard of, and when, by the monotonic clock, which all processes of a machine share.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+from pydantic import SecretStr
+
+from tequipy_caching.infrastructure.expiring_set import SharedExpiringSet
+from tequipy_caching.wiring import CacheSettings, build_cache
+
+heard: dict[str, float] = {}
+hear = SharedExpiringSet.hear
+
+
+def hear_and_note(self: SharedExpiringSet, body: Any) -> None:
+    """Note the moment at which members are there."""
+    hear(self, body)
+    for member in body:
+        heard.setdefault(member, time.monotonic())
+
+
+async def watch(url: str, prefix: str) -> None:
+    """Listen until the end has come."""
+    manager = build_cache(CacheSettings(url=SecretStr(url), prefix=prefix))
+    members = manager.expiring_set("revoked")
+    async with manager:
+        while not members.live:
+            await asyncio.sleep(0.002)
+        print("live", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        while "end" not in members:
+            await asyncio.sleep(0.002)
+
+
+if __name__ == "__main__":
+    SharedExpiringSet.hear = hear_and_note  # type: ignore[method-assign]  # -- a look from outside
+    asyncio.run(watch(*sys.argv[1:]))
+    print(json.dumps(heard))
