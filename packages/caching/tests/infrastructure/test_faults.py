@@ -119,7 +119,7 @@ OUTAGES: dict[str, tuple[Step, Step]] = {
 
 
 @pytest.mark.parametrize("kind", OUTAGES)
-async def test_no_caller_sees_an_outage(  # noqa: PLR0917 -- fixtures
+async def test_no_caller_sees_an_outage(
     start: Any, private_redis: ValkeyServer, proxy: Any, proxy_url: str, factory: Any, eventually: Any, kind: str
 ) -> None:
     """Whatever happens to Redis, every call gives what is right; afterwards no delete is lost and values are shared."""
