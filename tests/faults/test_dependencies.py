@@ -148,11 +148,15 @@ def links(postgres: PostgresServer, redis: ValkeyServer) -> Iterator[tuple[Link,
 
 
 @pytest.fixture(scope="module")
-def far_api(house: House, links: tuple[Link, Link], postgres: PostgresServer, redis: ValkeyServer) -> Iterator[Api]:
+def far_database_url(links: tuple[Link, Link], postgres: PostgresServer) -> str:
+    return postgres.url("tequipy").replace(f":{postgres.port}", f":{links[0].port}")
+
+
+@pytest.fixture(scope="module")
+def far_api(house: House, links: tuple[Link, Link], far_database_url: str, redis: ValkeyServer) -> Iterator[Api]:
     """Another API on the same servers, its way to them being the links."""
-    database_url = postgres.url("tequipy").replace(f":{postgres.port}", f":{links[0].port}")
     cache_url = redis.url().replace(f":{redis.port}", f":{links[1].port}")
-    with house.api(TEQUIPY_DATABASE__URL=database_url, TEQUIPY_CACHE__URL=cache_url) as api:
+    with house.api(TEQUIPY_DATABASE__URL=far_database_url, TEQUIPY_CACHE__URL=cache_url) as api:
         yield api
 
 
@@ -168,6 +172,20 @@ def test_a_slow_postgres_makes_slow_answers(
     print(findings.describe(f"PostgreSQL {2 * delay:g} s away"))
     check_what_always_holds(findings)
     assert set(count(failed(findings.inside))) == ({"503 unavailable"} if delay == 1 else set())
+
+
+def test_an_account_that_loads_too_slowly_is_503(
+    house: House, routes: list[Route], links: tuple[Link, Link], far_database_url: str, redis: ValkeyServer
+) -> None:
+    """A cached read that has to load, and does not within its cache's `hard_timeout`, fails as any other read does."""
+    policies = '{"user_profile": {"ttl": 300, "hard_timeout": 0.5}}'
+    me = next(route for route in routes if route.path.endswith("/me"))
+    with house.api(TEQUIPY_DATABASE__URL=far_database_url, TEQUIPY_CACHE__POLICIES=policies) as api:
+        redis.restart(empty=True)
+        with slow(links[0], 0.3):
+            answer = httpx.get(f"{api.url}{me.path}", headers=dict(me.headers), timeout=60)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert int(answer.headers["Retry-After"]) >= 1
 
 
 @pytest.mark.parametrize("requests", LENGTHS)

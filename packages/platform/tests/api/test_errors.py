@@ -94,12 +94,13 @@ def problem(response: httpx.Response) -> dict[str, Any]:
         (Invalid, 422, "validation_failed"),
         (lambda: TooMany(retry_after=3), 429, "rate_limited"),
         (Unavailable, 503, "unavailable"),
+        (TimeoutError, 503, "unavailable"),
         (DomainError, 500, "internal_error"),
         (lambda: HTTPException(418), 418, "im_a_teapot"),
     ],
 )
 async def test_every_kind_has_its_status(error: Callable[[], Exception], status: int, code: str) -> None:
-    """A domain error answers with the status of its kind and its own code."""
+    """A domain error answers with the status of its kind and its own code, a time-out as what it waited for."""
     async with client(make_app(error)) as http:
         response = await http.get("/fail")
     assert (response.status_code, problem(response)["code"]) == (status, code)

@@ -89,6 +89,9 @@ class CatchErrors:
 
 
 def _answer(error: Exception) -> Response:
+    if isinstance(error, TimeoutError):  # of a driver, or of a cached load that waited for one
+        cause, error = error, Unavailable()
+        error.__cause__ = cause
     if not isinstance(error, DomainError) or status_of(type(error)) == HTTPStatus.INTERNAL_SERVER_ERROR:
         _logger.error("unhandled error", exc_info=error)
         return problem_response(InternalError())
