@@ -1,4 +1,4 @@
-"""The decisions of docs/adr keep their shape, and what they name as their guard is there."""
+"""The decisions of docs/adr keep their shape, and what they and the other pages of docs/ name is there."""
 
 import ast
 import re
@@ -111,3 +111,11 @@ def test_reliability_shows_everything_that_it_says() -> None:
     faults = [row for row in rows if not row.startswith("| fault |")]
     assert faults
     assert [row for row in faults if "::test_" not in row.rpartition(" | ")[2]] == []
+
+
+def test_what_operators_are_told_to_look_for_is_in_the_code() -> None:
+    """Each log event, metric, setting and code that the page of faults names occurs in the sources."""
+    sources = "".join(path.read_text() for path in ROOT.glob("packages/*/src/**/*.py"))
+    named = set(re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+)+)(?:\{[^`]*\})?`", (DOCS / "reliability.md").read_text()))
+    assert named
+    assert {name for name in named if name.removesuffix("_total") not in sources} == set()
