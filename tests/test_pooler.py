@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from signal import Signals
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -89,28 +90,35 @@ def travel(url: str, mails: MailSink) -> list[int]:
     """Register, verify, log in, ask who one is, refresh, log out and refresh once more; return the statuses."""
     address = f"{uuid4().hex}@example.com"
     account = {"email": address, "password": PASSWORD}
+    statuses: list[int] = []
+
+    def send(method: str, path: str, **request: Any) -> Any:
+        answer = client.request(method, path, **request)
+        statuses.append(answer.status_code)
+        return answer.json() if answer.is_success and answer.content else {}
+
     with httpx.Client(base_url=f"{url}/api/v1/auth", timeout=30) as client:
-        answers = [client.post("/register", json=account)]
-        eventually("the mail has arrived", lambda: mails.messages(to=address))
-        token = re.search(r"ev1\.[\w-]+\.[\w-]+", mails.messages(to=address)[0].as_string())
+        send("POST", "/register", json=account)
+        eventually("the mail has arrived", lambda: list(mails.folder.glob(f"*-{address}.eml")))
+        (mail,) = mails.folder.glob(f"*-{address}.eml")
+        token = re.search(r"ev1\.[\w-]+\.[\w-]+", mail.read_text())
         assert token
-        answers.append(client.post("/verify-email", json={"token": token[0]}))
-        answers.append(client.post("/login", json={**account, "token_delivery": "body"}))
-        tokens = answers[-1].json()
-        answers.append(client.get("/me", headers={"Authorization": f"Bearer {tokens['access_token']}"}))
-        answers.append(client.post("/refresh", json={"refresh_token": tokens["refresh_token"]}))
-        last = {"refresh_token": answers[-1].json()["refresh_token"]}
-        answers.append(client.post("/logout", json=last))
-        answers.append(client.post("/refresh", json=last))
-    return [answer.status_code for answer in answers]
+        send("POST", "/verify-email", json={"token": token[0]})
+        first = send("POST", "/login", json={**account, "token_delivery": "body"})
+        send("GET", "/me", headers={"Authorization": f"Bearer {first.get('access_token')}"})
+        second = send("POST", "/refresh", json={"refresh_token": first.get("refresh_token")})
+        last = {"refresh_token": second.get("refresh_token")}
+        send("POST", "/logout", json=last)
+        send("POST", "/refresh", json=last)
+    return statuses
 
 
 def test_the_journey_passes_through_pgbouncer(pooled_house: House, pgbouncer: Pgbouncer, mails: MailSink) -> None:
-    """Eight journeys at once, and 50 requests a second besides, on two server connections: no request fails."""
+    """Eight journeys at once, and 20 requests a second besides, on two server connections: no request fails."""
     with pooled_house.api() as api, pooled_house.worker(), pooled_house.relay(), ThreadPoolExecutor(8) as travellers:
-        with Load(api.url, traffic(api.url), rate=50) as load:
+        with Load(api.url, traffic(api.url), rate=20) as load:
             journeys = list(travellers.map(lambda _: travel(api.url, mails), range(8)))
-            load.send(250)
+            load.send(100)
         lent = pgbouncer.execute("SHOW STATS_TOTALS", database="pgbouncer")
         connections = pgbouncer.execute("SHOW SERVERS", database="pgbouncer").splitlines()
     transactions = next(line for line in lent.splitlines() if line.startswith("pooled")).split("|")[1]
@@ -121,4 +129,4 @@ def test_the_journey_passes_through_pgbouncer(pooled_house: House, pgbouncer: Pg
     assert journeys == [[202, 204, 200, 200, 200, 204, 401]] * 8
     assert count(failed(load.samples)) == {}
     assert len(connections) <= 2
-    assert int(transactions) > len(load.samples) / 2
+    assert int(transactions) > len(load.samples)

@@ -152,9 +152,10 @@ def test_a_relay_killed_before_marking_doubles_nothing(
     relay.terminate()
     with house.relay(sys.executable, HERE / "relay_program.py", str(deaths)) as mortal:
         with Load(api.url, [REGISTER], rate=10) as load:
-            eventually("the relay has died that often", lambda: mortal.log.read_text().count("died\n") >= deaths)
+            load.send(30)
         asked = len(load.samples)
-        eventually("every message is over", quiet)
+        eventually("it has died that often", lambda: mortal.log.read_text().count("died\n") == deaths, within=300)
+        eventually("every message is over", quiet, within=300)
     relay.start()
     print(f"\nRelay killed {deaths} times between publishing and marking: {post.describe(asked)}")
     assert post.ids().total() == len(post.ids()) == asked
