@@ -102,7 +102,7 @@ async def test_every_answer_carries_the_correlation_id(
     async def fail(*_: object, **__: object) -> None:
         raise RuntimeError("secret cause")
 
-    monkeypatch.setattr(type(app.state.auth.sessions), "login", fail)
+    monkeypatch.setattr(type(app.state.auth.login), "with_password", fail)
     mine = {"X-Correlation-ID": "trace-1"}
     answers = [
         await client.get("/api/v1/health", headers=mine),

@@ -1,5 +1,6 @@
 """The background work of auth."""
 
+from tequipy_auth import Client
 from tequipy_auth.tasks import auth_tasks
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform import Delivery, MailRejected, MailUnavailable, SystemClock
@@ -10,7 +11,7 @@ async def test_what_the_outbox_asks_for_is_a_task() -> None:
     """The task that a registration asks for exists under that name and takes that payload."""
     work, mailer = MemoryAuthUnitOfWork(SystemClock()), RecordingMailer()
     auth = build_fake_auth(work)
-    await auth.registration.register(email="ada@example.com", password="correct horse battery staple")
+    await auth.registration.register(email="ada@example.com", password="correct horse battery staple", client=Client())
     (asked,) = work.outbox.tasks
     handlers = {task.name: task.handler for task in auth_tasks(auth, mailer)}
     await handlers[asked.task](Delivery(work.new_id(), asked.task), **asked.payload)

@@ -3,6 +3,7 @@
 Doors beside this one: `wiring`, `api` (with its extra), `tasks`, `migrations`, `testing`.
 """
 
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord, Outcome
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.entities import OneTimeToken, RefreshToken, Registration, Session, User
 from tequipy_auth.domain.exceptions import (
@@ -21,9 +22,12 @@ from tequipy_auth.domain.exceptions import (
     SessionRevoked,
     WeakPassword,
 )
+from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AccessTokens, AddressParser, PasswordHasher, SecretHasher, SuccessorKeys
 from tequipy_auth.domain.repositories import (
+    AuditLog,
+    AuditTrail,
     AuthUnitOfWork,
     OneTimeTokens,
     RefreshTokens,
@@ -32,6 +36,7 @@ from tequipy_auth.domain.repositories import (
     Users,
 )
 from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
 from tequipy_auth.domain.services.registration import RegistrationService
 from tequipy_auth.domain.services.sessions import SessionService
@@ -54,6 +59,11 @@ __all__ = [
     "AccountService",
     "AddressParser",
     "AmbiguousCredentials",
+    "AuditAction",
+    "AuditEvent",
+    "AuditLog",
+    "AuditRecord",
+    "AuditTrail",
     "Auth",
     "AuthPolicy",
     "AuthUnitOfWork",
@@ -65,10 +75,13 @@ __all__ = [
     "InvalidAddress",
     "InvalidCredentials",
     "InvalidOneTimeToken",
+    "LoginService",
     "MailingService",
     "OneTimeToken",
     "OneTimeTokenValue",
     "OneTimeTokens",
+    "Operations",
+    "Outcome",
     "PasswordHash",
     "PasswordHasher",
     "Principal",

@@ -14,13 +14,18 @@ from pydantic_core import PydanticCustomError
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
 from tequipy_auth.domain.services.registration import RegistrationService
+from tequipy_auth.domain.services.session_starter import SessionStarter
 from tequipy_auth.domain.services.sessions import SessionService
+from tequipy_auth.domain.services.token_issuer import TokenIssuer
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
+from tequipy_auth.infrastructure.audit import SqlAuditLog
 from tequipy_auth.infrastructure.hashing import HIGHEST_STORED_COST, HashingPool
 from tequipy_auth.infrastructure.keys import KeyRing, SqlSigningKeys
+from tequipy_auth.infrastructure.metrics import PrometheusOperations
 from tequipy_auth.infrastructure.passwords import BcryptPasswordHasher
 from tequipy_auth.infrastructure.refresh_secrets import BcryptSecretHasher, SettingsSuccessorKeys
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
@@ -114,7 +119,8 @@ def build_auth(
 ) -> Auth:
     """Return auth on PostgreSQL; nothing is opened before its first use.
 
-    `auth_hashing_pending{pool}` in `registry` counts the hashes that wait or run. With the environment `local`, cookies
+    In `registry`, `auth_operations_total{operation,status}` counts what auth was asked for and how it ended,
+    `auth_hashing_pending{pool}` the hashes that wait or run. With the environment `local`, cookies
     go without `Secure`.
     """
     public_url = public_url.rstrip("/")
@@ -125,26 +131,51 @@ def build_auth(
     pools = {name: HashingPool(queue=settings.hashing_queue) for name in ("passwords", "refresh_secrets")}
     hasher = BcryptPasswordHasher(pools["passwords"], peppers=_keys(settings.peppers), cost=settings.bcrypt_cost)
     access_tokens = _access_tokens(settings, policy, database, clock)
+    issuer = TokenIssuer(access_tokens, policy)
+    secret_hasher = BcryptSecretHasher(pools["refresh_secrets"])
+    successor_keys = SettingsSuccessorKeys(_keys(settings.refresh_keys))
+    operations = PrometheusOperations(registry)
     if registry is not None:
         _measure(pools, registry)
     return Auth(
         registration=RegistrationService(
-            unit_of_work, addresses=addresses, hasher=hasher, policy=policy, clock=clock, new_id=uuid7
-        ),
-        sessions=SessionService(
             unit_of_work,
             addresses=addresses,
             hasher=hasher,
-            secrets=BcryptSecretHasher(pools["refresh_secrets"]),
-            successor_keys=SettingsSuccessorKeys(_keys(settings.refresh_keys)),
-            access_tokens=access_tokens,
             policy=policy,
             clock=clock,
             new_id=uuid7,
-            random=secrets.token_bytes,
+            operations=operations,
+        ),
+        login=LoginService(
+            unit_of_work,
+            addresses=addresses,
+            hasher=hasher,
+            starter=SessionStarter(
+                secrets=secret_hasher,
+                successor_keys=successor_keys,
+                policy=policy,
+                clock=clock,
+                new_id=uuid7,
+                random=secrets.token_bytes,
+            ),
+            issuer=issuer,
+            operations=operations,
+        ),
+        sessions=SessionService(
+            unit_of_work,
+            secrets=secret_hasher,
+            successor_keys=successor_keys,
+            access_tokens=access_tokens,
+            issuer=issuer,
+            policy=policy,
+            clock=clock,
+            new_id=uuid7,
+            operations=operations,
         ),
         accounts=AccountService(unit_of_work, profiles=cache.cache("user_profile", Profile)),
         access_tokens=access_tokens,
+        audit_log=SqlAuditLog(database),
         mailing=lambda mailer: MailingService(
             unit_of_work,
             mailer=mailer,

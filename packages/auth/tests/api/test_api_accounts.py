@@ -91,7 +91,7 @@ async def test_a_huge_password_is_refused_before_it_is_hashed(
 ) -> None:
     """A password of 60 KiB (these routes take bodies of 64) reaches no service; one of a MiB not even a parser."""
     monkeypatch.setattr(type(auth.registration), "register", None)
-    monkeypatch.setattr(type(auth.sessions), "login", None)
+    monkeypatch.setattr(type(auth.login), "with_password", None)
     for route in ("register", "login"):
         answer = await client.post(f"/api/v1/auth/{route}", json=GOOD | {"password": "x" * 60 * 1024})
         problem(answer, 422, "validation_failed")
@@ -193,7 +193,7 @@ async def test_what_is_away_is_503(client: httpx.AsyncClient, auth: Auth, monkey
     async def away(*_: object, **__: object) -> None:
         raise Unavailable(retry_after=2.5)
 
-    monkeypatch.setattr(type(auth.sessions), "login", away)
+    monkeypatch.setattr(type(auth.login), "with_password", away)
     answer = await client.post("/api/v1/auth/login", json=GOOD)
     problem(answer, 503, "unavailable")
     assert answer.headers["retry-after"] == "3"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tequipy_auth import Auth
+from tequipy_auth import Auth, Client
 from tequipy_auth.domain.services.mailing import LEASE
 from tequipy_auth.domain.services.registration import REGISTRATION_LIFE
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
@@ -54,7 +54,7 @@ def delivery() -> Delivery:
 @pytest.fixture
 async def request_(auth: Auth, work: MemoryAuthUnitOfWork) -> dict[str, Any]:
     """Return the payload of the mail that a registration has asked for."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada")
+    await auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada", client=Client())
     return dict(work.outbox.tasks[-1].payload)
 
 
@@ -69,7 +69,7 @@ async def test_a_registration_is_mailed_its_link(
     link = mail.text.split("link: ")[1].strip()
     address, token = link.split("#token=")
     assert address == "http://testserver/verify-email"
-    await auth.registration.verify_email(token)
+    await auth.registration.verify_email(token, client=Client())
 
 
 async def test_a_known_address_is_told_of_its_account(
@@ -77,7 +77,7 @@ async def test_a_known_address_is_told_of_its_account(
 ) -> None:
     """The owner of an account learns that somebody registered; no token is minted."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
-    await auth.registration.register(email=EMAIL, password=PASSWORD)
+    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     payload: dict[str, Any] = work.outbox.tasks[-1].payload
     await auth.mailing(mailer).send_mail(delivery, **payload)
     assert [mail.subject for mail in mailer.mails] == ["already_registered"]
@@ -148,7 +148,7 @@ async def test_each_attempt_mints_a_token_and_three_live(
         await auth.mailing(mailer).send_mail(Delivery(ids(), "auth.send_mail"), **request_)
         clock.advance(timedelta(seconds=1))
     assert len(work.one_time_tokens.rows) == 3
-    await auth.registration.verify_email(mailer.mails[-1].text.split("#token=")[1].strip())
+    await auth.registration.verify_email(mailer.mails[-1].text.split("#token=")[1].strip(), client=Client())
     assert not work.one_time_tokens.rows
 
 

@@ -53,7 +53,7 @@ async def mailed_tokens(auth: Auth, work: MemoryAuthUnitOfWork) -> list[str]:
 
 async def test_a_registration_is_no_account_yet_and_asks_for_one_mail(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """Registering keeps one row without an account, and one outbox row that holds no address."""
-    await auth.registration.register(email=f" {EMAIL} ", password=PASSWORD, name="Ada")
+    await auth.registration.register(email=f" {EMAIL} ", password=PASSWORD, name="Ada", client=Client())
     (registration,) = work.registrations.rows.values()
     assert (registration.email.written, registration.email.canonical) == (EMAIL, "ada@example.com")
     assert work.outbox.tasks == [
@@ -61,22 +61,22 @@ async def test_a_registration_is_no_account_yet_and_asks_for_one_mail(auth: Auth
     ]
     assert not work.users.rows
     with pytest.raises(InvalidCredentials):
-        await auth.sessions.login(email=EMAIL, password=PASSWORD, client=Client())
+        await auth.login.with_password(email=EMAIL, password=PASSWORD, client=Client())
 
 
 async def test_a_known_address_registers_alike(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """For an address with an account the request leaves the very same kinds of rows: it tells a stranger nothing."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
-    await auth.registration.register(email=EMAIL, password=PASSWORD)
+    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     assert len(work.registrations.rows) == len(work.outbox.tasks) == 1
 
 
 async def test_the_mailed_token_makes_the_account_of_that_registration(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """The account has the password of the registration whose link was opened, not of a stranger's before it."""
-    await auth.registration.register(email=EMAIL, password="a stranger's password", name="Mallory")
-    await auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada")
+    await auth.registration.register(email=EMAIL, password="a stranger's password", name="Mallory", client=Client())
+    await auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada", client=Client())
     _, token = await mailed_tokens(auth, work)
-    await auth.registration.verify_email(token)
+    await auth.registration.verify_email(token, client=Client())
     (user,) = work.users.rows.values()
     assert (user.name, user.email_verified, user.roles) == ("Ada", True, ("user",))
     assert not work.registrations.rows, "the stranger's registration is forgotten"
@@ -85,22 +85,22 @@ async def test_the_mailed_token_makes_the_account_of_that_registration(auth: Aut
 async def test_a_token_is_good_once(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """A used token and those of the address's other registrations are invalid from then on."""
     for _ in range(2):
-        await auth.registration.register(email=EMAIL, password=PASSWORD)
+        await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     tokens = await mailed_tokens(auth, work)
-    await auth.registration.verify_email(tokens[0])
+    await auth.registration.verify_email(tokens[0], client=Client())
     for token in tokens:
         with pytest.raises(InvalidOneTimeToken):
-            await auth.registration.verify_email(token)
+            await auth.registration.verify_email(token, client=Client())
     assert len(work.users.rows) == 1
 
 
 async def test_a_token_ends_after_a_day(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
     """The link works within 24 hours and not at their end."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD)
+    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     (token,) = await mailed_tokens(auth, work)
     clock.advance(timedelta(hours=24))
     with pytest.raises(InvalidOneTimeToken):
-        await auth.registration.verify_email(token)
+        await auth.registration.verify_email(token, client=Client())
 
 
 @pytest.mark.parametrize("forge", [lambda _: "", lambda _: "ev1.x.y", lambda token: token.replace("ev1", "rt1")])
@@ -108,32 +108,32 @@ async def test_what_is_no_token_is_refused_like_a_wrong_one(
     auth: Auth, work: MemoryAuthUnitOfWork, forge: Callable[[str], str]
 ) -> None:
     """Malformed, foreign and unknown tokens answer alike."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD)
+    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     (token,) = await mailed_tokens(auth, work)
     with pytest.raises(InvalidOneTimeToken):
-        await auth.registration.verify_email(forge(token))
+        await auth.registration.verify_email(forge(token), client=Client())
 
 
 async def test_a_wrong_secret_uses_nothing_up(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """Guessing at a token's secret does not spoil the token."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD)
+    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     (token,) = await mailed_tokens(auth, work)
     guess = OneTimeTokenValue.new(OneTimeTokenValue.parse(token).id, bytes(32))
     with pytest.raises(InvalidOneTimeToken):
-        await auth.registration.verify_email(str(guess))
-    await auth.registration.verify_email(token)
+        await auth.registration.verify_email(str(guess), client=Client())
+    await auth.registration.verify_email(token, client=Client())
 
 
 async def test_an_account_made_meanwhile_keeps_its_password(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """A link opened after the account came into being another way is refused and changes nothing."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD)
+    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     (token,) = await mailed_tokens(auth, work)
     registrations = dict(work.registrations.rows)
     await auth.registration.create_admin(email=EMAIL, password="another good password")
     work.registrations.rows.update(registrations)
     users = dict(work.users.rows)
     with pytest.raises(InvalidOneTimeToken):
-        await auth.registration.verify_email(token)
+        await auth.registration.verify_email(token, client=Client())
     assert work.users.rows == users
     assert work.one_time_tokens.rows, "the roll-back took the consumption back"
 
@@ -141,9 +141,11 @@ async def test_an_account_made_meanwhile_keeps_its_password(auth: Auth, work: Me
 async def test_parallel_verifications_make_one_account(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """Of 20 registrations of one address verified at once, one becomes the account."""
     for _ in range(20):
-        await auth.registration.register(email=EMAIL, password=PASSWORD)
+        await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     tokens = await mailed_tokens(auth, work)
-    answers = await asyncio.gather(*map(auth.registration.verify_email, tokens), return_exceptions=True)
+    answers = await asyncio.gather(
+        *(auth.registration.verify_email(token, client=Client()) for token in tokens), return_exceptions=True
+    )
     assert [type(answer) for answer in answers].count(type(None)) == 1
     assert len(work.users.rows) == 1
 
@@ -163,7 +165,7 @@ async def test_weak_passwords_are_refused_with_reasons(
 ) -> None:
     """Length and the address itself are the policy; nothing is kept of what was refused."""
     with pytest.raises(WeakPassword) as refusal:
-        await auth.registration.register(email="ada.lovelace@example.com", password=password)
+        await auth.registration.register(email="ada.lovelace@example.com", password=password, client=Client())
     assert refusal.value.reasons == reasons
     assert not work.registrations.rows
 
@@ -171,19 +173,19 @@ async def test_weak_passwords_are_refused_with_reasons(
 async def test_the_bounds_of_length_are_inclusive(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """12 and 128 characters are accepted."""
     for length in (12, 128):
-        await auth.registration.register(email=EMAIL, password="p" * length)
+        await auth.registration.register(email=EMAIL, password="p" * length, client=Client())
     assert len(work.registrations.rows) == 2
 
 
 async def test_no_address_no_registration(auth: Auth) -> None:
     """What is no address is refused before anything is hashed or kept."""
     with pytest.raises(InvalidAddress):
-        await auth.registration.register(email="ada", password=PASSWORD)
+        await auth.registration.register(email="ada", password=PASSWORD, client=Client())
 
 
 async def test_an_admin_is_made_verified_once(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """The first admin's address counts as verified, and an address that has an account is refused."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD)
+    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD, name="Root")
     (admin,) = work.users.rows.values()
     assert (admin.email_verified, admin.roles, admin.name) == (True, ("admin",), "Root")

@@ -49,7 +49,7 @@ async def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
 
 @pytest.fixture
 async def pair(auth: Auth) -> TokenPair:
-    return await auth.sessions.login(email=EMAIL, password=PASSWORD, client=CLIENT)
+    return await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
 
 
 async def refresh(auth: Auth, pair: TokenPair) -> TokenPair:
@@ -77,7 +77,7 @@ async def test_a_login_begins_a_session(
 async def test_a_login_finds_the_account_by_any_spelling(auth: Auth) -> None:
     """Case and outer spaces of the address do not matter; the same password in another Unicode form is the same."""
     await auth.registration.create_admin(email="b@example.com", password="\u212bngström-units")
-    await auth.sessions.login(email=" B@EXAMPLE.com ", password="A\u030angstro\u0308m-units", client=CLIENT)
+    await auth.login.with_password(email=" B@EXAMPLE.com ", password="A\u030angstro\u0308m-units", client=CLIENT)
 
 
 @pytest.mark.parametrize(("email", "password"), [(EMAIL, "wrong password"), ("nobody@example.com", PASSWORD)])
@@ -86,7 +86,7 @@ async def test_a_failed_login_does_not_say_what_was_wrong(
 ) -> None:
     """An unknown address and a wrong password answer alike and begin nothing."""
     with pytest.raises(InvalidCredentials):
-        await auth.sessions.login(email=email, password=password, client=CLIENT)
+        await auth.login.with_password(email=email, password=password, client=CLIENT)
     assert not work.sessions.rows
 
 
@@ -225,7 +225,7 @@ async def test_logout_ends_the_sessions_of_both_credentials(
     auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
 ) -> None:
     """Two good credentials of two sessions end both."""
-    other = await auth.sessions.login(email=EMAIL, password=PASSWORD, client=CLIENT)
+    other = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
     await auth.sessions.logout(refresh_token=str(pair.refresh), access_token=other.access.value)
     assert all(session.revoked_at for session in work.sessions.rows.values())
 

@@ -56,12 +56,12 @@ async def mailed_tokens(auth: Auth, database: Database) -> list[str]:
 
 async def test_the_main_road(auth: Auth, database: Database) -> None:
     """Register, verify by the mailed link, log in, refresh, see the profile, log out."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada")
+    await auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada", client=CLIENT)
     with pytest.raises(InvalidCredentials):
-        await auth.sessions.login(email=EMAIL, password=PASSWORD, client=CLIENT)
+        await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
     (token,) = await mailed_tokens(auth, database)
-    await auth.registration.verify_email(token)
-    pair = await auth.sessions.login(email=EMAIL, password=PASSWORD, client=CLIENT)
+    await auth.registration.verify_email(token, client=CLIENT)
+    pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
     pair = await auth.sessions.refresh(str(pair.refresh))
     principal = await auth.access_tokens.verify(pair.access.value)
     assert (await auth.accounts.profile(principal.user_id)).email == EMAIL
@@ -72,10 +72,14 @@ async def test_the_main_road(auth: Auth, database: Database) -> None:
 
 async def test_parallel_verifications_make_one_account(auth: Auth, database: Database) -> None:
     """Of 20 registrations of one address verified at once, one becomes the account."""
-    await asyncio.gather(*(auth.registration.register(email=EMAIL, password=PASSWORD) for _ in range(20)))
+    await asyncio.gather(
+        *(auth.registration.register(email=EMAIL, password=PASSWORD, client=CLIENT) for _ in range(20))
+    )
     tokens = await mailed_tokens(auth, database)
     assert len(set(tokens)) == 20
-    answers = await asyncio.gather(*map(auth.registration.verify_email, tokens), return_exceptions=True)
+    answers = await asyncio.gather(
+        *(auth.registration.verify_email(token, client=CLIENT) for token in tokens), return_exceptions=True
+    )
     refused = [answer for answer in answers if answer is not None]
     assert len(refused) == 19
     assert {type(answer) for answer in refused} == {InvalidOneTimeToken}
@@ -86,7 +90,7 @@ async def test_parallel_verifications_make_one_account(auth: Auth, database: Dat
 async def test_parallel_refreshes_are_one_rotation(auth: Auth, database: Database) -> None:
     """20 refreshes of one token, from two processes, give one and the same successor; that one works."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
-    pair = await auth.sessions.login(email=EMAIL, password=PASSWORD, client=CLIENT)
+    pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
     async with make_auth(database) as other:
         services = [auth.sessions, other.sessions] * 10
         pairs = await asyncio.gather(*(service.refresh(str(pair.refresh)) for service in services))
@@ -100,7 +104,7 @@ async def test_theft_ends_the_session_for_good(database: Database) -> None:
     """A used token after its grace revokes the session, and the revocation is committed."""
     async with make_auth(database, refresh_grace_seconds=0) as auth:
         await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
-        pair = await auth.sessions.login(email=EMAIL, password=PASSWORD, client=CLIENT)
+        pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
         second = await auth.sessions.refresh(str(pair.refresh))
         with pytest.raises(RefreshReused):
             await auth.sessions.refresh(str(pair.refresh))
@@ -110,10 +114,10 @@ async def test_theft_ends_the_session_for_good(database: Database) -> None:
 
 async def test_a_secret_never_reaches_the_database(auth: Auth, database: Database) -> None:
     """Neither password nor refresh secret nor one-time secret stands in any table."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD)
+    await auth.registration.register(email=EMAIL, password=PASSWORD, client=CLIENT)
     (token,) = await mailed_tokens(auth, database)
-    await auth.registration.verify_email(token)
-    pair = await auth.sessions.login(email=EMAIL, password=PASSWORD, client=CLIENT)
+    await auth.registration.verify_email(token, client=CLIENT)
+    pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
     async with database.engine.connect() as connection:
         dump = ""
         for table in ("users", "registrations", "sessions", "refresh_tokens", "one_time_tokens", "signing_keys"):

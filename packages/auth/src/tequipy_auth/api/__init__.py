@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 
 from tequipy_auth.api.dependencies import CurrentPrincipal, get_principal
 from tequipy_auth.api.no_store import NoStore
-from tequipy_auth.api.router import router, well_known
+from tequipy_auth.api.routes import router, well_known_router
 from tequipy_auth.api.schemas import Name
 from tequipy_auth.domain.auth import Auth
 
@@ -28,4 +28,4 @@ def wire_auth(app: FastAPI, auth: Auth) -> None:
     # The outermost, unlike other middleware: what those answer themselves (413, 500) is no more to be kept.
     app.user_middleware.insert(0, Middleware(NoStore, prefix=_PREFIX))
     app.include_router(router, prefix=_PREFIX)
-    app.include_router(well_known)
+    app.include_router(well_known_router)

@@ -7,7 +7,9 @@ from types import TracebackType
 from typing import Self
 
 from tequipy_auth.domain.ports import AccessTokens
+from tequipy_auth.domain.repositories import AuditLog
 from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
 from tequipy_auth.domain.services.registration import RegistrationService
 from tequipy_auth.domain.services.sessions import SessionService
@@ -19,9 +21,11 @@ class Auth:
     """Everything that auth does; an async context manager around what its services run on."""
 
     registration: RegistrationService
+    login: LoginService
     sessions: SessionService
     accounts: AccountService
     access_tokens: AccessTokens
+    audit_log: AuditLog
     mailing: Callable[[Mailer], MailingService]
     """Builds the mailing service for a mailer; only a worker has one."""
     local: bool = False

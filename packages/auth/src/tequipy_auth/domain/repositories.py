@@ -1,9 +1,11 @@
 """What the rules keep, one repository for each kind of row, all within one unit of work."""
 
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Collection
 from datetime import datetime
 from uuid import UUID
 
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord
 from tequipy_auth.domain.entities import OneTimeToken, RefreshToken, Registration, Session, User
 from tequipy_auth.domain.value_objects import Purpose
 from tequipy_platform import UnitOfWork
@@ -96,6 +98,27 @@ class OneTimeTokens(ABC):
         """
 
 
+class AuditTrail(ABC):
+    """Where a unit of work records what it does: the record commits with it, or not at all."""
+
+    @abstractmethod
+    def record(self, event: AuditEvent) -> None:
+        """Append an event; time, id and correlation id are added. There is no way to change one."""
+
+
+class AuditLog(ABC):
+    """The audit as others read it."""
+
+    @abstractmethod
+    def stream(
+        self, since: datetime, until: datetime, actions: Collection[AuditAction] | None = None
+    ) -> AsyncIterator[AuditRecord]:
+        """Go through what happened from `since` (inclusive) to `until` (exclusive), oldest first.
+
+        With `actions` only through those. It is read in batches: a long one is never held in memory.
+        """
+
+
 class AuthUnitOfWork(UnitOfWork):
     """One transaction over everything that auth keeps."""
 
@@ -104,3 +127,4 @@ class AuthUnitOfWork(UnitOfWork):
     sessions: Sessions
     refresh_tokens: RefreshTokens
     one_time_tokens: OneTimeTokens
+    audit: AuditTrail

@@ -125,3 +125,27 @@ class SigningKeyRow(Base):
         # Of the processes that start at once, one makes the first key.
         Index("uq_signing_keys_active", "state", unique=True, postgresql_where=text("state = 'active'")),
     )
+
+
+class AuditEventRow(Base):
+    """Something that was done or tried; no foreign key, for it outlives whom it is about. A trigger forbids changes."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    actor_id: Mapped[UUID | None]
+    subject_id: Mapped[UUID | None]
+    session_id: Mapped[UUID | None]
+    action: Mapped[str]
+    outcome: Mapped[str]
+    reason: Mapped[str | None]
+    ip: Mapped[str | None]
+    user_agent: Mapped[str | None]
+    correlation_id: Mapped[str | None]
+    details: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB)  # `metadata` is taken by SQLAlchemy
+
+    __table_args__ = (
+        Index("ix_audit_events_at", "at", "id"),
+        Index("ix_audit_events_subject_id", "subject_id", "id"),
+    )

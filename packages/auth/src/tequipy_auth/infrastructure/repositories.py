@@ -20,6 +20,7 @@ from tequipy_auth.domain.repositories import (
     Users,
 )
 from tequipy_auth.domain.value_objects import Purpose
+from tequipy_auth.infrastructure.audit import SqlAuditTrail
 from tequipy_auth.infrastructure.mapping import password_columns, refresh_token_of, registration_of, session_of, user_of
 from tequipy_auth.infrastructure.models import OneTimeTokenRow, RefreshTokenRow, RegistrationRow, SessionRow, UserRow
 from tequipy_platform.infrastructure.database import SqlUnitOfWork
@@ -36,6 +37,7 @@ class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
         self.sessions = SqlSessions(session)
         self.refresh_tokens = SqlRefreshTokens(session)
         self.one_time_tokens = SqlOneTimeTokens(session)
+        self.audit = SqlAuditTrail(session, self._clock, self._ids)
 
 
 class _Repository:

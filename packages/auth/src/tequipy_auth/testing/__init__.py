@@ -4,11 +4,15 @@ import secrets
 from typing import Final
 
 from tequipy_auth.domain.auth import Auth
+from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
 from tequipy_auth.domain.services.registration import RegistrationService
+from tequipy_auth.domain.services.session_starter import SessionStarter
 from tequipy_auth.domain.services.sessions import SessionService
+from tequipy_auth.domain.services.token_issuer import TokenIssuer
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.testing.ports import (
     FakeAccessTokens,
@@ -16,9 +20,10 @@ from tequipy_auth.testing.ports import (
     FakeSecretHasher,
     FakeSuccessorKeys,
     PlainMailTemplates,
+    RecordingOperations,
     SimpleAddressParser,
 )
-from tequipy_auth.testing.repositories import MemoryAuthUnitOfWork
+from tequipy_auth.testing.repositories import MemoryAuditLog, MemoryAuthUnitOfWork
 from tequipy_caching.testing import MemoryCacheManager
 from tequipy_platform import Clock, SystemClock
 
@@ -28,8 +33,10 @@ __all__ = [
     "FakePasswordHasher",
     "FakeSecretHasher",
     "FakeSuccessorKeys",
+    "MemoryAuditLog",
     "MemoryAuthUnitOfWork",
     "PlainMailTemplates",
+    "RecordingOperations",
     "SimpleAddressParser",
     "build_fake_auth",
 ]
@@ -43,6 +50,7 @@ def build_fake_auth(
     *,
     clock: Clock | None = None,
     policy: AuthPolicy | None = None,
+    operations: Operations | None = None,
     local: bool = False,
     origins: frozenset[str] = frozenset({PUBLIC_URL}),
 ) -> Auth:
@@ -56,24 +64,48 @@ def build_fake_auth(
     new_id = held.new_id
     addresses, hasher = SimpleAddressParser(), FakePasswordHasher()
     access_tokens = FakeAccessTokens(clock, ttl=policy.access_token_ttl)
+    issuer = TokenIssuer(access_tokens, policy)
+    secret_hasher, successor_keys = FakeSecretHasher(), FakeSuccessorKeys()
+    operations = operations or RecordingOperations()
     return Auth(
         registration=RegistrationService(
-            lambda: held, addresses=addresses, hasher=hasher, policy=policy, clock=clock, new_id=new_id
-        ),
-        sessions=SessionService(
             lambda: held,
             addresses=addresses,
             hasher=hasher,
-            secrets=FakeSecretHasher(),
-            successor_keys=FakeSuccessorKeys(),
-            access_tokens=access_tokens,
             policy=policy,
             clock=clock,
             new_id=new_id,
-            random=secrets.token_bytes,
+            operations=operations,
+        ),
+        login=LoginService(
+            lambda: held,
+            addresses=addresses,
+            hasher=hasher,
+            starter=SessionStarter(
+                secrets=secret_hasher,
+                successor_keys=successor_keys,
+                policy=policy,
+                clock=clock,
+                new_id=new_id,
+                random=secrets.token_bytes,
+            ),
+            issuer=issuer,
+            operations=operations,
+        ),
+        sessions=SessionService(
+            lambda: held,
+            secrets=secret_hasher,
+            successor_keys=successor_keys,
+            access_tokens=access_tokens,
+            issuer=issuer,
+            policy=policy,
+            clock=clock,
+            new_id=new_id,
+            operations=operations,
         ),
         accounts=AccountService(lambda: held, profiles=MemoryCacheManager().cache("user_profile", Profile)),
         access_tokens=access_tokens,
+        audit_log=MemoryAuditLog(held.audit),
         mailing=lambda mailer: MailingService(
             lambda: held,
             mailer=mailer,

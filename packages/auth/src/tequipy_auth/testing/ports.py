@@ -3,10 +3,12 @@
 import asyncio
 import hashlib
 import re
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Final
 
 from tequipy_auth.domain.exceptions import InvalidAccessToken, InvalidAddress
+from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.ports import AccessTokens, AddressParser, PasswordHasher, SecretHasher, SuccessorKeys
 from tequipy_auth.domain.value_objects import AccessToken, EmailAddress, PasswordHash, Principal
 from tequipy_platform import JSON, Clock, MailTemplates, MailText
@@ -91,6 +93,17 @@ class FakeAccessTokens(AccessTokens):
     async def jwks(self) -> dict[str, JSON]:
         """Return no keys: there are none."""
         return {"keys": []}
+
+
+class RecordingOperations(Operations):
+    """Remembers how often each operation ended how."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def count(self, operation: str, status: str) -> None:
+        """Count one operation."""
+        self.counts[operation, status] += 1
 
 
 class PlainMailTemplates(MailTemplates):

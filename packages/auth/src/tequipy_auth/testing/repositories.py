@@ -1,16 +1,19 @@
 """The repositories in memory, and the unit of work around them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord
 from tequipy_auth.domain.entities import OneTimeToken, RefreshToken, Registration, Session, User
 from tequipy_auth.domain.exceptions import EmailTaken
 from tequipy_auth.domain.repositories import (
+    AuditLog,
+    AuditTrail,
     AuthUnitOfWork,
     OneTimeTokens,
     RefreshTokens,
@@ -19,7 +22,8 @@ from tequipy_auth.domain.repositories import (
     Users,
 )
 from tequipy_auth.domain.value_objects import Purpose
-from tequipy_platform import Clock
+from tequipy_observability import current_context
+from tequipy_platform import Clock, IdSource
 from tequipy_platform.testing import CountingIds, MemoryUnitOfWork
 
 
@@ -152,6 +156,39 @@ class MemoryOneTimeTokens(OneTimeTokens):
         return [row for row in self.rows.values() if (row.subject_id, row.purpose) == (token.subject_id, token.purpose)]
 
 
+class MemoryAuditTrail(AuditTrail):
+    """Audit records in the order of their making."""
+
+    def __init__(self, clock: Clock, new_id: IdSource) -> None:
+        self.rows: list[AuditRecord] = []
+        self._clock = clock
+        self._new_id = new_id
+
+    @property
+    def events(self) -> list[AuditEvent]:
+        """What was recorded, without when."""
+        return [row.event for row in self.rows]
+
+    def record(self, event: AuditEvent) -> None:
+        """Append an event."""
+        self.rows.append(AuditRecord(self._new_id(), self._clock.now(), current_context().correlation_id, event))
+
+
+class MemoryAuditLog(AuditLog):
+    """Reads what the trail of a unit of work holds."""
+
+    def __init__(self, trail: MemoryAuditTrail) -> None:
+        self._trail = trail
+
+    async def stream(
+        self, since: datetime, until: datetime, actions: Collection[AuditAction] | None = None
+    ) -> AsyncIterator[AuditRecord]:
+        """Go through what happened, oldest first."""
+        for row in sorted(self._trail.rows, key=lambda row: (row.at, row.id)):
+            if since <= row.at < until and (actions is None or row.event.action in actions):
+                yield row
+
+
 class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
     """Everything that auth keeps, in memory; the blocks of concurrent tasks wait for each other.
 
@@ -164,6 +201,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
     sessions: MemorySessions
     refresh_tokens: MemoryRefreshTokens
     one_time_tokens: MemoryOneTimeTokens
+    audit: MemoryAuditTrail
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
@@ -173,6 +211,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
         self.sessions = MemorySessions()
         self.refresh_tokens = MemoryRefreshTokens()
         self.one_time_tokens = MemoryOneTimeTokens()
+        self.audit = MemoryAuditTrail(clock, CountingIds())
         self._turn = asyncio.Lock()
 
     def tables(self) -> Sequence[dict[Any, Any] | list[Any]]:
@@ -185,6 +224,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
             self.sessions.reasons,
             self.refresh_tokens.rows,
             self.one_time_tokens.rows,
+            self.audit.rows,
         )
 
     async def __aenter__(self) -> Self:

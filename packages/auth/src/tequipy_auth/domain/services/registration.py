@@ -4,12 +4,14 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from tequipy_auth.domain import passwords
+from tequipy_auth.domain.audit import AuditAction, AuditEvent
 from tequipy_auth.domain.entities import Registration, User
 from tequipy_auth.domain.exceptions import EmailTaken, InvalidOneTimeToken
+from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AddressParser, PasswordHasher
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.value_objects import EmailAddress, OneTimeTokenValue, PasswordHash, Purpose
+from tequipy_auth.domain.value_objects import Client, EmailAddress, OneTimeTokenValue, PasswordHash, Purpose
 from tequipy_platform import Clock, IdSource
 
 REGISTRATION_LIFE = timedelta(days=2)
@@ -28,6 +30,7 @@ class RegistrationService:
         policy: AuthPolicy,
         clock: Clock,
         new_id: IdSource,
+        operations: Operations,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._addresses = addresses
@@ -35,8 +38,10 @@ class RegistrationService:
         self._policy = policy
         self._clock = clock
         self._new_id = new_id
+        self.operations = operations
 
-    async def register(self, *, email: str, password: str, name: str | None = None) -> None:
+    @counted("register")
+    async def register(self, *, email: str, password: str, name: str | None = None, client: Client) -> None:
         """Take a registration in and have the worker decide what to mail.
 
         Does the same work for a known and an unknown address: parse, hash, one row, one outbox row. Raises
@@ -56,8 +61,10 @@ class RegistrationService:
         async with self._unit_of_work() as work:
             await work.registrations.add(registration)
             work.outbox.add("auth.send_mail", mail="registration", subject_id=str(registration.id))
+            work.audit.record(AuditEvent(AuditAction.REGISTERED, client=client))
 
-    async def verify_email(self, token: str) -> None:
+    @counted("verify_email")
+    async def verify_email(self, token: str, *, client: Client) -> None:
         """Turn the registration that a mailed token belongs to into an account, with the password of that registration.
 
         Raises `InvalidOneTimeToken`, whatever is wrong with the token.
@@ -80,14 +87,18 @@ class RegistrationService:
             except EmailTaken as error:
                 raise InvalidOneTimeToken from error
             await work.registrations.delete_for(registration.email.canonical)
+            work.audit.record(AuditEvent(AuditAction.VERIFIED, actor_id=user.id, subject_id=user.id, client=client))
 
+    @counted("create_admin")
     async def create_admin(self, *, email: str, password: str, name: str | None = None) -> None:
         """Make an administrator whose address counts as verified; raises as `register`, and `EmailTaken`."""
         address = self._addresses.parse(email)
         hashed = await self._hasher.hash(passwords.accept(password, address, self._policy))
         async with self._unit_of_work() as work:
-            await work.users.add(self._new_user(address, name, hashed, role="admin"))
+            admin = self._new_user(address, name, hashed, role="admin")
+            await work.users.add(admin)
             await work.registrations.delete_for(address.canonical)
+            work.audit.record(AuditEvent(AuditAction.REGISTERED, reason="create_admin", subject_id=admin.id))
 
     def _new_user(self, email: EmailAddress, name: str | None, password: PasswordHash, *, role: str) -> User:
         return User(

@@ -1,26 +1,26 @@
-"""Logging in, staying logged in, logging out."""
+"""Staying logged in, logging out."""
 
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from tequipy_auth.domain import passwords
 from tequipy_auth.domain.entities import RefreshToken, Session, User
 from tequipy_auth.domain.exceptions import (
     InvalidAccessToken,
-    InvalidCredentials,
     RefreshExpired,
     RefreshInvalid,
     RefreshReused,
     RefreshSuperseded,
     SessionRevoked,
 )
+from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.policy import AuthPolicy
-from tequipy_auth.domain.ports import AccessTokens, AddressParser, PasswordHasher, SecretHasher, SuccessorKeys
+from tequipy_auth.domain.ports import AccessTokens, SecretHasher, SuccessorKeys
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.value_objects import SECRET_BYTES, Client, Principal, RefreshTokenValue, TokenPair
-from tequipy_platform import Clock, IdSource, RandomSource
+from tequipy_auth.domain.services.token_issuer import TokenIssuer
+from tequipy_auth.domain.value_objects import RefreshTokenValue, TokenPair
+from tequipy_platform import Clock, IdSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,58 +39,26 @@ class SessionService:
         self,
         unit_of_work: Callable[[], AuthUnitOfWork],
         *,
-        addresses: AddressParser,
-        hasher: PasswordHasher,
         secrets: SecretHasher,
         successor_keys: SuccessorKeys,
         access_tokens: AccessTokens,
+        issuer: TokenIssuer,
         policy: AuthPolicy,
         clock: Clock,
         new_id: IdSource,
-        random: RandomSource,
+        operations: Operations,
     ) -> None:
         self._unit_of_work = unit_of_work
-        self._addresses = addresses
-        self._hasher = hasher
         self._secrets = secrets
         self._successor_keys = successor_keys
         self._access_tokens = access_tokens
+        self._issuer = issuer
         self._policy = policy
         self._clock = clock
         self._new_id = new_id
-        self._random = random
+        self.operations = operations
 
-    async def login(self, *, email: str, password: str, client: Client) -> TokenPair:
-        """Begin a session; raises `InvalidAddress` and `InvalidCredentials`.
-
-        An unknown address costs the same hash as a known one.
-        """
-        address = self._addresses.parse(email)
-        async with self._unit_of_work() as work:
-            user = await work.users.by_email(address.canonical)
-        matches = await self._hasher.verify(passwords.normalise(password), user.password if user else None)
-        if user is None or not matches:
-            raise InvalidCredentials
-        value = RefreshTokenValue.new(self._new_id(), self._random(SECRET_BYTES))
-        secret_hash = await self._secrets.hash(value.secret)
-        now = self._clock.now()
-        session = Session(
-            id=self._new_id(),
-            user_id=user.id,
-            client=client,
-            amr=("pwd",),
-            auth_time=now,
-            created_at=now,
-            last_used_at=now,
-            idle_expires_at=now + self._policy.refresh_idle,
-            absolute_expires_at=now + self._policy.refresh_absolute,
-        )
-        token = RefreshToken(value.id, session.id, None, secret_hash, self._successor_keys.current_version, now)
-        async with self._unit_of_work() as work:
-            await work.sessions.add(session)
-            await work.refresh_tokens.add(token)
-        return await self._pair(user, session, value, now)
-
+    @counted("refresh")
     async def refresh(self, token: str) -> TokenPair:
         """Rotate a refresh token.
 
@@ -116,8 +84,9 @@ class SessionService:
                 outcome = await self._again(work, value, now)
         if isinstance(outcome, Exception):  # raised only now: the end of a stolen session must be committed
             raise outcome
-        return await self._pair(link.user, link.session, outcome, now)
+        return await self._issuer.pair(link.user, link.session, outcome, now)
 
+    @counted("logout")
     async def logout(self, *, refresh_token: str | None = None, access_token: str | None = None) -> None:
         """End the session of whichever credential is good, a used refresh token included; nothing else is an error."""
         ended = set()
@@ -184,16 +153,3 @@ class SessionService:
         if child.used_at is not None or key is None:
             return RefreshSuperseded()
         return value.successor(child.id, key)
-
-    async def _pair(self, user: User, session: Session, refresh: RefreshTokenValue, now: datetime) -> TokenPair:
-        principal = Principal(
-            user_id=user.id,
-            session_id=session.id,
-            roles=user.roles,
-            version=user.version,
-            auth_time=session.auth_time,
-            amr=session.amr,
-        )
-        access = await self._access_tokens.issue(principal)
-        idle_end = min(now + self._policy.refresh_idle, session.absolute_expires_at)
-        return TokenPair(access, refresh, refresh_expires_in=int((idle_end - now).total_seconds()))

@@ -1,69 +1,35 @@
-"""The routes of accounts and sessions: thin, for the services hold the rules."""
+"""Logging in, staying logged in, logging out."""
 
-from fastapi import APIRouter, Depends, Request, Response, status
+from fastapi import APIRouter, Request, Response, status
 
 from tequipy_auth.api.cookies import delete_refresh_cookie, set_refresh_cookie
-from tequipy_auth.api.csrf import refuse_cross_site, refuse_forms
+from tequipy_auth.api.csrf import refuse_cross_site
 from tequipy_auth.api.dependencies import (
     BearerToken,
     CurrentAuth,
     CurrentClient,
-    CurrentPrincipal,
     CurrentRefreshCredential,
 )
 from tequipy_auth.api.schemas import (
     COOKIE,
-    Accepted,
-    JsonWebKeySet,
     LoginBody,
-    Me,
-    RegisterBody,
     Tokens,
-    VerifyEmailBody,
 )
 from tequipy_auth.domain.exceptions import (
     AmbiguousCredentials,
     CsrfFailed,
-    InvalidAccessToken,
     InvalidCredentials,
-    InvalidOneTimeToken,
     RefreshExpired,
     RefreshInvalid,
     RefreshMissing,
     RefreshReused,
     RefreshSuperseded,
     SessionRevoked,
-    WeakPassword,
 )
-from tequipy_platform import Unauthenticated, Unavailable
+from tequipy_platform import Unavailable
 from tequipy_platform.api import BODY_PROBLEMS, problem_response, problem_responses
 
-router = APIRouter(tags=["accounts and sessions"], dependencies=[Depends(refuse_forms)])
-well_known = APIRouter(tags=["accounts and sessions"])
-
-JWKS_MAX_AGE = 300
-"""Seconds that others may keep the public keys; a new key is published at least this long before its first use."""
-
-
-@router.post(
-    "/register",
-    status_code=status.HTTP_202_ACCEPTED,
-    responses=problem_responses(*BODY_PROBLEMS, WeakPassword, Unavailable),
-)
-async def register(auth: CurrentAuth, body: RegisterBody) -> Accepted:
-    """Ask for an account; the answer is the same whether the address is known or not, the rest comes by mail."""
-    await auth.registration.register(email=body.email, password=body.password.get_secret_value(), name=body.name)
-    return Accepted()
-
-
-@router.post(
-    "/verify-email",
-    status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(*BODY_PROBLEMS, InvalidOneTimeToken, Unavailable),
-)
-async def verify_email(auth: CurrentAuth, body: VerifyEmailBody) -> None:
-    """Turn a registration into an account by the token of the mailed link."""
-    await auth.registration.verify_email(body.token.get_secret_value())
+router = APIRouter()
 
 
 @router.post(
@@ -78,7 +44,7 @@ async def login(
     by_cookie = body.token_delivery == COOKIE
     if by_cookie:
         refuse_cross_site(request, auth)
-    pair = await auth.sessions.login(email=body.email, password=body.password.get_secret_value(), client=client)
+    pair = await auth.login.with_password(email=body.email, password=body.password.get_secret_value(), client=client)
     if by_cookie:
         set_refresh_cookie(response, auth, pair)
     return Tokens.of(pair, with_refresh=not by_cookie)
@@ -142,19 +108,3 @@ async def logout(
     await auth.sessions.logout(refresh_token=credential.token if credential else None, access_token=access_token)
     if by_cookie:
         delete_refresh_cookie(response, auth)
-
-
-@router.get(
-    "/me",
-    responses=problem_responses(Unauthenticated, InvalidAccessToken, Unavailable),
-)
-async def get_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Me:
-    """Return the caller's own account."""
-    return Me.model_validate(await auth.accounts.profile(principal.user_id))
-
-
-@well_known.get("/.well-known/jwks.json", responses=problem_responses(Unavailable))
-async def get_jwks(response: Response, auth: CurrentAuth) -> JsonWebKeySet:
-    """Return the keys that verify access tokens (RFC 7517, section 5): public members only."""
-    response.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE}"
-    return JsonWebKeySet.model_validate(await auth.access_tokens.jwks())

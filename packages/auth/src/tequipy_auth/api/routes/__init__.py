@@ -1,0 +1,12 @@
+"""The routes of accounts and sessions, a module for each meaning: thin, for the services hold the rules."""
+
+from fastapi import APIRouter, Depends
+
+from tequipy_auth.api.csrf import refuse_forms
+from tequipy_auth.api.routes import me, registration, sessions, well_known
+
+router = APIRouter(tags=["accounts and sessions"], dependencies=[Depends(refuse_forms)])
+for part in (registration, sessions, me):
+    router.include_router(part.router)
+
+well_known_router = well_known.router

@@ -1,0 +1,54 @@
+"""Counting what auth is asked for: `auth_operations_total{operation,status}`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from tequipy_platform import DomainError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Operations(ABC):
+    """Counts operations."""
+
+    @abstractmethod
+    def count(self, operation: str, status: str) -> None:
+        """Count one operation; both are stable, snake_case words: they become labels."""
+
+
+class Counting(Protocol):
+    """A service whose operations are counted."""
+
+    @property
+    def operations(self) -> Operations:
+        """Where they are counted."""
+
+
+S = TypeVar("S", bound=Counting)
+
+
+def counted(
+    operation: str,
+) -> Callable[[Callable[Concatenate[S, P], Awaitable[R]]], Callable[Concatenate[S, P], Awaitable[R]]]:
+    """Count each call of a service's method as `operation`, with the status `ok`, the error's code or `error`."""
+
+    def decorate(method: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Concatenate[S, P], Awaitable[R]]:
+        @wraps(method)
+        async def count(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            status = "error"  # also when it is cancelled
+            try:
+                result = await method(self, *args, **kwargs)
+                status = "ok"
+            except DomainError as error:
+                status = error.code
+                raise
+            finally:
+                self.operations.count(operation, status)
+            return result
+
+        return count
+
+    return decorate

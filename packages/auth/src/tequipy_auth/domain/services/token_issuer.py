@@ -1,0 +1,35 @@
+"""What a login, a refresh and a reauthentication hand out."""
+
+from datetime import datetime
+
+from tequipy_auth.domain.entities import Session, User
+from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.ports import AccessTokens
+from tequipy_auth.domain.value_objects import AccessToken, Principal, RefreshTokenValue, TokenPair
+
+
+class TokenIssuer:
+    """Signs access tokens that say what is known of a user and a session."""
+
+    def __init__(self, access_tokens: AccessTokens, policy: AuthPolicy) -> None:
+        self._access_tokens = access_tokens
+        self._policy = policy
+
+    async def access_token(self, user: User, session: Session) -> AccessToken:
+        """Return an access token of the session."""
+        return await self._access_tokens.issue(
+            Principal(
+                user_id=user.id,
+                session_id=session.id,
+                roles=user.roles,
+                version=user.version,
+                auth_time=session.auth_time,
+                amr=session.amr,
+            )
+        )
+
+    async def pair(self, user: User, session: Session, refresh: RefreshTokenValue, now: datetime) -> TokenPair:
+        """Return an access token beside the refresh token that leads on from it."""
+        idle_end = min(now + self._policy.refresh_idle, session.absolute_expires_at)
+        access = await self.access_token(user, session)
+        return TokenPair(access, refresh, refresh_expires_in=int((idle_end - now).total_seconds()))

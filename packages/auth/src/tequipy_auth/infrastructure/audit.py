@@ -1,0 +1,87 @@
+"""The audit on PostgreSQL: rows that are only ever added and read."""
+
+from collections.abc import AsyncIterator, Collection
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord, Outcome
+from tequipy_auth.domain.repositories import AuditLog, AuditTrail
+from tequipy_auth.domain.value_objects import Client
+from tequipy_auth.infrastructure.models import AuditEventRow
+from tequipy_observability import current_context
+from tequipy_platform import Clock, IdSource
+from tequipy_platform.infrastructure.database import Database
+
+BATCH_SIZE: Final = 1000
+"""Rows that one transaction reads."""
+
+
+class SqlAuditTrail(AuditTrail):
+    """Adds rows to the session; they are written with everything else at the next flush."""
+
+    def __init__(self, session: AsyncSession, clock: Clock, ids: IdSource) -> None:
+        self._session = session
+        self._clock = clock
+        self._ids = ids
+
+    def record(self, event: AuditEvent) -> None:
+        """Insert an event."""
+        self._session.add(
+            AuditEventRow(
+                id=self._ids(),
+                at=self._clock.now(),
+                actor_id=event.actor_id,
+                subject_id=event.subject_id,
+                session_id=event.session_id,
+                action=event.action.value,
+                outcome=event.outcome.value,
+                reason=event.reason,
+                ip=event.client.ip,
+                user_agent=event.client.user_agent,
+                correlation_id=current_context().correlation_id,
+                details=dict(event.metadata),
+            )
+        )
+
+
+class SqlAuditLog(AuditLog):
+    """Reads in batches, each in a short transaction of its own: a slow reader holds nothing open."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def stream(
+        self, since: datetime, until: datetime, actions: Collection[AuditAction] | None = None
+    ) -> AsyncIterator[AuditRecord]:
+        """Select what happened, oldest first."""
+        place = tuple_(AuditEventRow.at, AuditEventRow.id)
+        query = select(AuditEventRow).where(AuditEventRow.at >= since, AuditEventRow.at < until)
+        query = query.order_by(AuditEventRow.at, AuditEventRow.id).limit(BATCH_SIZE)
+        if actions is not None:
+            query = query.where(AuditEventRow.action.in_([action.value for action in actions]))
+        page = query
+        while True:
+            async with self._database.sessions() as session:
+                rows = list(await session.scalars(page))
+            for row in rows:
+                yield _record_of(row)
+            if len(rows) < BATCH_SIZE:
+                return
+            page = query.where(place > (rows[-1].at, rows[-1].id))
+
+
+def _record_of(row: AuditEventRow) -> AuditRecord:
+    event = AuditEvent(
+        AuditAction(row.action),
+        Outcome(row.outcome),
+        row.reason,
+        actor_id=row.actor_id,
+        subject_id=row.subject_id,
+        session_id=row.session_id,
+        client=Client(row.ip, row.user_agent),
+        metadata=row.details,
+    )
+    return AuditRecord(row.id, row.at, row.correlation_id, event)

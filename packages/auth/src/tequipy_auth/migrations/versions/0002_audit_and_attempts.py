@@ -1,0 +1,47 @@
+"""The audit, to which rows are only ever added."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "audit_events",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("actor_id", sa.Uuid()),
+        sa.Column("subject_id", sa.Uuid()),
+        sa.Column("session_id", sa.Uuid()),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text()),
+        sa.Column("ip", sa.Text()),
+        sa.Column("user_agent", sa.Text()),
+        sa.Column("correlation_id", sa.Text()),
+        sa.Column("metadata", JSONB(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_audit_events"),
+        schema="auth",
+    )
+    op.create_index("ix_audit_events_at", "audit_events", ["at", "id"], schema="auth")
+    op.create_index("ix_audit_events_subject_id", "audit_events", ["subject_id", "id"], schema="auth")
+    op.execute("""
+        create function auth.refuse_audit_change() returns trigger language plpgsql as $$
+        begin
+            raise exception 'auth.audit_events is append-only';
+        end $$
+    """)
+    op.execute("""
+        create trigger append_only before update or delete on auth.audit_events
+        for each statement execute function auth.refuse_audit_change()
+    """)
+
+
+def downgrade() -> None:
+    op.drop_table("audit_events", schema="auth")
+    op.execute("drop function auth.refuse_audit_change()")

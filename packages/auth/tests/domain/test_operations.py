@@ -1,0 +1,51 @@
+"""Operations are counted by how they ended."""
+
+import asyncio
+from typing import Final
+
+import pytest
+
+from tequipy_auth.domain.operations import counted
+from tequipy_auth.testing import RecordingOperations
+from tequipy_platform import NotFound
+
+
+class Service:
+    """A service whose one operation ends as it is told."""
+
+    def __init__(self) -> None:
+        self.operations: Final = RecordingOperations()
+
+    @counted("work")
+    async def work(self, ending: Exception | None = None, *, wait: bool = False) -> str:
+        if wait:
+            await asyncio.Event().wait()
+        if ending is not None:
+            raise ending
+        return "done"
+
+
+async def test_each_ending_has_its_status() -> None:
+    """A result counts as ok, a domain error as its code, anything else as an error; all of them pass through."""
+    service = Service()
+    assert await service.work() == "done"
+    for error in (NotFound(), NotFound(code="no_such_user"), RuntimeError()):
+        with pytest.raises(type(error)):
+            await service.work(error)
+    assert service.operations.counts == {
+        ("work", "ok"): 1,
+        ("work", "not_found"): 1,
+        ("work", "no_such_user"): 1,
+        ("work", "error"): 1,
+    }
+
+
+async def test_a_cancelled_operation_is_counted() -> None:
+    """An operation whose caller went away is an error, not a gap."""
+    service = Service()
+    task = asyncio.create_task(service.work(wait=True))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert service.operations.counts == {("work", "error"): 1}
