@@ -1,9 +1,9 @@
 """Counting what auth is asked for: `auth_operations_total{operation,status}`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from tequipy_platform import DomainError
 
@@ -32,10 +32,14 @@ S = TypeVar("S", bound=Counting)
 
 def counted(
     operation: str,
-) -> Callable[[Callable[Concatenate[S, P], Awaitable[R]]], Callable[Concatenate[S, P], Awaitable[R]]]:
+) -> Callable[
+    [Callable[Concatenate[S, P], Coroutine[Any, Any, R]]], Callable[Concatenate[S, P], Coroutine[Any, Any, R]]
+]:
     """Count each call of a service's method as `operation`, with the status `ok`, the error's code or `error`."""
 
-    def decorate(method: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Concatenate[S, P], Awaitable[R]]:
+    def decorate(
+        method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
+    ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
         @wraps(method)
         async def count(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
             status = "error"  # also when it is cancelled
