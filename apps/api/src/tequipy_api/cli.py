@@ -1,17 +1,19 @@
-"""The command line of the API: serve, migrate, make the first admin, show settings and contract.
+"""The command line of the API: serve, migrate, make the first admin, rotate keys, show settings and contract.
 
 What a command needs is imported by the command: loading the whole app takes longer than refusing wrong settings.
 """
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import click
 from pydantic import TypeAdapter, ValidationError
 
 from tequipy_api.settings import ApiSettings
-from tequipy_auth import WeakPassword
+from tequipy_auth import Auth, KeyService, WeakPassword
 from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_platform import DomainError
@@ -94,17 +96,78 @@ def create_admin(email: str, name: str | None) -> None:
 
 
 async def _create_admin(settings: ApiSettings, *, email: str, password: str, name: str | None) -> None:
-    database = build_database(settings.database)
+    async with _open_auth(settings) as auth:
+        await auth.registration.create_admin(email=email, password=password, name=name)
+
+
+@asynccontextmanager
+async def _open_auth(settings: ApiSettings, *, telling: bool = False) -> AsyncIterator[Auth]:
+    """Open what a command needs; `telling`: also Redis, for what running processes must hear of."""
+    database, cache = build_database(settings.database), build_cache(settings.cache)
     auth = build_auth(
         settings.auth,
         environment=settings.environment,
         public_url=settings.public_url,
         database=database,
-        cache=build_cache(settings.cache),  # not entered: a new account is in no cache, and Redis may be away
+        cache=cache,
     )
-    async with database, auth:
+    async with database, cache if telling else nullcontext(), auth:
         await _refuse_old_schema(database)
-        await auth.registration.create_admin(email=email, password=password, name=name)
+        yield auth
+
+
+@main.group()
+def keys() -> None:
+    """Look after the keys that sign access tokens."""
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Print every key, the oldest first: id, algorithm, state and since when."""
+
+    async def show(service: KeyService) -> None:
+        for key in await service.keys():
+            since = f"{key.state_changed_at:%Y-%m-%d %H:%M:%S}"
+            click.echo(f"{key.kid}  {key.algorithm}  {key.state.value:8}  since {since} UTC")
+
+    _with_keys(show)
+
+
+@keys.command()
+def rotate() -> None:
+    """Let the next key sign, and publish another for the next time; running processes notice by themselves."""
+
+    async def perform(service: KeyService) -> None:
+        click.echo(f"{await service.rotate()} signs from now on.")
+
+    _with_keys(perform)
+
+
+@keys.command()
+@click.argument("kid")
+def revoke(kid: str) -> None:
+    """Refuse what the key KID signed, at once and everywhere; whom its tokens belong to must refresh them."""
+
+    async def perform(service: KeyService) -> None:
+        await service.revoke(kid)
+        click.echo(f"{kid} is revoked.")
+
+    _with_keys(perform)
+
+
+def _with_keys(action: Callable[[KeyService], Awaitable[None]]) -> None:
+    settings = load_settings(ApiSettings)
+
+    async def run() -> None:
+        async with _open_auth(settings, telling=True) as auth:
+            if auth.keys is None:
+                raise click.ClickException("The signing keys are the files in TEQUIPY_AUTH__SIGNING_KEYS_FOLDER.")
+            await action(auth.keys)
+
+    try:
+        asyncio.run(run())
+    except DomainError as error:
+        raise click.ClickException(error.detail) from error
 
 
 async def _refuse_old_schema(database: Database) -> None:

@@ -5,7 +5,15 @@ Doors beside this one: `wiring`, `api` (with its extra), `tasks`, `migrations`, 
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord, Outcome
 from tequipy_auth.domain.auth import Auth
-from tequipy_auth.domain.entities import OneTimeToken, RefreshToken, Registration, Session, User
+from tequipy_auth.domain.entities import (
+    KeyState,
+    OneTimeToken,
+    RefreshToken,
+    Registration,
+    Session,
+    SigningKey,
+    User,
+)
 from tequipy_auth.domain.exceptions import (
     AmbiguousCredentials,
     CsrfFailed,
@@ -14,17 +22,27 @@ from tequipy_auth.domain.exceptions import (
     InvalidAddress,
     InvalidCredentials,
     InvalidOneTimeToken,
+    KeyNotPublishedLongEnough,
     RefreshExpired,
     RefreshInvalid,
     RefreshMissing,
     RefreshReused,
     RefreshSuperseded,
     SessionRevoked,
+    UnknownKey,
     WeakPassword,
 )
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
-from tequipy_auth.domain.ports import AccessTokens, AddressParser, PasswordHasher, SecretHasher, SuccessorKeys
+from tequipy_auth.domain.ports import (
+    AccessTokens,
+    AddressParser,
+    KeyMaker,
+    PasswordHasher,
+    Revocations,
+    SecretHasher,
+    SuccessorKeys,
+)
 from tequipy_auth.domain.repositories import (
     AuditLog,
     AuditTrail,
@@ -33,9 +51,11 @@ from tequipy_auth.domain.repositories import (
     RefreshTokens,
     Registrations,
     Sessions,
+    SigningKeys,
     Users,
 )
 from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
 from tequipy_auth.domain.services.registration import RegistrationService
@@ -75,6 +95,10 @@ __all__ = [
     "InvalidAddress",
     "InvalidCredentials",
     "InvalidOneTimeToken",
+    "KeyMaker",
+    "KeyNotPublishedLongEnough",
+    "KeyService",
+    "KeyState",
     "LoginService",
     "MailingService",
     "OneTimeToken",
@@ -98,13 +122,17 @@ __all__ = [
     "Registration",
     "RegistrationService",
     "Registrations",
+    "Revocations",
     "SecretHasher",
     "Session",
     "SessionRevoked",
     "SessionService",
     "Sessions",
+    "SigningKey",
+    "SigningKeys",
     "SuccessorKeys",
     "TokenPair",
+    "UnknownKey",
     "User",
     "Users",
     "WeakPassword",

@@ -17,4 +17,5 @@ def auth_tasks(auth: Auth, mailer: Mailer) -> tuple[Task, ...]:
             # An outage of the mail server for some minutes costs no mail.
             retry=RetryPolicy(attempts=20, cap=timedelta(seconds=30), permanent=(MailRejected, LookupError)),
         ),
+        Task("auth.publish_revocations", auth.session_ender.publish_again, time_limit=timedelta(seconds=30)),
     )

@@ -1,22 +1,36 @@
 """What auth needs to be told, and how it is built on PostgreSQL. Only apps fill these settings from the environment."""
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Gauge
-from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    BaseModel,
+    ConfigDict,
+    DirectoryPath,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_core import PydanticCustomError
 
 from tequipy_auth.domain.auth import Auth
+from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.ports import Revocations
+from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
 from tequipy_auth.domain.services.registration import RegistrationService
+from tequipy_auth.domain.services.session_ender import SessionEnder
 from tequipy_auth.domain.services.session_starter import SessionStarter
 from tequipy_auth.domain.services.sessions import SessionService
 from tequipy_auth.domain.services.token_issuer import TokenIssuer
@@ -24,14 +38,16 @@ from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
 from tequipy_auth.infrastructure.audit import SqlAuditLog
 from tequipy_auth.infrastructure.hashing import HIGHEST_STORED_COST, HashingPool
-from tequipy_auth.infrastructure.keys import KeyRing, SqlSigningKeys
+from tequipy_auth.infrastructure.key_ring import KeyRing
+from tequipy_auth.infrastructure.keys import AlgorithmName, FileKeys, SealedKeys, StoredKeys
 from tequipy_auth.infrastructure.metrics import PrometheusOperations
 from tequipy_auth.infrastructure.passwords import BcryptPasswordHasher
 from tequipy_auth.infrastructure.refresh_secrets import BcryptSecretHasher, SettingsSuccessorKeys
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
-from tequipy_auth.infrastructure.tokens import JwtAccessTokens
+from tequipy_auth.infrastructure.revocations import SharedRevocations, StoredRevocations
+from tequipy_auth.infrastructure.tokens import JwtAccessTokens, VerifiedToken
 from tequipy_caching import CacheManager
-from tequipy_platform import SystemClock
+from tequipy_platform import Clock, SystemClock
 from tequipy_platform.infrastructure.database import Database
 from tequipy_platform.infrastructure.ids import uuid7
 from tequipy_platform.infrastructure.mail import JinjaMailTemplates
@@ -83,6 +99,12 @@ class AuthSettings(BaseModel):
     refresh_absolute: float = Field(default=30 * 86400, ge=1)
     refresh_grace_seconds: float = Field(default=60, ge=0)
     """How long after its first use a refresh token gives its unused successor again."""
+    signing_algorithm: AlgorithmName = "ES256"
+    """Of keys that are made from now on."""
+    signing_keys_folder: DirectoryPath | None = None
+    """Where a secret manager mounts the signing keys, `active.pem` among them; None: they are kept in the database."""
+    jwks_max_age: float = Field(default=300, ge=1)
+    """How long others may keep the published keys: so long a key is published before its first use."""
     bcrypt_cost: int = Field(default=12, ge=4, le=HIGHEST_STORED_COST)
     hashing_queue: int = Field(default=64, ge=0)
     """How many hashes may wait for a thread; one more is answered by 503."""
@@ -130,11 +152,25 @@ def build_auth(
     addresses = ValidatedAddressParser()
     pools = {name: HashingPool(queue=settings.hashing_queue) for name in ("passwords", "refresh_secrets")}
     hasher = BcryptPasswordHasher(pools["passwords"], peppers=_keys(settings.peppers), cost=settings.bcrypt_cost)
-    access_tokens = _access_tokens(settings, policy, database, clock)
+    operations = PrometheusOperations(registry)
+    revocations = _revocations(policy, cache, unit_of_work, clock)
+    ring, keys = _signing_keys(settings, policy, unit_of_work, revocations, operations)
+    access_tokens = JwtAccessTokens(
+        ring,
+        verified=cache.cache("access_tokens", VerifiedToken),
+        revocations=revocations,
+        issuer=settings.issuer or policy.public_url,
+        audience=settings.audience,
+        client_id=settings.client_id,
+        ttl=policy.access_token_ttl,
+        clock=clock,
+        new_id=uuid7,
+        random=secrets.token_bytes,
+    )
+    ender = SessionEnder(revocations)
     issuer = TokenIssuer(access_tokens, policy)
     secret_hasher = BcryptSecretHasher(pools["refresh_secrets"])
     successor_keys = SettingsSuccessorKeys(_keys(settings.refresh_keys))
-    operations = PrometheusOperations(registry)
     if registry is not None:
         _measure(pools, registry)
     return Auth(
@@ -168,6 +204,7 @@ def build_auth(
             successor_keys=successor_keys,
             access_tokens=access_tokens,
             issuer=issuer,
+            ender=ender,
             policy=policy,
             clock=clock,
             new_id=uuid7,
@@ -175,6 +212,9 @@ def build_auth(
         ),
         accounts=AccountService(unit_of_work, profiles=cache.cache("user_profile", Profile)),
         access_tokens=access_tokens,
+        session_ender=ender,
+        keys=keys,
+        policy=policy,
         audit_log=SqlAuditLog(database),
         mailing=lambda mailer: MailingService(
             unit_of_work,
@@ -187,7 +227,7 @@ def build_auth(
         ),
         local=environment == "local",
         origins=frozenset({_origin(public_url), *settings.allowed_origins}),
-        resources=tuple(pools.values()),
+        resources=(*pools.values(), ring),
     )
 
 
@@ -195,31 +235,41 @@ def _policy(settings: AuthSettings, public_url: str) -> AuthPolicy:
     return AuthPolicy(
         public_url=public_url,
         access_token_ttl=timedelta(seconds=settings.access_token_ttl),
+        jwks_max_age=timedelta(seconds=settings.jwks_max_age),
         refresh_idle=timedelta(seconds=settings.refresh_idle),
         refresh_absolute=timedelta(seconds=settings.refresh_absolute),
         refresh_grace=timedelta(seconds=settings.refresh_grace_seconds),
     )
 
 
-def _access_tokens(
-    settings: AuthSettings, policy: AuthPolicy, database: Database, clock: SystemClock
-) -> JwtAccessTokens:
-    signing_keys = SqlSigningKeys(
-        database,
-        key_encryption_key=settings.key_encryption_key.get_secret_value().encode(),
-        clock=clock,
-        new_id=uuid7,
+def _revocations(
+    policy: AuthPolicy, cache: CacheManager, unit_of_work: Callable[[], AuthUnitOfWork], clock: Clock
+) -> Revocations:
+    stored = StoredRevocations(unit_of_work, life=policy.revocation_life, clock=clock)
+    return SharedRevocations(cache.expiring_set("revocations", source=stored.load), life=policy.revocation_life)
+
+
+def _signing_keys(
+    settings: AuthSettings,
+    policy: AuthPolicy,
+    unit_of_work: Callable[[], AuthUnitOfWork],
+    revocations: Revocations,
+    operations: Operations,
+) -> tuple[KeyRing, KeyService | None]:
+    """Return the keys as this process uses them, and the service that rotates them unless they are files."""
+    max_age = policy.key_ring_age.total_seconds()
+    if settings.signing_keys_folder is not None:
+        return KeyRing(FileKeys(settings.signing_keys_folder).load, max_age=max_age), None
+    sealed = SealedKeys(settings.key_encryption_key.get_secret_value().encode(), algorithm=settings.signing_algorithm)
+    service = KeyService(
+        unit_of_work,
+        maker=sealed,
+        revocations=revocations,
+        policy=policy,
+        clock=SystemClock(),
+        operations=operations,
     )
-    return JwtAccessTokens(
-        KeyRing(signing_keys.load),
-        issuer=settings.issuer or policy.public_url,
-        audience=settings.audience,
-        client_id=settings.client_id,
-        ttl=policy.access_token_ttl,
-        clock=clock,
-        new_id=uuid7,
-        random=secrets.token_bytes,
-    )
+    return KeyRing(StoredKeys(service.published, sealed).load, max_age=max_age), service
 
 
 def _keys(by_version: Mapping[int, SecretStr]) -> dict[int, bytes]:

@@ -1,7 +1,10 @@
 """Login, refresh and logout over HTTP: bodies, cookies, and which credential counts."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
 from http.cookies import Morsel, SimpleCookie
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -18,7 +21,9 @@ from tequipy_auth import (
 from tequipy_auth.testing import MemoryAuthUnitOfWork
 
 GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
-LOGIN, REFRESH, LOGOUT, ME = (f"/api/v1/auth/{name}" for name in ("login", "refresh", "logout", "me"))
+LOGIN, REFRESH, LOGOUT, ME, SESSIONS = (
+    f"/api/v1/auth/{name}" for name in ("login", "refresh", "logout", "me", "sessions")
+)
 
 
 def code_of(answer: httpx.Response, status: int) -> str:
@@ -240,3 +245,71 @@ async def test_a_session_remembers_where_it_began(client: httpx.AsyncClient, wor
     await client.post(LOGIN, json=GOOD, headers={"User-Agent": "x" * 1000})
     (session,) = work.sessions.rows.values()
     assert session.client == Client(ip="127.0.0.1", user_agent="x" * 512)
+
+
+def bearer(answer: httpx.Response) -> dict[str, str]:
+    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+async def test_sessions_are_listed(client: httpx.AsyncClient) -> None:
+    """Each session with where it began and when it ends, the latest login first, one's own marked."""
+    first = await log_in(client)
+    second = await client.post(LOGIN, json=GOOD, headers={"User-Agent": "phone"})
+    answer = await client.get(SESSIONS, headers=bearer(first))
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.json().keys() == {"items"}
+    items = answer.json()["items"]
+    assert [item["current"] for item in items] == [False, True]
+    assert items[0]["user_agent"] == "phone"
+    assert items[0].keys() == {"id", "created_at", "last_used_at", "expires_at", "ip", "user_agent", "current"}
+    assert second.status_code == 200
+
+
+async def test_expiry_is_the_earlier_of_both_ends(client: httpx.AsyncClient, work: MemoryAuthUnitOfWork) -> None:
+    """`expires_at` is the idle end, or the absolute one once that comes first."""
+    answer = await log_in(client)
+    (session,) = work.sessions.rows.values()
+    absolute = session.idle_expires_at - timedelta(days=1)
+    for changed, expected in (
+        (session, session.idle_expires_at),
+        (replace(session, absolute_expires_at=absolute), absolute),
+    ):
+        work.sessions.rows[session.id] = changed
+        (item,) = (await client.get(SESSIONS, headers=bearer(answer))).json()["items"]
+        assert datetime.fromisoformat(item["expires_at"]) == expected
+
+
+async def test_another_device_is_logged_out(client: httpx.AsyncClient) -> None:
+    """DELETE ends the session with its access token; again, unknown and somebody else's are 404, rubbish is 422."""
+    mine, other = await log_in(client), await log_in(client)
+    items = (await client.get(SESSIONS, headers=bearer(mine))).json()["items"]
+    (their_id,) = [item["id"] for item in items if not item["current"]]
+    assert (await client.delete(f"{SESSIONS}/{their_id}", headers=bearer(mine))).status_code == 204
+    assert code_of(await client.get(ME, headers=bearer(other)), 401) == "invalid_token"
+    for unknown in (their_id, str(uuid4())):
+        assert code_of(await client.delete(f"{SESSIONS}/{unknown}", headers=bearer(mine)), 404) == "not_found"
+    assert code_of(await client.delete(f"{SESSIONS}/x", headers=bearer(mine)), 422) == "validation_failed"
+
+
+@pytest.mark.parametrize(("route", "mine_lives"), [("logout-all", False), ("logout-others", True)])
+async def test_logging_out_of_many(client: httpx.AsyncClient, route: str, mine_lives: bool) -> None:
+    """All sessions, or all others; only the former takes the cookie back."""
+    other, mine = await log_in(client), await log_in(client)
+    answer = await client.post(f"/api/v1/auth/{route}", headers=bearer(mine))
+    assert answer.status_code == 204
+    assert ("set-cookie" in answer.headers) is not mine_lives
+    assert mine_lives or is_deletion(answer)
+    assert code_of(await client.get(ME, headers=bearer(other)), 401) == "invalid_token"
+    assert (await client.get(ME, headers=bearer(mine))).status_code == (200 if mine_lives else 401)
+
+
+@pytest.mark.parametrize(
+    ("method", "route"),
+    [("POST", "logout-all"), ("POST", "logout-others"), ("GET", "sessions"), ("DELETE", "sessions/x")],
+)
+async def test_sessions_are_their_owners_alone(client: httpx.AsyncClient, method: str, route: str) -> None:
+    """Without a token, or with the cookie alone, nothing is shown and nothing ends."""
+    await log_in(client)
+    answer = await client.request(method, f"/api/v1/auth/{route}")
+    assert code_of(answer, 401) == "unauthenticated"

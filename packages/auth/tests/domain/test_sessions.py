@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from tequipy_auth import (
+    AuditAction,
+    AuditEvent,
     Auth,
     Client,
     InvalidAccessToken,
     InvalidCredentials,
+    Outcome,
     RefreshExpired,
     RefreshInvalid,
     RefreshReused,
@@ -20,7 +23,8 @@ from tequipy_auth import (
     SessionRevoked,
     TokenPair,
 )
-from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_auth.testing import MemoryAuthUnitOfWork, MemoryRevocations, RecordingOperations, build_fake_auth
+from tequipy_platform import Delivery, NotFound
 from tequipy_platform.testing import FrozenClock
 
 PASSWORD = "correct horse battery staple"
@@ -53,7 +57,7 @@ async def pair(auth: Auth) -> TokenPair:
 
 
 async def refresh(auth: Auth, pair: TokenPair) -> TokenPair:
-    return await auth.sessions.refresh(str(pair.refresh))
+    return await auth.sessions.refresh(str(pair.refresh), client=CLIENT)
 
 
 def only_session_is_revoked(work: MemoryAuthUnitOfWork) -> bool:
@@ -185,13 +189,13 @@ async def test_no_session_outlives_its_absolute_end(auth: Auth, pair: TokenPair,
 async def test_what_is_no_refresh_token_is_invalid(auth: Auth, text: str) -> None:
     """Malformed, foreign, non-canonical and unknown tokens answer alike."""
     with pytest.raises(RefreshInvalid):
-        await auth.sessions.refresh(text)
+        await auth.sessions.refresh(text, client=CLIENT)
 
 
 async def test_a_wrong_secret_uses_nothing_up(auth: Auth, pair: TokenPair) -> None:
     """Guessing at a token's secret neither rotates it nor ends the session."""
     with pytest.raises(RefreshInvalid):
-        await auth.sessions.refresh(str(RefreshTokenValue.new(pair.refresh.id, bytes(32))))
+        await auth.sessions.refresh(str(RefreshTokenValue.new(pair.refresh.id, bytes(32))), client=CLIENT)
     await refresh(auth, pair)
 
 
@@ -200,7 +204,7 @@ async def test_logout_by_refresh_token_ends_the_session(
 ) -> None:
     """After a logout the refresh token is dead; a second logout is no error."""
     for _ in range(2):
-        await auth.sessions.logout(refresh_token=str(pair.refresh))
+        await auth.sessions.logout(refresh_token=str(pair.refresh), client=CLIENT)
     assert only_session_is_revoked(work)
     with pytest.raises(SessionRevoked):
         await refresh(auth, pair)
@@ -211,13 +215,13 @@ async def test_logout_by_a_superseded_token_ends_the_session(
 ) -> None:
     """A tab that is behind can log out too: its token is proven, though used."""
     await refresh(auth, await refresh(auth, pair))
-    await auth.sessions.logout(refresh_token=str(pair.refresh))
+    await auth.sessions.logout(refresh_token=str(pair.refresh), client=CLIENT)
     assert only_session_is_revoked(work)
 
 
 async def test_logout_by_access_token_ends_the_session(auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair) -> None:
     """A client that kept only its access token can log out."""
-    await auth.sessions.logout(access_token=pair.access.value)
+    await auth.sessions.logout(access_token=pair.access.value, client=CLIENT)
     assert only_session_is_revoked(work)
 
 
@@ -226,14 +230,14 @@ async def test_logout_ends_the_sessions_of_both_credentials(
 ) -> None:
     """Two good credentials of two sessions end both."""
     other = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
-    await auth.sessions.logout(refresh_token=str(pair.refresh), access_token=other.access.value)
+    await auth.sessions.logout(refresh_token=str(pair.refresh), access_token=other.access.value, client=CLIENT)
     assert all(session.revoked_at for session in work.sessions.rows.values())
 
 
 async def test_logout_with_nothing_good_is_no_error(auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair) -> None:
     """Bad credentials, or none, end nothing."""
-    await auth.sessions.logout(refresh_token="rt1.x.y", access_token="x")
-    await auth.sessions.logout()
+    await auth.sessions.logout(refresh_token="rt1.x.y", access_token="x", client=CLIENT)
+    await auth.sessions.logout(client=CLIENT)
     assert not only_session_is_revoked(work)
     await refresh(auth, pair)
 
@@ -259,7 +263,7 @@ async def test_a_logout_during_the_grace_is_not_undone(
     prepare = auth.sessions._prepare
 
     async def log_out_meanwhile(*arguments: Any) -> Any:
-        await auth.sessions.logout(refresh_token=str(successor.refresh))
+        await auth.sessions.logout(refresh_token=str(successor.refresh), client=CLIENT)
         return await prepare(*arguments)
 
     monkeypatch.setattr(auth.sessions, "_prepare", log_out_meanwhile)
@@ -277,6 +281,161 @@ async def test_a_server_key_taken_away_costs_no_session(
     with pytest.raises(RefreshSuperseded):
         await refresh(auth, pair)
     await refresh(auth, second)
+
+
+async def test_logging_out_everywhere(auth: Auth, pair: TokenPair) -> None:
+    """Every session of the caller ends and their access tokens with them; nobody else's do."""
+    await auth.registration.create_admin(email="eve@example.com", password=PASSWORD)
+    other = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
+    theirs = await auth.login.with_password(email="eve@example.com", password=PASSWORD, client=CLIENT)
+    await auth.sessions.logout_all(await auth.access_tokens.verify(pair.access.value), client=CLIENT)
+    for each in (pair, other):
+        with pytest.raises(InvalidAccessToken):
+            await auth.access_tokens.verify(each.access.value)
+        with pytest.raises(SessionRevoked):
+            await refresh(auth, each)
+    await auth.access_tokens.verify(theirs.access.value)
+
+
+async def test_logging_out_the_others(auth: Auth, pair: TokenPair) -> None:
+    """The session that asks goes on."""
+    other = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
+    principal = await auth.access_tokens.verify(pair.access.value)
+    await auth.sessions.logout_others(principal, client=CLIENT)
+    with pytest.raises(InvalidAccessToken):
+        await auth.access_tokens.verify(other.access.value)
+    assert [session.id for session in await auth.sessions.sessions(principal)] == [principal.session_id]
+    await refresh(auth, pair)
+
+
+async def test_one_session_is_ended_by_its_owner_alone(auth: Auth, pair: TokenPair, clock: FrozenClock) -> None:
+    """Ending another device's session works once; a stranger's, an expired and an unknown one are not found."""
+    await auth.registration.create_admin(email="eve@example.com", password=PASSWORD)
+    other = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
+    theirs = await auth.login.with_password(email="eve@example.com", password=PASSWORD, client=CLIENT)
+    principal, second, eve = [await auth.access_tokens.verify(each.access.value) for each in (pair, other, theirs)]
+    await auth.sessions.revoke(principal, second.session_id, client=CLIENT)
+    with pytest.raises(InvalidAccessToken):
+        await auth.access_tokens.verify(other.access.value)
+    for unknown in (second.session_id, eve.session_id, eve.user_id):
+        with pytest.raises(NotFound):
+            await auth.sessions.revoke(principal, unknown, client=CLIENT)
+    clock.advance(timedelta(days=7))
+    with pytest.raises(NotFound):
+        await auth.sessions.revoke(principal, principal.session_id, client=CLIENT)
+
+
+async def test_an_ended_session_is_told_to_every_process(
+    work: MemoryAuthUnitOfWork, clock: FrozenClock, auth: Auth, pair: TokenPair
+) -> None:
+    """The news is published at once, and asked for again in the same commit: the process may die in between."""
+    await auth.sessions.logout(access_token=pair.access.value, client=CLIENT)
+    (task,) = [task for task in work.outbox.tasks if task.task == "auth.publish_revocations"]
+    (session,) = work.sessions.rows.values()
+    assert task.payload == {"members": [f"sid:{session.id}"]}
+    revocations = MemoryRevocations(clock, life=timedelta(seconds=930))
+    other = build_fake_auth(work, clock=clock, revocations=revocations)
+    await other.session_ender.publish_again(Delivery(session.id, task.task), members=[f"sid:{session.id}"])
+    assert await revocations.contains_any([f"sid:{session.id}"])
+    await auth.sessions.logout(access_token=pair.access.value, client=CLIENT)
+    assert len([task for task in work.outbox.tasks if task.task == "auth.publish_revocations"]) == 1
+
+
+async def test_theft_is_told_to_its_owner_and_kept(
+    auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair, clock: FrozenClock
+) -> None:
+    """A reused token is audited as nobody's deed, ends the access tokens too, and has a mail sent."""
+    second = await refresh(auth, pair)
+    clock.advance(GRACE + MOMENT)
+    thief = Client("203.0.113.66", "curl")
+    with pytest.raises(RefreshReused):
+        await auth.sessions.refresh(str(pair.refresh), client=thief)
+    with pytest.raises(InvalidAccessToken):
+        await auth.access_tokens.verify(second.access.value)
+    (user,), (session,) = work.users.rows.values(), work.sessions.rows.values()
+    assert work.audit.events[-2:] == [
+        AuditEvent(
+            AuditAction.REFRESH_REUSE_DETECTED,
+            Outcome.FAILURE,
+            reason="refresh_reused",
+            subject_id=user.id,
+            session_id=session.id,
+            client=thief,
+        ),
+        AuditEvent(
+            AuditAction.SESSION_REVOKED,
+            reason="refresh_reused",
+            subject_id=user.id,
+            session_id=session.id,
+            client=thief,
+        ),
+    ]
+    mails = [task.payload for task in work.outbox.tasks if task.task == "auth.send_mail"]
+    assert mails == [{"mail": "session_stolen", "subject_id": str(user.id)}]
+
+
+async def test_a_thief_one_step_behind_is_found_out(auth: Auth, pair: TokenPair, clock: FrozenClock) -> None:
+    """Who copied a token and comes a while after its owner is found out at the first step beyond the grace."""
+    owner = await refresh(auth, pair)
+    clock.advance(GRACE)
+    thief = await refresh(auth, pair)  # no later than a tab whose answer was lost: the owner's own next token
+    assert thief.refresh == owner.refresh
+    owner = await refresh(auth, owner)
+    clock.advance(GRACE + MOMENT)
+    with pytest.raises(RefreshReused):
+        await refresh(auth, thief)
+    with pytest.raises(SessionRevoked):
+        await refresh(auth, owner)
+
+
+async def test_a_thief_within_the_grace_is_found_out_when_the_owner_comes(
+    auth: Auth, pair: TokenPair, clock: FrozenClock
+) -> None:
+    """Who is quick enough to get the owner's own next token holds that alone: used on, it betrays one of the two."""
+    await refresh(auth, pair)
+    copied = await refresh(auth, pair)  # the thief, within the grace: the very same token
+    ahead = await refresh(auth, copied)
+    clock.advance(timedelta(minutes=14))
+    with pytest.raises(RefreshReused):
+        await refresh(auth, copied)  # the owner
+    with pytest.raises(SessionRevoked):
+        await refresh(auth, ahead)
+
+
+async def test_waiting_for_the_database_makes_no_thief(
+    auth: Auth, pair: TokenPair, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grace is measured to when a request came, not to when the database had time for it."""
+    second = await refresh(auth, pair)
+    prove = auth.sessions._prove
+
+    async def hang(token: str) -> Any:
+        clock.advance(timedelta(minutes=5))
+        return await prove(token)
+
+    clock.advance(GRACE)
+    monkeypatch.setattr(auth.sessions, "_prove", hang)
+    assert (await refresh(auth, pair)).refresh == second.refresh
+
+
+async def test_what_sessions_do_is_audited_and_counted(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """Refreshes and endings are kept with whose they are and from where; every call is counted with its outcome."""
+    operations = RecordingOperations()
+    auth = build_fake_auth(work, clock=clock, operations=operations)
+    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+    pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
+    pair = await refresh(auth, pair)
+    await auth.sessions.logout(refresh_token=str(pair.refresh), client=CLIENT)
+    with pytest.raises(SessionRevoked):
+        await refresh(auth, pair)
+    (user,), (session,) = work.users.rows.values(), work.sessions.rows.values()
+    known: Any = {"actor_id": user.id, "subject_id": user.id, "session_id": session.id, "client": CLIENT}
+    assert work.audit.events[-2:] == [
+        AuditEvent(AuditAction.TOKEN_REFRESHED, **known),
+        AuditEvent(AuditAction.LOGOUT, reason="logout", **known),
+    ]
+    counted = {key: count for key, count in operations.counts.items() if key[0] in {"refresh", "logout"}}
+    assert counted == {("refresh", "ok"): 1, ("refresh", "session_revoked"): 1, ("logout", "ok"): 1}
 
 
 async def test_a_profile_says_what_the_roles_permit(auth: Auth, pair: TokenPair) -> None:

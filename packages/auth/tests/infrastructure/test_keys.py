@@ -1,183 +1,175 @@
-"""Signing keys: the table, the encryption, and the ring that each process holds."""
+"""Signing keys: how they are made, encrypted, kept in the table, and read from files."""
 
 import asyncio
+import base64
 from dataclasses import replace
-from datetime import timedelta
+from functools import partial
+from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy import select, update
 
+from tequipy_auth import AuthPolicy, KeyService, KeyState
 from tequipy_auth.infrastructure.keys import (
-    KeyRing,
-    KeySet,
-    KeyUndecryptable,
-    PrivateKey,
-    PublicKey,
-    SqlSigningKeys,
+    AlgorithmName,
+    FileKeys,
+    KeyUnusable,
+    SealedKeys,
+    StoredKeys,
+    generate,
     public_jwk,
     thumbprint,
 )
 from tequipy_auth.infrastructure.models import SigningKeyRow
-from tequipy_platform import Unavailable
+from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
+from tequipy_auth.testing import MemoryRevocations, RecordingOperations
 from tequipy_platform.infrastructure.database import Database
 from tequipy_platform.testing import CountingIds, FrozenClock
 
 SECRET = b"a key-encryption key for tests"
+POLICY = AuthPolicy(public_url="https://app.example.com")
+ALGORITHMS: list[AlgorithmName] = ["ES256", "RS256", "EdDSA"]
 
 
-def make_store(database: Database, secret: bytes = SECRET) -> SqlSigningKeys:
-    return SqlSigningKeys(database, key_encryption_key=secret, clock=FrozenClock(), new_id=CountingIds())
+def make_sealed(secret: bytes = SECRET, algorithm: AlgorithmName = "ES256") -> SealedKeys:
+    return SealedKeys(secret, algorithm=algorithm)
 
 
-async def rows(database: Database) -> list[SigningKeyRow]:
+def make_store(database: Database, secret: bytes = SECRET) -> StoredKeys:
+    clock, sealed = FrozenClock(), make_sealed(secret)
+    service = KeyService(
+        partial(SqlAuthUnitOfWork, database, clock, CountingIds()),
+        maker=sealed,
+        revocations=MemoryRevocations(clock, life=POLICY.revocation_life),
+        policy=POLICY,
+        clock=clock,
+        operations=RecordingOperations(),
+    )
+    return StoredKeys(service.published, sealed)
+
+
+async def rows(database: Database) -> dict[str, SigningKeyRow]:
     async with database.sessions() as session:
-        return list(await session.scalars(select(SigningKeyRow)))
+        return {row.state: row for row in await session.scalars(select(SigningKeyRow))}
 
 
 def test_a_thumbprint_is_that_of_the_standard() -> None:
-    """Members in one order without spaces, whatever else the key has (RFC 7638, section 3; value by hand)."""
+    """Members in one order without spaces, whatever else the key has; one value by hand, one of RFC 8037, A.3."""
     jwk = {"y": "AQ", "kty": "EC", "x": "AA", "crv": "P-256", "use": "sig"}
     # printf '{"crv":"P-256","kty":"EC","x":"AA","y":"AQ"}' | openssl dgst -sha256 -binary | basenc --base64url
     assert thumbprint(jwk) == "fpsA8udergWQQtZ5ijw9k_6RoFRa-SBsNr8jkweRkU4"
+    okp = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "alg": "EdDSA"}
+    assert thumbprint(okp) == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 
 
-async def test_the_first_use_makes_the_first_key(database: Database) -> None:
-    """An empty table gets one active key, and later loads find it."""
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+async def test_a_key_opens_as_it_was_made(algorithm: AlgorithmName) -> None:
+    """Sealed and opened again it is the same key, named by its thumbprint; every process makes the same of it."""
+    made = make_sealed(algorithm=algorithm).make(KeyState.ACTIVE, FrozenClock().now())
+    opened = make_sealed().open(made)
+    assert opened.kid == made.kid == thumbprint(made.public_jwk)
+    assert (opened.algorithm, public_jwk(opened.key.public_key())) == (algorithm, made.public_jwk)
+
+    async def published() -> list[object]:
+        return [made]
+
+    keys = await StoredKeys(published, make_sealed()).load()  # type: ignore[arg-type]  # -- a list of one key
+    assert keys.published[made.kid].key == opened.key.public_key()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_private_half_is_encrypted(algorithm: AlgorithmName) -> None:
+    """Neither a private member nor PKCS #8 is to be seen, and the same key is never sealed alike."""
+    sealed = make_sealed(algorithm=algorithm)
+    key = sealed.make(KeyState.NEXT, FrozenClock().now())
+    opened = sealed.open(key).key
+    der = opened.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    assert der[-32:] not in key.private_key
+    assert sealed._seal(key.kid, opened) != key.private_key
+    assert key.public_jwk.keys() <= {"kty", "crv", "x", "y", "n", "e"}
+    assert str(key.private_key) not in repr(key)
+    assert base64.b64encode(der[-32:]).decode() not in repr(sealed.open(key))
+
+
+def test_another_key_encryption_key_is_an_error_that_says_so() -> None:
+    """Signing with an unreadable key is refused, naming the setting that differs."""
+    key = make_sealed().make(KeyState.ACTIVE, FrozenClock().now())
+    with pytest.raises(KeyUnusable, match="key_encryption_key"):
+        make_sealed(b"another secret").open(key)
+
+
+def test_a_private_key_cannot_be_moved_to_another_row() -> None:
+    """The key id is sealed in: a row whose id was changed does not open."""
+    key = make_sealed().make(KeyState.ACTIVE, FrozenClock().now())
+    with pytest.raises(KeyUnusable):
+        make_sealed().open(replace(key, kid="another"))
+
+
+async def test_the_first_use_fills_the_table(database: Database) -> None:
+    """An empty table gets an active key and the next one, and later loads find them."""
     made = await make_store(database).load()
     found = await make_store(database).load()
-    assert made.active.kid == found.active.kid == thumbprint(public_jwk(made.active.key.public_key()))
-    assert found.published[found.active.kid].key == made.active.key.public_key()
-    assert found.active.key.private_numbers() == made.active.key.private_numbers()
-    (row,) = await rows(database)
-    assert (row.state, row.algorithm) == ("active", "ES256")
+    assert made.active.kid == found.active.kid
+    assert public_jwk(made.active.key.public_key()) == public_jwk(found.active.key.public_key())
+    kept = await rows(database)
+    assert kept["active"].kid == made.active.kid
+    assert found.published.keys() == {kept["active"].kid, kept["next"].kid}
 
 
 async def test_processes_that_start_at_once_agree_on_one_key(database: Database) -> None:
-    """Of ten concurrent first loads one makes the key and all return it."""
+    """Of ten concurrent first loads one makes the keys and all return them."""
     loaded = await asyncio.gather(*(make_store(database).load() for _ in range(10)))
     assert len({keys.active.kid for keys in loaded}) == 1
-    assert len(await rows(database)) == 1
+    assert len(loaded[0].published) == 2
 
 
-async def test_the_private_half_is_encrypted(database: Database) -> None:
-    """The table shows neither private member nor PKCS #8, and the same key is never sealed alike."""
-    keys = await make_store(database).load()
-    (row,) = await rows(database)
-    secret = keys.active.key.private_numbers().private_value.to_bytes(32, "big")
-    assert secret not in row.private_key
-    assert row.public_jwk.keys() == {"kty", "crv", "x", "y"}
-    assert str(secret) not in repr(keys)
-
-
-async def test_another_key_encryption_key_is_an_error_that_says_so(database: Database) -> None:
-    """Signing with an unreadable key is refused, naming the setting that differs."""
-    await make_store(database).load()
-    with pytest.raises(KeyUndecryptable, match="key_encryption_key"):
-        await make_store(database, b"another secret").load()
-
-
-async def test_a_private_key_cannot_be_moved_to_another_row(database: Database) -> None:
-    """The key id is sealed in: a row whose id was changed does not open."""
+async def test_a_revoked_key_is_not_published(database: Database) -> None:
+    """What the table calls revoked is in no key set."""
     await make_store(database).load()
     async with database.sessions.begin() as session:
-        await session.execute(update(SigningKeyRow).values(kid="another"))
-    with pytest.raises(KeyUndecryptable):
-        await make_store(database).load()
+        await session.execute(update(SigningKeyRow).where(SigningKeyRow.state == "next").values(state="revoked"))
+    assert (await make_store(database).load()).published.keys() == {(await rows(database))["active"].kid}
 
 
-async def test_keys_are_published_before_and_after_their_time(database: Database) -> None:
-    """Next and retiring keys are published beside the active one, revoked ones are not."""
-    for state in ("next", "retiring", "revoked"):
-        kid = (await make_store(database).load()).active.kid
-        async with database.sessions.begin() as session:
-            await session.execute(update(SigningKeyRow).where(SigningKeyRow.kid == kid).values(state=state))
-    published = (await make_store(database).load()).published
-    states = {row.state: row.kid in published for row in await rows(database)}
-    assert states == {"next": True, "active": True, "retiring": True, "revoked": False}
+def write_pem(path: Path, key: object) -> None:
+    assert hasattr(key, "private_bytes")
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
-class Store:
-    """Keys in memory that count how often they are asked for."""
-
-    def __init__(self) -> None:
-        self.keys = make_keys()
-        self.asked = 0
-        self.error: Exception | None = None
-
-    async def load(self) -> KeySet:
-        self.asked += 1
-        await asyncio.sleep(0)
-        if self.error is not None:
-            raise self.error
-        return self.keys
+async def test_keys_are_read_from_files(tmp_path: Path) -> None:
+    """`active.pem` signs, every other file is published beside it; each has the algorithm of its kind."""
+    keys = {name: generate(algorithm) for name, algorithm in zip(("active", "next", "old"), ALGORITHMS, strict=True)}
+    for name, key in keys.items():
+        write_pem(tmp_path / f"{name}.pem", key)
+    (tmp_path / "README").write_text("no key")
+    loaded = await FileKeys(tmp_path).load()
+    assert loaded.active.kid == thumbprint(public_jwk(keys["active"].public_key()))
+    assert {key.algorithm for key in loaded.published.values()} == set(ALGORITHMS)
+    (tmp_path / "next.pem").rename(tmp_path / "active.pem")
+    assert (await FileKeys(tmp_path).load()).active.algorithm == "RS256"
 
 
-def make_keys() -> KeySet:
-    key = ec.generate_private_key(ec.SECP256R1())
-    jwk = public_jwk(key.public_key())
-    kid = thumbprint(jwk)
-    return KeySet(PrivateKey(kid, "ES256", key), {kid: PublicKey(kid, "ES256", jwk, key.public_key())})
-
-
-@pytest.fixture
-def store() -> Store:
-    return Store()
-
-
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
-@pytest.fixture
-def ring(store: Store, clock: FrozenClock) -> KeyRing:
-    return KeyRing(store.load, monotonic=lambda: clock.now().timestamp())
-
-
-async def test_a_ring_loads_once(ring: KeyRing, store: Store) -> None:
-    """Concurrent first uses are one load, and nothing is loaded before."""
-    assert store.asked == 0
-    await asyncio.gather(*(ring.keys() for _ in range(10)), *(ring.find(store.keys.active.kid) for _ in range(10)))
-    assert store.asked == 1
-
-
-async def test_an_unknown_key_is_asked_for_once_in_ten_seconds(ring: KeyRing, store: Store, clock: FrozenClock) -> None:
-    """Whoever invents key ids causes one query in 10 s, however many callers there are."""
-    await ring.keys()
-    for expected in (1, 2, 3):
-        assert await asyncio.gather(*(ring.find(f"invented {number}") for number in range(10))) == [None] * 10
-        assert store.asked == expected
-        clock.advance(timedelta(seconds=10))
-
-
-async def test_a_new_key_is_found(ring: KeyRing, store: Store, clock: FrozenClock) -> None:
-    """A token signed by another process with a key made since is verified without a restart."""
-    old = await ring.keys()
-    new = make_keys()
-    store.keys = replace(new, published={**new.published, **old.published})
-    clock.advance(timedelta(seconds=10))
-    assert await ring.find(new.active.kid) is not None
-    assert await ring.find(old.active.kid) is not None
-    assert (await ring.keys()).active.kid == new.active.kid
-
-
-async def test_a_store_that_is_away_costs_known_keys_nothing(ring: KeyRing, store: Store, clock: FrozenClock) -> None:
-    """When a reload fails its caller is told so; known keys go on working and the store is not asked again at once."""
-    known = (await ring.keys()).active.kid
-    store.error = Unavailable()
-    clock.advance(timedelta(seconds=10))
-    with pytest.raises(Unavailable):
-        await ring.find("unknown")
-    assert await ring.find("unknown") is None
-    assert await ring.find(known) is not None
-    assert store.asked == 2
-
-
-async def test_a_first_load_that_failed_is_tried_again(ring: KeyRing, store: Store) -> None:
-    """A database that was away at first use costs no restart."""
-    store.error = Unavailable()
-    with pytest.raises(Unavailable):
-        await ring.keys()
-    store.error = None
-    assert await ring.keys() is store.keys
+@pytest.mark.parametrize(
+    ("key", "complaint"),
+    [
+        (ec.generate_private_key(ec.SECP384R1()), "a P-256, an Ed25519 or an RSA key"),
+        (rsa.generate_private_key(public_exponent=65537, key_size=1024), "at least 2048 bits"),  # noqa: S505 -- refused
+        (dsa.generate_private_key(1024), "is needed"),  # noqa: S505 -- as above
+        (b"rubbish", "no unencrypted private key"),
+        (None, r"no active\.pem"),
+    ],
+    ids=["P-384", "short RSA", "DSA", "rubbish", "none"],
+)
+async def test_a_file_that_cannot_sign_is_named(tmp_path: Path, key: object, complaint: str) -> None:
+    """The message names the file and what is needed, and shows nothing of what is in it."""
+    write_pem(tmp_path / "other.pem", ed25519.Ed25519PrivateKey.generate())
+    if isinstance(key, bytes):
+        (tmp_path / "active.pem").write_bytes(key)
+    elif key is not None:
+        write_pem(tmp_path / "active.pem", key)
+    with pytest.raises(KeyUnusable, match=complaint) as refusal:
+        await FileKeys(tmp_path).load()
+    assert str(tmp_path) in str(refusal.value)
+    assert "rubbish" not in str(refusal.value)

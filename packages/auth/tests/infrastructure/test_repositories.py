@@ -8,18 +8,21 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from tequipy_auth import (
     AuthUnitOfWork,
     Client,
     EmailAddress,
     EmailTaken,
+    KeyState,
     OneTimeToken,
     PasswordHash,
     Purpose,
     RefreshToken,
     Registration,
     Session,
+    SigningKey,
     User,
 )
 from tequipy_auth.infrastructure.models import SessionRow
@@ -358,3 +361,102 @@ async def test_tokens_minted_at_once_do_not_exceed_their_number(work: Work) -> N
     await asyncio.gather(*map(add, tokens))
     async with work() as unit:
         assert len(await live_tokens(unit)) == 3
+
+
+async def test_the_sessions_of_an_account_end_together(work: Work, session: Session) -> None:
+    """All that have not ended before end, but the one to keep, and nobody else's; the store tells which."""
+    second, third, ended = (make_session(session.user_id) for _ in range(3))
+    stranger = make_user("eve@example.com")
+    theirs = make_session(stranger.id)
+    async with work() as unit:
+        await unit.users.add(stranger)
+        for each in (second, third, ended, theirs):
+            await unit.sessions.add(each)
+        await unit.sessions.revoke(ended.id, at=NOW, reason="logout")
+    async with work() as unit:
+        assert set(await unit.sessions.revoke_all(session.user_id, keep=third.id, at=NOW, reason="test")) == {
+            session.id,
+            second.id,
+        }
+    async with work() as unit:
+        assert [each.id for each in await unit.sessions.live_of(session.user_id, at=NOW)] == [third.id]
+        assert list(await unit.sessions.revoke_all(session.user_id, at=NOW, reason="test")) == [third.id]
+        assert [each.id for each in await unit.sessions.live_of(stranger.id, at=NOW)] == [theirs.id]
+
+
+async def test_live_sessions_are_those_that_have_not_ended(work: Work, session: Session) -> None:
+    """Neither revoked nor idle for too long nor at their absolute end; the latest login comes first."""
+    newer = replace(make_session(session.user_id), created_at=NOW + timedelta(minutes=1))
+    idle = replace(make_session(session.user_id), idle_expires_at=NOW)
+    over = replace(make_session(session.user_id), absolute_expires_at=NOW)
+    async with work() as unit:
+        for each in (newer, idle, over):
+            await unit.sessions.add(each)
+    async with work() as unit:
+        assert [each.id for each in await unit.sessions.live_of(session.user_id, at=NOW)] == [newer.id, session.id]
+        assert await unit.sessions.live_of(session.user_id, at=NOW + HOUR) == []
+
+
+async def test_what_was_revoked_lately_is_known(work: Work, session: Session) -> None:
+    """The store can tell which sessions ended, and whose versions changed, after a moment, and when."""
+    old, recent = NOW - HOUR, NOW - timedelta(minutes=1)
+    before, stranger = make_session(session.user_id), make_user("eve@example.com")
+    async with work() as unit:
+        await unit.users.add(stranger)
+        await unit.sessions.add(before)
+        await unit.sessions.revoke(before.id, at=old, reason="test")
+        await unit.sessions.revoke(session.id, at=recent, reason="test")
+        assert await unit.users.supersede(session.user_id, at=old) == 2
+        assert await unit.users.supersede(stranger.id, at=recent) == 2
+        assert await unit.users.supersede(stranger.id, at=recent) == 3
+        assert await unit.users.supersede(new_id(), at=recent) is None
+    async with work() as unit:
+        assert await unit.sessions.revoked_since(NOW - HOUR / 2) == {session.id: recent}
+        assert await unit.users.superseded_since(NOW - HOUR / 2) == {stranger.id: (4, recent)}
+        assert await unit.sessions.revoked_since(recent) == {}
+        changed = await unit.users.get(stranger.id)
+    assert changed is not None
+    assert changed.version == 4
+
+
+def make_key(kid: str, state: KeyState, *, age: timedelta = timedelta(0)) -> SigningKey:
+    return SigningKey(kid, "ES256", state, {"kty": "EC"}, b"sealed", NOW - age, NOW - age)
+
+
+async def test_signing_keys_are_kept_in_the_order_of_their_making(work: Work) -> None:
+    """Every key comes back as it was kept, the oldest first, and in the state that it was moved to."""
+    young, old = make_key("young", KeyState.NEXT), make_key("old", KeyState.ACTIVE, age=HOUR)
+    async with work() as unit:
+        await unit.signing_keys.add(young)
+        await unit.signing_keys.add(old)
+    async with work() as unit:
+        await unit.signing_keys.lock()
+        assert list(await unit.signing_keys.all()) == [old, young]
+        await unit.signing_keys.move("old", KeyState.RETIRING, at=NOW)
+        await unit.signing_keys.move("young", KeyState.ACTIVE, at=NOW)
+    async with work() as unit:
+        states = [(key.kid, key.state, key.state_changed_at) for key in await unit.signing_keys.all()]
+    assert states == [("old", KeyState.RETIRING, NOW), ("young", KeyState.ACTIVE, NOW)]
+
+
+async def test_one_key_is_active(work: Work) -> None:
+    """The store itself refuses a second one."""
+    async with work() as unit:
+        await unit.signing_keys.add(make_key("first", KeyState.ACTIVE))
+    with pytest.raises((ValueError, IntegrityError)):
+        async with work() as unit:
+            await unit.signing_keys.add(make_key("second", KeyState.ACTIVE))
+
+
+async def test_keys_are_changed_by_one_at_a_time(work: Work) -> None:
+    """Whoever holds the lock is alone until its unit of work has ended."""
+    seen: list[int] = []
+
+    async def change(number: int) -> None:
+        async with work() as unit:
+            await unit.signing_keys.lock()
+            seen.append(len(await unit.signing_keys.all()))
+            await unit.signing_keys.add(make_key(f"key-{number}", KeyState.NEXT))
+
+    await asyncio.gather(*(change(number) for number in range(5)))
+    assert seen == [0, 1, 2, 3, 4]

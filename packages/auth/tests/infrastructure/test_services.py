@@ -62,12 +62,12 @@ async def test_the_main_road(auth: Auth, database: Database) -> None:
     (token,) = await mailed_tokens(auth, database)
     await auth.registration.verify_email(token, client=CLIENT)
     pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
-    pair = await auth.sessions.refresh(str(pair.refresh))
+    pair = await auth.sessions.refresh(str(pair.refresh), client=CLIENT)
     principal = await auth.access_tokens.verify(pair.access.value)
     assert (await auth.accounts.profile(principal.user_id)).email == EMAIL
-    await auth.sessions.logout(refresh_token=str(pair.refresh))
+    await auth.sessions.logout(refresh_token=str(pair.refresh), client=CLIENT)
     with pytest.raises(SessionRevoked):
-        await auth.sessions.refresh(str(pair.refresh))
+        await auth.sessions.refresh(str(pair.refresh), client=CLIENT)
 
 
 async def test_parallel_verifications_make_one_account(auth: Auth, database: Database) -> None:
@@ -93,11 +93,11 @@ async def test_parallel_refreshes_are_one_rotation(auth: Auth, database: Databas
     pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
     async with make_auth(database) as other:
         services = [auth.sessions, other.sessions] * 10
-        pairs = await asyncio.gather(*(service.refresh(str(pair.refresh)) for service in services))
+        pairs = await asyncio.gather(*(service.refresh(str(pair.refresh), client=CLIENT) for service in services))
     assert len({str(each.refresh) for each in pairs}) == 1
     async with database.sessions() as session:
         assert await session.scalar(select(func.count()).select_from(RefreshTokenRow)) == 2
-    await auth.sessions.refresh(str(pairs[0].refresh))
+    await auth.sessions.refresh(str(pairs[0].refresh), client=CLIENT)
 
 
 async def test_theft_ends_the_session_for_good(database: Database) -> None:
@@ -105,11 +105,11 @@ async def test_theft_ends_the_session_for_good(database: Database) -> None:
     async with make_auth(database, refresh_grace_seconds=0) as auth:
         await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
         pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
-        second = await auth.sessions.refresh(str(pair.refresh))
+        second = await auth.sessions.refresh(str(pair.refresh), client=CLIENT)
         with pytest.raises(RefreshReused):
-            await auth.sessions.refresh(str(pair.refresh))
+            await auth.sessions.refresh(str(pair.refresh), client=CLIENT)
         with pytest.raises(SessionRevoked):
-            await auth.sessions.refresh(str(second.refresh))
+            await auth.sessions.refresh(str(second.refresh), client=CLIENT)
 
 
 async def test_a_secret_never_reaches_the_database(auth: Auth, database: Database) -> None:

@@ -12,13 +12,23 @@ from uuid import UUID
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tequipy_auth import AccessTokens, InvalidAccessToken, Principal
-from tequipy_auth.infrastructure.keys import KeyRing, KeySet, PrivateKey, PublicKey, public_jwk, thumbprint
-from tequipy_auth.infrastructure.tokens import JwtAccessTokens
-from tequipy_auth.testing import FakeAccessTokens
+from tequipy_auth import AccessTokens, InvalidAccessToken, Principal, Revocations
+from tequipy_auth.infrastructure.key_ring import KeyRing
+from tequipy_auth.infrastructure.keys import (
+    AlgorithmName,
+    KeySet,
+    PrivateKey,
+    PublicKey,
+    generate,
+    public_jwk,
+    thumbprint,
+)
+from tequipy_auth.infrastructure.tokens import JwtAccessTokens, VerifiedToken
+from tequipy_auth.testing import FakeAccessTokens, MemoryRevocations
+from tequipy_caching.testing import MemoryCacheManager
 from tequipy_platform import Clock
 from tequipy_platform.testing import CountingIds, FrozenClock
 
@@ -50,11 +60,15 @@ def make_tokens(
     *,
     random: bytes = b"\0\0",
     load: Callable[[], Awaitable[KeySet]] = load_keys,
+    ring: KeyRing | None = None,
+    revocations: Revocations | None = None,
     **changed: str,
 ) -> JwtAccessTokens:
     names = {"issuer": "https://issuer.example", "audience": "api", "client_id": "web"} | changed
     return JwtAccessTokens(
-        KeyRing(load),
+        ring or KeyRing(load),
+        verified=MemoryCacheManager().cache("access_tokens", VerifiedToken),
+        revocations=revocations or MemoryRevocations(clock, life=TTL + LEEWAY),
         issuer=names["issuer"],
         audience=names["audience"],
         client_id=names["client_id"],
@@ -70,9 +84,16 @@ def clock() -> FrozenClock:
     return FrozenClock()
 
 
+@pytest.fixture
+def revocations(clock: FrozenClock) -> MemoryRevocations:
+    return MemoryRevocations(clock, life=TTL + LEEWAY)
+
+
 @pytest.fixture(params=["real", "fake"])
-def either(request: pytest.FixtureRequest, clock: FrozenClock) -> AccessTokens:
-    return make_tokens(clock) if request.param == "real" else FakeAccessTokens(clock, ttl=TTL)
+def either(request: pytest.FixtureRequest, clock: FrozenClock, revocations: MemoryRevocations) -> AccessTokens:
+    if request.param == "real":
+        return make_tokens(clock, revocations=revocations)
+    return FakeAccessTokens(clock, ttl=TTL, revocations=revocations)
 
 
 @pytest.fixture
@@ -93,6 +114,17 @@ async def test_a_token_ends(either: AccessTokens, clock: FrozenClock) -> None:
     clock.advance(timedelta(seconds=token.expires_in) - MOMENT)
     assert await either.verify(token.value) == PRINCIPAL
     clock.advance(MOMENT + LEEWAY)
+    with pytest.raises(InvalidAccessToken):
+        await either.verify(token.value)
+
+
+@pytest.mark.parametrize("member", [f"sid:{PRINCIPAL.session_id}", f"ver:{PRINCIPAL.user_id}:3"])
+async def test_a_revoked_token_is_invalid(either: AccessTokens, revocations: MemoryRevocations, member: str) -> None:
+    """The end of its session, or of what it says of the account, ends a token that was good a moment ago."""
+    token = await either.issue(PRINCIPAL)
+    await revocations.add(f"sid:{PRINCIPAL.user_id}", f"ver:{PRINCIPAL.user_id}:2")
+    assert await either.verify(token.value) == PRINCIPAL
+    await revocations.add(member)
     with pytest.raises(InvalidAccessToken):
         await either.verify(token.value)
 
@@ -137,6 +169,96 @@ async def test_the_published_key_is_public(tokens: JwtAccessTokens) -> None:
     """The key set shows the public members alone, never `d`."""
     (key,) = json.loads(json.dumps(await tokens.jwks()))["keys"]
     assert key.keys() == {"kty", "crv", "x", "y", "kid", "use", "alg"}
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "RS256", "EdDSA"])
+async def test_each_algorithm_signs_and_verifies(clock: FrozenClock, algorithm: AlgorithmName) -> None:
+    """Tokens of every algorithm that may be set are good, here and for anybody with the published key."""
+    private = generate(algorithm)
+    jwk = public_jwk(private.public_key())
+    kid = thumbprint(jwk)
+    keys = KeySet(
+        PrivateKey(kid, algorithm, private),
+        {**KEYS.published, kid: PublicKey(kid, algorithm, jwk, private.public_key())},
+    )
+
+    async def load() -> KeySet:
+        return keys
+
+    tokens = make_tokens(clock, load=load)
+    token = (await tokens.issue(PRINCIPAL)).value
+    assert await tokens.verify(token) == PRINCIPAL
+    published = jwt.PyJWKSet.from_json(json.dumps(await tokens.jwks()))
+    jwt.decode(token, published[kid], audience="api", options={"verify_exp": False, "verify_iat": False})
+    assert jwt.get_unverified_header(token)["alg"] == algorithm
+
+
+async def test_a_verified_token_is_not_verified_again(
+    clock: FrozenClock, revocations: MemoryRevocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repeated request costs no signature check, and is refused all the same once time or revocation says so."""
+    tokens = make_tokens(clock, revocations=revocations)
+    token = (await tokens.issue(PRINCIPAL)).value
+    decoded: list[str] = []
+    decode = jwt.decode
+
+    def recording(token: str, *args: Any, **kwargs: Any) -> Any:
+        decoded.append(token)
+        return decode(token, *args, **kwargs)
+
+    monkeypatch.setattr(jwt, "decode", recording)
+    for _ in range(10):
+        assert await tokens.verify(token) == PRINCIPAL
+    assert len(decoded) == 1
+    await revocations.add(f"kid:{KID}")
+    with pytest.raises(InvalidAccessToken):
+        await tokens.verify(token)
+    revocations.members.clear()
+    clock.advance(timedelta(seconds=929))
+    assert await tokens.verify(token) == PRINCIPAL
+    clock.advance(MOMENT)
+    with pytest.raises(InvalidAccessToken):
+        await tokens.verify(token)
+
+
+async def test_a_key_that_is_gone_ends_what_was_verified_with_it(clock: FrozenClock) -> None:
+    """Even without any message: once a process has looked at the keys again, the removed one's tokens are refused."""
+    held = [KEYS]
+
+    async def load() -> KeySet:
+        return held[-1]
+
+    ring = KeyRing(load)
+    tokens = make_tokens(clock, ring=ring)
+    token = (await tokens.issue(PRINCIPAL)).value
+    await tokens.verify(token)
+    private = generate("ES256")
+    jwk = public_jwk(private.public_key())
+    kid = thumbprint(jwk)
+    held.append(KeySet(PrivateKey(kid, "ES256", private), {kid: PublicKey(kid, "ES256", jwk, private.public_key())}))
+    await ring.reload()
+    with pytest.raises(InvalidAccessToken):
+        await tokens.verify(token)
+
+
+async def test_nothing_is_signed_with_a_revoked_key(clock: FrozenClock, revocations: MemoryRevocations) -> None:
+    """A process that hears of a revocation looks for the new active key before it signs again."""
+    private = generate("ES256")
+    jwk = public_jwk(private.public_key())
+    kid = thumbprint(jwk)
+    new = KeySet(PrivateKey(kid, "ES256", private), {kid: PublicKey(kid, "ES256", jwk, private.public_key())})
+    held = [KEYS]
+
+    async def load() -> KeySet:
+        return held[-1]
+
+    tokens = make_tokens(clock, load=load, revocations=revocations)
+    await tokens.issue(PRINCIPAL)
+    held.append(new)
+    await revocations.add(f"kid:{KID}")
+    token = (await tokens.issue(PRINCIPAL)).value
+    assert jwt.get_unverified_header(token)["kid"] == kid
+    assert await tokens.verify(token) == PRINCIPAL
 
 
 @pytest.mark.parametrize(("random", "life"), [(b"\0\0", 900), (b"\xff\xff", 855)])
@@ -199,6 +321,7 @@ async def test_a_forged_copy_without_changes_is_good(tokens: JwtAccessTokens) ->
         {"kid": "unknown"},
         {"jku": "https://eve.example/jwks"},
         {"x5u": "https://eve.example/certificate"},
+        {"x5c": ["MII="]},
         {"jwk": {"kty": "EC"}},
         {"crit": ["exp"], "exp": 1},
         {"crit": ["b64"], "b64": True},
@@ -290,6 +413,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)  # a busy machine is no fault of ours
 @given(
     st.dictionaries(st.sampled_from([*NAMES, "other"]), json_values),
     st.dictionaries(st.sampled_from(["typ", "alg", "kid", "crit", "b64", "jwk", "zip"]), json_values),
@@ -310,6 +434,7 @@ def test_any_signed_token_is_good_or_refused(claims: dict[str, Any], header: dic
 segments = st.binary(max_size=60).map(lambda raw: urlsafe_b64encode(raw).rstrip(b"=").decode())
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=())) | st.lists(segments, max_size=5).map(".".join))
 def test_any_text_is_refused(text: str) -> None:
     """No text causes another error."""

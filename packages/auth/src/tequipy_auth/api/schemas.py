@@ -1,12 +1,14 @@
 """The bodies of auth's routes: what may come in, bounded, and what goes out."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, StringConstraints
 
-from tequipy_auth.domain.value_objects import TokenPair
+from tequipy_auth.domain.entities import Session
+from tequipy_auth.domain.value_objects import Principal, TokenPair
 from tequipy_platform.api import StrictModel
 
 COOKIE: Final = "cookie"
@@ -76,6 +78,42 @@ class Tokens(BaseModel):
             tokens.refresh_token = str(pair.refresh)
             tokens.refresh_expires_in = pair.refresh_expires_in
         return tokens
+
+
+class SessionItem(BaseModel):
+    """A place where the caller is logged in."""
+
+    id: UUID = Field(examples=["01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8e"])
+    created_at: datetime = Field(examples=["2026-01-31T10:30:00Z"])
+    last_used_at: datetime = Field(examples=["2026-01-31T10:45:00Z"])
+    expires_at: datetime = Field(examples=["2026-02-07T10:45:00Z"])
+    ip: str | None = Field(examples=["192.0.2.1"])
+    user_agent: str | None = Field(examples=["Mozilla/5.0"])
+    current: bool = Field(examples=[True])
+
+
+class SessionList(BaseModel):
+    """Every place where the caller is logged in."""
+
+    items: list[SessionItem]
+
+    @classmethod
+    def of(cls, sessions: Sequence[Session], asking: Principal) -> Self:
+        """Show sessions, that of whoever is asking marked."""
+        return cls(
+            items=[
+                SessionItem(
+                    id=session.id,
+                    created_at=session.created_at,
+                    last_used_at=session.last_used_at,
+                    expires_at=session.expires_at,
+                    ip=session.client.ip,
+                    user_agent=session.client.user_agent,
+                    current=session.id == asking.session_id,
+                )
+                for session in sessions
+            ]
+        )
 
 
 class Me(BaseModel):

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AccessTokens
 from tequipy_auth.domain.repositories import AuditLog
 from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
 from tequipy_auth.domain.services.registration import RegistrationService
+from tequipy_auth.domain.services.session_ender import SessionEnder
 from tequipy_auth.domain.services.sessions import SessionService
 from tequipy_platform import Mailer
 
@@ -25,7 +28,11 @@ class Auth:
     sessions: SessionService
     accounts: AccountService
     access_tokens: AccessTokens
+    session_ender: SessionEnder
     audit_log: AuditLog
+    keys: KeyService | None
+    """None when the signing keys are files: whoever mounts them rotates them."""
+    policy: AuthPolicy
     mailing: Callable[[Mailer], MailingService]
     """Builds the mailing service for a mailer; only a worker has one."""
     local: bool = False

@@ -1,7 +1,9 @@
-"""Things with identity: users, pending registrations, sessions and their tokens."""
+"""Things with identity: users, pending registrations, sessions and their tokens, signing keys."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 from uuid import UUID
 
 from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash, Purpose
@@ -77,3 +79,29 @@ class OneTimeToken:
     secret_hash: bytes = field(repr=False)
     created_at: datetime
     expires_at: datetime
+
+
+class KeyState(Enum):
+    """Where a signing key stands in its life; each state is left for a later one, never for an earlier."""
+
+    NEXT = "next"
+    """Published, so that everybody knows it before the first token that it signs."""
+    ACTIVE = "active"
+    """Signs. There is exactly one."""
+    RETIRING = "retiring"
+    """Signs no more; published until the last token that it signed has expired."""
+    REVOKED = "revoked"
+    """Verifies nothing any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A key pair that signs access tokens; `kid` is its thumbprint (RFC 7638), `private_key` is encrypted."""
+
+    kid: str
+    algorithm: str
+    state: KeyState
+    public_jwk: Mapping[str, str]
+    private_key: bytes = field(repr=False)
+    created_at: datetime
+    state_changed_at: datetime

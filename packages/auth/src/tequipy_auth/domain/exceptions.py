@@ -1,6 +1,8 @@
 """What can go wrong with an account or a session; codes are those of the HTTP contract."""
 
-from tequipy_platform import Conflict, Forbidden, Invalid, Malformed, Unauthenticated
+from datetime import datetime
+
+from tequipy_platform import Conflict, Forbidden, Invalid, Malformed, NotFound, Unauthenticated
 
 
 class InvalidAddress(Invalid):
@@ -119,3 +121,20 @@ class CsrfFailed(Forbidden):
     code = "csrf_failed"
     title = "Cross-site request refused"
     detail = "Send this request from the application itself, as JSON or with X-Requested-With."
+
+
+class UnknownKey(NotFound):
+    """There is no signing key of this id, or it has been revoked before."""
+
+    def __init__(self, kid: str) -> None:
+        super().__init__(f"There is no signing key {kid} to revoke: `tequipy-api keys list` shows all.")
+
+
+class KeyNotPublishedLongEnough(Conflict):
+    """Somebody may hold a key set without the next key, and would refuse what it signs."""
+
+    def __init__(self, kid: str, usable_at: datetime) -> None:
+        super().__init__(
+            f"The next key {kid} was not published for long enough: rotate after {usable_at:%Y-%m-%d %H:%M:%S} UTC."
+        )
+        self.usable_at = usable_at

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 ROLES: dict[str, tuple[str, ...]] = {
     "user": (),
@@ -16,6 +17,10 @@ def permissions_of(roles: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted({permission for role in roles for permission in ROLES.get(role, ())}))
 
 
+LEEWAY: Final = timedelta(seconds=30)
+"""How far the clocks of two machines may differ."""
+
+
 @dataclass(frozen=True, slots=True)
 class AuthPolicy:
     """How long things live and where the links in mails lead; made from `AuthSettings`."""
@@ -23,6 +28,8 @@ class AuthPolicy:
     public_url: str
     """Without a slash at its end."""
     access_token_ttl: timedelta = timedelta(minutes=15)
+    jwks_max_age: timedelta = timedelta(minutes=5)
+    """How long others may keep the published keys: so long a key is published before its first use."""
     refresh_idle: timedelta = timedelta(days=7)
     refresh_absolute: timedelta = timedelta(days=30)
     refresh_grace: timedelta = timedelta(seconds=60)
@@ -30,3 +37,18 @@ class AuthPolicy:
     live_tokens_per_purpose: int = 3
     password_min_length: int = 12
     password_max_length: int = 128
+
+    @property
+    def revocation_life(self) -> timedelta:
+        """How long a revocation must be remembered: until the last access token it touches has expired everywhere."""
+        return self.access_token_ttl + LEEWAY
+
+    @property
+    def key_ring_age(self) -> timedelta:
+        """How old the signing keys that a process holds may become: it knows a next key before that is used."""
+        return min(timedelta(minutes=1), self.jwks_max_age / 2)
+
+    @property
+    def key_retirement(self) -> timedelta:
+        """How long a key that signs no more is published: a process may sign with it until it looks again."""
+        return self.revocation_life + self.key_ring_age

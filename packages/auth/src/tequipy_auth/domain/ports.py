@@ -1,7 +1,10 @@
 """What the rules need from outside, beside the database: hashing, addresses, signed tokens, keys."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from datetime import datetime
 
+from tequipy_auth.domain.entities import KeyState, SigningKey
 from tequipy_auth.domain.value_objects import AccessToken, EmailAddress, PasswordHash, Principal
 from tequipy_platform import JSON
 
@@ -63,8 +66,31 @@ class AccessTokens(ABC):
 
     @abstractmethod
     async def verify(self, token: str) -> Principal:
-        """Return who a token speaks for; raises `InvalidAccessToken`."""
+        """Return who a token speaks for; raises `InvalidAccessToken`, also for one whose session has been ended."""
 
     @abstractmethod
     async def jwks(self) -> dict[str, JSON]:
         """Return the public keys as a JSON Web Key Set (RFC 7517, section 5): public members only."""
+
+
+class Revocations(ABC):
+    """What is believed no more although its signature is good; its members are named in `domain.revocations`."""
+
+    @abstractmethod
+    async def add(self, *members: str) -> None:
+        """Have every process refuse what rests on one of these, until the last access token that does has expired.
+
+        Call it when the change is committed. Adding again is harmless; an absent Redis is no error.
+        """
+
+    @abstractmethod
+    async def contains_any(self, members: Iterable[str]) -> bool:
+        """Tell whether one of these has been revoked: without I/O while this process hears of every revocation."""
+
+
+class KeyMaker(ABC):
+    """Makes the key pairs that sign access tokens."""
+
+    @abstractmethod
+    def make(self, state: KeyState, now: datetime) -> SigningKey:
+        """Return a new key, its private half encrypted."""

@@ -1,12 +1,20 @@
 """What the rules keep, one repository for each kind of row, all within one unit of work."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord
-from tequipy_auth.domain.entities import OneTimeToken, RefreshToken, Registration, Session, User
+from tequipy_auth.domain.entities import (
+    KeyState,
+    OneTimeToken,
+    RefreshToken,
+    Registration,
+    Session,
+    SigningKey,
+    User,
+)
 from tequipy_auth.domain.value_objects import Purpose
 from tequipy_platform import UnitOfWork
 
@@ -42,6 +50,17 @@ class Users(ABC):
     async def by_email(self, canonical_email: str) -> User | None:
         """Return the account of an address."""
 
+    @abstractmethod
+    async def supersede(self, user_id: UUID, *, at: datetime) -> int | None:
+        """Count the account's version up, so that running access tokens can be told apart; return the one before.
+
+        None when there is no such account.
+        """
+
+    @abstractmethod
+    async def superseded_since(self, at: datetime) -> Mapping[UUID, tuple[int, datetime]]:
+        """Return the accounts whose version was counted up after that moment: the present version, and when."""
+
 
 class Sessions(ABC):
     """Logins."""
@@ -61,6 +80,18 @@ class Sessions(ABC):
     @abstractmethod
     async def revoke(self, session_id: UUID, *, at: datetime, reason: str) -> bool:
         """End the session; False when it had ended before."""
+
+    @abstractmethod
+    async def revoke_all(self, user_id: UUID, *, keep: UUID | None = None, at: datetime, reason: str) -> Sequence[UUID]:
+        """End the sessions of an account, but the one to keep; return those that had not ended before."""
+
+    @abstractmethod
+    async def live_of(self, user_id: UUID, *, at: datetime) -> Sequence[Session]:
+        """Return the sessions of an account that are neither revoked nor expired, the latest login first."""
+
+    @abstractmethod
+    async def revoked_since(self, at: datetime) -> Mapping[UUID, datetime]:
+        """Return the sessions that were revoked after that moment, and when."""
 
 
 class RefreshTokens(ABC):
@@ -119,6 +150,26 @@ class AuditLog(ABC):
         """
 
 
+class SigningKeys(ABC):
+    """The keys that sign access tokens, the revoked ones included."""
+
+    @abstractmethod
+    async def lock(self) -> None:
+        """Hold off everybody else who calls this until the unit of work ends: one changes keys at a time."""
+
+    @abstractmethod
+    async def all(self) -> Sequence[SigningKey]:
+        """Return every key, the oldest first."""
+
+    @abstractmethod
+    async def add(self, key: SigningKey) -> None:
+        """Keep a key."""
+
+    @abstractmethod
+    async def move(self, kid: str, state: KeyState, *, at: datetime) -> None:
+        """Put a key into another state; only one may be active at a time."""
+
+
 class AuthUnitOfWork(UnitOfWork):
     """One transaction over everything that auth keeps."""
 
@@ -128,3 +179,4 @@ class AuthUnitOfWork(UnitOfWork):
     refresh_tokens: RefreshTokens
     one_time_tokens: OneTimeTokens
     audit: AuditTrail
+    signing_keys: SigningKeys

@@ -1,18 +1,19 @@
-"""The keys that sign access tokens: made, encrypted, kept in PostgreSQL, and held ready in each process."""
+"""The keys that sign access tokens: how they are made, encrypted, and read from the table or from files."""
 
 import asyncio
 import hashlib
 import json
 import os
-import time
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
@@ -20,27 +21,31 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     load_der_private_key,
+    load_pem_private_key,
 )
-from jwt.algorithms import ECAlgorithm
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
+from jwt import PyJWK
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from tequipy_auth.infrastructure.models import SigningKeyRow
-from tequipy_platform import Clock, IdSource
-from tequipy_platform.infrastructure.database import Database, SqlUnitOfWork
+from tequipy_auth.domain.entities import KeyState, SigningKey
+from tequipy_auth.domain.ports import KeyMaker
 
-ALGORITHM: Final = "ES256"
-"""ECDSA on P-256 with SHA-256 (RFC 7518, section 3.4)."""
+AlgorithmName = Literal["ES256", "RS256", "EdDSA"]
+"""ECDSA on P-256 (RFC 7518, section 3.4), RSASSA-PKCS1-v1_5 (3.3) and Ed25519 (RFC 8037, section 3.1)."""
 
-RELOAD_SECONDS: Final = 10.0
-"""Whoever sends tokens with invented key ids causes one query in this time, in each process."""
+Private: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+Public: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
-_PUBLISHED: Final = ("next", "active", "retiring")
+RSA_BITS: Final = 3072
+"""128 bits of strength, as the two curves have (NIST SP 800-57 part 1, table 2)."""
+
+_MEMBERS: Final = {"EC": ("crv", "kty", "x", "y"), "RSA": ("e", "kty", "n"), "OKP": ("crv", "kty", "x")}
+"""By key type the public members, all of them required, in the order of the thumbprint (RFC 7638, section 3.2)."""
+
 _NONCE_BYTES: Final = 12
 
 
-class KeyUndecryptable(Exception):
-    """A stored private key was not encrypted under the key-encryption key of the settings."""
+class KeyUnusable(Exception):
+    """A private key cannot be read; the message names it and how to mend it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class PublicKey:
     kid: str
     algorithm: str
     jwk: Mapping[str, str]
-    key: ec.EllipticCurvePublicKey
+    key: Public
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ class PrivateKey:
 
     kid: str
     algorithm: str
-    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    key: Private = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,119 +75,137 @@ class KeySet:
     published: Mapping[str, PublicKey]
 
 
-class KeyRing:
-    """The keys of this process: loaded at first use, and again for an unknown key id."""
+class SealedKeys(KeyMaker):
+    """Makes keys and encrypts their private halves by AES-GCM under the key-encryption key of the settings."""
 
-    def __init__(
-        self, load: Callable[[], Awaitable[KeySet]], *, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._load = load
-        self._monotonic = monotonic
-        self._lock = asyncio.Lock()
-        self._keys: KeySet | None = None
-        self._asked_at = 0.0
-
-    async def keys(self) -> KeySet:
-        """Return the keys as they were last loaded."""
-        return self._keys or await self._loaded(None)
-
-    async def find(self, kid: str) -> PublicKey | None:
-        """Return a key by its id; None when it is unknown even to the store, asked at most once in 10 s."""
-        return (await self._loaded(kid)).published.get(kid)
-
-    async def _loaded(self, kid: str | None) -> KeySet:
-        if (keys := self._enough_for(kid)) is not None:
-            return keys
-        async with self._lock:
-            if (keys := self._enough_for(kid)) is not None:  # another caller has loaded them meanwhile
-                return keys
-            self._asked_at = self._monotonic()  # before the answer: a store that fails is not asked more often
-            self._keys = await self._load()
-            return self._keys
-
-    def _enough_for(self, kid: str | None) -> KeySet | None:
-        keys = self._keys
-        if keys is None or kid is None or kid in keys.published:
-            return keys
-        return keys if self._monotonic() - self._asked_at < RELOAD_SECONDS else None
-
-
-class SqlSigningKeys:
-    """The table `auth.signing_keys`."""
-
-    def __init__(self, database: Database, *, key_encryption_key: bytes, clock: Clock, new_id: IdSource) -> None:
-        self._database = database
-        self._clock = clock
-        self._new_id = new_id
+    def __init__(self, key_encryption_key: bytes, *, algorithm: AlgorithmName) -> None:
         self._cipher = AESGCM(_derive(key_encryption_key))
+        self._algorithm = algorithm
 
-    async def load(self) -> KeySet:
-        """Return the keys, having made the first active one when there is none.
-
-        Of processes that do so at once one succeeds and all return its key. Raises `KeyUndecryptable`, and
-        `Unavailable` when the database is away.
-        """
-        async with SqlUnitOfWork(self._database, self._clock, self._new_id) as work:
-            query = select(SigningKeyRow).where(SigningKeyRow.state.in_(_PUBLISHED))
-            rows = (await work.session.scalars(query)).all()
-            if not any(row.state == "active" for row in rows):
-                # Waits for a concurrent insert to commit, and then does nothing: one active key, says the index.
-                await work.session.execute(insert(SigningKeyRow).values(**self._new_key()).on_conflict_do_nothing())
-                rows = (await work.session.scalars(query)).all()
-        active = next(row for row in rows if row.state == "active")
-        return KeySet(self._open(active), {row.kid: _public_key(row) for row in rows})
-
-    def _new_key(self) -> dict[str, object]:
-        key = ec.generate_private_key(ec.SECP256R1())
+    def make(self, state: KeyState, now: datetime) -> SigningKey:
+        """Return a new key."""
+        key = generate(self._algorithm)
         jwk = public_jwk(key.public_key())
         kid = thumbprint(jwk)
-        now = self._clock.now()
-        return {
-            "kid": kid,
-            "algorithm": ALGORITHM,
-            "state": "active",
-            "public_jwk": jwk,
-            "private_key": self._seal(kid, key),
-            "created_at": now,
-            "state_changed_at": now,
-        }
+        return SigningKey(kid, self._algorithm, state, jwk, self._seal(kid, key), now, now)
 
-    def _seal(self, kid: str, key: ec.EllipticCurvePrivateKey) -> bytes:
+    def open(self, key: SigningKey) -> PrivateKey:
+        """Return the private half; raises `KeyUnusable`."""
+        nonce, sealed = key.private_key[:_NONCE_BYTES], key.private_key[_NONCE_BYTES:]
+        try:
+            raw = self._cipher.decrypt(nonce, sealed, key.kid.encode())
+        except InvalidTag as error:
+            raise KeyUnusable(
+                f"Signing key {key.kid} was encrypted under another key_encryption_key: put that one back."
+            ) from error
+        opened = load_der_private_key(raw, password=None)
+        if not isinstance(opened, Private):
+            raise KeyUnusable(f"Signing key {key.kid} is of a kind that signs no tokens.")
+        return PrivateKey(key.kid, key.algorithm, opened)
+
+    def _seal(self, kid: str, key: Private) -> bytes:
         raw = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         nonce = os.urandom(_NONCE_BYTES)
         # The id as associated data: a row's private key cannot be swapped for another row's.
         return nonce + self._cipher.encrypt(nonce, raw, kid.encode())
 
-    def _open(self, row: SigningKeyRow) -> PrivateKey:
-        nonce, sealed = row.private_key[:_NONCE_BYTES], row.private_key[_NONCE_BYTES:]
-        try:
-            raw = self._cipher.decrypt(nonce, sealed, row.kid.encode())
-        except InvalidTag as error:
-            raise KeyUndecryptable(
-                f"Signing key {row.kid} was encrypted under another key_encryption_key: put that one back."
-            ) from error
-        key = load_der_private_key(raw, password=None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise TypeError(f"Signing key {row.kid} is no elliptic-curve key.")
-        return PrivateKey(row.kid, row.algorithm, key)
+
+class StoredKeys:
+    """Reads the key set from where `published` keeps it."""
+
+    def __init__(self, published: Callable[[], Awaitable[Sequence[SigningKey]]], sealed: SealedKeys) -> None:
+        self._published = published
+        self._sealed = sealed
+
+    async def load(self) -> KeySet:
+        """Return the keys; raises `KeyUnusable`, and `Unavailable` when the database is away."""
+        keys = await self._published()
+        active = next(key for key in keys if key.state is KeyState.ACTIVE)
+        return KeySet(self._sealed.open(active), {key.kid: _public_key(key) for key in keys})
 
 
-def public_jwk(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
-    """Return the members that the key is made of (RFC 7518, section 6.2.1)."""
-    return dict(ECAlgorithm.to_jwk(key, as_dict=True))
+class FileKeys:
+    """Reads the key set from a folder, as a secret manager mounts it: private keys in PKCS #8 PEM.
+
+    `active.pem` signs; every other `*.pem` is published beside it. To rotate, add the next key's file, wait for the key
+    set's max-age, swap the two names, and remove the old file when its last token has expired.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def load(self) -> KeySet:
+        """Return the keys; raises `KeyUnusable`."""
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> KeySet:
+        keys = {path.name: _read_pem(path) for path in sorted(self._folder.glob("*.pem"))}
+        if "active.pem" not in keys:
+            raise KeyUnusable(f"There is no active.pem in {self._folder}: put the key there that is to sign.")
+        published = [
+            PublicKey(key.kid, key.algorithm, public_jwk(key.key.public_key()), key.key.public_key())
+            for key in keys.values()
+        ]
+        return KeySet(keys["active.pem"], {key.kid: key for key in published})
+
+
+def generate(algorithm: AlgorithmName) -> Private:
+    """Return a new private key for an algorithm."""
+    match algorithm:
+        case "ES256":
+            return ec.generate_private_key(ec.SECP256R1())
+        case "RS256":
+            return rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
+        case "EdDSA":
+            return ed25519.Ed25519PrivateKey.generate()
+
+
+def public_jwk(key: Public) -> dict[str, str]:
+    """Return the members that a public key is made of (RFC 7518, section 6; RFC 8037, section 2), and no others."""
+    match key:
+        case ec.EllipticCurvePublicKey():
+            jwk = ECAlgorithm.to_jwk(key, as_dict=True)
+        case rsa.RSAPublicKey():
+            jwk = RSAAlgorithm.to_jwk(key, as_dict=True)
+        case _:
+            jwk = OKPAlgorithm.to_jwk(key, as_dict=True)
+    return {name: jwk[name] for name in _MEMBERS[jwk["kty"]]}
 
 
 def thumbprint(jwk: Mapping[str, str]) -> str:
     """Return a key's id: SHA-256 over its required members in their one spelling (RFC 7638, section 3)."""
-    required = json.dumps({name: jwk[name] for name in ("crv", "kty", "x", "y")}, separators=(",", ":"))
+    required = json.dumps({name: jwk[name] for name in _MEMBERS[jwk["kty"]]}, separators=(",", ":"))
     return urlsafe_b64encode(hashlib.sha256(required.encode()).digest()).rstrip(b"=").decode("ascii")
 
 
-def _public_key(row: SigningKeyRow) -> PublicKey:
-    key = ECAlgorithm.from_jwk(row.public_jwk)
-    if not isinstance(key, ec.EllipticCurvePublicKey):  # the table is ours, but it is published
-        raise TypeError(f"Signing key {row.kid} is no public key.")
-    return PublicKey(row.kid, row.algorithm, public_jwk(key), key)
+def _public_key(stored: SigningKey) -> PublicKey:
+    key = PyJWK(dict(stored.public_jwk), algorithm=stored.algorithm).key
+    if not isinstance(key, Public):  # the table is ours, but it is published
+        raise KeyUnusable(f"Signing key {stored.kid} is no public key.")
+    return PublicKey(stored.kid, stored.algorithm, public_jwk(key), key)
+
+
+def _read_pem(path: Path) -> PrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise KeyUnusable(f"{path} holds no unencrypted private key in PEM.") from error
+    algorithm = _algorithm_of(key)
+    if algorithm is None or not isinstance(key, Private):
+        raise KeyUnusable(f"{path}: a P-256, an Ed25519 or an RSA key of at least 2048 bits is needed.")
+    return PrivateKey(thumbprint(public_jwk(key.public_key())), algorithm, key)
+
+
+def _algorithm_of(key: object) -> AlgorithmName | None:
+    match key:
+        case ec.EllipticCurvePrivateKey(curve=ec.SECP256R1()):
+            return "ES256"
+        case rsa.RSAPrivateKey(key_size=bits) if bits >= 2048:  # noqa: PLR2004 -- RFC 7518, section 3.3
+            return "RS256"
+        case ed25519.Ed25519PrivateKey():
+            return "EdDSA"
+        case _:
+            return None
 
 
 def _derive(secret: bytes) -> bytes:

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tequipy_auth.domain.entities import RefreshToken, Registration, Session, User
+from tequipy_auth.domain.entities import KeyState, RefreshToken, Registration, Session, SigningKey, User
 from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash
 from tequipy_auth.infrastructure.models import (
     PasswordColumns,
     RefreshTokenRow,
     RegistrationRow,
     SessionRow,
+    SigningKeyRow,
     UserRow,
 )
 
@@ -80,4 +81,17 @@ def refresh_token_of(row: RefreshTokenRow) -> RefreshToken:
         key_version=row.key_version,
         created_at=row.created_at,
         used_at=row.used_at,
+    )
+
+
+def signing_key_of(row: SigningKeyRow) -> SigningKey:
+    """Return the signing key that a row keeps."""
+    return SigningKey(
+        kid=row.kid,
+        algorithm=row.algorithm,
+        state=KeyState(row.state),
+        public_jwk=row.public_jwk,
+        private_key=row.private_key,
+        created_at=row.created_at,
+        state_changed_at=row.state_changed_at,
     )

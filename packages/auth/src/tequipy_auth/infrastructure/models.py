@@ -39,7 +39,17 @@ class UserRow(PasswordColumns, Base):
     name: Mapped[str | None]
     roles: Mapped[tuple[str, ...]]
     version: Mapped[int]
+    version_changed_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
+
+    __table_args__ = (
+        # Few rows: an account's tokens are seldom superseded.
+        Index(
+            "ix_users_version_changed_at",
+            "version_changed_at",
+            postgresql_where=text("version_changed_at is not null"),
+        ),
+    )
 
 
 class RegistrationRow(PasswordColumns, Base):
@@ -72,6 +82,11 @@ class SessionRow(Base):
     absolute_expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
     revoked_reason: Mapped[str | None]
+
+    __table_args__ = (
+        # What a starting process asks for: the sessions whose access tokens may still be about.
+        Index("ix_sessions_revoked_at", "revoked_at", postgresql_where=text("revoked_at is not null")),
+    )
 
 
 class RefreshTokenRow(Base):

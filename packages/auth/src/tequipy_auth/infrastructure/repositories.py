@@ -1,5 +1,6 @@
 """The repositories on PostgreSQL; what must win a race is one statement."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
@@ -9,7 +10,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from tequipy_auth.domain.entities import OneTimeToken, RefreshToken, Registration, Session, User
+from tequipy_auth.domain.entities import (
+    OneTimeToken,
+    RefreshToken,
+    Registration,
+    Session,
+    User,
+)
 from tequipy_auth.domain.exceptions import EmailTaken
 from tequipy_auth.domain.repositories import (
     AuthUnitOfWork,
@@ -21,8 +28,21 @@ from tequipy_auth.domain.repositories import (
 )
 from tequipy_auth.domain.value_objects import Purpose
 from tequipy_auth.infrastructure.audit import SqlAuditTrail
-from tequipy_auth.infrastructure.mapping import password_columns, refresh_token_of, registration_of, session_of, user_of
-from tequipy_auth.infrastructure.models import OneTimeTokenRow, RefreshTokenRow, RegistrationRow, SessionRow, UserRow
+from tequipy_auth.infrastructure.mapping import (
+    password_columns,
+    refresh_token_of,
+    registration_of,
+    session_of,
+    user_of,
+)
+from tequipy_auth.infrastructure.models import (
+    OneTimeTokenRow,
+    RefreshTokenRow,
+    RegistrationRow,
+    SessionRow,
+    UserRow,
+)
+from tequipy_auth.infrastructure.signing_keys import SqlSigningKeys
 from tequipy_platform.infrastructure.database import SqlUnitOfWork
 
 R = TypeVar("R")
@@ -38,6 +58,7 @@ class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
         self.refresh_tokens = SqlRefreshTokens(session)
         self.one_time_tokens = SqlOneTimeTokens(session)
         self.audit = SqlAuditTrail(session, self._clock, self._ids)
+        self.signing_keys = SqlSigningKeys(session)
 
 
 class _Repository:
@@ -119,6 +140,24 @@ class SqlUsers(_Repository, Users):
         row = await self._one(select(UserRow).where(UserRow.canonical_email == canonical_email))
         return user_of(row) if row else None
 
+    async def supersede(self, user_id: UUID, *, at: datetime) -> int | None:
+        """Update an account's version."""
+        version = await self._session.scalar(
+            update(UserRow)
+            .where(UserRow.id == user_id)
+            .values(version=UserRow.version + 1, version_changed_at=at)
+            .returning(UserRow.version)
+            .execution_options(synchronize_session=False)
+        )
+        return None if version is None else version - 1
+
+    async def superseded_since(self, at: datetime) -> Mapping[UUID, tuple[int, datetime]]:
+        """Select the accounts whose version changed after that moment."""
+        rows = await self._session.execute(
+            select(UserRow.id, UserRow.version, UserRow.version_changed_at).where(UserRow.version_changed_at > at)
+        )
+        return {user_id: (version, changed_at) for user_id, version, changed_at in rows if changed_at is not None}
+
 
 class SqlSessions(_Repository, Sessions):
     """Rows of `auth.sessions`."""
@@ -163,6 +202,39 @@ class SqlSessions(_Repository, Sessions):
             .values(revoked_at=at, revoked_reason=reason)
             .returning(SessionRow.id)
         )
+
+    async def revoke_all(self, user_id: UUID, *, keep: UUID | None = None, at: datetime, reason: str) -> Sequence[UUID]:
+        """Update all sessions of an account but one, in one statement."""
+        ended = await self._session.scalars(
+            update(SessionRow)
+            .where(SessionRow.user_id == user_id, SessionRow.revoked_at.is_(None), SessionRow.id.is_distinct_from(keep))
+            .values(revoked_at=at, revoked_reason=reason)
+            .returning(SessionRow.id)
+            .execution_options(synchronize_session=False)
+        )
+        return list(ended)
+
+    async def live_of(self, user_id: UUID, *, at: datetime) -> Sequence[Session]:
+        """Select the live sessions of an account."""
+        rows = await self._session.scalars(
+            select(SessionRow)
+            .where(
+                SessionRow.user_id == user_id,
+                SessionRow.revoked_at.is_(None),
+                SessionRow.idle_expires_at > at,
+                SessionRow.absolute_expires_at > at,
+            )
+            .order_by(SessionRow.created_at.desc(), SessionRow.id.desc())
+            .execution_options(populate_existing=True)
+        )
+        return [session_of(row) for row in rows]
+
+    async def revoked_since(self, at: datetime) -> Mapping[UUID, datetime]:
+        """Select what the index of revoked sessions has after that moment."""
+        rows = await self._session.execute(
+            select(SessionRow.id, SessionRow.revoked_at).where(SessionRow.revoked_at > at)
+        )
+        return {session_id: revoked_at for session_id, revoked_at in rows if revoked_at is not None}
 
 
 class SqlRefreshTokens(_Repository, RefreshTokens):

@@ -6,10 +6,13 @@ from typing import Final
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.ports import Revocations
 from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
 from tequipy_auth.domain.services.registration import RegistrationService
+from tequipy_auth.domain.services.session_ender import SessionEnder
 from tequipy_auth.domain.services.session_starter import SessionStarter
 from tequipy_auth.domain.services.sessions import SessionService
 from tequipy_auth.domain.services.token_issuer import TokenIssuer
@@ -19,22 +22,26 @@ from tequipy_auth.testing.ports import (
     FakePasswordHasher,
     FakeSecretHasher,
     FakeSuccessorKeys,
+    MemoryRevocations,
     PlainMailTemplates,
     RecordingOperations,
     SimpleAddressParser,
 )
 from tequipy_auth.testing.repositories import MemoryAuditLog, MemoryAuthUnitOfWork
+from tequipy_auth.testing.signing_keys import FakeKeyMaker
 from tequipy_caching.testing import MemoryCacheManager
 from tequipy_platform import Clock, SystemClock
 
 __all__ = [
     "PUBLIC_URL",
     "FakeAccessTokens",
+    "FakeKeyMaker",
     "FakePasswordHasher",
     "FakeSecretHasher",
     "FakeSuccessorKeys",
     "MemoryAuditLog",
     "MemoryAuthUnitOfWork",
+    "MemoryRevocations",
     "PlainMailTemplates",
     "RecordingOperations",
     "SimpleAddressParser",
@@ -49,6 +56,7 @@ def build_fake_auth(
     work: MemoryAuthUnitOfWork | None = None,
     *,
     clock: Clock | None = None,
+    revocations: Revocations | None = None,
     policy: AuthPolicy | None = None,
     operations: Operations | None = None,
     local: bool = False,
@@ -56,17 +64,20 @@ def build_fake_auth(
 ) -> Auth:
     """Return auth in memory; keep `work` to look at what it holds, and `clock` to turn the time.
 
-    Two of them on one `work` are two processes on one database. Mails are `PlainMailTemplates`.
+    Two of them on one `work` and `revocations` are two processes on one database and one Redis. Mails are
+    `PlainMailTemplates`.
     """
     clock = clock or SystemClock()
     held = work or MemoryAuthUnitOfWork(clock)
     policy = policy or AuthPolicy(public_url=PUBLIC_URL)
     new_id = held.new_id
     addresses, hasher = SimpleAddressParser(), FakePasswordHasher()
-    access_tokens = FakeAccessTokens(clock, ttl=policy.access_token_ttl)
+    revocations = revocations or MemoryRevocations(clock, life=policy.revocation_life)
+    access_tokens = FakeAccessTokens(clock, ttl=policy.access_token_ttl, revocations=revocations)
     issuer = TokenIssuer(access_tokens, policy)
     secret_hasher, successor_keys = FakeSecretHasher(), FakeSuccessorKeys()
     operations = operations or RecordingOperations()
+    ender = SessionEnder(revocations)
     return Auth(
         registration=RegistrationService(
             lambda: held,
@@ -98,6 +109,7 @@ def build_fake_auth(
             successor_keys=successor_keys,
             access_tokens=access_tokens,
             issuer=issuer,
+            ender=ender,
             policy=policy,
             clock=clock,
             new_id=new_id,
@@ -106,6 +118,16 @@ def build_fake_auth(
         accounts=AccountService(lambda: held, profiles=MemoryCacheManager().cache("user_profile", Profile)),
         access_tokens=access_tokens,
         audit_log=MemoryAuditLog(held.audit),
+        session_ender=ender,
+        keys=KeyService(
+            lambda: held,
+            maker=FakeKeyMaker(),
+            revocations=revocations,
+            policy=policy,
+            clock=clock,
+            operations=operations,
+        ),
+        policy=policy,
         mailing=lambda mailer: MailingService(
             lambda: held,
             mailer=mailer,

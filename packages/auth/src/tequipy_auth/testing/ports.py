@@ -4,12 +4,21 @@ import asyncio
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
 from tequipy_auth.domain.exceptions import InvalidAccessToken, InvalidAddress
 from tequipy_auth.domain.operations import Operations
-from tequipy_auth.domain.ports import AccessTokens, AddressParser, PasswordHasher, SecretHasher, SuccessorKeys
+from tequipy_auth.domain.ports import (
+    AccessTokens,
+    AddressParser,
+    PasswordHasher,
+    Revocations,
+    SecretHasher,
+    SuccessorKeys,
+)
+from tequipy_auth.domain.revocations import supports
 from tequipy_auth.domain.value_objects import AccessToken, EmailAddress, PasswordHash, Principal
 from tequipy_platform import JSON, Clock, MailTemplates, MailText
 
@@ -69,12 +78,31 @@ class FakeSuccessorKeys(SuccessorKeys):
         return self.keys.get(version)
 
 
+class MemoryRevocations(Revocations):
+    """Remembers what was revoked; share one between the processes of a test."""
+
+    def __init__(self, clock: Clock, *, life: timedelta) -> None:
+        self.members: dict[str, datetime] = {}
+        self._clock = clock
+        self._life = life
+
+    async def add(self, *members: str) -> None:
+        """Remember them until their time is over."""
+        self.members.update(dict.fromkeys(members, self._clock.now() + self._life))
+
+    async def contains_any(self, members: Iterable[str]) -> bool:
+        """Tell whether one is remembered."""
+        now = self._clock.now()
+        return any(member in self.members and now < self.members[member] for member in members)
+
+
 class FakeAccessTokens(AccessTokens):
     """Opaque tokens that this object remembers."""
 
-    def __init__(self, clock: Clock, *, ttl: timedelta) -> None:
+    def __init__(self, clock: Clock, *, ttl: timedelta, revocations: Revocations) -> None:
         self._clock = clock
         self._ttl = ttl
+        self._revocations = revocations
         self._issued: dict[str, tuple[Principal, datetime]] = {}
 
     async def issue(self, principal: Principal) -> AccessToken:
@@ -87,6 +115,8 @@ class FakeAccessTokens(AccessTokens):
         """Return who the token was issued to; raises `InvalidAccessToken`."""
         principal, expires_at = self._issued.get(token, (None, None))
         if principal is None or expires_at is None or expires_at <= self._clock.now():
+            raise InvalidAccessToken
+        if await self._revocations.contains_any(supports(principal)):
             raise InvalidAccessToken
         return principal
 

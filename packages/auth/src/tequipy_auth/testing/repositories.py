@@ -1,7 +1,7 @@
 """The repositories in memory, and the unit of work around them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
@@ -9,7 +9,13 @@ from typing import Any, Self
 from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord
-from tequipy_auth.domain.entities import OneTimeToken, RefreshToken, Registration, Session, User
+from tequipy_auth.domain.entities import (
+    OneTimeToken,
+    RefreshToken,
+    Registration,
+    Session,
+    User,
+)
 from tequipy_auth.domain.exceptions import EmailTaken
 from tequipy_auth.domain.repositories import (
     AuditLog,
@@ -22,6 +28,7 @@ from tequipy_auth.domain.repositories import (
     Users,
 )
 from tequipy_auth.domain.value_objects import Purpose
+from tequipy_auth.testing.signing_keys import MemorySigningKeys
 from tequipy_observability import current_context
 from tequipy_platform import Clock, IdSource
 from tequipy_platform.testing import CountingIds, MemoryUnitOfWork
@@ -48,10 +55,11 @@ class MemoryRegistrations(Registrations):
 
 
 class MemoryUsers(Users):
-    """Accounts by id."""
+    """Accounts by id, and when their versions were counted up."""
 
     def __init__(self) -> None:
         self.rows: dict[UUID, User] = {}
+        self.superseded_at: dict[UUID, datetime] = {}
 
     async def add(self, user: User) -> None:
         """Keep an account; raises `EmailTaken`."""
@@ -66,6 +74,23 @@ class MemoryUsers(Users):
     async def by_email(self, canonical_email: str) -> User | None:
         """Return the account of an address."""
         return next((row for row in self.rows.values() if row.email.canonical == canonical_email), None)
+
+    async def supersede(self, user_id: UUID, *, at: datetime) -> int | None:
+        """Count the account's version up."""
+        row = self.rows.get(user_id)
+        if row is None:
+            return None
+        self.rows[user_id] = replace(row, version=row.version + 1)
+        self.superseded_at[user_id] = at
+        return row.version
+
+    async def superseded_since(self, at: datetime) -> Mapping[UUID, tuple[int, datetime]]:
+        """Return whose version was counted up after that moment."""
+        return {
+            user_id: (self.rows[user_id].version, changed_at)
+            for user_id, changed_at in self.superseded_at.items()
+            if changed_at > at
+        }
 
 
 class MemorySessions(Sessions):
@@ -99,6 +124,21 @@ class MemorySessions(Sessions):
         self.rows[session_id] = replace(row, revoked_at=at)
         self.reasons[session_id] = reason
         return True
+
+    async def revoke_all(self, user_id: UUID, *, keep: UUID | None = None, at: datetime, reason: str) -> Sequence[UUID]:
+        """End all sessions of an account but one."""
+        theirs = [row.id for row in self.rows.values() if row.user_id == user_id and row.id != keep]
+        return [session_id for session_id in theirs if await self.revoke(session_id, at=at, reason=reason)]
+
+    async def live_of(self, user_id: UUID, *, at: datetime) -> Sequence[Session]:
+        """Return the live sessions of an account."""
+        theirs = [row for row in self.rows.values() if row.user_id == user_id]
+        live = [row for row in theirs if row.revoked_at is None and row.expires_at > at]
+        return sorted(live, key=lambda row: (row.created_at, row.id), reverse=True)
+
+    async def revoked_since(self, at: datetime) -> Mapping[UUID, datetime]:
+        """Return what was revoked after that moment."""
+        return {row.id: row.revoked_at for row in self.rows.values() if row.revoked_at and row.revoked_at > at}
 
 
 class MemoryRefreshTokens(RefreshTokens):
@@ -202,6 +242,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
     refresh_tokens: MemoryRefreshTokens
     one_time_tokens: MemoryOneTimeTokens
     audit: MemoryAuditTrail
+    signing_keys: MemorySigningKeys
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
@@ -212,6 +253,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
         self.refresh_tokens = MemoryRefreshTokens()
         self.one_time_tokens = MemoryOneTimeTokens()
         self.audit = MemoryAuditTrail(clock, CountingIds())
+        self.signing_keys = MemorySigningKeys()
         self._turn = asyncio.Lock()
 
     def tables(self) -> Sequence[dict[Any, Any] | list[Any]]:
@@ -220,11 +262,13 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
             *super().tables(),
             self.registrations.rows,
             self.users.rows,
+            self.users.superseded_at,
             self.sessions.rows,
             self.sessions.reasons,
             self.refresh_tokens.rows,
             self.one_time_tokens.rows,
             self.audit.rows,
+            self.signing_keys.rows,
         )
 
     async def __aenter__(self) -> Self:

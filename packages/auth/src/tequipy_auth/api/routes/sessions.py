@@ -1,6 +1,9 @@
 """Logging in, staying logged in, logging out."""
 
-from fastapi import APIRouter, Request, Response, status
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Request, Response, status
 
 from tequipy_auth.api.cookies import delete_refresh_cookie, set_refresh_cookie
 from tequipy_auth.api.csrf import refuse_cross_site
@@ -8,16 +11,19 @@ from tequipy_auth.api.dependencies import (
     BearerToken,
     CurrentAuth,
     CurrentClient,
+    CurrentPrincipal,
     CurrentRefreshCredential,
 )
 from tequipy_auth.api.schemas import (
     COOKIE,
     LoginBody,
+    SessionList,
     Tokens,
 )
 from tequipy_auth.domain.exceptions import (
     AmbiguousCredentials,
     CsrfFailed,
+    InvalidAccessToken,
     InvalidCredentials,
     RefreshExpired,
     RefreshInvalid,
@@ -26,7 +32,7 @@ from tequipy_auth.domain.exceptions import (
     RefreshSuperseded,
     SessionRevoked,
 )
-from tequipy_platform import Unavailable
+from tequipy_platform import Invalid, NotFound, Unauthenticated, Unavailable
 from tequipy_platform.api import BODY_PROBLEMS, problem_response, problem_responses
 
 router = APIRouter()
@@ -68,7 +74,11 @@ async def login(
     ),
 )
 async def refresh(
-    request: Request, response: Response, auth: CurrentAuth, credential: CurrentRefreshCredential
+    request: Request,
+    response: Response,
+    auth: CurrentAuth,
+    client: CurrentClient,
+    credential: CurrentRefreshCredential,
 ) -> Tokens | Response:
     """Rotate the refresh token and get a new access token."""
     if credential is None:
@@ -76,7 +86,7 @@ async def refresh(
     if credential.by_cookie:
         refuse_cross_site(request, auth)
     try:
-        pair = await auth.sessions.refresh(credential.token)
+        pair = await auth.sessions.refresh(credential.token, client=client)
     except (RefreshReused, SessionRevoked) as error:
         # The session is known to be dead: only then the cookie is of no further use to anybody.
         answer = problem_response(error)
@@ -95,9 +105,11 @@ async def refresh(
     openapi_extra={"security": [{}]},  # beside the bearer token: nothing, which is a good way to be logged out
 )
 async def logout(
+    *,
     request: Request,
     response: Response,
     auth: CurrentAuth,
+    client: CurrentClient,
     access_token: BearerToken,
     credential: CurrentRefreshCredential,
 ) -> None:
@@ -105,6 +117,50 @@ async def logout(
     by_cookie = credential is not None and credential.by_cookie
     if by_cookie and access_token is None:  # another site's page cannot send an Authorization header
         refuse_cross_site(request, auth)
-    await auth.sessions.logout(refresh_token=credential.token if credential else None, access_token=access_token)
+    await auth.sessions.logout(
+        refresh_token=credential.token if credential else None, access_token=access_token, client=client
+    )
     if by_cookie:
         delete_refresh_cookie(response, auth)
+
+
+@router.post(
+    "/logout-all",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(Unauthenticated, InvalidAccessToken, Unavailable),
+)
+async def logout_all(response: Response, auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient) -> None:
+    """End every session of the caller, on all devices."""
+    await auth.sessions.logout_all(principal, client=client)
+    delete_refresh_cookie(response, auth)
+
+
+@router.post(
+    "/logout-others",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(Unauthenticated, InvalidAccessToken, Unavailable),
+)
+async def logout_others(auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient) -> None:
+    """End every session of the caller but this one."""
+    await auth.sessions.logout_others(principal, client=client)
+
+
+@router.get("/sessions", responses=problem_responses(Unauthenticated, InvalidAccessToken, Unavailable))
+async def list_sessions(auth: CurrentAuth, principal: CurrentPrincipal) -> SessionList:
+    """Return where the caller is logged in, the latest login first."""
+    return SessionList.of(await auth.sessions.sessions(principal), principal)
+
+
+@router.delete(
+    "/sessions/{id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(Unauthenticated, InvalidAccessToken, NotFound, Invalid, Unavailable),
+)
+async def revoke_session(
+    auth: CurrentAuth,
+    principal: CurrentPrincipal,
+    client: CurrentClient,
+    session_id: Annotated[UUID, Path(alias="id")],
+) -> None:
+    """End one session of the caller, this one included."""
+    await auth.sessions.revoke(principal, session_id, client=client)

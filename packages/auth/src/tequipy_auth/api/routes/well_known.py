@@ -1,7 +1,5 @@
 """What others need to know of us, where they look for it (RFC 8615)."""
 
-from typing import Final
-
 from fastapi import APIRouter, Response
 
 from tequipy_auth.api.dependencies import CurrentAuth
@@ -11,12 +9,9 @@ from tequipy_platform.api import problem_responses
 
 router = APIRouter(tags=["accounts and sessions"])
 
-JWKS_MAX_AGE: Final = 300
-"""Seconds that others may keep the public keys; a new key is published at least this long before its first use."""
-
 
 @router.get("/.well-known/jwks.json", responses=problem_responses(Unavailable))
 async def get_jwks(response: Response, auth: CurrentAuth) -> JsonWebKeySet:
     """Return the keys that verify access tokens (RFC 7517, section 5): public members only."""
-    response.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE}"
+    response.headers["Cache-Control"] = f"public, max-age={auth.policy.jwks_max_age.total_seconds():.0f}"
     return JsonWebKeySet.model_validate(await auth.access_tokens.jwks())

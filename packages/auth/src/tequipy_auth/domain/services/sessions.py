@@ -1,10 +1,12 @@
-"""Staying logged in, logging out."""
+"""Staying logged in, and ending it: on this device, on others, everywhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
 from tequipy_auth.domain.entities import RefreshToken, Session, User
 from tequipy_auth.domain.exceptions import (
     InvalidAccessToken,
@@ -18,15 +20,17 @@ from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AccessTokens, SecretHasher, SuccessorKeys
 from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_auth.domain.services.session_ender import Ending, SessionEnder
 from tequipy_auth.domain.services.token_issuer import TokenIssuer
-from tequipy_auth.domain.value_objects import RefreshTokenValue, TokenPair
-from tequipy_platform import Clock, IdSource
+from tequipy_auth.domain.value_objects import Client, Principal, RefreshTokenValue, TokenPair
+from tequipy_platform import Clock, IdSource, NotFound
 
 
 @dataclass(frozen=True, slots=True)
 class _Link:
     """What a refresh needs to know of the token that was shown."""
 
+    value: RefreshTokenValue
     token: RefreshToken
     session: Session
     user: User
@@ -43,6 +47,7 @@ class SessionService:
         successor_keys: SuccessorKeys,
         access_tokens: AccessTokens,
         issuer: TokenIssuer,
+        ender: SessionEnder,
         policy: AuthPolicy,
         clock: Clock,
         new_id: IdSource,
@@ -53,58 +58,101 @@ class SessionService:
         self._successor_keys = successor_keys
         self._access_tokens = access_tokens
         self._issuer = issuer
+        self._ender = ender
         self._policy = policy
         self._clock = clock
         self._new_id = new_id
         self.operations = operations
 
     @counted("refresh")
-    async def refresh(self, token: str) -> TokenPair:
+    async def refresh(self, token: str, *, client: Client) -> TokenPair:
         """Rotate a refresh token.
 
         Tabs that refresh at once all get the very same successor. A used token whose successor is unused gives that
         successor again within the grace, and `RefreshSuperseded` once it is used; after the grace it means theft: the
         session ends and `RefreshReused` is raised. Raises `RefreshInvalid`, `RefreshExpired`, `SessionRevoked` too.
         """
-        value, link = await self._prove(token)
-        now = self._clock.now()
+        now = self._clock.now()  # when it came: to wait for a database that hangs makes no thief of anybody
+        link = await self._prove(token)
         if link.session.revoked_at is not None:
             raise SessionRevoked
         if link.session.expires_at <= now:
             raise RefreshExpired
-        successor, child = await self._prepare(value, link, now)
+        successor, child = await self._prepare(link, now)
+        news: tuple[str, ...] = ()
         async with self._unit_of_work() as work:
-            if await work.refresh_tokens.claim(value.id, at=now):
-                await work.refresh_tokens.add(child)
-                idle_expires_at = now + self._policy.refresh_idle
-                if not await work.sessions.touch(link.session.id, last_used_at=now, idle_expires_at=idle_expires_at):
-                    raise SessionRevoked
+            if await work.refresh_tokens.claim(link.value.id, at=now):
+                await self._rotate(work, link, child, client, now)
                 outcome: RefreshTokenValue | Exception = successor
             else:
-                outcome = await self._again(work, value, now)
+                outcome = await self._again(work, link, now)
+                if isinstance(outcome, RefreshReused):
+                    news = await self._end_stolen(work, link, client, now)
+        await self._ender.publish(news)
         if isinstance(outcome, Exception):  # raised only now: the end of a stolen session must be committed
             raise outcome
         return await self._issuer.pair(link.user, link.session, outcome, now)
 
     @counted("logout")
-    async def logout(self, *, refresh_token: str | None = None, access_token: str | None = None) -> None:
+    async def logout(
+        self, *, client: Client, refresh_token: str | None = None, access_token: str | None = None
+    ) -> None:
         """End the session of whichever credential is good, a used refresh token included; nothing else is an error."""
-        ended = set()
+        owners: dict[UUID, UUID] = {}
         if refresh_token is not None:
             with suppress(RefreshInvalid):
-                _, link = await self._prove(refresh_token)
-                ended.add(link.session.id)
+                session = (await self._prove(refresh_token)).session
+                owners[session.id] = session.user_id
         if access_token is not None:
             with suppress(InvalidAccessToken):
-                ended.add((await self._access_tokens.verify(access_token)).session_id)
-        if ended:
-            now = self._clock.now()
-            async with self._unit_of_work() as work:
-                for session_id in sorted(ended):
-                    await work.sessions.revoke(session_id, at=now, reason="logout")
+                principal = await self._access_tokens.verify(access_token)
+                owners[principal.session_id] = principal.user_id
+        if not owners:
+            return
+        news: tuple[str, ...] = ()
+        async with self._unit_of_work() as work:
+            for session_id, user_id in sorted(owners.items()):
+                ending = Ending("logout", self._clock.now(), AuditAction.LOGOUT, user_id, client)
+                news += await self._ender.end(work, user_id, [session_id], ending)
+        await self._ender.publish(news)
 
-    async def _prove(self, token: str) -> tuple[RefreshTokenValue, _Link]:
-        """Return the shown token and its row when its secret is right; raises `RefreshInvalid`."""
+    @counted("logout_all")
+    async def logout_all(self, principal: Principal, *, client: Client) -> None:
+        """End every session of the caller."""
+        await self._logout_all(principal, client, keep=None)
+
+    @counted("logout_others")
+    async def logout_others(self, principal: Principal, *, client: Client) -> None:
+        """End every session of the caller but the one that is asking."""
+        await self._logout_all(principal, client, keep=principal.session_id)
+
+    async def sessions(self, principal: Principal) -> Sequence[Session]:
+        """Return the caller's live sessions, the latest login first."""
+        async with self._unit_of_work() as work:
+            return await work.sessions.live_of(principal.user_id, at=self._clock.now())
+
+    @counted("session_revoke")
+    async def revoke(self, principal: Principal, session_id: UUID, *, client: Client) -> None:
+        """End one session of the caller; raises `NotFound` for one that has ended or is somebody else's."""
+        now = self._clock.now()
+        async with self._unit_of_work() as work:
+            session = await work.sessions.get(session_id)
+            if session is None or session.user_id != principal.user_id or session.expires_at <= now:
+                raise NotFound
+            ending = Ending("revoked_by_user", now, actor_id=principal.user_id, client=client)
+            news = await self._ender.end(work, principal.user_id, [session_id], ending)
+            if not news:
+                raise NotFound
+        await self._ender.publish(news)
+
+    async def _logout_all(self, principal: Principal, client: Client, *, keep: UUID | None) -> None:
+        ending = Ending("logout", self._clock.now(), AuditAction.LOGOUT, principal.user_id, client)
+        async with self._unit_of_work() as work:
+            news = await self._ender.end_all(work, principal.user_id, ending, keep=keep)
+        await self._ender.publish(news)
+
+    async def _prove(self, token: str) -> _Link:
+        """Return the shown token and its rows when its secret is right; raises `RefreshInvalid`."""
         try:
             value = RefreshTokenValue.parse(token)
         except ValueError as error:
@@ -121,35 +169,65 @@ class SessionService:
             or not await self._secrets.verify(value.secret, row.secret_hash)
         ):
             raise RefreshInvalid
-        return value, _Link(row, session, user)
+        return _Link(value, row, session, user)
 
-    async def _prepare(
-        self, value: RefreshTokenValue, link: _Link, now: datetime
-    ) -> tuple[RefreshTokenValue, RefreshToken]:
+    async def _prepare(self, link: _Link, now: datetime) -> tuple[RefreshTokenValue, RefreshToken]:
         """Derive and hash the successor before the transaction that may need it."""
         version = self._successor_keys.current_version
         key = self._successor_keys.key(version)
         if key is None:
             raise LookupError(f"no successor key of version {version}")
-        successor = value.successor(self._new_id(), key)
+        successor = link.value.successor(self._new_id(), key)
         secret_hash = await self._secrets.hash(successor.secret)
-        return successor, RefreshToken(successor.id, link.session.id, value.id, secret_hash, version, now)
+        return successor, RefreshToken(successor.id, link.session.id, link.value.id, secret_hash, version, now)
 
-    async def _again(
-        self, work: AuthUnitOfWork, value: RefreshTokenValue, now: datetime
-    ) -> RefreshTokenValue | Exception:
+    async def _rotate(
+        self, work: AuthUnitOfWork, link: _Link, child: RefreshToken, client: Client, now: datetime
+    ) -> None:
+        await work.refresh_tokens.add(child)
+        idle_expires_at = now + self._policy.refresh_idle
+        if not await work.sessions.touch(link.session.id, last_used_at=now, idle_expires_at=idle_expires_at):
+            raise SessionRevoked
+        work.audit.record(
+            AuditEvent(
+                AuditAction.TOKEN_REFRESHED,
+                actor_id=link.user.id,
+                subject_id=link.user.id,
+                session_id=link.session.id,
+                client=client,
+            )
+        )
+
+    async def _again(self, work: AuthUnitOfWork, link: _Link, now: datetime) -> RefreshTokenValue | Exception:
         """Decide on a token that was used before: the same successor again, superseded, or stolen."""
-        parent = await work.refresh_tokens.get(value.id)
-        child = await work.refresh_tokens.child_of(value.id)
-        session = await work.sessions.get(parent.session_id) if parent else None
+        parent = await work.refresh_tokens.get(link.value.id)
+        child = await work.refresh_tokens.child_of(link.value.id)
+        session = await work.sessions.get(link.session.id)
         if parent is None or parent.used_at is None or child is None or session is None:  # purged meanwhile
             return RefreshInvalid()
         if session.revoked_at is not None:  # logged out since the token was looked at
             return SessionRevoked()
         if now - parent.used_at > self._policy.refresh_grace:
-            await work.sessions.revoke(parent.session_id, at=now, reason="refresh_reused")
             return RefreshReused()
         key = self._successor_keys.key(child.key_version)
         if child.used_at is not None or key is None:
             return RefreshSuperseded()
-        return value.successor(child.id, key)
+        return link.value.successor(child.id, key)
+
+    async def _end_stolen(self, work: AuthUnitOfWork, link: _Link, client: Client, now: datetime) -> tuple[str, ...]:
+        """End a session whose used token came back, and have its owner told (RFC 9700, section 4.14.2)."""
+        work.audit.record(
+            AuditEvent(
+                AuditAction.REFRESH_REUSE_DETECTED,
+                Outcome.FAILURE,
+                reason="refresh_reused",
+                # No actor: whoever shows a used token is not known to be the owner.
+                subject_id=link.user.id,
+                session_id=link.session.id,
+                client=client,
+            )
+        )
+        work.outbox.add("auth.send_mail", mail="session_stolen", subject_id=str(link.user.id))
+        return await self._ender.end(
+            work, link.user.id, [link.session.id], Ending("refresh_reused", now, client=client)
+        )

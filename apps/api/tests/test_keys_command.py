@@ -1,0 +1,45 @@
+"""`tequipy-api keys`, run as operators run it."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def states(run_command: Command) -> dict[str, str]:
+    """Return the state of each key that the command lists, the oldest first."""
+    result = run_command("keys", "list")
+    assert result.returncode == 0, result.stderr
+    return {kid: state for kid, _, state, *_ in (line.split() for line in result.stdout.splitlines())}
+
+
+def test_keys_are_rotated_and_revoked(run_command: Command) -> None:
+    """A next key is published at once and signs when it has been for long enough; revoking it lets another sign."""
+    result = run_command("keys", "rotate")
+    assert result.returncode == 1
+    assert "rotate after" in result.stderr
+    first, second = sorted(states(run_command), key=states(run_command).__getitem__)
+    assert states(run_command) == {first: "active", second: "next"}
+    # The commands take longer than this second.
+    result = run_command("keys", "rotate", TEQUIPY_AUTH__JWKS_MAX_AGE="1")
+    assert (result.returncode, result.stdout) == (0, f"{second} signs from now on.\n"), result.stderr
+    assert sorted(states(run_command).values()) == ["active", "next", "retiring"]
+    result = run_command("keys", "revoke", second)
+    assert (result.returncode, result.stdout) == (0, f"{second} is revoked.\n"), result.stderr
+    assert sorted(states(run_command).values()) == ["active", "next", "retiring", "revoked"]
+    assert (states(run_command)[first], states(run_command)[second]) == ("retiring", "revoked")
+
+
+def test_files_are_not_rotated_by_command(run_command: Command, tmp_path: Path) -> None:
+    """Whoever mounts the keys changes them: the command says where."""
+    result = run_command("keys", "rotate", TEQUIPY_AUTH__SIGNING_KEYS_FOLDER=str(tmp_path))
+    assert result.returncode == 1
+    assert "TEQUIPY_AUTH__SIGNING_KEYS_FOLDER" in result.stderr
+
+
+def test_a_key_that_is_not_there_is_named(run_command: Command) -> None:
+    """A typing error ends with status 1 and the command that shows the right ids."""
+    result = run_command("keys", "revoke", "nothing")
+    assert result.returncode == 1
+    assert result.stderr == "Error: There is no signing key nothing to revoke: `tequipy-api keys list` shows all.\n"

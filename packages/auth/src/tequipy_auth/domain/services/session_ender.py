@@ -1,0 +1,77 @@
+"""Ending sessions, so that every process refuses their access tokens: rows first, then the news."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from tequipy_auth.domain.audit import AuditAction, AuditEvent
+from tequipy_auth.domain.ports import Revocations
+from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_auth.domain.revocations import revoked_session
+from tequipy_auth.domain.value_objects import Client
+from tequipy_platform import Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why sessions end, when, and on whose account."""
+
+    reason: str
+    at: datetime
+    action: AuditAction = AuditAction.SESSION_REVOKED
+    actor_id: UUID | None = None
+    client: Client = field(default_factory=Client)
+
+
+class SessionEnder:
+    """Ends sessions within a unit of work, audited, and tells every process once that is committed.
+
+    The news goes out twice: by `publish` right after the commit, for it must arrive in milliseconds, and by a task from
+    a row of the same commit, for it must arrive although the process died in between. Both are idempotent.
+    """
+
+    def __init__(self, revocations: Revocations) -> None:
+        self._revocations = revocations
+
+    async def end(
+        self, work: AuthUnitOfWork, user_id: UUID, session_ids: Iterable[UUID], ending: Ending
+    ) -> tuple[str, ...]:
+        """End these sessions of an account; return what to `publish` after the commit: nothing for the ended ones."""
+        ended = [
+            each for each in sorted(session_ids) if await work.sessions.revoke(each, at=ending.at, reason=ending.reason)
+        ]
+        return self._announce(work, user_id, ended, ending)
+
+    async def end_all(
+        self, work: AuthUnitOfWork, user_id: UUID, ending: Ending, *, keep: UUID | None = None
+    ) -> tuple[str, ...]:
+        """End the sessions of an account, but the one to `keep`; return what to `publish` after the commit."""
+        ended = await work.sessions.revoke_all(user_id, keep=keep, at=ending.at, reason=ending.reason)
+        return self._announce(work, user_id, ended, ending)
+
+    async def publish(self, news: Iterable[str]) -> None:
+        """Tell every process what `end` or `end_all` returned."""
+        await self._revocations.add(*news)
+
+    async def publish_again(self, _delivery: Delivery, *, members: list[str]) -> None:
+        """Perform the task `auth.publish_revocations`."""
+        await self.publish(members)
+
+    def _announce(self, work: AuthUnitOfWork, user_id: UUID, ended: Iterable[UUID], ending: Ending) -> tuple[str, ...]:
+        news = []
+        for session_id in ended:
+            news.append(revoked_session(session_id))
+            work.audit.record(
+                AuditEvent(
+                    ending.action,
+                    reason=ending.reason,
+                    actor_id=ending.actor_id,
+                    subject_id=user_id,
+                    session_id=session_id,
+                    client=ending.client,
+                )
+            )
+        if news:
+            work.outbox.add("auth.publish_revocations", members=list(news))
+        return tuple(news)

@@ -1,0 +1,59 @@
+"""The signing keys' table."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tequipy_auth.domain.entities import KeyState, SigningKey
+from tequipy_auth.domain.repositories import SigningKeys
+from tequipy_auth.infrastructure.mapping import signing_key_of
+from tequipy_auth.infrastructure.models import SigningKeyRow
+
+_LOCK: Final = "auth.signing_keys"
+
+
+class SqlSigningKeys(SigningKeys):
+    """Rows of `auth.signing_keys`."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def lock(self) -> None:
+        """Take a lock that ends with the transaction; reading and writing the table go on without it."""
+        await self._session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(_LOCK, 0))))
+
+    async def all(self) -> Sequence[SigningKey]:
+        """Select every key."""
+        rows = await self._session.scalars(
+            select(SigningKeyRow)
+            .order_by(SigningKeyRow.created_at, SigningKeyRow.kid)
+            .execution_options(populate_existing=True)
+        )
+        return [signing_key_of(row) for row in rows]
+
+    async def add(self, key: SigningKey) -> None:
+        """Insert a key."""
+        await self._session.execute(
+            insert(SigningKeyRow).values(
+                kid=key.kid,
+                algorithm=key.algorithm,
+                state=key.state.value,
+                public_jwk=key.public_jwk,
+                private_key=key.private_key,
+                created_at=key.created_at,
+                state_changed_at=key.state_changed_at,
+            )
+        )
+
+    async def move(self, kid: str, state: KeyState, *, at: datetime) -> None:
+        """Update a key's state."""
+        await self._session.execute(
+            update(SigningKeyRow)
+            .where(SigningKeyRow.kid == kid)
+            .values(state=state.value, state_changed_at=at)
+            .execution_options(synchronize_session=False)
+        )

@@ -1,0 +1,33 @@
+"""What a starting process must know to be revoked: when sessions ended, and when accounts' versions changed."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("users", sa.Column("version_changed_at", sa.DateTime(timezone=True)), schema="auth")
+    op.create_index(
+        "ix_users_version_changed_at",
+        "users",
+        ["version_changed_at"],
+        schema="auth",
+        postgresql_where=sa.text("version_changed_at is not null"),
+    )
+    op.create_index(
+        "ix_sessions_revoked_at",
+        "sessions",
+        ["revoked_at"],
+        schema="auth",
+        postgresql_where=sa.text("revoked_at is not null"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_index("ix_sessions_revoked_at", table_name="sessions", schema="auth")
+    op.drop_index("ix_users_version_changed_at", table_name="users", schema="auth")
+    op.drop_column("users", "version_changed_at", schema="auth")

@@ -1,0 +1,143 @@
+"""The life of signing keys, over the in-memory twins."""
+
+from datetime import timedelta
+
+import pytest
+
+from tequipy_auth import AuthPolicy, KeyNotPublishedLongEnough, KeyService, KeyState, UnknownKey
+from tequipy_auth.testing import (
+    PUBLIC_URL,
+    FakeKeyMaker,
+    MemoryAuthUnitOfWork,
+    MemoryRevocations,
+    RecordingOperations,
+)
+from tequipy_platform.testing import FrozenClock
+
+POLICY = AuthPolicy(public_url=PUBLIC_URL)
+MOMENT = timedelta(seconds=1)
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture
+def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
+    return MemoryAuthUnitOfWork(clock)
+
+
+@pytest.fixture
+def revocations(clock: FrozenClock) -> MemoryRevocations:
+    return MemoryRevocations(clock, life=POLICY.revocation_life)
+
+
+@pytest.fixture
+def keys(work: MemoryAuthUnitOfWork, clock: FrozenClock, revocations: MemoryRevocations) -> KeyService:
+    return KeyService(
+        lambda: work,
+        maker=FakeKeyMaker(),
+        revocations=revocations,
+        policy=POLICY,
+        clock=clock,
+        operations=RecordingOperations(),
+    )
+
+
+async def states(keys: KeyService) -> dict[str, str]:
+    return {key.kid: key.state.value for key in await keys.keys()}
+
+
+async def published(keys: KeyService) -> list[str]:
+    return [key.kid for key in await keys.published()]
+
+
+async def test_the_first_use_makes_a_key_and_the_next(keys: KeyService) -> None:
+    """The first active key comes with its successor, published from the beginning; a second use makes nothing."""
+    for _ in range(2):
+        assert await published(keys) == ["key-1", "key-2"]
+    assert await states(keys) == {"key-1": "active", "key-2": "next"}
+
+
+async def test_a_key_is_published_before_it_signs(keys: KeyService, clock: FrozenClock) -> None:
+    """A next key may not sign before everybody who keeps the key set has come for it again."""
+    await keys.published()
+    clock.advance(POLICY.jwks_max_age - MOMENT)
+    with pytest.raises(KeyNotPublishedLongEnough, match="rotate after") as refusal:
+        await keys.rotate()
+    assert refusal.value.usable_at == clock.now() + MOMENT
+    assert await states(keys) == {"key-1": "active", "key-2": "next"}
+    clock.advance(MOMENT)
+    assert await keys.rotate() == "key-2"
+    assert await states(keys) == {"key-1": "retiring", "key-2": "active", "key-3": "next"}
+
+
+async def test_a_retiring_key_is_published_until_its_last_token_has_expired(
+    keys: KeyService, clock: FrozenClock
+) -> None:
+    """Its tokens live 15 min and half a minute more, and another process may have signed with it for a minute."""
+    await keys.published()
+    clock.advance(POLICY.jwks_max_age)
+    await keys.rotate()
+    clock.advance(timedelta(seconds=900 + 30 + 60) - MOMENT)
+    assert await published(keys) == ["key-1", "key-2", "key-3"]
+    clock.advance(MOMENT)
+    assert await published(keys) == ["key-2", "key-3"]
+    await keys.rotate()
+    assert (await states(keys))["key-1"] == "revoked"
+
+
+async def test_a_key_is_known_to_every_process_before_it_signs() -> None:
+    """However short the key set's life is set, a process looks at the keys twice in that time."""
+    for max_age in (timedelta(minutes=5), timedelta(seconds=2)):
+        policy = AuthPolicy(public_url=PUBLIC_URL, jwks_max_age=max_age)
+        assert policy.key_ring_age <= max_age / 2
+    assert POLICY.key_ring_age == timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("kid", "after"),
+    [
+        ("key-1", {"key-1": "revoked", "key-2": "active", "key-3": "next"}),
+        ("key-2", {"key-1": "active", "key-2": "revoked", "key-3": "next"}),
+    ],
+)
+async def test_a_revoked_key_is_refused_at_once_and_replaced(
+    keys: KeyService,
+    work: MemoryAuthUnitOfWork,
+    revocations: MemoryRevocations,
+    kid: str,
+    after: dict[str, str],
+) -> None:
+    """The active key's place is taken by the next one, however young; every process is told, twice if need be."""
+    await keys.published()
+    await keys.revoke(kid)
+    assert await states(keys) == after
+    assert kid not in await published(keys)
+    assert await revocations.contains_any([f"kid:{kid}"])
+    (task,) = work.outbox.tasks
+    assert (task.task, task.payload) == ("auth.publish_revocations", {"members": [f"kid:{kid}"]})
+
+
+async def test_only_a_known_key_is_revoked_and_only_once(keys: KeyService, work: MemoryAuthUnitOfWork) -> None:
+    """A typing error is told, and nothing happens."""
+    await keys.published()
+    await keys.revoke("key-1")
+    for kid in ("key-1", "key-9"):
+        with pytest.raises(UnknownKey, match=f"no signing key {kid}"):
+            await keys.revoke(kid)
+    assert len(work.outbox.tasks) == 1
+
+
+async def test_keys_from_before_there_was_a_next_one_rotate(
+    keys: KeyService, work: MemoryAuthUnitOfWork, clock: FrozenClock
+) -> None:
+    """A table with an active key alone gets its next key at the first attempt, and rotates at the second."""
+    await work.signing_keys.add(FakeKeyMaker().make(KeyState.ACTIVE, clock.now()))
+    keys._maker.make(KeyState.NEXT, clock.now())  # the id is taken
+    with pytest.raises(KeyNotPublishedLongEnough):
+        await keys.rotate()
+    assert await states(keys) == {"key-1": "active", "key-2": "next"}
+    clock.advance(POLICY.jwks_max_age)
+    assert await keys.rotate() == "key-2"

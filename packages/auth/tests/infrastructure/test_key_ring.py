@@ -1,0 +1,211 @@
+"""The ring of signing keys that each process holds: when it looks again, and what it does while the store is away."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tequipy_auth.infrastructure import key_ring
+from tequipy_auth.infrastructure.key_ring import KeyRing
+from tequipy_auth.infrastructure.keys import KeySet, PrivateKey, PublicKey, generate, public_jwk, thumbprint
+from tequipy_platform import Unavailable
+from tequipy_platform.testing import FrozenClock
+
+
+class Store:
+    """Keys in memory that count how often they are asked for, fail or hang as a test says."""
+
+    def __init__(self) -> None:
+        self.keys = make_keys()
+        self.asked = 0
+        self.error: Exception | None = None
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def load(self) -> KeySet:
+        self.asked += 1
+        await asyncio.sleep(0)
+        await self.answers.wait()
+        if self.error is not None:
+            raise self.error
+        return self.keys
+
+    def rotate(self) -> None:
+        new = make_keys()
+        self.keys = replace(new, published={**new.published, **self.keys.published})
+
+
+def make_keys() -> KeySet:
+    key = generate("ES256")
+    jwk = public_jwk(key.public_key())
+    kid = thumbprint(jwk)
+    return KeySet(PrivateKey(kid, "ES256", key), {kid: PublicKey(kid, "ES256", jwk, key.public_key())})
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture
+async def ring(store: Store, clock: FrozenClock) -> AsyncIterator[KeyRing]:
+    async with KeyRing(store.load, monotonic=lambda: clock.now().timestamp()) as ring:
+        yield ring
+
+
+async def settle() -> None:
+    """Let what runs in the background come to its end."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_ring_loads_once(ring: KeyRing, store: Store) -> None:
+    """Concurrent first uses are one load, and nothing is loaded before."""
+    assert store.asked == 0
+    await asyncio.gather(*(ring.keys() for _ in range(10)), *(ring.find(store.keys.active.kid) for _ in range(10)))
+    assert store.asked == 1
+
+
+async def test_an_unknown_key_is_asked_for_once_in_ten_seconds(ring: KeyRing, store: Store, clock: FrozenClock) -> None:
+    """Whoever invents key ids causes one query in 10 s, however many callers there are."""
+    await ring.keys()
+    for expected in (2, 3):
+        for _ in range(3):
+            assert await asyncio.gather(*(ring.find(f"invented {number}") for number in range(10))) == [None] * 10
+        assert store.asked == expected
+        clock.advance(timedelta(seconds=10))
+
+
+async def test_a_new_key_is_found(ring: KeyRing, store: Store) -> None:
+    """A token signed by another process with a key made since is verified without a restart."""
+    old = await ring.keys()
+    store.rotate()
+    assert await ring.find(store.keys.active.kid) is not None
+    assert await ring.find(old.active.kid) is not None
+    assert (await ring.keys()).active is store.keys.active
+
+
+async def test_a_rotation_elsewhere_is_noticed(ring: KeyRing, store: Store, clock: FrozenClock) -> None:
+    """Keys older than a minute are loaded again before anybody signs with them."""
+    old = await ring.keys()
+    store.rotate()
+    clock.advance(timedelta(seconds=29))
+    assert await ring.keys() is old
+    clock.advance(timedelta(seconds=31))
+    assert await ring.keys() is store.keys
+
+
+async def test_keys_are_renewed_before_they_are_old(ring: KeyRing, store: Store, clock: FrozenClock) -> None:
+    """From half that age on a renewal runs beside the callers, who wait for nothing."""
+    old = await ring.keys()
+    store.rotate()
+    store.answers.clear()
+    clock.advance(timedelta(seconds=30))
+    assert await ring.keys() is old
+    assert ring.holds(old.active.kid)
+    store.answers.set()
+    await settle()
+    assert await ring.keys() is store.keys
+    assert store.asked == 2
+
+
+async def test_a_key_that_is_gone_is_not_held(ring: KeyRing, store: Store) -> None:
+    """What was verified with a key counts only as long as the key is published."""
+    assert not ring.holds(store.keys.active.kid)
+    old = (await ring.keys()).active.kid
+    assert ring.holds(old)
+    store.keys = make_keys()
+    await ring.reload()
+    assert not ring.holds(old)
+
+
+async def test_a_store_that_is_away_costs_known_keys_nothing(
+    ring: KeyRing, store: Store, clock: FrozenClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When a reload fails its caller is told so; known keys go on working and the store is not asked again at once."""
+    known = (await ring.keys()).active.kid
+    store.error = Unavailable()
+    with pytest.raises(Unavailable):
+        await ring.find("unknown")
+    assert await ring.find("unknown") is None
+    assert store.asked == 2
+    clock.advance(timedelta(hours=1))
+    for _ in range(3):
+        assert await ring.find(known) is not None
+        assert ring.holds(known)
+        await settle()
+    assert store.asked == 3, "tried again, and not at once a third time"
+    assert "could not be loaded: Unavailable" in caplog.text
+
+
+async def test_a_store_that_hangs_is_shared_by_all_who_wait(
+    ring: KeyRing, store: Store, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signing goes on with the keys that are loaded: ten callers wait together once, not one after the other."""
+    monkeypatch.setattr(key_ring, "PATIENCE", 0.2)
+    old = await ring.keys()
+    store.answers.clear()
+    clock.advance(timedelta(hours=1))
+    begun = time.perf_counter()
+    assert await asyncio.gather(*(ring.keys() for _ in range(10))) == [old] * 10
+    first = time.perf_counter() - begun
+    assert store.asked == 2
+    assert first < 10 * 0.2 / 2, "a convoy takes 10 times as long as one"
+    clock.advance(timedelta(seconds=1))
+    begun = time.perf_counter()
+    assert await asyncio.gather(*(ring.keys() for _ in range(10))) == [old] * 10
+    assert time.perf_counter() - begun < first / 2, "later callers do not wait"
+
+
+async def test_a_first_load_that_hangs_is_an_answer_in_time(
+    ring: KeyRing, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any keys callers are told to come again, and the load that is under way serves who does."""
+    monkeypatch.setattr(key_ring, "LOAD_SECONDS", 0.01)
+    store.answers.clear()
+    refused = await asyncio.gather(*(ring.keys() for _ in range(10)), return_exceptions=True)
+    assert {type(error) for error in refused} == {Unavailable}
+    store.answers.set()
+    await settle()
+    assert await ring.keys() is store.keys
+    assert store.asked == 1
+
+
+async def test_a_caller_that_gives_up_takes_nobody_along(ring: KeyRing, store: Store) -> None:
+    """Cancelling the one that began the load leaves it to the others."""
+    store.answers.clear()
+    first, second = asyncio.create_task(ring.keys()), asyncio.create_task(ring.keys())
+    await settle()
+    first.cancel()
+    await settle()
+    store.answers.set()
+    assert await second is store.keys
+    assert store.asked == 1
+
+
+async def test_a_first_load_that_failed_is_tried_again(ring: KeyRing, store: Store) -> None:
+    """A database that was away at first use costs no restart."""
+    store.error = Unavailable()
+    with pytest.raises(Unavailable):
+        await ring.keys()
+    store.error = None
+    assert await ring.keys() is store.keys
+
+
+async def test_closing_ends_a_load_under_way(store: Store) -> None:
+    """Nothing is left behind when the process stops while the store hangs."""
+    ring = KeyRing(store.load)
+    store.answers.clear()
+    async with ring:
+        waiting = asyncio.create_task(ring.keys())
+        await settle()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

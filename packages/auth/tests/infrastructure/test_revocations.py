@@ -1,0 +1,154 @@
+"""Revocations: what the database knows of them, and how they reach other processes."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import jwt
+import pytest
+from pydantic import SecretStr
+
+from tequipy_auth import Auth, Client, InvalidAccessToken, KeyState, SigningKey
+from tequipy_auth.infrastructure.revocations import SharedRevocations, StoredRevocations
+from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_auth.wiring import AuthSettings, build_auth
+from tequipy_caching.testing import MemoryCacheManager
+from tequipy_caching.wiring import CacheSettings, build_cache
+from tequipy_platform import SystemClock
+from tequipy_platform.testing import EPOCH, FrozenClock
+from tequipy_platform.wiring import Database
+
+LIFE = timedelta(seconds=930)
+PASSWORD = "correct horse battery staple"
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture
+async def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
+    return MemoryAuthUnitOfWork(clock)
+
+
+async def test_the_database_knows_what_may_still_matter(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """Sessions, versions and keys that were revoked within a token's life, each with the seconds it has left."""
+    auth = build_fake_auth(work, clock=clock)
+    await auth.registration.create_admin(email="ada@example.com", password=PASSWORD)
+    first, second, _ = [
+        await auth.login.with_password(email="ada@example.com", password=PASSWORD, client=Client()) for _ in range(3)
+    ]
+    old, recent = [(await auth.access_tokens.verify(pair.access.value)) for pair in (first, second)]
+    await work.sessions.revoke(old.session_id, at=clock.now(), reason="test")
+    clock.advance(LIFE)
+    await work.sessions.revoke(recent.session_id, at=clock.now(), reason="test")
+    await work.users.supersede(recent.user_id, at=clock.now())
+    await work.users.supersede(recent.user_id, at=clock.now())
+    for state in KeyState:
+        await work.signing_keys.add(SigningKey(state.value, "ES256", state, {}, b"", EPOCH, clock.now()))
+    clock.advance(timedelta(seconds=30))
+    assert await StoredRevocations(lambda: work, life=LIFE, clock=clock).load() == {
+        f"sid:{recent.session_id}": 900,
+        f"ver:{recent.user_id}:1": 900,
+        f"ver:{recent.user_id}:2": 900,
+        "kid:revoked": 900,
+    }
+
+
+async def test_what_is_added_is_remembered_for_a_tokens_life() -> None:
+    """A member counts for 930 s, as long as the last access token that could rely on it; then it is forgotten."""
+    manager = MemoryCacheManager()
+    revocations = SharedRevocations(manager.expiring_set("revocations"), life=LIFE)
+    await revocations.add()
+    await revocations.add("sid:1", "sid:2")
+    assert await revocations.contains_any(["ver:1:1", "sid:2"])
+    assert not await revocations.contains_any(["ver:1:1", "sid:3"])
+    manager.clock.advance(929)
+    assert await revocations.contains_any(["sid:1"])
+    manager.clock.advance(1)
+    assert not await revocations.contains_any(["sid:1"])
+
+
+async def test_a_process_that_has_just_started_asks_before_it_believes() -> None:
+    """While the set does not know that it is complete, the answer comes from where it is kept."""
+
+    async def source() -> dict[str, float]:
+        return {"sid:1": 900}
+
+    revocations = SharedRevocations(MemoryCacheManager().expiring_set("revocations", source=source), life=LIFE)
+    assert await revocations.contains_any(["sid:0", "sid:1"])
+
+
+@pytest.fixture
+async def processes(
+    database: Database, redis_url: str, redis_prefix: str
+) -> AsyncIterator[Callable[[], Awaitable[Auth]]]:
+    """Return the function that starts another process: auth with its own pool, cache and channel."""
+    async with AsyncExitStack() as stack:
+
+        async def start() -> Auth:
+            cache = build_cache(CacheSettings(url=SecretStr(redis_url), prefix=redis_prefix))
+            auth = build_auth(
+                AuthSettings(bcrypt_cost=4),
+                environment="test",
+                public_url="https://app.example.com",
+                database=database,
+                cache=cache,
+            )
+            await stack.enter_async_context(cache)
+            return await stack.enter_async_context(auth)
+
+        yield start
+
+
+async def eventually_refused(auth: Auth, token: str) -> None:
+    """Return when the process refuses the token; fail when it does not within some seconds."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            await auth.access_tokens.verify(token)
+        except InvalidAccessToken:
+            return
+        assert time.monotonic() < deadline, "the token is still believed"
+        await asyncio.sleep(0.001)
+
+
+async def test_an_end_reaches_other_processes(processes: Callable[[], Awaitable[Auth]]) -> None:
+    """A session that ends on one process is refused on another that has believed its token before."""
+    here, there = await processes(), await processes()
+    await here.registration.create_admin(email="ada@example.com", password=PASSWORD)
+    pair = await here.login.with_password(email="ada@example.com", password=PASSWORD, client=Client())
+    await there.access_tokens.verify(pair.access.value)
+    await here.sessions.logout(access_token=pair.access.value, client=Client())
+    await eventually_refused(there, pair.access.value)
+
+
+async def test_a_process_that_starts_knows_what_ended_before(processes: Callable[[], Awaitable[Auth]]) -> None:
+    """What was revoked while nobody told it is read from the database."""
+    here = await processes()
+    await here.registration.create_admin(email="ada@example.com", password=PASSWORD)
+    pair = await here.login.with_password(email="ada@example.com", password=PASSWORD, client=Client())
+    principal = await here.access_tokens.verify(pair.access.value)
+    async with here.sessions._unit_of_work() as work:  # as a process that dies before it can publish
+        await work.sessions.revoke(principal.session_id, at=SystemClock().now(), reason="test")
+    await here.access_tokens.verify(pair.access.value)
+    there = await processes()
+    await eventually_refused(there, pair.access.value)
+
+
+async def test_a_revoked_key_is_refused_on_every_process(processes: Callable[[], Awaitable[Auth]]) -> None:
+    """What was verified with it is dropped at once, and the next token is signed with another key."""
+    here, there = await processes(), await processes()
+    await here.registration.create_admin(email="ada@example.com", password=PASSWORD)
+    pair = await here.login.with_password(email="ada@example.com", password=PASSWORD, client=Client())
+    await there.access_tokens.verify(pair.access.value)
+    kid = jwt.get_unverified_header(pair.access.value)["kid"]
+    assert here.keys is not None
+    await here.keys.revoke(kid)
+    await eventually_refused(there, pair.access.value)
+    pair = await there.sessions.refresh(str(pair.refresh), client=Client())
+    assert jwt.get_unverified_header(pair.access.value)["kid"] != kid
+    await here.access_tokens.verify(pair.access.value)
