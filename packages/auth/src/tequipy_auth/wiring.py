@@ -99,6 +99,8 @@ class AuthSettings(BaseModel):
     refresh_absolute: float = Field(default=30 * 86400, ge=1)
     refresh_grace_seconds: float = Field(default=60, ge=0)
     """How long after its first use a refresh token gives its unused successor again."""
+    sessions_per_user: int = Field(default=20, ge=1)
+    """A login beyond that ends the oldest session."""
     signing_algorithm: AlgorithmName = "ES256"
     """Of keys that are made from now on."""
     signing_keys_folder: DirectoryPath | None = None
@@ -188,6 +190,7 @@ def build_auth(
             addresses=addresses,
             hasher=hasher,
             starter=SessionStarter(
+                ender=ender,
                 secrets=secret_hasher,
                 successor_keys=successor_keys,
                 policy=policy,
@@ -239,6 +242,7 @@ def _policy(settings: AuthSettings, public_url: str) -> AuthPolicy:
         refresh_idle=timedelta(seconds=settings.refresh_idle),
         refresh_absolute=timedelta(seconds=settings.refresh_absolute),
         refresh_grace=timedelta(seconds=settings.refresh_grace_seconds),
+        sessions_per_user=settings.sessions_per_user,
     )
 
 

@@ -325,6 +325,23 @@ async def test_one_session_is_ended_by_its_owner_alone(auth: Auth, pair: TokenPa
         await auth.sessions.revoke(principal, principal.session_id, client=CLIENT)
 
 
+async def test_the_oldest_session_makes_room(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """Twenty sessions live at once: each further login ends the oldest, its access token included."""
+    pairs = []
+    for _ in range(22):
+        pairs.append(await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT))
+        clock.advance(MOMENT)
+    ended = []
+    for number, pair in enumerate(pairs):
+        try:
+            principal = await auth.access_tokens.verify(pair.access.value)
+        except InvalidAccessToken:
+            ended.append(number)
+    assert ended == [0, 1]
+    assert len(await auth.sessions.sessions(principal)) == 20
+    assert list(work.sessions.reasons.values()) == ["too_many_sessions"] * 2
+
+
 async def test_an_ended_session_is_told_to_every_process(
     work: MemoryAuthUnitOfWork, clock: FrozenClock, auth: Auth, pair: TokenPair
 ) -> None:

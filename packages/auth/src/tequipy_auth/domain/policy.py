@@ -33,6 +33,7 @@ class AuthPolicy:
     refresh_idle: timedelta = timedelta(days=7)
     refresh_absolute: timedelta = timedelta(days=30)
     refresh_grace: timedelta = timedelta(seconds=60)
+    sessions_per_user: int = 20
     verify_email_ttl: timedelta = timedelta(hours=24)
     live_tokens_per_purpose: int = 3
     password_min_length: int = 12

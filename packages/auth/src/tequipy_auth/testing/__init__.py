@@ -93,6 +93,7 @@ def build_fake_auth(
             addresses=addresses,
             hasher=hasher,
             starter=SessionStarter(
+                ender=ender,
                 secrets=secret_hasher,
                 successor_keys=successor_keys,
                 policy=policy,

@@ -50,7 +50,7 @@ class LoginService:
             raise InvalidCredentials
         new = await self._starter.prepare(user, client, amr=("pwd",))
         async with self._unit_of_work() as work:
-            await self._starter.keep(work, new)
+            news = await self._starter.keep(work, new)
             work.audit.record(
                 AuditEvent(
                     AuditAction.LOGIN_OK,
@@ -60,6 +60,7 @@ class LoginService:
                     client=client,
                 )
             )
+        await self._starter.publish(news)
         return await self._issuer.pair(user, new.session, new.value, new.session.created_at)
 
 

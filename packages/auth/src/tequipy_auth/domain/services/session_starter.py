@@ -1,11 +1,13 @@
 """Beginning a session, whatever proved who it is."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tequipy_auth.domain.entities import RefreshToken, Session, User
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import SecretHasher, SuccessorKeys
 from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_auth.domain.services.session_ender import Ending, SessionEnder
 from tequipy_auth.domain.value_objects import SECRET_BYTES, Client, RefreshTokenValue
 from tequipy_platform import Clock, IdSource, RandomSource
 
@@ -25,6 +27,7 @@ class SessionStarter:
     def __init__(
         self,
         *,
+        ender: SessionEnder,
         secrets: SecretHasher,
         successor_keys: SuccessorKeys,
         policy: AuthPolicy,
@@ -32,6 +35,7 @@ class SessionStarter:
         new_id: IdSource,
         random: RandomSource,
     ) -> None:
+        self._ender = ender
         self._secrets = secrets
         self._successor_keys = successor_keys
         self._policy = policy
@@ -58,7 +62,21 @@ class SessionStarter:
         token = RefreshToken(value.id, session.id, None, secret_hash, self._successor_keys.current_version, now)
         return NewSession(session, token, value)
 
-    async def keep(self, work: AuthUnitOfWork, new: NewSession) -> None:
-        """Keep the session within the caller's transaction, which holds the lock of the user's row."""
-        await work.sessions.add(new.session)
+    async def keep(self, work: AuthUnitOfWork, new: NewSession) -> tuple[str, ...]:
+        """Keep the session within the caller's transaction, which holds the lock of the user's row.
+
+        Where an account has as many sessions as it may have, the oldest make room: return what to `publish` of them
+        after the commit.
+        """
+        session = new.session
+        live = await work.sessions.live_of(session.user_id, at=session.created_at)
+        surplus = [each.id for each in live[self._policy.sessions_per_user - 1 :]]
+        ending = Ending("too_many_sessions", session.created_at, actor_id=session.user_id, client=session.client)
+        news = await self._ender.end(work, session.user_id, surplus, ending)
+        await work.sessions.add(session)
         await work.refresh_tokens.add(new.token)
+        return news
+
+    async def publish(self, news: Iterable[str]) -> None:
+        """Tell every process what `keep` returned."""
+        await self._ender.publish(news)
