@@ -21,7 +21,7 @@ async def test_what_the_outbox_asks_for_is_a_task() -> None:
 def test_an_outage_is_waited_out_and_a_refusal_is_not() -> None:
     """Five minutes without a mail server cost no mail; what is refused for good is not tried again."""
     auth = build_fake_auth()
-    (task, *_) = auth_tasks(auth, RecordingMailer())
+    task, *_ = auth_tasks(auth, RecordingMailer())
     waits = [task.retry.longest_wait(failed) for failed in range(1, task.retry.attempts)]
     assert sum(wait.total_seconds() for wait in waits) / 2 >= 150, "full jitter halves the waits on average"
     assert not task.retry.gives_up(task.retry.attempts - 1, MailUnavailable())

@@ -12,7 +12,7 @@ from tequipy_caching.testing import MemoryCacheManager
 from tequipy_platform.wiring import DatabaseSettings, build_database
 
 OWN = "0123456789abcdef0123456789abcdef"
-OWN_SECRETS = {"peppers": {2: OWN}, "refresh_keys": {1: OWN}, "key_encryption_key": OWN}
+OWN_SECRETS = {"peppers": {2: OWN}, "refresh_keys": {1: OWN}, "key_encryption_key": OWN, "pseudonym_key": OWN}
 
 
 def make_auth(
@@ -35,7 +35,7 @@ def make_auth(
 
 def test_built_in_secrets_are_named() -> None:
     """Production learns which settings still hold a secret that everybody can read."""
-    assert AuthSettings().builtin_secrets() == ("peppers", "refresh_keys", "key_encryption_key")
+    assert AuthSettings().builtin_secrets() == ("peppers", "refresh_keys", "key_encryption_key", "pseudonym_key")
     assert AuthSettings.model_validate(OWN_SECRETS).builtin_secrets() == ()
     mixed = AuthSettings.model_validate(OWN_SECRETS | {"refresh_keys": {1: f"{LOCAL_ONLY}{OWN}", 2: OWN}})
     assert mixed.builtin_secrets() == ("refresh_keys",)
@@ -50,6 +50,8 @@ def test_built_in_secrets_are_named() -> None:
         {"peppers": {1: "a short secret"}},
         {"refresh_keys": {"one": OWN}},
         {"key_encryption_key": "a short secret"},
+        {"pseudonym_key": "a short secret"},
+        {"registration_mode": "secret"},
         {"bcrypt_cost": 3},
         {"bcrypt_cost": 16},
         {"allowed_origins": ["*"]},

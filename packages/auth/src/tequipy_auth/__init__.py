@@ -17,12 +17,15 @@ from tequipy_auth.domain.entities import (
 from tequipy_auth.domain.exceptions import (
     AmbiguousCredentials,
     CsrfFailed,
+    EmailNotVerified,
     EmailTaken,
     InvalidAccessToken,
     InvalidAddress,
     InvalidCredentials,
     InvalidOneTimeToken,
     KeyNotPublishedLongEnough,
+    LoginLocked,
+    ReauthRequired,
     RefreshExpired,
     RefreshInvalid,
     RefreshMissing,
@@ -37,6 +40,7 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import (
     AccessTokens,
     AddressParser,
+    CommonPasswords,
     KeyMaker,
     PasswordHasher,
     Revocations,
@@ -47,6 +51,7 @@ from tequipy_auth.domain.repositories import (
     AuditLog,
     AuditTrail,
     AuthUnitOfWork,
+    LoginAttempts,
     OneTimeTokens,
     RefreshTokens,
     Registrations,
@@ -55,6 +60,7 @@ from tequipy_auth.domain.repositories import (
     Users,
 )
 from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
@@ -88,9 +94,12 @@ __all__ = [
     "AuthPolicy",
     "AuthUnitOfWork",
     "Client",
+    "CommonPasswords",
     "CsrfFailed",
     "EmailAddress",
+    "EmailNotVerified",
     "EmailTaken",
+    "Housekeeping",
     "InvalidAccessToken",
     "InvalidAddress",
     "InvalidCredentials",
@@ -99,6 +108,8 @@ __all__ = [
     "KeyNotPublishedLongEnough",
     "KeyService",
     "KeyState",
+    "LoginAttempts",
+    "LoginLocked",
     "LoginService",
     "MailingService",
     "OneTimeToken",
@@ -111,6 +122,7 @@ __all__ = [
     "Principal",
     "Profile",
     "Purpose",
+    "ReauthRequired",
     "RefreshExpired",
     "RefreshInvalid",
     "RefreshMissing",

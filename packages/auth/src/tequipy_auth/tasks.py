@@ -18,4 +18,11 @@ def auth_tasks(auth: Auth, mailer: Mailer) -> tuple[Task, ...]:
             retry=RetryPolicy(attempts=20, cap=timedelta(seconds=30), permanent=(MailRejected, LookupError)),
         ),
         Task("auth.publish_revocations", auth.session_ender.publish_again, time_limit=timedelta(seconds=30)),
+        Task(
+            "auth.purge",
+            auth.housekeeping.purge,
+            every=timedelta(hours=1),
+            time_limit=timedelta(seconds=30),  # what is left over waits for the next hour
+        ),
+        Task("auth.drop_profile", auth.accounts.drop_profile, time_limit=timedelta(seconds=30)),
     )

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -21,14 +21,22 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from tequipy_auth.domain.auth import Auth
+from tequipy_auth.domain.devices import Devices
 from tequipy_auth.domain.operations import Operations
+from tequipy_auth.domain.passwords import PasswordRules
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import Revocations
+from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
+from tequipy_auth.domain.services.lockout import Lockout
 from tequipy_auth.domain.services.login import LoginService
+from tequipy_auth.domain.services.mail_budget import MailBudget
 from tequipy_auth.domain.services.mailing import MailingService
+from tequipy_auth.domain.services.one_time_tokens import LinkMinter
+from tequipy_auth.domain.services.password_check import PasswordCheck
 from tequipy_auth.domain.services.registration import RegistrationService
 from tequipy_auth.domain.services.session_ender import SessionEnder
 from tequipy_auth.domain.services.session_starter import SessionStarter
@@ -37,6 +45,7 @@ from tequipy_auth.domain.services.token_issuer import TokenIssuer
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
 from tequipy_auth.infrastructure.audit import SqlAuditLog
+from tequipy_auth.infrastructure.common_passwords import BundledCommonPasswords
 from tequipy_auth.infrastructure.hashing import HIGHEST_STORED_COST, HashingPool
 from tequipy_auth.infrastructure.key_ring import KeyRing
 from tequipy_auth.infrastructure.keys import AlgorithmName, FileKeys, SealedKeys, StoredKeys
@@ -46,7 +55,7 @@ from tequipy_auth.infrastructure.refresh_secrets import BcryptSecretHasher, Sett
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 from tequipy_auth.infrastructure.revocations import SharedRevocations, StoredRevocations
 from tequipy_auth.infrastructure.tokens import JwtAccessTokens, VerifiedToken
-from tequipy_caching import CacheManager
+from tequipy_caching import CacheManager, RateLimiter
 from tequipy_platform import Clock, SystemClock
 from tequipy_platform.infrastructure.database import Database
 from tequipy_platform.infrastructure.ids import uuid7
@@ -90,6 +99,12 @@ class AuthSettings(BaseModel):
     """Keys that derive a refresh token's successor; an old one may go once its grace is over."""
     key_encryption_key: Secret = SecretStr(f"{LOCAL_ONLY}key-of-the-signing-keys-0001")
     """Encrypts the signing keys in the database."""
+    pseudonym_key: Secret = SecretStr(f"{LOCAL_ONLY}key-of-the-pseudonyms-0001")
+    """Hashes the addresses that lockout counters and audit remember, and signs device cookies. A new one forgets who
+    was locked and which browsers are known, no more."""
+    registration_mode: Literal["private", "open"] = "private"
+    """`private`: nobody learns whether an address has an account, which comes into being by the mailed link. `open`: it
+    exists at once, unverified, and a taken address is refused."""
     issuer: str | None = Field(default=None, min_length=1)
     """`iss` of access tokens; None: the app's public URL."""
     audience: str = Field(default="tequipy", min_length=1)
@@ -119,6 +134,7 @@ class AuthSettings(BaseModel):
             "peppers": self.peppers.values(),
             "refresh_keys": self.refresh_keys.values(),
             "key_encryption_key": [self.key_encryption_key],
+            "pseudonym_key": [self.pseudonym_key],
         }
         return tuple(
             name
@@ -139,10 +155,12 @@ def build_auth(
     public_url: str,
     database: Database,
     cache: CacheManager,
+    limiter: RateLimiter | None = None,
     registry: CollectorRegistry | None = None,
 ) -> Auth:
     """Return auth on PostgreSQL; nothing is opened before its first use.
 
+    `limiter` keeps strangers from having more than a few mails sent to one address; None: nobody does.
     In `registry`, `auth_operations_total{operation,status}` counts what auth was asked for and how it ended,
     `auth_hashing_pending{pool}` the hashes that wait or run. With the environment `local`, cookies
     go without `Secure`.
@@ -173,13 +191,19 @@ def build_auth(
     issuer = TokenIssuer(access_tokens, policy)
     secret_hasher = BcryptSecretHasher(pools["refresh_secrets"])
     successor_keys = SettingsSuccessorKeys(_keys(settings.refresh_keys))
+    pseudonyms = Pseudonyms(settings.pseudonym_key.get_secret_value().encode())
+    devices = Devices(pseudonyms, secrets.token_bytes)
+    common = BundledCommonPasswords()
     if registry is not None:
         _measure(pools, registry)
     return Auth(
         registration=RegistrationService(
             unit_of_work,
             addresses=addresses,
+            rules=PasswordRules(policy, common),
             hasher=hasher,
+            pseudonyms=pseudonyms,
+            mail_budget=MailBudget(limiter),
             policy=policy,
             clock=clock,
             new_id=uuid7,
@@ -188,7 +212,13 @@ def build_auth(
         login=LoginService(
             unit_of_work,
             addresses=addresses,
-            hasher=hasher,
+            check=PasswordCheck(
+                unit_of_work,
+                hasher=hasher,
+                lockout=Lockout(pseudonyms, devices, clock),
+                pseudonyms=pseudonyms,
+            ),
+            devices=devices,
             starter=SessionStarter(
                 ender=ender,
                 secrets=secret_hasher,
@@ -199,6 +229,8 @@ def build_auth(
                 random=secrets.token_bytes,
             ),
             issuer=issuer,
+            policy=policy,
+            clock=clock,
             operations=operations,
         ),
         sessions=SessionService(
@@ -213,7 +245,8 @@ def build_auth(
             new_id=uuid7,
             operations=operations,
         ),
-        accounts=AccountService(unit_of_work, profiles=cache.cache("user_profile", Profile)),
+        accounts=AccountService(unit_of_work, profiles=cache.cache("user_profile", Profile), operations=operations),
+        housekeeping=Housekeeping(unit_of_work, clock),
         access_tokens=access_tokens,
         session_ender=ender,
         keys=keys,
@@ -223,14 +256,13 @@ def build_auth(
             unit_of_work,
             mailer=mailer,
             templates=JinjaMailTemplates("tequipy_auth"),
+            links=LinkMinter(policy, clock, uuid7, secrets.token_bytes),
             policy=policy,
             clock=clock,
-            new_id=uuid7,
-            random=secrets.token_bytes,
         ),
         local=environment == "local",
         origins=frozenset({_origin(public_url), *settings.allowed_origins}),
-        resources=(*pools.values(), ring),
+        resources=(*pools.values(), common, ring),
     )
 
 
@@ -243,6 +275,7 @@ def _policy(settings: AuthSettings, public_url: str) -> AuthPolicy:
         refresh_absolute=timedelta(seconds=settings.refresh_absolute),
         refresh_grace=timedelta(seconds=settings.refresh_grace_seconds),
         sessions_per_user=settings.sessions_per_user,
+        open_registration=settings.registration_mode == "open",
     )
 
 

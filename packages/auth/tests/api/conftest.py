@@ -76,7 +76,7 @@ def mailed_token(auth: Auth, work: MemoryAuthUnitOfWork) -> Callable[[], Awaitab
 
     async def deliver() -> str:
         mailer = RecordingMailer()
-        (send_mail, *_) = auth_tasks(auth, mailer)
+        send_mail, *_ = auth_tasks(auth, mailer)
         (asked,) = work.outbox.tasks
         await send_mail.handler(Delivery(CountingIds()(), asked.task), **asked.payload)
         (mail,) = mailer.mails

@@ -35,9 +35,9 @@ def code_of(answer: httpx.Response, status: int) -> str:
 
 
 def morsel(answer: httpx.Response, name: str = "__Host-refresh") -> Morsel[str]:
-    """Return the one cookie that an answer sets."""
-    (header,) = answer.headers.get_list("set-cookie")
-    return SimpleCookie(header)[name]
+    """Return the cookie of a name that an answer sets, once."""
+    (cookie,) = [SimpleCookie(header) for header in answer.headers.get_list("set-cookie") if header.startswith(name)]
+    return cookie[name]
 
 
 def is_deletion(answer: httpx.Response) -> bool:

@@ -2,24 +2,30 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from tequipy_auth import (
+    AuditAction,
     Auth,
+    AuthPolicy,
     Client,
     EmailTaken,
     InvalidAddress,
     InvalidCredentials,
     InvalidOneTimeToken,
     OneTimeTokenValue,
+    Outcome,
     WeakPassword,
 )
-from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_auth.domain.services.registration import REGISTRATION_LIFE
+from tequipy_auth.testing import COMMON_PASSWORD, PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_caching.testing import MemoryRateLimiter
 from tequipy_platform import Delivery
-from tequipy_platform.testing import AddedTask, CountingIds, FrozenClock, RecordingMailer
+from tequipy_platform.testing import AddedTask, FrozenClock, RecordingMailer
 
 PASSWORD = "correct horse battery staple"
 EMAIL = "Ada@Example.com"
@@ -43,10 +49,9 @@ def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
 async def mailed_tokens(auth: Auth, work: MemoryAuthUnitOfWork) -> list[str]:
     """Send what the outbox asks for and return the tokens of the links."""
     mailer = RecordingMailer()
-    ids = CountingIds()
     for added in work.outbox.tasks:
         payload: dict[str, Any] = added.payload
-        await auth.mailing(mailer).send_mail(Delivery(ids(), added.task), **payload)
+        await auth.mailing(mailer).send_mail(Delivery(work.new_id(), added.task), **payload)
     work.outbox.tasks.clear()
     return [mail.text.partition("#token=")[2].strip() for mail in mailer.mails if "#token=" in mail.text]
 
@@ -57,7 +62,7 @@ async def test_a_registration_is_no_account_yet_and_asks_for_one_mail(auth: Auth
     (registration,) = work.registrations.rows.values()
     assert (registration.email.written, registration.email.canonical) == (EMAIL, "ada@example.com")
     assert work.outbox.tasks == [
-        AddedTask("auth.send_mail", {"mail": "registration", "subject_id": str(registration.id)})
+        AddedTask("auth.send_mail", {"mail": "verification", "subject_id": str(registration.id)})
     ]
     assert not work.users.rows
     with pytest.raises(InvalidCredentials):
@@ -192,3 +197,117 @@ async def test_an_admin_is_made_verified_once(auth: Auth, work: MemoryAuthUnitOf
     assert not work.registrations.rows
     with pytest.raises(EmailTaken):
         await auth.registration.create_admin(email=EMAIL.upper(), password=PASSWORD)
+
+
+async def test_no_link_outlives_its_registration(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """A link that was mailed late ends with the registration, not a day later."""
+    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+    work.outbox.tasks.clear()
+    clock.advance(REGISTRATION_LIFE - timedelta(hours=1))
+    await auth.registration.resend_verification(email=EMAIL)
+    (token,) = await mailed_tokens(auth, work)
+    clock.advance(timedelta(hours=1))
+    with pytest.raises(InvalidOneTimeToken):
+        await auth.registration.verify_email(token, client=Client())
+    assert not work.users.rows
+
+
+async def test_another_link_can_be_had(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """Whoever waits gets a new link, for the latest registration; when it was made is told in the mail."""
+    await auth.registration.register(email=EMAIL, password="a stranger's password", client=Client())
+    clock.advance(timedelta(minutes=1))
+    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+    work.outbox.tasks.clear()
+    await auth.registration.resend_verification(email=EMAIL.upper())
+    (token,) = await mailed_tokens(auth, work)
+    await auth.registration.verify_email(token, client=Client())
+    await auth.login.with_password(email=EMAIL, password=PASSWORD, client=Client())
+
+
+async def test_asking_for_a_link_leaves_the_same_row_for_every_address(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Waiting, known and unknown addresses ask for the same mail; only the waiting one gets it."""
+    await auth.registration.create_admin(email="known@example.com", password=PASSWORD)
+    await auth.registration.register(email="waiting@example.com", password=PASSWORD, client=Client())
+    work.outbox.tasks.clear()
+    for name in ("waiting", "known", "unknown"):
+        await auth.registration.resend_verification(email=f"{name}@example.com")
+    assert [(added.task, added.payload["mail"]) for added in work.outbox.tasks] == [
+        ("auth.send_mail", "verification")
+    ] * 3
+    assert len(await mailed_tokens(auth, work)) == 1
+    with pytest.raises(InvalidAddress):
+        await auth.registration.resend_verification(email="nobody")
+
+
+async def test_nobody_is_flooded_with_mails(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """To one address five mails an hour may be asked for, by anybody and for any address alike; more go unseen."""
+    limiter = MemoryRateLimiter()
+    auth = build_fake_auth(work, clock=clock, limiter=limiter)
+    for email in (EMAIL, "nobody@example.com"):
+        for _ in range(8):
+            await auth.registration.resend_verification(email=email)
+    assert len(work.outbox.tasks) == 10
+    limiter.clock.advance(3600)
+    await auth.registration.resend_verification(email=EMAIL)
+    assert len(work.outbox.tasks) == 11
+
+
+@pytest.fixture
+def open_auth(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
+    return build_fake_auth(work, clock=clock, policy=AuthPolicy(public_url=PUBLIC_URL, open_registration=True))
+
+
+async def test_an_open_account_exists_at_once(open_auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """It is unverified until its link is opened, and then it is the same account with its password."""
+    user = await open_auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada", client=Client())
+    assert user is not None
+    assert list(work.users.rows.values()) == [user]
+    assert (user.email_verified, user.roles, user.name) == (False, ("user",), "Ada")
+    first, *_ = await mailed_tokens(open_auth, work)
+    await open_auth.registration.resend_verification(email=EMAIL)
+    second, *_ = await mailed_tokens(open_auth, work)
+    await open_auth.registration.verify_email(second, client=Client())
+    assert work.users.rows == {user.id: replace(user, email_verified=True)}
+    with pytest.raises(InvalidOneTimeToken):
+        await open_auth.registration.verify_email(first, client=Client())
+    await open_auth.registration.resend_verification(email=EMAIL)
+    assert await mailed_tokens(open_auth, work) == [], "there is nothing left to verify"
+
+
+async def test_a_taken_address_is_refused_openly(open_auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """The second registration of an address changes nothing, is mailed nothing, and is on record."""
+    user = await open_auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+    assert user is not None
+    with pytest.raises(EmailTaken):
+        await open_auth.registration.register(email=EMAIL, password="another password", client=Client())
+    assert work.users.rows == {user.id: user}
+    assert len(work.outbox.tasks) == 1
+    assert [(event.outcome, event.reason, event.subject_id) for event in work.audit.events] == [
+        (Outcome.SUCCESS, None, user.id),
+        (Outcome.FAILURE, "email_taken", None),
+    ]
+
+
+async def test_becoming_a_user_is_on_record(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Registration and verification, the failed one too; the address only as a pseudonym."""
+    client = Client("192.0.2.1", "test")
+    await auth.registration.register(email=EMAIL, password=PASSWORD, client=client)
+    (token,) = await mailed_tokens(auth, work)
+    await auth.registration.verify_email(token, client=client)
+    with pytest.raises(InvalidOneTimeToken):
+        await auth.registration.verify_email(token, client=client)
+    (user,) = work.users.rows.values()
+    assert [(event.action, event.outcome, event.reason, event.subject_id) for event in work.audit.events] == [
+        (AuditAction.REGISTERED, Outcome.SUCCESS, None, None),
+        (AuditAction.VERIFIED, Outcome.SUCCESS, None, user.id),
+        (AuditAction.VERIFIED, Outcome.FAILURE, "token_invalid", None),
+    ]
+    assert {event.client for event in work.audit.events} == {client}
+    assert "example.com" not in repr(work.audit.rows)
+
+
+async def test_a_common_password_is_refused(auth: Auth) -> None:
+    """The list of common passwords counts at every registration."""
+    with pytest.raises(WeakPassword) as refusal:
+        await auth.registration.register(email=EMAIL, password=COMMON_PASSWORD.upper(), client=Client())
+    assert refusal.value.reasons == ("common",)

@@ -460,3 +460,126 @@ async def test_keys_are_changed_by_one_at_a_time(work: Work) -> None:
 
     await asyncio.gather(*(change(number) for number in range(5)))
     assert seen == [0, 1, 2, 3, 4]
+
+
+async def test_a_held_account_is_changed_by_one_at_a_time(work: Work) -> None:
+    """Whoever locks an account's row sees what the one before has written; new sessions need not wait."""
+    user = make_user()
+    async with work() as unit:
+        await unit.users.add(user)
+    renamed = asyncio.Event()
+
+    async def rename() -> None:
+        async with work() as unit:
+            assert await unit.users.lock(user.id) == user
+            renamed.set()
+            await asyncio.sleep(0)
+            await unit.users.set_name(user.id, "Countess")
+
+    async def read() -> None:
+        await renamed.wait()
+        async with work() as unit:
+            locked = await unit.users.lock(user.id)
+            assert locked is not None
+            assert locked.name == "Countess"
+
+    await asyncio.gather(rename(), read())
+    async with work() as unit:
+        assert await unit.users.lock(new_id()) is None
+
+
+async def test_an_account_changes_in_parts(work: Work) -> None:
+    """Password, verification and name are replaced each on its own; of an unknown account nothing is."""
+    user = replace(make_user(), email_verified=False)
+    password = PasswordHash("other", 4, 9, "other digest")
+    async with work() as unit:
+        await unit.users.add(user)
+    async with work() as unit:
+        await unit.users.set_password(user.id, password)
+        await unit.users.set_verified(user.id)
+        assert await unit.users.set_name(user.id, None) == replace(
+            user, password=password, email_verified=True, name=None
+        )
+        assert await unit.users.set_name(new_id(), "Nobody") is None
+        await unit.users.set_password(new_id(), password)
+        await unit.users.set_verified(new_id())
+
+
+async def test_the_newest_registration_of_an_address(work: Work) -> None:
+    """Of an address's registrations the latest is found, until it expires."""
+    older = replace(make_registration(), created_at=NOW - HOUR)
+    newer, foreign = make_registration(), make_registration("bob@example.com")
+    async with work() as unit:
+        for registration in (newer, older, foreign):
+            await unit.registrations.add(registration)
+        assert await unit.registrations.newest_of("ada@example.com", at=NOW) == newer
+        assert await unit.registrations.newest_of("ada@example.com", at=newer.expires_at) is None
+        assert await unit.registrations.newest_of("nobody@example.com", at=NOW) is None
+
+
+async def test_a_reauthentication_is_kept_by_a_live_session(work: Work, session: Session) -> None:
+    """The time of proof moves on, but not of a session that has ended or never was."""
+    async with work() as unit:
+        assert await unit.sessions.reauthenticate(session.id, at=NOW + HOUR)
+        assert await unit.sessions.get(session.id) == replace(session, auth_time=NOW + HOUR)
+        await unit.sessions.revoke(session.id, at=NOW, reason="logout")
+        assert not await unit.sessions.reauthenticate(session.id, at=NOW + 2 * HOUR)
+        assert not await unit.sessions.reauthenticate(new_id(), at=NOW)
+
+
+async def test_peeking_uses_nothing_up(work: Work) -> None:
+    """A token that was looked at is still good, and what is no good is None for both."""
+    subject = new_id()
+    token = make_one_time_token(subject)
+    shown = (token.id, VERIFY, token.secret_hash)
+    async with work() as unit:
+        await unit.one_time_tokens.add(token, keep=3)
+        for _ in range(2):
+            assert await unit.one_time_tokens.peek(*shown, at=NOW) == subject
+        assert await unit.one_time_tokens.peek(*shown, at=token.expires_at) is None
+        assert await unit.one_time_tokens.peek(token.id, Purpose.RESET_PASSWORD, token.secret_hash, at=NOW) is None
+        assert await unit.one_time_tokens.peek(token.id, VERIFY, b"wrong", at=NOW) is None
+        assert await unit.one_time_tokens.consume(*shown, at=NOW) == subject
+        assert await unit.one_time_tokens.peek(*shown, at=NOW) is None
+
+
+async def test_discarded_tokens_are_dead(work: Work) -> None:
+    """All of a purpose and a subject die, no others."""
+    subject = new_id()
+    doomed, other_purpose, other_subject = (
+        make_one_time_token(subject),
+        replace(make_one_time_token(subject), purpose=Purpose.RESET_PASSWORD),
+        make_one_time_token(new_id()),
+    )
+    async with work() as unit:
+        for token in (doomed, other_purpose, other_subject):
+            await unit.one_time_tokens.add(token, keep=3)
+        await unit.one_time_tokens.discard(subject, VERIFY)
+        left = [
+            token
+            for token in (doomed, other_purpose, other_subject)
+            if await unit.one_time_tokens.peek(token.id, token.purpose, token.secret_hash, at=NOW)
+        ]
+    assert left == [other_purpose, other_subject]
+
+
+async def test_purging_forgets_what_is_over_bit_by_bit(work: Work, session: Session) -> None:
+    """Only what ended before the moment goes, no more than the limit at once."""
+    ended = [make_session(session.user_id) for _ in range(3)]
+    async with work() as unit:
+        for number in range(3):
+            await unit.registrations.add(make_registration(f"{number}@example.com"))
+            await unit.one_time_tokens.add(make_one_time_token(new_id()), keep=3)
+            await unit.sessions.add(ended[number])
+            await unit.refresh_tokens.add(make_refresh_token(ended[number]))
+            await unit.sessions.revoke(ended[number].id, at=NOW, reason="logout")
+    for moment, counts in ((NOW - HOUR, (0, 0, 0)), (NOW, (0, 0, 2)), (NOW + HOUR, (2, 2, 2)), (NOW + HOUR, (1, 1, 0))):
+        async with work() as unit:
+            purged = (
+                await unit.registrations.purge(before=moment, limit=2),
+                await unit.one_time_tokens.purge(before=moment, limit=2),
+                await unit.sessions.purge(before=moment, limit=2),
+            )
+        assert purged == counts, moment
+    async with work() as unit:
+        assert await unit.sessions.get(session.id) is None, "it was idle for too long"

@@ -2,22 +2,34 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import func, select
 
 from tequipy_auth import (
     Auth,
     Client,
+    EmailNotVerified,
     InvalidCredentials,
     InvalidOneTimeToken,
+    LoginLocked,
     RefreshReused,
     SessionRevoked,
 )
-from tequipy_auth.infrastructure.models import RefreshTokenRow, UserRow
+from tequipy_auth.infrastructure.hashing import check_digest
+from tequipy_auth.infrastructure.models import (
+    LoginAttemptRow,
+    OneTimeTokenRow,
+    RefreshTokenRow,
+    RegistrationRow,
+    UserRow,
+)
 from tequipy_auth.wiring import AuthSettings, build_auth
 from tequipy_caching.testing import MemoryCacheManager
 from tequipy_platform import Delivery
+from tequipy_platform.infrastructure.ids import uuid7
 from tequipy_platform.infrastructure.models import OutboxRow
 from tequipy_platform.testing import RecordingMailer
 from tequipy_platform.wiring import Database
@@ -27,7 +39,7 @@ EMAIL = "Ada@Example.com"
 CLIENT = Client("2001:db8::1", "test")
 
 
-def make_auth(database: Database, **changed: float) -> Auth:
+def make_auth(database: Database, **changed: Any) -> Auth:
     settings = AuthSettings.model_validate({"bcrypt_cost": 4, "hashing_queue": 100} | changed)
     return build_auth(
         settings,
@@ -126,3 +138,94 @@ async def test_a_secret_never_reaches_the_database(auth: Auth, database: Databas
     assert EMAIL in dump, "the dump shows what is there"
     for secret in (PASSWORD, pair.refresh.secret, token.rpartition(".")[2]):
         assert secret not in dump
+
+
+async def test_parallel_open_registrations_make_one_account(database: Database) -> None:
+    """Of 20 open registrations of one address at once one is the account, the others learn that it is taken."""
+    async with make_auth(database, registration_mode="open") as auth:
+        answers = await asyncio.gather(
+            *(auth.registration.register(email=EMAIL, password=PASSWORD, client=CLIENT) for _ in range(20)),
+            return_exceptions=True,
+        )
+        assert sorted(type(answer).__name__ for answer in answers) == ["EmailTaken"] * 19 + ["User"]
+        with pytest.raises(EmailNotVerified):
+            await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
+        (token,) = await mailed_tokens(auth, database)
+        await auth.registration.verify_email(token, client=CLIENT)
+        await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
+
+
+@pytest.mark.parametrize("email", [EMAIL, "nobody@example.com"])
+async def test_of_many_guesses_at_once_five_are_looked_at(
+    database: Database, email: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """50 parallel wrong logins over two processes: five are hashed and refused, 45 are locked out unseen."""
+    looked_at: list[str] = []
+
+    def check(material: bytes, digest: str) -> bool:
+        looked_at.append(digest)
+        return check_digest(material, digest)
+
+    monkeypatch.setattr("tequipy_auth.infrastructure.passwords.check_digest", check)
+    async with make_auth(database) as auth, make_auth(database) as other:
+        await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+        answers = await asyncio.gather(
+            *(
+                process.login.with_password(email=email, password="wrong", client=CLIENT)
+                for process in [auth, other] * 25
+            ),
+            return_exceptions=True,
+        )
+    kinds = [type(answer) for answer in answers]
+    assert (kinds.count(InvalidCredentials), kinds.count(LoginLocked)) == (5, 45)
+    assert len(looked_at) == 5
+
+
+async def test_parallel_logins_with_the_right_password_count_for_nothing(auth: Auth, database: Database) -> None:
+    """After logins from everywhere at once the counters of the account hold no failure."""
+    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+    await asyncio.gather(
+        *(
+            auth.login.with_password(email=EMAIL, password=PASSWORD, client=Client(f"192.0.2.{number}"))
+            for number in range(15)
+        )
+    )
+    async with database.sessions() as session:
+        rows = list(await session.scalars(select(LoginAttemptRow)))
+    assert [(row.failed_at, row.locks, row.locked_until) for row in rows if row.account] == [((), 0, None)]
+
+
+async def test_a_lock_outlives_every_process(database: Database) -> None:
+    """The counters stand in PostgreSQL: a process that has just started knows of the lock."""
+    async with make_auth(database) as auth:
+        for _ in range(5):
+            with pytest.raises(InvalidCredentials):
+                await auth.login.with_password(email=EMAIL, password="wrong", client=CLIENT)
+    async with make_auth(database) as auth:
+        with pytest.raises(LoginLocked):
+            await auth.login.with_password(email=EMAIL, password="wrong", client=CLIENT)
+
+
+async def test_a_hash_of_an_older_time_is_renewed_at_login(auth: Auth, database: Database) -> None:
+    """After the cost was raised and the pepper changed, the first login stores scheme, cost and pepper of today."""
+    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+    peppers = {1: AuthSettings().peppers[1], 2: SecretStr("a new pepper of thirty-two letters")}
+    async with make_auth(database, bcrypt_cost=5, peppers=peppers) as newer:
+        await newer.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
+    async with database.sessions() as session:
+        (user,) = await session.scalars(select(UserRow))
+    assert (user.password_scheme, user.password_cost, user.password_pepper_version) == ("bcrypt-hmac-sha256", 5, 2)
+    assert user.password_digest.startswith("$2b$05$")
+
+
+async def test_purging_leaves_what_is_alive(auth: Auth, database: Database) -> None:
+    """What a registration, a login and a failure have left today is all there after a purge."""
+    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+    await auth.registration.register(email="bob@example.com", password=PASSWORD, client=CLIENT)
+    await mailed_tokens(auth, database)
+    pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
+    await auth.housekeeping.purge(Delivery(uuid7(), "auth.purge"))
+    await auth.sessions.refresh(str(pair.refresh), client=CLIENT)
+    async with database.sessions() as session:
+        for table in (RegistrationRow, OneTimeTokenRow):
+            assert await session.scalar(select(func.count()).select_from(table)) == 1

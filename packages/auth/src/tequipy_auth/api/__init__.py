@@ -8,13 +8,13 @@ except ModuleNotFoundError as error:
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from tequipy_auth.api.dependencies import CurrentPrincipal, get_principal
+from tequipy_auth.api.dependencies import CurrentPrincipal, FreshPrincipal, get_principal, require_fresh
 from tequipy_auth.api.no_store import NoStore
 from tequipy_auth.api.routes import router, well_known_router
 from tequipy_auth.api.schemas import Name
 from tequipy_auth.domain.auth import Auth
 
-__all__ = ["CurrentPrincipal", "Name", "get_principal", "wire_auth"]
+__all__ = ["CurrentPrincipal", "FreshPrincipal", "Name", "get_principal", "require_fresh", "wire_auth"]
 
 _PREFIX = "/api/v1/auth"
 

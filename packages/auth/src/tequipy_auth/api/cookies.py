@@ -1,4 +1,4 @@
-"""The refresh cookie: what a browser is told about it, and when it is taken back."""
+"""The cookies: what a browser is told about them, and when one is taken back."""
 
 from typing import Final
 
@@ -14,6 +14,13 @@ LOCAL_NAME: Final = "refresh"
 """On a developer's machine there is no TLS, so neither `Secure` nor the prefix that demands it."""
 
 
+SECURE_DEVICE_NAME: Final = "__Host-device"
+LOCAL_DEVICE_NAME: Final = "device"
+
+DEVICE_LIFE: Final = 365 * 86400
+"""Seconds that a browser is known for after its last login."""
+
+
 def read_refresh_cookie(request: Request, auth: Auth) -> str | None:
     """Return the refresh token that the browser sent along, None when there is none."""
     return request.cookies.get(_name(auth)) or None
@@ -21,19 +28,29 @@ def read_refresh_cookie(request: Request, auth: Auth) -> str | None:
 
 def set_refresh_cookie(response: Response, auth: Auth, pair: TokenPair) -> None:
     """Hand the refresh token to the browser, for as long as it can be used."""
-    _write(response, auth, str(pair.refresh), max_age=pair.refresh_expires_in)
+    _write(response, auth, _name(auth), str(pair.refresh), max_age=pair.refresh_expires_in)
 
 
 def delete_refresh_cookie(response: Response, auth: Auth) -> None:
     """Take the refresh token back from the browser."""
-    _write(response, auth, "", max_age=0)
+    _write(response, auth, _name(auth), "", max_age=0)
 
 
-def _write(response: Response, auth: Auth, value: str, *, max_age: int) -> None:
+def read_device_cookie(request: Request, auth: Auth) -> str | None:
+    """Return the mark of a browser that has logged in before, None when there is none."""
+    return request.cookies.get(LOCAL_DEVICE_NAME if auth.local else SECURE_DEVICE_NAME) or None
+
+
+def set_device_cookie(response: Response, auth: Auth, pair: TokenPair) -> None:
+    """Mark the browser that has just logged in."""
+    if pair.device is not None:
+        name = LOCAL_DEVICE_NAME if auth.local else SECURE_DEVICE_NAME
+        _write(response, auth, name, pair.device, max_age=DEVICE_LIFE)
+
+
+def _write(response: Response, auth: Auth, name: str, value: str, *, max_age: int) -> None:
     # Deleting says the same attributes as setting: browsers ignore a __Host- cookie without them.
-    response.set_cookie(
-        _name(auth), value, max_age=max_age, path="/", secure=not auth.local, httponly=True, samesite="strict"
-    )
+    response.set_cookie(name, value, max_age=max_age, path="/", secure=not auth.local, httponly=True, samesite="strict")
 
 
 def _name(auth: Auth) -> str:

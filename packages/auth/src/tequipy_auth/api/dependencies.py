@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from tequipy_auth.api.cookies import read_refresh_cookie
+from tequipy_auth.api.cookies import read_device_cookie, read_refresh_cookie
 from tequipy_auth.api.schemas import RefreshTokenBody
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.exceptions import AmbiguousCredentials
@@ -48,12 +48,26 @@ CurrentPrincipal = Annotated[Principal, Depends(get_principal)]
 """The caller of a protected route: declare a parameter of this type, and the route answers 401 to strangers."""
 
 
-async def get_client(request: Request) -> Client:
+async def require_fresh(auth: CurrentAuth, principal: CurrentPrincipal) -> Principal:
+    """Return who is asking, having proven it within the last minutes; raises `ReauthRequired` otherwise.
+
+    It reads the session itself: a reauthentication counts at once, and so does the session's end.
+    """
+    await auth.login.require_fresh(principal)
+    return principal
+
+
+FreshPrincipal = Annotated[Principal, Depends(require_fresh)]
+"""The caller of a sensitive route: 401 `reauth_required` unless they proved who they are a moment ago."""
+
+
+async def get_client(request: Request, auth: CurrentAuth) -> Client:
     """Return where the request comes from; the server has seen to trusted proxies already."""
     user_agent = request.headers.get("user-agent")
     return Client(
         ip=request.client.host if request.client else None,
         user_agent=user_agent[:_USER_AGENT_LENGTH] if user_agent else None,
+        device=read_device_cookie(request, auth),
     )
 
 

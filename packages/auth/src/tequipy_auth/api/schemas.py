@@ -41,6 +41,38 @@ class VerifyEmailBody(StrictModel):
     token: OneTimeToken
 
 
+class AddressBody(StrictModel):
+    """An address to send something to, if it is one that waits for it."""
+
+    email: Address
+
+
+class ReauthenticateBody(StrictModel):
+    """The caller's password, once more."""
+
+    password: Password
+
+
+class ForgottenPasswordBody(StrictModel):
+    """The token of the mailed link, and the password to be."""
+
+    token: OneTimeToken
+    new_password: Password
+
+
+class ChangedPasswordBody(StrictModel):
+    """The password as it is, and as it is to be."""
+
+    current_password: Password
+    new_password: Password
+
+
+class ProfileBody(StrictModel):
+    """What an account's owner may change; null takes the name away."""
+
+    name: Name | None
+
+
 class LoginBody(StrictModel):
     """Credentials, and where the refresh token is to be kept."""
 
@@ -114,6 +146,14 @@ class SessionList(BaseModel):
                 for session in sessions
             ]
         )
+
+
+class AccessTokenAnswer(BaseModel):
+    """An access token alone; its life in seconds."""
+
+    access_token: str = Field(examples=["eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFUzI1NiIs…"])
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 -- the name of a scheme, no secret
+    expires_in: int = Field(examples=[900])
 
 
 class Me(BaseModel):

@@ -10,6 +10,7 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AccessTokens
 from tequipy_auth.domain.repositories import AuditLog
 from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
@@ -33,6 +34,7 @@ class Auth:
     keys: KeyService | None
     """None when the signing keys are files: whoever mounts them rotates them."""
     policy: AuthPolicy
+    housekeeping: Housekeeping
     mailing: Callable[[Mailer], MailingService]
     """Builds the mailing service for a mailer; only a worker has one."""
     local: bool = False

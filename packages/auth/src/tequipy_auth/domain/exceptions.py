@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from tequipy_platform import Conflict, Forbidden, Invalid, Malformed, NotFound, Unauthenticated
+from tequipy_platform import Conflict, Forbidden, Invalid, Malformed, NotFound, TooMany, Unauthenticated
 
 
 class InvalidAddress(Invalid):
@@ -41,6 +41,30 @@ class InvalidCredentials(Unauthenticated):
     code = "invalid_credentials"
     title = "Invalid credentials"
     detail = "The address or the password is wrong."
+
+
+class EmailNotVerified(Forbidden):
+    """The password is right, but the address has not been verified (open registration only)."""
+
+    code = "email_not_verified"
+    title = "Address not verified"
+    detail = "Open the link in the mail that was sent to the address first, or ask for another one."
+
+
+class LoginLocked(TooMany):
+    """Too many wrong passwords: the attempt was not looked at, whether it was right or not."""
+
+    code = "login_locked"
+    title = "Login locked"
+    detail = "Too many failed attempts: wait, or reset the password by mail."
+
+
+class ReauthRequired(Unauthenticated):
+    """The caller must have proven who they are within the last minutes."""
+
+    code = "reauth_required"
+    title = "Reauthentication required"
+    detail = "Confirm your password first (POST /reauthenticate)."
 
 
 class InvalidAccessToken(Unauthenticated):

@@ -36,6 +36,11 @@ class AuthPolicy:
     sessions_per_user: int = 20
     verify_email_ttl: timedelta = timedelta(hours=24)
     live_tokens_per_purpose: int = 3
+    reset_password_ttl: timedelta = timedelta(minutes=30)
+    fresh_for: timedelta = timedelta(minutes=5)
+    """How long after a proof of identity sensitive operations may be asked for."""
+    open_registration: bool = False
+    """Accounts exist at once, unverified; otherwise they come into being by the mailed token (private)."""
     password_min_length: int = 12
     password_max_length: int = 128
 

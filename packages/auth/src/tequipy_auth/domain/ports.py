@@ -31,6 +31,18 @@ class PasswordHasher(ABC):
         None, for an account that does not exist, takes as long as any other and is False.
         """
 
+    @abstractmethod
+    def is_outdated(self, stored: PasswordHash) -> bool:
+        """Tell whether new hashes are made otherwise: by another scheme, at another cost, with another pepper."""
+
+
+class CommonPasswords(ABC):
+    """The passwords that everybody tries first."""
+
+    @abstractmethod
+    def __contains__(self, password: str) -> bool:
+        """Tell whether it is one, in whatever case; the password is in NFKC."""
+
 
 class SecretHasher(ABC):
     """Hashes the secrets of refresh tokens: random already, so at a low cost."""

@@ -15,7 +15,8 @@ from tequipy_auth.domain.entities import (
     SigningKey,
     User,
 )
-from tequipy_auth.domain.value_objects import Purpose
+from tequipy_auth.domain.lockout import Counter, Key
+from tequipy_auth.domain.value_objects import PasswordHash, Purpose
 from tequipy_platform import UnitOfWork
 
 
@@ -31,8 +32,16 @@ class Registrations(ABC):
         """Return a registration."""
 
     @abstractmethod
+    async def newest_of(self, canonical_email: str, *, at: datetime) -> Registration | None:
+        """Return the latest registration of an address that has not expired."""
+
+    @abstractmethod
     async def delete_for(self, canonical_email: str) -> None:
         """Forget all registrations of an address."""
+
+    @abstractmethod
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Forget up to `limit` registrations that expired before that moment; return how many."""
 
 
 class Users(ABC):
@@ -61,6 +70,22 @@ class Users(ABC):
     async def superseded_since(self, at: datetime) -> Mapping[UUID, tuple[int, datetime]]:
         """Return the accounts whose version was counted up after that moment: the present version, and when."""
 
+    @abstractmethod
+    async def lock(self, user_id: UUID) -> User | None:
+        """Return an account as it is now and hold its row until the unit of work ends, so that nobody changes it."""
+
+    @abstractmethod
+    async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
+        """Replace the password's hash."""
+
+    @abstractmethod
+    async def set_verified(self, user_id: UUID) -> None:
+        """Record that the address is the account's owner's."""
+
+    @abstractmethod
+    async def set_name(self, user_id: UUID, name: str | None) -> User | None:
+        """Replace the name and return the account; None when there is none."""
+
 
 class Sessions(ABC):
     """Logins."""
@@ -78,6 +103,10 @@ class Sessions(ABC):
         """Record that the session was used, unless it has been revoked (then False), also under concurrent calls."""
 
     @abstractmethod
+    async def reauthenticate(self, session_id: UUID, *, at: datetime) -> bool:
+        """Record a new proof of identity, unless the session has been revoked (then False)."""
+
+    @abstractmethod
     async def revoke(self, session_id: UUID, *, at: datetime, reason: str) -> bool:
         """End the session; False when it had ended before."""
 
@@ -92,6 +121,10 @@ class Sessions(ABC):
     @abstractmethod
     async def revoked_since(self, at: datetime) -> Mapping[UUID, datetime]:
         """Return the sessions that were revoked after that moment, and when."""
+
+    @abstractmethod
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Forget up to `limit` sessions that ended before that moment, their tokens with them; return how many."""
 
 
 class RefreshTokens(ABC):
@@ -127,6 +160,45 @@ class OneTimeTokens(ABC):
 
         All other tokens of the same purpose and subject die with it.
         """
+
+    @abstractmethod
+    async def peek(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
+        """Return what `consume` would, without using anything up."""
+
+    @abstractmethod
+    async def discard(self, subject_id: UUID, purpose: Purpose) -> None:
+        """Let every token of a purpose and a subject die."""
+
+    @abstractmethod
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Forget up to `limit` tokens that expired before that moment; return how many."""
+
+
+class LoginAttempts(ABC):
+    """The counters of failed attempts; what they mean is for `lockout` to say."""
+
+    @abstractmethod
+    async def hold(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
+        """Return the counter of every key, an empty one for a new key.
+
+        Nobody else gets any of them until the unit of work ends: of concurrent callers one is first.
+        """
+
+    @abstractmethod
+    async def keep(self, counters: Mapping[Key, Counter]) -> None:
+        """Replace the counters of keys that are held."""
+
+    @abstractmethod
+    async def forget(self, keys: Collection[Key]) -> None:
+        """Drop the counters of these keys."""
+
+    @abstractmethod
+    async def forget_account(self, account: str) -> None:
+        """Drop every counter of an account: from each client address and device, and from anywhere."""
+
+    @abstractmethod
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Drop up to `limit` counters that died before that moment; return how many."""
 
 
 class AuditTrail(ABC):
@@ -178,5 +250,6 @@ class AuthUnitOfWork(UnitOfWork):
     sessions: Sessions
     refresh_tokens: RefreshTokens
     one_time_tokens: OneTimeTokens
+    attempts: LoginAttempts
     audit: AuditTrail
     signing_keys: SigningKeys

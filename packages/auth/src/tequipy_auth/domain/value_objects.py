@@ -101,6 +101,7 @@ class Purpose(Enum):
     """What a mailed token is good for; the value is the path of the link in the mail."""
 
     VERIFY_EMAIL = "verify-email"
+    RESET_PASSWORD = "reset-password"  # noqa: S105 -- a path, no secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,8 @@ class Client:
 
     ip: str | None = None
     user_agent: str | None = None
+    device: str | None = field(default=None, repr=False, compare=False)
+    """The mark of a browser that has logged in before (`Devices`); kept nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,8 @@ class TokenPair:
     access: AccessToken
     refresh: RefreshTokenValue
     refresh_expires_in: int
+    device: str | None = field(default=None, repr=False)
+    """What marks the browser that has logged in; a refresh hands none out."""
 
 
 @dataclass(frozen=True, slots=True)

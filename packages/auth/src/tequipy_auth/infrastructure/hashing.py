@@ -22,7 +22,7 @@ HIGHEST_STORED_COST: Final = 15
 RETRY_AFTER: Final = 2
 """Seconds after which a full queue has places again."""
 
-_BCRYPT: Final = re.compile(r"\$2b\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
+_BCRYPT: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
 
 
 class HashingPool:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, text
+from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -15,7 +15,10 @@ class Base(DeclarativeBase):
     """The base of auth's tables."""
 
     metadata = schema_metadata("auth")
-    type_annotation_map: ClassVar[dict[Any, Any]] = COLUMN_TYPES | {tuple[str, ...]: ARRAY(Text, as_tuple=True)}
+    type_annotation_map: ClassVar[dict[Any, Any]] = COLUMN_TYPES | {
+        tuple[str, ...]: ARRAY(Text, as_tuple=True),
+        tuple[datetime, ...]: ARRAY(DateTime(timezone=True), as_tuple=True),
+    }
 
 
 class PasswordColumns:
@@ -140,6 +143,19 @@ class SigningKeyRow(Base):
         # Of the processes that start at once, one makes the first key.
         Index("uq_signing_keys_active", "state", unique=True, postgresql_where=text("state = 'active'")),
     )
+
+
+class LoginAttemptRow(Base):
+    """How often a password was tried in vain; key and account are pseudonyms, so the row says nothing of whom."""
+
+    __tablename__ = "login_attempts"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    account: Mapped[str | None] = mapped_column(index=True)
+    failed_at: Mapped[tuple[datetime, ...]]
+    locks: Mapped[int]
+    locked_until: Mapped[datetime | None]
+    dies_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
 class AuditEventRow(Base):

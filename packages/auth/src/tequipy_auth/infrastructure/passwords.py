@@ -1,4 +1,4 @@
-"""Password hashes: bcrypt over a peppered HMAC."""
+"""Password hashes: bcrypt over a peppered HMAC, and what was stored before."""
 
 import hashlib
 import hmac
@@ -15,6 +15,12 @@ from tequipy_auth.infrastructure.hashing import HashingPool, check_digest, is_bc
 
 SCHEME: Final = "bcrypt-hmac-sha256"
 """`bcrypt(base64(HMAC-SHA-256(pepper, password)))`: 72 bytes are no limit, and a stolen table alone opens nothing."""
+
+PLAIN_SCHEME: Final = "bcrypt"
+"""`bcrypt(password)`, cut at 72 bytes, without a pepper: what most systems store whose accounts are taken over."""
+
+_BCRYPT_BYTES: Final = 72
+_NO_PEPPER: Final = 0
 
 _logger = logging.getLogger(__name__)
 
@@ -33,26 +39,34 @@ class BcryptPasswordHasher(PasswordHasher):
 
     async def hash(self, password: str) -> PasswordHash:
         """Return the hash under the current cost and pepper."""
-        material = self._material(password, self._pepper_version)
+        material = self._material(password, SCHEME, self._pepper_version)
         return self._stored(await self._pool.run(make_digest, material, self._cost))
 
     async def verify(self, password: str, stored: PasswordHash | None) -> bool:
         """Tell whether it is the password; what cannot be verified takes its time too, and is False."""
         known = stored is not None and self._is_usable(stored)
         target = stored if stored is not None and known else self._dummy
-        material = self._material(password, target.pepper_version)
+        material = self._material(password, target.scheme, target.pepper_version)
         return await self._pool.run(check_digest, material, target.digest) and known
 
-    def _material(self, password: str, pepper_version: int) -> bytes:
+    def is_outdated(self, stored: PasswordHash) -> bool:
+        """Tell whether a new hash would have another scheme, cost or pepper."""
+        current = (SCHEME, self._cost, self._pepper_version)
+        return (stored.scheme, stored.cost, stored.pepper_version) != current
+
+    def _material(self, password: str, scheme: str, pepper_version: int) -> bytes:
         # Surrogates: what no keyboard types is a wrong password, not an error.
         raw = password.encode("utf-8", "surrogatepass")
+        if scheme == PLAIN_SCHEME:
+            return raw[:_BCRYPT_BYTES]
         return b64encode(hmac.digest(self._peppers[pepper_version], raw, hashlib.sha256))
 
     def _stored(self, digest: str) -> PasswordHash:
         return PasswordHash(SCHEME, self._cost, self._pepper_version, digest)
 
     def _is_usable(self, stored: PasswordHash) -> bool:
-        usable = stored.scheme == SCHEME and stored.pepper_version in self._peppers and is_bcrypt_digest(stored.digest)
+        peppers = {SCHEME: self._peppers.keys(), PLAIN_SCHEME: {_NO_PEPPER}}.get(stored.scheme, ())
+        usable = stored.pepper_version in peppers and is_bcrypt_digest(stored.digest)
         if not usable:
             # An operator who took a pepper away must learn why nobody can log in.
             _logger.error("a stored password hash cannot be verified: %r", stored)

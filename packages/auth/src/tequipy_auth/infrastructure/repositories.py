@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Select, Update, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, Update, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -26,7 +26,8 @@ from tequipy_auth.domain.repositories import (
     Sessions,
     Users,
 )
-from tequipy_auth.domain.value_objects import Purpose
+from tequipy_auth.domain.value_objects import PasswordHash, Purpose
+from tequipy_auth.infrastructure.attempts import SqlLoginAttempts
 from tequipy_auth.infrastructure.audit import SqlAuditTrail
 from tequipy_auth.infrastructure.mapping import (
     password_columns,
@@ -46,6 +47,7 @@ from tequipy_auth.infrastructure.signing_keys import SqlSigningKeys
 from tequipy_platform.infrastructure.database import SqlUnitOfWork
 
 R = TypeVar("R")
+Temporary = RegistrationRow | SessionRow | OneTimeTokenRow
 
 
 class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
@@ -57,6 +59,7 @@ class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
         self.sessions = SqlSessions(session)
         self.refresh_tokens = SqlRefreshTokens(session)
         self.one_time_tokens = SqlOneTimeTokens(session)
+        self.attempts = SqlLoginAttempts(session)
         self.audit = SqlAuditTrail(session, self._clock, self._ids)
         self.signing_keys = SqlSigningKeys(session)
 
@@ -71,6 +74,12 @@ class _Repository:
         """Return the row as it is now, whatever the session has seen of it before."""
         rows = await self._session.scalars(query.execution_options(populate_existing=True))
         return rows.one_or_none()
+
+    async def _purge(self, table: type[Temporary], over: ColumnElement[bool], limit: int) -> int:
+        """Delete up to so many rows that are over and that nobody holds; tell how many."""
+        found = select(table.id).where(over).limit(limit).with_for_update(skip_locked=True)
+        deleted = await self._session.execute(delete(table).where(table.id.in_(found)).returning(table.id))
+        return len(deleted.all())
 
     async def _changes(self, statement: Update) -> bool:
         """Run an update that returns what it changed; tell whether that was anything."""
@@ -99,6 +108,20 @@ class SqlRegistrations(_Repository, Registrations):
         """Select a registration."""
         row = await self._one(select(RegistrationRow).where(RegistrationRow.id == registration_id))
         return registration_of(row) if row else None
+
+    async def newest_of(self, canonical_email: str, *, at: datetime) -> Registration | None:
+        """Select the latest registration of an address."""
+        row = await self._one(
+            select(RegistrationRow)
+            .where(RegistrationRow.canonical_email == canonical_email, RegistrationRow.expires_at > at)
+            .order_by(RegistrationRow.created_at.desc(), RegistrationRow.id.desc())
+            .limit(1)
+        )
+        return registration_of(row) if row else None
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Delete expired registrations."""
+        return await self._purge(RegistrationRow, RegistrationRow.expires_at <= before, limit)
 
     async def delete_for(self, canonical_email: str) -> None:
         """Delete all registrations of an address."""
@@ -158,6 +181,29 @@ class SqlUsers(_Repository, Users):
         )
         return {user_id: (version, changed_at) for user_id, version, changed_at in rows if changed_at is not None}
 
+    async def lock(self, user_id: UUID) -> User | None:
+        """Select an account for update, of everything but its id: new sessions of it need not wait."""
+        row = await self._one(select(UserRow).where(UserRow.id == user_id).with_for_update(key_share=True))
+        return user_of(row) if row else None
+
+    async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
+        """Update the columns of the password."""
+        await self._change(user_id, **password_columns(password))
+
+    async def set_verified(self, user_id: UUID) -> None:
+        """Update whether the address is verified."""
+        await self._change(user_id, email_verified=True)
+
+    async def set_name(self, user_id: UUID, name: str | None) -> User | None:
+        """Update the name."""
+        await self._change(user_id, name=name)
+        return await self.get(user_id)
+
+    async def _change(self, user_id: UUID, **values: Any) -> None:  # noqa: ANN401 -- columns of any type
+        await self._session.execute(
+            update(UserRow).where(UserRow.id == user_id).values(**values).execution_options(synchronize_session=False)
+        )
+
 
 class SqlSessions(_Repository, Sessions):
     """Rows of `auth.sessions`."""
@@ -193,6 +239,20 @@ class SqlSessions(_Repository, Sessions):
             .values(last_used_at=last_used_at, idle_expires_at=idle_expires_at)
             .returning(SessionRow.id)
         )
+
+    async def reauthenticate(self, session_id: UUID, *, at: datetime) -> bool:
+        """Update when the owner of a session that has not been revoked was last seen to be the owner."""
+        return await self._changes(
+            update(SessionRow)
+            .where(SessionRow.id == session_id, SessionRow.revoked_at.is_(None))
+            .values(auth_time=at)
+            .returning(SessionRow.id)
+        )
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Delete ended sessions; their refresh tokens go with them."""
+        ended_at = func.least(SessionRow.revoked_at, SessionRow.idle_expires_at, SessionRow.absolute_expires_at)
+        return await self._purge(SessionRow, ended_at <= before, limit)
 
     async def revoke(self, session_id: UUID, *, at: datetime, reason: str) -> bool:
         """Update a session that has not been revoked; of concurrent reasons the first stays."""
@@ -302,6 +362,29 @@ class SqlOneTimeTokens(_Repository, OneTimeTokens):
             .limit(keep)
         )
         await self._session.execute(delete(OneTimeTokenRow).where(*siblings, OneTimeTokenRow.id.not_in(newest)))
+
+    async def peek(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
+        """Select the subject of a token that is good."""
+        query = select(OneTimeTokenRow.subject_id).where(
+            OneTimeTokenRow.id == token_id,
+            OneTimeTokenRow.purpose == purpose.value,
+            OneTimeTokenRow.secret_hash == secret_hash,
+            OneTimeTokenRow.expires_at > at,
+            OneTimeTokenRow.used_at.is_(None),
+        )
+        return await self._session.scalar(query)
+
+    async def discard(self, subject_id: UUID, purpose: Purpose) -> None:
+        """Delete the tokens of a subject."""
+        await self._session.execute(
+            delete(OneTimeTokenRow).where(
+                OneTimeTokenRow.subject_id == subject_id, OneTimeTokenRow.purpose == purpose.value
+            )
+        )
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Delete expired tokens, used or not."""
+        return await self._purge(OneTimeTokenRow, OneTimeTokenRow.expires_at <= before, limit)
 
     async def consume(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
         """Update the token and its siblings in one statement, so that of two at once only one is good."""

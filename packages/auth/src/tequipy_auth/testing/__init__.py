@@ -4,13 +4,21 @@ import secrets
 from typing import Final
 
 from tequipy_auth.domain.auth import Auth
+from tequipy_auth.domain.devices import Devices
 from tequipy_auth.domain.operations import Operations
+from tequipy_auth.domain.passwords import PasswordRules
 from tequipy_auth.domain.policy import AuthPolicy
-from tequipy_auth.domain.ports import Revocations
+from tequipy_auth.domain.ports import PasswordHasher, Revocations
+from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
+from tequipy_auth.domain.services.lockout import Lockout
 from tequipy_auth.domain.services.login import LoginService
+from tequipy_auth.domain.services.mail_budget import MailBudget
 from tequipy_auth.domain.services.mailing import MailingService
+from tequipy_auth.domain.services.one_time_tokens import LinkMinter
+from tequipy_auth.domain.services.password_check import PasswordCheck
 from tequipy_auth.domain.services.registration import RegistrationService
 from tequipy_auth.domain.services.session_ender import SessionEnder
 from tequipy_auth.domain.services.session_starter import SessionStarter
@@ -19,6 +27,7 @@ from tequipy_auth.domain.services.token_issuer import TokenIssuer
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.testing.ports import (
     FakeAccessTokens,
+    FakeCommonPasswords,
     FakePasswordHasher,
     FakeSecretHasher,
     FakeSuccessorKeys,
@@ -29,12 +38,15 @@ from tequipy_auth.testing.ports import (
 )
 from tequipy_auth.testing.repositories import MemoryAuditLog, MemoryAuthUnitOfWork
 from tequipy_auth.testing.signing_keys import FakeKeyMaker
+from tequipy_caching import RateLimiter
 from tequipy_caching.testing import MemoryCacheManager
 from tequipy_platform import Clock, SystemClock
 
 __all__ = [
+    "COMMON_PASSWORD",
     "PUBLIC_URL",
     "FakeAccessTokens",
+    "FakeCommonPasswords",
     "FakeKeyMaker",
     "FakePasswordHasher",
     "FakeSecretHasher",
@@ -51,6 +63,9 @@ __all__ = [
 PUBLIC_URL: Final = "http://testserver"
 """Where a fake auth says it can be reached."""
 
+COMMON_PASSWORD: Final = "password1234"  # noqa: S105 -- nobody's
+"""The one password that a fake auth knows as common."""
+
 
 def build_fake_auth(
     work: MemoryAuthUnitOfWork | None = None,
@@ -58,6 +73,8 @@ def build_fake_auth(
     clock: Clock | None = None,
     revocations: Revocations | None = None,
     policy: AuthPolicy | None = None,
+    hasher: PasswordHasher | None = None,
+    limiter: RateLimiter | None = None,
     operations: Operations | None = None,
     local: bool = False,
     origins: frozenset[str] = frozenset({PUBLIC_URL}),
@@ -71,18 +88,23 @@ def build_fake_auth(
     held = work or MemoryAuthUnitOfWork(clock)
     policy = policy or AuthPolicy(public_url=PUBLIC_URL)
     new_id = held.new_id
-    addresses, hasher = SimpleAddressParser(), FakePasswordHasher()
+    addresses, hasher = SimpleAddressParser(), hasher or FakePasswordHasher()
     revocations = revocations or MemoryRevocations(clock, life=policy.revocation_life)
     access_tokens = FakeAccessTokens(clock, ttl=policy.access_token_ttl, revocations=revocations)
     issuer = TokenIssuer(access_tokens, policy)
     secret_hasher, successor_keys = FakeSecretHasher(), FakeSuccessorKeys()
     operations = operations or RecordingOperations()
     ender = SessionEnder(revocations)
+    pseudonyms = Pseudonyms(b"pseudonyms")
+    devices = Devices(pseudonyms, secrets.token_bytes)
     return Auth(
         registration=RegistrationService(
             lambda: held,
             addresses=addresses,
+            rules=PasswordRules(policy, FakeCommonPasswords(COMMON_PASSWORD)),
             hasher=hasher,
+            pseudonyms=pseudonyms,
+            mail_budget=MailBudget(limiter),
             policy=policy,
             clock=clock,
             new_id=new_id,
@@ -91,7 +113,13 @@ def build_fake_auth(
         login=LoginService(
             lambda: held,
             addresses=addresses,
-            hasher=hasher,
+            check=PasswordCheck(
+                lambda: held,
+                hasher=hasher,
+                lockout=Lockout(pseudonyms, devices, clock),
+                pseudonyms=pseudonyms,
+            ),
+            devices=devices,
             starter=SessionStarter(
                 ender=ender,
                 secrets=secret_hasher,
@@ -102,6 +130,8 @@ def build_fake_auth(
                 random=secrets.token_bytes,
             ),
             issuer=issuer,
+            policy=policy,
+            clock=clock,
             operations=operations,
         ),
         sessions=SessionService(
@@ -116,7 +146,10 @@ def build_fake_auth(
             new_id=new_id,
             operations=operations,
         ),
-        accounts=AccountService(lambda: held, profiles=MemoryCacheManager().cache("user_profile", Profile)),
+        accounts=AccountService(
+            lambda: held, profiles=MemoryCacheManager().cache("user_profile", Profile), operations=operations
+        ),
+        housekeeping=Housekeeping(lambda: held, clock),
         access_tokens=access_tokens,
         audit_log=MemoryAuditLog(held.audit),
         session_ender=ender,
@@ -133,10 +166,9 @@ def build_fake_auth(
             lambda: held,
             mailer=mailer,
             templates=PlainMailTemplates(),
+            links=LinkMinter(policy, clock, new_id, secrets.token_bytes),
             policy=policy,
             clock=clock,
-            new_id=new_id,
-            random=secrets.token_bytes,
         ),
         local=local,
         origins=origins,

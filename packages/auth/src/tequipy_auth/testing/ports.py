@@ -10,9 +10,11 @@ from typing import Final
 
 from tequipy_auth.domain.exceptions import InvalidAccessToken, InvalidAddress
 from tequipy_auth.domain.operations import Operations
+from tequipy_auth.domain.passwords import fold
 from tequipy_auth.domain.ports import (
     AccessTokens,
     AddressParser,
+    CommonPasswords,
     PasswordHasher,
     Revocations,
     SecretHasher,
@@ -47,6 +49,21 @@ class FakePasswordHasher(PasswordHasher):
     async def verify(self, password: str, stored: PasswordHash | None) -> bool:
         """Tell whether it is the password."""
         return await self.hash(password) == stored
+
+    def is_outdated(self, stored: PasswordHash) -> bool:
+        """Tell whether another hasher made it."""
+        return stored.scheme != "fake"
+
+
+class FakeCommonPasswords(CommonPasswords):
+    """The few that a test names, in lower case."""
+
+    def __init__(self, *passwords: str) -> None:
+        self._passwords = passwords
+
+    def __contains__(self, password: str) -> bool:
+        """Tell whether it was named, in whatever case."""
+        return fold(password) in self._passwords
 
 
 class FakeSecretHasher(SecretHasher):

@@ -1,11 +1,11 @@
 """The repositories in memory, and the unit of work around them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord
@@ -17,21 +17,33 @@ from tequipy_auth.domain.entities import (
     User,
 )
 from tequipy_auth.domain.exceptions import EmailTaken
+from tequipy_auth.domain.lockout import Counter, Key
 from tequipy_auth.domain.repositories import (
     AuditLog,
     AuditTrail,
     AuthUnitOfWork,
+    LoginAttempts,
     OneTimeTokens,
     RefreshTokens,
     Registrations,
     Sessions,
     Users,
 )
-from tequipy_auth.domain.value_objects import Purpose
+from tequipy_auth.domain.value_objects import PasswordHash, Purpose
 from tequipy_auth.testing.signing_keys import MemorySigningKeys
 from tequipy_observability import current_context
 from tequipy_platform import Clock, IdSource
 from tequipy_platform.testing import CountingIds, MemoryUnitOfWork
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _purge(rows: dict[K, V], over: Callable[[V], bool], limit: int) -> int:
+    found = [key for key, row in rows.items() if over(row)][:limit]
+    for key in found:
+        del rows[key]
+    return len(found)
 
 
 class MemoryRegistrations(Registrations):
@@ -47,6 +59,15 @@ class MemoryRegistrations(Registrations):
     async def get(self, registration_id: UUID) -> Registration | None:
         """Return a registration."""
         return self.rows.get(registration_id)
+
+    async def newest_of(self, canonical_email: str, *, at: datetime) -> Registration | None:
+        """Return the latest registration of an address."""
+        rows = [row for row in self.rows.values() if row.email.canonical == canonical_email and row.expires_at > at]
+        return max(rows, key=lambda row: (row.created_at, row.id), default=None)
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Forget expired registrations."""
+        return _purge(self.rows, lambda row: row.expires_at <= before, limit)
 
     async def delete_for(self, canonical_email: str) -> None:
         """Forget all registrations of an address."""
@@ -92,6 +113,27 @@ class MemoryUsers(Users):
             if changed_at > at
         }
 
+    async def lock(self, user_id: UUID) -> User | None:
+        """Return an account: blocks of a unit of work wait for each other anyway."""
+        return self.rows.get(user_id)
+
+    async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
+        """Replace the password's hash."""
+        self._change(user_id, password=password)
+
+    async def set_verified(self, user_id: UUID) -> None:
+        """Record that the address is the account's owner's."""
+        self._change(user_id, email_verified=True)
+
+    async def set_name(self, user_id: UUID, name: str | None) -> User | None:
+        """Replace the name."""
+        self._change(user_id, name=name)
+        return self.rows.get(user_id)
+
+    def _change(self, user_id: UUID, **values: Any) -> None:  # noqa: ANN401 -- fields of any type
+        if user_id in self.rows:
+            self.rows[user_id] = replace(self.rows[user_id], **values)
+
 
 class MemorySessions(Sessions):
     """Sessions by id, and why they ended."""
@@ -115,6 +157,18 @@ class MemorySessions(Sessions):
             return False
         self.rows[session_id] = replace(row, last_used_at=last_used_at, idle_expires_at=idle_expires_at)
         return True
+
+    async def reauthenticate(self, session_id: UUID, *, at: datetime) -> bool:
+        """Record a new proof of identity."""
+        row = self.rows.get(session_id)
+        if row is None or row.revoked_at is not None:
+            return False
+        self.rows[session_id] = replace(row, auth_time=at)
+        return True
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Forget ended sessions; their refresh tokens stay, unreachable."""
+        return _purge(self.rows, lambda row: min(row.revoked_at or row.expires_at, row.expires_at) <= before, limit)
 
     async def revoke(self, session_id: UUID, *, at: datetime, reason: str) -> bool:
         """End the session."""
@@ -185,15 +239,57 @@ class MemoryOneTimeTokens(OneTimeTokens):
 
     async def consume(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
         """Use a token and its family up."""
+        subject_id = await self.peek(token_id, purpose, secret_hash, at=at)
+        if subject_id is not None:
+            await self.discard(subject_id, purpose)
+        return subject_id
+
+    async def peek(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
+        """Return what `consume` would."""
         token = self.rows.get(token_id)
         if token is None or (token.purpose, token.secret_hash) != (purpose, secret_hash) or token.expires_at <= at:
             return None
-        for row in self._family(token):
-            del self.rows[row.id]
         return token.subject_id
+
+    async def discard(self, subject_id: UUID, purpose: Purpose) -> None:
+        """Let every token of a purpose and a subject die."""
+        for row in [row for row in self.rows.values() if (row.subject_id, row.purpose) == (subject_id, purpose)]:
+            del self.rows[row.id]
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Forget expired tokens."""
+        return _purge(self.rows, lambda row: row.expires_at <= before, limit)
 
     def _family(self, token: OneTimeToken) -> list[OneTimeToken]:
         return [row for row in self.rows.values() if (row.subject_id, row.purpose) == (token.subject_id, token.purpose)]
+
+
+class MemoryLoginAttempts(LoginAttempts):
+    """Counters by key."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Key, Counter] = {}
+
+    async def hold(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
+        """Return the counters: blocks of a unit of work wait for each other anyway."""
+        return {key: self.rows.get(key, Counter()) for key in keys}
+
+    async def keep(self, counters: Mapping[Key, Counter]) -> None:
+        """Replace counters."""
+        self.rows.update(counters)
+
+    async def forget(self, keys: Collection[Key]) -> None:
+        """Drop counters."""
+        for key in keys:
+            self.rows.pop(key, None)
+
+    async def forget_account(self, account: str) -> None:
+        """Drop every counter of an account."""
+        await self.forget([key for key in self.rows if key.account == account])
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Drop dead counters."""
+        return _purge(self.rows, lambda row: row.dies_at is None or row.dies_at <= before, limit)
 
 
 class MemoryAuditTrail(AuditTrail):
@@ -241,6 +337,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
     sessions: MemorySessions
     refresh_tokens: MemoryRefreshTokens
     one_time_tokens: MemoryOneTimeTokens
+    attempts: MemoryLoginAttempts
     audit: MemoryAuditTrail
     signing_keys: MemorySigningKeys
 
@@ -252,6 +349,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
         self.sessions = MemorySessions()
         self.refresh_tokens = MemoryRefreshTokens()
         self.one_time_tokens = MemoryOneTimeTokens()
+        self.attempts = MemoryLoginAttempts()
         self.audit = MemoryAuditTrail(clock, CountingIds())
         self.signing_keys = MemorySigningKeys()
         self._turn = asyncio.Lock()
@@ -267,6 +365,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
             self.sessions.reasons,
             self.refresh_tokens.rows,
             self.one_time_tokens.rows,
+            self.attempts.rows,
             self.audit.rows,
             self.signing_keys.rows,
         )

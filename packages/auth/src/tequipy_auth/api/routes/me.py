@@ -3,10 +3,10 @@
 from fastapi import APIRouter
 
 from tequipy_auth.api.dependencies import CurrentAuth, CurrentPrincipal
-from tequipy_auth.api.schemas import Me
+from tequipy_auth.api.schemas import Me, ProfileBody
 from tequipy_auth.domain.exceptions import InvalidAccessToken
 from tequipy_platform import Unauthenticated, Unavailable
-from tequipy_platform.api import problem_responses
+from tequipy_platform.api import BODY_PROBLEMS, problem_responses
 
 router = APIRouter()
 
@@ -18,3 +18,12 @@ router = APIRouter()
 async def get_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Me:
     """Return the caller's own account."""
     return Me.model_validate(await auth.accounts.profile(principal.user_id))
+
+
+@router.patch(
+    "/me",
+    responses=problem_responses(*BODY_PROBLEMS, Unauthenticated, InvalidAccessToken, Unavailable),
+)
+async def change_me(auth: CurrentAuth, principal: CurrentPrincipal, body: ProfileBody) -> Me:
+    """Change the caller's own account."""
+    return Me.model_validate(await auth.accounts.rename(principal.user_id, body.name))

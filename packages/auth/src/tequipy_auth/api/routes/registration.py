@@ -1,10 +1,12 @@
 """Becoming a user: register, and verify the address."""
 
-from fastapi import APIRouter, status
+from fastapi import APIRouter, Response, status
+from fastapi.responses import JSONResponse
 
 from tequipy_auth.api.dependencies import CurrentAuth, CurrentClient
-from tequipy_auth.api.schemas import Accepted, RegisterBody, VerifyEmailBody
-from tequipy_auth.domain.exceptions import InvalidOneTimeToken, WeakPassword
+from tequipy_auth.api.schemas import Accepted, AddressBody, Me, RegisterBody, VerifyEmailBody
+from tequipy_auth.domain.exceptions import EmailTaken, InvalidOneTimeToken, WeakPassword
+from tequipy_auth.domain.services.accounts import profile_of
 from tequipy_platform import Unavailable
 from tequipy_platform.api import BODY_PROBLEMS, problem_responses
 
@@ -14,14 +16,24 @@ router = APIRouter()
 @router.post(
     "/register",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=problem_responses(*BODY_PROBLEMS, WeakPassword, Unavailable),
+    response_model=Accepted,
+    responses={
+        status.HTTP_201_CREATED: {"model": Me, "description": "Open registration: the account exists, unverified."},
+        **problem_responses(*BODY_PROBLEMS, WeakPassword, EmailTaken, Unavailable),
+    },
 )
-async def register(auth: CurrentAuth, client: CurrentClient, body: RegisterBody) -> Accepted:
-    """Ask for an account; the answer is the same whether the address is known or not, the rest comes by mail."""
-    await auth.registration.register(
+async def register(auth: CurrentAuth, client: CurrentClient, body: RegisterBody) -> Accepted | Response:
+    """Ask for an account; the answer is the same whether the address is known or not, the rest comes by mail.
+
+    With open registration the account exists at once, and an address that has one is refused.
+    """
+    user = await auth.registration.register(
         email=body.email, password=body.password.get_secret_value(), name=body.name, client=client
     )
-    return Accepted()
+    if user is None:
+        return Accepted()
+    me = Me.model_validate(profile_of(user))
+    return JSONResponse(me.model_dump(mode="json"), status_code=status.HTTP_201_CREATED)
 
 
 @router.post(
@@ -32,3 +44,14 @@ async def register(auth: CurrentAuth, client: CurrentClient, body: RegisterBody)
 async def verify_email(auth: CurrentAuth, client: CurrentClient, body: VerifyEmailBody) -> None:
     """Turn a registration into an account by the token of the mailed link."""
     await auth.registration.verify_email(body.token.get_secret_value(), client=client)
+
+
+@router.post(
+    "/verify-email/resend",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=problem_responses(*BODY_PROBLEMS, Unavailable),
+)
+async def resend_verification(auth: CurrentAuth, body: AddressBody) -> Accepted:
+    """Ask for another verification mail; the answer is the same whether anybody waits for one."""
+    await auth.registration.resend_verification(email=body.email)
+    return Accepted()

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Path, Request, Response, status
 
-from tequipy_auth.api.cookies import delete_refresh_cookie, set_refresh_cookie
+from tequipy_auth.api.cookies import delete_refresh_cookie, set_device_cookie, set_refresh_cookie
 from tequipy_auth.api.csrf import refuse_cross_site
 from tequipy_auth.api.dependencies import (
     BearerToken,
@@ -23,8 +23,10 @@ from tequipy_auth.api.schemas import (
 from tequipy_auth.domain.exceptions import (
     AmbiguousCredentials,
     CsrfFailed,
+    EmailNotVerified,
     InvalidAccessToken,
     InvalidCredentials,
+    LoginLocked,
     RefreshExpired,
     RefreshInvalid,
     RefreshMissing,
@@ -41,7 +43,9 @@ router = APIRouter()
 @router.post(
     "/login",
     response_model_exclude_none=True,
-    responses=problem_responses(*BODY_PROBLEMS, InvalidCredentials, CsrfFailed, Unavailable),
+    responses=problem_responses(
+        *BODY_PROBLEMS, InvalidCredentials, CsrfFailed, EmailNotVerified, LoginLocked, Unavailable
+    ),
 )
 async def login(
     request: Request, response: Response, auth: CurrentAuth, client: CurrentClient, body: LoginBody
@@ -53,6 +57,7 @@ async def login(
     pair = await auth.login.with_password(email=body.email, password=body.password.get_secret_value(), client=client)
     if by_cookie:
         set_refresh_cookie(response, auth, pair)
+        set_device_cookie(response, auth, pair)
     return Tokens.of(pair, with_refresh=not by_cookie)
 
 

@@ -1,74 +1,123 @@
-"""Logging in."""
+"""Logging in, and proving once more who is asking."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from tequipy_auth.domain import passwords
-from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
-from tequipy_auth.domain.entities import User
-from tequipy_auth.domain.exceptions import InvalidCredentials
+from tequipy_auth.domain.audit import AuditAction, AuditEvent
+from tequipy_auth.domain.devices import Devices
+from tequipy_auth.domain.entities import Session, User
+from tequipy_auth.domain.exceptions import EmailNotVerified, InvalidAccessToken, ReauthRequired
 from tequipy_auth.domain.operations import Operations, counted
-from tequipy_auth.domain.ports import AddressParser, PasswordHasher
+from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.ports import AddressParser
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.services.session_starter import SessionStarter
+from tequipy_auth.domain.services.password_check import PasswordCheck, Proof
+from tequipy_auth.domain.services.session_starter import NewSession, SessionStarter
 from tequipy_auth.domain.services.token_issuer import TokenIssuer
-from tequipy_auth.domain.value_objects import Client, TokenPair
+from tequipy_auth.domain.value_objects import AccessToken, Client, Principal, TokenPair
+from tequipy_platform import Clock
 
 
 class LoginService:
-    """Begins sessions for those who prove who they are."""
+    """Begins sessions for those who prove who they are, and asks them again before what is delicate."""
 
     def __init__(
         self,
         unit_of_work: Callable[[], AuthUnitOfWork],
         *,
         addresses: AddressParser,
-        hasher: PasswordHasher,
+        check: PasswordCheck,
+        devices: Devices,
         starter: SessionStarter,
         issuer: TokenIssuer,
+        policy: AuthPolicy,
+        clock: Clock,
         operations: Operations,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._addresses = addresses
-        self._hasher = hasher
+        self._check = check
+        self._devices = devices
         self._starter = starter
         self._issuer = issuer
+        self._policy = policy
+        self._clock = clock
         self.operations = operations
 
     @counted("login")
     async def with_password(self, *, email: str, password: str, client: Client) -> TokenPair:
-        """Begin a session; raises `InvalidAddress` and `InvalidCredentials`.
+        """Begin a session; an unknown address costs the same hash as a known one.
 
-        An unknown address costs the same hash as a known one.
+        Raises `InvalidAddress`, `InvalidCredentials`, `LoginLocked`, `Unavailable` when too many are being checked, and
+        with open registration `EmailNotVerified` after the right password.
         """
         address = self._addresses.parse(email)
         async with self._unit_of_work() as work:
             user = await work.users.by_email(address.canonical)
-        matches = await self._hasher.verify(passwords.normalise(password), user.password if user else None)
-        if user is None or not matches:
+            attempt = await self._check.begin(work, address=address, user=user, client=client, operation="login")
+        proof = await self._check.verify(attempt, password)
+        if not proof.user.email_verified:
             async with self._unit_of_work() as work:
-                work.audit.record(_failed(user, client))
-            raise InvalidCredentials
-        new = await self._starter.prepare(user, client, amr=("pwd",))
+                await self._check.refuse(work, proof, EmailNotVerified.code)
+            raise EmailNotVerified
+        new = await self._starter.prepare(proof.user, client, amr=("pwd",))
+        user = await self._begin(proof, new)
+        pair = await self._issuer.pair(user, new.session, new.value, new.session.created_at)
+        return replace(pair, device=self._devices.mark(user.id, known=client.device))
+
+    @counted("reauthenticate")
+    async def reauthenticate(self, principal: Principal, *, password: str, client: Client) -> AccessToken:
+        """Prove once more who is asking: a new access token, and the session remembers when.
+
+        Raises `InvalidAccessToken` when the session has ended, `InvalidCredentials`, `LoginLocked`, `Unavailable`.
+        """
         async with self._unit_of_work() as work:
-            news = await self._starter.keep(work, new)
-            work.audit.record(
-                AuditEvent(
-                    AuditAction.LOGIN_OK,
-                    actor_id=user.id,
-                    subject_id=user.id,
-                    session_id=new.session.id,
-                    client=client,
-                )
+            user, session = await self._caller(work, principal)
+            attempt = await self._check.begin(
+                work, address=user.email, user=user, client=client, operation="reauthenticate"
             )
+        proof = await self._check.verify(attempt, password)
+        now = self._clock.now()
+        async with self._unit_of_work() as work:
+            user = await self._check.succeed(work, proof)
+            if not await work.sessions.reauthenticate(session.id, at=now):
+                raise InvalidAccessToken
+            work.audit.record(_logged_in(user, session, client, reason="reauthenticate"))
+        return await self._issuer.access_token(user, replace(session, auth_time=now))
+
+    async def require_fresh(self, principal: Principal) -> None:
+        """Raise `ReauthRequired` unless the caller proved who they are within the last minutes.
+
+        Reads the session itself, so that it knows of a reauthentication and of the session's end at once; an ended one
+        raises `InvalidAccessToken`.
+        """
+        async with self._unit_of_work() as work:
+            _, session = await self._caller(work, principal)
+        if self._clock.now() - session.auth_time >= self._policy.fresh_for:
+            raise ReauthRequired
+
+    async def _begin(self, proof: Proof, new: NewSession) -> User:
+        async with self._unit_of_work() as work:
+            user = await self._check.succeed(work, proof)
+            news = await self._starter.keep(work, new)
+            work.audit.record(_logged_in(user, new.session, new.session.client))
         await self._starter.publish(news)
-        return await self._issuer.pair(user, new.session, new.value, new.session.created_at)
+        return user
+
+    async def _caller(self, work: AuthUnitOfWork, principal: Principal) -> tuple[User, Session]:
+        user = await work.users.get(principal.user_id)
+        session = await work.sessions.get(principal.session_id)
+        if user is None or session is None or session.revoked_at is not None:
+            raise InvalidAccessToken
+        return user, session
 
 
-def _failed(user: User | None, client: Client) -> AuditEvent:
+def _logged_in(user: User, session: Session, client: Client, *, reason: str | None = None) -> AuditEvent:
     return AuditEvent(
-        AuditAction.LOGIN_FAILED,
-        Outcome.FAILURE,
-        "invalid_credentials",
-        subject_id=user.id if user else None,
+        AuditAction.LOGIN_OK,
+        reason=reason,
+        actor_id=user.id,
+        subject_id=user.id,
+        session_id=session.id,
         client=client,
     )

@@ -1,33 +1,46 @@
 """The mails of auth: the worker decides what to send, mints the token and renders the text at each attempt."""
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from tequipy_auth.domain.entities import OneTimeToken, Registration
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.value_objects import SECRET_BYTES, OneTimeTokenValue, Purpose
-from tequipy_platform import (
-    Clock,
-    Delivery,
-    IdSource,
-    Lease,
-    Mail,
-    Mailer,
-    MailTemplates,
-    MailText,
-    MailUnavailable,
-    RandomSource,
-)
+from tequipy_auth.domain.services.one_time_tokens import LinkMinter
+from tequipy_auth.domain.value_objects import Purpose
+from tequipy_platform import Clock, Delivery, Lease, Mail, Mailer, MailTemplates, MailUnavailable
 
-LEASE = timedelta(seconds=30)
+LEASE: Final = timedelta(seconds=30)
 """How long an attempt may take: below every visibility timeout, so a redelivery finds a dead attempt's lease over."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """What to send to whom: the values that its template asks for."""
+
+    to: str
+    template: str
+    values: Mapping[str, object]
+
+
+_Writer = Callable[[AuthUnitOfWork, UUID], Awaitable[_Letter | None]]
+
+
 class MailingService:
-    """Sends the mails that the outbox asks for."""
+    """Sends the mails that the outbox asks for: `send_mail` with `mail` and `subject_id`.
+
+    | mail | subject_id | what is sent |
+    |---|---|---|
+    | `verification` | a registration or an account | its link, or that there is an account already |
+    | `reset_password` | an account | its link |
+    | `password_changed` | an account | a notice |
+    | `session_stolen` | an account | a notice: a used refresh token came back, the session was ended |
+
+    Nothing is sent about what is not there (any more).
+    """
 
     def __init__(
         self,
@@ -35,74 +48,98 @@ class MailingService:
         *,
         mailer: Mailer,
         templates: MailTemplates,
+        links: LinkMinter,
         policy: AuthPolicy,
         clock: Clock,
-        new_id: IdSource,
-        random: RandomSource,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._mailer = mailer
         self._templates = templates
+        self._links = links
         self._policy = policy
         self._clock = clock
-        self._new_id = new_id
-        self._random = random
+        self._writers: Mapping[str, _Writer] = {
+            "verification": self._verification,
+            "reset_password": self._reset_password,
+            "password_changed": self._notice("password_changed"),
+            "session_stolen": self._notice("session_stolen"),
+        }
 
     async def send_mail(self, delivery: Delivery, *, mail: str, subject_id: str) -> None:
         """Send the mail of a kind about a row; a repeated delivery sends nothing, or the same Message-ID again.
 
         Raises `MailUnavailable` (try again), `MailRejected` (final) and `LookupError` for an unknown kind (final).
         """
-        if mail != "registration":
+        if mail not in self._writers:
             raise LookupError(f"no mail of the kind {mail!r}")
         async with self._unit_of_work() as work:
             lease = await work.inbox.lease(delivery, LEASE)
-            content = await self._registration_mail(work, UUID(subject_id)) if lease is Lease.TAKEN else None
+            letter = await self._writers[mail](work, UUID(subject_id)) if lease is Lease.TAKEN else None
         if lease is Lease.HELD:
             raise MailUnavailable("Another attempt is sending this mail.")
         if lease is Lease.DONE:
             return
-        if content is not None:
-            await self._hand_over(delivery, *content)
+        if letter is not None:
+            await self._hand_over(delivery, letter)
         async with self._unit_of_work() as work:
             await work.inbox.done(delivery)
 
-    async def _hand_over(self, delivery: Delivery, address: str, text: MailText) -> None:
-        mail = Mail(address, text.subject, text.text, self._message_id(delivery), html=text.html)
+    async def _hand_over(self, delivery: Delivery, letter: _Letter) -> None:
         try:
-            await self._mailer.send(mail)
+            text = self._templates.render(letter.template, **letter.values)
+            await self._mailer.send(
+                Mail(letter.to, text.subject, text.text, self._message_id(delivery), html=text.html)
+            )
         except Exception:
             async with self._unit_of_work() as work:
                 await work.inbox.release(delivery)
             raise
 
-    async def _registration_mail(self, work: AuthUnitOfWork, registration_id: UUID) -> tuple[str, MailText] | None:
-        """Return address and text for a registration, None when it is over; a known address learns of its account."""
-        registration = await work.registrations.get(registration_id)
-        if registration is None or registration.expires_at <= self._clock.now():
+    async def _verification(self, work: AuthUnitOfWork, subject_id: UUID) -> _Letter | None:
+        registration = await work.registrations.get(subject_id)
+        if registration is None:
+            return await self._open_verification(work, subject_id)
+        if registration.expires_at <= self._clock.now():
             return None
         if await work.users.by_email(registration.email.canonical) is not None:
-            return registration.email.written, self._templates.render(
-                "already_registered", public_url=self._policy.public_url
-            )
-        link = await self._verification_link(work, registration)
-        # Without the name: it is a stranger's text, and this address is not verified to be that stranger's.
-        return registration.email.written, self._templates.render("verify_email", link=link)
-
-    async def _verification_link(self, work: AuthUnitOfWork, registration: Registration) -> str:
-        now = self._clock.now()
-        value = OneTimeTokenValue.new(self._new_id(), self._random(SECRET_BYTES))
-        token = OneTimeToken(
-            id=value.id,
-            purpose=Purpose.VERIFY_EMAIL,
-            subject_id=registration.id,
-            secret_hash=value.secret_hash,
-            created_at=now,
-            expires_at=now + self._policy.verify_email_ttl,
+            return _Letter(registration.email.written, "already_registered", {"public_url": self._policy.public_url})
+        link = await self._links.link(
+            work,
+            Purpose.VERIFY_EMAIL,
+            registration.id,
+            life=self._policy.verify_email_ttl,
+            ends_with=registration.expires_at,
         )
-        await work.one_time_tokens.add(token, keep=self._policy.live_tokens_per_purpose)
-        # In the fragment: it reaches no server, no log and no Referer; only a POST consumes it.
-        return f"{self._policy.public_url}/{token.purpose.value}#token={value}"
+        # Without the name: it is a stranger's text, and this address is not verified to be that stranger's. With the
+        # time: whoever gets the mail knows whether they registered then, or somebody else did.
+        return _Letter(
+            registration.email.written, "verify_email", {"registered_at": _spell(registration.created_at), "link": link}
+        )
+
+    async def _open_verification(self, work: AuthUnitOfWork, user_id: UUID) -> _Letter | None:
+        user = await work.users.get(user_id)
+        if user is None or user.email_verified:
+            return None
+        link = await self._links.link(work, Purpose.VERIFY_EMAIL, user.id, life=self._policy.verify_email_ttl)
+        return _Letter(user.email.written, "verify_email", {"registered_at": _spell(user.created_at), "link": link})
+
+    async def _reset_password(self, work: AuthUnitOfWork, user_id: UUID) -> _Letter | None:
+        user = await work.users.get(user_id)
+        if user is None:
+            return None
+        link = await self._links.link(work, Purpose.RESET_PASSWORD, user.id, life=self._policy.reset_password_ttl)
+        return _Letter(user.email.written, "reset_password", {"link": link})
+
+    def _notice(self, template: str) -> _Writer:
+        async def write(work: AuthUnitOfWork, user_id: UUID) -> _Letter | None:
+            user = await work.users.get(user_id)
+            return _Letter(user.email.written, template, {"public_url": self._policy.public_url}) if user else None
+
+        return write
 
     def _message_id(self, delivery: Delivery) -> str:
         return f"<{delivery.id}@{urlsplit(self._policy.public_url).hostname}>"
+
+
+def _spell(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"

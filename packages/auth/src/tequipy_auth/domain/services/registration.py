@@ -1,32 +1,39 @@
-"""Becoming a user: register privately, verify the address, and the first admin."""
+"""Becoming a user: register privately or openly, verify the address, and the first admin."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
-from tequipy_auth.domain import passwords
-from tequipy_auth.domain.audit import AuditAction, AuditEvent
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
 from tequipy_auth.domain.entities import Registration, User
 from tequipy_auth.domain.exceptions import EmailTaken, InvalidOneTimeToken
 from tequipy_auth.domain.operations import Operations, counted
+from tequipy_auth.domain.passwords import PasswordRules
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AddressParser, PasswordHasher
+from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.value_objects import Client, EmailAddress, OneTimeTokenValue, PasswordHash, Purpose
+from tequipy_auth.domain.services.mail_budget import MailBudget
+from tequipy_auth.domain.services.one_time_tokens import read_one_time_token
+from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash, Purpose
 from tequipy_platform import Clock, IdSource
 
 REGISTRATION_LIFE = timedelta(days=2)
-"""A pending registration outlives the last link that could be mailed for it."""
+"""A pending registration outlives the first link that is mailed for it; no link outlives its registration."""
 
 
 class RegistrationService:
-    """Registration that tells a stranger nothing about who has an account."""
+    """Registration that, unless it is open, tells a stranger nothing about who has an account."""
 
     def __init__(
         self,
         unit_of_work: Callable[[], AuthUnitOfWork],
         *,
         addresses: AddressParser,
+        rules: PasswordRules,
         hasher: PasswordHasher,
+        pseudonyms: Pseudonyms,
+        mail_budget: MailBudget,
         policy: AuthPolicy,
         clock: Clock,
         new_id: IdSource,
@@ -34,21 +41,27 @@ class RegistrationService:
     ) -> None:
         self._unit_of_work = unit_of_work
         self._addresses = addresses
+        self._rules = rules
         self._hasher = hasher
+        self._pseudonyms = pseudonyms
+        self._mail_budget = mail_budget
         self._policy = policy
         self._clock = clock
         self._new_id = new_id
         self.operations = operations
 
     @counted("register")
-    async def register(self, *, email: str, password: str, name: str | None = None, client: Client) -> None:
+    async def register(self, *, email: str, password: str, name: str | None = None, client: Client) -> User | None:
         """Take a registration in and have the worker decide what to mail.
 
-        Does the same work for a known and an unknown address: parse, hash, one row, one outbox row. Raises
-        `InvalidAddress` and `WeakPassword`.
+        Private (None is returned): does the same work for a known and an unknown address: parse, hash, one row, one
+        outbox row. Open: the account exists at once, unverified, and is returned; raises `EmailTaken`. Raises
+        `InvalidAddress`, `WeakPassword` and `Unavailable`.
         """
         address = self._addresses.parse(email)
-        hashed = await self._hasher.hash(passwords.accept(password, address, self._policy))
+        hashed = await self._hasher.hash(self._rules.accept(password, address))
+        if self._policy.open_registration:
+            return await self._open_account(address, name, hashed, client)
         now = self._clock.now()
         registration = Registration(
             id=self._new_id(),
@@ -60,51 +73,103 @@ class RegistrationService:
         )
         async with self._unit_of_work() as work:
             await work.registrations.add(registration)
-            work.outbox.add("auth.send_mail", mail="registration", subject_id=str(registration.id))
-            work.audit.record(AuditEvent(AuditAction.REGISTERED, client=client))
+            work.outbox.add("auth.send_mail", mail="verification", subject_id=str(registration.id))
+            work.audit.record(
+                AuditEvent(
+                    AuditAction.REGISTERED, client=client, metadata={"address": self._pseudonyms.of_address(address)}
+                )
+            )
+        return None
+
+    @counted("resend_verification")
+    async def resend_verification(self, *, email: str) -> None:
+        """Ask for another link, for whoever waits for one; the same work for every address. Raises `InvalidAddress`."""
+        address = self._addresses.parse(email)
+        allowed = await self._mail_budget.allows(self._pseudonyms.of_address(address))
+        async with self._unit_of_work() as work:
+            registration = await work.registrations.newest_of(address.canonical, at=self._clock.now())
+            user = await work.users.by_email(address.canonical)
+            subject = registration or user
+            if allowed:  # an id that is nobody's where nobody waits: the worker finds out
+                subject_id = subject.id if subject else self._new_id()
+                work.outbox.add("auth.send_mail", mail="verification", subject_id=str(subject_id))
 
     @counted("verify_email")
     async def verify_email(self, token: str, *, client: Client) -> None:
-        """Turn the registration that a mailed token belongs to into an account, with the password of that registration.
+        """Believe that an address is its owner's, by the token that was mailed there.
 
-        Raises `InvalidOneTimeToken`, whatever is wrong with the token.
+        A pending registration becomes an account, with the password of that very registration; an open one is
+        verified. Raises `InvalidOneTimeToken`, whatever is wrong with the token.
         """
         try:
-            value = OneTimeTokenValue.parse(token)
-        except ValueError as error:
-            raise InvalidOneTimeToken from error
-        now = self._clock.now()
-        async with self._unit_of_work() as work:
-            registration_id = await work.one_time_tokens.consume(
-                value.id, Purpose.VERIFY_EMAIL, value.secret_hash, at=now
-            )
-            registration = await work.registrations.get(registration_id) if registration_id else None
-            if registration is None:
-                raise InvalidOneTimeToken
-            user = self._new_user(registration.email, registration.name, registration.password, role="user")
-            try:
-                await work.users.add(user)
-            except EmailTaken as error:
-                raise InvalidOneTimeToken from error
-            await work.registrations.delete_for(registration.email.canonical)
-            work.audit.record(AuditEvent(AuditAction.VERIFIED, actor_id=user.id, subject_id=user.id, client=client))
+            await self._verify(token, client)
+        except InvalidOneTimeToken as error:
+            async with self._unit_of_work() as work:
+                work.audit.record(AuditEvent(AuditAction.VERIFIED, Outcome.FAILURE, error.code, client=client))
+            raise
 
     @counted("create_admin")
     async def create_admin(self, *, email: str, password: str, name: str | None = None) -> None:
         """Make an administrator whose address counts as verified; raises as `register`, and `EmailTaken`."""
         address = self._addresses.parse(email)
-        hashed = await self._hasher.hash(passwords.accept(password, address, self._policy))
+        hashed = await self._hasher.hash(self._rules.accept(password, address))
         async with self._unit_of_work() as work:
-            admin = self._new_user(address, name, hashed, role="admin")
+            admin = self._new_user(address, name, hashed, verified=True, role="admin")
             await work.users.add(admin)
             await work.registrations.delete_for(address.canonical)
             work.audit.record(AuditEvent(AuditAction.REGISTERED, reason="create_admin", subject_id=admin.id))
 
-    def _new_user(self, email: EmailAddress, name: str | None, password: PasswordHash, *, role: str) -> User:
+    async def _verify(self, token: str, client: Client) -> None:
+        value = read_one_time_token(token)
+        now = self._clock.now()
+        async with self._unit_of_work() as work:  # left by the exception of a bad token, it takes everything back
+            subject_id = await work.one_time_tokens.consume(value.id, Purpose.VERIFY_EMAIL, value.secret_hash, at=now)
+            registration = await work.registrations.get(subject_id) if subject_id else None
+            user = await work.users.lock(subject_id) if subject_id else None
+            if registration is not None and registration.expires_at > now:
+                user = self._new_user(registration.email, registration.name, registration.password, verified=True)
+                try:
+                    await work.users.add(user)
+                except EmailTaken as error:
+                    raise InvalidOneTimeToken from error
+            elif user is not None and not user.email_verified:
+                await work.users.set_verified(user.id)
+            else:
+                raise InvalidOneTimeToken
+            await work.registrations.delete_for(user.email.canonical)
+            work.audit.record(AuditEvent(AuditAction.VERIFIED, actor_id=user.id, subject_id=user.id, client=client))
+
+    async def _open_account(
+        self, email: EmailAddress, name: str | None, password: PasswordHash, client: Client
+    ) -> User:
+        user = self._new_user(email, name, password, verified=False)
+        event = self._registered(email, client)
+        taken: EmailTaken | None = None
+        async with self._unit_of_work() as work:
+            try:
+                await work.users.add(user)
+            except EmailTaken as error:  # raised only when it is on record
+                taken = error
+                event = replace(event, outcome=Outcome.FAILURE, reason=error.code)
+            else:
+                event = replace(event, subject_id=user.id)
+                work.outbox.add("auth.send_mail", mail="verification", subject_id=str(user.id))
+            work.audit.record(event)
+        if taken is not None:
+            raise taken
+        return user
+
+    def _registered(self, address: EmailAddress, client: Client) -> AuditEvent:
+        metadata = {"address": self._pseudonyms.of_address(address)}
+        return AuditEvent(AuditAction.REGISTERED, client=client, metadata=metadata)
+
+    def _new_user(
+        self, email: EmailAddress, name: str | None, password: PasswordHash, *, verified: bool, role: str = "user"
+    ) -> User:
         return User(
             id=self._new_id(),
             email=email,
-            email_verified=True,
+            email_verified=verified,
             name=name,
             password=password,
             roles=(role,),

@@ -1,8 +1,8 @@
-"""The audit, to which rows are only ever added."""
+"""The audit, to which rows are only ever added, and the counters of failed attempts."""
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 revision = "0002"
 down_revision = "0001"
@@ -11,6 +11,29 @@ depends_on = None
 
 
 def upgrade() -> None:
+    _create_audit()
+    op.create_table(
+        "login_attempts",
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("account", sa.Text()),
+        sa.Column("failed_at", ARRAY(sa.DateTime(timezone=True)), nullable=False),
+        sa.Column("locks", sa.Integer(), nullable=False),
+        sa.Column("locked_until", sa.DateTime(timezone=True)),
+        sa.Column("dies_at", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("key", name="pk_login_attempts"),
+        schema="auth",
+    )
+    op.create_index("ix_login_attempts_account", "login_attempts", ["account"], schema="auth")
+    op.create_index("ix_login_attempts_dies_at", "login_attempts", ["dies_at"], schema="auth")
+
+
+def downgrade() -> None:
+    op.drop_table("login_attempts", schema="auth")
+    op.drop_table("audit_events", schema="auth")
+    op.execute("drop function auth.refuse_audit_change()")
+
+
+def _create_audit() -> None:
     op.create_table(
         "audit_events",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -40,8 +63,3 @@ def upgrade() -> None:
         create trigger append_only before update or delete on auth.audit_events
         for each statement execute function auth.refuse_audit_change()
     """)
-
-
-def downgrade() -> None:
-    op.drop_table("audit_events", schema="auth")
-    op.execute("drop function auth.refuse_audit_change()")

@@ -1,0 +1,42 @@
+"""Forgetting what is over."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_platform import Clock, Delivery
+
+BATCH_SIZE: Final = 500
+"""Rows that one transaction forgets."""
+
+SESSION_MEMORY: Final = timedelta(days=7)
+"""How long an ended session is remembered, so that its refresh token is told why it is of no use."""
+
+
+class _Purge(Protocol):
+    """What every repository calls `purge`."""
+
+    def __call__(self, *, before: datetime, limit: int) -> Awaitable[int]: ...
+
+
+class Housekeeping:
+    """Keeps the tables of what is temporary small; harmless when repeated, also at once."""
+
+    def __init__(self, unit_of_work: Callable[[], AuthUnitOfWork], clock: Clock) -> None:
+        self._unit_of_work = unit_of_work
+        self._clock = clock
+
+    async def purge(self, delivery: Delivery) -> None:  # noqa: ARG002 -- harmless when repeated: it needs no inbox
+        """Perform the task `auth.purge`: forget registrations, mailed tokens, counters and sessions that are over."""
+        now = self._clock.now()
+        await self._purge(lambda work: work.registrations.purge, now)
+        await self._purge(lambda work: work.one_time_tokens.purge, now)
+        await self._purge(lambda work: work.attempts.purge, now)
+        await self._purge(lambda work: work.sessions.purge, now - SESSION_MEMORY)
+
+    async def _purge(self, of: Callable[[AuthUnitOfWork], _Purge], before: datetime) -> None:
+        forgotten = BATCH_SIZE
+        while forgotten == BATCH_SIZE:
+            async with self._unit_of_work() as work:
+                forgotten = await of(work)(before=before, limit=BATCH_SIZE)

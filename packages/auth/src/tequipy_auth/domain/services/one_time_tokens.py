@@ -1,0 +1,53 @@
+"""The tokens of mailed links: minted when the mail is sent, read when the link is opened."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from tequipy_auth.domain.entities import OneTimeToken
+from tequipy_auth.domain.exceptions import InvalidOneTimeToken
+from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_auth.domain.value_objects import SECRET_BYTES, OneTimeTokenValue, Purpose
+from tequipy_platform import Clock, IdSource, RandomSource
+
+
+def read_one_time_token(text: str) -> OneTimeTokenValue:
+    """Return a token as it was mailed; raises `InvalidOneTimeToken` for what was never one."""
+    try:
+        return OneTimeTokenValue.parse(text)
+    except ValueError as error:
+        raise InvalidOneTimeToken from error
+
+
+class LinkMinter:
+    """Mints tokens and the links that carry them; only their hashes are kept."""
+
+    def __init__(self, policy: AuthPolicy, clock: Clock, new_id: IdSource, random: RandomSource) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._new_id = new_id
+        self._random = random
+
+    async def link(
+        self,
+        work: AuthUnitOfWork,
+        purpose: Purpose,
+        subject_id: UUID,
+        *,
+        life: timedelta,
+        ends_with: datetime | None = None,
+    ) -> str:
+        """Return a link that is good for `life`, not beyond the end of what it is about; the oldest of many dies."""
+        now = self._clock.now()
+        value = OneTimeTokenValue.new(self._new_id(), self._random(SECRET_BYTES))
+        token = OneTimeToken(
+            id=value.id,
+            purpose=purpose,
+            subject_id=subject_id,
+            secret_hash=value.secret_hash,
+            created_at=now,
+            expires_at=min(now + life, ends_with or now + life),
+        )
+        await work.one_time_tokens.add(token, keep=self._policy.live_tokens_per_purpose)
+        # In the fragment: it reaches no server, no log and no Referer; only a POST consumes it.
+        return f"{self._policy.public_url}/{purpose.value}#token={value}"

@@ -1,0 +1,122 @@
+"""Checking a password that somebody typed, whatever it is asked for: under the ladder of locks, and on the record."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
+from tequipy_auth.domain.entities import User
+from tequipy_auth.domain.exceptions import InvalidCredentials, LoginLocked
+from tequipy_auth.domain.passwords import normalise
+from tequipy_auth.domain.ports import PasswordHasher
+from tequipy_auth.domain.pseudonyms import Pseudonyms
+from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_auth.domain.services.lockout import Locked, Lockout, Reservation
+from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash
+from tequipy_platform import Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that was reserved, or refused because of a lock; `event` is what to record of it."""
+
+    user: User | None
+    reserved: Reservation | Locked
+    event: AuditEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The password was right; `renewed` is its hash under today's scheme, cost and pepper, None when it has that."""
+
+    user: User
+    reservation: Reservation
+    event: AuditEvent
+    renewed: PasswordHash | None
+
+
+class PasswordCheck:
+    """Three steps, for hashing must not happen inside a transaction: `begin`, `verify`, `succeed`.
+
+    `begin` and `succeed` work within the caller's units of work, `verify` between them.
+    """
+
+    def __init__(
+        self,
+        unit_of_work: Callable[[], AuthUnitOfWork],
+        *,
+        hasher: PasswordHasher,
+        lockout: Lockout,
+        pseudonyms: Pseudonyms,
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._hasher = hasher
+        self._pseudonyms = pseudonyms
+        self._lockout = lockout
+
+    async def begin(
+        self, work: AuthUnitOfWork, *, address: EmailAddress, user: User | None, client: Client, operation: str
+    ) -> Attempt:
+        """Reserve an attempt at an account, known or not; the work is the same."""
+        event = AuditEvent(
+            AuditAction.LOGIN_FAILED,
+            Outcome.FAILURE,
+            InvalidCredentials.code,
+            subject_id=user.id if user else None,
+            client=client,
+            metadata={"operation": operation, "address": self._pseudonyms.of_address(address)},
+        )
+        reserved = await self._lockout.reserve(work, address, user, client)
+        if isinstance(reserved, Locked):
+            scope = {"scope": reserved.scope.label}
+            metadata = {**event.metadata, **scope}
+            work.audit.record(
+                replace(event, action=AuditAction.LOGIN_LOCKED, reason=LoginLocked.code, metadata=metadata)
+            )
+        return Attempt(user, reserved, event)
+
+    async def verify(self, attempt: Attempt, password: str) -> Proof:
+        """Hash once, and only if the attempt was reserved.
+
+        Raises `LoginLocked`, `InvalidCredentials` and `Unavailable`; an attempt that nobody could look at is no
+        failure.
+        """
+        if isinstance(attempt.reserved, Locked):
+            raise LoginLocked(retry_after=attempt.reserved.retry_after)
+        user, normalised = attempt.user, normalise(password)
+        try:
+            matches = await self._hasher.verify(normalised, user.password if user else None)
+        except Unavailable:
+            async with self._unit_of_work() as work:
+                await self._lockout.take_back(work, attempt.reserved)
+            raise
+        if user is None or not matches:
+            async with self._unit_of_work() as work:
+                work.audit.record(attempt.event)
+            raise InvalidCredentials
+        return Proof(user, attempt.reserved, attempt.event, await self._renewed(user.password, normalised))
+
+    async def succeed(self, work: AuthUnitOfWork, proof: Proof) -> User:
+        """Return the account as it is now, its row held, its counters for this client dropped.
+
+        Raises `InvalidCredentials` when the password was changed since it was checked.
+        """
+        user = await work.users.lock(proof.user.id)
+        if user is None or user.password != proof.user.password:
+            raise InvalidCredentials
+        await self._lockout.succeed(work, proof.reservation)
+        if proof.renewed is not None:
+            await work.users.set_password(user.id, proof.renewed)
+            user = replace(user, password=proof.renewed)
+        return user
+
+    async def refuse(self, work: AuthUnitOfWork, proof: Proof, reason: str) -> None:
+        """Record that the right password was of no use; that is no failure, and no success either."""
+        await self._lockout.take_back(work, proof.reservation)
+        work.audit.record(replace(proof.event, reason=reason))
+
+    async def _renewed(self, stored: PasswordHash, password: str) -> PasswordHash | None:
+        if self._hasher.is_outdated(stored):
+            with suppress(Unavailable):  # the next login will do
+                return await self._hasher.hash(password)
+        return None

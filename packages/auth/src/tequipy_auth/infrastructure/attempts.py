@@ -1,0 +1,69 @@
+"""The counters of failed attempts on PostgreSQL: there, so that an emptied Redis forgets no lock."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tequipy_auth.domain.lockout import Counter, Key
+from tequipy_auth.domain.repositories import LoginAttempts
+from tequipy_auth.infrastructure.models import LoginAttemptRow as Row
+
+
+class SqlLoginAttempts(LoginAttempts):
+    """Rows of `auth.login_attempts`; whoever needs several takes them in the order of their keys: no deadlock."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def hold(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
+        """Insert what is new and lock what is there, in one statement; waits for those who hold a row."""
+        by_name = {key.name: key for key in sorted(keys, key=lambda key: key.name)}
+        if not by_name:
+            return {}
+        new = insert(Row).values(
+            [{"key": name, "account": key.account, "failed_at": (), "locks": 0} for name, key in by_name.items()]
+        )
+        rows = await self._session.execute(
+            new.on_conflict_do_update(index_elements=[Row.key], set_={"key": new.excluded.key}).returning(
+                Row.key, Row.failed_at, Row.locks, Row.locked_until
+            )
+        )
+        return {by_name[row.key]: Counter(row.failed_at, row.locks, row.locked_until) for row in rows}
+
+    async def keep(self, counters: Mapping[Key, Counter]) -> None:
+        """Update rows by their keys."""
+        changed = [
+            {
+                "key": key.name,
+                "failed_at": counter.failed_at,
+                "locks": counter.locks,
+                "locked_until": counter.locked_until,
+                "dies_at": counter.dies_at,
+            }
+            for key, counter in counters.items()
+        ]
+        if changed:
+            await self._session.execute(update(Row), changed)
+
+    async def forget(self, keys: Collection[Key]) -> None:
+        """Delete rows by their keys."""
+        await self._delete(Row.key.in_([key.name for key in keys]))
+
+    async def forget_account(self, account: str) -> None:
+        """Delete the rows of an account."""
+        await self._delete(Row.account == account)
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Delete dead rows that nobody holds, and those that hold nothing."""
+        dead = select(Row.key).where((Row.dies_at <= before) | Row.dies_at.is_(None)).limit(limit)
+        deleted = await self._session.execute(
+            delete(Row).where(Row.key.in_(dead.with_for_update(skip_locked=True))).returning(Row.key)
+        )
+        return len(deleted.all())
+
+    async def _delete(self, condition: ColumnElement[bool]) -> None:
+        in_order = select(Row.key).where(condition).order_by(Row.key).with_for_update()
+        await self._session.execute(delete(Row).where(Row.key.in_(in_order)))

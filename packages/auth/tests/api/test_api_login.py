@@ -1,0 +1,214 @@
+"""Registration in both modes, locks, known browsers and fresh proofs over HTTP."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from http.cookies import SimpleCookie
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tequipy_auth import Auth, AuthPolicy
+from tequipy_auth.api import FreshPrincipal, wire_auth
+from tequipy_auth.testing import PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_platform.api import wire_errors
+from tequipy_platform.testing import FrozenClock
+
+AUTH = "/api/v1/auth"
+GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
+WRONG = GOOD | {"password": "wrong"}
+
+
+def code_of(answer: httpx.Response, status: int) -> str:
+    """Return the code of an error answer, which must have this status and be kept by no cache."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    code: str = answer.json()["code"]
+    return code
+
+
+@pytest.fixture
+async def open_client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncClient]:
+    """A deployment with open registration."""
+    app = FastAPI()
+    wire_errors(app)
+    wire_auth(app, build_fake_auth(work, policy=AuthPolicy(public_url=PUBLIC_URL, open_registration=True)))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=PUBLIC_URL) as client:
+        yield client
+
+
+async def test_open_registration_answers_with_the_user(open_client: httpx.AsyncClient) -> None:
+    """201 with an unverified user, then 409; the right password is told what is missing, a wrong one is not."""
+    answer = await open_client.post(f"{AUTH}/register", json=GOOD | {"name": "Ada"})
+    assert answer.status_code == 201
+    user = answer.json()
+    assert user.keys() == {"id", "email", "email_verified", "name", "roles", "permissions", "created_at"}
+    assert (user["email"], user["email_verified"], user["name"], user["roles"]) == (
+        GOOD["email"],
+        False,
+        "Ada",
+        ["user"],
+    )
+    assert answer.headers["cache-control"] == "no-store"
+    assert code_of(await open_client.post(f"{AUTH}/register", json=GOOD), 409) == "email_taken"
+    assert code_of(await open_client.post(f"{AUTH}/login", json=WRONG), 401) == "invalid_credentials"
+    assert code_of(await open_client.post(f"{AUTH}/login", json=GOOD), 403) == "email_not_verified"
+
+
+@pytest.mark.usefixtures("user")
+@pytest.mark.parametrize("email", [GOOD["email"], "nobody@example.com"])
+async def test_asking_for_another_link_answers_alike(client: httpx.AsyncClient, email: str) -> None:
+    """202 whatever the address, 422 for what is none."""
+    answer = await client.post(f"{AUTH}/verify-email/resend", json={"email": email})
+    assert (answer.status_code, answer.json()) == (202, {"status": "accepted"})
+    assert code_of(await client.post(f"{AUTH}/verify-email/resend", json={"email": "x"}), 422) == "validation_failed"
+
+
+@pytest.mark.usefixtures("user")
+@pytest.mark.parametrize("email", [GOOD["email"], "nobody@example.com"])
+async def test_a_lock_says_for_how_long(client: httpx.AsyncClient, email: str) -> None:
+    """Five failures are 401, the next attempt is 429 with `Retry-After`, whether the account exists or not."""
+    for _ in range(5):
+        answer = await client.post(f"{AUTH}/login", json=WRONG | {"email": email})
+        assert code_of(answer, 401) == "invalid_credentials"
+    answer = await client.post(f"{AUTH}/login", json=GOOD | {"email": email})
+    assert code_of(answer, 429) == "login_locked"
+    assert 1 <= int(answer.headers["retry-after"]) <= 30
+
+
+def device_cookie(answer: httpx.Response, name: str = "__Host-device") -> SimpleCookie | None:
+    for header in answer.headers.get_list("set-cookie"):
+        if header.startswith(f"{name}="):
+            return SimpleCookie(header)
+    return None
+
+
+@pytest.mark.usefixtures("user")
+async def test_a_login_marks_the_browser(client: httpx.AsyncClient) -> None:
+    """Host-bound, secure, unreadable, same-site, for a year; a failure and a refresh mark nobody."""
+    assert device_cookie(await client.post(f"{AUTH}/login", json=WRONG)) is None
+    answer = await client.post(f"{AUTH}/login", json=GOOD)
+    cookie = device_cookie(answer)
+    assert cookie is not None
+    morsel = cookie["__Host-device"]
+    assert (morsel["path"], morsel["secure"], morsel["httponly"], morsel["domain"]) == ("/", True, True, "")
+    assert (morsel["samesite"].lower(), morsel["max-age"]) == ("strict", str(365 * 86400))
+    refreshed = await client.post(f"{AUTH}/refresh", json={})
+    assert refreshed.status_code == 200
+    assert device_cookie(refreshed) is None
+    again = device_cookie(await client.post(f"{AUTH}/login", json=GOOD))
+    assert again is not None
+    assert again["__Host-device"].value == morsel.value
+
+
+@pytest.mark.usefixtures("user")
+async def test_a_login_without_cookies_sets_none(client: httpx.AsyncClient) -> None:
+    """A client that takes its refresh token in the body gets no cookie at all."""
+    answer = await client.post(f"{AUTH}/login", json=GOOD | {"token_delivery": "body"})
+    assert answer.status_code == 200
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.usefixtures("user")
+async def test_a_local_mark_needs_no_tls(local_client: httpx.AsyncClient) -> None:
+    """On a developer's machine the cookie is plain `device`."""
+    cookie = device_cookie(await local_client.post(f"{AUTH}/login", json=GOOD), "device")
+    assert cookie is not None
+    assert not cookie["device"]["secure"]
+
+
+@pytest.mark.usefixtures("user")
+async def test_a_known_browser_is_not_locked_out_by_strangers(client: httpx.AsyncClient) -> None:
+    """The cookie of an earlier login lets its owner in although everybody else at that address is locked."""
+    await client.post(f"{AUTH}/login", json=GOOD)
+    device = client.cookies["__Host-device"]
+    client.cookies.clear()
+    for _ in range(5):
+        await client.post(f"{AUTH}/login", json=WRONG)
+    assert code_of(await client.post(f"{AUTH}/login", json=GOOD), 429) == "login_locked"
+    client.cookies.set("__Host-device", device, domain="app.example.com")
+    assert (await client.post(f"{AUTH}/login", json=GOOD)).status_code == 200
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture
+async def bearer(clock: FrozenClock) -> AsyncIterator[httpx.AsyncClient]:
+    """A caller who has just logged in to an app with a sensitive route of its own."""
+    auth: Auth = build_fake_auth(MemoryAuthUnitOfWork(clock), clock=clock)
+    await auth.registration.create_admin(**GOOD)
+    app = FastAPI()
+    wire_errors(app)
+    wire_auth(app, auth)
+
+    @app.post("/sensitive", status_code=204)
+    async def sensitive(principal: FreshPrincipal) -> None:
+        assert principal.roles == ("admin",)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=PUBLIC_URL) as client:
+        tokens = (await client.post(f"{AUTH}/login", json=GOOD)).json()
+        client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+        yield client
+
+
+async def test_a_sensitive_route_asks_for_a_fresh_proof(bearer: httpx.AsyncClient, clock: FrozenClock) -> None:
+    """It answers within five minutes of the login, then asks for the password; the new token and the old one do."""
+    assert (await bearer.post("/sensitive")).status_code == 204
+    clock.advance(timedelta(minutes=5))
+    stale = await bearer.post("/sensitive")
+    assert (stale.status_code, stale.json()["code"]) == (401, "reauth_required")
+    answer = await bearer.post(f"{AUTH}/reauthenticate", json={"password": GOOD["password"]})
+    assert answer.status_code == 200
+    assert answer.json().keys() == {"access_token", "token_type", "expires_in"}
+    assert "set-cookie" not in answer.headers
+    assert answer.headers["cache-control"] == "no-store"
+    for token in (answer.json()["access_token"], bearer.headers["authorization"].split()[1]):
+        assert (await bearer.post("/sensitive", headers={"Authorization": f"Bearer {token}"})).status_code == 204
+
+
+async def test_a_reauthentication_answers_as_a_login_does(bearer: httpx.AsyncClient) -> None:
+    """Wrong passwords are 401 `invalid_credentials`, then 429; without a token it is nobody's."""
+    for _ in range(5):
+        answer = await bearer.post(f"{AUTH}/reauthenticate", json={"password": "wrong"})
+        assert code_of(answer, 401) == "invalid_credentials"
+    answer = await bearer.post(f"{AUTH}/reauthenticate", json={"password": GOOD["password"]})
+    assert code_of(answer, 429) == "login_locked"
+    del bearer.headers["Authorization"]
+    assert code_of(await bearer.post(f"{AUTH}/reauthenticate", json={"password": "x"}), 401) == "unauthenticated"
+
+
+@pytest.fixture
+def me(client: httpx.AsyncClient, access_token: str) -> Callable[..., Awaitable[httpx.Response]]:
+    headers = {"Authorization": f"Bearer {access_token}"}
+    return lambda method="GET", **sent: client.request(method, f"{AUTH}/me", headers=headers, **sent)
+
+
+async def test_a_name_is_changed_and_seen_at_once(me: Callable[..., Awaitable[httpx.Response]]) -> None:
+    """The answer and the next reading have the new name, outer spaces trimmed; null takes it away."""
+    assert (await me()).json()["name"] is None
+    for sent, name in ((" Countess Ada ", "Countess Ada"), (None, None)):
+        answer = await me("PATCH", json={"name": sent})
+        assert (answer.status_code, answer.json()["name"]) == (200, name)
+        assert (await me()).json() == answer.json()
+
+
+@pytest.mark.parametrize(
+    "sent", [{"name": ""}, {"name": "x" * 101}, {"name": "a\nb"}, {}, {"name": "Ada", "roles": ["admin"]}]
+)
+async def test_a_bad_change_of_the_account_is_refused(
+    me: Callable[..., Awaitable[httpx.Response]], sent: dict[str, object]
+) -> None:
+    """A name that is none, no name at all, and whatever else an account has, are 422."""
+    assert code_of(await me("PATCH", json=sent), 422) == "validation_failed"
+
+
+async def test_a_change_asks_for_the_profile_to_be_dropped_once_more(
+    me: Callable[..., Awaitable[httpx.Response]], work: MemoryAuthUnitOfWork
+) -> None:
+    """A task of the same commit heals what two changes at once, or a death in between, leave in the cache."""
+    answer = await me("PATCH", json={"name": "Ada"})
+    (asked,) = work.outbox.tasks
+    assert (asked.task, asked.payload) == ("auth.drop_profile", {"user_id": answer.json()["id"]})

@@ -1,0 +1,377 @@
+"""Logging in under the ladder of locks, over the in-memory twins: what is looked at, counted, told and recorded."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tequipy_auth import (
+    AuditAction,
+    Auth,
+    AuthPolicy,
+    Client,
+    EmailNotVerified,
+    InvalidAccessToken,
+    InvalidCredentials,
+    LoginLocked,
+    Outcome,
+    PasswordHash,
+    Principal,
+    ReauthRequired,
+    TokenPair,
+)
+from tequipy_auth.testing import (
+    PUBLIC_URL,
+    FakePasswordHasher,
+    MemoryAuthUnitOfWork,
+    RecordingOperations,
+    build_fake_auth,
+)
+from tequipy_platform import Unavailable
+from tequipy_platform.testing import FrozenClock
+
+PASSWORD = "correct horse battery staple"
+EMAIL = "ada@example.com"
+HOME, CAFE = Client("192.0.2.1", "home"), Client("198.51.100.7", "café")
+MOMENT = timedelta(seconds=1)
+LOCK = timedelta(seconds=30)
+
+
+class CountingHasher(FakePasswordHasher):
+    """Counts the passwords that it looks at; `full` has no place for another."""
+
+    def __init__(self) -> None:
+        self.looked_at = 0
+        self.full = False
+
+    async def verify(self, password: str, stored: PasswordHash | None) -> bool:
+        if self.full:
+            raise Unavailable
+        self.looked_at += 1
+        return await super().verify(password, stored)
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture
+def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
+    return MemoryAuthUnitOfWork(clock)
+
+
+@pytest.fixture
+def hasher() -> CountingHasher:
+    return CountingHasher()
+
+
+@pytest.fixture
+def operations() -> RecordingOperations:
+    return RecordingOperations()
+
+
+@pytest.fixture
+async def auth(
+    work: MemoryAuthUnitOfWork, clock: FrozenClock, hasher: CountingHasher, operations: RecordingOperations
+) -> Auth:
+    auth = build_fake_auth(work, clock=clock, hasher=hasher, operations=operations)
+    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+    return auth
+
+
+async def log_in(auth: Auth, client: Client = HOME, *, email: str = EMAIL) -> TokenPair:
+    return await auth.login.with_password(email=email, password=PASSWORD, client=client)
+
+
+async def fail(auth: Auth, times: int = 1, client: Client = HOME, *, email: str = EMAIL) -> None:
+    """Guess wrongly; each guess must be looked at and be refused as one."""
+    for _ in range(times):
+        with pytest.raises(InvalidCredentials):
+            await auth.login.with_password(email=email, password="wrong", client=client)
+
+
+async def is_locked(auth: Auth, client: Client = HOME, *, email: str = EMAIL) -> float:
+    """Return how many seconds the lock still lasts, even for the right password."""
+    with pytest.raises(LoginLocked) as refusal:
+        await log_in(auth, client, email=email)
+    return refusal.value.retry_after
+
+
+def at(number: int) -> Client:
+    return Client(f"203.0.113.{number}")
+
+
+async def test_the_fifth_failure_is_told_and_the_next_attempt_is_locked(auth: Auth, hasher: CountingHasher) -> None:
+    """Five wrong passwords from one address answer as such, then even the right one is not looked at for 30 s."""
+    await fail(auth, 5)
+    assert await is_locked(auth) == 30
+    assert hasher.looked_at == 5
+
+
+@pytest.mark.parametrize("email", [EMAIL, "nobody@example.com"])
+async def test_a_lock_says_nothing_of_the_account(auth: Auth, email: str) -> None:
+    """An address without an account locks like one with an account, in whatever spelling."""
+    await fail(auth, 5, email=email)
+    assert await is_locked(auth, email=f" {email.upper()} ") == 30
+
+
+async def test_attempts_while_locked_neither_count_nor_extend(auth: Auth, clock: FrozenClock) -> None:
+    """A hundred tries at a lock change nothing: it ends when it was to end, and the next failure is the next step."""
+    await fail(auth, 5)
+    clock.advance(LOCK - MOMENT)
+    for _ in range(100):
+        assert await is_locked(auth) == 1
+    clock.advance(MOMENT)
+    await fail(auth)
+    assert await is_locked(auth) == 60
+
+
+async def test_the_ladder_is_climbed_by_one_failure_each(auth: Auth, clock: FrozenClock) -> None:
+    """30 s, then 1, 2, 4, 8 and at most 15 min."""
+    await fail(auth, 4)
+    lengths = []
+    for _ in range(7):
+        await fail(auth)
+        lengths.append(await is_locked(auth))
+        clock.advance(timedelta(seconds=lengths[-1]))
+    assert lengths == [30, 60, 120, 240, 480, 900, 900]
+
+
+async def test_a_success_clears_the_pair(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """After a success five more failures are needed; what was counted for account and client address stays."""
+    await fail(auth, 4)
+    await log_in(auth)
+    await fail(auth, 5)
+    await is_locked(auth)
+    scopes = {key.scope.label: len(counter.failed_at) for key, counter in work.attempts.rows.items()}
+    assert scopes == {"pair": 5, "account": 9, "client": 9}
+
+
+async def test_a_success_is_no_failure_of_account_or_client_address(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """However often somebody logs in, the counters of account and address stay empty."""
+    for _ in range(60):
+        await log_in(auth)
+    assert all(not counter.failed_at for counter in work.attempts.rows.values())
+
+
+async def test_twenty_failures_from_anywhere_lock_the_account(auth: Auth) -> None:
+    """Guessing from many addresses locks the account for all of them, but no other account."""
+    for number in range(20):
+        await fail(auth, client=at(number))
+    assert await is_locked(auth, at(99)) == 30
+    await fail(auth, client=at(99), email="somebody-else@example.com")
+
+
+async def test_fifty_failures_from_one_address_lock_it(auth: Auth) -> None:
+    """Guessing at many accounts locks the client address for all of them, its neighbours in the /64 included."""
+    subscriber = "2001:db8:1:2"
+    for number in range(50):
+        await fail(auth, client=Client(f"{subscriber}::{number}"), email=f"user{number}@example.com")
+    assert await is_locked(auth, Client(f"{subscriber}:ffff::1")) == 30
+    await log_in(auth, Client("2001:db8:1:3::1"))
+
+
+async def test_the_counters_die_half_a_day_after_the_last_failure(auth: Auth, clock: FrozenClock) -> None:
+    """Then the ladder begins at its foot again."""
+    await fail(auth, 5)
+    clock.advance(timedelta(hours=12))
+    await fail(auth, 5)
+    assert await is_locked(auth) == 30
+
+
+async def test_of_many_guesses_at_once_five_are_looked_at(auth: Auth, hasher: CountingHasher) -> None:
+    """50 parallel guesses: the attempts are reserved before anything is hashed."""
+    guesses = (auth.login.with_password(email=EMAIL, password="wrong", client=HOME) for _ in range(50))
+    answers = await asyncio.gather(*guesses, return_exceptions=True)
+    kinds = [type(answer) for answer in answers]
+    assert (kinds.count(InvalidCredentials), kinds.count(LoginLocked)) == (5, 45)
+    assert hasher.looked_at == 5
+
+
+async def test_a_full_queue_is_no_failure(
+    auth: Auth, hasher: CountingHasher, work: MemoryAuthUnitOfWork, operations: RecordingOperations
+) -> None:
+    """Whoever was turned away by 503 has not guessed."""
+    hasher.full = True
+    for _ in range(10):
+        with pytest.raises(Unavailable):
+            await log_in(auth)
+    hasher.full = False
+    await log_in(auth)
+    assert operations.counts["login", "unavailable"] == 10
+    assert AuditAction.LOGIN_FAILED not in {event.action for event in work.audit.events}
+
+
+async def test_a_stranger_cannot_lock_the_owner_out(auth: Auth) -> None:
+    """A browser that has logged in before has a budget of its own: five failures, whatever others do."""
+    owner = replace(HOME, device=(await log_in(auth)).device)
+    for number in range(20):
+        await fail(auth, client=at(number))
+    assert await is_locked(auth, HOME) == 30, "the same address without the cookie"
+    await log_in(auth, owner)
+    await fail(auth, 5, client=owner)
+    assert await is_locked(auth, owner) == 30
+    assert await is_locked(auth, replace(CAFE, device=owner.device)) == 30, "the device, wherever it is"
+
+
+async def test_a_device_of_another_account_is_none(auth: Auth) -> None:
+    """A mark helps only at the account that it was made for."""
+    await auth.registration.create_admin(email="bob@example.com", password=PASSWORD)
+    foreign = replace(HOME, device=(await log_in(auth, email="bob@example.com")).device)
+    await fail(auth, 5)
+    assert await is_locked(auth, foreign) == 30
+
+
+@pytest.mark.usefixtures("auth")
+async def test_an_outdated_hash_is_renewed_at_login(work: MemoryAuthUnitOfWork) -> None:
+    """The first login after a change of scheme, cost or pepper stores a new hash; a wrong password does not."""
+    (user,) = work.users.rows.values()
+
+    class Older(FakePasswordHasher):
+        def is_outdated(self, stored: PasswordHash) -> bool:
+            return stored == user.password
+
+        async def hash(self, password: str) -> PasswordHash:
+            return replace(await super().hash(password), cost=1)
+
+        async def verify(self, password: str, stored: PasswordHash | None) -> bool:
+            return await super().verify(password, replace(stored, cost=1) if stored else None)
+
+    newer = build_fake_auth(work, hasher=Older())
+    await fail(newer)
+    assert work.users.rows[user.id] == user
+    for _ in range(2):
+        await log_in(newer)
+        assert work.users.rows[user.id].password.cost == 1
+
+
+async def test_a_password_changed_while_it_was_checked_is_wrong(
+    auth: Auth, work: MemoryAuthUnitOfWork, hasher: CountingHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login that was under way when the password changed begins no session."""
+    (user,) = work.users.rows.values()
+
+    async def verify_slowly(password: str, stored: PasswordHash | None) -> bool:
+        await work.users.set_password(user.id, await hasher.hash("another good password"))
+        return await FakePasswordHasher.verify(hasher, password, stored)
+
+    monkeypatch.setattr(hasher, "verify", verify_slowly)
+    with pytest.raises(InvalidCredentials):
+        await log_in(auth)
+    assert not work.sessions.rows
+
+
+async def test_every_attempt_is_on_record(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Success, failure and lock, for known and unknown addresses; what was typed is a pseudonym and nothing else."""
+    pair = await log_in(auth)
+    await fail(auth, 5, CAFE)
+    await is_locked(auth, CAFE)
+    await fail(auth, email="typed-password-here@example.com")
+    (user,) = work.users.rows.values()
+    session_id = (await auth.access_tokens.verify(pair.access.value)).session_id
+    success, *failures, locked, unknown = [event for event in work.audit.events if event.client.ip]
+    assert (success.action, success.outcome, success.actor_id, success.subject_id, success.session_id) == (
+        AuditAction.LOGIN_OK,
+        Outcome.SUCCESS,
+        user.id,
+        user.id,
+        session_id,
+    )
+    assert {(each.action, each.outcome, each.reason, each.subject_id, each.client) for each in failures} == {
+        (AuditAction.LOGIN_FAILED, Outcome.FAILURE, "invalid_credentials", user.id, CAFE)
+    }
+    assert (len(failures), locked.action, locked.reason) == (5, AuditAction.LOGIN_LOCKED, "login_locked")
+    assert locked.metadata == {**failures[0].metadata, "scope": "pair"}
+    assert (unknown.subject_id, unknown.actor_id) == (None, None)
+    assert unknown.metadata["address"] != locked.metadata["address"]
+    assert "typed" not in repr(work.audit.rows)
+
+
+async def test_every_attempt_is_counted(auth: Auth, operations: RecordingOperations) -> None:
+    """The metric tells successes, failures and locks apart."""
+    await log_in(auth)
+    await fail(auth, 5)
+    await is_locked(auth)
+    counts = {status: count for (operation, status), count in operations.counts.items() if operation == "login"}
+    assert counts == {"ok": 1, "invalid_credentials": 5, "login_locked": 1}
+
+
+@pytest.fixture
+async def unverified(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
+    """Auth with open registration, and an account that nobody has verified."""
+    auth = build_fake_auth(work, clock=clock, policy=AuthPolicy(public_url=PUBLIC_URL, open_registration=True))
+    await auth.registration.register(email=EMAIL, password=PASSWORD, client=HOME)
+    return auth
+
+
+async def test_an_unverified_address_is_told_after_the_right_password_alone(unverified: Auth) -> None:
+    """With the wrong password an open account answers like any other."""
+    await fail(unverified)
+    with pytest.raises(EmailNotVerified):
+        await log_in(unverified)
+
+
+async def test_an_unverified_address_is_no_failure(unverified: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """The right password locks nothing however often it comes too early, and clears nothing either."""
+    await fail(unverified, 4)
+    for _ in range(20):
+        with pytest.raises(EmailNotVerified):
+            await log_in(unverified)
+    assert not work.sessions.rows
+    assert work.audit.events[-1].reason == "email_not_verified"
+    await fail(unverified)
+    assert await is_locked(unverified) == 30
+
+
+@pytest.fixture
+async def principal(auth: Auth) -> Principal:
+    return await auth.access_tokens.verify((await log_in(auth)).access.value)
+
+
+async def test_a_reauthentication_renews_the_time_of_proof(
+    auth: Auth, work: MemoryAuthUnitOfWork, principal: Principal, clock: FrozenClock
+) -> None:
+    """The new access token and the session both say when; the refresh tokens stay."""
+    clock.advance(timedelta(hours=1))
+    tokens = dict(work.refresh_tokens.rows)
+    token = await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
+    renewed = await auth.access_tokens.verify(token.value)
+    assert renewed == replace(principal, auth_time=clock.now())
+    assert work.sessions.rows[principal.session_id].auth_time == clock.now()
+    assert work.refresh_tokens.rows == tokens
+    assert (work.audit.events[-1].action, work.audit.events[-1].reason) == (AuditAction.LOGIN_OK, "reauthenticate")
+
+
+async def test_a_reauthentication_shares_the_counters_of_the_login(auth: Auth, principal: Principal) -> None:
+    """Guesses with a stolen access token count as guesses at the login do."""
+    await fail(auth, 3)
+    for _ in range(2):
+        with pytest.raises(InvalidCredentials):
+            await auth.login.reauthenticate(principal, password="wrong", client=HOME)
+    with pytest.raises(LoginLocked):
+        await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
+    assert await is_locked(auth) == 30
+
+
+async def test_a_session_that_has_ended_is_not_renewed(
+    auth: Auth, work: MemoryAuthUnitOfWork, principal: Principal, clock: FrozenClock
+) -> None:
+    """Neither a reauthentication nor a sensitive operation goes on with a token of an ended session."""
+    await work.sessions.revoke(principal.session_id, at=clock.now(), reason="logout")
+    with pytest.raises(InvalidAccessToken):
+        await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
+    with pytest.raises(InvalidAccessToken):
+        await auth.login.require_fresh(principal)
+
+
+async def test_a_sensitive_operation_needs_a_fresh_proof(auth: Auth, principal: Principal, clock: FrozenClock) -> None:
+    """It is allowed for less than five minutes after a login or a reauthentication, whatever the token says."""
+    clock.advance(timedelta(minutes=5) - MOMENT)
+    await auth.login.require_fresh(principal)
+    clock.advance(MOMENT)
+    with pytest.raises(ReauthRequired):
+        await auth.login.require_fresh(principal)
+    await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
+    await auth.login.require_fresh(principal)

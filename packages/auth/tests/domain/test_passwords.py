@@ -1,0 +1,48 @@
+"""What a new password must be."""
+
+import pytest
+
+from tequipy_auth import AuthPolicy, EmailAddress, WeakPassword
+from tequipy_auth.domain.passwords import PasswordRules
+from tequipy_auth.testing import FakeCommonPasswords
+
+EMAIL = EmailAddress("Ada.Lovelace@Example.com", "ada.lovelace@example.com")
+
+
+@pytest.fixture
+def rules() -> PasswordRules:
+    return PasswordRules(AuthPolicy(public_url=""), FakeCommonPasswords("password1234", "monkey", "ada.lovelace"))
+
+
+@pytest.mark.parametrize(
+    ("password", "reasons"),
+    [
+        ("", ("too_short",)),
+        ("p" * 11, ("too_short",)),
+        ("p" * 129, ("too_long",)),
+        ("password1234", ("common",)),
+        ("PassWord1234", ("common",)),
+        ("ｐａｓｓｗｏｒｄ１２３４", ("common",)),  # noqa: RUF001 -- full-width letters, the same in NFKC
+        ("Monkey", ("too_short", "common")),
+        ("ada.lovelace@example.com", ("matches_email",)),
+        ("ADA.LOVELACE", ("common", "matches_email")),
+    ],
+)
+def test_every_reason_is_told(rules: PasswordRules, password: str, reasons: tuple[str, ...]) -> None:
+    """Length, the list and the address are the policy; case and Unicode form make no difference."""
+    with pytest.raises(WeakPassword) as refusal:
+        rules.accept(password, EMAIL)
+    assert refusal.value.reasons == reasons
+
+
+@pytest.mark.parametrize("password", ["p" * 12, "p" * 128, "PPPPPPPPPPPP", "            ", "correct horse"])
+def test_no_composition_is_asked_for(rules: PasswordRules, password: str) -> None:
+    """12 to 128 characters of any kind will do, and they are kept as they were typed."""
+    assert rules.accept(password, EMAIL) == password
+
+
+def test_length_is_counted_after_normalisation(rules: PasswordRules) -> None:
+    """One ligature is two characters, a letter and its accent are one."""
+    assert rules.accept("ﬁ" * 6, EMAIL) == "fi" * 6
+    with pytest.raises(WeakPassword):
+        rules.accept("e\u0301" * 11, EMAIL)
