@@ -48,6 +48,7 @@ def test_production_refuses_what_is_unsafe(run_command: Command) -> None:
         "TEQUIPY_AUTH__PEPPERS",
         "TEQUIPY_AUTH__REFRESH_KEYS",
         "TEQUIPY_AUTH__KEY_ENCRYPTION_KEY",
+        "TEQUIPY_AUTH__PSEUDONYM_KEY",
         "TEQUIPY_OBSERVABILITY__METRICS_TOKEN",
     ]
     own = "s" * 32
@@ -57,6 +58,7 @@ def test_production_refuses_what_is_unsafe(run_command: Command) -> None:
         TEQUIPY_AUTH__PEPPERS=f'{{"1": "{own}"}}',
         TEQUIPY_AUTH__REFRESH_KEYS=f'{{"1": "{own}"}}',
         TEQUIPY_AUTH__KEY_ENCRYPTION_KEY=own,
+        TEQUIPY_AUTH__PSEUDONYM_KEY=own,
         TEQUIPY_OBSERVABILITY__METRICS_TOKEN=own,
     )
     assert result.returncode == 0, result.stderr

@@ -26,6 +26,7 @@ PRODUCTION = GOOD | {
     "TEQUIPY_AUTH__PEPPERS": '{"1": "a-pepper-of-more-than-32-characters!"}',
     "TEQUIPY_AUTH__REFRESH_KEYS": '{"1": "a-key-of-more-than-32-characters!!!"}',
     "TEQUIPY_AUTH__KEY_ENCRYPTION_KEY": "another-key-of-more-than-32-characters",
+    "TEQUIPY_AUTH__PSEUDONYM_KEY": "yet-another-key-of-more-than-32-characters",
     "TEQUIPY_MAIL__SMTP_URL": "smtps://mail.example.com",
     "TEQUIPY_OBSERVABILITY__METRICS_PORT": "9100",
 }

@@ -64,6 +64,7 @@ from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
+from tequipy_auth.domain.services.passwords import PasswordService
 from tequipy_auth.domain.services.registration import RegistrationService
 from tequipy_auth.domain.services.sessions import SessionService
 from tequipy_auth.domain.value_objects import (
@@ -119,6 +120,7 @@ __all__ = [
     "Outcome",
     "PasswordHash",
     "PasswordHasher",
+    "PasswordService",
     "Principal",
     "Profile",
     "Purpose",

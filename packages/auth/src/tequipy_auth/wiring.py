@@ -37,6 +37,7 @@ from tequipy_auth.domain.services.mail_budget import MailBudget
 from tequipy_auth.domain.services.mailing import MailingService
 from tequipy_auth.domain.services.one_time_tokens import LinkMinter
 from tequipy_auth.domain.services.password_check import PasswordCheck
+from tequipy_auth.domain.services.passwords import PasswordService
 from tequipy_auth.domain.services.registration import RegistrationService
 from tequipy_auth.domain.services.session_ender import SessionEnder
 from tequipy_auth.domain.services.session_starter import SessionStarter
@@ -193,17 +194,21 @@ def build_auth(
     successor_keys = SettingsSuccessorKeys(_keys(settings.refresh_keys))
     pseudonyms = Pseudonyms(settings.pseudonym_key.get_secret_value().encode())
     devices = Devices(pseudonyms, secrets.token_bytes)
+    lockout = Lockout(pseudonyms, devices, clock)
+    check = PasswordCheck(unit_of_work, hasher=hasher, lockout=lockout, pseudonyms=pseudonyms)
+    mail_budget = MailBudget(limiter)
     common = BundledCommonPasswords()
+    rules = PasswordRules(policy, common)
     if registry is not None:
         _measure(pools, registry)
     return Auth(
         registration=RegistrationService(
             unit_of_work,
             addresses=addresses,
-            rules=PasswordRules(policy, common),
+            rules=rules,
             hasher=hasher,
             pseudonyms=pseudonyms,
-            mail_budget=MailBudget(limiter),
+            mail_budget=mail_budget,
             policy=policy,
             clock=clock,
             new_id=uuid7,
@@ -212,12 +217,7 @@ def build_auth(
         login=LoginService(
             unit_of_work,
             addresses=addresses,
-            check=PasswordCheck(
-                unit_of_work,
-                hasher=hasher,
-                lockout=Lockout(pseudonyms, devices, clock),
-                pseudonyms=pseudonyms,
-            ),
+            check=check,
             devices=devices,
             starter=SessionStarter(
                 ender=ender,
@@ -231,6 +231,20 @@ def build_auth(
             issuer=issuer,
             policy=policy,
             clock=clock,
+            operations=operations,
+        ),
+        passwords=PasswordService(
+            unit_of_work,
+            addresses=addresses,
+            rules=rules,
+            hasher=hasher,
+            check=check,
+            lockout=lockout,
+            ender=ender,
+            pseudonyms=pseudonyms,
+            mail_budget=mail_budget,
+            clock=clock,
+            new_id=uuid7,
             operations=operations,
         ),
         sessions=SessionService(

@@ -53,14 +53,14 @@ class ReauthenticateBody(StrictModel):
     password: Password
 
 
-class ForgottenPasswordBody(StrictModel):
+class ResetPasswordBody(StrictModel):
     """The token of the mailed link, and the password to be."""
 
     token: OneTimeToken
     new_password: Password
 
 
-class ChangedPasswordBody(StrictModel):
+class ChangePasswordBody(StrictModel):
     """The password as it is, and as it is to be."""
 
     current_password: Password

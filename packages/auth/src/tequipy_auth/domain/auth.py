@@ -14,6 +14,7 @@ from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
+from tequipy_auth.domain.services.passwords import PasswordService
 from tequipy_auth.domain.services.registration import RegistrationService
 from tequipy_auth.domain.services.session_ender import SessionEnder
 from tequipy_auth.domain.services.sessions import SessionService
@@ -26,6 +27,7 @@ class Auth:
 
     registration: RegistrationService
     login: LoginService
+    passwords: PasswordService
     sessions: SessionService
     accounts: AccountService
     access_tokens: AccessTokens

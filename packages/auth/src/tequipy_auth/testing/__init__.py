@@ -19,6 +19,7 @@ from tequipy_auth.domain.services.mail_budget import MailBudget
 from tequipy_auth.domain.services.mailing import MailingService
 from tequipy_auth.domain.services.one_time_tokens import LinkMinter
 from tequipy_auth.domain.services.password_check import PasswordCheck
+from tequipy_auth.domain.services.passwords import PasswordService
 from tequipy_auth.domain.services.registration import RegistrationService
 from tequipy_auth.domain.services.session_ender import SessionEnder
 from tequipy_auth.domain.services.session_starter import SessionStarter
@@ -97,14 +98,18 @@ def build_fake_auth(
     ender = SessionEnder(revocations)
     pseudonyms = Pseudonyms(b"pseudonyms")
     devices = Devices(pseudonyms, secrets.token_bytes)
+    lockout = Lockout(pseudonyms, devices, clock)
+    check = PasswordCheck(lambda: held, hasher=hasher, lockout=lockout, pseudonyms=pseudonyms)
+    mail_budget = MailBudget(limiter)
+    rules = PasswordRules(policy, FakeCommonPasswords(COMMON_PASSWORD))
     return Auth(
         registration=RegistrationService(
             lambda: held,
             addresses=addresses,
-            rules=PasswordRules(policy, FakeCommonPasswords(COMMON_PASSWORD)),
+            rules=rules,
             hasher=hasher,
             pseudonyms=pseudonyms,
-            mail_budget=MailBudget(limiter),
+            mail_budget=mail_budget,
             policy=policy,
             clock=clock,
             new_id=new_id,
@@ -113,12 +118,7 @@ def build_fake_auth(
         login=LoginService(
             lambda: held,
             addresses=addresses,
-            check=PasswordCheck(
-                lambda: held,
-                hasher=hasher,
-                lockout=Lockout(pseudonyms, devices, clock),
-                pseudonyms=pseudonyms,
-            ),
+            check=check,
             devices=devices,
             starter=SessionStarter(
                 ender=ender,
@@ -132,6 +132,20 @@ def build_fake_auth(
             issuer=issuer,
             policy=policy,
             clock=clock,
+            operations=operations,
+        ),
+        passwords=PasswordService(
+            lambda: held,
+            addresses=addresses,
+            rules=rules,
+            hasher=hasher,
+            check=check,
+            lockout=lockout,
+            ender=ender,
+            pseudonyms=pseudonyms,
+            mail_budget=mail_budget,
+            clock=clock,
+            new_id=new_id,
             operations=operations,
         ),
         sessions=SessionService(

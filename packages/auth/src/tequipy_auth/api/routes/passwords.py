@@ -1,14 +1,69 @@
-"""Proving once more who is asking."""
+"""Forgetting, resetting and changing a password; proving once more who is asking."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, status
 
 from tequipy_auth.api.dependencies import CurrentAuth, CurrentClient, CurrentPrincipal
-from tequipy_auth.api.schemas import AccessTokenAnswer, ReauthenticateBody
-from tequipy_auth.domain.exceptions import InvalidAccessToken, InvalidCredentials, LoginLocked
+from tequipy_auth.api.schemas import (
+    Accepted,
+    AccessTokenAnswer,
+    AddressBody,
+    ChangePasswordBody,
+    ReauthenticateBody,
+    ResetPasswordBody,
+)
+from tequipy_auth.domain.exceptions import (
+    InvalidAccessToken,
+    InvalidCredentials,
+    InvalidOneTimeToken,
+    LoginLocked,
+    WeakPassword,
+)
 from tequipy_platform import Unauthenticated, Unavailable
 from tequipy_platform.api import BODY_PROBLEMS, problem_responses
 
 router = APIRouter()
+
+
+@router.post(
+    "/password/forgot",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=problem_responses(*BODY_PROBLEMS, Unavailable),
+)
+async def forgot_password(auth: CurrentAuth, client: CurrentClient, body: AddressBody) -> Accepted:
+    """Ask for a link to reset the password; the answer is the same whether there is an account."""
+    await auth.passwords.forgot(email=body.email, client=client)
+    return Accepted()
+
+
+@router.post(
+    "/password/reset",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(*BODY_PROBLEMS, InvalidOneTimeToken, WeakPassword, Unavailable),
+)
+async def reset_password(auth: CurrentAuth, client: CurrentClient, body: ResetPasswordBody) -> None:
+    """Set a new password by the token of the mailed link; every session ends, nobody is logged in."""
+    await auth.passwords.reset(
+        body.token.get_secret_value(), new_password=body.new_password.get_secret_value(), client=client
+    )
+
+
+@router.post(
+    "/password/change",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(
+        *BODY_PROBLEMS, Unauthenticated, InvalidAccessToken, InvalidCredentials, WeakPassword, LoginLocked, Unavailable
+    ),
+)
+async def change_password(
+    auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient, body: ChangePasswordBody
+) -> None:
+    """Replace the password; the caller's other sessions end, this one lives on."""
+    await auth.passwords.change(
+        principal,
+        current_password=body.current_password.get_secret_value(),
+        new_password=body.new_password.get_secret_value(),
+        client=client,
+    )
 
 
 @router.post(

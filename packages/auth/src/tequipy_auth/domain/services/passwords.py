@@ -1,0 +1,155 @@
+"""Forgetting a password, resetting it by mail, changing it."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
+from tequipy_auth.domain.entities import User
+from tequipy_auth.domain.exceptions import InvalidAccessToken, InvalidOneTimeToken
+from tequipy_auth.domain.operations import Operations, counted
+from tequipy_auth.domain.passwords import PasswordRules
+from tequipy_auth.domain.ports import AddressParser, PasswordHasher
+from tequipy_auth.domain.pseudonyms import Pseudonyms
+from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_auth.domain.services.lockout import Lockout
+from tequipy_auth.domain.services.mail_budget import MailBudget
+from tequipy_auth.domain.services.one_time_tokens import read_one_time_token
+from tequipy_auth.domain.services.password_check import PasswordCheck
+from tequipy_auth.domain.services.session_ender import Ending, SessionEnder
+from tequipy_auth.domain.value_objects import Client, OneTimeTokenValue, PasswordHash, Principal, Purpose
+from tequipy_platform import Clock, IdSource
+
+
+class PasswordService:
+    """Ways to a new password; each ends the sessions that the old one began, and tells the owner by mail."""
+
+    def __init__(
+        self,
+        unit_of_work: Callable[[], AuthUnitOfWork],
+        *,
+        addresses: AddressParser,
+        rules: PasswordRules,
+        hasher: PasswordHasher,
+        check: PasswordCheck,
+        lockout: Lockout,
+        ender: SessionEnder,
+        pseudonyms: Pseudonyms,
+        mail_budget: MailBudget,
+        clock: Clock,
+        new_id: IdSource,
+        operations: Operations,
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._addresses = addresses
+        self._rules = rules
+        self._hasher = hasher
+        self._check = check
+        self._lockout = lockout
+        self._ender = ender
+        self._pseudonyms = pseudonyms
+        self._mail_budget = mail_budget
+        self._clock = clock
+        self._new_id = new_id
+        self.operations = operations
+
+    @counted("forgot_password")
+    async def forgot(self, *, email: str, client: Client) -> None:
+        """Ask for a link to reset the password, if there is an account; the same work for every address.
+
+        Raises `InvalidAddress`.
+        """
+        address = self._addresses.parse(email)
+        recipient = self._pseudonyms.of_address(address)
+        allowed = await self._mail_budget.allows(recipient)
+        async with self._unit_of_work() as work:
+            user = await work.users.by_email(address.canonical)
+            if allowed:  # an id that is nobody's where there is no account: the worker finds out
+                subject_id = user.id if user else self._new_id()
+                work.outbox.add("auth.send_mail", mail="reset_password", subject_id=str(subject_id))
+            work.audit.record(
+                AuditEvent(
+                    AuditAction.RESET_REQUESTED,
+                    Outcome.SUCCESS if allowed else Outcome.FAILURE,
+                    None if allowed else "rate_limited",
+                    subject_id=user.id if user else None,
+                    client=client,
+                    metadata={"address": recipient},
+                )
+            )
+
+    @counted("reset_password")
+    async def reset(self, token: str, *, new_password: str, client: Client) -> None:
+        """Set a new password by the token of the mailed link: all sessions end, every lock on the account is lifted.
+
+        Who opens the link reads the account's mail, so the address counts as verified too. Raises
+        `InvalidOneTimeToken`, whatever is wrong with the token, and `WeakPassword`, which leaves the token good.
+        """
+        try:
+            await self._reset(read_one_time_token(token), new_password, client)
+        except InvalidOneTimeToken as error:
+            async with self._unit_of_work() as work:
+                work.audit.record(AuditEvent(AuditAction.RESET_DONE, Outcome.FAILURE, error.code, client=client))
+            raise
+
+    @counted("change_password")
+    async def change(self, principal: Principal, *, current_password: str, new_password: str, client: Client) -> None:
+        """Replace the password; the caller's session lives on, the account's others end.
+
+        Raises `WeakPassword` before anything is counted, `InvalidCredentials`, `LoginLocked`, `Unavailable`, and
+        `InvalidAccessToken` when the session has ended.
+        """
+        async with self._unit_of_work() as work:
+            user = await work.users.get(principal.user_id)
+            session = await work.sessions.get(principal.session_id)
+        if user is None or session is None or session.revoked_at is not None:
+            raise InvalidAccessToken
+        accepted = self._rules.accept(new_password, user.email)
+        async with self._unit_of_work() as work:
+            attempt = await self._check.begin(
+                work, address=user.email, user=user, client=client, operation="change_password"
+            )
+        proof = await self._check.verify(attempt, current_password)
+        hashed = await self._hasher.hash(accepted)
+        ending = Ending("password_changed", self._clock.now(), actor_id=user.id, client=client)
+        async with self._unit_of_work() as work:
+            user = await self._check.succeed(work, proof)
+            news = await self._replace(work, user, hashed, ending, keep=session.id)
+            work.audit.record(
+                AuditEvent(
+                    AuditAction.PASSWORD_CHANGED,
+                    actor_id=user.id,
+                    subject_id=user.id,
+                    session_id=session.id,
+                    client=client,
+                )
+            )
+        await self._ender.publish(news)
+
+    async def _reset(self, token: OneTimeTokenValue, new_password: str, client: Client) -> None:
+        shown = (token.id, Purpose.RESET_PASSWORD, token.secret_hash)
+        async with self._unit_of_work() as work:
+            subject_id = await work.one_time_tokens.peek(*shown, at=self._clock.now())
+            user = await work.users.get(subject_id) if subject_id else None
+        if user is None:  # before anything is hashed
+            raise InvalidOneTimeToken
+        hashed = await self._hasher.hash(self._rules.accept(new_password, user.email))
+        now = self._clock.now()
+        async with self._unit_of_work() as work:
+            user = await work.users.lock(user.id)
+            if user is None or await work.one_time_tokens.consume(*shown, at=now) is None:
+                raise InvalidOneTimeToken
+            await self._lockout.unlock(work, user.email)
+            await work.users.set_verified(user.id)
+            await work.registrations.delete_for(user.email.canonical)
+            news = await self._replace(work, user, hashed, Ending("password_reset", now, client=client))
+            work.audit.record(AuditEvent(AuditAction.RESET_DONE, subject_id=user.id, client=client))
+        await self._ender.publish(news)
+
+    async def _replace(
+        self, work: AuthUnitOfWork, user: User, password: PasswordHash, ending: Ending, *, keep: UUID | None = None
+    ) -> tuple[str, ...]:
+        """Store the new hash and end what rests on the old one; return what to publish after the commit."""
+        await work.users.set_password(user.id, password)
+        await work.one_time_tokens.discard(user.id, Purpose.RESET_PASSWORD)
+        work.outbox.add("auth.send_mail", mail="password_changed", subject_id=str(user.id))
+        return await self._ender.end_all(work, user.id, ending, keep=keep)

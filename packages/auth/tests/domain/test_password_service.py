@@ -1,0 +1,284 @@
+"""Forgetting, resetting and changing a password, over the in-memory twins."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tequipy_auth import (
+    AuditAction,
+    Auth,
+    Client,
+    InvalidAccessToken,
+    InvalidAddress,
+    InvalidCredentials,
+    InvalidOneTimeToken,
+    LoginLocked,
+    OneTimeTokenValue,
+    Outcome,
+    Principal,
+    SessionRevoked,
+    TokenPair,
+    WeakPassword,
+)
+from tequipy_auth.testing import COMMON_PASSWORD, MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_caching.testing import MemoryRateLimiter
+from tequipy_platform import Delivery, Mail
+from tequipy_platform.testing import FrozenClock, RecordingMailer
+
+PASSWORD, NEW = "correct horse battery staple", "an even better password"
+EMAIL = "ada@example.com"
+CLIENT = Client("192.0.2.1", "test")
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture
+def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
+    return MemoryAuthUnitOfWork(clock)
+
+
+@pytest.fixture
+def limiter() -> MemoryRateLimiter:
+    return MemoryRateLimiter()
+
+
+@pytest.fixture
+async def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock, limiter: MemoryRateLimiter) -> Auth:
+    auth = build_fake_auth(work, clock=clock, limiter=limiter)
+    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+    return auth
+
+
+async def mails(auth: Auth, work: MemoryAuthUnitOfWork) -> list[Mail]:
+    """Send what the outbox asks for."""
+    mailer = RecordingMailer()
+    asked = [added for added in work.outbox.tasks if added.task == "auth.send_mail"]
+    work.outbox.tasks.clear()
+    for added in asked:
+        payload: dict[str, Any] = added.payload
+        await auth.mailing(mailer).send_mail(Delivery(work.new_id(), added.task), **payload)
+    return mailer.mails
+
+
+async def reset_token(auth: Auth, work: MemoryAuthUnitOfWork) -> str:
+    await auth.passwords.forgot(email=EMAIL, client=CLIENT)
+    (mail,) = await mails(auth, work)
+    link, _, token = mail.text.partition("#token=")
+    assert link.endswith("/reset-password")
+    return token.strip()
+
+
+async def log_in(auth: Auth, password: str = PASSWORD, client: Client = CLIENT) -> TokenPair:
+    return await auth.login.with_password(email=EMAIL, password=password, client=client)
+
+
+async def principal_of(auth: Auth, pair: TokenPair) -> Principal:
+    return await auth.access_tokens.verify(pair.access.value)
+
+
+async def test_a_forgotten_password_leaves_the_same_row_for_every_address(
+    auth: Auth, work: MemoryAuthUnitOfWork
+) -> None:
+    """Known, unknown and pending addresses ask for the same mail, without the address; only the known one gets it."""
+    await auth.registration.register(email="pending@example.com", password=PASSWORD, client=CLIENT)
+    work.outbox.tasks.clear()
+    for email in (EMAIL.upper(), "nobody@example.com", "pending@example.com"):
+        await auth.passwords.forgot(email=email, client=CLIENT)
+    assert [(asked.task, asked.payload["mail"]) for asked in work.outbox.tasks] == [
+        ("auth.send_mail", "reset_password")
+    ] * 3
+    assert "example.com" not in repr(work.outbox.tasks)
+    assert [mail.to for mail in await mails(auth, work)] == [EMAIL]
+    with pytest.raises(InvalidAddress):
+        await auth.passwords.forgot(email="nobody", client=CLIENT)
+
+
+async def test_nobody_is_flooded_with_mails(auth: Auth, work: MemoryAuthUnitOfWork, limiter: MemoryRateLimiter) -> None:
+    """Five mails an hour to one address, asked for by whomever, links to verify included; more go unseen."""
+    for email in (EMAIL, "nobody@example.com"):
+        for _ in range(4):
+            await auth.passwords.forgot(email=email, client=CLIENT)
+            await auth.registration.resend_verification(email=email)
+    assert len(work.outbox.tasks) == 10
+    outcomes = [event.outcome for event in work.audit.events if event.action is AuditAction.RESET_REQUESTED]
+    assert outcomes == [Outcome.SUCCESS] * 3 + [Outcome.FAILURE] + [Outcome.SUCCESS] * 3 + [Outcome.FAILURE]
+    limiter.clock.advance(3600)
+    await auth.passwords.forgot(email=EMAIL, client=CLIENT)
+    assert len(work.outbox.tasks) == 11
+
+
+async def test_a_reset_sets_the_password_and_ends_every_session(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """The new password works, the old one does not, every session has ended, and the owner is told."""
+    pair = await log_in(auth)
+    await auth.passwords.reset(await reset_token(auth, work), new_password=NEW, client=CLIENT)
+    assert [mail.subject for mail in await mails(auth, work)] == ["password_changed"]
+    with pytest.raises(SessionRevoked):
+        await auth.sessions.refresh(str(pair.refresh), client=CLIENT)
+    with pytest.raises(InvalidAccessToken):
+        await auth.access_tokens.verify(pair.access.value)
+    with pytest.raises(InvalidCredentials):
+        await log_in(auth)
+    assert len(work.sessions.rows) == 1, "nobody is logged in by a reset"
+    await log_in(auth, NEW)
+
+
+async def test_a_reset_lifts_every_lock_of_the_account(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Whoever reads the account's mail gets in, from wherever it was locked; a guessing address stays locked."""
+    device = (await log_in(auth)).device
+    places = [CLIENT, Client("198.51.100.7"), replace(CLIENT, device=device)]
+    for place in places:
+        for _ in range(5):
+            with pytest.raises(InvalidCredentials):
+                await log_in(auth, "wrong", place)
+        with pytest.raises(LoginLocked):
+            await log_in(auth, PASSWORD, place)
+    await auth.passwords.reset(await reset_token(auth, work), new_password=NEW, client=CLIENT)
+    for place in places:
+        await log_in(auth, NEW, place)
+    assert {key.scope.label for key, counter in work.attempts.rows.items() if counter.failed_at} == {"client"}
+
+
+async def test_a_reset_link_is_good_once_and_for_half_an_hour(
+    auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock
+) -> None:
+    """It works within 30 minutes and not at their end; with its use all others die."""
+    first = await reset_token(auth, work)
+    clock.advance(timedelta(minutes=29))
+    second = await reset_token(auth, work)
+    clock.advance(timedelta(minutes=1))
+    with pytest.raises(InvalidOneTimeToken):
+        await auth.passwords.reset(first, new_password=NEW, client=CLIENT)
+    third = await reset_token(auth, work)
+    await auth.passwords.reset(second, new_password=NEW, client=CLIENT)
+    for token in (second, third):
+        with pytest.raises(InvalidOneTimeToken):
+            await auth.passwords.reset(token, new_password=PASSWORD, client=CLIENT)
+    await log_in(auth, NEW)
+
+
+async def test_three_reset_links_live(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """The fourth pushes the oldest out."""
+    tokens = []
+    for _ in range(4):
+        tokens.append(await reset_token(auth, work))
+        clock.advance(timedelta(seconds=1))
+    with pytest.raises(InvalidOneTimeToken):
+        await auth.passwords.reset(tokens[0], new_password=NEW, client=CLIENT)
+    await auth.passwords.reset(tokens[1], new_password=NEW, client=CLIENT)
+
+
+async def test_of_two_resets_at_once_one_is_done(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """A token that is used twice at the same time sets one password."""
+    token = await reset_token(auth, work)
+    answers = await asyncio.gather(
+        *(auth.passwords.reset(token, new_password=f"{NEW} {number}", client=CLIENT) for number in range(5)),
+        return_exceptions=True,
+    )
+    assert sorted(map(str, map(type, answers))) == sorted(map(str, [type(None), *[InvalidOneTimeToken] * 4]))
+
+
+@pytest.mark.parametrize("weak", ["short", COMMON_PASSWORD, EMAIL])
+async def test_a_weak_password_leaves_the_link_good(auth: Auth, work: MemoryAuthUnitOfWork, weak: str) -> None:
+    """Whoever was refused for the password may try another one by the same link."""
+    token = await reset_token(auth, work)
+    with pytest.raises(WeakPassword):
+        await auth.passwords.reset(token, new_password=weak, client=CLIENT)
+    await auth.passwords.reset(token, new_password=NEW, client=CLIENT)
+
+
+async def test_what_is_no_link_is_refused_before_the_password_is_looked_at(
+    auth: Auth, work: MemoryAuthUnitOfWork
+) -> None:
+    """Malformed, forged and foreign tokens answer alike, whatever the password, and are on record."""
+    token = await reset_token(auth, work)
+    await auth.registration.register(email="bob@example.com", password=PASSWORD, client=CLIENT)
+    (mail,) = await mails(auth, work)
+    forged = OneTimeTokenValue.new(OneTimeTokenValue.parse(token).id, bytes(32))
+    for wrong in ("", "ev1.x.y", str(forged), mail.text.partition("#token=")[2].strip()):
+        with pytest.raises(InvalidOneTimeToken):
+            await auth.passwords.reset(wrong, new_password="short", client=CLIENT)
+        event = work.audit.events[-1]
+        assert (event.action, event.outcome, event.reason) == (
+            AuditAction.RESET_DONE,
+            Outcome.FAILURE,
+            "token_invalid",
+        )
+    await auth.passwords.reset(token, new_password=NEW, client=CLIENT)
+
+
+async def test_a_reset_verifies_the_address(work: MemoryAuthUnitOfWork, auth: Auth) -> None:
+    """Whoever opens the link reads the account's mail, so an open account needs no other proof of the address."""
+    (user,) = work.users.rows.values()
+    work.users.rows[user.id] = replace(user, email_verified=False)
+    await auth.passwords.reset(await reset_token(auth, work), new_password=NEW, client=CLIENT)
+    await log_in(auth, NEW)
+
+
+async def test_a_change_ends_the_other_sessions_alone(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """The caller's tokens live on, the others' are dead, the owner is told, and reset links of before are dead."""
+    token = await reset_token(auth, work)
+    other, own = await log_in(auth), await log_in(auth)
+    principal = await principal_of(auth, own)
+    await auth.passwords.change(principal, current_password=PASSWORD, new_password=NEW, client=CLIENT)
+    assert [mail.subject for mail in await mails(auth, work)] == ["password_changed"]
+    assert await principal_of(auth, own) == principal
+    await auth.sessions.refresh(str(own.refresh), client=CLIENT)
+    with pytest.raises(SessionRevoked):
+        await auth.sessions.refresh(str(other.refresh), client=CLIENT)
+    with pytest.raises(InvalidAccessToken):
+        await principal_of(auth, other)
+    with pytest.raises(InvalidOneTimeToken):
+        await auth.passwords.reset(token, new_password=PASSWORD, client=CLIENT)
+    await log_in(auth, NEW)
+
+
+async def test_a_change_shares_the_counters_of_the_login(auth: Auth) -> None:
+    """Guesses at the current password lock like guesses at the login; a weak new one is refused before."""
+    principal = await principal_of(auth, await log_in(auth))
+    for _ in range(10):
+        with pytest.raises(WeakPassword):
+            await auth.passwords.change(principal, current_password="wrong", new_password="short", client=CLIENT)
+    for _ in range(5):
+        with pytest.raises(InvalidCredentials):
+            await auth.passwords.change(principal, current_password="wrong", new_password=NEW, client=CLIENT)
+    with pytest.raises(LoginLocked):
+        await auth.passwords.change(principal, current_password=PASSWORD, new_password=NEW, client=CLIENT)
+    with pytest.raises(LoginLocked):
+        await log_in(auth)
+
+
+async def test_a_session_that_has_ended_changes_nothing(
+    auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock
+) -> None:
+    """An access token of an ended session is of no use, although it has not expired."""
+    principal = await principal_of(auth, await log_in(auth))
+    await work.sessions.revoke(principal.session_id, at=clock.now(), reason="logout")
+    with pytest.raises(InvalidAccessToken):
+        await auth.passwords.change(principal, current_password=PASSWORD, new_password=NEW, client=CLIENT)
+
+
+async def test_new_passwords_are_on_record(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Who asked, who reset, who changed, which sessions ended, in the order of their happening."""
+    other, own = await principal_of(auth, await log_in(auth)), await principal_of(auth, await log_in(auth))
+    work.audit.rows.clear()
+    await auth.passwords.change(own, current_password=PASSWORD, new_password=NEW, client=CLIENT)
+    work.outbox.tasks.clear()
+    await auth.passwords.reset(await reset_token(auth, work), new_password=PASSWORD, client=CLIENT)
+    user_id = own.user_id
+    recorded = [
+        (event.action, event.reason, event.actor_id, event.subject_id, event.session_id) for event in work.audit.events
+    ]
+    assert recorded == [
+        (AuditAction.SESSION_REVOKED, "password_changed", user_id, user_id, other.session_id),
+        (AuditAction.PASSWORD_CHANGED, None, user_id, user_id, own.session_id),
+        (AuditAction.RESET_REQUESTED, None, None, user_id, None),
+        (AuditAction.SESSION_REVOKED, "password_reset", None, user_id, own.session_id),
+        (AuditAction.RESET_DONE, None, None, user_id, None),
+    ]
+    assert {event.client for event in work.audit.events} == {CLIENT}
