@@ -30,8 +30,9 @@ def after(failures: int, scope: Scope = Scope.PAIR, *, every: timedelta = MOMENT
 )
 def test_so_many_failures_within_the_period_lock(scope: Scope, failures: int, period: timedelta) -> None:
     """One fewer does not lock, nor do they when the first is older than the period."""
-    assert not after(failures - 1, scope).is_locked(EPOCH + MINUTE / 60)
+    assert after(failures - 1, scope).refuses(scope, EPOCH + MOMENT) is None
     locked = after(failures, scope)
+    assert locked.refuses(scope, EPOCH + (failures - 1) * MOMENT) == timedelta(seconds=30)
     assert locked.locked_until == EPOCH + (failures - 1) * MOMENT + timedelta(seconds=30)
     almost = after(failures - 1, scope)
     assert almost.with_failure(scope, EPOCH + period - MOMENT).locks == 1
@@ -46,10 +47,10 @@ def test_after_a_lock_each_failure_takes_the_next_step() -> None:
         assert counter.locked_until is not None
         lengths.append((counter.locked_until - counter.failed_at[-1]).total_seconds())
         now = counter.locked_until
-        assert not counter.is_locked(now), "a lock ends at its end"
+        assert counter.refuses(Scope.PAIR, now) is None, "a lock ends at its end"
         counter = counter.with_failure(Scope.PAIR, now)
     assert lengths == [30, 60, 120, 240, 480, 900, 900, 900]
-    assert Counter((EPOCH,), 10_000).with_failure(Scope.PAIR, EPOCH).locked_until == EPOCH + LONGEST_LOCK
+    assert Counter((EPOCH,), locks=10_000).with_failure(Scope.PAIR, EPOCH).locked_until == EPOCH + LONGEST_LOCK
 
 
 def test_the_counter_dies_half_a_day_after_the_last_failure() -> None:
@@ -69,28 +70,35 @@ def test_no_more_is_kept_than_the_period_needs() -> None:
     assert lonely.failed_at == (EPOCH, EPOCH + timedelta(hours=1))
 
 
-def test_what_was_no_failure_is_taken_back_with_the_lock_it_caused() -> None:
-    """Counters of an account and of a client address are after a success as they were before it."""
-    before = after(19, Scope.ACCOUNT)
-    now = EPOCH + MINUTE
-    reserved = before.with_failure(Scope.ACCOUNT, now)
-    assert reserved.is_locked(now)
-    assert reserved.without_failure(now, reserved.locked_until) == before
-    before = after(3, Scope.ACCOUNT)
-    assert before.with_failure(Scope.ACCOUNT, now).without_failure(now, None) == before
+@pytest.mark.parametrize("failed", range(5))
+def test_no_more_are_looked_at_than_may_fail(failed: int) -> None:
+    """Failures and attempts under way together never exceed what locks; a place that is given back is free again."""
+    counter, now = after(failed), EPOCH + MINUTE
+    for _ in range(5 - failed):
+        assert counter.refuses(Scope.PAIR, now) is None
+        counter = counter.with_reservation(Scope.PAIR, now)
+    assert counter.refuses(Scope.PAIR, now) == timedelta(seconds=1)
+    assert counter.without_reservation(now).refuses(Scope.PAIR, now) is None, "one of several at the same moment"
 
 
-def test_taking_back_leaves_what_others_did() -> None:
-    """A failure at the very same moment stays, and so does a lock that a later failure caused."""
+def test_after_a_lock_one_at_a_time_is_looked_at() -> None:
+    """Or a lock would be followed by more guesses than one for each step."""
     now = EPOCH + MINUTE
-    twice = Counter().with_failure(Scope.PAIR, now).with_failure(Scope.PAIR, now)
-    assert twice.without_failure(now, None) == Counter((now,))
-    first = after(5)
-    assert first.locked_until is not None
-    second = first.with_failure(Scope.PAIR, first.locked_until)
-    taken_back = second.without_failure(first.failed_at[-1], first.locked_until)
-    assert (taken_back.locks, taken_back.locked_until) == (1, second.locked_until)
-    assert Counter().without_failure(now, now) == Counter(), "dead and forgotten meanwhile"
+    counter = after(5).with_reservation(Scope.PAIR, now)
+    assert counter.refuses(Scope.PAIR, now) == timedelta(seconds=1)
+
+
+def test_an_attempt_that_nobody_finishes_gives_its_place_back() -> None:
+    """After a minute it counts for nothing; if it fails later all the same, that counts."""
+    counter = Counter()
+    for _ in range(5):
+        counter = counter.with_reservation(Scope.PAIR, EPOCH)
+    assert counter.refuses(Scope.PAIR, EPOCH + MINUTE - MOMENT) is not None
+    assert counter.refuses(Scope.PAIR, EPOCH + MINUTE) is None
+    assert counter.dies_at == EPOCH + MINUTE
+    late = counter.with_failure(Scope.PAIR, EPOCH + MINUTE)
+    assert late == Counter((EPOCH + MINUTE,))
+    assert Counter().without_reservation(EPOCH) == Counter()
 
 
 @pytest.mark.parametrize(

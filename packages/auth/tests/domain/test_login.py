@@ -39,13 +39,16 @@ LOCK = timedelta(seconds=30)
 
 
 class CountingHasher(FakePasswordHasher):
-    """Counts the passwords that it looks at; `full` has no place for another."""
+    """Counts the passwords that it looks at; a `full` one has no place for another, one that `dies` never answers."""
 
     def __init__(self) -> None:
         self.looked_at = 0
         self.full = False
+        self.dies = False
 
     async def verify(self, password: str, stored: PasswordHash | None) -> bool:
+        if self.dies:
+            raise asyncio.CancelledError
         if self.full:
             raise Unavailable
         self.looked_at += 1
@@ -375,3 +378,25 @@ async def test_a_sensitive_operation_needs_a_fresh_proof(auth: Auth, principal: 
         await auth.login.require_fresh(principal)
     await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
     await auth.login.require_fresh(principal)
+
+
+async def test_many_logins_of_the_owner_at_once_lock_nobody(auth: Auth) -> None:
+    """Those beyond the five that may be looked at are told to come back in a second; nothing is left of it."""
+    answers = await asyncio.gather(*(log_in(auth) for _ in range(20)), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, LoginLocked)]
+    assert {answer.retry_after for answer in refused} == {1}
+    assert len([answer for answer in answers if isinstance(answer, TokenPair)]) == 5
+    await log_in(auth)
+
+
+async def test_a_process_that_dies_locks_nobody_out(auth: Auth, hasher: CountingHasher, clock: FrozenClock) -> None:
+    """Attempts that were never finished give their places back after a minute and count for nothing."""
+    hasher.dies = True
+    for _ in range(5):
+        with pytest.raises(asyncio.CancelledError):
+            await log_in(auth)
+    hasher.dies = False
+    assert await is_locked(auth) == 1
+    clock.advance(timedelta(minutes=1))
+    await fail(auth, 4)
+    await log_in(auth)

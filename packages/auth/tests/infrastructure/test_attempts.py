@@ -45,7 +45,7 @@ async def counted(work: Work, keys: list[Key]) -> list[int]:
 
 async def test_what_is_kept_is_held_again(work: Work) -> None:
     """New keys have empty counters; a kept counter comes back equal, lock and all."""
-    full = Counter((NOW - timedelta(microseconds=1), NOW), 3, NOW + timedelta(seconds=120))
+    full = Counter((NOW - timedelta(microseconds=1), NOW), (NOW,), 3, NOW + timedelta(seconds=120))
     async with work() as unit:
         assert await unit.attempts.hold(ADA) == dict.fromkeys(ADA, Counter())
         await unit.attempts.keep({ADA[0]: full})

@@ -15,6 +15,13 @@ MEMORY: Final = timedelta(hours=12)
 """How long after its last failure a counter is forgotten, its locks with it."""
 
 
+RESERVATION_LIFE: Final = timedelta(minutes=1)
+"""How long an attempt holds its place when nobody says how it ended: its process died, or the database was away."""
+
+BUSY: Final = timedelta(seconds=1)
+"""When to try again while all places are taken."""
+
+
 class Scope(Enum):
     """Whose failures are counted together: how many of them, within how long, lock."""
 
@@ -48,6 +55,8 @@ class Counter:
 
     failed_at: tuple[datetime, ...] = ()
     """The failures within the scope's period, oldest first, and always the latest one."""
+    reserved_at: tuple[datetime, ...] = ()
+    """The attempts that are being looked at."""
     locks: int = 0
     """How many steps of the ladder were taken."""
     locked_until: datetime | None = None
@@ -55,31 +64,47 @@ class Counter:
     @property
     def dies_at(self) -> datetime | None:
         """When it is forgotten; None: there is nothing to remember."""
-        return self.failed_at[-1] + MEMORY if self.failed_at else None
+        ends = [*(at + MEMORY for at in self.failed_at[-1:]), *(at + RESERVATION_LIFE for at in self.reserved_at)]
+        return max(ends, default=None)
 
-    def is_locked(self, now: datetime) -> bool:
-        """Tell whether an attempt is refused unseen."""
-        return self.locked_until is not None and self.locked_until > now
+    def refuses(self, scope: Scope, now: datetime) -> timedelta | None:
+        """Tell for how long an attempt is refused unseen; None: it may be looked at.
+
+        A lock refuses, and so do as many attempts under way as could, if they all failed, cause the next lock.
+        """
+        if self.locked_until is not None and self.locked_until > now:
+            return self.locked_until - now
+        counter = self._as_of(scope, now)
+        chances = 1 if counter.locks else scope.failures - len(_recent(counter.failed_at, scope, now))
+        return None if len(counter.reserved_at) < chances else BUSY
+
+    def with_reservation(self, scope: Scope, now: datetime) -> "Counter":
+        """Return the counter while one more attempt is being looked at."""
+        counter = self._as_of(scope, now)
+        return replace(counter, reserved_at=(*counter.reserved_at, now))
+
+    def without_reservation(self, at: datetime) -> "Counter":
+        """Return the counter after an attempt was looked at that was no failure."""
+        rest = list(self.reserved_at)
+        if at in rest:
+            rest.remove(at)
+        return replace(self, reserved_at=tuple(rest))
 
     def with_failure(self, scope: Scope, now: datetime) -> "Counter":
         """Return the counter after one more failure: once there was a lock, each takes the next step."""
-        before = Counter() if self.dies_at is not None and self.dies_at <= now else self
-        recent = tuple(at for at in before.failed_at if at > now - scope.period)
-        failed_at = (*(recent or before.failed_at[-1:]), now)
-        if len(recent) + 1 < scope.failures and not before.locks:
-            return replace(before, failed_at=failed_at)
-        return Counter(failed_at, before.locks + 1, now + _lock(before.locks))
-
-    def without_failure(self, failed_at: datetime, locked_until: datetime | None) -> "Counter":
-        """Take back a failure that was none, with the lock that it caused (None: it caused none)."""
-        rest = list(self.failed_at)
-        if failed_at in rest:
-            rest.remove(failed_at)
-        counter = replace(self, failed_at=tuple(rest))
-        if locked_until is None or not self.locks:
+        counter = self._as_of(scope, now)
+        counter = replace(counter, failed_at=(*counter.failed_at, now))
+        if len(_recent(counter.failed_at, scope, now)) < scope.failures and not counter.locks:
             return counter
-        still = None if self.locked_until == locked_until else self.locked_until
-        return replace(counter, locks=self.locks - 1, locked_until=still)
+        return replace(counter, locks=counter.locks + 1, locked_until=now + _lock(counter.locks))
+
+    def _as_of(self, scope: Scope, now: datetime) -> "Counter":
+        """Forget what is over: a whole dead counter, failures beyond the period, attempts that nobody finished."""
+        reserved_at = tuple(at for at in self.reserved_at if at > now - RESERVATION_LIFE)
+        if not self.failed_at or self.failed_at[-1] <= now - MEMORY:
+            return Counter(reserved_at=reserved_at)
+        failed_at = _recent(self.failed_at, scope, now) or self.failed_at[-1:]
+        return replace(self, failed_at=failed_at, reserved_at=reserved_at)
 
 
 def client_network(ip: str | None) -> str:
@@ -93,6 +118,10 @@ def client_network(ip: str | None) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+
+
+def _recent(failed_at: tuple[datetime, ...], scope: Scope, now: datetime) -> tuple[datetime, ...]:
+    return tuple(at for at in failed_at if at > now - scope.period)
 
 
 def _lock(locks_before: int) -> timedelta:

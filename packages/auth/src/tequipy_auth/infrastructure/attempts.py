@@ -24,14 +24,17 @@ class SqlLoginAttempts(LoginAttempts):
         if not by_name:
             return {}
         new = insert(Row).values(
-            [{"key": name, "account": key.account, "failed_at": (), "locks": 0} for name, key in by_name.items()]
+            [
+                {"key": name, "account": key.account, "failed_at": (), "reserved_at": (), "locks": 0}
+                for name, key in by_name.items()
+            ]
         )
         rows = await self._session.execute(
             new.on_conflict_do_update(index_elements=[Row.key], set_={"key": new.excluded.key}).returning(
-                Row.key, Row.failed_at, Row.locks, Row.locked_until
+                Row.key, Row.failed_at, Row.reserved_at, Row.locks, Row.locked_until
             )
         )
-        return {by_name[row.key]: Counter(row.failed_at, row.locks, row.locked_until) for row in rows}
+        return {by_name[row.key]: Counter(row.failed_at, row.reserved_at, row.locks, row.locked_until) for row in rows}
 
     async def keep(self, counters: Mapping[Key, Counter]) -> None:
         """Update rows by their keys."""
@@ -39,6 +42,7 @@ class SqlLoginAttempts(LoginAttempts):
             {
                 "key": key.name,
                 "failed_at": counter.failed_at,
+                "reserved_at": counter.reserved_at,
                 "locks": counter.locks,
                 "locked_until": counter.locked_until,
                 "dies_at": counter.dies_at,

@@ -153,6 +153,7 @@ class LoginAttemptRow(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     account: Mapped[str | None] = mapped_column(index=True)
     failed_at: Mapped[tuple[datetime, ...]]
+    reserved_at: Mapped[tuple[datetime, ...]]
     locks: Mapped[int]
     locked_until: Mapped[datetime | None]
     dies_at: Mapped[datetime | None] = mapped_column(index=True)

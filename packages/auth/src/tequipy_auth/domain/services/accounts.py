@@ -10,7 +10,7 @@ from tequipy_auth.domain.policy import permissions_of
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_caching import Cache
-from tequipy_platform import Delivery
+from tequipy_platform import Delivery, retry_conflicts
 
 
 class AccountService:
@@ -28,6 +28,7 @@ class AccountService:
         return await self._profiles.get_or_set(user_id, lambda: self._load(user_id))
 
     @counted("rename")
+    @retry_conflicts
     async def rename(self, user_id: UUID, name: str | None) -> Profile:
         """Replace the name and return the profile; raises `InvalidAccessToken` when the account is gone.
 

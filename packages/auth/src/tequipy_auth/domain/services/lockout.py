@@ -6,7 +6,7 @@ from datetime import datetime
 
 from tequipy_auth.domain.devices import Devices
 from tequipy_auth.domain.entities import User
-from tequipy_auth.domain.lockout import Key, Scope, client_network
+from tequipy_auth.domain.lockout import Counter, Key, Scope, client_network
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.value_objects import Client, EmailAddress
@@ -15,11 +15,10 @@ from tequipy_platform import Clock
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """An attempt that was counted as failed before anybody looked at the password."""
+    """An attempt that is being looked at, and the keys that it has taken a place under."""
 
     at: datetime
-    locks: Mapping[Key, datetime | None]
-    """The lock that it caused under each key, None where it caused none."""
+    keys: tuple[Key, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +33,9 @@ class Locked:
 class Lockout:
     """The ladder of `tequipy_auth.domain.lockout` over what the unit of work keeps.
 
-    An attempt is reserved before the password is hashed, so that of many at once no more are looked at than one after
-    the other would be. Reserve, then do one of: nothing (it failed), `succeed` or `take_back`.
+    An attempt takes its place before the password is hashed, so that of many at once no more are looked at than could
+    fail before the next lock. Then it is one of: `fail`, `succeed`, `take_back`. One that nobody finishes gives its
+    place back by itself: a process that dies locks nobody out.
     """
 
     def __init__(self, pseudonyms: Pseudonyms, devices: Devices, clock: Clock) -> None:
@@ -46,37 +46,39 @@ class Lockout:
     async def reserve(
         self, work: AuthUnitOfWork, address: EmailAddress, user: User | None, client: Client
     ) -> Reservation | Locked:
-        """Count an attempt in advance, unless one of its keys is locked: then nothing is counted or extended."""
+        """Take a place for an attempt, unless one of its keys refuses: then nothing is counted or extended."""
         now = self._clock.now()
-        counters = await work.attempts.hold(list(self._keys(address, user, client)))
-        locks = {key: counter.locked_until for key, counter in counters.items() if counter.is_locked(now)}
-        if locks:
-            key, until = max(locks.items(), key=lambda item: item[1] or now)
-            return Locked(key.scope, ((until or now) - now).total_seconds())
-        failed = {key: counter.with_failure(key.scope, now) for key, counter in counters.items()}
-        await work.attempts.keep(failed)
-        caused = {
-            key: counter.locked_until if counter.locks > counters[key].locks else None
-            for key, counter in failed.items()
-        }
-        return Reservation(now, caused)
+        keys = tuple(self._keys(address, user, client))
+        counters = await work.attempts.hold(keys)
+        refusals = [(wait, key.scope) for key in keys if (wait := counters[key].refuses(key.scope, now)) is not None]
+        if refusals:
+            wait, scope = max(refusals, key=lambda refusal: refusal[0])
+            return Locked(scope, wait.total_seconds())
+        await work.attempts.keep({key: counters[key].with_reservation(key.scope, now) for key in keys})
+        return Reservation(now, keys)
+
+    async def fail(self, work: AuthUnitOfWork, reservation: Reservation) -> None:
+        """Count a failure under every key; the one too many locks."""
+        now = self._clock.now()
+        counters = await self._given_back(work, reservation)
+        await work.attempts.keep({key: each.with_failure(key.scope, now) for key, each in counters.items()})
 
     async def succeed(self, work: AuthUnitOfWork, reservation: Reservation) -> None:
-        """Drop the account's counters for this client address or device; elsewhere the attempt was no failure."""
-        own = [key for key in reservation.locks if key.scope in {Scope.PAIR, Scope.DEVICE}]
+        """Drop the account's counter for this client address or device; the other counters stay as they were."""
         await self.take_back(work, reservation)
-        await work.attempts.forget(own)
+        await work.attempts.forget([key for key in reservation.keys if key.scope in {Scope.PAIR, Scope.DEVICE}])
 
     async def take_back(self, work: AuthUnitOfWork, reservation: Reservation) -> None:
-        """Undo the reservation of an attempt that was no failure."""
-        counters = await work.attempts.hold(list(reservation.locks))
-        await work.attempts.keep(
-            {key: counter.without_failure(reservation.at, reservation.locks[key]) for key, counter in counters.items()}
-        )
+        """Give the place of an attempt back that was no failure."""
+        await work.attempts.keep(await self._given_back(work, reservation))
 
     async def unlock(self, work: AuthUnitOfWork, address: EmailAddress) -> None:
         """Forget every failure at an account; those of client addresses at many accounts stay."""
         await work.attempts.forget_account(self._pseudonyms.of_address(address))
+
+    async def _given_back(self, work: AuthUnitOfWork, reservation: Reservation) -> Mapping[Key, Counter]:
+        counters = await work.attempts.hold(reservation.keys)
+        return {key: counter.without_reservation(reservation.at) for key, counter in counters.items()}
 
     def _keys(self, address: EmailAddress, user: User | None, client: Client) -> Iterator[Key]:
         account = self._pseudonyms.of_address(address)

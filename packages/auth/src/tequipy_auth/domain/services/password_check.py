@@ -92,6 +92,7 @@ class PasswordCheck:
             raise
         if user is None or not matches:
             async with self._unit_of_work() as work:
+                await self._lockout.fail(work, attempt.reserved)
                 work.audit.record(attempt.event)
             raise InvalidCredentials
         return Proof(user, attempt.reserved, attempt.event, await self._renewed(user.password, normalised))

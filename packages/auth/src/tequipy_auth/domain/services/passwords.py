@@ -17,7 +17,7 @@ from tequipy_auth.domain.services.one_time_tokens import read_one_time_token
 from tequipy_auth.domain.services.password_check import PasswordCheck
 from tequipy_auth.domain.services.session_ender import Ending, SessionEnder
 from tequipy_auth.domain.value_objects import Client, OneTimeTokenValue, PasswordHash, Principal, Purpose
-from tequipy_platform import Clock, IdSource
+from tequipy_platform import Clock, IdSource, retry_conflicts
 
 
 class PasswordService:
@@ -53,6 +53,7 @@ class PasswordService:
         self.operations = operations
 
     @counted("forgot_password")
+    @retry_conflicts
     async def forgot(self, *, email: str, client: Client) -> None:
         """Ask for a link to reset the password, if there is an account; the same work for every address.
 
@@ -78,6 +79,7 @@ class PasswordService:
             )
 
     @counted("reset_password")
+    @retry_conflicts
     async def reset(self, token: str, *, new_password: str, client: Client) -> None:
         """Set a new password by the token of the mailed link: all sessions end, every lock on the account is lifted.
 

@@ -16,7 +16,7 @@ from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.mail_budget import MailBudget
 from tequipy_auth.domain.services.one_time_tokens import read_one_time_token
 from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash, Purpose
-from tequipy_platform import Clock, IdSource
+from tequipy_platform import Clock, IdSource, retry_conflicts
 
 REGISTRATION_LIFE = timedelta(days=2)
 """A pending registration outlives the first link that is mailed for it; no link outlives its registration."""
@@ -51,6 +51,7 @@ class RegistrationService:
         self.operations = operations
 
     @counted("register")
+    @retry_conflicts
     async def register(self, *, email: str, password: str, name: str | None = None, client: Client) -> User | None:
         """Take a registration in and have the worker decide what to mail.
 
@@ -82,6 +83,7 @@ class RegistrationService:
         return None
 
     @counted("resend_verification")
+    @retry_conflicts
     async def resend_verification(self, *, email: str) -> None:
         """Ask for another link, for whoever waits for one; the same work for every address. Raises `InvalidAddress`."""
         address = self._addresses.parse(email)
@@ -95,6 +97,7 @@ class RegistrationService:
                 work.outbox.add("auth.send_mail", mail="verification", subject_id=str(subject_id))
 
     @counted("verify_email")
+    @retry_conflicts
     async def verify_email(self, token: str, *, client: Client) -> None:
         """Believe that an address is its owner's, by the token that was mailed there.
 
@@ -109,6 +112,7 @@ class RegistrationService:
             raise
 
     @counted("create_admin")
+    @retry_conflicts
     async def create_admin(self, *, email: str, password: str, name: str | None = None) -> None:
         """Make an administrator whose address counts as verified; raises as `register`, and `EmailTaken`."""
         address = self._addresses.parse(email)

@@ -17,6 +17,7 @@ def upgrade() -> None:
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("account", sa.Text()),
         sa.Column("failed_at", ARRAY(sa.DateTime(timezone=True)), nullable=False),
+        sa.Column("reserved_at", ARRAY(sa.DateTime(timezone=True)), nullable=False),
         sa.Column("locks", sa.Integer(), nullable=False),
         sa.Column("locked_until", sa.DateTime(timezone=True)),
         sa.Column("dies_at", sa.DateTime(timezone=True)),

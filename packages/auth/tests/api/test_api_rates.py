@@ -1,0 +1,62 @@
+"""How often a client address may use the routes that attackers like."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tequipy_auth.api import RATE_POLICIES, wire_auth
+from tequipy_auth.testing import PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_caching import RatePolicy
+from tequipy_caching.testing import MemoryRateLimiter
+from tequipy_platform.api import wire_errors, wire_rate_limits
+from tequipy_platform.wiring import RateLimitSettings
+
+AUTH = "/api/v1/auth"
+EMAIL = {"email": "nobody@example.com"}
+
+
+@pytest.fixture
+async def client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncClient]:
+    limiter = MemoryRateLimiter()
+    app = FastAPI()
+    wire_rate_limits(app, limiter, RateLimitSettings(), RatePolicy)
+    wire_errors(app)
+    wire_auth(app, build_fake_auth(work, limiter=limiter))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=PUBLIC_URL) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "limit", "seconds"),
+    [
+        ("register", "register", 20, 3600),
+        ("password/forgot", "forgot", 20, 3600),
+        ("verify-email/resend", "forgot", 20, 3600),
+        ("login", "login", 60, 60),
+        ("refresh", "refresh", 120, 60),
+        ("verify-email", "default", 600, 60),
+    ],
+)
+async def test_each_route_tells_its_policy(
+    client: httpx.AsyncClient, path: str, name: str, limit: int, seconds: int
+) -> None:
+    """What the contract promises stands on every answer, bad requests included."""
+    answer = await client.post(f"{AUTH}/{path}", json={})
+    assert answer.headers["ratelimit-policy"] == f'"{name}";q={limit};w={seconds}'
+
+
+async def test_asking_too_often_is_told(client: httpx.AsyncClient, work: MemoryAuthUnitOfWork) -> None:
+    """The 21st request of an hour is 429; that only five of the first twenty caused a mail is told to nobody."""
+    answers = [await client.post(f"{AUTH}/password/forgot", json=EMAIL) for _ in range(20)]
+    assert {(answer.status_code, answer.content) for answer in answers} == {(202, b'{"status":"accepted"}')}
+    assert len(work.outbox.tasks) == 5
+    refused = await client.post(f"{AUTH}/verify-email/resend", json=EMAIL)
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_the_names_are_those_of_the_settings() -> None:
+    """Operators set them by `TEQUIPY_RATE_LIMITS__<NAME>`."""
+    assert sorted(RATE_POLICIES) == ["forgot", "login", "refresh", "register"]
