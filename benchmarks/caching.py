@@ -1,0 +1,280 @@
+"""What does a cache cost when it has the value? tequipy-caching beside cashews, aiocache, async-lru and the floor.
+
+The floor is an `async def` over `TTLCache[key]` in `try`/`except`: no cache on an event loop can be cheaper. All are
+measured in one process under uvloop, in turns: a ratio is the median of the rounds' ratios, so what else the machine
+does meets both sides alike. Where nobody waits for Redis, CPU time is measured, which the machine's other work does not
+touch; else the time that passes. The second tier is a Valkey that this program starts.
+"""
+
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiocache
+import cashews
+import uvloop
+from async_lru import alru_cache
+from cachetools import TTLCache
+from pydantic import SecretStr, TypeAdapter
+from redis.asyncio import Redis
+from report import print_table
+
+from tequipy_caching import Cache, CachePolicy, Key
+from tequipy_caching.wiring import CacheSettings, build_cache
+from tequipy_devstack.servers import ValkeyServer
+
+ROUNDS: Final = 31
+KEYS: Final = 1000
+BATCH: Final = 100
+ENTRIES: Final = 10_000
+TTL: Final = 300
+POLICIES: Final = {
+    "users": CachePolicy(ttl=TTL, l1_maxsize=2 * KEYS),
+    "remote": CachePolicy(ttl=TTL, tiers="l2"),
+    "brief": CachePolicy(ttl=2, l1_maxsize=ENTRIES, jitter=0, tiers="l1"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A value of a usual size."""
+
+    id: int
+    name: str
+    mail: str
+    roles: tuple[str, ...]
+
+
+USERS: Final = {
+    f"user:{number}": User(number, f"Ada {number}", f"ada{number}@example.com", ("user", "admin"))
+    for number in range(KEYS)
+}
+NAMES: Final = list(USERS)
+
+Work = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a ratio or a time is held against."""
+
+    question: str
+    measured: float
+    bound: float
+    least: bool = False
+    unit: str = "times"
+
+    def row(self) -> tuple[str, str, str, str]:
+        """Return it as a row of the last table."""
+        met = self.measured >= self.bound if self.least else self.measured <= self.bound
+        bar = f"{'at least' if self.least else 'at most'} {self.bound:g} {self.unit}"
+        return self.question, f"{self.measured:.2f}", bar, "met" if met else "missed"
+
+
+async def in_turns(
+    contenders: Mapping[str, Work], repeat: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, list[float]]:
+    """Run each in turn, round by round; return the microseconds that one of its `repeat` operations took."""
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(ROUNDS + 1):
+        for name, work in contenders.items():
+            started = clock()
+            await work()
+            if number:  # the first round warms up
+                taken[name].append((clock() - started) / repeat * 1e6)
+    return taken
+
+
+def ratio(taken: Mapping[str, list[float]], of: str, to: str) -> float:
+    """Return the median of the rounds' ratios."""
+    return statistics.median(one / other for one, other in zip(taken[of], taken[to], strict=True))
+
+
+def each_of(get: Callable[[Any], Awaitable[object]], arguments: Sequence[Any]) -> Work:
+    """Return what asks for each once."""
+
+    async def ask() -> None:
+        for argument in arguments:
+            await get(argument)
+
+    return ask
+
+
+def floor(keys: Sequence[Any]) -> Callable[[Any], Awaitable[User | None]]:
+    """Return the least that a cache on an event loop can do."""
+    entries: TTLCache[Any, User] = TTLCache(2 * KEYS, TTL)
+    entries.update(zip(keys, USERS.values(), strict=True))
+
+    async def get(key: Any) -> User | None:  # noqa: ANN401 -- any key
+        try:
+            return entries[key]
+        except KeyError:
+            return None
+
+    return get
+
+
+async def hits(users: Cache[User]) -> list[Bar]:
+    """Measure a hit in memory by key."""
+    theirs = cashews.Cache()
+    theirs.setup(f"mem://?size={2 * KEYS}")
+    plain = aiocache.SimpleMemoryCache()
+    for name, user in USERS.items():
+        await users.set(name, user)
+        await theirs.set(name, user, expire=TTL)
+        await plain.set(name, user, ttl=TTL)
+    contenders: dict[str, Callable[[Any], Awaitable[object]]] = {
+        "floor": floor(NAMES),
+        "tequipy": users.get,
+        "cashews": theirs.get,
+        "aiocache": plain.get,
+    }
+    taken = await in_turns({name: each_of(get, NAMES) for name, get in contenders.items()}, KEYS)
+    await theirs.close()
+    print_table("A hit in memory by `get`", ["", "µs", "times the floor"], _compared(taken))
+    return [
+        Bar("`get`, a hit: tequipy / floor", ratio(taken, "tequipy", "floor"), 3),
+        Bar("`get`, a hit: cashews / tequipy", ratio(taken, "cashews", "tequipy"), 3, least=True),
+    ]
+
+
+async def decorated_hits(users: Cache[User]) -> list[Bar]:
+    """Measure a hit in memory by a decorated function."""
+    theirs = cashews.Cache()
+    theirs.setup(f"mem://?size={2 * KEYS}")
+
+    async def load(user_id: int) -> User:
+        return USERS[f"user:{user_id}"]
+
+    contenders: dict[str, Callable[[int], Awaitable[object]]] = {
+        "floor": floor(range(KEYS)),
+        "tequipy": users.cached("decorated:{user_id}")(load),
+        "cashews": theirs(ttl=TTL, key="decorated:{user_id}")(load),
+        "aiocache": aiocache.cached(ttl=TTL)(load),
+        "async-lru": alru_cache(maxsize=2 * KEYS, ttl=TTL)(load),
+    }
+    taken = await in_turns({name: each_of(get, range(KEYS)) for name, get in contenders.items()}, KEYS)
+    await theirs.close()
+    print_table("A hit in memory by a decorated function", ["", "µs", "times the floor"], _compared(taken))
+    return [Bar("decorated hit: cashews / tequipy", ratio(taken, "cashews", "tequipy"), 10, least=True)]
+
+
+async def batches(remote: Cache[User], redis: Redis, url: str) -> list[Bar]:
+    """Measure a batch that only Redis holds."""
+    names, adapter, times = NAMES[:BATCH], TypeAdapter(User), 5
+    theirs = cashews.Cache()
+    theirs.setup(url)
+    for name in names:
+        await remote.set(name, USERS[name])
+        await redis.set(f"raw:{name}", adapter.dump_json(USERS[name]))
+        await theirs.set(name, USERS[name], expire=TTL)
+
+    async def load(keys: Sequence[Key]) -> Mapping[Key, User]:
+        raise LookupError(f"{len(keys)} are not there")
+
+    async def ours(_: object) -> None:
+        found = await remote.get_or_set_many(names, load)
+        assert len(found) == BATCH  # noqa: S101 -- else it would be no measurement
+
+    async def raw(_: object) -> None:
+        found = [adapter.validate_json(data) for data in await redis.mget([f"raw:{name}" for name in names]) if data]
+        assert len(found) == BATCH  # noqa: S101 -- as above
+
+    async def cashews_many(_: object) -> None:
+        assert None not in await theirs.get_many(*names)  # noqa: S101 -- as above
+
+    contenders: dict[str, Callable[[Any], Awaitable[object]]] = {
+        "raw MGET and decoding": raw,
+        "tequipy get_or_set_many": ours,
+        "cashews get_many": cashews_many,
+    }
+    work = {name: each_of(get, range(times)) for name, get in contenders.items()}
+    taken = await in_turns(work, times, time.perf_counter)
+    await theirs.close()
+    print_table(f"{BATCH} values from Redis", ["", "µs", "times the raw"], _compared(taken))
+    worst = ratio(taken, "tequipy get_or_set_many", "raw MGET and decoding")
+    return [Bar(f"`get_or_set_many` of {BATCH} from Redis: tequipy / raw", worst, 2.5)]
+
+
+async def fences(remote: Cache[User], redis: Redis) -> list[Bar]:
+    """Measure what it costs that a loaded value is stored only if nothing was invalidated meanwhile."""
+    tier = remote._shared  # type: ignore[attr-defined]  # noqa: SLF001 -- no public call stores and does nothing else
+    names, user = NAMES[:200], USERS[NAMES[0]]
+    sealed = {name: tier.seal(name, user, TTL, ()) for name in names}
+    taken: dict[str, list[float]] = {"plain SET": [], "compare and set": []}
+    for number in range(ROUNDS + 1):
+        await redis.flushdb()
+        seen = {name: look.seen for name, look in (await tier.read(names, ())).items()}
+        started = time.perf_counter()
+        for name in names:
+            async with asyncio.timeout(1):
+                await redis.set(f"plain:{name}", sealed[name].envelope, px=sealed[name].milliseconds)
+        between = time.perf_counter()
+        for name in names:
+            stored = await tier.store({name: (sealed[name], seen[name])})
+            assert stored[name]  # noqa: S101 -- else it would be no measurement
+        if number:
+            taken["plain SET"].append((between - started) / len(names) * 1e6)
+            taken["compare and set"].append((time.perf_counter() - between) / len(names) * 1e6)
+    print_table("A value stored in Redis", ["", "µs", "times the plain"], _compared(taken))
+    return [Bar("store with its fence / plain SET", ratio(taken, "compare and set", "plain SET"), 1.15)]
+
+
+async def expiry(brief: Cache[User]) -> list[Bar]:
+    """Measure how long the event loop is held when everything in memory expires at once and the cache is used."""
+    clock, user = time.process_time, USERS[NAMES[0]]
+    plain: TTLCache[Key, User] = TTLCache(ENTRIES, POLICIES["brief"].ttl)
+    longest = {"TTLCache itself": 0.0, "tequipy": 0.0}
+    for _ in range(3):
+        for number in range(ENTRIES):
+            await brief.set(number, user)
+            plain[number] = user
+        await asyncio.sleep(POLICIES["brief"].ttl + 0.1)
+        started = clock()
+        plain[0] = user
+        longest["TTLCache itself"] = max(longest["TTLCache itself"], clock() - started)
+        for number in range(2000):
+            started = clock()
+            await brief.set(number, user)
+            await brief.get(number + 1)
+            longest["tequipy"] = max(longest["tequipy"], clock() - started)
+            await asyncio.sleep(0)
+    rows = [(name, seconds * 1000) for name, seconds in longest.items()]
+    print_table(f"{ENTRIES:,} entries expire at once: the loop's longest hold", ["", "ms"], rows)
+    return [Bar(f"{ENTRIES:,} expire at once: longest hold", longest["tequipy"] * 1000, 5, unit="ms")]
+
+
+def _compared(taken: Mapping[str, list[float]]) -> list[tuple[str, float, float]]:
+    first = next(iter(taken))
+    return [(name, statistics.median(times), ratio(taken, name, first)) for name, times in taken.items()]
+
+
+async def measure(url: str) -> None:
+    """Measure everything and print the tables."""
+    settings = CacheSettings(url=SecretStr(url), policies=POLICIES, l2_timeout=5)
+    async with AsyncExitStack() as stack:
+        manager = await stack.enter_async_context(build_cache(settings))
+        redis = await stack.enter_async_context(Redis.from_url(url))
+        async with asyncio.timeout(30):
+            while manager.health().backplane != "live":  # noqa: ASYNC110 -- there is no event to wait for
+                await asyncio.sleep(0.01)
+        users, remote, brief = (manager.cache(name, User) for name in ("users", "remote", "brief"))
+        bars = [*await hits(users), *await decorated_hits(users), *await batches(remote, redis, url)]
+        bars += [*await fences(remote, redis), *await expiry(brief)]
+    print_table("The bars", ["", "measured", "bar", ""], [bar.row() for bar in bars])
+
+
+def main() -> None:
+    """Run the comparison beside a Valkey of its own."""
+    with tempfile.TemporaryDirectory() as folder, ValkeyServer(Path(folder)) as valkey:
+        uvloop.run(measure(valkey.url()))
+
+
+if __name__ == "__main__":
+    main()
