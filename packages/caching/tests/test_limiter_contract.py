@@ -102,6 +102,9 @@ async def test_a_reset_forgets(limiter: RateLimiter) -> None:
 async def test_a_lease_changes_no_sum(limiter: RateLimiter) -> None:
     """With leases as many pass as without."""
     policy = RatePolicy("leased", 100, 3600, lease=30)
+    for number in (99, 98):
+        assert (await limiter.hit(policy, "bob")).remaining == number
+        assert (await limiter.peek(policy, "bob")).remaining == number
     decisions = [await limiter.hit(policy, "ada") for _ in range(130)]
     assert [decision.allowed for decision in decisions] == [True] * 100 + [False] * 30
     assert [decision.remaining for decision in decisions[:100]] == list(range(99, -1, -1))

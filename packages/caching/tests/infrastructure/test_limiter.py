@@ -65,14 +65,19 @@ async def test_the_script_is_the_twin_of_the_function(redis_url: str, redis_pref
 
 
 async def test_numbers_stay_whole(redis_url: str, redis_prefix: str) -> None:
-    """The largest policy is counted to the last digit: Lua's own way to write numbers would lose some."""
+    """The largest policy is counted to the last digit, and a lease ends to the microsecond."""
     policy = RatePolicy("p", 999_999, 4_503, burst=1_000_000)
     async with Redis.from_url(redis_url) as redis:
         hit = redis.register_script(script("rate_hit"))
-        numbers: list[int | str] = [policy.limit, policy.period_us, policy.capacity, 999_983, 0, "", 0, 1]
-        await hit([redis_prefix], numbers)
-        assert int(await redis.hget(redis_prefix, "level") or 0) == 999_983 * policy.period_us
-        assert 4_502_000 < await redis.pttl(redis_prefix) <= 4_503_000
+        numbers: list[int | str] = [policy.limit, policy.period_us, policy.capacity, 999_971, 9, "a", 0, 1_000_001]
+        *_, now = await hit([redis_prefix], numbers)
+        kept = await redis.hgetall(redis_prefix)
+        assert kept == {
+            b"at": b"%d" % now,
+            b"level": b"%d" % (999_971 * policy.period_us),
+            b"a": b"9 %d" % (now + 1_000_001),
+        }
+        assert 4_503_000 < await redis.pttl(redis_prefix) <= 4_504_000
 
 
 def hammer(url: str, prefix: str, policy: RatePolicy, **plan: Any) -> list[dict[str, Any]]:

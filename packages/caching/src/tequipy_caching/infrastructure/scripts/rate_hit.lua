@@ -8,10 +8,6 @@ local need, want, spent, life = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(A
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
-local function whole(number)
-  return string.format('%.0f', number) -- as Lua itself writes numbers, they lose digits
-end
-
 local at, level, reserved = 0, 0, 0
 local leases, over, used = {}, {}, {} -- over: holders of leases that end here, used: what they count as
 local state = redis.call('HGETALL', KEYS[1])
@@ -59,14 +55,14 @@ end
 local reset = math.ceil((level + (reserved + leased) * period) / limit)
 
 if need > 0 and (lacking <= 0 or #over > 0) then
-  redis.call('HSET', KEYS[1], 'at', whole(now), 'level', whole(level))
+  redis.call('HSET', KEYS[1], 'at', now, 'level', level)
   if #over > 0 then
     redis.call('HDEL', KEYS[1], unpack(over))
   end
   if leased > 0 then
     last = now + life
-    redis.call('HSET', KEYS[1], ARGV[6], whole(leased) .. ' ' .. whole(last))
+    redis.call('HSET', KEYS[1], ARGV[6], string.format('%.0f %.0f', leased, last)) -- Lua's own .. would lose digits
   end
-  redis.call('PEXPIRE', KEYS[1], whole(math.ceil((last - now + reset) / 1000)))
+  redis.call('PEXPIRE', KEYS[1], math.ceil((last - now + reset) / 1000))
 end
 return {lacking <= 0 and 1 or 0, leased, math.max(0, math.floor(room / period)), retry, reset, now}
