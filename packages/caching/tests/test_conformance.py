@@ -6,16 +6,19 @@ from typing import Any
 
 import pytest
 
-from tequipy_caching import CacheManager
+from tequipy_caching import CacheManager, RatePolicy
 from tequipy_caching.conformance import (  # noqa: F401 -- collected here
     POLICIES,
     CacheTarget,
+    LimiterTarget,
     TestInvalidation,
+    TestLimits,
     TestLoads,
     TestProcesses,
+    TestSets,
     TestValues,
 )
-from tequipy_caching.testing import MemoryCacheManager
+from tequipy_caching.testing import MemoryCacheManager, MemoryRateLimiter
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -35,6 +38,42 @@ async def cache_target(request: pytest.FixtureRequest, start: Any) -> AsyncItera
 
     async with manager:
         yield CacheTarget(started, shared=False, turn=turn)
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def limiter_target(request: pytest.FixtureRequest, limiters: Any) -> LimiterTarget:
+    if request.param == "redis":
+        return LimiterTarget(await limiters(request.getfixturevalue("redis_url")))
+    limiter = MemoryRateLimiter()
+
+    async def turn(seconds: float) -> None:
+        limiter.clock.advance(seconds)
+
+    return LimiterTarget(limiter, turn)
+
+
+async def test_the_fake_limiter_decides_alone_when_told_to() -> None:
+    """With `away` the fake decides as the real one does without Redis."""
+    async with MemoryRateLimiter() as limiter:
+        shut = RatePolicy("shut", 1, 60, on_store_error="deny")
+        assert (await limiter.hit(shut, "ada")).allowed
+        limiter.away = True
+        for policy, allowed in ((shut, False), (RatePolicy("local", 1, 60), True)):
+            decision = await limiter.hit(policy, "ada")
+            assert (decision.allowed, decision.degraded) == (allowed, True)
+
+
+async def test_the_fake_reads_its_sources_when_entered() -> None:
+    """Sets that are known by then are live at once, as soon after the start of a process."""
+
+    async def source() -> dict[str, float]:
+        return {"ada": 60}
+
+    manager = MemoryCacheManager()
+    revoked = manager.expiring_set("revoked", source=source)
+    async with manager:
+        assert revoked.live
+        assert "ada" in revoked
 
 
 async def test_the_fake_is_entered_twice() -> None:

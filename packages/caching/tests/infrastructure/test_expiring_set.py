@@ -216,6 +216,10 @@ async def test_a_source_that_hangs_is_waited_for_once(
     started = time.monotonic()
     assert not await one.contains("ada")
     assert time.monotonic() - started >= 0.3
+    started = time.monotonic()
+    for _ in range(20):
+        assert not await one.contains("ada")
+    assert time.monotonic() - started < 20 * 0.3
     asked = asyncio.create_task(one.contains("ada"))
     records.go.set()
     await asked
@@ -232,6 +236,19 @@ async def test_who_asks_while_it_is_read_waits(open_set: Start, redis_url: str, 
     await eventually(lambda: records.reads > 0)
     records.go.set()
     assert await asyncio.gather(*asked) == [True, False]
+
+
+async def test_who_asks_while_it_is_read_again_waits(open_set: Start, redis_url: str, eventually: Any) -> None:
+    """When members may have been lost, nobody is told no before the source has been read anew."""
+    records = Records()
+    _, one = await open_set(redis_url, records.read)
+    records.members, reads = {"ada": 600}, records.reads
+    records.go.clear()
+    one.miss()
+    asked = asyncio.create_task(one.contains("ada"))
+    await eventually(lambda: records.reads > reads)
+    records.go.set()
+    assert await asked
 
 
 async def test_more_than_the_queue_holds_is_all_sent(

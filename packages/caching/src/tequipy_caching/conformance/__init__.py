@@ -1,7 +1,8 @@
-"""A pytest plugin with the promises of a cache as tests, to be pointed at any `CacheManager`. Extra `conformance`.
+"""A pytest plugin with this package's promises as tests, to be pointed at any `CacheManager` and `RateLimiter`.
 
 In a `conftest.py` say `pytest_plugins = ["tequipy_caching.conformance"]` and define a fixture `cache_target` that
-returns a `CacheTarget`; in a test module `from tequipy_caching.conformance import *` collects every case.
+returns a `CacheTarget` (for a limiter `limiter_target`, a `LimiterTarget`); in a test module `from
+tequipy_caching.conformance import *` collects every case. Extra `conformance`.
 """
 
 try:
@@ -12,19 +13,37 @@ except ModuleNotFoundError as error:
 
 # Before they are imported: a failing case shows its values.
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in ("invalidation", "loads", "processes", "target", "values"))
+    *(f"{__name__}.{module}" for module in ("invalidation", "limits", "loads", "processes", "sets", "target", "values"))
 )
 
 from tequipy_caching.conformance.invalidation import TestInvalidation  # noqa: E402 -- see above
+from tequipy_caching.conformance.limits import LimiterTarget, TestLimits  # noqa: E402
 from tequipy_caching.conformance.loads import TestLoads  # noqa: E402
 from tequipy_caching.conformance.processes import TestProcesses  # noqa: E402
+from tequipy_caching.conformance.sets import TestSets  # noqa: E402
 from tequipy_caching.conformance.target import POLICIES, CacheTarget  # noqa: E402
 from tequipy_caching.conformance.values import TestValues  # noqa: E402
 
-__all__ = ["POLICIES", "CacheTarget", "TestInvalidation", "TestLoads", "TestProcesses", "TestValues"]
+__all__ = [
+    "POLICIES",
+    "CacheTarget",
+    "LimiterTarget",
+    "TestInvalidation",
+    "TestLimits",
+    "TestLoads",
+    "TestProcesses",
+    "TestSets",
+    "TestValues",
+]
 
 
 @pytest.fixture
 def cache_target() -> CacheTarget:
     """Say what is missing: the manager to point the cases at."""
     raise pytest.UsageError("define a fixture `cache_target` that returns your tequipy_caching.conformance.CacheTarget")
+
+
+@pytest.fixture
+def limiter_target() -> LimiterTarget:
+    """Skip the cases of a limiter where there is none to point them at."""
+    return pytest.skip("define a fixture `limiter_target` that returns your tequipy_caching.conformance.LimiterTarget")

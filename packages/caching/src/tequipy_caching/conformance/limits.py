@@ -1,0 +1,102 @@
+"""Conformance: a limiter lets pass what a policy says, and no more."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+
+from tequipy_caching.domain.limits import RateLimiter, RatePolicy
+
+SLOW: Final = RatePolicy("slow", 3, 3600)
+"""No case lasts until a request of it comes free."""
+QUICK: Final = RatePolicy("quick", 20, 1, burst=2)
+LEASED: Final = RatePolicy("leased", 100, 3600, lease=30)
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterTarget:
+    """The limiter to point the cases at."""
+
+    limiter: RateLimiter
+    """Has been entered, and has counted nothing."""
+    turn: Callable[[float], Awaitable[Any]] = asyncio.sleep
+    """Lets seconds pass on the limiter's clock."""
+
+
+@pytest.mark.asyncio
+class TestLimits:
+    """As many pass as may."""
+
+    async def test_a_burst_passes_and_no_more(self, limiter_target: LimiterTarget) -> None:
+        """As many as the burst pass, each leaves one less, and the next is told when to come back."""
+        decisions = [await limiter_target.limiter.hit(SLOW, "ada") for _ in range(5)]
+        assert [decision.allowed for decision in decisions] == [True, True, True, False, False]
+        assert [decision.remaining for decision in decisions] == [2, 1, 0, 0, 0]
+        assert [decision.retry_after for decision in decisions[:3]] == [0, 0, 0]
+        assert 1100 < decisions[3].retry_after <= 1200
+        assert 3500 < decisions[3].reset_after <= 3600
+        assert {(decision.limit, decision.degraded) for decision in decisions} == {(3, False)}
+
+    async def test_time_brings_them_back(self, limiter_target: LimiterTarget) -> None:
+        """Whoever waits as long as he is told passes."""
+        while (refused := await limiter_target.limiter.hit(QUICK, "ada")).allowed:
+            pass
+        assert 0 < refused.retry_after <= 0.05
+        await limiter_target.turn(refused.retry_after)
+        assert (await limiter_target.limiter.hit(QUICK, "ada")).allowed
+
+    async def test_keys_and_policies_do_not_meet(self, limiter_target: LimiterTarget) -> None:
+        """Each key of each policy has a budget of its own."""
+        for _ in range(4):
+            await limiter_target.limiter.hit(SLOW, "ada")
+        for policy, key in ((SLOW, "bob"), (SLOW, ("ada", 1)), (RatePolicy("other", 3, 3600), "ada")):
+            assert (await limiter_target.limiter.hit(policy, key)).remaining == 2
+
+    async def test_a_cost_counts_as_many(self, limiter_target: LimiterTarget) -> None:
+        """A hit of a cost takes it all or nothing; one that could never pass is refused by name."""
+        limiter = limiter_target.limiter
+        assert (await limiter.hit(SLOW, "ada", cost=2)).remaining == 1
+        assert not (await limiter.hit(SLOW, "ada", cost=2)).allowed
+        assert (await limiter.hit(SLOW, "ada", cost=1)).allowed
+        for cost in (0, -1, 4):
+            with pytest.raises(ValueError, match="cost must be 1 to 3"):
+                await limiter.hit(SLOW, "ada", cost=cost)
+        with pytest.raises(TypeError, match="float"):
+            await limiter.hit(SLOW, 1.5)  # type: ignore[arg-type]  # -- what the case is about
+
+    async def test_peek_counts_nothing(self, limiter_target: LimiterTarget) -> None:
+        """Peek tells what a hit would be told, however often."""
+        limiter = limiter_target.limiter
+        for _ in range(5):
+            peeked = await limiter.peek(SLOW, "ada")
+            assert (peeked.allowed, peeked.remaining, peeked.retry_after, peeked.reset_after) == (True, 3, 0, 0)
+        for _ in range(3):
+            await limiter.hit(SLOW, "ada")
+        peeked = await limiter.peek(SLOW, "ada")
+        assert (peeked.allowed, peeked.remaining) == (False, 0)
+        assert 1100 < peeked.retry_after <= 1200
+
+    async def test_a_reset_forgets(self, limiter_target: LimiterTarget) -> None:
+        """After a reset the whole burst is there again."""
+        for _ in range(4):
+            await limiter_target.limiter.hit(SLOW, "ada")
+        await limiter_target.limiter.reset(SLOW, "ada")
+        assert (await limiter_target.limiter.hit(SLOW, "ada")).remaining == 2
+
+    async def test_a_lease_changes_no_sum(self, limiter_target: LimiterTarget) -> None:
+        """With leases as many pass as without, and each is told the same."""
+        limiter = limiter_target.limiter
+        for number in (99, 98):
+            assert (await limiter.hit(LEASED, "bob")).remaining == number
+            assert (await limiter.peek(LEASED, "bob")).remaining == number
+        decisions = [await limiter.hit(LEASED, "ada") for _ in range(130)]
+        assert [decision.allowed for decision in decisions] == [True] * 100 + [False] * 30
+        assert [decision.remaining for decision in decisions[:100]] == list(range(99, -1, -1))
+
+    async def test_of_many_at_once_the_burst_passes(self, limiter_target: LimiterTarget) -> None:
+        """Hits that come together are counted like those that come one by one."""
+        for policy in (SLOW, RatePolicy("leased", 3, 3600, lease=2)):
+            decisions = await asyncio.gather(*(limiter_target.limiter.hit(policy, "ada") for _ in range(50)))
+            assert sum(decision.allowed for decision in decisions) == 3

@@ -1,0 +1,72 @@
+"""Conformance: a set of expiring members, in one process and in several."""
+
+import pytest
+
+from tequipy_caching.conformance.target import CacheTarget, eventually
+
+
+@pytest.mark.asyncio
+class TestSets:
+    """A member is one everywhere until its time is over."""
+
+    async def test_members_are_members_until_their_time_is_over(self, cache_target: CacheTarget) -> None:
+        """A member counts at once and leaves by itself; others never were."""
+        revoked = (await cache_target.start()).expiring_set("revoked")
+        await revoked.add("ada", "bob", ttl=0.2)
+        await revoked.add("eve", ttl=60)
+        await revoked.add(ttl=60)
+        assert [member in revoked for member in ("ada", "bob", "eve", "dan", 1)] == [True, True, True, False, False]
+        assert [await revoked.contains(member) for member in ("ada", "dan")] == [True, False]
+        await cache_target.turn(0.2)
+        await eventually(lambda: "ada" not in revoked)
+        assert not await revoked.contains("bob")
+        assert "eve" in revoked
+
+    async def test_adding_again_keeps_the_longer_life(self, cache_target: CacheTarget) -> None:
+        """A second life counts only if it ends later."""
+        revoked = (await cache_target.start()).expiring_set("revoked")
+        await revoked.add("ada", ttl=60)
+        await revoked.add("ada", ttl=0.05)
+        await revoked.add("bob", ttl=0.05)
+        await revoked.add("bob", ttl=60)
+        await cache_target.turn(0.1)
+        assert ("ada" in revoked, "bob" in revoked) == (True, True)
+
+    async def test_the_source_is_read_first(self, cache_target: CacheTarget) -> None:
+        """A set with a source is live once that has been read, and what it knows are members."""
+
+        async def source() -> dict[str, float]:
+            return {"ada": 60, "old": -5}
+
+        revoked = (await cache_target.start()).expiring_set("revoked", source=source)
+        assert not revoked.live
+        assert await revoked.contains("ada")
+        await eventually(lambda: revoked.live)
+        assert ("ada" in revoked, "old" in revoked, "bob" in revoked) == (True, False, False)
+
+    async def test_wrong_use_of_a_set_is_named(self, cache_target: CacheTarget) -> None:
+        """A name is one set with one source; names and lives that are none are refused."""
+        manager = await cache_target.start()
+        revoked = manager.expiring_set("revoked")
+        assert manager.expiring_set("revoked") is revoked
+
+        async def source() -> dict[str, float]:
+            return {}
+
+        with pytest.raises(ValueError, match="has another source"):
+            manager.expiring_set("revoked", source=source)
+        with pytest.raises(ValueError, match="name must be"):
+            manager.expiring_set("a:b")
+        for ttl in (0, -1, float("nan"), float("inf")):
+            with pytest.raises(ValueError, match="ttl"):
+                await revoked.add("ada", ttl=ttl)
+
+    async def test_the_others_learn_of_a_member(self, cache_target: CacheTarget) -> None:
+        """What one process adds, those who run now and those who start later know."""
+        if not cache_target.shared:
+            pytest.skip("these managers share nothing")
+        one, two = [(await cache_target.start()).expiring_set("revoked") for _ in range(2)]
+        await one.add("ada", ttl=60)
+        await eventually(lambda: "ada" in two)
+        late = (await cache_target.start()).expiring_set("revoked")
+        await eventually(lambda: late.live and "ada" in late)
