@@ -251,18 +251,32 @@ async def test_who_asks_while_it_is_read_again_waits(open_set: Start, redis_url:
     assert await asked
 
 
+async def test_a_process_that_was_cut_off_sends_later(
+    open_set: Start, private_redis: ValkeyServer, proxy: Any, proxy_url: str, eventually: Any
+) -> None:
+    """Though Redis has lost nothing, what one process added meanwhile is sent, with the longest of its lives."""
+    (_, one), (_, other) = await open_set(proxy_url), await open_set(private_redis.url())
+    await proxy.refuse()
+    await eventually(lambda: not one.live)
+    await one.add("ada", ttl=600)
+    await one.add("ada", ttl=60)
+    await proxy.open()
+    await eventually(lambda: "ada" in other)
+    assert other._lives()["ada"] > 500
+
+
 async def test_more_than_the_queue_holds_is_all_sent(
-    open_set: Start, private_redis: ValkeyServer, eventually: Any
+    open_set: Start, private_redis: ValkeyServer, proxy: Any, proxy_url: str, eventually: Any
 ) -> None:
     """When more members wait than the recovery queue keeps, all that this process knows is sent."""
-    (manager, one), (_, other) = await open_set(private_redis.url()), await open_set(private_redis.url())
+    (manager, one), (_, other) = await open_set(proxy_url), await open_set(private_redis.url())
     manager.link.recovery._limit = 5
-    private_redis.kill()
+    await proxy.refuse()
     await eventually(lambda: not one.live)
     await one.add(*(str(number) for number in range(1200)), ttl=600)
     assert len(manager.link.recovery) <= 5
-    private_redis.restart()
-    await eventually(lambda: other.live and len(other._lives()) == 1200)
+    await proxy.open()
+    await eventually(lambda: len(other._lives()) == 1200)
 
 
 async def test_a_cancelled_add_is_sent_again(
