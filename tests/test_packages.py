@@ -25,8 +25,9 @@ ALONE = {
         ["sqlalchemy", "pytest"],
     ),
     "tequipy-caching[conformance]": (["tequipy_caching.conformance"], []),
-    "tequipy-auth": (["tequipy_auth", "tequipy_auth.wiring", "tequipy_auth.tasks"], ["fastapi", "celery"]),
+    "tequipy-auth": (["tequipy_auth", "tequipy_auth.wiring", "tequipy_auth.tasks"], ["fastapi", "celery", "pytest"]),
     "tequipy-auth[api]": (["tequipy_auth.api"], ["celery"]),
+    "tequipy-auth[conformance]": (["tequipy_auth.conformance"], []),
     "tequipy-api": (["tequipy_api.app"], ["celery", "pytest"]),
     "tequipy-worker": (["tequipy_worker.app"], ["fastapi", "starlette", "pytest"]),
 }

@@ -5,7 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
+TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+# A login by an account that the example itself does not make, with and without which the protected route is asked.
+ASK = """
+import asyncio, httpx
+GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
+async def ask():
+    await auth.registration.create_admin(**GOOD)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
+        login = await client.post("/api/v1/auth/login", json=GOOD)
+        bearer = {"Authorization": f"Bearer {login.json()['access_token']}"}
+        answers = [await client.get("/whoami"), await client.get("/whoami", headers=bearer)]
+        print(*(answer.status_code for answer in answers), answers[0].json()["code"], answers[1].json()["roles"])
+asyncio.run(ask())
+"""
 # What the example must get along without.
 FORBIDDEN = ("fastapi", "celery", "sqlalchemy", "pydantic", "asyncpg", "redis", "bcrypt", "jwt", "email_validator")
 CHECK = f"import sys; found = sorted(sys.modules.keys() & set({FORBIDDEN})); assert not found, found"
@@ -21,10 +35,14 @@ def run(code: str) -> str:
 
 def test_the_example_runs_without_database_and_framework() -> None:
     """It prints what the README says, in a process that has loaded no third party's library."""
-    text = README.read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (expected,) = re.findall(r"^It prints `(.*)`\.$", text, re.MULTILINE)
+    example, *_ = EXAMPLES
+    (expected,) = re.findall(r"^It prints `(.*)`\.$", TEXT, re.MULTILINE)
     assert run(f"{example}\n{CHECK}") == expected
+
+
+def test_the_example_in_an_app_protects_its_route() -> None:
+    """A stranger is told who is missing, and whoever has logged in is known."""
+    assert run(f"{EXAMPLES[1]}\n{ASK}") == "401 200 unauthenticated ['admin']"
 
 
 def test_the_root_door_loads_the_standard_library_alone() -> None:

@@ -1,0 +1,130 @@
+"""Conformance: guessing, enumerating, hijacking."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from tequipy_auth.conformance.target import Target, browser, owner, problem
+
+WRONG = "wrong horse battery staple"
+
+
+@pytest.mark.asyncio
+class TestAbuse:
+    """A stranger learns nothing, guesses little, and takes over nothing."""
+
+    @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+    async def test_guessing_is_locked(self, auth_target: Target, known: bool) -> None:  # noqa: FBT001 -- a case
+        """Five failures are 401, then it is 429 with `Retry-After`, whether the account exists or not."""
+        async with owner(auth_target) as somebody, browser(auth_target) as guesser:
+            guesser.email = somebody.email if known else guesser.email
+            for _ in range(5):
+                assert problem(await guesser.log_in(password=WRONG), 401) == "invalid_credentials"
+            answer = await guesser.log_in(password=WRONG)
+            assert problem(answer, 429) == "login_locked"
+            assert int(answer.headers["retry-after"]) >= 1
+            assert problem(await guesser.log_in(), 429) == "login_locked", "the right password too"
+
+    async def test_a_lock_ends(self, auth_target: Target) -> None:
+        """After half a minute the right password is good again; attempts meanwhile have prolonged nothing."""
+        async with owner(auth_target) as somebody, browser(auth_target, like=somebody) as guesser:
+            for _ in range(10):
+                await guesser.log_in(password=WRONG)
+            await auth_target.pass_time(timedelta(seconds=31))
+            assert (await guesser.log_in()).status_code == 200
+
+    async def test_the_owner_is_not_locked_out(self, auth_target: Target) -> None:
+        """A browser that has logged in before has its own budget, whatever strangers do."""
+        async with owner(auth_target) as somebody, browser(auth_target, like=somebody) as guesser:
+            for _ in range(5):
+                await guesser.log_in(password=WRONG)
+            assert problem(await guesser.log_in(password=WRONG), 429) == "login_locked"
+            assert (await somebody.log_in()).status_code == 200
+
+    async def test_parallel_guesses_are_few(self, auth_target: Target) -> None:
+        """Of 50 parallel guesses no more than 5 are evaluated."""
+        async with owner(auth_target) as somebody, browser(auth_target, like=somebody) as guesser:
+            answers = await asyncio.gather(*(guesser.log_in(password=WRONG) for _ in range(50)))
+            statuses = [answer.status_code for answer in answers]
+            assert set(statuses) <= {401, 429, 503}
+            assert statuses.count(401) <= 5
+
+    async def test_known_and_unknown_addresses_answer_alike(self, auth_target: Target) -> None:
+        """Login, registration and a forgotten password say nothing about who has an account."""
+        async with owner(auth_target) as somebody, browser(auth_target) as stranger:
+            for route, body in (
+                ("login", {"password": WRONG}),
+                ("register", {"password": "another good horse"}),
+                ("password/forgot", {}),
+                ("verify-email/resend", {}),
+            ):
+                known = await stranger.post(route, body | {"email": somebody.email})
+                unknown = await stranger.post(route, body | {"email": stranger.email})
+                assert known.status_code == unknown.status_code
+                parts = [answer.json() for answer in (known, unknown)]
+                for part in parts:
+                    part.pop("correlation_id", None)
+                assert parts[0] == parts[1]
+
+    async def test_nobody_registers_for_somebody_else(self, auth_target: Target) -> None:
+        """Who registers a stranger's address with a password of their own gets nothing when the stranger verifies."""
+        async with browser(auth_target) as victim, browser(auth_target, like=victim) as eve:
+            eve.password = "eve's own long password"
+            assert (await eve.register()).is_success
+            assert (await victim.register()).is_success
+            assert (await victim.verify()).status_code == 204
+            assert problem(await eve.log_in(), 401) == "invalid_credentials"
+            assert (await victim.log_in()).status_code == 200
+
+    async def test_one_address_is_one_account(self, auth_target: Target) -> None:
+        """20 parallel registrations of one address in many spellings lead to one account."""
+        async with browser(auth_target) as person:
+            local, _, domain = person.email.partition("@")
+            spellings = [person.email, person.email.upper(), f" {local}@{domain.title()} "]
+            body = {"password": person.password}
+            answers = await asyncio.gather(
+                *(person.post("register", body | {"email": spellings[number % 3]}) for number in range(20))
+            )
+            assert all(answer.is_success or answer.status_code == 409 for answer in answers)
+            assert (await person.verify()).status_code == 204
+            for spelling in spellings:
+                assert (await person.log_in(email=spelling)).status_code == 200
+
+    async def test_a_mailed_token_is_good_once(self, auth_target: Target) -> None:
+        """Used, changed or for another purpose it is 400 `token_invalid`, all alike."""
+        async with browser(auth_target) as person:
+            assert (await person.register()).is_success
+            token = await person.mailed_token()
+            for wrong in ("", "ev1.x.y", token[:-1] + ("A" if token[-1] != "A" else "B"), f"{token}x"):
+                assert problem(await person.post("verify-email", {"token": wrong}), 400) == "token_invalid"
+            body = {"token": token, "new_password": "another good horse"}
+            assert problem(await person.post("password/reset", body), 400) == "token_invalid"
+            assert (await person.post("verify-email", {"token": token})).status_code == 204
+            assert problem(await person.post("verify-email", {"token": token}), 400) == "token_invalid"
+
+    async def test_a_reset_ends_sessions_and_locks(self, auth_target: Target) -> None:
+        """The mailed link sets a new password, ends every session and lifts the lock; it does not log in."""
+        async with owner(auth_target) as person, browser(auth_target, like=person) as stranger:
+            for _ in range(6):
+                await stranger.log_in(password=WRONG)
+            assert (await stranger.post("password/forgot", {"email": person.email})).status_code == 202
+            body = {"token": await person.mailed_token(), "new_password": "another good horse"}
+            answer = await stranger.post("password/reset", body)
+            assert answer.status_code == 204
+            assert "set-cookie" not in answer.headers
+            assert problem(await person.refresh(), 401) == "session_revoked"
+            assert (await stranger.log_in(password="another good horse")).status_code == 200
+            assert problem(await stranger.post("password/reset", body), 400) == "token_invalid"
+
+    async def test_a_mailed_token_expires(self, auth_target: Target) -> None:
+        """A reset after half an hour, a verification after a day: too late."""
+        async with owner(auth_target) as person, browser(auth_target) as late:
+            assert (await person.post("password/forgot", {"email": person.email})).status_code == 202
+            assert (await late.register()).is_success
+            reset, verification = await person.mailed_token(), await late.mailed_token()
+            await auth_target.pass_time(timedelta(minutes=30))
+            body = {"token": reset, "new_password": "another good horse"}
+            assert problem(await person.post("password/reset", body), 400) == "token_invalid"
+            await auth_target.pass_time(timedelta(hours=24))
+            assert problem(await late.post("verify-email", {"token": verification}), 400) == "token_invalid"

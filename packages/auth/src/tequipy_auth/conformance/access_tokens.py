@@ -1,0 +1,117 @@
+"""Conformance: access tokens, and the keys that are published for them."""
+
+import hashlib
+import hmac
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tequipy_auth.conformance.target import Target, browser, owner, problem
+
+CLAIMS = {"iss", "aud", "sub", "client_id", "exp", "iat", "nbf", "jti", "sid", "auth_time", "amr", "roles", "ver"}
+PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
+"""Of a JSON Web Key (RFC 7518, section 6)."""
+
+
+def encode(part: object) -> str:
+    """Return a part of a token as it goes over the wire."""
+    return urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+
+
+def decode(part: str) -> Any:  # noqa: ANN401 -- JSON
+    """Return what a part of a token says."""
+    return json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+
+
+async def key_set(target: Target) -> dict[str, Any]:
+    """Return the published keys."""
+    async with target.connect() as client:
+        answer = await client.get("/.well-known/jwks.json")
+    assert answer.status_code == 200
+    assert "max-age=" in answer.headers["cache-control"]
+    keys: dict[str, Any] = answer.json()
+    return keys
+
+
+@pytest.mark.asyncio
+class TestAccessTokens:
+    """What is signed is believed, what is forged is not."""
+
+    async def test_a_token_verifies_with_the_published_key(self, auth_target: Target) -> None:
+        """Anybody can verify it; header and claims are those of the profile (RFC 9068)."""
+        async with owner(auth_target) as person:
+            header = jwt.get_unverified_header(person.access_token)
+            assert header["typ"] == "at+jwt"
+            keys = jwt.PyJWKSet.from_dict(await key_set(auth_target))
+            audience = decode(person.access_token.split(".")[1])["aud"]
+            options = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}  # the app's clock may be turned
+            claims = jwt.decode(person.access_token, keys[header["kid"]], audience=audience, options=options)  # type: ignore[arg-type]  # -- PyJWT's own TypedDict
+            assert claims.keys() >= CLAIMS
+            assert claims["exp"] - claims["iat"] <= 900
+
+    async def test_only_public_members_are_published(self, auth_target: Target) -> None:
+        """The key set holds no private key, and says the algorithm of each."""
+        for key in (await key_set(auth_target))["keys"]:
+            assert PRIVATE_MEMBERS.isdisjoint(key)
+            assert key["alg"] in {"ES256", "RS256", "EdDSA"}
+            assert key["use"] == "sig"
+
+    async def test_without_a_token_nobody_is_known(self, auth_target: Target) -> None:
+        """401 with the challenge of RFC 6750; a token in the address or in a cookie counts for nothing."""
+        async with owner(auth_target) as person:
+            token = person.access_token
+            for address, headers in (
+                ("me", {}),
+                (f"me?access_token={token}", {}),
+                ("me", {"Cookie": f"access_token={token}"}),
+            ):
+                answer = await person.client.get(f"{auth_target.prefix}/{address}", headers=headers)
+                assert problem(answer, 401) == "unauthenticated"
+                assert answer.headers["www-authenticate"].startswith("Bearer")
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"typ": "JWT"},
+            {"alg": "none"},
+            {"alg": "HS256"},
+            {"kid": "unknown"},
+            {"jku": "https://eve.example/jwks"},
+            {"x5u": "https://eve.example/certificate"},
+            {"jwk": {"kty": "EC"}},
+            {"crit": ["x"], "x": 1},
+        ],
+        ids=str,
+    )
+    async def test_another_header_is_refused(self, auth_target: Target, changed: dict[str, object]) -> None:
+        """A token whose header was changed is refused, whatever it is signed with: nothing, or a published key."""
+        async with owner(auth_target) as person:
+            header, payload, signature = person.access_token.split(".")
+            forged = f"{encode(decode(header) | changed)}.{payload}"
+            (first, *_) = (await key_set(auth_target))["keys"]
+            mac = hmac.digest(json.dumps(first).encode(), forged.encode(), hashlib.sha256)
+            for end in (signature, "", urlsafe_b64encode(mac).rstrip(b"=").decode()):
+                answer = await person.get("me", f"{forged}.{end}")
+                assert problem(answer, 401) == "invalid_token"
+                assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+
+    async def test_changed_claims_are_refused(self, auth_target: Target) -> None:
+        """Nobody makes themself an admin, or anybody else: neither unsigned nor signed with a key of their own."""
+        async with owner(auth_target) as person:
+            header, payload, signature = person.access_token.split(".")
+            claims = decode(payload) | {"roles": ["admin"]}
+            assert problem(await person.get("me", f"{header}.{encode(claims)}.{signature}"), 401) == "invalid_token"
+            mine = ec.generate_private_key(ec.SECP256R1())
+            for extra in ({}, {"jwk": dict(jwt.algorithms.ECAlgorithm.to_jwk(mine.public_key(), as_dict=True))}):
+                forged = jwt.encode(claims, mine, algorithm="ES256", headers=decode(header) | extra)
+                assert problem(await person.get("me", forged), 401) == "invalid_token"
+
+    @pytest.mark.parametrize("text", ["x", "a.b.c", "." * 100, "e30.e30.e30", "x" * 9000])
+    async def test_rubbish_is_refused(self, auth_target: Target, text: str) -> None:
+        """Any other text is 401, never a 5xx."""
+        async with browser(auth_target) as person:
+            assert problem(await person.get("me", text), 401) == "invalid_token"

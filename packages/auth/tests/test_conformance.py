@@ -1,0 +1,97 @@
+"""The security cases that other teams point at their apps, pointed at the app that ships."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+
+from tequipy_api.app import create_app
+from tequipy_api.settings import ApiSettings
+from tequipy_auth.conformance import *  # noqa: F403 -- the cases
+from tequipy_auth.conformance import Target
+from tequipy_auth.tasks import auth_tasks
+from tequipy_platform import Delivery, SystemClock
+from tequipy_platform.testing import RecordingMailer
+from tequipy_platform.wiring import Database, DatabaseSettings, build_database
+
+
+class ShippedApp(Target):
+    """Two processes of the API on one PostgreSQL and one Valkey, and a worker that works when it is asked for mails."""
+
+    def __init__(self, processes: Sequence[FastAPI], database: Database) -> None:
+        self.passed = timedelta(0)
+        self._processes = processes
+        self._database = database
+        self._mailer = RecordingMailer()
+        self._addresses = count(1)
+
+    def connect(self, process: int = 0) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+        """Open a browser at an address of its own."""
+        number = next(self._addresses)
+        transport = httpx.ASGITransport(self._processes[process], client=(f"198.51.100.{number % 250}", 1000 + number))
+        return httpx.AsyncClient(transport=transport, base_url="https://app.example.com")
+
+    async def mails(self, address: str) -> Sequence[str]:
+        """Do what the outbox asks for, and return what was sent to an address."""
+        tasks = {task.name: task for task in auth_tasks(self._processes[0].state.auth, self._mailer)}
+        async with self._database.sessions.begin() as session:
+            rows = await session.execute(
+                text("update platform.outbox set published_at = now() where published_at is null returning *")
+            )
+        for row in rows.mappings():
+            if row["task"] in tasks:
+                await tasks[row["task"]].handler(Delivery(row["id"], row["task"]), **row["payload"])
+        return [mail.text for mail in self._mailer.mails if mail.to == address]
+
+    async def pass_time(self, duration: timedelta) -> None:
+        """Turn the clock of both processes."""
+        self.passed += duration
+
+
+@pytest.fixture
+async def auth_target(
+    database_url: str, redis_url: str, redis_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Target]:
+    settings = ApiSettings.model_validate(
+        {
+            "environment": "test",
+            "public_url": "https://app.example.com",
+            "database": {"url": database_url},
+            "cache": {"url": redis_url, "prefix": redis_prefix},
+            "storage": {"url": tmp_path.as_uri()},
+            "auth": {"bcrypt_cost": 4},  # these cases prove no hash
+        }
+    )
+    here, there = create_app(settings), create_app(settings)
+    async with (
+        build_database(DatabaseSettings.model_validate({"url": database_url})) as database,
+        here.router.lifespan_context(here),
+        there.router.lifespan_context(there),
+    ):
+        target = ShippedApp([here, there], database)
+        monkeypatch.setattr(SystemClock, "now", lambda _: datetime.now(UTC) + target.passed)
+        yield target
+
+
+def test_another_team_is_told_what_is_missing(tmp_path: Path) -> None:
+    """The plugin collects every case in a folder of anybody's, and without a target says how to define one."""
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["tequipy_auth.conformance"]\n')
+    (tmp_path / "test_ours.py").write_text("from tequipy_auth.conformance import *\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "without_a_token or the_oldest"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert "2 errors" in done.stdout, done.stdout
+    assert "define a fixture `auth_target`" in done.stdout
