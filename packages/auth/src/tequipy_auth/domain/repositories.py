@@ -115,8 +115,11 @@ class Sessions(ABC):
         """End the sessions of an account, but the one to keep; return those that had not ended before."""
 
     @abstractmethod
-    async def live_of(self, user_id: UUID, *, at: datetime) -> Sequence[Session]:
-        """Return the sessions of an account that are neither revoked nor expired, the latest login first."""
+    async def live_of(self, user_id: UUID, *, at: datetime, beyond: int = 0) -> Sequence[Session]:
+        """Return the sessions of an account that are neither revoked nor expired, the latest login first.
+
+        Without the first `beyond` of them.
+        """
 
     @abstractmethod
     async def revoked_since(self, at: datetime) -> Mapping[UUID, datetime]:

@@ -69,10 +69,11 @@ class SessionStarter:
         after the commit.
         """
         session = new.session
-        live = await work.sessions.live_of(session.user_id, at=session.created_at)
-        surplus = [each.id for each in live[self._policy.sessions_per_user - 1 :]]
+        oldest = await work.sessions.live_of(
+            session.user_id, at=session.created_at, beyond=self._policy.sessions_per_user - 1
+        )
         ending = Ending("too_many_sessions", session.created_at, actor_id=session.user_id, client=session.client)
-        news = await self._ender.end(work, session.user_id, surplus, ending)
+        news = await self._ender.end(work, session.user_id, [each.id for each in oldest], ending)
         await work.sessions.add(session)
         await work.refresh_tokens.add(new.token)
         return news

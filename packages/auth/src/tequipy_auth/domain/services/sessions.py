@@ -79,6 +79,8 @@ class SessionService:
         if link.session.expires_at <= now:
             raise RefreshExpired
         successor, child = await self._prepare(link, now)
+        # Before the commit: no revocation that follows it is forgotten before this token has expired.
+        access = await self._issuer.access_token(link.user, link.session)
         news: tuple[str, ...] = ()
         async with self._unit_of_work() as work:
             if await work.refresh_tokens.claim(link.value.id, at=now):
@@ -91,7 +93,7 @@ class SessionService:
         await self._ender.publish(news)
         if isinstance(outcome, Exception):  # raised only now: the end of a stolen session must be committed
             raise outcome
-        return await self._issuer.pair(link.user, link.session, outcome, now)
+        return self._issuer.beside(access, link.session, outcome, now)
 
     @counted("logout")
     async def logout(

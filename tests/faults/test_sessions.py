@@ -1,0 +1,202 @@
+"""Sessions and keys on real processes: logout is felt everywhere, no fault and no rotation logs anybody out."""
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from statistics import median
+
+import httpx
+import pytest
+
+from tequipy_devstack.proving import Api, House, Load, Route, count, eventually, failed
+from tequipy_devstack.proving.apps import program
+from tequipy_devstack.proving.traffic import credentials
+from tequipy_devstack.servers import PostgresServer, ValkeyServer
+
+pytestmark = pytest.mark.xdist_group("sessions")
+
+REFRESH, ME, LOGOUT = (f"/api/v1/auth/{name}" for name in ("refresh", "me", "logout"))
+JWKS_MAX_AGE = 2
+"""Seconds that a next key waits in these proofs, instead of 300."""
+
+
+@pytest.fixture(scope="module")
+def apis(house: House) -> Iterator[tuple[Api, Api]]:
+    """Two API processes on one PostgreSQL and one Valkey."""
+    with ExitStack() as stack:
+        one, other = (house.api(TEQUIPY_AUTH__JWKS_MAX_AGE=str(JWKS_MAX_AGE)) for _ in range(2))
+        yield stack.enter_context(one), stack.enter_context(other)
+
+
+def log_in(api: Api) -> dict[str, str]:
+    """Return the tokens of a new session."""
+    answer = httpx.post(f"{api.url}/api/v1/auth/login", json=dict(credentials()), timeout=60)
+    tokens: dict[str, str] = answer.raise_for_status().json()
+    return tokens
+
+
+def bearer(tokens: dict[str, str]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {tokens['access_token']}"}
+
+
+def await_refusal(api: Api, headers: dict[str, str]) -> None:
+    """Return when a process refuses an access token."""
+    with httpx.Client(base_url=api.url) as client:
+        eventually("the token is refused", lambda: client.get(ME, headers=headers).status_code == 401)
+
+
+@pytest.mark.parametrize("rounds", [pytest.param(3, id="short"), pytest.param(50, id="long", marks=pytest.mark.prove)])
+def test_a_logout_reaches_every_process(apis: tuple[Api, Api], rounds: int) -> None:
+    """Who logs out on one process is refused on another that believed the token: bar 100 ms, the polls included."""
+    one, other = apis
+    waited = []
+    for _ in range(rounds):
+        headers = bearer(log_in(one))
+        assert httpx.get(f"{other.url}{ME}", headers=headers).status_code == 200
+        assert httpx.post(f"{one.url}{LOGOUT}", headers=headers).status_code == 204
+        ended = time.monotonic()
+        await_refusal(other, headers)
+        waited.append(1000 * (time.monotonic() - ended))
+    print(f"\nlogout to refusal on another process: median {median(waited):.1f} ms, worst {max(waited):.1f} ms")
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_logout_is_known_after_redis_was_away(apis: tuple[Api, Api], redis: ValkeyServer, empty: bool) -> None:
+    """A session that ends while Redis is away is refused by other processes once it is back, empty or not."""
+    one, other = apis
+    headers = bearer(log_in(one))
+    assert httpx.get(f"{other.url}{ME}", headers=headers).status_code == 200
+    redis.kill()
+    assert httpx.post(f"{one.url}{LOGOUT}", headers=headers, timeout=30).status_code == 204
+    redis.restart(empty=empty)
+    await_refusal(other, headers)
+
+
+def rotate(house: House) -> None:
+    """Rotate the signing keys as an operator does, as soon as the next one may sign."""
+    environment = house.environment | {"TEQUIPY_AUTH__JWKS_MAX_AGE": str(JWKS_MAX_AGE)}
+
+    def rotated() -> bool:
+        done = subprocess.run(
+            [program("tequipy-api"), "keys", "rotate"],
+            env=environment,
+            cwd=house.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0 or "rotate after" in done.stderr, done.stderr
+        return done.returncode == 0
+
+    eventually("the keys are rotated", rotated)
+
+
+@pytest.mark.parametrize(
+    ("rate", "requests"),
+    [pytest.param(20, 300, id="short"), pytest.param(100, 5000, id="long", marks=pytest.mark.prove)],
+)
+def test_rotating_the_keys_loses_no_request(apis: tuple[Api, Api], house: House, rate: int, requests: int) -> None:
+    """Three rotations under authenticated requests on two processes, tokens old and new: none fails."""
+    one, other = apis
+    held = [bearer(log_in(api)) for api in apis]
+    routes = [Route("GET", ME, 200, headers=headers) for headers in held]
+    failures = []
+
+    def refresh_here_use_there(tokens: dict[str, str]) -> dict[str, str]:
+        """Have a token signed by one process, after each rotation with another key, and verified by the other."""
+        answer = httpx.post(f"{one.url}{REFRESH}", json={"refresh_token": tokens["refresh_token"]}, timeout=30)
+        if answer.status_code != 200:
+            failures.append(f"refresh {answer.status_code} {answer.text}")
+            return tokens
+        fresh: dict[str, str] = answer.json()
+        answer = httpx.get(f"{other.url}{ME}", headers=bearer(fresh), timeout=30)
+        if answer.status_code != 200:
+            failures.append(f"me {answer.status_code} {answer.text}")
+        return fresh
+
+    tokens, rounds = log_in(one), 0
+    with Load(one.url, routes, rate=rate) as here, Load(other.url, routes, rate=rate) as there:
+        for _ in range(3):
+            rotate(house)
+            deadline = time.monotonic() + 2 * JWKS_MAX_AGE
+            while time.monotonic() < deadline:
+                tokens = refresh_here_use_there(tokens)
+                rounds += 1
+        here.send(max(1, requests - len(here.samples)))
+    samples = [*here.samples, *there.samples]
+    print(
+        f"\n3 rotations on two processes: {len(samples)} requests with old tokens, {rounds} refreshes, "
+        f"failed {len(failed(samples)) + len(failures)}"
+    )
+    assert count(failed(samples)) == {}
+    assert failures == []
+
+
+async def keep_refreshing(url: str, token: str, over: asyncio.Event, lost: list[str]) -> int:
+    """Refresh until it is over, each one repeated until it is answered; return how many were answered."""
+    answered = 0
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        while not over.is_set():
+            while True:
+                try:
+                    answer = await client.post(REFRESH, json={"refresh_token": token})
+                except httpx.TransportError:
+                    answer = None  # nobody knows what became of it
+                if answer is not None and answer.status_code < 500:
+                    break
+                await asyncio.sleep(0.2)
+            if answer.status_code != 200:
+                lost.append(f"{answer.status_code} {answer.json()['code']}")
+                return answered
+            token = answer.json()["refresh_token"]
+            answered += 1
+            await asyncio.sleep(0.05)
+    return answered
+
+
+def outages(postgres: PostgresServer, redis: ValkeyServer, seconds: float) -> Iterator[str]:
+    """Freeze, kill and restart each server in turn, for so long at most; yields after each what was done."""
+    for server in (postgres, redis):
+        server.freeze()
+        time.sleep(seconds)
+        server.thaw()
+        yield f"{server.name} frozen"
+        server.kill()
+        time.sleep(seconds)
+        server.restart()
+        yield f"{server.name} killed"
+        server.restart()
+        yield f"{server.name} restarted"
+
+
+@pytest.mark.parametrize(
+    ("clients", "seconds"),
+    [
+        pytest.param(5, 1.0, id="short"),
+        pytest.param(25, 20.0, id="long", marks=[pytest.mark.prove, pytest.mark.timeout(600)]),
+    ],
+)
+def test_faults_log_nobody_out(
+    apis: tuple[Api, Api], postgres: PostgresServer, redis: ValkeyServer, clients: int, seconds: float
+) -> None:
+    """Sessions refresh while each server freezes, dies and restarts, each repeated until answered: none is lost."""
+    tokens = [log_in(apis[number % 2])["refresh_token"] for number in range(clients)]
+    lost: list[str] = []
+
+    async def run() -> list[int]:
+        over = asyncio.Event()
+        running = [
+            asyncio.create_task(keep_refreshing(apis[number % 2].url, token, over, lost))
+            for number, token in enumerate(tokens)
+        ]
+        await asyncio.to_thread(lambda: [print(f"  {what}") for what in outages(postgres, redis, seconds)])
+        over.set()
+        return await asyncio.gather(*running)
+
+    answered = asyncio.run(run())
+    print(f"\n{sum(answered)} refreshes of {clients} sessions through 6 outages: lost {len(lost)}")
+    assert lost == []
+    assert min(answered) > 0
