@@ -11,6 +11,7 @@ import httpx
 from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
+from tequipy_devstack.tables import create_tables
 
 READINESS = "/api/v1/readiness"
 
@@ -65,7 +66,9 @@ async def test_without_the_database_the_service_is_not_ready(
     settings: ApiSettings, private_postgres: PostgresServer
 ) -> None:
     """PostgreSQL frozen or gone is 503 `not_ready`, told in time although a frozen server says nothing."""
-    async with serving(settings, database={"url": private_postgres.create_database("tequipy")}) as client:
+    url = private_postgres.create_database("tequipy")
+    await asyncio.to_thread(create_tables, url)
+    async with serving(settings, database={"url": url}) as client:
         await becomes(client, 200, "ready")
         private_postgres.freeze()
         await becomes(client, 503, "not_ready", "database")
