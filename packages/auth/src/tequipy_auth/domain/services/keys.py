@@ -11,7 +11,7 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import KeyMaker, Revocations
 from tequipy_auth.domain.repositories import AuthUnitOfWork, SigningKeys
 from tequipy_auth.domain.revocations import revoked_key
-from tequipy_platform import Clock
+from tequipy_platform import Clock, retry_conflicts
 
 
 class KeyService:
@@ -57,6 +57,7 @@ class KeyService:
         return [key for key in keys if not self._is_over(key, now)]
 
     @counted("key_rotate")
+    @retry_conflicts
     async def rotate(self) -> str:
         """Let the next key sign and the active one retire; return the id of the key that signs from now on.
 
@@ -78,6 +79,7 @@ class KeyService:
         return following.kid
 
     @counted("key_revoke")
+    @retry_conflicts
     async def revoke(self, kid: str) -> None:
         """Take a key out of use: every process refuses what it signed at once; raises `UnknownKey`.
 

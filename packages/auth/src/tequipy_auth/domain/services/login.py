@@ -15,7 +15,7 @@ from tequipy_auth.domain.services.password_check import PasswordCheck, Proof
 from tequipy_auth.domain.services.session_starter import NewSession, SessionStarter
 from tequipy_auth.domain.services.token_issuer import TokenIssuer
 from tequipy_auth.domain.value_objects import AccessToken, Client, Principal, TokenPair
-from tequipy_platform import Clock
+from tequipy_platform import Clock, retry_conflicts
 
 
 class LoginService:
@@ -96,6 +96,7 @@ class LoginService:
         if self._clock.now() - session.auth_time >= self._policy.fresh_for:
             raise ReauthRequired
 
+    @retry_conflicts
     async def _begin(self, proof: Proof, new: NewSession) -> User:
         async with self._unit_of_work() as work:
             user = await self._check.succeed(work, proof)

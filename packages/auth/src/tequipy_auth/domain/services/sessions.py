@@ -23,7 +23,7 @@ from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.session_ender import Ending, SessionEnder
 from tequipy_auth.domain.services.token_issuer import TokenIssuer
 from tequipy_auth.domain.value_objects import Client, Principal, RefreshTokenValue, TokenPair
-from tequipy_platform import Clock, IdSource, NotFound
+from tequipy_platform import Clock, IdSource, NotFound, retry_conflicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class SessionService:
         self.operations = operations
 
     @counted("refresh")
+    @retry_conflicts
     async def refresh(self, token: str, *, client: Client) -> TokenPair:
         """Rotate a refresh token.
 
@@ -96,6 +97,7 @@ class SessionService:
         return self._issuer.beside(access, link.session, outcome, now)
 
     @counted("logout")
+    @retry_conflicts
     async def logout(
         self, *, client: Client, refresh_token: str | None = None, access_token: str | None = None
     ) -> None:
@@ -134,6 +136,7 @@ class SessionService:
             return await work.sessions.live_of(principal.user_id, at=self._clock.now())
 
     @counted("session_revoke")
+    @retry_conflicts
     async def revoke(self, principal: Principal, session_id: UUID, *, client: Client) -> None:
         """End one session of the caller; raises `NotFound` for one that has ended or is somebody else's."""
         now = self._clock.now()
@@ -147,6 +150,7 @@ class SessionService:
                 raise NotFound
         await self._ender.publish(news)
 
+    @retry_conflicts
     async def _logout_all(self, principal: Principal, client: Client, *, keep: UUID | None) -> None:
         ending = Ending("logout", self._clock.now(), AuditAction.LOGOUT, principal.user_id, client)
         async with self._unit_of_work() as work:
