@@ -95,6 +95,8 @@ def test_every_operation_has_an_example_of_what_goes_in_and_out() -> None:
             return True
         if "anyOf" in schema:  # a value or null, a body or none
             return any(shown(each) for each in schema["anyOf"])
+        if "items" in schema:
+            return shown(schema["items"])
         return "properties" in schema and all(shown(each) for each in schema["properties"].values())
 
     bodies = {

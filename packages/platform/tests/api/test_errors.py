@@ -10,7 +10,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from fastapi import FastAPI, Query
+from fastapi import APIRouter, FastAPI, Query
 from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
@@ -57,6 +57,10 @@ def make_app(failure: Callable[[], Exception] = RuntimeError) -> FastAPI:
     @app.post("/small/echo")
     async def echo(body: Body) -> dict[str, str]:
         return {"email": body.email}
+
+    @app.delete("/things/{thing_id}")
+    async def remove(thing_id: UUID) -> None:
+        raise NotFound(str(thing_id))
 
     @app.get("/things/{thing_id}")
     async def thing(thing_id: UUID, limit: Annotated[int, Query(ge=1)] = 1) -> dict[str, str]:
@@ -193,6 +197,20 @@ async def test_unknown_routes_are_problems_too() -> None:
     assert (missing.status_code, problem(missing)["code"]) == (404, "not_found")
     assert (wrong_method.status_code, problem(wrong_method)["code"]) == (405, "method_not_allowed")
     assert wrong_method.headers["allow"] == "POST"
+
+
+async def test_a_path_of_several_routes_tells_all_its_methods() -> None:
+    """`Allow` has what every route at the path takes, not the first one alone; below a prefix too."""
+    app, router = make_app(), APIRouter()
+
+    @router.get("/me")
+    @router.patch("/me")
+    async def me() -> None: ...
+
+    app.include_router(router, prefix="/auth")
+    async with client(app) as http:
+        allowed = [(await http.put(path)).headers["allow"] for path in ("/things/1", "/auth/me")]
+    assert allowed == ["DELETE, GET", "GET, PATCH"]
 
 
 async def test_validation_names_fields_and_never_echoes() -> None:

@@ -8,9 +8,11 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tequipy_platform.api.limits import BodyLimits, LimitBodies, is_json
@@ -104,11 +106,23 @@ async def _on_domain_error(_: Request, error: Exception) -> Response:
     return _answer(error)
 
 
-async def _on_http_exception(_: Request, error: Exception) -> Response:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 -- Starlette's handler type is wider than what it calls us with
     kind = _BY_STATUS.get(error.status_code)
     code = None if kind else HTTPStatus(error.status_code).name.lower()
-    return problem_response((kind or DomainError)(code=code), status=error.status_code, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods_at(request)))
+    return problem_response((kind or DomainError)(code=code), status=error.status_code, headers=headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    """Return the methods of all routes at this path (RFC 9110, section 15.5.6): the router tells those of the first."""
+    found: set[str] = set()
+    for context in iter_route_contexts(request.app.routes):
+        if context.matches(request.scope)[0] is not Match.NONE:
+            found |= context.methods or set()
+    return found
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
