@@ -20,7 +20,7 @@ from tequipy_caching.domain.recovery import RecoveryQueue
 from tequipy_caching.domain.tiered import TieredCache
 from tequipy_caching.domain.tiers import Look, Sealed, SharedTier
 
-__all__ = ["MemoryCacheManager", "MemoryExpiringSet", "MemoryRateLimiter", "TurnableClock"]
+__all__ = ["MemoryCacheManager", "MemoryExpiringSet", "MemoryRateLimiter", "TurnableClock", "Unread"]
 
 V = TypeVar("V")
 
@@ -67,16 +67,19 @@ class _Alone(SharedTier[V], Generic[V]):
     async def unlock(self, keys: Sequence[Key], token: str) -> None: ...
 
 
-class _Unread(CacheMetrics):
-    """Counts what nobody reads."""
+class Unread(CacheMetrics):
+    """Metrics that nobody reads: the null twin of the port."""
 
     def tally(self, name: str, *labels: str) -> Tally:
+        """Return a count of its own."""
         return Tally()
 
     def seconds(self, name: str, *labels: str) -> Observe:
+        """Return what forgets."""
         return lambda _: None
 
-    def watch(self, name: str, read: Read, *labels: str) -> None: ...
+    def watch(self, name: str, read: Read, *labels: str) -> None:
+        """Read nothing."""
 
 
 class _Fitting:
@@ -148,7 +151,7 @@ class MemoryCacheManager(CacheManager):
             recovery=RecoveryQueue(lambda: None),
             lease=policy.hard_timeout,
             strict=False,
-            metrics=_Unread(),
+            metrics=Unread(),
         )
 
 

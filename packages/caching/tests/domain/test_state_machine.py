@@ -1,0 +1,365 @@
+"""Every order in which loads, changes, messages, breaks and outages can meet: a model that hypothesis drives.
+
+Two processes share a model of Redis. Each request and each answer is on its way until a rule lets it arrive, and so is
+each message; the clock turns when a rule says so.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, NamedTuple, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from tequipy_caching import MISSING, CachePolicy, CacheUnavailable
+from tequipy_caching.domain.keys import Key
+from tequipy_caching.domain.memory import Memory
+from tequipy_caching.domain.recovery import RecoveryQueue
+from tequipy_caching.domain.tiered import TieredCache
+from tequipy_caching.domain.tiers import Look, SharedTier
+from tequipy_caching.testing import TurnableClock, Unread
+
+T = TypeVar("T")
+
+KEYS = ["a"]
+TAG = "team"
+POLICY = CachePolicy(ttl=1000, jitter=0, hard_timeout=1000)
+LOADS_WITHIN = 20
+"""How long a load may take on the model's clock; tombstones are kept a little longer."""
+
+
+class Stored(NamedTuple):
+    """What the model of Redis has under a key."""
+
+    state: int
+    value: int | None
+    fresh_until: float
+    until: float
+    marks: tuple[int, ...]
+
+
+class Value(NamedTuple):
+    """A sealed value of the model."""
+
+    value: int
+    life: float
+    tags: tuple[str, ...]
+    fits: bool = True
+
+
+@dataclass
+class Server:
+    """The model of Redis: each method is one step."""
+
+    clock: TurnableClock
+    values: dict[Key, Stored] = field(default_factory=dict)
+    marks: dict[str, int] = field(default_factory=dict)
+    inboxes: dict[int, list[list[Any]]] = field(default_factory=dict)
+    sequence: int = 0
+    numbers: Iterable[int] = field(default_factory=count)
+
+    def number(self) -> int:
+        return next(iter(self.numbers))
+
+    def mark(self, tags: Iterable[str]) -> tuple[int, ...]:
+        return tuple(self.marks.setdefault(tag, self.number()) for tag in ("", *tags))
+
+    def at(self, key: Key) -> Stored | None:
+        stored = self.values.get(key)
+        return stored if stored is not None and self.clock.seconds < stored.until else None
+
+    def put(self, key: Key, value: int | None, life: float, tags: Iterable[str] = ()) -> None:
+        now = self.clock.seconds
+        until = now + max(life, LOADS_WITHIN + 1)
+        self.values[key] = Stored(self.number(), value, now + life, until, self.mark(tags))
+
+    def read(self, key: Key, tags: Sequence[str]) -> Look[int]:
+        stored, seen = self.at(key), (self.clock.seconds, self.mark(tags))
+        if stored is None:
+            return Look(seen=(None, *seen))
+        fresh = stored.value is not None and self.clock.seconds < stored.fresh_until
+        if not fresh or not set(stored.marks) <= set(self.marks.values()):
+            return Look(seen=(stored.state, *seen), buried=True)
+        left = stored.fresh_until - self.clock.seconds
+        return Look(stored.value, left, POLICY.ttl, seen=(stored.state, *seen))  # type: ignore[arg-type]  # -- fresh is no None
+
+    def store(self, key: Key, sealed: Value, seen: Any) -> bool:
+        state, at, marks = seen
+        stored = self.at(key)
+        if (stored.state if stored else None) != state or self.clock.seconds - at > LOADS_WITHIN:
+            return False
+        if self.mark(sealed.tags) != marks:
+            return False
+        self.put(key, sealed.value, sealed.life, sealed.tags)
+        return True
+
+    def tell(self, sender: int, body: list[Any]) -> None:
+        self.sequence += 1
+        for process, inbox in self.inboxes.items():
+            if process != sender:
+                inbox.append(body)
+
+
+class ModelTier(SharedTier[int]):
+    """One process's way to the model of Redis."""
+
+    stores = True
+
+    def __init__(self, server: Server, process: int, travel: Callable[[], Awaitable[None]]) -> None:
+        self.gone = False
+        self._server = server
+        self._process = process
+        self._travel = travel
+
+    @property
+    def away(self) -> bool:
+        return self.gone
+
+    def seal(self, _: Key, value: int, life: float, tags: Sequence[str]) -> Value:
+        return Value(value, life, tuple(tags))
+
+    async def read(self, keys: Sequence[Key], tags: Sequence[str]) -> Mapping[Key, Look[int]]:
+        return await self._ask(lambda: {key: self._server.read(key, tags) for key in keys})
+
+    async def store(self, loaded: Mapping[Key, tuple[Any, object]]) -> Mapping[Key, bool]:
+        return await self._ask(lambda: {key: self._server.store(key, *offer) for key, offer in loaded.items()})
+
+    async def write(self, key: Key, sealed: Any) -> None:
+        await self._change(lambda: self._server.put(key, sealed.value, sealed.life, sealed.tags), ["delete", [key]])
+
+    async def remove(self, keys: Sequence[Key]) -> None:
+        def bury() -> None:
+            for key in keys:
+                self._server.put(key, None, 0)
+
+        await self._change(bury, ["delete", list(keys)])
+
+    async def expire(self, keys: Sequence[Key]) -> None:
+        await self.remove(keys)
+
+    async def remove_tags(self, tags: Sequence[str]) -> None:
+        await self._change(lambda: [self._server.marks.pop(tag, None) for tag in tags], ["tags", list(tags)])
+
+    async def clear(self) -> None:
+        await self._change(lambda: self._server.marks.pop("", None), ["clear", []])
+
+    async def lock(self, keys: Sequence[Key], tags: Sequence[str], token: str, lease: float) -> Mapping[Key, float]:
+        raise NotImplementedError
+
+    async def unlock(self, keys: Sequence[Key], token: str) -> None:
+        raise NotImplementedError
+
+    async def _change(self, step: Callable[[], object], body: list[Any]) -> None:
+        def change() -> None:
+            step()
+            self._server.tell(self._process, body)
+
+        await self._ask(change)
+
+    async def _ask(self, step: Callable[[], T]) -> T:
+        await self._travel()
+        if self.gone:
+            raise CacheUnavailable
+        answer = step()
+        await self._travel()
+        if self.gone:  # done, and the answer is lost
+            raise CacheUnavailable
+        return answer
+
+
+@dataclass
+class Channel:
+    live: bool = True
+    heard: int = 0
+
+
+class Process:
+    """A cache with memory and a channel of its own."""
+
+    def __init__(self, number: int, server: Server, travel: Callable[[], Awaitable[None]]) -> None:
+        self.shared = ModelTier(server, number, travel)
+        self.channel = Channel()
+        self.recovery = RecoveryQueue(lambda: None, limit=2)
+        self.memory: Memory[int] = Memory(POLICY, {}, lambda: server.clock.seconds)
+        self.cache: TieredCache[int] = TieredCache(
+            "numbers",
+            int,
+            POLICY,
+            memory=self.memory,
+            shared=self.shared,
+            channel=self.channel,
+            recovery=self.recovery,
+            lease=1,
+            strict=False,
+            metrics=Unread(),
+        )
+        self.inbox = server.inboxes.setdefault(number, [])
+
+
+PROCESSES = st.integers(0, 1)
+NAMES = st.sampled_from(KEYS)
+
+
+class Race(RuleBasedStateMachine):
+    """Whatever happens in whatever order: when all is quiet, nobody holds what has been invalidated."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.clock = TurnableClock()
+        self.server = Server(self.clock)
+        self.travelling: list[asyncio.Future[None]] = []
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.truth = dict.fromkeys(KEYS, 0)
+        self.writing: set[str] = set()
+        self.processes = [Process(number, self.server, self.travel) for number in range(2)]
+
+    async def travel(self) -> None:
+        """Wait until a rule lets it arrive."""
+        arrival = self.loop.create_future()
+        self.travelling.append(arrival)
+        await arrival
+
+    @rule(process=PROCESSES, key=NAMES, tagged=st.booleans())
+    def load(self, process: int, key: str, *, tagged: bool) -> None:
+        """Begin to look for a key, and load it if need be."""
+
+        async def factory() -> int:
+            value = self.truth[key]
+            await self.travel()
+            return value
+
+        tags = [TAG] if tagged else []
+        self.spawn(self.processes[process].cache.get_or_set(key, factory, tags=tags))
+
+    @rule(process=PROCESSES)
+    def look(self, process: int) -> None:
+        """Begin to look for all keys."""
+        self.spawn(self.processes[process].cache.get_many(KEYS))
+
+    @rule(process=PROCESSES, key=NAMES, kind=st.sampled_from(["delete", "set", "expire", "clear"]))
+    def write(self, process: int, key: str, kind: str) -> None:
+        """Commit another version of a key, and begin to invalidate; a database lets one writer a key."""
+        if key in self.writing:
+            return
+        self.writing.add(key)
+        self.truth[key] += 1
+        cache = self.processes[process].cache
+        changes: dict[str, Coroutine[Any, Any, None]] = {}
+        match kind:
+            case "set":
+                changes[kind] = cache.set(key, self.truth[key], tags=[TAG])
+            case "clear":
+                changes[kind] = cache.clear()
+            case _:
+                changes[kind] = getattr(cache, kind)(key)
+
+        async def invalidate() -> None:
+            await changes[kind]
+            self.writing.discard(key)
+
+        self.spawn(invalidate())
+
+    @rule(process=PROCESSES)
+    def delete_by_tag(self, process: int) -> None:
+        """Begin to remove a tag, which changes no version: what remains must still be right."""
+        self.spawn(self.processes[process].cache.delete_by_tag(TAG))
+
+    @precondition(lambda self: self.travelling)
+    @rule(which=st.lists(st.integers(0, 2), min_size=1, max_size=4))
+    def arrive(self, which: Sequence[int]) -> None:
+        """Let some requests and answers arrive, older ones rather than younger ones."""
+        for each in which:
+            if self.travelling:
+                self.travelling.pop(each % len(self.travelling)).set_result(None)
+                self.settle()
+
+    @precondition(lambda self: self.travelling)
+    @rule()
+    def let_all_arrive(self) -> None:
+        """Let everything arrive that is on its way."""
+        while self.travelling:
+            self.arrive([0])
+
+    @rule(process=PROCESSES)
+    def deliver(self, process: int) -> None:
+        """Let the next message arrive."""
+        each = self.processes[process]
+        if each.channel.live and each.inbox:
+            each.cache.hear(each.inbox.pop(0))
+            self.settle()
+
+    @rule(process=PROCESSES, redis_too=st.booleans())
+    def break_off(self, process: int, *, redis_too: bool) -> None:
+        """Break a process's channel, where what is on its way is lost, or take Redis away from it altogether."""
+        each = self.processes[process]
+        if each.channel.live:
+            each.channel.live = False
+            each.channel.heard = self.server.sequence - len(each.inbox)
+        each.shared.gone |= redis_too
+
+    @rule(process=PROCESSES)
+    def come_back(self, process: int) -> None:
+        """Hear again, comparing the numbers as the backplane does; begin to replay what has waited."""
+        each = self.processes[process]
+        each.shared.gone = False
+        if not each.channel.live:
+            each.inbox.clear()
+            if each.channel.heard != self.server.sequence:
+                each.cache.miss()
+            each.channel.live = True
+        if len(each.recovery):
+            self.spawn(self.replay(each))
+
+    @rule(seconds=st.sampled_from([1, 30]))
+    def wait(self, seconds: int) -> None:
+        """Let time pass: less than a load may take, or more."""
+        self.clock.advance(seconds)
+
+    async def replay(self, process: Process) -> None:
+        with suppress(CacheUnavailable):
+            await process.recovery.replay()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        self.settle()
+
+    def settle(self) -> None:
+        """Run the loop until all wait for something."""
+
+        async def turns() -> None:
+            for _ in range(8):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(turns())
+
+    def teardown(self) -> None:
+        """Let everything arrive, in order, and look who holds what."""
+        if not hasattr(self, "loop"):
+            return
+        for number in range(2):
+            self.come_back(number)
+        while self.travelling or any(each.inbox or len(each.recovery) for each in self.processes):
+            if self.travelling:
+                self.arrive([0])
+            for number, each in enumerate(self.processes):
+                self.deliver(number)
+                if not self.travelling and len(each.recovery):
+                    self.spawn(self.replay(each))
+        for task in self.tasks:
+            assert task.done()
+            task.result()
+        self.loop.close()
+        for key in KEYS:
+            held = [each.cache.peek(key) for each in self.processes]
+            held.append(self.server.read(key, ()).value)
+            assert all(value is MISSING or value == self.truth[key] for value in held), (key, held, self.truth)
+
+
+TestRace = Race.TestCase
+TestRace.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

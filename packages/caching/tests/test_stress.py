@@ -1,0 +1,211 @@
+"""The race: four processes load and read what a fifth invalidates; when all is quiet nobody holds an old value.
+
+Run as a program, this file is one of those processes.
+"""
+
+import asyncio
+import contextlib
+import json
+import mmap
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from random import Random
+from struct import Struct
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from tequipy_caching import MISSING, Cache, CachePolicy
+from tequipy_caching.domain.fences import Fences
+from tequipy_caching.infrastructure import redis as link
+from tequipy_caching.infrastructure.manager import TieredCacheManager
+from tequipy_caching.wiring import CacheSettings, build_cache
+
+KEYS = 50
+READERS = 4
+TASKS = 10
+_NUMBER = Struct("q")
+random = Random()  # noqa: S311 -- no secret
+
+
+class Truth:
+    """The versions of all keys, in a file that all processes share: the database."""
+
+    def __init__(self, file: Path) -> None:
+        with file.open("r+b") as opened:
+            self._map = mmap.mmap(opened.fileno(), KEYS * _NUMBER.size)
+
+    def __getitem__(self, key: int) -> int:
+        return int(_NUMBER.unpack_from(self._map, key * _NUMBER.size)[0])
+
+    def bump(self, key: int) -> int:
+        """Commit another version."""
+        _NUMBER.pack_into(self._map, key * _NUMBER.size, self[key] + 1)
+        return self[key]
+
+
+@contextlib.asynccontextmanager
+async def process(url: str, prefix: str) -> AsyncIterator[tuple[TieredCacheManager, Cache[int]]]:
+    """Start what each process has."""
+    policies = {"numbers": CachePolicy(ttl=600, hard_timeout=5)}
+    settings = CacheSettings(url=SecretStr(url), prefix=prefix, policies=policies, l2_timeout=10)
+    async with build_cache(settings) as manager:
+        assert isinstance(manager, TieredCacheManager)
+        while not manager.backplane.live:
+            await asyncio.sleep(0.01)
+        yield manager, manager.cache("numbers", int)
+
+
+async def read(numbers: Cache[int], truth: Truth, stopped: asyncio.Event) -> int:
+    """Look for keys, one or several, and load those that are missing, as slowly as a database."""
+    reads = 0
+
+    async def load(keys: Sequence[Any]) -> dict[Any, int]:
+        found = {key: truth[key] for key in keys}
+        await asyncio.sleep(random.expovariate(1 / 0.003))
+        return found
+
+    async def load_one(key: int) -> int:
+        return (await load([key]))[key]
+
+    while not stopped.is_set():
+        key = random.randrange(KEYS)
+        tags = [f"tag:{key % 5}"]
+        match random.randrange(10):
+            case 0:
+                await numbers.get_or_set_many([(key + step) % KEYS for step in range(3)], load)
+            case 1:
+                await numbers.get(key)
+            case _:
+                await numbers.get_or_set(key, lambda key=key: load_one(key), tags=tags)  # type: ignore[misc]  # -- a default binds the key
+        reads += 1
+        await asyncio.sleep(random.expovariate(1 / 0.002))  # leaves the writer some time
+    return reads
+
+
+async def reader(url: str, prefix: str, truth: Truth) -> None:
+    """Read until told to stop, then say how many old values are held."""
+    async with process(url, prefix) as (manager, numbers):
+        stopped = asyncio.Event()
+        tasks = [asyncio.create_task(read(numbers, truth, stopped)) for _ in range(TASKS)]
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        stopped.set()
+        reads = sum(await asyncio.gather(*tasks))
+        await hear_all(manager)
+        held = {key: value for key in range(KEYS) if (value := numbers.peek(key)) is not MISSING}
+        stale = sum(value != truth[key] for key, value in held.items())
+        print(json.dumps({"reads": reads, "held": len(held), "stale": stale}), flush=True)
+
+
+async def hear_all(manager: TieredCacheManager) -> None:
+    """Return when everything that was told has been heard."""
+    async with manager.link.connect(1) as client:
+        while True:
+            sequence = await client.hget(manager.link.state, "sequence")
+            position = manager.backplane._position
+            if position is not None and position.sequence == int(sequence or 0):
+                return
+            await asyncio.sleep(0.01)
+
+
+async def writer(url: str, prefix: str, truth: Truth, invalidations: int) -> None:
+    """Commit a version and invalidate, in all the ways there are; writers of one key take turns."""
+    async with process(url, prefix) as (_, numbers):
+        locks = [asyncio.Lock() for _ in range(KEYS)]
+
+        async def write(count: int) -> None:
+            for _ in range(count):
+                key = random.randrange(KEYS)
+                async with locks[key]:
+                    version = truth.bump(key)
+                    match random.randrange(20):
+                        case 0:
+                            await numbers.set(key, version, tags=[f"tag:{key % 5}"])
+                        case 1:
+                            await numbers.expire(key)
+                        case 2 if random.random() < 0.1:
+                            await numbers.clear()
+                        case _:
+                            await numbers.delete(key)
+
+        await asyncio.gather(*(write(invalidations // TASKS) for _ in range(TASKS)))
+
+
+def take_away_the_fence() -> None:
+    """Make this process the usual design: it stores what it has loaded, whatever has happened meanwhile."""
+    read_script = link.script
+    unfenced = {"store": [("state == seen", "true"), ("local fit =", "local fit = true or")]}
+
+    def script(name: str) -> str:
+        text = read_script(name)
+        for old, new in unfenced.get(name, []):
+            assert old in text
+            text = text.replace(old, new)
+        return text
+
+    link.script = script
+    Fences.breach = lambda *_, **__: None  # type: ignore[method-assign]  # -- the fault
+
+
+async def run(url: str, prefix: str, file: Path, *, invalidations: int, fenced: bool) -> tuple[int, int]:
+    """Run all processes; return how many old values Redis holds, and how many the memories do."""
+    file.write_bytes(bytes(KEYS * _NUMBER.size))  # noqa: ASYNC240 -- once
+
+    async def start(role: str) -> asyncio.subprocess.Process:
+        arguments = (__file__, role, url, prefix, str(file), str(invalidations), str(int(fenced)))
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=pipe, stdout=pipe)
+
+    readers = [await start("reader") for _ in range(READERS)]
+    try:
+        for each in readers:
+            assert each.stdout is not None
+            assert await each.stdout.readline() == b"ready\n"
+        writing = await start("writer")
+        assert await writing.wait() == 0
+        answers = [json.loads((await each.communicate(b"stop\n"))[0]) for each in readers]
+    finally:
+        for each in readers:
+            if each.returncode is None:
+                each.kill()
+    truth = Truth(file)
+    async with process(url, prefix) as (_, numbers):
+        shared = await numbers.get_many(range(KEYS))
+    in_redis = sum(value != truth[key] for key, value in shared.items() if isinstance(key, int))
+    in_memory = sum(answer["stale"] for answer in answers)
+    held = sum(answer["held"] for answer in answers)
+    reads = sum(answer["reads"] for answer in answers)
+    print(
+        f"\n{invalidations} invalidations, {reads} reads of {READERS} processes, {'fenced' if fenced else 'no fence'}: "
+        f"stale are {in_redis} of {len(shared)} values in Redis and {in_memory} of {held} in memory"
+    )
+    assert shared
+    assert held
+    return in_redis, in_memory
+
+
+@pytest.mark.parametrize(
+    "invalidations", [500, pytest.param(20_000, marks=[pytest.mark.prove, pytest.mark.timeout(600)])]
+)
+async def test_nothing_stale_is_left(redis_url: str, redis_prefix: str, tmp_path: Path, invalidations: int) -> None:
+    """However loads and invalidations overlap, afterwards neither Redis nor any memory holds an old value."""
+    assert await run(redis_url, redis_prefix, tmp_path / "truth", invalidations=invalidations, fenced=True) == (0, 0)
+
+
+async def test_without_the_fence_something_is(redis_url: str, redis_prefix: str, tmp_path: Path) -> None:
+    """The same run of the usual design, which stores whatever it has loaded, leaves old values: the test can fail."""
+    stale = await run(redis_url, redis_prefix, tmp_path / "truth", invalidations=500, fenced=False)
+    assert sum(stale) > 0
+
+
+if __name__ == "__main__":
+    ROLE, URL, PREFIX, FILE, INVALIDATIONS, FENCED = sys.argv[1:]
+    if not int(FENCED):
+        take_away_the_fence()
+    if ROLE == "reader":
+        asyncio.run(reader(URL, PREFIX, Truth(Path(FILE))))
+    else:
+        asyncio.run(writer(URL, PREFIX, Truth(Path(FILE)), int(INVALIDATIONS)))
