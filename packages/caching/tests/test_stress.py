@@ -146,8 +146,9 @@ def take_away_the_fence() -> None:
             text = text.replace(old, new)
         return text
 
-    link.script = script
-    Fences.breach = lambda *_, **__: None  # type: ignore[method-assign]  # -- the fault
+    monkeypatch = pytest.MonkeyPatch()  # never undone: the process ends with it
+    monkeypatch.setattr(link, "script", script)
+    monkeypatch.setattr(Fences, "breach", lambda *_, **__: None)
 
 
 async def run(url: str, prefix: str, file: Path, *, invalidations: int, fenced: bool) -> tuple[int, int]:

@@ -3,28 +3,39 @@
 from tequipy_caching.domain.fences import Fences
 
 
-def test_a_breach_reaches_all_who_hold_a_fence_of_the_name() -> None:
-    """Who held one before may keep nothing; other names and later holders are free."""
+def test_a_breach_reaches_all_who_hold_a_fence_of_the_key() -> None:
+    """Who held one before may keep nothing; other keys and later holders are free."""
     fences = Fences()
-    with fences.open("a") as one, fences.open("a") as two, fences.open("b") as other:
+    with fences.hold(["a"]) as one, fences.hold(["a", "b"]) as two:
         fences.breach("a")
-        with fences.open("a") as later:
-            assert (one.whole, two.whole, other.whole, later.whole) == (False, False, True, True)
+        with fences.hold(["a"]) as later:
+            whole = one["a"].whole, two["a"].whole, two["b"].whole, later["a"].whole
+    assert whole == (False, False, True, True)
 
 
 def test_a_breach_of_all_leaves_nobody_out() -> None:
-    """Every fence of every name is breached."""
+    """Every fence of every key is breached."""
     fences = Fences()
-    with fences.open("a") as one, fences.open("b") as other:
+    with fences.hold(["a", "b"]) as held:
         fences.breach_all()
-        assert not one.whole
-        assert not other.whole
+        assert not any(fence.whole or fence.stands for fence in held.values())
+
+
+def test_a_breach_may_let_an_old_value_stand_in() -> None:
+    """Only while all breaches say so."""
+    fences = Fences()
+    with fences.hold(["a"]) as held:
+        fences.breach("a", stands=True)
+        assert (held["a"].whole, held["a"].stands) == (False, True)
+        fences.breach("a")
+        fences.breach("a", stands=True)
+        assert not held["a"].stands
 
 
 def test_a_breached_fence_is_still_held() -> None:
-    """A name is held until the last one has left, breached or not; then nothing of it remains."""
+    """A key is held until the last one has left, breached or not; then nothing of it remains."""
     fences = Fences()
-    with fences.open("a"):
+    with fences.hold(["a"]):
         fences.breach("a")
         assert fences.held("a")
     assert not fences.held("a")

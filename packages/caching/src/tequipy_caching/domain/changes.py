@@ -49,9 +49,14 @@ class Changes(Recoverable[Kind], Generic[V]):
             if self._strict or isinstance(error, asyncio.CancelledError):
                 raise
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is any change that waits."""
+        return len(self._recovery) > 0
+
     def doubts(self, key: Key, tags: Iterable[str] = ()) -> bool:
         """Tell whether a change waits that the shared tier does not know, so that it may hold what is no more."""
-        return bool(self._recovery) and (
+        return (
             self._recovery.holds(self._topic, ("key", key))
             or self._recovery.holds(self._topic, _EVERYTHING)
             or any(self._recovery.holds(self._topic, ("tag", tag)) for tag in tags)

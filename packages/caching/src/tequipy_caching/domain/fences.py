@@ -1,7 +1,7 @@
 """Fences: what was read before an invalidation is not kept after it."""
 
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from tequipy_caching.domain.keys import Key
 
@@ -9,26 +9,12 @@ from tequipy_caching.domain.keys import Key
 class Fence:
     """Held while somebody is about to keep a value in memory; `whole` until that value may have become an old one."""
 
-    __slots__ = ("_key", "_open", "stands", "whole")
+    __slots__ = ("stands", "whole")
 
-    def __init__(self, open_fences: dict[Key, set["Fence"]], key: Key) -> None:
+    def __init__(self) -> None:
         self.whole = True
         self.stands = True
         """Whether a value from before may still stand in for one that cannot be loaded."""
-        self._open = open_fences
-        self._key = key
-
-    def __enter__(self) -> Self:
-        self._open.setdefault(self._key, set()).add(self)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        fences = self._open[self._key]
-        fences.remove(self)
-        if not fences:
-            del self._open[self._key]
 
 
 class Fences:
@@ -37,9 +23,20 @@ class Fences:
     def __init__(self) -> None:
         self._open: dict[Key, set[Fence]] = {}
 
-    def open(self, key: Key) -> Fence:
-        """Return a fence to be held, by `with`, from before a value is read until it is kept."""
-        return Fence(self._open, key)
+    @contextmanager
+    def hold(self, keys: Sequence[Key]) -> Iterator[dict[Key, Fence]]:
+        """Hold a fence for each key, from before its value is read until it is kept."""
+        held = {key: Fence() for key in keys}
+        for key, fence in held.items():
+            self._open.setdefault(key, set()).add(fence)
+        try:
+            yield held
+        finally:
+            for key, fence in held.items():
+                fences = self._open[key]
+                fences.remove(fence)
+                if not fences:
+                    del self._open[key]
 
     def held(self, key: Key) -> bool:
         """Tell whether somebody holds a fence of this key, whole or not."""

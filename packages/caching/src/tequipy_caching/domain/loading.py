@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from random import random
@@ -86,8 +85,7 @@ class Loader(Generic[V]):
 
     async def look(self, keys: Sequence[Key], *, order: Order[V] | None = None) -> dict[Key, V]:
         """Return what the tiers have, and keep it in memory."""
-        with ExitStack() as stack:
-            fences = {key: stack.enter_context(self.fences.open(key)) for key in keys}
+        with self.fences.hold(keys) as fences:
             tags = () if order is None else order.tags
             return self._take(await self._ask(keys, tags), fences, order)
 
@@ -96,8 +94,7 @@ class Loader(Generic[V]):
         return (ttl or self._policy.ttl) * (1 - self._policy.jitter * random())  # noqa: S311 -- no secret
 
     async def _load(self, keys: Sequence[Key], found: dict[Key, V], *, flight: Flight[V], order: Order[V]) -> None:
-        with ExitStack() as stack:
-            fences = {key: stack.enter_context(self.fences.open(key)) for key in keys}
+        with self.fences.hold(keys) as fences:
             looks = await self._ask(keys, order.tags)
             found |= self._take(looks, fences, order)
             missing = {key: (looks[key], fences[key]) for key in keys if key not in found}
@@ -118,19 +115,22 @@ class Loader(Generic[V]):
         self._l1_misses.count += len(keys)
         if not self._shared.stores:
             return {key: self._look_inside(key, trusted=self._shared.away) for key in keys}
-        certain = [key for key in keys if not self._changes.doubts(key)]
+        doubts = self._changes.doubts if self._changes.waiting else None  # hardly ever
+        certain = keys if doubts is None else [key for key in keys if not doubts(key)]
         try:
             looks = dict(await self._shared.read(certain, tags)) if certain else {}
         except CacheUnavailable:
             if self._strict:
                 raise
             looks = {}
+        if self._changes.waiting:  # looked at again: some may have come meanwhile
+            looks = {key: look for key, look in looks.items() if not self._changes.doubts(key, look.tags)}
+        hits = sum(look.value is not MISSING for look in looks.values())
+        self._l2["hit"].count += hits
+        self._l2["miss"].count += len(looks) - hits
         for key in keys:
-            look = looks.get(key)
-            if look is None or self._changes.doubts(key, look.tags):
+            if key not in looks:
                 looks[key] = self._look_inside(key, trusted=True)
-            else:
-                self._l2["miss" if look.value is MISSING else "hit"].count += 1
         return looks
 
     def _look_inside(self, key: Key, *, trusted: bool) -> Look[V]:

@@ -58,8 +58,13 @@ class Memory(Generic[V]):
 
     def find(self, key: Key) -> Entry[V] | None:
         """Return an entry that is fresh, be it a value or an exception."""
-        entry = self._entries.get(key)
-        if entry is None or self.clock() >= entry.fresh_until or any(tag.deleted for tag in entry.tags):
+        if not self._keeps:
+            return None
+        try:
+            entry = self._entries[key]
+        except KeyError:
+            return None
+        if self.clock() >= entry.fresh_until or any(tag.deleted for tag in entry.tags):
             return None
         return entry
 
@@ -77,6 +82,8 @@ class Memory(Generic[V]):
 
     def keep(self, key: Key, value: V, left: float, *, life: float, tags: Iterable[str] = ()) -> None:
         """Keep a value that has `left` of its `life` in seconds, at most as long as the policy says."""
+        if not self._keeps:
+            return
         entry = Entry(value, None, tuple([self._tag(tag) for tag in tags]))
         now = self.clock()
         entry.fresh_until = now + min(left, self._longest)

@@ -121,12 +121,12 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         # Two writers at once: Redis decides who is last and nobody here knows, so neither keeps its value in memory.
         alone = not self._writes.held(key)
         self._drop([key])
-        with self._writes.open(key) as fence:
+        with self._writes.hold([key]) as fences:
             try:
                 write = self._shared.write(key, sealed) if sealed.fits else self._shared.remove([key])
                 await self._changes.make(write, keys=[key])
             finally:
-                kept = alone and fence.whole and sealed.fits
+                kept = alone and fences[key].whole and sealed.fits
                 self._drop([key])  # who looked while Redis was written may have seen the old value
         if kept:
             self._memory.keep(key, value, life, life=life, tags=ids)

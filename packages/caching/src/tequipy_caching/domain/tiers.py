@@ -2,8 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from tequipy_caching.domain.keys import Key
 from tequipy_caching.domain.ports import MISSING, Missing
@@ -41,8 +40,7 @@ class Sealed(Protocol):
         """Whether it is within the policy's `max_value_bytes`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look(Generic[V]):
+class Look(NamedTuple, Generic[V]):
     """What a look for one key gave; times in seconds."""
 
     value: V | Missing = MISSING

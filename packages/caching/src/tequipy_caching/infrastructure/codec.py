@@ -29,6 +29,7 @@ class Codec(Generic[V]):
         if '"writeOnly": true' in shape:
             raise TypeError(f"{type_!r} holds a secret, which JSON masks: cache a type without it")
         self._fingerprint = digest(shape.encode())
+        self._validate = self._adapter.validator.validate_json  # what the adapter adds is not needed here
 
     def encode(self, key: str, value: V, *, life: int, tail: int) -> bytes:
         """Return the envelope; raises `TypeError` for a value that is not of the cache's type."""
@@ -47,7 +48,8 @@ class Codec(Generic[V]):
 
     def decode(self, body: bytes) -> V:
         """Return the value; raises `ValueError` for what is none."""
-        return self._adapter.validate_json(body, by_alias=False, by_name=True)  # its error is a ValueError too
+        value: V = self._validate(body, by_alias=False, by_name=True)  # its error is a ValueError too
+        return value
 
 
 def _adapter(type_: Any) -> TypeAdapter[Any]:  # noqa: ANN401 -- as above

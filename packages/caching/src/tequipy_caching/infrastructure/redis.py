@@ -5,16 +5,17 @@ import contextlib
 import secrets
 from collections.abc import Sequence
 from functools import cache, partial
+from hashlib import sha1
 from importlib.resources import files
 from time import monotonic
 from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.commands.core import AsyncScript
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tequipy_caching.domain.exceptions import CacheUnavailable
@@ -29,6 +30,7 @@ _LATE: Final = 0.2
 """A deadline that is noticed by this share too late was missed by this process, not by Redis."""
 
 
+@cache
 def script(name: str) -> str:
     """Return the text of a script of the folder `scripts`, with what it needs to tell the other processes."""
     text = (_SCRIPTS / f"{name}.lua").read_text()
@@ -49,7 +51,8 @@ class RedisLink:
         self._observe = cache(partial(metrics.seconds, "cache_l2_seconds"))
         self._client = self.connect(_CONNECTIONS)
         self._slots = asyncio.Semaphore(_CONNECTIONS)
-        self._scripts: dict[str, AsyncScript] = {}
+        self._lent: list[AbstractConnection] = []
+        self._scripts: dict[str, str] = {}
         self._errors = {
             kind: metrics.tally("cache_l2_errors", kind) for kind in ("busy", "connection", "timeout", "answer")
         }
@@ -82,7 +85,7 @@ class RedisLink:
         try:
             async with asyncio.timeout(self._timeout), self._slots:
                 connected = True
-                answer = await self._script(name)(keys=keys, args=arguments)
+                answer = await self._evaluate(name, len(keys), [*keys, *arguments])
         except (RedisError, OSError) as error:
             kind = kind_of(error) if connected else "busy"
             self._errors[kind].count += 1
@@ -114,6 +117,7 @@ class RedisLink:
         await self.breaker.stop()
         with contextlib.suppress(CacheUnavailable):
             await self.recovery.replay()
+        self._lent.clear()
         await self._client.aclose()
 
     async def _recover(self) -> None:
@@ -127,11 +131,46 @@ class RedisLink:
         slack = self._timeout * _LATE
         return noticed - started > self._timeout + slack or monotonic() - noticed > slack
 
-    def _script(self, name: str) -> AsyncScript:
-        known = self._scripts.get(name)
-        if known is None:
-            known = self._scripts[name] = self._client.register_script(script(name))
-        return known
+    async def _evaluate(self, name: str, number_of_keys: int, values: Sequence[Any]) -> Any:  # noqa: ANN401 -- as run
+        """Run a script by its digest; a server that does not know it is given its text."""
+        digest = self._scripts.get(name)
+        if digest is None:
+            digest = self._scripts[name] = sha1(script(name).encode()).hexdigest()  # noqa: S324 -- as EVALSHA has it
+        try:
+            return await self._execute("EVALSHA", digest, number_of_keys, *values)
+        except NoScriptError:
+            return await self._execute("EVAL", script(name), number_of_keys, *values)
+
+    async def _execute(self, *command: Any) -> Any:  # noqa: ANN401 -- as run
+        """Send a command and return its answer.
+
+        On connections that stay lent from the pool: to lend, check and measure one for each command, as redis-py's own
+        `execute_command` does, costs more than the command.
+        """
+        connection = await self._lend()
+        try:
+            await connection.send_command(*command)
+            answer = await connection.read_response()
+        except ResponseError:
+            self._lent.append(connection)
+            raise
+        except BaseException:  # cancelled too: its answer is still to come
+            await connection.disconnect(nowait=True)
+            await self._client.connection_pool.release(connection)
+            raise
+        self._lent.append(connection)
+        return answer
+
+    async def _lend(self) -> AbstractConnection:
+        while self._lent:
+            connection = self._lent.pop()
+            with contextlib.suppress(OSError):
+                if not await connection.can_read():
+                    return connection
+            await connection.disconnect(nowait=True)  # closed by the server, or out of step
+            await self._client.connection_pool.release(connection)
+        new: AbstractConnection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # -- redis-py
+        return new
 
 
 def kind_of(error: Exception) -> str:

@@ -31,6 +31,7 @@ V = TypeVar("V")
 _AT_ONCE: Final = 1000
 """How many names one script takes: Lua's stack is bounded."""
 _VOID: Final[Look[Any]] = Look()
+_BURIED: Final[Look[Any]] = Look(buried=True)
 
 
 class Seen(NamedTuple):
@@ -135,7 +136,7 @@ class RedisTier(SharedTier[V], Generic[V]):
 
     async def expire(self, keys: Sequence[Key]) -> None:
         """End the lives of keys, leaving what may stand in, and tell all processes."""
-        states = [new_state(EXPIRED), new_state(TOMBSTONE), self._tombstone_ms]
+        states = [new_state(EXPIRED), new_state(TOMBSTONE), self._tombstone_ms, VALUE]
         await self._tell("expire", self._full(keys), states, "expire", [key_to_json(key) for key in keys])
 
     async def remove_tags(self, tags: Sequence[str]) -> None:
@@ -176,35 +177,32 @@ class RedisTier(SharedTier[V], Generic[V]):
         known = None not in tokens  # else nothing could be stored
         waited = monotonic() - asked
         looks: dict[Key, Look[V]] = {}
-        for number, key in enumerate(keys):
-            data, left = answers[2 * number], answers[2 * number + 1]
-            seen = Seen((data or b"")[:STATE_BYTES], generation, at, stamp) if known else None
-            looks[key] = (
-                Look(seen=seen) if data is None else self._judge(names[number], data, left / 1000 - waited, seen)
-            )
+        for key, name, data, left in zip(keys, names, answers[::2], answers[1::2], strict=False):  # tokens come after
+            look = _VOID if data is None else self._judge(name, data, left / 1000 - waited)
+            if known and (look.value is MISSING or self._policy.refresh_ahead):  # else nothing will be stored
+                look = look._replace(seen=Seen((data or b"")[:STATE_BYTES], generation, at, stamp))
+            looks[key] = look
         return looks
 
-    def _judge(self, name: str, data: bytes, left: float, seen: Seen | None) -> Look[V]:
+    def _judge(self, name: str, data: bytes, left: float) -> Look[V]:
         """Return what Redis's bytes mean that it will keep for `left` seconds."""
         if self._codec is None:
             raise RuntimeError("a cache that keeps nothing in Redis has read from it")
         try:
-            stored = take_apart(data)
-            if not stored.envelope:
-                return Look(seen=seen, buried=True)
-            opened = self._codec.open(name, stored.envelope)
+            kind, tags, envelope = take_apart(data)
+            if not envelope:
+                return _BURIED
+            opened = self._codec.open(name, envelope)
             left -= opened.tail / 1000
-            if left > 0 and stored.kind == VALUE:
-                value = self._codec.decode(opened.body)
-                return Look(value, left, opened.life / 1000, stored.tags, seen=seen)
+            if left > 0 and kind == VALUE:
+                return Look(self._codec.decode(opened.body), left, opened.life / 1000, tags)
         except ValueError:
             self._unreadable.count += 1
-            return Look(seen=seen)
+            return _VOID
         stale_left = self._policy.fail_safe + min(left, 0)
         if stale_left <= 0:
-            return Look(seen=seen)
-        stand_in = partial(self._decode_late, opened.body)
-        return Look(tags=stored.tags, stand_in=stand_in, stale_left=stale_left, seen=seen)
+            return _VOID
+        return Look(tags=tags, stand_in=partial(self._decode_late, opened.body), stale_left=stale_left)
 
     def _decode_late(self, body: bytes) -> V | Missing:
         try:
