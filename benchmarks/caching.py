@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import aiocache
+import aiocache  # type: ignore[import-untyped]  # -- it ships no types
 import cashews
 import uvloop
 from async_lru import alru_cache
