@@ -68,6 +68,18 @@ class TestLoads:
             await manager.cache("hasty", str).get_or_set("ada", Factory("Ada", held=True))
         with pytest.raises(TimeoutError, match="its own"):
             await manager.cache("hasty", str).get_or_set("ada", Factory(TimeoutError("its own")))
+        released = asyncio.Event()
+
+        async def stubborn() -> str:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await released.wait()  # as a driver whose server hangs
+            return "Ada"
+
+        with pytest.raises(LoadTimeout):
+            await asyncio.wait_for(manager.cache("hasty", str).get_or_set("ada", stubborn), 20)
+        released.set()
 
     async def test_some_exceptions_are_kept(self, cache_target: CacheTarget) -> None:
         """An exception of the policy's `negative`, or a subclass, stands for the value: `get` gives the default."""

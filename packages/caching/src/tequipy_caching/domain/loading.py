@@ -67,6 +67,7 @@ class Loader(Generic[V]):
         }
         self._load_seconds = metrics.seconds("cache_load_seconds", name)
         self._fenced = metrics.tally("cache_fenced_fills", name)
+        self._left_behind: set[asyncio.Future[Mapping[Key, V]]] = set()
 
     async def load(self, flight: Flight[V], order: Order[V]) -> Mapping[Key, V]:
         """Return the values of a flight's keys; a key that the factory leaves out has none."""
@@ -159,25 +160,36 @@ class Loader(Generic[V]):
 
     async def _call(self, order: Order[V], keys: Sequence[Key]) -> Mapping[Key, V]:
         outcome, started = "error", monotonic()
-        limit = asyncio.timeout(self._policy.hard_timeout)
+        factory = asyncio.ensure_future(order.factory(keys))
         try:
-            async with limit:
-                values = await order.factory(keys)
+            # Not by `asyncio.timeout`: that waits for a factory to obey its cancellation, and a driver may take long.
+            if not (await asyncio.wait({factory}, timeout=self._policy.hard_timeout))[0]:
+                outcome = "timeout"
+                raise LoadTimeout(f"a load of the cache {self._name!r} took over {self._policy.hard_timeout:g} s")
+            values = factory.result()
             outcome = "ok"
         except asyncio.CancelledError:
             outcome = "cancelled"
+            factory.cancel()
+            await asyncio.wait({factory}, timeout=self._policy.hard_timeout)  # nobody waits for this but the end
             raise
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            outcome = "timeout"
-            raise LoadTimeout(
-                f"a load of the cache {self._name!r} took over {self._policy.hard_timeout:g} s"
-            ) from error
         finally:
+            if not factory.done():
+                self._leave_behind(factory)
             self._loads[outcome].count += 1
             self._load_seconds(monotonic() - started)
         return values
+
+    def _leave_behind(self, factory: "asyncio.Future[Mapping[Key, V]]") -> None:
+        """Cancel what nobody waits for any longer; what it still says is heard by nobody."""
+        factory.cancel()
+        self._left_behind.add(factory)
+        factory.add_done_callback(self._forget)
+
+    def _forget(self, factory: "asyncio.Future[Mapping[Key, V]]") -> None:
+        self._left_behind.discard(factory)
+        if not factory.cancelled():
+            factory.exception()  # looked at
 
     def _make_do(
         self, error: Exception, missing: Mapping[Key, tuple[Look[V], Fence]], order: Order[V]
