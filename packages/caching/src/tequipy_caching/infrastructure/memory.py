@@ -29,16 +29,18 @@ class MemoryTier(TTLCache[Key, Entry[V]], Generic[V]):
         return Cache.__len__(self)
 
     def expire(self, time: float | None = None) -> list[tuple[Key, Entry[V]]]:
-        """Remove a chunk of the expired entries."""
-        # The list of links, oldest first, is private to TTLCache, which would remove all of them in one go.
-        links: Any = self._TTLCache__root  # type: ignore[attr-defined]
-        last = links.next
-        for _ in range(CHUNK):
-            if last.next is links:
-                break
-            last = last.next
+        """Remove a chunk of the expired entries, oldest first, and return them."""
         now = self.timer() if time is None else time
-        return super().expire(min(now, last.expires) if last is not links else now)
+        # TTLCache would remove all of them in one go; what it knows them by is private to it.
+        root: Any = self._TTLCache__root  # type: ignore[attr-defined]
+        links: Any = self._TTLCache__links  # type: ignore[attr-defined]
+        expired: list[tuple[Key, Entry[V]]] = []
+        while len(expired) < CHUNK and root.next is not root and now >= root.next.expires:
+            key = root.next.key
+            expired.append((key, Cache.__getitem__(self, key)))
+            Cache.__delitem__(self, key)
+            links.pop(key).unlink()
+        return expired
 
     def popitem(self) -> tuple[Key, Entry[V]]:
         """Evict the least recently used entry."""

@@ -1,0 +1,120 @@
+"""The cluster lock between real processes. Run as a program, this file is one of them."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from tequipy_caching import CachePolicy
+from tequipy_caching.wiring import CacheSettings, build_cache
+from tequipy_devstack.servers import ValkeyServer
+
+PROCESSES = 8
+CALLERS = 50
+Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
+
+
+async def process(url: str, log: Path, hard_timeout: float, load_seconds: float) -> None:
+    """When told so, have many callers ask for one key at once; each load leaves a line in the log."""
+    policies = {"words": CachePolicy(ttl=60, lock="cluster", hard_timeout=hard_timeout)}
+    async with build_cache(CacheSettings(url=SecretStr(url), policies=policies, l2_timeout=5)) as manager:
+        words = manager.cache("words", str)
+        while manager.health().backplane != "live":
+            await asyncio.sleep(0.01)
+
+        async def load() -> str:
+            with log.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            await asyncio.sleep(load_seconds)
+            return "Ada"
+
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        found = await asyncio.gather(*(words.get_or_set("ada", load) for _ in range(CALLERS)))
+        print(json.dumps(sorted(set(found))), flush=True)
+
+
+@pytest.fixture
+async def start(private_redis: ValkeyServer, tmp_path: Path) -> AsyncIterator[Start]:
+    """Yield what starts a process and returns it when it is ready."""
+    async with AsyncExitStack() as stack:
+
+        async def started(*, hard_timeout: float = 30, load_seconds: float = 0.3) -> asyncio.subprocess.Process:
+            arguments = (private_redis.url(), str(tmp_path / "log"), str(hard_timeout), str(load_seconds))
+            pipe = asyncio.subprocess.PIPE
+            child = await asyncio.create_subprocess_exec(sys.executable, __file__, *arguments, stdin=pipe, stdout=pipe)
+            stack.push_async_callback(end, child)
+            assert child.stdout is not None
+            assert await child.stdout.readline() == b"ready\n"
+            return child
+
+        yield started
+
+
+async def end(child: asyncio.subprocess.Process) -> None:
+    """End a process that has not ended."""
+    if child.returncode is None:
+        child.kill()
+    await child.communicate()
+
+
+async def commands(server: ValkeyServer) -> int:
+    """Return how many commands the server has been given; those that scripts call are not."""
+    async with Redis.from_url(server.url()) as redis:
+        statistics: dict[str, Any] = await redis.info("commandstats")
+    called_by_scripts = {
+        "get",
+        "set",
+        "mget",
+        "del",
+        "pttl",
+        "hget",
+        "hset",
+        "hsetnx",
+        "hincrby",
+        "publish",
+        "getrange",
+    }
+    sums = {name.removeprefix("cmdstat_"): each["calls"] for name, each in statistics.items()}
+    return sum(calls for name, calls in sums.items() if name not in {*called_by_scripts, "time", "hmget", "info"})
+
+
+async def test_eight_processes_are_one_load(start: Start, private_redis: ValkeyServer, tmp_path: Path) -> None:
+    """Fifty callers in each of eight processes miss one key at once: one load, and few commands, for nobody polls."""
+    children = await asyncio.gather(*(start() for _ in range(PROCESSES)))
+    before = await commands(private_redis)
+    answers = await asyncio.gather(*(child.communicate(b"go\n") for child in children))
+    asked = await commands(private_redis) - before
+    loads = len((tmp_path / "log").read_text().splitlines())
+    print(f"\n{PROCESSES} processes with {CALLERS} callers each: {loads} load, {asked} commands")
+    assert [json.loads(out) for out, _ in answers] == [["Ada"]] * PROCESSES
+    assert loads == 1
+    assert asked < 200
+
+
+async def test_the_holder_killed_another_loads(start: Start, tmp_path: Path) -> None:
+    """A process that dies while it loads holds up the others until its lease is over, not longer."""
+    holder = await start(hard_timeout=1, load_seconds=60)
+    other = await start(hard_timeout=1, load_seconds=0)
+    assert holder.stdin is not None
+    holder.stdin.write(b"go\n")
+    log = tmp_path / "log"
+    while not log.exists():
+        await asyncio.sleep(0.01)
+    holder.kill()
+    out, _ = await other.communicate(b"go\n")
+    assert json.loads(out) == ["Ada"]
+    assert len(log.read_text().splitlines()) == 2
+
+
+if __name__ == "__main__":
+    URL, LOG, HARD_TIMEOUT, LOAD_SECONDS = sys.argv[1:]
+    asyncio.run(process(URL, Path(LOG), float(HARD_TIMEOUT), float(LOAD_SECONDS)))
