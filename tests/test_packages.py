@@ -1,6 +1,7 @@
 """Each package declares what it imports: installed alone, it works, and brings nothing that it must not."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+WORKSPACE = [path.name for path in sorted(ROOT.glob("*/*/src/tequipy_*"))]
 
 # package (with extras) → the doors to import, and what must not be installed beside it
 ALONE = {
@@ -63,3 +65,26 @@ assert not there, there
         timeout=110,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_the_cache_works_without_the_rest_of_the_workspace(redis_url: str) -> None:
+    """The README's example of tequipy-caching runs where nothing of this workspace is installed but observability."""
+    readme = (ROOT / "packages/caching/README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    code = f"""
+import importlib.util
+there = {{name for name in {WORKSPACE} if importlib.util.find_spec(name)}}
+assert there == {{"tequipy_caching", "tequipy_observability"}}, there
+{example.replace("redis://localhost:6379/0", redis_url)}
+"""
+    result = subprocess.run(
+        [find_uv(), "run", "--isolated", "--frozen", "--no-dev", "--package", "tequipy-caching", "python", "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "UV_COMPILE_BYTECODE": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == re.findall(r"print\(.*# → (.*)$", example, re.MULTILINE)

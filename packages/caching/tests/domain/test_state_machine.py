@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -363,3 +364,11 @@ class Race(RuleBasedStateMachine):
 
 TestRace = Race.TestCase
 TestRace.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+
+
+class Marathon(Race):
+    """The same, for longer."""
+
+
+TestMarathon = pytest.mark.prove(pytest.mark.timeout(900)(Marathon.TestCase))
+TestMarathon.settings = settings(TestRace.settings, max_examples=5_000)
