@@ -198,8 +198,11 @@ async def test_nothing_stale_is_left(redis_url: str, redis_prefix: str, tmp_path
 
 async def test_without_the_fence_something_is(redis_url: str, redis_prefix: str, tmp_path: Path) -> None:
     """The same run of the usual design, which stores whatever it has loaded, leaves old values: the test can fail."""
-    stale = await run(redis_url, redis_prefix, tmp_path / "truth", invalidations=500, fenced=False)
-    assert sum(stale) > 0
+    for number in range(10):  # as a rule the first one does
+        prefix = f"{redis_prefix}-{number}"
+        if sum(await run(redis_url, prefix, tmp_path / "truth", invalidations=500, fenced=False)):
+            return
+    pytest.fail("the usual design left nothing stale")
 
 
 if __name__ == "__main__":
