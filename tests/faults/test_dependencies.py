@@ -95,7 +95,7 @@ def test_postgres_goes_away_and_comes_back(
     refused = failed(findings.inside)
     assert set(count(refused)) <= {"503 unavailable"}
     assert all(int(sample.retry_after or 0) >= 1 for sample in refused)
-    assert {sample.path for sample in refused} <= {"/api/v1/auth/login", "/api/v1/auth/register"}
+    assert {sample.path for sample in refused} <= {"/api/v1/auth/sessions", "/api/v1/auth/register"}
     if fault is not restarted:
         assert "503 not_ready" in count(findings.meanwhile)
 

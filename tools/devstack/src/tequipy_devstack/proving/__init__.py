@@ -4,12 +4,11 @@ from tequipy_devstack.proving.apps import Api, House, Program
 from tequipy_devstack.proving.load import Load, Route, Sample
 from tequipy_devstack.proving.network import Balancer, Link, in_background
 from tequipy_devstack.proving.outage import Findings, count, endure, failed, slowest
-from tequipy_devstack.proving.traffic import HEALTH, LOGIN, REGISTER, traffic
+from tequipy_devstack.proving.traffic import HEALTH, REGISTER, traffic
 from tequipy_devstack.proving.waiting import eventually
 
 __all__ = [
     "HEALTH",
-    "LOGIN",
     "REGISTER",
     "Api",
     "Balancer",

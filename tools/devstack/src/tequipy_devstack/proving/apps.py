@@ -142,6 +142,7 @@ class House:
             "TEQUIPY_ENVIRONMENT": "test",
             "TEQUIPY_PUBLIC_URL": "https://app.example.com",
             "TEQUIPY_AUTH__BCRYPT_COST": "4",
+            "TEQUIPY_AUTH__ACCESS_TOKEN_TTL": "7200",  # one login for all the proofs of a module
             "TEQUIPY_AUTH__SESSIONS_PER_USER": "1000000",  # the one account logs in all the time
             "TEQUIPY_SERVER__DRAIN_PERIOD": "0",
             "TEQUIPY_DATABASE__URL": database_url,
