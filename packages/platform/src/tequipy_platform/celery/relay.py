@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from celery import Celery
 from kombu import Producer
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]  # -- the stubs are of an older kombu
 
 from tequipy_platform.celery.tasks import CORRELATION_HEADER, TRACE_HEADER
 from tequipy_platform.domain.outbox import Batch, PendingMessage, PendingMessages
@@ -18,7 +18,7 @@ BATCH: Final = 100
 POLL_SECONDS: Final = 1.0
 """How long a notification may be missed for; also when a message that had to wait is looked for."""
 _LONGEST_PAUSE: Final = 10.0
-_OUTAGES: Final = (OperationalError, OSError)
+_OUTAGES: Final = (OperationalError, BatchPublishError, OSError)
 """What publishing raises for the broker's sake and not for the message's: kombu says its transport's errors so."""
 
 logger = logging.getLogger("tequipy.relay")
@@ -96,29 +96,38 @@ class Relay:
         return BATCH in {events, len(batch.messages)}
 
     def _publish(self, batch: Batch) -> Exception | None:
-        with self._celery.producer_pool.acquire(block=True) as producer:
-            for message in batch.messages:
-                try:
-                    self._send(producer, message)
-                except _OUTAGES as error:
-                    return error
-                except Exception:
-                    # This one's own fault: the others need not wait for it.
-                    logger.exception("message_refused", extra={"message_id": str(message.id), "task": message.task})
-                    batch.refused.add(message.id)
-                else:
-                    batch.published.add(message.id)
+        sent = set()
+        try:
+            # One round trip for them all, when the block is left.
+            with self._celery.producer_pool.acquire(block=True) as producer, producer.batch(BATCH):  # type: ignore[attr-defined]  # -- as above
+                for message in batch.messages:
+                    if self._send(producer, message):
+                        sent.add(message.id)
+                    else:
+                        batch.refused.add(message.id)
+        except _OUTAGES as error:
+            return error  # which of them have arrived is not known: all are published again, under the same ids
+        batch.published.update(sent)
         return None
 
-    def _send(self, producer: Producer, message: PendingMessage) -> None:
-        self._celery.send_task(
-            message.task,
-            kwargs=dict(message.payload),
-            task_id=str(message.id),
-            headers={CORRELATION_HEADER: message.correlation_id, TRACE_HEADER: message.traceparent},
-            producer=producer,
-            retry=False,  # the relay itself comes back to what it could not publish
-        )
+    def _send(self, producer: Producer, message: PendingMessage) -> bool:
+        """Hand a message to the producer; tell whether it could be made."""
+        try:
+            self._celery.send_task(
+                message.task,
+                kwargs=dict(message.payload),
+                task_id=str(message.id),
+                headers={CORRELATION_HEADER: message.correlation_id, TRACE_HEADER: message.traceparent},
+                producer=producer,
+                retry=False,  # the relay itself comes back to what it could not publish
+            )
+        except _OUTAGES:
+            raise
+        except Exception:
+            # This one's own fault: the others need not wait for it.
+            logger.exception("message_refused", extra={"message_id": str(message.id), "task": message.task})
+            return False
+        return True
 
 
 async def _to_its_end(work: Coroutine[Any, Any, bool]) -> bool:
