@@ -16,7 +16,7 @@ from celery import Celery
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from redis import Redis
-from sqlalchemy import update
+from sqlalchemy import Select, text, update
 
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_observability import RequestContext, request_context
@@ -25,7 +25,7 @@ from tequipy_platform.celery import build_relay
 from tequipy_platform.celery.relay import BATCH
 from tequipy_platform.infrastructure.database import Database, SqlUnitOfWork
 from tequipy_platform.infrastructure.models import OutboxRow
-from tequipy_platform.infrastructure.pending import MOST_PUBLICATIONS
+from tequipy_platform.infrastructure.pending import _EVENT, _MISSED, _NEW, MOST_PUBLICATIONS, _free
 from tequipy_platform.wiring import DatabaseSettings, build_database, build_pending_messages, uuid7
 
 BuildWorker = Callable[[str, Path], Celery]
@@ -271,7 +271,6 @@ async def test_a_message_that_cannot_be_published_holds_nobody_up(
     assert told.__dict__["message_id"] == str(bad)
     row = await row_of(database, bad)
     assert (row.published_at, row.publications) == (None, 1)
-    assert row.not_before is not None
     assert row.not_before > datetime.now(UTC) + timedelta(minutes=50)
 
 
@@ -338,7 +337,7 @@ async def test_what_waits_is_measured(database: Database) -> None:
     registry = CollectorRegistry()
     later = datetime.now(UTC) + timedelta(hours=1)
     (old,) = await commit(database, lambda work: work.outbox.add("test.note"))
-    await change(database, old, created_at=datetime.now(UTC) - timedelta(minutes=10))
+    await change(database, old, not_before=datetime.now(UTC) - timedelta(minutes=10))
     await commit(database, lambda work: work.outbox.publish(Event("test.noted")))
     await commit(database, lambda work: work.outbox.add("test.note", not_before=later))
     async with build_pending_messages(database, redelivery=MISSED_SOON, registry=registry):
@@ -346,3 +345,48 @@ async def test_what_waits_is_measured(database: Database) -> None:
     age = registry.get_sample_value("outbox_oldest_age_seconds")
     assert age is not None
     assert 600 <= age < 660
+
+
+async def test_the_age_of_what_waits_grows_without_a_look(
+    database: Database, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the database cannot be asked, the oldest row goes on ageing, and nothing that waits stays of age 0."""
+    monkeypatch.setattr("tequipy_platform.infrastructure.pending._MEASURE_SECONDS", 3600)
+    registry = CollectorRegistry()
+    await commit(database, lambda work: work.outbox.add("test.note"))
+    async with build_pending_messages(database, redelivery=MISSED_SOON, registry=registry):
+        await until(lambda: registry.get_sample_value("outbox_pending") == 1)
+        first = registry.get_sample_value("outbox_oldest_age_seconds") or 0
+        await until(lambda: (registry.get_sample_value("outbox_oldest_age_seconds") or 0) > first)
+    registry = CollectorRegistry()
+    postgres_server.execute("update platform.outbox set published_at = now()", database=database._url.database or "")
+    async with build_pending_messages(database, redelivery=MISSED_SOON, registry=registry):
+        await until(lambda: registry.get_sample_value("outbox_pending") == 0)
+        assert registry.get_sample_value("outbox_oldest_age_seconds") == 0
+
+
+@pytest.mark.parametrize(
+    ("question", "index"),
+    [
+        (_free(_NEW, OutboxRow.not_before, OutboxRow.id, limit=BATCH), "ix_outbox_pending"),
+        (_free(_MISSED, OutboxRow.redeliver_at, limit=BATCH), "ix_outbox_unsettled"),
+        (_free(_EVENT, OutboxRow.id, limit=BATCH), "ix_outbox_events"),
+    ],
+    ids=["new", "missed", "event"],
+)
+async def test_what_is_due_is_found_by_an_index(database: Database, question: Select[OutboxRow], index: str) -> None:
+    """However much is over or yet to come, a look at what is due reads none of it."""
+    fill = """
+        insert into platform.outbox (id, task, event, payload, created_at, published_at, redeliver_at, settled_at)
+        select gen_random_uuid(), task, event, '{}', now(), published, published + interval '1 hour', settled
+        from generate_series(1, 2000), (values
+            ('test.note', null, now(), now()), (null, 'test.noted', now(), now()), ('test.note', null, now(), null)
+        ) as over (task, event, published, settled)
+    """
+    async with database.sessions.begin() as session:
+        await session.execute(text(fill))
+        await session.execute(text("analyze platform.outbox"))
+        words = question.compile(dialect=database.engine.dialect, compile_kwargs={"literal_binds": True})
+        plan = "\n".join(await session.scalars(text(f"explain {words}")))
+    assert f"using {index} " in plan, plan
+    assert "Sort" not in plan, plan

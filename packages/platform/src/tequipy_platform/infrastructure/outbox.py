@@ -25,7 +25,10 @@ class SqlOutbox(Outbox):
 
     def add(self, task: str, /, *, not_before: datetime | None = None, **payload: JSON) -> None:
         """Ask for `task` to run once this transaction has committed."""
-        self._insert(OutboxRow(task=task, payload=payload, not_before=not_before))
+        row = OutboxRow(task=task, payload=payload)
+        if not_before is not None:  # without it the server says when this is due: as soon as it is there
+            row.not_before = not_before
+        self._insert(row)
 
     def publish(self, event: Event) -> None:
         """Tell every task that names the event once this transaction has committed."""

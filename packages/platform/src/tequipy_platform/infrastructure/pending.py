@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
@@ -10,8 +11,9 @@ from typing import Any, Final, Self
 from uuid import UUID, uuid5
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from tequipy_platform.domain.outbox import Batch, PendingMessage, PendingMessages
 from tequipy_platform.infrastructure.database import Database
@@ -22,8 +24,13 @@ MOST_PUBLICATIONS: Final = 10
 _RECONNECT_SECONDS: Final = 1.0
 _MEASURE_SECONDS: Final = 5.0
 
-_NEW: Final = OutboxRow.published_at.is_(None) & (func.coalesce(OutboxRow.not_before, func.now()) <= func.now())
-_MISSED: Final = OutboxRow.settled_at.is_(None) & (OutboxRow.redeliver_at <= func.now())
+# Each has an index of its own: joined by OR they would have none, and the whole table be read at each look.
+_TASK: Final = and_(OutboxRow.task.is_not(None), OutboxRow.given_up_at.is_(None))
+_NEW: Final = and_(_TASK, OutboxRow.published_at.is_(None), OutboxRow.not_before <= func.now())
+_MISSED: Final = and_(
+    _TASK, OutboxRow.published_at.is_not(None), OutboxRow.settled_at.is_(None), OutboxRow.redeliver_at <= func.now()
+)
+_EVENT: Final = and_(OutboxRow.event.is_not(None), OutboxRow.published_at.is_(None))
 _ONCE_MORE: Final[dict[str, Any]] = {"publications": OutboxRow.publications + 1}
 
 logger = logging.getLogger("tequipy.relay")
@@ -61,16 +68,9 @@ class SqlPendingMessages(PendingMessages):
 
     async def spread(self, listeners: Mapping[str, Sequence[str]], limit: int) -> int:
         """Turn events that wait into messages for their listeners."""
-        events = (
-            select(OutboxRow)
-            .where(OutboxRow.event.is_not(None), OutboxRow.published_at.is_(None))
-            .order_by(OutboxRow.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
         async with self._database.sessions.begin() as session:
             now = await session.scalar(select(func.now()))
-            rows = (await session.scalars(events)).all()
+            rows = (await session.scalars(_free(_EVENT, OutboxRow.id, limit=limit))).all()
             for row in rows:
                 row.published_at = row.settled_at = now
                 session.add_all(_message_of(row, task) for task in listeners.get(str(row.event), ()))
@@ -79,15 +79,10 @@ class SqlPendingMessages(PendingMessages):
     @asynccontextmanager
     async def batch(self, limit: int) -> AsyncIterator[Batch]:
         """Lend messages that are due for as long as the block lasts."""
-        due = (
-            select(OutboxRow)
-            .where(OutboxRow.task.is_not(None), OutboxRow.given_up_at.is_(None), or_(_NEW, _MISSED))
-            .order_by(OutboxRow.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
         async with self._database.sessions.begin() as session:
-            rows = (await session.scalars(due)).all()
+            rows = list(await session.scalars(_free(_MISSED, OutboxRow.redeliver_at, limit=limit)))
+            new = _free(_NEW, OutboxRow.not_before, OutboxRow.id, limit=limit - len(rows))
+            rows += await session.scalars(new)
             hopeless = [row for row in rows if row.publications >= MOST_PUBLICATIONS]
             batch = Batch([_pending(row) for row in rows if row.publications < MOST_PUBLICATIONS])
             yield batch
@@ -107,15 +102,15 @@ class SqlPendingMessages(PendingMessages):
         self._added.clear()
 
     async def _measure(self) -> None:
-        """Look now and then at what waits; while the database is away the last look stands."""
-        age = func.extract("epoch", func.now() - func.min(OutboxRow.created_at))
-        waiting = select(func.count(), func.coalesce(age, 0)).where(OutboxRow.given_up_at.is_(None), _NEW)
+        """Look now and then at what waits; while the database is away the last look stands, and ages."""
+        age = func.extract("epoch", func.now() - func.min(OutboxRow.not_before))
+        looks = [select(func.count(), func.coalesce(age, 0)).where(kind) for kind in (_NEW, _EVENT)]
         while True:
             with suppress(Exception):
                 async with self._database.sessions() as session:
-                    count, oldest_age = (await session.execute(waiting)).one()
-                self._pending.set(count)
-                self._oldest_age.set(oldest_age)
+                    tasks, events = [(await session.execute(look)).one() for look in looks]
+                self._pending.set(tasks[0] + events[0])
+                self._oldest_age.set_function(_ageing(max(tasks[1], events[1])))
             await asyncio.sleep(_MEASURE_SECONDS)
 
     async def _listen(self) -> None:
@@ -135,6 +130,17 @@ class SqlPendingMessages(PendingMessages):
             await lost.wait()
 
 
+def _free(due: ColumnElement[bool], *order: InstrumentedAttribute[Any], limit: int) -> Select[OutboxRow]:
+    """Return the statement that takes rows which no other relay holds."""
+    return select(OutboxRow).where(due).order_by(*order).limit(limit).with_for_update(skip_locked=True)
+
+
+def _ageing(seconds: float) -> Callable[[], float]:
+    """Return a function that tells how old has become by now what is so old at the moment; what is 0 stays so."""
+    since = time.monotonic() - float(seconds)
+    return lambda: time.monotonic() - since if seconds else 0.0
+
+
 def _pending(row: OutboxRow) -> PendingMessage:
     return PendingMessage(row.id, str(row.task), row.payload, row.correlation_id, row.traceparent)
 
@@ -152,5 +158,6 @@ def _message_of(event: OutboxRow, task: str) -> OutboxRow:
         payload=event.payload,
         correlation_id=event.correlation_id,
         traceparent=event.traceparent,
+        not_before=event.not_before,
         created_at=event.created_at,
     )

@@ -1,0 +1,43 @@
+"""What is due is found by an index: each row has its time, and each question of the relay its order."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+BEFORE = {
+    "ix_outbox_pending": (["id"], "published_at IS NULL"),
+    "ix_outbox_unsettled": (["redeliver_at"], "published_at IS NOT NULL AND settled_at IS NULL"),
+}
+AFTER = {
+    "ix_outbox_pending": (
+        ["not_before", "id"],
+        "task IS NOT NULL AND published_at IS NULL AND given_up_at IS NULL",
+    ),
+    "ix_outbox_events": (["id"], "event IS NOT NULL AND published_at IS NULL"),
+    "ix_outbox_unsettled": (
+        ["redeliver_at"],
+        "published_at IS NOT NULL AND settled_at IS NULL AND given_up_at IS NULL",
+    ),
+}
+
+
+def exchange(old: dict[str, tuple[list[str], str]], new: dict[str, tuple[list[str], str]]) -> None:
+    for name in old:
+        op.drop_index(name, "outbox", schema="platform")
+    for name, (columns, condition) in new.items():
+        op.create_index(name, "outbox", columns, schema="platform", postgresql_where=sa.text(condition))
+
+
+def upgrade() -> None:
+    op.execute("UPDATE platform.outbox SET not_before = created_at WHERE not_before IS NULL")
+    op.alter_column("outbox", "not_before", server_default=sa.func.now(), nullable=False, schema="platform")
+    exchange(BEFORE, AFTER)
+
+
+def downgrade() -> None:
+    exchange(AFTER, BEFORE)
+    op.alter_column("outbox", "not_before", server_default=None, nullable=True, schema="platform")
