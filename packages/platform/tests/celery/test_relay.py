@@ -16,8 +16,9 @@ from celery import Celery
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from redis import Redis
-from sqlalchemy import Select, text, update
+from sqlalchemy import Select, make_url, text, update
 
+from tequipy_devstack.proving import Link, in_background
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_observability import RequestContext, request_context
 from tequipy_platform import Batch, Event, PendingMessage, PendingMessages, SystemClock
@@ -25,7 +26,7 @@ from tequipy_platform.celery import build_relay
 from tequipy_platform.celery.relay import BATCH
 from tequipy_platform.infrastructure.database import Database, SqlUnitOfWork
 from tequipy_platform.infrastructure.models import OutboxRow
-from tequipy_platform.infrastructure.pending import _EVENT, _MISSED, _NEW, MOST_PUBLICATIONS, _free
+from tequipy_platform.infrastructure.pending import _EVENT, _MISSED, _NEW, MOST_PUBLICATIONS, SqlPendingMessages, _free
 from tequipy_platform.wiring import DatabaseSettings, build_database, build_pending_messages, uuid7
 
 BuildWorker = Callable[[str, Path], Celery]
@@ -42,9 +43,11 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def run_relay(database: Database, build_worker: BuildWorker, tmp_path: Path) -> RunRelay:
     @asynccontextmanager
-    async def run(broker_url: str, redelivery: timedelta = timedelta(minutes=5)) -> AsyncIterator[None]:
+    async def run(
+        broker_url: str, redelivery: timedelta = timedelta(minutes=5), *, through: Database = database
+    ) -> AsyncIterator[None]:
         celery = build_worker(broker_url, tmp_path)
-        messages = build_pending_messages(database, redelivery=redelivery)
+        messages = build_pending_messages(through, redelivery=redelivery)
         async with messages, build_relay(celery, messages) as relay:
             running = asyncio.create_task(relay.run())
             try:
@@ -390,3 +393,52 @@ async def test_what_is_due_is_found_by_an_index(database: Database, question: Se
         plan = "\n".join(await session.scalars(text(f"explain {words}")))
     assert f"using {index} " in plan, plan
     assert "Sort" not in plan, plan
+
+
+@asynccontextmanager
+async def far_database(database_url: str) -> AsyncIterator[tuple[Database, Link]]:
+    """Yield a database whose listening connections go through a link."""
+    url = make_url(database_url)
+    assert url.port
+    with in_background(Link(url.port)) as link:
+        direct = url.set(port=link.port).render_as_string(hide_password=False)
+        settings = {"url": database_url, "direct_url": direct, "connect_timeout": 1}
+        async with build_database(DatabaseSettings.model_validate(settings)) as database:
+            yield database, link
+
+
+async def test_a_notification_that_never_arrives_is_made_up_for(
+    database_url: str, redis_url: str, run_relay: RunRelay
+) -> None:
+    """The listening connection is cut and neither end learns of it: the poll finds what is committed."""
+    async with far_database(database_url) as (database, link), run_relay(redis_url, through=database):
+        await commit(database, lambda work: work.outbox.add("test.note", word="heard"))
+        await until(lambda: bool(published(redis_url)))
+        link.delay = 3600
+        await commit(database, lambda work: work.outbox.add("test.note", word="unheard"))
+        await until(lambda: len(published(redis_url)) >= 2)
+
+
+async def test_a_listener_that_was_cut_off_in_silence_listens_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks now and then whether its connection lives, and makes another one when there is no answer."""
+    monkeypatch.setattr("tequipy_platform.infrastructure.pending._LISTENER_SECONDS", 0.3)
+    async with (
+        far_database(database_url) as (database, link),
+        build_pending_messages(database, redelivery=MISSED_SOON) as messages,
+    ):
+        await until_heard(database, messages)
+        link.delay = 3600
+        await until(lambda: len(link._connections) >= 2)  # the first one is given up, the next one is mute too
+        link.delay = 0
+        await until_heard(database, messages)
+
+
+async def until_heard(database: Database, messages: SqlPendingMessages) -> None:
+    """Commit rows until one of them wakes who waits."""
+    messages._added.clear()
+    async with asyncio.timeout(20):
+        while not messages._added.is_set():
+            await commit(database, lambda work: work.outbox.add("test.note"))
+            await asyncio.sleep(0.02)

@@ -23,6 +23,8 @@ MOST_PUBLICATIONS: Final = 10
 """After so many a message is given up: with a visibility timeout of 600 s they span a week."""
 _RECONNECT_SECONDS: Final = 1.0
 _MEASURE_SECONDS: Final = 5.0
+_LISTENER_SECONDS: Final = 10.0
+"""How often the listening connection is asked whether it lives, and how long it may take to say so."""
 
 # Each has an index of its own: joined by OR they would have none, and the whole table be read at each look.
 _TASK: Final = and_(OutboxRow.task.is_not(None), OutboxRow.given_up_at.is_(None))
@@ -127,7 +129,12 @@ class SqlPendingMessages(PendingMessages):
         async with self._database.direct_connection() as connection:
             connection.add_termination_listener(lambda *_: lost.set())
             await connection.add_listener(OUTBOX_CHANNEL, lambda *_: self._added.set())
-            await lost.wait()
+            while not lost.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(lost.wait(), _LISTENER_SECONDS)
+                    return
+                # A connection that was cut without a word would stay silent for ever.
+                await connection.execute("select 1", timeout=_LISTENER_SECONDS)
 
 
 def _free(due: ColumnElement[bool], *order: InstrumentedAttribute[Any], limit: int) -> Select[OutboxRow]:
