@@ -257,8 +257,41 @@ async def test_a_server_that_hangs_holds_nobody_for_a_statements_time(private_po
         closing = asyncio.ensure_future(database.__aexit__(None, None, None))
         try:
             assert (await asyncio.wait({closing}, timeout=60))[0], "the pool is not closed while the server hangs"
+            await closing
+            assert all(connection.is_closed() for connection in database._opened)
         finally:
             private_postgres.thaw()
+
+
+async def test_a_server_that_hangs_in_the_middle_keeps_no_connection(
+    private_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen at a statement, at the commit, and while its caller is cancelled: each ends, and gives back its place."""
+    monkeypatch.setattr("tequipy_platform.infrastructure.database.engine.SETTLE_SECONDS", 0.5)
+    changes = {"statement_timeout": 0.5, "pool_size": 1, "max_overflow": 0}
+    async with build_database(settings(private_postgres.url("postgres"), **changes)) as database:
+        for freeze_at in ("statement", "commit", "cancelled"):
+            caller = asyncio.create_task(freeze_within(database, private_postgres, commit=freeze_at == "commit"))
+            try:
+                await asyncio.wait({caller}, timeout=0.5)
+                if freeze_at == "cancelled":
+                    caller.cancel()
+                await asyncio.wait({caller}, timeout=60)
+                with pytest.raises(asyncio.CancelledError if freeze_at == "cancelled" else Unavailable):
+                    caller.result()
+                assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # -- the pool is a queue
+            finally:
+                private_postgres.thaw()
+            await select_one(database)
+
+
+async def freeze_within(database: Database, server: PostgresServer, *, commit: bool) -> None:
+    """Freeze the server in the middle of a unit of work: before its commit, or before its last statement."""
+    async with unit_of_work(database) as work:
+        await work.session.execute(text("select 1"))
+        server.freeze()
+        if not commit:
+            await work.session.execute(text("select 2"))
 
 
 class Account:

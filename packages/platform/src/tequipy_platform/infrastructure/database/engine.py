@@ -8,6 +8,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Final, Self
 from uuid import UUID, uuid4
+from weakref import WeakSet
 
 import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 from prometheus_client import CollectorRegistry
@@ -31,6 +32,7 @@ class Database:
         self._settings = settings
         self._url = make_url(settings.url.get_secret_value())
         self._direct_url = make_url(settings.direct_url.get_secret_value()) if settings.direct_url else self._url
+        self._opened: WeakSet[asyncpg.Connection] = WeakSet()
         if registry is not None:
             registry.register(PoolCollector(self._pool, limit=settings.pool_size + settings.max_overflow))
 
@@ -52,6 +54,7 @@ class Database:
                 else {}
             ),
         )
+        event.listen(engine.sync_engine, "connect", self._remember)
         event.listen(engine.sync_engine, "checkout", _check_alive)
         return engine
 
@@ -67,10 +70,11 @@ class Database:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if "engine" in self.__dict__:
-            # Bounded: a server that hangs does not say goodbye to each connection.
             closing = asyncio.ensure_future(self.engine.dispose())
-            if not (await asyncio.wait({closing}, timeout=SETTLE_SECONDS))[0]:
-                closing.cancel()
+            await asyncio.wait({closing}, timeout=SETTLE_SECONDS)
+            for connection in list(self._opened):
+                connection.terminate()  # a server that hangs says goodbye to none of them
+            await closing
 
     async def ping(self) -> None:
         """Return when a new connection outside the pool answers; raises whatever the driver raises when it does not."""
@@ -112,6 +116,9 @@ class Database:
         while more:
             async with self.sessions.begin() as session:
                 more = await purge_messages(session, outbox_age=outbox_age, inbox_age=inbox_age, limit=batch_size)
+
+    def _remember(self, connection: AdaptedConnection, *_: object) -> None:
+        self._opened.add(connection.driver_connection)
 
     def _pool(self) -> Pool | None:
         # Looked up, not made: a scrape does not build the engine.
