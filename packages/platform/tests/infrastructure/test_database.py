@@ -65,7 +65,7 @@ async def test_a_session_is_set_up_as_promised(database: Database) -> None:
 
 async def test_through_a_pooler_nothing_belongs_to_the_server_connection(database_url: str) -> None:
     """With `pgbouncer` on, no start-up parameter but the name is sent and no statement is kept prepared."""
-    async with build_database(settings(database_url, pgbouncer=True)) as database:
+    async with build_database(settings(database_url, direct_url=database_url, pgbouncer=True)) as database:
         await database.ping()
         async with database.engine.connect() as connection:
             assert await connection.scalar(text("show statement_timeout")) == "0"

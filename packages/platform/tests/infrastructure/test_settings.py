@@ -109,6 +109,7 @@ def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
             "Input should be a valid integer, unable to parse string as an integer",
         ),
         ("TEQUIPY_DATABASE__POOL_SIZE", "0", "Input should be greater than or equal to 1"),
+        ("TEQUIPY_DATABASE__PGBOUNCER", "true", "needs DIRECT_URL beside it: LISTEN and locks cannot pass a pooler"),
         ("TEQUIPY_ENVIRONMENT", None, "is required"),
         ("TEQUIPY_ENVIRONMENT", SECRET, "Input should be 'local', 'test', 'staging' or 'production'"),
         ("TEQUIPY_PUBLIC_URL", SECRET, "should be a URL as https://app.example.com"),

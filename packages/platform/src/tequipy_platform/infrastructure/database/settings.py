@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -20,7 +20,7 @@ class DatabaseSettings(BaseModel):
     url: SecretStr
     """`postgresql+asyncpg://user:password@host:port/database`, with `?ssl=verify-full` or another of `SSL_MODES`"""
     direct_url: SecretStr | None = None
-    """Past the pooler, for LISTEN and migration locks; None: `url` is direct already."""
+    """Past the pooler, for LISTEN and migration locks; None: `url` is direct already. Required with `pgbouncer`."""
     pgbouncer: bool = False
     """`url` leads to pgbouncer in transaction mode: no prepared statements; the server's own timeouts are then set on
     the role (`ALTER ROLE … SET statement_timeout`), since pooled server connections take no start-up parameters."""
@@ -53,3 +53,11 @@ class DatabaseSettings(BaseModel):
                 "url_query", "URL may have no option but ssl: {modes}", {"modes": ", ".join(SSL_MODES)}
             )
         return secret
+
+    @field_validator("pgbouncer")
+    @classmethod
+    def _check_direct_url(cls, pgbouncer: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- pydantic's signature
+        # A session's lock would stay on a connection that is then lent to others, and LISTEN would hear nothing.
+        if pgbouncer and info.data.get("direct_url", ...) is None:
+            raise PydanticCustomError("pgbouncer", "needs DIRECT_URL beside it: LISTEN and locks cannot pass a pooler")
+        return pgbouncer
