@@ -5,6 +5,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -97,6 +98,18 @@ def test_migrations_go_up_are_checked_and_go_down(run_command: Command, empty_da
     migrate("downgrade", "base")
     assert migrate("current").count("(head)") == 0
     migrate("upgrade", "head")
+
+
+def test_two_upgrades_at_once_end_well(run_command: Command, empty_database_url: str) -> None:
+    """On an empty database one process applies every revision, and the other one waits and finds nothing left to do."""
+
+    def upgrade(_: int) -> subprocess.CompletedProcess[str]:
+        return run_command("migrate", "upgrade", "head", TEQUIPY_DATABASE__URL=empty_database_url)
+
+    with ThreadPoolExecutor(2) as side_by_side:
+        results = list(side_by_side.map(upgrade, range(2)))
+    assert [(result.returncode, result.stderr) for result in results] == [(0, "")] * 2
+    assert run_command("migrate", "check", TEQUIPY_DATABASE__URL=empty_database_url).returncode == 0
 
 
 def test_a_migration_that_cannot_be_says_why(run_command: Command, empty_database_url: str) -> None:

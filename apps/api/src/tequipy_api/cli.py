@@ -62,8 +62,6 @@ def migrate(command: tuple[str, ...]) -> None:
         run_migrations(url.get_secret_value(), HISTORIES, command)
     except MigrationFailed as error:
         raise click.ClickException(str(error)) from error
-    except OSError as error:
-        raise click.ClickException("The database cannot be reached.") from error
 
 
 def _check_name(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:

@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Column, Index, Integer, MetaData, Table, Text
 
+from tequipy_devstack.servers import PostgresServer
 from tequipy_platform.migrations import HISTORY, History, MigrationFailed, SchemaBehind, build_schema_check, migrate
 from tequipy_platform.wiring import DatabaseSettings, build_database
 
@@ -191,6 +192,19 @@ def test_a_busy_table_fails_the_migration_and_not_the_service(
 
     with pytest.raises(MigrationFailed, match="lock timeout"):
         asyncio.run(hold_and_downgrade())
+
+
+def test_a_server_that_hangs_is_not_waited_for(
+    private_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that accepts connections and says nothing is one that cannot be reached, and is told so."""
+    monkeypatch.setattr("tequipy_platform.migrations.CONNECT_SECONDS", 0.5)
+    private_postgres.freeze()
+    try:
+        with pytest.raises(MigrationFailed, match="cannot be reached: no answer"):
+            migrate(private_postgres.url(), [HISTORY])
+    finally:
+        private_postgres.thaw()
 
 
 def test_the_schema_check_fails_while_the_database_is_behind(

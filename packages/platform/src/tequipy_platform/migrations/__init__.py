@@ -25,6 +25,9 @@ from tequipy_platform.infrastructure.models import Base
 LOCK_TIMEOUT_SECONDS: Final[float] = 5
 """A migration that waits longer than this for a table fails, rather than have the whole service wait behind it."""
 
+CONNECT_SECONDS: Final[float] = 10
+"""How long a server may take to accept a connection."""
+
 
 class MigrationFailed(Exception):
     """A command did not do what was asked; the message says why (the drift that `check` found, a lock held)."""
@@ -108,8 +111,10 @@ def migrate(
         chosen.reverse()
     try:
         asyncio.run(_run(database_url, chosen, arguments, output or sys.stdout))
-    except (CommandError, OSError) as error:
+    except CommandError as error:
         raise MigrationFailed(str(error)) from error
+    except OSError as error:
+        raise MigrationFailed(f"the database cannot be reached: {str(error) or 'no answer'}") from error
     except DBAPIError as error:
         raise MigrationFailed(str(error.orig)) from error
 
@@ -136,7 +141,7 @@ async def _run(database_url: str, histories: Sequence[History], arguments: argpa
         make_url(database_url),
         poolclass=NullPool,
         hide_parameters=True,
-        connect_args={"server_settings": {"application_name": "tequipy-migrate"}},
+        connect_args={"server_settings": {"application_name": "tequipy-migrate"}, "timeout": CONNECT_SECONDS},
     )
     # The lock has its own connection: it must outlive the transactions of the migrations.
     async with engine.connect() as lock:
