@@ -19,7 +19,7 @@ from tequipy_caching import RatePolicy
         ({"period": 0}, "period must be at least"),
         ({"period": float("inf")}, "period must be at least"),
         ({"period": float("nan")}, "period must be at least"),
-        ({"period": 3e7, "limit": 1000}, "to be counted exactly"),
+        ({"period": 86_400, "limit": 999_983}, "rounder"),
         ({"lease": -1}, "lease must be"),
         ({"lease": 11}, "lease must be"),
         ({"on_store_error": "panic"}, "on_store_error must be"),
@@ -39,3 +39,10 @@ def test_the_burst_is_the_limit_unless_given() -> None:
     policy = RatePolicy("login", 10, 60)
     assert policy.capacity == 10
     assert dataclasses.replace(policy, burst=3).capacity == 3
+
+
+def test_large_round_rates_are_counted() -> None:
+    """What limit and period have in common takes no digits."""
+    policy = RatePolicy("daily", 1_000_000, 86_400)
+    assert (policy.height, policy.fall) == (86_400, 1)
+    assert RatePolicy("odd", 7, 60).height == 60_000_000

@@ -52,7 +52,7 @@ async def test_the_script_is_the_twin_of_the_function(redis_url: str, redis_pref
                 holder = dice.choice(["", "a", "b", "c"])
                 want = dice.randint(0, 10) if holder else 0
                 ask = Ask(dice.randint(0, min(3, policy.capacity)), want, holder, dice.randint(0, held.get(holder, 0)))
-                numbers = (policy.limit, policy.period_us, policy.capacity)
+                numbers = (policy.fall, policy.height, policy.capacity)
                 allowed, *rest, now = await hit([key], [*numbers, *ask, life])
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(gcra, "LEASE_US", life)
@@ -69,12 +69,12 @@ async def test_numbers_stay_whole(redis_url: str, redis_prefix: str) -> None:
     policy = RatePolicy("p", 999_999, 4_503, burst=1_000_000)
     async with Redis.from_url(redis_url) as redis:
         hit = redis.register_script(script("rate_hit"))
-        numbers: list[int | str] = [policy.limit, policy.period_us, policy.capacity, 999_971, 9, "a", 0, 1_000_001]
+        numbers: list[int | str] = [policy.fall, policy.height, policy.capacity, 999_971, 9, "a", 0, 1_000_001]
         *_, now = await hit([redis_prefix], numbers)
         kept = await redis.hgetall(redis_prefix)
         assert kept == {
             b"at": b"%d" % now,
-            b"level": b"%d" % (999_971 * policy.period_us),
+            b"level": b"%d" % (999_971 * policy.height),
             b"a": b"9 %d" % (now + 1_000_001),
         }
         assert 4_503_000 < await redis.pttl(redis_prefix) <= 4_504_000
@@ -83,7 +83,11 @@ async def test_numbers_stay_whole(redis_url: str, redis_prefix: str) -> None:
 def hammer(url: str, prefix: str, policy: RatePolicy, **plan: Any) -> list[dict[str, Any]]:
     """Run processes that hit one key, all from the same moment, and return their answers."""
     settings = {"url": url, "prefix": prefix, "l2_timeout": 5}
-    given = {"settings": settings, "policy": dataclasses.asdict(policy), "plan": {"rate": 0, "at_once": 4, **plan}}
+    given = {
+        "settings": settings,
+        "policy": {name: value for name, value in dataclasses.asdict(policy).items() if name not in {"height", "fall"}},
+        "plan": {"rate": 0, "at_once": 4, **plan},
+    }
     command = [sys.executable, str(HAMMER), json.dumps(given)]
     with ExitStack() as stack:
         started = [

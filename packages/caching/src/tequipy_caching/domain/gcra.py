@@ -1,8 +1,8 @@
 """The generic cell rate algorithm, in whole numbers; `infrastructure/scripts/rate_hit.lua` is its twin in Redis.
 
 In its form as a leaky bucket (ITU-T I.371, annex A): a request raises the level, which falls evenly all the time; a
-request that would bring it above the burst may not pass. One request is `period` microseconds high and the level falls
-by `limit` in a microsecond, so nothing is ever rounded and the bound is exact.
+request that would bring it above the burst may not pass. The unit is chosen so that a request is a whole number of
+them high and the level falls by a whole number in a microsecond: nothing is ever rounded, and the bound is exact.
 
 A lease is a part of the budget that a process may spend without asking. It is held apart from the level, and does not
 fall, for nobody here knows when it is spent: when the process tells how much it has spent, or the lease has ended (then
@@ -66,7 +66,7 @@ class Grant(NamedTuple):
 
 def take(policy: RatePolicy, bucket: Bucket, ask: Ask, now: int) -> tuple[Bucket, Grant]:
     """Return what is used after an ask, and what it gets."""
-    limit, period = policy.limit, policy.period_us
+    height, fall = policy.height, policy.fall
     leases, over = dict(bucket.leases), list[tuple[int, int]]()
     for holder, (held, until) in bucket.leases.items():
         if holder == ask.holder or until <= now:
@@ -74,23 +74,23 @@ def take(policy: RatePolicy, bucket: Bucket, ask: Ask, now: int) -> tuple[Bucket
             del leases[holder]
     level, at = bucket.level, bucket.at
     for until, used in sorted(over):
-        level, at = max(0, level - (until - at) * limit) + used * period, until
-    level = max(0, level - max(0, now - at) * limit)
+        level, at = max(0, level - (until - at) * fall) + used * height, until
+    level = max(0, level - max(0, now - at) * fall)
     reserved = sum(held for held, _ in leases.values())
-    room = period * (policy.capacity - reserved) - level
-    lacking = max(ask.need, 1) * period - room
+    room = height * (policy.capacity - reserved) - level
+    lacking = max(ask.need, 1) * height - room
     leased = retry = 0
     if lacking <= 0:
-        level, room = level + ask.need * period, room - ask.need * period
-        leased = min(ask.want, room // period // 2)  # half of it at most: the others come too
+        level, room = level + ask.need * height, room - ask.need * height
+        leased = min(ask.want, room // height // 2)  # half of it at most: the others come too
         if leased > 0:
             leases[ask.holder] = (leased, now + LEASE_US + LEASE_GRACE_US)
     else:
-        retry = _ceil(lacking, limit)
+        retry = _ceil(lacking, fall)
         if lacking > level:  # what it takes is leased: it begins to fall when the first of these leases has ended
-            retry = max(retry, min(until for _, until in leases.values()) - now + _ceil(lacking - level, limit))
-    reset = _ceil(level + (reserved + leased) * period, limit)
-    return Bucket(now, level, leases), Grant(lacking <= 0, leased, max(0, room // period), retry, reset)
+            retry = max(retry, min(until for _, until in leases.values()) - now + _ceil(lacking - level, fall))
+    reset = _ceil(level + (reserved + leased) * height, fall)
+    return Bucket(now, level, leases), Grant(lacking <= 0, leased, max(0, room // height), retry, reset)
 
 
 class Buckets:
@@ -125,8 +125,8 @@ def decide_alone(policy: RatePolicy, buckets: Buckets, name: str, need: int, now
 
 
 def bucket_name(policy: RatePolicy, key: Key) -> str:
-    """Return what a budget is found by; a policy of another period counts anew, for its levels mean something else."""
-    return f"{policy.name}:{policy.period_us}:{encode_key(canonical(key))}"
+    """Return what a budget is found by; a policy of another unit counts anew, for its levels mean something else."""
+    return f"{policy.name}:{policy.height}:{encode_key(canonical(key))}"
 
 
 def _ceil(dividend: int, divisor: int) -> int:

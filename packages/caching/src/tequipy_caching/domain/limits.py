@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
-from math import inf
+from dataclasses import dataclass, field
+from math import gcd, inf
 from types import TracebackType
 from typing import ClassVar, Final, Literal, Self
 
@@ -37,7 +37,16 @@ class RatePolicy:
     on_store_error: Literal["local", "allow", "deny"] = "local"
     """With Redis away: this process keeps the bound for itself alone, or all may pass, or none."""
 
+    height: int = field(init=False, repr=False, compare=False)
+    """How far one request raises the level of what is used, in whole units of this policy."""
+    fall: int = field(init=False, repr=False, compare=False)
+    """How far the level falls in a microsecond."""
+
     def __post_init__(self) -> None:
+        period = round(self.period * 1_000_000) if _SHORTEST <= self.period < inf else 0
+        shared = gcd(self.limit, period) or 1
+        object.__setattr__(self, "height", period // shared)
+        object.__setattr__(self, "fall", self.limit // shared)
         faults = "; ".join(self._faults())
         if faults:
             raise ValueError(faults)
@@ -46,11 +55,6 @@ class RatePolicy:
     def capacity(self) -> int:
         """The burst, given or not."""
         return self.limit if self.burst is None else self.burst
-
-    @property
-    def period_us(self) -> int:
-        """The period in microseconds."""
-        return round(self.period * 1_000_000)
 
     def check_cost(self, cost: int) -> None:
         """Raise `ValueError` for a cost that is none or that could never pass."""
@@ -64,10 +68,10 @@ class RatePolicy:
             yield "limit must be at least 1"
         if self.capacity < 1:
             yield "burst must be at least 1"
-        if not _SHORTEST <= self.period < inf:
+        if not self.height:
             yield f"period must be at least {_SHORTEST:f}, in seconds"
-        elif max(self.capacity, self.limit) * self.period_us > _EXACT:
-            yield "burst * period and limit * period must stay below 4.5e9, to be counted exactly"
+        elif self.capacity * self.height > _EXACT:
+            yield "limit and period must be rounder to be counted exactly"
         if not 0 <= self.lease <= self.capacity:
             yield "lease must be at least 0 and at most burst"
         if self.on_store_error not in {"local", "allow", "deny"}:

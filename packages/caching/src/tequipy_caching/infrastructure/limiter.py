@@ -62,7 +62,7 @@ class _Lease:
         self.left -= cost
         self.spent += cost
         self.remaining -= cost
-        self.full = max(self.full, now) + cost * policy.period_us // policy.limit
+        self.full = max(self.full, now) + cost * policy.height // policy.fall
         return RateDecision(True, policy.limit, self.remaining, 0.0, (self.full - now) / 1_000_000)
 
     def renew(self, grant: Grant, asked: int) -> None:
@@ -169,7 +169,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
         refusal = self._refusals.plain(name)
         if refusal is MISSING or cost < refusal.cost or now >= refusal.ends:
             return None
-        more = (cost - refusal.cost) * policy.period_us // policy.limit
+        more = (cost - refusal.cost) * policy.height // policy.fall
         retry, reset = (refusal.ends - now + more) / 1_000_000, max(0, refusal.full - now) / 1_000_000
         return RateDecision(False, policy.limit, 0, retry, reset)
 
@@ -208,7 +208,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
         return grant.decision(policy)
 
     async def _run(self, policy: RatePolicy, name: str, ask: Ask) -> Grant:
-        numbers = (policy.limit, policy.period_us, policy.capacity)
+        numbers = (policy.fall, policy.height, policy.capacity)
         answer = await self.link.run("rate_hit", [self._key(name)], [*numbers, *ask, LEASE_US + LEASE_GRACE_US])
         allowed, *rest, _ = answer
         return Grant(bool(allowed), *rest)

@@ -1,9 +1,10 @@
 -- Count a request, unless it may not pass: the twin of domain/gcra.py, which explains the arithmetic.
 -- KEYS[1] the bucket: a hash of at, level and, for each lease, its holder: "<requests> <until>"
--- ARGV: limit; period; burst; how many must pass (0: only look); how many to lease; holder of the lease (empty: nobody);
---       how much of the last lease it has spent; how long a lease is held. Times in microseconds.
+-- ARGV: how far the level falls in a microsecond; how high a request is; burst; how many must pass (0: only look); how
+--       many to lease; holder of the lease (empty: nobody); how much of its last lease it has spent; how long a lease is
+--       held. Times in microseconds.
 -- Returns allowed, leased, remaining, retry after, reset after, the server's time.
-local limit, period, burst = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local fall, height, burst = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local need, want, spent, life = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -35,24 +36,24 @@ for holder, lease in pairs(leases) do
 end
 table.sort(used, function(one, other) return one[1] < other[1] end)
 for _, part in ipairs(used) do
-  level = math.max(0, level - (part[1] - at) * limit) + part[2] * period
+  level = math.max(0, level - (part[1] - at) * fall) + part[2] * height
   at = part[1]
 end
-level = math.max(0, level - math.max(0, now - at) * limit)
+level = math.max(0, level - math.max(0, now - at) * fall)
 
-local room = period * (burst - reserved) - level
-local lacking = math.max(need, 1) * period - room
+local room = height * (burst - reserved) - level
+local lacking = math.max(need, 1) * height - room
 local leased, retry = 0, 0
 if lacking <= 0 then
-  level, room = level + need * period, room - need * period
-  leased = math.max(0, math.min(want, math.floor(math.floor(room / period) / 2)))
+  level, room = level + need * height, room - need * height
+  leased = math.max(0, math.min(want, math.floor(math.floor(room / height) / 2)))
 else
-  retry = math.ceil(lacking / limit)
+  retry = math.ceil(lacking / fall)
   if lacking > level then
-    retry = math.max(retry, first - now + math.ceil((lacking - level) / limit))
+    retry = math.max(retry, first - now + math.ceil((lacking - level) / fall))
   end
 end
-local reset = math.ceil((level + (reserved + leased) * period) / limit)
+local reset = math.ceil((level + (reserved + leased) * height) / fall)
 
 if need > 0 and (lacking <= 0 or #over > 0) then
   redis.call('HSET', KEYS[1], 'at', now, 'level', level)
@@ -65,4 +66,4 @@ if need > 0 and (lacking <= 0 or #over > 0) then
   end
   redis.call('PEXPIRE', KEYS[1], math.ceil((last - now + reset) / 1000))
 end
-return {lacking <= 0 and 1 or 0, leased, math.max(0, math.floor(room / period)), retry, reset, now}
+return {lacking <= 0 and 1 or 0, leased, math.max(0, math.floor(room / height)), retry, reset, now}
