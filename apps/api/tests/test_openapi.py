@@ -15,6 +15,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from tequipy_api.app import create_app
 from tequipy_api.contract import openapi_document
 from tequipy_api.settings import ApiSettings
+from tequipy_auth.api import RATE_POLICIES
 
 CONTRACT = Path(__file__).parents[1] / "openapi.json"
 
@@ -23,8 +24,9 @@ schema = schemathesis.openapi.from_path(CONTRACT)
 
 @pytest.fixture
 def served_app(settings: ApiSettings) -> FastAPI:
-    """The app; schemathesis runs its lifespan, in a loop of its own."""
-    return create_app(settings)
+    """The app without limits; schemathesis runs its lifespan, in a loop of its own."""
+    unlimited = {"rate_limits": dict.fromkeys(["default", *RATE_POLICIES], "off")}
+    return create_app(ApiSettings.model_validate(settings.model_dump() | unlimited))
 
 
 def keeps_its_contract(case: schemathesis.Case[Any], app: FastAPI) -> None:

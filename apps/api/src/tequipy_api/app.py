@@ -9,11 +9,12 @@ from tequipy_api.histories import HISTORIES
 from tequipy_api.settings import ApiSettings
 from tequipy_auth.api import wire_auth
 from tequipy_auth.wiring import build_auth
-from tequipy_caching.wiring import build_cache
+from tequipy_caching import RatePolicy
+from tequipy_caching.wiring import build_cache, build_rate_limiter
 from tequipy_observability.api import wire_observability
 from tequipy_observability.wiring import configure_observability
 from tequipy_platform import HealthCheck
-from tequipy_platform.api import wire_docs, wire_errors, wire_headers, wire_health
+from tequipy_platform.api import wire_docs, wire_errors, wire_headers, wire_health, wire_rate_limits
 from tequipy_platform.migrations import build_schema_check
 from tequipy_platform.wiring import build_database, build_storage
 
@@ -26,6 +27,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     metrics = observability.registry
     database = build_database(settings.database, registry=metrics)
     cache = build_cache(settings.cache, registry=metrics)
+    limiter = build_rate_limiter(settings.cache, registry=metrics)
     storage = build_storage(settings.storage)
     auth = build_auth(
         settings.auth,
@@ -33,12 +35,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
         public_url=settings.public_url,
         database=database,
         cache=cache,
+        limiter=limiter,
         registry=metrics,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with observability, database, cache, storage, auth:
+        async with observability, database, cache, limiter, storage, auth:
             yield
 
     app = FastAPI(
@@ -53,6 +56,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # Middleware from the outside in.
     wire_observability(app, observability)
     wire_headers(app, settings.headers, hsts=not settings.local)
+    wire_rate_limits(app, limiter, settings.rate_limits, RatePolicy)
     wire_errors(app)
     wire_health(
         app,

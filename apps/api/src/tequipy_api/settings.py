@@ -1,13 +1,16 @@
 """The API's settings: one section for each part it is composed of."""
 
 from collections.abc import Iterator
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
 
+from tequipy_auth.api import RATE_POLICIES
 from tequipy_auth.wiring import AuthSettings
+from tequipy_caching import RatePolicy
 from tequipy_caching.wiring import CacheSettings
 from tequipy_observability.wiring import ObservabilitySettings
-from tequipy_platform.wiring import AppSettings, DatabaseSettings, HeaderSettings, StorageSettings
+from tequipy_platform.wiring import AppSettings, DatabaseSettings, HeaderSettings, RateLimitSettings, StorageSettings
 
 
 class ServerSettings(BaseModel):
@@ -24,6 +27,19 @@ class ServerSettings(BaseModel):
     and no request meets a closing connection."""
 
 
+class RateLimits(RateLimitSettings):
+    """The rates of this app's policies: `TEQUIPY_RATE_LIMITS__LOGIN=60/60` (requests/seconds), or `off`."""
+
+    names = frozenset(RATE_POLICIES)
+
+    @model_validator(mode="after")
+    def _check_rates(self) -> Self:
+        for name in self.names | {"default"}:
+            if (rate := self.rate(name, "off")) is not None:
+                RatePolicy(name, rate.limit, rate.period)  # says what it cannot count
+        return self
+
+
 class ApiSettings(AppSettings):
     """What the API reads from the environment: `TEQUIPY_DATABASE__URL` is `database.url`."""
 
@@ -32,6 +48,7 @@ class ApiSettings(AppSettings):
     auth: AuthSettings = Field(default_factory=AuthSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     headers: HeaderSettings = Field(default_factory=HeaderSettings)
+    rate_limits: RateLimits = Field(default_factory=RateLimits)
     observability: ObservabilitySettings = Field(default_factory=ObservabilitySettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()

@@ -1,0 +1,103 @@
+"""The rates of the app that ships, counted by its own limiter: what a client sees, and what is never limited."""
+
+import time
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from tequipy_api.app import create_app
+from tequipy_api.settings import ApiSettings
+from tequipy_auth.api import RATE_POLICIES
+
+PROBLEM = "application/problem+json"
+
+
+async def post(client: httpx.AsyncClient, path: str) -> httpx.Response:
+    return await client.post(f"/api/v1/auth{path}", json={})
+
+
+def at(address: str, app: FastAPI) -> httpx.AsyncClient:
+    """Return a client of an address."""
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app, client=(address, 5000)), base_url="https://app.example.com"
+    )
+
+
+@pytest.mark.parametrize("name", RATE_POLICIES)
+async def test_each_policy_refuses_the_next_one(app: FastAPI, name: str) -> None:
+    """As many as the policy says pass, whatever they are answered; the next is 429 and says when, others still pass."""
+    rate, paths = RATE_POLICIES[name]
+    limit, period = map(int, rate.split("/"))
+    async with at("203.0.113.7", app) as client, at("203.0.113.8", app) as other:
+        started, passed = time.monotonic(), 0
+        while (refused := await post(client, paths[passed % len(paths)])).status_code != 429:
+            passed += 1
+        assert limit <= passed <= limit + (time.monotonic() - started) * limit / period
+        print(refused.http_version, refused.status_code, refused.reason_phrase)
+        print("\n".join(f"{field}: {value}" for field, value in refused.headers.items()))
+        print(refused.text)
+        assert (refused.status_code, refused.headers["content-type"]) == (429, PROBLEM)
+        assert refused.json()["code"] == "rate_limited"
+        wait = int(refused.headers["retry-after"])
+        assert 1 <= wait <= period / limit + 1
+        assert refused.headers["ratelimit-policy"] == f'"{name}";q={limit};w={period}'
+        assert refused.headers["ratelimit"] == f'"{name}";r=0;t={wait}'
+        assert (await post(other, paths[0])).status_code != 429
+        assert (await client.get("/api/v1/auth/me")).status_code == 401
+
+
+async def test_every_other_route_shares_the_default(app: FastAPI) -> None:
+    """600 a minute for all of them together; what machines ask for is never limited and has no such fields."""
+    async with at("2001:db8::1", app) as client, at("2001:db8::2", app) as neighbour:
+        answers = [await client.get(path) for path in ("/api/v1/auth/me", "/nowhere")]
+        assert [answer.headers["ratelimit-policy"] for answer in answers] == ['"default";q=600;w=60'] * 2
+        assert answers[1].headers["ratelimit"].startswith('"default";r=598;')
+        while (refused := await neighbour.get("/api/v1/auth/me")).status_code != 429:
+            assert refused.status_code == 401
+        for path in ("/api/v1/health", "/api/v1/readiness", "/metrics", "/.well-known/jwks.json"):
+            answer = await client.get(path)
+            assert answer.status_code == 200
+            assert "ratelimit" not in answer.headers
+
+
+async def test_decisions_are_counted(app: FastAPI) -> None:
+    """`/metrics` says how many of each policy passed and how many did not."""
+    async with at("203.0.113.7", app) as client:
+        for _ in range(3):
+            await post(client, "/login")
+        text = (await client.get("/metrics")).text
+    assert 'ratelimit_decisions_total{degraded="false",outcome="allowed",policy="login"} 3.0' in text
+
+
+async def test_the_default_leases_and_the_tight_ones_do_not(app: FastAPI, redis_url: str) -> None:
+    """Ordinary requests cost under 0.1 commands each; each attempt to log in is counted in Redis."""
+    async with at("203.0.113.7", app) as client, Redis.from_url(redis_url) as redis:
+
+        async def calls(ask: str, number: int) -> float:
+            async def scripts() -> int:
+                stats = await redis.info("commandstats")
+                return sum(stats[name]["calls"] for name in ("cmdstat_evalsha",) if name in stats)
+
+            await client.request("GET" if ask == "/me" else "POST", f"/api/v1/auth{ask}", json={})
+            before = await scripts()
+            for _ in range(number):
+                await client.request("GET" if ask == "/me" else "POST", f"/api/v1/auth{ask}", json={})
+            return (await scripts() - before) / number
+
+        ordinary, login = await calls("/me", 200), await calls("/login", 20)
+    print(f"scripts run for a request: {ordinary:.3f} by default, {login:.3f} by login")
+    assert ordinary < 0.1
+    assert login >= 1
+
+
+async def test_a_setting_lifts_a_limit(settings: ApiSettings) -> None:
+    """`off` lifts it, and a route that is not limited says nothing of limits."""
+    changed = settings.model_dump() | {"rate_limits": {"login": "off", "register": "1/60"}}
+    app = create_app(ApiSettings.model_validate(changed))
+    async with app.router.lifespan_context(app), at("203.0.113.7", app) as client:
+        for _ in range(70):
+            answer = await post(client, "/login")
+            assert (answer.status_code, "ratelimit" in answer.headers) == (422, False)
+        assert [(await post(client, "/register")).status_code for _ in range(2)] == [422, 429]
