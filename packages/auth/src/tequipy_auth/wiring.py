@@ -2,47 +2,24 @@
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Gauge
-from pydantic import (
-    AfterValidator,
-    AnyHttpUrl,
-    BaseModel,
-    ConfigDict,
-    DirectoryPath,
-    Field,
-    SecretStr,
-    ValidationError,
-)
+from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, DirectoryPath, Field, SecretStr, ValidationError
 from pydantic_core import PydanticCustomError
 
 from tequipy_auth.domain.auth import Auth
-from tequipy_auth.domain.devices import Devices
+from tequipy_auth.domain.composition import Composition
 from tequipy_auth.domain.operations import Operations
-from tequipy_auth.domain.passwords import PasswordRules
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import Revocations
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.services.accounts import AccountService
-from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
-from tequipy_auth.domain.services.lockout import Lockout
-from tequipy_auth.domain.services.login import LoginService
-from tequipy_auth.domain.services.mail_budget import MailBudget
-from tequipy_auth.domain.services.mailing import MailingService
-from tequipy_auth.domain.services.one_time_tokens import LinkMinter
-from tequipy_auth.domain.services.password_check import PasswordCheck
-from tequipy_auth.domain.services.passwords import PasswordService
-from tequipy_auth.domain.services.registration import RegistrationService
-from tequipy_auth.domain.services.session_ender import SessionEnder
-from tequipy_auth.domain.services.session_starter import SessionStarter
-from tequipy_auth.domain.services.sessions import SessionService
-from tequipy_auth.domain.services.token_issuer import TokenIssuer
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
 from tequipy_auth.infrastructure.audit import SqlAuditLog
@@ -166,17 +143,48 @@ def build_auth(
     `auth_hashing_pending{pool}` the hashes that wait or run. With the environment `local`, cookies
     go without `Secure`.
     """
-    public_url = public_url.rstrip("/")
-    clock = SystemClock()
-    policy = _policy(settings, public_url)
+    policy, clock = _policy(settings, public_url.rstrip("/")), SystemClock()
     unit_of_work = partial(SqlAuthUnitOfWork, database, clock, uuid7)
-    addresses = ValidatedAddressParser()
-    pools = {name: HashingPool(queue=settings.hashing_queue) for name in ("passwords", "refresh_secrets")}
-    hasher = BcryptPasswordHasher(pools["passwords"], peppers=_keys(settings.peppers), cost=settings.bcrypt_cost)
     operations = PrometheusOperations(registry)
+    pools = {name: HashingPool(queue=settings.hashing_queue) for name in ("passwords", "refresh_secrets")}
+    if registry is not None:
+        _measure(pools, registry)
+    common_passwords = BundledCommonPasswords()
     revocations = _revocations(policy, cache, unit_of_work, clock)
     ring, keys = _signing_keys(settings, policy, unit_of_work, revocations, operations)
-    access_tokens = JwtAccessTokens(
+    composition = Composition(
+        unit_of_work=unit_of_work,
+        policy=policy,
+        clock=clock,
+        new_id=uuid7,
+        random=secrets.token_bytes,
+        addresses=ValidatedAddressParser(),
+        hasher=BcryptPasswordHasher(pools["passwords"], peppers=_keys(settings.peppers), cost=settings.bcrypt_cost),
+        common_passwords=common_passwords,
+        pseudonyms=Pseudonyms(settings.pseudonym_key.get_secret_value().encode()),
+        secrets=BcryptSecretHasher(pools["refresh_secrets"]),
+        successor_keys=SettingsSuccessorKeys(_keys(settings.refresh_keys)),
+        access_tokens=_access_tokens(settings, policy, ring, cache, revocations),
+        revocations=revocations,
+        profiles=cache.cache("user_profile", Profile),
+        templates=JinjaMailTemplates("tequipy_auth"),
+        limiter=limiter,
+        operations=operations,
+        audit_log=SqlAuditLog(database),
+        keys=keys,
+    )
+    return replace(
+        composition.auth(),
+        local=environment == "local",
+        origins=frozenset({_origin(policy.public_url), *settings.allowed_origins}),
+        resources=(*pools.values(), common_passwords, ring),
+    )
+
+
+def _access_tokens(
+    settings: AuthSettings, policy: AuthPolicy, ring: KeyRing, cache: CacheManager, revocations: Revocations
+) -> JwtAccessTokens:
+    return JwtAccessTokens(
         ring,
         verified=cache.cache("access_tokens", VerifiedToken),
         revocations=revocations,
@@ -184,99 +192,9 @@ def build_auth(
         audience=settings.audience,
         client_id=settings.client_id,
         ttl=policy.access_token_ttl,
-        clock=clock,
+        clock=SystemClock(),
         new_id=uuid7,
         random=secrets.token_bytes,
-    )
-    ender = SessionEnder(revocations)
-    issuer = TokenIssuer(access_tokens, policy)
-    secret_hasher = BcryptSecretHasher(pools["refresh_secrets"])
-    successor_keys = SettingsSuccessorKeys(_keys(settings.refresh_keys))
-    pseudonyms = Pseudonyms(settings.pseudonym_key.get_secret_value().encode())
-    devices = Devices(pseudonyms, secrets.token_bytes)
-    lockout = Lockout(pseudonyms, devices, clock)
-    check = PasswordCheck(unit_of_work, hasher=hasher, lockout=lockout, pseudonyms=pseudonyms)
-    mail_budget = MailBudget(limiter)
-    common = BundledCommonPasswords()
-    rules = PasswordRules(policy, common)
-    if registry is not None:
-        _measure(pools, registry)
-    return Auth(
-        registration=RegistrationService(
-            unit_of_work,
-            addresses=addresses,
-            rules=rules,
-            hasher=hasher,
-            pseudonyms=pseudonyms,
-            mail_budget=mail_budget,
-            policy=policy,
-            clock=clock,
-            new_id=uuid7,
-            operations=operations,
-        ),
-        login=LoginService(
-            unit_of_work,
-            addresses=addresses,
-            check=check,
-            devices=devices,
-            starter=SessionStarter(
-                ender=ender,
-                secrets=secret_hasher,
-                successor_keys=successor_keys,
-                policy=policy,
-                clock=clock,
-                new_id=uuid7,
-                random=secrets.token_bytes,
-            ),
-            issuer=issuer,
-            policy=policy,
-            clock=clock,
-            operations=operations,
-        ),
-        passwords=PasswordService(
-            unit_of_work,
-            addresses=addresses,
-            rules=rules,
-            hasher=hasher,
-            check=check,
-            lockout=lockout,
-            ender=ender,
-            pseudonyms=pseudonyms,
-            mail_budget=mail_budget,
-            clock=clock,
-            new_id=uuid7,
-            operations=operations,
-        ),
-        sessions=SessionService(
-            unit_of_work,
-            secrets=secret_hasher,
-            successor_keys=successor_keys,
-            access_tokens=access_tokens,
-            issuer=issuer,
-            ender=ender,
-            policy=policy,
-            clock=clock,
-            new_id=uuid7,
-            operations=operations,
-        ),
-        accounts=AccountService(unit_of_work, profiles=cache.cache("user_profile", Profile), operations=operations),
-        housekeeping=Housekeeping(unit_of_work, clock),
-        access_tokens=access_tokens,
-        session_ender=ender,
-        keys=keys,
-        policy=policy,
-        audit_log=SqlAuditLog(database),
-        mailing=lambda mailer: MailingService(
-            unit_of_work,
-            mailer=mailer,
-            templates=JinjaMailTemplates("tequipy_auth"),
-            links=LinkMinter(policy, clock, uuid7, secrets.token_bytes),
-            policy=policy,
-            clock=clock,
-        ),
-        local=environment == "local",
-        origins=frozenset({_origin(public_url), *settings.allowed_origins}),
-        resources=(*pools.values(), common, ring),
     )
 
 

@@ -141,3 +141,24 @@ def count_checks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
     monkeypatch.setattr(bcrypt, "checkpw", counted)
     return checked
+
+
+async def test_what_other_systems_store_verifies_and_is_outdated(pool: HashingPool) -> None:
+    """Accounts that were taken over keep their plain bcrypt hashes, cut at 72 bytes, until their next login."""
+    hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST)
+    long = "p" * 100
+    digest = bcrypt.hashpw(long.encode()[:72], bcrypt.gensalt(COST)).decode()
+    for prefix in ("$2a$", "$2b$", "$2y$"):
+        stored = PasswordHash("bcrypt", COST, 0, prefix + digest[4:])
+        assert await hasher.verify(long, stored)
+        assert not await hasher.verify("q" * 100, stored)
+        assert hasher.is_outdated(stored)
+
+
+@pytest.mark.parametrize("change", [{"scheme": "bcrypt"}, {"cost": COST + 1}, {"pepper_version": 1}, {}])
+async def test_a_hash_is_outdated_when_a_new_one_would_differ(pool: HashingPool, change: dict[str, Any]) -> None:
+    """Scheme, cost and pepper decide, in whichever direction; the digest does not."""
+    hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST)
+    stored = await hasher.hash("password")
+    assert hasher.is_outdated(replace(stored, **change)) == bool(change)
+    assert not hasher.is_outdated(await hasher.hash("another"))

@@ -1,0 +1,193 @@
+"""How the services of auth are put together, whatever their ports stand on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from tequipy_auth.domain.auth import Auth
+from tequipy_auth.domain.devices import Devices
+from tequipy_auth.domain.operations import Operations
+from tequipy_auth.domain.passwords import PasswordRules
+from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.ports import (
+    AccessTokens,
+    AddressParser,
+    CommonPasswords,
+    PasswordHasher,
+    Revocations,
+    SecretHasher,
+    SuccessorKeys,
+)
+from tequipy_auth.domain.pseudonyms import Pseudonyms
+from tequipy_auth.domain.repositories import AuditLog, AuthUnitOfWork
+from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.housekeeping import Housekeeping
+from tequipy_auth.domain.services.keys import KeyService
+from tequipy_auth.domain.services.lockout import Lockout
+from tequipy_auth.domain.services.login import LoginService
+from tequipy_auth.domain.services.mail_budget import MailBudget
+from tequipy_auth.domain.services.mailing import MailingService
+from tequipy_auth.domain.services.one_time_tokens import LinkMinter
+from tequipy_auth.domain.services.password_check import PasswordCheck
+from tequipy_auth.domain.services.passwords import PasswordService
+from tequipy_auth.domain.services.registration import RegistrationService
+from tequipy_auth.domain.services.session_ender import SessionEnder
+from tequipy_auth.domain.services.session_starter import SessionStarter
+from tequipy_auth.domain.services.sessions import SessionService
+from tequipy_auth.domain.services.token_issuer import TokenIssuer
+from tequipy_auth.domain.value_objects import Profile
+from tequipy_caching import Cache, RateLimiter
+from tequipy_platform import Clock, IdSource, Mailer, MailTemplates, RandomSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composition:
+    """What the services stand on, and each of them built on it."""
+
+    unit_of_work: Callable[[], AuthUnitOfWork]
+    policy: AuthPolicy
+    clock: Clock
+    new_id: IdSource
+    random: RandomSource
+    addresses: AddressParser
+    hasher: PasswordHasher
+    common_passwords: CommonPasswords
+    pseudonyms: Pseudonyms
+    secrets: SecretHasher
+    successor_keys: SuccessorKeys
+    access_tokens: AccessTokens
+    revocations: Revocations
+    profiles: Cache[Profile]
+    templates: MailTemplates
+    limiter: RateLimiter | None
+    operations: Operations
+    audit_log: AuditLog
+    keys: KeyService | None
+
+    def auth(self) -> Auth:
+        """Return auth; where it is served, and what opens with it, is for `dataclasses.replace` to say."""
+        return Auth(
+            registration=self._registration,
+            login=self._login,
+            passwords=self._passwords,
+            sessions=self._sessions,
+            accounts=AccountService(self.unit_of_work, profiles=self.profiles, operations=self.operations),
+            housekeeping=Housekeeping(self.unit_of_work, self.clock),
+            access_tokens=self.access_tokens,
+            session_ender=self._ender,
+            keys=self.keys,
+            policy=self.policy,
+            audit_log=self.audit_log,
+            mailing=self._mailing,
+        )
+
+    @cached_property
+    def _registration(self) -> RegistrationService:
+        return RegistrationService(
+            self.unit_of_work,
+            addresses=self.addresses,
+            rules=self._rules,
+            hasher=self.hasher,
+            pseudonyms=self.pseudonyms,
+            mail_budget=self._mail_budget,
+            policy=self.policy,
+            clock=self.clock,
+            new_id=self.new_id,
+            operations=self.operations,
+        )
+
+    @cached_property
+    def _login(self) -> LoginService:
+        return LoginService(
+            self.unit_of_work,
+            addresses=self.addresses,
+            check=self._check,
+            devices=self._devices,
+            starter=self._starter,
+            issuer=self._issuer,
+            policy=self.policy,
+            clock=self.clock,
+            operations=self.operations,
+        )
+
+    @cached_property
+    def _passwords(self) -> PasswordService:
+        return PasswordService(
+            self.unit_of_work,
+            addresses=self.addresses,
+            rules=self._rules,
+            hasher=self.hasher,
+            check=self._check,
+            lockout=self._lockout,
+            ender=self._ender,
+            pseudonyms=self.pseudonyms,
+            mail_budget=self._mail_budget,
+            clock=self.clock,
+            new_id=self.new_id,
+            operations=self.operations,
+        )
+
+    @cached_property
+    def _sessions(self) -> SessionService:
+        return SessionService(
+            self.unit_of_work,
+            secrets=self.secrets,
+            successor_keys=self.successor_keys,
+            access_tokens=self.access_tokens,
+            issuer=self._issuer,
+            ender=self._ender,
+            policy=self.policy,
+            clock=self.clock,
+            new_id=self.new_id,
+            operations=self.operations,
+        )
+
+    def _mailing(self, mailer: Mailer) -> MailingService:
+        return MailingService(
+            self.unit_of_work,
+            mailer=mailer,
+            templates=self.templates,
+            links=LinkMinter(self.policy, self.clock, self.new_id, self.random),
+            policy=self.policy,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def _starter(self) -> SessionStarter:
+        return SessionStarter(
+            ender=self._ender,
+            secrets=self.secrets,
+            successor_keys=self.successor_keys,
+            policy=self.policy,
+            clock=self.clock,
+            new_id=self.new_id,
+            random=self.random,
+        )
+
+    @cached_property
+    def _check(self) -> PasswordCheck:
+        return PasswordCheck(self.unit_of_work, hasher=self.hasher, lockout=self._lockout, pseudonyms=self.pseudonyms)
+
+    @cached_property
+    def _lockout(self) -> Lockout:
+        return Lockout(self.pseudonyms, self._devices, self.clock)
+
+    @cached_property
+    def _devices(self) -> Devices:
+        return Devices(self.pseudonyms, self.random)
+
+    @cached_property
+    def _rules(self) -> PasswordRules:
+        return PasswordRules(self.policy, self.common_passwords)
+
+    @cached_property
+    def _mail_budget(self) -> MailBudget:
+        return MailBudget(self.limiter)
+
+    @cached_property
+    def _ender(self) -> SessionEnder:
+        return SessionEnder(self.revocations)
+
+    @cached_property
+    def _issuer(self) -> TokenIssuer:
+        return TokenIssuer(self.access_tokens, self.policy)

@@ -1,0 +1,5 @@
+"""What auth keeps on PostgreSQL."""
+
+from tequipy_auth.infrastructure.repositories.unit_of_work import SqlAuthUnitOfWork
+
+__all__ = ["SqlAuthUnitOfWork"]

@@ -1,0 +1,135 @@
+"""Registrations and accounts on PostgreSQL; what must win a race is one statement."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from tequipy_auth.domain.entities import Registration, User
+from tequipy_auth.domain.exceptions import EmailTaken
+from tequipy_auth.domain.repositories import Registrations, Users
+from tequipy_auth.domain.value_objects import PasswordHash
+from tequipy_auth.infrastructure.mapping import password_columns, registration_of, user_of
+from tequipy_auth.infrastructure.models import RegistrationRow, UserRow
+from tequipy_auth.infrastructure.repositories.base import Repository
+
+
+class SqlRegistrations(Repository, Registrations):
+    """Rows of `auth.registrations`."""
+
+    async def add(self, registration: Registration) -> None:
+        """Insert a registration."""
+        await self._session.execute(
+            insert(RegistrationRow).values(
+                id=registration.id,
+                email=registration.email.written,
+                canonical_email=registration.email.canonical,
+                name=registration.name,
+                created_at=registration.created_at,
+                expires_at=registration.expires_at,
+                **password_columns(registration.password),
+            )
+        )
+
+    async def get(self, registration_id: UUID) -> Registration | None:
+        """Select a registration."""
+        row = await self._one(select(RegistrationRow).where(RegistrationRow.id == registration_id))
+        return registration_of(row) if row else None
+
+    async def newest_of(self, canonical_email: str, *, at: datetime) -> Registration | None:
+        """Select the latest registration of an address."""
+        row = await self._one(
+            select(RegistrationRow)
+            .where(RegistrationRow.canonical_email == canonical_email, RegistrationRow.expires_at > at)
+            .order_by(RegistrationRow.created_at.desc(), RegistrationRow.id.desc())
+            .limit(1)
+        )
+        return registration_of(row) if row else None
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Delete expired registrations."""
+        return await self._purge(RegistrationRow, RegistrationRow.expires_at <= before, limit)
+
+    async def delete_for(self, canonical_email: str) -> None:
+        """Delete all registrations of an address."""
+        await self._session.execute(delete(RegistrationRow).where(RegistrationRow.canonical_email == canonical_email))
+
+
+class SqlUsers(Repository, Users):
+    """Rows of `auth.users`."""
+
+    async def add(self, user: User) -> None:
+        """Insert an account; waits for a concurrent one of the same address to commit, then raises `EmailTaken`."""
+        added = await self._session.scalar(
+            insert(UserRow)
+            .values(
+                id=user.id,
+                email=user.email.written,
+                canonical_email=user.email.canonical,
+                email_verified=user.email_verified,
+                name=user.name,
+                roles=user.roles,
+                version=user.version,
+                created_at=user.created_at,
+                **password_columns(user.password),
+            )
+            # No error of the database, so the transaction lives on.
+            .on_conflict_do_nothing(index_elements=[UserRow.canonical_email])
+            .returning(UserRow.id)
+        )
+        if added is None:
+            raise EmailTaken
+
+    async def get(self, user_id: UUID) -> User | None:
+        """Select an account."""
+        row = await self._one(select(UserRow).where(UserRow.id == user_id))
+        return user_of(row) if row else None
+
+    async def by_email(self, canonical_email: str) -> User | None:
+        """Select the account of an address."""
+        row = await self._one(select(UserRow).where(UserRow.canonical_email == canonical_email))
+        return user_of(row) if row else None
+
+    async def supersede(self, user_id: UUID, *, at: datetime) -> int | None:
+        """Update an account's version."""
+        version = await self._session.scalar(
+            update(UserRow)
+            .where(UserRow.id == user_id)
+            .values(version=UserRow.version + 1, version_changed_at=at)
+            .returning(UserRow.version)
+            .execution_options(synchronize_session=False)
+        )
+        return None if version is None else version - 1
+
+    async def superseded_since(self, at: datetime) -> Mapping[UUID, tuple[int, datetime]]:
+        """Select the accounts whose version changed after that moment."""
+        rows = await self._session.execute(
+            select(UserRow.id, UserRow.version, UserRow.version_changed_at).where(UserRow.version_changed_at > at)
+        )
+        return {user_id: (version, changed_at) for user_id, version, changed_at in rows if changed_at is not None}
+
+    async def lock(self, user_id: UUID) -> User | None:
+        """Select an account for update, of everything but its id: new sessions of it need not wait."""
+        row = await self._one(select(UserRow).where(UserRow.id == user_id).with_for_update(key_share=True))
+        return user_of(row) if row else None
+
+    async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
+        """Update the columns of the password."""
+        await self._change(user_id, **password_columns(password))
+
+    async def set_verified(self, user_id: UUID) -> None:
+        """Update whether the address is verified."""
+        await self._change(user_id, email_verified=True)
+
+    async def set_name(self, user_id: UUID, name: str | None) -> User | None:
+        """Update the name."""
+        await self._change(user_id, name=name)
+        return await self.get(user_id)
+
+    async def _change(self, user_id: UUID, **values: Any) -> None:  # noqa: ANN401 -- columns of any type
+        await self._session.execute(
+            update(UserRow).where(UserRow.id == user_id).values(**values).execution_options(synchronize_session=False)
+        )

@@ -1,0 +1,26 @@
+"""The unit of work around all repositories on PostgreSQL."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_auth.infrastructure.audit import SqlAuditTrail
+from tequipy_auth.infrastructure.repositories.accounts import SqlRegistrations, SqlUsers
+from tequipy_auth.infrastructure.repositories.attempts import SqlLoginAttempts
+from tequipy_auth.infrastructure.repositories.one_time_tokens import SqlOneTimeTokens
+from tequipy_auth.infrastructure.repositories.sessions import SqlRefreshTokens, SqlSessions
+from tequipy_auth.infrastructure.signing_keys import SqlSigningKeys
+from tequipy_platform.infrastructure.database import SqlUnitOfWork
+
+
+class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
+    """One transaction of PostgreSQL over everything that auth keeps."""
+
+    def _bind(self, session: AsyncSession) -> None:
+        self.registrations = SqlRegistrations(session)
+        self.users = SqlUsers(session)
+        self.sessions = SqlSessions(session)
+        self.refresh_tokens = SqlRefreshTokens(session)
+        self.one_time_tokens = SqlOneTimeTokens(session)
+        self.attempts = SqlLoginAttempts(session)
+        self.audit = SqlAuditTrail(session, self._clock, self._ids)
+        self.signing_keys = SqlSigningKeys(session)

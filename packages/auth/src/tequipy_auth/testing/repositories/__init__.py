@@ -1,0 +1,6 @@
+"""What auth keeps, in memory."""
+
+from tequipy_auth.testing.repositories.audit import MemoryAuditLog
+from tequipy_auth.testing.repositories.unit_of_work import MemoryAuthUnitOfWork
+
+__all__ = ["MemoryAuditLog", "MemoryAuthUnitOfWork"]

@@ -1,0 +1,102 @@
+"""Registrations and accounts in memory."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from tequipy_auth.domain.entities import Registration, User
+from tequipy_auth.domain.exceptions import EmailTaken
+from tequipy_auth.domain.repositories import Registrations, Users
+from tequipy_auth.domain.value_objects import PasswordHash
+from tequipy_auth.testing.repositories.purging import purge
+
+
+class MemoryRegistrations(Registrations):
+    """Registrations by id."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, Registration] = {}
+
+    async def add(self, registration: Registration) -> None:
+        """Keep a registration."""
+        self.rows[registration.id] = registration
+
+    async def get(self, registration_id: UUID) -> Registration | None:
+        """Return a registration."""
+        return self.rows.get(registration_id)
+
+    async def newest_of(self, canonical_email: str, *, at: datetime) -> Registration | None:
+        """Return the latest registration of an address."""
+        rows = [row for row in self.rows.values() if row.email.canonical == canonical_email and row.expires_at > at]
+        return max(rows, key=lambda row: (row.created_at, row.id), default=None)
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Forget expired registrations."""
+        return purge(self.rows, lambda row: row.expires_at <= before, limit)
+
+    async def delete_for(self, canonical_email: str) -> None:
+        """Forget all registrations of an address."""
+        for row in [row for row in self.rows.values() if row.email.canonical == canonical_email]:
+            del self.rows[row.id]
+
+
+class MemoryUsers(Users):
+    """Accounts by id, and when their versions were counted up."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, User] = {}
+        self.superseded_at: dict[UUID, datetime] = {}
+
+    async def add(self, user: User) -> None:
+        """Keep an account; raises `EmailTaken`."""
+        if await self.by_email(user.email.canonical) is not None:
+            raise EmailTaken
+        self.rows[user.id] = user
+
+    async def get(self, user_id: UUID) -> User | None:
+        """Return an account."""
+        return self.rows.get(user_id)
+
+    async def by_email(self, canonical_email: str) -> User | None:
+        """Return the account of an address."""
+        return next((row for row in self.rows.values() if row.email.canonical == canonical_email), None)
+
+    async def supersede(self, user_id: UUID, *, at: datetime) -> int | None:
+        """Count the account's version up."""
+        row = self.rows.get(user_id)
+        if row is None:
+            return None
+        self.rows[user_id] = replace(row, version=row.version + 1)
+        self.superseded_at[user_id] = at
+        return row.version
+
+    async def superseded_since(self, at: datetime) -> Mapping[UUID, tuple[int, datetime]]:
+        """Return whose version was counted up after that moment."""
+        return {
+            user_id: (self.rows[user_id].version, changed_at)
+            for user_id, changed_at in self.superseded_at.items()
+            if changed_at > at
+        }
+
+    async def lock(self, user_id: UUID) -> User | None:
+        """Return an account: blocks of a unit of work wait for each other anyway."""
+        return self.rows.get(user_id)
+
+    async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
+        """Replace the password's hash."""
+        self._change(user_id, password=password)
+
+    async def set_verified(self, user_id: UUID) -> None:
+        """Record that the address is the account's owner's."""
+        self._change(user_id, email_verified=True)
+
+    async def set_name(self, user_id: UUID, name: str | None) -> User | None:
+        """Replace the name."""
+        self._change(user_id, name=name)
+        return self.rows.get(user_id)
+
+    def _change(self, user_id: UUID, **values: Any) -> None:  # noqa: ANN401 -- fields of any type
+        if user_id in self.rows:
+            self.rows[user_id] = replace(self.rows[user_id], **values)

@@ -1,0 +1,36 @@
+"""The counters of failed attempts in memory."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+
+from tequipy_auth.domain.lockout import Counter, Key
+from tequipy_auth.domain.repositories import LoginAttempts
+from tequipy_auth.testing.repositories.purging import purge
+
+
+class MemoryLoginAttempts(LoginAttempts):
+    """Counters by key."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Key, Counter] = {}
+
+    async def hold(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
+        """Return the counters: blocks of a unit of work wait for each other anyway."""
+        return {key: self.rows.get(key, Counter()) for key in keys}
+
+    async def keep(self, counters: Mapping[Key, Counter]) -> None:
+        """Replace counters."""
+        self.rows.update(counters)
+
+    async def forget(self, keys: Collection[Key]) -> None:
+        """Drop counters."""
+        for key in keys:
+            self.rows.pop(key, None)
+
+    async def forget_account(self, account: str) -> None:
+        """Drop every counter of an account."""
+        await self.forget([key for key in self.rows if key.account == account])
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Drop dead counters."""
+        return purge(self.rows, lambda row: row.dies_at is None or row.dies_at <= before, limit)

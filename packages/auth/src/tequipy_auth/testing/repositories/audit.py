@@ -1,0 +1,42 @@
+"""The audit in memory."""
+
+from collections.abc import AsyncIterator, Collection
+from datetime import datetime
+
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord
+from tequipy_auth.domain.repositories import AuditLog, AuditTrail
+from tequipy_observability import current_context
+from tequipy_platform import Clock, IdSource
+
+
+class MemoryAuditTrail(AuditTrail):
+    """Audit records in the order of their making."""
+
+    def __init__(self, clock: Clock, new_id: IdSource) -> None:
+        self.rows: list[AuditRecord] = []
+        self._clock = clock
+        self._new_id = new_id
+
+    @property
+    def events(self) -> list[AuditEvent]:
+        """What was recorded, without when."""
+        return [row.event for row in self.rows]
+
+    def record(self, event: AuditEvent) -> None:
+        """Append an event."""
+        self.rows.append(AuditRecord(self._new_id(), self._clock.now(), current_context().correlation_id, event))
+
+
+class MemoryAuditLog(AuditLog):
+    """Reads what the trail of a unit of work holds."""
+
+    def __init__(self, trail: MemoryAuditTrail) -> None:
+        self._trail = trail
+
+    async def stream(
+        self, since: datetime, until: datetime, actions: Collection[AuditAction] | None = None
+    ) -> AsyncIterator[AuditRecord]:
+        """Go through what happened, oldest first."""
+        for row in sorted(self._trail.rows, key=lambda row: (row.at, row.id)):
+            if since <= row.at < until and (actions is None or row.event.action in actions):
+                yield row

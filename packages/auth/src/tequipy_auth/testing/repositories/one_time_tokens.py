@@ -1,0 +1,49 @@
+"""The tokens of mailed links in memory."""
+
+from datetime import datetime
+from uuid import UUID
+
+from tequipy_auth.domain.entities import OneTimeToken
+from tequipy_auth.domain.repositories import OneTimeTokens
+from tequipy_auth.domain.value_objects import Purpose
+from tequipy_auth.testing.repositories.purging import purge
+
+
+class MemoryOneTimeTokens(OneTimeTokens):
+    """The live one-time tokens by id."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, OneTimeToken] = {}
+
+    async def add(self, token: OneTimeToken, *, keep: int) -> None:
+        """Keep a token, and of its family the newest."""
+        self.rows[token.id] = token
+        newest_first = sorted(self._family(token), key=lambda row: (row.created_at, row.id), reverse=True)
+        for row in newest_first[keep:]:
+            del self.rows[row.id]
+
+    async def consume(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
+        """Use a token and its family up."""
+        subject_id = await self.peek(token_id, purpose, secret_hash, at=at)
+        if subject_id is not None:
+            await self.discard(subject_id, purpose)
+        return subject_id
+
+    async def peek(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
+        """Return what `consume` would."""
+        token = self.rows.get(token_id)
+        if token is None or (token.purpose, token.secret_hash) != (purpose, secret_hash) or token.expires_at <= at:
+            return None
+        return token.subject_id
+
+    async def discard(self, subject_id: UUID, purpose: Purpose) -> None:
+        """Let every token of a purpose and a subject die."""
+        for row in [row for row in self.rows.values() if (row.subject_id, row.purpose) == (subject_id, purpose)]:
+            del self.rows[row.id]
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Forget expired tokens."""
+        return purge(self.rows, lambda row: row.expires_at <= before, limit)
+
+    def _family(self, token: OneTimeToken) -> list[OneTimeToken]:
+        return [row for row in self.rows.values() if (row.subject_id, row.purpose) == (token.subject_id, token.purpose)]

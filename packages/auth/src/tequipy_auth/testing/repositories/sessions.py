@@ -1,0 +1,99 @@
+"""Sessions and their refresh tokens in memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
+
+from tequipy_auth.domain.entities import RefreshToken, Session
+from tequipy_auth.domain.repositories import RefreshTokens, Sessions
+from tequipy_auth.testing.repositories.purging import purge
+
+
+class MemorySessions(Sessions):
+    """Sessions by id, and why they ended."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, Session] = {}
+        self.reasons: dict[UUID, str] = {}
+
+    async def add(self, session: Session) -> None:
+        """Keep a session."""
+        self.rows[session.id] = session
+
+    async def get(self, session_id: UUID) -> Session | None:
+        """Return a session."""
+        return self.rows.get(session_id)
+
+    async def touch(self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime) -> bool:
+        """Record that the session was used."""
+        row = self.rows.get(session_id)
+        if row is None or row.revoked_at is not None:
+            return False
+        self.rows[session_id] = replace(row, last_used_at=last_used_at, idle_expires_at=idle_expires_at)
+        return True
+
+    async def reauthenticate(self, session_id: UUID, *, at: datetime) -> bool:
+        """Record a new proof of identity."""
+        row = self.rows.get(session_id)
+        if row is None or row.revoked_at is not None:
+            return False
+        self.rows[session_id] = replace(row, auth_time=at)
+        return True
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Forget ended sessions; their refresh tokens stay, unreachable."""
+        return purge(self.rows, lambda row: min(row.revoked_at or row.expires_at, row.expires_at) <= before, limit)
+
+    async def revoke(self, session_id: UUID, *, at: datetime, reason: str) -> bool:
+        """End the session."""
+        row = self.rows.get(session_id)
+        if row is None or row.revoked_at is not None:
+            return False
+        self.rows[session_id] = replace(row, revoked_at=at)
+        self.reasons[session_id] = reason
+        return True
+
+    async def revoke_all(self, user_id: UUID, *, keep: UUID | None = None, at: datetime, reason: str) -> Sequence[UUID]:
+        """End all sessions of an account but one."""
+        theirs = [row.id for row in self.rows.values() if row.user_id == user_id and row.id != keep]
+        return [session_id for session_id in theirs if await self.revoke(session_id, at=at, reason=reason)]
+
+    async def live_of(self, user_id: UUID, *, at: datetime, beyond: int = 0) -> Sequence[Session]:
+        """Return the live sessions of an account."""
+        theirs = [row for row in self.rows.values() if row.user_id == user_id]
+        live = [row for row in theirs if row.revoked_at is None and row.expires_at > at]
+        return sorted(live, key=lambda row: (row.created_at, row.id), reverse=True)[beyond:]
+
+    async def revoked_since(self, at: datetime) -> Mapping[UUID, datetime]:
+        """Return what was revoked after that moment."""
+        return {row.id: row.revoked_at for row in self.rows.values() if row.revoked_at and row.revoked_at > at}
+
+
+class MemoryRefreshTokens(RefreshTokens):
+    """Refresh tokens by id."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, RefreshToken] = {}
+
+    async def add(self, token: RefreshToken) -> None:
+        """Keep a token."""
+        if token.parent_id is not None and await self.child_of(token.parent_id) is not None:
+            raise ValueError("the parent has a child already")
+        self.rows[token.id] = token
+
+    async def get(self, token_id: UUID) -> RefreshToken | None:
+        """Return a token."""
+        return self.rows.get(token_id)
+
+    async def child_of(self, token_id: UUID) -> RefreshToken | None:
+        """Return the token that followed this one."""
+        return next((row for row in self.rows.values() if row.parent_id == token_id), None)
+
+    async def claim(self, token_id: UUID, *, at: datetime) -> bool:
+        """Mark the token as used."""
+        row = self.rows.get(token_id)
+        if row is None or row.used_at is not None:
+            return False
+        self.rows[token_id] = replace(row, used_at=at)
+        return True

@@ -1,0 +1,72 @@
+"""The unit of work around all repositories in memory."""
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_auth.testing.repositories.accounts import MemoryRegistrations, MemoryUsers
+from tequipy_auth.testing.repositories.attempts import MemoryLoginAttempts
+from tequipy_auth.testing.repositories.audit import MemoryAuditTrail
+from tequipy_auth.testing.repositories.one_time_tokens import MemoryOneTimeTokens
+from tequipy_auth.testing.repositories.sessions import MemoryRefreshTokens, MemorySessions
+from tequipy_auth.testing.signing_keys import MemorySigningKeys
+from tequipy_platform import Clock
+from tequipy_platform.testing import CountingIds, MemoryUnitOfWork
+
+
+class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
+    """Everything that auth keeps, in memory; the blocks of concurrent tasks wait for each other.
+
+    The repositories hold frozen entities in `rows`, for a test to read: `work.users.rows`, `work.outbox.tasks`. Ids
+    for what is to be kept come from `new_id`, counted.
+    """
+
+    registrations: MemoryRegistrations
+    users: MemoryUsers
+    sessions: MemorySessions
+    refresh_tokens: MemoryRefreshTokens
+    one_time_tokens: MemoryOneTimeTokens
+    attempts: MemoryLoginAttempts
+    audit: MemoryAuditTrail
+    signing_keys: MemorySigningKeys
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.new_id = CountingIds()
+        self.registrations = MemoryRegistrations()
+        self.users = MemoryUsers()
+        self.sessions = MemorySessions()
+        self.refresh_tokens = MemoryRefreshTokens()
+        self.one_time_tokens = MemoryOneTimeTokens()
+        self.attempts = MemoryLoginAttempts()
+        self.audit = MemoryAuditTrail(clock, CountingIds())
+        self.signing_keys = MemorySigningKeys()
+        self._turn = asyncio.Lock()
+
+    def tables(self) -> Sequence[dict[Any, Any] | list[Any]]:
+        """Return every collection that a roll-back restores."""
+        return (
+            *super().tables(),
+            self.registrations.rows,
+            self.users.rows,
+            self.users.superseded_at,
+            self.sessions.rows,
+            self.sessions.reasons,
+            self.refresh_tokens.rows,
+            self.one_time_tokens.rows,
+            self.attempts.rows,
+            self.audit.rows,
+            self.signing_keys.rows,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._turn.acquire()
+        return await super().__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await super().__aexit__(kind, error, traceback)
+        self._turn.release()

@@ -1,0 +1,105 @@
+"""The time an answer takes says nothing of who has an account: medians over interleaved samples."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from statistics import median
+
+import pytest
+from sqlalchemy import delete
+
+from tequipy_auth import Auth, Client, InvalidCredentials
+from tequipy_auth.infrastructure.models import LoginAttemptRow
+from tequipy_auth.wiring import AuthSettings, build_auth
+from tequipy_caching.testing import MemoryCacheManager
+from tequipy_platform.wiring import Database
+
+PASSWORD = "correct horse battery staple"
+CLIENT = Client("192.0.2.1", "test")
+
+# Cost and samples: a hash of cost 8 takes some 20 ms, which any database's answer is small beside.
+SIZES = [
+    pytest.param(8, 15, id="short"),
+    pytest.param(12, 40, id="long", marks=[pytest.mark.prove, pytest.mark.timeout(600)]),
+]
+TOLERANCE = 0.25
+"""Of the median: a wrong path would take no hash at all, or two, or one of another cost."""
+
+Act = Callable[[], Awaitable[object]]
+
+
+def make_auth(database: Database, cost: int, mode: str) -> Auth:
+    return build_auth(
+        AuthSettings.model_validate({"bcrypt_cost": cost, "registration_mode": mode}),
+        environment="test",
+        public_url="https://app.example.com",
+        database=database,
+        cache=MemoryCacheManager(),
+    )
+
+
+async def medians(acts: Mapping[str, Act], samples: int, database: Database) -> dict[str, float]:
+    """Return the median seconds of each act, one of each in turn; a round before the count warms all up."""
+    seconds: dict[str, list[float]] = {name: [] for name in acts}
+    for _ in range(samples + 1):
+        for name, act in acts.items():
+            async with database.sessions.begin() as session:
+                await session.execute(delete(LoginAttemptRow))  # nobody is locked
+            began = time.perf_counter()
+            with suppress(InvalidCredentials):
+                await act()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: median(times[1:]) for name, times in seconds.items()}
+
+
+def assert_alike(what: str, found: Mapping[str, float]) -> None:
+    told = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in found.items())
+    spread = max(found.values()) / min(found.values()) - 1
+    print(f"\n{what}, medians: {told}; spread {spread:.1%}")
+    assert spread < TOLERANCE
+
+
+@pytest.mark.parametrize(("cost", "samples"), SIZES)
+async def test_a_login_takes_as_long_for_every_address(database: Database, cost: int, samples: int) -> None:
+    """Wrong passwords for a known, an unknown, a pending and an unverified account."""
+    async with make_auth(database, cost, "private") as auth, make_auth(database, cost, "open") as open_auth:
+        await auth.registration.create_admin(email="known@example.com", password=PASSWORD)
+        await auth.registration.register(email="pending@example.com", password=PASSWORD, client=CLIENT)
+        await open_auth.registration.register(email="unverified@example.com", password=PASSWORD, client=CLIENT)
+
+        def guess(name: str) -> Act:
+            return lambda: auth.login.with_password(email=f"{name}@example.com", password="wrong", client=CLIENT)
+
+        found = await medians(
+            {name: guess(name) for name in ("known", "unknown", "pending", "unverified")}, samples, database
+        )
+    assert_alike(f"login with a wrong password, cost {cost}", found)
+
+
+@pytest.mark.parametrize(("cost", "samples"), SIZES)
+async def test_a_registration_takes_as_long_for_every_address(database: Database, cost: int, samples: int) -> None:
+    """Registering a known, a pending and an unknown address."""
+    async with make_auth(database, cost, "private") as auth:
+        await auth.registration.create_admin(email="known@example.com", password=PASSWORD)
+        await auth.registration.register(email="pending@example.com", password=PASSWORD, client=CLIENT)
+
+        def register(name: str) -> Act:
+            email = f"{name}@example.com"
+            return lambda: auth.registration.register(email=email, password=PASSWORD, client=CLIENT)
+
+        found = await medians({name: register(name) for name in ("known", "pending", "unknown")}, samples, database)
+    assert_alike(f"registration, cost {cost}", found)
+
+
+@pytest.mark.parametrize("samples", [60, pytest.param(600, marks=pytest.mark.prove)])
+async def test_forgetting_takes_as_long_for_every_address(database: Database, samples: int) -> None:
+    """Asking for a reset of a known, a pending and an unknown address: nothing is hashed, so milliseconds count."""
+    async with make_auth(database, 4, "private") as auth:
+        await auth.registration.create_admin(email="known@example.com", password=PASSWORD)
+        await auth.registration.register(email="pending@example.com", password=PASSWORD, client=CLIENT)
+
+        def forget(name: str) -> Act:
+            return lambda: auth.passwords.forgot(email=f"{name}@example.com", client=CLIENT)
+
+        found = await medians({name: forget(name) for name in ("known", "pending", "unknown")}, samples, database)
+    assert_alike("forgotten password", found)
