@@ -32,10 +32,9 @@ def test_a_breach_may_let_an_old_value_stand_in() -> None:
         assert not held["a"].stands
 
 
-def test_a_breached_fence_is_still_held() -> None:
-    """A key is held until the last one has left, breached or not; then nothing of it remains."""
+def test_nothing_of_a_fence_remains() -> None:
+    """Once the last one has left, breached or not, its key is forgotten."""
     fences = Fences()
-    with fences.hold(["a"]):
+    with fences.hold(["a"]), fences.hold(["a"]):
         fences.breach("a")
-        assert fences.held("a")
-    assert not fences.held("a")
+    assert not fences._open

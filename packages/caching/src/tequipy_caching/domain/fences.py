@@ -38,10 +38,6 @@ class Fences:
                 if not fences:
                     del self._open[key]
 
-    def held(self, key: Key) -> bool:
-        """Tell whether somebody holds a fence of this key, whole or not."""
-        return key in self._open
-
     def breach(self, key: Key, *, stands: bool = False) -> None:
         """Take the permission to keep a value from all who hold a fence now."""
         for fence in self._open.get(key, ()):

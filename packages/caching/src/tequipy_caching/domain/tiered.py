@@ -118,15 +118,15 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         check_ttl(ttl)
         key, life, ids = canonical(key), self._loader.life(ttl), _ids(tags)
         sealed = self._shared.seal(key, value, life, ids)
-        # Two writers at once: Redis decides who is last and nobody here knows, so neither keeps its value in memory.
-        alone = not self._writes.held(key)
+        # Two writers at once: Redis decides who is last and nobody here knows. Each drops what the other has kept, and
+        # takes its permission, so that in the end memory holds the value of neither.
         self._drop([key])
         with self._writes.hold([key]) as fences:
             try:
                 write = self._shared.write(key, sealed) if sealed.fits else self._shared.remove([key])
                 await self._changes.make(write, keys=[key])
             finally:
-                kept = alone and fences[key].whole and sealed.fits
+                kept = fences[key].whole and sealed.fits
                 self._drop([key])  # who looked while Redis was written may have seen the old value
         if kept:
             self._memory.keep(key, value, life, life=life, tags=ids)
