@@ -100,7 +100,13 @@ def test_the_worker_is_built_without_any_server(monkeypatch: pytest.MonkeyPatch,
         monkeypatch.setenv(name, value)
     celery = create_worker(WorkerSettings())
     ours = {name for name in celery.tasks if not name.startswith("celery.")}
-    assert ours == {"auth.send_mail", "platform.purge_messages"}
+    assert ours == {
+        "auth.drop_profile",
+        "auth.publish_revocations",
+        "auth.purge",
+        "auth.send_mail",
+        "platform.purge_messages",
+    }
     assert celery.conf.task_routes["auth.send_mail"] == {"queue": "email"}
     assert "platform.purge_messages" in celery.conf.beat_schedule
 
