@@ -1,10 +1,15 @@
 """The background work of auth."""
 
-from tequipy_auth import Client
+from datetime import timedelta
+
+import pytest
+
+from tequipy_auth import Client, InvalidCredentials
+from tequipy_auth.domain.services.housekeeping import BATCH_SIZE
 from tequipy_auth.tasks import auth_tasks
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform import Delivery, MailRejected, MailUnavailable, SystemClock
-from tequipy_platform.testing import RecordingMailer
+from tequipy_platform.testing import FrozenClock, RecordingMailer
 
 
 async def test_what_the_outbox_asks_for_is_a_task() -> None:
@@ -27,3 +32,42 @@ def test_an_outage_is_waited_out_and_a_refusal_is_not() -> None:
     assert not task.retry.gives_up(task.retry.attempts - 1, MailUnavailable())
     assert task.retry.gives_up(1, MailRejected())
     assert task.retry.gives_up(1, LookupError())
+
+
+async def test_a_profile_that_changed_elsewhere_is_read_anew() -> None:
+    """The task that a change of the account asks for exists, and drops what another process still holds."""
+    work = MemoryAuthUnitOfWork(SystemClock())
+    here, there = build_fake_auth(work), build_fake_auth(work)
+    await here.registration.create_admin(email="ada@example.com", password="correct horse battery staple")
+    (user,) = work.users.rows.values()
+    assert (await there.accounts.profile(user.id)).name is None
+    await here.accounts.rename(user.id, "Ada")
+    (asked,) = work.outbox.tasks
+    handlers = {task.name: task.handler for task in auth_tasks(there, RecordingMailer())}
+    await handlers[asked.task](Delivery(work.new_id(), asked.task), **asked.payload)
+    assert (await there.accounts.profile(user.id)).name == "Ada"
+
+
+async def test_what_is_over_is_forgotten_every_hour() -> None:
+    """Expired registrations, dead counters and sessions that ended a week ago go, however many they are."""
+    clock = FrozenClock()
+    work = MemoryAuthUnitOfWork(clock)
+    auth = build_fake_auth(work, clock=clock)
+    (purge,) = [task for task in auth_tasks(auth, RecordingMailer()) if task.name == "auth.purge"]
+    assert purge.every == timedelta(hours=1)
+    client = Client("192.0.2.1")
+    password = "correct horse battery staple"
+    await auth.registration.create_admin(email="ada@example.com", password=password)
+    await auth.login.with_password(email="ada@example.com", password=password, client=client)
+    for number in range(BATCH_SIZE + 1):
+        await auth.registration.register(email=f"{number}@example.com", password=password, client=client)
+    with pytest.raises(InvalidCredentials):
+        await auth.login.with_password(email="ada@example.com", password="wrong", client=client)
+    clock.advance(timedelta(days=7))
+    await purge.handler(Delivery(work.new_id(), purge.name))
+    assert (work.registrations.rows, work.attempts.rows) == ({}, {})
+    assert len(work.sessions.rows) == 1, "it has ended, but may still be asked for"
+    clock.advance(timedelta(days=7))
+    await purge.handler(Delivery(work.new_id(), purge.name))
+    assert work.sessions.rows == {}
+    assert len(work.users.rows) == 1

@@ -206,6 +206,8 @@ async def test_no_link_outlives_its_registration(auth: Auth, work: MemoryAuthUni
     clock.advance(REGISTRATION_LIFE - timedelta(hours=1))
     await auth.registration.resend_verification(email=EMAIL)
     (token,) = await mailed_tokens(auth, work)
+    (kept,), (registration,) = work.one_time_tokens.rows.values(), work.registrations.rows.values()
+    assert kept.expires_at == registration.expires_at
     clock.advance(timedelta(hours=1))
     with pytest.raises(InvalidOneTimeToken):
         await auth.registration.verify_email(token, client=Client())
@@ -272,6 +274,16 @@ async def test_an_open_account_exists_at_once(open_auth: Auth, work: MemoryAuthU
         await open_auth.registration.verify_email(first, client=Client())
     await open_auth.registration.resend_verification(email=EMAIL)
     assert await mailed_tokens(open_auth, work) == [], "there is nothing left to verify"
+
+
+async def test_a_link_to_a_verified_address_is_of_no_use(open_auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """An address that was verified another way, by a reset, is not verified once more."""
+    user = await open_auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+    assert user is not None
+    (token,) = await mailed_tokens(open_auth, work)
+    await work.users.set_verified(user.id)
+    with pytest.raises(InvalidOneTimeToken):
+        await open_auth.registration.verify_email(token, client=Client())
 
 
 async def test_a_taken_address_is_refused_openly(open_auth: Auth, work: MemoryAuthUnitOfWork) -> None:
