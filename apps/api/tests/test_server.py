@@ -1,6 +1,5 @@
-"""The server that ships, in real processes: whom it believes, how it ends, and that a rolling restart loses nothing."""
+"""The server that ships, in real processes: whom it believes, and how it ends."""
 
-import asyncio
 import contextlib
 import json
 import os
@@ -9,9 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -226,87 +224,3 @@ def test_who_is_in_a_hurry_need_not_wait(start_api: StartApi, signals: list[sign
             eventually("it drains", lambda: instance.status() == 503)
             instance.process.send_signal(number)
         assert instance.process.wait(30) in {0, *(-number for number in signals)}
-
-
-@dataclass
-class Balancer:
-    """Polls readiness and sends each request to a ready instance, in turn, over kept connections; never twice."""
-
-    urls: list[str]
-    ready: set[str] = field(default_factory=set)
-    outcomes: Counter[str] = field(default_factory=Counter)
-    _turn: int = 0
-
-    async def poll(self) -> None:
-        async with httpx.AsyncClient(timeout=1) as client:
-            while True:
-                for url in self.urls:
-                    try:
-                        ready = (await client.get(f"{url}{READINESS}")).status_code == 200
-                    except httpx.TimeoutException:
-                        continue  # slow is not gone
-                    except httpx.TransportError:
-                        ready = False
-                    (self.ready.add if ready else self.ready.discard)(url)
-                await asyncio.sleep(0.1)
-
-    async def load(self, client: httpx.AsyncClient) -> None:
-        """Send a read and a write, for ever."""
-        body = {"token": f"ev1.{'A' * 22}.{'A' * 43}"}  # looked up in the database, and never found
-        while True:
-            self._turn += 1
-            for method, path, sent in (("GET", "/.well-known/jwks.json", None), ("POST", VERIFY, body)):
-                while not (ready := sorted(self.ready)):
-                    await asyncio.sleep(0.02)
-                url = ready[self._turn % len(ready)]
-                try:
-                    outcome = str((await client.request(method, f"{url}{path}", json=sent)).status_code)
-                except httpx.TransportError as error:
-                    outcome = type(error).__name__
-                self.outcomes[f"{method} {outcome}"] += 1
-            await asyncio.sleep(0.02)
-
-    @contextlib.asynccontextmanager
-    async def running(self, callers: int) -> AsyncIterator[None]:
-        async with httpx.AsyncClient(timeout=30) as client:
-            tasks = [
-                asyncio.create_task(self.poll()),
-                *(asyncio.create_task(self.load(client)) for _ in range(callers)),
-            ]
-            try:
-                yield
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def roll(start_api: StartApi, balancer: Balancer, instances: list[Instance], **settings: str) -> None:
-    """Replace each instance by a new one on the same port, one after the other, as an orchestrator does."""
-    for index, old in enumerate(instances):
-        old.process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(old.process.wait, 60) == -signal.SIGTERM
-        instances[index] = start_api(port=old.port, **settings)
-        await asyncio.to_thread(instances[index].wait_until_ready)
-        while instances[index].url not in balancer.ready:
-            await asyncio.sleep(0.02)
-
-
-@pytest.mark.parametrize(
-    ("rounds", "least"), [(1, 200), pytest.param(3, 1000, marks=[pytest.mark.prove, pytest.mark.timeout(600)])]
-)
-async def test_a_rolling_restart_loses_no_request(start_api: StartApi, rounds: int, least: int) -> None:
-    """Two instances behind a balancer that polls readiness, each replaced under load: every request is answered."""
-    settings = {"TEQUIPY_SERVER__DRAIN_PERIOD": "1"} if rounds == 1 else {}
-    instances = [start_api(**settings) for _ in range(2)]
-    for instance in instances:
-        await asyncio.to_thread(instance.wait_until_ready)
-    balancer = Balancer([instance.url for instance in instances])
-    async with balancer.running(callers=4):
-        while len(balancer.ready) < len(instances):
-            await asyncio.sleep(0.02)
-        for _ in range(rounds):
-            await roll(start_api, balancer, instances, **settings)
-    print(f"rolling restart, {rounds} rounds of two: {dict(balancer.outcomes)}")
-    assert set(balancer.outcomes) == {"GET 200", "POST 400"}
-    assert balancer.outcomes.total() >= least
