@@ -10,7 +10,7 @@ from tequipy_platform.wiring import AppSettings
 
 OWN = "s" * 32
 SAFE: dict[str, dict[str, Any]] = {
-    "auth": {"peppers": {1: OWN}, "refresh_keys": {1: OWN}, "key_encryption_key": OWN},
+    "auth": {"peppers": {1: OWN}, "refresh_keys": {1: OWN}, "key_encryption_key": OWN, "pseudonym_key": OWN},
     "observability": {"metrics_token": OWN},
 }
 
