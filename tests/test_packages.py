@@ -70,7 +70,7 @@ assert not there, there
 def test_the_cache_works_without_the_rest_of_the_workspace(redis_url: str) -> None:
     """The README's example of tequipy-caching runs where nothing of this workspace is installed but observability."""
     readme = (ROOT / "packages/caching/README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    example, *_ = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     code = f"""
 import importlib.util
 there = {{name for name in {WORKSPACE} if importlib.util.find_spec(name)}}
