@@ -34,6 +34,7 @@ KNOWN_NAMES: Final = (
     "mail",
     "observability",
     "public_url",
+    "rate_limits",
     "server",
     "storage",
     "trusted_proxies",
