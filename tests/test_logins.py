@@ -10,8 +10,9 @@ from threading import Event
 import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from tequipy_devstack.proving import House, Load
+from tequipy_devstack.proving import House, Load, eventually
 from tequipy_devstack.proving.load import Sample
 from tequipy_devstack.proving.traffic import HEALTH, PASSWORD
 
@@ -40,20 +41,24 @@ def thirty_logins(url: str) -> Iterator[list[int]]:
     """Keep thirty logins under way, one for each account, for as long as the block lasts; yield their statuses."""
     over, statuses = Event(), list[int]()
 
-    def log_in(email: str) -> None:
+    async def log_in(client: httpx.AsyncClient, email: str) -> None:
         body = {"email": email, "password": PASSWORD, "token_delivery": "body"}
-        with httpx.Client(base_url=url, timeout=60) as client:
-            while not over.is_set():
-                statuses.append(client.post("/api/v1/auth/login", json=body).status_code)
+        while not over.is_set():
+            statuses.append((await client.post("/api/v1/auth/login", json=body)).status_code)
 
-    with ThreadPoolExecutor(len(ACCOUNTS)) as threads:
-        running = [threads.submit(log_in, email) for email in ACCOUNTS]
+    async def log_all_in() -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=len(ACCOUNTS))
+        async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
+            await asyncio.gather(*(log_in(client, email) for email in ACCOUNTS))
+
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(asyncio.run, log_all_in())
         try:
+            eventually("the first is logged in", lambda: bool(statuses))
             yield statuses
         finally:
             over.set()
-            for each in running:
-                each.result()
+            running.result()
 
 
 def percentiles(samples: list[Sample]) -> tuple[float, float]:
@@ -62,21 +67,36 @@ def percentiles(samples: list[Sample]) -> tuple[float, float]:
     return found[49], found[98]
 
 
+def loop_lags(url: str) -> tuple[float, float]:
+    """Return how often the event loop was looked at, and how often it came no later than a hash of its own would."""
+    samples = {
+        (sample.name, sample.labels.get("le")): sample.value
+        for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=60).text)
+        for sample in family.samples
+    }
+    name = "event_loop_lag_seconds"
+    return samples[f"{name}_count", None], samples[f"{name}_bucket", "0.25"]
+
+
 @pytest.mark.prove
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("accounts")
 def test_thirty_parallel_logins_are_hardly_felt(house: House) -> None:
-    """bcrypt works on threads of its own that give way: other requests are answered as before, or nearly."""
+    """bcrypt works on threads of its own: what else is asked meanwhile waits for no hash."""
     with house.api(TEQUIPY_AUTH__BCRYPT_COST=COST) as api:
         with Load(api.url, [HEALTH], rate=50) as alone:
             alone.send(500)
+        before = loop_lags(api.url)
         with thirty_logins(api.url) as statuses, Load(api.url, [HEALTH], rate=50) as beside:
             beside.send(500)
+        looked, in_time = (after - earlier for after, earlier in zip(loop_lags(api.url), before, strict=True))
     quiet, busy = percentiles(alone.samples), percentiles(beside.samples)
     print(
         f"\n/health alone: p50 {quiet[0]:.1f} ms, p99 {quiet[1]:.1f} ms; beside 30 parallel logins: "
-        f"p50 {busy[0]:.1f} ms, p99 {busy[1]:.1f} ms; {len(statuses)} logins meanwhile"
+        f"p50 {busy[0]:.1f} ms, p99 {busy[1]:.1f} ms; {len(statuses)} logins meanwhile; "
+        f"the event loop came within 250 ms {in_time:.0f} of {looked:.0f} times"
     )
     assert all(sample.good for sample in alone.samples + beside.samples)
     assert set(statuses) == {200}
-    assert busy[1] < 500
+    # The server's own view: on a busy machine the percentiles tell as much of this process as of that one.
+    assert in_time > 0.9 * looked
