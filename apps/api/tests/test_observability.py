@@ -21,6 +21,7 @@ import pytest
 
 from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
+from tequipy_auth.api import RATE_POLICIES
 
 PROGRAM = Path(__file__).with_name("careless_program.py")
 MAX_LINE = 16 * 1024
@@ -54,6 +55,12 @@ class Server:
         self.process.wait(30)
         assert self.log.with_suffix(".stderr").read_text() == ""
         return [json.loads(line) for line in self.log.read_bytes().splitlines()]
+
+
+@pytest.fixture
+def environment(environment: dict[str, str]) -> dict[str, str]:
+    """These tests ask more often than anybody may."""
+    return environment | {f"TEQUIPY_RATE_LIMITS__{name.upper()}": "off" for name in ("default", *RATE_POLICIES)}
 
 
 @pytest.fixture
