@@ -24,7 +24,7 @@ from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
 from tequipy_auth.infrastructure.audit import SqlAuditLog
 from tequipy_auth.infrastructure.common_passwords import BundledCommonPasswords
-from tequipy_auth.infrastructure.hashing import HIGHEST_STORED_COST, HashingPool
+from tequipy_auth.infrastructure.hashing import HIGHEST_STORED_COST, PASSWORDS_NICENESS, HashingPool
 from tequipy_auth.infrastructure.key_ring import KeyRing
 from tequipy_auth.infrastructure.keys import AlgorithmName, FileKeys, SealedKeys, StoredKeys
 from tequipy_auth.infrastructure.metrics import PrometheusOperations
@@ -146,7 +146,10 @@ def build_auth(
     policy, clock = _policy(settings, public_url.rstrip("/")), SystemClock()
     unit_of_work = partial(SqlAuthUnitOfWork, database, clock, uuid7)
     operations = PrometheusOperations(registry)
-    pools = {name: HashingPool(queue=settings.hashing_queue) for name in ("passwords", "refresh_secrets")}
+    pools = {
+        "passwords": HashingPool(queue=settings.hashing_queue, niceness=PASSWORDS_NICENESS),
+        "refresh_secrets": HashingPool(queue=settings.hashing_queue),
+    }
     if registry is not None:
         _measure(pools, registry)
     common_passwords = BundledCommonPasswords()

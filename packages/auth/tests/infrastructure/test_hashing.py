@@ -1,6 +1,8 @@
 """The threads that hash, and the bound of their queue."""
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import AsyncIterator
 
@@ -123,3 +125,17 @@ def test_a_digest_matches_its_own_material() -> None:
     assert not check_digest(b"Material", digest)
     assert not check_digest(b"material", "$2b$04$" + "a" * 53)
     assert not check_digest(b"m" * 73, digest)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no niceness of their own")
+async def test_hashing_threads_give_way_to_the_event_loop() -> None:
+    """They are nicer than the thread of the loop, which stays as it was."""
+
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = niceness()
+    async with HashingPool(queue=1, niceness=5) as nice, HashingPool(queue=1) as usual:
+        assert await nice.run(niceness) == min(before + 5, 19)
+        assert await usual.run(niceness) == before
+    assert niceness() == before
