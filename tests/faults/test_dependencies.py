@@ -79,7 +79,7 @@ def routes(api: Api) -> list[Route]:
 def check_what_always_holds(findings: Findings) -> None:
     """Nothing fails but during the outage; readiness never hangs; recovery takes seconds."""
     assert count(failed(findings.outside)) == {}
-    assert all(probe.seconds < 3 for probe in findings.probes), findings.meanwhile
+    assert all(probe.seconds < 10 for probe in findings.probes), findings.meanwhile
     assert findings.recovery_seconds < 30
 
 

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
 from tequipy_auth.api import RATE_POLICIES
+from tequipy_devstack.servers import ValkeyServer
 
 PROBLEM = "application/problem+json"
 
@@ -71,9 +72,15 @@ async def test_decisions_are_counted(app: FastAPI) -> None:
     assert 'ratelimit_decisions_total{degraded="false",outcome="allowed",policy="login"} 3.0' in text
 
 
-async def test_the_default_leases_and_the_tight_ones_do_not(app: FastAPI, redis_url: str) -> None:
+async def test_the_default_leases_and_the_tight_ones_do_not(settings: ApiSettings, private_redis: ValkeyServer) -> None:
     """Ordinary requests cost under 0.1 commands each; each attempt to log in is counted in Redis."""
-    async with at("203.0.113.7", app) as client, Redis.from_url(redis_url) as redis:
+    url = private_redis.url()  # its own: the commands of a server are counted for all who use it
+    app = create_app(ApiSettings.model_validate(settings.model_dump() | {"cache": {"url": url}}))
+    async with (
+        app.router.lifespan_context(app),
+        at("203.0.113.7", app) as client,
+        Redis.from_url(url) as redis,
+    ):
 
         async def calls(ask: str, number: int) -> float:
             async def scripts() -> int:
