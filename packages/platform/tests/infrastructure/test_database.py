@@ -294,6 +294,13 @@ async def freeze_within(database: Database, server: PostgresServer, *, commit: b
             await work.session.execute(text("select 2"))
 
 
+async def test_a_server_that_is_slower_than_a_ping_is_used(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When no connection of the pool answers in time, a new one serves, however slow: slow is not away."""
+    monkeypatch.setattr("tequipy_platform.infrastructure.database.engine._PING_SECONDS", 0)
+    for _ in range(3):
+        await select_one(database)
+
+
 class Account:
     """A service whose use cases get in each other's way."""
 

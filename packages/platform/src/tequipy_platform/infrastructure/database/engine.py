@@ -13,8 +13,10 @@ from weakref import WeakSet
 import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 from prometheus_client import CollectorRegistry
 from sqlalchemy import URL, AdaptedConnection, Pool, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from tequipy_platform.infrastructure.database.metrics import PoolCollector
 from tequipy_platform.infrastructure.database.settings import DatabaseSettings
@@ -23,6 +25,7 @@ from tequipy_platform.infrastructure.outbox import postpone_message, purge_messa
 SETTLE_SECONDS: Final = 5.0
 """How long something that was told to end waits for the server: a cancelled commit, a pool that is closed."""
 _PING_SECONDS: Final = 2.0
+_NEW: Final = "tequipy_new"
 
 
 class Database:
@@ -55,6 +58,7 @@ class Database:
             ),
         )
         event.listen(engine.sync_engine, "connect", self._remember)
+        event.listen(engine.sync_engine, "connect", _mark_new)
         event.listen(engine.sync_engine, "checkout", _check_alive)
         return engine
 
@@ -145,11 +149,18 @@ class Database:
         } | ({"statement_cache_size": 0} if pooled else {})
 
 
-def _check_alive(connection: AdaptedConnection, *_: object) -> None:
+def _mark_new(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    record.info[_NEW] = True
+
+
+def _check_alive(connection: AdaptedConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
     """Ask a connection that leaves the pool whether it lives; one that does not is replaced, and all older ones.
 
-    SQLAlchemy's own pre-ping waits as long as a statement may take, which is long on a server that hangs.
+    SQLAlchemy's own pre-ping waits as long as a statement may take, which is long on a server that hangs. A connection
+    that has just been made is not asked: a server that is slow, and no more than that, is used by it.
     """
+    if record.info.pop(_NEW, False):
+        return
     try:
         connection.run_async(lambda driver: driver.execute("select 1", timeout=_PING_SECONDS))
     except Exception as error:
