@@ -12,7 +12,7 @@ from uuid import UUID
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tequipy_auth import AccessTokens, InvalidAccessToken, Principal, Revocations
@@ -413,7 +413,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)  # a busy machine is no fault of ours
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault of ours
 @given(
     st.dictionaries(st.sampled_from([*NAMES, "other"]), json_values),
     st.dictionaries(st.sampled_from(["typ", "alg", "kid", "crit", "b64", "jwk", "zip"]), json_values),
@@ -434,7 +434,7 @@ def test_any_signed_token_is_good_or_refused(claims: dict[str, Any], header: dic
 segments = st.binary(max_size=60).map(lambda raw: urlsafe_b64encode(raw).rstrip(b"=").decode())
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(st.characters(exclude_categories=())) | st.lists(segments, max_size=5).map(".".join))
 def test_any_text_is_refused(text: str) -> None:
     """No text causes another error."""

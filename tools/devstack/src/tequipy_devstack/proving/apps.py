@@ -157,7 +157,10 @@ class House:
             "TEQUIPY_MAIL__SMTP_URL": mails.url,
             "TEQUIPY_STORAGE__URL": self.storage.as_uri(),
             "TEQUIPY_WORKER__STATE_FOLDER": str(folder / "worker"),
-            **{f"TEQUIPY_RATE_LIMITS__{policy}": "off" for policy in ("DEFAULT", "REGISTER", "LOGIN")},
+            **{
+                f"TEQUIPY_RATE_LIMITS__{policy}": "off"
+                for policy in ("DEFAULT", "REGISTER", "LOGIN", "REFRESH", "FORGOT")
+            },
             **settings,
         }
 
