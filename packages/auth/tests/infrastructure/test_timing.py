@@ -17,14 +17,12 @@ from tequipy_platform.wiring import Database
 PASSWORD = "correct horse battery staple"
 CLIENT = Client("192.0.2.1", "test")
 
-# Cost and samples: a hash of cost 8 takes some 20 ms, which any database's answer is small beside.
+# Cost, samples and how much the largest median may be over the smallest: a wrong path would take no hash at all, or
+# two, or one of another cost, and in the short form other tests are at work beside it. A hash of cost 8 takes some 20 ms, which any database's answer is small beside.
 SIZES = [
-    pytest.param(8, 15, id="short"),
-    pytest.param(12, 40, id="long", marks=[pytest.mark.prove, pytest.mark.timeout(600)]),
+    pytest.param(8, 15, 0.8, id="short"),
+    pytest.param(12, 40, 0.25, id="long", marks=[pytest.mark.prove, pytest.mark.timeout(600)]),
 ]
-TOLERANCE = 0.25
-"""Of the median: a wrong path would take no hash at all, or two, or one of another cost."""
-
 Act = Callable[[], Awaitable[object]]
 
 
@@ -52,15 +50,17 @@ async def medians(acts: Mapping[str, Act], samples: int, database: Database) -> 
     return {name: median(times[1:]) for name, times in seconds.items()}
 
 
-def assert_alike(what: str, found: Mapping[str, float]) -> None:
+def assert_alike(what: str, found: Mapping[str, float], tolerance: float) -> None:
     told = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in found.items())
     spread = max(found.values()) / min(found.values()) - 1
     print(f"\n{what}, medians: {told}; spread {spread:.1%}")
-    assert spread < TOLERANCE
+    assert spread < tolerance
 
 
-@pytest.mark.parametrize(("cost", "samples"), SIZES)
-async def test_a_login_takes_as_long_for_every_address(database: Database, cost: int, samples: int) -> None:
+@pytest.mark.parametrize(("cost", "samples", "tolerance"), SIZES)
+async def test_a_login_takes_as_long_for_every_address(
+    database: Database, cost: int, samples: int, tolerance: float
+) -> None:
     """Wrong passwords for a known, an unknown, a pending and an unverified account."""
     async with make_auth(database, cost, "private") as auth, make_auth(database, cost, "open") as open_auth:
         await auth.registration.create_admin(email="known@example.com", password=PASSWORD)
@@ -73,11 +73,13 @@ async def test_a_login_takes_as_long_for_every_address(database: Database, cost:
         found = await medians(
             {name: guess(name) for name in ("known", "unknown", "pending", "unverified")}, samples, database
         )
-    assert_alike(f"login with a wrong password, cost {cost}", found)
+    assert_alike(f"login with a wrong password, cost {cost}", found, tolerance)
 
 
-@pytest.mark.parametrize(("cost", "samples"), SIZES)
-async def test_a_registration_takes_as_long_for_every_address(database: Database, cost: int, samples: int) -> None:
+@pytest.mark.parametrize(("cost", "samples", "tolerance"), SIZES)
+async def test_a_registration_takes_as_long_for_every_address(
+    database: Database, cost: int, samples: int, tolerance: float
+) -> None:
     """Registering a known, a pending and an unknown address."""
     async with make_auth(database, cost, "private") as auth:
         await auth.registration.create_admin(email="known@example.com", password=PASSWORD)
@@ -88,11 +90,11 @@ async def test_a_registration_takes_as_long_for_every_address(database: Database
             return lambda: auth.registration.register(email=email, password=PASSWORD, client=CLIENT)
 
         found = await medians({name: register(name) for name in ("known", "pending", "unknown")}, samples, database)
-    assert_alike(f"registration, cost {cost}", found)
+    assert_alike(f"registration, cost {cost}", found, tolerance)
 
 
-@pytest.mark.parametrize("samples", [60, pytest.param(600, marks=pytest.mark.prove)])
-async def test_forgetting_takes_as_long_for_every_address(database: Database, samples: int) -> None:
+@pytest.mark.parametrize(("samples", "tolerance"), [(60, 0.8), pytest.param(600, 0.25, marks=pytest.mark.prove)])
+async def test_forgetting_takes_as_long_for_every_address(database: Database, samples: int, tolerance: float) -> None:
     """Asking for a reset of a known, a pending and an unknown address: nothing is hashed, so milliseconds count."""
     async with make_auth(database, 4, "private") as auth:
         await auth.registration.create_admin(email="known@example.com", password=PASSWORD)
@@ -102,4 +104,4 @@ async def test_forgetting_takes_as_long_for_every_address(database: Database, sa
             return lambda: auth.passwords.forgot(email=f"{name}@example.com", client=CLIENT)
 
         found = await medians({name: forget(name) for name in ("known", "pending", "unknown")}, samples, database)
-    assert_alike("forgotten password", found)
+    assert_alike("forgotten password", found, tolerance)
