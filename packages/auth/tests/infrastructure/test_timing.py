@@ -17,8 +17,8 @@ from tequipy_platform.wiring import Database
 PASSWORD = "correct horse battery staple"
 CLIENT = Client("192.0.2.1", "test")
 
-# Cost, samples, and how far the largest median may be over the smallest: a wrong path takes no hash at all, or two, or one
-# of another cost, and the short form runs beside other tests. A hash of cost 8 takes some 20 ms.
+# Cost, samples, and how far the largest median may be over the smallest: a wrong path takes no hash at all, or two, or
+# one of another cost, and the short form runs beside other tests. A hash of cost 8 takes some 20 ms.
 SIZES = [
     pytest.param(8, 15, 0.8, id="short"),
     pytest.param(12, 40, 0.25, id="long", marks=[pytest.mark.prove, pytest.mark.timeout(600)]),
