@@ -18,10 +18,10 @@ pytest.register_assert_rewrite(
 )
 
 from tequipy_auth.conformance.abuse import TestAbuse  # noqa: E402 -- see above
-from tequipy_auth.conformance.access_tokens import TestAccessTokens  # noqa: E402
-from tequipy_auth.conformance.passwords import TestPasswords  # noqa: E402
-from tequipy_auth.conformance.sessions import TestSessions  # noqa: E402
-from tequipy_auth.conformance.target import Target  # noqa: E402
+from tequipy_auth.conformance.access_tokens import TestAccessTokens  # noqa: E402 -- as above
+from tequipy_auth.conformance.passwords import TestPasswords  # noqa: E402 -- as above
+from tequipy_auth.conformance.sessions import TestSessions  # noqa: E402 -- as above
+from tequipy_auth.conformance.target import Target  # noqa: E402 -- as above
 
 __all__ = ["Target", "TestAbuse", "TestAccessTokens", "TestPasswords", "TestSessions"]
 

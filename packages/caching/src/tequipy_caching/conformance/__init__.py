@@ -17,12 +17,12 @@ pytest.register_assert_rewrite(
 )
 
 from tequipy_caching.conformance.invalidation import TestInvalidation  # noqa: E402 -- see above
-from tequipy_caching.conformance.limits import LimiterTarget, TestLimits  # noqa: E402
-from tequipy_caching.conformance.loads import TestLoads  # noqa: E402
-from tequipy_caching.conformance.processes import TestProcesses  # noqa: E402
-from tequipy_caching.conformance.sets import TestSets  # noqa: E402
-from tequipy_caching.conformance.target import POLICIES, CacheTarget  # noqa: E402
-from tequipy_caching.conformance.values import TestValues  # noqa: E402
+from tequipy_caching.conformance.limits import LimiterTarget, TestLimits  # noqa: E402 -- as above
+from tequipy_caching.conformance.loads import TestLoads  # noqa: E402 -- as above
+from tequipy_caching.conformance.processes import TestProcesses  # noqa: E402 -- as above
+from tequipy_caching.conformance.sets import TestSets  # noqa: E402 -- as above
+from tequipy_caching.conformance.target import POLICIES, CacheTarget  # noqa: E402 -- as above
+from tequipy_caching.conformance.values import TestValues  # noqa: E402 -- as above
 
 __all__ = [
     "POLICIES",

@@ -32,8 +32,8 @@ class MemoryTier(TTLCache[Key, Entry[V]], Generic[V]):
         """Remove a chunk of the expired entries, oldest first, and return them."""
         now = self.timer() if time is None else time
         # TTLCache would remove all of them in one go; what it knows them by is private to it.
-        root: Any = self._TTLCache__root  # type: ignore[attr-defined]
-        links: Any = self._TTLCache__links  # type: ignore[attr-defined]
+        root: Any = self._TTLCache__root  # type: ignore[attr-defined]  # -- as above
+        links: Any = self._TTLCache__links  # type: ignore[attr-defined]  # -- as above
         expired: list[tuple[Key, Entry[V]]] = []
         while len(expired) < CHUNK and root.next is not root and now >= root.next.expires:
             key = root.next.key

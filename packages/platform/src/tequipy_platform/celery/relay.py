@@ -91,7 +91,7 @@ class Relay:
         async with self._messages.batch(BATCH) as batch:
             if batch.messages:
                 outage = await asyncio.get_running_loop().run_in_executor(self._thread, self._publish, batch)
-        if outage is not None:  # only now: what had been published until then is marked so
+        if outage is not None:  # only now: what was refused until then is marked so
             raise outage
         return BATCH in {events, len(batch.messages)}
 
