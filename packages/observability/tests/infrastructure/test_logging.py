@@ -30,7 +30,8 @@ SECRETS = {
 
 @pytest.fixture(autouse=True)
 def _restored_logging() -> Iterator[None]:
-    """Put back what pytest has set up."""
+    """Put back what pytest has set up; what an app of another test has captured is let go first."""
+    logging.captureWarnings(capture=False)  # else capturing them is taken for done, but pytest has taken them since
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
