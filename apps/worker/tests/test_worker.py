@@ -102,6 +102,7 @@ def test_the_worker_is_built_without_any_server(monkeypatch: pytest.MonkeyPatch,
     ours = {name for name in celery.tasks if not name.startswith("celery.")}
     assert ours == {
         "auth.drop_profile",
+        "auth.drop_roles",
         "auth.publish_revocations",
         "auth.purge",
         "auth.send_mail",

@@ -55,10 +55,12 @@ from tequipy_auth.domain.repositories import (
     OneTimeTokens,
     RefreshTokens,
     Registrations,
+    Roles,
     Sessions,
     SigningKeys,
     Users,
 )
+from tequipy_auth.domain.roles import Role, RoleMap
 from tequipy_auth.domain.services.accounts import AccountService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
@@ -66,6 +68,7 @@ from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
 from tequipy_auth.domain.services.passwords import PasswordService
 from tequipy_auth.domain.services.registration import RegistrationService
+from tequipy_auth.domain.services.roles import RoleService
 from tequipy_auth.domain.services.sessions import SessionService
 from tequipy_auth.domain.value_objects import (
     AccessToken,
@@ -137,6 +140,10 @@ __all__ = [
     "RegistrationService",
     "Registrations",
     "Revocations",
+    "Role",
+    "RoleMap",
+    "RoleService",
+    "Roles",
     "SecretHasher",
     "Session",
     "SessionRevoked",

@@ -25,4 +25,5 @@ def auth_tasks(auth: Auth, mailer: Mailer) -> tuple[Task, ...]:
             time_limit=timedelta(seconds=30),  # what is left over waits for the next hour
         ),
         Task("auth.drop_profile", auth.accounts.drop_profile, time_limit=timedelta(seconds=30)),
+        Task("auth.drop_roles", auth.roles.drop, time_limit=timedelta(seconds=30)),
     )

@@ -19,6 +19,7 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import Revocations
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_auth.domain.roles import RoleMap
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
@@ -170,6 +171,7 @@ def build_auth(
         access_tokens=_access_tokens(settings, policy, ring, cache, revocations),
         revocations=revocations,
         profiles=cache.cache("user_profile", Profile),
+        config=cache.cache("config", RoleMap),
         templates=JinjaMailTemplates("tequipy_auth"),
         limiter=limiter,
         operations=operations,

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 
-from tequipy_auth import Auth
+from tequipy_auth import Auth, Role
 from tequipy_observability import RequestContext, current_context, request_context
 from tequipy_platform import Unavailable
 
@@ -147,6 +147,14 @@ async def test_me_shows_the_own_account(client: httpx.AsyncClient, access_token:
     assert (me["email"], me["email_verified"], me["roles"]) == ("ada@example.com", True, ["admin"])
     assert "users:write" in me["permissions"]
     assert me["created_at"].endswith("Z")
+
+
+async def test_me_follows_the_role_map(client: httpx.AsyncClient, auth: Auth, access_token: str) -> None:
+    """What a role permits from now on is what its holders see, whatever their profile had been read with."""
+    headers = {"Authorization": f"Bearer {access_token}"}
+    await client.get("/api/v1/auth/me", headers=headers)
+    await auth.roles.define(Role("admin", ("users:read",)))
+    assert (await client.get("/api/v1/auth/me", headers=headers)).json()["permissions"] == ["users:read"]
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic YTpi"])

@@ -452,12 +452,11 @@ async def test_what_sessions_do_is_audited_and_counted(work: MemoryAuthUnitOfWor
     assert counted == {("refresh", "ok"): 1, ("refresh", "session_revoked"): 1, ("logout", "ok"): 1}
 
 
-async def test_a_profile_says_what_the_roles_permit(auth: Auth, pair: TokenPair) -> None:
-    """The owner sees address, roles and the permissions that follow from them."""
+async def test_a_profile_is_what_the_owner_sees(auth: Auth, pair: TokenPair) -> None:
+    """The owner sees address and roles."""
     principal = await auth.access_tokens.verify(pair.access.value)
     profile = await auth.accounts.profile(principal.user_id)
     assert (profile.id, profile.email, profile.roles) == (principal.user_id, EMAIL, ("admin",))
-    assert "users:write" in profile.permissions
 
 
 async def test_a_token_of_an_account_that_is_gone_is_invalid(auth: Auth, pair: TokenPair) -> None:

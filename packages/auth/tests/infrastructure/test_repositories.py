@@ -21,6 +21,7 @@ from tequipy_auth import (
     Purpose,
     RefreshToken,
     Registration,
+    Role,
     Session,
     SigningKey,
     User,
@@ -584,3 +585,12 @@ async def test_purging_forgets_what_is_over_bit_by_bit(work: Work, session: Sess
         assert purged == counts, moment
     async with work() as unit:
         assert await unit.sessions.get(session.id) is None, "it was idle for too long"
+
+
+async def test_a_role_is_kept_in_the_place_of_the_one_before(work: Work) -> None:
+    """One role a name, the latest, in the order of their names."""
+    async with work() as unit:
+        for role in (Role("support", ("users:read",)), Role("auditor"), Role("support", ("audit:read", "users:read"))):
+            await unit.roles.put(role)
+    async with work() as unit:
+        assert list(await unit.roles.all()) == [Role("auditor"), Role("support", ("audit:read", "users:read"))]

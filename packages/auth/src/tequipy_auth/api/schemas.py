@@ -1,14 +1,14 @@
 """The bodies of auth's routes: what may come in, bounded, and what goes out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, StringConstraints
+from pydantic import BaseModel, Field, JsonValue, SecretStr, StringConstraints
 
 from tequipy_auth.domain.entities import Session
-from tequipy_auth.domain.value_objects import Principal, TokenPair
+from tequipy_auth.domain.value_objects import Principal, Profile, TokenPair
 from tequipy_platform.api import StrictModel
 
 COOKIE: Final = "cookie"
@@ -159,8 +159,6 @@ class AccessTokenAnswer(BaseModel):
 class Me(BaseModel):
     """The caller's own account."""
 
-    model_config = ConfigDict(from_attributes=True)
-
     id: UUID = Field(examples=["01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8e"])
     email: str = Field(examples=["ada@example.com"])
     email_verified: bool = Field(examples=[True])
@@ -168,6 +166,19 @@ class Me(BaseModel):
     roles: list[str] = Field(examples=[["user"]])
     permissions: list[str] = Field(examples=[[]])
     created_at: datetime = Field(examples=["2026-01-31T10:30:00Z"])
+
+    @classmethod
+    def of(cls, profile: Profile, permissions: Iterable[str]) -> Self:
+        """Show a profile, and what its roles permit."""
+        return cls(
+            id=profile.id,
+            email=profile.email,
+            email_verified=profile.email_verified,
+            name=profile.name,
+            roles=list(profile.roles),
+            permissions=list(permissions),
+            created_at=profile.created_at,
+        )
 
 
 class JsonWebKeySet(BaseModel):

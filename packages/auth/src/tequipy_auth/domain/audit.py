@@ -25,6 +25,7 @@ class AuditAction(StrEnum):
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 -- as above
     RESET_REQUESTED = "reset_requested"
     RESET_DONE = "reset_done"
+    ROLE_CHANGED = "role_changed"
     KEY_ROTATED = "key_rotated"
 
 

@@ -16,6 +16,7 @@ from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
 from tequipy_auth.domain.services.passwords import PasswordService
 from tequipy_auth.domain.services.registration import RegistrationService
+from tequipy_auth.domain.services.roles import RoleService
 from tequipy_auth.domain.services.session_ender import SessionEnder
 from tequipy_auth.domain.services.sessions import SessionService
 from tequipy_platform import Mailer
@@ -30,6 +31,7 @@ class Auth:
     passwords: PasswordService
     sessions: SessionService
     accounts: AccountService
+    roles: RoleService
     access_tokens: AccessTokens
     session_ender: SessionEnder
     audit_log: AuditLog

@@ -20,6 +20,7 @@ from tequipy_auth.domain.ports import (
 )
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuditLog, AuthUnitOfWork
+from tequipy_auth.domain.roles import RoleMap
 from tequipy_auth.domain.services.accounts import AccountService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
@@ -31,6 +32,7 @@ from tequipy_auth.domain.services.one_time_tokens import LinkMinter
 from tequipy_auth.domain.services.password_check import PasswordCheck
 from tequipy_auth.domain.services.passwords import PasswordService
 from tequipy_auth.domain.services.registration import RegistrationService
+from tequipy_auth.domain.services.roles import RoleService
 from tequipy_auth.domain.services.session_ender import SessionEnder
 from tequipy_auth.domain.services.session_starter import SessionStarter
 from tequipy_auth.domain.services.sessions import SessionService
@@ -58,6 +60,7 @@ class Composition:
     access_tokens: AccessTokens
     revocations: Revocations
     profiles: Cache[Profile]
+    config: Cache[RoleMap]
     templates: MailTemplates
     limiter: RateLimiter | None
     operations: Operations
@@ -72,6 +75,7 @@ class Composition:
             passwords=self._passwords,
             sessions=self._sessions,
             accounts=AccountService(self.unit_of_work, profiles=self.profiles, operations=self.operations),
+            roles=RoleService(self.unit_of_work, config=self.config, operations=self.operations),
             housekeeping=Housekeeping(self.unit_of_work, self.clock),
             access_tokens=self.access_tokens,
             session_ender=self._ender,

@@ -1,21 +1,8 @@
-"""The numbers and the roles that the rules go by."""
+"""The numbers that the rules go by."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
-
-ROLES: dict[str, tuple[str, ...]] = {
-    "user": (),
-    "support": ("audit:read", "reports:read", "users:read"),
-    "admin": ("audit:read", "reports:read", "reports:write", "users:read", "users:write"),
-}
-"""Which permissions each role carries."""
-
-
-def permissions_of(roles: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what the roles permit together, sorted; an unknown role permits nothing."""
-    return tuple(sorted({permission for role in roles for permission in ROLES.get(role, ())}))
-
 
 LEEWAY: Final = timedelta(seconds=30)
 """How far the clocks of two machines may differ."""

@@ -16,6 +16,7 @@ from tequipy_auth.domain.entities import (
     User,
 )
 from tequipy_auth.domain.lockout import Counter, Key
+from tequipy_auth.domain.roles import Role
 from tequipy_auth.domain.value_objects import PasswordHash, Purpose
 from tequipy_platform import UnitOfWork
 
@@ -245,6 +246,18 @@ class SigningKeys(ABC):
         """Put a key into another state; only one may be active at a time."""
 
 
+class Roles(ABC):
+    """What roles permit, where that is not as built in."""
+
+    @abstractmethod
+    async def all(self) -> Sequence[Role]:
+        """Return every stored role, in the order of their names."""
+
+    @abstractmethod
+    async def put(self, role: Role) -> None:
+        """Keep a role, in the place of the one of its name."""
+
+
 class AuthUnitOfWork(UnitOfWork):
     """One transaction over everything that auth keeps."""
 
@@ -256,3 +269,4 @@ class AuthUnitOfWork(UnitOfWork):
     attempts: LoginAttempts
     audit: AuditTrail
     signing_keys: SigningKeys
+    roles: Roles

@@ -166,5 +166,4 @@ class Profile:
     email_verified: bool
     name: str | None
     roles: tuple[str, ...]
-    permissions: tuple[str, ...]
     created_at: datetime

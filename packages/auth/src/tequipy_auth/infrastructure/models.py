@@ -145,6 +145,15 @@ class SigningKeyRow(Base):
     )
 
 
+class RoleRow(Base):
+    """What a role permits, where that is not as built in."""
+
+    __tablename__ = "roles"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    permissions: Mapped[tuple[str, ...]]
+
+
 class LoginAttemptRow(Base):
     """How often a password was tried in vain; key and account are pseudonyms, so the row says nothing of whom."""
 

@@ -10,6 +10,7 @@ from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import PasswordHasher, Revocations
 from tequipy_auth.domain.pseudonyms import Pseudonyms
+from tequipy_auth.domain.roles import RoleMap
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.testing.ports import (
@@ -76,6 +77,7 @@ def build_fake_auth(
     policy = policy or AuthPolicy(public_url=PUBLIC_URL)
     revocations = revocations or MemoryRevocations(clock, life=policy.revocation_life)
     operations = operations or RecordingOperations()
+    cache = MemoryCacheManager()
     composition = Composition(
         unit_of_work=lambda: held,
         policy=policy,
@@ -90,7 +92,8 @@ def build_fake_auth(
         successor_keys=FakeSuccessorKeys(),
         access_tokens=FakeAccessTokens(clock, ttl=policy.access_token_ttl, revocations=revocations),
         revocations=revocations,
-        profiles=MemoryCacheManager().cache("user_profile", Profile),
+        profiles=cache.cache("user_profile", Profile),
+        config=cache.cache("config", RoleMap),
         templates=PlainMailTemplates(),
         limiter=limiter,
         operations=operations,

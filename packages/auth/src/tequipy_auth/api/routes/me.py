@@ -17,7 +17,8 @@ router = APIRouter()
 )
 async def get_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Me:
     """Return the caller's own account."""
-    return Me.model_validate(await auth.accounts.profile(principal.user_id))
+    profile = await auth.accounts.profile(principal.user_id)
+    return Me.of(profile, await auth.roles.permissions_of(profile.roles))
 
 
 @router.patch(
@@ -26,4 +27,5 @@ async def get_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Me:
 )
 async def change_me(auth: CurrentAuth, principal: CurrentPrincipal, body: ProfileBody) -> Me:
     """Change the caller's own account."""
-    return Me.model_validate(await auth.accounts.rename(principal.user_id, body.name))
+    profile = await auth.accounts.rename(principal.user_id, body.name)
+    return Me.of(profile, await auth.roles.permissions_of(profile.roles))

@@ -32,7 +32,7 @@ async def register(auth: CurrentAuth, client: CurrentClient, body: RegisterBody)
     )
     if user is None:
         return Accepted()
-    me = Me.model_validate(profile_of(user))
+    me = Me.of(profile_of(user), await auth.roles.permissions_of(user.roles))
     return JSONResponse(me.model_dump(mode="json"), status_code=status.HTTP_201_CREATED)
 
 

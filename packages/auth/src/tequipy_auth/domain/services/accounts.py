@@ -6,7 +6,6 @@ from uuid import UUID
 from tequipy_auth.domain.entities import User
 from tequipy_auth.domain.exceptions import InvalidAccessToken
 from tequipy_auth.domain.operations import Operations, counted
-from tequipy_auth.domain.policy import permissions_of
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_caching import Cache
@@ -64,6 +63,5 @@ def profile_of(user: User) -> Profile:
         email_verified=user.email_verified,
         name=user.name,
         roles=user.roles,
-        permissions=permissions_of(user.roles),
         created_at=user.created_at,
     )

@@ -7,6 +7,7 @@ from tequipy_auth.infrastructure.audit import SqlAuditTrail
 from tequipy_auth.infrastructure.repositories.accounts import SqlRegistrations, SqlUsers
 from tequipy_auth.infrastructure.repositories.attempts import SqlLoginAttempts
 from tequipy_auth.infrastructure.repositories.one_time_tokens import SqlOneTimeTokens
+from tequipy_auth.infrastructure.repositories.roles import SqlRoles
 from tequipy_auth.infrastructure.repositories.sessions import SqlRefreshTokens, SqlSessions
 from tequipy_auth.infrastructure.signing_keys import SqlSigningKeys
 from tequipy_platform.infrastructure.database import SqlUnitOfWork
@@ -24,3 +25,4 @@ class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
         self.attempts = SqlLoginAttempts(session)
         self.audit = SqlAuditTrail(session, self._clock, self._ids)
         self.signing_keys = SqlSigningKeys(session)
+        self.roles = SqlRoles(session)

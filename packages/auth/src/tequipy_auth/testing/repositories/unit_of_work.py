@@ -10,6 +10,7 @@ from tequipy_auth.testing.repositories.accounts import MemoryRegistrations, Memo
 from tequipy_auth.testing.repositories.attempts import MemoryLoginAttempts
 from tequipy_auth.testing.repositories.audit import MemoryAuditTrail
 from tequipy_auth.testing.repositories.one_time_tokens import MemoryOneTimeTokens
+from tequipy_auth.testing.repositories.roles import MemoryRoles
 from tequipy_auth.testing.repositories.sessions import MemoryRefreshTokens, MemorySessions
 from tequipy_auth.testing.signing_keys import MemorySigningKeys
 from tequipy_platform import Clock
@@ -31,6 +32,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
     attempts: MemoryLoginAttempts
     audit: MemoryAuditTrail
     signing_keys: MemorySigningKeys
+    roles: MemoryRoles
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
@@ -43,6 +45,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
         self.attempts = MemoryLoginAttempts()
         self.audit = MemoryAuditTrail(clock, CountingIds())
         self.signing_keys = MemorySigningKeys()
+        self.roles = MemoryRoles()
         self._turn = asyncio.Lock()
 
     def tables(self) -> Sequence[dict[Any, Any] | list[Any]]:
@@ -59,6 +62,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
             self.attempts.rows,
             self.audit.rows,
             self.signing_keys.rows,
+            self.roles.rows,
         )
 
     async def __aenter__(self) -> Self:

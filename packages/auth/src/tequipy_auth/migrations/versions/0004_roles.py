@@ -1,0 +1,24 @@
+"""What roles permit, where an installation says otherwise than what is built in."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import ARRAY
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "roles",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("permissions", ARRAY(sa.Text()), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_roles"),
+        schema="auth",
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("roles", schema="auth")

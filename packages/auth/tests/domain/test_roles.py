@@ -1,0 +1,83 @@
+"""What roles permit, and how a change of it reaches everybody."""
+
+from uuid import UUID
+
+import pytest
+
+from tequipy_auth import AuditAction, AuditEvent, Auth, Role, RoleMap
+from tequipy_auth.tasks import auth_tasks
+from tequipy_auth.testing import MemoryAuthUnitOfWork, RecordingOperations, build_fake_auth
+from tequipy_platform import JSON, Delivery, SystemClock
+from tequipy_platform.testing import RecordingMailer
+
+ADMIN = UUID(int=1)
+
+
+@pytest.fixture
+def work() -> MemoryAuthUnitOfWork:
+    return MemoryAuthUnitOfWork(SystemClock())
+
+
+@pytest.fixture
+def processes(work: MemoryAuthUnitOfWork) -> tuple[Auth, Auth]:
+    """Two processes on one database, each with a cache that knows nothing of the other's."""
+    return build_fake_auth(work), build_fake_auth(work)
+
+
+def test_permissions_of_several_roles_are_one_sorted_set() -> None:
+    """Each permission once, in order; a role that nobody knows permits nothing."""
+    roles = RoleMap((Role("writer", ("b:write", "a:write")), Role("reader", ("b:write", "a:read"))))
+    assert roles.permissions_of(("writer", "reader", "ghost")) == ("a:read", "a:write", "b:write")
+    assert roles.permissions_of(()) == ()
+
+
+def test_a_stored_role_takes_the_place_of_a_built_in_one() -> None:
+    """What an installation says of a role holds; the other built-in roles stay, and new ones come beside them."""
+    roles = RoleMap.over_built_in([Role("support", ("users:read",)), Role("auditor", ("audit:read",))])
+    assert roles.permissions_of(["support"]) == ("users:read",)
+    assert roles.permissions_of(["auditor"]) == ("audit:read",)
+    assert "users:write" in roles.permissions_of(["admin"])
+    assert roles.permissions_of(["user"]) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "permission"), [("", "a:read"), ("Support", "a:read"), ("a b", "a:read"), ("a", "read"), ("a", "a:b:c")]
+)
+def test_a_malformed_role_is_refused(name: str, permission: str) -> None:
+    """Names are snake_case, permissions `resource:verb`: nothing else could be asked for."""
+    with pytest.raises(ValueError, match=r"snake_case|resource:verb"):
+        Role(name, (permission,))
+
+
+async def test_a_defined_role_permits_at_once_what_it_says(work: MemoryAuthUnitOfWork) -> None:
+    """The map that was read before is dropped after the commit; what was done is on record and counted."""
+    operations = RecordingOperations()
+    auth = build_fake_auth(work, operations=operations)
+    assert "reports:read" in await auth.roles.permissions_of(["support"])
+    await auth.roles.define(Role("support", ("users:read", "users:read")), actor_id=ADMIN)
+    assert await auth.roles.permissions_of(["support"]) == ("users:read",)
+    permits: dict[str, JSON] = {"role": "support", "permissions": ["users:read"]}
+    assert work.audit.events == [AuditEvent(AuditAction.ROLE_CHANGED, actor_id=ADMIN, metadata=permits)]
+    assert operations.counts["define_role", "ok"] == 1
+
+
+async def test_the_map_is_read_once(work: MemoryAuthUnitOfWork) -> None:
+    """What the database says meanwhile is not asked for: the cache is told of changes."""
+    auth = build_fake_auth(work)
+    before = await auth.roles.permissions_of(["support"])
+    work.roles.rows["support"] = Role("support")
+    assert await auth.roles.permissions_of(["support"]) == before
+
+
+async def test_a_death_after_the_commit_is_healed_by_a_task(
+    processes: tuple[Auth, Auth], work: MemoryAuthUnitOfWork
+) -> None:
+    """A task of the same commit drops the map where the news itself has not arrived."""
+    here, there = processes
+    assert "reports:read" in await there.roles.permissions_of(["support"])
+    await here.roles.define(Role("support"))
+    assert "reports:read" in await there.roles.permissions_of(["support"]), "its cache has not been told"
+    (asked,) = work.outbox.tasks
+    (task,) = [task for task in auth_tasks(there, RecordingMailer()) if task.name == asked.task]
+    await task.handler(Delivery(work.new_id(), asked.task), **asked.payload)
+    assert await there.roles.permissions_of(["support"]) == ()

@@ -1,0 +1,37 @@
+"""The role map on PostgreSQL and Redis."""
+
+import asyncio
+
+from sqlalchemy import insert
+
+from tequipy_auth import Role
+from tequipy_auth.infrastructure.models import RoleRow
+from tequipy_auth.wiring import AuthSettings, build_auth
+from tequipy_caching.wiring import CacheSettings, build_cache
+from tequipy_platform.wiring import Database
+
+
+async def test_a_role_changed_on_one_process_is_seen_by_the_other(
+    database: Database, redis_url: str, redis_prefix: str
+) -> None:
+    """The other process reads the map from its cache until it hears of the change, and the database right after."""
+    settings = CacheSettings.model_validate({"url": redis_url, "prefix": redis_prefix})
+    caches = build_cache(settings), build_cache(settings)
+    here, there = (
+        build_auth(
+            AuthSettings(), environment="test", public_url="https://app.example.com", database=database, cache=cache
+        )
+        for cache in caches
+    )
+    async with caches[0], caches[1], asyncio.timeout(30):
+        while any(cache.health().backplane != "live" for cache in caches):
+            await asyncio.sleep(0.005)
+        before = await there.roles.permissions_of(["support"])
+        assert "reports:read" in before
+        async with database.sessions() as session:  # past the service, so nobody is told
+            await session.execute(insert(RoleRow).values(name="support", permissions=()))
+            await session.commit()
+        assert await there.roles.permissions_of(["support"]) == before, "the database was asked again"
+        await here.roles.define(Role("support", ("audit:read",)))
+        while await there.roles.permissions_of(["support"]) != ("audit:read",):
+            await asyncio.sleep(0.005)
