@@ -1,6 +1,7 @@
 """The server that ships, in real processes: whom it believes, and how it ends."""
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -14,6 +15,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tequipy_api.server import DrainingServer, serve
+from tequipy_api.settings import ApiSettings
 
 READINESS = "/api/v1/readiness"
 LOGIN = "/api/v1/auth/login"
@@ -224,3 +228,15 @@ def test_who_is_in_a_hurry_need_not_wait(start_api: StartApi, signals: list[sign
             eventually("it drains", lambda: instance.status() == 503)
             instance.process.send_signal(number)
         assert instance.process.wait(30) in {0, *(-number for number in signals)}
+
+
+def test_what_was_built_is_never_collected(settings: ApiSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first request, all that stands is taken out of what the garbage collector goes through."""
+    left: list[int] = []
+    monkeypatch.setattr(DrainingServer, "run", lambda _: left.append(len(gc.get_objects())))
+    built = len(gc.get_objects())
+    try:
+        serve(settings, host="127.0.0.1", port=0)
+    finally:
+        gc.unfreeze()
+    assert left[0] < built / 10
