@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -124,9 +125,16 @@ async def test_nothing_that_a_program_started_outlives_it(
 
 
 async def test_a_second_cancellation_waits_for_nothing(
-    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program that takes its time to end is killed at once when asked twice."""
+    """A program that takes its time to end is killed at once when asked twice, and asyncio knows that it has ended."""
+    start, started = supervisor._start, list[asyncio.subprocess.Process]()
+
+    async def note(program: Program) -> asyncio.subprocess.Process:
+        started.append(await start(program))
+        return started[-1]
+
+    monkeypatch.setattr(supervisor, "_start", note)
     stubborn = "import os, signal, time; signal.signal(signal.SIGTERM, lambda *_: print('later')); print(os.getpid())\n"
     supervisor._patience = Patience(grace=600)
     output = Output(capsys)
@@ -139,6 +147,7 @@ async def test_a_second_cancellation_waits_for_nothing(
     async with asyncio.timeout(10):
         await asyncio.wait([task])
     assert not lives(program)
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 
 async def test_a_changed_file_starts_everything_again(

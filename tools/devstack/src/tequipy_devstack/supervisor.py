@@ -160,6 +160,7 @@ class Supervisor:
             kill(members)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, Signals.SIGKILL)
+            await _death(process)  # else asyncio does not know, and complains of a program that it takes for running
 
 
 async def _death(process: asyncio.subprocess.Process) -> None:
