@@ -18,6 +18,7 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from tequipy_platform.infrastructure.database.connecting import Connector
 from tequipy_platform.infrastructure.database.metrics import PoolCollector
 from tequipy_platform.infrastructure.database.settings import DatabaseSettings
 from tequipy_platform.infrastructure.outbox import postpone_message, purge_messages, settle_message
@@ -36,6 +37,7 @@ class Database:
         self._url = make_url(settings.url.get_secret_value())
         self._direct_url = make_url(settings.direct_url.get_secret_value()) if settings.direct_url else self._url
         self._opened: WeakSet[asyncpg.Connection] = WeakSet()
+        self._connector = Connector()
         if registry is not None:
             registry.register(PoolCollector(self._pool, limit=settings.pool_size + settings.max_overflow))
 
@@ -50,7 +52,8 @@ class Database:
             pool_timeout=settings.pool_timeout,
             pool_recycle=settings.pool_recycle,
             hide_parameters=True,
-            connect_args=self._connect_arguments(pooled=settings.pgbouncer)
+            connect_args={"async_creator_fn": self._connector}
+            | self._connect_arguments(pooled=settings.pgbouncer)
             | (
                 {"prepared_statement_cache_size": 0, "prepared_statement_name_func": _statement_name}
                 if settings.pgbouncer
@@ -73,6 +76,7 @@ class Database:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self._connector.settle(SETTLE_SECONDS)
         if "engine" in self.__dict__:
             closing = asyncio.ensure_future(self.engine.dispose())
             await asyncio.wait({closing}, timeout=SETTLE_SECONDS)
@@ -131,7 +135,7 @@ class Database:
 
     async def _connect(self, url: URL, *, pooled: bool) -> asyncpg.Connection:
         arguments = url.translate_connect_args(username="user", database="database") | dict(url.query)
-        return await asyncpg.connect(**arguments, **self._connect_arguments(pooled=pooled))
+        return await self._connector(**arguments, **self._connect_arguments(pooled=pooled))
 
     def _connect_arguments(self, *, pooled: bool) -> dict[str, Any]:
         settings = self._settings
