@@ -253,7 +253,7 @@ async def test_an_outdated_hash_is_renewed_at_login(work: MemoryAuthUnitOfWork) 
 async def test_a_password_changed_while_it_was_checked_is_wrong(
     auth: Auth, work: MemoryAuthUnitOfWork, hasher: CountingHasher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A login that was under way when the password changed begins no session."""
+    """A login that was under way when the password changed begins no session, and is a failure like any other."""
     (user,) = work.users.rows.values()
 
     async def verify_slowly(password: str, stored: PasswordHash | None) -> bool:
@@ -264,6 +264,8 @@ async def test_a_password_changed_while_it_was_checked_is_wrong(
     with pytest.raises(InvalidCredentials):
         await log_in(auth)
     assert not work.sessions.rows
+    assert (work.audit.events[-1].action, work.audit.events[-1].subject_id) == (AuditAction.LOGIN_FAILED, user.id)
+    assert {(len(each.failed_at), each.reserved_at) for each in work.attempts.rows.values()} == {(1, ())}
 
 
 async def test_every_attempt_is_on_record(auth: Auth, work: MemoryAuthUnitOfWork) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -21,11 +22,12 @@ from tequipy_auth import (
     Principal,
     SessionRevoked,
     TokenPair,
+    User,
     WeakPassword,
 )
 from tequipy_auth.testing import COMMON_PASSWORD, MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_caching.testing import MemoryRateLimiter
-from tequipy_platform import Delivery, Mail
+from tequipy_platform import Conflicted, Delivery, Mail
 from tequipy_platform.testing import FrozenClock, RecordingMailer
 
 PASSWORD, NEW = "correct horse battery staple", "an even better password"
@@ -236,6 +238,26 @@ async def test_a_change_ends_the_other_sessions_alone(auth: Auth, work: MemoryAu
     with pytest.raises(InvalidOneTimeToken):
         await auth.passwords.reset(token, new_password=PASSWORD, client=CLIENT)
     await log_in(auth, NEW)
+
+
+async def test_what_another_transaction_undid_is_done_again(
+    auth: Auth, work: MemoryAuthUnitOfWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reset, login, reauthentication and change begin their last step again when the database broke it off."""
+    token, lock = await reset_token(auth, work), work.users.lock
+    tries = iter(range(20))
+
+    async def lock_at_the_second_try(user_id: UUID) -> User | None:
+        if next(tries) % 2 == 0:
+            raise Conflicted
+        return await lock(user_id)
+
+    monkeypatch.setattr(work.users, "lock", lock_at_the_second_try)
+    await auth.passwords.reset(token, new_password=NEW, client=CLIENT)
+    principal = await principal_of(auth, await log_in(auth, NEW))
+    await auth.login.reauthenticate(principal, password=NEW, client=CLIENT)
+    await auth.passwords.change(principal, current_password=NEW, new_password=PASSWORD, client=CLIENT)
+    assert next(tries) == 8
 
 
 async def test_a_change_shares_the_counters_of_the_login(auth: Auth) -> None:

@@ -229,6 +229,17 @@ async def test_a_hash_of_an_older_time_is_renewed_at_login(auth: Auth, database:
     assert user.password_digest.startswith("$2b$05$")
 
 
+async def test_logins_at_once_renew_one_hash_and_all_succeed(auth: Auth, database: Database) -> None:
+    """Who logs in on several devices at once after the cost was raised is refused nowhere, and counted nowhere."""
+    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+    async with make_auth(database, bcrypt_cost=5) as newer:
+        logins = (newer.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT) for _ in range(4))
+        await asyncio.gather(*logins)
+    async with database.sessions() as session:
+        rows = list(await session.scalars(select(LoginAttemptRow)))
+    assert {(row.failed_at, row.reserved_at) for row in rows} == {((), ())}
+
+
 async def test_purging_leaves_what_is_alive(auth: Auth, database: Database) -> None:
     """What a registration, a login and a failure have left today is all there after a purge."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)

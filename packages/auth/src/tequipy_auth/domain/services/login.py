@@ -55,15 +55,7 @@ class LoginService:
         async with self._unit_of_work() as work:
             user = await work.users.by_email(address.canonical)
             attempt = await self._check.begin(work, address=address, user=user, client=client, operation="login")
-        proof = await self._check.verify(attempt, password)
-        if not proof.user.email_verified:
-            async with self._unit_of_work() as work:
-                await self._check.refuse(work, proof, EmailNotVerified.code)
-            raise EmailNotVerified
-        new = await self._starter.prepare(proof.user, client, amr=("pwd",))
-        user = await self._begin(proof, new)
-        pair = await self._issuer.pair(user, new.session, new.value, new.session.created_at)
-        return replace(pair, device=self._devices.mark(user.id, known=client.device))
+        return await self._check.verify(attempt, password, lambda proof: self._log_in(proof, client))
 
     @counted("reauthenticate")
     async def reauthenticate(self, principal: Principal, *, password: str, client: Client) -> AccessToken:
@@ -76,14 +68,7 @@ class LoginService:
             attempt = await self._check.begin(
                 work, address=user.email, user=user, client=client, operation="reauthenticate"
             )
-        proof = await self._check.verify(attempt, password)
-        now = self._clock.now()
-        async with self._unit_of_work() as work:
-            user = await self._check.succeed(work, proof)
-            if not await work.sessions.reauthenticate(session.id, at=now):
-                raise InvalidAccessToken
-            work.audit.record(_logged_in(user, session, client, reason="reauthenticate"))
-        return await self._issuer.access_token(user, replace(session, auth_time=now))
+        return await self._check.verify(attempt, password, lambda proof: self._renew(proof, session, client))
 
     async def require_fresh(self, principal: Principal) -> None:
         """Raise `ReauthRequired` unless the caller proved who they are within the last minutes.
@@ -96,6 +81,16 @@ class LoginService:
         if self._clock.now() - session.auth_time >= self._policy.fresh_for:
             raise ReauthRequired
 
+    async def _log_in(self, proof: Proof, client: Client) -> TokenPair:
+        if not proof.user.email_verified:
+            async with self._unit_of_work() as work:
+                await self._check.refuse(work, proof, EmailNotVerified.code)
+            raise EmailNotVerified
+        new = await self._starter.prepare(proof.user, client, amr=("pwd",))
+        user = await self._begin(proof, new)
+        pair = await self._issuer.pair(user, new.session, new.value, new.session.created_at)
+        return replace(pair, device=self._devices.mark(user.id, known=client.device))
+
     @retry_conflicts
     async def _begin(self, proof: Proof, new: NewSession) -> User:
         async with self._unit_of_work() as work:
@@ -104,6 +99,16 @@ class LoginService:
             work.audit.record(_logged_in(user, new.session, new.session.client))
         await self._starter.publish(news)
         return user
+
+    @retry_conflicts
+    async def _renew(self, proof: Proof, session: Session, client: Client) -> AccessToken:
+        now = self._clock.now()
+        async with self._unit_of_work() as work:
+            user = await self._check.succeed(work, proof)
+            if not await work.sessions.reauthenticate(session.id, at=now):
+                raise InvalidAccessToken
+            work.audit.record(_logged_in(user, session, client, reason="reauthenticate"))
+        return await self._issuer.access_token(user, replace(session, auth_time=now))
 
     async def _caller(self, work: AuthUnitOfWork, principal: Principal) -> tuple[User, Session]:
         user = await work.users.get(principal.user_id)

@@ -1,8 +1,9 @@
 """Checking a password that somebody typed, whatever it is asked for: under the ladder of locks, and on the record."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
 from tequipy_auth.domain.entities import User
@@ -14,6 +15,8 @@ from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.lockout import Locked, Lockout, Reservation
 from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash
 from tequipy_platform import Unavailable
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,18 @@ class Proof:
     renewed: PasswordHash | None
 
 
-class PasswordCheck:
-    """Three steps, for hashing must not happen inside a transaction: `begin`, `verify`, `succeed`.
+class _Replaced(InvalidCredentials):
+    """The stored hash is no longer the one that was checked; `user` is the account as it is now."""
 
-    `begin` and `succeed` work within the caller's units of work, `verify` between them.
+    def __init__(self, user: User) -> None:
+        super().__init__()
+        self.user = user
+
+
+class PasswordCheck:
+    """Three steps, for hashing must not happen inside a transaction: `begin`, `verify`, then `succeed` or `refuse`.
+
+    All but `verify` work within the caller's units of work.
     """
 
     def __init__(
@@ -75,12 +86,20 @@ class PasswordCheck:
             )
         return Attempt(user, reserved, event)
 
-    async def verify(self, attempt: Attempt, password: str) -> Proof:
-        """Hash once, and only if the attempt was reserved.
+    async def verify(self, attempt: Attempt, password: str, use: Callable[[Proof], Awaitable[R]]) -> R:
+        """Return what `use` makes of the proof; `succeed` and `refuse` are for `use` to call.
 
-        Raises `LoginLocked`, `InvalidCredentials` and `Unavailable`; an attempt that nobody could look at is no
-        failure.
+        When `succeed` finds another hash than the one that was checked, the password is checked once more: another
+        login may have renewed the hash of the very same password. Raises `LoginLocked`, `InvalidCredentials` and
+        `Unavailable`.
         """
+        try:
+            return await use(await self._verify(attempt, password))
+        except _Replaced as replaced:
+            return await use(await self._verify(replace(attempt, user=replaced.user), password))
+
+    async def _verify(self, attempt: Attempt, password: str) -> Proof:
+        """Hash once, and only if the attempt was reserved; one that nobody could look at is no failure."""
         if isinstance(attempt.reserved, Locked):
             raise LoginLocked(retry_after=attempt.reserved.retry_after)
         user, normalised = attempt.user, normalise(password)
@@ -100,11 +119,13 @@ class PasswordCheck:
     async def succeed(self, work: AuthUnitOfWork, proof: Proof) -> User:
         """Return the account as it is now, its row held, its counters for this client dropped.
 
-        Raises `InvalidCredentials` when the password was changed since it was checked.
+        Raises `InvalidCredentials` when the account is gone or its hash was replaced since it was checked.
         """
         user = await work.users.lock(proof.user.id)
-        if user is None or user.password != proof.user.password:
+        if user is None:
             raise InvalidCredentials
+        if user.password != proof.user.password:
+            raise _Replaced(user)
         await self._lockout.succeed(work, proof.reservation)
         if proof.renewed is not None:
             await work.users.set_password(user.id, proof.renewed)

@@ -14,7 +14,7 @@ from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.lockout import Lockout
 from tequipy_auth.domain.services.mail_budget import MailBudget
 from tequipy_auth.domain.services.one_time_tokens import read_one_time_token
-from tequipy_auth.domain.services.password_check import PasswordCheck
+from tequipy_auth.domain.services.password_check import PasswordCheck, Proof
 from tequipy_auth.domain.services.session_ender import Ending, SessionEnder
 from tequipy_auth.domain.value_objects import Client, OneTimeTokenValue, PasswordHash, Principal, Purpose
 from tequipy_platform import Clock, IdSource, retry_conflicts
@@ -110,22 +110,9 @@ class PasswordService:
             attempt = await self._check.begin(
                 work, address=user.email, user=user, client=client, operation="change_password"
             )
-        proof = await self._check.verify(attempt, current_password)
-        hashed = await self._hasher.hash(accepted)
-        ending = Ending("password_changed", self._clock.now(), actor_id=user.id, client=client)
-        async with self._unit_of_work() as work:
-            user = await self._check.succeed(work, proof)
-            news = await self._replace(work, user, hashed, ending, keep=session.id)
-            work.audit.record(
-                AuditEvent(
-                    AuditAction.PASSWORD_CHANGED,
-                    actor_id=user.id,
-                    subject_id=user.id,
-                    session_id=session.id,
-                    client=client,
-                )
-            )
-        await self._ender.publish(news)
+        await self._check.verify(
+            attempt, current_password, lambda proof: self._change(proof, accepted, session.id, client)
+        )
 
     async def _reset(self, token: OneTimeTokenValue, new_password: str, client: Client) -> None:
         shown = (token.id, Purpose.RESET_PASSWORD, token.secret_hash)
@@ -145,6 +132,24 @@ class PasswordService:
             await work.registrations.delete_for(user.email.canonical)
             news = await self._replace(work, user, hashed, Ending("password_reset", now, client=client))
             work.audit.record(AuditEvent(AuditAction.RESET_DONE, subject_id=user.id, client=client))
+        await self._ender.publish(news)
+
+    @retry_conflicts
+    async def _change(self, proof: Proof, accepted: str, session_id: UUID, client: Client) -> None:
+        hashed = await self._hasher.hash(accepted)
+        ending = Ending("password_changed", self._clock.now(), actor_id=proof.user.id, client=client)
+        async with self._unit_of_work() as work:
+            user = await self._check.succeed(work, proof)
+            news = await self._replace(work, user, hashed, ending, keep=session_id)
+            work.audit.record(
+                AuditEvent(
+                    AuditAction.PASSWORD_CHANGED,
+                    actor_id=user.id,
+                    subject_id=user.id,
+                    session_id=session_id,
+                    client=client,
+                )
+            )
         await self._ender.publish(news)
 
     async def _replace(
