@@ -41,6 +41,14 @@ def test_no_composition_is_asked_for(rules: PasswordRules, password: str) -> Non
     assert rules.accept(password, EMAIL) == password
 
 
+@pytest.mark.parametrize("password", ["ada@bücher.example", "ADA@BÜCHER.example", "ada@xn--bcher-kva.example"])
+def test_an_address_is_recognised_in_both_its_spellings(rules: PasswordRules, password: str) -> None:
+    """The owner of a domain in Unicode types it in Unicode."""
+    with pytest.raises(WeakPassword) as refusal:
+        rules.accept(password, EmailAddress("Ada@Bücher.example", "ada@xn--bcher-kva.example"))
+    assert refusal.value.reasons == ("matches_email",)
+
+
 def test_length_is_counted_after_normalisation(rules: PasswordRules) -> None:
     """One ligature is two characters, a letter and its accent are one."""
     assert rules.accept("ﬁ" * 6, EMAIL) == "fi" * 6

@@ -35,7 +35,7 @@ class PasswordRules:
             reasons.append("too_long")
         if normalised in self._common:
             reasons.append("common")
-        if fold(normalised) in {email.canonical, email.canonical.partition("@")[0]}:
+        if fold(normalised) in {email.canonical, fold(email.written), email.canonical.partition("@")[0]}:
             reasons.append("matches_email")
         if reasons:
             raise WeakPassword(tuple(reasons))
