@@ -140,7 +140,7 @@ async def test_a_process_that_starts_knows_what_ended_before(processes: Callable
 
 
 async def test_a_revoked_key_is_refused_on_every_process(processes: Callable[[], Awaitable[Auth]]) -> None:
-    """What was verified with it is dropped at once, and the next token is signed with another key."""
+    """What was verified with it is dropped at once, it is published no more, another key signs the next token."""
     here, there = await processes(), await processes()
     await here.registration.create_admin(email="ada@example.com", password=PASSWORD)
     pair = await here.login.with_password(email="ada@example.com", password=PASSWORD, client=Client())
@@ -149,6 +149,7 @@ async def test_a_revoked_key_is_refused_on_every_process(processes: Callable[[],
     assert here.keys is not None
     await here.keys.revoke(kid)
     await eventually_refused(there, pair.access.value)
+    assert kid not in str(await there.access_tokens.jwks())
     pair = await there.sessions.refresh(str(pair.refresh), client=Client())
     assert jwt.get_unverified_header(pair.access.value)["kid"] != kid
     await here.access_tokens.verify(pair.access.value)

@@ -130,9 +130,14 @@ class JwtAccessTokens(AccessTokens):
         return found.principal
 
     async def jwks(self) -> dict[str, JSON]:
-        """Return the published keys: next, active and retiring."""
-        published = (await self._ring.keys()).published.values()
-        return {"keys": [{**key.jwk, "kid": key.kid, "use": "sig", "alg": key.algorithm} for key in published]}
+        """Return the published keys: next, active and retiring, and none that was revoked a moment ago."""
+        return {
+            "keys": [
+                {**key.jwk, "kid": key.kid, "use": "sig", "alg": key.algorithm}
+                for key in (await self._ring.keys()).published.values()
+                if not await self._revocations.contains_any([revoked_key(key.kid)])
+            ]
+        }
 
     async def _signing_key(self) -> PrivateKey:
         key = (await self._ring.keys()).active
