@@ -276,6 +276,18 @@ async def test_an_open_account_exists_at_once(open_auth: Auth, work: MemoryAuthU
     assert await mailed_tokens(open_auth, work) == [], "there is nothing left to verify"
 
 
+async def test_an_open_account_takes_the_place_of_pending_registrations(
+    auth: Auth, open_auth: Auth, work: MemoryAuthUnitOfWork
+) -> None:
+    """Who registered while registration was private, and again when it was open, may ask for another link."""
+    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+    await open_auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+    await mailed_tokens(open_auth, work)
+    await open_auth.registration.resend_verification(email=EMAIL)
+    (token,) = await mailed_tokens(open_auth, work)
+    await open_auth.registration.verify_email(token, client=Client())
+
+
 async def test_a_link_to_a_verified_address_is_of_no_use(open_auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """An address that was verified another way, by a reset, is not verified once more."""
     user = await open_auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())

@@ -157,6 +157,7 @@ class RegistrationService:
                 event = replace(event, outcome=Outcome.FAILURE, reason=error.code)
             else:
                 event = replace(event, subject_id=user.id)
+                await work.registrations.delete_for(email.canonical)
                 work.outbox.add("auth.send_mail", mail="verification", subject_id=str(user.id))
             work.audit.record(event)
         if taken is not None:
