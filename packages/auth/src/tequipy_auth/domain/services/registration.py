@@ -75,11 +75,7 @@ class RegistrationService:
         async with self._unit_of_work() as work:
             await work.registrations.add(registration)
             work.outbox.add("auth.send_mail", mail="verification", subject_id=str(registration.id))
-            work.audit.record(
-                AuditEvent(
-                    AuditAction.REGISTERED, client=client, metadata={"address": self._pseudonyms.of_address(address)}
-                )
-            )
+            work.audit.record(self._registered(address, client))
         return None
 
     @counted("resend_verification")
