@@ -72,6 +72,24 @@ async def test_a_registration_is_mailed_its_link(
     await auth.registration.verify_email(token, client=Client())
 
 
+@pytest.mark.parametrize("hours", [0, 47])
+async def test_a_link_says_when_it_ends(
+    auth: Auth,
+    work: MemoryAuthUnitOfWork,
+    mailer: RecordingMailer,
+    delivery: Delivery,
+    request_: dict[str, Any],
+    clock: FrozenClock,
+    hours: int,
+) -> None:
+    """A day after it was minted, or sooner when its registration ends sooner."""
+    clock.advance(timedelta(hours=hours))
+    await auth.mailing(mailer).send_mail(delivery, **request_)
+    (mail,), (token,) = mailer.mails, work.one_time_tokens.rows.values()
+    assert f"expires_at: {token.expires_at:%Y-%m-%d %H:%M} UTC" in mail.text
+    assert token.expires_at - clock.now() == timedelta(hours=min(24, 48 - hours))
+
+
 async def test_a_known_address_is_told_of_its_account(
     auth: Auth, work: MemoryAuthUnitOfWork, mailer: RecordingMailer, delivery: Delivery
 ) -> None:

@@ -1,7 +1,7 @@
 """The mails of auth: the worker decides what to send, mints the token and renders the text at each attempt."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.services.one_time_tokens import LinkMinter
+from tequipy_auth.domain.services.one_time_tokens import LinkMinter, MailedLink
 from tequipy_auth.domain.value_objects import Purpose
 from tequipy_platform import Clock, Delivery, Lease, Mail, Mailer, MailTemplates, MailUnavailable
 
@@ -23,7 +23,7 @@ class _Letter:
 
     to: str
     template: str
-    values: Mapping[str, object]
+    values: Mapping[str, object] = field(repr=False)  # a link holds a one-time token
 
 
 _Writer = Callable[[AuthUnitOfWork, UUID], Awaitable[_Letter | None]]
@@ -113,7 +113,9 @@ class MailingService:
         # Without the name: it is a stranger's text, and this address is not verified to be that stranger's. With the
         # time: whoever gets the mail knows whether they registered then, or somebody else did.
         return _Letter(
-            registration.email.written, "verify_email", {"registered_at": _spell(registration.created_at), "link": link}
+            registration.email.written,
+            "verify_email",
+            {"registered_at": _spell(registration.created_at), **_show(link)},
         )
 
     async def _open_verification(self, work: AuthUnitOfWork, user_id: UUID) -> _Letter | None:
@@ -121,14 +123,14 @@ class MailingService:
         if user is None or user.email_verified:
             return None
         link = await self._links.link(work, Purpose.VERIFY_EMAIL, user.id, life=self._policy.verify_email_ttl)
-        return _Letter(user.email.written, "verify_email", {"registered_at": _spell(user.created_at), "link": link})
+        return _Letter(user.email.written, "verify_email", {"registered_at": _spell(user.created_at), **_show(link)})
 
     async def _reset_password(self, work: AuthUnitOfWork, user_id: UUID) -> _Letter | None:
         user = await work.users.get(user_id)
         if user is None:
             return None
         link = await self._links.link(work, Purpose.RESET_PASSWORD, user.id, life=self._policy.reset_password_ttl)
-        return _Letter(user.email.written, "reset_password", {"link": link})
+        return _Letter(user.email.written, "reset_password", _show(link))
 
     def _notice(self, template: str) -> _Writer:
         async def write(work: AuthUnitOfWork, user_id: UUID) -> _Letter | None:
@@ -139,6 +141,10 @@ class MailingService:
 
     def _message_id(self, delivery: Delivery) -> str:
         return f"<{delivery.id}@{urlsplit(self._policy.public_url).hostname}>"
+
+
+def _show(link: MailedLink) -> Mapping[str, object]:
+    return {"expires_at": _spell(link.expires_at), "link": link.url}
 
 
 def _spell(moment: datetime) -> str:

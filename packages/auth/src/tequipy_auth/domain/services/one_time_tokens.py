@@ -1,5 +1,6 @@
 """The tokens of mailed links: minted when the mail is sent, read when the link is opened."""
 
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -19,6 +20,14 @@ def read_one_time_token(text: str) -> OneTimeTokenValue:
         raise InvalidOneTimeToken from error
 
 
+@dataclass(frozen=True, slots=True)
+class MailedLink:
+    """A link with its token, and when it ends."""
+
+    url: str = field(repr=False)
+    expires_at: datetime
+
+
 class LinkMinter:
     """Mints tokens and the links that carry them; only their hashes are kept."""
 
@@ -36,7 +45,7 @@ class LinkMinter:
         *,
         life: timedelta,
         ends_with: datetime | None = None,
-    ) -> str:
+    ) -> MailedLink:
         """Return a link that is good for `life`, not beyond the end of what it is about; the oldest of many dies."""
         now = self._clock.now()
         value = OneTimeTokenValue.new(self._new_id(), self._random(SECRET_BYTES))
@@ -50,4 +59,4 @@ class LinkMinter:
         )
         await work.one_time_tokens.add(token, keep=self._policy.live_tokens_per_purpose)
         # In the fragment: it reaches no server, no log and no Referer; only a POST consumes it.
-        return f"{self._policy.public_url}/{purpose.value}#token={value}"
+        return MailedLink(f"{self._policy.public_url}/{purpose.value}#token={value}", token.expires_at)
