@@ -10,6 +10,7 @@ from importlib.resources import files
 from time import monotonic
 from typing import Any, Final
 
+from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -144,12 +145,13 @@ class RedisLink:
     async def _execute(self, *command: Any) -> Any:  # noqa: ANN401 -- as run
         """Send a command and return its answer.
 
-        On connections that stay lent from the pool: to lend, check and measure one for each command, as redis-py's own
-        `execute_command` does, costs more than the command.
+        On connections that stay lent from the pool, and packed by hiredis: to lend, check and measure one for each
+        command, as redis-py's own `execute_command` does, costs more than the command, and so does its packing.
         """
+        packed = pack_command(command)
         connection = await self._lend()
         try:
-            await connection.send_command(*command)
+            await connection.send_packed_command(packed)
             answer = await connection.read_response()
         except ResponseError:
             self._lent.append(connection)
