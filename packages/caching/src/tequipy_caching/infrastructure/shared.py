@@ -22,7 +22,6 @@ from tequipy_caching.infrastructure.envelope import (
     TOMBSTONE,
     VALUE,
     new_state,
-    take_apart,
 )
 from tequipy_caching.infrastructure.redis import RedisLink
 
@@ -189,20 +188,20 @@ class RedisTier(SharedTier[V], Generic[V]):
         if self._codec is None:
             raise RuntimeError("a cache that keeps nothing in Redis has read from it")
         try:
-            kind, tags, envelope = take_apart(data)
-            if not envelope:
+            opened = self._codec.open(name, data)
+            if opened is None:
                 return _BURIED
-            opened = self._codec.open(name, envelope)
-            left -= opened.tail / 1000
+            kind, tags, life, tail, body = opened
+            left -= tail / 1000
             if left > 0 and kind == VALUE:
-                return Look(self._codec.decode(opened.body), left, opened.life / 1000, tags)
+                return Look(self._codec.decode(body), left, life / 1000, tags)
         except ValueError:
             self._unreadable.count += 1
             return _VOID
         stale_left = self._policy.fail_safe + min(left, 0)
         if stale_left <= 0:
             return _VOID
-        return Look(tags=tags, stand_in=partial(self._decode_late, opened.body), stale_left=stale_left)
+        return Look(tags=tags, stand_in=partial(self._decode_late, body), stale_left=stale_left)
 
     def _decode_late(self, body: bytes) -> V | Missing:
         try:
