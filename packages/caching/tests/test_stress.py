@@ -149,6 +149,7 @@ def take_away_the_fence() -> None:
     monkeypatch = pytest.MonkeyPatch()  # never undone: the process ends with it
     monkeypatch.setattr(link, "script", script)
     monkeypatch.setattr(Fences, "breach", lambda *_, **__: None)
+    monkeypatch.setattr(Fences, "breach_all", lambda *_: None)
 
 
 async def run(url: str, prefix: str, file: Path, *, invalidations: int, fenced: bool) -> tuple[int, int]:

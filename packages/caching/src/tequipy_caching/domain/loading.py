@@ -86,29 +86,29 @@ class Loader(Generic[V]):
 
     async def look(self, keys: Sequence[Key], *, order: Order[V] | None = None) -> dict[Key, V]:
         """Return what the tiers have, and keep it in memory."""
-        with self.fences.hold(keys) as fences:
+        with self.fences.hold() as fence:
             tags = () if order is None else order.tags
-            return self._take(await self._ask(keys, tags), fences, order)
+            return self._take(await self._ask(keys, tags), fence, order)
 
     def life(self, ttl: float | None) -> float:
         """Return how long a value is to live: jitter takes a part of it."""
         return (ttl or self._policy.ttl) * (1 - self._policy.jitter * random())  # noqa: S311 -- no secret
 
     async def _load(self, keys: Sequence[Key], found: dict[Key, V], *, flight: Flight[V], order: Order[V]) -> None:
-        with self.fences.hold(keys) as fences:
+        with self.fences.hold() as fence:
             looks = await self._ask(keys, order.tags)
-            found |= self._take(looks, fences, order)
-            missing = {key: (looks[key], fences[key]) for key in keys if key not in found}
+            found |= self._take(looks, fence, order)
+            missing = {key: looks[key] for key in keys if key not in found}
             if not missing:
                 return
-            flight.stand_ins = lambda: self._stand_ins(missing)
+            flight.stand_ins = lambda: self._stand_ins(missing, fence)
             try:
                 values = await self._call(order, list(missing))
             except Exception as error:  # noqa: BLE001 -- whatever a factory raises
-                found |= self._make_do(error, missing, order)
+                found |= self._make_do(error, missing, fence, order)
             else:
                 loaded = {key: values[key] for key in missing if key in values}
-                await self._keep_loaded(loaded, missing, order)
+                await self._keep_loaded(loaded, missing, fence, order)
                 found |= loaded
 
     async def _ask(self, keys: Sequence[Key], tags: tuple[str, ...]) -> Mapping[Key, Look[V]]:
@@ -126,7 +126,7 @@ class Loader(Generic[V]):
             looks = {}
         if self._changes.waiting:  # looked at again: some may have come meanwhile
             looks = {key: look for key, look in looks.items() if not self._changes.doubts(key, look.tags)}
-        hits = sum(look.value is not MISSING for look in looks.values())
+        hits = sum([look.value is not MISSING for look in looks.values()])
         self._l2["hit"].count += hits
         self._l2["miss"].count += len(looks) - hits
         for key in keys:
@@ -141,7 +141,7 @@ class Loader(Generic[V]):
             self._l1_stale.count += 1
         return Look(value)
 
-    def _take(self, looks: Mapping[Key, Look[V]], fences: Mapping[Key, Fence], order: Order[V] | None) -> dict[Key, V]:
+    def _take(self, looks: Mapping[Key, Look[V]], fence: Fence, order: Order[V] | None) -> dict[Key, V]:
         """Return the fresh values of a look, and keep them in memory."""
         ahead = self._policy.refresh_ahead if order is not None and order.ahead else None
         found: dict[Key, V] = {}
@@ -149,14 +149,15 @@ class Loader(Generic[V]):
             if look.value is MISSING or (ahead is not None and look.left <= look.life * (1 - ahead)):
                 continue
             found[key] = look.value
-            if look.left and self._whole(fences[key]):
+            if look.left and self._memory.keeps and self._whole(fence, key):
                 self._memory.keep(key, look.value, look.left, life=look.life, tags=look.tags)
         return found
 
-    def _whole(self, fence: Fence) -> bool:
-        if not fence.whole:
+    def _whole(self, fence: Fence, key: Key) -> bool:
+        whole = fence.whole(key)
+        if not whole:
             self._fenced.count += 1
-        return fence.whole
+        return whole
 
     async def _call(self, order: Order[V], keys: Sequence[Key]) -> Mapping[Key, V]:
         outcome, started = "error", monotonic()
@@ -192,28 +193,28 @@ class Loader(Generic[V]):
             factory.exception()  # looked at
 
     def _make_do(
-        self, error: Exception, missing: Mapping[Key, tuple[Look[V], Fence]], order: Order[V]
+        self, error: Exception, missing: Mapping[Key, Look[V]], fence: Fence, order: Order[V]
     ) -> Mapping[Key, V]:
         """Return what stands in for values that could not be loaded, or raise the error."""
         life = self._policy.negative_life(error)
         if life:
-            for key, (_, fence) in missing.items():
-                if self._whole(fence):
+            for key in missing:
+                if self._whole(fence, key):
                     self._memory.keep_error(key, error, life)
             raise error
-        values = None if order.ahead else self._stand_ins(missing)
+        values = None if order.ahead else self._stand_ins(missing, fence)
         if values is None:
             raise error
         return values
 
-    def _stand_ins(self, missing: Mapping[Key, tuple[Look[V], Fence]]) -> Mapping[Key, V] | None:
+    def _stand_ins(self, missing: Mapping[Key, Look[V]], fence: Fence) -> Mapping[Key, V] | None:
         """Return older values of all keys, and serve them for a moment; None when one has none."""
         found: dict[Key, V] = {}
-        for key, (look, fence) in missing.items():
-            if not fence.stands:
+        for key, look in missing.items():
+            if not fence.stands(key):
                 return None
             value = look.stand_in()
-            if value is not MISSING and fence.whole:
+            if value is not MISSING and fence.whole(key):
                 self._memory.keep_stale(key, value, look.stale_left, tags=look.tags)
             elif value is MISSING and not look.buried:
                 value = self._memory.stand_in(key)
@@ -225,14 +226,12 @@ class Loader(Generic[V]):
         return found
 
     async def _keep_loaded(
-        self, loaded: Mapping[Key, V], missing: Mapping[Key, tuple[Look[V], Fence]], order: Order[V]
+        self, loaded: Mapping[Key, V], missing: Mapping[Key, Look[V]], fence: Fence, order: Order[V]
     ) -> None:
         """Offer loaded values to Redis, and keep in memory those that it has not refused."""
         lives = {key: self.life(order.ttl) for key in loaded}
         sealed = {key: self._shared.seal(key, value, lives[key], order.tags) for key, value in loaded.items()}
-        offered = {
-            key: (sealed[key], missing[key][0].seen) for key in loaded if sealed[key].fits and missing[key][0].seen
-        }
+        offered = {key: (sealed[key], missing[key].seen) for key in loaded if sealed[key].fits and missing[key].seen}
         stored: Mapping[Key, bool] = {}
         if offered:
             try:
@@ -244,5 +243,5 @@ class Loader(Generic[V]):
             # Not offered, for Redis was away: what memory keeps is dropped once the channel has missed something.
             if not stored.get(key, True):
                 self._fenced.count += 1
-            elif sealed[key].fits and self._whole(missing[key][1]):
+            elif sealed[key].fits and self._whole(fence, key):
                 self._memory.keep(key, value, lives[key], life=lives[key], tags=order.tags)

@@ -46,7 +46,8 @@ class Memory(Generic[V]):
         self._entries = entries
         self._longest = min(policy.ttl, policy.l1_ttl or policy.ttl)
         self._tags: WeakValueDictionary[str, Tag] = WeakValueDictionary()
-        self._keeps = "l1" in policy.tiers
+        self.keeps = "l1" in policy.tiers
+        """Whether it holds anything at all."""
 
     def plain(self, key: Key) -> V | Missing:
         """Return a fresh value about which nothing else is to be known: the usual hit."""
@@ -58,7 +59,7 @@ class Memory(Generic[V]):
 
     def find(self, key: Key) -> Entry[V] | None:
         """Return an entry that is fresh, be it a value or an exception."""
-        if not self._keeps:
+        if not self.keeps:
             return None
         try:
             entry = self._entries[key]
@@ -82,7 +83,7 @@ class Memory(Generic[V]):
 
     def keep(self, key: Key, value: V, left: float, *, life: float, tags: Iterable[str] = ()) -> None:
         """Keep a value that has `left` of its `life` in seconds, at most as long as the policy says."""
-        if not self._keeps:
+        if not self.keeps:
             return
         entry = Entry(value, None, tuple([self._tag(tag) for tag in tags]))
         now = self.clock()
@@ -142,7 +143,7 @@ class Memory(Generic[V]):
         self._entries.clear()
 
     def _put(self, key: Key, entry: Entry[V]) -> None:
-        if self._keeps:
+        if self.keeps:
             self._entries[key] = entry
 
     def _tag(self, tag: str) -> Tag:

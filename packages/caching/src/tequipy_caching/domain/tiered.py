@@ -93,7 +93,7 @@ class TieredCache(Cache[V], Listener, Generic[V]):
 
     async def get_many(self, keys: Iterable[Key]) -> dict[Key, V]:
         """Return the values of those keys that have one, in one round trip."""
-        wanted = list(dict.fromkeys(canonical(key) for key in keys))
+        wanted = list(dict.fromkeys(map(canonical, keys)))
         found, missing = self._held_of(wanted)
         return found | await self._loader.look(missing) if missing else found
 
@@ -106,7 +106,7 @@ class TieredCache(Cache[V], Listener, Generic[V]):
     ) -> dict[Key, V]:
         """Return the values of keys, loading in one go all that are not there."""
         check_ttl(ttl)
-        wanted = list(dict.fromkeys(canonical(key) for key in keys))
+        wanted = list(dict.fromkeys(map(canonical, keys)))
         found, missing = self._held_of(wanted)
         if missing:
             loaded = await self._join(missing, Order(factory, ttl, _ids(tags)))
@@ -121,12 +121,12 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         # Two writers at once: Redis decides who is last and nobody here knows. Each drops what the other has kept, and
         # takes its permission, so that in the end memory holds the value of neither.
         self._drop([key])
-        with self._writes.hold([key]) as fences:
+        with self._writes.hold() as fence:
             try:
                 write = self._shared.write(key, sealed) if sealed.fits else self._shared.remove([key])
                 await self._changes.make(write, keys=[key])
             finally:
-                kept = fences[key].whole and sealed.fits
+                kept = fence.whole(key) and sealed.fits
                 self._drop([key])  # who looked while Redis was written may have seen the old value
         if kept:
             self._memory.keep(key, value, life, life=life, tags=ids)
@@ -209,7 +209,7 @@ class TieredCache(Cache[V], Listener, Generic[V]):
 
     def _held_of(self, keys: Sequence[Key]) -> tuple[dict[Key, V], Sequence[Key]]:
         """Return what memory holds of keys, and the others; a key for which an exception is kept is in neither."""
-        if not self._channel.live:
+        if not (self._memory.keeps and self._channel.live):
             return {}, keys
         found: dict[Key, V] = {}
         missing: list[Key] = []

@@ -194,14 +194,14 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
         if lease is not None:
             ask = Ask(cost, policy.lease, lease.id, lease.spent)
             lease.left = 0  # given back
-        with self._fences.hold([name]) as fences:
+        with self._fences.hold() as fence:
             try:
                 grant = await self._run(policy, name, ask)
             except CacheUnavailable:
                 return decide_alone(policy, self._alone, name, cost, now)
             if lease is not None:
                 lease.renew(grant, now)
-            if not grant.allowed and fences[name].whole:
+            if not grant.allowed and fence.whole(name):
                 refusal = _Refusal(cost, now + grant.retry_after, now + grant.reset_after)
                 left = grant.retry_after / 1_000_000
                 self._refusals.keep(name, refusal, left, life=left)
