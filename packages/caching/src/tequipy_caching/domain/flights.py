@@ -87,9 +87,9 @@ class Flights(Generic[V]):
         above = [flight for flight in _above.get() if flight.owner is self and not flight.task.done()]
         if any(key in flight.keys for flight in above for key in keys):
             raise RecursiveLoad(f"a load of the cache {self._cache!r} asks for the key that it is loading")
-        flights = list({id(flight): flight for key in keys if (flight := self._current.get(key))}.values())
-        self._coalesced.count += sum(key in self._current for key in keys)
         mine = [key for key in keys if key not in self._current]
+        self._coalesced.count += len(keys) - len(mine)
+        flights = list(dict.fromkeys(filter(None, map(self._current.get, keys))))
         if mine:
             flights.append(self._depart(mine, load))
         for flight in flights:

@@ -33,8 +33,8 @@ for number = 1, count do
   if bytes and #bytes > 24 and not holds(bytes) then
     bytes = string.sub(bytes, 1, 24)
   end
-  answer[#answer + 1] = bytes
-  answer[#answer + 1] = bytes and redis.call('PTTL', KEYS[number + 1]) or 0
+  answer[2 * number + 1] = bytes
+  answer[2 * number + 2] = bytes and redis.call('PTTL', KEYS[number + 1]) or 0
 end
 for number = count + 2, #KEYS do
   redis.pcall('SET', KEYS[number], ARGV[4], 'NX', 'PX', ARGV[5])
