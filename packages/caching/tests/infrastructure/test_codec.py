@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, SecretStr
 from typing_extensions import TypedDict
 
 from tequipy_caching.infrastructure.codec import Codec
-from tequipy_caching.infrastructure.envelope import EXPIRED, HEADER_BYTES, TOMBSTONE, VALUE, Opened, new_state
+from tequipy_caching.infrastructure.envelope import EXPIRED, HEADER_BYTES, NOTHING, TOMBSTONE, VALUE, new_state
 
 
 @dataclass(frozen=True)
@@ -57,20 +57,13 @@ def stored(envelope: bytes, *, kind: bytes = VALUE, tags: int = 0) -> bytes:
     return new_state(kind) + b"g" * 16 + stamp + envelope
 
 
-def opened(codec: Codec[Any], key: str, data: bytes) -> Opened:
-    """Return what is in something that is no state alone."""
-    parts = codec.open(key, data)
-    assert parts is not None
-    return parts
-
-
 SEALED = PERSON.encode("ada", ADA, life=1, tail=0)
 
 
 @given(TEXT, PEOPLE, st.integers(0, 2**63), st.integers(0, 2**63))
 def test_a_value_comes_back(key: str, person: Person, life: int, tail: int) -> None:
     """Decoding gives what was encoded, and the envelope its times."""
-    *times, body = opened(PERSON, key, stored(PERSON.encode(key, person, life=life, tail=tail)))[2:]
+    *times, body = PERSON.open(key, stored(PERSON.encode(key, person, life=life, tail=tail)))[2:]
     assert (PERSON.decode(body), times) == (person, [life, tail])
 
 
@@ -90,7 +83,7 @@ def test_a_value_comes_back(key: str, person: Person, life: int, tail: int) -> N
 def test_many_types_come_back(type_: Any, value: object) -> None:
     """Models with aliases, TypedDicts, containers, bytes, infinity and falsy values are values like others."""
     codec: Codec[Any] = Codec(type_, 1024)
-    assert codec.decode(opened(codec, "key", stored(codec.encode("key", value, life=1, tail=0)))[-1]) == value
+    assert codec.decode(codec.open("key", stored(codec.encode("key", value, life=1, tail=0)))[-1]) == value
 
 
 @given(st.data())
@@ -129,14 +122,14 @@ def test_what_belongs_elsewhere_is_refused() -> None:
 def test_no_two_states_look_the_same(kind: bytes) -> None:
     """The same state made twice differs, so that a store can tell a change; alone it holds nothing."""
     assert new_state(kind) != new_state(kind)
-    assert PERSON.open("ada", new_state(kind)) is None
+    assert PERSON.open("ada", new_state(kind)) == NOTHING
 
 
 @pytest.mark.parametrize("tags", [0, 1, 3])
 @pytest.mark.parametrize("kind", [VALUE, EXPIRED])
 def test_what_redis_holds_is_taken_apart(kind: bytes, tags: int) -> None:
     """Kind, ids of the tags and value come out as they were put together."""
-    its_kind, its_tags, *_, body = opened(PERSON, "ada", stored(SEALED, kind=kind, tags=tags))
+    its_kind, its_tags, *_, body = PERSON.open("ada", stored(SEALED, kind=kind, tags=tags))
     assert (its_kind, its_tags) == (kind, tuple(f"{number:016x}" for number in range(tags)))
     assert PERSON.decode(body) == ADA
 
@@ -154,7 +147,7 @@ def test_no_flipped_bit_makes_another_value(data: st.DataObject) -> None:
     bit = data.draw(st.integers(0, 8 * len(damaged) - 1))
     damaged[bit // 8] ^= 1 << bit % 8
     try:
-        value = PERSON.decode(opened(PERSON, "ada", bytes(damaged))[-1])
+        value = PERSON.decode(PERSON.open("ada", bytes(damaged))[-1])
     except ValueError:
         return
     assert value == ADA

@@ -39,13 +39,13 @@ class Codec(Generic[V]):
             raise TypeError(f"this {type(value).__name__} cannot be encoded as the cache's type: {error}") from None
         return seal(self._fingerprint, key, body, life=life, tail=tail)
 
-    def open(self, key: str, data: bytes) -> Opened | None:
-        """Return what Redis holds, taken apart; None for a state alone.
+    def open(self, key: str, data: bytes) -> Opened:
+        """Return what Redis holds, taken apart.
 
         Raises `ValueError` for what is damaged, too large, or of another key or shape.
         """
         opened = unseal(self._fingerprint, key, data)
-        if opened is not None and len(opened[-1]) > self._max_bytes:
+        if len(opened[-1]) > self._max_bytes:
             raise ValueError("too large")
         return opened
 

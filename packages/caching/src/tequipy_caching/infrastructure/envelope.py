@@ -38,6 +38,8 @@ Opened = tuple[bytes, tuple[str, ...], int, int, bytes]
 """What Redis holds of a value: its kind, the ids of its tags, how long it was to live and how much longer Redis keeps
 it (milliseconds), and its bytes. A plain tuple, for this is read a hundred times in a batch.
 """
+NOTHING: Final[Opened] = (TOMBSTONE, (), 0, 0, b"")
+"""What there is of a state alone: a tombstone, or a value that has become void."""
 
 
 def digest(data: bytes) -> bytes:
@@ -58,16 +60,13 @@ def seal(fingerprint: bytes, key: str, body: bytes, *, life: int, tail: int) -> 
     return b"".join((header, _CHECKSUM.pack(crc32(header)), body))
 
 
-def unseal(fingerprint: bytes, key: str, data: bytes) -> Opened | None:
-    """Return the parts of what Redis holds; None for a state alone: a tombstone, or a value that has become void.
-
-    Raises `ValueError` for what is damaged, foreign or of another key or shape.
-    """
+def unseal(fingerprint: bytes, key: str, data: bytes) -> Opened:
+    """Take apart what Redis holds; raises `ValueError` for what is damaged, foreign or of another key or shape."""
     kind = data[:1]
     if kind not in _KINDS or len(data) < STATE_BYTES:
         raise ValueError("not a state, or a damaged one")
     if len(data) == STATE_BYTES:
-        return None
+        return NOTHING
     count = data[_COUNT_AT] if len(data) > _COUNT_AT else 0
     start = _COUNT_AT + 1 + count * _TAG_BYTES
     if kind == TOMBSTONE or len(data) < start + HEADER_BYTES:

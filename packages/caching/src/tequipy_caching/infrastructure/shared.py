@@ -21,6 +21,7 @@ from tequipy_caching.infrastructure.envelope import (
     STATE_BYTES,
     TOMBSTONE,
     VALUE,
+    Opened,
     new_state,
 )
 from tequipy_caching.infrastructure.redis import RedisLink
@@ -175,35 +176,41 @@ class RedisTier(SharedTier[V], Generic[V]):
         )
         known = None not in tokens  # else nothing could be stored
         waited = monotonic() - asked
+        # All are opened, then all decoded: in turns each drives the other's code out of the processor's cache.
+        opened = [self._open(name, data) for name, data in zip(names, answers[::2], strict=False)]  # tokens come after
         looks: dict[Key, Look[V]] = {}
-        for key, name, data, left in zip(keys, names, answers[::2], answers[1::2], strict=False):  # tokens come after
-            look = _VOID if data is None else self._judge(name, data, left / 1000 - waited)
+        for key, parts, data, left in zip(keys, opened, answers[::2], answers[1::2], strict=False):
+            look = _VOID if parts is None else self._judge(parts, left / 1000 - waited)
             if known and (look.value is MISSING or self._policy.refresh_ahead):  # else nothing will be stored
                 look = look._replace(seen=Seen((data or b"")[:STATE_BYTES], generation, at, stamp))
             looks[key] = look
         return looks
 
-    def _judge(self, name: str, data: bytes, left: float) -> Look[V]:
-        """Return what Redis's bytes mean that it will keep for `left` seconds."""
-        if self._codec is None:
-            raise RuntimeError("a cache that keeps nothing in Redis has read from it")
+    def _open(self, name: str, data: bytes | None) -> Opened | None:
+        """Return what Redis holds, taken apart; None when there is nothing that can be read."""
+        if data is None or self._codec is None:
+            return None
         try:
-            opened = self._codec.open(name, data)
-            if opened is None:
-                return _BURIED
-            kind, tags, life, tail, body = opened
-            left -= tail / 1000
-            if left > 0 and kind == VALUE:
-                return Look(self._codec.decode(body), left, life / 1000, tags)
+            return self._codec.open(name, data)
         except ValueError:
             self._unreadable.count += 1
-            return _VOID
+            return None
+
+    def _judge(self, opened: Opened, left: float) -> Look[V]:
+        """Return what something means that Redis will keep for `left` seconds."""
+        kind, tags, life, tail, body = opened
+        if kind == TOMBSTONE:
+            return _BURIED
+        left -= tail / 1000
+        if left > 0 and kind == VALUE:
+            value = self._decode(body)
+            return _VOID if value is MISSING else Look(value, left, life / 1000, tags)
         stale_left = self._policy.fail_safe + min(left, 0)
         if stale_left <= 0:
             return _VOID
-        return Look(tags=tags, stand_in=partial(self._decode_late, body), stale_left=stale_left)
+        return Look(tags=tags, stand_in=partial(self._decode, body), stale_left=stale_left)
 
-    def _decode_late(self, body: bytes) -> V | Missing:
+    def _decode(self, body: bytes) -> V | Missing:
         try:
             return MISSING if self._codec is None else self._codec.decode(body)
         except ValueError:
