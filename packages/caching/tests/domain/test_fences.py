@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tequipy_caching.domain.fences import Fence, Fences
+from tequipy_caching.domain.fences import LONGEST_JOURNAL, Fence, Fences
 
 KEYS = "ab"
 STEPS = st.lists(
@@ -53,6 +53,19 @@ def test_who_has_let_go_keeps_nothing() -> None:
     with Fences().hold() as held:
         assert held.whole("a")
     assert (held.whole("a"), held.stands("a")) == (False, False)
+
+
+def test_a_journal_has_an_end() -> None:
+    """A load that outlasts very many invalidations costs no more memory: in the end it may keep nothing at all."""
+    fences = Fences()
+    with fences.hold() as held:
+        for number in range(2 * LONGEST_JOURNAL):
+            fences.breach(number)
+        assert len(fences._breaches) <= LONGEST_JOURNAL
+        assert not held.whole(0)
+        assert not held.whole("another")
+        with fences.hold() as later:
+            assert later.whole(0)
 
 
 @given(STEPS)

@@ -3,9 +3,12 @@
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tequipy_caching.domain.keys import Key
+
+LONGEST_JOURNAL: Final = 10_000
+"""Keys; one more, while a fence is held from before them all, becomes a breach of everything: wrong for nobody."""
 
 
 class Breach(NamedTuple):
@@ -70,6 +73,8 @@ class Fences:
             self._number += 1
             self._breaches[key] = Breach(self._number, self.last(key).fatal if stands else self._number)
             self._breaches.move_to_end(key)
+            if len(self._breaches) > LONGEST_JOURNAL:
+                self.breach_all()
 
     def breach_all(self) -> None:
         """Take every permission."""
