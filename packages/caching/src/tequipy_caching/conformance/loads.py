@@ -113,6 +113,22 @@ class TestLoads:
         await cache_target.turn(0.06)
         assert await words.get_or_set("ada", Factory("new")) == "new"
 
+    @pytest.mark.parametrize("new", [0, 2])
+    async def test_a_batch_stands_in_as_a_whole(self, cache_target: CacheTarget, new: int) -> None:
+        """If each missing key has an old value these are given; else it fails, and then asks only for those without."""
+        words = await cache_target.cache("safe")
+        fail = Factory(ValueError("away"))
+        await words.set(1, "old")
+        await words.set(3, "old")
+        await cache_target.turn(0.06)
+        with pytest.raises(ValueError, match="away"):
+            await words.get_or_set_many(sorted([1, 3, new]), fail.many)
+        assert await words.get_or_set_many([1, 3], fail.many) == {1: "old", 3: "old"}
+        assert fail.calls == 1
+        await cache_target.turn(0.06)
+        assert await words.get_or_set_many([1, 3], fail.many) == {1: "old", 3: "old"}
+        assert fail.calls == 2
+
     async def test_a_slow_load_goes_on_behind_an_old_value(self, cache_target: CacheTarget) -> None:
         """After the soft timeout callers get the old value, and the new one once it is loaded."""
         words, load = await cache_target.cache("soft"), Factory("new", held=True)

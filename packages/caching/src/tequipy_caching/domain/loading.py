@@ -208,20 +208,21 @@ class Loader(Generic[V]):
         return values
 
     def _stand_ins(self, missing: Mapping[Key, Look[V]], fence: Fence) -> Mapping[Key, V] | None:
-        """Return older values of all keys, and serve them for a moment; None when one has none."""
+        """Serve older values for a moment, and return them if all keys have one; None when one has none."""
         found: dict[Key, V] = {}
         for key, look in missing.items():
             if not fence.stands(key):
-                return None
+                continue
             value = look.stand_in()
             if value is not MISSING and fence.whole(key):
                 self._memory.keep_stale(key, value, look.stale_left, tags=look.tags)
             elif value is MISSING and not look.buried:
                 value = self._memory.stand_in(key)
                 self._memory.revive(key)
-            if value is MISSING:
-                return None
-            found[key] = value
+            if value is not MISSING:
+                found[key] = value
+        if len(found) < len(missing):
+            return None
         self._l2["stale"].count += len(found)
         return found
 

@@ -69,7 +69,10 @@ class Cache(ABC, Generic[V]):
     ) -> dict[Key, V]:
         """Return the values of keys: one round trip to look, one load for all that are missing, one to store.
 
-        Keys that the factory leaves out are absent from the result; so are those for which an exception is kept.
+        Keys that the factory leaves out are absent from the result; so are those for which an exception is kept. What
+        the factory raises reaches the caller, unless with `fail_safe` older values stand in for all missing keys. When
+        one has none it is raised, for a result without that key would say that there is no such value; the others
+        stand in from then on, so that the next call asks for that key alone.
         """
 
     @abstractmethod
