@@ -81,6 +81,10 @@ class Proxy:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.transport.abort()
 
+    def switch(self, port: int) -> None:
+        """Lead new connections to another server, as a name in the DNS does; those that there are stay."""
+        self._target = port
+
     def cut(self, *, also_new: bool = False) -> None:
         """Let no byte through on the connections that there are, and say nothing to anybody: they are half open."""
         self._mute = also_new

@@ -4,12 +4,13 @@ import asyncio
 import json
 import logging
 import secrets
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.tiers import Listener
@@ -74,27 +75,32 @@ class Backplane:
         self._position = None
 
     async def _listen(self) -> None:
-        async with self._link.connect(
-            2
-        ) as client:  # a pair of its own: one that listens, one that asks where it stands
-            while True:
-                try:
-                    async with client.pubsub() as channel:
-                        await self._hear_from(channel, client)
-                except (RedisError, OSError) as error:
-                    if self.live:
-                        logger.warning("cache_backplane_deaf", extra={"error": f"{type(error).__name__}: {error}"})
-                        self._deaf_since = monotonic()
-                    elif kind_of(error) == "connection":
-                        self._link.breaker.trip(error)
-                finally:
-                    self.live = False
-                await asyncio.sleep(_RECONNECT_AFTER)
-                self._count_deafness()
+        while True:
+            # A pair of connections of its own, one that listens and one that asks where it stands; new ones each time,
+            # for by now the name may be that of another server.
+            client = self._link.connect(2)
+            try:
+                async with client.pubsub() as channel:
+                    await self._hear_from(channel, client)
+            except (RedisError, OSError) as error:
+                if self.live:
+                    logger.warning("cache_backplane_deaf", extra={"error": f"{type(error).__name__}: {error}"})
+                    self._deaf_since = monotonic()
+                elif kind_of(error) == "connection":
+                    self._link.breaker.trip(error)
+            finally:
+                self.live = False
+                with suppress(RedisError, OSError):
+                    await client.aclose()
+            await asyncio.sleep(_RECONNECT_AFTER)
+            self._count_deafness()
 
     async def _hear_from(self, channel: PubSub, client: Redis) -> None:
+        demotions = self._link.demotions
         await channel.subscribe(self._link.channel)
         while True:
+            if self._link.demotions != demotions:
+                raise ReadOnlyError("the server has become a replica")
             message = await channel.get_message(timeout=PING_AFTER)
             if message is None:
                 await channel.ping()

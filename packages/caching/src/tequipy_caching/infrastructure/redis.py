@@ -16,7 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tequipy_caching.domain.exceptions import CacheUnavailable
@@ -47,6 +47,8 @@ class RedisLink:
         self.state = f"{prefix}:state"
         self.breaker = Breaker(self._recover, behind=lambda: len(self.recovery) > 0)
         self.recovery = RecoveryQueue(self.breaker.repair)
+        self.demotions = 0
+        """How often a server has said that it takes no writes: who listens to it had better connect anew."""
         self._url = url
         self._timeout = timeout
         self._observe = cache(partial(metrics.seconds, "cache_l2_seconds"))
@@ -153,15 +155,23 @@ class RedisLink:
         try:
             await connection.send_packed_command(packed)
             answer = await connection.read_response()
-        except ResponseError:
+        except ResponseError as error:
             self._lent.append(connection)
+            if isinstance(error, ReadOnlyError):
+                await self._leave()
             raise
         except BaseException:  # cancelled too: its answer is still to come
-            await connection.disconnect(nowait=True)
-            await self._client.connection_pool.release(connection)
+            await self._end(connection)
             raise
         self._lent.append(connection)
         return answer
+
+    async def _leave(self) -> None:
+        """Let go of a server that has become a replica: by now its name may be that of another one."""
+        self.demotions += 1
+        while self._lent:
+            await self._end(self._lent.pop())
+        await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def _lend(self) -> AbstractConnection:
         while self._lent:
@@ -169,10 +179,13 @@ class RedisLink:
             with contextlib.suppress(OSError):
                 if not await connection.can_read():
                     return connection
-            await connection.disconnect(nowait=True)  # closed by the server, or out of step
-            await self._client.connection_pool.release(connection)
+            await self._end(connection)  # closed by the server, or out of step
         new: AbstractConnection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # -- redis-py
         return new
+
+    async def _end(self, connection: AbstractConnection) -> None:
+        await connection.disconnect(nowait=True)
+        await self._client.connection_pool.release(connection)
 
 
 def kind_of(error: Exception) -> str:

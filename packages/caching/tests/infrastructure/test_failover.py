@@ -1,0 +1,77 @@
+"""What happens when another server becomes the primary and the name is given to it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from redis.asyncio import Redis
+
+from tequipy_caching import MISSING, CacheHealth, RatePolicy
+from tequipy_devstack.servers import ValkeyServer
+
+
+async def command(server: ValkeyServer, *words: Any) -> Any:
+    """Have a server do something."""
+    async with Redis.from_url(server.url()) as redis:
+        return await cast("Any", redis).execute_command(*words)
+
+
+@pytest.fixture
+async def replica(private_redis: ValkeyServer, tmp_path: Path, eventually: Any) -> AsyncIterator[ValkeyServer]:
+    """Yield a replica of the private server: it has all of its data, and takes its password too."""
+    await command(private_redis, "CONFIG", "SET", "repl-diskless-sync-delay", 0)
+    with ValkeyServer(tmp_path) as server:
+        await command(server, "CONFIG", "SET", "primaryauth", private_redis.password)
+        await command(server, "ACL", "SETUSER", "default", f">{private_redis.password}")  # beside its own
+        await command(server, "REPLICAOF", "127.0.0.1", private_redis.port)
+
+        async def in_step() -> bool:
+            state = await command(server, "INFO")
+            # While it writes its first file it would refuse to stop.
+            return state["master_link_status"] == "up" and not state["aof_rewrite_in_progress"]
+
+        await eventually(in_step)
+        yield server
+
+
+async def fail_over(primary: ValkeyServer, replica: ValkeyServer, proxy: Any) -> None:
+    """Promote the replica; the primary goes on, takes no writes and hears nothing of its successor."""
+    await command(replica, "REPLICAOF", "NO", "ONE")
+    await command(primary, "REPLICAOF", "127.0.0.1", 1)
+    proxy.switch(replica.port)
+
+
+async def test_what_waits_reaches_the_new_primary(
+    start: Any, private_redis: ValkeyServer, replica: ValkeyServer, proxy: Any, proxy_url: str, eventually: Any
+) -> None:
+    """Told READONLY a process connects anew: its deletes arrive, and it hears what is told at the new primary."""
+    manager = await start(proxy_url)
+    words = manager.cache("words", str)
+    await words.set("deleted", "old")
+    await asyncio.gather(*(words.get(number) for number in range(20)))  # connections of which many stay idle
+    await fail_over(private_redis, replica, proxy)
+    other = await start(replica.url())
+    others = other.cache("words", str)
+    await words.delete("deleted")
+    await words.set("held", "old")
+    await eventually(lambda: manager.health() == CacheHealth("up", "live", 0))
+    assert await others.get("deleted") is None
+    await words.set("held", "old")
+    assert await others.get("held") == "old"
+    await others.delete("held")
+    await eventually(lambda: words.peek("held") is MISSING)
+
+
+async def test_limits_are_counted_at_the_new_primary(
+    limiters: Any, private_redis: ValkeyServer, replica: ValkeyServer, proxy: Any, proxy_url: str
+) -> None:
+    """A decision or two are made without Redis, then all processes count together again."""
+    policy, limiter = RatePolicy("slow", 100, 3600), await limiters(proxy_url)
+    await limiter.hit(policy, "ada")
+    await fail_over(private_redis, replica, proxy)
+    assert (await limiter.hit(policy, "ada")).degraded
+    decision = await limiter.hit(policy, "ada")
+    assert (decision.degraded, decision.remaining) == (False, 98)
+    assert (await (await limiters(replica.url())).hit(policy, "ada")).remaining == 97
