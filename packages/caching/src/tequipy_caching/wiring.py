@@ -98,7 +98,7 @@ def build_cache(settings: CacheSettings, *, registry: CollectorRegistry | None =
 
 def build_rate_limiter(settings: CacheSettings, *, registry: CollectorRegistry | None = None) -> RateLimiter:
     """Return the rate limiter, with connections and a channel of its own; it remembers by the policy `rate_limits`."""
-    metrics = PrometheusCacheMetrics(None)  # the cache's own: what its decisions say of Redis is counted with them
+    metrics = PrometheusCacheMetrics(registry, prefix="ratelimit")
     link = RedisLink(
         settings.url.get_secret_value(), prefix=f"{settings.prefix}:rate", timeout=settings.l2_timeout, metrics=metrics
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from tequipy_caching import RateLimiter, RatePolicy
@@ -68,6 +69,31 @@ async def test_a_mute_redis_costs_one_timeout(limiters: Build, private_redis: Va
     await eventually(lambda: not limiter.link.breaker.open and not other.link.breaker.open)
     assert (await limiter.hit(SLOW, "eve")).remaining == 4
     assert (await other.hit(SLOW, "eve")).remaining == 3
+
+
+async def test_the_link_is_counted_beside_the_caches(start: Any, limiters: Build, private_redis: ValkeyServer) -> None:
+    """What the limiter's own connections meet has series of its own: the caches' still say how the caches fare."""
+    registry = CollectorRegistry()
+    manager = await start(private_redis.url(), registry=registry)
+    limiter = await limiters(private_redis.url(), registry=registry, l2_timeout=0.25)
+    await manager.cache("words", str).set("ada", "Ada")
+    await limiter.hit(SLOW, "ada")
+    private_redis.freeze()
+    await limiter.hit(SLOW, "ada")
+    await limiter.reset(SLOW, "ada")
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+    }
+    private_redis.thaw()
+    assert samples["ratelimit_l2_seconds_count", "rate_hit"] == 1
+    assert samples["ratelimit_l2_errors_total", "timeout"] == 1
+    assert (samples["ratelimit_breaker_state",], samples["ratelimit_recovery_queue",]) == (1, 1)
+    assert (samples["cache_breaker_state",], samples["cache_recovery_queue",]) == (0, 0)
+    assert samples["cache_l2_seconds_count", "write"] == 1
+    assert ("cache_l2_seconds_count", "rate_hit") not in samples
+    assert not any(name.startswith("ratelimit_l1") for name, *_ in samples)
 
 
 async def test_a_slow_redis_is_waited_for(limiters: Build, proxy: Any, proxy_url: str) -> None:
