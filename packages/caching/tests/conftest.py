@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from tequipy_caching import CachePolicy
+from tequipy_caching import CachePolicy, Source
+from tequipy_caching.infrastructure.expiring_set import SharedExpiringSet
 from tequipy_caching.infrastructure.limiter import RedisRateLimiter
 from tequipy_caching.infrastructure.manager import TieredCacheManager
 from tequipy_caching.wiring import CacheSettings, build_cache, build_rate_limiter
@@ -193,3 +194,19 @@ async def limiters(redis_prefix: str) -> AsyncIterator[Callable[..., Awaitable[R
             return limiter
 
         yield build
+
+
+@pytest.fixture
+def open_set(start: Any) -> Callable[..., Awaitable[tuple[TieredCacheManager, SharedExpiringSet]]]:
+    """Return what opens the set as another process would, and waits until it is live."""
+
+    async def open_set(
+        url: str, source: Source | None = None, *, live: bool = True, **settings: Any
+    ) -> tuple[TieredCacheManager, SharedExpiringSet]:
+        manager = await start(url, live=live, **settings)
+        made = manager.expiring_set("revoked", source=source)
+        if live:
+            await eventually_true(lambda: made.live)
+        return manager, made
+
+    return open_set

@@ -1,0 +1,146 @@
+"""A set that lives in every process, when Redis or the channel is away: nothing that was added is lost."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tequipy_caching.infrastructure.expiring_set import SharedExpiringSet
+from tequipy_caching.infrastructure.manager import TieredCacheManager
+from tequipy_devstack.servers import ValkeyServer
+
+Start = Callable[..., Awaitable[tuple[TieredCacheManager, SharedExpiringSet]]]
+
+
+async def test_without_redis_a_member_counts_here_and_is_sent_later(
+    open_set: Start, private_redis: ValkeyServer, eventually: Any
+) -> None:
+    """Killed, the adding process knows its member and says it is not live; started again, the others learn of it."""
+    (manager, one), (_, other) = await open_set(private_redis.url()), await open_set(private_redis.url())
+    private_redis.kill()
+    await eventually(lambda: not one.live and not other.live)
+    await one.add("ada", ttl=600)
+    await one.add("ada", ttl=60)
+    await one.add("brief", ttl=0.001)
+    assert ("ada" in one, await one.contains("ada"), await one.contains("bob")) == (True, True, False)
+    assert not await other.contains("ada")
+    private_redis.restart()
+    await eventually(lambda: "ada" in other and one.live and other.live)
+    assert other._lives()["ada"] > 500
+    assert "brief" not in other._deadlines
+    await eventually(lambda: not len(manager.link.recovery))
+
+
+async def test_a_mute_redis_costs_one_timeout(open_set: Start, private_redis: ValkeyServer, eventually: Any) -> None:
+    """Frozen, `contains` pays l2_timeout at most once and then answers from memory; thawed, it is live again."""
+    _, one = await open_set(private_redis.url(), l2_timeout=0.5)
+    await one.add("ada", ttl=600)
+    private_redis.freeze()
+    await eventually(lambda: not one.live)
+    started = time.monotonic()
+    assert not await one.contains("bob")
+    first = time.monotonic() - started
+    started = time.monotonic()
+    for _ in range(100):
+        assert not await one.contains("bob")
+        assert await one.contains("ada")
+    hundred = time.monotonic() - started
+    print(f"first {first:.3f} s, the next hundred {hundred:.3f} s")
+    assert hundred < 0.5
+    private_redis.thaw()
+    await eventually(lambda: one.live)
+
+
+async def test_a_half_open_channel_asks_redis(
+    open_set: Start, private_redis: ValkeyServer, proxy: Any, proxy_url: str, eventually: Any
+) -> None:
+    """A channel cut without a word is noticed; until it is heard again Redis is asked."""
+    _, one = await open_set(proxy_url)
+    _, other = await open_set(private_redis.url())
+    proxy.cut()
+    started = time.monotonic()
+    await other.add("ada", ttl=600)
+    await eventually(lambda: not one.live)
+    print(f"distrusted after {time.monotonic() - started:.2f} s")
+
+    async def known() -> bool:
+        return await one.contains("ada")
+
+    await eventually(known)
+    await eventually(lambda: one.live)
+    assert "ada" in one
+
+
+async def test_deaf_it_asks_redis(
+    open_set: Start, private_redis: ValkeyServer, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the channel alone is away, Redis's answer counts, and is kept."""
+    (_, one), (_, other) = await open_set(private_redis.url()), await open_set(private_redis.url())
+    monkeypatch.setattr("tequipy_caching.infrastructure.backplane._RECONNECT_AFTER", 3)
+    async with Redis.from_url(private_redis.url()) as redis:
+        await redis.client_kill_filter(_type="pubsub")
+    await eventually(lambda: not one.live)
+    await other.add("ada", ttl=600)
+    assert not await one.contains("bob")
+    assert await one.contains("ada")
+    assert one._lives()["ada"] > 500
+    assert not one.live
+
+
+async def test_a_process_that_was_cut_off_sends_later(
+    open_set: Start, private_redis: ValkeyServer, proxy: Any, proxy_url: str, eventually: Any
+) -> None:
+    """Though Redis has lost nothing, what one process added meanwhile is sent, with the longest of its lives."""
+    (_, one), (_, other) = await open_set(proxy_url), await open_set(private_redis.url())
+    await proxy.refuse()
+    await eventually(lambda: not one.live)
+    await one.add("ada", ttl=600)
+    await one.add("ada", ttl=60)
+    await proxy.open()
+    await eventually(lambda: "ada" in other)
+    assert other._lives()["ada"] > 500
+
+
+async def test_more_than_the_queue_holds_is_all_sent(
+    open_set: Start, private_redis: ValkeyServer, proxy: Any, proxy_url: str, eventually: Any
+) -> None:
+    """When more members wait than the recovery queue keeps, all that this process knows is sent."""
+    (manager, one), (_, other) = await open_set(proxy_url), await open_set(private_redis.url())
+    manager.link.recovery._limit = 5
+    await proxy.refuse()
+    await eventually(lambda: not one.live)
+    await one.add(*(str(number) for number in range(1200)), ttl=600)
+    assert len(manager.link.recovery) <= 5
+    await proxy.open()
+    await eventually(lambda: len(other._lives()) == 1200)
+
+
+async def test_a_cancelled_add_is_sent_again(
+    open_set: Start, redis_url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows whether it arrived."""
+    (manager, one), (_, other) = await open_set(redis_url), await open_set(redis_url)
+    tell = manager.link.tell
+    monkeypatch.setattr(manager.link, "tell", lambda *_, **__: asyncio.Event().wait())
+    adding = asyncio.create_task(one.add("ada", ttl=600))
+    await asyncio.sleep(0)
+    adding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await adding
+    monkeypatch.setattr(manager.link, "tell", tell)
+    await eventually(lambda: "ada" in other)
+
+
+async def test_what_cannot_be_understood_is_compared(open_set: Start, redis_url: str, eventually: Any) -> None:
+    """A message of a version to come may have named any member: the set is live once it has been compared anew."""
+    manager, one = await open_set(redis_url)
+    for body in (["ada"], {"ada": "soon"}):
+        with pytest.raises(ValueError, match="version"):
+            one.hear(body)
+    one.miss()
+    assert not one.live
+    await eventually(lambda: one.live)
+    assert manager.backplane.live
