@@ -1,12 +1,13 @@
 """Settings of auth, and what is built from them."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr, ValidationError
 
-from tequipy_auth import Auth
+from tequipy_auth import Auth, AuthPolicy
 from tequipy_auth.wiring import LOCAL_ONLY, AuthSettings, build_auth
 from tequipy_caching.testing import MemoryCacheManager
 from tequipy_platform.wiring import DatabaseSettings, build_database
@@ -59,6 +60,10 @@ def test_built_in_secrets_are_named() -> None:
         {"allowed_origins": ["app.example.com"]},
         {"issuer": ""},
         {"refresh_grace_seconds": -1},
+        {"password_min_length": 7},
+        {"password_max_length": 63},
+        {"verify_email_ttl": 3 * 86400},
+        {"refresh_secret_cost": 3},
         {"unknown": 1},
     ],
     ids=str,
@@ -68,6 +73,31 @@ def test_wrong_settings_are_refused_without_showing_them(wrong: dict[str, Any]) 
     with pytest.raises(ValidationError, match=next(iter(wrong))) as refusal:
         AuthSettings.model_validate(wrong)
     assert "a short secret" not in str(refusal.value)
+
+
+def test_every_number_that_the_rules_go_by_is_a_setting() -> None:
+    """Unset it is the policy's own default, set it is what was set."""
+    default = AuthPolicy(public_url="https://app.example.com")
+    assert make_auth().policy == default
+    changed = make_auth(
+        AuthSettings(
+            access_token_ttl=61,
+            jwks_max_age=61,
+            refresh_idle=61,
+            refresh_absolute=61,
+            refresh_grace_seconds=61,
+            sessions_per_user=5,
+            verify_email_ttl=61,
+            reset_password_ttl=61,
+            live_tokens_per_purpose=1,
+            fresh_for=61,
+            registration_mode="open",
+            password_min_length=8,
+            password_max_length=64,
+        )
+    ).policy
+    kept = {field.name for field in fields(AuthPolicy) if getattr(changed, field.name) == getattr(default, field.name)}
+    assert kept == {"public_url"}
 
 
 def test_secrets_are_not_shown() -> None:

@@ -21,6 +21,7 @@ from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.roles import RoleMap
 from tequipy_auth.domain.services.keys import KeyService
+from tequipy_auth.domain.services.registration import REGISTRATION_LIFE
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
 from tequipy_auth.infrastructure.audit import SqlAuditLog
@@ -30,7 +31,7 @@ from tequipy_auth.infrastructure.key_ring import KeyRing
 from tequipy_auth.infrastructure.keys import AlgorithmName, FileKeys, SealedKeys, StoredKeys
 from tequipy_auth.infrastructure.metrics import PrometheusOperations
 from tequipy_auth.infrastructure.passwords import BcryptPasswordHasher
-from tequipy_auth.infrastructure.refresh_secrets import BcryptSecretHasher, SettingsSuccessorKeys
+from tequipy_auth.infrastructure.refresh_secrets import SECRET_COST, BcryptSecretHasher, SettingsSuccessorKeys
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 from tequipy_auth.infrastructure.revocations import SharedRevocations, StoredRevocations
 from tequipy_auth.infrastructure.tokens import JwtAccessTokens, VerifiedToken
@@ -84,6 +85,9 @@ class AuthSettings(BaseModel):
     registration_mode: Literal["private", "open"] = "private"
     """`private`: nobody learns whether an address has an account, which comes into being by the mailed link. `open`: it
     exists at once, unverified, and a taken address is refused."""
+    password_min_length: int = Field(default=12, ge=8)
+    password_max_length: int = Field(default=128, ge=64, le=1024)
+    """Characters after normalisation (OWASP ASVS 5.0, V6.2.1 and V6.2.9 say how far they may be moved)."""
     issuer: str | None = Field(default=None, min_length=1)
     """`iss` of access tokens; None: the app's public URL."""
     audience: str = Field(default="tequipy", min_length=1)
@@ -95,6 +99,12 @@ class AuthSettings(BaseModel):
     """How long after its first use a refresh token gives its unused successor again."""
     sessions_per_user: int = Field(default=20, ge=1)
     """A login beyond that ends the oldest session."""
+    verify_email_ttl: float = Field(default=86400, ge=60, le=REGISTRATION_LIFE.total_seconds())
+    reset_password_ttl: float = Field(default=1800, ge=60)
+    live_tokens_per_purpose: int = Field(default=3, ge=1)
+    """How many mailed links of one kind work at a time: a further one ends the oldest."""
+    fresh_for: float = Field(default=300, ge=1)
+    """How long after a proof of identity sensitive operations may be asked for."""
     signing_algorithm: AlgorithmName = "ES256"
     """Of keys that are made from now on."""
     signing_keys_folder: DirectoryPath | None = None
@@ -102,6 +112,8 @@ class AuthSettings(BaseModel):
     jwks_max_age: float = Field(default=300, ge=1)
     """How long others may keep the published keys: so long a key is published before its first use."""
     bcrypt_cost: int = Field(default=12, ge=4, le=HIGHEST_STORED_COST)
+    refresh_secret_cost: int = Field(default=SECRET_COST, ge=SECRET_COST, le=HIGHEST_STORED_COST)
+    """bcrypt's cost of refresh tokens' secrets, which are random: so the lowest."""
     hashing_queue: int = Field(default=64, ge=0)
     """How many hashes may wait for a thread; one more is answered by 503."""
     allowed_origins: tuple[Annotated[str, AfterValidator(_check_origin)], ...] = ()
@@ -166,7 +178,7 @@ def build_auth(
         hasher=BcryptPasswordHasher(pools["passwords"], peppers=_keys(settings.peppers), cost=settings.bcrypt_cost),
         common_passwords=common_passwords,
         pseudonyms=Pseudonyms(settings.pseudonym_key.get_secret_value().encode()),
-        secrets=BcryptSecretHasher(pools["refresh_secrets"]),
+        secrets=BcryptSecretHasher(pools["refresh_secrets"], cost=settings.refresh_secret_cost),
         successor_keys=SettingsSuccessorKeys(_keys(settings.refresh_keys)),
         access_tokens=_access_tokens(settings, policy, ring, cache, revocations),
         revocations=revocations,
@@ -212,7 +224,13 @@ def _policy(settings: AuthSettings, public_url: str) -> AuthPolicy:
         refresh_absolute=timedelta(seconds=settings.refresh_absolute),
         refresh_grace=timedelta(seconds=settings.refresh_grace_seconds),
         sessions_per_user=settings.sessions_per_user,
+        verify_email_ttl=timedelta(seconds=settings.verify_email_ttl),
+        reset_password_ttl=timedelta(seconds=settings.reset_password_ttl),
+        live_tokens_per_purpose=settings.live_tokens_per_purpose,
+        fresh_for=timedelta(seconds=settings.fresh_for),
         open_registration=settings.registration_mode == "open",
+        password_min_length=settings.password_min_length,
+        password_max_length=settings.password_max_length,
     )
 
 

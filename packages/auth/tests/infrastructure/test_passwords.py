@@ -102,6 +102,15 @@ async def test_an_unknown_account_costs_one_check_of_the_present_cost(
     assert [digest[:7] for digest in checked] == [b"$2b$05$"]
 
 
+async def test_a_secrets_hash_has_the_cost_that_was_set(pool: HashingPool) -> None:
+    """bcrypt's lowest unless another is set; one of before still verifies."""
+    digest = await BcryptSecretHasher(pool).hash("A" * 43)
+    assert digest.startswith("$2b$04$")
+    costlier = BcryptSecretHasher(pool, cost=5)
+    assert (await costlier.hash("A" * 43)).startswith("$2b$05$")
+    assert await costlier.verify("A" * 43, digest)
+
+
 async def test_a_secrets_hash_of_a_high_cost_is_not_checked(pool: HashingPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that somebody changed to cost 31 cannot take a thread for a day."""
     checked = count_checks(monkeypatch)

@@ -18,12 +18,13 @@ class BcryptSecretHasher(SecretHasher):
     (300 ms each) a refresh would wait for seconds.
     """
 
-    def __init__(self, pool: HashingPool) -> None:
+    def __init__(self, pool: HashingPool, *, cost: int = SECRET_COST) -> None:
         self._pool = pool
+        self._cost = cost
 
     async def hash(self, secret: str) -> str:
         """Return the bcrypt digest; the 43 characters of a secret are below bcrypt's 72 bytes."""
-        return await self._pool.run(make_digest, secret.encode(), SECRET_COST)
+        return await self._pool.run(make_digest, secret.encode(), self._cost)
 
     async def verify(self, secret: str, stored: str) -> bool:
         """Tell whether it is the secret; a malformed digest is False."""
