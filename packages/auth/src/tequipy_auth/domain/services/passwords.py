@@ -129,7 +129,6 @@ class PasswordService:
                 raise InvalidOneTimeToken
             await self._lockout.unlock(work, user.email)
             await work.users.set_verified(user.id)
-            await work.registrations.delete_for(user.email.canonical)
             news = await self._replace(work, user, hashed, Ending("password_reset", now, client=client))
             work.audit.record(AuditEvent(AuditAction.RESET_DONE, subject_id=user.id, client=client))
         await self._ender.publish(news)
