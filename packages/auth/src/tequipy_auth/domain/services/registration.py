@@ -126,7 +126,7 @@ class RegistrationService:
             subject_id = await work.one_time_tokens.consume(value.id, Purpose.VERIFY_EMAIL, value.secret_hash, at=now)
             registration = await work.registrations.get(subject_id) if subject_id else None
             user = await work.users.lock(subject_id) if subject_id else None
-            if registration is not None and registration.expires_at > now:
+            if registration is not None:
                 user = self._new_user(registration.email, registration.name, registration.password, verified=True)
                 try:
                     await work.users.add(user)
