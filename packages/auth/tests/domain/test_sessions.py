@@ -1,6 +1,7 @@
 """Logging in, staying logged in, logging out, over the in-memory twins."""
 
 import asyncio
+import string
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -190,6 +191,16 @@ async def test_what_is_no_refresh_token_is_invalid(auth: Auth, text: str) -> Non
     """Malformed, foreign, non-canonical and unknown tokens answer alike."""
     with pytest.raises(RefreshInvalid):
         await auth.sessions.refresh(text, client=CLIENT)
+
+
+async def test_a_token_has_one_spelling(auth: Auth, pair: TokenPair) -> None:
+    """The last character of base64url has bits to spare: who sets them shows another token (RFC 4648, section 3.5)."""
+    prefix, selector, secret = str(pair.refresh).split(".")
+    alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+    other = selector[:-1] + alphabet[alphabet.index(selector[-1]) + 1]
+    with pytest.raises(RefreshInvalid):
+        await auth.sessions.refresh(f"{prefix}.{other}.{secret}", client=CLIENT)
+    await refresh(auth, pair)
 
 
 async def test_a_wrong_secret_uses_nothing_up(auth: Auth, pair: TokenPair) -> None:

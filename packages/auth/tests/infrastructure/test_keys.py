@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy import select, update
 
-from tequipy_auth import AuthPolicy, KeyService, KeyState
+from tequipy_auth import AuthPolicy, KeyService, KeyState, UnknownKey
 from tequipy_auth.infrastructure.keys import (
     AlgorithmName,
     FileKeys,
@@ -26,7 +26,8 @@ from tequipy_auth.infrastructure.models import SigningKeyRow
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 from tequipy_auth.testing import MemoryRevocations, RecordingOperations
 from tequipy_platform.infrastructure.database import Database
-from tequipy_platform.testing import CountingIds, FrozenClock
+from tequipy_platform.infrastructure.ids import uuid7
+from tequipy_platform.testing import FrozenClock
 
 SECRET = b"a key-encryption key for tests"
 POLICY = AuthPolicy(public_url="https://app.example.com")
@@ -37,17 +38,20 @@ def make_sealed(secret: bytes = SECRET, algorithm: AlgorithmName = "ES256") -> S
     return SealedKeys(secret, algorithm=algorithm)
 
 
-def make_store(database: Database, secret: bytes = SECRET) -> StoredKeys:
-    clock, sealed = FrozenClock(), make_sealed(secret)
-    service = KeyService(
-        partial(SqlAuthUnitOfWork, database, clock, CountingIds()),
-        maker=sealed,
+def make_service(database: Database) -> KeyService:
+    clock = FrozenClock()
+    return KeyService(
+        partial(SqlAuthUnitOfWork, database, clock, uuid7),
+        maker=make_sealed(),
         revocations=MemoryRevocations(clock, life=POLICY.revocation_life),
         policy=POLICY,
         clock=clock,
         operations=RecordingOperations(),
     )
-    return StoredKeys(service.published, sealed)
+
+
+def make_store(database: Database) -> StoredKeys:
+    return StoredKeys(make_service(database).published, make_sealed())
 
 
 async def rows(database: Database) -> dict[str, SigningKeyRow]:
@@ -123,6 +127,15 @@ async def test_processes_that_start_at_once_agree_on_one_key(database: Database)
     loaded = await asyncio.gather(*(make_store(database).load() for _ in range(10)))
     assert len({keys.active.kid for keys in loaded}) == 1
     assert len(loaded[0].published) == 2
+
+
+async def test_of_processes_that_revoke_a_key_at_once_one_does(database: Database) -> None:
+    """The others learn that it is gone; one key takes its place, and one is made to follow."""
+    kid = (await make_store(database).load()).active.kid
+    answers = await asyncio.gather(*(make_service(database).revoke(kid) for _ in range(6)), return_exceptions=True)
+    assert sorted(map(type, answers), key=str) == [type(None), *[UnknownKey] * 5]
+    states = [key.state for key in await make_service(database).keys()]
+    assert sorted(state.value for state in states) == ["active", "next", "revoked"]
 
 
 async def test_a_revoked_key_is_not_published(database: Database) -> None:
