@@ -41,6 +41,22 @@ async def test_a_value_is_shared(pair: Pair, eventually: Any) -> None:
     await eventually(held)
 
 
+async def test_ten_thousand_misses_are_one_load(start: Any, redis_url: str, factory: Any) -> None:
+    """10,000 callers that miss the same key at once, a tenth of whom leave: one load, one look into Redis."""
+    registry = CollectorRegistry()
+    words, load = (await start(redis_url, registry=registry)).cache("words", str), factory("Ada", held=True)
+    callers = [asyncio.create_task(words.get_or_set("ada", load)) for _ in range(10_000)]
+    await load.called()
+    for caller in callers[::10]:  # the first among them
+        caller.cancel()
+    load.go.set()
+    answers = await asyncio.gather(*callers, return_exceptions=True)
+    looks = registry.get_sample_value("cache_l2_seconds_count", {"op": "read"})
+    print(f"\n10,000 concurrent misses, 1,000 of them cancelled: {load.calls} load, {looks:.0f} look into Redis")
+    assert answers.count("Ada") == 9_000
+    assert (load.calls, looks) == (1, 1)
+
+
 @pytest.mark.parametrize("change", ["set", "delete"])
 @pytest.mark.parametrize("name", ["words", "local"])
 async def test_a_change_drops_the_copies_of_others(
