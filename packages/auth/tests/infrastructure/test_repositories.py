@@ -305,12 +305,13 @@ async def test_a_one_time_token_is_used_up_with_its_family(work: Work) -> None:
 
 
 async def test_a_wrong_or_late_token_uses_nothing_up(work: Work) -> None:
-    """A wrong secret and an expired token give nothing and change nothing."""
+    """A wrong secret, another purpose and an expired token give nothing and change nothing."""
     token = make_one_time_token(new_id())
     async with work() as unit:
         await unit.one_time_tokens.add(token, keep=3)
     async with work() as unit:
         assert await unit.one_time_tokens.consume(token.id, VERIFY, b"guess", at=NOW) is None
+        assert await unit.one_time_tokens.consume(token.id, Purpose.RESET_PASSWORD, b"hash", at=NOW) is None
         assert await unit.one_time_tokens.consume(token.id, VERIFY, b"hash", at=token.expires_at) is None
         just_in_time = token.expires_at - timedelta(microseconds=1)
         assert await unit.one_time_tokens.consume(token.id, VERIFY, b"hash", at=just_in_time) == token.subject_id
@@ -348,6 +349,34 @@ async def test_siblings_used_at_once_are_good_once(work: Work) -> None:
 
     used = await asyncio.gather(*(consume(tokens[number % 3]) for number in range(10)))
     assert [each for each in used if each is not None] == [subject]
+
+
+async def test_a_token_that_another_transaction_is_using_is_used(database: Database) -> None:
+    """Whoever waits for the row looks at it again: what they saw before the wait is no more."""
+    token = make_one_time_token(new_id())
+
+    def work() -> SqlAuthUnitOfWork:
+        return SqlAuthUnitOfWork(database, FrozenClock(), new_id)
+
+    async with work() as unit:
+        await unit.one_time_tokens.add(token, keep=3)
+    shown = (token.id, VERIFY, b"hash")
+    async with work() as late:
+        async with work() as first:
+            assert await first.one_time_tokens.consume(*shown, at=NOW) == token.subject_id
+            second = asyncio.create_task(late.one_time_tokens.consume(*shown, at=NOW))
+            await eventually_waiting(database)
+        assert await second is None
+
+
+async def eventually_waiting(database: Database) -> None:
+    """Return when a connection of this database waits for another's transaction; a few seconds are plenty."""
+    query = (
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')"
+    )
+    async with asyncio.timeout(30), database.engine.connect() as connection:
+        while not await connection.scalar(text(query)):
+            await connection.rollback()
 
 
 async def test_tokens_minted_at_once_do_not_exceed_their_number(work: Work) -> None:
