@@ -161,6 +161,10 @@ def test_types_that_json_does_not_carry_are_refused(type_: type) -> None:
 
 
 def test_a_value_of_another_type_is_refused() -> None:
-    """A value that is not of the cache's type never reaches Redis."""
+    """A value that is not of the cache's type never reaches Redis, nor, being perhaps a secret, the error."""
     with pytest.raises(TypeError, match="this int cannot be encoded"):
         PERSON.encode("ada", 42, life=1, tail=0)  # type: ignore[arg-type]
+    secret: Any = {"pin": "hunter2, input_type=\n"}
+    with pytest.raises(TypeError, match="Expected `int`") as error:
+        Codec(dict[str, int], 1024).encode("ada", secret, life=1, tail=0)
+    assert "hunter2" not in str(error.value)

@@ -7,6 +7,8 @@ from typing import ClassVar, Final, Literal
 
 from tequipy_caching.domain.exceptions import UnknownCache
 
+MOST: Final = 100 * 365 * 86400
+"""Of any number here: as a time a hundred years, which Redis can still count in milliseconds."""
 _POSITIVE: Final = (
     "ttl",
     "l1_maxsize",
@@ -59,12 +61,12 @@ class CachePolicy:
     def _faults(self) -> Iterator[str]:
         for name in _POSITIVE:
             value = getattr(self, name)
-            if value is not None and not 0 < value < inf:
-                yield f"{name} must be greater than 0"
+            if value is not None and not 0 < value <= MOST:
+                yield f"{name} must be greater than 0 and at most {MOST}"
         if not 0 <= self.jitter < 1:
             yield "jitter must be at least 0 and less than 1"
-        if not 0 <= self.fail_safe < inf:
-            yield "fail_safe must be at least 0"
+        if not 0 <= self.fail_safe <= MOST:
+            yield f"fail_safe must be at least 0 and at most {MOST}"
         if self.refresh_ahead is not None and not 0 < self.refresh_ahead < 1:
             yield "refresh_ahead must be greater than 0 and less than 1"
         if not all(0 < seconds < inf for seconds in self.negative.values()):
@@ -97,6 +99,6 @@ def policy_of(name: str, policies: Mapping[str, CachePolicy]) -> CachePolicy:
 
 
 def check_ttl(ttl: float | None) -> None:
-    """Raise `ValueError` for a life that is none; None is the policy's."""
-    if ttl is not None and not 0 < ttl < inf:
-        raise ValueError("ttl must be greater than 0, in seconds")
+    """Raise `ValueError` for a life that is none, or longer than Redis could count; None is the policy's."""
+    if ttl is not None and not 0 < ttl <= MOST:
+        raise ValueError(f"ttl must be greater than 0 and at most {MOST}, in seconds")

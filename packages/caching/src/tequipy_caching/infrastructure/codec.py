@@ -1,7 +1,8 @@
 """Values as bytes: JSON by pydantic, in an envelope."""
 
 import json
-from typing import Any, Generic, TypeVar
+import re
+from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 from pydantic_core import PydanticSerializationError
@@ -10,6 +11,8 @@ from tequipy_caching.infrastructure.envelope import Opened, digest, seal, unseal
 
 V = TypeVar("V")
 
+_SHOWN_VALUE: Final = re.compile("input_value=.*(?=input_type=)")
+"""In pydantic's complaints, each on one line: a value may be a secret."""
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 
 
@@ -36,7 +39,8 @@ class Codec(Generic[V]):
         try:
             body = self._adapter.dump_json(value, round_trip=True, warnings="error")
         except PydanticSerializationError as error:
-            raise TypeError(f"this {type(value).__name__} cannot be encoded as the cache's type: {error}") from None
+            why = _SHOWN_VALUE.sub("", str(error))
+            raise TypeError(f"this {type(value).__name__} cannot be encoded as the cache's type: {why}") from None
         return seal(self._fingerprint, key, body, life=life, tail=tail)
 
     def open(self, key: str, data: bytes) -> Opened:
