@@ -45,6 +45,19 @@ async def test_a_full_queue_becomes_one_clear(start: Any, private_redis: ValkeyS
     assert await others.get_many(range(20)) == {}
 
 
+async def test_however_many_tags_are_replayed(start: Any, private_redis: ValkeyServer, eventually: Any) -> None:
+    """More tags than Lua's stack holds reach Redis in one step, and keep nothing that waits from it."""
+    manager = await start(private_redis.url(), l2_timeout=0.25)
+    words = manager.cache("words", str)
+    await words.set("ada", "old", tags=["8999"])
+    private_redis.freeze()
+    await words.delete_by_tag(*map(str, range(9000)))
+    assert manager.health().recovery_queue == 9000
+    private_redis.thaw()
+    await eventually(lambda: manager.health() == CacheHealth("up", "live", 0))
+    assert await words.get("ada") is None
+
+
 async def test_a_delete_whose_caller_leaves_is_made(
     start: Any, private_redis: ValkeyServer, proxy: Any, proxy_url: str, eventually: Any
 ) -> None:
