@@ -82,7 +82,7 @@ class TestValues:
         assert await others.get_many(keys) == {}
 
     async def test_wrong_use_is_named(self, cache_target: CacheTarget) -> None:
-        """An unknown name, a second type, a senseless ttl, a key of another type and one str for tags are refused."""
+        """An unknown name, a second type, a senseless ttl, a key of another type and tags that are none are refused."""
         manager = await cache_target.start()
         words = manager.cache("words", str)
         assert manager.cache("words", str) is words
@@ -104,6 +104,17 @@ class TestValues:
                 await words.get(key)
         with pytest.raises(TypeError, match="tags"):
             await words.set("ada", "Ada", tags="team")
+        many = [str(number) for number in range(256)]
+        with pytest.raises(ValueError, match="at most 255 tags, not 256"):
+            await words.set("ada", "Ada", tags=many)
+        with pytest.raises(ValueError, match="at most 255 tags, not 256"):
+            await words.get_or_set("ada", Factory("Ada"), tags=many)
+        await words.set("ada", "Ada", tags=many[1:])
+        await words.delete_by_tag(*many)
+        assert await words.get("ada") is None
+        number: Any = 1
+        with pytest.raises(TypeError, match="a tag is a str, not int"):
+            await words.set("ada", "Ada", tags=[number])
 
     async def test_many_are_found_at_once(self, cache_target: CacheTarget) -> None:
         """Those keys that have a value are in the result, None included, the others are not."""

@@ -9,6 +9,8 @@ Key = str | int | UUID | tuple["Key", ...]
 
 MAX_BYTES: Final = 512
 """A longer name is cut and completed by a hash of the whole."""
+MOST_TAGS: Final = 255
+"""Of one value: a byte counts them."""
 _READABLE: Final = 400
 _ALWAYS_FITS: Final = MAX_BYTES - len("s:")
 _EXACT: Final = frozenset({str, int, UUID})
@@ -56,7 +58,12 @@ def key_from_json(json: Any) -> Key:  # noqa: ANN401 -- JSON
 
 
 def tag_id(tag: str) -> str:
-    """Return a tag's id, 16 hexadecimal digits: should two tags ever meet, more is invalidated than was asked for."""
+    """Return a tag's id, 16 hexadecimal digits: should two tags ever meet, more is invalidated than was asked for.
+
+    Raises `TypeError` for a tag of another type and `ValueError` for a string that is no text (lone surrogates).
+    """
+    if not isinstance(tag, str):
+        raise TypeError(f"a tag is a str, not {type(tag).__name__}")
     return blake2b(tag.encode(), digest_size=8).hexdigest()
 
 

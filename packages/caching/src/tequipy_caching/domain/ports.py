@@ -33,7 +33,7 @@ class Cache(ABC, Generic[V]):
     """A named cache of values of one type. Within a process values are shared by reference: keep frozen ones.
 
     Every method raises `TypeError` for a key that is none; `ttl` is in seconds, None means the policy's, and 0 or less
-    raises `ValueError`; `tags` name values that are to be removed together.
+    raises `ValueError`; `tags` name values that are to be removed together: at most 255 for one value, or `ValueError`.
     """
 
     @overload

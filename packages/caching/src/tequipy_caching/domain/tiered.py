@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 from tequipy_caching.domain.changes import Changes
 from tequipy_caching.domain.fences import Fences
 from tequipy_caching.domain.flights import Flight, Flights
-from tequipy_caching.domain.keys import Key, canonical, key_from_json, tag_id
+from tequipy_caching.domain.keys import MOST_TAGS, Key, canonical, key_from_json, tag_id
 from tequipy_caching.domain.loading import Loader, Order
 from tequipy_caching.domain.memory import Memory
 from tequipy_caching.domain.metrics import CacheMetrics
@@ -149,7 +149,7 @@ class TieredCache(Cache[V], Listener, Generic[V]):
 
     async def delete_by_tag(self, *tags: str) -> None:
         """Remove all values that were stored with one of the tags."""
-        if ids := _ids(tags):
+        if ids := _ids_of_any(tags):
             drop = partial(self._drop_tags, ids)
             await self._change(drop, self._changes.make(self._shared.remove_tags(ids), tags=ids))
 
@@ -271,4 +271,13 @@ def _load(loader: Loader[V], order: Order[V], flight: Flight[V]) -> Awaitable[Ma
 def _ids(tags: Collection[str]) -> tuple[str, ...]:
     if isinstance(tags, str):
         raise TypeError("tags are a collection of str, not one str")
-    return tuple([tag_id(tag) for tag in dict.fromkeys(tags)]) if tags else ()
+    if not tags:
+        return ()
+    ids = _ids_of_any(tags)
+    if len(ids) > MOST_TAGS:
+        raise ValueError(f"a value has at most {MOST_TAGS} tags, not {len(ids)}")
+    return ids
+
+
+def _ids_of_any(tags: Iterable[str]) -> tuple[str, ...]:
+    return tuple([tag_id(tag) for tag in dict.fromkeys(tags)])
