@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from tequipy_caching.domain.expiring_set import ExpiringSet, Source
+from tequipy_caching.domain.expiring_set import ExpiringSet, Source, check_member, lives_of
 from tequipy_caching.domain.gcra import Buckets, bucket_name, decide_alone
 from tequipy_caching.domain.keys import Key
 from tequipy_caching.domain.limits import RateDecision, RateLimiter, RatePolicy
@@ -172,13 +172,15 @@ class MemoryExpiringSet(ExpiringSet):
     async def rebuild(self) -> None:
         """Read the source, as at a start or when Redis came back empty."""
         if self.source is not None:
-            for member, left in (await self.source()).items():
+            for member, left in lives_of(await self.source()).items():
                 self._keep(member, left)
         self._read = True
 
     async def add(self, *members: str, ttl: float) -> None:
         """Keep members for so long, or longer if they were."""
         check_ttl(ttl)
+        for member in members:
+            check_member(member)
         for member in members:
             self._keep(member, ttl)
 

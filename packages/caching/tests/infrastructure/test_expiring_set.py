@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import statistics
 import sys
 import time
@@ -110,6 +111,29 @@ async def test_a_source_that_fails_is_read_again(
     await eventually(lambda: one.live)
     assert "ada" in one
     assert "expiring_set_source_failed" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [["ada"], {"ada": None}, {1: 5}, {"\ud800": 5}, asyncio.CancelledError()])
+async def test_a_source_that_answers_nonsense_is_read_again(
+    open_set: Start, redis_url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    """Whatever a source gives or raises, the set goes on comparing itself, and is live once the source has mended."""
+    monkeypatch.setattr(expiring_set, "RETRY_AFTER", 0.05)
+    reads = 0
+
+    async def source() -> Any:
+        nonlocal reads
+        reads += 1
+        if reads > 2:
+            return {"ada": math.inf}
+        if isinstance(answer, asyncio.CancelledError):
+            raise answer
+        return answer
+
+    _, one = await open_set(redis_url, source, live=False)
+    await eventually(lambda: one.live)
+    assert "ada" in one
+    assert reads == 3
 
 
 async def test_a_source_that_hangs_is_waited_for_once(

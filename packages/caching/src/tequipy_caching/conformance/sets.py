@@ -1,5 +1,7 @@
 """Conformance: a set of expiring members, in one process and in several."""
 
+from typing import Any
+
 import pytest
 
 from tequipy_caching.conformance.target import CacheTarget, eventually
@@ -45,7 +47,7 @@ class TestSets:
         assert ("ada" in revoked, "old" in revoked, "bob" in revoked) == (True, False, False)
 
     async def test_wrong_use_of_a_set_is_named(self, cache_target: CacheTarget) -> None:
-        """A name is one set with one source; names and lives that are none are refused."""
+        """A name is one set with one source; names, lives and members that are none are refused."""
         manager = await cache_target.start()
         revoked = manager.expiring_set("revoked")
         assert manager.expiring_set("revoked") is revoked
@@ -60,6 +62,12 @@ class TestSets:
         for ttl in (0, -1, float("nan"), float("inf")):
             with pytest.raises(ValueError, match="ttl"):
                 await revoked.add("ada", ttl=ttl)
+        number: Any = 1
+        with pytest.raises(TypeError, match="a member is a str, not int"):
+            await revoked.add("ada", number, ttl=5)
+        with pytest.raises(ValueError, match="surrogates"):
+            await revoked.add("ada", "\ud800", ttl=5)
+        assert "ada" not in revoked
 
     async def test_the_others_learn_of_a_member(self, cache_target: CacheTarget) -> None:
         """What one process adds, those who run now and those who start later know."""

@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 
+from tequipy_caching.domain.policies import MOST
+
 Source = Callable[[], Awaitable[Mapping[str, float]]]
 """Returns the members as the caller's own records have them, with the seconds that each has left."""
 
@@ -23,7 +25,7 @@ class ExpiringSet(ABC):
         """Add members for `ttl` seconds: here at once, everywhere within milliseconds.
 
         Adding again keeps the longer life. With Redis away it is sent once Redis is back. Raises `ValueError` for a
-        `ttl` of 0 or less.
+        `ttl` of 0 or less, and `TypeError` for a member that is no str.
         """
 
     @abstractmethod
@@ -36,3 +38,17 @@ class ExpiringSet(ABC):
 
         With Redis gone too, it is what this process knows.
         """
+
+
+def check_member(member: str) -> None:
+    """Raise `TypeError` for what is no str, and `ValueError` for a string that is no text (lone surrogates)."""
+    if not isinstance(member, str):
+        raise TypeError(f"a member is a str, not {type(member).__name__}")
+    member.encode()
+
+
+def lives_of(answer: Mapping[str, float]) -> dict[str, float]:
+    """Return what a source has answered, none for longer than can be counted; whatever is wrong with it is raised."""
+    for member in answer:
+        check_member(member)
+    return {member: min(MOST, left) for member, left in answer.items()}

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, Final
 
 from tequipy_caching.domain.exceptions import CacheUnavailable
-from tequipy_caching.domain.expiring_set import ExpiringSet, Source
+from tequipy_caching.domain.expiring_set import ExpiringSet, Source, check_member, lives_of
 from tequipy_caching.domain.names import check_name
 from tequipy_caching.domain.policies import check_ttl
 from tequipy_caching.domain.recovery import Recoverable
@@ -63,6 +63,8 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
     async def add(self, *members: str, ttl: float) -> None:
         """Add members: here at once, everywhere as soon as Redis has them."""
         check_ttl(ttl)
+        for member in members:
+            check_member(member)
         deadline = monotonic() + ttl
         for member in members:
             self._keep(member, deadline)
@@ -151,7 +153,8 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         try:
             answer = await self._link.run("set_members", [self._key])
             now = monotonic()
-            theirs = {bytes(member).decode(): left / 1000 for member, left in zip(*[iter(answer)] * 2, strict=True)}
+            pairs = zip(*[iter(answer)] * 2, strict=True)
+            theirs = {bytes(member).decode(errors="replace"): left / 1000 for member, left in pairs}
             for member, left in theirs.items():
                 self._keep(member, now + left)
             await self._tell(
@@ -166,12 +169,17 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
             return True
         try:
             async with asyncio.timeout(SOURCE_TIMEOUT):
-                members = await self.source()
-        except Exception as error:  # noqa: BLE001 -- the caller's own code: whatever it raises, it is read again
+                lives = lives_of(await self.source())
+        except (
+            Exception,
+            asyncio.CancelledError,
+        ) as error:  # the caller's own code: whatever it raises, it is read again
+            if self._task is not None and self._task.cancelling():
+                raise
             logger.warning("expiring_set_source_failed", extra={"set": self.topic, "error": type(error).__name__})
             return False
         now = monotonic()
-        for member, left in members.items():
+        for member, left in lives.items():
             self._keep(member, now + left)
         return True
 
