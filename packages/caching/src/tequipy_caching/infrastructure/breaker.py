@@ -58,7 +58,7 @@ class Breaker:
 
     async def _recover(self) -> None:
         pause = FIRST_PAUSE
-        self._hurried.clear()
+        self._hurried = asyncio.Event()  # a new one: this may be another loop than the last time
         while self.open or self._behind():
             await self._pause(pause)
             try:

@@ -126,6 +126,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
 
     def start(self) -> None:
         """Begin to compare with the source and Redis."""
+        self._missed, self._attempted = asyncio.Event(), asyncio.Event()  # this may be another loop than the last time
         self._task = asyncio.create_task(self._stay_compared(), name=f"cache-{self.topic}")
 
     async def stop(self) -> None:

@@ -120,8 +120,11 @@ class RedisLink:
         await self.breaker.stop()
         with contextlib.suppress(CacheUnavailable):
             await self.recovery.replay()
+        await self.breaker.stop()  # the replay may have opened it
         self._lent.clear()
         await self._client.aclose()
+        self._client = self.connect(_CONNECTIONS)  # what comes after may be on another loop
+        self._slots = asyncio.Semaphore(_CONNECTIONS)
 
     async def _recover(self) -> None:
         await self.ping()
