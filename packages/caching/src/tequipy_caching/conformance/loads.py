@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tequipy_caching.conformance.target import Absent, CacheTarget, Factory, eventually
+from tequipy_caching.conformance.target import CHANGES, Absent, CacheTarget, Factory, eventually
 from tequipy_caching.domain.exceptions import LoadTimeout, RecursiveLoad
 from tequipy_caching.domain.keys import Key
 from tequipy_caching.domain.ports import MISSING
@@ -98,6 +98,36 @@ class TestLoads:
         assert await words.get_or_set("ada", Factory("Ada")) == "Ada"
         with pytest.raises(ValueError, match="no word"):
             await words.get_or_set("cy", Factory(ValueError("no word")))
+
+    async def test_a_kept_exception_ends_like_a_value(self, cache_target: CacheTarget) -> None:
+        """It goes with its key, its tag or all, and lives as long as the policy says, though values live shorter."""
+        words = await cache_target.cache("shy")
+        for change in CHANGES.values():
+            with pytest.raises(Absent):
+                await words.get_or_set("ada", Factory(Absent("no such word")), tags=["team"])
+            await change(words)
+            assert await words.get_or_set("ada", Factory("new")) == "new"
+            await words.delete("ada")
+        coy = await cache_target.cache("coy")
+        for _ in range(2):
+            with pytest.raises(Absent):
+                await coy.get_or_set("ada", Factory(Absent("no such word")))
+            await cache_target.turn(0.06)
+        assert await coy.get("ada", "default") == "default"
+        with pytest.raises(Absent):
+            await coy.get_or_set("ada", Factory("Ada"))
+
+    async def test_a_failed_batch_says_nothing_of_its_keys(self, cache_target: CacheTarget) -> None:
+        """The exception of a batch is kept for none of several keys: nobody knows for which it stands."""
+        words, fail = await cache_target.cache("shy"), Factory(Absent("one of these words"))
+        for _ in range(2):
+            with pytest.raises(Absent):
+                await words.get_or_set_many(["ada", "bob"], fail.many)
+        assert await words.get_or_set("ada", Factory("Ada")) == "Ada"
+        for _ in range(2):
+            with pytest.raises(Absent):
+                await words.get_or_set("bob", fail)
+        assert fail.calls == 3
 
     @pytest.mark.parametrize("error", [ValueError("away"), None])
     async def test_an_old_value_stands_in(self, cache_target: CacheTarget, error: Exception | None) -> None:

@@ -198,9 +198,9 @@ class Loader(Generic[V]):
         """Return what stands in for values that could not be loaded, or raise the error."""
         life = self._policy.negative_life(error)
         if life:
-            for key in missing:
-                if self._whole(fence, key):
-                    self._memory.keep_error(key, error, life)
+            key, *others = missing
+            if not others and self._whole(fence, key):  # of several, nobody knows for which it stands
+                self._memory.keep_error(key, error, life, tags=order.tags)
             raise error
         values = None if order.ahead else self._stand_ins(missing, fence)
         if values is None:

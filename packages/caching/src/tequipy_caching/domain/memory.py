@@ -101,10 +101,10 @@ class Memory(Generic[V]):
         if not entry.tags:
             entry.plain_until = entry.fresh_until
 
-    def keep_error(self, key: Key, error: Exception, life: float) -> None:
+    def keep_error(self, key: Key, error: Exception, life: float, *, tags: Iterable[str] = ()) -> None:
         """Keep an exception in the place of a value."""
-        entry: Entry[V] = Entry(MISSING, error, ())
-        entry.fresh_until = self.clock() + min(life, self._longest)
+        entry: Entry[V] = Entry(MISSING, error, tuple([self._tag(tag) for tag in tags]))
+        entry.fresh_until = self.clock() + life
         self._put(key, entry)
 
     def keep_stale(self, key: Key, value: V, left: float, *, tags: Iterable[str] = ()) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from math import inf
 from typing import ClassVar, Final, Literal
 
 from tequipy_caching.domain.exceptions import UnknownCache
@@ -43,7 +42,8 @@ class CachePolicy:
     hard_timeout: float = 10
     """How long a load may take."""
     negative: Mapping[type[Exception], float] = field(default_factory=dict, hash=False)
-    """Exceptions of factories, subclasses included, that each process keeps in the place of a value, and how long."""
+    """Exceptions of factories, subclasses included, that each process keeps in the place of a value, and how long; that
+    of a batch is kept for a single key only."""
     lock: Literal["process", "cluster"] = "process"
     """Who shares one load: the callers of a process, or those of all processes."""
     refresh_ahead: float | None = None
@@ -69,8 +69,8 @@ class CachePolicy:
             yield f"fail_safe must be at least 0 and at most {MOST}"
         if self.refresh_ahead is not None and not 0 < self.refresh_ahead < 1:
             yield "refresh_ahead must be greater than 0 and less than 1"
-        if not all(0 < seconds < inf for seconds in self.negative.values()):
-            yield "negative must be greater than 0 for each exception"
+        if not all(0 < seconds <= MOST for seconds in self.negative.values()):
+            yield f"negative must be greater than 0 and at most {MOST} for each exception"
         if self.lock not in {"process", "cluster"}:
             yield 'lock must be "process" or "cluster"'
         if self.tiers not in {"l1+l2", "l1", "l2"}:

@@ -21,7 +21,7 @@ class MemoryTier(TTLCache[Key, Entry[V]], Generic[V]):
 
     def __init__(self, policy: CachePolicy, clock: Callable[[], float], evictions: Tally) -> None:
         longest = min(policy.ttl, policy.l1_ttl or policy.ttl) + policy.fail_safe
-        super().__init__(policy.l1_maxsize, longest, clock)
+        super().__init__(policy.l1_maxsize, max([longest, *policy.negative.values()]), clock)
         self._evictions = evictions
 
     def __len__(self) -> int:
