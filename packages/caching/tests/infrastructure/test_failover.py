@@ -36,8 +36,14 @@ async def replica(private_redis: ValkeyServer, tmp_path: Path, eventually: Any) 
         yield server
 
 
-async def fail_over(primary: ValkeyServer, replica: ValkeyServer, proxy: Any) -> None:
-    """Promote the replica; the primary goes on, takes no writes and hears nothing of its successor."""
+async def fail_over(primary: ValkeyServer, replica: ValkeyServer, proxy: Any, eventually: Any) -> None:
+    """Promote the replica once it has all; the primary goes on, takes no writes and hears nothing of its successor."""
+
+    async def has_all() -> bool:
+        sent = (await command(primary, "INFO"))["master_repl_offset"]
+        return bool((await command(replica, "INFO"))["slave_repl_offset"] >= sent)
+
+    await eventually(has_all)
     await command(replica, "REPLICAOF", "NO", "ONE")
     await command(primary, "REPLICAOF", "127.0.0.1", 1)
     proxy.switch(replica.port)
@@ -51,7 +57,7 @@ async def test_what_waits_reaches_the_new_primary(
     words = manager.cache("words", str)
     await words.set("deleted", "old")
     await asyncio.gather(*(words.get(number) for number in range(20)))  # connections of which many stay idle
-    await fail_over(private_redis, replica, proxy)
+    await fail_over(private_redis, replica, proxy, eventually)
     other = await start(replica.url())
     others = other.cache("words", str)
     await words.delete("deleted")
@@ -65,12 +71,12 @@ async def test_what_waits_reaches_the_new_primary(
 
 
 async def test_limits_are_counted_at_the_new_primary(
-    limiters: Any, private_redis: ValkeyServer, replica: ValkeyServer, proxy: Any, proxy_url: str
+    limiters: Any, private_redis: ValkeyServer, replica: ValkeyServer, proxy: Any, proxy_url: str, eventually: Any
 ) -> None:
     """A decision or two are made without Redis, then all processes count together again."""
     policy, limiter = RatePolicy("slow", 100, 3600), await limiters(proxy_url)
     await limiter.hit(policy, "ada")
-    await fail_over(private_redis, replica, proxy)
+    await fail_over(private_redis, replica, proxy, eventually)
     assert (await limiter.hit(policy, "ada")).degraded
     decision = await limiter.hit(policy, "ada")
     assert (decision.degraded, decision.remaining) == (False, 98)
