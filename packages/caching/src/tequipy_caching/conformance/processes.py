@@ -78,6 +78,30 @@ class TestProcesses:
         await one.expire("ada")
         assert await two.get_or_set("ada", Factory(ValueError("away"))) == "old"
 
+    @pytest.mark.parametrize("name", ["soft", "soft-cluster"])
+    async def test_old_values_stand_in_beside_fresh_ones(self, cache_target: CacheTarget, name: str) -> None:
+        """A batch that stands in for a slow load lacks nothing that another process has stored."""
+        one, two = await pair(cache_target, name)
+        await one.set("ada", "old")
+        await cache_target.turn(0.06)
+        await two.set("bob", "Bob", ttl=60)
+        load = Factory("new", held=True)
+        assert await one.get_or_set_many(["ada", "bob"], load.many) == {"ada": "old", "bob": "Bob"}
+        load.go.set()
+
+    async def test_who_waits_for_the_cluster_lock_has_no_more_patience(self, cache_target: CacheTarget) -> None:
+        """After the soft timeout the old value stands in for a load of another process too."""
+        one, two = await pair(cache_target, "soft-cluster")
+        await one.set("ada", "old")
+        await cache_target.turn(0.06)
+        load, other = Factory("new", held=True), Factory("other")
+        first = asyncio.create_task(one.get_or_set("ada", load))
+        await load.called()
+        assert await two.get_or_set("ada", other) == "old"
+        assert not other.calls
+        load.go.set()
+        assert await first == "old"
+
     async def test_the_cluster_lock_is_one_load(self, cache_target: CacheTarget) -> None:
         """While one process loads, the other waits and takes what was loaded, single or in a batch."""
         one, two = await pair(cache_target, "cluster")

@@ -73,35 +73,39 @@ class Loader(Generic[V]):
         """Return the values of a flight's keys; a key that the factory leaves out has none."""
         found: dict[Key, V] = {}
         if self._policy.lock == "process" or not self._shared.stores:
-            await self._load(flight.keys, found, flight=flight, order=order)
+            await self._load(flight.keys, found, order, flight)
             return found
-        missing: Sequence[Key] = flight.keys
-        while missing:
-            found |= await self.look(missing, order=order)
-            missing = [key for key in missing if key not in found]
-            if missing:
-                load = partial(self._load, found=found, flight=flight, order=order)
-                missing = await self.leases.share(missing, order.tags, load)
+        others: Sequence[Key] = flight.keys
+        while others:
+            with self.fences.hold() as fence:
+                missing = await self._look(others, found, fence, order)
+                if not missing:
+                    break
+                self._let_stand_in(flight, missing, found, fence)
+                others = await self.leases.share(
+                    list(missing), order.tags, partial(self._load, found=found, order=order)
+                )
         return found
 
-    async def look(self, keys: Sequence[Key], *, order: Order[V] | None = None) -> dict[Key, V]:
+    async def look(self, keys: Sequence[Key]) -> dict[Key, V]:
         """Return what the tiers have, and keep it in memory."""
         with self.fences.hold() as fence:
-            tags = () if order is None else order.tags
-            return self._take(await self._ask(keys, tags), fence, order)
+            return self._take(await self._ask(keys, ()), fence)
 
     def life(self, ttl: float | None) -> float:
         """Return how long a value is to live: jitter takes a part of it."""
         return (ttl or self._policy.ttl) * (1 - self._policy.jitter * random())  # noqa: S311 -- no secret
 
-    async def _load(self, keys: Sequence[Key], found: dict[Key, V], *, flight: Flight[V], order: Order[V]) -> None:
+    async def _load(
+        self, keys: Sequence[Key], found: dict[Key, V], order: Order[V], flight: Flight[V] | None = None
+    ) -> None:
+        """Add to `found` what the tiers have, and load the rest; callers of a given flight may take stand-ins."""
         with self.fences.hold() as fence:
-            looks = await self._ask(keys, order.tags)
-            found |= self._take(looks, fence, order)
-            missing = {key: looks[key] for key in keys if key not in found}
+            missing = await self._look(keys, found, fence, order)
             if not missing:
                 return
-            flight.stand_ins = lambda: self._stand_ins(missing, fence)
+            if flight is not None:
+                self._let_stand_in(flight, missing, found, fence)
             try:
                 values = await self._call(order, list(missing))
             except Exception as error:  # noqa: BLE001 -- whatever a factory raises
@@ -110,6 +114,23 @@ class Loader(Generic[V]):
                 loaded = {key: values[key] for key in missing if key in values}
                 await self._keep_loaded(loaded, missing, fence, order)
                 found |= loaded
+
+    async def _look(
+        self, keys: Sequence[Key], found: dict[Key, V], fence: Fence, order: Order[V]
+    ) -> Mapping[Key, Look[V]]:
+        """Add to `found` what the tiers have, and return what the look gave for the other keys."""
+        looks = await self._ask(keys, order.tags)
+        found |= self._take(looks, fence, order)
+        return {key: looks[key] for key in keys if key not in found}
+
+    def _let_stand_in(
+        self, flight: Flight[V], missing: Mapping[Key, Look[V]], found: Mapping[Key, V], fence: Fence
+    ) -> None:
+        def stand_ins() -> Mapping[Key, V] | None:
+            older = self._stand_ins({key: look for key, look in missing.items() if key not in found}, fence)
+            return None if older is None else {**older, **found}
+
+        flight.stand_ins = stand_ins
 
     async def _ask(self, keys: Sequence[Key], tags: tuple[str, ...]) -> Mapping[Key, Look[V]]:
         """Look into Redis, or into memory where there is no Redis to ask, or where it may hold what is no more."""
@@ -141,7 +162,7 @@ class Loader(Generic[V]):
             self._l1_stale.count += 1
         return Look(value)
 
-    def _take(self, looks: Mapping[Key, Look[V]], fence: Fence, order: Order[V] | None) -> dict[Key, V]:
+    def _take(self, looks: Mapping[Key, Look[V]], fence: Fence, order: Order[V] | None = None) -> dict[Key, V]:
         """Return the fresh values of a look, and keep them in memory."""
         ahead = self._policy.refresh_ahead if order is not None and order.ahead else None
         found: dict[Key, V] = {}
