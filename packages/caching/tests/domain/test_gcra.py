@@ -137,6 +137,14 @@ def test_a_clock_that_goes_back_gives_nothing() -> None:
     assert take(policy, bucket, Ask(1), 5_100_000)[1].allowed
 
 
+def test_a_clock_that_goes_back_takes_no_lease_for_long() -> None:
+    """What a process tells of its lease counts for what it spent, however far the clock has gone back meanwhile."""
+    policy = RatePolicy("p", 60, 60, lease=5)
+    bucket, _ = take(policy, Bucket(), Ask(1, policy.lease, "a"), 10_000_000_000)
+    bucket, grant = take(policy, bucket, Ask(1, 0, "a", spent=5), 6_000_000_000)
+    assert (grant.allowed, grant.remaining) == (True, 53)
+
+
 def test_buckets_are_bounded() -> None:
     """The one not used for longest makes room; used ones stay."""
     policy, buckets = RatePolicy("p", 3, 3600), Buckets(most=2)

@@ -74,7 +74,7 @@ def take(policy: RatePolicy, bucket: Bucket, ask: Ask, now: int) -> tuple[Bucket
             del leases[holder]
     level, at = bucket.level, bucket.at
     for until, used in sorted(over):
-        level, at = max(0, level - (until - at) * fall) + used * height, until
+        level, at = max(0, level - max(0, until - at) * fall) + used * height, until
     level = max(0, level - max(0, now - at) * fall)
     reserved = sum(held for held, _ in leases.values())
     room = height * (policy.capacity - reserved) - level

@@ -36,7 +36,7 @@ for holder, lease in pairs(leases) do
 end
 table.sort(used, function(one, other) return one[1] < other[1] end)
 for _, part in ipairs(used) do
-  level = math.max(0, level - (part[1] - at) * fall) + part[2] * height
+  level = math.max(0, level - math.max(0, part[1] - at) * fall) + part[2] * height
   at = part[1]
 end
 level = math.max(0, level - math.max(0, now - at) * fall)
@@ -55,7 +55,7 @@ else
 end
 local reset = math.ceil((level + (reserved + leased) * height) / fall)
 
-if need > 0 and (lacking <= 0 or #over > 0) then
+if need > 0 and (lacking <= 0 or #over > 0 or now < at) then -- the last: the clock has gone back
   redis.call('HSET', KEYS[1], 'at', now, 'level', level)
   if #over > 0 then
     redis.call('HDEL', KEYS[1], unpack(over))
