@@ -52,15 +52,21 @@ StartApi = Callable[..., Instance]
 
 @pytest.fixture
 def start_api(environment: dict[str, str], tmp_path: Path, free_port: Callable[[], int]) -> Iterator[StartApi]:
-    """Start `tequipy-api serve`, on a port of its own unless one is named; `also` changes its environment."""
+    """Start `tequipy-api serve`, on a port of its own unless one is named; `also` changes its environment.
+
+    `before` is what a shell does right before it becomes the server, as `exec >&-` or `ulimit -n 1024`.
+    """
     instances: list[Instance] = []
 
-    def start(*, port: int | None = None, **also: str) -> Instance:
+    def start(*, port: int | None = None, before: str = ":", **also: str) -> Instance:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
         port, log = port or free_port(), tmp_path / f"api-{len(instances)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [Path(sys.executable).with_name("tequipy-api"), "serve", "--port", str(port)],
+                [
+                    *("/bin/sh", "-c", f'{before}; exec "$0" "$@"', Path(sys.executable).with_name("tequipy-api")),
+                    *("serve", "--port", str(port)),
+                ],
                 env=inherited | environment | also,
                 cwd=tmp_path,
                 stdout=output,
@@ -157,6 +163,14 @@ def test_clients_that_go_away_break_nothing(start_api: StartApi) -> None:
     eventually("every request is over", lambda: len(accesses()) == 40)
     assert not [line for line in instance.log.read_text().splitlines() if '"level":"ERROR"' in line]
     assert instance.status("/api/v1/health") == 200
+
+
+def test_a_server_without_standard_output_answers(start_api: StartApi) -> None:
+    """Started with standard output closed (`>&-`), the server answers and only its log is lost."""
+    instance = start_api(before="exec >&-")
+    instance.wait_until_ready()
+    assert [instance.status(path) for path in ("/api/v1/health", "/nowhere", "/api/v1/auth/me")] == [200, 404, 401]
+    assert instance.log.read_text() == ""
 
 
 def test_a_body_without_a_length_has_the_limit_too(start_api: StartApi) -> None:

@@ -1,5 +1,6 @@
 """Logs: whatever is written, each line is one object of JSON, without secrets."""
 
+import io
 import json
 import logging
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 import pytest
 import structlog
@@ -250,6 +252,82 @@ os._exit(0)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert result.stderr == "alive"
+
+
+def test_a_process_without_standard_output_goes_on() -> None:
+    """Started with a closed standard output (`>&-`), where Python sets `sys.stdout` to None, a process logs nothing."""
+    program = """
+import logging, sys, structlog
+from tequipy_observability.infrastructure.logging import Process, configure_logging
+assert sys.stdout is None
+for style in ("json", "console"):
+    configure_logging(Process("test", "test", "1"), level="INFO", style=style)
+    structlog.get_logger().info("hello")
+    logging.getLogger("a").info("hello")
+sys.stderr.write("alive")
+"""
+    result = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" -c "$1" >&-', sys.executable, program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.stderr == "alive"
+
+
+class _Raising(io.StringIO):
+    def write(self, _: str) -> int:
+        raise RuntimeError
+
+
+def _closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize(
+    "stream", [None, object(), _closed(), _Raising(), io.BytesIO()], ids=["none", "object", "closed", "raises", "bytes"]
+)
+def test_no_stream_makes_logging_raise(lines: "Lines", stream: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stands in the place of standard output, the program that logs goes on."""
+    monkeypatch.setattr(sys, "stdout", stream)
+    structlog.get_logger().info("hello")
+    logging.getLogger("a").info("hello")
+    monkeypatch.undo()
+    structlog.get_logger().info("back")
+    assert [line["message"] for line in lines()] == ["back"]
+
+
+def test_a_stream_of_text_gets_the_lines(lines: "Lines", monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream without a binary buffer, as `contextlib.redirect_stdout` puts in place, is written to as text."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    structlog.get_logger().info("hello ä")
+    assert json.loads(stream.getvalue())["message"] == "hello ä"
+    assert lines() == []
+
+
+class _Unreadable(dict[str, str]):
+    def items(self) -> NoReturn:
+        raise RuntimeError
+
+
+def test_an_event_that_cannot_be_rendered_is_a_line_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    """A wrong format, a field that raises, an `exc_info` that is none: the line says so, and shows no argument."""
+    configure_logging(Process("test", "test", "1.0"), level="INFO", style="json")
+    logging.getLogger("a").info("%d", "hunter2")
+    structlog.get_logger(logger_name="b").info("saved", field=_Unreadable(a="hunter2"))
+    structlog.get_logger(logger_name="c").info("saved", exc_info=(1, "hunter2", 3))
+    written, errors = capfd.readouterr()
+    found = [json.loads(line) for line in written.splitlines()]
+    assert [(line["message"], line["logger"], line["error"]) for line in found] == [
+        ("log_event_failed", "a", "TypeError"),
+        ("log_event_failed", "b", "RuntimeError"),
+        ("log_event_failed", "c", "AttributeError"),
+    ]
+    assert "hunter2" not in written + errors
 
 
 def test_the_console_is_for_a_person(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -58,16 +58,27 @@ def configure_logging(process: Process, *, level: str, style: Literal["json", "c
 
 
 class _Output:
-    """Standard output as it is at the moment, in whole lines; a reader that has gone breaks no request."""
+    """Standard output as it is at the moment, in whole lines.
+
+    A line that cannot be written is dropped: the stream may be absent (`None`, when the process was started with a
+    closed standard output), closed, full, without a reader, or an object that somebody put in its place.
+    """
 
     def msg(self, line: bytes) -> None:
-        # One write: the buffer's own lock keeps lines of different threads apart.
-        try:
-            stream = sys.stdout.buffer
-            stream.write(line + b"\n")
-            stream.flush()
-        except (OSError, ValueError):
+        stream = sys.stdout
+        if stream is None:
             return
+        try:
+            # One write: the buffer's own lock keeps lines of different threads apart.
+            buffer = getattr(stream, "buffer", None)
+            if buffer is None:  # text only, as io.StringIO
+                stream.write(line.decode("utf-8", "backslashreplace") + "\n")
+                stream.flush()
+                return
+            buffer.write(line + b"\n")
+            buffer.flush()
+        except Exception:  # noqa: BLE001, S110 -- logging must never end the request that logs
+            pass
 
     debug = info = warning = warn = error = critical = fatal = exception = log = msg  # as structlog calls its loggers
 
@@ -147,6 +158,12 @@ def _entry(process: Process, *, level: str, logger: str, message: str, fields: M
     return entry | redact_fields(fields) | entry
 
 
+def _failure(process: Process, logger: str, error: Exception) -> Entry:
+    """Return the entry in place of an event that cannot be rendered."""
+    fields = {"error": type(error).__name__}
+    return _entry(process, level="error", logger=logger, message="log_event_failed", fields=fields)
+
+
 class _Encoder:
     """The one processor of structlog: event dictionary to bytes."""
 
@@ -155,12 +172,17 @@ class _Encoder:
         self._renderer = renderer
 
     def __call__(self, _: object, method: str, event: MutableMapping[str, Any]) -> bytes:
-        message, logger = event.pop("event"), str(event.pop("logger_name", self._process.service))
-        if not isinstance(message, str):
-            message = str(_printable(message))
-        if error := event.pop("exc_info", None):
-            event["exception"] = _formatted(error)
-        return self._renderer(_entry(self._process, level=method, logger=logger, message=message, fields=event))
+        """Return the line of an event; one that cannot be rendered says so instead of raising into the program."""
+        logger = self._process.service
+        try:
+            message, logger = event.pop("event"), str(event.pop("logger_name", logger))
+            if not isinstance(message, str):
+                message = str(_printable(message))
+            if error := event.pop("exc_info", None):
+                event["exception"] = _formatted(error)
+            return self._renderer(_entry(self._process, level=method, logger=logger, message=message, fields=event))
+        except Exception as error:  # noqa: BLE001 -- as _Handler.emit: logging must never end the request that logs
+            return self._renderer(_failure(self._process, logger, error))
 
 
 class _Handler(logging.Handler):
@@ -173,7 +195,7 @@ class _Handler(logging.Handler):
         self._lines = lines
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record; whatever is wrong with it ends in `handleError`, never in the caller."""
+        """Write a record; one that cannot be rendered says so instead of raising into the program."""
         try:
             fields = {name: value for name, value in vars(record).items() if name not in _RECORD_ATTRIBUTES}
             if record.exc_info:
@@ -181,9 +203,10 @@ class _Handler(logging.Handler):
             entry = _entry(
                 self._process, level=record.levelname, logger=record.name, message=record.getMessage(), fields=fields
             )
-            self._lines.msg(self._renderer(entry))
-        except Exception:  # noqa: BLE001 -- logging's own contract: a handler never raises into the program
-            self.handleError(record)
+            line = self._renderer(entry)
+        except Exception as error:  # noqa: BLE001 -- `handleError` would print the arguments, secrets and all, to stderr
+            line = self._renderer(_failure(self._process, record.name, error))
+        self._lines.msg(line)
 
 
 _ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
