@@ -71,11 +71,15 @@ async def test_a_bad_address_names_its_field(client: httpx.AsyncClient) -> None:
         ("name", "Ada\nLovelace"),
         ("name", "Ada\x85Lovelace"),
         ("name", "Ada \udfff"),
+        ("name", "\nAda"),
+        ("name", "Ada \u202ecorp"),
+        ("name", "\u200bAda"),
+        ("name", "Ada\u2069 "),
         ("roles", ["admin"]),
     ],
 )
 async def test_a_bad_field_is_named_and_not_echoed(client: httpx.AsyncClient, field: str, value: object) -> None:
-    """Wrong types, lengths, NUL, lone surrogates, control characters and unknown fields are 422 with a pointer."""
+    """Wrong types, lengths, NUL, lone surrogates, invisible characters and unknown fields are 422 with a pointer."""
     # By hand: httpx would not write lone surrogates, an attacker does.
     content = json.dumps(GOOD | {field: value})
     answer = await client.post("/api/v1/auth/register", content=content, headers={"Content-Type": "application/json"})
@@ -97,6 +101,14 @@ async def test_a_huge_password_is_refused_before_it_is_hashed(
         problem(answer, 422, "validation_failed")
         answer = await client.post(f"/api/v1/auth/{route}", json=GOOD | {"password": "x" * 1024 * 1024})
         problem(answer, 413, "body_too_large")
+
+
+async def test_a_user_agent_is_shown_without_invisible_characters(client: httpx.AsyncClient, access_token: str) -> None:
+    """What a client calls itself is shown in the list of sessions: control characters of Latin-1 are left out."""
+    headers = {b"User-Agent": b"Fire\xadfox \x85115", b"Authorization": f"Bearer {access_token}".encode()}
+    await client.post("/api/v1/auth/login", json=GOOD, headers=headers)
+    sessions = (await client.get("/api/v1/auth/sessions", headers=headers)).json()["items"]
+    assert "Firefox 115" in {session["user_agent"] for session in sessions}
 
 
 async def test_names_are_trimmed(client: httpx.AsyncClient, verify: Callable[[], Awaitable[None]]) -> None:

@@ -14,7 +14,6 @@ from starlette.middleware import Middleware
 from tequipy_auth.api.dependencies import CurrentPrincipal, FreshPrincipal, get_principal, require_fresh
 from tequipy_auth.api.no_store import NoStore
 from tequipy_auth.api.routes import router, well_known_router
-from tequipy_auth.api.schemas import Name
 from tequipy_auth.domain.auth import Auth
 from tequipy_platform.api import wire_rate_policy
 
@@ -22,7 +21,6 @@ __all__ = [
     "RATE_POLICIES",
     "CurrentPrincipal",
     "FreshPrincipal",
-    "Name",
     "get_principal",
     "require_fresh",
     "wire_auth",

@@ -9,6 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from tequipy_auth.api.cookies import read_device_cookie, read_refresh_cookie
 from tequipy_auth.api.schemas import RefreshTokenBody
 from tequipy_auth.domain.auth import Auth
+from tequipy_auth.domain.display_text import without_invisible
 from tequipy_auth.domain.exceptions import AmbiguousCredentials
 from tequipy_auth.domain.value_objects import Client, Principal
 from tequipy_observability import bind_context
@@ -63,10 +64,10 @@ FreshPrincipal = Annotated[Principal, Depends(require_fresh)]
 
 async def get_client(request: Request, auth: CurrentAuth) -> Client:
     """Return where the request comes from; the server has seen to trusted proxies already."""
-    user_agent = request.headers.get("user-agent")
+    user_agent = request.headers.get("user-agent", "")
     return Client(
         ip=request.client.host if request.client else None,
-        user_agent=user_agent[:_USER_AGENT_LENGTH] if user_agent else None,
+        user_agent=without_invisible(user_agent)[:_USER_AGENT_LENGTH] or None,
         device=read_device_cookie(request, auth),
     )
 

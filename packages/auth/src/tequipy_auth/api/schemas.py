@@ -5,8 +5,9 @@ from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field, JsonValue, SecretStr, StringConstraints
+from pydantic import BaseModel, Field, JsonValue, SecretStr
 
+from tequipy_auth.domain.display_text import LONGEST_NAME, VISIBLE
 from tequipy_auth.domain.entities import Session
 from tequipy_auth.domain.value_objects import Principal, Profile, TokenPair
 from tequipy_platform.api import StrictModel
@@ -19,9 +20,13 @@ Address = Annotated[str, Field(max_length=320, examples=["ada@example.com"])]
 Password = Annotated[SecretStr, Field(max_length=1024, examples=["correct horse battery staple"])]
 Name = Annotated[
     str,
-    # Outer spaces are trimmed first; no control characters (Unicode category Cc).
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"),
-    Field(examples=["Ada Lovelace"]),
+    # `display_name` trims and measures it: before that, outer spaces may make it longer.
+    Field(
+        max_length=1024,
+        pattern=VISIBLE,
+        examples=["Ada Lovelace"],
+        json_schema_extra={"minLength": 1, "maxLength": LONGEST_NAME},
+    ),
 ]
 OneTimeToken = Annotated[SecretStr, Field(max_length=1024, examples=["ev1.AZ…22 characters….…43 characters…"])]
 RefreshToken = Annotated[SecretStr, Field(max_length=1024, examples=["rt1.AZ…22 characters….…43 characters…"])]

@@ -15,6 +15,15 @@ class InvalidAddress(Invalid):
         super().__init__(errors=[{"pointer": "/email", "code": "invalid_email", "detail": detail or type(self).detail}])
 
 
+class InvalidName(Invalid):
+    """The display name is empty, too long, or holds characters that cannot be seen."""
+
+    detail = "A name has 1 to 100 characters, none of them a control character or invisible."
+
+    def __init__(self) -> None:
+        super().__init__(errors=[{"pointer": "/name", "code": "invalid_name", "detail": type(self).detail}])
+
+
 class WeakPassword(Invalid):
     """The password breaks the policy; `reasons` says how (`too_short`, `too_long`, `matches_email`, …)."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from uuid import UUID
 
+from tequipy_auth.domain.display_text import display_name
 from tequipy_auth.domain.entities import User
 from tequipy_auth.domain.exceptions import InvalidAccessToken
 from tequipy_auth.domain.operations import Operations, counted
@@ -29,13 +30,14 @@ class AccountService:
     @counted("rename")
     @retry_conflicts
     async def rename(self, user_id: UUID, name: str | None) -> Profile:
-        """Replace the name and return the profile; raises `InvalidAccessToken` when the account is gone.
+        """Replace the name and return the profile; raises `InvalidName` and, without an account, `InvalidAccessToken`.
 
         Written through the cache after the commit. Of two changes at once the cache may keep the earlier one, or none
         if the process dies in between: so the profile is dropped once more by a task of the same commit.
         """
+        accepted = None if name is None else display_name(name)
         async with self._unit_of_work() as work:
-            user = await work.users.set_name(user_id, name)
+            user = await work.users.set_name(user_id, accepted)
             if user is None:
                 raise InvalidAccessToken
             work.outbox.add("auth.drop_profile", user_id=str(user_id))

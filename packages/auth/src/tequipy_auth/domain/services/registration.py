@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
+from tequipy_auth.domain.display_text import display_name
 from tequipy_auth.domain.entities import Registration, User
 from tequipy_auth.domain.exceptions import EmailTaken, InvalidOneTimeToken
 from tequipy_auth.domain.operations import Operations, counted
@@ -57,9 +58,10 @@ class RegistrationService:
 
         Private (None is returned): does the same work for a known and an unknown address: parse, hash, one row, one
         outbox row. Open: the account exists at once, unverified, and is returned; raises `EmailTaken`. Raises
-        `InvalidAddress`, `WeakPassword` and `Unavailable`.
+        `InvalidAddress`, `InvalidName`, `WeakPassword` and `Unavailable`.
         """
         address = self._addresses.parse(email)
+        name = None if name is None else display_name(name)
         hashed = await self._hasher.hash(self._rules.accept(password, address))
         if self._policy.open_registration:
             return await self._open_account(address, name, hashed, client)
@@ -112,6 +114,7 @@ class RegistrationService:
     async def create_admin(self, *, email: str, password: str, name: str | None = None) -> None:
         """Make an administrator whose address counts as verified; raises as `register`, and `EmailTaken`."""
         address = self._addresses.parse(email)
+        name = None if name is None else display_name(name)
         hashed = await self._hasher.hash(self._rules.accept(password, address))
         async with self._unit_of_work() as work:
             admin = self._new_user(address, name, hashed, verified=True, role="admin")
