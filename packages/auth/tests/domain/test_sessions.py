@@ -25,7 +25,7 @@ from tequipy_auth import (
     TokenPair,
 )
 from tequipy_auth.testing import MemoryAuthUnitOfWork, MemoryRevocations, RecordingOperations, build_fake_auth
-from tequipy_platform import Delivery, NotFound
+from tequipy_platform import JSON, Delivery, NotFound
 from tequipy_platform.testing import FrozenClock
 
 PASSWORD = "correct horse battery staple"
@@ -121,6 +121,54 @@ async def test_a_lost_answer_is_given_again_within_the_grace(auth: Auth, pair: T
     again = await refresh(auth, pair)
     assert str(again.refresh) == str(second.refresh)
     await refresh(auth, again)
+
+
+@pytest.mark.parametrize(
+    ("client", "changed"),
+    [
+        (CLIENT, []),
+        (Client("198.51.100.7", "test"), ["client_address"]),
+        (Client("192.0.2.1", "curl"), ["user_agent"]),
+        (Client("198.51.100.7", "curl"), ["client_address", "user_agent"]),
+    ],
+)
+async def test_a_replay_from_elsewhere_is_audited(
+    auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair, client: Client, changed: list[JSON]
+) -> None:
+    """A successor given again within the grace to another client address or user agent is on record, without actor."""
+    first = await auth.sessions.refresh(str(pair.refresh), client=replace(CLIENT, device="a mark"))
+    again = await auth.sessions.refresh(str(pair.refresh), client=client)
+    assert str(again.refresh) == str(first.refresh)
+    (session,) = work.sessions.rows.values()
+    replayed = [event for event in work.audit.events if event.action == "refresh_replayed"]
+    expected = AuditEvent(
+        AuditAction.REFRESH_REPLAYED,
+        subject_id=session.user_id,
+        session_id=session.id,
+        client=client,
+        metadata={"changed": changed},
+    )
+    assert replayed == ([expected] if changed else [])
+
+
+async def test_a_replay_is_compared_with_the_first_use_of_the_token(
+    auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
+) -> None:
+    """An owner whose network has changed since the login is not reported; an address is an IPv6 network of 64 bits."""
+    train, seat = Client("2001:db8::1", "test"), Client("2001:db8::2", "test")
+    for _ in range(2):
+        second = await auth.sessions.refresh(str(pair.refresh), client=train)
+        await auth.sessions.refresh(str(pair.refresh), client=seat)
+        pair = second
+    assert AuditAction.REFRESH_REPLAYED not in {event.action for event in work.audit.events}
+
+
+async def test_a_superseded_token_is_no_replay(auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair) -> None:
+    """Nothing is given out again, so nothing is recorded."""
+    await refresh(auth, await refresh(auth, pair))
+    with pytest.raises(RefreshSuperseded):
+        await auth.sessions.refresh(str(pair.refresh), client=Client("198.51.100.7", "curl"))
+    assert AuditAction.REFRESH_REPLAYED not in {event.action for event in work.audit.events}
 
 
 async def test_a_tab_that_is_behind_is_told_so(

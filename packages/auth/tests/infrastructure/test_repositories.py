@@ -212,16 +212,21 @@ async def test_registrations_are_forgotten_by_address(work: Work) -> None:
 
 
 async def test_a_session_is_touched_until_it_is_revoked(work: Work, session: Session) -> None:
-    """A touch moves the idle end; a revocation is recorded once, and then nothing moves any more."""
-    later = NOW + HOUR
+    """A touch moves the idle end and keeps from where; after a revocation, recorded once, nothing moves any more."""
+    later, phone = NOW + HOUR, Client("2001:db8::1", "phone")
     async with work() as unit:
-        assert await unit.sessions.touch(session.id, last_used_at=later, idle_expires_at=later + HOUR)
+        assert await unit.sessions.touch(
+            session.id,
+            last_used_at=later,
+            idle_expires_at=later + HOUR,
+            client=replace(phone, device="a mark"),
+        )
     async with work() as unit:
-        touched = replace(session, last_used_at=later, idle_expires_at=later + HOUR)
+        touched = replace(session, last_used_at=later, idle_expires_at=later + HOUR, last_client=phone)
         assert await unit.sessions.get(session.id) == touched
         assert await unit.sessions.revoke(session.id, at=later, reason="logout")
         assert not await unit.sessions.revoke(session.id, at=later + HOUR, reason="logout")
-        assert not await unit.sessions.touch(session.id, last_used_at=NOW, idle_expires_at=NOW)
+        assert not await unit.sessions.touch(session.id, last_used_at=NOW, idle_expires_at=NOW, client=Client())
         assert await unit.sessions.get(session.id) == replace(touched, revoked_at=later)
 
 
@@ -239,7 +244,7 @@ async def test_a_row_is_read_as_it_is_now(work: Work, session: Session) -> None:
 async def test_an_unknown_session_cannot_be_touched(work: Work) -> None:
     """Neither touch nor revocation of a session that is gone claims to have happened."""
     async with work() as unit:
-        assert not await unit.sessions.touch(new_id(), last_used_at=NOW, idle_expires_at=NOW)
+        assert not await unit.sessions.touch(new_id(), last_used_at=NOW, idle_expires_at=NOW, client=Client())
         assert not await unit.sessions.revoke(new_id(), at=NOW, reason="logout")
 
 

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from sqlalchemy import func, select
 
 from tequipy_auth import (
+    AuditAction,
     Auth,
     Client,
     EmailNotVerified,
@@ -20,6 +21,7 @@ from tequipy_auth import (
 )
 from tequipy_auth.infrastructure.hashing import check_digest
 from tequipy_auth.infrastructure.models import (
+    AuditEventRow,
     Base,
     LoginAttemptRow,
     OneTimeTokenRow,
@@ -118,6 +120,22 @@ async def test_parallel_refreshes_are_one_rotation(auth: Auth, database: Databas
     async with database.sessions() as session:
         assert await session.scalar(select(func.count()).select_from(RefreshTokenRow)) == 2
     await auth.sessions.refresh(str(pairs[0].refresh), client=CLIENT)
+
+
+async def test_a_replay_from_elsewhere_is_on_record(auth: Auth, database: Database) -> None:
+    """PostgreSQL keeps who refreshed first, across processes, and the event of a replay by somebody else."""
+    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+    pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
+    await auth.sessions.refresh(str(pair.refresh), client=CLIENT)
+    async with make_auth(database) as other:
+        await other.sessions.refresh(str(pair.refresh), client=CLIENT)
+        await other.sessions.refresh(str(pair.refresh), client=Client("198.51.100.7", "curl"))
+    async with database.sessions() as session:
+        rows = list(
+            await session.scalars(select(AuditEventRow).where(AuditEventRow.action == AuditAction.REFRESH_REPLAYED))
+        )
+    shown = [(row.ip, row.user_agent, row.outcome, row.details) for row in rows]
+    assert shown == [("198.51.100.7", "curl", "success", {"changed": ["client_address", "user_agent"]})]
 
 
 async def test_theft_ends_the_session_for_good(database: Database) -> None:

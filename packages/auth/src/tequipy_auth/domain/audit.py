@@ -19,6 +19,7 @@ class AuditAction(StrEnum):
     LOGIN_FAILED = "login_failed"
     LOGIN_LOCKED = "login_locked"
     TOKEN_REFRESHED = "token_refreshed"  # noqa: S105 -- the name of an action, no secret
+    REFRESH_REPLAYED = "refresh_replayed"
     REFRESH_REUSE_DETECTED = "refresh_reuse_detected"
     LOGOUT = "logout"
     SESSION_REVOKED = "session_revoked"

@@ -49,6 +49,8 @@ class Session:
     idle_expires_at: datetime
     absolute_expires_at: datetime
     revoked_at: datetime | None = None
+    last_client: Client | None = None
+    """Where its latest refresh came from; None: it was not refreshed yet."""
 
     @property
     def expires_at(self) -> datetime:

@@ -17,7 +17,7 @@ from tequipy_auth.domain.entities import (
 )
 from tequipy_auth.domain.lockout import Counter, Key
 from tequipy_auth.domain.roles import Role
-from tequipy_auth.domain.value_objects import PasswordHash, Purpose
+from tequipy_auth.domain.value_objects import Client, PasswordHash, Purpose
 from tequipy_platform import UnitOfWork
 
 
@@ -100,8 +100,13 @@ class Sessions(ABC):
         """Return a session."""
 
     @abstractmethod
-    async def touch(self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime) -> bool:
-        """Record that the session was used, unless it has been revoked (then False), also under concurrent calls."""
+    async def touch(
+        self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime, client: Client
+    ) -> bool:
+        """Record that the session was used and from where, unless it has been revoked: then False.
+
+        Also under concurrent calls.
+        """
 
     @abstractmethod
     async def reauthenticate(self, session_id: UUID, *, at: datetime) -> bool:

@@ -57,6 +57,7 @@ def user_of(row: UserRow) -> User:
 
 def session_of(row: SessionRow) -> Session:
     """Return the session that a row keeps."""
+    last = Client(row.last_ip, row.last_user_agent)
     return Session(
         id=row.id,
         user_id=row.user_id,
@@ -68,6 +69,7 @@ def session_of(row: SessionRow) -> Session:
         idle_expires_at=row.idle_expires_at,
         absolute_expires_at=row.absolute_expires_at,
         revoked_at=row.revoked_at,
+        last_client=last if last != Client() else None,
     )
 
 

@@ -85,6 +85,8 @@ class SessionRow(Base):
     absolute_expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
     revoked_reason: Mapped[str | None]
+    last_ip: Mapped[str | None]
+    last_user_agent: Mapped[str | None]
 
     __table_args__ = (
         # What a starting process asks for: the sessions whose access tokens may still be about.

@@ -16,6 +16,7 @@ from tequipy_auth.domain.exceptions import (
     RefreshSuperseded,
     SessionRevoked,
 )
+from tequipy_auth.domain.lockout import client_network
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AccessTokens, SecretHasher, SuccessorKeys
@@ -23,7 +24,7 @@ from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.session_ender import Ending, SessionEnder
 from tequipy_auth.domain.services.token_issuer import TokenIssuer
 from tequipy_auth.domain.value_objects import Client, Principal, RefreshTokenValue, TokenPair
-from tequipy_platform import Clock, IdSource, NotFound, retry_conflicts
+from tequipy_platform import JSON, Clock, IdSource, NotFound, retry_conflicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class SessionService:
                 await self._rotate(work, link, child, client, now)
                 outcome: RefreshTokenValue | Exception = successor
             else:
-                outcome = await self._again(work, link, now)
+                outcome = await self._again(work, link, client, now)
                 if isinstance(outcome, RefreshReused):
                     news = await self._end_stolen(work, link, client, now)
         await self._ender.publish(news)
@@ -191,8 +192,9 @@ class SessionService:
         self, work: AuthUnitOfWork, link: _Link, child: RefreshToken, client: Client, now: datetime
     ) -> None:
         await work.refresh_tokens.add(child)
-        idle_expires_at = now + self._policy.refresh_idle
-        if not await work.sessions.touch(link.session.id, last_used_at=now, idle_expires_at=idle_expires_at):
+        if not await work.sessions.touch(
+            link.session.id, last_used_at=now, idle_expires_at=now + self._policy.refresh_idle, client=client
+        ):
             raise SessionRevoked
         work.audit.record(
             AuditEvent(
@@ -204,7 +206,9 @@ class SessionService:
             )
         )
 
-    async def _again(self, work: AuthUnitOfWork, link: _Link, now: datetime) -> RefreshTokenValue | Exception:
+    async def _again(
+        self, work: AuthUnitOfWork, link: _Link, client: Client, now: datetime
+    ) -> RefreshTokenValue | Exception:
         """Decide on a token that was used before: the same successor again, superseded, or stolen."""
         parent = await work.refresh_tokens.get(link.value.id)
         child = await work.refresh_tokens.child_of(link.value.id)
@@ -218,7 +222,30 @@ class SessionService:
         key = self._successor_keys.key(child.key_version)
         if child.used_at is not None or key is None:
             return RefreshSuperseded()
+        self._record_replay(work, session, client)
         return link.value.successor(child.id, key)
+
+    def _record_replay(self, work: AuthUnitOfWork, session: Session, client: Client) -> None:
+        """Record a replay from elsewhere: the latest refresh of the session was the first use of the same token."""
+        first = session.last_client
+        if first is None:
+            return
+        differences = {
+            "client_address": client_network(client.ip) != client_network(first.ip),
+            "user_agent": client.user_agent != first.user_agent,
+        }
+        changed: list[JSON] = [name for name, differs in differences.items() if differs]
+        if changed:
+            work.audit.record(
+                AuditEvent(
+                    AuditAction.REFRESH_REPLAYED,
+                    # No actor: it may be the owner on another network, or somebody who has copied the token.
+                    subject_id=session.user_id,
+                    session_id=session.id,
+                    client=client,
+                    metadata={"changed": changed},
+                )
+            )
 
     async def _end_stolen(self, work: AuthUnitOfWork, link: _Link, client: Client, now: datetime) -> tuple[str, ...]:
         """End a session whose used token came back, and have its owner told (RFC 9700, section 4.14.2)."""

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from tequipy_auth.domain.entities import RefreshToken, Session
 from tequipy_auth.domain.repositories import RefreshTokens, Sessions
+from tequipy_auth.domain.value_objects import Client
 from tequipy_auth.infrastructure.mapping import refresh_token_of, session_of
 from tequipy_auth.infrastructure.models import RefreshTokenRow, SessionRow
 from tequipy_auth.infrastructure.repositories.base import Repository
@@ -40,12 +41,19 @@ class SqlSessions(Repository, Sessions):
         row = await self._one(select(SessionRow).where(SessionRow.id == session_id))
         return session_of(row) if row else None
 
-    async def touch(self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime) -> bool:
+    async def touch(
+        self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime, client: Client
+    ) -> bool:
         """Update a session that has not been revoked."""
         return await self._changes(
             update(SessionRow)
             .where(SessionRow.id == session_id, SessionRow.revoked_at.is_(None))
-            .values(last_used_at=last_used_at, idle_expires_at=idle_expires_at)
+            .values(
+                last_used_at=last_used_at,
+                idle_expires_at=idle_expires_at,
+                last_ip=client.ip,
+                last_user_agent=client.user_agent,
+            )
             .returning(SessionRow.id)
         )
 

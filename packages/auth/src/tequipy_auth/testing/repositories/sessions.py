@@ -7,6 +7,7 @@ from uuid import UUID
 
 from tequipy_auth.domain.entities import RefreshToken, Session
 from tequipy_auth.domain.repositories import RefreshTokens, Sessions
+from tequipy_auth.domain.value_objects import Client
 from tequipy_auth.testing.repositories.purging import purge
 
 
@@ -25,12 +26,20 @@ class MemorySessions(Sessions):
         """Return a session."""
         return self.rows.get(session_id)
 
-    async def touch(self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime) -> bool:
+    async def touch(
+        self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime, client: Client
+    ) -> bool:
         """Record that the session was used."""
         row = self.rows.get(session_id)
         if row is None or row.revoked_at is not None:
             return False
-        self.rows[session_id] = replace(row, last_used_at=last_used_at, idle_expires_at=idle_expires_at)
+        last_client = Client(client.ip, client.user_agent)
+        self.rows[session_id] = replace(
+            row,
+            last_used_at=last_used_at,
+            idle_expires_at=idle_expires_at,
+            last_client=last_client if last_client != Client() else None,
+        )
         return True
 
     async def reauthenticate(self, session_id: UUID, *, at: datetime) -> bool:
