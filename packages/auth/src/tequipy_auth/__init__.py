@@ -36,6 +36,7 @@ from tequipy_auth.domain.exceptions import (
     UnknownKey,
     WeakPassword,
 )
+from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import (
@@ -104,6 +105,7 @@ __all__ = [
     "EmailAddress",
     "EmailNotVerified",
     "EmailTaken",
+    "HashingClient",
     "Housekeeping",
     "InvalidAccessToken",
     "InvalidAddress",

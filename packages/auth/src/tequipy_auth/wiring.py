@@ -29,7 +29,7 @@ from tequipy_auth.infrastructure.common_passwords import BundledCommonPasswords
 from tequipy_auth.infrastructure.hashing import HIGHEST_STORED_COST, PASSWORDS_NICENESS, HashingPool
 from tequipy_auth.infrastructure.key_ring import KeyRing
 from tequipy_auth.infrastructure.keys import AlgorithmName, FileKeys, SealedKeys, StoredKeys
-from tequipy_auth.infrastructure.metrics import PrometheusOperations
+from tequipy_auth.infrastructure.metrics import HashingMetrics, PrometheusOperations
 from tequipy_auth.infrastructure.passwords import BcryptPasswordHasher
 from tequipy_auth.infrastructure.refresh_secrets import SECRET_COST, BcryptSecretHasher, SettingsSuccessorKeys
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
@@ -115,7 +115,8 @@ class AuthSettings(BaseModel):
     refresh_secret_cost: int = Field(default=SECRET_COST, ge=SECRET_COST, le=HIGHEST_STORED_COST)
     """bcrypt's cost of refresh tokens' secrets, which are random: so the lowest."""
     hashing_queue: int = Field(default=64, ge=0)
-    """How many hashes may wait for a thread; one more is answered by 503."""
+    """How many hashes may wait for a thread. A quarter is reserved for clients with a valid device mark. When the queue
+    is full, the newest hash of the network that holds the most is answered by 503."""
     allowed_origins: tuple[Annotated[str, AfterValidator(_check_origin)], ...] = ()
     """Further origins whose pages may use the refresh cookie, beside that of the public URL."""
 
@@ -153,16 +154,14 @@ def build_auth(
 
     `limiter` keeps strangers from having more than a few mails sent to one address; None: nobody does.
     In `registry`, `auth_operations_total{operation,status}` counts what auth was asked for and how it ended,
-    `auth_hashing_pending{pool}` the hashes that wait or run. With the environment `local`, cookies
-    go without `Secure`.
+    `auth_hashing_pending{pool}` the hashes that wait or run, `auth_hashing_refused_total{pool,client}` those that
+    found or kept no place in the queue, `auth_hashing_wait_seconds{pool,client}` how long the others waited, `client`
+    being `marked` or `unmarked`. With the environment `local`, cookies go without `Secure`.
     """
     policy, clock = _policy(settings, public_url.rstrip("/")), SystemClock()
     unit_of_work = partial(SqlAuthUnitOfWork, database, clock, uuid7)
     operations = PrometheusOperations(registry)
-    pools = {
-        "passwords": HashingPool(queue=settings.hashing_queue, niceness=PASSWORDS_NICENESS),
-        "refresh_secrets": HashingPool(queue=settings.hashing_queue),
-    }
+    pools = _pools(settings, registry)
     if registry is not None:
         _measure(pools, registry)
     common_passwords = BundledCommonPasswords()
@@ -266,6 +265,14 @@ def _signing_keys(
 
 def _keys(by_version: Mapping[int, SecretStr]) -> dict[int, bytes]:
     return {version: secret.get_secret_value().encode() for version, secret in by_version.items()}
+
+
+def _pools(settings: AuthSettings, registry: CollectorRegistry | None) -> Mapping[str, HashingPool]:
+    metrics = HashingMetrics(registry)
+    return {
+        name: HashingPool(queue=settings.hashing_queue, niceness=niceness, name=name, metrics=metrics)
+        for name, niceness in {"passwords": PASSWORDS_NICENESS, "refresh_secrets": 0}.items()
+    }
 
 
 def _measure(pools: Mapping[str, HashingPool], registry: CollectorRegistry) -> None:

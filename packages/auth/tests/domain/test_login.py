@@ -12,6 +12,7 @@ from tequipy_auth import (
     AuthPolicy,
     Client,
     EmailNotVerified,
+    HashingClient,
     InvalidAccessToken,
     InvalidCredentials,
     LoginLocked,
@@ -46,13 +47,13 @@ class CountingHasher(FakePasswordHasher):
         self.full = False
         self.dies = False
 
-    async def verify(self, password: str, stored: PasswordHash | None) -> bool:
+    async def verify(self, password: str, stored: PasswordHash | None, client: HashingClient) -> bool:
         if self.dies:
             raise asyncio.CancelledError
         if self.full:
             raise Unavailable
         self.looked_at += 1
-        return await super().verify(password, stored)
+        return await super().verify(password, stored, client)
 
 
 @pytest.fixture
@@ -236,11 +237,11 @@ async def test_an_outdated_hash_is_renewed_at_login(work: MemoryAuthUnitOfWork) 
         def is_outdated(self, stored: PasswordHash) -> bool:
             return stored == user.password
 
-        async def hash(self, password: str) -> PasswordHash:
-            return replace(await super().hash(password), cost=1)
+        async def hash(self, password: str, client: HashingClient) -> PasswordHash:
+            return replace(await super().hash(password, client), cost=1)
 
-        async def verify(self, password: str, stored: PasswordHash | None) -> bool:
-            return await super().verify(password, replace(stored, cost=1) if stored else None)
+        async def verify(self, password: str, stored: PasswordHash | None, client: HashingClient) -> bool:
+            return await super().verify(password, replace(stored, cost=1) if stored else None, client)
 
     newer = build_fake_auth(work, hasher=Older())
     await fail(newer)
@@ -256,9 +257,9 @@ async def test_a_password_changed_while_it_was_checked_is_wrong(
     """A login that was under way when the password changed begins no session, and is a failure like any other."""
     (user,) = work.users.rows.values()
 
-    async def verify_slowly(password: str, stored: PasswordHash | None) -> bool:
-        await work.users.set_password(user.id, await hasher.hash("another good password"))
-        return await FakePasswordHasher.verify(hasher, password, stored)
+    async def verify_slowly(password: str, stored: PasswordHash | None, client: HashingClient) -> bool:
+        await work.users.set_password(user.id, await hasher.hash("another good password", client))
+        return await FakePasswordHasher.verify(hasher, password, stored, client)
 
     monkeypatch.setattr(hasher, "verify", verify_slowly)
     with pytest.raises(InvalidCredentials):

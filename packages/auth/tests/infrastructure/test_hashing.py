@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tequipy_auth import HashingClient
 from tequipy_auth.infrastructure.hashing import HashingPool, check_digest, is_bcrypt_digest, make_digest
 from tequipy_platform import Unavailable
+
+CLIENT = HashingClient("192.0.2.1")
 
 
 class Gate:
@@ -44,21 +47,21 @@ async def pool(gate: Gate) -> AsyncIterator[HashingPool]:
 
 async def test_a_full_queue_is_refused_at_once(pool: HashingPool, gate: Gate) -> None:
     """Two that run and one that waits are the limit; the next is told when to come back, and then has room."""
-    running = [asyncio.create_task(pool.run(gate.work)) for _ in range(3)]
+    running = [asyncio.create_task(pool.run(CLIENT, gate.work)) for _ in range(3)]
     await asyncio.sleep(0)
     with pytest.raises(Unavailable) as refusal:
-        await pool.run(gate.work)
+        await pool.run(CLIENT, gate.work)
     assert refusal.value.retry_after >= 1
     assert pool.pending == 3
     gate.open()
     assert await asyncio.gather(*running) == ["done"] * 3
-    assert await pool.run(gate.work) == "done"
+    assert await pool.run(CLIENT, gate.work) == "done"
     assert pool.pending == 0
 
 
 async def test_the_event_loop_goes_on_while_threads_hash(pool: HashingPool, gate: Gate) -> None:
     """What the loop does meanwhile is done before the hash: shown by the order, for the loop itself opens the gate."""
-    hashing = asyncio.create_task(pool.run(gate.work))
+    hashing = asyncio.create_task(pool.run(CLIENT, gate.work))
     assert await asyncio.to_thread(gate.begun.acquire, timeout=30)
     assert not hashing.done()
     gate.open()
@@ -67,7 +70,7 @@ async def test_the_event_loop_goes_on_while_threads_hash(pool: HashingPool, gate
 
 async def test_a_caller_that_leaves_gives_its_place_back_only_with_the_work(pool: HashingPool, gate: Gate) -> None:
     """A cancelled hash that runs keeps its place until its thread is free; one that waits leaves at once."""
-    callers = [asyncio.create_task(pool.run(gate.work)) for _ in range(3)]
+    callers = [asyncio.create_task(pool.run(CLIENT, gate.work)) for _ in range(3)]
     for _ in range(2):
         assert await asyncio.to_thread(gate.begun.acquire, timeout=30)
     for caller in callers:
@@ -83,7 +86,7 @@ async def test_a_caller_that_leaves_gives_its_place_back_only_with_the_work(pool
 async def test_errors_reach_the_caller(pool: HashingPool) -> None:
     """An error on the thread is raised where the hash was asked for, and the place is free again."""
     with pytest.raises(ZeroDivisionError):
-        await pool.run(lambda: 1 / 0)
+        await pool.run(CLIENT, lambda: 1 / 0)
     assert pool.pending == 0
 
 
@@ -93,7 +96,7 @@ async def test_a_pool_starts_late_and_again() -> None:
     before = threading.active_count()
     for _ in range(2):
         async with pool:
-            thread = await pool.run(threading.current_thread)
+            thread = await pool.run(CLIENT, threading.current_thread)
             assert thread.is_alive()
         assert not thread.is_alive()
     assert threading.active_count() <= before + 1  # to_thread's own
@@ -136,6 +139,6 @@ async def test_hashing_threads_give_way_to_the_event_loop() -> None:
 
     before = niceness()
     async with HashingPool(queue=1, niceness=5) as nice, HashingPool(queue=1) as usual:
-        assert await nice.run(niceness) == min(before + 5, 19)
-        assert await usual.run(niceness) == before
+        assert await nice.run(CLIENT, niceness) == min(before + 5, 19)
+        assert await usual.run(CLIENT, niceness) == before
     assert niceness() == before

@@ -10,7 +10,7 @@ from typing import Any
 import bcrypt
 import pytest
 
-from tequipy_auth import PasswordHash, PasswordHasher, SecretHasher
+from tequipy_auth import HashingClient, PasswordHash, PasswordHasher, SecretHasher
 from tequipy_auth.infrastructure.hashing import HashingPool
 from tequipy_auth.infrastructure.passwords import BcryptPasswordHasher
 from tequipy_auth.infrastructure.refresh_secrets import BcryptSecretHasher, SettingsSuccessorKeys
@@ -18,6 +18,7 @@ from tequipy_auth.testing import FakePasswordHasher, FakeSecretHasher, FakeSucce
 
 PEPPERS = {1: b"old pepper", 2: b"new pepper"}
 COST = 4
+CLIENT = HashingClient("192.0.2.1")
 
 
 @pytest.fixture
@@ -41,10 +42,10 @@ def secret_hasher(request: pytest.FixtureRequest, pool: HashingPool) -> SecretHa
 )
 async def test_a_password_is_verified(hasher: PasswordHasher, password: str) -> None:
     """The password matches its hash; one that differs after 72 bytes does not; nobody's hash matches nothing."""
-    stored = await hasher.hash(password)
-    assert await hasher.verify(password, stored)
-    assert not await hasher.verify(password + "x", stored)
-    assert not await hasher.verify(password, None)
+    stored = await hasher.hash(password, CLIENT)
+    assert await hasher.verify(password, stored, CLIENT)
+    assert not await hasher.verify(password + "x", stored, CLIENT)
+    assert not await hasher.verify(password, None, CLIENT)
     assert stored.digest not in repr(stored)
 
 
@@ -59,7 +60,7 @@ async def test_a_secret_is_verified(secret_hasher: SecretHasher) -> None:
 
 async def test_the_scheme_is_bcrypt_over_a_peppered_hmac(pool: HashingPool) -> None:
     """The stored digest can be made by hand, and says its cost and the newest pepper's version."""
-    stored = await BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST).hash("password")
+    stored = await BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST).hash("password", CLIENT)
     assert (stored.scheme, stored.cost, stored.pepper_version) == ("bcrypt-hmac-sha256", COST, 2)
     material = b64encode(hmac.digest(b"new pepper", b"password", hashlib.sha256))
     assert bcrypt.checkpw(material, stored.digest.encode())
@@ -67,9 +68,9 @@ async def test_the_scheme_is_bcrypt_over_a_peppered_hmac(pool: HashingPool) -> N
 
 async def test_an_older_pepper_and_cost_still_verify(pool: HashingPool) -> None:
     """A hash of the time before the pepper and the cost were raised goes on working."""
-    stored = await BcryptPasswordHasher(pool, peppers={1: b"old pepper"}, cost=5).hash("password")
+    stored = await BcryptPasswordHasher(pool, peppers={1: b"old pepper"}, cost=5).hash("password", CLIENT)
     assert stored.pepper_version == 1
-    assert await BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST).verify("password", stored)
+    assert await BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST).verify("password", stored, CLIENT)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ async def test_a_hash_that_cannot_be_verified_is_false(
     """Malformed hashes, unknown peppers and costs above 15 are False, after one check like any other."""
     hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST)
     checked = count_checks(monkeypatch)
-    assert not await hasher.verify("password", replace(await hasher.hash("password"), **damage))
+    assert not await hasher.verify("password", replace(await hasher.hash("password", CLIENT), **damage), CLIENT)
     assert len(checked) == 1
 
 
@@ -98,7 +99,7 @@ async def test_an_unknown_account_costs_one_check_of_the_present_cost(
     """From the first login on: nobody learns from the time whether an account exists."""
     hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=5)
     checked = count_checks(monkeypatch)
-    assert not await hasher.verify("password", None)
+    assert not await hasher.verify("password", None, CLIENT)
     assert [digest[:7] for digest in checked] == [b"$2b$05$"]
 
 
@@ -121,7 +122,7 @@ async def test_a_secrets_hash_of_a_high_cost_is_not_checked(pool: HashingPool, m
 async def test_an_unusable_hash_is_told_to_the_operator(pool: HashingPool, caplog: pytest.LogCaptureFixture) -> None:
     """The log says which pepper is missing, and neither hash nor password."""
     stored = PasswordHash("bcrypt-hmac-sha256", COST, 9, "the digest")
-    assert not await BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST).verify("the password", stored)
+    assert not await BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST).verify("the password", stored, CLIENT)
     assert "pepper_version=9" in caplog.text
     assert "the digest" not in caplog.text
     assert "the password" not in caplog.text
@@ -159,8 +160,8 @@ async def test_what_other_systems_store_verifies_and_is_outdated(pool: HashingPo
     digest = bcrypt.hashpw(long.encode()[:72], bcrypt.gensalt(COST)).decode()
     for prefix in ("$2a$", "$2b$", "$2y$"):
         stored = PasswordHash("bcrypt", COST, 0, prefix + digest[4:])
-        assert await hasher.verify(long, stored)
-        assert not await hasher.verify("q" * 100, stored)
+        assert await hasher.verify(long, stored, CLIENT)
+        assert not await hasher.verify("q" * 100, stored, CLIENT)
         assert hasher.is_outdated(stored)
 
 
@@ -168,6 +169,6 @@ async def test_what_other_systems_store_verifies_and_is_outdated(pool: HashingPo
 async def test_a_hash_is_outdated_when_a_new_one_would_differ(pool: HashingPool, change: dict[str, Any]) -> None:
     """Scheme, cost and pepper decide, in whichever direction; the digest does not."""
     hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST)
-    stored = await hasher.hash("password")
+    stored = await hasher.hash("password", CLIENT)
     assert hasher.is_outdated(replace(stored, **change)) == bool(change)
-    assert not hasher.is_outdated(await hasher.hash("another"))
+    assert not hasher.is_outdated(await hasher.hash("another", CLIENT))

@@ -170,7 +170,13 @@ class Composition:
 
     @cached_property
     def _check(self) -> PasswordCheck:
-        return PasswordCheck(self.unit_of_work, hasher=self.hasher, lockout=self._lockout, pseudonyms=self.pseudonyms)
+        return PasswordCheck(
+            self.unit_of_work,
+            hasher=self.hasher,
+            lockout=self._lockout,
+            devices=self._devices,
+            pseudonyms=self.pseudonyms,
+        )
 
     @cached_property
     def _lockout(self) -> Lockout:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from tequipy_auth.domain.entities import KeyState, SigningKey
+from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.value_objects import AccessToken, EmailAddress, PasswordHash, Principal
 from tequipy_platform import JSON
 
@@ -18,14 +19,17 @@ class AddressParser(ABC):
 
 
 class PasswordHasher(ABC):
-    """Hashes passwords slowly, off the event loop; raises `Unavailable` when its queue is full."""
+    """Hashes passwords slowly, off the event loop; raises `Unavailable` when its queue is full.
+
+    The client decides which place in the queue a hash gets.
+    """
 
     @abstractmethod
-    async def hash(self, password: str) -> PasswordHash:
+    async def hash(self, password: str, client: HashingClient) -> PasswordHash:
         """Return the hash of a password under the current scheme, cost and pepper."""
 
     @abstractmethod
-    async def verify(self, password: str, stored: PasswordHash | None) -> bool:
+    async def verify(self, password: str, stored: PasswordHash | None, client: HashingClient) -> bool:
         """Tell whether the password is the one that was hashed.
 
         None, for an account that does not exist, takes as long as any other and is False.

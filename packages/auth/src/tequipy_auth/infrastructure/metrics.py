@@ -1,7 +1,8 @@
-"""The counter of operations on Prometheus."""
+"""The metrics of auth on Prometheus: operations, and the waiting of hashes."""
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.operations import Operations
 
 
@@ -16,3 +17,37 @@ class PrometheusOperations(Operations):
     def count(self, operation: str, status: str) -> None:
         """Count one operation."""
         self._counter.labels(operation, status).inc()
+
+
+class HashingMetrics:
+    """How long hashes waited for a thread and how many were refused, by pool and by `client`: `marked` or `unmarked`.
+
+    Without a registry nobody reads them.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None) -> None:
+        self._refused = Counter(
+            "auth_hashing_refused",
+            "Hashes answered by 503: the queue was full, or is closed.",
+            ["pool", "client"],
+            registry=registry,
+        )
+        self._wait = Histogram(
+            "auth_hashing_wait_seconds",
+            "How long hashes waited for a thread.",
+            ["pool", "client"],
+            registry=registry,
+            buckets=(0.01, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+        )
+
+    def refused(self, pool: str, client: HashingClient) -> None:
+        """Count a hash that was refused or gave way."""
+        self._refused.labels(pool, _label(client)).inc()
+
+    def started(self, pool: str, client: HashingClient, *, waited: float) -> None:
+        """Record how many seconds a hash waited before it began."""
+        self._wait.labels(pool, _label(client)).observe(waited)
+
+
+def _label(client: HashingClient) -> str:
+    return "marked" if client.trusted else "unmarked"

@@ -9,6 +9,7 @@ from typing import Final
 
 import bcrypt
 
+from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.ports import PasswordHasher
 from tequipy_auth.domain.value_objects import PasswordHash
 from tequipy_auth.infrastructure.hashing import HashingPool, check_digest, is_bcrypt_digest, make_digest
@@ -37,17 +38,17 @@ class BcryptPasswordHasher(PasswordHasher):
         # takes as long as any other to check, and nothing matches it.
         self._dummy = self._stored(bcrypt.gensalt(cost).decode("ascii") + "." * 31)
 
-    async def hash(self, password: str) -> PasswordHash:
+    async def hash(self, password: str, client: HashingClient) -> PasswordHash:
         """Return the hash under the current cost and pepper."""
         material = self._material(password, SCHEME, self._pepper_version)
-        return self._stored(await self._pool.run(make_digest, material, self._cost))
+        return self._stored(await self._pool.run(client, make_digest, material, self._cost))
 
-    async def verify(self, password: str, stored: PasswordHash | None) -> bool:
+    async def verify(self, password: str, stored: PasswordHash | None, client: HashingClient) -> bool:
         """Tell whether it is the password; what cannot be verified takes its time too, and is False."""
         known = stored is not None and self._is_usable(stored)
         target = stored if stored is not None and known else self._dummy
         material = self._material(password, target.scheme, target.pepper_version)
-        return await self._pool.run(check_digest, material, target.digest) and known
+        return await self._pool.run(client, check_digest, material, target.digest) and known
 
     def is_outdated(self, stored: PasswordHash) -> bool:
         """Tell whether a new hash would have another scheme, cost or pepper."""

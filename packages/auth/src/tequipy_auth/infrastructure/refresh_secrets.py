@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from typing import Final
 
+from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.ports import SecretHasher, SuccessorKeys
 from tequipy_auth.infrastructure.hashing import HashingPool, check_digest, is_bcrypt_digest, make_digest
 
 SECRET_COST: Final = 4
 """bcrypt's lowest: the secret has 256 bits of its own, so slowness adds nothing."""
+
+_ANY_CLIENT: Final = HashingClient("any")
+"""All refreshes share one queue in the order of their arrival: at 1 ms each nobody fills it (ADR 0038)."""
 
 
 class BcryptSecretHasher(SecretHasher):
@@ -24,11 +28,11 @@ class BcryptSecretHasher(SecretHasher):
 
     async def hash(self, secret: str) -> str:
         """Return the bcrypt digest; the 43 characters of a secret are below bcrypt's 72 bytes."""
-        return await self._pool.run(make_digest, secret.encode(), self._cost)
+        return await self._pool.run(_ANY_CLIENT, make_digest, secret.encode(), self._cost)
 
     async def verify(self, secret: str, stored: str) -> bool:
         """Tell whether it is the secret; a malformed digest is False."""
-        return is_bcrypt_digest(stored) and await self._pool.run(check_digest, secret.encode(), stored)
+        return is_bcrypt_digest(stored) and await self._pool.run(_ANY_CLIENT, check_digest, secret.encode(), stored)
 
 
 class SettingsSuccessorKeys(SuccessorKeys):

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from tequipy_auth.domain.exceptions import InvalidAccessToken, InvalidAddress
+from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.passwords import fold
 from tequipy_auth.domain.ports import (
@@ -41,14 +42,14 @@ class SimpleAddressParser(AddressParser):
 class FakePasswordHasher(PasswordHasher):
     """SHA-256 at once; like a real one it lets other tasks run meanwhile."""
 
-    async def hash(self, password: str) -> PasswordHash:
+    async def hash(self, password: str, client: HashingClient) -> PasswordHash:  # noqa: ARG002 -- nobody waits
         """Return a hash."""
         await asyncio.sleep(0)
         return PasswordHash("fake", 0, 1, _sha256(password))
 
-    async def verify(self, password: str, stored: PasswordHash | None) -> bool:
+    async def verify(self, password: str, stored: PasswordHash | None, client: HashingClient) -> bool:
         """Tell whether it is the password."""
-        return await self.hash(password) == stored
+        return await self.hash(password, client) == stored
 
     def is_outdated(self, stored: PasswordHash) -> bool:
         """Tell whether another hasher made it."""

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
+from tequipy_auth.domain.devices import Devices
 from tequipy_auth.domain.entities import User
 from tequipy_auth.domain.exceptions import InvalidCredentials, LoginLocked
+from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.passwords import normalise
 from tequipy_auth.domain.ports import PasswordHasher
 from tequipy_auth.domain.pseudonyms import Pseudonyms
@@ -26,6 +28,7 @@ class Attempt:
     user: User | None
     reserved: Reservation | Locked
     event: AuditEvent
+    hashing_client: HashingClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,19 @@ class PasswordCheck:
         *,
         hasher: PasswordHasher,
         lockout: Lockout,
+        devices: Devices,
         pseudonyms: Pseudonyms,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._hasher = hasher
         self._pseudonyms = pseudonyms
         self._lockout = lockout
+        self._devices = devices
+
+    def hashing_client(self, client: Client, user: User | None) -> HashingClient:
+        """Return on whose behalf a password of this account, known or not, is hashed."""
+        trusted = user is not None and self._devices.recognise(client.device, user.id) is not None
+        return HashingClient.of(client, trusted=trusted)
 
     async def begin(
         self, work: AuthUnitOfWork, *, address: EmailAddress, user: User | None, client: Client, operation: str
@@ -84,7 +94,7 @@ class PasswordCheck:
             work.audit.record(
                 replace(event, action=AuditAction.LOGIN_LOCKED, reason=LoginLocked.code, metadata=metadata)
             )
-        return Attempt(user, reserved, event)
+        return Attempt(user, reserved, event, self.hashing_client(client, user))
 
     async def verify(self, attempt: Attempt, password: str, use: Callable[[Proof], Awaitable[R]]) -> R:
         """Return what `use` makes of the proof; `succeed` and `refuse` are for `use` to call.
@@ -104,7 +114,7 @@ class PasswordCheck:
             raise LoginLocked(retry_after=attempt.reserved.retry_after)
         user, normalised = attempt.user, normalise(password)
         try:
-            matches = await self._hasher.verify(normalised, user.password if user else None)
+            matches = await self._hasher.verify(normalised, user.password if user else None, attempt.hashing_client)
         except Unavailable:
             async with self._unit_of_work() as work:
                 await self._lockout.take_back(work, attempt.reserved)
@@ -114,7 +124,8 @@ class PasswordCheck:
                 await self._lockout.fail(work, attempt.reserved)
                 work.audit.record(attempt.event)
             raise InvalidCredentials
-        return Proof(user, attempt.reserved, attempt.event, await self._renewed(user.password, normalised))
+        renewed = await self._renewed(user.password, normalised, attempt.hashing_client)
+        return Proof(user, attempt.reserved, attempt.event, renewed)
 
     async def succeed(self, work: AuthUnitOfWork, proof: Proof) -> User:
         """Return the account as it is now, its row held, its counters for this client dropped.
@@ -137,8 +148,8 @@ class PasswordCheck:
         await self._lockout.take_back(work, proof.reservation)
         work.audit.record(replace(proof.event, reason=reason))
 
-    async def _renewed(self, stored: PasswordHash, password: str) -> PasswordHash | None:
+    async def _renewed(self, stored: PasswordHash, password: str, client: HashingClient) -> PasswordHash | None:
         if self._hasher.is_outdated(stored):
             with suppress(Unavailable):  # the next login will do
-                return await self._hasher.hash(password)
+                return await self._hasher.hash(password, client)
         return None

@@ -121,7 +121,8 @@ class PasswordService:
             user = await work.users.get(subject_id) if subject_id else None
         if user is None:  # before anything is hashed
             raise InvalidOneTimeToken
-        hashed = await self._hasher.hash(self._rules.accept(new_password, user.email))
+        accepted = self._rules.accept(new_password, user.email)
+        hashed = await self._hasher.hash(accepted, self._check.hashing_client(client, user))
         now = self._clock.now()
         async with self._unit_of_work() as work:
             user = await work.users.lock(user.id)
@@ -135,7 +136,7 @@ class PasswordService:
 
     @retry_conflicts
     async def _change(self, proof: Proof, accepted: str, session_id: UUID, client: Client) -> None:
-        hashed = await self._hasher.hash(accepted)
+        hashed = await self._hasher.hash(accepted, self._check.hashing_client(client, proof.user))
         ending = Ending("password_changed", self._clock.now(), actor_id=proof.user.id, client=client)
         async with self._unit_of_work() as work:
             user = await self._check.succeed(work, proof)

@@ -8,6 +8,7 @@ from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
 from tequipy_auth.domain.display_text import display_name
 from tequipy_auth.domain.entities import Registration, User
 from tequipy_auth.domain.exceptions import EmailTaken, InvalidOneTimeToken
+from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.passwords import PasswordRules
 from tequipy_auth.domain.policy import AuthPolicy
@@ -62,7 +63,7 @@ class RegistrationService:
         """
         address = self._addresses.parse(email)
         name = None if name is None else display_name(name)
-        hashed = await self._hasher.hash(self._rules.accept(password, address))
+        hashed = await self._hasher.hash(self._rules.accept(password, address), HashingClient.of(client))
         if self._policy.open_registration:
             return await self._open_account(address, name, hashed, client)
         now = self._clock.now()
@@ -115,7 +116,7 @@ class RegistrationService:
         """Make an administrator whose address counts as verified; raises as `register`, and `EmailTaken`."""
         address = self._addresses.parse(email)
         name = None if name is None else display_name(name)
-        hashed = await self._hasher.hash(self._rules.accept(password, address))
+        hashed = await self._hasher.hash(self._rules.accept(password, address), HashingClient.of(Client()))
         async with self._unit_of_work() as work:
             admin = self._new_user(address, name, hashed, verified=True, role="admin")
             await work.users.add(admin)
