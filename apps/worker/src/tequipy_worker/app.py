@@ -23,7 +23,7 @@ def create_worker(settings: WorkerSettings, observability: Observability | None 
     database = build_database(settings.database, registry=metrics)
     cache = build_cache(settings.cache, registry=metrics)
     storage = build_storage(settings.storage)
-    mailer = build_mailer(settings.mail)
+    mailer = build_mailer(settings.mail, registry=metrics)
     auth = build_auth(
         settings.auth,
         environment=settings.environment,

@@ -17,7 +17,15 @@ from tequipy_platform.domain.exceptions import (
     Unavailable,
 )
 from tequipy_platform.domain.health import HealthCheck
-from tequipy_platform.domain.mail import Mail, Mailer, MailRejected, MailTemplates, MailText, MailUnavailable
+from tequipy_platform.domain.mail import (
+    Mail,
+    Mailer,
+    MailRejected,
+    MailSenderRefused,
+    MailTemplates,
+    MailText,
+    MailUnavailable,
+)
 from tequipy_platform.domain.outbox import Batch, Inbox, Lease, MessageLog, Outbox, PendingMessage, PendingMessages
 from tequipy_platform.domain.storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
 from tequipy_platform.domain.tasks import Crontab, Delivery, Handler, RetryPolicy, Task
@@ -42,6 +50,7 @@ __all__ = [
     "Lease",
     "Mail",
     "MailRejected",
+    "MailSenderRefused",
     "MailTemplates",
     "MailText",
     "MailUnavailable",

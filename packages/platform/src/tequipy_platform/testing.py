@@ -1,5 +1,6 @@
 """Fakes of every port, which keep its promises in memory, and a clock and ids that tests can foretell."""
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from tequipy_platform.domain.outbox import Inbox, Lease, Outbox
 from tequipy_platform.domain.storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
 from tequipy_platform.domain.tasks import Delivery
 from tequipy_platform.domain.unit_of_work import UnitOfWork
+
+_ADDRESS = re.compile(r"[^\s@<>()\[\],;:\"\\]+@[^\s@<>()\[\],;:\"\\]+")
+_MESSAGE_ID = re.compile(r"<[!-;=?-~]+@[!-;=?-~]+>")
 
 EPOCH = datetime(2026, 1, 31, 10, 30, tzinfo=UTC)
 """When a `FrozenClock` starts, unless told otherwise."""
@@ -160,8 +164,10 @@ class RecordingMailer(Mailer):
 
     async def send(self, mail: Mail) -> None:
         """Remember one mail."""
-        headers = (mail.to, mail.subject, mail.message_id, *mail.headers.values())
-        if "@" not in mail.to or any(character in header for header in headers for character in "\r\n\0"):
+        headers = (mail.subject, *mail.headers, *mail.headers.values())
+        if not _ADDRESS.fullmatch(mail.to) or not _MESSAGE_ID.fullmatch(mail.message_id):
+            raise MailRejected
+        if any(character in header for header in headers for character in "\r\n\0"):
             raise MailRejected
         self.mails.append(mail)
 

@@ -186,6 +186,9 @@ def build_storage(settings: StorageSettings) -> ObstoreStorage:
     return ObstoreStorage(settings)
 
 
-def build_mailer(settings: MailSettings) -> SmtpMailer | FolderMailer:
-    """Return a mailer that sends by SMTP, or one that writes to the folder when there is no server."""
-    return SmtpMailer(settings) if settings.smtp_url else FolderMailer(settings)
+def build_mailer(settings: MailSettings, *, registry: CollectorRegistry | None = None) -> SmtpMailer | FolderMailer:
+    """Return a mailer that sends by SMTP, or one that writes to the folder when there is no server.
+
+    `registry` gets `mails_total{outcome}` of the mails that go to a server.
+    """
+    return SmtpMailer(settings, registry=registry) if settings.smtp_url else FolderMailer(settings)

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
-from pydantic import SecretStr
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr, ValidationError
 
 from tequipy_observability import RequestContext, request_context
-from tequipy_platform import Mail, Mailer, MailRejected, MailUnavailable
+from tequipy_platform import Mail, Mailer, MailRejected, MailSenderRefused, MailUnavailable
 from tequipy_platform.infrastructure.mail import FolderMailer, JinjaMailTemplates, SmtpMailer
 from tequipy_platform.testing import FrozenClock, RecordingMailer
 from tequipy_platform.wiring import MailSettings, build_mailer
@@ -29,7 +30,23 @@ class Sink:
     def __init__(self) -> None:
         self.received: list[bytes] = []
         self.recipients: list[list[str]] = []
+        self.greetings: list[str] = []
         self.answers: dict[str, str] = {}
+
+    async def handle_EHLO(self, _server: Any, session: Any, _envelope: Any, hostname: str, responses: Any) -> Any:  # noqa: N802 -- aiosmtpd's name
+        self.greetings.append(hostname)
+        if "EHLO" in self.answers:
+            return [self.answers["EHLO"]]
+        session.host_name = hostname
+        return responses
+
+    async def handle_HELO(self, _server: Any, session: Any, _envelope: Any, hostname: str) -> str:  # noqa: N802 -- aiosmtpd's name
+        session.host_name = hostname
+        return self.answers.get("EHLO", "250 OK")
+
+    async def handle_MAIL(self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any) -> str:  # noqa: N802 -- aiosmtpd's name
+        envelope.mail_from = address
+        return self.answers.get("MAIL", "250 OK")
 
     async def handle_RCPT(self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any) -> str:  # noqa: N802 -- aiosmtpd's name
         if "RCPT" not in self.answers:
@@ -78,6 +95,10 @@ def mailer(request: pytest.FixtureRequest, sink: tuple[Sink, str], tmp_path: Pat
         {"subject": "Hello\nthere"},
         {"to": "ann@example.com\r\nBcc: eve@example.com"},
         {"to": "nobody"},
+        {"to": "Ann <ann@example.com>"},
+        {"to": "ann@example.com,eve@example.com"},
+        {"to": ""},
+        {"message_id": "1@example.com"},
         {"message_id": "<1@example.com>\nX: y"},
         {"headers": {"X-Kind": "a\rb"}},
     ],
@@ -110,17 +131,77 @@ async def test_smtp_hands_over_what_was_asked(sink: tuple[Sink, str]) -> None:
     assert html.get_content().strip() == "<p>Hello</p>"
 
 
-@pytest.mark.parametrize("step", ["RCPT", "DATA"])
-@pytest.mark.parametrize(("answer", "error"), [("550 no such user", MailRejected), ("451 later", MailUnavailable)])
-async def test_smtp_codes_decide_whether_to_try_again(
-    sink: tuple[Sink, str], step: str, answer: str, error: type[Exception]
+@pytest.mark.parametrize(
+    ("step", "answer", "error", "outcome"),
+    [
+        ("RCPT", "550 5.1.1 no such user", MailRejected, "rejected"),
+        ("DATA", "552 5.3.4 too big", MailRejected, "rejected"),
+        ("MAIL", "530 5.7.0 authentication required", MailSenderRefused, "sender_refused"),
+        ("RCPT", "550 5.7.1 relaying denied", MailSenderRefused, "sender_refused"),
+        ("DATA", "554 5.7.1 over quota", MailSenderRefused, "sender_refused"),
+        ("EHLO", "550 5.7.1 not welcome", MailSenderRefused, "sender_refused"),
+        ("RCPT", "450 4.2.0 greylisted", MailUnavailable, "unavailable"),
+        ("DATA", "451 later", MailUnavailable, "unavailable"),
+        ("DATA", "250 OK", None, "sent"),
+    ],
+)
+async def test_what_a_refusal_concerns_decides_whether_to_try_again(
+    sink: tuple[Sink, str],
+    caplog: pytest.LogCaptureFixture,
+    step: str,
+    answer: str,
+    error: type[Exception] | None,
+    outcome: str,
 ) -> None:
-    """A 5xx about the mail is final, a 4xx is worth another attempt; the server's text is not passed on."""
+    """The mail is final, the moment waits, and a fault of ours waits and is an error in the log; each is counted."""
     handler, url = sink
     handler.answers[step] = answer
-    with pytest.raises(error) as raised:
-        await smtp(url).send(MAIL)
-    assert "no such user" not in str(raised.value)
+    registry = CollectorRegistry()
+    settings = MailSettings(smtp_url=SecretStr(url), sender=SENDER)
+    raised: Exception | None = None
+    try:
+        await build_mailer(settings, registry=registry).send(MAIL)
+    except (MailRejected, MailUnavailable) as refusal:
+        raised = refusal
+    assert type(raised) is (error or type(None))
+    assert registry.get_sample_value("mails_total", {"outcome": outcome}) == 1
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == (["mail_sender_refused"] if error is MailSenderRefused else [])
+    text = answer.partition(" ")[2]
+    assert text not in f"{raised} {caplog.text}", "the server's text is not passed on: it may quote the recipient"
+
+
+@pytest.mark.parametrize("credentials", ["", "user:password@"])
+async def test_a_server_that_does_not_fit_the_settings_is_an_error_of_ours(
+    sink: tuple[Sink, str], credentials: str
+) -> None:
+    """STARTTLS or a login that the server does not offer: the mail waits until somebody has mended the settings."""
+    _, url = sink
+    scheme = "smtp" if credentials else "smtp+starttls"
+    with pytest.raises(MailSenderRefused):
+        await smtp(f"{scheme}://{credentials}{url.removeprefix('smtp://')}").send(MAIL)
+
+
+async def test_the_sender_says_the_name_that_was_set(sink: tuple[Sink, str]) -> None:
+    """`TEQUIPY_MAIL__EHLO_NAME` is what the server hears in EHLO."""
+    handler, url = sink
+    await SmtpMailer(MailSettings(smtp_url=SecretStr(url), sender=SENDER, ehlo_name="mail.example.com")).send(MAIL)
+    assert handler.greetings == ["mail.example.com"]
+
+
+@pytest.mark.parametrize("name", ["localhost", "mail.example.com", "[192.0.2.1]", "[IPv6:2001:db8::1]"])
+def test_a_host_name_or_an_address_is_an_ehlo_name(name: str) -> None:
+    """What RFC 5321 (section 4.1.1.1) allows."""
+    assert MailSettings(ehlo_name=name).ehlo_name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "mail example.com", "mail\r\nMAIL FROM:<>", "192.0.2.1]", "[mail]", "-x", "é", "x" * 254]
+)
+def test_anything_else_is_no_ehlo_name(name: str) -> None:
+    """A fault of the settings, not a command more."""
+    with pytest.raises(ValidationError, match="host name or an address literal"):
+        MailSettings(ehlo_name=name)
 
 
 async def test_a_mail_goes_to_the_domain_that_was_written(sink: tuple[Sink, str]) -> None:

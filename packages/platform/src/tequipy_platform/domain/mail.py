@@ -8,7 +8,7 @@ from tequipy_platform.domain.exceptions import DomainError, Unavailable
 
 
 class MailRejected(DomainError):
-    """The mail will never be accepted (a 5xx of SMTP, a header that is no header): do not try again."""
+    """This mail will never be accepted (no such mailbox, too big, a header that cannot be sent): do not try again."""
 
     code = "mail_rejected"
     title = "Mail rejected"
@@ -21,6 +21,14 @@ class MailUnavailable(Unavailable):
     code = "mail_unavailable"
     title = "Mail unavailable"
     detail = "The mail could not be handed over for the moment."
+
+
+class MailSenderRefused(MailUnavailable):
+    """The server refuses us, not this mail (credentials, right to relay, quota, policy): try again, and alert."""
+
+    code = "mail_sender_refused"
+    title = "Mail sender refused"
+    detail = "The mail server refuses mail from this service."
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,7 @@ class Mailer(ABC):
 
     @abstractmethod
     async def send(self, mail: Mail) -> None:
-        """Hand one mail over; raises `MailRejected` (final) or `MailUnavailable` (try again)."""
+        """Hand one mail over; raises `MailRejected` (final), `MailUnavailable` or `MailSenderRefused` (try again)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,18 @@
 """Mail by SMTP, or into a folder where there is no server, and the templates it is rendered from."""
 
 import asyncio
+import logging
 import re
 import ssl
 import tempfile
 from collections.abc import Mapping
-from email.errors import MessageError
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import format_datetime, parseaddr
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NoReturn, Self
 from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
-import idna
 from jinja2 import (
     Environment,
     PackageLoader,
@@ -27,17 +23,34 @@ from jinja2 import (
     select_autoescape,
 )
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from prometheus_client import CollectorRegistry, Counter
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 
-from tequipy_observability import CORRELATION_HEADER, current_context
 from tequipy_platform.domain.clock import Clock, SystemClock
-from tequipy_platform.domain.mail import Mail, Mailer, MailRejected, MailTemplates, MailText, MailUnavailable
+from tequipy_platform.domain.mail import (
+    Mail,
+    Mailer,
+    MailRejected,
+    MailSenderRefused,
+    MailTemplates,
+    MailText,
+    MailUnavailable,
+)
+from tequipy_platform.domain.smtp_replies import Refusal, SmtpPhase, classify, enhanced_code
+from tequipy_platform.infrastructure.mail_composer import compose, read_sender
 from tequipy_platform.infrastructure.settings import split_url
 
 _SCHEMES: Final = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
-_PERMANENT: Final = 500  # RFC 5321, section 4.2.1
-_LONGEST_LINE: Final = 998  # RFC 5322, section 2.1.1
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+_PHASES: Final = {
+    aiosmtplib.SMTPAuthenticationError: SmtpPhase.AUTH,
+    aiosmtplib.SMTPSenderRefused: SmtpPhase.MAIL,
+    aiosmtplib.SMTPRecipientRefused: SmtpPhase.RCPT,
+    aiosmtplib.SMTPDataError: SmtpPhase.DATA,
+}
+
+logger = logging.getLogger("tequipy.mail")
 
 
 class MailSettings(BaseModel):
@@ -52,6 +65,9 @@ class MailSettings(BaseModel):
     """Where mails go without `smtp_url`."""
     timeout: float = Field(default=10, gt=0)
     """Seconds for each step of the conversation."""
+    ehlo_name: str | None = None
+    """What the sender calls itself (RFC 5321, section 4.1.1.1): a domain, or `[192.0.2.1]`; None: this machine's name.
+    Some servers refuse a name that does not resolve to the sender."""
 
     @field_validator("smtp_url")
     @classmethod
@@ -66,10 +82,17 @@ class MailSettings(BaseModel):
     @classmethod
     def _check_sender(cls, sender: str) -> str:
         try:
-            _address(sender)
+            read_sender(sender)
         except MailRejected as error:
             raise PydanticCustomError("address", "should be one address: Name <name@example.com>") from error
         return sender
+
+    @field_validator("ehlo_name")
+    @classmethod
+    def _check_ehlo_name(cls, name: str | None) -> str | None:
+        if name is None or _HOST_NAME.fullmatch(name) or _is_address_literal(name):
+            return name
+        raise PydanticCustomError("ehlo_name", "should be a host name or an address literal as [192.0.2.1]")
 
     def production_faults(self) -> list[tuple[str, str]]:
         """Production sends its mails."""
@@ -77,15 +100,23 @@ class MailSettings(BaseModel):
 
 
 class SmtpMailer(Mailer):
-    """Hands each mail to the server over a connection of its own."""
+    """Hands each mail to the server over a connection of its own.
 
-    def __init__(self, settings: MailSettings, *, clock: Clock | None = None) -> None:
+    `mails_total{outcome}` counts: `sent`, `rejected` (this mail, for good), `unavailable` and `sender_refused` (both
+    wait). The last one is an error in the log too: an operator has to act.
+    """
+
+    def __init__(
+        self, settings: MailSettings, *, clock: Clock | None = None, registry: CollectorRegistry | None = None
+    ) -> None:
         if settings.smtp_url is None:
             raise ValueError("SmtpMailer needs smtp_url")
         self._url = urlsplit(settings.smtp_url.get_secret_value())
         self._sender = settings.sender
         self._timeout = settings.timeout
+        self._ehlo_name = settings.ehlo_name
         self._clock = clock or SystemClock()
+        self._outcomes = Counter("mails", "Mails handed to the server, by outcome.", ["outcome"], registry=registry)
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,23 +127,42 @@ class SmtpMailer(Mailer):
         """Nothing stays open between mails."""
 
     async def send(self, mail: Mail) -> None:
-        """Hand one mail over; a 5xx is `MailRejected`, a 4xx and everything about the connection `MailUnavailable`."""
-        message = compose(mail, sender=self._sender, clock=self._clock)
+        """Hand one mail over; whom a refusal concerns is decided by `classify`."""
+        outcome = "unavailable"
+        try:
+            await self._send(mail)
+            outcome = "sent"
+        except MailRejected:
+            outcome = "rejected"
+            raise
+        except MailSenderRefused:
+            outcome = "sender_refused"
+            raise
+        finally:
+            self._outcomes.labels(outcome).inc()
+
+    async def _send(self, mail: Mail) -> None:
+        composed = compose(mail, sender=self._sender, clock=self._clock)
         try:
             await aiosmtplib.send(
-                message,
+                composed.content,
+                sender=composed.sender,
+                recipients=[composed.recipient],
                 hostname=self._url.hostname,
                 port=self._url.port or _SCHEMES[self._url.scheme],
+                local_hostname=self._ehlo_name,
                 username=unquote(self._url.username) if self._url.username else None,
                 password=unquote(self._url.password) if self._url.password else None,
                 use_tls=self._url.scheme == "smtps",
                 start_tls=self._url.scheme == "smtp+starttls",
                 timeout=self._timeout,
             )
+        except ssl.SSLCertVerificationError as error:
+            _refuse_sender("certificate", error)
+        except OSError as error:  # no connection, a lost one, a time-out: aiosmtplib's own are of this type too
+            _raise_by_reply(error)
         except aiosmtplib.SMTPException as error:
-            _raise_by_code(error)
-        except (OSError, ssl.SSLError) as error:
-            raise MailUnavailable from error
+            _raise_by_reply(error)
 
 
 class FolderMailer(Mailer):
@@ -136,7 +186,7 @@ class FolderMailer(Mailer):
         message = compose(mail, sender=self._sender, clock=self._clock)
         name = re.sub(r"[^A-Za-z0-9@._-]", "_", mail.message_id.strip("<>")).lstrip(".")
         try:
-            await asyncio.to_thread(self._write, f"{name}.eml", message.as_bytes())
+            await asyncio.to_thread(self._write, f"{name}.eml", message.content)
         except OSError as error:
             raise MailUnavailable from error
 
@@ -178,61 +228,45 @@ class JinjaMailTemplates(MailTemplates):
             raise LookupError(f"mail template {template!r}: {error.message}") from error
 
 
-def compose(mail: Mail, *, sender: str, clock: Clock) -> EmailMessage:
-    """Return the mail as a message (RFC 5322); raises `MailRejected` for a header that is none (CR, LF, no address)."""
-    message = EmailMessage(policy=SMTP)
-    context = current_context()
-    headers: Mapping[str, str] = {
-        "Message-ID": mail.message_id,
-        "Date": format_datetime(clock.now()),
-        "Subject": mail.subject,
-        "Auto-Submitted": "auto-generated",  # RFC 3834: no out-of-office answers
-        **({CORRELATION_HEADER: context.correlation_id} if context.correlation_id else {}),
-        **mail.headers,
-    }
-    message["From"] = _address(sender)
-    message["To"] = _address(mail.to)
-    try:
-        for name, value in headers.items():
-            message[name] = value
-        # Plain text where it is plain: quoted-printable would break a link over lines in the raw mail.
-        message.set_content(mail.text, cte="7bit" if _is_plain(mail.text) else "quoted-printable")
-        if mail.html is not None:
-            message.add_alternative(mail.html, subtype="html")
-    except (ValueError, MessageError) as error:
-        raise MailRejected("A header of the mail is not valid: it holds a line break or a second value.") from error
-    return message
-
-
-def _address(text: str) -> Address:
-    """Read exactly one address; its domain in ASCII (IDNA), its local part ASCII already (no SMTPUTF8)."""
-    name, address = parseaddr(text)
-    local, at, domain = address.rpartition("@")
-    if not at or "," in address or any(character in text for character in "\r\n\0"):
-        raise MailRejected("The address of the mail is not valid.")
-    try:
-        # IDNA 2008 (RFC 5891): Python's own codec is of 2003, where straße.de is somebody else's strasse.de.
-        ascii_domain = idna.encode(domain, uts46=True).decode("ascii")
-        return Address(display_name=name, addr_spec=f"{local}@{ascii_domain}")
-    except (ValueError, MessageError) as error:
-        raise MailRejected("The address of the mail is not valid.") from error
-
-
 def _block(template: Template, name: str, values: Mapping[str, object]) -> str:
     if name not in template.blocks:
         raise LookupError(f"mail template {template.name!r} has no block {name!r}")
     return "".join(template.blocks[name](template.new_context(dict(values))))
 
 
-def _is_plain(text: str) -> bool:
-    return text.isascii() and max(map(len, text.splitlines()), default=0) <= _LONGEST_LINE
+def _is_address_literal(name: str) -> bool:
+    """Tell whether it is `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321, section 4.1.3)."""
+    if not (name.startswith("[") and name.endswith("]")):
+        return False
+    try:
+        ip_address(name[1:-1].removeprefix("IPv6:"))
+    except ValueError:
+        return False
+    return True
 
 
-def _raise_by_code(error: aiosmtplib.SMTPException) -> None:
+def _raise_by_reply(error: OSError | aiosmtplib.SMTPException) -> NoReturn:
+    """Raise what a failed conversation means for the mail."""
     if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
         error = error.recipients[0]
-    # Only an answer to the mail is final: a wrong password or greeting is the operator's to mend, and the mail waits.
-    about_the_mail = (aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPRecipientRefused, aiosmtplib.SMTPDataError)
-    if isinstance(error, about_the_mail) and error.code >= _PERMANENT:
-        raise MailRejected(f"The mail server refused the mail for good ({error.code}).") from error
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        phase = next((phase for kind, phase in _PHASES.items() if isinstance(error, kind)), SmtpPhase.CONNECT)
+        refusal = classify(phase, error.code, error.message)
+        if refusal is Refusal.PERMANENT:
+            raise MailRejected(f"The mail server refused the mail for good ({error.code}).") from error
+        if refusal is Refusal.SENDER:
+            _refuse_sender(phase.value, error, smtp_code=error.code, enhanced_code=_spell(enhanced_code(error.message)))
+    elif not isinstance(error, OSError):
+        # STARTTLS or AUTH that the server does not offer, no method in common: the settings do not fit the server.
+        _refuse_sender("capabilities", error)
     raise MailUnavailable from error
+
+
+def _refuse_sender(phase: str, error: Exception, **facts: object) -> NoReturn:
+    """Tell the operator, without the server's text: it may quote the recipient."""
+    logger.error("mail_sender_refused", extra={"phase": phase, **facts})
+    raise MailSenderRefused from error
+
+
+def _spell(enhanced: tuple[int, int] | None) -> str | None:
+    return f"5.{enhanced[0]}.{enhanced[1]}" if enhanced else None
