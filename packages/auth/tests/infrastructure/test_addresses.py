@@ -1,5 +1,9 @@
 """E-mail addresses, by the real parser and its simple twin."""
 
+import email
+import email.policy
+from email.message import EmailMessage
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +11,9 @@ from hypothesis import strategies as st
 from tequipy_auth import AddressParser, InvalidAddress
 from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
 from tequipy_auth.testing import SimpleAddressParser
+from tequipy_platform import Mail
+from tequipy_platform.infrastructure.mail_composer import compose
+from tequipy_platform.testing import FrozenClock
 
 PARSER = ValidatedAddressParser()
 
@@ -46,6 +53,9 @@ def test_one_account_for_every_spelling(parser: AddressParser) -> None:
         "a@" + "b." * 125 + "com",
         "a" * 1_000_000,
         "\ud800@example.com",
+        "=?utf-8?q?a?=@example.com",
+        "ada.=?us-ascii?Q?b?=@example.com",
+        "=?@example.com",
     ],
 )
 def test_what_is_no_address_is_refused(parser: AddressParser, text: str) -> None:
@@ -92,3 +102,27 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
     assert PARSER.parse(canonical).canonical == canonical
     assert canonical.isascii()
     assert len(canonical) <= 254
+
+
+atext = st.text("abzAZ09!#$%&'*+/=?^_`{|}~-.", min_size=1, max_size=64)
+# Sharp s, ligature, Kelvin sign, full-width letters, final sigma, an ideographic full stop: what IDNA maps or keeps.
+labels = st.text("abzAZ09-ßäﬁ\u212aＡｂςΣ日本。", min_size=1, max_size=12)  # noqa: RUF001 -- on purpose
+domains = st.lists(labels, min_size=1, max_size=3).map(".".join)
+plausible = st.builds("{}@{}.com".format, atext, domains)
+
+
+@given(plausible | st.emails())
+def test_every_accepted_address_can_be_mailed_to(text: str) -> None:
+    """What the parser accepts, the composer takes, and header and envelope of the mail name the very same mailbox."""
+    try:
+        address = PARSER.parse(text)
+    except InvalidAddress:
+        return
+    mail = Mail(address.written, "Subject", "Text\n", "<1@example.com>")
+    composed = compose(mail, sender="Tequipy <no-reply@example.com>", clock=FrozenClock())
+    assert composed.recipient.casefold() == address.canonical
+    message = email.message_from_bytes(composed.content, policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    (read,) = message["To"].addresses
+    assert (read.display_name, read.addr_spec) == ("", composed.recipient)
+    assert message["To"].defects == ()

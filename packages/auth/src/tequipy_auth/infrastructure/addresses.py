@@ -13,7 +13,7 @@ LONGEST_ADDRESS: Final = 254
 
 
 class ValidatedAddressParser(AddressParser):
-    """Takes what any mail server could take: no SMTPUTF8, no quoted local part, no display name, no DNS query."""
+    """Takes what any mail server takes: no SMTPUTF8, quotes, encoded words, display names or DNS queries."""
 
     def parse(self, text: str) -> EmailAddress:
         """Return the address; its canonical form is case-folded, with the domain in ASCII (IDNA 2008, RFC 5891)."""
@@ -25,4 +25,6 @@ class ValidatedAddressParser(AddressParser):
         except (EmailNotValidError, UnicodeError) as error:
             # The library's message quotes what was sent, so ours is a constant.
             raise InvalidAddress from error
+        if "=?" in address.local_part:  # an encoded word of RFC 2047: mail programs would read another address
+            raise InvalidAddress
         return EmailAddress(written, f"{address.local_part}@{address.ascii_domain}".casefold())
