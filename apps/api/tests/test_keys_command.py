@@ -1,8 +1,17 @@
 """`tequipy-api keys`, run as operators run it."""
 
+import asyncio
 import subprocess
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tequipy_api import cli
+from tequipy_auth import KeyService
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -43,3 +52,40 @@ def test_a_key_that_is_not_there_is_named(run_command: Command) -> None:
     result = run_command("keys", "revoke", "nothing")
     assert result.returncode == 1
     assert result.stderr == "Error: There is no signing key nothing to revoke: `tequipy-api keys list` shows all.\n"
+
+
+@pytest.mark.parametrize("kid", [first + "X" * 41 for first in ("-x", "--", "-h")])
+def test_a_key_id_may_begin_with_a_hyphen(run_command: Command, kid: str) -> None:
+    """One id in 64 does: it is taken for the id that it is, not for an option."""
+    result = run_command("keys", "revoke", kid)
+    assert result.returncode == 1
+    assert result.stderr == f"Error: There is no signing key {kid} to revoke: `tequipy-api keys list` shows all.\n"
+
+
+async def _perform(action: Callable[[KeyService], Awaitable[None]], service: "_Recorder") -> None:
+    await action(service)  # type: ignore[arg-type]  # -- the one method that the command calls
+
+
+class _Recorder:
+    """Stands in the place of the service and notes what it is asked to revoke."""
+
+    def __init__(self) -> None:
+        self.revoked: list[str] = []
+
+    async def revoke(self, kid: str) -> None:
+        self.revoked.append(kid)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kid=st.from_regex(r"[A-Za-z0-9_-]{43}", fullmatch=True) | st.from_regex(r"-[A-Za-z0-9_-]{42}", fullmatch=True))
+def test_every_key_id_reaches_the_service_as_it_was_typed(monkeypatch: pytest.MonkeyPatch, kid: str) -> None:
+    """Whatever 43 characters of base64url a thumbprint has, the command revokes that very key."""
+    recorder = _Recorder()
+
+    def run(action: Callable[[KeyService], Awaitable[None]]) -> None:
+        asyncio.run(_perform(action, recorder))
+
+    monkeypatch.setattr(cli, "_with_keys", run)
+    result = CliRunner().invoke(cli.main, ["keys", "revoke", kid], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert recorder.revoked == [kid]

@@ -153,8 +153,8 @@ def test_beside_the_running_stack(run: Run, tools: Tools, tmp_path: Path) -> Non
         second = tools.run("run", home=home)
         assert second.returncode == 1
         assert f"a stack already runs on {home} (process {stack.process.pid})" in second.stderr
-        admin = tools.run("admin", "a@example.com", home=home, text="secret")
-        assert admin.stdout == "runs: create-admin --email a@example.com local\npassword: secret\n"
+        admin = tools.run("admin", "-a@example.com", home=home, text="secret")
+        assert admin.stdout == "runs: create-admin --email -a@example.com local\npassword: secret\n"
         with run(tmp_path / "other home"):
             pass
 

@@ -130,8 +130,9 @@ def rotate() -> None:
     _with_keys(perform)
 
 
-@keys.command()
-@click.argument("kid")
+# One key id in 64 begins with a hyphen: unknown options are taken for the argument that they are.
+@keys.command(context_settings={"ignore_unknown_options": True})
+@click.argument("kid", type=click.UNPROCESSED)
 def revoke(kid: str) -> None:
     """Refuse what the key KID signed, at once and everywhere; whom its tokens belong to must refresh them."""
 

@@ -20,8 +20,9 @@ def run() -> None:
         raise click.ClickException(str(error)) from None
 
 
-@main.command()
-@click.argument("email")
+# An address may begin with a hyphen (RFC 5322, section 3.2.3).
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("email", type=click.UNPROCESSED)
 def admin(email: str) -> None:
     """Make an admin in the running stack; the password comes from standard input."""
     try:
