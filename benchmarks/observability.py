@@ -122,7 +122,7 @@ def variables_of(postgres: PostgresServer, valkey: ValkeyServer, folder: str) ->
     """Return the settings of a deployed API, and make the tables that it asks for."""
     create_tables(database_url := postgres.create_database("tequipy"))
     return {
-        "TEQUIPY_ENVIRONMENT": "staging",
+        "TEQUIPY_ENVIRONMENT": "test",
         "TEQUIPY_PUBLIC_URL": "https://app.example.com",
         "TEQUIPY_DATABASE__URL": database_url,
         "TEQUIPY_CACHE__URL": valkey.url(),

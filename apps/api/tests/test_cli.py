@@ -42,7 +42,7 @@ def test_help_needs_no_settings(run_command: Command, command: list[str]) -> Non
 
 
 def test_production_refuses_what_is_unsafe(run_command: Command) -> None:
-    """Built-in secrets and open metrics are named, all at once; with secrets and a token of its own it is content."""
+    """Built-in secrets, cheap hashes and open metrics are named, all at once; with values of its own it is content."""
     result = run_command("settings", TEQUIPY_ENVIRONMENT="production")
     assert result.returncode == os.EX_CONFIG
     assert [line.partition(":")[0] for line in result.stderr.splitlines()] == [
@@ -50,9 +50,10 @@ def test_production_refuses_what_is_unsafe(run_command: Command) -> None:
         "TEQUIPY_AUTH__REFRESH_KEYS",
         "TEQUIPY_AUTH__KEY_ENCRYPTION_KEY",
         "TEQUIPY_AUTH__PSEUDONYM_KEY",
+        "TEQUIPY_AUTH__BCRYPT_COST",
         "TEQUIPY_OBSERVABILITY__METRICS_TOKEN",
     ]
-    own = "s" * 32
+    own = "Ut6Zr0mJ1c8QxV5bN3kY7wHs2LdPfGaE"
     result = run_command(
         "settings",
         TEQUIPY_ENVIRONMENT="production",
@@ -60,6 +61,7 @@ def test_production_refuses_what_is_unsafe(run_command: Command) -> None:
         TEQUIPY_AUTH__REFRESH_KEYS=f'{{"1": "{own}"}}',
         TEQUIPY_AUTH__KEY_ENCRYPTION_KEY=own,
         TEQUIPY_AUTH__PSEUDONYM_KEY=own,
+        TEQUIPY_AUTH__BCRYPT_COST="12",
         TEQUIPY_OBSERVABILITY__METRICS_TOKEN=own,
     )
     assert result.returncode == 0, result.stderr

@@ -8,9 +8,15 @@ from pydantic import BaseModel, ValidationError
 from tequipy_api.settings import ApiSettings
 from tequipy_platform.wiring import AppSettings
 
-OWN = "s" * 32
+OWN = "Ut6Zr0mJ1c8QxV5bN3kY7wHs2LdPfGaE"
 SAFE: dict[str, dict[str, Any]] = {
-    "auth": {"peppers": {1: OWN}, "refresh_keys": {1: OWN}, "key_encryption_key": OWN, "pseudonym_key": OWN},
+    "auth": {
+        "peppers": {1: OWN},
+        "refresh_keys": {1: OWN},
+        "key_encryption_key": OWN,
+        "pseudonym_key": OWN,
+        "bcrypt_cost": 12,
+    },
     "observability": {"metrics_token": OWN},
 }
 
@@ -24,11 +30,11 @@ def names(model: type[BaseModel]) -> set[str]:
     return found
 
 
-def production(settings: ApiSettings, **changes: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return what production refuses of settings that are safe but for these changes."""
-    values = settings.model_dump(exclude={"auth", "observability"}) | {"environment": "production"}
-    for name, section in (SAFE | changes).items():
-        values[name] = SAFE.get(name, {}) | section
+def refused_by(environment: str, settings: ApiSettings, **changes: Any) -> list[tuple[str, ...]]:
+    """Return what an environment refuses of settings that are safe but for these changes."""
+    values = settings.model_dump(exclude={"auth", "observability"}) | {"environment": environment}
+    for name, value in (SAFE | changes).items():
+        values[name] = SAFE.get(name, {}) | value if isinstance(value, dict) else value
     try:
         ApiSettings.model_validate(values)
     except ValidationError as error:
@@ -57,11 +63,38 @@ def test_no_section_repeats_what_the_app_is_told_once() -> None:
         ({"observability": {"log_level": "DEBUG"}}, [("observability", "log_level")]),
         ({"storage": {"url": "memory://"}}, [("storage", "url")]),
         ({"headers": {"cors_origins": ["*"]}}, [("headers", "cors_origins")]),
+        ({"headers": {"cors_origins": ["http://a.example.com"]}}, [("headers", "cors_origins")]),
+        ({"public_url": "http://app.example.com"}, [("public_url",)]),
+        ({"auth": {"bcrypt_cost": 9}}, [("auth", "bcrypt_cost")]),
+        ({"auth": {"refresh_grace_seconds": 301}}, [("auth", "refresh_grace_seconds")]),
+        ({"auth": {"allowed_origins": ["http://a.example.com"]}}, [("auth", "allowed_origins")]),
+        ({"auth": {"pseudonym_key": "s" * 32}}, [("auth", "pseudonym_key")]),
+        ({"auth": {"peppers": {1: OWN, 2: "changeme-" * 4}}}, [("auth", "peppers")]),
+        ({"observability": {"metrics_token": OWN[:15]}}, [("observability", "metrics_token")]),
+        ({"observability": {"metrics_token": OWN[:16]}}, []),
+        ({"observability": {"metrics_token": "s" * 32}}, [("observability", "metrics_token")]),
+        ({"trusted_proxies": ["0.0.0.0/0"]}, [("trusted_proxies",)]),
+        ({"trusted_proxies": ["::/0"]}, [("trusted_proxies",)]),
+        ({"trusted_proxies": ["0.0.0.0/1", "128.0.0.0/1"]}, [("trusted_proxies",)]),
+        ({"trusted_proxies": [f"{first}.0.0.0/8" for first in range(256)]}, [("trusted_proxies",)]),
+        ({"trusted_proxies": ["2000::/3"]}, [("trusted_proxies",)]),
+        ({"trusted_proxies": ["::ffff:0:0/96"]}, [("trusted_proxies",)]),
+        ({"trusted_proxies": ["10.0.0.0/8", "fc00::/7", "203.0.113.0/24", "2001:db8::/32", "::1"]}, []),
     ],
     ids=str,
 )
 def test_production_refuses_what_is_unsafe(
-    settings: ApiSettings, changes: dict[str, dict[str, Any]], refused: list[tuple[str, ...]]
+    settings: ApiSettings, changes: dict[str, Any], refused: list[tuple[str, ...]]
 ) -> None:
-    """Built-in secrets, open metrics, debug, memory for storage and CORS for everybody; each alone, by its name."""
-    assert production(settings, **changes) == refused
+    """Each unsafe value alone is refused by its name, and the safe ones beside it pass."""
+    assert refused_by("production", settings, **changes) == refused
+
+
+@pytest.mark.parametrize("name", ["peppers", "refresh_keys", "key_encryption_key", "pseudonym_key"])
+def test_staging_refuses_built_in_secrets(settings: ApiSettings, name: str) -> None:
+    """What everybody can read protects no copy of real data either; what production alone refuses passes."""
+    built_in = "local-only-" + OWN
+    secret = {1: built_in} if name in {"peppers", "refresh_keys"} else built_in
+    assert refused_by("staging", settings, auth={name: secret}) == [("auth", name)]
+    assert refused_by("staging", settings, auth={"bcrypt_cost": 4}, public_url="http://app.example.com") == []
+    assert refused_by("test", settings, auth={name: secret}) == []

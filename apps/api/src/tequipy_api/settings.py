@@ -1,7 +1,8 @@
 """The API's settings: one section for each part it is composed of."""
 
-from collections.abc import Iterator
-from typing import Self
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
 
@@ -11,6 +12,12 @@ from tequipy_caching import RatePolicy
 from tequipy_caching.wiring import CacheSettings
 from tequipy_observability.wiring import ObservabilitySettings
 from tequipy_platform.wiring import AppSettings, DatabaseSettings, HeaderSettings, RateLimitSettings, StorageSettings
+
+WIDEST_PROXY_NETWORKS: Final = {4: 8, 6: 16}
+"""The shortest prefix of a public network of proxies, by IP version: one that is wider holds strangers."""
+
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
+"""All IPv4 addresses, as a socket for both versions writes them (RFC 4291, section 2.5.5.2)."""
 
 
 class ServerSettings(BaseModel):
@@ -64,3 +71,23 @@ class ApiSettings(AppSettings):
                 ("observability", "metrics_token"),
                 "is required, or OBSERVABILITY__METRICS_PORT: /metrics is open otherwise",
             )
+        if _hold_strangers(self.trusted_proxies):
+            yield (
+                ("trusted_proxies",),
+                "should be the proxies' own networks in production: anybody in these can forge X-Forwarded-For",
+            )
+
+
+def _hold_strangers(networks: Iterable[IPv4Network | IPv6Network]) -> bool:
+    """Tell whether the networks, taken together, hold addresses that can be no proxy's."""
+    by_version: dict[int, list[IPv4Network | IPv6Network]] = {4: [], 6: []}
+    for network in networks:
+        by_version[network.version].append(network)
+    merged = [*collapse_addresses(by_version[4]), *collapse_addresses(by_version[6])]  # type: ignore[type-var]
+    return any(_holds_strangers(network) for network in merged)
+
+
+def _holds_strangers(network: IPv4Network | IPv6Network) -> bool:
+    if isinstance(network, IPv6Network) and network.overlaps(_MAPPED):
+        return network.prefixlen < _MAPPED.prefixlen + WIDEST_PROXY_NETWORKS[4]
+    return network.prefixlen < WIDEST_PROXY_NETWORKS[network.version] and not network.is_private

@@ -1,7 +1,7 @@
 """What auth needs to be told, and how it is built on PostgreSQL. Only apps fill these settings from the environment."""
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -40,9 +40,13 @@ from tequipy_platform import Clock, SystemClock
 from tequipy_platform.infrastructure.database import Database
 from tequipy_platform.infrastructure.ids import uuid7
 from tequipy_platform.infrastructure.mail import JinjaMailTemplates
+from tequipy_platform.infrastructure.secret_checks import BUILT_IN
 
-LOCAL_ONLY: Final = "local-only-"
-"""How the built-in secrets begin: they stand in a public repository, so they protect nothing."""
+PRODUCTION_COST: Final = 10
+"""The least bcrypt cost in production (OWASP Password Storage Cheat Sheet, section bcrypt)."""
+
+PRODUCTION_GRACE: Final = 300
+"""The longest grace in production, in seconds: so long a stolen refresh token may be used unnoticed."""
 
 
 def _check_origin(text: str) -> str:
@@ -73,13 +77,13 @@ class AuthSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    peppers: Secrets = {1: SecretStr(f"{LOCAL_ONLY}pepper-of-the-passwords-0001")}
+    peppers: Secrets = {1: SecretStr(f"{BUILT_IN}pepper-of-the-passwords-0001")}
     """Keys of the passwords' HMAC. Taking one away makes the passwords stored with it unusable."""
-    refresh_keys: Secrets = {1: SecretStr(f"{LOCAL_ONLY}key-of-the-refresh-tokens-0001")}
+    refresh_keys: Secrets = {1: SecretStr(f"{BUILT_IN}key-of-the-refresh-tokens-0001")}
     """Keys that derive a refresh token's successor; an old one may go once its grace is over."""
-    key_encryption_key: Secret = SecretStr(f"{LOCAL_ONLY}key-of-the-signing-keys-0001")
+    key_encryption_key: Secret = SecretStr(f"{BUILT_IN}key-of-the-signing-keys-0001")
     """Encrypts the signing keys in the database."""
-    pseudonym_key: Secret = SecretStr(f"{LOCAL_ONLY}key-of-the-pseudonyms-0001")
+    pseudonym_key: Secret = SecretStr(f"{BUILT_IN}key-of-the-pseudonyms-0001")
     """Hashes the addresses that lockout counters and audit remember, and signs device cookies. A new one forgets who
     was locked and which browsers are known, no more."""
     registration_mode: Literal["private", "open"] = "private"
@@ -120,24 +124,23 @@ class AuthSettings(BaseModel):
     allowed_origins: tuple[Annotated[str, AfterValidator(_check_origin)], ...] = ()
     """Further origins whose pages may use the refresh cookie, beside that of the public URL."""
 
-    def builtin_secrets(self) -> tuple[str, ...]:
-        """Return the names of the settings that still hold a built-in secret."""
-        held = {
+    def random_secrets(self) -> Mapping[str, Iterable[SecretStr]]:
+        """Return the secrets that each setting holds."""
+        return {
             "peppers": self.peppers.values(),
             "refresh_keys": self.refresh_keys.values(),
             "key_encryption_key": [self.key_encryption_key],
             "pseudonym_key": [self.pseudonym_key],
         }
-        return tuple(
-            name
-            for name, values in held.items()
-            if any(value.get_secret_value().startswith(LOCAL_ONLY) for value in values)
-        )
 
     def production_faults(self) -> Iterator[tuple[str, str]]:
         """Return each field that production refuses, and why."""
-        for name in self.builtin_secrets():
-            yield name, "is the built-in secret: make one of your own (openssl rand -base64 32)"
+        if self.bcrypt_cost < PRODUCTION_COST:
+            yield "bcrypt_cost", f"should be at least {PRODUCTION_COST} in production"
+        if self.refresh_grace_seconds > PRODUCTION_GRACE:
+            yield "refresh_grace_seconds", f"should be at most {PRODUCTION_GRACE} in production"
+        if any(not origin.startswith("https://") for origin in self.allowed_origins):
+            yield "allowed_origins", "should be https:// origins alone in production"
 
 
 def build_auth(

@@ -23,6 +23,7 @@ from tequipy_platform.infrastructure.database import Database, DatabaseSettings
 from tequipy_platform.infrastructure.ids import uuid7
 from tequipy_platform.infrastructure.mail import FolderMailer, MailSettings, SmtpMailer
 from tequipy_platform.infrastructure.pending import SqlPendingMessages
+from tequipy_platform.infrastructure.secret_checks import BUILT_IN, HoldsSecrets, is_guessable
 from tequipy_platform.infrastructure.settings import (
     KNOWN_NAMES,
     AppSettings,
@@ -36,6 +37,7 @@ from tequipy_platform.infrastructure.settings import (
 from tequipy_platform.infrastructure.storage import ObstoreStorage, StorageSettings
 
 __all__ = [
+    "BUILT_IN",
     "KNOWN_NAMES",
     "AppSettings",
     "CelerySettings",
@@ -43,6 +45,7 @@ __all__ = [
     "DatabaseSettings",
     "Environment",
     "HeaderSettings",
+    "HoldsSecrets",
     "MailSettings",
     "ProductionChecked",
     "PublicUrl",
@@ -54,6 +57,7 @@ __all__ = [
     "build_pending_messages",
     "build_storage",
     "describe_settings",
+    "is_guessable",
     "load_settings",
     "uuid7",
 ]
@@ -78,6 +82,11 @@ class HeaderSettings(BaseModel):
             if url.scheme not in {"http", "https"} or not url.hostname or origin != f"{url.scheme}://{url.netloc}":
                 raise PydanticCustomError("origin", "should be origins as https://app.example.com, never *")
         return origins
+
+    def production_faults(self) -> list[tuple[str, str]]:
+        """Pages that anybody on the way may change call nothing in production."""
+        plain = any(not origin.startswith("https://") for origin in self.cors_origins)
+        return [("cors_origins", "should be https:// origins alone in production")] if plain else []
 
 
 @dataclass(frozen=True, slots=True)

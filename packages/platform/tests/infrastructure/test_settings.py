@@ -161,8 +161,14 @@ def test_env_file_serves_both_apps_and_refuses_typos(
 
 def test_production_refuses_what_is_unsafe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Each section names what production must not have, one line each; anywhere else the same passes."""
-    changes = {"TEQUIPY_STORAGE__URL": "memory://"}
+    changes = {
+        "TEQUIPY_STORAGE__URL": "memory://",
+        "TEQUIPY_PUBLIC_URL": "http://app.example.com",
+        "TEQUIPY_HEADERS__CORS_ORIGINS": '["https://a.example.com", "http://b.example.com"]',
+    }
     assert refused(monkeypatch, capsys, TEQUIPY_ENVIRONMENT="production", **changes) == [
+        "TEQUIPY_PUBLIC_URL: should begin with https:// in production: links and cookies go there",
+        "TEQUIPY_HEADERS__CORS_ORIGINS: should be https:// origins alone in production",
         "TEQUIPY_MAIL__SMTP_URL: is required in production: mails in a folder reach nobody",
         "TEQUIPY_STORAGE__URL: memory:// is refused in production: it ends with the process",
     ]

@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from threading import Thread
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -19,6 +19,9 @@ from tequipy_observability.infrastructure.multiprocess import SharedRegistry
 LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _WATCH_SECONDS: Final = 0.25
 
+PRODUCTION_TOKEN: Final = 16
+"""The fewest characters of a metrics token in production."""
+
 
 class ObservabilitySettings(BaseModel):
     """How the process speaks of itself."""
@@ -32,6 +35,16 @@ class ObservabilitySettings(BaseModel):
     """Serve the metrics on a port of their own instead of at /metrics."""
     metrics_token: SecretStr | None = None
     """Ask whoever reads the metrics for this bearer token."""
+
+    def random_secrets(self) -> Mapping[str, Iterable[SecretStr]]:
+        """Return the secrets that each setting holds."""
+        return {"metrics_token": [self.metrics_token] if self.metrics_token else []}
+
+    def production_faults(self) -> list[tuple[str, str]]:
+        """A token that can be guessed protects nothing in production."""
+        token = self.metrics_token
+        short = token is not None and len(token.get_secret_value()) < PRODUCTION_TOKEN
+        return [("metrics_token", f"should have at least {PRODUCTION_TOKEN} characters in production")] if short else []
 
 
 class Observability:

@@ -22,6 +22,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from tequipy_platform.infrastructure.secret_checks import builtin_secret_faults, guessable_secret_faults
+
 KNOWN_NAMES: Final = (
     "app_name",
     "app_version",
@@ -137,20 +139,31 @@ class AppSettings(BaseSettings):
         """Whether this is a developer's machine."""
         return self.environment == "local"
 
+    def staging_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Return the path to a field and what staging and production refuse about it, for each fault."""
+        for name in type(self).model_fields:
+            for field, message in builtin_secret_faults(getattr(self, name)):
+                yield (name, field), message
+
     def production_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Return the path to a field and what production refuses about it, for each fault.
+        """Return the path to a field and what production alone refuses about it, for each fault.
 
         A section takes part by being `ProductionChecked`; an app extends this for faults across sections.
         """
+        if not self.public_url.startswith("https://"):
+            yield ("public_url",), "should begin with https:// in production: links and cookies go there"
         for name in type(self).model_fields:
             section = getattr(self, name)
+            for field, message in guessable_secret_faults(section):
+                yield (name, field), message
             if isinstance(section, ProductionChecked):
                 for field, message in section.production_faults():
                     yield (name, field), message
 
     @model_validator(mode="after")
-    def _refuse_in_production(self) -> Self:
-        faults = list(self.production_faults()) if self.environment == "production" else []
+    def _refuse_what_is_unsafe(self) -> Self:
+        faults = list(self.staging_faults()) if self.environment in {"staging", "production"} else []
+        faults += self.production_faults() if self.environment == "production" else []
         if faults:
             raise ValidationError.from_exception_data(
                 type(self).__name__,
