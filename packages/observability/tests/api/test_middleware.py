@@ -6,17 +6,22 @@ from typing import Annotated
 import httpx
 import pytest
 import structlog
-from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import StreamingResponse
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from pydantic import SecretStr
+from starlette.types import ASGIApp
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from tequipy_observability import bind_context, current_context
 from tequipy_observability.api import wire_observability
+from tequipy_observability.api.middleware import AnswerBrokenOffError
 from tequipy_observability.infrastructure.metrics import build_registry
 from tequipy_observability.infrastructure.process import Observability, ObservabilitySettings
+
+Lines = Callable[[], list[dict[str, object]]]
 
 
 async def known_user_async() -> None:
@@ -39,6 +44,18 @@ def build_app(settings: ObservabilitySettings | None = None) -> FastAPI:
     async def me(_: Annotated[None, Depends(known_user_async)]) -> str | None:
         return current_context().user_id
 
+    @app.get("/bug")
+    async def bug() -> None:
+        raise LookupError("of the handler")
+
+    @app.get("/half")
+    async def half() -> StreamingResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"one"
+            raise LookupError("of the stream")
+
+        return StreamingResponse(pieces())
+
     @app.get("/fails")
     async def fail() -> None:
         raise HTTPException(503)
@@ -60,6 +77,63 @@ async def test_a_good_correlation_id_comes_back_on_every_answer(client: httpx.As
         assert answer.headers["X-Correlation-ID"] == "abc.1", path
     answer = await client.get("/nowhere", headers={"X-Correlation-ID": "a b"})
     assert len(answer.headers["X-Correlation-ID"]) == 32
+
+
+ID = {"X-Correlation-ID": "abc.1"}
+
+
+async def test_an_unhandled_error_carries_its_correlation_id(lines: Lines, client: httpx.AsyncClient) -> None:
+    """Without any other error layer: the id is on the 500 and on the one line that has the traceback."""
+    answer = await client.get("/bug", headers=ID)
+    assert (answer.status_code, answer.headers["X-Correlation-ID"]) == (500, "abc.1")
+    failed, access = lines()
+    assert (failed["message"], failed["level"], failed["correlation_id"]) == ("request_failed", "ERROR", "abc.1")
+    assert str(failed["exception"]).endswith("LookupError: of the handler\n")
+    assert (access["message"], access["status"], access["correlation_id"]) == ("http_request", 500, "abc.1")
+
+
+async def test_an_error_of_a_middleware_carries_its_correlation_id(lines: Lines) -> None:
+    """Also one that was added after the wiring and so stands outside of everything else that the app has."""
+
+    def broken(_: ASGIApp) -> ASGIApp:
+        async def fail(*_: object) -> None:
+            raise LookupError("of the middleware")
+
+        return fail
+
+    app = build_app()
+    app.add_middleware(broken)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.get("/me", headers=ID)
+    assert (answer.status_code, answer.headers["X-Correlation-ID"]) == (500, "abc.1")
+    assert [(line["message"], line["correlation_id"]) for line in lines()] == [
+        ("request_failed", "abc.1"),
+        ("http_request", "abc.1"),
+    ]
+
+
+async def test_the_apps_own_handler_of_errors_is_asked(lines: Lines) -> None:
+    """What the app has registered for `Exception` makes the answer, which leaves with its correlation id."""
+
+    async def handle(_: Request, error: Exception) -> Response:
+        return Response(str(error), status_code=500)
+
+    app = build_app()
+    app.add_exception_handler(Exception, handle)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.get("/bug", headers=ID)
+    assert (answer.text, answer.headers["X-Correlation-ID"]) == ("of the handler", "abc.1")
+    assert [line["message"] for line in lines()] == ["request_failed", "http_request"]
+
+
+async def test_an_answer_that_breaks_off_is_logged_under_its_id(lines: Lines, client: httpx.AsyncClient) -> None:
+    """The server, which closes the connection, is told the id alone: the traceback is logged once."""
+    with pytest.raises(AnswerBrokenOffError, match=r"abc\.1") as raised:
+        await client.get("/half", headers=ID)
+    assert raised.value.__suppress_context__
+    failed, _ = lines()
+    assert (failed["message"], failed["correlation_id"]) == ("request_failed", "abc.1")
+    assert str(failed["exception"]).endswith("LookupError: of the stream\n")
 
 
 async def test_a_request_is_one_access_event(client: httpx.AsyncClient) -> None:

@@ -6,7 +6,7 @@ import logging
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -18,6 +18,10 @@ from hypothesis import strategies as st
 from tequipy_observability import RequestContext, request_context
 from tequipy_observability.infrastructure.logging import MAX_LINE_BYTES, Process, configure_logging, render_json
 
+Lines = Callable[[], list[dict[str, object]]]
+
+pytestmark = pytest.mark.usefixtures("restored_logging")
+
 SECRETS = {
     "jwt": "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
     "refresh": f"rt1.{'a' * 22}.{'b' * 43}",
@@ -28,35 +32,6 @@ SECRETS = {
     "header": "Bearer c2VjcmV0c2VjcmV0",
     "jwt cut off": "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiIxIn0",
 }
-
-
-@pytest.fixture(autouse=True)
-def _restored_logging() -> Iterator[None]:
-    """Put back what pytest has set up; what an app of another test has captured is let go first."""
-    logging.captureWarnings(capture=False)  # else capturing them is taken for done, but pytest has taken them since
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-def lines(capfdbinary: pytest.CaptureFixture[bytes]) -> "Lines":
-    configure_logging(Process("test", "test", "1.0"), level="INFO", style="json")
-    return Lines(capfdbinary)
-
-
-class Lines:
-    """What has been written to standard output since it was last asked."""
-
-    def __init__(self, capture: pytest.CaptureFixture[bytes]) -> None:
-        self._capture = capture
-
-    def __call__(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self._capture.readouterr().out.splitlines()]
 
 
 def test_own_and_foreign_events_share_one_form(lines: Lines) -> None:
@@ -88,7 +63,7 @@ def test_libraries_are_heard_once(capfdbinary: pytest.CaptureFixture[bytes]) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("old", DeprecationWarning, stacklevel=1)
-    *said, warned = Lines(capfdbinary)()
+    *said, warned = map(json.loads, capfdbinary.readouterr().out.splitlines())
     assert [(line["message"], line["logger"]) for line in said] == [(f"said by {name}", name) for name in LIBRARIES]
     assert (warned["logger"], warned["level"]) == ("py.warnings", "WARNING")
     assert "DeprecationWarning: old" in str(warned["message"])
@@ -290,7 +265,7 @@ def _closed() -> io.StringIO:
 @pytest.mark.parametrize(
     "stream", [None, object(), _closed(), _Raising(), io.BytesIO()], ids=["none", "object", "closed", "raises", "bytes"]
 )
-def test_no_stream_makes_logging_raise(lines: "Lines", stream: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_stream_makes_logging_raise(lines: Lines, stream: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever stands in the place of standard output, the program that logs goes on."""
     monkeypatch.setattr(sys, "stdout", stream)
     structlog.get_logger().info("hello")
@@ -300,7 +275,7 @@ def test_no_stream_makes_logging_raise(lines: "Lines", stream: object, monkeypat
     assert [line["message"] for line in lines()] == ["back"]
 
 
-def test_a_stream_of_text_gets_the_lines(lines: "Lines", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_of_text_gets_the_lines(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream without a binary buffer, as `contextlib.redirect_stdout` puts in place, is written to as text."""
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)

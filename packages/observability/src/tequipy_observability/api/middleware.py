@@ -25,8 +25,28 @@ _USER_AGENT_LENGTH: Final = 512
 _INTERNAL_SERVER_ERROR: Final = 500
 
 
+_LAST_RESORT: Final[tuple[Message, ...]] = (
+    {
+        "type": "http.response.start",
+        "status": _INTERNAL_SERVER_ERROR,
+        "headers": [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"21")],
+    },
+    {"type": "http.response.body", "body": b"Internal Server Error"},
+)
+"""The answer when nobody else has given one; Starlette's own last resort says the same."""
+
+
+class AnswerBrokenOffError(Exception):
+    """An answer ended in the middle; its message is the correlation id under which the cause was logged."""
+
+
 class ObservabilityMiddleware:
-    """Knows the request from its first byte to its last; every answer leaves with its correlation id."""
+    """Knows the request from its first byte to its last; every answer leaves with its correlation id.
+
+    An exception that reaches it is logged once, with its traceback and the correlation id, and goes no further: when
+    nobody has answered yet, the answer is a bare 500. One that breaks off a started answer ends as
+    `AnswerBrokenOffError`, so that the server closes the connection.
+    """
 
     def __init__(
         self, app: ASGIApp, *, metrics: HttpMetrics, route_of: Callable[[Scope], str], logger: FilteringBoundLogger
@@ -45,27 +65,38 @@ class ObservabilityMiddleware:
         context = _context_of(scope)
         correlation = (_CORRELATION_HEADER, str(context.correlation_id).encode())
         status, size = _INTERNAL_SERVER_ERROR, 0
+        started = complete = False
 
         async def answer(message: Message) -> None:
-            nonlocal status, size
+            nonlocal status, size, started, complete
             kind = message["type"]
             if kind == "http.response.start":
+                started = True
                 status = message["status"]
                 headers = [header for header in message.get("headers", ()) if header[0] != _CORRELATION_HEADER]
                 headers.append(correlation)
                 message["headers"] = headers
             elif kind == "http.response.body":
                 size += len(message.get("body", b""))
+                complete = not message.get("more_body", False)
             await send(message)
 
         metrics = self._metrics
         metrics.in_progress += 1
-        started = perf_counter()
+        began = perf_counter()
         with request_context(context):
             try:
                 await self._app(scope, receive, answer)
+            except Exception as error:  # noqa: BLE001 -- logged here, where the correlation id still is known
+                self._log.error("request_failed", exc_info=error)
+                if not started:
+                    for message in _LAST_RESORT:
+                        await answer(dict(message))
+                elif not complete:
+                    # The server breaks the connection off and logs this, not the traceback a second time.
+                    raise AnswerBrokenOffError(context.correlation_id) from None
             finally:
-                seconds = perf_counter() - started
+                seconds = perf_counter() - began
                 metrics.in_progress -= 1
                 route = self._route_of(scope)
                 metrics.observe(

@@ -7,7 +7,7 @@ import structlog
 from fastapi import FastAPI, HTTPException, Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
-from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from tequipy_observability.api.metrics import HttpMetrics
 from tequipy_observability.api.middleware import ObservabilityMiddleware
@@ -30,19 +30,26 @@ class Observability(Protocol):
 
 
 def wire_observability(app: FastAPI, observability: Observability) -> None:
-    """Make the app observable: call it first, so that its middleware is the outermost.
+    """Make the app observable, from outside of all its middleware, whenever that is added.
 
-    Every answer carries `X-Correlation-ID`; every request is one `http_request` event and counts under the template of
-    its route. `GET /metrics` answers unless the settings move the metrics to a port of their own.
+    Every answer carries `X-Correlation-ID`, that of an unhandled error too; every request is one `http_request` event
+    and counts under the template of its route. `GET /metrics` answers unless the settings move the metrics to a port of
+    their own.
     """
-    app.user_middleware.append(
-        Middleware(
-            ObservabilityMiddleware,
-            metrics=HttpMetrics(observability.registry),
+    metrics = HttpMetrics(observability.registry)
+    build_stack = app.build_middleware_stack
+
+    def build_observed_stack() -> ASGIApp:
+        return ObservabilityMiddleware(
+            build_stack(),
+            metrics=metrics,
             route_of=RouteTemplates(app.router.routes).of,
             logger=structlog.get_logger(logger_name="tequipy.access"),
         )
-    )
+
+    # Not in `user_middleware`: Starlette puts its ServerErrorMiddleware outside of that, whose 500 would have no
+    # correlation id, and whose exception would be logged by the server without one.
+    app.build_middleware_stack = build_observed_stack  # type: ignore[method-assign]
     if observability.metrics_port is None:
         _add_metrics(app, observability)
 
