@@ -3,19 +3,32 @@
 import asyncio
 from io import StringIO
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tequipy_auth.migrations import HISTORY
-from tequipy_platform.migrations import migrate
+from tequipy_platform.migrations import HISTORY as PLATFORM
+from tequipy_platform.migrations import MigrationFailed, migrate
 
 
-def tables(url: str) -> set[str]:
+def run(url: str, *statements: str) -> None:
+    async def execute() -> None:
+        engine = create_async_engine(url)
+        async with engine.begin() as connection:
+            for statement in statements:
+                await connection.execute(text(statement))
+        await engine.dispose()
+
+    asyncio.run(execute())
+
+
+def tables(url: str, schema: str = "auth") -> set[str]:
     async def read() -> set[str]:
         engine = create_async_engine(url)
         async with engine.connect() as connection:
-            names = await connection.scalars(text("select tablename from pg_tables where schemaname = 'auth'"))
-            found = set(names)
+            query = text("select tablename from pg_tables where schemaname = :schema")
+            found = set(await connection.scalars(query, {"schema": schema}))
         await engine.dispose()
         return found
 
@@ -31,3 +44,33 @@ def test_up_down_up_ends_at_the_models(empty_database_url: str) -> None:
         assert tables(empty_database_url) == {*models, "alembic_version"}
         migrate(empty_database_url, [HISTORY], "downgrade base", output=StringIO())
         assert tables(empty_database_url) == {"alembic_version"}
+
+
+FOREIGN = (
+    "create schema auth",
+    "create table auth.users (theirs int)",
+    "create table auth.schema_migrations (version text)",
+)
+
+
+def test_another_products_auth_is_refused_before_anything_is_changed(empty_database_url: str) -> None:
+    """Beside a foreign schema `auth` no schema gets a table, that of an earlier history neither."""
+    run(empty_database_url, *FOREIGN)
+    with pytest.raises(MigrationFailed, match="schema auth belongs to another product"):
+        migrate(empty_database_url, [PLATFORM, HISTORY])
+    assert tables(empty_database_url, "platform") == set()
+    assert tables(empty_database_url) == {"users", "schema_migrations"}
+
+
+def test_a_renamed_schema_is_made_beside_a_foreign_one(empty_database_url: str) -> None:
+    """Under another name every revision goes up, down and up again, ends at the models and leaves `auth` alone."""
+    run(empty_database_url, *FOREIGN)
+    schemas = {"auth": "shop_auth"}
+    models = {table.name for table in HISTORY.metadata.sorted_tables}
+    for _ in range(2):
+        migrate(empty_database_url, [HISTORY], "upgrade head", schemas=schemas, output=StringIO())
+        migrate(empty_database_url, [HISTORY], "check", schemas=schemas, output=StringIO())
+        assert tables(empty_database_url, "shop_auth") == {*models, "alembic_version"}
+        migrate(empty_database_url, [HISTORY], "downgrade base", schemas=schemas, output=StringIO())
+        assert tables(empty_database_url, "shop_auth") == {"alembic_version"}
+    assert tables(empty_database_url) == {"users", "schema_migrations"}

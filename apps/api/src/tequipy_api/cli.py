@@ -49,7 +49,7 @@ def migrate(command: tuple[str, ...]) -> None:
     check                   status 1 when models and histories differ
     current, history        what the database has, what there is
 
-    --schema NAME restricts it to one package.
+    --schema NAME restricts it to one package's schema.
     """  # noqa: D301 -- click's mark for text that keeps its lines
     database = load_settings(ApiSettings).database
     from tequipy_api.histories import HISTORIES  # noqa: PLC0415 -- as above
@@ -58,7 +58,7 @@ def migrate(command: tuple[str, ...]) -> None:
 
     url = database.direct_url or database.url
     try:
-        run_migrations(url.get_secret_value(), HISTORIES, command)
+        run_migrations(url.get_secret_value(), HISTORIES, command, schemas=database.schemas)
     except MigrationFailed as error:
         raise click.ClickException(str(error)) from error
 

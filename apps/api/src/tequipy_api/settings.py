@@ -47,10 +47,16 @@ class RateLimits(RateLimitSettings):
         return self
 
 
+class Database(DatabaseSettings):
+    """PostgreSQL, and the packages whose schemas may be renamed: `TEQUIPY_DATABASE__SCHEMAS__AUTH=shop_auth`."""
+
+    known_schemas = frozenset({"platform", "auth"})
+
+
 class ApiSettings(AppSettings):
     """What the API reads from the environment: `TEQUIPY_DATABASE__URL` is `database.url`."""
 
-    database: DatabaseSettings
+    database: Database
     cache: CacheSettings
     auth: AuthSettings = Field(default_factory=AuthSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)

@@ -29,10 +29,16 @@ class ProcessSettings(BaseModel):
         return self.state_folder / "heartbeat"
 
 
+class Database(DatabaseSettings):
+    """PostgreSQL, and the packages whose schemas may be renamed: `TEQUIPY_DATABASE__SCHEMAS__AUTH=shop_auth`."""
+
+    known_schemas = frozenset({"platform", "auth"})
+
+
 class WorkerSettings(AppSettings):
     """What the worker reads from the environment: `TEQUIPY_CELERY__BROKER_URL` is `celery.broker_url`."""
 
-    database: DatabaseSettings
+    database: Database
     cache: CacheSettings
     celery: CelerySettings
     auth: AuthSettings = Field(default_factory=AuthSettings)

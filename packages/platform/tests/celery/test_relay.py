@@ -90,6 +90,45 @@ async def until(probe: Callable[[], bool], *, within: float = 20) -> None:
         await asyncio.sleep(0.02)
 
 
+async def test_a_relay_is_woken_by_its_own_schema_alone(
+    database_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two installations in one database, each wakes its own relay; a notification without a schema wakes all."""
+    heard: list[object] = []
+    original = SqlPendingMessages._on_notification
+
+    def remember(self: SqlPendingMessages, *arguments: Any) -> None:
+        original(self, *arguments)
+        heard.append((arguments[-1], self._added.is_set()))
+        self._added.clear()
+
+    monkeypatch.setattr(SqlPendingMessages, "_on_notification", remember)
+    settings = DatabaseSettings(url=SecretStr(database_url), schemas={"platform": "shop_platform"})
+    async with build_database(settings) as renamed:
+        messages = build_pending_messages(renamed, redelivery=timedelta(minutes=5))
+        async with messages, database.own_connection() as connection:
+            deadline = time.monotonic() + 20
+            while not heard:  # until it listens
+                await connection.execute("select pg_notify('tequipy_outbox', '')")
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.02)
+            heard.clear()
+            await connection.execute("select pg_notify('tequipy_outbox', 'platform')")
+            await connection.execute("select pg_notify('tequipy_outbox', 'shop_platform')")
+            await until(lambda: ("shop_platform", True) in heard)
+    assert ("platform", False) in heard
+
+
+async def test_the_trigger_names_its_schema(database: Database) -> None:
+    """An insert into the outbox notifies with the name of the schema that it happened in."""
+    payloads: list[object] = []
+    async with database.own_connection() as connection:
+        await connection.add_listener("tequipy_outbox", lambda *arguments: payloads.append(arguments[-1]))
+        await commit(database, lambda work: work.outbox.add("test.note", word="hello"))
+        await until(lambda: bool(payloads))
+    assert payloads == ["platform"]
+
+
 async def test_a_row_becomes_one_message(database: Database, redis_url: str, run_relay: RunRelay) -> None:
     """The message has the row's id, payload, correlation id and trace, and the row is marked as published."""
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

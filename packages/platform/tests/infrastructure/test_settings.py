@@ -42,10 +42,16 @@ class ExampleRates(RateLimitSettings):
     names = frozenset({"login", "register"})
 
 
+class ExampleDatabase(DatabaseSettings):
+    """The packages of a test."""
+
+    known_schemas = frozenset({"platform", "auth"})
+
+
 class ExampleSettings(AppSettings):
     """An app of a test."""
 
-    database: DatabaseSettings
+    database: ExampleDatabase
     headers: HeaderSettings = Field(default_factory=HeaderSettings)
     mail: MailSettings = Field(default_factory=MailSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
@@ -120,6 +126,9 @@ def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TEQUIPY_STORAGE__URL", f"s3://{SECRET}", "should be file:///absolute/folder or memory://"),
         ("TEQUIPY_MAIL__SMTP_URL", f"http://{SECRET}", "URL scheme should be smtp, smtp+starttls or smtps"),
         ("TEQUIPY_MAIL__SENDER", SECRET, "should be one address: Name <name@example.com>"),
+        ("TEQUIPY_DATABASE__SCHEMAS__AUTH", "Auth-2", "should be a schema's name in lower case, as shop_auth"),
+        ("TEQUIPY_DATABASE__SCHEMAS__AUTH", "pg_auth", "should be a schema's name in lower case, as shop_auth"),
+        ("TEQUIPY_DATABASE__SCHEMAS__SHOP", "other", "no package has it, only: auth, platform"),
         ("TEQUIPY_DATABASE__ULR", SECRET, "unknown name; did you mean TEQUIPY_DATABASE__URL?"),
         ("TEQUIPY_MAIL__XYZ", SECRET, "unknown name"),
         ("TEQUIPY_RATE_LIMITS__DEFAULT", SECRET, "should be requests/seconds as 600/60, or off"),
@@ -133,6 +142,18 @@ def test_a_fault_is_one_line_without_the_value(
 ) -> None:
     """Whatever is wrong, the process ends with 78 and one line that names the variable and not its value."""
     assert refused(monkeypatch, capsys, **{name: value}) == [f"{name}: {line}"]
+
+
+def test_each_package_has_a_schema_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Schemas may be renamed, exchanged too, but no two packages meet in one."""
+    names = {"TEQUIPY_DATABASE__SCHEMAS__AUTH": "platform"}
+    assert refused(monkeypatch, capsys, **names) == [
+        "TEQUIPY_DATABASE__SCHEMAS: should give each package a schema of its own"
+    ]
+    settings = load(monkeypatch, **names, TEQUIPY_DATABASE__SCHEMAS__PLATFORM="auth")
+    assert settings.database.schemas == {"auth": "platform", "platform": "auth"}
 
 
 def test_all_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

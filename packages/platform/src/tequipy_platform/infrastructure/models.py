@@ -8,6 +8,9 @@ from sqlalchemy import CheckConstraint, DateTime, Index, MetaData, SmallInteger,
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+SCHEMA: Final = "platform"
+"""The schema's name in the models; `DatabaseSettings.schemas` may give it another one in the database."""
+
 OUTBOX_CHANNEL: Final = "tequipy_outbox"
 """The channel on which the outbox's insert trigger notifies (PostgreSQL LISTEN)."""
 
@@ -33,7 +36,7 @@ COLUMN_TYPES: Final[dict[Any, Any]] = {datetime: DateTime(timezone=True), str: T
 class Base(DeclarativeBase):
     """The base of platform's own tables."""
 
-    metadata = schema_metadata("platform")
+    metadata = schema_metadata(SCHEMA)
     type_annotation_map: ClassVar[dict[Any, Any]] = COLUMN_TYPES
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from tequipy_platform.domain.outbox import Batch, PendingMessage, PendingMessages
 from tequipy_platform.infrastructure.database import Database
-from tequipy_platform.infrastructure.models import OUTBOX_CHANNEL, OutboxRow
+from tequipy_platform.infrastructure.models import OUTBOX_CHANNEL, SCHEMA, OutboxRow
 
 MOST_PUBLICATIONS: Final = 10
 """After so many a message is given up: with a visibility timeout of 600 s they span a week."""
@@ -124,11 +124,16 @@ class SqlPendingMessages(PendingMessages):
                 logger.debug("outbox_listener_lost", extra={"error": repr(error)})
             await asyncio.sleep(_RECONNECT_SECONDS)
 
+    def _on_notification(self, _connection: object, _process_id: int, _channel: str, schema: object) -> None:
+        """Wake up, unless the notification comes from the outbox of another schema in the same database."""
+        if schema in {"", self._database.schemas.get(SCHEMA, SCHEMA)}:  # "": from the trigger of migration 0001
+            self._added.set()
+
     async def _listen_once(self) -> None:
         lost = asyncio.Event()
         async with self._database.direct_connection() as connection:
             connection.add_termination_listener(lambda *_: lost.set())
-            await connection.add_listener(OUTBOX_CHANNEL, lambda *_: self._added.set())
+            await connection.add_listener(OUTBOX_CHANNEL, self._on_notification)
             while not lost.is_set():
                 with suppress(TimeoutError):
                     await asyncio.wait_for(lost.wait(), _LISTENER_SECONDS)

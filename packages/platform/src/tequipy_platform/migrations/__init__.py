@@ -2,25 +2,28 @@
 
 import argparse
 import asyncio
+import re
 import shlex
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Final, TextIO
+from pathlib import Path
+from typing import Any, Final, Self, TextIO
 
 import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 from alembic import command as alembic
+from alembic import op
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, MetaData, NullPool, make_url, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateSchema
 
 from tequipy_platform.infrastructure.database import Database
-from tequipy_platform.infrastructure.models import Base
+from tequipy_platform.infrastructure.models import SCHEMA, Base
 
 LOCK_TIMEOUT_SECONDS: Final[float] = 5
 """A migration that waits longer than this for a table fails, rather than have the whole service wait behind it."""
@@ -37,16 +40,45 @@ class MigrationFailed(Exception):
 class History:
     """One package's schema, the linear history that leads to it and the models it must end at.
 
-    `location` is package, colon and folder (`tequipy_auth:migrations`); the revisions lie in its `versions`.
+    `location` is package, colon and folder (`tequipy_auth:migrations`); the revisions lie in its `versions`. A revision
+    asks `schema_name()` for the name of the schema: an installation may call it differently.
     """
 
     schema: str
     location: str
     metadata: MetaData
 
+    def renamed(self, schemas: Mapping[str, str]) -> Self:
+        """Return the history of the schema that `schemas` (`DatabaseSettings.schemas`) names for this one."""
+        name = schemas.get(self.schema, self.schema)
+        if name == self.schema:
+            return self
+        metadata = MetaData(schema=name, naming_convention=self.metadata.naming_convention)
+        for table in self.metadata.sorted_tables:
+            table.to_metadata(metadata, schema=name)
+        return replace(self, schema=name, metadata=metadata)
 
-HISTORY: Final = History("platform", "tequipy_platform:migrations", Base.metadata)
+
+def schema_name() -> str:
+    """Return the name of the schema that the running migration changes; SQL text quotes it: `"{schema_name()}".t`."""
+    name: str | None = op.get_context().version_table_schema
+    if name is None:
+        raise RuntimeError("no migration is running")
+    return name
+
+
+HISTORY: Final = History(SCHEMA, "tequipy_platform:migrations", Base.metadata)
 """Platform's own: outbox and inbox."""
+
+
+VERSION_TABLE: Final = "alembic_version"
+_REVISION: Final = re.compile(r"\d{4}")
+_CONTENTS: Final = """
+    select relname from pg_catalog.pg_class where relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+        and relnamespace = (select oid from pg_catalog.pg_namespace where nspname = :schema)
+    union select proname from pg_catalog.pg_proc
+        where pronamespace = (select oid from pg_catalog.pg_namespace where nspname = :schema)
+"""
 
 
 class SchemaBehind(Exception):
@@ -59,7 +91,8 @@ def build_schema_check(database: Database, histories: Sequence[History]) -> Call
     It raises `SchemaBehind`, or whatever the driver raises. A database ahead of the code passes: expanding comes before
     rolling, so each process meets it, and must not be taken out of service for it.
     """
-    return partial(_check_schemas, database, [(history.schema, _Revisions(history)) for history in histories])
+    chosen = [history.renamed(database.schemas) for history in histories]
+    return partial(_check_schemas, database, [(history.schema, _Revisions(history)) for history in chosen])
 
 
 class _Revisions:
@@ -83,6 +116,8 @@ async def _check_schemas(database: Database, schemas: Sequence[tuple[str, _Revis
                 revision = await connection.fetchval(f'select version_num from "{schema}".alembic_version')  # noqa: S608 -- the schema is the code's own
             except asyncpg.UndefinedTableError:
                 revision = None
+            if revision is not None and not _REVISION.fullmatch(revision):
+                raise SchemaBehind(f"schema {schema} belongs to another product: it is at revision {revision}")
             if revision is None or revision in revisions.outdated:
                 raise SchemaBehind(f"schema {schema} is at {revision or 'no revision'}: run migrate upgrade head")
 
@@ -92,18 +127,22 @@ def migrate(
     histories: Sequence[History],
     command: str | Sequence[str] = "upgrade head",
     *,
+    schemas: Mapping[str, str] | None = None,
     output: TextIO | None = None,
 ) -> None:
-    """Run one command on each history, in order (downgrade: in reverse), while holding the database's migration lock.
+    """Run one command on each history, in order (downgrade: in reverse); one that writes holds the migration lock.
 
     Commands: `upgrade [REVISION]`, `downgrade REVISION`, `check`, `current`, `history`, and `revision -m MESSAGE
     [--autogenerate]`, which writes a file. `--schema NAME` restricts a command to one history; `revision` needs it when
-    there are several. `database_url` must lead to PostgreSQL itself, not to a pooler: the lock is the session's.
+    there are several. `schemas` renames schemas as `DatabaseSettings.schemas` does. `database_url` must lead to
+    PostgreSQL itself, not to a pooler: the lock is the session's. A schema that exists is not created, and one with
+    another product's tables is refused before anything is changed; `check`, `current` and `history` write nothing.
 
     Synchronous: it runs its own event loop. Prints to `output` (standard output). Raises `MigrationFailed`, or
     `SystemExit` with status 2 for a command that is none.
     """
     arguments = _parse(shlex.split(command) if isinstance(command, str) else command)
+    histories = [history.renamed(schemas or {}) for history in histories]
     chosen = [history for history in histories if arguments.schema in {None, history.schema}]
     if not chosen or (arguments.command == "revision" and len(chosen) > 1):
         raise MigrationFailed("name one schema: " + ", ".join(f"--schema {history.schema}" for history in histories))
@@ -136,41 +175,101 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def _writes(arguments: argparse.Namespace) -> bool:
+    return arguments.command in {"upgrade", "downgrade"}
+
+
 async def _run(database_url: str, histories: Sequence[History], arguments: argparse.Namespace, output: TextIO) -> None:
+    writes = _writes(arguments)
+    server_settings = {
+        "application_name": "tequipy-migrate",
+        "default_transaction_read_only": "off" if writes else "on",
+    }
     engine = create_async_engine(
         make_url(database_url),
         poolclass=NullPool,
         hide_parameters=True,
-        connect_args={"server_settings": {"application_name": "tequipy-migrate"}, "timeout": CONNECT_SECONDS},
+        connect_args={"server_settings": server_settings, "timeout": CONNECT_SECONDS},
     )
-    # The lock has its own connection: it must outlive the transactions of the migrations.
-    async with engine.connect() as lock:
-        await lock.execute(text("select pg_advisory_lock(hashtextextended('tequipy.migrations', 0))"))
-        await lock.commit()  # keeps the session's lock and leaves no transaction idle
-        for history in histories:
-            async with engine.connect() as connection:
-                await connection.run_sync(_run_history, history, arguments, output)
+    if writes:
+        # The lock has its own connection: it must outlive the transactions of the migrations.
+        async with engine.connect() as lock:
+            await lock.execute(text("select pg_advisory_lock(hashtextextended('tequipy.migrations', 0))"))
+            await lock.commit()  # keeps the session's lock and leaves no transaction idle
+            await _run_histories(engine, histories, arguments, output)
+    else:
+        await _run_histories(engine, histories, arguments, output)
     await engine.dispose()
+
+
+async def _run_histories(
+    engine: AsyncEngine, histories: Sequence[History], arguments: argparse.Namespace, output: TextIO
+) -> None:
+    async with engine.connect() as connection:
+        missing = [history.schema for history in histories if not await connection.run_sync(_is_there, history)]
+        if arguments.command == "upgrade":
+            for schema in missing:
+                await connection.run_sync(_create_schema, schema)
+        await connection.commit()
+    for history in histories:
+        async with engine.connect() as connection:
+            await connection.run_sync(_run_history, history, arguments, output)
+
+
+def _is_there(connection: Connection, history: History) -> bool:
+    """Tell whether the schema exists; raises `MigrationFailed` when what it holds is not this history's."""
+    schema = {"schema": history.schema}
+    found = set(connection.scalars(text(_CONTENTS), schema))
+    others = found - {VERSION_TABLE}
+    ours = others & {table.name for table in history.metadata.sorted_tables}
+    if others and not (ours and VERSION_TABLE in found and _has_our_revision(connection, history.schema)):
+        raise MigrationFailed(
+            f"schema {history.schema} belongs to another product (it holds {', '.join(sorted(others)[:3])}):"
+            " name another one by TEQUIPY_DATABASE__SCHEMAS"
+        )
+    return connection.scalar(text("select 1 from pg_catalog.pg_namespace where nspname = :schema"), schema) is not None
+
+
+def _has_our_revision(connection: Connection, schema: str) -> bool:
+    revisions = connection.scalars(text(f'select version_num from "{schema}".{VERSION_TABLE}'))  # noqa: S608 -- the settings' own names
+    return any(_REVISION.fullmatch(revision) for revision in revisions)
+
+
+def _create_schema(connection: Connection, schema: str) -> None:
+    try:
+        connection.execute(CreateSchema(schema))
+    except ProgrammingError as error:
+        role = make_url(str(connection.engine.url)).username
+        raise MigrationFailed(
+            f'{error.orig}: have a privileged role run CREATE SCHEMA "{schema}" AUTHORIZATION "{role}"'
+        ) from error
 
 
 def _run_history(connection: Connection, history: History, arguments: argparse.Namespace, output: TextIO) -> None:
     connection.execute(text(f"set lock_timeout = '{round(LOCK_TIMEOUT_SECONDS * 1000)}ms'"))
-    # Every command but `history` keeps its version table there.
-    connection.execute(CreateSchema(history.schema, if_not_exists=True))
     connection.commit()
     config = _config(history, output)
-    config.attributes.update(connection=connection, history=history)
+    config.attributes.update(connection=connection, history=history, writes=_writes(arguments))
     run: dict[str, Any] = {
         "upgrade": lambda: alembic.upgrade(config, arguments.revision),
         "downgrade": lambda: alembic.downgrade(config, arguments.revision),
         "check": lambda: alembic.check(config),
         "current": lambda: alembic.current(config),
         "history": lambda: alembic.history(config),
-        "revision": lambda: alembic.revision(
-            config, arguments.message, autogenerate=arguments.autogenerate, rev_id=_next_revision(config)
-        ),
+        "revision": lambda: _write_revision(config, history.schema, arguments),
     }
     run[arguments.command]()
+
+
+def _write_revision(config: Config, schema: str, arguments: argparse.Namespace) -> None:
+    """Write the next revision; what Alembic renders with the schema's name asks for the name instead."""
+    rev_id = _next_revision(config)
+    script = alembic.revision(config, arguments.message, autogenerate=arguments.autogenerate, rev_id=rev_id)
+    for written in script if isinstance(script, list) else [script]:
+        if written is not None:
+            file = Path(written.path)
+            source = file.read_text(encoding="utf-8").replace(f"schema={schema!r}", "schema=schema_name()")
+            file.write_text(re.sub(rf"'{schema}\.([^']+)'", r"f'{schema_name()}.\1'", source), encoding="utf-8")
 
 
 def _config(history: History, output: TextIO) -> Config:

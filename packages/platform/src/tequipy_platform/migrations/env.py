@@ -6,7 +6,7 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection
 
-from tequipy_platform.migrations import History
+from tequipy_platform.migrations import VERSION_TABLE, History
 
 history: History = context.config.attributes["history"]
 connection: Connection = context.config.attributes["connection"]
@@ -20,12 +20,13 @@ def _is_ours(name: str | None, kind: str, _parents: MutableMapping[Any, str | No
 context.configure(
     connection=connection,
     target_metadata=history.metadata,
-    version_table="alembic_version",
+    version_table=VERSION_TABLE,
     version_table_schema=history.schema,
     include_schemas=True,
     include_name=_is_ours,
     transaction_per_migration=True,
     compare_server_default=True,
+    dont_mutate=not context.config.attributes["writes"],  # no version table for a command that only reads
 )
 with context.begin_transaction():
     context.run_migrations()

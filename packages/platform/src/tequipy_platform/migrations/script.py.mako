@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 ${imports if imports else ""}
+from tequipy_platform.migrations import schema_name
+
 revision = "${up_revision}"
 down_revision = ${'"' + down_revision + '"' if down_revision else None}
 branch_labels = None

@@ -4,6 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from tequipy_platform.migrations import schema_name
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -19,7 +21,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     for table in ("signing_keys", "one_time_tokens", "refresh_tokens", "sessions", "registrations", "users"):
-        op.drop_table(table, schema="auth")
+        op.drop_table(table, schema=schema_name())
 
 
 def _time(name: str, *, nullable: bool = False) -> "sa.Column[object]":
@@ -49,7 +51,7 @@ def _create_accounts() -> None:
         *_password_columns(),
         sa.PrimaryKeyConstraint("id", name="pk_users"),
         sa.UniqueConstraint("canonical_email", name="uq_users_canonical_email"),
-        schema="auth",
+        schema=schema_name(),
     )
     op.create_table(
         "registrations",
@@ -61,9 +63,9 @@ def _create_accounts() -> None:
         _time("expires_at"),
         *_password_columns(),
         sa.PrimaryKeyConstraint("id", name="pk_registrations"),
-        schema="auth",
+        schema=schema_name(),
     )
-    op.create_index("ix_registrations_canonical_email", "registrations", ["canonical_email"], schema="auth")
+    op.create_index("ix_registrations_canonical_email", "registrations", ["canonical_email"], schema=schema_name())
 
 
 def _create_sessions() -> None:
@@ -82,10 +84,12 @@ def _create_sessions() -> None:
         _time("revoked_at", nullable=True),
         sa.Column("revoked_reason", sa.Text()),
         sa.PrimaryKeyConstraint("id", name="pk_sessions"),
-        sa.ForeignKeyConstraint(["user_id"], ["auth.users.id"], name="fk_sessions_user_id_users", ondelete="CASCADE"),
-        schema="auth",
+        sa.ForeignKeyConstraint(
+            ["user_id"], [f"{schema_name()}.users.id"], name="fk_sessions_user_id_users", ondelete="CASCADE"
+        ),
+        schema=schema_name(),
     )
-    op.create_index("ix_sessions_user_id", "sessions", ["user_id"], schema="auth")
+    op.create_index("ix_sessions_user_id", "sessions", ["user_id"], schema=schema_name())
     op.create_table(
         "refresh_tokens",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -97,18 +101,21 @@ def _create_sessions() -> None:
         _time("used_at", nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_refresh_tokens"),
         sa.ForeignKeyConstraint(
-            ["session_id"], ["auth.sessions.id"], name="fk_refresh_tokens_session_id_sessions", ondelete="CASCADE"
+            ["session_id"],
+            [f"{schema_name()}.sessions.id"],
+            name="fk_refresh_tokens_session_id_sessions",
+            ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(
             ["parent_id"],
-            ["auth.refresh_tokens.id"],
+            [f"{schema_name()}.refresh_tokens.id"],
             name="fk_refresh_tokens_parent_id_refresh_tokens",
             ondelete="SET NULL",
         ),
         sa.UniqueConstraint("parent_id", name="uq_refresh_tokens_parent_id"),
-        schema="auth",
+        schema=schema_name(),
     )
-    op.create_index("ix_refresh_tokens_session_id", "refresh_tokens", ["session_id"], schema="auth")
+    op.create_index("ix_refresh_tokens_session_id", "refresh_tokens", ["session_id"], schema=schema_name())
 
 
 def _create_one_time_tokens() -> None:
@@ -122,9 +129,9 @@ def _create_one_time_tokens() -> None:
         _time("expires_at"),
         _time("used_at", nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_one_time_tokens"),
-        schema="auth",
+        schema=schema_name(),
     )
-    op.create_index("ix_one_time_tokens_subject", "one_time_tokens", ["subject_id", "purpose"], schema="auth")
+    op.create_index("ix_one_time_tokens_subject", "one_time_tokens", ["subject_id", "purpose"], schema=schema_name())
 
 
 def _create_signing_keys() -> None:
@@ -139,13 +146,13 @@ def _create_signing_keys() -> None:
         _time("state_changed_at"),
         sa.CheckConstraint("state in ('next', 'active', 'retiring', 'revoked')", name="ck_signing_keys_state"),
         sa.PrimaryKeyConstraint("kid", name="pk_signing_keys"),
-        schema="auth",
+        schema=schema_name(),
     )
     op.create_index(
         "uq_signing_keys_active",
         "signing_keys",
         ["state"],
         unique=True,
-        schema="auth",
+        schema=schema_name(),
         postgresql_where=sa.text("state = 'active'"),
     )

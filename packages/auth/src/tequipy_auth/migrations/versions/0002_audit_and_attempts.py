@@ -4,6 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from tequipy_platform.migrations import schema_name
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -22,16 +24,16 @@ def upgrade() -> None:
         sa.Column("locked_until", sa.DateTime(timezone=True)),
         sa.Column("dies_at", sa.DateTime(timezone=True)),
         sa.PrimaryKeyConstraint("key", name="pk_login_attempts"),
-        schema="auth",
+        schema=schema_name(),
     )
-    op.create_index("ix_login_attempts_account", "login_attempts", ["account"], schema="auth")
-    op.create_index("ix_login_attempts_dies_at", "login_attempts", ["dies_at"], schema="auth")
+    op.create_index("ix_login_attempts_account", "login_attempts", ["account"], schema=schema_name())
+    op.create_index("ix_login_attempts_dies_at", "login_attempts", ["dies_at"], schema=schema_name())
 
 
 def downgrade() -> None:
-    op.drop_table("login_attempts", schema="auth")
-    op.drop_table("audit_events", schema="auth")
-    op.execute("drop function auth.refuse_audit_change()")
+    op.drop_table("login_attempts", schema=schema_name())
+    op.drop_table("audit_events", schema=schema_name())
+    op.execute(f'drop function "{schema_name()}".refuse_audit_change()')
 
 
 def _create_audit() -> None:
@@ -50,17 +52,18 @@ def _create_audit() -> None:
         sa.Column("correlation_id", sa.Text()),
         sa.Column("metadata", JSONB(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_audit_events"),
-        schema="auth",
+        schema=schema_name(),
     )
-    op.create_index("ix_audit_events_at", "audit_events", ["at", "id"], schema="auth")
-    op.create_index("ix_audit_events_subject_id", "audit_events", ["subject_id", "id"], schema="auth")
-    op.execute("""
-        create function auth.refuse_audit_change() returns trigger language plpgsql as $$
+    op.create_index("ix_audit_events_at", "audit_events", ["at", "id"], schema=schema_name())
+    op.create_index("ix_audit_events_subject_id", "audit_events", ["subject_id", "id"], schema=schema_name())
+    schema = schema_name()
+    op.execute(f"""
+        create function "{schema}".refuse_audit_change() returns trigger language plpgsql as $$
         begin
-            raise exception 'auth.audit_events is append-only';
+            raise exception '%.audit_events is append-only', tg_table_schema;
         end $$
     """)
-    op.execute("""
-        create trigger append_only before update or delete on auth.audit_events
-        for each statement execute function auth.refuse_audit_change()
+    op.execute(f"""
+        create trigger append_only before update or delete on "{schema}".audit_events
+        for each statement execute function "{schema}".refuse_audit_change()
     """)

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from tequipy_platform.migrations import schema_name
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -10,24 +12,24 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("users", sa.Column("version_changed_at", sa.DateTime(timezone=True)), schema="auth")
+    op.add_column("users", sa.Column("version_changed_at", sa.DateTime(timezone=True)), schema=schema_name())
     op.create_index(
         "ix_users_version_changed_at",
         "users",
         ["version_changed_at"],
-        schema="auth",
+        schema=schema_name(),
         postgresql_where=sa.text("version_changed_at is not null"),
     )
     op.create_index(
         "ix_sessions_revoked_at",
         "sessions",
         ["revoked_at"],
-        schema="auth",
+        schema=schema_name(),
         postgresql_where=sa.text("revoked_at is not null"),
     )
 
 
 def downgrade() -> None:
-    op.drop_index("ix_sessions_revoked_at", table_name="sessions", schema="auth")
-    op.drop_index("ix_users_version_changed_at", table_name="users", schema="auth")
-    op.drop_column("users", "version_changed_at", schema="auth")
+    op.drop_index("ix_sessions_revoked_at", table_name="sessions", schema=schema_name())
+    op.drop_index("ix_users_version_changed_at", table_name="users", schema=schema_name())
+    op.drop_column("users", "version_changed_at", schema=schema_name())

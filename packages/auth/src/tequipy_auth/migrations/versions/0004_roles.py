@@ -4,6 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from tequipy_platform.migrations import schema_name
+
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
@@ -16,9 +18,9 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("permissions", ARRAY(sa.Text()), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_roles"),
-        schema="auth",
+        schema=schema_name(),
     )
 
 
 def downgrade() -> None:
-    op.drop_table("roles", schema="auth")
+    op.drop_table("roles", schema=schema_name())

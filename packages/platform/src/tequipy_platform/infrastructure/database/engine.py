@@ -1,7 +1,7 @@
 """PostgreSQL by SQLAlchemy over asyncpg: the engine, its pool, and connections of one's own."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -41,9 +41,14 @@ class Database:
         if registry is not None:
             registry.register(PoolCollector(self._pool, limit=settings.pool_size + settings.max_overflow))
 
+    @property
+    def schemas(self) -> Mapping[str, str]:
+        """Schemas that are called differently here than in the models, by their names there."""
+        return self._settings.schemas
+
     @cached_property
     def engine(self) -> AsyncEngine:
-        """The pooled engine."""
+        """The pooled engine; its statements name the schemas as the settings do."""
         settings = self._settings
         engine = create_async_engine(
             self._url,
@@ -52,6 +57,8 @@ class Database:
             pool_timeout=settings.pool_timeout,
             pool_recycle=settings.pool_recycle,
             hide_parameters=True,
+            # Only when there is something to rename: it costs every statement a search for the names.
+            execution_options={"schema_translate_map": dict(self.schemas)} if self.schemas else {},
             connect_args={"async_creator_fn": self._connector}
             | self._connect_arguments(pooled=settings.pgbouncer)
             | (

@@ -1,9 +1,20 @@
 """Where PostgreSQL is and how it is used."""
 
-from typing import Final
+import re
+from typing import Annotated, ClassVar, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -12,10 +23,28 @@ SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verif
 """As libpq's `sslmode` has them."""
 
 
+_SCHEMA: Final = re.compile(r"(?!pg_|information_schema$)[a-z_][a-z0-9_]{0,62}")
+
+
+def _check_schema(name: str) -> str:
+    if not _SCHEMA.fullmatch(name):
+        raise PydanticCustomError("schema_name", "should be a schema's name in lower case, as shop_auth")
+    return name
+
+
+SchemaName = Annotated[str, AfterValidator(_check_schema)]
+"""An identifier that PostgreSQL does not reserve for itself."""
+
+
 class DatabaseSettings(BaseModel):
-    """Where PostgreSQL is and how it is used; times in seconds."""
+    """Where PostgreSQL is and how it is used; times in seconds.
+
+    An app subclasses it to say which `known_schemas` there are: it knows what it is composed of.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    known_schemas: ClassVar[frozenset[str] | None] = None
 
     url: SecretStr
     """`postgresql+asyncpg://user:password@host:port/database`, with `?ssl=verify-full` or another of `SSL_MODES`"""
@@ -24,6 +53,9 @@ class DatabaseSettings(BaseModel):
     pgbouncer: bool = False
     """`url` leads to pgbouncer in transaction mode: no prepared statements; the server's own timeouts are then set on
     the role (`ALTER ROLE … SET statement_timeout`), since pooled server connections take no start-up parameters."""
+    schemas: dict[str, SchemaName] = Field(default_factory=dict)
+    """Other names for the packages' schemas (`SCHEMAS__AUTH=shop_auth`), so that they can stand beside another
+    product's schema of that name. To rename one in use: stop the apps, `ALTER SCHEMA … RENAME TO …`, set this."""
     application_name: str = "tequipy"
     pool_size: int = Field(default=5, ge=1)
     max_overflow: int = Field(default=10, ge=0)
@@ -61,3 +93,19 @@ class DatabaseSettings(BaseModel):
         if pgbouncer and info.data.get("direct_url", ...) is None:
             raise PydanticCustomError("pgbouncer", "needs DIRECT_URL beside it: LISTEN and locks cannot pass a pooler")
         return pgbouncer
+
+    @model_validator(mode="after")
+    def _check_schemas(self) -> Self:
+        known = self.known_schemas or frozenset(self.schemas)
+        unknown = PydanticCustomError("schema", "no package has it, only: {names}", {"names": ", ".join(sorted(known))})
+        faults = [
+            InitErrorDetails(type=unknown, loc=("schemas", name), input=None)
+            for name in sorted(set(self.schemas) - known)
+        ]
+        names = [self.schemas.get(name, name) for name in sorted(known)]
+        if len(names) > len(set(names)):
+            twice = PydanticCustomError("schemas", "should give each package a schema of its own")
+            faults.append(InitErrorDetails(type=twice, loc=("schemas",), input=None))
+        if faults:
+            raise ValidationError.from_exception_data(type(self).__name__, faults, hide_input=True)
+        return self

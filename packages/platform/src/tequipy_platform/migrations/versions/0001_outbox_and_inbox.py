@@ -4,6 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
+from tequipy_platform.migrations import schema_name
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -28,29 +30,29 @@ def upgrade() -> None:
         sa.Column("settled_at", sa.DateTime(timezone=True)),
         sa.CheckConstraint("num_nonnulls(task, event) = 1", name="ck_outbox_task_or_event"),
         sa.PrimaryKeyConstraint("id", name="pk_outbox"),
-        schema="platform",
+        schema=schema_name(),
     )
     op.create_index(
-        "ix_outbox_pending", "outbox", ["id"], schema="platform", postgresql_where=sa.text("published_at IS NULL")
+        "ix_outbox_pending", "outbox", ["id"], schema=schema_name(), postgresql_where=sa.text("published_at IS NULL")
     )
     op.create_index(
         "ix_outbox_unsettled",
         "outbox",
         ["redeliver_at"],
-        schema="platform",
+        schema=schema_name(),
         postgresql_where=sa.text("published_at IS NOT NULL AND settled_at IS NULL"),
     )
     op.create_index(
         "ix_outbox_settled_at",
         "outbox",
         ["settled_at"],
-        schema="platform",
+        schema=schema_name(),
         postgresql_where=sa.text("settled_at IS NOT NULL"),
     )
     # For each statement, not for each row: the relay asks once for all there is.
     op.execute(
-        """
-        CREATE FUNCTION platform.notify_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
+        f"""
+        CREATE FUNCTION "{schema_name()}".notify_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             PERFORM pg_notify('tequipy_outbox', '');
             RETURN NULL;
@@ -58,8 +60,8 @@ def upgrade() -> None:
         """
     )
     op.execute(
-        "CREATE TRIGGER notify_outbox AFTER INSERT ON platform.outbox "
-        "FOR EACH STATEMENT EXECUTE FUNCTION platform.notify_outbox()"
+        f'CREATE TRIGGER notify_outbox AFTER INSERT ON "{schema_name()}".outbox '
+        f'FOR EACH STATEMENT EXECUTE FUNCTION "{schema_name()}".notify_outbox()'
     )
     op.create_table(
         "inbox",
@@ -70,12 +72,12 @@ def upgrade() -> None:
         sa.Column("taken_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("state in ('sending', 'done')", name="ck_inbox_state"),
         sa.PrimaryKeyConstraint("message_id", "handler", name="pk_inbox"),
-        schema="platform",
+        schema=schema_name(),
     )
-    op.create_index("ix_inbox_taken_at", "inbox", ["taken_at"], schema="platform")
+    op.create_index("ix_inbox_taken_at", "inbox", ["taken_at"], schema=schema_name())
 
 
 def downgrade() -> None:
-    op.drop_table("inbox", schema="platform")
-    op.drop_table("outbox", schema="platform")
-    op.execute("DROP FUNCTION platform.notify_outbox()")
+    op.drop_table("inbox", schema=schema_name())
+    op.drop_table("outbox", schema=schema_name())
+    op.execute(f'DROP FUNCTION "{schema_name()}".notify_outbox()')

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from tequipy_platform.migrations import schema_name
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -10,10 +12,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("outbox", sa.Column("given_up_at", sa.DateTime(timezone=True)), schema="platform")
-    op.drop_column("outbox", "queue", schema="platform")
+    op.add_column("outbox", sa.Column("given_up_at", sa.DateTime(timezone=True)), schema=schema_name())
+    op.drop_column("outbox", "queue", schema=schema_name())
 
 
 def downgrade() -> None:
-    op.add_column("outbox", sa.Column("queue", sa.Text()), schema="platform")
-    op.drop_column("outbox", "given_up_at", schema="platform")
+    op.add_column("outbox", sa.Column("queue", sa.Text()), schema=schema_name())
+    op.drop_column("outbox", "given_up_at", schema=schema_name())

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from tequipy_platform.migrations import schema_name
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -27,17 +29,17 @@ AFTER = {
 
 def exchange(old: dict[str, tuple[list[str], str]], new: dict[str, tuple[list[str], str]]) -> None:
     for name in old:
-        op.drop_index(name, "outbox", schema="platform")
+        op.drop_index(name, "outbox", schema=schema_name())
     for name, (columns, condition) in new.items():
-        op.create_index(name, "outbox", columns, schema="platform", postgresql_where=sa.text(condition))
+        op.create_index(name, "outbox", columns, schema=schema_name(), postgresql_where=sa.text(condition))
 
 
 def upgrade() -> None:
-    op.execute("UPDATE platform.outbox SET not_before = created_at WHERE not_before IS NULL")
-    op.alter_column("outbox", "not_before", server_default=sa.func.now(), nullable=False, schema="platform")
+    op.execute(f'UPDATE "{schema_name()}".outbox SET not_before = created_at WHERE not_before IS NULL')
+    op.alter_column("outbox", "not_before", server_default=sa.func.now(), nullable=False, schema=schema_name())
     exchange(BEFORE, AFTER)
 
 
 def downgrade() -> None:
     exchange(AFTER, BEFORE)
-    op.alter_column("outbox", "not_before", server_default=None, nullable=True, schema="platform")
+    op.alter_column("outbox", "not_before", server_default=None, nullable=True, schema=schema_name())

@@ -1,0 +1,85 @@
+"""Schemas under other names: both apps in a database where `auth` and `platform` are another product's."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tequipy_devstack.mail_sink import MailSink
+from tequipy_devstack.proving import House, eventually
+from tequipy_devstack.proving.apps import program
+from tequipy_devstack.servers import PostgresServer, ValkeyServer
+
+API = "/api/v1/auth"
+GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
+FOREIGN = (
+    "create schema auth; create table auth.users (theirs int);"
+    "create schema platform; create view platform.outbox as select 1 as theirs"
+)
+THEIRS = "select relname, relfilenode from pg_class where relnamespace::regnamespace::text in ('auth', 'platform')"
+SCHEMAS = {"TEQUIPY_DATABASE__SCHEMAS__AUTH": "shop_auth", "TEQUIPY_DATABASE__SCHEMAS__PLATFORM": "shop_platform"}
+DATABASE = "shared"
+
+
+@pytest.fixture
+def house(postgres: PostgresServer, redis: ValkeyServer, mails: MailSink, tmp_path: Path) -> House:
+    url = postgres.create_database(DATABASE)
+    postgres.execute(FOREIGN, DATABASE)
+    return House(tmp_path, database_url=url, redis=redis, mails=mails, **SCHEMAS)
+
+
+def command(house: House, *arguments: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    environment = {name: text for name, text in house.environment.items() if name not in without}
+    return subprocess.run(
+        [program("tequipy-api"), *arguments],
+        env=environment,
+        cwd=house.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def mailed_token(mails: MailSink, title: str) -> str:
+    found: list[str] = []
+
+    def look() -> bool:
+        texts = [str(mail.get_content()) for mail in mails.messages(GOOD["email"])]
+        found[:] = [token for text in texts for token in re.findall(rf"{title}#token=([\w.-]+)", text)]
+        return bool(found)
+
+    eventually("the mail has arrived", look)
+    return found[-1]
+
+
+def test_the_journey_in_renamed_schemas(house: House, postgres: PostgresServer, mails: MailSink) -> None:
+    """Without the names every command refuses the foreign schemas; with them, all the apps do ends up in ours."""
+    before = postgres.execute(THEIRS, DATABASE)
+    refused = command(house, "migrate", "upgrade", without=tuple(SCHEMAS))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "schema platform belongs to another product" in refused.stderr
+    house.migrate()
+    assert command(house, "migrate", "check").returncode == 0
+    house.create_admin()
+    with house.api() as api, house.worker(), house.relay(), httpx.Client(base_url=api.url) as client:
+        assert client.post(f"{API}/register", json=GOOD).status_code == 202
+        assert client.post(f"{API}/verify-email", json={"token": mailed_token(mails, "verify-email")}).is_success
+        login = client.post(f"{API}/login", json=GOOD | {"token_delivery": "body"}).raise_for_status().json()
+        bearer = {"Authorization": f"Bearer {login['access_token']}"}
+        assert client.get(f"{API}/me", headers=bearer).json()["email"] == GOOD["email"]
+        body = {"refresh_token": login["refresh_token"]}
+        assert client.post(f"{API}/refresh", json=body).is_success
+        assert client.post(f"{API}/password/forgot", json={"email": GOOD["email"]}).status_code == 202
+        reset = {"token": mailed_token(mails, "reset-password"), "new_password": "another long horse battery"}
+        assert client.post(f"{API}/password/reset", json=reset).is_success
+        assert client.get(f"{API}/me", headers=bearer).status_code == 401
+        unsettled = "select count(*) from shop_platform.outbox where settled_at is null"
+        eventually("every message is settled", lambda: postgres.execute(unsettled, DATABASE) == "0\n")
+    keys = command(house, "keys", "list")
+    assert keys.returncode == 0, keys.stderr
+    assert "active" in keys.stdout
+    assert int(postgres.execute("select count(*) from shop_auth.audit_events", DATABASE)) > 4
+    assert postgres.execute(THEIRS, DATABASE) == before
