@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -108,3 +109,16 @@ def test_a_root_door_loads_the_standard_library_alone(package: str) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+REVISIONS = sorted(ROOT.glob("packages/*/src/*/migrations/versions/*.py"))
+
+
+@pytest.mark.parametrize("revision", REVISIONS, ids=lambda path: f"{path.parents[2].name}-{path.name[:4]}")
+def test_a_revision_asks_for_its_schema(revision: Path) -> None:
+    """No revision holds a schema's name: an installation may rename it, so it writes `schema_name()`."""
+    tree = ast.parse(revision.read_text())
+    documentation = ast.get_docstring(tree, clean=False)
+    literals = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    named = re.compile(rf"^({'|'.join(PACKAGES)})$|\b({'|'.join(PACKAGES)})\"?\.\"?\w")
+    assert [text for text in literals if text != documentation and named.search(text)] == []

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from tequipy_platform.migrations import schema_name
+
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
@@ -10,10 +12,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("sessions", sa.Column("last_ip", sa.Text()), schema="auth")
-    op.add_column("sessions", sa.Column("last_user_agent", sa.Text()), schema="auth")
+    op.add_column("sessions", sa.Column("last_ip", sa.Text()), schema=schema_name())
+    op.add_column("sessions", sa.Column("last_user_agent", sa.Text()), schema=schema_name())
 
 
 def downgrade() -> None:
-    op.drop_column("sessions", "last_user_agent", schema="auth")
-    op.drop_column("sessions", "last_ip", schema="auth")
+    op.drop_column("sessions", "last_user_agent", schema=schema_name())
+    op.drop_column("sessions", "last_ip", schema=schema_name())
