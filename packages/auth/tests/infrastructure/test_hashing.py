@@ -7,9 +7,11 @@ import threading
 from collections.abc import AsyncIterator
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tequipy_auth import HashingClient
 from tequipy_auth.infrastructure.hashing import HashingPool, check_digest, is_bcrypt_digest, make_digest
+from tequipy_auth.infrastructure.metrics import HashingMetrics
 from tequipy_platform import Unavailable
 
 CLIENT = HashingClient("192.0.2.1")
@@ -81,6 +83,66 @@ async def test_a_caller_that_leaves_gives_its_place_back_only_with_the_work(pool
     async with asyncio.timeout(30):
         while pool.pending:
             await asyncio.sleep(0.001)
+
+
+async def test_a_waiting_hash_that_gives_way_is_refused_while_it_waits(gate: Gate) -> None:
+    """A newcomer of another network takes the place of the newest waiting hash, whose caller learns of it at once."""
+    registry = CollectorRegistry()
+    marked = HashingClient("198.51.100.7", trusted=True)
+    async with HashingPool(queue=4, workers=1, name="passwords", metrics=HashingMetrics(registry)) as pool:
+        running = asyncio.create_task(pool.run(CLIENT, gate.work))
+        assert await asyncio.to_thread(gate.begun.acquire, timeout=30)
+        attack = [asyncio.create_task(pool.run(CLIENT, gate.work)) for _ in range(3)]
+        await asyncio.sleep(0)
+        newcomers = [
+            asyncio.create_task(pool.run(client, gate.work)) for client in (HashingClient("198.51.100.7"), marked)
+        ]
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(attack[2], timeout=30)
+        assert pool.pending == 5
+        gate.open()
+        assert await asyncio.gather(running, *attack[:2], *newcomers) == ["done"] * 5
+
+    def sample(name: str, client: str) -> float | None:
+        return registry.get_sample_value(f"auth_hashing_{name}", {"pool": "passwords", "client": client})
+
+    assert sample("refused_total", "unmarked") == 1
+    assert sample("refused_total", "marked") is None
+    assert (sample("wait_seconds_count", "unmarked"), sample("wait_seconds_count", "marked")) == (4, 1)
+
+
+async def test_networks_take_turns_at_the_threads(gate: Gate) -> None:
+    """A hash of a second network runs next although three of the first have waited longer."""
+    order: list[str] = []
+    async with HashingPool(queue=8, workers=1) as pool:
+        running = asyncio.create_task(pool.run(CLIENT, gate.work))
+        assert await asyncio.to_thread(gate.begun.acquire, timeout=30)
+        waiting = [asyncio.create_task(pool.run(CLIENT, order.append, f"attack{i}")) for i in range(3)]
+        await asyncio.sleep(0)
+        waiting.append(asyncio.create_task(pool.run(HashingClient("198.51.100.7"), order.append, "other")))
+        await asyncio.sleep(0)
+        gate.open()
+        await asyncio.gather(running, *waiting)
+    assert order == ["attack0", "other", "attack1", "attack2"]
+
+
+async def test_a_closing_pool_refuses_what_waits_and_finishes_what_runs(gate: Gate) -> None:
+    """Callers that wait are answered by `Unavailable`, not left alone; the one whose hash runs has its result."""
+    pool = HashingPool(queue=2, workers=1)
+    async with pool:
+        running = asyncio.create_task(pool.run(CLIENT, gate.work))
+        assert await asyncio.to_thread(gate.begun.acquire, timeout=30)
+        waiting = [asyncio.create_task(pool.run(CLIENT, gate.work)) for _ in range(2)]
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(pool.__aexit__(None, None, None))
+        for each in waiting:
+            with pytest.raises(Unavailable):
+                await asyncio.wait_for(each, timeout=30)
+        assert not running.done()
+        gate.open()
+        await closing
+        assert await running == "done"
+        assert pool.pending == 0
 
 
 async def test_errors_reach_the_caller(pool: HashingPool) -> None:

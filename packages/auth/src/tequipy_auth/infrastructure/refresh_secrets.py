@@ -11,7 +11,7 @@ SECRET_COST: Final = 4
 """bcrypt's lowest: the secret has 256 bits of its own, so slowness adds nothing."""
 
 _ANY_CLIENT: Final = HashingClient("any")
-"""All refreshes share one queue in the order of their arrival: at 1 ms each nobody fills it (ADR 0038)."""
+"""All refreshes share one queue in the order of their arrival: at 1 ms each nobody fills it (ADR 0035)."""
 
 
 class BcryptSecretHasher(SecretHasher):

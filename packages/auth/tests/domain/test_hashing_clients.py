@@ -1,0 +1,129 @@
+"""On whose behalf each service hashes: the client's network, and whether its device mark is the account's own."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from tequipy_auth import Auth, Client, HashingClient, InvalidCredentials, PasswordHash
+from tequipy_auth.testing import FakePasswordHasher, MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_platform import Delivery
+from tequipy_platform.testing import FrozenClock, RecordingMailer
+
+PASSWORD, NEW = "correct horse battery staple", "an even better password"
+ADA, BOB = "ada@example.com", "bob@example.com"
+CLIENT = Client("2001:db8:1:2::3", "test")
+NETWORK = "2001:db8:1::/48"
+
+
+class RecordingHasher(FakePasswordHasher):
+    """Remembers the clients that it hashed for."""
+
+    def __init__(self) -> None:
+        self.clients: list[HashingClient] = []
+
+    async def hash(self, password: str, client: HashingClient) -> PasswordHash:
+        self.clients.append(client)
+        return await super().hash(password, client)
+
+
+@pytest.fixture
+def work() -> MemoryAuthUnitOfWork:
+    return MemoryAuthUnitOfWork(FrozenClock())
+
+
+@pytest.fixture
+def hasher() -> RecordingHasher:
+    return RecordingHasher()
+
+
+@pytest.fixture
+async def auth(work: MemoryAuthUnitOfWork, hasher: RecordingHasher) -> Auth:
+    auth = build_fake_auth(work, hasher=hasher)
+    for email in (ADA, BOB):
+        await auth.registration.create_admin(email=email, password=PASSWORD)
+    return auth
+
+
+async def marked(auth: Auth, email: str = ADA) -> Client:
+    """Return the client with the mark that a login to the account gives."""
+    pair = await auth.login.with_password(email=email, password=PASSWORD, client=CLIENT)
+    return replace(CLIENT, device=pair.device)
+
+
+async def log_in(auth: Auth, _work: MemoryAuthUnitOfWork, client: Client) -> None:
+    await auth.login.with_password(email=ADA, password=PASSWORD, client=client)
+
+
+async def fail_to_log_in(auth: Auth, _work: MemoryAuthUnitOfWork, client: Client) -> None:
+    with pytest.raises(InvalidCredentials):
+        await auth.login.with_password(email=ADA, password="wrong", client=client)
+
+
+async def reauthenticate(auth: Auth, _work: MemoryAuthUnitOfWork, client: Client) -> None:
+    pair = await auth.login.with_password(email=ADA, password=PASSWORD, client=client)
+    principal = await auth.access_tokens.verify(pair.access.value)
+    await auth.login.reauthenticate(principal, password=PASSWORD, client=client)
+
+
+async def change(auth: Auth, _work: MemoryAuthUnitOfWork, client: Client) -> None:
+    pair = await auth.login.with_password(email=ADA, password=PASSWORD, client=client)
+    principal = await auth.access_tokens.verify(pair.access.value)
+    await auth.passwords.change(principal, current_password=PASSWORD, new_password=NEW, client=client)
+
+
+async def reset(auth: Auth, work: MemoryAuthUnitOfWork, client: Client) -> None:
+    await auth.passwords.forgot(email=ADA, client=client)
+    mailer = RecordingMailer()
+    (asked,) = (each for each in work.outbox.tasks if each.payload.get("mail") == "reset_password")
+    await auth.mailing(mailer).send_mail(Delivery(work.new_id(), asked.task), **asked.payload)
+    token = mailer.mails[0].text.partition("#token=")[2].strip()
+    await auth.passwords.reset(token, new_password=NEW, client=client)
+
+
+ASKED = [log_in, fail_to_log_in, reauthenticate, change, reset]
+
+
+@pytest.mark.parametrize("ask", ASKED)
+async def test_a_hash_is_charged_to_the_clients_network(
+    auth: Auth,
+    work: MemoryAuthUnitOfWork,
+    hasher: RecordingHasher,
+    ask: Callable[[Auth, MemoryAuthUnitOfWork, Client], Awaitable[None]],
+) -> None:
+    """Without a mark, every hash of an account's password is for the unmarked client's network."""
+    hasher.clients.clear()
+    await ask(auth, work, CLIENT)
+    assert set(hasher.clients) == {HashingClient(NETWORK)}
+
+
+@pytest.mark.parametrize("ask", ASKED)
+async def test_a_marked_client_is_trusted(
+    auth: Auth,
+    work: MemoryAuthUnitOfWork,
+    hasher: RecordingHasher,
+    ask: Callable[[Auth, MemoryAuthUnitOfWork, Client], Awaitable[None]],
+) -> None:
+    """With the mark of the very account, every hash may use the reserved places."""
+    client = await marked(auth)
+    hasher.clients.clear()
+    await ask(auth, work, client)
+    assert set(hasher.clients) == {HashingClient(NETWORK, trusted=True)}
+
+
+@pytest.mark.parametrize("email", [ADA, "nobody@example.com"])
+async def test_the_mark_of_another_account_is_not_trusted(auth: Auth, hasher: RecordingHasher, email: str) -> None:
+    """A mark that one account gave does not open the reserved places for guesses at another, known or unknown."""
+    client = await marked(auth, BOB)
+    hasher.clients.clear()
+    with pytest.raises(InvalidCredentials):
+        await auth.login.with_password(email=email, password="wrong", client=client)
+    assert hasher.clients == [HashingClient(NETWORK)]
+
+
+async def test_a_registration_is_never_trusted(auth: Auth, hasher: RecordingHasher) -> None:
+    """Whoever registers has no account yet, so no mark of it either."""
+    client = await marked(auth)
+    hasher.clients.clear()
+    await auth.registration.register(email="new@example.com", password=PASSWORD, client=client)
+    assert hasher.clients == [HashingClient(NETWORK)]
