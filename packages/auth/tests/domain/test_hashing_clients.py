@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,8 @@ async def reset(auth: Auth, work: MemoryAuthUnitOfWork, client: Client) -> None:
     await auth.passwords.forgot(email=ADA, client=client)
     mailer = RecordingMailer()
     (asked,) = (each for each in work.outbox.tasks if each.payload.get("mail") == "reset_password")
-    await auth.mailing(mailer).send_mail(Delivery(work.new_id(), asked.task), **asked.payload)
+    payload: dict[str, Any] = asked.payload
+    await auth.mailing(mailer).send_mail(Delivery(work.new_id(), asked.task), **payload)
     token = mailer.mails[0].text.partition("#token=")[2].strip()
     await auth.passwords.reset(token, new_password=NEW, client=client)
 
