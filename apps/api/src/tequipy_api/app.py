@@ -27,7 +27,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     metrics = observability.registry
     database = build_database(settings.database, registry=metrics)
     cache = build_cache(settings.cache, registry=metrics)
-    limiter = build_rate_limiter(settings.cache, registry=metrics)
+    limiter = build_rate_limiter(settings.cache, settings.limiter, registry=metrics)
     storage = build_storage(settings.storage)
     auth = build_auth(
         settings.auth,

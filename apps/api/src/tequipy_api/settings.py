@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validato
 from tequipy_auth.api import RATE_POLICIES
 from tequipy_auth.wiring import AuthSettings
 from tequipy_caching import RatePolicy
-from tequipy_caching.wiring import CacheSettings
+from tequipy_caching.wiring import CacheSettings, LimiterSettings
 from tequipy_observability.wiring import ObservabilitySettings
 from tequipy_platform.wiring import AppSettings, DatabaseSettings, HeaderSettings, RateLimitSettings, StorageSettings
 
@@ -58,6 +58,7 @@ class ApiSettings(AppSettings):
 
     database: Database
     cache: CacheSettings
+    limiter: LimiterSettings = Field(default_factory=LimiterSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     headers: HeaderSettings = Field(default_factory=HeaderSettings)

@@ -1,11 +1,10 @@
 """What the caches need to be told, and how they are built. Only apps fill these settings from the environment."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from tequipy_caching.domain.limits import RateLimiter
@@ -17,11 +16,23 @@ from tequipy_caching.infrastructure.limiter_metrics import DecisionCounts
 from tequipy_caching.infrastructure.manager import TieredCacheManager
 from tequipy_caching.infrastructure.metrics import PrometheusCacheMetrics
 from tequipy_caching.infrastructure.redis import RedisLink
+from tequipy_caching.infrastructure.redis_url import INSECURE, parse_redis_url
 
-__all__ = ["CacheSettings", "build_cache", "build_rate_limiter"]
+__all__ = ["CacheSettings", "LimiterSettings", "build_cache", "build_rate_limiter"]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 """Part of a key in Redis; without a colon, so that no name leads into another's namespace."""
+
+
+def _check_url(url: SecretStr) -> SecretStr:
+    parse_redis_url(url.get_secret_value())
+    return url
+
+
+RedisUrlText = Annotated[SecretStr, AfterValidator(_check_url)]
+"""`redis://user:password@host:port/database`; `rediss://` verifies certificate and host name, and takes the options
+`ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (PEM files), `ssl_check_hostname=false` and `ssl_cert_reqs=none`.
+"""
 
 
 class CacheSettings(BaseModel):
@@ -29,7 +40,7 @@ class CacheSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    url: SecretStr
+    url: RedisUrlText
     """`redis://user:password@host:port/database`, or `rediss://`."""
     prefix: Name = "tequipy"
     """Begins every key, so that applications may share a Redis."""
@@ -52,19 +63,9 @@ class CacheSettings(BaseModel):
         """The longest time between a load's look into Redis and its storing there."""
         return max(policy.hard_timeout for policy in self.all_policies.values()) + self.l2_timeout
 
-    @field_validator("url")
-    @classmethod
-    def _check_url(cls, url: SecretStr) -> SecretStr:
-        try:
-            parts = urlsplit(url.get_secret_value())
-            _ = parts.port  # a / in a password ends the authority early, and leaves no number here
-        except ValueError:  # not from the error: it quotes the URL
-            raise PydanticCustomError(
-                "url", "user and password should be percent-encoded (/ as %2F, @ as %40)"
-            ) from None
-        if parts.scheme not in {"redis", "rediss"}:
-            raise PydanticCustomError("url_scheme", "URL scheme should be redis or rediss")
-        return url
+    def production_faults(self) -> Iterator[tuple[str, str]]:
+        """Return what production refuses: a server that anybody can pose as."""
+        return _url_faults(self.url)
 
     @model_validator(mode="after")
     def _check_tombstone_ttl(self) -> Self:
@@ -75,6 +76,24 @@ class CacheSettings(BaseModel):
                 {"limit": f"{self.slowest_load:g}"},
             )
         return self
+
+
+class LimiterSettings(BaseModel):
+    """Where the rate limiter counts, if not in the cache's Redis."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    url: RedisUrlText | None = None
+    """As the cache's; None: the cache's."""
+
+    def production_faults(self) -> Iterator[tuple[str, str]]:
+        """Return what production refuses: a server that anybody can pose as."""
+        return _url_faults(self.url)
+
+
+def _url_faults(url: SecretStr | None) -> Iterator[tuple[str, str]]:
+    if url is not None and not parse_redis_url(url.get_secret_value()).verified:
+        yield "url", INSECURE
 
 
 def build_cache(settings: CacheSettings, *, registry: CollectorRegistry | None = None) -> CacheManager:
@@ -96,11 +115,17 @@ def build_cache(settings: CacheSettings, *, registry: CollectorRegistry | None =
     )
 
 
-def build_rate_limiter(settings: CacheSettings, *, registry: CollectorRegistry | None = None) -> RateLimiter:
+def build_rate_limiter(
+    settings: CacheSettings,
+    limiter: LimiterSettings | None = None,
+    *,
+    registry: CollectorRegistry | None = None,
+) -> RateLimiter:
     """Return the rate limiter, with connections and a channel of its own; it remembers by the policy `rate_limits`."""
+    url = (limiter and limiter.url) or settings.url
     metrics = PrometheusCacheMetrics(registry, prefix="ratelimit")
     link = RedisLink(
-        settings.url.get_secret_value(), prefix=f"{settings.prefix}:rate", timeout=settings.l2_timeout, metrics=metrics
+        url.get_secret_value(), prefix=f"{settings.prefix}:rate", timeout=settings.l2_timeout, metrics=metrics
     )
     return RedisRateLimiter(
         link,

@@ -1,9 +1,10 @@
 """What the ground needs to be told, and how its parts are built. Only apps fill these settings from the environment."""
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, ClassVar, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
@@ -23,6 +24,7 @@ from tequipy_platform.infrastructure.database import Database, DatabaseSettings
 from tequipy_platform.infrastructure.ids import uuid7
 from tequipy_platform.infrastructure.mail import FolderMailer, MailSettings, SmtpMailer
 from tequipy_platform.infrastructure.pending import SqlPendingMessages
+from tequipy_platform.infrastructure.redis_url import INSECURE, parse_redis_url
 from tequipy_platform.infrastructure.secret_checks import BUILT_IN, HoldsSecrets, is_guessable
 from tequipy_platform.infrastructure.settings import (
     KNOWN_NAMES,
@@ -32,7 +34,6 @@ from tequipy_platform.infrastructure.settings import (
     PublicUrl,
     describe_settings,
     load_settings,
-    split_url,
 )
 from tequipy_platform.infrastructure.storage import ObstoreStorage, StorageSettings
 
@@ -150,8 +151,11 @@ class CelerySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     broker_url: SecretStr
-    """`redis://user:password@host:port/database`, a database apart from the cache's."""
+    """`redis://user:password@host:port/database`, a database apart from the cache's; `rediss://` verifies certificate
+    and host name, and takes the options `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (files in PEM format),
+    `ssl_check_hostname=false` and `ssl_cert_reqs=none`."""
     result_backend: SecretStr | None = None
+    """As the broker's URL; None: results are not kept."""
     soft_time_limit: int = Field(default=270, gt=0)
     """When a task is asked to end: its coroutine is cancelled."""
     time_limit: int = Field(default=300, gt=0)
@@ -161,11 +165,27 @@ class CelerySettings(BaseModel):
     soft_shutdown_timeout: int = Field(default=20, ge=0)
     """How long a stopping worker waits for its tasks before it hands them back."""
 
+    @property
+    def broker_tls(self) -> Mapping[str, Any] | None:
+        """How the broker is verified, as arguments of redis-py's `SSLConnection`; None: not encrypted."""
+        return parse_redis_url(self.broker_url.get_secret_value()).tls
+
+    @property
+    def result_tls(self) -> Mapping[str, Any] | None:
+        """The same for the result backend."""
+        return parse_redis_url(self.result_backend.get_secret_value()).tls if self.result_backend else None
+
+    def production_faults(self) -> Iterator[tuple[str, str]]:
+        """Return what production refuses: servers that anybody can pose as."""
+        for name, url in (("broker_url", self.broker_url), ("result_backend", self.result_backend)):
+            if url is not None and not parse_redis_url(url.get_secret_value()).verified:
+                yield name, INSECURE
+
     @field_validator("broker_url", "result_backend")
     @classmethod
     def _check_url(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret is not None and split_url(secret).scheme not in {"redis", "rediss"}:
-            raise PydanticCustomError("url_scheme", "URL scheme should be redis or rediss")
+        if secret is not None:
+            parse_redis_url(secret.get_secret_value())
         return secret
 
     @model_validator(mode="after")

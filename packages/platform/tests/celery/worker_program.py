@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +26,8 @@ class Broker:
 
     broker_url: SecretStr
     result_backend: SecretStr | None = None
+    broker_tls: Mapping[str, object] | None = None
+    result_tls: Mapping[str, object] | None = None
     soft_time_limit: int = 3
     time_limit: int = 10
     visibility_timeout: int = 12

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from hashlib import sha1
 from importlib.resources import files
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -23,12 +24,15 @@ from tequipy_caching.domain.exceptions import CacheUnavailable
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.recovery import RecoveryQueue
 from tequipy_caching.infrastructure.breaker import Breaker
+from tequipy_caching.infrastructure.redis_url import parse_redis_url
 
 _CONNECTIONS: Final = 50
 _SCRIPTS: Final = files("tequipy_caching.infrastructure") / "scripts"
 _TELL: Final = "tell"
 _LATE: Final = 0.2
 """A deadline that is noticed by this share too late was missed by this process, not by Redis."""
+
+logger = logging.getLogger(__name__)
 
 
 @cache
@@ -49,13 +53,14 @@ class RedisLink:
         self.recovery = RecoveryQueue(self.breaker.repair)
         self.demotions = 0
         """How often a server has said that it takes no writes: who listens to it had better connect anew."""
-        self._url = url
+        self._server = parse_redis_url(url)
         self._timeout = timeout
         self._observe = cache(partial(metrics.seconds, "cache_l2_seconds"))
         self._client = self.connect(_CONNECTIONS)
         self._slots = asyncio.Semaphore(_CONNECTIONS)
         self._lent: list[AbstractConnection] = []
         self._scripts: dict[str, str] = {}
+        self._reported: set[type[Exception]] = set()
         self._errors = {
             kind: metrics.tally("cache_l2_errors", kind) for kind in ("busy", "connection", "timeout", "answer")
         }
@@ -65,9 +70,16 @@ class RedisLink:
 
     def connect(self, connections: int) -> Redis:
         """Return a client with a bounded pool whose connections try once: redis-py's own retries hide outages."""
+        server = self._server
         return Redis.from_pool(
-            BlockingConnectionPool.from_url(
-                self._url,
+            BlockingConnectionPool(
+                connection_class=Connection if server.tls is None else SSLConnection,
+                **(server.tls or {}),
+                host=server.host,
+                port=server.port,
+                db=server.database,
+                username=server.username,
+                password=server.password,
                 max_connections=connections,
                 timeout=None,  # waiting for a connection is no outage: the caller's own deadline ends it
                 socket_timeout=self._timeout,
@@ -89,14 +101,21 @@ class RedisLink:
             async with asyncio.timeout(self._timeout), self._slots:
                 connected = True
                 answer = await self._evaluate(name, len(keys), [*keys, *arguments])
-        except (RedisError, OSError) as error:
+        except Exception as error:  # whatever server and driver do, callers go on without Redis
             kind = kind_of(error) if connected else "busy"
             self._errors[kind].count += 1
+            self._report_unexpected(error)
             if kind == "connection" or (kind == "timeout" and not await self._lags(started)):
                 self.breaker.trip(error)
             raise CacheUnavailable(f"Redis did not {name}: {type(error).__name__}") from error
         self._observe(name)(monotonic() - started)
         return answer
+
+    def _report_unexpected(self, error: Exception) -> None:
+        """Log the first error of each type that no outage explains: the driver's fault, or ours."""
+        if not isinstance(error, RedisError | OSError) and type(error) not in self._reported:
+            self._reported.add(type(error))
+            logger.error("cache_request_failed", exc_info=error)
 
     async def tell(self, name: str, keys: Sequence[str], arguments: Sequence[Any], *, message: str) -> Any:  # noqa: ANN401 -- as run
         """Run a script that calls `tell()`: what it changes and the message to all processes are one step."""
@@ -111,7 +130,7 @@ class RedisLink:
         try:
             async with asyncio.timeout(self._timeout):
                 await self._client.ping()
-        except (RedisError, OSError) as error:  # a TimeoutError is an OSError
+        except Exception as error:
             raise CacheUnavailable(f"Redis does not answer: {type(error).__name__}") from error
         return monotonic() - started
 
@@ -189,6 +208,15 @@ class RedisLink:
     async def _end(self, connection: AbstractConnection) -> None:
         await connection.disconnect(nowait=True)
         await self._client.connection_pool.release(connection)
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Raise `CacheUnavailable` for an answer that the script does not give: no server of ours has sent it."""
+    try:
+        yield
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise CacheUnavailable(f"Redis gave an unreadable answer to {name}: {type(error).__name__}") from error
 
 
 def kind_of(error: Exception) -> str:

@@ -1,7 +1,8 @@
 """A Celery app that keeps its word: each setting here was found to be needed by a fault that lost or doubled a task."""
 
 import os
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
 # Read by billiard when it is imported: SIGTERM then begins the soft shutdown, as container platforms expect.
 os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")  # noqa: TID251 -- billiard has no other way to be told
@@ -25,6 +26,14 @@ class BrokerPolicy(Protocol):
         """None: results are not kept."""
 
     @property
+    def broker_tls(self) -> Mapping[str, Any] | None:
+        """How the broker is verified, as arguments of redis-py's `SSLConnection`; None: not encrypted."""
+
+    @property
+    def result_tls(self) -> Mapping[str, Any] | None:
+        """The same for the result backend."""
+
+    @property
     def soft_time_limit(self) -> int:
         """When a task is asked to end."""
 
@@ -43,7 +52,7 @@ class BrokerPolicy(Protocol):
 
 def build_celery(settings: BrokerPolicy, *, name: str) -> Celery:
     """Return an app that delivers at least once, whichever process is killed."""
-    celery = Celery(name, broker=settings.broker_url.get_secret_value(), set_as_current=False)
+    celery = Celery(name, broker=_without_options(settings.broker_url), set_as_current=False)
     celery.conf.update(
         # JSON only: a message can hold nothing that runs when it is read.
         accept_content=["json"],
@@ -75,8 +84,10 @@ def build_celery(settings: BrokerPolicy, *, name: str) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options=_transport_options(settings),
+        # kombu verifies nothing of `rediss://` by itself.
+        broker_use_ssl=dict(settings.broker_tls) if settings.broker_tls else None,
     )
-    _set_results(celery, settings.result_backend)
+    _set_results(celery, settings)
     return celery
 
 
@@ -93,12 +104,18 @@ def _transport_options(settings: BrokerPolicy) -> dict[str, object]:
     }
 
 
-def _set_results(celery: Celery, backend: SecretStr | None) -> None:
+def _without_options(url: SecretStr) -> str:
+    """Return the URL for kombu and Celery, which get the options by `broker_tls` and `result_tls`."""
+    return url.get_secret_value().partition("?")[0]
+
+
+def _set_results(celery: Celery, settings: BrokerPolicy) -> None:
     """Keep no results unless asked: a result backend on a Redis that is down blocks every publisher for 20 s."""
-    celery.conf.task_ignore_result = backend is None
-    if backend is not None:
+    celery.conf.task_ignore_result = settings.result_backend is None
+    if settings.result_backend is not None:
         celery.conf.update(
-            result_backend=backend.get_secret_value(),
+            result_backend=_without_options(settings.result_backend),
+            redis_backend_use_ssl=dict(settings.result_tls) if settings.result_tls else None,
             result_backend_transport_options=celery.conf.broker_transport_options,
             task_track_started=True,
         )

@@ -33,6 +33,7 @@ KNOWN_NAMES: Final = (
     "database",
     "environment",
     "headers",
+    "limiter",
     "mail",
     "observability",
     "public_url",

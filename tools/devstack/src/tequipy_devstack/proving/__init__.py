@@ -1,6 +1,7 @@
 """What the proofs under faults stand on: the shipped apps as processes, load at a constant rate, and its findings."""
 
 from tequipy_devstack.proving.apps import Api, House, Program
+from tequipy_devstack.proving.certificates import Authority
 from tequipy_devstack.proving.load import Load, Route, Sample
 from tequipy_devstack.proving.network import Balancer, Link, in_background
 from tequipy_devstack.proving.outage import Findings, count, endure, failed, slowest
@@ -11,6 +12,7 @@ __all__ = [
     "HEALTH",
     "REGISTER",
     "Api",
+    "Authority",
     "Balancer",
     "Findings",
     "House",

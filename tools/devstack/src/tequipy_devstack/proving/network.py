@@ -1,10 +1,12 @@
 """What stands between clients and servers: a link that may be slow, and a balancer that polls readiness."""
 
 import asyncio
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from itertools import count
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -29,8 +31,12 @@ def in_background(resource: AbstractAsyncContextManager[T]) -> Iterator[T]:
 class _Forwarder(ABC):
     """Listens on a port of 127.0.0.1 and carries each connection on to another one; an async context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
         self.port = free_port()
+        self._tls: ssl.SSLContext | None = None
+        if certificate is not None:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(certificate)
         self.delay = 0.0
         """Seconds that each piece of data arrives late, in either direction; may be changed at any time."""
         self._server: asyncio.Server | None = None
@@ -61,6 +67,8 @@ class _Forwarder(ABC):
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port = self._choose()
         try:
+            if self._tls is not None:
+                await writer.start_tls(self._tls)
             if port is not None:
                 far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
                 async with _closed(far_writer), asyncio.TaskGroup() as pipes:
@@ -70,6 +78,8 @@ class _Forwarder(ABC):
             pass  # one end has gone: so does the other
         finally:
             writer.close()
+            if self._tls is not None:
+                writer.transport.abort()  # TLS would wait for the client's goodbye
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK_BYTES):
@@ -80,10 +90,13 @@ class _Forwarder(ABC):
 
 
 class Link(_Forwarder):
-    """An address that leads to one server, or for some time to none, and may be slow."""
+    """An address that leads to one server, or for some time to none, and may be slow.
 
-    def __init__(self, target: int) -> None:
-        super().__init__()
+    With a certificate (a PEM file that also holds its key) clients must speak TLS; the server gets plain text.
+    """
+
+    def __init__(self, target: int, *, certificate: Path | None = None) -> None:
+        super().__init__(certificate)
         self.target: int | None = target
         """The server's port; None: new connections are closed at once."""
 
