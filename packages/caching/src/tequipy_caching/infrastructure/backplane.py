@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError
 
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.tiers import Listener
@@ -82,7 +82,7 @@ class Backplane:
             try:
                 async with client.pubsub() as channel:
                     await self._hear_from(channel, client)
-            except (RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the process must go on listening
                 if self.live:
                     logger.warning("cache_backplane_deaf", extra={"error": f"{type(error).__name__}: {error}"})
                     self._deaf_since = monotonic()
@@ -107,10 +107,15 @@ class Backplane:
                 message = await channel.get_message(timeout=DEAF_AFTER)
             if message is None:
                 raise TimeoutError(f"the channel did not answer for {DEAF_AFTER:g} s")
-            if message["type"] == "subscribe":
-                await self._join(client)
-            elif message["type"] == "message":
-                self._take(message["data"])
+            match message["type"]:
+                case "subscribe":
+                    await self._join(client)
+                case "message":
+                    self._take(message["data"])
+                case "pong" if self.live:
+                    pass
+                case _:
+                    raise InvalidResponse("the channel answered what no Redis does")
 
     async def _join(self, client: Redis) -> None:
         epoch, sequence = await client.register_script(script("join"))([self._link.state], [secrets.token_hex(8)])

@@ -16,7 +16,7 @@ from tequipy_caching.domain.recovery import Recoverable
 from tequipy_caching.domain.tiers import Listener
 from tequipy_caching.infrastructure.backplane import Backplane
 from tequipy_caching.infrastructure.ending import end
-from tequipy_caching.infrastructure.redis import RedisLink
+from tequipy_caching.infrastructure.redis import RedisLink, reading
 
 SOURCE_TIMEOUT: Final = 10.0
 """Seconds that a source may take."""
@@ -90,10 +90,12 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
             except TimeoutError:
                 self._attempted.set()  # the next ones need not wait too
         try:
-            left = await self._link.run("set_contains", [self._key], [member])
+            answer = await self._link.run("set_contains", [self._key], [member])
+            with reading("set_contains"):
+                left = answer / 1000
         except CacheUnavailable:
             return member in self
-        self._keep(member, monotonic() + left / 1000)
+        self._keep(member, monotonic() + left)
         return member in self
 
     def hear(self, body: Any) -> None:  # noqa: ANN401 -- JSON
@@ -154,8 +156,9 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         try:
             answer = await self._link.run("set_members", [self._key])
             now = monotonic()
-            pairs = zip(*[iter(answer)] * 2, strict=True)
-            theirs = {bytes(member).decode(errors="replace"): left / 1000 for member, left in pairs}
+            with reading("set_members"):
+                pairs = zip(*[iter(answer)] * 2, strict=True)
+                theirs = {bytes(member).decode(errors="replace"): left / 1000 for member, left in pairs}
             for member, left in theirs.items():
                 self._keep(member, now + left)
             await self._tell(

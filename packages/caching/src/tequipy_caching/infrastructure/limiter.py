@@ -210,8 +210,11 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
     async def _run(self, policy: RatePolicy, name: str, ask: Ask) -> Grant:
         numbers = (policy.fall, policy.height, policy.capacity)
         answer = await self.link.run("rate_hit", [self._key(name)], [*numbers, *ask, LEASE_US + LEASE_GRACE_US])
-        allowed, *rest, _ = answer
-        return Grant(bool(allowed), *rest)
+        match answer:
+            case [int(allowed), int(leased), int(remaining), int(retry_after), int(reset_after), int()]:
+                return Grant(bool(allowed), leased, remaining, retry_after, reset_after)
+            case _:
+                raise CacheUnavailable("Redis gave an unreadable answer to rate_hit")
 
     async def _reset(self, name: str) -> None:
         message = self.backplane.message(_TOPIC, name)

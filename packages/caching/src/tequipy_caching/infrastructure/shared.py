@@ -24,7 +24,7 @@ from tequipy_caching.infrastructure.envelope import (
     Opened,
     new_state,
 )
-from tequipy_caching.infrastructure.redis import RedisLink
+from tequipy_caching.infrastructure.redis import RedisLink, reading
 
 V = TypeVar("V")
 
@@ -155,7 +155,8 @@ class RedisTier(SharedTier[V], Generic[V]):
             [self._link.state, *names, *(self._tags + tag for tag in tags)],
             [token, round(lease * 1000), len(keys), self._field],
         )
-        return {key: milliseconds / 1000 for key, milliseconds in zip(keys, left, strict=True)}
+        with reading("lock"):
+            return {key: milliseconds / 1000 for key, milliseconds in zip(keys, left, strict=True)}
 
     async def unlock(self, keys: Sequence[Key], token: str) -> None:
         """Give back leases, and tell all processes."""
@@ -165,17 +166,29 @@ class RedisTier(SharedTier[V], Generic[V]):
     async def _read(self, keys: Sequence[Key], tags: Sequence[str]) -> dict[Key, Look[V]]:
         asked = monotonic()
         names = [encode_key(key) for key in keys]
-        at, generation, *answers = await self._link.run(
+        answer = await self._link.run(
             "read",
             [self._link.state, *(self._names + name for name in names), *(self._tags + tag for tag in tags)],
             [self._field, len(keys), self._tags, secrets.token_hex(8), self._tombstone_ms],
         )
+        waited = monotonic() - asked
+        with reading("read"):
+            return self._looks(keys, names, tags, answer, waited)
+
+    def _looks(
+        self,
+        keys: Sequence[Key],
+        names: Sequence[str],
+        tags: Sequence[str],
+        answer: Sequence[Any],
+        waited: float,
+    ) -> dict[Key, Look[V]]:
+        at, generation, *answers = answer
         tokens = answers[2 * len(keys) :]
         stamp = bytes([len(tags)]) + b"".join(
             tag.encode() + (token or b"") for tag, token in zip(tags, tokens, strict=True)
         )
         known = None not in tokens  # else nothing could be stored
-        waited = monotonic() - asked
         # All are opened, then all decoded: in turns each drives the other's code out of the processor's cache.
         opened = [self._open(name, data) for name, data in zip(names, answers[::2], strict=False)]  # tokens come after
         looks: dict[Key, Look[V]] = {}
@@ -224,7 +237,8 @@ class RedisTier(SharedTier[V], Generic[V]):
             arguments += [before.state, new_state(VALUE), sealed.envelope, sealed.milliseconds]
         names = [*self._full([key for key, _, _ in items]), *(self._tags + tag for tag in first.tags)]
         answer = await self._link.run("store", [self._link.state, *names], arguments)
-        return {key: bool(stored) for (key, _, _), stored in zip(items, answer, strict=True)}
+        with reading("store"):
+            return {key: bool(stored) for (key, _, _), stored in zip(items, answer, strict=True)}
 
     async def _tell(
         self, script: str, names: Sequence[str], arguments: Sequence[Any], operation: Operation, what: Sequence[Any]
