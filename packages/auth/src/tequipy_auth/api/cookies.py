@@ -6,6 +6,7 @@ from fastapi import Request, Response
 
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.value_objects import TokenPair
+from tequipy_platform.api import read_cookie
 
 SECURE_NAME: Final = "__Host-refresh"
 """Browsers take a cookie of this prefix only with `Secure`, without a domain and for every path (RFC 6265bis)."""
@@ -23,7 +24,7 @@ DEVICE_LIFE: Final = 365 * 86400
 
 def read_refresh_cookie(request: Request, auth: Auth) -> str | None:
     """Return the refresh token that the browser sent along, None when there is none."""
-    return request.cookies.get(_name(auth)) or None
+    return read_cookie(request, _name(auth)) or None
 
 
 def set_refresh_cookie(response: Response, auth: Auth, pair: TokenPair) -> None:
@@ -38,7 +39,7 @@ def delete_refresh_cookie(response: Response, auth: Auth) -> None:
 
 def read_device_cookie(request: Request, auth: Auth) -> str | None:
     """Return the mark of a browser that has logged in before, None when there is none."""
-    return request.cookies.get(LOCAL_DEVICE_NAME if auth.local else SECURE_DEVICE_NAME) or None
+    return read_cookie(request, LOCAL_DEVICE_NAME if auth.local else SECURE_DEVICE_NAME) or None
 
 
 def set_device_cookie(response: Response, auth: Auth, pair: TokenPair) -> None:

@@ -5,6 +5,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("tequipy_platform.api needs FastAPI: install tequipy-platform[api]") from error
 
+from tequipy_platform.api.cookies import read_cookie
 from tequipy_platform.api.docs import wire_docs
 from tequipy_platform.api.errors import wire_errors
 from tequipy_platform.api.headers import HeaderPolicy, wire_headers
@@ -33,6 +34,7 @@ __all__ = [
     "UnsupportedMediaType",
     "problem_response",
     "problem_responses",
+    "read_cookie",
     "wire_docs",
     "wire_errors",
     "wire_headers",

@@ -51,7 +51,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 def wire_errors(app: FastAPI, limits: BodyLimits | None = None) -> None:
     """Make every error answer of `app` a problem document, and refuse bodies that are too large or too deep.
 
-    Wire it inside (after) observability and headers, so that error answers carry theirs.
+    Wire it inside (after) observability and headers, so that error answers carry theirs. Behind it cookies are read by
+    `read_cookie` alone.
     """
     app.user_middleware.append(Middleware(CatchErrors))
     app.user_middleware.append(Middleware(LimitBodies, limits=limits or BodyLimits()))

@@ -9,6 +9,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tequipy_platform.api.cookies import set_cookies_aside
 from tequipy_platform.api.problems import BodyTooLarge, MalformedBody
 from tequipy_platform.domain.events import JSON
 from tequipy_platform.domain.exceptions import Invalid
@@ -50,6 +51,7 @@ class LimitBodies:
             await self._app(scope, receive, send)
             return
         _check_address(scope)
+        set_cookies_aside(scope)
         # Of a header that was sent twice the first counts, as for the framework behind us.
         headers: dict[bytes, bytes] = dict(reversed(scope.get("headers", ())))
         # HTTP/1.1: a request without either header has no body (RFC 9112, section 6.3).
