@@ -21,6 +21,7 @@ BREACHES = {
     "packages": ("tequipy_caching/domain/__init__.py", "import tequipy_platform"),
     "layers": ("tequipy_auth/domain/__init__.py", "import tequipy_auth.infrastructure"),
     "ground": ("tequipy_caching/infrastructure/__init__.py", "import tequipy_observability.wiring"),
+    "ground-api": ("tequipy_caching/infrastructure/__init__.py", "import tequipy_observability.api"),
     "private-observability": ("tequipy_platform/domain/__init__.py", "import tequipy_observability.domain.context"),
     "private-caching": ("tequipy_auth/domain/__init__.py", "import tequipy_caching.domain"),
     "private-auth": ("tequipy_api/app.py", "import tequipy_auth.infrastructure"),

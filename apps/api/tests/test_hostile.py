@@ -160,3 +160,10 @@ async def test_no_body_breaks_or_is_echoed(
     """Whatever is posted, the answer is no server error, keeps the contract and holds no planted secret."""
     headers = {"content-type": content_type} if content_type else {}
     check(await client.post(f"/api/v1/auth/{route}", content=body, headers=headers))
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/api/v1/auth/me", "/api/v1/auth/sessions"])
+async def test_two_authorization_headers_are_ambiguous(client: httpx.AsyncClient, path: str) -> None:
+    """Every route that reads the header refuses two of them as 400 `ambiguous_credentials`."""
+    answer = await client.get(path, headers=[("Authorization", "Bearer a"), ("Authorization", "Bearer b")])
+    assert (answer.status_code, answer.json()["code"]) == (400, "ambiguous_credentials")

@@ -446,6 +446,59 @@ def test_any_text_is_refused(text: str) -> None:
     asyncio.run(verify())
 
 
+BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "RS256", "EdDSA"])
+async def test_each_last_character_has_one_spelling(clock: FrozenClock, algorithm: AlgorithmName) -> None:
+    """No other last character of any part, and no padding behind it, says the same token (RFC 7515, section 2)."""
+    private = generate(algorithm)
+    public = public_jwk(private.public_key())
+    kid = thumbprint(public)
+    key = PublicKey(kid, algorithm, public, private.public_key())
+
+    async def load() -> KeySet:
+        return KeySet(PrivateKey(kid, algorithm, private), {kid: key})
+
+    tokens = make_tokens(clock, load=load)
+    token = (await tokens.issue(PRINCIPAL)).value
+    parts = token.split(".")
+    believed = []
+    for index, part in enumerate(parts):
+        others = [part[:-1] + last for last in BASE64URL if last != part[-1]] + [
+            part + end for end in ("=", "==", "\n")
+        ]
+        for other in others:
+            spelled = ".".join([*parts[:index], other, *parts[index + 1 :]])
+            try:
+                await tokens.verify(spelled)
+            except InvalidAccessToken:
+                continue
+            believed.append((index, spelled[-4:]))
+    assert believed == []
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.integers(min_value=0) | st.integers(-3, -1),
+    st.text("=", max_size=4) | st.text(st.sampled_from(BASE64URL + "+/~. \n") | st.characters(), max_size=4),
+    st.integers(0, 2),
+)
+def test_a_token_has_one_spelling(position: int, inserted: str, removed: int) -> None:
+    """Wherever characters are put in, taken out or replaced, the text is no token any more; -1 is the end."""
+
+    async def verify() -> None:
+        tokens = make_tokens(FrozenClock())
+        token = (await tokens.issue(PRINCIPAL)).value
+        cut = position % (len(token) + 1)
+        spelled = token[:cut] + inserted + token[cut + removed :]
+        if spelled != token:
+            with pytest.raises(InvalidAccessToken):
+                await tokens.verify(spelled)
+
+    asyncio.run(verify())
+
+
 async def test_deep_json_is_refused(tokens: JwtAccessTokens) -> None:
     """A header nested as deep as 8 KiB allow exhausts nothing."""
     header = urlsafe_b64encode(b"[" * 6000).decode()

@@ -218,6 +218,15 @@ async def test_metrics_may_ask_for_a_token() -> None:
         assert (await client.get("/metrics", headers={"Authorization": "Bearer s3cret"})).status_code == 200
 
 
+@pytest.mark.parametrize("first", ["Bearer s3cret", "Bearer wrong"])
+async def test_metrics_read_one_token(first: str) -> None:
+    """Two `Authorization` headers are 400, whichever of them is good."""
+    app = build_app(ObservabilitySettings(metrics_token=SecretStr("s3cret")))
+    headers = [("Authorization", first), ("Authorization", "Bearer s3cret")]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.get("/metrics", headers=headers)).status_code == 400
+
+
 async def test_metrics_may_have_a_port_of_their_own(free_port: Callable[[], int]) -> None:
     """With a port set, the app has no /metrics, and the port serves them while observability is open."""
     port = free_port()

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import HTTPConnection
 
 from tequipy_auth.api.cookies import read_device_cookie, read_refresh_cookie
 from tequipy_auth.api.schemas import RefreshTokenBody
@@ -15,8 +16,30 @@ from tequipy_auth.domain.value_objects import Client, Principal
 from tequipy_observability import bind_context
 from tequipy_platform import Unauthenticated
 
-_bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="The access token of a login or refresh.")
 _USER_AGENT_LENGTH = 512
+
+
+class _SingleBearer(HTTPBearer):
+    """FastAPI's scheme, for one `Authorization` header: of two, nobody knows which a proxy before us has believed."""
+
+    async def __call__(self, request: HTTPConnection) -> HTTPAuthorizationCredentials | None:
+        """Return the credentials, None without any; raises `AmbiguousCredentials` for two headers."""
+        headers = request.headers.getlist("authorization")
+        if len(headers) > 1:
+            raise AmbiguousCredentials
+        scheme, _, token = "".join(headers).partition(" ")
+        token = token.strip(" ")  # RFC 6750, section 2.1: spaces alone separate the two
+        if scheme.lower() != "bearer" or not token:
+            return None
+        return HTTPAuthorizationCredentials(scheme=scheme, credentials=token)
+
+
+_bearer = _SingleBearer(
+    auto_error=False,
+    bearerFormat="JWT",
+    scheme_name="HTTPBearer",
+    description="The access token of a login or refresh.",
+)
 
 
 async def get_auth(request: Request) -> Auth:
@@ -29,7 +52,7 @@ CurrentAuth = Annotated[Auth, Depends(get_auth)]
 
 
 async def get_bearer(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str | None:
-    """Return the token of the `Authorization: Bearer` header (RFC 6750, section 2.1), None without one."""
+    """Return the token of the one `Authorization: Bearer` header (RFC 6750, section 2.1), None without one."""
     return credentials.credentials if credentials else None
 
 

@@ -115,3 +115,31 @@ class TestAccessTokens:
         """Any other text is 401, never a 5xx."""
         async with browser(auth_target) as person:
             assert problem(await person.get("me", text), 401) == "invalid_token"
+
+    async def test_another_spelling_is_refused(self, auth_target: Target) -> None:
+        """A token has one spelling: padding and characters outside of base64url make another text (RFC 7515)."""
+        async with owner(auth_target) as person:
+            token = person.access_token
+            for text in (
+                f"{token}==",
+                f"{token}=",
+                f"{token}~",
+                token.replace(".", "=.", 1),
+                f"{token[:-5]}!{token[-5:]}",
+            ):
+                assert problem(await person.get("me", text), 401) == "invalid_token"
+            assert (await person.get("me")).status_code == 200
+
+    @pytest.mark.parametrize(
+        "route", [("GET", "me"), ("GET", "sessions"), ("POST", "logout"), ("POST", "logout-others")]
+    )
+    async def test_two_authorization_headers_are_refused(self, auth_target: Target, route: tuple[str, str]) -> None:
+        """Even two good ones are 400 `ambiguous_credentials`: a proxy and the app might each believe another."""
+        method, name = route
+        async with owner(auth_target) as person:
+            good = ("Authorization", f"Bearer {person.access_token}")
+            for other in (good, ("Authorization", "Basic YTpi"), ("authorization", "")):
+                for headers in ([good, other], [other, good]):
+                    answer = await person.client.request(method, f"{auth_target.prefix}/{name}", headers=headers)
+                    assert problem(answer, 400) == "ambiguous_credentials"
+            assert (await person.get("me")).status_code == 200

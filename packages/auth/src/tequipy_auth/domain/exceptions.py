@@ -145,7 +145,7 @@ class AmbiguousCredentials(Malformed):
 
     code = "ambiguous_credentials"
     title = "Ambiguous credentials"
-    detail = "Send the refresh token either as cookie or in the body, not both."
+    detail = "Send one Authorization header at most, and the refresh token either as cookie or in the body, not both."
 
 
 class CsrfFailed(Forbidden):

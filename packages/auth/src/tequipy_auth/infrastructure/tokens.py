@@ -1,6 +1,7 @@
 """Access tokens: JWTs in the profile of RFC 9068, signed and verified by PyJWT."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import jwt
+from jwt.utils import base64url_decode, base64url_encode
 
 from tequipy_auth.domain.exceptions import InvalidAccessToken
 from tequipy_auth.domain.policy import LEEWAY
@@ -43,6 +45,9 @@ _CLAIMS: Final = (
     "roles",
     "ver",
 )
+_COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+"""Three parts in base64url without padding (RFC 7515, sections 2 and 3.1)."""
+
 _FOREIGN_KEYS: Final = frozenset({"jku", "jwk", "x5u", "x5c", "crit"})
 """Header members that name a key of the sender's choice, or ask for extensions: we know none (RFC 8725, 3.10)."""
 
@@ -148,6 +153,7 @@ class JwtAccessTokens(AccessTokens):
 
     async def _verify(self, token: str) -> VerifiedToken:
         try:
+            _check_spelling(token)
             kid = _key_id(token)
         except (jwt.PyJWTError, UnicodeError) as error:
             raise InvalidAccessToken from error
@@ -178,6 +184,23 @@ class JwtAccessTokens(AccessTokens):
                 "verify_iat": False,
             },
         )
+
+
+def _check_spelling(token: str) -> None:
+    """Raise `DecodeError` for what is no JWS in its compact form (RFC 7515, section 7.1), though PyJWT reads it.
+
+    That is padding, characters outside of the alphabet, and unused bits that are not zero: each would be one more text
+    for the same token.
+    """
+    if not _COMPACT.fullmatch(token):
+        raise jwt.DecodeError("not three parts in base64url")
+    for part in token.split("."):
+        try:
+            canonical = base64url_encode(base64url_decode(part)) == part.encode()
+        except ValueError as error:  # a length that no bytes have
+            raise jwt.DecodeError("not base64url") from error
+        if not canonical:
+            raise jwt.DecodeError("unused bits are set")
 
 
 def _key_id(token: str) -> str:

@@ -1,5 +1,5 @@
 """The door for a FastAPI app: correlation, the access event, HTTP metrics and `GET /metrics`."""
 
-from tequipy_observability.api.wire import wire_observability
+from tequipy_observability.api.wire import TwoAuthorizations, wire_observability
 
-__all__ = ["wire_observability"]
+__all__ = ["TwoAuthorizations", "wire_observability"]

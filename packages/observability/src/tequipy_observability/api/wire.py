@@ -14,6 +14,13 @@ from tequipy_observability.api.middleware import ObservabilityMiddleware
 from tequipy_observability.api.routes import RouteTemplates
 
 
+class TwoAuthorizations(HTTPException):
+    """The request has two `Authorization` headers: proxies and we may believe different ones."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.BAD_REQUEST, "Send one Authorization header.")
+
+
 class Observability(Protocol):
     """What this needs of the object that `configure_observability` returns."""
 
@@ -56,7 +63,10 @@ def wire_observability(app: FastAPI, observability: Observability) -> None:
 
 def _add_metrics(app: FastAPI, observability: Observability) -> None:
     async def metrics(request: Request) -> Response:
-        if not observability.allows(request.headers.get("authorization", "")):
+        authorizations = request.headers.getlist("authorization")
+        if len(authorizations) > 1:
+            raise TwoAuthorizations
+        if not observability.allows("".join(authorizations)):
             raise HTTPException(HTTPStatus.UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         content = encode(observability.registry)

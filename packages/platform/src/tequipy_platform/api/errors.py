@@ -15,8 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tequipy_observability.api import TwoAuthorizations
 from tequipy_platform.api.limits import BodyLimits, LimitBodies, is_json
 from tequipy_platform.api.problems import (
+    AmbiguousAuthorization,
     BodyTooLarge,
     InternalError,
     MalformedBody,
@@ -109,6 +111,8 @@ async def _on_domain_error(_: Request, error: Exception) -> Response:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 -- Starlette's handler type is wider than what it calls us with
+    if isinstance(error, TwoAuthorizations):
+        return problem_response(AmbiguousAuthorization())
     kind = _BY_STATUS.get(error.status_code)
     code = None if kind else HTTPStatus(error.status_code).name.lower()
     headers = dict(error.headers or {})

@@ -31,6 +31,14 @@ class MalformedBody(Malformed):
     detail = "The body is not valid JSON in UTF-8, or is nested too deeply."
 
 
+class AmbiguousAuthorization(Malformed):
+    """Two `Authorization` headers were sent where one is expected."""
+
+    code = "ambiguous_credentials"
+    title = "Ambiguous credentials"
+    detail = "Send one Authorization header."
+
+
 class MethodNotAllowed(DomainError):
     """The route exists, but not for this method; `Allow` names those it has."""
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from tequipy_auth.api.dependencies import CurrentAuth, CurrentPrincipal
 from tequipy_auth.api.schemas import Me, ProfileBody
-from tequipy_auth.domain.exceptions import InvalidAccessToken
+from tequipy_auth.domain.exceptions import AmbiguousCredentials, InvalidAccessToken
 from tequipy_platform import Unauthenticated, Unavailable
 from tequipy_platform.api import BODY_PROBLEMS, problem_responses
 
@@ -13,7 +13,7 @@ router = APIRouter()
 
 @router.get(
     "/me",
-    responses=problem_responses(Unauthenticated, InvalidAccessToken, Unavailable),
+    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable),
 )
 async def get_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Me:
     """Return the caller's own account."""
@@ -23,7 +23,7 @@ async def get_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Me:
 
 @router.patch(
     "/me",
-    responses=problem_responses(*BODY_PROBLEMS, Unauthenticated, InvalidAccessToken, Unavailable),
+    responses=problem_responses(*BODY_PROBLEMS, AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable),
 )
 async def change_me(auth: CurrentAuth, principal: CurrentPrincipal, body: ProfileBody) -> Me:
     """Change the caller's own account."""

@@ -12,6 +12,7 @@ from tequipy_auth.api.schemas import (
     ResetPasswordBody,
 )
 from tequipy_auth.domain.exceptions import (
+    AmbiguousCredentials,
     InvalidAccessToken,
     InvalidCredentials,
     InvalidOneTimeToken,
@@ -51,7 +52,14 @@ async def reset_password(auth: CurrentAuth, client: CurrentClient, body: ResetPa
     "/password/change",
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problem_responses(
-        *BODY_PROBLEMS, Unauthenticated, InvalidAccessToken, InvalidCredentials, WeakPassword, LoginLocked, Unavailable
+        *BODY_PROBLEMS,
+        AmbiguousCredentials,
+        Unauthenticated,
+        InvalidAccessToken,
+        InvalidCredentials,
+        WeakPassword,
+        LoginLocked,
+        Unavailable,
     ),
 )
 async def change_password(
@@ -69,7 +77,13 @@ async def change_password(
 @router.post(
     "/reauthenticate",
     responses=problem_responses(
-        *BODY_PROBLEMS, Unauthenticated, InvalidAccessToken, InvalidCredentials, LoginLocked, Unavailable
+        *BODY_PROBLEMS,
+        AmbiguousCredentials,
+        Unauthenticated,
+        InvalidAccessToken,
+        InvalidCredentials,
+        LoginLocked,
+        Unavailable,
     ),
 )
 async def reauthenticate(

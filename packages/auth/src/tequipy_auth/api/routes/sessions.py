@@ -132,7 +132,7 @@ async def logout(
 @router.post(
     "/logout-all",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(Unauthenticated, InvalidAccessToken, Unavailable),
+    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable),
 )
 async def logout_all(response: Response, auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient) -> None:
     """End every session of the caller, on all devices."""
@@ -143,14 +143,16 @@ async def logout_all(response: Response, auth: CurrentAuth, principal: CurrentPr
 @router.post(
     "/logout-others",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(Unauthenticated, InvalidAccessToken, Unavailable),
+    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable),
 )
 async def logout_others(auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient) -> None:
     """End every session of the caller but this one."""
     await auth.sessions.logout_others(principal, client=client)
 
 
-@router.get("/sessions", responses=problem_responses(Unauthenticated, InvalidAccessToken, Unavailable))
+@router.get(
+    "/sessions", responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable)
+)
 async def list_sessions(auth: CurrentAuth, principal: CurrentPrincipal) -> SessionList:
     """Return where the caller is logged in, the latest login first."""
     return SessionList.of(await auth.sessions.sessions(principal), principal)
@@ -159,7 +161,9 @@ async def list_sessions(auth: CurrentAuth, principal: CurrentPrincipal) -> Sessi
 @router.delete(
     "/sessions/{id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(Unauthenticated, InvalidAccessToken, NotFound, Invalid, Unavailable),
+    responses=problem_responses(
+        AmbiguousCredentials, Unauthenticated, InvalidAccessToken, NotFound, Invalid, Unavailable
+    ),
 )
 async def revoke_session(
     auth: CurrentAuth,
