@@ -1,6 +1,7 @@
 """The HTTP contract: the committed document is the code's, it says all, and the app keeps it."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,22 @@ def test_every_operation_says_what_it_answers() -> None:
                 codes = problem["schema"]["properties"]["code"]["enum"]
                 assert problem["examples"].keys() == set(codes)
                 assert [shown["value"]["code"] for shown in problem["examples"].values()] == codes
+
+
+def test_no_body_has_names_of_the_senders_choice() -> None:
+    """Every object of a request body has the fields of the contract alone: an error's pointer can name no other."""
+    document = json.loads(openapi_document())
+    sent = [
+        operation.get("requestBody", {})
+        for operations in document["paths"].values()
+        for operation in operations.values()
+    ]
+    bodies = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(sent)))
+    assert len(bodies) > 5
+    schemas = document["components"]["schemas"]
+    for name in bodies:
+        assert schemas[name]["additionalProperties"] is False, name
+        assert "additionalProperties" not in json.dumps(schemas[name]["properties"]), name
 
 
 def test_every_operation_has_an_example_of_what_goes_in_and_out() -> None:

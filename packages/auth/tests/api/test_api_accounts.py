@@ -79,13 +79,17 @@ async def test_a_bad_address_names_its_field(client: httpx.AsyncClient) -> None:
     ],
 )
 async def test_a_bad_field_is_named_and_not_echoed(client: httpx.AsyncClient, field: str, value: object) -> None:
-    """Wrong types, lengths, NUL, lone surrogates, invisible characters and unknown fields are 422 with a pointer."""
+    """Wrong types, lengths, NUL, lone surrogates, invisible characters and unknown fields are 422 with a pointer.
+
+    That of an unknown field is the object's: its name is the sender's.
+    """
     # By hand: httpx would not write lone surrogates, an attacker does.
     content = json.dumps(GOOD | {field: value})
     answer = await client.post("/api/v1/auth/register", content=content, headers={"Content-Type": "application/json"})
     document = problem(answer, 422, "validation_failed")
     assert isinstance(document["errors"], list)
-    assert [error["pointer"] for error in document["errors"]] == [f"/{field}"]
+    pointer = "" if field == "roles" else f"/{field}"
+    assert [error["pointer"] for error in document["errors"]] == [pointer]
     assert GOOD["password"] not in answer.text
     assert not isinstance(value, str) or not value.strip() or json.dumps(value) not in answer.text
 

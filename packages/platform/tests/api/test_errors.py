@@ -44,6 +44,11 @@ class Body(StrictModel):
     labels: dict[str, int] | None = None
 
 
+def object_of(members: int, *more: str) -> str:
+    """Return a JSON object of so many members, and others behind them."""
+    return "{" + ",".join([*(f'"{number}":0' for number in range(members)), *more]) + "}"
+
+
 def make_app(failure: Callable[[], Exception] = RuntimeError) -> FastAPI:
     app = FastAPI()
     wire_headers(app, HeaderSettings())
@@ -224,10 +229,42 @@ async def test_validation_names_fields_and_never_echoes() -> None:
         ("/password", "string_type"),
         ("/day", "date_from_datetime_parsing"),
         ("/tags/1", "string_type"),
-        ("/is_admin", "extra_forbidden"),
-        ("", "extra_forbidden"),  # a name that looks like none is not repeated
+        ("", "extra_forbidden"),  # the object, once: an unknown name may be a secret
     }
     assert SECRET not in response.text
+
+
+@pytest.mark.parametrize("value", ["1", '"\\u0000"', '{"\\u0000": 1}', '{"SECRET2": "\\ud800"}', "[{}]"])
+async def test_the_name_of_an_unknown_field_is_repeated_nowhere(value: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Answer and log point at the object that holds the field, whatever its value is; the name may be a secret."""
+    with caplog.at_level(logging.DEBUG):
+        response = await post(f'{{"email": "a", "SECRET1": {value}}}'.encode())
+    assert response.status_code == 422
+    assert {error["pointer"] for error in problem(response)["errors"]} == {""}
+    assert "SECRET" not in response.text + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (object_of(1_000), 422),
+        (object_of(1_001), 400),
+        (object_of(6_000), 400),
+        (f"[{','.join([object_of(400)] * 5)}]", 422),  # each of them is small enough
+        (f'{{"a": [{{"b": {object_of(1_001)}}}]}}', 400),
+        (object_of(999, f'"last": {object_of(3)}'), 422),
+        (object_of(999, f'"o": {object_of(3)}, "p": 1'), 400),
+        (object_of(990, '"colons": "' + ":" * 5_000 + '"'), 422),
+    ],
+    ids=["1,000", "1,001", "6,000", "many small", "nested", "around", "around too many", "colons in a string"],
+)
+async def test_an_object_has_a_thousand_members_at_most(body: str, status: int) -> None:
+    """One more is refused before anything looks at them, wherever in the body the object is."""
+    response = await post(body.encode())
+    assert (response.status_code, problem(response)["code"]) == (
+        status,
+        {400: "malformed_body", 422: "validation_failed"}[status],
+    )
 
 
 async def test_parameters_are_validated_alike() -> None:

@@ -1,14 +1,23 @@
 """The look at a body before it is parsed."""
 
 import contextlib
+import json
 import time
 from typing import Any
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tequipy_platform import Invalid
 from tequipy_platform.api.limits import BodyLimits, LimitBodies, check_json, is_json
 from tequipy_platform.api.problems import BodyTooLarge, MalformedBody
+
+
+def nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    """Return lists and objects of what is given."""
+    return st.lists(inner, max_size=5) | st.dictionaries(st.text(":{}a", max_size=3), inner, max_size=6)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +73,23 @@ async def test_nul_is_no_part_of_an_address(path: str, query: bytes) -> None:
         await limited(scope("/a%00", b"a=%2500"), seen, seen)
 
 
+@given(st.recursive(st.none() | st.text(':{}[]"\\a'), nested, max_leaves=30))
+def test_members_are_counted_by_object(value: object) -> None:
+    """The look and Python's parser agree on whether some object has more members than may be."""
+
+    def largest(value: object) -> int:
+        inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+        return max([len(value) if isinstance(value, dict) else 0, *map(largest, inner)])
+
+    with mock.patch("tequipy_platform.api.limits.MOST_MEMBERS", 3):
+        try:
+            check_json(json.dumps(value).encode(), 64)
+        except MalformedBody:
+            assert largest(value) > 3
+        else:
+            assert largest(value) <= 3
+
+
 def test_depth_is_counted_outside_of_strings() -> None:
     """As many levels as allowed pass, one more does not, and brackets in strings are none."""
     check_json(b"[" * 5 + b"]" * 5, 5)
@@ -81,6 +107,11 @@ def test_depth_is_counted_outside_of_strings() -> None:
         b'"' + b'\\"' * 500_000,
         b'"' * 1_000_001,
         b"{[" * 500_000,
+        b'{"a":' * 200_000,
+        b"[" + b"{:}," * 250_000 + b"]",
+        (b'{"a":' * 60 + b"0" + b"}" * 60 + b",") * 2_800,
+        b"{" + b":" * 1_000_000 + b"}",
+        b":" * 1_000_000,
     ],
 )
 def test_the_look_is_linear(body: bytes) -> None:

@@ -128,3 +128,18 @@ class TestAbuse:
             assert problem(await person.post("password/reset", body), 400) == "token_invalid"
             await auth_target.pass_time(timedelta(hours=24))
             assert problem(await late.post("verify-email", {"token": verification}), 400) == "token_invalid"
+
+    async def test_an_unknown_field_is_refused_and_not_named(self, auth_target: Target) -> None:
+        """422 points at the object that holds it: the name of the field may be a secret that slipped there."""
+        async with browser(auth_target) as person:
+            secret = "hunter2-as-a-name"
+            for value in (1, "\0", {"deeper": secret}):
+                answer = await person.post("login", {"email": person.email, "password": "x", secret: value})
+                assert problem(answer, 422) == "validation_failed"
+                assert secret not in answer.text
+
+    async def test_an_object_of_too_many_members_is_refused(self, auth_target: Target) -> None:
+        """An object of more than 1,000 members is 400, before anything looks at them."""
+        async with browser(auth_target) as person:
+            answer = await person.post("login", dict.fromkeys(map(str, range(1_001)), 0))
+            assert problem(answer, 400) == "malformed_body"

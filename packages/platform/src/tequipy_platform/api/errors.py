@@ -137,14 +137,18 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
         return problem_response(MalformedBody())
     if isinstance(error.body, bytes) and not is_json(request.headers.get("content-type", "")):
         return problem_response(UnsupportedMediaType())
-    return problem_response(Invalid(errors=[_fault(fault) for fault in faults[:_MOST_ERRORS]]))
+    told: dict[tuple[JSON, JSON], JSON] = {(each["pointer"], each["code"]): {**each} for each in map(_fault, faults)}
+    return problem_response(Invalid(errors=[*told.values()][:_MOST_ERRORS]))
 
 
-def _fault(fault: dict[str, Any]) -> JSON:
+def _fault(fault: dict[str, Any]) -> dict[str, JSON]:
     # With an "error" in its context, pydantic's message quotes what was sent, or somebody else's exception does.
     quotes = "error" in fault.get("ctx", {})
+    path = fault["loc"][1:]  # the first step is body, query, path, header or cookie
+    if fault["type"] == "extra_forbidden":
+        path = path[:-1]  # the name of an unknown field was sent by somebody, and may be a secret
     return {
-        "pointer": _pointer(fault["loc"][1:]),  # the first step is body, query, path, header or cookie
+        "pointer": _pointer(path),
         "code": str(fault["type"]),
         "detail": "The value is not valid." if quotes else str(fault["msg"]),
     }

@@ -18,6 +18,11 @@ _STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 """A JSON string; the closing quote is optional, so that a string without end is one match and not a million tries."""
 
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_NOT_MEMBERS: Final = bytes(set(range(256)) - set(b"{}:"))
+_INNERMOST: Final = re.compile(rb"\{:*\}")
+
+MOST_MEMBERS: Final = 1000
+"""Members that an object of a JSON body may have: each unknown one costs the event loop microseconds to refuse."""
 
 _LONGEST_LENGTH: Final = 18
 """Digits of a length that is read as a number at all."""
@@ -106,9 +111,10 @@ def is_json(content_type: str) -> bool:
 
 
 def check_json(body: bytes, depth: int) -> None:
-    """Raise `MalformedBody` for what Python's parser would take although RFC 8259 does not, and for deep nesting.
+    """Raise `MalformedBody` for JSON that is no RFC 8259 or UTF-8, is nested too deeply, or has an object too large.
 
-    That is UTF-16 and UTF-32 (they hold NUL bytes), `NaN`, `Infinity`; the rest of the grammar is left to the parser.
+    No RFC 8259 are UTF-16 and UTF-32 (they hold NUL bytes), `NaN` and `Infinity`, which Python's parser would take; the
+    rest of the grammar is left to the parser. Takes time linear in the length of the body.
     """
     bare = _STRINGS.sub(b"", body)
     if b"\0" in body or b"NaN" in bare or b"Infinity" in bare:
@@ -116,8 +122,20 @@ def check_json(body: bytes, depth: int) -> None:
     brackets = bare.translate(None, _NOT_BRACKETS)
     for _ in range(depth):
         if not brackets:
-            return
+            break
         # Each round takes away the innermost level, at the speed of C.
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
     if brackets:
         raise MalformedBody
+    if bare.count(b":") > MOST_MEMBERS:
+        _check_members(bare, depth)
+
+
+def _check_members(bare: bytes, depth: int) -> None:
+    """Raise `MalformedBody` for an object of too many members, in JSON without its strings: a colon is a member."""
+    members = bare.translate(None, _NOT_MEMBERS)
+    too_many = b"{" + b":" * (MOST_MEMBERS + 1)
+    for _ in range(depth + 1):
+        if too_many in members:  # once what is nested in an object has gone, its colons stand together
+            raise MalformedBody
+        members = _INNERMOST.sub(b"", members)

@@ -24,11 +24,11 @@ PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 
 
 class MalformedBody(Malformed):
-    """The body is not JSON in UTF-8 (RFC 8259), or nested too deeply."""
+    """The body is not JSON in UTF-8 (RFC 8259), is nested too deeply, or has an object of too many members."""
 
     code = "malformed_body"
     title = "Malformed body"
-    detail = "The body is not valid JSON in UTF-8, or is nested too deeply."
+    detail = "The body is not valid JSON in UTF-8, is nested too deeply, or has an object of more than 1,000 members."
 
 
 class AmbiguousAuthorization(Malformed):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -25,7 +26,7 @@ class StrictModel(BaseModel):
         faults = [
             InitErrorDetails(
                 type=PydanticCustomError("invalid_characters", "The text holds NUL or half a character."),
-                loc=path,
+                loc=cls._known(path),
                 input=None,
             )
             for path in _unstorable(data)
@@ -33,6 +34,14 @@ class StrictModel(BaseModel):
         if faults:
             raise ValidationError.from_exception_data(cls.__name__, faults, hide_input=True)
         return data
+
+    @classmethod
+    def _known(cls, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+        """Return a path as far as its steps are a field of this model, and places in lists: other names were sent."""
+        names = {field.alias or name for name, field in cls.model_fields.items()}
+        if not path or path[0] not in names:
+            return ()
+        return (path[0], *takewhile(lambda step: isinstance(step, int), path[1:]))
 
 
 def _unstorable(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
