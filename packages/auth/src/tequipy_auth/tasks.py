@@ -14,8 +14,11 @@ def auth_tasks(auth: Auth, mailer: Mailer) -> tuple[Task, ...]:
             auth.mailing(mailer).send_mail,
             queue="email",
             time_limit=timedelta(seconds=30),
-            # An outage of the mail server for some minutes costs no mail.
-            retry=RetryPolicy(attempts=20, cap=timedelta(seconds=30), permanent=(MailRejected, LookupError)),
+            # A day without a mail server, or with one that refuses us, costs no mail (RFC 5321, section 4.5.4.1, has
+            # servers try for longer still). Greylisting is over after some minutes.
+            retry=RetryPolicy(
+                attempts=20, cap=timedelta(minutes=10), permanent=(MailRejected,), lifetime=timedelta(hours=24)
+            ),
         ),
         Task("auth.publish_revocations", auth.session_ender.publish_again, time_limit=timedelta(seconds=30)),
         Task(

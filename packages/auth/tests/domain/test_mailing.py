@@ -170,7 +170,7 @@ async def test_each_attempt_mints_a_token_and_three_live(
     assert not work.one_time_tokens.rows
 
 
-async def test_an_unknown_kind_of_mail_is_final(auth: Auth, mailer: RecordingMailer, delivery: Delivery) -> None:
-    """A message of a newer release that this one does not know is an error that no repetition mends."""
+async def test_an_unknown_kind_of_mail_is_an_error(auth: Auth, mailer: RecordingMailer, delivery: Delivery) -> None:
+    """A message of a newer release that this one does not know fails, and waits for a worker that does."""
     with pytest.raises(LookupError):
         await auth.mailing(mailer).send_mail(delivery, mail="birthday", subject_id=str(delivery.id))

@@ -24,6 +24,7 @@ from tequipy_observability import RequestContext, request_context
 from tequipy_platform import Batch, Event, PendingMessage, PendingMessages, SystemClock
 from tequipy_platform.celery import build_relay
 from tequipy_platform.celery.relay import BATCH
+from tequipy_platform.celery.tasks import ATTEMPTS_HEADER, FAILING_HEADER
 from tequipy_platform.infrastructure.database import Database, SqlUnitOfWork
 from tequipy_platform.infrastructure.models import OutboxRow
 from tequipy_platform.infrastructure.pending import _EVENT, _MISSED, _NEW, MOST_PUBLICATIONS, SqlPendingMessages, _free
@@ -277,16 +278,56 @@ async def test_what_the_broker_lost_is_published_again(
     assert {message["id"] for message in published(broker_url)} == {str(lost)}
 
 
-async def test_what_is_tried_again_later_is_not_missed(database: Database, redis_url: str, run_relay: RunRelay) -> None:
-    """A message whose next attempt is yet to come is not published a second time meanwhile."""
+async def test_what_failed_is_published_again_when_it_is_due(
+    database: Database, redis_url: str, run_relay: RunRelay
+) -> None:
+    """Not before its wait is over, under its id, with the number of failed attempts and the time of the first."""
+    (failed,) = await commit(database, lambda work: work.outbox.add("test.note", word="failed"))
     (waiting,) = await commit(database, lambda work: work.outbox.add("test.note", word="waiting"))
-    (missed,) = await commit(database, lambda work: work.outbox.add("test.note", word="missed"))
     async with run_relay(redis_url, MISSED_SOON):
-        await until(lambda: len(published(redis_url)) >= 2)
-        await database.postpone_message(waiting, timedelta(hours=1))
-        await until(lambda: len(published(redis_url)) >= 3)
-    ids = [message["id"] for message in published(redis_url)]
-    assert (ids.count(str(waiting)), ids.count(str(missed)) >= 2) == (1, True)
+        await until(lambda: len(published(redis_url)) == 2)
+        assert await database.retry_message(waiting, timedelta(hours=1))
+        for times in (2, 3):
+            began = datetime.now(UTC)
+            assert await database.retry_message(failed, timedelta(seconds=1))
+            await until(lambda times=times: ids(redis_url).count(str(failed)) >= times)  # type: ignore[misc]  # -- as above
+            assert datetime.now(UTC) - began >= timedelta(seconds=1)
+    first, second, third = (message for message in published(redis_url) if message["id"] == str(failed))
+    assert [message[ATTEMPTS_HEADER] for message in (first, second, third)] == [0, 1, 2]
+    assert (first[FAILING_HEADER], second[FAILING_HEADER]) == (None, third[FAILING_HEADER])
+    row = await row_of(database, failed)
+    assert row.failing_since is not None
+    assert third[FAILING_HEADER] == row.failing_since.timestamp()
+    assert row.publications == 1, "those that nobody answered"
+    assert ids(redis_url).count(str(waiting)) == 1
+
+
+async def test_a_message_that_has_ended_is_not_tried_again(
+    database: Database, redis_url: str, run_relay: RunRelay
+) -> None:
+    """Of two copies of a message one succeeds: whether the other fails before or after, that was all."""
+    (before,) = await commit(database, lambda work: work.outbox.add("test.note", word="before"))
+    (after,) = await commit(database, lambda work: work.outbox.add("test.note", word="after"))
+    async with run_relay(redis_url):
+        await until(lambda: len(published(redis_url)) == 2)
+        assert await database.retry_message(before, timedelta(0))
+        await database.settle_message(before)
+        await database.settle_message(after)
+        assert await database.retry_message(after, timedelta(0))
+        await commit(database, lambda work: work.outbox.add("test.note", word="later"))
+        await until(lambda: published(redis_url)[-1]["kwargs"]["word"] == "later")
+    assert ids(redis_url).count(str(after)) == 1
+    assert (await row_of(database, before)).settled_at is not None
+
+
+async def test_a_message_by_another_way_is_none_of_the_outbox(database: Database) -> None:
+    """Whoever asks for another attempt at it learns so, and nothing is written."""
+    assert not await database.retry_message(uuid7(), timedelta(0))
+
+
+def ids(broker_url: str) -> list[str]:
+    """Return the ids of the messages that wait in the broker."""
+    return [str(message["id"]) for message in published(broker_url)]
 
 
 async def row_of(database: Database, row_id: UUID) -> OutboxRow:

@@ -17,10 +17,11 @@ import pytest
 from celery import Celery
 from celery.schedules import crontab
 from pydantic import SecretStr
+from redis import Redis
 
-from tequipy_platform import Crontab, Delivery, RetryPolicy, Task
+from tequipy_platform import Crontab, Delivery, Task
 from tequipy_platform.celery import build_celery, wire_tasks
-from tequipy_platform.celery.tasks import CORRELATION_HEADER
+from tequipy_platform.celery.tasks import ATTEMPTS_HEADER, CORRELATION_HEADER, FAILING_HEADER
 from tequipy_platform.wiring import CelerySettings
 
 
@@ -58,8 +59,10 @@ class WorkerUnderTest:
         for process in self.processes:
             process.wait(15)
 
-    def send(self, task: str, *, headers: dict[str, str] | None = None, **payload: str) -> str:
-        task_id = str(uuid4())
+    def send(
+        self, task: str, *, task_id: str | None = None, headers: dict[str, Any] | None = None, **payload: str
+    ) -> str:
+        task_id = task_id or str(uuid4())
         self.celery.send_task(task, kwargs=payload, task_id=task_id, headers=headers or {}, queue="default")
         return task_id
 
@@ -149,7 +152,7 @@ def test_a_permanent_error_is_not_tried_again(worker: WorkerUnderTest) -> None:
 
 
 def test_the_log_is_told_what_became_of_each_message(worker: WorkerUnderTest) -> None:
-    """A message is settled when it ends, well or for good, and postponed when another attempt follows."""
+    """A message is settled when it ends, well or for good, and to be tried again when another attempt follows."""
     good, failing, refused = (
         worker.send("test.note", word="a"),
         worker.send("test.fail_once"),
@@ -157,7 +160,51 @@ def test_the_log_is_told_what_became_of_each_message(worker: WorkerUnderTest) ->
     )
     settled = worker.until("settled", times=3)
     assert {line["id"] for line in settled} == {good, failing, refused}
-    assert [line["id"] for line in worker.events("postponed")] == [failing]
+    assert [line["id"] for line in worker.events("retried")] == [failing]
+
+
+def in_broker(worker: WorkerUnderTest) -> int:
+    """Return how many messages the broker holds, delivered ones included."""
+    with Redis.from_url(worker.broker_url) as redis:
+        return int(redis.llen("default")) + int(redis.hlen("unacked"))
+
+
+def test_a_failed_message_of_the_outbox_waits_there(worker: WorkerUnderTest) -> None:
+    """The broker keeps no copy of it; the relay sends it again, and the attempts that have failed count."""
+    task_id = str(uuid4())
+    (worker.folder / "outbox").write_text(task_id)
+    worker.send("test.fail", task_id=task_id, headers={ATTEMPTS_HEADER: 0})
+    (retried,) = worker.until("retried")
+    assert (retried["id"], retried["known"]) == (task_id, True)
+    worker.send("test.note", word="after")
+    worker.until("note")
+    deadline = time.monotonic() + 10
+    while in_broker(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    worker.send("test.fail", task_id=task_id, headers={ATTEMPTS_HEADER: 7, FAILING_HEADER: time.time() - 3600})
+    first, second = worker.until("fail", times=2)
+    assert (first["attempt"], second["attempt"]) == (1, 8)
+    assert len(worker.until("retried", times=2)) == 2, "its policy has a lifetime: attempts do not end it"
+
+
+def test_a_message_ends_when_its_policys_lifetime_is_over(worker: WorkerUnderTest) -> None:
+    """A day after its first failure there is no further attempt: it is settled, and an error in the log."""
+    task_id = str(uuid4())
+    (worker.folder / "outbox").write_text(task_id)
+    worker.send("test.fail", task_id=task_id, headers={ATTEMPTS_HEADER: 7, FAILING_HEADER: time.time() - 86400})
+    (settled,) = worker.until("settled")
+    assert settled["id"] == task_id
+    assert worker.events("retried") == []
+    assert "task_failed" in (worker.folder / "log").read_text()
+
+
+def test_a_message_by_another_way_is_tried_again_by_the_broker(worker: WorkerUnderTest) -> None:
+    """The scheduler's messages have no row to wait in: they are tried as often as their policy's attempts say."""
+    worker.send("test.fail")
+    worker.until("settled")
+    assert [line["attempt"] for line in worker.events("fail")] == [1, 2]
+    assert [line["known"] for line in worker.events("retried")] == [False]
 
 
 def test_the_soft_limit_cancels_the_coroutine_and_awaits_it(worker: WorkerUnderTest) -> None:
@@ -192,10 +239,6 @@ def test_the_message_of_a_killed_worker_is_delivered_again(worker: WorkerUnderTe
     [
         (Task("test.slow", nothing, time_limit=timedelta(minutes=10)), "time limit.*VISIBILITY_TIMEOUT"),
         (Task("test.hasty", nothing, time_limit=timedelta(seconds=9)), "time limit.*at least 10 s"),
-        (
-            Task("test.patient", nothing, retry=RetryPolicy(500, cap=timedelta(hours=1))),
-            "longest wait.*VISIBILITY_TIMEOUT",
-        ),
     ],
 )
 def test_a_task_whose_times_do_not_fit_the_broker_is_refused(task: Task, what: str) -> None:

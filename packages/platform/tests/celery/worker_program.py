@@ -62,8 +62,12 @@ class Tasks:
     async def settle_message(self, message_id: UUID) -> None:
         self.write("settled", id=str(message_id))
 
-    async def postpone_message(self, message_id: UUID, by: timedelta) -> None:
-        self.write("postponed", id=str(message_id), seconds=by.total_seconds())
+    async def retry_message(self, message_id: UUID, wait: timedelta) -> bool:
+        """Say that the message is one of the outbox when a test has written its id into the file of that name."""
+        outbox = self._events.with_name("outbox")
+        known = outbox.exists() and str(message_id) in outbox.read_text()
+        self.write("retried", id=str(message_id), seconds=wait.total_seconds(), known=known)
+        return known
 
     async def note(self, delivery: Delivery, *, word: str) -> None:
         context = current_context()
@@ -101,6 +105,10 @@ class Tasks:
         if delivery.attempt == 1:
             raise InterruptingError
 
+    async def fail(self, delivery: Delivery) -> None:
+        self.write("fail", id=str(delivery.id), attempt=delivery.attempt)
+        raise RuntimeError("every attempt fails")
+
     async def refuse(self, delivery: Delivery) -> None:
         self.write("refuse", attempt=delivery.attempt)
         raise LookupError("for good")
@@ -122,6 +130,7 @@ def build_worker(broker_url: str, folder: Path) -> Celery:
             Task("test.fail_once", tasks.fail_once, time_limit=limit, retry=quick),
             Task("test.be_interrupted_once", tasks.be_interrupted_once, time_limit=limit, retry=quick),
             Task("test.refuse", tasks.refuse, time_limit=limit, retry=quick),
+            Task("test.fail", tasks.fail, time_limit=limit, retry=RetryPolicy(2, lifetime=timedelta(hours=24))),
         ],
         resources=[tasks.resource()],
         messages=tasks,

@@ -33,7 +33,7 @@ def query(empty_database_url: str) -> Query:
     return lambda statement: asyncio.run(run(statement))
 
 
-HEAD = "0004"
+HEAD = "0005"
 TABLES = "select schemaname || '.' || tablename from pg_tables where schemaname in ('platform', 'shop') order by 1"
 FUNCTIONS = "select proname from pg_proc join pg_namespace n on n.oid = pronamespace where nspname = 'platform'"
 

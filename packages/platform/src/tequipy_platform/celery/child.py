@@ -7,10 +7,12 @@ import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 from billiard.pool import SIG_SOFT_TIMEOUT
 from celery.exceptions import SoftTimeLimitExceeded
+
+R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +69,12 @@ class ChildLoop:
                 raise SoftTimeLimitExceeded from None
             raise
 
-    def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine on the loop to its end, in the context variables of the calling thread."""
+    def run(self, work: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine on the loop to its end, in the context variables of the calling thread; return its result."""
         if self._loop is None:
             work.close()
             raise RuntimeError("the event loop of this process has not been started")
-        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _on_soft_limit(self, *_: object) -> None:
         self._over_limit = True

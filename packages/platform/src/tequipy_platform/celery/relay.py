@@ -11,7 +11,7 @@ from celery import Celery
 from kombu import Producer
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]  # -- the stubs are of an older kombu
 
-from tequipy_platform.celery.tasks import CORRELATION_HEADER, TRACE_HEADER
+from tequipy_platform.celery.tasks import ATTEMPTS_HEADER, CORRELATION_HEADER, FAILING_HEADER, TRACE_HEADER
 from tequipy_platform.domain.outbox import Batch, PendingMessage, PendingMessages
 
 BATCH: Final = 100
@@ -117,7 +117,12 @@ class Relay:
                 message.task,
                 kwargs=dict(message.payload),
                 task_id=str(message.id),
-                headers={CORRELATION_HEADER: message.correlation_id, TRACE_HEADER: message.traceparent},
+                headers={
+                    CORRELATION_HEADER: message.correlation_id,
+                    TRACE_HEADER: message.traceparent,
+                    ATTEMPTS_HEADER: message.failed_attempts,
+                    FAILING_HEADER: message.failing_since.timestamp() if message.failing_since else None,
+                },
                 producer=producer,
                 retry=False,  # the relay itself comes back to what it could not publish
             )

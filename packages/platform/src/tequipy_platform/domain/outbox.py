@@ -72,6 +72,9 @@ class PendingMessage:
     payload: Mapping[str, JSON]
     correlation_id: str | None
     traceparent: str | None
+    failed_attempts: int = 0
+    failing_since: datetime | None = None
+    """When the first of them failed; None before that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,5 +119,8 @@ class MessageLog(Protocol):
     async def settle_message(self, message_id: UUID) -> None:
         """Record that the message has ended, well or for good: it is not published again."""
 
-    async def postpone_message(self, message_id: UUID, by: timedelta) -> None:
-        """Record that the message's next attempt begins after `by`: until then it is not missed."""
+    async def retry_message(self, message_id: UUID, wait: timedelta) -> bool:
+        """Record a failed attempt and have the relay publish the message again after `wait`, unless it has ended.
+
+        Returns False, and records nothing, for an id that is none of the outbox.
+        """

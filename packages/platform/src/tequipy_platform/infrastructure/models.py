@@ -61,6 +61,9 @@ class OutboxRow(Base):
     settled_at: Mapped[datetime | None]
     given_up_at: Mapped[datetime | None]
     """When it had been published, or refused, too often without an end: it waits for a person."""
+    failed_attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    failing_since: Mapped[datetime | None]
+    """When its first attempt failed: a retry policy's lifetime counts from there."""
 
     __table_args__ = (
         CheckConstraint("num_nonnulls(task, event) = 1", name="task_or_event"),

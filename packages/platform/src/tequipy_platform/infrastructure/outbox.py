@@ -99,14 +99,29 @@ class SqlInbox(Inbox):
 
 
 async def settle_message(session: AsyncSession, message_id: UUID) -> None:
-    """Record that a message has ended."""
-    await session.execute(update(OutboxRow).where(OutboxRow.id == message_id).values(settled_at=func.now()))
+    """Record that a message has ended; one that was to be published again, for a second copy of it, is not."""
+    published_at = func.coalesce(OutboxRow.published_at, func.now())
+    await session.execute(
+        update(OutboxRow).where(OutboxRow.id == message_id).values(settled_at=func.now(), published_at=published_at)
+    )
 
 
-async def postpone_message(session: AsyncSession, message_id: UUID, by: timedelta) -> None:
-    """Move the moment at which a message is missed, never towards the present."""
-    later = func.greatest(OutboxRow.redeliver_at, func.now() + by)
-    await session.execute(update(OutboxRow).where(OutboxRow.id == message_id).values(redeliver_at=later))
+async def retry_message(session: AsyncSession, message_id: UUID, wait: timedelta) -> bool:
+    """Make a message that has not ended one that waits for the relay; return whether there is such a row."""
+    await session.execute(
+        update(OutboxRow)
+        .where(OutboxRow.id == message_id, OutboxRow.settled_at.is_(None))
+        .values(
+            published_at=None,
+            redeliver_at=None,
+            publications=0,  # those that nobody answered, and this one was
+            not_before=func.now() + wait,
+            failed_attempts=OutboxRow.failed_attempts + 1,
+            failing_since=func.coalesce(OutboxRow.failing_since, func.now()),
+        )
+        .execution_options(synchronize_session=False)
+    )
+    return await session.scalar(select(OutboxRow.id).where(OutboxRow.id == message_id)) is not None
 
 
 async def purge_messages(session: AsyncSession, *, outbox_age: timedelta, inbox_age: timedelta, limit: int) -> bool:

@@ -154,7 +154,15 @@ def _ageing(seconds: float) -> Callable[[], float]:
 
 
 def _pending(row: OutboxRow) -> PendingMessage:
-    return PendingMessage(row.id, str(row.task), row.payload, row.correlation_id, row.traceparent)
+    return PendingMessage(
+        row.id,
+        str(row.task),
+        row.payload,
+        row.correlation_id,
+        row.traceparent,
+        row.failed_attempts,
+        row.failing_since,
+    )
 
 
 async def _mark(session: AsyncSession, ids: Collection[UUID], **values: object) -> None:

@@ -68,7 +68,8 @@ class MailingService:
     async def send_mail(self, delivery: Delivery, *, mail: str, subject_id: str) -> None:
         """Send the mail of a kind about a row; a repeated delivery sends nothing, or the same Message-ID again.
 
-        Raises `MailUnavailable` (try again), `MailRejected` (final) and `LookupError` for an unknown kind (final).
+        Raises `MailUnavailable` (try again), `MailRejected` (final) and `LookupError` for a kind that this release does
+        not know (a newer one may: try again).
         """
         if mail not in self._writers:
             raise LookupError(f"no mail of the kind {mail!r}")

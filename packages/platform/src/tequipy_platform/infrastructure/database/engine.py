@@ -21,7 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from tequipy_platform.infrastructure.database.connecting import Connector
 from tequipy_platform.infrastructure.database.metrics import PoolCollector
 from tequipy_platform.infrastructure.database.settings import DatabaseSettings
-from tequipy_platform.infrastructure.outbox import postpone_message, purge_messages, settle_message
+from tequipy_platform.infrastructure.outbox import purge_messages, retry_message, settle_message
 
 SETTLE_SECONDS: Final = 5.0
 """How long something that was told to end waits for the server: a cancelled commit, a pool that is closed."""
@@ -120,10 +120,10 @@ class Database:
         async with self.sessions.begin() as session:
             await settle_message(session, message_id)
 
-    async def postpone_message(self, message_id: UUID, by: timedelta) -> None:
-        """Record that the next attempt of a message begins after `by`."""
+    async def retry_message(self, message_id: UUID, wait: timedelta) -> bool:
+        """Have a message of the outbox published again after `wait`; return whether there is such a message."""
         async with self.sessions.begin() as session:
-            await postpone_message(session, message_id, by)
+            return await retry_message(session, message_id, wait)
 
     async def purge_messages(self, *, outbox_age: timedelta, inbox_age: timedelta, batch_size: int) -> None:
         """Delete outbox rows published and inbox rows handled longer ago than that, one transaction a batch."""
