@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from tequipy_auth import Client, InvalidCredentials
+from tequipy_auth import AuditAction, AuditEvent, AuthPolicy, Client, InvalidCredentials
 from tequipy_auth.domain.services.housekeeping import BATCH_SIZE
 from tequipy_auth.tasks import auth_tasks
-from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_auth.testing import PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform import Delivery, MailRejected, MailSenderRefused, MailUnavailable, SystemClock
 from tequipy_platform.testing import FrozenClock, RecordingMailer
 
@@ -71,3 +71,25 @@ async def test_what_is_over_is_forgotten_every_hour() -> None:
     await purge.handler(Delivery(work.new_id(), purge.name))
     assert work.sessions.rows == {}
     assert len(work.users.rows) == 1
+
+
+async def test_audit_events_are_kept_for_their_retention() -> None:
+    """400 days by default, and as long as the policy says; the hourly purge forgets older ones, however many."""
+    for policy, days in (
+        (AuthPolicy(public_url=PUBLIC_URL), 400),
+        (AuthPolicy(public_url=PUBLIC_URL, audit_retention=timedelta(days=30)), 30),
+    ):
+        clock = FrozenClock()
+        work = MemoryAuthUnitOfWork(clock)
+        auth = build_fake_auth(work, clock=clock, policy=policy)
+        (purge,) = [task for task in auth_tasks(auth, RecordingMailer()) if task.name == "auth.purge"]
+        for _ in range(BATCH_SIZE + 1):
+            work.audit.record(AuditEvent(AuditAction.LOGIN_OK))
+        clock.advance(timedelta(seconds=1))
+        work.audit.record(AuditEvent(AuditAction.LOGOUT))
+        clock.advance(timedelta(days=days) - timedelta(seconds=1))
+        await purge.handler(Delivery(work.new_id(), purge.name))
+        assert len(work.audit.rows) == BATCH_SIZE + 2
+        clock.advance(timedelta(seconds=1))
+        await purge.handler(Delivery(work.new_id(), purge.name))
+        assert [event.action for event in work.audit.events] == [AuditAction.LOGOUT]

@@ -1,6 +1,7 @@
 """Settings of auth, and what is built from them."""
 
 from dataclasses import fields
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -83,7 +84,8 @@ def test_production_refuses_what_protects_nobody(changes: dict[str, Any], refuse
         {"allowed_origins": ["app.example.com"]},
         {"issuer": ""},
         {"refresh_grace_seconds": -1},
-        {"password_min_length": 7},
+        {"password_min_length": 11},
+        {"audit_retention": 7 * 86400 - 1},
         {"password_max_length": 63},
         {"verify_email_ttl": 3 * 86400},
         {"refresh_secret_cost": 3},
@@ -115,12 +117,20 @@ def test_every_number_that_the_rules_go_by_is_a_setting() -> None:
             live_tokens_per_purpose=1,
             fresh_for=61,
             registration_mode="open",
-            password_min_length=8,
+            password_min_length=13,
             password_max_length=64,
+            audit_retention=61 * 86400,
         )
     ).policy
     kept = {field.name for field in fields(AuthPolicy) if getattr(changed, field.name) == getattr(default, field.name)}
     assert kept == {"public_url"}
+
+
+@pytest.mark.parametrize("wrong", [{"password_min_length": 11}, {"audit_retention": timedelta(days=6)}], ids=str)
+def test_a_policy_made_by_hand_keeps_the_least_values(wrong: dict[str, Any]) -> None:
+    """Who builds auth without the settings gets neither shorter passwords nor a shorter audit."""
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        AuthPolicy(public_url="https://app.example.com", **wrong)
 
 
 def test_secrets_are_not_shown() -> None:

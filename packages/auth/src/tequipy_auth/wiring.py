@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.composition import Composition
 from tequipy_auth.domain.operations import Operations
-from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.policy import LEAST_AUDIT_RETENTION, LEAST_PASSWORD_LENGTH, AuthPolicy
 from tequipy_auth.domain.ports import Revocations
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
@@ -89,9 +89,12 @@ class AuthSettings(BaseModel):
     registration_mode: Literal["private", "open"] = "private"
     """`private`: nobody learns whether an address has an account, which comes into being by the mailed link. `open`: it
     exists at once, unverified, and a taken address is refused."""
-    password_min_length: int = Field(default=12, ge=8)
+    password_min_length: int = Field(default=LEAST_PASSWORD_LENGTH, ge=LEAST_PASSWORD_LENGTH)
     password_max_length: int = Field(default=128, ge=64, le=1024)
-    """Characters after normalisation (OWASP ASVS 5.0, V6.2.1 and V6.2.9 say how far they may be moved)."""
+    """Characters after normalisation (OWASP ASVS 5.0, V6.2.1 and V6.2.9). The minimum may be raised alone: the bundled
+    list of common passwords holds nothing shorter."""
+    audit_retention: float = Field(default=400 * 86400, ge=LEAST_AUDIT_RETENTION.total_seconds())
+    """How long audit events are kept: at least 7 days, by default 400."""
     issuer: str | None = Field(default=None, min_length=1)
     """`iss` of access tokens; None: the app's public URL."""
     audience: str = Field(default="tequipy", min_length=1)
@@ -233,6 +236,7 @@ def _policy(settings: AuthSettings, public_url: str) -> AuthPolicy:
         open_registration=settings.registration_mode == "open",
         password_min_length=settings.password_min_length,
         password_max_length=settings.password_max_length,
+        audit_retention=timedelta(seconds=settings.audit_retention),
     )
 
 

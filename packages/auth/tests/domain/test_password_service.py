@@ -197,20 +197,21 @@ async def test_a_weak_password_leaves_the_link_good(auth: Auth, work: MemoryAuth
 async def test_what_is_no_link_is_refused_before_the_password_is_looked_at(
     auth: Auth, work: MemoryAuthUnitOfWork
 ) -> None:
-    """Malformed, forged and foreign tokens answer alike, whatever the password, and are on record."""
+    """Malformed, forged and foreign tokens answer alike, whatever the password; those that we mailed are on record."""
     token = await reset_token(auth, work)
     await auth.registration.register(email="bob@example.com", password=PASSWORD, client=CLIENT)
     (mail,) = await mails(auth, work)
     forged = OneTimeTokenValue.new(OneTimeTokenValue.parse(token).id, bytes(32))
-    for wrong in ("", "ev1.x.y", str(forged), mail.text.partition("#token=")[2].strip()):
+    recorded = len(work.audit.events)
+    unknown = OneTimeTokenValue.new(work.new_id(), bytes(32))
+    foreign = OneTimeTokenValue.parse(mail.text.partition("#token=")[2].strip())
+    for wrong in ("", "ev1.x.y", str(unknown), str(forged), str(foreign)):
         with pytest.raises(InvalidOneTimeToken):
             await auth.passwords.reset(wrong, new_password="short", client=CLIENT)
-        event = work.audit.events[-1]
-        assert (event.action, event.outcome, event.reason) == (
-            AuditAction.RESET_DONE,
-            Outcome.FAILURE,
-            "token_invalid",
-        )
+    assert [(event.action, event.outcome, event.reason, event.metadata) for event in work.audit.events[recorded:]] == [
+        (AuditAction.RESET_DONE, Outcome.FAILURE, "token_invalid", {"token": str(each.id)})
+        for each in (forged, foreign)
+    ]
     await auth.passwords.reset(token, new_password=NEW, client=CLIENT)
 
 

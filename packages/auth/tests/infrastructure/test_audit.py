@@ -9,11 +9,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from tequipy_auth import AuditAction, AuditEvent, AuditLog, AuditRecord, AuthUnitOfWork, Client, Outcome
+from tequipy_auth.domain.policy import LEAST_AUDIT_RETENTION
 from tequipy_auth.infrastructure import audit
 from tequipy_auth.infrastructure.audit import SqlAuditLog
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 from tequipy_auth.testing import MemoryAuditLog, MemoryAuthUnitOfWork
 from tequipy_observability import RequestContext, request_context
+from tequipy_platform import SystemClock
+from tequipy_platform.infrastructure.ids import uuid7
 from tequipy_platform.testing import EPOCH, CountingIds, FrozenClock
 from tequipy_platform.wiring import Database
 
@@ -108,12 +111,86 @@ async def test_the_stream_is_bounded_and_ordered(
     assert await read(log, actions=[]) == []
 
 
-@pytest.mark.parametrize("change", ["update auth.audit_events set reason = 'none'", "delete from auth.audit_events"])
+async def test_old_events_are_purged_bit_by_bit(store: Store, clock: FrozenClock) -> None:
+    """The oldest first, no more than asked for, and none of the moment itself or later."""
+    work, log = store
+    for _ in range(3):
+        async with work() as unit:
+            unit.audit.record(AuditEvent(AuditAction.LOGIN_OK))
+        clock.advance(MOMENT)
+    clock.advance(timedelta(days=400))
+    purged = []
+    for _ in range(2):
+        async with work() as unit:
+            purged.append(await unit.audit.purge(before=EPOCH + MOMENT, limit=2))
+    assert purged == [1, 0]
+    async with work() as unit:
+        assert await unit.audit.purge(before=EPOCH + timedelta(days=1), limit=1) == 1
+    assert [record.at for record in await read(log)] == [EPOCH + 2 * MOMENT]
+
+
+@pytest.mark.parametrize("age", [timedelta(0), LEAST_AUDIT_RETENTION - MOMENT])
+async def test_recent_events_cannot_be_purged(database: Database, age: timedelta) -> None:
+    """Whoever may call the purge cannot remove the traces of the last week: the database looks at its own clock."""
+    clock = SystemClock()
+    for work in (MemoryAuthUnitOfWork(clock), SqlAuthUnitOfWork(database, clock, uuid7)):
+        async with work as unit:
+            with pytest.raises((ValueError, DBAPIError), match="last 7 days cannot be purged"):
+                await unit.audit.purge(before=clock.now() - age, limit=1)
+
+
+ANNOUNCE = "select set_config('tequipy_auth.purged_table', 'auth.audit_events'::regclass::oid::text, true)"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "update auth.audit_events set reason = 'none'",
+        "delete from auth.audit_events",
+        "truncate auth.audit_events",
+        "truncate auth.users, auth.audit_events cascade",
+        "announce; update auth.audit_events set reason = 'none'",
+        "announce; truncate auth.audit_events",
+        "select auth.purge_audit_events(now() - interval '8 days', 1); delete from auth.audit_events",
+    ],
+)
 async def test_the_database_refuses_to_change_the_audit(database: Database, change: str) -> None:
-    """Append-only is no promise of the program alone."""
+    """Append-only is no promise of the program alone, and a purge opens no way for other statements."""
     async with SqlAuthUnitOfWork(database, FrozenClock(), CountingIds()) as unit:
         unit.audit.record(AuditEvent(AuditAction.REGISTERED))
-    with pytest.raises(DBAPIError, match="append-only"):
-        async with database.engine.begin() as connection:
-            await connection.execute(text(change))
-    assert len(await read(SqlAuditLog(database))) == 1
+        unit.audit.record(AuditEvent(AuditAction.REGISTERED))
+    *before, refused = change.replace("announce", ANNOUNCE).split("; ")
+    async with database.engine.connect() as connection:
+        for statement in before:
+            await connection.execute(text(statement))
+        with pytest.raises(DBAPIError, match="append-only"):
+            await connection.execute(text(refused))
+    assert len(await read(SqlAuditLog(database))) == 2
+
+
+async def test_a_role_that_may_delete_passes_by_the_purge_alone(database: Database) -> None:
+    """A role other than the owner deletes nothing by itself, and needs only EXECUTE for the purge."""
+    async with SqlAuthUnitOfWork(database, FrozenClock(), CountingIds()) as unit:
+        unit.audit.record(AuditEvent(AuditAction.REGISTERED))
+    purge = text("select auth.purge_audit_events(now() - interval '8 days', 1)")
+    async with database.engine.connect() as connection:
+        for statement in (
+            "create role app_under_test",
+            "grant usage on schema auth to app_under_test",
+            "grant select, delete on auth.audit_events to app_under_test",
+            "set local role app_under_test",
+            ANNOUNCE,
+        ):
+            await connection.execute(text(statement))
+        for refused, why in ((text("delete from auth.audit_events"), "append-only"), (purge, "permission denied")):
+            with pytest.raises(DBAPIError, match=why):
+                async with connection.begin_nested():
+                    await connection.execute(refused)
+        for statement in (
+            "reset role",
+            "grant execute on function auth.purge_audit_events to app_under_test",
+            "set local role app_under_test",
+        ):
+            await connection.execute(text(statement))
+        assert await connection.scalar(purge) == 1
+        await connection.rollback()

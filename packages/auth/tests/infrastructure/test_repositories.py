@@ -599,6 +599,20 @@ async def test_discarded_tokens_are_dead(work: Work) -> None:
     assert left == [other_purpose, other_subject]
 
 
+async def test_a_token_is_known_until_it_is_purged(work: Work) -> None:
+    """Good, used and expired ones are known, whatever their purpose; one that was never kept is not."""
+    good, used = make_one_time_token(new_id()), make_one_time_token(new_id())
+    async with work() as unit:
+        for token in (good, used):
+            await unit.one_time_tokens.add(token, keep=3)
+        await unit.one_time_tokens.consume(used.id, used.purpose, used.secret_hash, at=NOW)
+    async with work() as unit:
+        known = [await unit.one_time_tokens.is_known(token_id) for token_id in (good.id, used.id, new_id())]
+        assert known == [True, True, False]
+        assert await unit.one_time_tokens.purge(before=NOW + HOUR, limit=3) == 2
+        assert not await unit.one_time_tokens.is_known(used.id)
+
+
 async def test_purging_forgets_what_is_over_bit_by_bit(work: Work, session: Session) -> None:
     """Only what ended before the moment goes, no more than the limit at once."""
     ended = [make_session(session.user_id) for _ in range(3)]

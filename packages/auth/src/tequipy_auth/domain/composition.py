@@ -76,7 +76,7 @@ class Composition:
             sessions=self._sessions,
             accounts=AccountService(self.unit_of_work, profiles=self.profiles, operations=self.operations),
             roles=RoleService(self.unit_of_work, config=self.config, operations=self.operations),
-            housekeeping=Housekeeping(self.unit_of_work, self.clock),
+            housekeeping=Housekeeping(self.unit_of_work, self.clock, self.policy),
             access_tokens=self.access_tokens,
             session_ender=self._ender,
             keys=self.keys,

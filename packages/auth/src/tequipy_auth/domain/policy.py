@@ -4,6 +4,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+LEAST_PASSWORD_LENGTH: Final = 12
+"""The bundled list of common passwords holds none that is shorter."""
+
+LEAST_AUDIT_RETENTION: Final = timedelta(days=7)
+"""The database refuses to purge younger events: whoever takes over a process cannot remove their own traces by it."""
+
 LEEWAY: Final = timedelta(seconds=30)
 """How far the clocks of two machines may differ."""
 
@@ -28,8 +34,17 @@ class AuthPolicy:
     """How long after a proof of identity sensitive operations may be asked for."""
     open_registration: bool = False
     """Accounts exist at once, unverified; otherwise they come into being by the mailed token (private)."""
-    password_min_length: int = 12
+    password_min_length: int = LEAST_PASSWORD_LENGTH
     password_max_length: int = 128
+    audit_retention: timedelta = timedelta(days=400)
+    """How long audit events are kept."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what would break a promise; `AuthSettings` refuses it by name before."""
+        if self.password_min_length < LEAST_PASSWORD_LENGTH:
+            raise ValueError(f"password_min_length is at least {LEAST_PASSWORD_LENGTH}")
+        if self.audit_retention < LEAST_AUDIT_RETENTION:
+            raise ValueError(f"audit_retention is at least {LEAST_AUDIT_RETENTION.days} days")
 
     @property
     def revocation_life(self) -> timedelta:

@@ -175,6 +175,10 @@ class OneTimeTokens(ABC):
         """Return what `consume` would, without using anything up."""
 
     @abstractmethod
+    async def is_known(self, token_id: UUID) -> bool:
+        """Tell whether a token of this id is kept, whatever its purpose and state: good, used or expired."""
+
+    @abstractmethod
     async def discard(self, subject_id: UUID, purpose: Purpose) -> None:
         """Let every token of a purpose and a subject die."""
 
@@ -216,6 +220,13 @@ class AuditTrail(ABC):
     @abstractmethod
     def record(self, event: AuditEvent) -> None:
         """Append an event; time, id and correlation id are added. There is no way to change one."""
+
+    @abstractmethod
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Forget up to `limit` events from before that moment, the oldest first; return how many.
+
+        Events of the last 7 days cannot be forgotten.
+        """
 
 
 class AuditLog(ABC):

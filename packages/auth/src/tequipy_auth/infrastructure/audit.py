@@ -1,10 +1,10 @@
-"""The audit on PostgreSQL: rows that are only ever added and read."""
+"""The audit on PostgreSQL: rows that are added, read and, when they are old, purged."""
 
 from collections.abc import AsyncIterator, Collection
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord, Outcome
@@ -20,10 +20,14 @@ BATCH_SIZE: Final = 1000
 
 
 class SqlAuditTrail(AuditTrail):
-    """Adds rows to the session; they are written with everything else at the next flush."""
+    """Adds rows to the session; they are written with everything else at the next flush.
 
-    def __init__(self, session: AsyncSession, clock: Clock, ids: IdSource) -> None:
+    `schema` is the name of auth's schema in this database.
+    """
+
+    def __init__(self, session: AsyncSession, clock: Clock, ids: IdSource, *, schema: str) -> None:
         self._session = session
+        self._schema = schema
         self._clock = clock
         self._ids = ids
 
@@ -45,6 +49,12 @@ class SqlAuditTrail(AuditTrail):
                 details=dict(event.metadata),
             )
         )
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Call the one function that may delete events."""
+        purge = getattr(func, self._schema).purge_audit_events(before, limit)
+        purged: int = (await self._session.execute(select(purge))).scalar_one()
+        return purged
 
 
 class SqlAuditLog(AuditLog):

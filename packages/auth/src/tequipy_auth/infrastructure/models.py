@@ -1,7 +1,7 @@
 """The tables of auth, in the schema `auth`."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, Text, text
@@ -10,11 +10,14 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tequipy_platform.infrastructure.models import COLUMN_TYPES, schema_metadata
 
+SCHEMA: Final = "auth"
+"""The package's own name for its schema; `DatabaseSettings.schemas` may give it another."""
+
 
 class Base(DeclarativeBase):
     """The base of auth's tables."""
 
-    metadata = schema_metadata("auth")
+    metadata = schema_metadata(SCHEMA)
     type_annotation_map: ClassVar[dict[Any, Any]] = COLUMN_TYPES | {
         tuple[str, ...]: ARRAY(Text, as_tuple=True),
         tuple[datetime, ...]: ARRAY(DateTime(timezone=True), as_tuple=True),

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
+from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_platform import Clock, Delivery
 
@@ -23,17 +24,19 @@ class _Purge(Protocol):
 class Housekeeping:
     """Keeps the tables of what is temporary small; harmless when repeated, also at once."""
 
-    def __init__(self, unit_of_work: Callable[[], AuthUnitOfWork], clock: Clock) -> None:
+    def __init__(self, unit_of_work: Callable[[], AuthUnitOfWork], clock: Clock, policy: AuthPolicy) -> None:
         self._unit_of_work = unit_of_work
+        self._policy = policy
         self._clock = clock
 
     async def purge(self, delivery: Delivery) -> None:  # noqa: ARG002 -- harmless when repeated: it needs no inbox
-        """Perform the task `auth.purge`: forget registrations, mailed tokens, counters and sessions that are over."""
+        """Perform the task `auth.purge`: forget what is over, and audit events older than `audit_retention`."""
         now = self._clock.now()
         await self._purge(lambda work: work.registrations.purge, now)
         await self._purge(lambda work: work.one_time_tokens.purge, now)
         await self._purge(lambda work: work.attempts.purge, now)
         await self._purge(lambda work: work.sessions.purge, now - SESSION_MEMORY)
+        await self._purge(lambda work: work.audit.purge, now - self._policy.audit_retention)
 
     async def _purge(self, of: Callable[[AuthUnitOfWork], _Purge], before: datetime) -> None:
         forgotten = BATCH_SIZE

@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
 from tequipy_auth.domain.entities import OneTimeToken
 from tequipy_auth.domain.exceptions import InvalidOneTimeToken
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.value_objects import SECRET_BYTES, OneTimeTokenValue, Purpose
+from tequipy_auth.domain.value_objects import SECRET_BYTES, Client, OneTimeTokenValue, Purpose
 from tequipy_platform import Clock, IdSource, RandomSource
 
 
@@ -18,6 +19,19 @@ def read_one_time_token(text: str) -> OneTimeTokenValue:
         return OneTimeTokenValue.parse(text)
     except ValueError as error:
         raise InvalidOneTimeToken from error
+
+
+async def record_refused_token(
+    work: AuthUnitOfWork, value: OneTimeTokenValue, action: AuditAction, reason: str, client: Client
+) -> None:
+    """Record the refusal of a token that was mailed once.
+
+    An id that we never gave out is not recorded, only counted (`auth_operations_total`): anybody can make up as many as
+    they like, and the audit would grow by each.
+    """
+    if await work.one_time_tokens.is_known(value.id):
+        metadata = {"token": str(value.id)}
+        work.audit.record(AuditEvent(action, Outcome.FAILURE, reason, client=client, metadata=metadata))
 
 
 @dataclass(frozen=True, slots=True)

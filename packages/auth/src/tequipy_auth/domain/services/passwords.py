@@ -13,7 +13,7 @@ from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.lockout import Lockout
 from tequipy_auth.domain.services.mail_budget import MailBudget
-from tequipy_auth.domain.services.one_time_tokens import read_one_time_token
+from tequipy_auth.domain.services.one_time_tokens import read_one_time_token, record_refused_token
 from tequipy_auth.domain.services.password_check import PasswordCheck, Proof
 from tequipy_auth.domain.services.session_ender import Ending, SessionEnder
 from tequipy_auth.domain.value_objects import Client, OneTimeTokenValue, PasswordHash, Principal, Purpose
@@ -86,11 +86,12 @@ class PasswordService:
         Who opens the link reads the account's mail, so the address counts as verified too. Raises
         `InvalidOneTimeToken`, whatever is wrong with the token, and `WeakPassword`, which leaves the token good.
         """
+        value = read_one_time_token(token)
         try:
-            await self._reset(read_one_time_token(token), new_password, client)
+            await self._reset(value, new_password, client)
         except InvalidOneTimeToken as error:
             async with self._unit_of_work() as work:
-                work.audit.record(AuditEvent(AuditAction.RESET_DONE, Outcome.FAILURE, error.code, client=client))
+                await record_refused_token(work, value, AuditAction.RESET_DONE, error.code, client)
             raise
 
     @counted("change_password")

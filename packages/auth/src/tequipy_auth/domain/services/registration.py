@@ -16,8 +16,8 @@ from tequipy_auth.domain.ports import AddressParser, PasswordHasher
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.mail_budget import MailBudget
-from tequipy_auth.domain.services.one_time_tokens import read_one_time_token
-from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash, Purpose
+from tequipy_auth.domain.services.one_time_tokens import read_one_time_token, record_refused_token
+from tequipy_auth.domain.value_objects import Client, EmailAddress, OneTimeTokenValue, PasswordHash, Purpose
 from tequipy_platform import Clock, IdSource, retry_conflicts
 
 REGISTRATION_LIFE = timedelta(days=2)
@@ -103,11 +103,12 @@ class RegistrationService:
         A pending registration becomes an account, with the password of that very registration; an open one is
         verified. Raises `InvalidOneTimeToken`, whatever is wrong with the token.
         """
+        value = read_one_time_token(token)
         try:
-            await self._verify(token, client)
+            await self._verify(value, client)
         except InvalidOneTimeToken as error:
             async with self._unit_of_work() as work:
-                work.audit.record(AuditEvent(AuditAction.VERIFIED, Outcome.FAILURE, error.code, client=client))
+                await record_refused_token(work, value, AuditAction.VERIFIED, error.code, client)
             raise
 
     @counted("create_admin")
@@ -123,8 +124,7 @@ class RegistrationService:
             await work.registrations.delete_for(address.canonical)
             work.audit.record(AuditEvent(AuditAction.REGISTERED, reason="create_admin", subject_id=admin.id))
 
-    async def _verify(self, token: str, client: Client) -> None:
-        value = read_one_time_token(token)
+    async def _verify(self, value: OneTimeTokenValue, client: Client) -> None:
         now = self._clock.now()
         async with self._unit_of_work() as work:  # left by the exception of a bad token, it takes everything back
             subject_id = await work.one_time_tokens.consume(value.id, Purpose.VERIFY_EMAIL, value.secret_hash, at=now)

@@ -54,6 +54,10 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
         )
         return await self._session.scalar(query)
 
+    async def is_known(self, token_id: UUID) -> bool:
+        """Select the token's id."""
+        return await self._session.scalar(select(OneTimeTokenRow.id).where(OneTimeTokenRow.id == token_id)) is not None
+
     async def discard(self, subject_id: UUID, purpose: Purpose) -> None:
         """Delete the tokens of a subject."""
         await self._session.execute(

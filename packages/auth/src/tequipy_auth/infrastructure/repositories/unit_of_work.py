@@ -4,6 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.infrastructure.audit import SqlAuditTrail
+from tequipy_auth.infrastructure.models import SCHEMA
 from tequipy_auth.infrastructure.repositories.accounts import SqlRegistrations, SqlUsers
 from tequipy_auth.infrastructure.repositories.attempts import SqlLoginAttempts
 from tequipy_auth.infrastructure.repositories.one_time_tokens import SqlOneTimeTokens
@@ -23,6 +24,7 @@ class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
         self.refresh_tokens = SqlRefreshTokens(session)
         self.one_time_tokens = SqlOneTimeTokens(session)
         self.attempts = SqlLoginAttempts(session)
-        self.audit = SqlAuditTrail(session, self._clock, self._ids)
+        schema = self._database.schemas.get(SCHEMA, SCHEMA)
+        self.audit = SqlAuditTrail(session, self._clock, self._ids, schema=schema)
         self.signing_keys = SqlSigningKeys(session)
         self.roles = SqlRoles(session)

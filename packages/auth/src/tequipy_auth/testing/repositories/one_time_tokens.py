@@ -10,10 +10,11 @@ from tequipy_auth.testing.repositories.purging import purge
 
 
 class MemoryOneTimeTokens(OneTimeTokens):
-    """The live one-time tokens by id."""
+    """The live one-time tokens by id, and the used ones apart."""
 
     def __init__(self) -> None:
         self.rows: dict[UUID, OneTimeToken] = {}
+        self.used: dict[UUID, OneTimeToken] = {}
 
     async def add(self, token: OneTimeToken, *, keep: int) -> None:
         """Keep a token, and of its family the newest."""
@@ -26,8 +27,13 @@ class MemoryOneTimeTokens(OneTimeTokens):
         """Use a token and its family up."""
         subject_id = await self.peek(token_id, purpose, secret_hash, at=at)
         if subject_id is not None:
+            self.used |= {row.id: row for row in self._family(self.rows[token_id])}
             await self.discard(subject_id, purpose)
         return subject_id
+
+    async def is_known(self, token_id: UUID) -> bool:
+        """Tell whether it is live, expired or used."""
+        return token_id in self.rows or token_id in self.used
 
     async def peek(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
         """Return what `consume` would."""
@@ -43,7 +49,8 @@ class MemoryOneTimeTokens(OneTimeTokens):
 
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Forget expired tokens."""
-        return purge(self.rows, lambda row: row.expires_at <= before, limit)
+        forgotten = purge(self.rows, lambda row: row.expires_at <= before, limit)
+        return forgotten + purge(self.used, lambda row: row.expires_at <= before, limit - forgotten)
 
     def _family(self, token: OneTimeToken) -> list[OneTimeToken]:
         return [row for row in self.rows.values() if (row.subject_id, row.purpose) == (token.subject_id, token.purpose)]

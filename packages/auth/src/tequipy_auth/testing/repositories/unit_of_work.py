@@ -59,6 +59,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
             self.sessions.reasons,
             self.refresh_tokens.rows,
             self.one_time_tokens.rows,
+            self.one_time_tokens.used,
             self.attempts.rows,
             self.audit.rows,
             self.signing_keys.rows,
