@@ -26,6 +26,8 @@ from tequipy_platform.wiring import Database, DatabaseSettings, build_database
 class ShippedApp(Target):
     """Two processes of the API on one PostgreSQL and one Valkey, and a worker that works when it is asked for mails."""
 
+    own_addresses = True
+
     def __init__(self, processes: Sequence[FastAPI], database: Database) -> None:
         self.passed = timedelta(0)
         self._processes = processes

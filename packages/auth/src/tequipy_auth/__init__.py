@@ -6,6 +6,7 @@ Doors beside this one: `wiring`, `api` (with its extra), `tasks`, `migrations`, 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord, Outcome
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.entities import (
+    Device,
     KeyState,
     OneTimeToken,
     RefreshToken,
@@ -53,6 +54,7 @@ from tequipy_auth.domain.repositories import (
     AuditLog,
     AuditTrail,
     AuthUnitOfWork,
+    Devices,
     LoginAttempts,
     OneTimeTokens,
     RefreshTokens,
@@ -102,6 +104,8 @@ __all__ = [
     "Client",
     "CommonPasswords",
     "CsrfFailed",
+    "Device",
+    "Devices",
     "EmailAddress",
     "EmailNotVerified",
     "EmailTaken",

@@ -1,37 +1,105 @@
-"""Marks of browsers that have logged in before."""
+"""Device marks: of clients that have logged in before."""
 
 import secrets
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from tequipy_auth.domain.devices import Devices
+from tequipy_auth import EmailAddress, PasswordHash, User
+from tequipy_auth.domain.devices import DEVICES_PER_ACCOUNT, MARK_TTL, DeviceMarks
 from tequipy_auth.domain.pseudonyms import Pseudonyms
-from tequipy_platform.testing import CountingIds
+from tequipy_auth.testing import MemoryAuthUnitOfWork
+from tequipy_platform.testing import CountingIds, FrozenClock
 
 new_id = CountingIds()
-ADA, BOB = new_id(), new_id()
+MOMENT = timedelta(seconds=1)
+
+
+def make_user(name: str) -> User:
+    address = EmailAddress(f"{name}@example.com", f"{name}@example.com")
+    return User(new_id(), address, True, None, PasswordHash("scheme", 12, 1, "digest"), ("user",), FrozenClock().now())
+
+
+ADA, BOB = make_user("ada"), make_user("bob")
 
 
 @pytest.fixture
-def devices() -> Devices:
-    return Devices(Pseudonyms(b"key"), secrets.token_bytes)
+def clock() -> FrozenClock:
+    return FrozenClock()
 
 
-def test_a_mark_is_recognised_for_its_account_alone(devices: Devices) -> None:
-    """Each browser has an id of its own, and the mark says nothing to another account or under another key."""
-    mark = devices.mark(ADA)
-    assert devices.recognise(mark, ADA)
-    assert devices.recognise(mark, BOB) is None
-    assert devices.recognise(devices.mark(ADA), ADA) != devices.recognise(mark, ADA)
-    assert Devices(Pseudonyms(b"another key"), secrets.token_bytes).recognise(mark, ADA) is None
-    assert str(ADA) not in mark
+@pytest.fixture
+def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
+    return MemoryAuthUnitOfWork(clock)
 
 
-def test_a_known_browser_keeps_its_id(devices: Devices) -> None:
-    """A login renews the mark; one of another account is no reason to keep an id."""
-    mark = devices.mark(ADA)
-    assert devices.mark(ADA, known=mark) == mark
-    assert devices.recognise(devices.mark(BOB, known=mark), BOB) != devices.recognise(mark, ADA)
+@pytest.fixture
+def marks(clock: FrozenClock) -> DeviceMarks:
+    return DeviceMarks(Pseudonyms(b"key"), clock, secrets.token_bytes)
+
+
+async def test_a_mark_is_valid_for_its_account_alone(marks: DeviceMarks, work: MemoryAuthUnitOfWork) -> None:
+    """Each client has an id of its own; its mark is void for another account, under another key, and names nobody."""
+    mark = await marks.issue(work, ADA)
+    assert await marks.recognise(work, ADA, mark)
+    assert await marks.recognise(work, BOB, mark) is None
+    assert await marks.recognise(work, ADA, await marks.issue(work, ADA)) != await marks.recognise(work, ADA, mark)
+    other_key = DeviceMarks(Pseudonyms(b"another key"), FrozenClock(), secrets.token_bytes)
+    assert await other_key.recognise(work, ADA, mark) is None
+    assert str(ADA.id) not in mark
+
+
+async def test_a_known_client_keeps_its_id(marks: DeviceMarks, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """A further login renews the mark of the same device; a mark of another account is no reason to keep an id."""
+    first = await marks.issue(work, ADA)
+    clock.advance(MARK_TTL - MOMENT)
+    second = await marks.issue(work, ADA, known=first)
+    assert len(work.devices.rows) == 1
+    clock.advance(MOMENT)
+    assert await marks.recognise(work, ADA, first) is None
+    assert await marks.recognise(work, ADA, second) in work.devices.rows
+    foreign = await marks.issue(work, BOB, known=second)
+    assert await marks.recognise(work, BOB, foreign) != await marks.recognise(work, ADA, second)
+
+
+async def test_a_mark_expires_after_a_year(marks: DeviceMarks, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """The expiry stands in the mark itself: it does not depend on the row, nor on the cookie's age."""
+    mark = await marks.issue(work, ADA)
+    (device,) = work.devices.rows.values()
+    work.devices.rows[device.id] = replace(device, expires_at=device.expires_at + timedelta(days=1))
+    clock.advance(timedelta(days=365) - MOMENT)
+    assert await marks.recognise(work, ADA, mark)
+    clock.advance(MOMENT)
+    assert await marks.recognise(work, ADA, mark) is None
+
+
+async def test_a_mark_ends_with_the_password_epoch(marks: DeviceMarks, work: MemoryAuthUnitOfWork) -> None:
+    """Once the password was set anew, earlier marks are void, and a login begins with a new device id."""
+    mark = await marks.issue(work, ADA)
+    changed = replace(ADA, password_epoch=1)
+    assert await marks.recognise(work, changed, mark) is None
+    renewed = await marks.issue(work, changed, known=mark)
+    assert await marks.recognise(work, changed, renewed)
+    assert await marks.recognise(work, ADA, renewed) is None
+    assert len(work.devices.rows) == 2
+
+
+async def test_an_account_has_ten_devices(marks: DeviceMarks, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """The eleventh ends the mark of the device that was used least recently, and of no other account."""
+    foreign = await marks.issue(work, BOB)
+    issued = []
+    for _ in range(DEVICES_PER_ACCOUNT):
+        clock.advance(MOMENT)
+        issued.append(await marks.issue(work, ADA))
+    clock.advance(MOMENT)
+    issued[0] = await marks.issue(work, ADA, known=issued[0])
+    clock.advance(MOMENT)
+    issued.append(await marks.issue(work, ADA))
+    valid = [await marks.recognise(work, ADA, mark) is not None for mark in issued]
+    assert DEVICES_PER_ACCOUNT == 10
+    assert valid == [True, False, *[True] * 9]
+    assert await marks.recognise(work, BOB, foreign)
 
 
 @pytest.mark.parametrize(
@@ -39,19 +107,22 @@ def test_a_known_browser_keeps_its_id(devices: Devices) -> None:
     [
         lambda _: "",
         lambda _: None,
-        lambda _: "dv1",
-        lambda _: "dv1...",
-        lambda mark: mark.replace("dv1", "dv2"),
+        lambda _: "dv2",
+        lambda _: "dv2.....",
+        lambda mark: mark.replace("dv2", "dv1"),
         lambda mark: mark[:-1] + ("0" if mark[-1] != "0" else "1"),
         lambda mark: mark + ".more",
+        lambda mark: mark.rpartition(".")[0],
         lambda mark: mark.rpartition(".")[0] + ".ä",
         lambda mark: mark.rpartition(".")[0] + ".",
+        lambda mark: mark.replace(".0.", ".1."),
+        lambda mark: mark.replace(".0.", ".-1."),
     ],
 )
-def test_what_is_no_mark_is_nobodys(devices: Devices, forge: object) -> None:
+async def test_what_is_no_mark_is_void(marks: DeviceMarks, work: MemoryAuthUnitOfWork, forge: object) -> None:
     """Malformed and forged marks are None, never an error."""
     assert callable(forge)
-    assert devices.recognise(forge(devices.mark(ADA)), ADA) is None
+    assert await marks.recognise(work, ADA, forge(await marks.issue(work, ADA))) is None
 
 
 def test_pseudonyms_do_not_run_into_each_other() -> None:

@@ -49,7 +49,7 @@ async def auth(work: MemoryAuthUnitOfWork, hasher: RecordingHasher) -> Auth:
 async def marked(auth: Auth, email: str = ADA) -> Client:
     """Return the client with the mark that a login to the account gives."""
     pair = await auth.login.with_password(email=email, password=PASSWORD, client=CLIENT)
-    return replace(CLIENT, device=pair.device)
+    return replace(CLIENT, device=pair.device_token)
 
 
 async def log_in(auth: Auth, _work: MemoryAuthUnitOfWork, client: Client) -> None:

@@ -1,8 +1,11 @@
 """The ladder of locks as pure rules."""
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tequipy_auth.domain.lockout import LONGEST_LOCK, MEMORY, Counter, Scope, client_network
 from tequipy_platform.testing import EPOCH
@@ -26,6 +29,7 @@ def after(failures: int, scope: Scope = Scope.PAIR, *, every: timedelta = MOMENT
         (Scope.ACCOUNT, 20, timedelta(hours=1)),
         (Scope.CLIENT, 50, timedelta(hours=1)),
         (Scope.DEVICE, 5, timedelta(minutes=15)),
+        (Scope.SESSION, 5, timedelta(minutes=15)),
     ],
 )
 def test_so_many_failures_within_the_period_lock(scope: Scope, failures: int, period: timedelta) -> None:
@@ -51,6 +55,83 @@ def test_after_a_lock_each_failure_takes_the_next_step() -> None:
         counter = counter.with_failure(Scope.PAIR, now)
     assert lengths == [30, 60, 120, 240, 480, 900, 900, 900]
     assert Counter((EPOCH,), locks=10_000).with_failure(Scope.PAIR, EPOCH).locked_until == EPOCH + LONGEST_LOCK
+
+
+def climb(scope: Scope, waits: list[timedelta]) -> list[tuple[datetime, float]]:
+    """Fail again and again, each time so long after the lock before; return when each lock began and its seconds."""
+    counter, now, locks = after(scope.failures - 1, scope), EPOCH + MINUTE, []
+    for wait in [timedelta(0), *waits]:
+        now = max(now, counter.locked_until or now) + wait
+        assert counter.refuses(scope, now) is None, "what is not locked may be tried"
+        counter = counter.with_failure(scope, now)
+        if counter.locked_until is not None and counter.locked_until > now:
+            locks.append((now, (counter.locked_until - now).total_seconds()))
+    return locks
+
+
+@pytest.mark.parametrize("scope", [Scope.ACCOUNT, Scope.CLIENT])
+def test_the_ladder_of_an_account_or_client_address_falls_back_after_its_hour(scope: Scope) -> None:
+    """A stranger who fails the moment that each lock ends climbs for an hour, then needs many failures for 30 s."""
+    locks = climb(scope, [timedelta(0)] * 8)
+    assert [seconds for _, seconds in locks] == [30, 60, 120, 240, 480, 900, 900, 900]
+    assert locks[-1][0] + 15 * MINUTE > locks[0][0] + scope.period, "a lock that began before stands until its end"
+    locks = climb(scope, [timedelta(0)] * 60)
+    assert [seconds for _, seconds in locks[8:11]] == [30, 60, 120]
+
+
+@pytest.mark.parametrize("scope", [Scope.PAIR, Scope.DEVICE, Scope.SESSION])
+def test_the_ladder_of_one_client_does_not_fall_back(scope: Scope) -> None:
+    """It is the client's own doing, and half a day without failures ends it."""
+    assert [seconds for _, seconds in climb(scope, [timedelta(hours=2)] * 8)][-3:] == [900, 900, 900]
+
+
+@given(
+    st.sampled_from([Scope.ACCOUNT, Scope.CLIENT]),
+    st.lists(st.integers(0, 80).map(lambda minutes: minutes * MINUTE), max_size=150),
+)
+def test_no_lock_is_long_when_an_hour_has_passed(scope: Scope, waits: list[timedelta]) -> None:
+    """Whenever somebody fails: the first lock of an hour takes 30 s, and each further one twice as long."""
+    began, expected = EPOCH, 0.0
+    for moment, seconds in climb(scope, waits):
+        if not expected or moment >= began + scope.period:
+            began, expected = moment, 30.0
+        else:
+            expected = min(900.0, 2 * expected)
+        assert seconds == expected
+
+
+@given(st.sampled_from(list(Scope)), st.lists(st.booleans(), max_size=200))
+def test_no_more_than_the_budget_is_looked_at_before_the_lock(scope: Scope, finishes: list[bool]) -> None:
+    """However attempts and failures interleave, no more are looked at than the scope allows; 5 for a pair."""
+    counter, under_way, looked_at = Counter(), 0, 0
+    for finish in [*finishes, *[True] * 200]:
+        if not finish and counter.refuses(scope, EPOCH) is None:
+            counter = counter.with_reservation(scope, EPOCH)
+            under_way, looked_at = under_way + 1, looked_at + 1
+        elif finish and under_way:
+            counter = counter.without_reservation(EPOCH).with_failure(scope, EPOCH)
+            under_way -= 1
+    assert looked_at <= scope.failures
+    assert (counter.locks > 0) == (looked_at == scope.failures)
+
+
+def test_a_counter_of_the_release_before_falls_back_too() -> None:
+    """It knows no beginning of its ladder: an hour after its latest lock it is over."""
+    counter = replace(after(20, Scope.ACCOUNT), climbing_since=None)
+    assert counter.locked_until is not None
+    later = counter.locked_until + timedelta(hours=1)
+    assert counter.with_failure(Scope.ACCOUNT, later - MOMENT).locks == 2
+    assert counter.with_failure(Scope.ACCOUNT, later).locks == 0
+
+
+def test_trust_is_kept_for_its_time() -> None:
+    """It outlives failures, success has it forgotten with the counter, and the row lives no shorter."""
+    counter = Counter(trusted_until=EPOCH + timedelta(days=1)).with_reservation(Scope.PAIR, EPOCH)
+    counter = counter.without_reservation(EPOCH).with_failure(Scope.PAIR, EPOCH)
+    assert counter.is_trusted(EPOCH + timedelta(days=1) - MOMENT)
+    assert not counter.is_trusted(EPOCH + timedelta(days=1))
+    assert counter.dies_at == EPOCH + timedelta(days=1)
+    assert counter.with_failure(Scope.PAIR, EPOCH + MEMORY).is_trusted(EPOCH + MEMORY)
 
 
 def test_the_counter_dies_half_a_day_after_the_last_failure() -> None:

@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tequipy_auth import (
     AuditAction,
@@ -22,6 +24,7 @@ from tequipy_auth import (
     ReauthRequired,
     TokenPair,
 )
+from tequipy_auth.domain.lockout import Scope
 from tequipy_auth.testing import (
     PUBLIC_URL,
     FakePasswordHasher,
@@ -210,10 +213,10 @@ async def test_a_full_queue_is_no_failure(
 
 async def test_a_stranger_cannot_lock_the_owner_out(auth: Auth) -> None:
     """A browser that has logged in before has a budget of its own: five failures, whatever others do."""
-    owner = replace(HOME, device=(await log_in(auth)).device)
+    owner = replace(HOME, device=(await log_in(auth)).device_token)
     for number in range(20):
         await fail(auth, client=at(number))
-    assert await is_locked(auth, HOME) == 30, "the same address without the cookie"
+    assert await is_locked(auth, HOME) == 30, "the same address without the mark"
     await log_in(auth, owner)
     await fail(auth, 5, client=owner)
     assert await is_locked(auth, owner) == 30
@@ -223,7 +226,7 @@ async def test_a_stranger_cannot_lock_the_owner_out(auth: Auth) -> None:
 async def test_a_device_of_another_account_is_none(auth: Auth) -> None:
     """A mark helps only at the account that it was made for."""
     await auth.registration.create_admin(email="bob@example.com", password=PASSWORD)
-    foreign = replace(HOME, device=(await log_in(auth, email="bob@example.com")).device)
+    foreign = replace(HOME, device=(await log_in(auth, email="bob@example.com")).device_token)
     await fail(auth, 5)
     assert await is_locked(auth, foreign) == 30
 
@@ -350,15 +353,127 @@ async def test_a_reauthentication_renews_the_time_of_proof(
     assert (work.audit.events[-1].action, work.audit.events[-1].reason) == (AuditAction.LOGIN_OK, "reauthenticate")
 
 
-async def test_a_reauthentication_shares_the_counters_of_the_login(auth: Auth, principal: Principal) -> None:
-    """Guesses with a stolen access token count as guesses at the login do."""
-    await fail(auth, 3)
-    for _ in range(2):
+async def fail_again(auth: Auth, principal: Principal, times: int) -> None:
+    """Guess wrongly in a session."""
+    for _ in range(times):
         with pytest.raises(InvalidCredentials):
             await auth.login.reauthenticate(principal, password="wrong", client=HOME)
-    with pytest.raises(LoginLocked):
-        await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
-    assert await is_locked(auth) == 30
+
+
+async def test_a_session_has_a_budget_of_its_own(auth: Auth, principal: Principal, clock: FrozenClock) -> None:
+    """A stolen access token is good for five guesses wherever it is used; other sessions go on."""
+    other = await auth.access_tokens.verify((await log_in(auth)).access.value)
+    await fail_again(auth, principal, 5)
+    for client in (HOME, CAFE):
+        with pytest.raises(LoginLocked) as refusal:
+            await auth.login.reauthenticate(principal, password=PASSWORD, client=client)
+        assert refusal.value.retry_after == 30
+    await auth.login.reauthenticate(other, password=PASSWORD, client=HOME)
+    await log_in(auth, HOME)
+    clock.advance(LOCK)
+    await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
+    await fail_again(auth, principal, 5)
+
+
+async def test_guesses_in_sessions_and_under_marks_count_towards_the_account(
+    auth: Auth, clock: FrozenClock, work: MemoryAuthUnitOfWork
+) -> None:
+    """Two sessions and two devices with five failures each lock the account for all others, but not for themselves."""
+    sessions = [await auth.access_tokens.verify((await log_in(auth)).access.value) for _ in range(3)]
+    devices = [replace(CAFE, device=(await log_in(auth)).device_token) for _ in range(3)]
+    for principal in sessions[:2]:
+        await fail_again(auth, principal, 5)
+    for device in devices[:2]:
+        await fail(auth, 5, device)
+    assert await is_locked(auth, at(1)) == 30
+    await log_in(auth, devices[2])
+    await auth.login.reauthenticate(sessions[2], password=PASSWORD, client=HOME)
+    account = next(counter for key, counter in work.attempts.rows.items() if key.scope is Scope.ACCOUNT)
+    await fail(auth, 4, devices[2])
+    assert account == next(counter for key, counter in work.attempts.rows.items() if key.scope is Scope.ACCOUNT)
+    clock.advance(LOCK)
+    await fail(auth, 1, devices[2])
+    assert await is_locked(auth, at(1)) == 60, "once the lock has ended, a failure is the next step"
+
+
+async def test_marked_clients_behind_a_locked_address_go_on(auth: Auth) -> None:
+    """50 failures lock a client address for everybody behind it but clients that have logged in before."""
+    marked = replace(HOME, device=(await log_in(auth, HOME)).device_token)
+    for number in range(50):
+        await fail(auth, client=HOME, email=f"user{number}@example.com")
+    assert await is_locked(auth, HOME) == 30
+    await log_in(auth, marked)
+
+
+async def test_an_account_ladder_falls_back_under_attack(auth: Auth, clock: FrozenClock) -> None:
+    """A stranger who fails once after each lock holds the account for an hour, not for ever."""
+    for number in range(20):
+        await fail(auth, client=at(number))
+    started, number = clock.now(), 20
+    while clock.now() < started + timedelta(hours=1):
+        clock.advance(timedelta(seconds=await is_locked(auth, CAFE)))
+        if clock.now() < started + timedelta(hours=1):
+            await fail(auth, client=at(number))
+            number += 1
+    await fail(auth, client=at(number))
+    await log_in(auth, CAFE)
+
+
+Step = tuple[str, int]
+"""What strangers do, and how often or for how many minutes."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["guess", "guess at one", "guess marked", "guess in parallel", "wait"]), st.integers(1, 60)
+        ),
+        max_size=12,
+    )
+)
+def test_no_stranger_locks_a_mark_or_a_live_session_out(steps: list[Step]) -> None:
+    """Whatever strangers try, from wherever and whenever: the owner's device and session are never refused."""
+    asyncio.run(_attack(steps))
+
+
+async def _attack(steps: list[Step]) -> None:
+    clock = FrozenClock()
+    auth = build_fake_auth(clock=clock)
+    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+    await auth.registration.create_admin(email="eve@example.com", password=PASSWORD)
+    pair = await log_in(auth)
+    owner, session = replace(HOME, device=pair.device_token), await auth.access_tokens.verify(pair.access.value)
+    foreign = (await log_in(auth, CAFE, email="eve@example.com")).device_token
+    forged = (pair.device_token or "")[:-1] + "x"
+    for kind, times in steps:
+        clients = {
+            "guess": [at(number) for number in range(times)],
+            "guess at one": [HOME] * times,
+            "guess marked": [replace(at(number), device=[foreign, forged][number % 2]) for number in range(times)],
+            "guess in parallel": [replace(HOME, user_agent=str(number)) for number in range(times)],
+            "wait": [],
+        }[kind]
+        guesses = [auth.login.with_password(email=EMAIL, password="wrong", client=client) for client in clients]
+        answers = await asyncio.gather(*guesses, return_exceptions=True)
+        assert {type(answer) for answer in answers} <= {InvalidCredentials, LoginLocked}
+        if kind == "guess in parallel":
+            assert sum(isinstance(answer, InvalidCredentials) for answer in answers) <= 5
+        if kind == "wait":
+            clock.advance(timedelta(minutes=times))
+        with pytest.raises(InvalidCredentials):  # four failures of the owner's own are within the budget
+            await auth.login.with_password(email=EMAIL, password="mistyped", client=owner)
+        with pytest.raises(InvalidCredentials):
+            await auth.login.reauthenticate(session, password="mistyped", client=HOME)
+        await log_in(auth, owner)
+        session = replace(
+            session,
+            auth_time=(
+                await auth.access_tokens.verify(
+                    (await auth.login.reauthenticate(session, password=PASSWORD, client=HOME)).value
+                )
+            ).auth_time,
+        )
 
 
 async def test_a_session_that_has_ended_is_not_renewed(

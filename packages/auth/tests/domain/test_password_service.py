@@ -132,7 +132,7 @@ async def test_a_reset_sets_the_password_and_ends_every_session(auth: Auth, work
 
 async def test_a_reset_lifts_every_lock_of_the_account(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """Whoever reads the account's mail gets in, from wherever it was locked; a guessing address stays locked."""
-    device = (await log_in(auth)).device
+    device = (await log_in(auth)).device_token
     places = [CLIENT, Client("198.51.100.7"), replace(CLIENT, device=device)]
     for place in places:
         for _ in range(5):
@@ -261,8 +261,8 @@ async def test_what_another_transaction_undid_is_done_again(
     assert next(tries) == 8
 
 
-async def test_a_change_shares_the_counters_of_the_login(auth: Auth) -> None:
-    """Guesses at the current password lock like guesses at the login; a weak new one is refused before."""
+async def test_a_change_has_the_budget_of_its_session(auth: Auth) -> None:
+    """Guesses at the current password lock the session, not the login; a weak new one is refused before."""
     principal = await principal_of(auth, await log_in(auth))
     for _ in range(10):
         with pytest.raises(WeakPassword):
@@ -272,8 +272,83 @@ async def test_a_change_shares_the_counters_of_the_login(auth: Auth) -> None:
             await auth.passwords.change(principal, current_password="wrong", new_password=NEW, client=CLIENT)
     with pytest.raises(LoginLocked):
         await auth.passwords.change(principal, current_password=PASSWORD, new_password=NEW, client=CLIENT)
+    other = await principal_of(auth, await log_in(auth))
+    await auth.passwords.change(other, current_password=PASSWORD, new_password=NEW, client=CLIENT)
+
+
+async def reset(auth: Auth, work: MemoryAuthUnitOfWork, password: str) -> None:
+    """Reset the password by mail and let the notice be sent."""
+    await auth.passwords.reset(await reset_token(auth, work), new_password=password, client=CLIENT)
+    await mails(auth, work)
+
+
+async def test_a_new_password_ends_all_device_marks(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """After a change and after a reset no client is marked; a renewed hash of the same password ends no mark."""
+
+    async def is_marked(password: str, device: str | None) -> bool:
+        """Lock the address, then look whether the mark opens it."""
+        place = Client("198.51.100.99")
+        for _ in range(5):
+            with pytest.raises((InvalidCredentials, LoginLocked)):
+                await log_in(auth, "wrong", place)
+        try:
+            await log_in(auth, password, replace(place, device=device))
+        except LoginLocked:
+            return False
+        return True
+
+    pair = await log_in(auth)
+    assert await is_marked(PASSWORD, pair.device_token)
+    (user,) = work.users.rows.values()
+    await work.users.renew_password_hash(user.id, user.password)
+    assert await is_marked(PASSWORD, pair.device_token)
+    principal = await principal_of(auth, pair)
+    await auth.passwords.change(principal, current_password=PASSWORD, new_password=NEW, client=CLIENT)
+    await mails(auth, work)
+    assert not await is_marked(NEW, pair.device_token)
+    pair = await log_in(auth, NEW)
+    assert await is_marked(NEW, pair.device_token)
+    await reset(auth, work, PASSWORD)
+    assert not await is_marked(PASSWORD, pair.device_token)
+
+
+async def test_after_a_reset_no_stranger_locks_its_client_address_out(
+    auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock
+) -> None:
+    """For an hour, or until the owner has logged in there, only failures from that very address lock it."""
+    await reset(auth, work, NEW)
+
+    async def attack() -> None:
+        for number in range(20):
+            with pytest.raises((InvalidCredentials, LoginLocked)):
+                await log_in(auth, "wrong", Client(f"203.0.113.{number}"))
+        with pytest.raises(LoginLocked):
+            await log_in(auth, NEW, Client("198.51.100.7"))
+
+    await attack()
+    for _ in range(4):
+        with pytest.raises(InvalidCredentials):
+            await log_in(auth, "mistyped")
+    await log_in(auth, NEW)
+    await attack()
     with pytest.raises(LoginLocked):
-        await log_in(auth)
+        await log_in(auth, NEW)
+    await reset(auth, work, PASSWORD)
+    await attack_with(auth, 5)
+    with pytest.raises(LoginLocked):
+        await log_in(auth, PASSWORD)
+    await reset(auth, work, NEW)
+    clock.advance(timedelta(hours=1))
+    await attack()
+    with pytest.raises(LoginLocked):
+        await log_in(auth, NEW)
+
+
+async def attack_with(auth: Auth, failures: int) -> None:
+    """Fail from the owner's own client address."""
+    for _ in range(failures):
+        with pytest.raises(InvalidCredentials):
+            await log_in(auth, "wrong")
 
 
 async def test_a_session_that_has_ended_changes_nothing(

@@ -45,7 +45,8 @@ async def counted(work: Work, keys: list[Key]) -> list[int]:
 
 async def test_what_is_kept_is_held_again(work: Work) -> None:
     """New keys have empty counters; a kept counter comes back equal, lock and all."""
-    full = Counter((NOW - timedelta(microseconds=1), NOW), (NOW,), 3, NOW + timedelta(seconds=120))
+    minute = timedelta(minutes=1)
+    full = Counter((NOW - minute, NOW), (NOW,), 3, NOW + 2 * minute, NOW - minute, NOW + 60 * minute)
     async with work() as unit:
         assert await unit.attempts.hold(ADA) == dict.fromkeys(ADA, Counter())
         await unit.attempts.keep({ADA[0]: full})

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from tequipy_auth import (
     AuthUnitOfWork,
     Client,
+    Device,
     EmailAddress,
     EmailTaken,
     KeyState,
@@ -534,11 +535,82 @@ async def test_an_account_changes_in_parts(work: Work) -> None:
         await unit.users.set_password(user.id, password)
         await unit.users.set_verified(user.id)
         assert await unit.users.set_name(user.id, None) == replace(
-            user, password=password, email_verified=True, name=None
+            user, password=password, password_epoch=1, email_verified=True, name=None
         )
         assert await unit.users.set_name(new_id(), "Nobody") is None
         await unit.users.set_password(new_id(), password)
+        await unit.users.renew_password_hash(new_id(), password)
         await unit.users.set_verified(new_id())
+
+
+async def test_a_new_password_is_a_new_epoch(work: Work, session: Session) -> None:
+    """Setting a password counts the epoch up; a new hash of the same password does not."""
+    other = PasswordHash("scheme", 13, 3, "another digest")
+    for epoch in (1, 2):
+        async with work() as unit:
+            await unit.users.set_password(session.user_id, PASSWORD)
+            await unit.users.renew_password_hash(session.user_id, other)
+            user = await unit.users.get(session.user_id)
+        assert user is not None
+        assert (user.password_epoch, user.password) == (epoch, other)
+
+
+async def test_a_device_is_live_until_it_expires(work: Work, session: Session) -> None:
+    """It belongs to its account alone; putting it again renews it, but nobody takes over another account's."""
+    stranger = make_user("stranger@example.com")
+    device = Device("phone", session.user_id, NOW, NOW + HOUR)
+    async with work() as unit:
+        await unit.users.add(stranger)
+        await unit.devices.put(device, keep=10)
+        assert await unit.devices.is_live("phone", session.user_id, at=NOW + HOUR - timedelta(microseconds=1))
+        assert not await unit.devices.is_live("phone", session.user_id, at=NOW + HOUR)
+        assert not await unit.devices.is_live("tablet", session.user_id, at=NOW)
+        assert not await unit.devices.is_live("phone", stranger.id, at=NOW)
+    async with work() as unit:
+        await unit.devices.put(replace(device, last_used_at=NOW + HOUR, expires_at=NOW + 2 * HOUR), keep=10)
+        await unit.devices.put(replace(device, user_id=stranger.id), keep=10)
+    async with work() as unit:
+        assert await unit.devices.is_live("phone", session.user_id, at=NOW + HOUR)
+        assert not await unit.devices.is_live("phone", stranger.id, at=NOW)
+
+
+async def test_the_devices_used_least_recently_make_room(work: Work, session: Session) -> None:
+    """An account keeps so many: the one that is put, whatever its time, and of the others the latest."""
+    stranger = make_user("stranger@example.com")
+    async with work() as unit:
+        await unit.users.add(stranger)
+        await unit.devices.put(Device("foreign", stranger.id, NOW - HOUR, NOW + HOUR), keep=3)
+        for number in (3, 1, 2, 4, 0):
+            used = NOW + number * timedelta(minutes=1)
+            await unit.devices.put(Device(str(number), session.user_id, used, NOW + HOUR), keep=3)
+    async with work() as unit:
+        live = [await unit.devices.is_live(str(number), session.user_id, at=NOW) for number in range(5)]
+        assert live == [True, False, False, True, True]
+        assert await unit.devices.is_live("foreign", stranger.id, at=NOW)
+
+
+async def test_expired_devices_are_purged(work: Work, session: Session) -> None:
+    """Those that expired up to a moment, no more than the limit each time."""
+    async with work() as unit:
+        for number in range(4):
+            await unit.devices.put(Device(str(number), session.user_id, NOW, NOW + number * HOUR), keep=10)
+    purged = []
+    for _ in range(3):
+        async with work() as unit:
+            purged.append(await unit.devices.purge(before=NOW + 2 * HOUR, limit=2))
+    assert purged == [2, 1, 0]
+    async with work() as unit:
+        assert await unit.devices.is_live("3", session.user_id, at=NOW)
+
+
+@pytest.mark.parametrize("work", ["postgresql"], indirect=True)
+async def test_devices_go_with_their_account(work: Work, session: Session) -> None:
+    """Erasing an account leaves no device behind."""
+    async with work() as unit:
+        assert isinstance(unit, SqlAuthUnitOfWork)
+        await unit.devices.put(Device("phone", session.user_id, NOW, NOW + HOUR), keep=10)
+        await unit.session.execute(text("delete from auth.users"))
+        assert (await unit.session.scalar(text("select count(*) from auth.devices"))) == 0
 
 
 async def test_the_newest_registration_of_an_address(work: Work) -> None:

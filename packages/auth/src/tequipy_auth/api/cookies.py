@@ -5,6 +5,7 @@ from typing import Final
 from fastapi import Request, Response
 
 from tequipy_auth.domain.auth import Auth
+from tequipy_auth.domain.devices import MARK_TTL
 from tequipy_auth.domain.value_objects import TokenPair
 from tequipy_platform.api import read_cookie
 
@@ -17,9 +18,6 @@ LOCAL_NAME: Final = "refresh"
 
 SECURE_DEVICE_NAME: Final = "__Host-device"
 LOCAL_DEVICE_NAME: Final = "device"
-
-DEVICE_LIFE: Final = 365 * 86400
-"""Seconds that a browser is known for after its last login."""
 
 
 def read_refresh_cookie(request: Request, auth: Auth) -> str | None:
@@ -44,9 +42,9 @@ def read_device_cookie(request: Request, auth: Auth) -> str | None:
 
 def set_device_cookie(response: Response, auth: Auth, pair: TokenPair) -> None:
     """Mark the browser that has just logged in."""
-    if pair.device is not None:
+    if pair.device_token is not None:
         name = LOCAL_DEVICE_NAME if auth.local else SECURE_DEVICE_NAME
-        _write(response, auth, name, pair.device, max_age=DEVICE_LIFE)
+        _write(response, auth, name, pair.device_token, max_age=int(MARK_TTL.total_seconds()))
 
 
 def _write(response: Response, auth: Auth, name: str, value: str, *, max_age: int) -> None:

@@ -30,6 +30,7 @@ Name = Annotated[
 ]
 OneTimeToken = Annotated[SecretStr, Field(max_length=1024, examples=["ev1.AZ…22 characters….…43 characters…"])]
 RefreshToken = Annotated[SecretStr, Field(max_length=1024, examples=["rt1.AZ…22 characters….…43 characters…"])]
+DeviceToken = Annotated[SecretStr, Field(max_length=1024, examples=["dv2.4f1c….0.1801526400.m9Kx….77ab…"])]
 
 
 class RegisterBody(StrictModel):
@@ -79,11 +80,12 @@ class ProfileBody(StrictModel):
 
 
 class LoginBody(StrictModel):
-    """Credentials, and where the refresh token is to be kept."""
+    """Credentials, where the refresh token is to be kept, and the device token of the last login by body delivery."""
 
     email: Address
     password: Password
     token_delivery: Literal["cookie", "body"] = COOKIE
+    device_token: DeviceToken | None = None
 
 
 class RefreshTokenBody(StrictModel):
@@ -99,13 +101,18 @@ class Accepted(BaseModel):
 
 
 class Tokens(BaseModel):
-    """An access token, and with body delivery the refresh token; both lives in seconds (RFC 6749, section 5.1)."""
+    """An access token, and with body delivery the refresh token; both lives in seconds (RFC 6749, section 5.1).
+
+    A login with body delivery also returns a device token, to be sent with the next login: it marks a client that has
+    logged in before, which no stranger can lock out.
+    """
 
     access_token: str = Field(examples=["eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFUzI1NiIs…"])
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 -- the name of a scheme, no secret
     expires_in: int = Field(examples=[900])
     refresh_token: str | None = Field(default=None, examples=["rt1.AZ…22 characters….…43 characters…"])
     refresh_expires_in: int | None = Field(default=None, examples=[604800])
+    device_token: str | None = Field(default=None, examples=["dv2.4f1c….0.1801526400.m9Kx….77ab…"])
 
     @classmethod
     def of(cls, pair: TokenPair, *, with_refresh: bool) -> Self:
@@ -114,6 +121,7 @@ class Tokens(BaseModel):
         if with_refresh:
             tokens.refresh_token = str(pair.refresh)
             tokens.refresh_expires_in = pair.refresh_expires_in
+            tokens.device_token = pair.device_token
         return tokens
 
 

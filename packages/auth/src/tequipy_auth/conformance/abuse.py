@@ -5,9 +5,21 @@ from datetime import timedelta
 
 import pytest
 
-from tequipy_auth.conformance.target import Target, browser, owner, problem
+from tequipy_auth.conformance.target import Browser, Target, browser, owner, problem
 
 WRONG = "wrong horse battery staple"
+
+
+async def lock(target: Target, victim: Browser) -> None:
+    """Guess as strangers at many client addresses until the account is locked for one that has not guessed yet."""
+    for _ in range(20):
+        async with browser(target, like=victim) as stranger:
+            answer = await stranger.log_in(password=WRONG)
+            if answer.status_code == 429:
+                return
+            assert problem(answer, 401) == "invalid_credentials"
+    async with browser(target, like=victim) as stranger:
+        assert problem(await stranger.log_in(), 429) == "login_locked", "20 failures from anywhere lock the account"
 
 
 @pytest.mark.asyncio
@@ -35,11 +47,56 @@ class TestAbuse:
             assert (await guesser.log_in()).status_code == 200
 
     async def test_the_owner_is_not_locked_out(self, auth_target: Target) -> None:
-        """A browser that has logged in before has its own budget, whatever strangers do."""
-        async with owner(auth_target) as somebody, browser(auth_target, like=somebody) as guesser:
-            for _ in range(5):
-                await guesser.log_in(password=WRONG)
-            assert problem(await guesser.log_in(password=WRONG), 429) == "login_locked"
+        """A client that has logged in before has its own budget, by cookie or by `device_token`; so has its session."""
+        async with owner(auth_target) as somebody, browser(auth_target, like=somebody) as program:
+            body = {"token_delivery": "body"}
+            marked = body | {"device_token": (await program.log_in(**body)).json()["device_token"]}
+            await lock(auth_target, somebody)
+            assert (await somebody.log_in()).status_code == 200
+            assert (await program.log_in(**marked)).status_code == 200
+            bearer = {"Authorization": f"Bearer {somebody.access_token}"}
+            answer = await somebody.post("reauthenticate", {"password": somebody.password}, headers=bearer)
+            assert answer.status_code == 200
+            bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+            change = {"current_password": somebody.password, "new_password": "another good horse"}
+            assert (await somebody.post("password/change", change, headers=bearer)).status_code == 204
+
+    async def test_a_mark_is_no_way_around_the_lock(self, auth_target: Target) -> None:
+        """Five failures under a mark lock it, and four such devices lock the account for those without a mark."""
+        async with owner(auth_target) as somebody, browser(auth_target, like=somebody) as stranger:
+            for _ in range(4):
+                async with browser(auth_target, like=somebody) as device:
+                    mark = (await device.log_in(token_delivery="body")).json()["device_token"]
+                for _ in range(5):
+                    answer = await stranger.log_in(password=WRONG, token_delivery="body", device_token=mark)
+                    assert problem(answer, 401) == "invalid_credentials"
+                answer = await stranger.log_in(token_delivery="body", device_token=mark)
+                assert problem(answer, 429) == "login_locked"
+            assert problem(await stranger.log_in(), 429) == "login_locked"
+            assert (await somebody.log_in()).status_code == 200, "the browser has a mark of its own"
+
+    async def test_a_new_password_ends_the_marks(self, auth_target: Target) -> None:
+        """After a change no client is marked: it is locked like any other until its next login."""
+        async with owner(auth_target) as somebody:
+            bearer = {"Authorization": f"Bearer {somebody.access_token}"}
+            change = {"current_password": somebody.password, "new_password": "another good horse"}
+            assert (await somebody.post("password/change", change, headers=bearer)).status_code == 204
+            somebody.password = "another good horse"
+            await lock(auth_target, somebody)
+            assert problem(await somebody.log_in(), 429) == "login_locked"
+
+    async def test_a_reset_works_under_attack(self, auth_target: Target) -> None:
+        """A mailed link lifts the lock, and strangers do not lock the owner out again before the next login."""
+        if not auth_target.own_addresses:
+            pytest.skip("all clients of this target have one address")
+        async with owner(auth_target) as somebody:
+            await lock(auth_target, somebody)
+            assert (await somebody.post("password/forgot", {"email": somebody.email})).status_code == 202
+            somebody.client.cookies.clear()
+            body = {"token": await somebody.mailed_token(), "new_password": "another good horse"}
+            assert (await somebody.post("password/reset", body)).status_code == 204
+            somebody.password = "another good horse"
+            await lock(auth_target, somebody)
             assert (await somebody.log_in()).status_code == 200
 
     async def test_parallel_guesses_are_few(self, auth_target: Target) -> None:

@@ -21,6 +21,8 @@ class Target(ABC):
     prefix: ClassVar[str] = "/api/v1/auth"
     cookie: ClassVar[str] = "__Host-refresh"
     """The name of the refresh cookie; an app that runs locally has `refresh`."""
+    own_addresses: ClassVar[bool] = False
+    """Whether each client of `connect` has a client address of its own; cases that need it are skipped otherwise."""
 
     @abstractmethod
     def connect(self, process: int = 0) -> AbstractAsyncContextManager[httpx.AsyncClient]:

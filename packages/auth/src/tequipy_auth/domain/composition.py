@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tequipy_auth.domain.auth import Auth
-from tequipy_auth.domain.devices import Devices
+from tequipy_auth.domain.devices import DeviceMarks
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.passwords import PasswordRules
 from tequipy_auth.domain.policy import AuthPolicy
@@ -122,6 +122,7 @@ class Composition:
             rules=self._rules,
             hasher=self.hasher,
             check=self._check,
+            devices=self._devices,
             lockout=self._lockout,
             ender=self._ender,
             pseudonyms=self.pseudonyms,
@@ -173,18 +174,18 @@ class Composition:
         return PasswordCheck(
             self.unit_of_work,
             hasher=self.hasher,
-            lockout=self._lockout,
             devices=self._devices,
+            lockout=self._lockout,
             pseudonyms=self.pseudonyms,
         )
 
     @cached_property
     def _lockout(self) -> Lockout:
-        return Lockout(self.pseudonyms, self._devices, self.clock)
+        return Lockout(self.pseudonyms, self.clock)
 
     @cached_property
-    def _devices(self) -> Devices:
-        return Devices(self.pseudonyms, self.random)
+    def _devices(self) -> DeviceMarks:
+        return DeviceMarks(self.pseudonyms, self.clock, self.random)
 
     @cached_property
     def _rules(self) -> PasswordRules:

@@ -1,46 +1,75 @@
-"""Marks of browsers that have logged in before, so that a stranger's guesses cannot lock the owner out."""
+"""Marks of clients that have logged in before, so that a stranger's guesses cannot lock the owner out."""
 
 import hmac
 from base64 import urlsafe_b64encode
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+from tequipy_auth.domain.entities import Device, User
 from tequipy_auth.domain.pseudonyms import Pseudonyms
-from tequipy_platform import RandomSource
+from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_platform import Clock, RandomSource
 
-_PREFIX: Final = "dv1"
+MARK_TTL: Final = timedelta(days=365)
+"""How long a mark is valid after the login that issued it."""
+
+DEVICES_PER_ACCOUNT: Final = 10
+"""A login on one more device ends the mark of the one that was used least recently."""
+
+_PREFIX: Final = "dv2"
+_PARTS: Final = 6
 _ID_BYTES: Final = 16
 
 
-class Devices:
-    """Makes and recognises marks: `dv1.<account digest>.<device id>.<signature>`.
+class DeviceMarks:
+    """Issues and recognises device marks: `dv2.<account digest>.<password epoch>.<expiry>.<device id>.<signature>`.
 
-    A mark proves that somebody logged in to the account with this browser, no more: it opens nothing.
+    A mark proves that this client has logged in to the account since its password was last set. It authenticates
+    nobody: its holder gets a lockout budget of its own, no more. The expiry is in seconds since 1970.
     """
 
-    def __init__(self, pseudonyms: Pseudonyms, random: RandomSource) -> None:
+    def __init__(self, pseudonyms: Pseudonyms, clock: Clock, random: RandomSource) -> None:
         self._pseudonyms = pseudonyms
+        self._clock = clock
         self._random = random
 
-    def mark(self, user_id: UUID, *, known: str | None = None) -> str:
-        """Return a mark for the account; a browser whose `known` mark is good keeps its device id."""
-        device_id = self.recognise(known, user_id)
+    async def issue(self, work: AuthUnitOfWork, user: User, *, known: str | None = None) -> str:
+        """Return a mark for a login to this account; a client whose `known` mark is valid keeps its device id.
+
+        The unit of work must hold the lock of the user's row, so that no mark survives a password set meanwhile.
+        """
+        device_id = await self.recognise(work, user, known)
         if device_id is None:
             device_id = urlsafe_b64encode(self._random(_ID_BYTES)).rstrip(b"=").decode("ascii")
-        account = self._account(user_id)
-        return f"{_PREFIX}.{account}.{device_id}.{self._signature(account, device_id)}"
+        now = self._clock.now()
+        device = Device(device_id, user.id, last_used_at=now, expires_at=now + MARK_TTL)
+        await work.devices.put(device, keep=DEVICES_PER_ACCOUNT)
+        signed = (
+            self._account(user.id),
+            str(user.password_epoch),
+            str(int(device.expires_at.timestamp())),
+            device_id,
+        )
+        return ".".join((_PREFIX, *signed, self._signature(*signed)))
 
-    def recognise(self, mark: str | None, user_id: UUID) -> str | None:
-        """Return the device id of a mark that was made for this account, None for anything else."""
-        prefix, *rest = (mark or "").split(".")
-        if prefix != _PREFIX or len(rest) != 3 or not all(part.isascii() for part in rest):  # noqa: PLR2004 -- its parts
+    async def recognise(self, work: AuthUnitOfWork, user: User, mark: str | None) -> str | None:
+        """Return the device id of a valid mark of this account; None for anything else, whatever it looks like."""
+        parts = (mark or "").split(".")
+        if len(parts) != _PARTS or parts[0] != _PREFIX or not all(part.isascii() for part in parts):
             return None
-        account, device_id, signature = rest
-        genuine = hmac.compare_digest(signature, self._signature(account, device_id))
-        return device_id if genuine and account == self._account(user_id) else None
+        account, epoch, expiry, device_id, signature = parts[1:]
+        if not hmac.compare_digest(signature, self._signature(account, epoch, expiry, device_id)):
+            return None
+        if account != self._account(user.id) or epoch != str(user.password_epoch):
+            return None
+        now = self._clock.now()
+        if int(expiry) <= now.timestamp() or not await work.devices.is_live(device_id, user.id, at=now):
+            return None
+        return device_id
 
     def _account(self, user_id: UUID) -> str:
         return self._pseudonyms.of("device account", str(user_id))
 
-    def _signature(self, account: str, device_id: str) -> str:
-        return self._pseudonyms.of("device signature", account, device_id)
+    def _signature(self, *signed: str) -> str:
+        return self._pseudonyms.of("device signature", *signed)

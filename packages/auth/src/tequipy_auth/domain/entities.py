@@ -33,6 +33,8 @@ class User:
     roles: tuple[str, ...]
     created_at: datetime
     version: int = 1
+    password_epoch: int = 0
+    """How often the password was set anew; device marks of an earlier epoch are void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,16 @@ class OneTimeToken:
     subject_id: UUID
     secret_hash: bytes = field(repr=False)
     created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A client that has logged in to an account, as its device mark names it."""
+
+    id: str
+    user_id: UUID
+    last_used_at: datetime
     expires_at: datetime
 
 

@@ -14,6 +14,8 @@ LONGEST_LOCK: Final = timedelta(minutes=15)
 MEMORY: Final = timedelta(hours=12)
 """How long after its last failure a counter is forgotten, its locks with it."""
 
+RESET_TRUST: Final = timedelta(hours=1)
+"""How long after a reset by mail the client address that made it is not locked by what others do."""
 
 RESERVATION_LIFE: Final = timedelta(minutes=1)
 """How long an attempt holds its place when nobody says how it ended: its process died, or the database was away."""
@@ -32,12 +34,22 @@ class Scope(Enum):
     CLIENT = "client", 50, timedelta(hours=1)
     """Any account from one client address."""
     DEVICE = "device", 5, timedelta(minutes=15)
-    """One account from one browser that has logged in to it before."""
+    """One account from one device that has logged in to it before."""
+    SESSION = "session", 5, timedelta(minutes=15)
+    """One account from one of its live sessions."""
 
     def __init__(self, label: str, failures: int, period: timedelta) -> None:
         self.label = label
         self.failures = failures
         self.period = period
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether the ladder begins again at its first step once its period has passed since the first lock.
+
+        Strangers can fail under these keys for ever: without an end they would keep the longest lock for ever too.
+        """
+        return self in {Scope.ACCOUNT, Scope.CLIENT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +72,24 @@ class Counter:
     locks: int = 0
     """How many steps of the ladder were taken."""
     locked_until: datetime | None = None
+    climbing_since: datetime | None = None
+    """When the first step of the ladder was taken."""
+    trusted_until: datetime | None = None
+    """Of a pair: until when the other keys' locks do not refuse it, for it has reset the password by mail."""
 
     @property
     def dies_at(self) -> datetime | None:
         """When it is forgotten; None: there is nothing to remember."""
         ends = [*(at + MEMORY for at in self.failed_at[-1:]), *(at + RESERVATION_LIFE for at in self.reserved_at)]
-        return max(ends, default=None)
+        return max([*ends, *filter(None, [self.trusted_until])], default=None)
+
+    def is_locked(self, now: datetime) -> bool:
+        """Return whether a lock has not ended yet."""
+        return self.locked_until is not None and self.locked_until > now
+
+    def is_trusted(self, now: datetime) -> bool:
+        """Return whether the locks of other keys do not count for this pair."""
+        return self.trusted_until is not None and self.trusted_until > now
 
     def refuses(self, scope: Scope, now: datetime) -> timedelta | None:
         """Tell for how long an attempt is refused unseen; None: it may be looked at.
@@ -75,7 +99,8 @@ class Counter:
         if self.locked_until is not None and self.locked_until > now:
             return self.locked_until - now
         counter = self._as_of(scope, now)
-        chances = 1 if counter.locks else scope.failures - len(_recent(counter.failed_at, scope, now))
+        left = scope.failures - len(_recent(counter.failed_at, scope, now))
+        chances = 1 if counter.locks else max(1, left)
         return None if len(counter.reserved_at) < chances else BUSY
 
     def with_reservation(self, scope: Scope, now: datetime) -> "Counter":
@@ -96,15 +121,25 @@ class Counter:
         counter = replace(counter, failed_at=(*counter.failed_at, now))
         if len(_recent(counter.failed_at, scope, now)) < scope.failures and not counter.locks:
             return counter
-        return replace(counter, locks=counter.locks + 1, locked_until=now + _lock(counter.locks))
+        return replace(
+            counter,
+            locks=counter.locks + 1,
+            locked_until=now + _lock(counter.locks),
+            climbing_since=counter.climbing_since or now,
+        )
 
     def _as_of(self, scope: Scope, now: datetime) -> "Counter":
-        """Forget what is over: a whole dead counter, failures beyond the period, attempts that nobody finished."""
+        """Forget what is over: a dead counter, a ladder, failures beyond the period, attempts that nobody finished."""
         reserved_at = tuple(at for at in self.reserved_at if at > now - RESERVATION_LIFE)
         if not self.failed_at or self.failed_at[-1] <= now - MEMORY:
-            return Counter(reserved_at=reserved_at)
+            return Counter(reserved_at=reserved_at, trusted_until=self.trusted_until)
         failed_at = _recent(self.failed_at, scope, now) or self.failed_at[-1:]
-        return replace(self, failed_at=failed_at, reserved_at=reserved_at)
+        counter = replace(self, failed_at=failed_at, reserved_at=reserved_at)
+        # A release before this one kept no beginning: its latest lock is the best that is known.
+        began = self.climbing_since or self.locked_until
+        if scope.falls_back and began is not None and began <= now - scope.period and not self.is_locked(now):
+            return replace(counter, locks=0, locked_until=None, climbing_since=None)
+        return counter
 
 
 def client_network(ip: str | None) -> str:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord
 from tequipy_auth.domain.entities import (
+    Device,
     KeyState,
     OneTimeToken,
     RefreshToken,
@@ -77,7 +78,11 @@ class Users(ABC):
 
     @abstractmethod
     async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
-        """Replace the password's hash."""
+        """Set a new password: the account's password epoch is incremented, which voids its device marks."""
+
+    @abstractmethod
+    async def renew_password_hash(self, user_id: UUID, password: PasswordHash) -> None:
+        """Replace the hash of the same password."""
 
     @abstractmethod
     async def set_verified(self, user_id: UUID) -> None:
@@ -187,6 +192,25 @@ class OneTimeTokens(ABC):
         """Forget up to `limit` tokens that expired before that moment; return how many."""
 
 
+class Devices(ABC):
+    """The devices whose marks are valid as far as their number goes."""
+
+    @abstractmethod
+    async def is_live(self, device_id: str, user_id: UUID, *, at: datetime) -> bool:
+        """Return whether the account still has this device, and it has not expired."""
+
+    @abstractmethod
+    async def put(self, device: Device, *, keep: int) -> None:
+        """Add or renew a device; beside it the account keeps the `keep - 1` that were used most recently.
+
+        The caller holds the lock of the user's row.
+        """
+
+    @abstractmethod
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Delete up to `limit` devices that expired before that moment; return how many."""
+
+
 class LoginAttempts(ABC):
     """The counters of failed attempts; what they mean is for `lockout` to say."""
 
@@ -282,6 +306,7 @@ class AuthUnitOfWork(UnitOfWork):
     sessions: Sessions
     refresh_tokens: RefreshTokens
     one_time_tokens: OneTimeTokens
+    devices: Devices
     attempts: LoginAttempts
     audit: AuditTrail
     signing_keys: SigningKeys

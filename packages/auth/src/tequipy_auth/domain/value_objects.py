@@ -123,7 +123,7 @@ class Client:
     ip: str | None = None
     user_agent: str | None = None
     device: str | None = field(default=None, repr=False, compare=False)
-    """The mark of a browser that has logged in before (`Devices`); kept nowhere."""
+    """The mark of a client that has logged in before (`DeviceMarks`); stored nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +153,8 @@ class TokenPair:
     access: AccessToken
     refresh: RefreshTokenValue
     refresh_expires_in: int
-    device: str | None = field(default=None, repr=False)
-    """What marks the browser that has logged in; a refresh hands none out."""
+    device_token: str | None = field(default=None, repr=False)
+    """The mark of the client that has logged in; a refresh issues none."""
 
 
 @dataclass(frozen=True, slots=True)

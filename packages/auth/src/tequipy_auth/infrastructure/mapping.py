@@ -52,6 +52,7 @@ def user_of(row: UserRow) -> User:
         roles=row.roles,
         created_at=row.created_at,
         version=row.version,
+        password_epoch=row.password_epoch,
     )
 
 

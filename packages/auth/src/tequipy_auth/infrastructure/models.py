@@ -46,6 +46,8 @@ class UserRow(PasswordColumns, Base):
     roles: Mapped[tuple[str, ...]]
     version: Mapped[int]
     version_changed_at: Mapped[datetime | None]
+    # A server default: a process of the release before inserts rows without it.
+    password_epoch: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[datetime]
 
     __table_args__ = (
@@ -114,6 +116,17 @@ class RefreshTokenRow(Base):
     used_at: Mapped[datetime | None]
 
 
+class DeviceRow(Base):
+    """A client that has logged in to an account; it goes with the account."""
+
+    __tablename__ = "devices"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("auth.users.id", ondelete="CASCADE"), index=True)
+    last_used_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
 class OneTimeTokenRow(Base):
     """A mailed token; no foreign key, for the purpose decides which table `subject_id` is a row of."""
 
@@ -169,7 +182,9 @@ class LoginAttemptRow(Base):
     failed_at: Mapped[tuple[datetime, ...]]
     reserved_at: Mapped[tuple[datetime, ...]]
     locks: Mapped[int]
+    climbing_since: Mapped[datetime | None]
     locked_until: Mapped[datetime | None]
+    trusted_until: Mapped[datetime | None]
     dies_at: Mapped[datetime | None] = mapped_column(index=True)
 
 

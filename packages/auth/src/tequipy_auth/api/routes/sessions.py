@@ -1,5 +1,6 @@
 """Logging in, staying logged in, logging out."""
 
+from dataclasses import replace
 from typing import Annotated
 from uuid import UUID
 
@@ -54,6 +55,8 @@ async def login(
     by_cookie = body.token_delivery == COOKIE
     if by_cookie:
         refuse_cross_site(request, auth)
+    if body.device_token is not None:
+        client = replace(client, device=body.device_token.get_secret_value())
     pair = await auth.login.with_password(email=body.email, password=body.password.get_secret_value(), client=client)
     if by_cookie:
         set_refresh_cookie(response, auth, pair)

@@ -34,6 +34,7 @@ class Housekeeping:
         now = self._clock.now()
         await self._purge(lambda work: work.registrations.purge, now)
         await self._purge(lambda work: work.one_time_tokens.purge, now)
+        await self._purge(lambda work: work.devices.purge, now)
         await self._purge(lambda work: work.attempts.purge, now)
         await self._purge(lambda work: work.sessions.purge, now - SESSION_MEMORY)
         await self._purge(lambda work: work.audit.purge, now - self._policy.audit_retention)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent
-from tequipy_auth.domain.devices import Devices
+from tequipy_auth.domain.devices import DeviceMarks
 from tequipy_auth.domain.entities import Session, User
 from tequipy_auth.domain.exceptions import EmailNotVerified, InvalidAccessToken, ReauthRequired
 from tequipy_auth.domain.operations import Operations, counted
@@ -27,7 +27,7 @@ class LoginService:
         *,
         addresses: AddressParser,
         check: PasswordCheck,
-        devices: Devices,
+        devices: DeviceMarks,
         starter: SessionStarter,
         issuer: TokenIssuer,
         policy: AuthPolicy,
@@ -66,7 +66,12 @@ class LoginService:
         async with self._unit_of_work() as work:
             user, session = await self._caller(work, principal)
             attempt = await self._check.begin(
-                work, address=user.email, user=user, client=client, operation="reauthenticate"
+                work,
+                address=user.email,
+                user=user,
+                client=client,
+                operation="reauthenticate",
+                session_id=session.id,
             )
         return await self._check.verify(attempt, password, lambda proof: self._renew(proof, session, client))
 
@@ -87,18 +92,19 @@ class LoginService:
                 await self._check.refuse(work, proof, EmailNotVerified.code)
             raise EmailNotVerified
         new = await self._starter.prepare(proof.user, client, amr=("pwd",))
-        user = await self._begin(proof, new)
+        user, device_token = await self._begin(proof, new, client)
         pair = await self._issuer.pair(user, new.session, new.value, new.session.created_at)
-        return replace(pair, device=self._devices.mark(user.id, known=client.device))
+        return replace(pair, device_token=device_token)
 
     @retry_conflicts
-    async def _begin(self, proof: Proof, new: NewSession) -> User:
+    async def _begin(self, proof: Proof, new: NewSession, client: Client) -> tuple[User, str]:
         async with self._unit_of_work() as work:
             user = await self._check.succeed(work, proof)
+            device_token = await self._devices.issue(work, user, known=client.device)
             news = await self._starter.keep(work, new)
             work.audit.record(_logged_in(user, new.session, new.session.client))
         await self._starter.publish(news)
-        return user
+        return user, device_token
 
     @retry_conflicts
     async def _renew(self, proof: Proof, session: Session, client: Client) -> AccessToken:

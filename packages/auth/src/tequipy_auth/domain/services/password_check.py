@@ -4,9 +4,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
+from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
-from tequipy_auth.domain.devices import Devices
+from tequipy_auth.domain.devices import DeviceMarks
 from tequipy_auth.domain.entities import User
 from tequipy_auth.domain.exceptions import InvalidCredentials, LoginLocked
 from tequipy_auth.domain.hashing import HashingClient
@@ -14,7 +15,7 @@ from tequipy_auth.domain.passwords import normalise
 from tequipy_auth.domain.ports import PasswordHasher
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.services.lockout import Locked, Lockout, Reservation
+from tequipy_auth.domain.services.lockout import Locked, Lockout, Origin, Reservation
 from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash
 from tequipy_platform import Unavailable
 
@@ -39,6 +40,7 @@ class Proof:
     reservation: Reservation
     event: AuditEvent
     renewed: PasswordHash | None
+    hashing_client: HashingClient
 
 
 class _Replaced(InvalidCredentials):
@@ -61,7 +63,7 @@ class PasswordCheck:
         *,
         hasher: PasswordHasher,
         lockout: Lockout,
-        devices: Devices,
+        devices: DeviceMarks,
         pseudonyms: Pseudonyms,
     ) -> None:
         self._unit_of_work = unit_of_work
@@ -70,15 +72,20 @@ class PasswordCheck:
         self._lockout = lockout
         self._devices = devices
 
-    def hashing_client(self, client: Client, user: User | None) -> HashingClient:
-        """Return on whose behalf a password of this account, known or not, is hashed."""
-        trusted = user is not None and self._devices.recognise(client.device, user.id) is not None
-        return HashingClient.of(client, trusted=trusted)
-
     async def begin(
-        self, work: AuthUnitOfWork, *, address: EmailAddress, user: User | None, client: Client, operation: str
+        self,
+        work: AuthUnitOfWork,
+        *,
+        address: EmailAddress,
+        user: User | None,
+        client: Client,
+        operation: str,
+        session_id: UUID | None = None,
     ) -> Attempt:
-        """Reserve an attempt at an account, known or not; the work is the same."""
+        """Reserve an attempt at an account, known or not; the work is the same.
+
+        `session_id` is the live session of the caller, when there is one.
+        """
         event = AuditEvent(
             AuditAction.LOGIN_FAILED,
             Outcome.FAILURE,
@@ -87,14 +94,15 @@ class PasswordCheck:
             client=client,
             metadata={"operation": operation, "address": self._pseudonyms.of_address(address)},
         )
-        reserved = await self._lockout.reserve(work, address, user, client)
+        device = await self._devices.recognise(work, user, client.device) if user else None
+        reserved = await self._lockout.reserve(work, address, Origin(client, device, session_id))
         if isinstance(reserved, Locked):
             scope = {"scope": reserved.scope.label}
             metadata = {**event.metadata, **scope}
             work.audit.record(
                 replace(event, action=AuditAction.LOGIN_LOCKED, reason=LoginLocked.code, metadata=metadata)
             )
-        return Attempt(user, reserved, event, self.hashing_client(client, user))
+        return Attempt(user, reserved, event, HashingClient.of(client, trusted=device is not None))
 
     async def verify(self, attempt: Attempt, password: str, use: Callable[[Proof], Awaitable[R]]) -> R:
         """Return what `use` makes of the proof; `succeed` and `refuse` are for `use` to call.
@@ -125,7 +133,7 @@ class PasswordCheck:
                 work.audit.record(attempt.event)
             raise InvalidCredentials
         renewed = await self._renewed(user.password, normalised, attempt.hashing_client)
-        return Proof(user, attempt.reserved, attempt.event, renewed)
+        return Proof(user, attempt.reserved, attempt.event, renewed, attempt.hashing_client)
 
     async def succeed(self, work: AuthUnitOfWork, proof: Proof) -> User:
         """Return the account as it is now, its row held, its counters for this client dropped.
@@ -139,7 +147,7 @@ class PasswordCheck:
             raise _Replaced(user)
         await self._lockout.succeed(work, proof.reservation)
         if proof.renewed is not None:
-            await work.users.set_password(user.id, proof.renewed)
+            await work.users.renew_password_hash(user.id, proof.renewed)
             user = replace(user, password=proof.renewed)
         return user
 

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
+from tequipy_auth.domain.devices import DeviceMarks
 from tequipy_auth.domain.entities import User
 from tequipy_auth.domain.exceptions import InvalidAccessToken, InvalidOneTimeToken
+from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.passwords import PasswordRules
 from tequipy_auth.domain.ports import AddressParser, PasswordHasher
@@ -31,6 +33,7 @@ class PasswordService:
         rules: PasswordRules,
         hasher: PasswordHasher,
         check: PasswordCheck,
+        devices: DeviceMarks,
         lockout: Lockout,
         ender: SessionEnder,
         pseudonyms: Pseudonyms,
@@ -44,6 +47,7 @@ class PasswordService:
         self._rules = rules
         self._hasher = hasher
         self._check = check
+        self._devices = devices
         self._lockout = lockout
         self._ender = ender
         self._pseudonyms = pseudonyms
@@ -81,7 +85,9 @@ class PasswordService:
     @counted("reset_password")
     @retry_conflicts
     async def reset(self, token: str, *, new_password: str, client: Client) -> None:
-        """Set a new password by the token of the mailed link: all sessions end, every lock on the account is lifted.
+        """Set a new password by the token of the mailed link: sessions and device marks end, the account is unlocked.
+
+        From this client address others cannot lock it again before its owner has logged in (`RESET_TRUST`).
 
         Who opens the link reads the account's mail, so the address counts as verified too. Raises
         `InvalidOneTimeToken`, whatever is wrong with the token, and `WeakPassword`, which leaves the token good.
@@ -109,7 +115,12 @@ class PasswordService:
         accepted = self._rules.accept(new_password, user.email)
         async with self._unit_of_work() as work:
             attempt = await self._check.begin(
-                work, address=user.email, user=user, client=client, operation="change_password"
+                work,
+                address=user.email,
+                user=user,
+                client=client,
+                operation="change_password",
+                session_id=session.id,
             )
         await self._check.verify(
             attempt, current_password, lambda proof: self._change(proof, accepted, session.id, client)
@@ -120,16 +131,18 @@ class PasswordService:
         async with self._unit_of_work() as work:
             subject_id = await work.one_time_tokens.peek(*shown, at=self._clock.now())
             user = await work.users.get(subject_id) if subject_id else None
-        if user is None:  # before anything is hashed
-            raise InvalidOneTimeToken
+            if user is None:  # before anything is hashed
+                raise InvalidOneTimeToken
+            marked = await self._devices.recognise(work, user, client.device) is not None
         accepted = self._rules.accept(new_password, user.email)
-        hashed = await self._hasher.hash(accepted, self._check.hashing_client(client, user))
+        hashed = await self._hasher.hash(accepted, HashingClient.of(client, trusted=marked))
         now = self._clock.now()
         async with self._unit_of_work() as work:
             user = await work.users.lock(user.id)
             if user is None or await work.one_time_tokens.consume(*shown, at=now) is None:
                 raise InvalidOneTimeToken
             await self._lockout.unlock(work, user.email)
+            await self._lockout.trust(work, user.email, client)
             await work.users.set_verified(user.id)
             news = await self._replace(work, user, hashed, Ending("password_reset", now, client=client))
             work.audit.record(AuditEvent(AuditAction.RESET_DONE, subject_id=user.id, client=client))
@@ -137,7 +150,7 @@ class PasswordService:
 
     @retry_conflicts
     async def _change(self, proof: Proof, accepted: str, session_id: UUID, client: Client) -> None:
-        hashed = await self._hasher.hash(accepted, self._check.hashing_client(client, proof.user))
+        hashed = await self._hasher.hash(accepted, proof.hashing_client)
         ending = Ending("password_changed", self._clock.now(), actor_id=proof.user.id, client=client)
         async with self._unit_of_work() as work:
             user = await self._check.succeed(work, proof)

@@ -73,6 +73,7 @@ class SqlUsers(Repository, Users):
                 name=user.name,
                 roles=user.roles,
                 version=user.version,
+                password_epoch=user.password_epoch,
                 created_at=user.created_at,
                 **password_columns(user.password),
             )
@@ -117,6 +118,10 @@ class SqlUsers(Repository, Users):
         return user_of(row) if row else None
 
     async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
+        """Update the columns of the password and count its epoch up."""
+        await self._change(user_id, password_epoch=UserRow.password_epoch + 1, **password_columns(password))
+
+    async def renew_password_hash(self, user_id: UUID, password: PasswordHash) -> None:
         """Update the columns of the password."""
         await self._change(user_id, **password_columns(password))
 

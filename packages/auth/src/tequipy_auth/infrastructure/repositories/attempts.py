@@ -31,10 +31,26 @@ class SqlLoginAttempts(LoginAttempts):
         )
         rows = await self._session.execute(
             new.on_conflict_do_update(index_elements=[Row.key], set_={"key": new.excluded.key}).returning(
-                Row.key, Row.failed_at, Row.reserved_at, Row.locks, Row.locked_until
+                Row.key,
+                Row.failed_at,
+                Row.reserved_at,
+                Row.locks,
+                Row.locked_until,
+                Row.climbing_since,
+                Row.trusted_until,
             )
         )
-        return {by_name[row.key]: Counter(row.failed_at, row.reserved_at, row.locks, row.locked_until) for row in rows}
+        return {
+            by_name[row.key]: Counter(
+                failed_at=row.failed_at,
+                reserved_at=row.reserved_at,
+                locks=row.locks,
+                locked_until=row.locked_until,
+                climbing_since=row.climbing_since,
+                trusted_until=row.trusted_until,
+            )
+            for row in rows
+        }
 
     async def keep(self, counters: Mapping[Key, Counter]) -> None:
         """Update rows by their keys."""
@@ -45,6 +61,8 @@ class SqlLoginAttempts(LoginAttempts):
                 "reserved_at": counter.reserved_at,
                 "locks": counter.locks,
                 "locked_until": counter.locked_until,
+                "climbing_since": counter.climbing_since,
+                "trusted_until": counter.trusted_until,
                 "dies_at": counter.dies_at,
             }
             for key, counter in counters.items()

@@ -5,10 +5,10 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Select, Update, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tequipy_auth.infrastructure.models import OneTimeTokenRow, RegistrationRow, SessionRow
+from tequipy_auth.infrastructure.models import DeviceRow, OneTimeTokenRow, RegistrationRow, SessionRow
 
 R = TypeVar("R")
-Temporary = RegistrationRow | SessionRow | OneTimeTokenRow
+Temporary = RegistrationRow | SessionRow | OneTimeTokenRow | DeviceRow
 
 
 class Repository:

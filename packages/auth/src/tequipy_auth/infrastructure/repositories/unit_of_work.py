@@ -7,6 +7,7 @@ from tequipy_auth.infrastructure.audit import SqlAuditTrail
 from tequipy_auth.infrastructure.models import SCHEMA
 from tequipy_auth.infrastructure.repositories.accounts import SqlRegistrations, SqlUsers
 from tequipy_auth.infrastructure.repositories.attempts import SqlLoginAttempts
+from tequipy_auth.infrastructure.repositories.devices import SqlDevices
 from tequipy_auth.infrastructure.repositories.one_time_tokens import SqlOneTimeTokens
 from tequipy_auth.infrastructure.repositories.roles import SqlRoles
 from tequipy_auth.infrastructure.repositories.sessions import SqlRefreshTokens, SqlSessions
@@ -23,6 +24,7 @@ class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
         self.sessions = SqlSessions(session)
         self.refresh_tokens = SqlRefreshTokens(session)
         self.one_time_tokens = SqlOneTimeTokens(session)
+        self.devices = SqlDevices(session)
         self.attempts = SqlLoginAttempts(session)
         schema = self._database.schemas.get(SCHEMA, SCHEMA)
         self.audit = SqlAuditTrail(session, self._clock, self._ids, schema=schema)

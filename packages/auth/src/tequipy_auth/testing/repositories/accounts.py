@@ -85,6 +85,11 @@ class MemoryUsers(Users):
         return self.rows.get(user_id)
 
     async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
+        """Set a new password."""
+        if user_id in self.rows:
+            self._change(user_id, password=password, password_epoch=self.rows[user_id].password_epoch + 1)
+
+    async def renew_password_hash(self, user_id: UUID, password: PasswordHash) -> None:
         """Replace the password's hash."""
         self._change(user_id, password=password)
 

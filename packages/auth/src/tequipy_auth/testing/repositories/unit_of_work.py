@@ -9,6 +9,7 @@ from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.testing.repositories.accounts import MemoryRegistrations, MemoryUsers
 from tequipy_auth.testing.repositories.attempts import MemoryLoginAttempts
 from tequipy_auth.testing.repositories.audit import MemoryAuditTrail
+from tequipy_auth.testing.repositories.devices import MemoryDevices
 from tequipy_auth.testing.repositories.one_time_tokens import MemoryOneTimeTokens
 from tequipy_auth.testing.repositories.roles import MemoryRoles
 from tequipy_auth.testing.repositories.sessions import MemoryRefreshTokens, MemorySessions
@@ -29,6 +30,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
     sessions: MemorySessions
     refresh_tokens: MemoryRefreshTokens
     one_time_tokens: MemoryOneTimeTokens
+    devices: MemoryDevices
     attempts: MemoryLoginAttempts
     audit: MemoryAuditTrail
     signing_keys: MemorySigningKeys
@@ -42,6 +44,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
         self.sessions = MemorySessions()
         self.refresh_tokens = MemoryRefreshTokens()
         self.one_time_tokens = MemoryOneTimeTokens()
+        self.devices = MemoryDevices()
         self.attempts = MemoryLoginAttempts()
         self.audit = MemoryAuditTrail(clock, CountingIds())
         self.signing_keys = MemorySigningKeys()
@@ -60,6 +63,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
             self.refresh_tokens.rows,
             self.one_time_tokens.rows,
             self.one_time_tokens.used,
+            self.devices.rows,
             self.attempts.rows,
             self.audit.rows,
             self.signing_keys.rows,
