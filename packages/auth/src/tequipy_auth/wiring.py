@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.composition import Composition
 from tequipy_auth.domain.operations import Operations
+from tequipy_auth.domain.passwords import HIGHEST_STORED_COST
 from tequipy_auth.domain.policy import LEAST_AUDIT_RETENTION, LEAST_PASSWORD_LENGTH, AuthPolicy
 from tequipy_auth.domain.ports import Revocations
 from tequipy_auth.domain.pseudonyms import Pseudonyms
@@ -26,7 +27,7 @@ from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
 from tequipy_auth.infrastructure.audit import SqlAuditLog
 from tequipy_auth.infrastructure.common_passwords import BundledCommonPasswords
-from tequipy_auth.infrastructure.hashing import HIGHEST_STORED_COST, PASSWORDS_NICENESS, HashingPool
+from tequipy_auth.infrastructure.hashing import PASSWORDS_NICENESS, HashingPool
 from tequipy_auth.infrastructure.key_ring import KeyRing
 from tequipy_auth.infrastructure.keys import AlgorithmName, FileKeys, SealedKeys, StoredKeys
 from tequipy_auth.infrastructure.metrics import HashingMetrics, PrometheusOperations
@@ -119,6 +120,8 @@ class AuthSettings(BaseModel):
     jwks_max_age: float = Field(default=300, ge=1)
     """How long others may keep the published keys: so long a key is published before its first use."""
     bcrypt_cost: int = Field(default=12, ge=4, le=HIGHEST_STORED_COST)
+    """Of passwords that are hashed from now on; others are hashed again at their next login. A failed check takes as
+    long as the highest stored cost, so lowering it saves nothing on those before their owners have logged in."""
     refresh_secret_cost: int = Field(default=SECRET_COST, ge=SECRET_COST, le=HIGHEST_STORED_COST)
     """bcrypt's cost of refresh tokens' secrets, which are random: so the lowest."""
     hashing_queue: int = Field(default=64, ge=0)

@@ -49,8 +49,12 @@ class CountingHasher(FakePasswordHasher):
         self.looked_at = 0
         self.full = False
         self.dies = False
+        self.highest_costs: list[int] = []
 
-    async def verify(self, password: str, stored: PasswordHash | None, client: HashingClient) -> bool:
+    async def verify(
+        self, password: str, stored: PasswordHash | None, client: HashingClient, *, highest_cost: int = 0
+    ) -> bool:
+        self.highest_costs.append(highest_cost)
         if self.dies:
             raise asyncio.CancelledError
         if self.full:
@@ -243,7 +247,10 @@ async def test_an_outdated_hash_is_renewed_at_login(work: MemoryAuthUnitOfWork) 
         async def hash(self, password: str, client: HashingClient) -> PasswordHash:
             return replace(await super().hash(password, client), cost=1)
 
-        async def verify(self, password: str, stored: PasswordHash | None, client: HashingClient) -> bool:
+        async def verify(
+            self, password: str, stored: PasswordHash | None, client: HashingClient, *, highest_cost: int = 0
+        ) -> bool:
+            assert highest_cost in {0, 1}
             return await super().verify(password, replace(stored, cost=1) if stored else None, client)
 
     newer = build_fake_auth(work, hasher=Older())
@@ -254,13 +261,30 @@ async def test_an_outdated_hash_is_renewed_at_login(work: MemoryAuthUnitOfWork) 
         assert work.users.rows[user.id].password.cost == 1
 
 
+@pytest.mark.parametrize("email", [EMAIL, "nobody@example.com", "older@example.com"])
+async def test_every_check_is_told_the_highest_cost_that_is_stored(
+    auth: Auth, work: MemoryAuthUnitOfWork, hasher: CountingHasher, email: str
+) -> None:
+    """For a known, an unknown and a costlier account alike; a cost that is never checked does not count."""
+    for name, cost in (("older", 14), ("damaged", 16)):
+        await auth.registration.create_admin(email=f"{name}@example.com", password=PASSWORD)
+        user = await work.users.by_email(f"{name}@example.com")
+        assert user is not None
+        await work.users.set_password(user.id, replace(user.password, cost=cost))
+    await fail(auth, email=email)
+    assert hasher.highest_costs == [14]
+
+
 async def test_a_password_changed_while_it_was_checked_is_wrong(
     auth: Auth, work: MemoryAuthUnitOfWork, hasher: CountingHasher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A login that was under way when the password changed begins no session, and is a failure like any other."""
     (user,) = work.users.rows.values()
 
-    async def verify_slowly(password: str, stored: PasswordHash | None, client: HashingClient) -> bool:
+    async def verify_slowly(
+        password: str, stored: PasswordHash | None, client: HashingClient, *, highest_cost: int
+    ) -> bool:
+        assert highest_cost == 0
         await work.users.set_password(user.id, await hasher.hash("another good password", client))
         return await FakePasswordHasher.verify(hasher, password, stored, client)
 

@@ -11,6 +11,7 @@ import bcrypt
 import pytest
 
 from tequipy_auth import HashingClient, PasswordHash, PasswordHasher, SecretHasher
+from tequipy_auth.infrastructure import passwords
 from tequipy_auth.infrastructure.hashing import HashingPool
 from tequipy_auth.infrastructure.passwords import BcryptPasswordHasher
 from tequipy_auth.infrastructure.refresh_secrets import BcryptSecretHasher, SettingsSuccessorKeys
@@ -103,6 +104,43 @@ async def test_an_unknown_account_costs_one_check_of_the_present_cost(
     assert [digest[:7] for digest in checked] == [b"$2b$05$"]
 
 
+@pytest.mark.parametrize("cost", [4, 5, 7])
+@pytest.mark.parametrize("highest_cost", [0, 4, 6, 16])
+@pytest.mark.parametrize("stored_cost", [None, 4, 5, 6])
+@pytest.mark.parametrize("scheme", ["bcrypt-hmac-sha256", "bcrypt", "md5", "damaged"])
+async def test_every_failed_check_takes_the_same_rounds(
+    pool: HashingPool,
+    scheme: str,
+    stored_cost: int | None,
+    highest_cost: int,
+    cost: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As many as the highest stored cost or today's asks for: unknown accounts, other costs, other schemes."""
+    monkeypatch.setattr(passwords, "HIGHEST_STORED_COST", 8)
+    hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=cost)
+    stored = None
+    if stored_cost is not None:
+        digest = bcrypt.hashpw(b"the password", bcrypt.gensalt(stored_cost)).decode()
+        digest = digest[:7] + "a" * 53 if scheme == "damaged" else digest
+        stored = PasswordHash(
+            "bcrypt" if scheme == "damaged" else scheme, stored_cost, int(scheme == "bcrypt-hmac-sha256"), digest
+        )
+        highest_cost = max(highest_cost, stored_cost)  # as the repository says
+    rounds = count_rounds(monkeypatch)
+    assert not await hasher.verify("another password", stored, CLIENT, highest_cost=highest_cost)
+    assert sum(rounds) == 2 ** max(cost, min(highest_cost, 8))
+
+
+async def test_a_right_password_is_not_padded(pool: HashingPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever knows the password waits for the stored cost alone."""
+    stored = await BcryptPasswordHasher(pool, peppers=PEPPERS, cost=4).hash("password", CLIENT)
+    rounds = count_rounds(monkeypatch)
+    newer = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=6)
+    assert await newer.verify("password", stored, CLIENT, highest_cost=7)
+    assert rounds == [2**4]
+
+
 async def test_a_secrets_hash_has_the_cost_that_was_set(pool: HashingPool) -> None:
     """bcrypt's lowest unless another is set; one of before still verifies."""
     digest = await BcryptSecretHasher(pool).hash("A" * 43)
@@ -151,6 +189,25 @@ def count_checks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
     monkeypatch.setattr(bcrypt, "checkpw", counted)
     return checked
+
+
+def count_rounds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the list that the rounds of every digest that bcrypt computes are added to."""
+    rounds: list[int] = []
+    check, hashpw = bcrypt.checkpw, bcrypt.hashpw
+
+    def checked(password: bytes, hashed: bytes) -> bool:
+        matches = check(password, hashed)  # raises, and takes no time, where the digest is none
+        rounds.append(2 ** int(hashed[4:6]))
+        return matches
+
+    def made(password: bytes, salt: bytes) -> bytes:
+        rounds.append(2 ** int(salt[4:6]))
+        return hashpw(password, salt)
+
+    monkeypatch.setattr(bcrypt, "checkpw", checked)
+    monkeypatch.setattr(bcrypt, "hashpw", made)
+    return rounds
 
 
 async def test_what_other_systems_store_verifies_and_is_outdated(pool: HashingPool) -> None:

@@ -671,6 +671,17 @@ async def test_discarded_tokens_are_dead(work: Work) -> None:
     assert left == [other_purpose, other_subject]
 
 
+async def test_the_highest_password_cost_is_one_that_may_be_checked(work: Work) -> None:
+    """None without accounts; then the highest that is stored, but for those that are refused."""
+    async with work() as unit:
+        assert await unit.users.highest_password_cost() == 0
+        for cost in (12, 14, 16, 10):
+            user = make_user(f"{cost}@example.com")
+            await unit.users.add(replace(user, password=replace(user.password, cost=cost)))
+    async with work() as unit:
+        assert await unit.users.highest_password_cost() == 14
+
+
 async def test_a_token_is_known_until_it_is_purged(work: Work) -> None:
     """Good, used and expired ones are known, whatever their purpose; one that was never kept is not."""
     good, used = make_one_time_token(new_id()), make_one_time_token(new_id())

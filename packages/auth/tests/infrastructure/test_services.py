@@ -19,7 +19,7 @@ from tequipy_auth import (
     RefreshReused,
     SessionRevoked,
 )
-from tequipy_auth.infrastructure.hashing import check_digest
+from tequipy_auth.infrastructure.hashing import check_digest_padded
 from tequipy_auth.infrastructure.models import (
     AuditEventRow,
     Base,
@@ -191,11 +191,11 @@ async def test_of_many_guesses_at_once_five_are_looked_at(
     """50 parallel wrong logins over two processes: five are hashed and refused, 45 are locked out unseen."""
     looked_at: list[str] = []
 
-    def check(material: bytes, digest: str) -> bool:
+    def check(material: bytes, digest: str, cost: int) -> bool:
         looked_at.append(digest)
-        return check_digest(material, digest)
+        return check_digest_padded(material, digest, cost)
 
-    monkeypatch.setattr("tequipy_auth.infrastructure.passwords.check_digest", check)
+    monkeypatch.setattr("tequipy_auth.infrastructure.passwords.check_digest_padded", check)
     async with make_auth(database) as auth, make_auth(database) as other:
         await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
         answers = await asyncio.gather(

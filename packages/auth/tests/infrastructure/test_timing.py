@@ -76,6 +76,31 @@ async def test_a_login_takes_as_long_for_every_address(
     assert_alike(f"login with a wrong password, cost {cost}", found, tolerance)
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "samples", "tolerance"),
+    [
+        pytest.param(7, 8, 15, 0.8, id="raised-short"),
+        pytest.param(9, 8, 15, 0.8, id="lowered-short"),
+        pytest.param(11, 12, 40, 0.25, id="raised-long", marks=[pytest.mark.prove, pytest.mark.timeout(600)]),
+        pytest.param(12, 11, 40, 0.25, id="lowered-long", marks=[pytest.mark.prove, pytest.mark.timeout(600)]),
+    ],
+)
+async def test_a_login_takes_as_long_after_the_cost_was_changed(
+    database: Database, before: int, now: int, samples: int, tolerance: float
+) -> None:
+    """Wrong passwords for an account that has not logged in since, for one that has, and for an unknown address."""
+    async with make_auth(database, before, "private") as auth:
+        await auth.registration.create_admin(email="older@example.com", password=PASSWORD)
+    async with make_auth(database, now, "private") as auth:
+        await auth.registration.create_admin(email="newer@example.com", password=PASSWORD)
+
+        def guess(name: str) -> Act:
+            return lambda: auth.login.with_password(email=f"{name}@example.com", password="wrong", client=CLIENT)
+
+        found = await medians({name: guess(name) for name in ("older", "newer", "unknown")}, samples, database)
+    assert_alike(f"login with a wrong password, cost {before} before and {now} now", found, tolerance)
+
+
 @pytest.mark.parametrize(("cost", "samples", "tolerance"), SIZES)
 async def test_a_registration_takes_as_long_for_every_address(
     database: Database, cost: int, samples: int, tolerance: float

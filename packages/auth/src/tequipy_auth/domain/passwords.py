@@ -1,11 +1,15 @@
 """The password policy: length and obvious choices, no composition rules (NIST SP 800-63B, section 5.1.1.2)."""
 
 import unicodedata
+from typing import Final
 
 from tequipy_auth.domain.exceptions import WeakPassword
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import CommonPasswords
 from tequipy_auth.domain.value_objects import EmailAddress
+
+HIGHEST_STORED_COST: Final = 15
+"""A stored hash of a higher bcrypt cost is refused: checking one of cost 31 would take a thread for a day."""
 
 
 def normalise(password: str) -> str:

@@ -29,10 +29,13 @@ class PasswordHasher(ABC):
         """Return the hash of a password under the current scheme, cost and pepper."""
 
     @abstractmethod
-    async def verify(self, password: str, stored: PasswordHash | None, client: HashingClient) -> bool:
-        """Tell whether the password is the one that was hashed.
+    async def verify(
+        self, password: str, stored: PasswordHash | None, client: HashingClient, *, highest_cost: int = 0
+    ) -> bool:
+        """Tell whether the password is the one that was hashed; None stands for an account that does not exist.
 
-        None, for an account that does not exist, takes as long as any other and is False.
+        Every failed check takes the same time, whatever is stored: that of the present cost or of `highest_cost`, the
+        highest cost that is stored of any account, whichever is higher.
         """
 
     @abstractmethod

@@ -77,6 +77,10 @@ class Users(ABC):
         """Return an account as it is now and hold its row until the unit of work ends, so that nobody changes it."""
 
     @abstractmethod
+    async def highest_password_cost(self) -> int:
+        """Return the highest cost of a stored password that may be checked at all, 0 where there is none."""
+
+    @abstractmethod
     async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
         """Set a new password: the account's password epoch is incremented, which voids its device marks."""
 

@@ -17,14 +17,12 @@ import bcrypt
 
 from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.hashing_queue import HashingQueue
+from tequipy_auth.domain.passwords import HIGHEST_STORED_COST
 from tequipy_auth.infrastructure.metrics import HashingMetrics
 from tequipy_platform import Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-HIGHEST_STORED_COST: Final = 15
-"""A stored hash of a higher cost is refused: checking one of cost 31 would take a thread for a day."""
 
 PASSWORDS_NICENESS: Final = 10
 """By how much the threads that hash passwords give way: each would take a core for a quarter of a second at a time.
@@ -170,7 +168,31 @@ def make_digest(material: bytes, cost: int) -> str:
 
 def check_digest(material: bytes, digest: str) -> bool:
     """Tell whether the digest, one that `is_bcrypt_digest`, is that of the material."""
+    return _check(material, digest) or False
+
+
+def check_digest_padded(material: bytes, digest: str, cost: int) -> bool:
+    """Tell the same as `check_digest`; when the answer is no, after `2**cost` rounds at least.
+
+    The rounds that a digest of a lower cost leaves are made up exactly: `2**4 + 2**4 + 2**5 + … + 2**(cost - 1)` is
+    `2**cost`. So the time of a failure does not tell what cost is stored, nor whether the digest is damaged.
+    """
+    matches = _check(material, digest)
+    if matches is None:
+        make_digest(b"", cost)
+    elif not matches:
+        for missing in range(_cost_of(digest), cost):
+            make_digest(b"", missing)
+    return matches or False
+
+
+def _check(material: bytes, digest: str) -> bool | None:
+    """Tell whether the digest is that of the material; None, at once, where nothing could be checked."""
     try:
         return bcrypt.checkpw(material, digest.encode("ascii"))
     except ValueError:  # characters of the right alphabet that are no salt, or more than 72 bytes
-        return False
+        return None
+
+
+def _cost_of(digest: str) -> int:
+    return int(digest.split("$")[2])

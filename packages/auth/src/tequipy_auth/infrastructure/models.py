@@ -57,6 +57,7 @@ class UserRow(PasswordColumns, Base):
             "version_changed_at",
             postgresql_where=text("version_changed_at is not null"),
         ),
+        Index("ix_users_password_cost", "password_cost"),
     )
 
 

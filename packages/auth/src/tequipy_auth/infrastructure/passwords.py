@@ -10,9 +10,10 @@ from typing import Final
 import bcrypt
 
 from tequipy_auth.domain.hashing import HashingClient
+from tequipy_auth.domain.passwords import HIGHEST_STORED_COST
 from tequipy_auth.domain.ports import PasswordHasher
 from tequipy_auth.domain.value_objects import PasswordHash
-from tequipy_auth.infrastructure.hashing import HashingPool, check_digest, is_bcrypt_digest, make_digest
+from tequipy_auth.infrastructure.hashing import HashingPool, check_digest_padded, is_bcrypt_digest, make_digest
 
 SCHEME: Final = "bcrypt-hmac-sha256"
 """`bcrypt(base64(HMAC-SHA-256(pepper, password)))`: 72 bytes are no limit, and a stolen table alone opens nothing."""
@@ -43,12 +44,15 @@ class BcryptPasswordHasher(PasswordHasher):
         material = self._material(password, SCHEME, self._pepper_version)
         return self._stored(await self._pool.run(client, make_digest, material, self._cost))
 
-    async def verify(self, password: str, stored: PasswordHash | None, client: HashingClient) -> bool:
+    async def verify(
+        self, password: str, stored: PasswordHash | None, client: HashingClient, *, highest_cost: int = 0
+    ) -> bool:
         """Tell whether it is the password; what cannot be verified takes its time too, and is False."""
         known = stored is not None and self._is_usable(stored)
         target = stored if stored is not None and known else self._dummy
         material = self._material(password, target.scheme, target.pepper_version)
-        return await self._pool.run(client, check_digest, material, target.digest) and known
+        cost = max(self._cost, min(highest_cost, HIGHEST_STORED_COST))
+        return await self._pool.run(client, check_digest_padded, material, target.digest, cost) and known
 
     def is_outdated(self, stored: PasswordHash) -> bool:
         """Tell whether a new hash would have another scheme, cost or pepper."""

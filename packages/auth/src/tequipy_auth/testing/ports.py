@@ -47,7 +47,14 @@ class FakePasswordHasher(PasswordHasher):
         await asyncio.sleep(0)
         return PasswordHash("fake", 0, 1, _sha256(password))
 
-    async def verify(self, password: str, stored: PasswordHash | None, client: HashingClient) -> bool:
+    async def verify(
+        self,
+        password: str,
+        stored: PasswordHash | None,
+        client: HashingClient,
+        *,
+        highest_cost: int = 0,  # noqa: ARG002 -- it costs nothing
+    ) -> bool:
         """Tell whether it is the password."""
         return await self.hash(password, client) == stored
 

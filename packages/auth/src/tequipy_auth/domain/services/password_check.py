@@ -30,6 +30,7 @@ class Attempt:
     reserved: Reservation | Locked
     event: AuditEvent
     hashing_client: HashingClient
+    highest_cost: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ class PasswordCheck:
             work.audit.record(
                 replace(event, action=AuditAction.LOGIN_LOCKED, reason=LoginLocked.code, metadata=metadata)
             )
-        return Attempt(user, reserved, event, HashingClient.of(client, trusted=device is not None))
+        hashing_client = HashingClient.of(client, trusted=device is not None)
+        return Attempt(user, reserved, event, hashing_client, await work.users.highest_password_cost())
 
     async def verify(self, attempt: Attempt, password: str, use: Callable[[Proof], Awaitable[R]]) -> R:
         """Return what `use` makes of the proof; `succeed` and `refuse` are for `use` to call.
@@ -122,7 +124,12 @@ class PasswordCheck:
             raise LoginLocked(retry_after=attempt.reserved.retry_after)
         user, normalised = attempt.user, normalise(password)
         try:
-            matches = await self._hasher.verify(normalised, user.password if user else None, attempt.hashing_client)
+            matches = await self._hasher.verify(
+                normalised,
+                user.password if user else None,
+                attempt.hashing_client,
+                highest_cost=attempt.highest_cost,
+            )
         except Unavailable:
             async with self._unit_of_work() as work:
                 await self._lockout.take_back(work, attempt.reserved)

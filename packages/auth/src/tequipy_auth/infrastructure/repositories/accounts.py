@@ -5,11 +5,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from tequipy_auth.domain.entities import Registration, User
 from tequipy_auth.domain.exceptions import EmailTaken
+from tequipy_auth.domain.passwords import HIGHEST_STORED_COST
 from tequipy_auth.domain.repositories import Registrations, Users
 from tequipy_auth.domain.value_objects import PasswordHash
 from tequipy_auth.infrastructure.mapping import password_columns, registration_of, user_of
@@ -116,6 +117,11 @@ class SqlUsers(Repository, Users):
         """Select an account for update, of everything but its id: new sessions of it need not wait."""
         row = await self._one(select(UserRow).where(UserRow.id == user_id).with_for_update(key_share=True))
         return user_of(row) if row else None
+
+    async def highest_password_cost(self) -> int:
+        """Select the highest entry of the index that is no higher than a cost may be."""
+        highest = select(func.max(UserRow.password_cost)).where(UserRow.password_cost <= HIGHEST_STORED_COST)
+        return await self._session.scalar(highest) or 0
 
     async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
         """Update the columns of the password and count its epoch up."""

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from tequipy_auth.domain.entities import Registration, User
 from tequipy_auth.domain.exceptions import EmailTaken
+from tequipy_auth.domain.passwords import HIGHEST_STORED_COST
 from tequipy_auth.domain.repositories import Registrations, Users
 from tequipy_auth.domain.value_objects import PasswordHash
 from tequipy_auth.testing.repositories.purging import purge
@@ -83,6 +84,11 @@ class MemoryUsers(Users):
     async def lock(self, user_id: UUID) -> User | None:
         """Return an account: blocks of a unit of work wait for each other anyway."""
         return self.rows.get(user_id)
+
+    async def highest_password_cost(self) -> int:
+        """Return the highest cost that may be checked."""
+        costs = (row.password.cost for row in self.rows.values())
+        return max((cost for cost in costs if cost <= HIGHEST_STORED_COST), default=0)
 
     async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
         """Set a new password."""
