@@ -1,14 +1,17 @@
-"""A mail server that refuses the sender, in the shipped processes: what was asked for meanwhile arrives afterwards."""
+"""Mails in the shipped processes: a server that refuses the sender loses none, and strangers have few sent."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from tequipy_devstack.mail_sink import MailSink
-from tequipy_devstack.proving import REGISTER, House, Load, count, eventually
+from tequipy_devstack.proving import REGISTER, Api, House, Load, count, eventually
+from tequipy_devstack.proving.traffic import ADMIN, PASSWORD
 from tequipy_devstack.servers import PostgresServer
 
 # The module's house has one outbox, so these tests run one after the other.
@@ -40,6 +43,19 @@ def server(tmp_path: Path) -> Iterator[MoodySink]:
         yield server
 
 
+def unsettled(postgres: PostgresServer) -> int:
+    """Return how many messages wait or are being worked on."""
+    query = "SELECT count(*) FROM platform.outbox WHERE settled_at IS NULL"
+    return int(postgres.execute(query, database="tequipy").strip())
+
+
+def ask(api: Api, route: str, body: dict[str, str], *, address: str = "127.0.0.1") -> int:
+    """Post to a route of auth from an address of this machine; return the answer's status."""
+    transport = httpx.HTTPTransport(local_address=address)
+    with httpx.Client(transport=transport, base_url=api.url) as client:
+        return client.post(f"/api/v1/auth/{route}", json=body).status_code
+
+
 @pytest.mark.parametrize(
     ("answer", "seconds"),
     [
@@ -52,18 +68,13 @@ def test_mails_wait_while_the_server_refuses_the_sender(
     house: House, postgres: PostgresServer, server: MoodySink, answer: str, seconds: int
 ) -> None:
     """20 registrations while the server answers 530 (or a quota) for a minute: mended, it gets 20 mails, each once."""
-
-    def unsettled() -> int:
-        query = "SELECT count(*) FROM platform.outbox WHERE settled_at IS NULL"
-        return int(postgres.execute(query, database="tequipy").strip())
-
     server.answer = answer
     with house.relay(), house.worker(TEQUIPY_MAIL__SMTP_URL=server.url) as worker, house.api() as api:
         with Load(api.url, [REGISTER], rate=20 / seconds) as load:
             load.send(20)
         eventually("every mail has been refused", lambda: server.refused >= 20)
         server.answer, mended = None, time.monotonic()
-        eventually("every message is over", lambda: unsettled() == 0, within=240)
+        eventually("every message is over", lambda: unsettled(postgres) == 0, within=240)
         took = time.monotonic() - mended
         log = worker.log.read_text()
     ids = [str(mail["Message-ID"]) for mail in server.messages()]
@@ -74,3 +85,40 @@ def test_mails_wait_while_the_server_refuses_the_sender(
     assert count(load.samples) == {"202 accepted": 20}
     assert len(ids) == len(set(ids)) == 20
     assert "mail_sender_refused" in log, "the operator is told"
+
+
+@pytest.mark.parametrize(
+    "registrations", [pytest.param(4, id="short"), pytest.param(20, id="long", marks=pytest.mark.prove)]
+)
+def test_a_victim_is_not_flooded(house: House, postgres: PostgresServer, server: MoodySink, registrations: int) -> None:
+    """60 registrations of one address from three client addresses (20 an hour each): all 202, five mails."""
+    victim = f"victim{registrations}@example.com"
+    body = {"email": victim, "password": PASSWORD}
+    addresses = [f"127.0.{registrations}.{number}" for number in (2, 3, 4)]
+    with (
+        house.relay(),
+        house.worker(TEQUIPY_MAIL__SMTP_URL=server.url),
+        house.api(TEQUIPY_RATE_LIMITS__REGISTER="20/3600") as api,
+    ):
+        answers = Counter(ask(api, "register", body, address=each) for each in addresses * registrations)
+        eventually("every message is over", lambda: unsettled(postgres) == 0, within=120)
+    mails = len(server.messages(victim))
+    print(
+        f"\n{answers.total()} registrations of one address from three client addresses: {dict(answers)}, {mails} mails"
+    )
+    assert answers == {202: 3 * registrations}
+    assert mails == 5
+
+
+def test_resends_leave_the_owner_the_reset(house: House, postgres: PostgresServer, server: MoodySink) -> None:
+    """A stranger asks 20 times for another link to a verified address: nothing is mailed, and the owner's reset is."""
+    with house.relay(), house.worker(TEQUIPY_MAIL__SMTP_URL=server.url), house.api() as api:
+        resends = Counter(ask(api, "verify-email/resend", {"email": ADMIN}) for _ in range(20))
+        forgot = ask(api, "password/forgot", {"email": ADMIN})
+        eventually("every message is over", lambda: unsettled(postgres) == 0, within=120)
+    subjects = [str(mail["Subject"]) for mail in server.messages(ADMIN)]
+    print(
+        f"\n20 resends for a verified address ({dict(resends)}), then a forgotten password ({forgot}): mails {subjects}"
+    )
+    assert (resends, forgot) == ({202: 20}, 202)
+    assert subjects == ["Reset your password"]

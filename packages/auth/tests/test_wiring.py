@@ -115,6 +115,7 @@ def test_every_number_that_the_rules_go_by_is_a_setting() -> None:
             verify_email_ttl=61,
             reset_password_ttl=61,
             live_tokens_per_purpose=1,
+            mails_per_hour=1,
             fresh_for=61,
             registration_mode="open",
             password_min_length=13,

@@ -35,7 +35,6 @@ def create_app(settings: ApiSettings) -> FastAPI:
         public_url=settings.public_url,
         database=database,
         cache=cache,
-        limiter=limiter,
         registry=metrics,
     )
 

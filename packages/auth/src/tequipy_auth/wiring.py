@@ -36,7 +36,7 @@ from tequipy_auth.infrastructure.refresh_secrets import SECRET_COST, BcryptSecre
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 from tequipy_auth.infrastructure.revocations import SharedRevocations, StoredRevocations
 from tequipy_auth.infrastructure.tokens import JwtAccessTokens, VerifiedToken
-from tequipy_caching import CacheManager, RateLimiter
+from tequipy_caching import CacheManager
 from tequipy_platform import Clock, SystemClock
 from tequipy_platform.infrastructure.database import Database
 from tequipy_platform.infrastructure.ids import uuid7
@@ -111,6 +111,8 @@ class AuthSettings(BaseModel):
     reset_password_ttl: float = Field(default=1800, ge=60)
     live_tokens_per_purpose: int = Field(default=3, ge=1)
     """How many mailed links of one kind work at a time: a further one ends the oldest."""
+    mails_per_hour: int = Field(default=5, ge=1)
+    """How many mails anybody can have sent to one address for one purpose (registration, another link, reset)."""
     fresh_for: float = Field(default=300, ge=1)
     """How long after a proof of identity sensitive operations may be asked for."""
     signing_algorithm: AlgorithmName = "ES256"
@@ -156,12 +158,10 @@ def build_auth(
     public_url: str,
     database: Database,
     cache: CacheManager,
-    limiter: RateLimiter | None = None,
     registry: CollectorRegistry | None = None,
 ) -> Auth:
     """Return auth on PostgreSQL; nothing is opened before its first use.
 
-    `limiter` keeps strangers from having more than a few mails sent to one address; None: nobody does.
     In `registry`, `auth_operations_total{operation,status}` counts what auth was asked for and how it ended,
     `auth_hashing_pending{pool}` the hashes that wait or run, `auth_hashing_refused_total{pool,client}` those that
     found or kept no place in the queue, `auth_hashing_wait_seconds{pool,client}` how long the others waited, `client`
@@ -193,7 +193,6 @@ def build_auth(
         profiles=cache.cache("user_profile", Profile),
         config=cache.cache("config", RoleMap),
         templates=JinjaMailTemplates("tequipy_auth"),
-        limiter=limiter,
         operations=operations,
         audit_log=SqlAuditLog(database),
         keys=keys,
@@ -235,6 +234,7 @@ def _policy(settings: AuthSettings, public_url: str) -> AuthPolicy:
         verify_email_ttl=timedelta(seconds=settings.verify_email_ttl),
         reset_password_ttl=timedelta(seconds=settings.reset_password_ttl),
         live_tokens_per_purpose=settings.live_tokens_per_purpose,
+        mails_per_hour=settings.mails_per_hour,
         fresh_for=timedelta(seconds=settings.fresh_for),
         open_registration=settings.registration_mode == "open",
         password_min_length=settings.password_min_length,

@@ -26,7 +26,6 @@ from tequipy_auth import (
     WeakPassword,
 )
 from tequipy_auth.testing import COMMON_PASSWORD, MemoryAuthUnitOfWork, build_fake_auth
-from tequipy_caching.testing import MemoryRateLimiter
 from tequipy_platform import Conflicted, Delivery, Mail
 from tequipy_platform.testing import FrozenClock, RecordingMailer
 
@@ -46,13 +45,8 @@ def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
 
 
 @pytest.fixture
-def limiter() -> MemoryRateLimiter:
-    return MemoryRateLimiter()
-
-
-@pytest.fixture
-async def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock, limiter: MemoryRateLimiter) -> Auth:
-    auth = build_fake_auth(work, clock=clock, limiter=limiter)
+async def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
+    auth = build_fake_auth(work, clock=clock)
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     return auth
 
@@ -99,20 +93,6 @@ async def test_a_forgotten_password_leaves_the_same_row_for_every_address(
     assert [mail.to for mail in await mails(auth, work)] == [EMAIL]
     with pytest.raises(InvalidAddress):
         await auth.passwords.forgot(email="nobody", client=CLIENT)
-
-
-async def test_nobody_is_flooded_with_mails(auth: Auth, work: MemoryAuthUnitOfWork, limiter: MemoryRateLimiter) -> None:
-    """Five mails an hour to one address, asked for by whomever, links to verify included; more go unseen."""
-    for email in (EMAIL, "nobody@example.com"):
-        for _ in range(4):
-            await auth.passwords.forgot(email=email, client=CLIENT)
-            await auth.registration.resend_verification(email=email)
-    assert len(work.outbox.tasks) == 10
-    outcomes = [event.outcome for event in work.audit.events if event.action is AuditAction.RESET_REQUESTED]
-    assert outcomes == [Outcome.SUCCESS] * 3 + [Outcome.FAILURE] + [Outcome.SUCCESS] * 3 + [Outcome.FAILURE]
-    limiter.clock.advance(3600)
-    await auth.passwords.forgot(email=EMAIL, client=CLIENT)
-    assert len(work.outbox.tasks) == 11
 
 
 async def test_a_reset_sets_the_password_and_ends_every_session(auth: Auth, work: MemoryAuthUnitOfWork) -> None:

@@ -725,3 +725,47 @@ async def test_a_role_is_kept_in_the_place_of_the_one_before(work: Work) -> None
             await unit.roles.put(role)
     async with work() as unit:
         assert list(await unit.roles.all()) == [Role("auditor"), Role("support", ("audit:read", "users:read"))]
+
+
+async def charge(work: Work, message_id: UUID, *, key: str = "a", at: timedelta = timedelta(0)) -> bool:
+    """Charge a message to a budget of 2 an hour."""
+    async with work() as unit:
+        return await unit.mail_charges.charge(message_id, key, at=NOW + at, since=NOW + at - HOUR, limit=2)
+
+
+async def test_a_budget_is_charged_once_for_each_message(work: Work) -> None:
+    """A message charged again keeps its place and moves to the later time; a third one finds none until then."""
+    first, second, third = new_id(), new_id(), new_id()
+    assert [await charge(work, each) for each in (first, second, third, first)] == [True, True, False, True]
+    assert await charge(work, third, key="b"), "another key has a budget of its own"
+    assert await charge(work, first, at=HOUR / 2)
+    fourth, fifth = new_id(), new_id()
+    assert [await charge(work, each, at=HOUR) for each in (fourth, fifth)] == [True, False]
+
+
+async def test_a_charge_is_released(work: Work) -> None:
+    """Its place is another's then; what was never charged can be released too."""
+    first, second, third = new_id(), new_id(), new_id()
+    assert await charge(work, first)
+    assert await charge(work, second)
+    async with work() as unit:
+        await unit.mail_charges.release(first)
+        await unit.mail_charges.release(new_id())
+    assert await charge(work, third)
+
+
+async def test_old_charges_are_purged(work: Work) -> None:
+    """A few at a time, and only those from before."""
+    for number in range(3):
+        await charge(work, new_id(), key=str(number))
+    await charge(work, new_id(), at=HOUR)
+    async with work() as unit:
+        assert await unit.mail_charges.purge(before=NOW, limit=2) == 2
+        assert await unit.mail_charges.purge(before=NOW, limit=2) == 1
+        assert await unit.mail_charges.purge(before=NOW, limit=2) == 0
+
+
+async def test_of_many_charges_at_once_no_more_succeed_than_the_budget(work: Work) -> None:
+    """20 workers at once: two of them send."""
+    outcomes = await asyncio.gather(*(charge(work, new_id()) for _ in range(20)))
+    assert outcomes.count(True) == 2

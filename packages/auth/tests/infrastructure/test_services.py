@@ -93,17 +93,15 @@ async def test_the_main_road(auth: Auth, database: Database) -> None:
 
 
 async def test_parallel_verifications_make_one_account(auth: Auth, database: Database) -> None:
-    """Of 20 registrations of one address verified at once, one becomes the account."""
-    await asyncio.gather(
-        *(auth.registration.register(email=EMAIL, password=PASSWORD, client=CLIENT) for _ in range(20))
-    )
+    """Of 5 registrations of one address verified at once, one becomes the account."""
+    await asyncio.gather(*(auth.registration.register(email=EMAIL, password=PASSWORD, client=CLIENT) for _ in range(5)))
     tokens = await mailed_tokens(auth, database)
-    assert len(set(tokens)) == 20
+    assert len(set(tokens)) == 5
     answers = await asyncio.gather(
         *(auth.registration.verify_email(token, client=CLIENT) for token in tokens), return_exceptions=True
     )
     refused = [answer for answer in answers if answer is not None]
-    assert len(refused) == 19
+    assert len(refused) == 4
     assert {type(answer) for answer in refused} == {InvalidOneTimeToken}
     async with database.sessions() as session:
         assert await session.scalar(select(func.count()).select_from(UserRow)) == 1

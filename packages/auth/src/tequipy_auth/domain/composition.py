@@ -38,7 +38,7 @@ from tequipy_auth.domain.services.session_starter import SessionStarter
 from tequipy_auth.domain.services.sessions import SessionService
 from tequipy_auth.domain.services.token_issuer import TokenIssuer
 from tequipy_auth.domain.value_objects import Profile
-from tequipy_caching import Cache, RateLimiter
+from tequipy_caching import Cache
 from tequipy_platform import Clock, IdSource, Mailer, MailTemplates, RandomSource
 
 
@@ -62,7 +62,6 @@ class Composition:
     profiles: Cache[Profile]
     config: Cache[RoleMap]
     templates: MailTemplates
-    limiter: RateLimiter | None
     operations: Operations
     audit_log: AuditLog
     keys: KeyService | None
@@ -93,7 +92,6 @@ class Composition:
             rules=self._rules,
             hasher=self.hasher,
             pseudonyms=self.pseudonyms,
-            mail_budget=self._mail_budget,
             policy=self.policy,
             clock=self.clock,
             new_id=self.new_id,
@@ -126,7 +124,6 @@ class Composition:
             lockout=self._lockout,
             ender=self._ender,
             pseudonyms=self.pseudonyms,
-            mail_budget=self._mail_budget,
             clock=self.clock,
             new_id=self.new_id,
             operations=self.operations,
@@ -153,8 +150,10 @@ class Composition:
             mailer=mailer,
             templates=self.templates,
             links=LinkMinter(self.policy, self.clock, self.new_id, self.random),
+            budget=MailBudget(self.policy, self.pseudonyms, self.clock),
             policy=self.policy,
             clock=self.clock,
+            operations=self.operations,
         )
 
     @cached_property
@@ -190,10 +189,6 @@ class Composition:
     @cached_property
     def _rules(self) -> PasswordRules:
         return PasswordRules(self.policy, self.common_passwords)
-
-    @cached_property
-    def _mail_budget(self) -> MailBudget:
-        return MailBudget(self.limiter)
 
     @cached_property
     def _ender(self) -> SessionEnder:

@@ -29,6 +29,8 @@ class AuthPolicy:
     sessions_per_user: int = 20
     verify_email_ttl: timedelta = timedelta(hours=24)
     live_tokens_per_purpose: int = 3
+    mails_per_hour: int = 5
+    """How many mails anybody can have sent to one address for one purpose."""
     reset_password_ttl: timedelta = timedelta(minutes=30)
     fresh_for: timedelta = timedelta(minutes=5)
     """How long after a proof of identity sensitive operations may be asked for."""

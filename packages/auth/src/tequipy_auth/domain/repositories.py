@@ -242,6 +242,25 @@ class LoginAttempts(ABC):
         """Drop up to `limit` counters that died before that moment; return how many."""
 
 
+class MailCharges(ABC):
+    """Which mails were sent, or are being sent, for the budgets of addresses."""
+
+    @abstractmethod
+    async def charge(self, message_id: UUID, key: str, *, at: datetime, since: datetime, limit: int) -> bool:
+        """Charge a message to a key, unless `limit` others were charged to it after `since`: then return False.
+
+        A message that was charged before moves to `at`. Of concurrent callers no more than `limit` succeed.
+        """
+
+    @abstractmethod
+    async def release(self, message_id: UUID) -> None:
+        """Take the charge of a message back, if there is one."""
+
+    @abstractmethod
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Forget up to `limit` charges made before that moment; return how many."""
+
+
 class AuditTrail(ABC):
     """Where a unit of work records what it does: the record commits with it, or not at all."""
 
@@ -312,6 +331,7 @@ class AuthUnitOfWork(UnitOfWork):
     one_time_tokens: OneTimeTokens
     devices: Devices
     attempts: LoginAttempts
+    mail_charges: MailCharges
     audit: AuditTrail
     signing_keys: SigningKeys
     roles: Roles

@@ -189,6 +189,18 @@ class LoginAttemptRow(Base):
     dies_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
+class MailChargeRow(Base):
+    """A mail that was sent, or is being sent; the key is a pseudonym of purpose and address."""
+
+    __tablename__ = "mail_charges"
+
+    message_id: Mapped[UUID] = mapped_column(primary_key=True)
+    key: Mapped[str]
+    charged_at: Mapped[datetime] = mapped_column(index=True)
+
+    __table_args__ = (Index("ix_mail_charges_key", "key", "charged_at"),)
+
+
 class AuditEventRow(Base):
     """Something that was done or tried; no foreign key, for it outlives whom it is about. A trigger forbids changes."""
 

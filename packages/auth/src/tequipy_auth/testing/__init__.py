@@ -26,7 +26,6 @@ from tequipy_auth.testing.ports import (
 )
 from tequipy_auth.testing.repositories import MemoryAuditLog, MemoryAuthUnitOfWork
 from tequipy_auth.testing.signing_keys import FakeKeyMaker
-from tequipy_caching import RateLimiter
 from tequipy_caching.testing import MemoryCacheManager
 from tequipy_platform import Clock, SystemClock
 
@@ -62,7 +61,6 @@ def build_fake_auth(
     revocations: Revocations | None = None,
     policy: AuthPolicy | None = None,
     hasher: PasswordHasher | None = None,
-    limiter: RateLimiter | None = None,
     operations: Operations | None = None,
     local: bool = False,
     origins: frozenset[str] = frozenset({PUBLIC_URL}),
@@ -95,7 +93,6 @@ def build_fake_auth(
         profiles=cache.cache("user_profile", Profile),
         config=cache.cache("config", RoleMap),
         templates=PlainMailTemplates(),
-        limiter=limiter,
         operations=operations,
         audit_log=MemoryAuditLog(held.audit),
         keys=KeyService(

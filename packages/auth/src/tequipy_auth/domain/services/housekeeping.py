@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_auth.domain.services.mail_budget import WINDOW
 from tequipy_platform import Clock, Delivery
 
 BATCH_SIZE: Final = 500
@@ -36,6 +37,7 @@ class Housekeeping:
         await self._purge(lambda work: work.one_time_tokens.purge, now)
         await self._purge(lambda work: work.devices.purge, now)
         await self._purge(lambda work: work.attempts.purge, now)
+        await self._purge(lambda work: work.mail_charges.purge, now - WINDOW)
         await self._purge(lambda work: work.sessions.purge, now - SESSION_MEMORY)
         await self._purge(lambda work: work.audit.purge, now - self._policy.audit_retention)
 

@@ -3,15 +3,19 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from tequipy_auth.domain.entities import Registration, User
+from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_auth.domain.services.mail_budget import MailBudget
 from tequipy_auth.domain.services.one_time_tokens import LinkMinter, MailedLink
-from tequipy_auth.domain.value_objects import Purpose
-from tequipy_platform import Clock, Delivery, Lease, Mail, Mailer, MailTemplates, MailUnavailable
+from tequipy_auth.domain.value_objects import EmailAddress, Purpose
+from tequipy_platform import Clock, Delivery, Lease, Mail, Mailer, MailRejected, MailTemplates, MailUnavailable
 
 LEASE: Final = timedelta(seconds=30)
 """How long an attempt may take: below every visibility timeout, so a redelivery finds a dead attempt's lease over."""
@@ -26,7 +30,7 @@ class _Letter:
     values: Mapping[str, object] = field(repr=False)  # a link holds a one-time token
 
 
-_Writer = Callable[[AuthUnitOfWork, UUID], Awaitable[_Letter | None]]
+_Writer = Callable[[AuthUnitOfWork, Delivery, UUID], Awaitable[_Letter | None]]
 
 
 class MailingService:
@@ -35,11 +39,13 @@ class MailingService:
     | mail | subject_id | what is sent |
     |---|---|---|
     | `verification` | a registration or an account | its link, or that there is an account already |
+    | `verification_again` | the same, asked for once more | the same |
     | `reset_password` | an account | its link |
     | `password_changed` | an account | a notice |
     | `session_stolen` | an account | a notice: a used refresh token came back, the session was ended |
 
-    Nothing is sent about what is not there (any more).
+    Nothing is sent about what is not there (any more), nor over the budget of whom strangers may have mailed to; what
+    was not sent for that is counted as `auth_operations_total{operation="send_mail",status="over_budget"}`.
     """
 
     def __init__(
@@ -49,20 +55,25 @@ class MailingService:
         mailer: Mailer,
         templates: MailTemplates,
         links: LinkMinter,
+        budget: MailBudget,
         policy: AuthPolicy,
         clock: Clock,
+        operations: Operations,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._mailer = mailer
         self._templates = templates
         self._links = links
+        self._budget = budget
         self._policy = policy
         self._clock = clock
+        self._operations = operations
         self._writers: Mapping[str, _Writer] = {
-            "verification": self._verification,
+            "verification": partial(self._verification, purpose="register"),
+            "verification_again": partial(self._verification, purpose="resend"),
             "reset_password": self._reset_password,
-            "password_changed": self._notice("password_changed"),
-            "session_stolen": self._notice("session_stolen"),
+            "password_changed": partial(self._notice, template="password_changed"),
+            "session_stolen": partial(self._notice, template="session_stolen"),
         }
 
     async def send_mail(self, delivery: Delivery, *, mail: str, subject_id: str) -> None:
@@ -75,7 +86,7 @@ class MailingService:
             raise LookupError(f"no mail of the kind {mail!r}")
         async with self._unit_of_work() as work:
             lease = await work.inbox.lease(delivery, LEASE)
-            letter = await self._writers[mail](work, UUID(subject_id)) if lease is Lease.TAKEN else None
+            letter = await self._writers[mail](work, delivery, UUID(subject_id)) if lease is Lease.TAKEN else None
         if lease is Lease.HELD:
             raise MailUnavailable("Another attempt is sending this mail.")
         if lease is Lease.DONE:
@@ -91,17 +102,27 @@ class MailingService:
             await self._mailer.send(
                 Mail(letter.to, text.subject, text.text, self._message_id(delivery), html=text.html)
             )
-        except Exception:
+        except Exception as error:
             async with self._unit_of_work() as work:
                 await work.inbox.release(delivery)
+                if isinstance(error, MailRejected):
+                    await self._budget.release(work, delivery)
             raise
 
-    async def _verification(self, work: AuthUnitOfWork, subject_id: UUID) -> _Letter | None:
+    async def _verification(
+        self, work: AuthUnitOfWork, delivery: Delivery, subject_id: UUID, *, purpose: str
+    ) -> _Letter | None:
         registration = await work.registrations.get(subject_id)
-        if registration is None:
-            return await self._open_verification(work, subject_id)
-        if registration.expires_at <= self._clock.now():
-            return None
+        user = await work.users.get(subject_id)
+        if registration is not None and registration.expires_at > self._clock.now():
+            allowed = await self._may_send(work, delivery, purpose, registration.email)
+            return await self._about_registration(work, registration) if allowed else None
+        if user is not None and not user.email_verified:
+            allowed = await self._may_send(work, delivery, purpose, user.email)
+            return await self._about_account(work, user) if allowed else None
+        return None
+
+    async def _about_registration(self, work: AuthUnitOfWork, registration: Registration) -> _Letter:
         if await work.users.by_email(registration.email.canonical) is not None:
             return _Letter(registration.email.written, "already_registered", {"public_url": self._policy.public_url})
         link = await self._links.link(
@@ -119,26 +140,30 @@ class MailingService:
             {"registered_at": _spell(registration.created_at), **_show(link)},
         )
 
-    async def _open_verification(self, work: AuthUnitOfWork, user_id: UUID) -> _Letter | None:
-        user = await work.users.get(user_id)
-        if user is None or user.email_verified:
-            return None
+    async def _about_account(self, work: AuthUnitOfWork, user: User) -> _Letter:
         link = await self._links.link(work, Purpose.VERIFY_EMAIL, user.id, life=self._policy.verify_email_ttl)
         return _Letter(user.email.written, "verify_email", {"registered_at": _spell(user.created_at), **_show(link)})
 
-    async def _reset_password(self, work: AuthUnitOfWork, user_id: UUID) -> _Letter | None:
+    async def _reset_password(self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID) -> _Letter | None:
         user = await work.users.get(user_id)
-        if user is None:
+        if user is None or not await self._may_send(work, delivery, "forgot_password", user.email):
             return None
         link = await self._links.link(work, Purpose.RESET_PASSWORD, user.id, life=self._policy.reset_password_ttl)
         return _Letter(user.email.written, "reset_password", _show(link))
 
-    def _notice(self, template: str) -> _Writer:
-        async def write(work: AuthUnitOfWork, user_id: UUID) -> _Letter | None:
-            user = await work.users.get(user_id)
-            return _Letter(user.email.written, template, {"public_url": self._policy.public_url}) if user else None
+    async def _notice(
+        self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID, *, template: str
+    ) -> _Letter | None:
+        del delivery  # a notice has no budget: nobody has one sent without the account's password or token
+        user = await work.users.get(user_id)
+        return _Letter(user.email.written, template, {"public_url": self._policy.public_url}) if user else None
 
-        return write
+    async def _may_send(self, work: AuthUnitOfWork, delivery: Delivery, purpose: str, address: EmailAddress) -> bool:
+        """Charge the budget; before a link is minted, so that what is not sent ends no link that was."""
+        allowed = await self._budget.charge(work, delivery, purpose, address)
+        if not allowed:
+            self._operations.count("send_mail", "over_budget")
+        return allowed
 
     def _message_id(self, delivery: Delivery) -> str:
         return f"<{delivery.id}@{urlsplit(self._policy.public_url).hostname}>"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from uuid import UUID
 
-from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
+from tequipy_auth.domain.audit import AuditAction, AuditEvent
 from tequipy_auth.domain.devices import DeviceMarks
 from tequipy_auth.domain.entities import User
 from tequipy_auth.domain.exceptions import InvalidAccessToken, InvalidOneTimeToken
@@ -14,7 +14,6 @@ from tequipy_auth.domain.ports import AddressParser, PasswordHasher
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.lockout import Lockout
-from tequipy_auth.domain.services.mail_budget import MailBudget
 from tequipy_auth.domain.services.one_time_tokens import read_one_time_token, record_refused_token
 from tequipy_auth.domain.services.password_check import PasswordCheck, Proof
 from tequipy_auth.domain.services.session_ender import Ending, SessionEnder
@@ -37,7 +36,6 @@ class PasswordService:
         lockout: Lockout,
         ender: SessionEnder,
         pseudonyms: Pseudonyms,
-        mail_budget: MailBudget,
         clock: Clock,
         new_id: IdSource,
         operations: Operations,
@@ -51,7 +49,6 @@ class PasswordService:
         self._lockout = lockout
         self._ender = ender
         self._pseudonyms = pseudonyms
-        self._mail_budget = mail_budget
         self._clock = clock
         self._new_id = new_id
         self.operations = operations
@@ -64,21 +61,16 @@ class PasswordService:
         Raises `InvalidAddress`.
         """
         address = self._addresses.parse(email)
-        recipient = self._pseudonyms.of_address(address)
-        allowed = await self._mail_budget.allows(recipient)
         async with self._unit_of_work() as work:
             user = await work.users.by_email(address.canonical)
-            if allowed:  # an id that is nobody's where there is no account: the worker finds out
-                subject_id = user.id if user else self._new_id()
-                work.outbox.add("auth.send_mail", mail="reset_password", subject_id=str(subject_id))
+            subject_id = user.id if user else self._new_id()  # nobody's, which the worker finds out
+            work.outbox.add("auth.send_mail", mail="reset_password", subject_id=str(subject_id))
             work.audit.record(
                 AuditEvent(
                     AuditAction.RESET_REQUESTED,
-                    Outcome.SUCCESS if allowed else Outcome.FAILURE,
-                    None if allowed else "rate_limited",
                     subject_id=user.id if user else None,
                     client=client,
-                    metadata={"address": recipient},
+                    metadata={"address": self._pseudonyms.of_address(address)},
                 )
             )
 

@@ -15,7 +15,6 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AddressParser, PasswordHasher
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.services.mail_budget import MailBudget
 from tequipy_auth.domain.services.one_time_tokens import read_one_time_token, record_refused_token
 from tequipy_auth.domain.value_objects import Client, EmailAddress, OneTimeTokenValue, PasswordHash, Purpose
 from tequipy_platform import Clock, IdSource, retry_conflicts
@@ -35,7 +34,6 @@ class RegistrationService:
         rules: PasswordRules,
         hasher: PasswordHasher,
         pseudonyms: Pseudonyms,
-        mail_budget: MailBudget,
         policy: AuthPolicy,
         clock: Clock,
         new_id: IdSource,
@@ -46,7 +44,6 @@ class RegistrationService:
         self._rules = rules
         self._hasher = hasher
         self._pseudonyms = pseudonyms
-        self._mail_budget = mail_budget
         self._policy = policy
         self._clock = clock
         self._new_id = new_id
@@ -86,14 +83,12 @@ class RegistrationService:
     async def resend_verification(self, *, email: str) -> None:
         """Ask for another link, for whoever waits for one; the same work for every address. Raises `InvalidAddress`."""
         address = self._addresses.parse(email)
-        allowed = await self._mail_budget.allows(self._pseudonyms.of_address(address))
         async with self._unit_of_work() as work:
             registration = await work.registrations.newest_of(address.canonical, at=self._clock.now())
             user = await work.users.by_email(address.canonical)
             subject = registration or user
-            if allowed:  # an id that is nobody's where nobody waits: the worker finds out
-                subject_id = subject.id if subject else self._new_id()
-                work.outbox.add("auth.send_mail", mail="verification", subject_id=str(subject_id))
+            subject_id = subject.id if subject else self._new_id()  # nobody's, which the worker finds out
+            work.outbox.add("auth.send_mail", mail="verification_again", subject_id=str(subject_id))
 
     @counted("verify_email")
     @retry_conflicts

@@ -8,6 +8,7 @@ from tequipy_auth.infrastructure.models import SCHEMA
 from tequipy_auth.infrastructure.repositories.accounts import SqlRegistrations, SqlUsers
 from tequipy_auth.infrastructure.repositories.attempts import SqlLoginAttempts
 from tequipy_auth.infrastructure.repositories.devices import SqlDevices
+from tequipy_auth.infrastructure.repositories.mail_charges import SqlMailCharges
 from tequipy_auth.infrastructure.repositories.one_time_tokens import SqlOneTimeTokens
 from tequipy_auth.infrastructure.repositories.roles import SqlRoles
 from tequipy_auth.infrastructure.repositories.sessions import SqlRefreshTokens, SqlSessions
@@ -26,6 +27,7 @@ class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
         self.one_time_tokens = SqlOneTimeTokens(session)
         self.devices = SqlDevices(session)
         self.attempts = SqlLoginAttempts(session)
+        self.mail_charges = SqlMailCharges(session)
         schema = self._database.schemas.get(SCHEMA, SCHEMA)
         self.audit = SqlAuditTrail(session, self._clock, self._ids, schema=schema)
         self.signing_keys = SqlSigningKeys(session)

@@ -10,6 +10,7 @@ from tequipy_auth.testing.repositories.accounts import MemoryRegistrations, Memo
 from tequipy_auth.testing.repositories.attempts import MemoryLoginAttempts
 from tequipy_auth.testing.repositories.audit import MemoryAuditTrail
 from tequipy_auth.testing.repositories.devices import MemoryDevices
+from tequipy_auth.testing.repositories.mail_charges import MemoryMailCharges
 from tequipy_auth.testing.repositories.one_time_tokens import MemoryOneTimeTokens
 from tequipy_auth.testing.repositories.roles import MemoryRoles
 from tequipy_auth.testing.repositories.sessions import MemoryRefreshTokens, MemorySessions
@@ -32,6 +33,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
     one_time_tokens: MemoryOneTimeTokens
     devices: MemoryDevices
     attempts: MemoryLoginAttempts
+    mail_charges: MemoryMailCharges
     audit: MemoryAuditTrail
     signing_keys: MemorySigningKeys
     roles: MemoryRoles
@@ -46,6 +48,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
         self.one_time_tokens = MemoryOneTimeTokens()
         self.devices = MemoryDevices()
         self.attempts = MemoryLoginAttempts()
+        self.mail_charges = MemoryMailCharges()
         self.audit = MemoryAuditTrail(clock, CountingIds())
         self.signing_keys = MemorySigningKeys()
         self.roles = MemoryRoles()
@@ -65,6 +68,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
             self.one_time_tokens.used,
             self.devices.rows,
             self.attempts.rows,
+            self.mail_charges.rows,
             self.audit.rows,
             self.signing_keys.rows,
             self.roles.rows,

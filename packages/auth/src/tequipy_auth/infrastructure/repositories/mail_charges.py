@@ -1,0 +1,37 @@
+"""The charges of mail budgets on PostgreSQL, in the transaction that decides to send: none is lost or doubled."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from tequipy_auth.domain.repositories import MailCharges
+from tequipy_auth.infrastructure.models import MailChargeRow as Row
+from tequipy_auth.infrastructure.repositories.base import Repository
+
+
+class SqlMailCharges(Repository, MailCharges):
+    """Rows of `auth.mail_charges`."""
+
+    async def charge(self, message_id: UUID, key: str, *, at: datetime, since: datetime, limit: int) -> bool:
+        """Count the other messages of the key, and insert or update this one's row; one transaction at a time a key."""
+        await self._session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
+        others = select(func.count()).where(Row.key == key, Row.charged_at > since, Row.message_id != message_id)
+        if (await self._session.scalar(others) or 0) >= limit:
+            return False
+        row = insert(Row).values(message_id=message_id, key=key, charged_at=at)
+        await self._session.execute(
+            row.on_conflict_do_update(index_elements=[Row.message_id], set_={"charged_at": row.excluded.charged_at})
+        )
+        return True
+
+    async def release(self, message_id: UUID) -> None:
+        """Delete a row."""
+        await self._session.execute(delete(Row).where(Row.message_id == message_id))
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Delete old rows that nobody holds."""
+        old = select(Row.message_id).where(Row.charged_at <= before).limit(limit).with_for_update(skip_locked=True)
+        deleted = await self._session.execute(delete(Row).where(Row.message_id.in_(old)).returning(Row.message_id))
+        return len(deleted.all())

@@ -1,0 +1,202 @@
+"""How many mails anybody can have sent to one address, over the in-memory twins."""
+
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tequipy_auth import Auth, Client
+from tequipy_auth.testing import MemoryAuthUnitOfWork, RecordingOperations, build_fake_auth
+from tequipy_platform import Delivery, Mail, MailRejected, MailUnavailable
+from tequipy_platform.testing import FrozenClock, RecordingMailer
+
+PASSWORD = "correct horse battery staple"
+VICTIM, CLIENT = "victim@example.com", Client("192.0.2.1", "test")
+HOUR = timedelta(hours=1)
+
+
+class Post:
+    """The worker's part: sends what the outbox asks for, and tries again what has failed."""
+
+    def __init__(self, auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+        self.mailer = MoodyMailer()
+        self._auth = auth
+        self._work = work
+        self._waiting: list[tuple[Delivery, dict[str, Any]]] = []
+
+    async def deliver(self) -> Counter[str]:
+        """Attempt every mail that waits, and return how many of each kind have been sent so far."""
+        self._waiting += [(Delivery(self._work.new_id(), each.task), each.payload) for each in self._work.outbox.tasks]
+        self._work.outbox.tasks.clear()
+        again = []
+        for delivery, payload in self._waiting:
+            try:
+                await self._auth.mailing(self.mailer).send_mail(delivery, **payload)
+            except MailUnavailable:
+                again.append((delivery, payload))
+            except MailRejected:
+                continue
+        self._waiting = again
+        return Counter(mail.subject for mail in self.mailer.mails)
+
+
+class MoodyMailer(RecordingMailer):
+    """Sends, or raises what a test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: Exception | None = None
+
+    async def send(self, mail: Mail) -> None:
+        if self.error is not None:
+            raise self.error
+        await super().send(mail)
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture
+def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
+    return MemoryAuthUnitOfWork(clock)
+
+
+@pytest.fixture
+def operations() -> RecordingOperations:
+    return RecordingOperations()
+
+
+@pytest.fixture
+def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock, operations: RecordingOperations) -> Auth:
+    return build_fake_auth(work, clock=clock, operations=operations)
+
+
+@pytest.fixture
+def post(auth: Auth, work: MemoryAuthUnitOfWork) -> Post:
+    return Post(auth, work)
+
+
+async def register(auth: Auth, times: int, email: str = VICTIM) -> None:
+    for number in range(times):
+        await auth.registration.register(email=email, password=PASSWORD, client=Client(f"192.0.2.{number % 3}"))
+
+
+async def test_a_victim_gets_five_mails_an_hour_of_any_number_of_registrations(
+    auth: Auth, post: Post, clock: FrozenClock, operations: RecordingOperations
+) -> None:
+    """60 registrations from three addresses are five mails, an hour later five more; the rest is counted."""
+    await register(auth, 60)
+    assert (await post.deliver()).total() == 5
+    assert operations.counts["send_mail", "over_budget"] == 55
+    clock.advance(HOUR)
+    await register(auth, 60)
+    assert (await post.deliver()).total() == 10
+
+
+async def test_an_owner_is_told_five_times_an_hour_that_there_is_an_account(auth: Auth, post: Post) -> None:
+    """The budget is the same for an address that has an account."""
+    await auth.registration.create_admin(email=VICTIM, password=PASSWORD)
+    await register(auth, 60)
+    assert await post.deliver() == {"already_registered": 5}
+
+
+async def test_every_spelling_has_one_budget_and_every_address_its_own(auth: Auth, post: Post) -> None:
+    """Case does not make another address."""
+    await register(auth, 4)
+    await register(auth, 4, VICTIM.upper())
+    await register(auth, 4, "other@example.com")
+    await post.deliver()
+    assert Counter(mail.to.lower() for mail in post.mailer.mails) == {VICTIM: 5, "other@example.com": 4}
+
+
+async def test_asking_for_what_is_not_sent_costs_nothing(auth: Auth, post: Post) -> None:
+    """Resends for a verified address mail nothing: the owner's reset is mailed all the same."""
+    await auth.registration.create_admin(email=VICTIM, password=PASSWORD)
+    for _ in range(20):
+        await auth.registration.resend_verification(email=VICTIM)
+    await post.deliver()
+    await auth.passwords.forgot(email=VICTIM, client=CLIENT)
+    assert await post.deliver() == {"reset_password": 1}
+
+
+async def test_each_purpose_has_a_budget_of_its_own(auth: Auth, post: Post, work: MemoryAuthUnitOfWork) -> None:
+    """Registrations leave other links their mails, and those leave resets theirs."""
+    await register(auth, 6)
+    await post.deliver()
+    for registration in list(work.registrations.rows)[1:]:
+        del work.registrations.rows[registration]
+    for _ in range(6):
+        await auth.registration.resend_verification(email=VICTIM)
+    assert (await post.deliver()).total() == 10
+    await auth.registration.create_admin(email=VICTIM, password=PASSWORD)
+    for _ in range(6):
+        await auth.passwords.forgot(email=VICTIM, client=CLIENT)
+    assert (await post.deliver())["reset_password"] == 5
+
+
+async def test_an_attempt_that_is_made_again_is_charged_once(auth: Auth, post: Post, clock: FrozenClock) -> None:
+    """Mails that wait for the server are all sent in the end, whatever number of attempts that takes."""
+    post.mailer.error = MailUnavailable()
+    await register(auth, 5)
+    for _ in range(20):
+        assert (await post.deliver()).total() == 0
+        clock.advance(timedelta(minutes=10))
+    post.mailer.error = None
+    assert (await post.deliver()).total() == 5
+
+
+async def test_no_more_mails_wait_for_an_address_than_an_hour_allows(
+    auth: Auth, post: Post, clock: FrozenClock
+) -> None:
+    """An outage of a night does not pour a night's worth of mails over a victim when it is over."""
+    post.mailer.error = MailUnavailable()
+    for _ in range(8 * 6):
+        await register(auth, 5)
+        await post.deliver()
+        clock.advance(timedelta(minutes=10))
+    post.mailer.error = None
+    assert (await post.deliver()).total() == 5
+
+
+async def test_a_mail_that_is_refused_for_good_costs_nothing(auth: Auth, post: Post) -> None:
+    """It was not sent: the next one is."""
+    post.mailer.error = MailRejected()
+    await register(auth, 5)
+    await post.deliver()
+    post.mailer.error = None
+    await register(auth, 5)
+    assert (await post.deliver()).total() == 5
+
+
+async def test_what_is_not_sent_ends_no_link(auth: Auth, post: Post) -> None:
+    """Whoever asks for more than the budget does not push the owner's links out."""
+    await auth.registration.create_admin(email=VICTIM, password=PASSWORD)
+    for _ in range(20):
+        await auth.passwords.forgot(email=VICTIM, client=CLIENT)
+    await post.deliver()
+    token = post.mailer.mails[-1].text.partition("#token=")[2].strip()
+    await auth.passwords.reset(token, new_password="an even better password", client=CLIENT)
+
+
+async def test_notices_have_no_budget(auth: Auth, post: Post, work: MemoryAuthUnitOfWork) -> None:
+    """Nobody has one sent without the account's password or token: the owner is told each time."""
+    await auth.registration.create_admin(email=VICTIM, password=PASSWORD)
+    (user,) = work.users.rows.values()
+    for _ in range(8):
+        work.outbox.add("auth.send_mail", mail="session_stolen", subject_id=str(user.id))
+    assert await post.deliver() == {"session_stolen": 8}
+
+
+async def test_charges_are_forgotten_after_their_hour(
+    auth: Auth, post: Post, work: MemoryAuthUnitOfWork, clock: FrozenClock
+) -> None:
+    """The hourly purge leaves nothing of them, and they never held an address."""
+    await register(auth, 3)
+    await post.deliver()
+    assert "example.com" not in repr(work.mail_charges.rows)
+    clock.advance(HOUR)
+    await auth.housekeeping.purge(Delivery(work.new_id(), "auth.purge"))
+    assert work.mail_charges.rows == {}
