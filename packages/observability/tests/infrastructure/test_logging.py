@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("restored_logging")
 
 SECRETS = {
     "jwt": "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+    "device": f"dv2.{'0a' * 16}.0.1801526400.{'b' * 22}.{'1c' * 16}",
     "refresh": f"rt1.{'a' * 22}.{'b' * 43}",
     "link": f"ev1.{'a' * 22}.{'b' * 43}",
     "url": "postgresql://ada:hunter2hunter2@db/app",

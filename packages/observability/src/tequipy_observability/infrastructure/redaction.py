@@ -27,6 +27,7 @@ _SECRET_VALUES: Final = tuple(
         (b"eyJ", rb"eyJ[\w-]{8,}+(?:\.[\w-]*+){0,2}"),  # a JSON Web Token, cut off or whole
         (b"rt1.", rb"rt1\.[\w-]{22}\.[\w-]{43}"),  # a refresh token
         (b"ev1.", rb"ev1\.[\w-]{22}\.[\w-]{43}"),  # the token of a mailed link
+        (b"dv2.", rb"dv2\.[0-9a-f]{32}\.\d{1,9}\.\d{1,12}\.[\w-]{22}\.[0-9a-f]{32}"),  # a device mark
         (b"://", rb"(?<=://)[^\s\"/:@]*:[^\s\"/]*(?=@)"),  # the user and password of a URL
         (b"Bearer ", rb"(?<=Bearer )[\w.~+/-]{8,}=*"),  # an Authorization header (RFC 6750)
         (b"Basic ", rb"(?<=Basic )[\w+/]{8,}=*"),  # the same (RFC 7617)
