@@ -1,0 +1,213 @@
+"""An owner's ways in while strangers guess at the account from everywhere: the served API, PostgreSQL and the mails."""
+
+import asyncio
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from statistics import quantiles
+from threading import Event
+
+import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
+import httpx
+import pytest
+
+from tequipy_devstack.mail_sink import MailSink
+from tequipy_devstack.proving import Api, House, eventually
+from tequipy_devstack.proving.traffic import PASSWORD
+
+COOKIE = "__Host-device"
+OWNER, CHANGER, RESETTER, STRANGER = (f"{name}@example.com" for name in ("owner", "changer", "resetter", "stranger"))
+ATTACKED = (OWNER, CHANGER, RESETTER)
+PAUSE = 0.2
+"""Seconds between two guesses at one account."""
+PROXIED = {"TEQUIPY_TRUSTED_PROXIES": '["127.0.0.1/32"]'}
+"""The test is the proxy: `X-Forwarded-For` names the client address."""
+
+
+@pytest.fixture(scope="module")
+def accounts(house: House) -> None:
+    """Verified accounts, one for each way in that a new password would interfere with."""
+
+    async def verify() -> None:
+        connection = await asyncpg.connect(house.environment["TEQUIPY_DATABASE__URL"].replace("+asyncpg", ""))
+        await connection.execute("update auth.users set email_verified = true")
+        await connection.close()
+
+    with house.api(TEQUIPY_AUTH__REGISTRATION_MODE="open") as api:
+        for email in (OWNER, CHANGER, RESETTER, STRANGER):
+            body = {"email": email, "password": PASSWORD}
+            assert httpx.post(f"{api.url}/api/v1/auth/register", json=body, timeout=60).status_code == 201
+    asyncio.run(verify())
+
+
+@dataclass
+class Person:
+    """Somebody at a client address; `seen` holds the status and the seconds of each answer by what was asked."""
+
+    client: httpx.Client
+    email: str
+    address: str
+    password: str = PASSWORD
+    seen: dict[str, list[tuple[int, float]]] = field(default_factory=lambda: defaultdict(list))
+
+    def post(self, what: str, route: str, body: dict[str, str], **headers: str) -> httpx.Response:
+        """Send JSON to a route of auth and note the answer."""
+        started = time.monotonic()
+        headers = {"X-Forwarded-For": self.address, **headers}
+        answer = self.client.post(f"/api/v1/auth/{route}", json=body, headers=headers)
+        self.seen[what].append((answer.status_code, time.monotonic() - started))
+        return answer
+
+    def log_in(self, what: str, cookie: str = "", **more: str) -> httpx.Response:
+        """Log in, with a device cookie if there is one."""
+        headers = {"Cookie": f"{COOKIE}={cookie}"} if cookie else {}
+        return self.post(what, "login", {"email": self.email, "password": self.password} | more, **headers)
+
+
+def requests(api: Api) -> httpx.Client:
+    """Return what sends everybody's requests; to be entered. It sends no secure cookie by itself: this is no TLS."""
+    return httpx.Client(base_url=api.url, timeout=60)
+
+
+@contextmanager
+def strangers(client: httpx.Client) -> Iterator[dict[str, Counter[int]]]:
+    """Guess at each account while the block lasts, every time from another client address; yield the statuses.
+
+    The block begins when all accounts are locked.
+    """
+    over, statuses = Event(), dict[str, Counter[int]]()
+
+    def guess(email: str) -> None:
+        guesser, told = Person(client, email, "", "wrong horse battery staple"), statuses.setdefault(email, Counter())
+        for number in count():
+            if over.wait(PAUSE):
+                return
+            guesser.address = f"198.18.{number // 256 % 256}.{number % 256}"
+            told[guesser.log_in("guess").status_code] += 1
+
+    with ThreadPoolExecutor(len(ATTACKED)) as threads:
+        running = [threads.submit(guess, email) for email in ATTACKED]
+        try:
+            eventually(
+                "all accounts are locked",
+                lambda: len(statuses) == len(ATTACKED) and all(told[429] for told in statuses.values()),
+                within=150,
+            )
+            yield statuses
+        finally:
+            over.set()
+            for each in running:
+                each.result()
+
+
+def report(title: str, *people: Person) -> dict[str, Counter[int]]:
+    """Print what was answered; return the statuses by what was asked."""
+    seen = {what: answers for person in people for what, answers in person.seen.items() if not what.startswith("-")}
+    print(f"\n{title}")
+    for what, answers in seen.items():
+        times = quantiles([seconds * 1000 for _, seconds in answers] * 2, n=20)
+        statuses = ", ".join(f"{number} x {status}" for status, number in Counter(s for s, _ in answers).items())
+        print(f"  {what}: {statuses}; p50 {times[9]:.0f} ms, p95 {times[18]:.0f} ms")
+    return {what: Counter(status for status, _ in answers) for what, answers in seen.items()}
+
+
+def reset(person: Person, mails: MailSink) -> None:
+    """Reset a forgotten password by the mailed link, and log in once strangers have locked the account again."""
+    before = len(mails.messages(person.email))
+
+    def link() -> str | None:
+        texts = [mail.get_body(("plain",)) for mail in mails.messages(person.email)[before:]]
+        found = [re.search(r"reset-password#token=(\S+)", text.get_content()) for text in texts if text]
+        return next((match[1] for match in found if match), None)
+
+    person.post("forgot", "password/forgot", {"email": person.email})
+    eventually("the link is mailed", link)
+    person.password = f"{PASSWORD} {before}"
+    person.post("reset", "password/reset", {"token": link() or "", "new_password": person.password})
+    elsewhere = Person(person.client, person.email, "192.0.2.99", person.password)
+    eventually("the account is locked again", lambda: elsewhere.log_in("").status_code == httpx.codes.TOO_MANY_REQUESTS)
+    person.log_in("login after the reset")
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize(
+    ("seconds", "every", "resets", "cost"),
+    [
+        pytest.param(30, 1, 2, "4", id="short", marks=[pytest.mark.quick, pytest.mark.timeout(200)]),
+        pytest.param(600, 5, 4, "12", id="long", marks=pytest.mark.timeout(1000)),
+    ],
+)
+@pytest.mark.usefixtures("accounts")
+def test_an_owner_gets_in_while_strangers_guess(
+    house: House, mails: MailSink, seconds: float, every: float, resets: int, cost: str
+) -> None:
+    """Marked by cookie or in the body, in a live session and by a reset: always; unmarked, the attack is felt."""
+    with (
+        house.api(**PROXIED, TEQUIPY_AUTH__BCRYPT_COST=cost) as api,
+        house.relay(),
+        house.worker(),
+        requests(api) as client,
+    ):
+        owner, unmarked = Person(client, OWNER, "192.0.2.1"), Person(client, OWNER, "192.0.2.2")
+        changer, resetter = Person(client, CHANGER, "192.0.2.3"), Person(client, RESETTER, "192.0.2.4")
+        cookie = owner.log_in("- first").cookies[COOKIE]
+        body = {"token_delivery": "body"}
+        session = owner.log_in("- first", **body).json()
+        marked = body | {name: session[name] for name in ("device_token",) if name in session}
+        changing = changer.log_in("- first", **body).json()["access_token"]
+        with strangers(client) as guesses:
+            started, due = time.monotonic(), 0.0
+            while (passed := time.monotonic() - started) < seconds:
+                owner.log_in("login, marked by cookie", cookie)
+                owner.log_in("login, marked in the body", **marked)
+                bearer = {"Authorization": f"Bearer {session['access_token']}"}
+                answer = owner.post("reauthenticate", "reauthenticate", {"password": owner.password}, **bearer)
+                session = answer.json() if answer.status_code == httpx.codes.OK else session
+                unmarked.log_in("login, unmarked")
+                change = {"current_password": changer.password, "new_password": f"{PASSWORD} {passed}"}
+                bearer = {"Authorization": f"Bearer {changing}"}
+                if changer.post("password/change", "password/change", change, **bearer).is_success:
+                    changer.password = change["new_password"]
+                if passed >= due:
+                    reset(resetter, mails)
+                    due += seconds / resets
+                time.sleep(every)
+    told = ", ".join(f"{number} x {status}" for status, number in sum(guesses.values(), Counter()).items())
+    statuses = report(f"{seconds:g} s, guesses: {told}", owner, unmarked, changer, resetter)
+    assert statuses.pop("login, unmarked")[429] > 0, "the account was locked"
+    good = {"forgot": 202, "reset": 204, "password/change": 204}
+    assert {what: set(found) for what, found in statuses.items()} == {what: {good.get(what, 200)} for what in statuses}
+    assert len(resetter.seen["reset"]) == resets
+
+
+@pytest.mark.prove
+@pytest.mark.quick
+@pytest.mark.timeout(200)
+@pytest.mark.usefixtures("accounts")
+def test_marked_clients_go_on_behind_a_locked_address(house: House) -> None:
+    """50 failures at many accounts lock the one address of a NAT; of its clients those that are marked log in."""
+    nat = "203.0.113.7"
+    with house.api(**PROXIED) as api, requests(api) as client:
+        owner, unmarked = Person(client, STRANGER, nat), Person(client, STRANGER, nat)
+        cookie = owner.log_in("- first").cookies[COOKIE]
+        body = {"token_delivery": "body"}
+        marked = body | {
+            name: token for name, token in owner.log_in("- first", **body).json().items() if name == "device_token"
+        }
+        for number in range(50):
+            Person(client, f"user{number}@example.com", nat, "wrong").log_in("guess")
+        for _ in range(20):
+            unmarked.log_in("login, unmarked")
+            owner.log_in("login, marked by cookie", cookie)
+            owner.log_in("login, marked in the body", **marked)
+    statuses = report("one client address, 50 failures", owner, unmarked)
+    assert statuses == {
+        "login, marked by cookie": {200: 20},
+        "login, marked in the body": {200: 20},
+        "login, unmarked": {429: 20},
+    }
