@@ -1,5 +1,6 @@
 """The house behind a real pgbouncer in transaction mode, where no two transactions need meet on one connection."""
 
+import asyncio
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,12 +12,14 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.processes import make_private_folder
 from tequipy_devstack.proving import House, Load, count, eventually, failed, slowest, traffic
 from tequipy_devstack.proving.traffic import PASSWORD
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
+from tequipy_platform.wiring import DatabaseSettings, build_database
 
 PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
 # Without the package this cannot be shown at all: CI installs it, and then runs what is quick of the proofs.
@@ -130,3 +133,26 @@ def test_the_journey_passes_through_pgbouncer(pooled_house: House, pgbouncer: Pg
     assert count(failed(load.samples)) == {}
     assert len(connections) <= 2
     assert int(transactions) > len(load.samples)
+
+
+def test_a_transaction_is_set_up_through_pgbouncer(pgbouncer: Pgbouncer, postgres: PostgresServer) -> None:
+    """Whatever the defaults, each transaction is READ COMMITTED, in UTC and has its limits, the next client none."""
+    direct = postgres.create_database("odd")
+    for setting in ("default_transaction_isolation = serializable", "TimeZone = 'Asia/Tokyo'"):
+        postgres.execute(f"alter database odd set {setting}")
+    names = ("transaction_isolation", "TimeZone", "statement_timeout", "idle_in_transaction_session_timeout")
+
+    async def read() -> tuple[list[list[str]], list[str]]:
+        settings = {"url": pgbouncer.url("odd"), "direct_url": direct, "pgbouncer": True}
+        async with build_database(DatabaseSettings.model_validate(settings)) as database:
+            seen = []
+            for _ in range(3):
+                async with database.sessions() as session:
+                    seen.append([str(await session.scalar(text(f"show {name}"))) for name in names])
+            await database.ping()
+        left = pgbouncer.execute("select current_setting('statement_timeout')", database="odd")
+        return seen, left.split()
+
+    seen, left = asyncio.run(read())
+    assert seen == [["read committed", "UTC", "30s", "1min"]] * 3
+    assert left == ["0"]

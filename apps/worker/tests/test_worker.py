@@ -5,9 +5,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from tequipy_devstack.servers import PostgresServer
 from tequipy_observability.celery import wire
 from tequipy_platform.celery import tasks
 from tequipy_worker.app import create_worker
@@ -55,6 +57,19 @@ def test_wrong_settings_end_every_command(command: str, tmp_path: Path) -> None:
     assert "TEQUIPY_DATABASE__URL: URL scheme should be postgresql+asyncpg" in lines
     assert any(line.startswith("TEQUIPY_CELERY__BROKR_URL") and "TEQUIPY_CELERY__BROKER_URL" in line for line in lines)
     assert "hunter2" not in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize("command", ["run", "relay"])
+def test_another_encoding_ends_a_command_at_once(command: str, postgres_server: PostgresServer, tmp_path: Path) -> None:
+    """Status 78 and one line on a database that cannot store every text."""
+    name = f"ascii_{uuid4().hex}"
+    options = "encoding 'SQL_ASCII' locale_provider libc locale 'C' template template0"
+    postgres_server.execute(f"create database {name} {options}")
+    result = worker(command, cwd=tmp_path, **(GOOD | {"TEQUIPY_DATABASE__URL": postgres_server.url(name)}))
+    postgres_server.drop_database(name)
+    assert (result.returncode, result.stdout) == (78, "")
+    assert result.stderr.startswith("TEQUIPY_DATABASE__URL: the database's encoding is SQL_ASCII")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_production_refuses_a_broker_in_the_database_of_the_cache(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ import asyncio
 from io import StringIO
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tequipy_auth.migrations import HISTORY
 from tequipy_platform.migrations import HISTORY as PLATFORM
 from tequipy_platform.migrations import MigrationFailed, migrate
+from tequipy_platform.wiring import DatabaseSettings
 
 
 def run(url: str, *statements: str) -> None:
@@ -65,12 +67,12 @@ def test_another_products_auth_is_refused_before_anything_is_changed(empty_datab
 def test_a_renamed_schema_is_made_beside_a_foreign_one(empty_database_url: str) -> None:
     """Under another name every revision goes up, down and up again, ends at the models and leaves `auth` alone."""
     run(empty_database_url, *FOREIGN)
-    schemas = {"auth": "shop_auth"}
+    renamed = DatabaseSettings(url=SecretStr(empty_database_url), schemas={"auth": "shop_auth"})
     models = {table.name for table in HISTORY.metadata.sorted_tables}
     for _ in range(2):
-        migrate(empty_database_url, [HISTORY], "upgrade head", schemas=schemas, output=StringIO())
-        migrate(empty_database_url, [HISTORY], "check", schemas=schemas, output=StringIO())
+        migrate(renamed, [HISTORY], "upgrade head", output=StringIO())
+        migrate(renamed, [HISTORY], "check", output=StringIO())
         assert tables(empty_database_url, "shop_auth") == {*models, "alembic_version"}
-        migrate(empty_database_url, [HISTORY], "downgrade base", schemas=schemas, output=StringIO())
+        migrate(renamed, [HISTORY], "downgrade base", output=StringIO())
         assert tables(empty_database_url, "shop_auth") == {"alembic_version"}
     assert tables(empty_database_url) == {"users", "schema_migrations"}

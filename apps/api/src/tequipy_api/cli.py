@@ -16,7 +16,7 @@ from tequipy_auth import Auth, KeyService, WeakPassword
 from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_platform import DomainError
-from tequipy_platform.wiring import Database, build_database, describe_settings, load_settings
+from tequipy_platform.wiring import Database, build_database, describe_settings, load_settings, refuse_wrong_encoding
 
 
 @click.group()
@@ -33,6 +33,7 @@ def main() -> None:
 def serve(host: str, port: int) -> None:
     """Serve the API: one process, for more start more."""
     settings = load_settings(ApiSettings)
+    refuse_wrong_encoding(settings.database)
     from tequipy_api import server  # noqa: PLC0415 -- the settings first: a wrong one is told at once
 
     server.serve(settings, host=host, port=port)
@@ -56,9 +57,8 @@ def migrate(command: tuple[str, ...]) -> None:
     from tequipy_platform.migrations import MigrationFailed  # noqa: PLC0415 -- as above
     from tequipy_platform.migrations import migrate as run_migrations  # noqa: PLC0415 -- as above
 
-    url = database.direct_url or database.url
     try:
-        run_migrations(url.get_secret_value(), HISTORIES, command, schemas=database.schemas)
+        run_migrations(database, HISTORIES, command)
     except MigrationFailed as error:
         raise click.ClickException(str(error)) from error
 
@@ -69,6 +69,7 @@ def migrate(command: tuple[str, ...]) -> None:
 def create_admin(email: str, name: str | None) -> None:
     """Make an administrator; the password is read from standard input, asked for at a terminal."""
     settings = load_settings(ApiSettings)
+    refuse_wrong_encoding(settings.database)
     if sys.stdin.isatty():
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
@@ -145,6 +146,7 @@ def revoke(kid: str) -> None:
 
 def _with_keys(action: Callable[[KeyService], Awaitable[None]]) -> None:
     settings = load_settings(ApiSettings)
+    refuse_wrong_encoding(settings.database)
 
     async def run() -> None:
         async with _open_auth(settings, telling=True) as auth:

@@ -13,7 +13,13 @@ from pathlib import Path
 import click
 
 from tequipy_observability.wiring import Observability, configure_observability
-from tequipy_platform.wiring import build_database, build_pending_messages, describe_settings, load_settings
+from tequipy_platform.wiring import (
+    build_database,
+    build_pending_messages,
+    describe_settings,
+    load_settings,
+    refuse_wrong_encoding,
+)
 from tequipy_worker.__main__ import MULTIPROCESS
 from tequipy_worker.settings import WorkerSettings
 from tequipy_worker.state import ForeignFolderError, claim_folder, empty_folder
@@ -31,6 +37,7 @@ def main() -> None:
 def run() -> None:
     """Run tasks: one parent that takes messages, child processes that work."""
     settings = load_settings(WorkerSettings)
+    refuse_wrong_encoding(settings.database)
     from tequipy_platform.celery import QUEUES  # noqa: PLC0415 -- the settings first: a wrong one is told at once
     from tequipy_worker.app import create_worker  # noqa: PLC0415 -- as above
 
@@ -65,7 +72,9 @@ def beat() -> None:
 @main.command()
 def relay() -> None:
     """Publish the outbox to the broker; any number of processes."""
-    asyncio.run(_relay(load_settings(WorkerSettings)))
+    settings = load_settings(WorkerSettings)
+    refuse_wrong_encoding(settings.database)
+    asyncio.run(_relay(settings))
 
 
 async def _relay(settings: WorkerSettings) -> None:

@@ -1,6 +1,9 @@
 """What the ground needs to be told, and how its parts are built. Only apps fill these settings from the environment."""
 
+import asyncio
+import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +24,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from tequipy_platform.infrastructure.database import Database, DatabaseSettings
+from tequipy_platform.infrastructure.database.encoding import WrongEncoding
 from tequipy_platform.infrastructure.ids import uuid7
 from tequipy_platform.infrastructure.mail import FolderMailer, MailSettings, SmtpMailer
 from tequipy_platform.infrastructure.pending import SqlPendingMessages
@@ -60,9 +64,11 @@ __all__ = [
     "describe_settings",
     "is_guessable",
     "load_settings",
+    "refuse_wrong_encoding",
     "uuid7",
 ]
 
+_START_SECONDS: Final = 5.0
 _COUNT: Final = r"[1-9][0-9]{0,4}"
 
 
@@ -198,6 +204,26 @@ class CelerySettings(BaseModel):
 def build_database(settings: DatabaseSettings, *, registry: CollectorRegistry | None = None) -> Database:
     """Return the database, its `db_pool_*` gauges in `registry`; nothing is opened before the first use."""
     return Database(settings, registry=registry)
+
+
+def refuse_wrong_encoding(settings: DatabaseSettings) -> None:
+    """End the process with status 78 and one line when the database's encoding is not UTF8; runs its own event loop.
+
+    A database that gives no answer within 5 s is left to readiness, which asks again.
+    """
+    fault = asyncio.run(_encoding_fault(settings))
+    if fault is not None:
+        sys.stderr.write(f"TEQUIPY_DATABASE__URL: {fault}\n")
+        raise SystemExit(os.EX_CONFIG)
+
+
+async def _encoding_fault(settings: DatabaseSettings) -> str | None:
+    async with build_database(settings) as database:
+        ping = asyncio.create_task(database.ping())
+        await asyncio.wait({ping}, timeout=_START_SECONDS)
+        error = ping.exception() if ping.done() else None
+        ping.cancel()
+        return str(error) if isinstance(error, WrongEncoding) else None
 
 
 def build_pending_messages(

@@ -64,11 +64,15 @@ async def test_a_session_is_set_up_as_promised(database: Database) -> None:
 
 
 async def test_through_a_pooler_nothing_belongs_to_the_server_connection(database_url: str) -> None:
-    """With `pgbouncer` on, no start-up parameter but the name is sent and no statement is kept prepared."""
+    """With `pgbouncer` on, time-outs hold for each transaction alone and no statement is kept prepared."""
     async with build_database(settings(database_url, direct_url=database_url, pgbouncer=True)) as database:
         await database.ping()
         async with database.engine.connect() as connection:
-            assert await connection.scalar(text("show statement_timeout")) == "0"
+            assert await connection.scalar(text("show statement_timeout")) == "30s"
+            driver = (await connection.get_raw_connection()).driver_connection
+            await connection.commit()
+            assert driver is not None
+            assert await driver.fetchval("show statement_timeout") == "0"
             for _ in range(3):
                 await connection.execute(text("select 1"))
             assert await connection.scalar(text("select count(*) from pg_prepared_statements")) <= 1

@@ -115,8 +115,9 @@ def test_a_revision_is_written_and_applied(
     assert file.name == "0001_take_orders.py"
     assert "outbox" not in file.read_text()
     assert "'shop" not in file.read_text()  # the schema may have another name elsewhere
-    migrate(empty_database_url, both, schemas={"shop": "other_shop"})
-    migrate(empty_database_url, both, "check", schemas={"shop": "other_shop"}, output=io.StringIO())
+    renamed = DatabaseSettings(url=SecretStr(empty_database_url), schemas={"shop": "other_shop"})
+    migrate(renamed, both)
+    migrate(renamed, both, "check", output=io.StringIO())
     migrate(empty_database_url, both)
     migrate(empty_database_url, both, "check", output=io.StringIO())
     assert "shop.orders" in query(TABLES)

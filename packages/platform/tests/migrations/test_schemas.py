@@ -7,10 +7,12 @@ from uuid import uuid4
 
 import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from tequipy_devstack.servers import PostgresServer
 from tequipy_platform.migrations import HISTORY, MigrationFailed, migrate
+from tequipy_platform.wiring import DatabaseSettings
 
 RELATIONS = "select nspname || '.' || relname from pg_class c join pg_namespace n on n.oid = relnamespace order by 1"
 SCHEMAS = "select nspname from pg_namespace where nspname !~ '^pg_' order by 1"
@@ -122,10 +124,10 @@ def test_a_renamed_schema_is_migrated_beside_a_foreign_one(role: Role) -> None:
     role.run("create table platform.outbox (theirs int)")
     theirs = "select * from pg_class where relnamespace = 'platform'::regnamespace"
     before = role.run(theirs)
-    url, schemas = role.superuser_url, {"platform": "order"}  # a reserved word
+    renamed = DatabaseSettings(url=SecretStr(role.superuser_url), schemas={"platform": "order"})  # a reserved word
     output = io.StringIO()
     for command in ("upgrade", "check", "downgrade base", "upgrade", "check", "--schema order current"):
-        migrate(url, [HISTORY], command, schemas=schemas, output=output)
+        migrate(renamed, [HISTORY], command, output=output)
     assert "(head)" in output.getvalue()
     assert role.run(theirs) == before
     assert "order.outbox" in role.run(RELATIONS)

@@ -17,12 +17,15 @@ from alembic import op
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from pydantic import SecretStr
 from sqlalchemy import Connection, MetaData, NullPool, make_url, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateSchema
 
-from tequipy_platform.infrastructure.database import Database
+from tequipy_platform.infrastructure.database import Database, DatabaseSettings
+from tequipy_platform.infrastructure.database.connecting import SESSION, Connector
+from tequipy_platform.infrastructure.database.encoding import WrongEncoding, check_encoding
 from tequipy_platform.infrastructure.models import SCHEMA, Base
 
 LOCK_TIMEOUT_SECONDS: Final[float] = 5
@@ -88,8 +91,8 @@ class SchemaBehind(Exception):
 def build_schema_check(database: Database, histories: Sequence[History]) -> Callable[[], Awaitable[None]]:
     """Return a check that the database answers and is not behind the histories, on a connection outside the pool.
 
-    It raises `SchemaBehind`, or whatever the driver raises. A database ahead of the code passes: expanding comes before
-    rolling, so each process meets it, and must not be taken out of service for it.
+    It raises `SchemaBehind`, `WrongEncoding` or whatever the driver raises. A database ahead of the code passes:
+    expanding comes before rolling, so each process meets it, and must not be taken out of service for it.
     """
     chosen = [history.renamed(database.schemas) for history in histories]
     return partial(_check_schemas, database, [(history.schema, _Revisions(history)) for history in chosen])
@@ -111,6 +114,7 @@ class _Revisions:
 async def _check_schemas(database: Database, schemas: Sequence[tuple[str, _Revisions]]) -> None:
     # One transaction: behind a pooler it is what keeps statements on one server connection.
     async with database.own_connection() as connection, connection.transaction(readonly=True):
+        check_encoding(connection)
         for schema, revisions in schemas:
             try:
                 revision = await connection.fetchval(f'select version_num from "{schema}".alembic_version')  # noqa: S608 -- the schema is the code's own
@@ -123,34 +127,35 @@ async def _check_schemas(database: Database, schemas: Sequence[tuple[str, _Revis
 
 
 def migrate(
-    database_url: str,
+    database: DatabaseSettings | str,
     histories: Sequence[History],
     command: str | Sequence[str] = "upgrade head",
     *,
-    schemas: Mapping[str, str] | None = None,
     output: TextIO | None = None,
 ) -> None:
     """Run one command on each history, in order (downgrade: in reverse); one that writes holds the migration lock.
 
     Commands: `upgrade [REVISION]`, `downgrade REVISION`, `check`, `current`, `history`, and `revision -m MESSAGE
     [--autogenerate]`, which writes a file. `--schema NAME` restricts a command to one history; `revision` needs it when
-    there are several. `schemas` renames schemas as `DatabaseSettings.schemas` does. `database_url` must lead to
-    PostgreSQL itself, not to a pooler: the lock is the session's. A schema that exists is not created, and one with
+    there are several. `database` may be a URL alone; it, or `direct_url`, must lead to PostgreSQL itself and not to a
+    pooler: the lock is the session's. A schema that exists is not created, and one with
     another product's tables is refused before anything is changed; `check`, `current` and `history` write nothing.
 
     Synchronous: it runs its own event loop. Prints to `output` (standard output). Raises `MigrationFailed`, or
     `SystemExit` with status 2 for a command that is none.
     """
     arguments = _parse(shlex.split(command) if isinstance(command, str) else command)
-    histories = [history.renamed(schemas or {}) for history in histories]
+    if isinstance(database, str):
+        database = DatabaseSettings(url=SecretStr(database))
+    histories = [history.renamed(database.schemas) for history in histories]
     chosen = [history for history in histories if arguments.schema in {None, history.schema}]
     if not chosen or (arguments.command == "revision" and len(chosen) > 1):
         raise MigrationFailed("name one schema: " + ", ".join(f"--schema {history.schema}" for history in histories))
     if arguments.command == "downgrade":
         chosen.reverse()
     try:
-        asyncio.run(_run(database_url, chosen, arguments, output or sys.stdout))
-    except CommandError as error:
+        asyncio.run(_run(database, chosen, arguments, output or sys.stdout))
+    except (CommandError, WrongEncoding) as error:
         raise MigrationFailed(str(error)) from error
     except OSError as error:
         raise MigrationFailed(f"the database cannot be reached: {str(error) or 'no answer'}") from error
@@ -179,17 +184,23 @@ def _writes(arguments: argparse.Namespace) -> bool:
     return arguments.command in {"upgrade", "downgrade"}
 
 
-async def _run(database_url: str, histories: Sequence[History], arguments: argparse.Namespace, output: TextIO) -> None:
+async def _run(
+    database: DatabaseSettings, histories: Sequence[History], arguments: argparse.Namespace, output: TextIO
+) -> None:
     writes = _writes(arguments)
-    server_settings = {
-        "application_name": "tequipy-migrate",
-        "default_transaction_read_only": "off" if writes else "on",
-    }
+    server_settings = SESSION | {"application_name": "tequipy-migrate"}
+    if not writes:
+        server_settings["default_transaction_read_only"] = "on"
     engine = create_async_engine(
-        make_url(database_url),
+        make_url((database.direct_url or database.url).get_secret_value()),
         poolclass=NullPool,
         hide_parameters=True,
-        connect_args={"server_settings": server_settings, "timeout": CONNECT_SECONDS},
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "async_creator_fn": Connector(database),
+            "server_settings": server_settings,
+            "timeout": CONNECT_SECONDS,
+        },
     )
     if writes:
         # The lock has its own connection: it must outlive the transactions of the migrations.
@@ -206,6 +217,7 @@ async def _run_histories(
     engine: AsyncEngine, histories: Sequence[History], arguments: argparse.Namespace, output: TextIO
 ) -> None:
     async with engine.connect() as connection:
+        check_encoding((await connection.get_raw_connection()).driver_connection)
         missing = [history.schema for history in histories if not await connection.run_sync(_is_there, history)]
         if arguments.command == "upgrade":
             for schema in missing:

@@ -12,13 +12,14 @@ from weakref import WeakSet
 
 import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 from prometheus_client import CollectorRegistry
-from sqlalchemy import URL, AdaptedConnection, Pool, event, make_url
+from sqlalchemy import URL, AdaptedConnection, Connection, Pool, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from tequipy_platform.infrastructure.database.connecting import Connector
+from tequipy_platform.infrastructure.database.connecting import SESSION, Connector
+from tequipy_platform.infrastructure.database.encoding import check_encoding
 from tequipy_platform.infrastructure.database.metrics import PoolCollector
 from tequipy_platform.infrastructure.database.settings import DatabaseSettings
 from tequipy_platform.infrastructure.outbox import purge_messages, retry_message, settle_message
@@ -37,7 +38,7 @@ class Database:
         self._url = make_url(settings.url.get_secret_value())
         self._direct_url = make_url(settings.direct_url.get_secret_value()) if settings.direct_url else self._url
         self._opened: WeakSet[asyncpg.Connection] = WeakSet()
-        self._connector = Connector()
+        self._connector = Connector(settings)
         if registry is not None:
             registry.register(PoolCollector(self._pool, limit=settings.pool_size + settings.max_overflow))
 
@@ -57,6 +58,7 @@ class Database:
             pool_timeout=settings.pool_timeout,
             pool_recycle=settings.pool_recycle,
             hide_parameters=True,
+            isolation_level="READ COMMITTED",  # said by each BEGIN: no default of the server's is asked
             # Only when there is something to rename: it costs every statement a search for the names.
             execution_options={"schema_translate_map": dict(self.schemas)} if self.schemas else {},
             connect_args={"async_creator_fn": self._connector}
@@ -70,6 +72,8 @@ class Database:
         event.listen(engine.sync_engine, "connect", self._remember)
         event.listen(engine.sync_engine, "connect", _mark_new)
         event.listen(engine.sync_engine, "checkout", _check_alive)
+        if settings.pgbouncer:
+            event.listen(engine.sync_engine, "begin", self._set_up_transaction)
         return engine
 
     @cached_property
@@ -92,9 +96,13 @@ class Database:
             await closing
 
     async def ping(self) -> None:
-        """Return when a new connection outside the pool answers; raises whatever the driver raises when it does not."""
+        """Return when a new connection outside the pool answers; raises whatever the driver raises when it does not.
+
+        Raises `WrongEncoding` when the database's encoding is not UTF8.
+        """
         async with self.own_connection() as connection:
             await connection.execute("select 1")
+            check_encoding(connection)
 
     @asynccontextmanager
     async def own_connection(self) -> AsyncIterator[asyncpg.Connection]:
@@ -132,6 +140,12 @@ class Database:
             async with self.sessions.begin() as session:
                 more = await purge_messages(session, outbox_age=outbox_age, inbox_age=inbox_age, limit=batch_size)
 
+    def _set_up_transaction(self, connection: Connection) -> None:
+        """Set for this transaction what a start-up packet would have set for the session, had the pooler kept it."""
+        settings = self._server_settings()
+        values = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
+        connection.exec_driver_sql(f"select {values}")
+
     def _remember(self, connection: AdaptedConnection, *_: object) -> None:
         self._opened.add(connection.driver_connection)
 
@@ -148,16 +162,20 @@ class Database:
         settings = self._settings
         server_settings = {"application_name": settings.application_name}
         if not pooled:
-            server_settings |= {
-                "statement_timeout": _milliseconds(settings.statement_timeout),
-                "idle_in_transaction_session_timeout": _milliseconds(settings.idle_in_transaction_timeout),
-            }
+            server_settings |= SESSION | self._server_settings()
         return {
             "timeout": settings.connect_timeout,
             # A server that hangs cannot keep its own statement timeout.
             "command_timeout": settings.statement_timeout + SETTLE_SECONDS,
             "server_settings": server_settings,
         } | ({"statement_cache_size": 0} if pooled else {})
+
+    def _server_settings(self) -> dict[str, str]:
+        return {
+            "statement_timeout": _milliseconds(self._settings.statement_timeout),
+            "idle_in_transaction_session_timeout": _milliseconds(self._settings.idle_in_transaction_timeout),
+            "TimeZone": SESSION["TimeZone"],
+        }
 
 
 def _mark_new(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:

@@ -1,6 +1,7 @@
 """Where PostgreSQL is and how it is used."""
 
 import re
+from pathlib import Path
 from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import (
@@ -8,6 +9,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FilePath,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -18,9 +20,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from tequipy_platform.infrastructure.database.tls import SSL_MODES, tls_attempts
+
 DRIVER: Final = "postgresql+asyncpg"
-SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-"""As libpq's `sslmode` has them."""
 
 
 _SCHEMA: Final = re.compile(r"(?!pg_|information_schema$)[a-z_][a-z0-9_]{0,62}")
@@ -50,9 +52,14 @@ class DatabaseSettings(BaseModel):
     """`postgresql+asyncpg://user:password@host:port/database`, with `?ssl=verify-full` or another of `SSL_MODES`"""
     direct_url: SecretStr | None = None
     """Past the pooler, for LISTEN and migration locks; None: `url` is direct already. Required with `pgbouncer`."""
+    ssl_root_cert: FilePath | None = None
+    """PEM certificates of the authorities that are trusted; None: the system's. Never read from `~/.postgresql`."""
+    ssl_cert: FilePath | None = None
+    """Our own certificate, for a server that asks for one; with its key in the same file, or in `ssl_key`."""
+    ssl_key: FilePath | None = Field(default=None, validate_default=True)
     pgbouncer: bool = False
-    """`url` leads to pgbouncer in transaction mode: no prepared statements; the server's own timeouts are then set on
-    the role (`ALTER ROLE … SET statement_timeout`), since pooled server connections take no start-up parameters."""
+    """`url` leads to pgbouncer in transaction mode: no prepared statements, and time-outs and time zone are set in each
+    transaction, since pooled server connections take no start-up parameters."""
     schemas: dict[str, SchemaName] = Field(default_factory=dict)
     """Other names for the packages' schemas (`SCHEMAS__AUTH=shop_auth`), so that they can stand beside another
     product's schema of that name. To rename one in use: stop the apps, `ALTER SCHEMA … RENAME TO …`, set this."""
@@ -85,6 +92,29 @@ class DatabaseSettings(BaseModel):
                 "url_query", "URL may have no option but ssl: {modes}", {"modes": ", ".join(SSL_MODES)}
             )
         return secret
+
+    @field_validator("ssl_root_cert")
+    @classmethod
+    def _check_root_cert(cls, path: Path | None) -> Path | None:
+        try:
+            tls_attempts("verify-full", root_cert=path)
+        except OSError:
+            raise PydanticCustomError("certificate", "should be a readable file of PEM certificates") from None
+        return path
+
+    @field_validator("ssl_key")
+    @classmethod
+    def _check_key(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        cert = info.data.get("ssl_cert")
+        if path is not None and cert is None:
+            raise PydanticCustomError("certificate", "needs SSL_CERT beside it")
+        try:
+            tls_attempts("require", cert=cert, key=path)
+        except OSError:
+            raise PydanticCustomError(
+                "certificate", "should be the unencrypted PEM key of the certificate in SSL_CERT"
+            ) from None
+        return path
 
     @field_validator("pgbouncer")
     @classmethod
