@@ -1,0 +1,138 @@
+"""Other people's logins while one network asks for more hashes than the processors can make."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from statistics import median, quantiles
+from uuid import uuid4
+
+import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
+import httpx
+import pytest
+
+from tequipy_auth.api import RATE_POLICIES
+from tequipy_devstack.proving import House, Load, Route, Sample
+from tequipy_devstack.proving.traffic import PASSWORD
+
+SETTINGS = {
+    "TEQUIPY_AUTH__BCRYPT_COST": "12",
+    "TEQUIPY_TRUSTED_PROXIES": '["127.0.0.0/8"]',  # X-Forwarded-For says where each request comes from
+} | {f"TEQUIPY_RATE_LIMITS__{policy.upper()}": "off" for policy in RATE_POLICIES}
+OTHERS = [f"user{number}@example.com" for number in range(10)]
+ATTACKER = "attacker@example.com"
+
+
+@pytest.fixture(scope="module")
+def accounts(house: House) -> None:
+    """Verified accounts, their passwords hashed at the cost of production."""
+
+    async def verify() -> None:
+        connection = await asyncpg.connect(house.environment["TEQUIPY_DATABASE__URL"].replace("+asyncpg", ""))
+        await connection.execute("update auth.users set email_verified = true")
+        await connection.close()
+
+    with house.api(TEQUIPY_AUTH__REGISTRATION_MODE="open", **SETTINGS) as api:
+        for email in (ATTACKER, *OTHERS):
+            body = {"email": email, "password": PASSWORD}
+            assert httpx.post(f"{api.url}/api/v1/auth/register", json=body, timeout=60).status_code == 201
+    asyncio.run(verify())
+
+
+def logins_of_others() -> list[Route]:
+    """Return a login of each of the others, from an address of its own."""
+    return [
+        Route(
+            "POST",
+            "/api/v1/auth/login",
+            200,
+            body=partial(dict, email=email, password=PASSWORD, token_delivery="body"),
+            headers={"X-Forwarded-For": f"198.51.100.{number}"},
+        )
+        for number, email in enumerate(OTHERS, start=1)
+    ]
+
+
+def reauthentications(url: str, addresses: Sequence[str]) -> list[Route]:
+    """Log the attacker in and return requests of that one session from each address."""
+    body = {"email": ATTACKER, "password": PASSWORD, "token_delivery": "body"}
+    answer = httpx.post(f"{url}/api/v1/auth/login", json=body, timeout=60)
+    bearer = {"Authorization": f"Bearer {answer.raise_for_status().json()['access_token']}"}
+    return [
+        Route(
+            "POST",
+            "/api/v1/auth/reauthenticate",
+            200,
+            body=lambda: {"password": PASSWORD},
+            headers={**bearer, "X-Forwarded-For": address},
+        )
+        for address in addresses
+    ]
+
+
+def registrations(addresses: Sequence[str]) -> list[Route]:
+    """Return registrations of new addresses: unlike attempts at an account, no lock bounds how many are hashed."""
+    return [
+        Route(
+            "POST",
+            "/api/v1/auth/register",
+            202,
+            body=lambda: {"email": f"{uuid4().hex}@example.com", "password": PASSWORD},
+            headers={"X-Forwarded-For": address},
+        )
+        for address in addresses
+    ]
+
+
+ONE_ADDRESS = ["192.0.2.1"]
+ONE_IPV6_56 = [f"2001:db8:0:{subnet:x}::1" for subnet in range(256)]
+
+
+def told(samples: Sequence[Sample]) -> str:
+    """Return how many were answered as they should, their p50 and p95, and what became of the rest."""
+    good = [sample.seconds for sample in samples if sample.good]
+    points = quantiles(good, n=100) if len(good) > 1 else [float("nan")] * 99
+    rest = Counter(sample.outcome for sample in samples if not sample.good)
+    return f"{len(good)} of {len(samples)} answered well, p50 {points[49]:.2f} s, p95 {points[94]:.2f} s, {dict(rest)}"
+
+
+def seconds_of_a_login(url: str) -> float:
+    """Return the median time of a login while nothing else is asked."""
+    body = {"email": OTHERS[0], "password": PASSWORD, "token_delivery": "body"}
+    with httpx.Client(base_url=url, timeout=60) as client:
+        answers = [client.post("/api/v1/auth/login", json=body).raise_for_status() for _ in range(5)]
+    return median(answer.elapsed.total_seconds() for answer in answers)
+
+
+LONG = [pytest.mark.prove, pytest.mark.timeout(900)]
+
+
+@pytest.mark.usefixtures("accounts")
+@pytest.mark.parametrize(
+    ("attack", "addresses", "rate", "queue", "seconds"),
+    [
+        pytest.param("register", ONE_ADDRESS, 20, 8, 6, id="registrations-short", marks=pytest.mark.timeout(300)),
+        pytest.param("register", ONE_ADDRESS, 20, 64, 90, id="registrations", marks=LONG),
+        pytest.param("register", ONE_IPV6_56, 20, 64, 90, id="registrations-ipv6-56", marks=LONG),
+        pytest.param("reauthenticate", ONE_ADDRESS, 7, 64, 90, id="one-session", marks=LONG),
+        pytest.param("reauthenticate", ONE_IPV6_56, 7, 64, 90, id="one-session-ipv6-56", marks=LONG),
+    ],
+)
+def test_one_network_keeps_nobody_from_logging_in(
+    house: House, attack: str, addresses: Sequence[str], rate: float, queue: int, seconds: int
+) -> None:
+    """Every login of others is answered by 200 while one network floods: at a full queue its own requests give way."""
+    with house.api(TEQUIPY_AUTH__HASHING_QUEUE=str(queue), **SETTINGS) as api:
+        routes = registrations(addresses) if attack == "register" else reauthentications(api.url, addresses)
+        alone = seconds_of_a_login(api.url)
+        # What two processors could do twice over beside the flood, however busy the machine is: at most one a second.
+        logins = min(1.0, 0.5 / alone)
+        with Load(api.url, routes, rate=rate) as flood:
+            flood.send(queue + 40)  # now the queue is full, unless locks hold the flood back
+            with Load(api.url, logins_of_others(), rate=logins) as others:
+                others.send(max(3, int(seconds * logins)))
+    print(
+        f"\n{attack} from {len(addresses)} addresses, {rate} a second; a login alone: {alone:.2f} s; meanwhile, "
+        f"{logins:.2f} a second: {told(others.samples)};\n  the flood: {told(flood.samples)}"
+    )
+    assert Counter(sample.outcome for sample in others.samples) == {"200": len(others.samples)}
