@@ -115,7 +115,7 @@ def test_reliability_shows_everything_that_it_says() -> None:
 
 def test_what_operators_are_told_to_look_for_is_in_the_code() -> None:
     """Each log event, metric, setting and code that the page of faults names occurs in the sources."""
-    sources = "".join(path.read_text() for path in ROOT.glob("packages/*/src/**/*.py"))
+    sources = "".join(path.read_text() for path in ROOT.glob("*/*/src/**/*.py"))
     named = set(re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+)+)(?:\{[^`]*\})?`", (DOCS / "reliability.md").read_text()))
     assert named
     assert {name for name in named if name.removesuffix("_total") not in sources} == set()

@@ -173,6 +173,40 @@ def test_a_server_without_standard_output_answers(start_api: StartApi) -> None:
     assert instance.log.read_text() == ""
 
 
+def test_connections_have_their_bounds(start_api: StartApi) -> None:
+    """Head too large 431, head or body too slow 408, and `Upgrade` ignored with its body delivered: one answer each."""
+    instance = start_api(
+        TEQUIPY_SERVER__MAX_HEAD_SIZE="2000", TEQUIPY_SERVER__HEAD_TIMEOUT="1", TEQUIPY_SERVER__BODY_TIMEOUT="1"
+    )
+    instance.wait_until_ready()
+    post = f"POST {LOGIN} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode()
+    upgrade = b"Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
+
+    def ask(*pieces: bytes) -> str:
+        with socket.create_connection(("127.0.0.1", instance.port), timeout=30) as connection:
+            for piece in pieces:
+                connection.sendall(piece)
+            answer = read_answer(connection)
+        assert answer.count("http/1.1 ") == answer.count("x-correlation-id: ") == 1
+        assert "connection: close\r\n" in answer
+        return answer.split()[1]
+
+    assert ask(post + b"X-Huge: " + b"x" * 2000) == "431"
+    assert ask(post + b"X-Slow: ") == "408"
+    assert ask(post + b"Content-Length: 10\r\n\r\n{") == "408"
+    assert ask(post + upgrade + b"Content-Length: 2\r\n\r\n{}") == "422"
+    assert ask(post + upgrade + b"Content-Length: 2\r\n\r\n", b"{", b"}") == "422"
+    assert ask(b"\x16\x03\x01") == "400"
+
+
+def test_more_connections_than_files_are_a_wrong_setting(start_api: StartApi) -> None:
+    """The process ends with status 78 and says how many there may be."""
+    instance = start_api(before="ulimit -n 1024", TEQUIPY_SERVER__MAX_CONNECTIONS="1000")
+    assert instance.process.wait(60) == os.EX_CONFIG
+    (line,) = instance.log.read_text().splitlines()
+    assert line.startswith("TEQUIPY_SERVER__MAX_CONNECTIONS: should be at most 881: ")
+
+
 def test_a_body_without_a_length_has_the_limit_too(start_api: StartApi) -> None:
     """Sent in chunks, a megabyte is refused with 413 when 64 KiB of it have come."""
     instance = start_api()

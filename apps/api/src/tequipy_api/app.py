@@ -52,6 +52,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.state.registry = metrics
     # Middleware from the outside in.
     wire_observability(app, observability)
     wire_headers(app, settings.headers, hsts=not settings.local)

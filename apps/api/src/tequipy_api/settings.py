@@ -21,7 +21,10 @@ _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 
 class ServerSettings(BaseModel):
-    """How the server of `tequipy-api serve` treats connections; times in seconds."""
+    """How the server of `tequipy-api serve` treats connections; times in seconds, sizes in bytes.
+
+    Another ASGI server that is given `tequipy_api.main:app` knows none of this.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -32,6 +35,15 @@ class ServerSettings(BaseModel):
     keep_alive_timeout: int = Field(default=75, ge=1)
     """How long an idle connection stays open: longer than balancers keep theirs (60 is usual), so that they close it
     and no request meets a closing connection."""
+    max_connections: int | None = Field(default=None, ge=1)
+    """None: as many as the process may open files (`ulimit -n`) beside those it needs itself, at most 4,096. Beyond it
+    the connection that has kept the server waiting longest is closed; when all are being served, new ones get 503."""
+    max_head_size: int = Field(default=32 * 1024, ge=1024, le=1024 * 1024)
+    """Request line and header fields together, and by themselves the trailer fields of a chunked body; beyond: 431."""
+    head_timeout: float = Field(default=10, gt=0)
+    """From the connection, or the first byte of a further request on it, to the end of the head; then 408."""
+    body_timeout: float = Field(default=30, gt=0)
+    """From the end of the head to the end of the body, without the time in which the app does not read; then 408."""
 
 
 class RateLimits(RateLimitSettings):

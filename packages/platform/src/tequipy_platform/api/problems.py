@@ -55,6 +55,22 @@ class BodyTooLarge(DomainError):
     detail = "The body is too large."
 
 
+class RequestTimeout(DomainError):
+    """The client has taken too long to send the head or the body of its request."""
+
+    code = "request_timeout"
+    title = "Request timeout"
+    detail = "The request was not sent in time."
+
+
+class HeadTooLarge(DomainError):
+    """The request line and the header fields, or the trailer fields, are larger than the server takes."""
+
+    code = "head_too_large"
+    title = "Request header fields too large"
+    detail = "The request line and header fields are too large."
+
+
 class UnsupportedMediaType(DomainError):
     """The body is of a media type that this route does not read."""
 
@@ -77,11 +93,13 @@ STATUSES: Final[Mapping[type[DomainError], int]] = {
     Forbidden: 403,
     NotFound: 404,
     MethodNotAllowed: 405,
+    RequestTimeout: 408,
     Conflict: 409,
     BodyTooLarge: 413,
     UnsupportedMediaType: 415,
     Invalid: 422,
     TooMany: 429,
+    HeadTooLarge: 431,
     DomainError: 500,
     Unavailable: 503,
 }
