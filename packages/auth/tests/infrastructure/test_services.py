@@ -16,6 +16,7 @@ from tequipy_auth import (
     InvalidCredentials,
     InvalidOneTimeToken,
     LoginLocked,
+    PasswordRequired,
     RefreshReused,
     SessionRevoked,
 )
@@ -98,13 +99,36 @@ async def test_parallel_verifications_make_one_account(auth: Auth, database: Dat
     tokens = await mailed_tokens(auth, database)
     assert len(set(tokens)) == 5
     answers = await asyncio.gather(
-        *(auth.registration.verify_email(token, client=CLIENT) for token in tokens), return_exceptions=True
+        *(auth.registration.verify_email(token, password=PASSWORD, client=CLIENT) for token in tokens),
+        return_exceptions=True,
     )
     refused = [answer for answer in answers if answer is not None]
     assert len(refused) == 4
     assert {type(answer) for answer in refused} == {InvalidOneTimeToken}
     async with database.sessions() as session:
         assert await session.scalar(select(func.count()).select_from(UserRow)) == 1
+
+
+async def test_a_registration_beside_a_verification_is_before_or_after_it(auth: Auth, database: Database) -> None:
+    """Whoever opens the only link while others register: it is refused, or it makes the account of its registration."""
+    outcomes = []
+    for number in range(20):
+        email = f"ada{number}@example.com"
+        await auth.registration.register(email=email, password=PASSWORD, client=CLIENT)
+        (mail,) = [mail for mail in await sent_mails(auth, database) if mail.to == email]
+        token = mail.text.partition("#token=")[2].split()[0]
+        answer, _ = await asyncio.gather(
+            auth.registration.verify_email(token, client=CLIENT),
+            auth.registration.register(email=email, password="a stranger's password", client=CLIENT),
+            return_exceptions=True,
+        )
+        async with database.sessions() as session:
+            accounts = list(await session.scalars(select(UserRow).where(UserRow.email == email)))
+            pending = list(await session.scalars(select(RegistrationRow).where(RegistrationRow.email == email)))
+        outcomes.append((type(answer), len(accounts), len(pending)))
+        if accounts:
+            await auth.login.with_password(email=email, password=PASSWORD, client=CLIENT)
+    assert set(outcomes) <= {(PasswordRequired, 0, 2), (type(None), 1, 1)}, outcomes
 
 
 async def test_parallel_refreshes_are_one_rotation(auth: Auth, database: Database) -> None:
@@ -313,6 +337,9 @@ async def test_every_mail_can_be_written(auth: Auth, database: Database) -> None
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=CLIENT)
     await auth.registration.register(email="bob@example.com", password=PASSWORD, client=CLIENT)
     await auth.passwords.forgot(email=EMAIL, client=CLIENT)
+    for _ in range(2):
+        await auth.registration.register(email="eve@example.com", password=PASSWORD, client=CLIENT)
+    await auth.registration.resend_verification(email="eve@example.com")
     async with database.sessions() as session:
         (user,) = await session.scalars(select(UserRow))
     async with SqlAuthUnitOfWork(database, SystemClock(), uuid7) as work:
@@ -322,6 +349,7 @@ async def test_every_mail_can_be_written(auth: Auth, database: Database) -> None
     assert mails.keys() == {
         "You already have an account",
         "Verify your e-mail address",
+        "Register again to verify your e-mail address",
         "Reset your password",
         "Your password was changed",
         "A session of yours was ended for your safety",

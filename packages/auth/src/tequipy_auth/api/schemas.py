@@ -42,9 +42,10 @@ class RegisterBody(StrictModel):
 
 
 class VerifyEmailBody(StrictModel):
-    """The token of the mailed link."""
+    """The token of the mailed link; the password too while more than one registration waits for the address."""
 
     token: OneTimeToken
+    password: Password | None = None
 
 
 class AddressBody(StrictModel):

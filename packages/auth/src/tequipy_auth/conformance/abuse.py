@@ -125,14 +125,63 @@ class TestAbuse:
                 assert parts[0] == parts[1]
 
     async def test_nobody_registers_for_somebody_else(self, auth_target: Target) -> None:
-        """Who registers a stranger's address with a password of their own gets nothing when the stranger verifies."""
+        """Who registers a stranger's address with a password of their own gets nothing when the stranger verifies.
+
+        While both wait, a link needs the password of its own registration: without one it is 401 `password_required`,
+        with another's 401 `invalid_credentials`.
+        """
         async with browser(auth_target) as victim, browser(auth_target, like=victim) as eve:
             eve.password = "eve's own long password"
-            assert (await eve.register()).is_success
             assert (await victim.register()).is_success
-            assert (await victim.verify()).status_code == 204
+            victims = await victim.mailed_token()
+            assert (await eve.register()).is_success
+            assert problem(await victim.verify(), 401) == "password_required"
+            assert problem(await victim.verify(password=victim.password), 401) == "invalid_credentials"
+            body = {"token": victims, "password": victim.password}
+            assert (await victim.post("verify-email", body)).status_code == 204
             assert problem(await eve.log_in(), 401) == "invalid_credentials"
             assert (await victim.log_in()).status_code == 200
+
+    async def test_another_link_is_never_a_strangers(self, auth_target: Target) -> None:
+        """While several registrations of an address wait, another mail holds no link; registering again does."""
+        async with browser(auth_target) as victim, browser(auth_target, like=victim) as eve:
+            eve.password = "eve's own long password"
+            assert (await victim.register()).is_success
+            assert (await eve.register()).is_success
+            before = len(await auth_target.mails(victim.email))
+            assert (await victim.post("verify-email/resend", {"email": victim.email})).status_code == 202
+            (mail,) = (await auth_target.mails(victim.email))[before:]
+            assert "#token=" not in mail
+            assert (await victim.register()).is_success
+            assert (await victim.verify(password=victim.password)).status_code == 204
+            assert problem(await eve.log_in(), 401) == "invalid_credentials"
+
+    async def test_a_contested_link_is_good_for_five_passwords(self, auth_target: Target) -> None:
+        """After five wrong ones it is 400 `token_invalid`, also with the right one."""
+        async with browser(auth_target) as victim:
+            for _ in range(2):
+                assert (await victim.register()).is_success
+            for _ in range(5):
+                assert problem(await victim.verify(password=WRONG), 401) == "invalid_credentials"
+            assert problem(await victim.verify(password=victim.password), 400) == "token_invalid"
+
+    async def test_nobody_is_flooded_with_mails(self, auth_target: Target) -> None:
+        """Of eight registrations of one address, all answered alike, five are mailed; a reset has its own budget."""
+        async with browser(auth_target) as victim:
+            answers = [await victim.register() for _ in range(8)]
+            assert {answer.status_code for answer in answers} <= {202, 201, 409}
+            assert len(await auth_target.mails(victim.email)) <= 5
+
+    async def test_resends_leave_the_owner_the_reset(self, auth_target: Target) -> None:
+        """Asking for another link to a verified address mails nothing, and costs the owner nothing."""
+        async with owner(auth_target) as somebody, browser(auth_target) as stranger:
+            before = len(await auth_target.mails(somebody.email))
+            for _ in range(6):
+                answer = await stranger.post("verify-email/resend", {"email": somebody.email})
+                assert answer.status_code == 202
+            assert (await somebody.post("password/forgot", {"email": somebody.email})).status_code == 202
+            (mail,) = (await auth_target.mails(somebody.email))[before:]
+            assert "/reset-password#token=" in mail
 
     async def test_one_address_is_one_account(self, auth_target: Target) -> None:
         """20 parallel registrations of one address in many spellings lead to one account."""
@@ -144,7 +193,7 @@ class TestAbuse:
                 *(person.post("register", body | {"email": spellings[number % 3]}) for number in range(20))
             )
             assert all(answer.is_success or answer.status_code == 409 for answer in answers)
-            assert (await person.verify()).status_code == 204
+            assert (await person.verify(password=person.password)).status_code == 204
             for spelling in spellings:
                 assert (await person.log_in(email=spelling)).status_code == 200
 

@@ -68,9 +68,9 @@ class Browser:
         """Ask for an account."""
         return await self.post("register", {"email": self.email, "password": self.password})
 
-    async def verify(self) -> httpx.Response:
-        """Follow the link of the latest mail."""
-        return await self.post("verify-email", {"token": await self.mailed_token()})
+    async def verify(self, **password: str) -> httpx.Response:
+        """Follow the link of the latest mail that has one; with `password=` send that too."""
+        return await self.post("verify-email", {"token": await self.mailed_token()} | password)
 
     async def mailed_token(self) -> str:
         """Return the one-time token of the latest mail that has one."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from typing import Final
 from uuid import UUID
 
 from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash, Purpose
@@ -73,6 +74,10 @@ class RefreshToken:
     used_at: datetime | None = None
 
 
+TRIES_PER_TOKEN: Final = 5
+"""How many passwords may be tried with one mailed token."""
+
+
 @dataclass(frozen=True, slots=True)
 class OneTimeToken:
     """A mailed token; `subject_id` is the row it is about (a registration, a user)."""
@@ -83,6 +88,8 @@ class OneTimeToken:
     secret_hash: bytes = field(repr=False)
     created_at: datetime
     expires_at: datetime
+    tries: int = 0
+    """How many passwords have been tried with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,16 @@ class InvalidCredentials(Unauthenticated):
     detail = "The address or the password is wrong."
 
 
+class PasswordRequired(Unauthenticated):
+    """More than one registration waits for the address: whose link it is has to be shown by its password."""
+
+    code = "password_required"
+    title = "Password required"
+    detail = (
+        "This address was registered more than once: send the password that was chosen for this link's registration."
+    )
+
+
 class EmailNotVerified(Forbidden):
     """The password is right, but the address has not been verified (open registration only)."""
 

@@ -38,6 +38,17 @@ class Registrations(ABC):
         """Return the latest registration of an address that has not expired."""
 
     @abstractmethod
+    async def count_pending(self, canonical_email: str, *, at: datetime) -> int:
+        """Return how many registrations of an address have not expired."""
+
+    @abstractmethod
+    async def hold(self, canonical_email: str) -> None:
+        """Make everybody else who holds this address wait until the unit of work ends.
+
+        A new registration and the verification of another one take turns by it.
+        """
+
+    @abstractmethod
     async def delete_for(self, canonical_email: str) -> None:
         """Forget all registrations of an address."""
 
@@ -181,7 +192,19 @@ class OneTimeTokens(ABC):
 
     @abstractmethod
     async def peek(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
-        """Return what `consume` would, without using anything up."""
+        """Return what `consume` would, without using anything up; None also when its tries are used up."""
+
+    @abstractmethod
+    async def take_try(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
+        """Count one try of a password with a token and return its subject; None as `peek`.
+
+        Of any number at once no more than `TRIES_PER_TOKEN` are counted. `consume` does not look at tries: the last one
+        may be the right one.
+        """
+
+    @abstractmethod
+    async def give_try_back(self, token_id: UUID) -> None:
+        """Take one try back: the password was not looked at."""
 
     @abstractmethod
     async def is_known(self, token_id: UUID) -> bool:

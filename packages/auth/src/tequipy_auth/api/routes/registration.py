@@ -5,7 +5,13 @@ from fastapi.responses import JSONResponse
 
 from tequipy_auth.api.dependencies import CurrentAuth, CurrentClient
 from tequipy_auth.api.schemas import Accepted, AddressBody, Me, RegisterBody, VerifyEmailBody
-from tequipy_auth.domain.exceptions import EmailTaken, InvalidOneTimeToken, WeakPassword
+from tequipy_auth.domain.exceptions import (
+    EmailTaken,
+    InvalidCredentials,
+    InvalidOneTimeToken,
+    PasswordRequired,
+    WeakPassword,
+)
 from tequipy_auth.domain.services.accounts import profile_of
 from tequipy_platform import Unavailable
 from tequipy_platform.api import BODY_PROBLEMS, problem_responses
@@ -39,11 +45,15 @@ async def register(auth: CurrentAuth, client: CurrentClient, body: RegisterBody)
 @router.post(
     "/verify-email",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(*BODY_PROBLEMS, InvalidOneTimeToken, Unavailable),
+    responses=problem_responses(*BODY_PROBLEMS, InvalidOneTimeToken, PasswordRequired, InvalidCredentials, Unavailable),
 )
 async def verify_email(auth: CurrentAuth, client: CurrentClient, body: VerifyEmailBody) -> None:
-    """Turn a registration into an account by the token of the mailed link."""
-    await auth.registration.verify_email(body.token.get_secret_value(), client=client)
+    """Turn a registration into an account by the token of the mailed link.
+
+    While more than one registration waits for the address, its password is needed too; the link is good for five tries.
+    """
+    password = body.password.get_secret_value() if body.password else None
+    await auth.registration.verify_email(body.token.get_secret_value(), password=password, client=client)
 
 
 @router.post(

@@ -39,7 +39,7 @@ class MailingService:
     | mail | subject_id | what is sent |
     |---|---|---|
     | `verification` | a registration or an account | its link, or that there is an account already |
-    | `verification_again` | the same, asked for once more | the same |
+    | `verification_again` | the same, asked for once more | the same, but no link while several registrations wait |
     | `reset_password` | an account | its link |
     | `password_changed` | an account | a notice |
     | `session_stolen` | an account | a notice: a used refresh token came back, the session was ended |
@@ -116,11 +116,20 @@ class MailingService:
         user = await work.users.get(subject_id)
         if registration is not None and registration.expires_at > self._clock.now():
             allowed = await self._may_send(work, delivery, purpose, registration.email)
+            if allowed and purpose == "resend" and await self._is_contested(work, registration):
+                # Which of them is whose is not known: a link to the latest could be a stranger's, with their password.
+                return _Letter(registration.email.written, "register_again", {"public_url": self._policy.public_url})
             return await self._about_registration(work, registration) if allowed else None
         if user is not None and not user.email_verified:
             allowed = await self._may_send(work, delivery, purpose, user.email)
             return await self._about_account(work, user) if allowed else None
         return None
+
+    async def _is_contested(self, work: AuthUnitOfWork, registration: Registration) -> bool:
+        address = registration.email.canonical
+        if await work.users.by_email(address) is not None:
+            return False
+        return await work.registrations.count_pending(address, at=self._clock.now()) > 1
 
     async def _about_registration(self, work: AuthUnitOfWork, registration: Registration) -> _Letter:
         if await work.users.by_email(registration.email.canonical) is not None:

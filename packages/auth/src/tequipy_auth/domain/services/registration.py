@@ -7,17 +7,17 @@ from datetime import timedelta
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
 from tequipy_auth.domain.display_text import display_name
 from tequipy_auth.domain.entities import Registration, User
-from tequipy_auth.domain.exceptions import EmailTaken, InvalidOneTimeToken
+from tequipy_auth.domain.exceptions import EmailTaken, InvalidCredentials, InvalidOneTimeToken, PasswordRequired
 from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.operations import Operations, counted
-from tequipy_auth.domain.passwords import PasswordRules
+from tequipy_auth.domain.passwords import PasswordRules, normalise
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AddressParser, PasswordHasher
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.one_time_tokens import read_one_time_token, record_refused_token
 from tequipy_auth.domain.value_objects import Client, EmailAddress, OneTimeTokenValue, PasswordHash, Purpose
-from tequipy_platform import Clock, IdSource, retry_conflicts
+from tequipy_platform import Clock, IdSource, Unavailable, retry_conflicts
 
 REGISTRATION_LIFE = timedelta(days=2)
 """A pending registration outlives the first link that is mailed for it; no link outlives its registration."""
@@ -73,6 +73,7 @@ class RegistrationService:
             expires_at=now + REGISTRATION_LIFE,
         )
         async with self._unit_of_work() as work:
+            await work.registrations.hold(address.canonical)
             await work.registrations.add(registration)
             work.outbox.add("auth.send_mail", mail="verification", subject_id=str(registration.id))
             work.audit.record(self._registered(address, client))
@@ -92,16 +93,21 @@ class RegistrationService:
 
     @counted("verify_email")
     @retry_conflicts
-    async def verify_email(self, token: str, *, client: Client) -> None:
+    async def verify_email(self, token: str, *, password: str | None = None, client: Client) -> None:
         """Believe that an address is its owner's, by the token that was mailed there.
 
         A pending registration becomes an account, with the password of that very registration; an open one is
-        verified. Raises `InvalidOneTimeToken`, whatever is wrong with the token.
+        verified. While the address has more than one pending registration, whoever opens the link has to know the
+        password of the one that it belongs to: it may be a stranger's. A password that is given is always checked.
+
+        Raises `InvalidOneTimeToken`, whatever is wrong with the token, `PasswordRequired`, `InvalidCredentials` (the
+        token stays good for `TRIES_PER_TOKEN`) and `Unavailable`.
         """
         value = read_one_time_token(token)
         try:
-            await self._verify(value, client)
-        except InvalidOneTimeToken as error:
+            proven = password is not None and await self._prove(value, password, client)
+            await self._verify(value, client, proven=proven)
+        except (InvalidOneTimeToken, PasswordRequired, InvalidCredentials) as error:
             async with self._unit_of_work() as work:
                 await record_refused_token(work, value, AuditAction.VERIFIED, error.code, client)
             raise
@@ -119,13 +125,40 @@ class RegistrationService:
             await work.registrations.delete_for(address.canonical)
             work.audit.record(AuditEvent(AuditAction.REGISTERED, reason="create_admin", subject_id=admin.id))
 
-    async def _verify(self, value: OneTimeTokenValue, client: Client) -> None:
-        now = self._clock.now()
+    async def _prove(self, value: OneTimeTokenValue, password: str, client: Client) -> bool:
+        """Check the password of the registration that a token belongs to; return False when it belongs to none.
+
+        The try is counted before the password is hashed, so that of many at once no more are looked at than may be.
+        """
+        shown = (value.id, Purpose.VERIFY_EMAIL, value.secret_hash)
+        async with self._unit_of_work() as work:
+            subject_id = await work.one_time_tokens.take_try(*shown, at=self._clock.now())
+            registration = await work.registrations.get(subject_id) if subject_id else None
+            if subject_id is None:
+                raise InvalidOneTimeToken
+            if registration is None:
+                await work.one_time_tokens.give_try_back(value.id)
+                return False
+        try:
+            matches = await self._hasher.verify(normalise(password), registration.password, HashingClient.of(client))
+        except Unavailable:
+            async with self._unit_of_work() as work:
+                await work.one_time_tokens.give_try_back(value.id)
+            raise
+        if not matches:
+            raise InvalidCredentials
+        return True
+
+    async def _verify(self, value: OneTimeTokenValue, client: Client, *, proven: bool) -> None:
+        now, shown = self._clock.now(), (value.id, Purpose.VERIFY_EMAIL, value.secret_hash)
         async with self._unit_of_work() as work:  # left by the exception of a bad token, it takes everything back
-            subject_id = await work.one_time_tokens.consume(value.id, Purpose.VERIFY_EMAIL, value.secret_hash, at=now)
+            if not proven and await work.one_time_tokens.peek(*shown, at=now) is None:
+                raise InvalidOneTimeToken
+            subject_id = await work.one_time_tokens.consume(*shown, at=now)
             registration = await work.registrations.get(subject_id) if subject_id else None
             user = await work.users.lock(subject_id) if subject_id else None
             if registration is not None:
+                await self._check_contest(work, registration, proven=proven)
                 user = self._new_user(registration.email, registration.name, registration.password, verified=True)
                 try:
                     await work.users.add(user)
@@ -137,6 +170,13 @@ class RegistrationService:
                 raise InvalidOneTimeToken
             await work.registrations.delete_for(user.email.canonical)
             work.audit.record(AuditEvent(AuditAction.VERIFIED, actor_id=user.id, subject_id=user.id, client=client))
+
+    async def _check_contest(self, work: AuthUnitOfWork, registration: Registration, *, proven: bool) -> None:
+        """Raise `PasswordRequired` while others wait for the address too; a further one waits for this to end."""
+        address = registration.email.canonical
+        await work.registrations.hold(address)
+        if not proven and await work.registrations.count_pending(address, at=self._clock.now()) > 1:
+            raise PasswordRequired
 
     async def _open_account(
         self, email: EmailAddress, name: str | None, password: PasswordHash, client: Client

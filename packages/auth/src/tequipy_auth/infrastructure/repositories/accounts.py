@@ -50,6 +50,16 @@ class SqlRegistrations(Repository, Registrations):
         )
         return registration_of(row) if row else None
 
+    async def count_pending(self, canonical_email: str, *, at: datetime) -> int:
+        """Count the registrations of an address."""
+        pending = RegistrationRow.canonical_email == canonical_email, RegistrationRow.expires_at > at
+        return await self._session.scalar(select(func.count()).select_from(RegistrationRow).where(*pending)) or 0
+
+    async def hold(self, canonical_email: str) -> None:
+        """Take an advisory lock: there may be no row yet that could be locked."""
+        key = func.hashtextextended(f"registrations {canonical_email}", 0)
+        await self._session.execute(select(func.pg_advisory_xact_lock(key)))
+
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Delete expired registrations."""
         return await self._purge(RegistrationRow, RegistrationRow.expires_at <= before, limit)

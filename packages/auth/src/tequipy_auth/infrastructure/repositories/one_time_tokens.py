@@ -7,7 +7,7 @@ from sqlalchemy import delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
-from tequipy_auth.domain.entities import OneTimeToken
+from tequipy_auth.domain.entities import TRIES_PER_TOKEN, OneTimeToken
 from tequipy_auth.domain.repositories import OneTimeTokens
 from tequipy_auth.domain.value_objects import Purpose
 from tequipy_auth.infrastructure.models import OneTimeTokenRow
@@ -51,8 +51,35 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
             OneTimeTokenRow.secret_hash == secret_hash,
             OneTimeTokenRow.expires_at > at,
             OneTimeTokenRow.used_at.is_(None),
+            OneTimeTokenRow.tries < TRIES_PER_TOKEN,
         )
         return await self._session.scalar(query)
+
+    async def take_try(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
+        """Update the token, its tries looked at under the row's lock."""
+        return await self._session.scalar(
+            update(OneTimeTokenRow)
+            .where(
+                OneTimeTokenRow.id == token_id,
+                OneTimeTokenRow.purpose == purpose.value,
+                OneTimeTokenRow.secret_hash == secret_hash,
+                OneTimeTokenRow.expires_at > at,
+                OneTimeTokenRow.used_at.is_(None),
+                OneTimeTokenRow.tries < TRIES_PER_TOKEN,
+            )
+            .values(tries=OneTimeTokenRow.tries + 1)
+            .returning(OneTimeTokenRow.subject_id)
+            .execution_options(synchronize_session=False)
+        )
+
+    async def give_try_back(self, token_id: UUID) -> None:
+        """Update the token."""
+        await self._session.execute(
+            update(OneTimeTokenRow)
+            .where(OneTimeTokenRow.id == token_id, OneTimeTokenRow.tries > 0)
+            .values(tries=OneTimeTokenRow.tries - 1)
+            .execution_options(synchronize_session=False)
+        )
 
     async def is_known(self, token_id: UUID) -> bool:
         """Select the token's id."""

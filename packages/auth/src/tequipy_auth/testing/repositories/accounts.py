@@ -33,6 +33,13 @@ class MemoryRegistrations(Registrations):
         rows = [row for row in self.rows.values() if row.email.canonical == canonical_email and row.expires_at > at]
         return max(rows, key=lambda row: (row.created_at, row.id), default=None)
 
+    async def count_pending(self, canonical_email: str, *, at: datetime) -> int:
+        """Count the registrations of an address."""
+        return sum(row.email.canonical == canonical_email and row.expires_at > at for row in self.rows.values())
+
+    async def hold(self, canonical_email: str) -> None:
+        """Do nothing: blocks of a unit of work wait for each other anyway."""
+
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Forget expired registrations."""
         return purge(self.rows, lambda row: row.expires_at <= before, limit)

@@ -1,9 +1,10 @@
 """The tokens of mailed links in memory."""
 
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from tequipy_auth.domain.entities import OneTimeToken
+from tequipy_auth.domain.entities import TRIES_PER_TOKEN, OneTimeToken
 from tequipy_auth.domain.repositories import OneTimeTokens
 from tequipy_auth.domain.value_objects import Purpose
 from tequipy_auth.testing.repositories.purging import purge
@@ -25,11 +26,12 @@ class MemoryOneTimeTokens(OneTimeTokens):
 
     async def consume(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
         """Use a token and its family up."""
-        subject_id = await self.peek(token_id, purpose, secret_hash, at=at)
-        if subject_id is not None:
-            self.used |= {row.id: row for row in self._family(self.rows[token_id])}
-            await self.discard(subject_id, purpose)
-        return subject_id
+        token = self._good(token_id, purpose, secret_hash, at)
+        if token is None:
+            return None
+        self.used |= {row.id: row for row in self._family(token)}
+        await self.discard(token.subject_id, purpose)
+        return token.subject_id
 
     async def is_known(self, token_id: UUID) -> bool:
         """Tell whether it is live, expired or used."""
@@ -37,10 +39,22 @@ class MemoryOneTimeTokens(OneTimeTokens):
 
     async def peek(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
         """Return what `consume` would."""
-        token = self.rows.get(token_id)
-        if token is None or (token.purpose, token.secret_hash) != (purpose, secret_hash) or token.expires_at <= at:
+        token = self._good(token_id, purpose, secret_hash, at)
+        return token.subject_id if token and token.tries < TRIES_PER_TOKEN else None
+
+    async def take_try(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
+        """Count one try."""
+        token = self._good(token_id, purpose, secret_hash, at)
+        if token is None or token.tries >= TRIES_PER_TOKEN:
             return None
+        self.rows[token_id] = replace(token, tries=token.tries + 1)
         return token.subject_id
+
+    async def give_try_back(self, token_id: UUID) -> None:
+        """Take one try back."""
+        token = self.rows.get(token_id)
+        if token is not None and token.tries:
+            self.rows[token_id] = replace(token, tries=token.tries - 1)
 
     async def discard(self, subject_id: UUID, purpose: Purpose) -> None:
         """Let every token of a purpose and a subject die."""
@@ -51,6 +65,12 @@ class MemoryOneTimeTokens(OneTimeTokens):
         """Forget expired tokens."""
         forgotten = purge(self.rows, lambda row: row.expires_at <= before, limit)
         return forgotten + purge(self.used, lambda row: row.expires_at <= before, limit - forgotten)
+
+    def _good(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, at: datetime) -> OneTimeToken | None:
+        token = self.rows.get(token_id)
+        if token is None or (token.purpose, token.secret_hash) != (purpose, secret_hash) or token.expires_at <= at:
+            return None
+        return token
 
     def _family(self, token: OneTimeToken) -> list[OneTimeToken]:
         return [row for row in self.rows.values() if (row.subject_id, row.purpose) == (token.subject_id, token.purpose)]

@@ -1,0 +1,23 @@
+"""How often a password was tried with a mailed token."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from tequipy_platform.migrations import schema_name
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column(
+        "one_time_tokens",
+        sa.Column("tries", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
+        schema=schema_name(),
+    )
+
+
+def downgrade() -> None:
+    op.drop_column("one_time_tokens", "tries", schema=schema_name())
