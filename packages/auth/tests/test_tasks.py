@@ -49,7 +49,7 @@ async def test_a_profile_that_changed_elsewhere_is_read_anew() -> None:
 
 
 async def test_what_is_over_is_forgotten_every_hour() -> None:
-    """Expired registrations, dead counters and sessions that ended a week ago go, however many they are."""
+    """Expired registrations and devices, dead counters, sessions that ended a week ago go, however many they are."""
     clock = FrozenClock()
     work = MemoryAuthUnitOfWork(clock)
     auth = build_fake_auth(work, clock=clock)
@@ -70,6 +70,10 @@ async def test_what_is_over_is_forgotten_every_hour() -> None:
     clock.advance(timedelta(days=7))
     await purge.handler(Delivery(work.new_id(), purge.name))
     assert work.sessions.rows == {}
+    assert len(work.devices.rows) == 1
+    clock.advance(timedelta(days=365))
+    await purge.handler(Delivery(work.new_id(), purge.name))
+    assert work.devices.rows == {}
     assert len(work.users.rows) == 1
 
 

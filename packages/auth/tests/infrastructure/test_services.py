@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from secrets import token_bytes
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from tequipy_auth import (
     RefreshReused,
     SessionRevoked,
 )
+from tequipy_auth.domain.devices import DeviceMarks
+from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.infrastructure.hashing import check_digest_padded
 from tequipy_auth.infrastructure.models import (
     AuditEventRow,
@@ -244,6 +247,35 @@ async def test_parallel_logins_with_the_right_password_count_for_nothing(auth: A
     async with database.sessions() as session:
         rows = list(await session.scalars(select(LoginAttemptRow)))
     assert [(row.failed_at, row.reserved_at, row.locks) for row in rows if row.account] == [((), (), 0)]
+
+
+async def test_parallel_logins_leave_ten_devices(auth: Auth, database: Database) -> None:
+    """15 new devices at once on two processes: ten marks stay valid, and a reset ends those too."""
+    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+    places = [Client(f"192.0.2.{number}") for number in range(15)]
+    async with make_auth(database) as other:
+        logins = ([auth, other][number % 2].login for number in range(15))
+        pairs = await asyncio.gather(
+            *(
+                login.with_password(email=EMAIL, password=PASSWORD, client=place)
+                for login, place in zip(logins, places, strict=True)
+            )
+        )
+    marks = DeviceMarks(
+        Pseudonyms(AuthSettings().pseudonym_key.get_secret_value().encode()), SystemClock(), token_bytes
+    )
+
+    async def valid() -> int:
+        async with SqlAuthUnitOfWork(database, SystemClock(), uuid7) as work:
+            user = await work.users.by_email(EMAIL.casefold())
+            assert user is not None
+            return sum([await marks.recognise(work, user, pair.device_token) is not None for pair in pairs])
+
+    assert await valid() == 10
+    await auth.passwords.forgot(email=EMAIL, client=CLIENT)
+    (token,) = await mailed_tokens(auth, database)
+    await auth.passwords.reset(token, new_password=PASSWORD * 2, client=CLIENT)
+    assert await valid() == 0
 
 
 async def test_a_lock_outlives_every_process(database: Database) -> None:
