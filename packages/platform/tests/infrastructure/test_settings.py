@@ -167,6 +167,22 @@ def test_all_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch, capsys: py
     ]
 
 
+@pytest.mark.parametrize("in_file", [False, True])
+def test_a_value_does_not_hide_its_parts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_file: bool
+) -> None:
+    """A part beside a whole value, which would be ignored, is a fault; on its own it is read."""
+    whole, part = "TEQUIPY_LIMITS__POLICIES", "TEQUIPY_LIMITS__POLICIES__LOGIN"
+    if in_file:
+        Path(".env").write_text(f"{part}=3\n")
+    else:
+        monkeypatch.setenv(part, "3")
+    assert load(monkeypatch, **{whole: ""}).limits.policies == {"login": 3}
+    line = f"{whole}: hides {part} beside it; set every part as that one is, or all as one JSON object"
+    assert refused(monkeypatch, capsys, **{whole: '{"register": 2}'}) == [line]
+    assert refused(monkeypatch, capsys, **{whole: SECRET})[0] == line
+
+
 def test_env_file_serves_both_apps_and_refuses_typos(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -189,7 +189,7 @@ def load_settings(cls: type[S]) -> S:
     Ends the process with status 78 (`EX_CONFIG`) and one line a fault on standard error, never showing a value, when
     something is missing or wrong or `.env` holds a name with this prefix that neither app knows.
     """
-    faults = list(_unknown_in_env_file(cls))
+    faults = [*_unknown_in_env_file(cls), *_given_whole_and_in_parts(cls)]
     try:
         settings = cls()
     except ValidationError as error:
@@ -225,6 +225,16 @@ def _unknown_in_env_file(cls: type[AppSettings]) -> Iterator[str]:
         nearest = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {_variable(cls, [nearest[0] + delimiter + rest])}?" if nearest else ""
         yield f"{key}: unknown name in .env{hint}"
+
+
+def _given_whole_and_in_parts(cls: type[AppSettings]) -> Iterator[str]:
+    """Return a fault for each value that is given beside parts of it: these would be ignored without a word."""
+    given = {*_TolerantJson(cls).env_vars, *_TolerantDotEnv(cls, env_file=".env").env_vars}
+    for whole in (_variable(cls, path) for path in _paths(cls)):
+        parts = [name for name in given if name.startswith(f"{whole}__".lower())]
+        if parts and whole.lower() in given:
+            hidden = min(parts).upper()
+            yield f"{whole}: hides {hidden} beside it; set every part as that one is, or all as one JSON object"
 
 
 def _fault_lines(cls: type[AppSettings], details: ErrorDetails) -> Iterator[str]:
