@@ -72,7 +72,7 @@ async def test_a_lost_answer_logs_nobody_out(
 
 
 async def test_readiness_names_its_checks(client: httpx.AsyncClient) -> None:
-    """Database, redis and storage are all up."""
+    """Database, redis and storage are all up; the signing keys are named only while they cannot be read."""
     answer = await client.get("/api/v1/readiness")
     report = answer.json()
     assert (answer.status_code, report["status"]) == (200, "ready"), report

@@ -54,6 +54,33 @@ def test_a_key_that_is_not_there_is_named(run_command: Command) -> None:
     assert result.stderr == "Error: There is no signing key nothing to revoke: `tequipy-api keys list` shows all.\n"
 
 
+OLD, NEW, WRONG = (f"{name} key-encryption key of a test, 32 characters" for name in ("old", "new", "wrong"))
+
+
+def test_keys_move_to_the_newest_key_encryption_key(run_command: Command) -> None:
+    """`keys reseal` moves every key, and then the old version is needed no more; without either it changes
+    nothing.
+    """
+    setting = "TEQUIPY_AUTH__KEY_ENCRYPTION_KEY"
+    assert run_command("keys", "rotate", **{setting: OLD}).returncode == 1  # made, too young to be rotated
+    kids = sorted(states(run_command))
+    refused = run_command("keys", "reseal", **{setting: f'{{"2": "{WRONG}"}}'})
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(f"Error: {setting}: signing key ")
+    both = {f"{setting}__1": OLD, f"{setting}__2": NEW}
+    moved = run_command("keys", "reseal", **both)
+    assert (moved.returncode, moved.stderr) == (0, "")
+    assert sorted(line.split()[0] for line in moved.stdout.splitlines()) == kids
+    again = run_command("keys", "reseal", **both)
+    assert again.stdout == "Every key is encrypted under the newest key already.\n"
+    listed = run_command("keys", "list").stdout.splitlines()
+    assert [line.endswith("key-encryption key 2") for line in listed] == [True, True]
+    rotated = run_command("keys", "rotate", TEQUIPY_AUTH__JWKS_MAX_AGE="1", **{f"{setting}__2": NEW})
+    assert rotated.returncode == 0, rotated.stderr
+    secrets = [OLD, NEW, WRONG]
+    assert not any(secret in result.stderr + result.stdout for secret in secrets for result in (moved, again, rotated))
+
+
 @pytest.mark.parametrize("kid", [first + "X" * 41 for first in ("-x", "--", "-h")])
 def test_a_key_id_may_begin_with_a_hyphen(run_command: Command, kid: str) -> None:
     """One id in 64 does: it is taken for the id that it is, not for an option."""

@@ -75,6 +75,10 @@ def test_production_refuses_what_protects_nobody(changes: dict[str, Any], refuse
         {"peppers": {1: "a short secret"}},
         {"refresh_keys": {"one": OWN}},
         {"key_encryption_key": "a short secret"},
+        {"key_encryption_key": '{"1": "a short secret, cut off in its JSON'},
+        {"key_encryption_key": {1: "a short secret"}},
+        {"key_encryption_key": {}},
+        {"key_encryption_key": True},
         {"pseudonym_key": "a short secret"},
         {"registration_mode": "secret"},
         {"bcrypt_cost": 3},
@@ -132,6 +136,22 @@ def test_a_policy_made_by_hand_keeps_the_least_values(wrong: dict[str, Any]) -> 
     """Who builds auth without the settings gets neither shorter passwords nor a shorter audit."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         AuthPolicy(public_url="https://app.example.com", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "versions"),
+    [
+        (OWN, {1: OWN}),
+        (SecretStr(OWN), {1: OWN}),
+        (int("1234567890" * 4), {1: "1234567890" * 4}),  # what the environment makes of digits alone
+        ({1: OWN, 3: OWN[::-1]}, {1: OWN, 3: OWN[::-1]}),
+        ({"2": OWN}, {2: OWN}),
+    ],
+)
+def test_the_key_encryption_key_has_versions(given: object, versions: dict[int, str]) -> None:
+    """One secret alone is version 1; several are named by their versions."""
+    held = AuthSettings.model_validate({"key_encryption_key": given}).key_encryption_key
+    assert {version: secret.get_secret_value() for version, secret in held.items()} == versions
 
 
 def test_secrets_are_not_shown() -> None:

@@ -64,6 +64,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             HealthCheck("database", build_schema_check(database, HISTORIES)),
             HealthCheck("redis", cache.ping, required=False),
             HealthCheck("storage", storage.ping),
+            HealthCheck("signing_keys", auth.access_tokens.check, only_when_down=True),
         ],
     )
     wire_docs(app)

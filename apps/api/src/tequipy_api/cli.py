@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 
 from tequipy_api.settings import ApiSettings
-from tequipy_auth import Auth, KeyService, WeakPassword
+from tequipy_api.start_check import unusable_keys_line
+from tequipy_auth import Auth, KeyService, KeyUnusable, WeakPassword
 from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_platform import DomainError
@@ -111,12 +112,15 @@ def keys() -> None:
 
 @keys.command("list")
 def list_keys() -> None:
-    """Print every key, the oldest first: id, algorithm, state and since when."""
+    """Print every key, the oldest first: id, algorithm, state, since when, and the version that encrypts it."""
 
     async def show(service: KeyService) -> None:
         for key in await service.keys():
             since = f"{key.state_changed_at:%Y-%m-%d %H:%M:%S}"
-            click.echo(f"{key.kid}  {key.algorithm}  {key.state.value:8}  since {since} UTC")
+            version = key.encryption_version or "-"
+            click.echo(
+                f"{key.kid}  {key.algorithm}  {key.state.value:8}  since {since} UTC  key-encryption key {version}"
+            )
 
     _with_keys(show)
 
@@ -144,6 +148,23 @@ def revoke(kid: str) -> None:
     _with_keys(perform)
 
 
+@keys.command("reseal")
+def reencrypt() -> None:
+    """Encrypt every key under the newest version of TEQUIPY_AUTH__KEY_ENCRYPTION_KEY.
+
+    Give every running process that version first: each reads the keys again within a minute.
+    """
+
+    async def perform(service: KeyService) -> None:
+        renewed = await service.reencrypt()
+        for kid in renewed:
+            click.echo(f"{kid} is encrypted under the newest key.")
+        if not renewed:
+            click.echo("Every key is encrypted under the newest key already.")
+
+    _with_keys(perform)
+
+
 def _with_keys(action: Callable[[KeyService], Awaitable[None]]) -> None:
     settings = load_settings(ApiSettings)
     refuse_wrong_encoding(settings.database)
@@ -156,6 +177,8 @@ def _with_keys(action: Callable[[KeyService], Awaitable[None]]) -> None:
 
     try:
         asyncio.run(run())
+    except KeyUnusable as error:
+        raise click.ClickException(unusable_keys_line(error)) from error
     except DomainError as error:
         raise click.ClickException(error.detail) from error
 

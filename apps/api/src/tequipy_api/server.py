@@ -15,6 +15,7 @@ from tequipy_api.app import create_app
 from tequipy_api.edge import Edge, connection_limit
 from tequipy_api.protocol import EdgeProtocol
 from tequipy_api.settings import ApiSettings
+from tequipy_api.start_check import refuse_unusable_keys
 
 
 class DrainingServer(uvicorn.Server):
@@ -62,6 +63,7 @@ def serve(settings: ApiSettings, *, host: str, port: int) -> None:
         sys.stderr.write(f"TEQUIPY_SERVER__MAX_CONNECTIONS: {error}\n")
         raise SystemExit(os.EX_CONFIG) from error
     app = create_app(settings)
+    refuse_unusable_keys(settings)
     config = uvicorn.Config(
         app,
         host=host,

@@ -9,7 +9,17 @@ from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Gauge
-from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, DirectoryPath, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    DirectoryPath,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_core import PydanticCustomError
 
 from tequipy_auth.domain.auth import Auth
@@ -29,7 +39,7 @@ from tequipy_auth.infrastructure.audit import SqlAuditLog
 from tequipy_auth.infrastructure.common_passwords import BundledCommonPasswords
 from tequipy_auth.infrastructure.hashing import PASSWORDS_NICENESS, HashingPool
 from tequipy_auth.infrastructure.key_ring import KeyRing
-from tequipy_auth.infrastructure.keys import AlgorithmName, FileKeys, SealedKeys, StoredKeys
+from tequipy_auth.infrastructure.keys import AlgorithmName, EncryptedKeys, FileKeys, StoredKeys
 from tequipy_auth.infrastructure.metrics import HashingMetrics, PrometheusOperations
 from tequipy_auth.infrastructure.passwords import BcryptPasswordHasher
 from tequipy_auth.infrastructure.refresh_secrets import SECRET_COST, BcryptSecretHasher, SettingsSuccessorKeys
@@ -66,11 +76,32 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
-Secret = Annotated[SecretStr, Field(min_length=32)]
+SECRET_LENGTH: Final = 32
+
+Secret = Annotated[SecretStr, Field(min_length=SECRET_LENGTH)]
 """Random text, for instance of `openssl rand -base64 32`."""
 
 Secrets = Annotated[dict[Annotated[int, Field(ge=1)], Secret], Field(min_length=1)]
 """Secrets by version: the highest is used for what is new, the others for what is stored."""
+
+
+def _by_version(value: object) -> object:
+    """Return secrets by version, a secret alone being version 1."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # digits alone, which the environment gives as JSON
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        raise PydanticCustomError("secrets", 'should be a secret, or secrets by version as JSON: {"1": "…", "2": "…"}')
+    if len(value) < SECRET_LENGTH:
+        raise PydanticCustomError("secret_length", f"should have at least {SECRET_LENGTH} characters")
+    return {1: SecretStr(value)}
+
+
+SecretOrSecrets = Annotated[Secrets, BeforeValidator(_by_version)]
+"""Secrets by version, or one secret, which is version 1."""
 
 
 class AuthSettings(BaseModel):
@@ -82,8 +113,9 @@ class AuthSettings(BaseModel):
     """Keys of the passwords' HMAC. Taking one away makes the passwords stored with it unusable."""
     refresh_keys: Secrets = {1: SecretStr(f"{BUILT_IN}key-of-the-refresh-tokens-0001")}
     """Keys that derive a refresh token's successor; an old one may go once its grace is over."""
-    key_encryption_key: Secret = SecretStr(f"{BUILT_IN}key-of-the-signing-keys-0001")
-    """Encrypts the signing keys in the database."""
+    key_encryption_key: SecretOrSecrets = {1: SecretStr(f"{BUILT_IN}key-of-the-signing-keys-0001")}
+    """Encrypts the signing keys in the database; a secret alone is version 1. To replace it, add the next version in
+    every process, run `tequipy-api keys reseal`, and take the old version away."""
     pseudonym_key: Secret = SecretStr(f"{BUILT_IN}key-of-the-pseudonyms-0001")
     """Hashes the addresses that lockout counters and audit remember, and signs device cookies. A new one forgets who
     was locked and which browsers are known, no more."""
@@ -137,7 +169,7 @@ class AuthSettings(BaseModel):
         return {
             "peppers": self.peppers.values(),
             "refresh_keys": self.refresh_keys.values(),
-            "key_encryption_key": [self.key_encryption_key],
+            "key_encryption_key": self.key_encryption_key.values(),
             "pseudonym_key": [self.pseudonym_key],
         }
 
@@ -183,7 +215,11 @@ def build_auth(
         new_id=uuid7,
         random=secrets.token_bytes,
         addresses=ValidatedAddressParser(),
-        hasher=BcryptPasswordHasher(pools["passwords"], peppers=_keys(settings.peppers), cost=settings.bcrypt_cost),
+        hasher=BcryptPasswordHasher(
+            pools["passwords"],
+            peppers=_keys(settings.peppers),
+            cost=settings.bcrypt_cost,
+        ),
         common_passwords=common_passwords,
         pseudonyms=Pseudonyms(settings.pseudonym_key.get_secret_value().encode()),
         secrets=BcryptSecretHasher(pools["refresh_secrets"], cost=settings.refresh_secret_cost),
@@ -261,16 +297,16 @@ def _signing_keys(
     max_age = policy.key_ring_age.total_seconds()
     if settings.signing_keys_folder is not None:
         return KeyRing(FileKeys(settings.signing_keys_folder).load, max_age=max_age), None
-    sealed = SealedKeys(settings.key_encryption_key.get_secret_value().encode(), algorithm=settings.signing_algorithm)
+    encrypted = EncryptedKeys(_keys(settings.key_encryption_key), algorithm=settings.signing_algorithm)
     service = KeyService(
         unit_of_work,
-        maker=sealed,
+        maker=encrypted,
         revocations=revocations,
         policy=policy,
         clock=SystemClock(),
         operations=operations,
     )
-    return KeyRing(StoredKeys(service.published, sealed).load, max_age=max_age), service
+    return KeyRing(StoredKeys(service.published, encrypted).load, max_age=max_age), service
 
 
 def _keys(by_version: Mapping[int, SecretStr]) -> dict[int, bytes]:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from tequipy_auth import AuthPolicy, KeyNotPublishedLongEnough, KeyService, KeyState, UnknownKey
+from tequipy_auth import AuthPolicy, KeyNotPublishedLongEnough, KeyService, KeyState, KeyUnusable, UnknownKey
 from tequipy_auth.testing import (
     PUBLIC_URL,
     FakeKeyMaker,
@@ -141,3 +141,41 @@ async def test_keys_from_before_there_was_a_next_one_rotate(
     assert await states(keys) == {"key-1": "active", "key-2": "next"}
     clock.advance(POLICY.jwks_max_age)
     assert await keys.rotate() == "key-2"
+
+
+def versions(work: MemoryAuthUnitOfWork) -> dict[str, int | None]:
+    return {kid: key.encryption_version for kid, key in work.signing_keys.rows.items()}
+
+
+async def test_keys_are_encrypted_under_the_newest_key(keys: KeyService, work: MemoryAuthUnitOfWork) -> None:
+    """Every key but the revoked ones moves to the newest version, once; each move is on record."""
+    maker = keys._maker
+    assert isinstance(maker, FakeKeyMaker)
+    await keys.published()
+    await keys.revoke("key-1")
+    assert await keys.reencrypt() == []
+    maker.versions.add(2)
+    assert await keys.reencrypt() == ["key-2", "key-3"]
+    assert versions(work) == {"key-1": 1, "key-2": 2, "key-3": 2}
+    assert await keys.reencrypt() == []
+    recorded = [event.metadata["kid"] for event in work.audit.events if event.reason == "key_reencrypted"]
+    assert recorded == ["key-2", "key-3"]
+
+
+async def test_a_key_that_cannot_be_decrypted_changes_nothing(
+    keys: KeyService, work: MemoryAuthUnitOfWork, clock: FrozenClock
+) -> None:
+    """With the old key-encryption key gone, keys neither move, nor become active; revoking them is the way out."""
+    maker = keys._maker
+    assert isinstance(maker, FakeKeyMaker)
+    await keys.published()
+    maker.versions = {2}
+    clock.advance(POLICY.jwks_max_age)
+    for refused in (keys.reencrypt(), keys.rotate(), keys.revoke("key-1")):
+        with pytest.raises(KeyUnusable):
+            await refused
+    assert await states(keys) == {"key-1": "active", "key-2": "next"}
+    assert versions(work) == {"key-1": 1, "key-2": 1}
+    await keys.revoke("key-2")
+    await keys.revoke("key-1")
+    assert await states(keys) == {"key-1": "revoked", "key-2": "revoked", "key-3": "active", "key-4": "next"}

@@ -17,6 +17,7 @@ from tequipy_auth import (
     HashingClient,
     InvalidAccessToken,
     InvalidCredentials,
+    KeyUnusable,
     LoginLocked,
     Outcome,
     PasswordHash,
@@ -27,6 +28,7 @@ from tequipy_auth import (
 from tequipy_auth.domain.lockout import Scope
 from tequipy_auth.testing import (
     PUBLIC_URL,
+    FakeAccessTokens,
     FakePasswordHasher,
     MemoryAuthUnitOfWork,
     RecordingOperations,
@@ -112,6 +114,21 @@ async def is_locked(auth: Auth, client: Client = HOME, *, email: str = EMAIL) ->
 
 def at(number: int) -> Client:
     return Client(f"203.0.113.{number}")
+
+
+async def test_a_process_that_can_sign_nothing_begins_no_session(
+    auth: Auth, work: MemoryAuthUnitOfWork, hasher: CountingHasher
+) -> None:
+    """While the signing keys cannot be read a login is `Unavailable`: no hash, no attempt and no session."""
+    tokens = auth.access_tokens
+    assert isinstance(tokens, FakeAccessTokens)
+    tokens.error = KeyUnusable("it cannot be read")
+    for _ in range(6):
+        with pytest.raises(Unavailable):
+            await log_in(auth)
+    assert (hasher.looked_at, work.sessions.rows) == (0, {})
+    tokens.error = None
+    await log_in(auth)
 
 
 async def test_the_fifth_failure_is_told_and_the_next_attempt_is_locked(auth: Auth, hasher: CountingHasher) -> None:

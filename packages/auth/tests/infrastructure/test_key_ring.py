@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from tequipy_auth import KeyUnusable
 from tequipy_auth.infrastructure import key_ring
 from tequipy_auth.infrastructure.key_ring import KeyRing
 from tequipy_auth.infrastructure.keys import KeySet, PrivateKey, PublicKey, generate, public_jwk, thumbprint
@@ -144,6 +145,43 @@ async def test_a_store_that_is_away_costs_known_keys_nothing(
         await settle()
     assert store.asked == 3, "tried again, and not at once a third time"
     assert "could not be loaded: Unavailable" in caplog.text
+
+
+async def test_a_key_that_cannot_be_read_is_noticed_and_forgotten(
+    ring: KeyRing, store: Store, clock: FrozenClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A ring whose renewal meets such a key says so in `check` and once in the log; what it holds goes on."""
+    held = await ring.keys()
+    await ring.check()
+    store.error = KeyUnusable("signing key x was encrypted under another secret")
+    for _ in range(3):
+        clock.advance(timedelta(seconds=30))
+        await ring.keys()
+        await settle()
+        with pytest.raises(KeyUnusable, match="another secret"):
+            await ring.check()
+        assert await ring.keys() is held
+    assert caplog.text.count("key_encryption_key: signing key x") == 1
+    store.error = Unavailable()
+    clock.advance(timedelta(seconds=30))
+    await ring.keys()
+    await settle()
+    with pytest.raises(KeyUnusable):
+        await ring.check()  # a store that is away says nothing new
+    store.error = None
+    clock.advance(timedelta(seconds=30))
+    await ring.keys()
+    await settle()
+    await ring.check()
+
+
+async def test_a_ring_without_keys_is_not_well(ring: KeyRing, store: Store) -> None:
+    """Before the first load has gone well, `check` raises what the load raises."""
+    store.error = Unavailable()
+    with pytest.raises(Unavailable):
+        await ring.check()
+    store.error = None
+    await ring.check()
 
 
 async def test_a_store_that_hangs_is_shared_by_all_who_wait(

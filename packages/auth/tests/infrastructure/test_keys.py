@@ -2,21 +2,27 @@
 
 import asyncio
 import base64
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import select, update
 
-from tequipy_auth import AuthPolicy, KeyService, KeyState, UnknownKey
+from tequipy_auth import AuthPolicy, KeyMaker, KeyService, KeyState, KeyUnusable, SigningKey, UnknownKey
 from tequipy_auth.infrastructure.keys import (
     AlgorithmName,
+    EncryptedKeys,
     FileKeys,
-    KeyUnusable,
-    SealedKeys,
     StoredKeys,
     generate,
     public_jwk,
@@ -24,25 +30,31 @@ from tequipy_auth.infrastructure.keys import (
 )
 from tequipy_auth.infrastructure.models import SigningKeyRow
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
-from tequipy_auth.testing import MemoryRevocations, RecordingOperations
+from tequipy_auth.testing import FakeKeyMaker, MemoryRevocations, RecordingOperations
+from tequipy_platform import Unavailable
 from tequipy_platform.infrastructure.database import Database
 from tequipy_platform.infrastructure.ids import uuid7
 from tequipy_platform.testing import FrozenClock
 
 SECRET = b"a key-encryption key for tests"
+OTHER = b"another key-encryption key"
 POLICY = AuthPolicy(public_url="https://app.example.com")
 ALGORITHMS: list[AlgorithmName] = ["ES256", "RS256", "EdDSA"]
 
 
-def make_sealed(secret: bytes = SECRET, algorithm: AlgorithmName = "ES256") -> SealedKeys:
-    return SealedKeys(secret, algorithm=algorithm)
+def make_encrypted(secrets: Mapping[int, bytes] | None = None, *, algorithm: AlgorithmName = "ES256") -> EncryptedKeys:
+    return EncryptedKeys(secrets or {1: SECRET}, algorithm=algorithm)
+
+
+def make_key(maker: KeyMaker | None = None) -> SigningKey:
+    return (maker or make_encrypted()).make(KeyState.ACTIVE, FrozenClock().now())
 
 
 def make_service(database: Database) -> KeyService:
     clock = FrozenClock()
     return KeyService(
         partial(SqlAuthUnitOfWork, database, clock, uuid7),
-        maker=make_sealed(),
+        maker=make_encrypted(),
         revocations=MemoryRevocations(clock, life=POLICY.revocation_life),
         policy=POLICY,
         clock=clock,
@@ -51,7 +63,7 @@ def make_service(database: Database) -> KeyService:
 
 
 def make_store(database: Database) -> StoredKeys:
-    return StoredKeys(make_service(database).published, make_sealed())
+    return StoredKeys(make_service(database).published, make_encrypted())
 
 
 async def rows(database: Database) -> dict[str, SigningKeyRow]:
@@ -70,45 +82,170 @@ def test_a_thumbprint_is_that_of_the_standard() -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_a_key_opens_as_it_was_made(algorithm: AlgorithmName) -> None:
-    """Sealed and opened again it is the same key, named by its thumbprint; every process makes the same of it."""
-    made = make_sealed(algorithm=algorithm).make(KeyState.ACTIVE, FrozenClock().now())
-    opened = make_sealed().open(made)
+    """Decrypted it is the same key, named by its thumbprint; every process makes the same of it."""
+    made = make_encrypted(algorithm=algorithm).make(KeyState.ACTIVE, FrozenClock().now())
+    opened = make_encrypted().open(made)
     assert opened.kid == made.kid == thumbprint(made.public_jwk)
     assert (opened.algorithm, public_jwk(opened.key.public_key())) == (algorithm, made.public_jwk)
 
-    async def published() -> list[object]:
+    async def published() -> list[SigningKey]:
         return [made]
 
-    keys = await StoredKeys(published, make_sealed()).load()  # type: ignore[arg-type]  # -- a list of one key
+    keys = await StoredKeys(published, make_encrypted()).load()
     assert keys.published[made.kid].key == opened.key.public_key()
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_private_half_is_encrypted(algorithm: AlgorithmName) -> None:
-    """Neither a private member nor PKCS #8 is to be seen, and the same key is never sealed alike."""
-    sealed = make_sealed(algorithm=algorithm)
-    key = sealed.make(KeyState.NEXT, FrozenClock().now())
-    opened = sealed.open(key).key
+    """Neither a private member nor PKCS #8 is to be seen, and the same key is never encrypted alike."""
+    encrypted = make_encrypted({1: SECRET, 2: OTHER}, algorithm=algorithm)
+    key = make_key(make_encrypted(algorithm=algorithm))
+    opened = encrypted.open(key).key
     der = opened.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     assert der[-32:] not in key.private_key
-    assert sealed._seal(key.kid, opened) != key.private_key
+    first, second = encrypted.reencrypt(key), encrypted.reencrypt(key)
+    assert first is not None
+    assert second is not None
+    assert first.private_key != second.private_key
     assert key.public_jwk.keys() <= {"kty", "crv", "x", "y", "n", "e"}
     assert str(key.private_key) not in repr(key)
-    assert base64.b64encode(der[-32:]).decode() not in repr(sealed.open(key))
+    assert base64.b64encode(der[-32:]).decode() not in repr(encrypted.open(key))
+
+
+@pytest.fixture(params=["real", "fake"])
+def makers(request: pytest.FixtureRequest) -> Callable[[Collection[int]], KeyMaker]:
+    """Return what makes a maker that holds these versions of the key-encryption key."""
+
+    def make(versions: Collection[int]) -> KeyMaker:
+        if request.param == "real":
+            return make_encrypted({version: f"secret {version}".encode() for version in versions})
+        fake = FakeKeyMaker()
+        fake.versions = set(versions)
+        return fake
+
+    return make
+
+
+def test_a_key_moves_to_the_newest_version(makers: Callable[[Collection[int]], KeyMaker]) -> None:
+    """A key is made under the newest version, read while that is held, and moved once."""
+    key = make_key(makers({1}))
+    both = makers({1, 2})
+    both.check(key)
+    moved = both.reencrypt(key)
+    assert moved is not None
+    assert (key.encryption_version, moved.encryption_version) == (1, 2)
+    assert replace(moved, private_key=key.private_key, encryption_version=1) == key
+    assert both.reencrypt(moved) is None
+    makers({2}).check(moved)
+
+
+def test_a_version_that_is_not_held_is_an_error(makers: Callable[[Collection[int]], KeyMaker]) -> None:
+    """Without its version a key neither signs nor moves; nor does a revoked one, whose private half is gone."""
+    key = make_key(makers({1}))
+    for refused in (key, replace(key, encryption_version=2, private_key=b"")):
+        for operation in (makers({2}).check, makers({2}).reencrypt):
+            with pytest.raises(KeyUnusable):
+                operation(refused)
 
 
 def test_another_key_encryption_key_is_an_error_that_says_so() -> None:
-    """Signing with an unreadable key is refused, naming the setting that differs."""
-    key = make_sealed().make(KeyState.ACTIVE, FrozenClock().now())
-    with pytest.raises(KeyUnusable, match="key_encryption_key"):
-        make_sealed(b"another secret").open(key)
+    """The message names the setting, the key, the version and the mend, and shows no secret."""
+    key = make_key()
+    for secrets, words in ({1: OTHER}, ["another secret than version 1"]), ({2: SECRET}, ["version 1", "not set"]):
+        with pytest.raises(KeyUnusable) as refusal:
+            make_encrypted(secrets).open(key)
+        message = str(refusal.value)
+        assert message.startswith(f"key_encryption_key: signing key {key.kid}")
+        assert all(word in message for word in words)
+        assert SECRET.decode() not in message
+        assert (refusal.value.detail, refusal.value.__cause__) == (Unavailable.detail, None)
 
 
-def test_a_private_key_cannot_be_moved_to_another_row() -> None:
-    """The key id is sealed in: a row whose id was changed does not open."""
-    key = make_sealed().make(KeyState.ACTIVE, FrozenClock().now())
+def foreign_facts() -> list[dict[str, Any]]:
+    other = make_key()
+    jwk = dict(make_key().public_jwk)
+    return [
+        {"public_jwk": other.public_jwk},
+        {"public_jwk": other.public_jwk, "kid": other.kid},
+        {"public_jwk": other.public_jwk, "kid": other.kid, "private_key": other.private_key[::-1]},
+        {"kid": "another"},
+        {"private_key": other.private_key},
+        {"private_key": b""},
+        {"algorithm": "EdDSA"},
+        {"public_jwk": {}},
+        {"public_jwk": {"kty": "oct", "k": "AAAA"}},
+        {"public_jwk": {**jwk, "kty": ["EC"]}},
+        {"public_jwk": {**jwk, "x": jwk["y"]}},
+        {"encryption_version": 2},
+        {"encryption_version": None},
+    ]
+
+
+@pytest.mark.parametrize("changed", foreign_facts(), ids="+".join)
+def test_a_row_is_believed_as_a_whole_or_not_at_all(changed: dict[str, Any]) -> None:
+    """Id, algorithm, public and private half cannot be changed or swapped, alone or together."""
+    encrypted = make_encrypted({1: SECRET, 2: SECRET + b"2"})
+    key = replace(make_key(), **{"encryption_version": 1, **changed})
+    for operation in (encrypted.open, encrypted.publish):
+        with pytest.raises(KeyUnusable):
+            operation(key)
+
+
+@given(data=st.data())
+def test_no_bit_of_the_private_half_can_be_changed(data: st.DataObject) -> None:
+    """Whatever is flipped, cut off or appended, the row is refused."""
+    encrypted = make_encrypted()
+    key = make_key(encrypted)
+    position = data.draw(st.integers(0, len(key.private_key) - 1))
+    flipped = bytearray(key.private_key)
+    flipped[position] ^= data.draw(st.integers(1, 255))
+    for changed in (bytes(flipped), key.private_key[:position], key.private_key + b"\0"):
+        with pytest.raises(KeyUnusable):
+            encrypted.publish(replace(key, private_key=changed))
+
+
+def encrypted_before_versions(key: SigningKey, *, secret: bytes = SECRET) -> SigningKey:
+    """Return the key as it was stored before key-encryption keys had versions: the id alone is authenticated."""
+    opened = make_encrypted().open(key).key
+    der = opened.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    derived = HKDF(hashes.SHA256(), length=32, salt=None, info=b"tequipy-auth signing keys v1").derive(secret)
+    nonce = bytes(12)
+    raw = nonce + AESGCM(derived).encrypt(nonce, der, key.kid.encode())
+    return replace(key, private_key=raw, encryption_version=None)
+
+
+def test_a_key_of_before_there_were_versions_is_renewed() -> None:
+    """It is refused with the command that renews it, whichever version its secret has now."""
+    key = make_key()
+    old = encrypted_before_versions(key)
+    encrypted = make_encrypted({1: OTHER, 2: SECRET, 3: OTHER + b"3"})
+    with pytest.raises(KeyUnusable, match="tequipy-api keys reseal"):
+        encrypted.publish(old)
+    renewed = encrypted.reencrypt(old)
+    assert renewed is not None
+    assert renewed.encryption_version == 3
+    assert encrypted.publish(renewed).jwk == key.public_jwk
     with pytest.raises(KeyUnusable):
-        make_sealed().open(replace(key, kid="another"))
+        encrypted.reencrypt(replace(old, public_jwk=make_key().public_jwk))
+    with pytest.raises(KeyUnusable, match="is not set"):
+        make_encrypted({1: OTHER}).reencrypt(old)
+
+
+async def test_only_the_active_key_is_needed(caplog: pytest.LogCaptureFixture) -> None:
+    """Another one that cannot be read is left out of the key set, and told once; the active one is an error."""
+    active, foreign = make_key(), replace(make_key(make_encrypted({1: OTHER})), state=KeyState.RETIRING)
+    held = [active, foreign]
+
+    async def published() -> list[SigningKey]:
+        return held
+
+    store = StoredKeys(published, make_encrypted())
+    for _ in range(3):
+        assert (await store.load()).published.keys() == {active.kid}
+    assert caplog.text.count(foreign.kid) == 2, "the line names it, and the command that revokes it"
+    held = [replace(foreign, state=KeyState.ACTIVE)]
+    with pytest.raises(KeyUnusable):
+        await store.load()
 
 
 async def test_the_first_use_fills_the_table(database: Database) -> None:

@@ -457,7 +457,7 @@ async def test_what_was_revoked_lately_is_known(work: Work, session: Session) ->
 
 
 def make_key(kid: str, state: KeyState, *, age: timedelta = timedelta(0)) -> SigningKey:
-    return SigningKey(kid, "ES256", state, {"kty": "EC"}, b"sealed", NOW - age, NOW - age)
+    return SigningKey(kid, "ES256", state, {"kty": "EC"}, b"encrypted", 1, NOW - age, NOW - age)
 
 
 async def test_signing_keys_are_kept_in_the_order_of_their_making(work: Work) -> None:
@@ -474,6 +474,29 @@ async def test_signing_keys_are_kept_in_the_order_of_their_making(work: Work) ->
     async with work() as unit:
         states = [(key.kid, key.state, key.state_changed_at) for key in await unit.signing_keys.all()]
     assert states == [("old", KeyState.RETIRING, NOW), ("young", KeyState.ACTIVE, NOW)]
+
+
+async def test_a_key_is_encrypted_anew_in_its_place(work: Work) -> None:
+    """The private half and its version are replaced, and nothing else of the key."""
+    first, second = make_key("first", KeyState.ACTIVE, age=HOUR), make_key("second", KeyState.NEXT)
+    changed = replace(first, private_key=b"anew", encryption_version=None)
+    async with work() as unit:
+        await unit.signing_keys.add(first)
+        await unit.signing_keys.add(second)
+        await unit.signing_keys.replace(replace(changed, state=KeyState.RETIRING))
+    async with work() as unit:
+        assert list(await unit.signing_keys.all()) == [changed, second]
+
+
+async def test_a_revoked_key_loses_its_private_half(work: Work) -> None:
+    """Moved back by whoever can write to the table, it can sign nothing; other moves erase nothing."""
+    async with work() as unit:
+        await unit.signing_keys.add(make_key("key", KeyState.ACTIVE))
+        await unit.signing_keys.move("key", KeyState.RETIRING, at=NOW)
+        assert [key.private_key for key in await unit.signing_keys.all()] == [b"encrypted"]
+        await unit.signing_keys.move("key", KeyState.REVOKED, at=NOW)
+    async with work() as unit:
+        assert [key.private_key for key in await unit.signing_keys.all()] == [b""]
 
 
 async def test_one_key_is_active(work: Work) -> None:

@@ -48,7 +48,7 @@ async def test_the_database_knows_what_may_still_matter(work: MemoryAuthUnitOfWo
     await work.users.supersede(recent.user_id, at=clock.now())
     await work.users.supersede(recent.user_id, at=clock.now())
     for state in KeyState:
-        await work.signing_keys.add(SigningKey(state.value, "ES256", state, {}, b"", EPOCH, clock.now()))
+        await work.signing_keys.add(SigningKey(state.value, "ES256", state, {}, b"", 1, EPOCH, clock.now()))
     clock.advance(timedelta(seconds=30))
     assert await StoredRevocations(lambda: work, life=LIFE, clock=clock).load() == {
         f"sid:{recent.session_id}": 900,

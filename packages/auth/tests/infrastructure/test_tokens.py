@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tequipy_auth import AccessTokens, InvalidAccessToken, Principal, Revocations
+from tequipy_auth import AccessTokens, InvalidAccessToken, KeyUnusable, Principal, Revocations
 from tequipy_auth.infrastructure.key_ring import KeyRing
 from tequipy_auth.infrastructure.keys import (
     AlgorithmName,
@@ -29,7 +29,7 @@ from tequipy_auth.infrastructure.keys import (
 from tequipy_auth.infrastructure.tokens import JwtAccessTokens, VerifiedToken
 from tequipy_auth.testing import FakeAccessTokens, MemoryRevocations
 from tequipy_caching.testing import MemoryCacheManager
-from tequipy_platform import Clock
+from tequipy_platform import Clock, Unavailable
 from tequipy_platform.testing import CountingIds, FrozenClock
 
 TTL = timedelta(minutes=15)
@@ -139,6 +139,32 @@ async def test_what_is_no_token_is_invalid(either: AccessTokens, text: str) -> N
 async def test_the_key_set_holds_keys(either: AccessTokens) -> None:
     """The key set is one in form, whatever is in it (RFC 7517, section 5)."""
     assert isinstance((await either.jwks())["keys"], list)
+
+
+async def test_a_process_that_can_sign_is_well(either: AccessTokens) -> None:
+    """Keys that can be read are no fault."""
+    await either.check()
+
+
+async def test_keys_that_cannot_be_read_are_unavailable(clock: FrozenClock, revocations: MemoryRevocations) -> None:
+    """Real and fake raise what their keys raise, and it is a kind of `Unavailable`: 503, not 500."""
+
+    async def load() -> KeySet:
+        raise KeyUnusable("it cannot be read")
+
+    real = make_tokens(clock, load=load)
+    fake = FakeAccessTokens(clock, ttl=TTL, revocations=revocations)
+    fake.error = KeyUnusable("it cannot be read")
+    for tokens in (real, fake):
+        with pytest.raises(Unavailable):
+            await tokens.check()
+    for operation in (
+        real.issue(PRINCIPAL),
+        real.verify((await make_tokens(clock).issue(PRINCIPAL)).value),
+        real.jwks(),
+    ):
+        with pytest.raises(Unavailable):
+            await operation
 
 
 async def test_a_token_has_the_profile_of_rfc_9068(tokens: JwtAccessTokens, clock: FrozenClock) -> None:

@@ -59,6 +59,14 @@ async def test_readiness_follows_the_checks(checks: list[HealthCheck], code: int
     assert (response.status_code, response.json()["status"]) == (code, status)
 
 
+async def test_a_check_that_is_well_may_go_unnamed() -> None:
+    """One that is reported only when it is down makes the process not ready then, and is in no other report."""
+    for check, code, named in ((well, 200, ["a"]), (broken, 503, ["a", "keys"])):
+        async with client(HealthCheck("a", well), HealthCheck("keys", check, only_when_down=True)) as http:
+            response = await http.get("/api/v1/readiness")
+        assert (response.status_code, list(response.json()["checks"])) == (code, named)
+
+
 async def test_a_draining_process_is_not_ready_and_says_goodbye_in_every_answer() -> None:
     """From `drain` on: 503 without asking any check, and `Connection: close`, on answers of other middleware too."""
     app = FastAPI()

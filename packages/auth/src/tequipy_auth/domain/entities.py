@@ -117,12 +117,17 @@ class KeyState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A key pair that signs access tokens; `kid` is its thumbprint (RFC 7638), `private_key` is encrypted."""
+    """A key pair that signs access tokens; `kid` is its thumbprint (RFC 7638).
+
+    `private_key` is encrypted under the key-encryption key of `encryption_version`, and empty once the key is revoked.
+    The version is None in rows from before these keys had versions, which `KeyService.reencrypt` renews.
+    """
 
     kid: str
     algorithm: str
     state: KeyState
     public_jwk: Mapping[str, str]
     private_key: bytes = field(repr=False)
+    encryption_version: int | None
     created_at: datetime
     state_changed_at: datetime

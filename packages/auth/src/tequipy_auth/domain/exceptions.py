@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from tequipy_platform import Conflict, Forbidden, Invalid, Malformed, NotFound, TooMany, Unauthenticated
+from tequipy_platform import Conflict, Forbidden, Invalid, Malformed, NotFound, TooMany, Unauthenticated, Unavailable
 
 
 class InvalidAddress(Invalid):
@@ -181,3 +181,21 @@ class KeyNotPublishedLongEnough(Conflict):
             f"The next key {kid} was not published for long enough: rotate after {usable_at:%Y-%m-%d %H:%M:%S} UTC."
         )
         self.usable_at = usable_at
+
+
+class KeyUnusable(Unavailable):
+    """A signing key cannot be read. `reason` names the key and the mend, `setting` the field of the settings.
+
+    Both are for operators, in logs and on the command line; an answer says only that the service is unavailable.
+    """
+
+    def __init__(self, reason: str, *, setting: str = "key_encryption_key") -> None:
+        super().__init__(retry_after=10)
+        self.reason = reason
+        self.setting = setting
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.reason}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"

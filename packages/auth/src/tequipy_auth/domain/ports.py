@@ -88,6 +88,10 @@ class AccessTokens(ABC):
         """Return who a token speaks for; raises `InvalidAccessToken`, also for one whose session has been ended."""
 
     @abstractmethod
+    async def check(self) -> None:
+        """Raise `Unavailable` unless this process can sign with the key that is active now."""
+
+    @abstractmethod
     async def jwks(self) -> dict[str, JSON]:
         """Return the public keys as a JSON Web Key Set (RFC 7517, section 5): public members only."""
 
@@ -112,4 +116,15 @@ class KeyMaker(ABC):
 
     @abstractmethod
     def make(self, state: KeyState, now: datetime) -> SigningKey:
-        """Return a new key, its private half encrypted."""
+        """Return a new key, its private half encrypted under the newest key-encryption key."""
+
+    @abstractmethod
+    def check(self, key: SigningKey) -> None:
+        """Raise `KeyUnusable` unless the key can sign: it can be decrypted here and is as it was made."""
+
+    @abstractmethod
+    def reencrypt(self, key: SigningKey) -> SigningKey | None:
+        """Return the key encrypted under the newest key-encryption key, None when it is already; raises `KeyUnusable`.
+
+        Takes keys of an older version, and of before there were versions.
+        """

@@ -329,7 +329,11 @@ class SigningKeys(ABC):
 
     @abstractmethod
     async def move(self, kid: str, state: KeyState, *, at: datetime) -> None:
-        """Put a key into another state; only one may be active at a time."""
+        """Put a key into another state; only one may be active at a time. A revoked key's private half is erased."""
+
+    @abstractmethod
+    async def replace(self, key: SigningKey) -> None:
+        """Replace the encrypted private half of a key, and the version that it is encrypted under."""
 
 
 class Roles(ABC):

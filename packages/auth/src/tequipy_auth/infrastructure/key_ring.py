@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, Self
 
+from tequipy_auth.domain.exceptions import KeyUnusable
 from tequipy_auth.infrastructure.keys import KeySet, PublicKey
 from tequipy_platform import Unavailable
 
@@ -42,6 +43,7 @@ class KeyRing:
         self._keys: KeySet | None = None
         self._loaded_at = self._asked_at = self._unknown_at = -float("inf")
         self._loading: asyncio.Task[KeySet] | None = None
+        self._unusable: KeyUnusable | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -63,6 +65,15 @@ class KeyRing:
             # Of a hanging store only the first callers feel anything.
             await asyncio.wait({self._loading}, timeout=max(0.0, self._asked_at + PATIENCE - now))
         return self._keys
+
+    async def check(self) -> None:
+        """Raise `KeyUnusable` when the active key cannot be read as the store has it now, though an older one is held.
+
+        Raises what the first load raises, too. It is noticed with the next renewal.
+        """
+        await self.keys()
+        if self._unusable is not None:
+            raise KeyUnusable(self._unusable.reason, setting=self._unusable.setting)
 
     async def find(self, kid: str) -> PublicKey | None:
         """Return a key by its id; None when it is unknown even to the store, asked at most once in 10 s."""
@@ -113,6 +124,13 @@ class KeyRing:
 
     def _finish(self, loading: "asyncio.Task[KeySet]") -> None:
         self._loading = None
-        # Looked at here too, for perhaps nobody waits: the keys that are held go on working.
-        if not loading.cancelled() and (error := loading.exception()) is not None:
+        # The error is read here too, for perhaps nobody waits: the keys that are held go on working.
+        error = None if loading.cancelled() else loading.exception()
+        if isinstance(error, KeyUnusable):
+            if self._unusable is None or self._unusable.reason != error.reason:  # once, however often it is tried
+                _logger.error("the signing keys cannot be read: %s", error)
+            self._unusable = error
+        elif error is not None:
             _logger.warning("the signing keys could not be loaded: %s", type(error).__name__)
+        elif not loading.cancelled():
+            self._unusable = None

@@ -3,10 +3,12 @@
 import asyncio
 import hashlib
 import json
+import logging
 import os
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -27,6 +29,7 @@ from jwt import PyJWK
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from tequipy_auth.domain.entities import KeyState, SigningKey
+from tequipy_auth.domain.exceptions import KeyUnusable
 from tequipy_auth.domain.ports import KeyMaker
 
 AlgorithmName = Literal["ES256", "RS256", "EdDSA"]
@@ -43,9 +46,7 @@ _MEMBERS: Final = {"EC": ("crv", "kty", "x", "y"), "RSA": ("e", "kty", "n"), "OK
 
 _NONCE_BYTES: Final = 12
 
-
-class KeyUnusable(Exception):
-    """A private key cannot be read; the message names it and how to mend it."""
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,53 +76,110 @@ class KeySet:
     published: Mapping[str, PublicKey]
 
 
-class SealedKeys(KeyMaker):
-    """Makes keys and encrypts their private halves by AES-GCM under the key-encryption key of the settings."""
+class EncryptedKeys(KeyMaker):
+    """Makes keys and encrypts their private halves by AES-GCM under the newest of the key-encryption keys.
 
-    def __init__(self, key_encryption_key: bytes, *, algorithm: AlgorithmName) -> None:
-        self._cipher = AESGCM(_derive(key_encryption_key))
+    Id, algorithm and public half are the associated data (NIST SP 800-38D): a row is believed as a whole or not at all,
+    so whoever can write to the table but does not hold a key-encryption key can publish no key of their own.
+    """
+
+    def __init__(self, key_encryption_keys: Mapping[int, bytes], *, algorithm: AlgorithmName) -> None:
+        self._ciphers = {version: AESGCM(_derive(secret)) for version, secret in key_encryption_keys.items()}
+        self._newest = max(key_encryption_keys)
         self._algorithm = algorithm
 
     def make(self, state: KeyState, now: datetime) -> SigningKey:
         """Return a new key."""
         key = generate(self._algorithm)
         jwk = public_jwk(key.public_key())
-        kid = thumbprint(jwk)
-        return SigningKey(kid, self._algorithm, state, jwk, self._seal(kid, key), now, now)
+        unencrypted = SigningKey(thumbprint(jwk), self._algorithm, state, jwk, b"", None, now, now)
+        return self._encrypt(unencrypted, key)
+
+    def check(self, key: SigningKey) -> None:
+        """Raise `KeyUnusable` unless the key can sign."""
+        self.open(key)
 
     def open(self, key: SigningKey) -> PrivateKey:
         """Return the private half; raises `KeyUnusable`."""
-        nonce, sealed = key.private_key[:_NONCE_BYTES], key.private_key[_NONCE_BYTES:]
-        try:
-            raw = self._cipher.decrypt(nonce, sealed, key.kid.encode())
-        except InvalidTag as error:
-            raise KeyUnusable(
-                f"Signing key {key.kid} was encrypted under another key_encryption_key: put that one back."
-            ) from error
-        opened = load_der_private_key(raw, password=None)
-        if not isinstance(opened, Private):
-            raise KeyUnusable(f"Signing key {key.kid} is of a kind that signs no tokens.")
-        return PrivateKey(key.kid, key.algorithm, opened)
+        return _private_key(key, self._decrypt(key))
 
-    def _seal(self, kid: str, key: Private) -> bytes:
-        raw = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    def publish(self, key: SigningKey) -> PublicKey:
+        """Return the public half once it is authenticated; raises `KeyUnusable`."""
+        self._decrypt(key)
+        return _public_key(key)
+
+    def reencrypt(self, key: SigningKey) -> SigningKey | None:
+        """Return the key under the newest key-encryption key, None when it is already; raises `KeyUnusable`."""
+        if key.encryption_version is None:
+            return self._encrypt(key, _private_key(key, self._decrypt_unversioned(key)).key)
+        opened = self.open(key)
+        return None if key.encryption_version == self._newest else self._encrypt(key, opened.key)
+
+    def _encrypt(self, key: SigningKey, private: Private) -> SigningKey:
+        raw = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         nonce = os.urandom(_NONCE_BYTES)
-        # The id as associated data: a row's private key cannot be swapped for another row's.
-        return nonce + self._cipher.encrypt(nonce, raw, kid.encode())
+        encrypted = nonce + self._ciphers[self._newest].encrypt(nonce, raw, _associated_data(key))
+        return replace(key, private_key=encrypted, encryption_version=self._newest)
+
+    def _decrypt(self, key: SigningKey) -> bytes:
+        """Return the private half in PKCS #8, the row being what was encrypted."""
+        _check_id(key)
+        version = key.encryption_version
+        if version is None:
+            raise KeyUnusable(
+                f"signing key {key.kid} was encrypted before this setting had versions: run `tequipy-api keys reseal`."
+            )
+        if version not in self._ciphers:
+            raise KeyUnusable(f"signing key {key.kid} is encrypted under version {version}, which is not set.")
+        nonce, encrypted = key.private_key[:_NONCE_BYTES], key.private_key[_NONCE_BYTES:]
+        try:
+            return self._ciphers[version].decrypt(nonce, encrypted, _associated_data(key))
+        except (InvalidTag, ValueError):
+            raise KeyUnusable(
+                f"signing key {key.kid} was encrypted under another secret than version {version}, or its row was"
+                f" changed: set that secret again, or `tequipy-api keys revoke {key.kid}`."
+            ) from None
+
+    def _decrypt_unversioned(self, key: SigningKey) -> bytes:
+        """Return the private half of a row from before there were versions: the id alone is authenticated in it."""
+        _check_id(key)
+        nonce, encrypted = key.private_key[:_NONCE_BYTES], key.private_key[_NONCE_BYTES:]
+        for cipher in self._ciphers.values():
+            with suppress(InvalidTag, ValueError):
+                return cipher.decrypt(nonce, encrypted, key.kid.encode())
+        raise KeyUnusable(
+            f"signing key {key.kid} was encrypted under a secret that is not set: set it again, or"
+            f" `tequipy-api keys revoke {key.kid}`."
+        )
 
 
 class StoredKeys:
     """Reads the key set from where `published` keeps it."""
 
-    def __init__(self, published: Callable[[], Awaitable[Sequence[SigningKey]]], sealed: SealedKeys) -> None:
+    def __init__(self, published: Callable[[], Awaitable[Sequence[SigningKey]]], encrypted: EncryptedKeys) -> None:
         self._published = published
-        self._sealed = sealed
+        self._encrypted = encrypted
+        self._refused: set[str] = set()
 
     async def load(self) -> KeySet:
-        """Return the keys; raises `KeyUnusable`, and `Unavailable` when the database is away."""
+        """Return the keys; raises `KeyUnusable` for the active one, and `Unavailable` when the database is away.
+
+        Another one that is unusable is left out, with one line in the log.
+        """
         keys = await self._published()
         active = next(key for key in keys if key.state is KeyState.ACTIVE)
-        return KeySet(self._sealed.open(active), {key.kid: _public_key(key) for key in keys})
+        opened = self._encrypted.open(active)
+        published = [self._publish(key) for key in keys]
+        return KeySet(opened, {key.kid: key for key in published if key is not None})
+
+    def _publish(self, key: SigningKey) -> PublicKey | None:
+        try:
+            return self._encrypted.publish(key)
+        except KeyUnusable as error:
+            if key.kid not in self._refused:
+                _logger.error("a signing key is not published: %s", error)  # noqa: TRY400 -- the traceback says no more
+            self._refused.add(key.kid)
+            return None
 
 
 class FileKeys:
@@ -141,7 +199,7 @@ class FileKeys:
     def _read(self) -> KeySet:
         keys = {path.name: _read_pem(path) for path in sorted(self._folder.glob("*.pem"))}
         if "active.pem" not in keys:
-            raise KeyUnusable(f"There is no active.pem in {self._folder}: put the key there that is to sign.")
+            raise _unusable_file(f"there is no active.pem in {self._folder}: put the key there that is to sign.")
         published = [
             PublicKey(key.kid, key.algorithm, public_jwk(key.key.public_key()), key.key.public_key())
             for key in keys.values()
@@ -178,10 +236,39 @@ def thumbprint(jwk: Mapping[str, str]) -> str:
     return urlsafe_b64encode(hashlib.sha256(required.encode()).digest()).rstrip(b"=").decode("ascii")
 
 
+def _check_id(key: SigningKey) -> None:
+    """Raise `KeyUnusable` unless the id is the thumbprint of the public half (RFC 7638)."""
+    try:
+        genuine = thumbprint(key.public_jwk) == key.kid
+    except (KeyError, TypeError):
+        genuine = False
+    if not genuine:
+        raise KeyUnusable(
+            f"the id of signing key {key.kid} is not the thumbprint of its public half, so its row was changed:"
+            f" `tequipy-api keys revoke {key.kid}`."
+        )
+
+
+def _associated_data(key: SigningKey) -> bytes:
+    """Return all that does not change in a key's life, in one spelling."""
+    facts = {"use": "tequipy-auth signing key", "kid": key.kid, "alg": key.algorithm, "jwk": dict(key.public_jwk)}
+    return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _private_key(stored: SigningKey, raw: bytes) -> PrivateKey:
+    """Return a decrypted private half; raises `KeyUnusable` when it is another key's than the public one."""
+    # What was decrypted is what we encrypted: testing the primes again took 380 ms of the event loop with RS256.
+    key = load_der_private_key(raw, password=None, unsafe_skip_rsa_key_validation=True)
+    if not isinstance(key, Private) or _algorithm_of(key) != stored.algorithm:
+        raise KeyUnusable(f"signing key {stored.kid} is of a kind that signs no {stored.algorithm} tokens.")
+    if thumbprint(public_jwk(key.public_key())) != stored.kid:
+        raise KeyUnusable(f"the private half of signing key {stored.kid} is another key's.")
+    return PrivateKey(stored.kid, stored.algorithm, key)
+
+
 def _public_key(stored: SigningKey) -> PublicKey:
     key = PyJWK(dict(stored.public_jwk), algorithm=stored.algorithm).key
-    if not isinstance(key, Public):  # the table is ours, but it is published
-        raise KeyUnusable(f"Signing key {stored.kid} is no public key.")
+    assert isinstance(key, Public)  # noqa: S101 -- PyJWK's type is wider than what an authenticated row gives
     return PublicKey(stored.kid, stored.algorithm, public_jwk(key), key)
 
 
@@ -189,11 +276,15 @@ def _read_pem(path: Path) -> PrivateKey:
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise KeyUnusable(f"{path} holds no unencrypted private key in PEM.") from error
+        raise _unusable_file(f"{path} holds no unencrypted private key in PEM.") from error
     algorithm = _algorithm_of(key)
     if algorithm is None or not isinstance(key, Private):
-        raise KeyUnusable(f"{path}: a P-256, an Ed25519 or an RSA key of at least 2048 bits is needed.")
+        raise _unusable_file(f"{path}: a P-256, an Ed25519 or an RSA key of at least 2048 bits is needed.")
     return PrivateKey(thumbprint(public_jwk(key.public_key())), algorithm, key)
+
+
+def _unusable_file(reason: str) -> KeyUnusable:
+    return KeyUnusable(reason, setting="signing_keys_folder")
 
 
 def _algorithm_of(key: object) -> AlgorithmName | None:

@@ -95,6 +95,7 @@ def signing_key_of(row: SigningKeyRow) -> SigningKey:
         state=KeyState(row.state),
         public_jwk=row.public_jwk,
         private_key=row.private_key,
+        encryption_version=row.encryption_version,
         created_at=row.created_at,
         state_changed_at=row.state_changed_at,
     )

@@ -155,6 +155,7 @@ class SigningKeyRow(Base):
     state: Mapped[str]
     public_jwk: Mapped[dict[str, Any]] = mapped_column(JSONB)
     private_key: Mapped[bytes]
+    encryption_version: Mapped[int | None]
     created_at: Mapped[datetime]
     state_changed_at: Mapped[datetime]
 

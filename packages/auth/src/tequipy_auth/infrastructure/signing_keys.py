@@ -44,16 +44,25 @@ class SqlSigningKeys(SigningKeys):
                 state=key.state.value,
                 public_jwk=key.public_jwk,
                 private_key=key.private_key,
+                encryption_version=key.encryption_version,
                 created_at=key.created_at,
                 state_changed_at=key.state_changed_at,
             )
         )
 
     async def move(self, kid: str, state: KeyState, *, at: datetime) -> None:
-        """Update a key's state."""
+        """Update a key's state; a revoked key's private half is erased, so that no change of state brings it back."""
+        erased = {"private_key": b""} if state is KeyState.REVOKED else {}
+        await self._update(kid, state=state.value, state_changed_at=at, **erased)
+
+    async def replace(self, key: SigningKey) -> None:
+        """Update a key's private half and its version."""
+        await self._update(key.kid, private_key=key.private_key, encryption_version=key.encryption_version)
+
+    async def _update(self, kid: str, **values: object) -> None:
         await self._session.execute(
             update(SigningKeyRow)
             .where(SigningKeyRow.kid == kid)
-            .values(state=state.value, state_changed_at=at)
+            .values(**values)
             .execution_options(synchronize_session=False)
         )

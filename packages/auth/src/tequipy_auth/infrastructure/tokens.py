@@ -134,6 +134,10 @@ class JwtAccessTokens(AccessTokens):
             raise InvalidAccessToken
         return found.principal
 
+    async def check(self) -> None:
+        """Raise `Unavailable` unless the active key can be read, as it is stored now."""
+        await self._ring.check()
+
     async def jwks(self) -> dict[str, JSON]:
         """Return the published keys: next, active and retiring, and none that was revoked a moment ago."""
         return {

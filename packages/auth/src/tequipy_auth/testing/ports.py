@@ -23,7 +23,7 @@ from tequipy_auth.domain.ports import (
 )
 from tequipy_auth.domain.revocations import supports
 from tequipy_auth.domain.value_objects import AccessToken, EmailAddress, PasswordHash, Principal
-from tequipy_platform import JSON, Clock, MailTemplates, MailText
+from tequipy_platform import JSON, Clock, MailTemplates, MailText, Unavailable
 
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9.+_-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,2}")
 
@@ -129,6 +129,7 @@ class FakeAccessTokens(AccessTokens):
         self._ttl = ttl
         self._revocations = revocations
         self._issued: dict[str, tuple[Principal, datetime]] = {}
+        self.error: Unavailable | None = None
 
     async def issue(self, principal: Principal) -> AccessToken:
         """Remember the principal under a new token."""
@@ -144,6 +145,11 @@ class FakeAccessTokens(AccessTokens):
         if await self._revocations.contains_any(supports(principal)):
             raise InvalidAccessToken
         return principal
+
+    async def check(self) -> None:
+        """Raise what a test has put into `error`."""
+        if self.error is not None:
+            raise self.error
 
     async def jwks(self) -> dict[str, JSON]:
         """Return no keys: there are none."""

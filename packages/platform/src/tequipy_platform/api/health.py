@@ -74,7 +74,9 @@ class Readiness:
         self._flown_at = time.monotonic()
         down = {check.required for check in self._checks if reports[check.name].status == "down"}
         outcome: Literal["ready", "degraded", "not_ready"] = "not_ready" if True in down else "degraded"
-        return ReadinessReport(status=outcome if down else "ready", checks=reports)
+        silent = {check.name for check in self._checks if check.only_when_down and reports[check.name].status == "up"}
+        shown = {name: report for name, report in reports.items() if name not in silent}
+        return ReadinessReport(status=outcome if down else "ready", checks=shown)
 
     def _conclude(self, name: str, task: asyncio.Task[float], started: float) -> CheckReport:
         error = self._failure_of(task)

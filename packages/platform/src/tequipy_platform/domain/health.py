@@ -8,9 +8,11 @@ from dataclasses import dataclass
 class HealthCheck:
     """A named check; `check` returns when the thing is well and raises when it is not.
 
-    A `required` check that fails makes the process not ready; another one only degraded.
+    A `required` check that fails makes the process not ready; another one only degraded. One that is `only_when_down`
+    is in the report only while it is down: the report of a healthy process does not grow with it.
     """
 
     name: str
     check: Callable[[], Awaitable[object]]
     required: bool = True
+    only_when_down: bool = False

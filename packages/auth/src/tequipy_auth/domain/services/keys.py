@@ -61,7 +61,8 @@ class KeyService:
     async def rotate(self) -> str:
         """Let the next key sign and the active one retire; return the id of the key that signs from now on.
 
-        Raises `KeyNotPublishedLongEnough` while somebody may hold a key set without the next key.
+        Raises `KeyNotPublishedLongEnough` while somebody may hold a key set without the next key, and `KeyUnusable`
+        when the next key cannot be decrypted here.
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
@@ -70,6 +71,7 @@ class KeyService:
             following = next(key for key in keys if key.state is KeyState.NEXT)
             usable_at = following.created_at + self._policy.jwks_max_age
             if usable_at <= now:
+                self._maker.check(following)
                 await self._retire(work.signing_keys, keys, now)
                 await work.signing_keys.move(following.kid, KeyState.ACTIVE, at=now)
                 await self._complete(work.signing_keys, now)
@@ -81,7 +83,7 @@ class KeyService:
     @counted("key_revoke")
     @retry_conflicts
     async def revoke(self, kid: str) -> None:
-        """Take a key out of use: every process refuses what it signed at once; raises `UnknownKey`.
+        """Take a key out of use: every process refuses what it signed at once; raises `UnknownKey` and `KeyUnusable`.
 
         An active key is followed by the next one, however young that is: to be refused for some minutes by somebody who
         caches the key set is better than to believe a thief.
@@ -97,6 +99,24 @@ class KeyService:
             work.outbox.add("auth.publish_revocations", members=[revoked_key(kid)])
         await self._revocations.add(revoked_key(kid))
 
+    @counted("key_reencrypt")
+    @retry_conflicts
+    async def reencrypt(self) -> Sequence[str]:
+        """Encrypt every key under the newest key-encryption key; return the ids of those that were not yet.
+
+        Raises `KeyUnusable` when a key cannot be decrypted, and changes none then.
+        """
+        async with self._unit_of_work() as work:
+            await work.signing_keys.lock()
+            keys = [key for key in await work.signing_keys.all() if key.state is not KeyState.REVOKED]
+            renewed = [key for key in map(self._maker.reencrypt, keys) if key is not None]
+            for key in renewed:
+                await work.signing_keys.replace(key)
+                work.audit.record(
+                    AuditEvent(AuditAction.KEY_ROTATED, reason="key_reencrypted", metadata={"kid": key.kid})
+                )
+        return [key.kid for key in renewed]
+
     async def _complete(self, store: SigningKeys, now: datetime) -> Sequence[SigningKey]:
         """Return all keys, an active and a next one among them, made where they were missing; the lock is held."""
         keys = await store.all()
@@ -105,6 +125,7 @@ class KeyService:
             if following is None:
                 await store.add(self._maker.make(KeyState.ACTIVE, now))
             else:
+                self._maker.check(following)
                 await store.move(following.kid, KeyState.ACTIVE, at=now)
                 following = None
         if following is None:

@@ -52,6 +52,7 @@ class LoginService:
         with open registration `EmailNotVerified` after the right password.
         """
         address = self._addresses.parse(email)
+        await self._issuer.check()  # before an attempt is counted and a session begun that would get no tokens
         async with self._unit_of_work() as work:
             user = await work.users.by_email(address.canonical)
             attempt = await self._check.begin(work, address=address, user=user, client=client, operation="login")

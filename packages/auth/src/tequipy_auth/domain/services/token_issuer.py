@@ -28,6 +28,10 @@ class TokenIssuer:
             )
         )
 
+    async def check(self) -> None:
+        """Raise `Unavailable` unless tokens can be signed."""
+        await self._access_tokens.check()
+
     async def pair(self, user: User, session: Session, refresh: RefreshTokenValue, now: datetime) -> TokenPair:
         """Return an access token beside the refresh token that leads on from it."""
         return self.beside(await self.access_token(user, session), session, refresh, now)

@@ -1,0 +1,103 @@
+"""What somebody who can write to the database, and holds no secret of ours, cannot do by changing rows."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import text
+
+from tequipy_auth import Auth, InvalidAccessToken, Principal
+from tequipy_auth.infrastructure.keys import public_jwk, thumbprint
+from tequipy_auth.wiring import AuthSettings, build_auth
+from tequipy_caching.testing import MemoryCacheManager
+from tequipy_platform import Unavailable
+from tequipy_platform.infrastructure.ids import uuid7
+from tequipy_platform.wiring import Database
+
+PRINCIPAL = Principal(uuid7(), uuid7(), ("admin",), 1, datetime.now(UTC), ("pwd",))
+
+
+def make_auth(database: Database, **changed: Any) -> Auth:
+    """Build auth as another process does, on the same database."""
+    return build_auth(
+        AuthSettings.model_validate({"bcrypt_cost": 4} | changed),
+        environment="test",
+        public_url="https://app.example.com",
+        database=database,
+        cache=MemoryCacheManager(),
+    )
+
+
+@pytest.fixture
+async def auth(database: Database) -> AsyncIterator[Auth]:
+    async with make_auth(database) as auth:
+        yield auth
+
+
+async def execute(database: Database, sql: str, **values: object) -> None:
+    async with database.sessions.begin() as session:
+        await session.execute(text(sql), values)
+
+
+def forge(private: ec.EllipticCurvePrivateKey, like: str) -> str:
+    """Return the token with its claims as they are, signed by another key under that key's id."""
+    claims = jwt.decode(like, options={"verify_signature": False})
+    kid = thumbprint(public_jwk(private.public_key()))
+    return jwt.encode(claims, private, algorithm="ES256", headers={"typ": "at+jwt", "kid": kid})
+
+
+@pytest.mark.parametrize("state", ["next", "retiring"])
+async def test_a_key_of_their_own_is_not_published(auth: Auth, database: Database, state: str) -> None:
+    """A row with another public half is neither published nor believed; the service goes on."""
+    genuine = (await auth.access_tokens.issue(PRINCIPAL)).value
+    private = ec.generate_private_key(ec.SECP256R1())
+    jwk = public_jwk(private.public_key())
+    await execute(
+        database,
+        "insert into auth.signing_keys (kid, algorithm, state, public_jwk, private_key, created_at, state_changed_at)"
+        " values (:kid, 'ES256', :state, cast(:jwk as jsonb), '', now(), now())",
+        kid=thumbprint(jwk),
+        state=state,
+        jwk=json.dumps(jwk),
+    )
+    async with make_auth(database) as other:
+        with pytest.raises(InvalidAccessToken):
+            await other.access_tokens.verify(forge(private, genuine))
+        assert thumbprint(jwk) not in str(await other.access_tokens.jwks())
+        assert await other.access_tokens.verify(genuine) == await auth.access_tokens.verify(genuine)
+        await other.access_tokens.check()
+
+
+async def test_a_public_half_of_their_own_is_not_believed(auth: Auth, database: Database) -> None:
+    """The public half of a genuine row is authenticated with the private one, and its id is checked."""
+    genuine = (await auth.access_tokens.issue(PRINCIPAL)).value
+    private = ec.generate_private_key(ec.SECP256R1())
+    jwk = json.dumps(public_jwk(private.public_key()))
+    await execute(database, "update auth.signing_keys set public_jwk = cast(:jwk as jsonb)", jwk=jwk)
+    claims = jwt.decode(genuine, options={"verify_signature": False})
+    headers = {"typ": "at+jwt", "kid": jwt.get_unverified_header(genuine)["kid"]}
+    forged = jwt.encode(claims, private, algorithm="ES256", headers=headers)
+    async with make_auth(database) as other:
+        with pytest.raises((Unavailable, InvalidAccessToken)):
+            await other.access_tokens.verify(forged)
+
+
+async def test_a_revoked_key_cannot_be_brought_back(auth: Auth, database: Database) -> None:
+    """Of a revoked key no private half is left, so that a change of its state makes nobody believe it again."""
+    stolen = (await auth.access_tokens.issue(PRINCIPAL)).value
+    kid = jwt.get_unverified_header(stolen)["kid"]
+    assert auth.keys is not None
+    await auth.keys.revoke(kid)
+    await execute(
+        database,
+        "update auth.signing_keys set state = 'retiring', state_changed_at = :at where kid = :kid",
+        kid=kid,
+        at=datetime.now(UTC) + timedelta(days=1),
+    )
+    async with make_auth(database) as other:
+        with pytest.raises(InvalidAccessToken):
+            await other.access_tokens.verify(stolen)
