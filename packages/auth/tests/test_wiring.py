@@ -79,6 +79,7 @@ def test_production_refuses_what_protects_nobody(changes: dict[str, Any], refuse
         {"key_encryption_key": {1: "a short secret"}},
         {"key_encryption_key": {}},
         {"key_encryption_key": True},
+        {"foreign_password_schemes": ["md5"]},
         {"pseudonym_key": "a short secret"},
         {"registration_mode": "secret"},
         {"bcrypt_cost": 3},

@@ -41,7 +41,7 @@ from tequipy_auth.infrastructure.hashing import PASSWORDS_NICENESS, HashingPool
 from tequipy_auth.infrastructure.key_ring import KeyRing
 from tequipy_auth.infrastructure.keys import AlgorithmName, EncryptedKeys, FileKeys, StoredKeys
 from tequipy_auth.infrastructure.metrics import HashingMetrics, PrometheusOperations
-from tequipy_auth.infrastructure.passwords import BcryptPasswordHasher
+from tequipy_auth.infrastructure.passwords import BcryptPasswordHasher, ForeignScheme
 from tequipy_auth.infrastructure.refresh_secrets import SECRET_COST, BcryptSecretHasher, SettingsSuccessorKeys
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 from tequipy_auth.infrastructure.revocations import SharedRevocations, StoredRevocations
@@ -153,6 +153,9 @@ class AuthSettings(BaseModel):
     """Where a secret manager mounts the signing keys, `active.pem` among them; None: they are kept in the database."""
     jwks_max_age: float = Field(default=300, ge=1)
     """How long others may keep the published keys: so long a key is published before its first use."""
+    foreign_password_schemes: tuple[ForeignScheme, ...] = ()
+    """Schemes of another system whose accounts were taken over, as `["bcrypt"]`. Their hashes need no pepper: a
+    writer to the database can log in with one of their own making. Take them away when the accounts have moved."""
     bcrypt_cost: int = Field(default=12, ge=4, le=HIGHEST_STORED_COST)
     """Of passwords that are hashed from now on; others are hashed again at their next login. A failed check takes as
     long as the highest stored cost, so lowering it saves nothing on those before their owners have logged in."""
@@ -219,6 +222,7 @@ def build_auth(
             pools["passwords"],
             peppers=_keys(settings.peppers),
             cost=settings.bcrypt_cost,
+            foreign_schemes=settings.foreign_password_schemes,
         ),
         common_passwords=common_passwords,
         pseudonyms=Pseudonyms(settings.pseudonym_key.get_secret_value().encode()),

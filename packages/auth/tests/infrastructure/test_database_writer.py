@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import bcrypt
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import text
 
-from tequipy_auth import Auth, InvalidAccessToken, Principal
+from tequipy_auth import Auth, Client, InvalidAccessToken, InvalidCredentials, Principal
 from tequipy_auth.infrastructure.keys import public_jwk, thumbprint
 from tequipy_auth.wiring import AuthSettings, build_auth
 from tequipy_caching.testing import MemoryCacheManager
@@ -18,6 +19,8 @@ from tequipy_platform import Unavailable
 from tequipy_platform.infrastructure.ids import uuid7
 from tequipy_platform.wiring import Database
 
+EMAIL, PASSWORD = "ada@example.com", "correct horse battery staple"
+CLIENT = Client("2001:db8::1", "test")
 PRINCIPAL = Principal(uuid7(), uuid7(), ("admin",), 1, datetime.now(UTC), ("pwd",))
 
 
@@ -35,6 +38,7 @@ def make_auth(database: Database, **changed: Any) -> Auth:
 @pytest.fixture
 async def auth(database: Database) -> AsyncIterator[Auth]:
     async with make_auth(database) as auth:
+        await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
         yield auth
 
 
@@ -48,6 +52,23 @@ def forge(private: ec.EllipticCurvePrivateKey, like: str) -> str:
     claims = jwt.decode(like, options={"verify_signature": False})
     kid = thumbprint(public_jwk(private.public_key()))
     return jwt.encode(claims, private, algorithm="ES256", headers={"typ": "at+jwt", "kid": kid})
+
+
+async def test_a_hash_of_their_own_opens_no_account(auth: Auth, database: Database) -> None:
+    """A bare bcrypt hash needs no pepper: it logs nobody in, unless a setting names the scheme."""
+    digest = bcrypt.hashpw(b"chosen by the writer", bcrypt.gensalt(4)).decode()
+    await execute(
+        database,
+        "update auth.users set password_scheme = 'bcrypt', password_cost = 4, password_pepper_version = 0,"
+        " password_digest = :digest",
+        digest=digest,
+    )
+    with pytest.raises(InvalidCredentials):
+        await auth.login.with_password(email=EMAIL, password="chosen by the writer", client=CLIENT)
+    async with make_auth(database, foreign_password_schemes=["bcrypt"]) as moving:
+        await moving.login.with_password(email=EMAIL, password="chosen by the writer", client=CLIENT)
+    # Renewed by that login, it has a pepper: the setting is needed no more.
+    await auth.login.with_password(email=EMAIL, password="chosen by the writer", client=CLIENT)
 
 
 @pytest.mark.parametrize("state", ["next", "retiring"])

@@ -211,8 +211,9 @@ def count_rounds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 async def test_what_other_systems_store_verifies_and_is_outdated(pool: HashingPool) -> None:
-    """Accounts that were taken over keep their plain bcrypt hashes, cut at 72 bytes, until their next login."""
-    hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST)
+    """Where it is set, accounts that were taken over keep their plain bcrypt hashes until their next login."""
+    hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST, foreign_schemes=["bcrypt"])
+    strict = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST)
     long = "p" * 100
     digest = bcrypt.hashpw(long.encode()[:72], bcrypt.gensalt(COST)).decode()
     for prefix in ("$2a$", "$2b$", "$2y$"):
@@ -220,6 +221,7 @@ async def test_what_other_systems_store_verifies_and_is_outdated(pool: HashingPo
         assert await hasher.verify(long, stored, CLIENT)
         assert not await hasher.verify("q" * 100, stored, CLIENT)
         assert hasher.is_outdated(stored)
+        assert not await strict.verify(long, stored, CLIENT)
 
 
 @pytest.mark.parametrize("change", [{"scheme": "bcrypt"}, {"cost": COST + 1}, {"pepper_version": 1}, {}])

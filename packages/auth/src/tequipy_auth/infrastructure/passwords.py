@@ -4,8 +4,8 @@ import hashlib
 import hmac
 import logging
 from base64 import b64encode
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Collection, Mapping
+from typing import Final, Literal
 
 import bcrypt
 
@@ -19,7 +19,13 @@ SCHEME: Final = "bcrypt-hmac-sha256"
 """`bcrypt(base64(HMAC-SHA-256(pepper, password)))`: 72 bytes are no limit, and a stolen table alone opens nothing."""
 
 PLAIN_SCHEME: Final = "bcrypt"
-"""`bcrypt(password)`, cut at 72 bytes, without a pepper: what most systems store whose accounts are taken over."""
+"""`bcrypt(password)`, cut at 72 bytes, without a pepper: what most systems store whose accounts are taken over.
+
+Whoever can write to the database can make such a hash without any secret of ours.
+"""
+
+ForeignScheme = Literal["bcrypt"]
+"""Schemes of other systems, which verify only where the settings name them."""
 
 _BCRYPT_BYTES: Final = 72
 _NO_PEPPER: Final = 0
@@ -28,10 +34,22 @@ _logger = logging.getLogger(__name__)
 
 
 class BcryptPasswordHasher(PasswordHasher):
-    """Hashes in a pool; `peppers` maps versions to keys, the highest version is the one for new hashes."""
+    """Hashes in a pool; `peppers` maps versions to keys, the highest version is the one for new hashes.
 
-    def __init__(self, pool: HashingPool, *, peppers: Mapping[int, bytes], cost: int) -> None:
+    Hashes of `foreign_schemes` verify too, and are outdated.
+    """
+
+    def __init__(
+        self,
+        pool: HashingPool,
+        *,
+        peppers: Mapping[int, bytes],
+        cost: int,
+        foreign_schemes: Collection[ForeignScheme] = (),
+    ) -> None:
         self._pool = pool
+        self._peppers_of: dict[str, Collection[int]] = {SCHEME: peppers.keys()}
+        self._peppers_of |= {scheme: {_NO_PEPPER} for scheme in foreign_schemes}
         self._peppers = peppers
         self._cost = cost
         self._pepper_version = max(peppers)
@@ -70,9 +88,8 @@ class BcryptPasswordHasher(PasswordHasher):
         return PasswordHash(SCHEME, self._cost, self._pepper_version, digest)
 
     def _is_usable(self, stored: PasswordHash) -> bool:
-        peppers = {SCHEME: self._peppers.keys(), PLAIN_SCHEME: {_NO_PEPPER}}.get(stored.scheme, ())
-        usable = stored.pepper_version in peppers and is_bcrypt_digest(stored.digest)
+        usable = stored.pepper_version in self._peppers_of.get(stored.scheme, ()) and is_bcrypt_digest(stored.digest)
         if not usable:
-            # An operator who took a pepper away must learn why nobody can log in.
+            # An operator who took a pepper away, or whose foreign scheme is not set, must learn why nobody can log in.
             _logger.error("a stored password hash cannot be verified: %r", stored)
         return usable
