@@ -180,17 +180,18 @@ class House:
 
     def migrate(self) -> None:
         """Make the tables."""
-        self._run("migrate", "upgrade", "head")
+        self.command("migrate", "upgrade", "head")
 
     def create_admin(self) -> None:
         """Make the one account that the load logs in to."""
-        self._run("create-admin", "--email", ADMIN, text=PASSWORD)
+        self.command("create-admin", "--email", ADMIN, text=PASSWORD)
 
     def _new_log(self, name: str) -> Path:
         return self.folder / f"{name}-{next(self._numbers)}.log"
 
-    def _run(self, *arguments: str, text: str = "") -> None:
-        subprocess.run(  # noqa: S603 -- our own command line
+    def command(self, *arguments: str, text: str = "") -> str:
+        """Run `tequipy-api` to its end and return what it prints; `text` is its standard input."""
+        result = subprocess.run(  # noqa: S603 -- our own command line
             [program("tequipy-api"), *arguments],
             cwd=self.folder,
             env=self.environment,
@@ -200,6 +201,7 @@ class House:
             capture_output=True,
             timeout=60,
         )
+        return result.stdout
 
 
 def program(name: str) -> Path:

@@ -1,0 +1,104 @@
+"""The database roles of docs/security.md: both apps, migrations and commands with the rights that it grants."""
+
+import re
+from pathlib import Path
+
+import httpx
+
+from tequipy_devstack.mail_sink import MailSink
+from tequipy_devstack.processes import DevstackError
+from tequipy_devstack.proving import House, eventually
+from tequipy_devstack.servers import PostgresServer, ValkeyServer
+
+PAGE = (Path(__file__).parents[1] / "docs/security.md").read_text()
+ONCE, AFTER_MIGRATING = re.findall(r"```sql\n(.*?)```", PAGE, flags=re.DOTALL)
+API = "/api/v1/auth"
+GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
+DATABASE = "roles"
+
+REFUSED = [
+    "create table auth.theirs (id int)",
+    "create schema theirs",
+    "create table public.theirs (id int)",
+    "drop table auth.login_attempts",
+    "alter table auth.audit_events disable trigger all",
+    "drop trigger append_only on auth.audit_events",
+    "update auth.audit_events set reason = 'changed'",
+    "delete from auth.audit_events",
+    "truncate auth.audit_events",
+    "truncate auth.users cascade",
+    "set session_replication_role = replica",
+    "create or replace function auth.refuse_audit_change() returns trigger language sql as 'select null'",
+    "delete from auth.signing_keys",
+    "update auth.alembic_version set version_num = '0001'",
+    "delete from platform.alembic_version",
+    "set role tequipy_owner",
+]
+
+
+def house_of(role: str, folder: Path, postgres: PostgresServer, redis: ValkeyServer, mails: MailSink) -> House:
+    folder.mkdir()
+    url = f"postgresql+asyncpg://{role}:{role}-password@127.0.0.1:{postgres.port}/{DATABASE}"
+    return House(folder, database_url=url, redis=redis, mails=mails)
+
+
+def mailed_token(mails: MailSink, title: str) -> str:
+    found: list[str] = []
+
+    def look() -> bool:
+        texts = [str(mail.get_content()) for mail in mails.messages(GOOD["email"])]
+        found[:] = [token for text in texts for token in re.findall(rf"{title}#token=([\w.-]+)", text)]
+        return bool(found)
+
+    eventually("the mail has arrived", look)
+    return found[-1]
+
+
+def refusal(postgres: PostgresServer, statement: str) -> str:
+    """Return what PostgreSQL says when the apps' role runs a statement; nothing when it does as it is told."""
+    try:
+        # The session's own role: one that a superuser's session was merely set to could be set to another.
+        postgres.execute(f"set session authorization tequipy_app; {statement}", DATABASE)
+    except DevstackError as error:
+        return str(error)
+    return ""
+
+
+def test_the_journey_with_the_least_rights(
+    postgres: PostgresServer, redis: ValkeyServer, mails: MailSink, tmp_path: Path
+) -> None:
+    """The owner migrates; with the other role everything works that the apps do, and nothing that they never do."""
+    postgres.create_database(DATABASE)
+    postgres.execute(ONCE, DATABASE)
+    for role in ("tequipy_owner", "tequipy_app"):
+        postgres.execute(f"alter role {role} password '{role}-password'")
+    owner = house_of("tequipy_owner", tmp_path / "owner", postgres, redis, mails)
+    app = house_of("tequipy_app", tmp_path / "app", postgres, redis, mails)
+    for _ in range(2):  # the second time there is nothing left to do
+        owner.migrate()
+        postgres.execute(f"set role tequipy_owner; {AFTER_MIGRATING}", DATABASE)
+    app.create_admin()
+    with app.api() as api, app.worker(), app.relay(), httpx.Client(base_url=api.url) as client:
+        assert client.get("/api/v1/readiness").json()["status"] == "ready"
+        assert client.post(f"{API}/register", json=GOOD).status_code == 202
+        assert client.post(f"{API}/verify-email", json={"token": mailed_token(mails, "verify-email")}).is_success
+        login = client.post(f"{API}/login", json=GOOD | {"token_delivery": "body"}).raise_for_status().json()
+        bearer = {"Authorization": f"Bearer {login['access_token']}"}
+        assert client.patch(f"{API}/me", json={"name": "Ada"}, headers=bearer).json()["name"] == "Ada"
+        body = {"refresh_token": login["refresh_token"]}
+        assert client.post(f"{API}/refresh", json=body).is_success
+        assert client.post(f"{API}/login", json=GOOD | {"password": "wrong"}).status_code == 401
+        assert client.get(f"{API}/sessions", headers=bearer).is_success
+        assert client.post(f"{API}/password/forgot", json={"email": GOOD["email"]}).status_code == 202
+        reset = {"token": mailed_token(mails, "reset-password"), "new_password": "another long horse battery"}
+        assert client.post(f"{API}/password/reset", json=reset).is_success
+        unsettled = "select count(*) from platform.outbox where settled_at is null"
+        eventually("every message is settled", lambda: postgres.execute(unsettled, DATABASE) == "0\n")
+    kids = [line.split()[0] for line in app.command("keys", "list").splitlines()]
+    app.command("keys", "reseal")
+    app.command("keys", "revoke", kids[0])
+    purged = "select auth.purge_audit_events(now() - interval '400 days', 10)"
+    assert postgres.execute(f"set role tequipy_app; {purged}", DATABASE) == "0\n"
+    answers = {statement: refusal(postgres, statement) for statement in REFUSED}
+    expected = re.compile("permission denied|must be (owner|able)")
+    assert {statement: answer for statement, answer in answers.items() if not expected.search(answer)} == {}
