@@ -227,6 +227,17 @@ async def test_metrics_read_one_token(first: str) -> None:
         assert (await client.get("/metrics", headers=headers)).status_code == 400
 
 
+async def test_guesses_of_the_metrics_token_are_limited() -> None:
+    """After ten wrong tokens in a minute /metrics answers 429 with `Retry-After`, the right token included."""
+    app = build_app(ObservabilitySettings(metrics_token=SecretStr("s3cret")))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        wrong, right = ({"Authorization": f"Bearer {token}"} for token in ("guess", "s3cret"))
+        assert [(await client.get("/metrics", headers=wrong)).status_code for _ in range(10)] == [401] * 10
+        for headers in (wrong, right):
+            answer = await client.get("/metrics", headers=headers)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (429, "60")
+
+
 async def test_metrics_may_have_a_port_of_their_own(free_port: Callable[[], int]) -> None:
     """With a port set, the app has no /metrics, and the port serves them while observability is open."""
     port = free_port()

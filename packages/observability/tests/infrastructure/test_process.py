@@ -1,7 +1,9 @@
 """Observability of a process: who may read its metrics, where, and how its event loop fares."""
 
 import asyncio
+import contextlib
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -10,6 +12,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 from pydantic import SecretStr
 
+from tequipy_observability.infrastructure.access import TRIES
+from tequipy_observability.infrastructure.port import MOST_CONNECTIONS
 from tequipy_observability.infrastructure.process import Observability, ObservabilitySettings
 
 TOKEN = "s3cret-ünïcode"
@@ -48,6 +52,33 @@ def test_the_token_reads_the_metrics(url: str) -> None:
     headers = {b"Authorization": f"Bearer {TOKEN}".encode()}
     assert "things_total 1.0" in httpx.get(url, headers=headers).text
     assert httpx.head(url, headers=headers).status_code == 405
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_the_port_answers_over_both_protocols(url: str, host: str) -> None:
+    """A scraper reaches it by IPv4 and by IPv6."""
+    headers = {b"Authorization": f"Bearer {TOKEN}".encode()}
+    assert httpx.get(url.replace("127.0.0.1", host), headers=headers).status_code == 200
+
+
+def test_connections_that_say_nothing_do_not_block_the_port(url: str) -> None:
+    """100 silent connections: few threads serve them, the oldest are closed, and each scrape is answered."""
+    headers = {b"Authorization": f"Bearer {TOKEN}".encode()}
+    before = threading.active_count()
+    with contextlib.ExitStack() as silent:
+        for _ in range(100):
+            silent.enter_context(socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0)))
+        assert [httpx.get(url, headers=headers, timeout=30).status_code for _ in range(5)] == [200] * 5
+        assert threading.active_count() - before <= MOST_CONNECTIONS
+
+
+def test_guesses_of_the_token_are_limited(url: str) -> None:
+    """After ten wrong tokens in a minute the port answers 429 with `Retry-After`, the right token included."""
+    wrong, right = ({b"Authorization": f"Bearer {token}".encode()} for token in ("guess", TOKEN))
+    assert [httpx.get(url, headers=wrong).status_code for _ in range(TRIES)] == [401] * TRIES
+    for headers in (wrong, right):
+        answer = httpx.get(url, headers=headers)
+        assert (answer.status_code, answer.headers["Retry-After"], answer.content) == (429, "60", b"")
 
 
 async def test_a_port_that_is_taken_is_named(free_port: Callable[[], int]) -> None:

@@ -1,5 +1,6 @@
 """Attaches observability to an app."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Protocol
 
@@ -32,8 +33,8 @@ class Observability(Protocol):
     def metrics_port(self) -> int | None:
         """The port that serves the metrics in the app's stead."""
 
-    def allows(self, authorization: str) -> bool:
-        """Tell whether the sender of this Authorization header may read the metrics."""
+    def refuse_metrics(self, authorization: str, client: str | None) -> tuple[int, Mapping[str, str]] | None:
+        """Return status and header fields when the sender of this Authorization header may not read the metrics."""
 
 
 def wire_observability(app: FastAPI, observability: Observability) -> None:
@@ -66,8 +67,9 @@ def _add_metrics(app: FastAPI, observability: Observability) -> None:
         authorizations = request.headers.getlist("authorization")
         if len(authorizations) > 1:
             raise TwoAuthorizations
-        if not observability.allows("".join(authorizations)):
-            raise HTTPException(HTTPStatus.UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
+        client = request.client.host if request.client else None
+        if refusal := observability.refuse_metrics("".join(authorizations), client):
+            raise HTTPException(refusal[0], headers=refusal[1])
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         content = encode(observability.registry)
         return Response(content, headers={"Content-Type": content_type, "Cache-Control": "no-store"})

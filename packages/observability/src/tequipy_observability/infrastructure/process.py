@@ -1,20 +1,19 @@
 """Observability of this process: its settings, its registry, and the port that serves them when there is one."""
 
 import asyncio
-import hmac
 import os
 from collections.abc import Iterable, Mapping
-from threading import Thread
+from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Literal, Self
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry, Histogram, make_wsgi_app
-from prometheus_client.exposition import ThreadingWSGIServer
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from tequipy_observability.infrastructure.access import METRICS_REFUSALS, MetricsAccess
 from tequipy_observability.infrastructure.multiprocess import SharedRegistry
+from tequipy_observability.infrastructure.port import MetricsPort
 
 LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _WATCH_SECONDS: Final = 0.25
@@ -64,17 +63,14 @@ class Observability:
         )
         self._watch: asyncio.Task[None] | None = None
         self.metrics_port = settings.metrics_port
-        self._token = settings.metrics_token
+        self._access = MetricsAccess(settings.metrics_token)
         self._process = os.getpid()
-        self._server: tuple[WSGIServer, Thread] | None = None
+        self._server: MetricsPort | None = None
 
-    def allows(self, authorization: str) -> bool:
-        """Tell whether the sender of this Authorization header may read the metrics (RFC 6750, section 2.1)."""
-        if self._token is None:
-            return True
-        # As bytes, which headers are made of: both servers hand them on as Latin-1.
-        sent = authorization.encode("latin-1", "replace")
-        return hmac.compare_digest(sent, f"Bearer {self._token.get_secret_value()}".encode())
+    def refuse_metrics(self, authorization: str, client: str | None) -> tuple[int, Mapping[str, str]] | None:
+        """Return status and header fields when the sender of this Authorization header may not read the metrics."""
+        status = self._access.check(authorization, client)
+        return None if status == 200 else (status, METRICS_REFUSALS[status])  # noqa: PLR2004 -- OK
 
     async def __aenter__(self) -> Self:
         self.serve()
@@ -96,23 +92,17 @@ class Observability:
         if port is None or self._server is not None or os.getpid() != self._process:
             return
         try:
-            server = make_server("", port, self._guarded, ThreadingWSGIServer, _SilentHandler)
+            self._server = MetricsPort(port, self._guarded)
         except OSError as error:
             advice = "free it, or choose another by TEQUIPY_OBSERVABILITY__METRICS_PORT"
             raise OSError(error.errno, f"the metrics cannot have port {port} ({error.strerror}): {advice}") from error
-        thread = Thread(target=server.serve_forever, name="tequipy-metrics", daemon=True)
-        thread.start()
-        self._server = server, thread
 
     def stop_serving(self) -> None:
         """Close the port, if it is open; returns when it is closed."""
         if self._server is None or os.getpid() != self._process:
             return
-        server, thread = self._server
-        self._server = None
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        server, self._server = self._server, None
+        server.close()
 
     async def _watch_loop(self) -> None:
         """See how late the loop wakes who asked to be woken: that late is everybody else too."""
@@ -128,13 +118,10 @@ class Observability:
             self.registry.note()
 
     def _guarded(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if self.allows(environ.get("HTTP_AUTHORIZATION", "")):
+        refusal = self.refuse_metrics(environ.get("HTTP_AUTHORIZATION", ""), environ.get("REMOTE_ADDR"))
+        if refusal is None:
             answer: Iterable[bytes] = make_wsgi_app(self.registry)(environ, start_response)
             return answer
-        start_response("401 Unauthorized", [("WWW-Authenticate", "Bearer"), ("Content-Length", "0")])
+        status, fields = refusal
+        start_response(f"{status} {HTTPStatus(status).phrase}", [*fields.items(), ("Content-Length", "0")])
         return []
-
-
-class _SilentHandler(WSGIRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Write nothing: a scrape every few seconds is no event."""

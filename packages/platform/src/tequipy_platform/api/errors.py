@@ -28,7 +28,15 @@ from tequipy_platform.api.problems import (
     status_of,
 )
 from tequipy_platform.domain.events import JSON
-from tequipy_platform.domain.exceptions import DomainError, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
+from tequipy_platform.domain.exceptions import (
+    DomainError,
+    Forbidden,
+    Invalid,
+    NotFound,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -42,6 +50,9 @@ _BY_STATUS: Final[dict[int, type[DomainError]]] = {
     415: UnsupportedMediaType,
 }
 """What Starlette's and FastAPI's own errors mean."""
+
+_CODES: Final = {429: TooMany.code}
+"""Codes of statuses whose kind of error cannot be made from a status alone."""
 
 _MOST_ERRORS: Final = 50
 """How many faults of one request are told: a list of a million wrong items is no reason for a long answer."""
@@ -114,7 +125,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if isinstance(error, TwoAuthorizations):
         return problem_response(AmbiguousAuthorization())
     kind = _BY_STATUS.get(error.status_code)
-    code = None if kind else HTTPStatus(error.status_code).name.lower()
+    code = None if kind else _CODES.get(error.status_code) or HTTPStatus(error.status_code).name.lower()
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(sorted(_methods_at(request)))
