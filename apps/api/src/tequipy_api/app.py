@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 
@@ -9,11 +10,11 @@ from tequipy_api.histories import HISTORIES
 from tequipy_api.settings import ApiSettings
 from tequipy_auth.api import wire_auth
 from tequipy_auth.wiring import build_auth
-from tequipy_caching import RatePolicy
+from tequipy_caching import CacheManager, RatePolicy
 from tequipy_caching.wiring import build_cache, build_rate_limiter
 from tequipy_observability.api import wire_observability
 from tequipy_observability.wiring import configure_observability
-from tequipy_platform import HealthCheck
+from tequipy_platform import HealthCheck, RefusesWrites
 from tequipy_platform.api import wire_docs, wire_errors, wire_headers, wire_health, wire_rate_limits
 from tequipy_platform.migrations import build_schema_check
 from tequipy_platform.wiring import build_database, build_storage
@@ -62,7 +63,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app,
         [
             HealthCheck("database", build_schema_check(database, HISTORIES)),
-            HealthCheck("redis", cache.ping, required=False),
+            HealthCheck("redis", partial(_check_cache, cache), required=False),
             HealthCheck("storage", storage.ping),
             HealthCheck("signing_keys", auth.access_tokens.check, only_when_down=True),
         ],
@@ -70,3 +71,11 @@ def create_app(settings: ApiSettings) -> FastAPI:
     wire_docs(app)
     wire_auth(app, auth)
     return app
+
+
+async def _check_cache(cache: CacheManager) -> None:
+    """Raise when Redis does not answer, `RefusesWrites` when it answers and takes no writes."""
+    await cache.ping()
+    health = cache.health()
+    if health.l2 == "refusing":
+        raise RefusesWrites(health.reason)

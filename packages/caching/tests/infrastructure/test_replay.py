@@ -22,7 +22,7 @@ async def test_what_waits_makes_redis_doubtful(start: Any, private_redis: Valkey
         await redis.execute_command("REPLICAOF", "127.0.0.1", "1")  # type: ignore[no-untyped-call]  # -- redis-py's own
     await words.delete("deleted")
     await words.delete_by_tag("team")
-    assert manager.health().l2 == "up"
+    assert manager.health().l2 == "refusing"
     assert manager.health().recovery_queue == 2
     assert await words.get_many(["deleted", "tagged", "other"]) == {"other": "old"}
     assert await words.get_or_set("deleted", factory("new")) == "new"

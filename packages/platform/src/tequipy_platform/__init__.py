@@ -16,7 +16,7 @@ from tequipy_platform.domain.exceptions import (
     Unauthenticated,
     Unavailable,
 )
-from tequipy_platform.domain.health import HealthCheck
+from tequipy_platform.domain.health import HealthCheck, RefusesWrites
 from tequipy_platform.domain.mail import (
     Mail,
     Mailer,
@@ -65,6 +65,7 @@ __all__ = [
     "PendingMessage",
     "PendingMessages",
     "RandomSource",
+    "RefusesWrites",
     "RetryPolicy",
     "StoredObject",
     "SystemClock",

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from tequipy_platform import HealthCheck
+from tequipy_platform import HealthCheck, RefusesWrites
 from tequipy_platform.api import health, wire_errors, wire_health
 
 
@@ -18,6 +18,10 @@ async def well() -> None:
 
 async def broken() -> None:
     raise OSError("connect to 10.0.0.1 with password hunter2 failed")
+
+
+async def refusing() -> None:
+    raise RefusesWrites("MISCONF saves to /var/lib/redis fail")
 
 
 async def hung() -> None:
@@ -42,6 +46,18 @@ async def test_health_says_that_the_process_runs() -> None:
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
+async def test_what_refuses_writes_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Its status is `refusing`; why stands in the log alone, once."""
+    async with client(HealthCheck("redis", refusing, required=False)) as http:
+        response = await http.get("/api/v1/readiness")
+        await http.get("/api/v1/readiness")
+    assert response.json()["checks"]["redis"]["status"] == "refusing"
+    assert "MISCONF" not in response.text
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "refusing" in line
+    assert "MISCONF" in line
+
+
 @pytest.mark.parametrize(
     ("checks", "code", "status"),
     [
@@ -50,6 +66,8 @@ async def test_health_says_that_the_process_runs() -> None:
         ([HealthCheck("a", well), HealthCheck("b", broken, required=False)], 200, "degraded"),
         ([HealthCheck("a", broken), HealthCheck("b", well, required=False)], 503, "not_ready"),
         ([HealthCheck("a", broken), HealthCheck("b", broken, required=False)], 503, "not_ready"),
+        ([HealthCheck("a", well), HealthCheck("b", refusing, required=False)], 200, "degraded"),
+        ([HealthCheck("a", refusing)], 503, "not_ready"),
     ],
 )
 async def test_readiness_follows_the_checks(checks: list[HealthCheck], code: int, status: str) -> None:

@@ -40,24 +40,31 @@ class Changes(Recoverable[Kind], Generic[V]):
         try:
             await change
         except (CacheUnavailable, asyncio.CancelledError) as error:
-            for key in keys:
-                self._recovery.add(self._topic, ("key", key), kind)
-            for tag in tags:
-                self._recovery.add(self._topic, ("tag", tag), kind)
-            if everything:
-                self._recovery.add(self._topic, _EVERYTHING, kind)
+            self.keep(keys=keys, kind=kind, tags=tags, everything=everything)
             if self._strict or isinstance(error, asyncio.CancelledError):
                 raise
 
+    def keep(
+        self, *, keys: Iterable[Key] = (), kind: Kind = "delete", tags: Iterable[str] = (), everything: bool = False
+    ) -> None:
+        """Keep a change, this process's or another's, that the shared tier does not have."""
+        for key in keys:
+            self._recovery.add(self._topic, ("key", key), kind)
+        for tag in tags:
+            self._recovery.add(self._topic, ("tag", tag), kind)
+        if everything:
+            self._recovery.add(self._topic, _EVERYTHING, kind)
+
     @property
     def waiting(self) -> bool:
-        """Whether there is any change that waits."""
-        return len(self._recovery) > 0
+        """Whether there is any change that waits, or may wait in another process."""
+        return len(self._recovery) > 0 or self._recovery.distrusts_all
 
     def doubts(self, key: Key, tags: Iterable[str] = ()) -> bool:
         """Tell whether a change waits that the shared tier does not know, so that it may hold what is no more."""
         return (
-            self._recovery.holds(self._topic, ("key", key))
+            self._recovery.distrusts_all
+            or self._recovery.holds(self._topic, ("key", key))
             or self._recovery.holds(self._topic, _EVERYTHING)
             or any(self._recovery.holds(self._topic, ("tag", tag)) for tag in tags)
         )

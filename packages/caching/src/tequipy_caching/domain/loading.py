@@ -58,6 +58,7 @@ class Loader(Generic[V]):
         self._memory = memory
         self._shared = shared
         self._changes = changes
+        self._channel = channel
         self._strict = strict
         self._l1_misses = metrics.tally("cache_requests", name, "l1", "miss")
         self._l1_stale = metrics.tally("cache_requests", name, "l1", "stale")
@@ -139,12 +140,13 @@ class Loader(Generic[V]):
             return {key: self._look_inside(key, trusted=self._shared.away) for key in keys}
         doubts = self._changes.doubts if self._changes.waiting else None  # hardly ever
         certain = keys if doubts is None else [key for key in keys if not doubts(key)]
+        gone = self._shared.away
         try:
             looks = dict(await self._shared.read(certain, tags)) if certain else {}
         except CacheUnavailable:
             if self._strict:
                 raise
-            looks = {}
+            looks, gone = {}, True
         if self._changes.waiting:  # looked at again: some may have come meanwhile
             looks = {key: look for key, look in looks.items() if not self._changes.doubts(key, look.tags)}
         hits = sum([look.value is not MISSING for look in looks.values()])
@@ -152,7 +154,7 @@ class Loader(Generic[V]):
         self._l2["miss"].count += len(looks) - hits
         for key in keys:
             if key not in looks:
-                looks[key] = self._look_inside(key, trusted=True)
+                looks[key] = self._look_inside(key, trusted=gone or self._channel.live)
         return looks
 
     def _look_inside(self, key: Key, *, trusted: bool) -> Look[V]:

@@ -115,12 +115,15 @@ class Cache(ABC, Generic[V]):
 class CacheHealth:
     """How the caches of a process stand with Redis."""
 
-    l2: Literal["up", "open", "down"]
-    """up: Redis is asked; open: a fault has been met and Redis is not asked; down: a probe has failed since, too."""
+    l2: Literal["up", "open", "refusing", "down"]
+    """up: Redis is asked; open: a fault has been met and Redis is not asked; down: a probe has failed since, too;
+    refusing: Redis answers, and refuses writes."""
     backplane: Literal["live", "deaf"]
     """Whether every invalidation is heard, so that memory is trusted."""
     recovery_queue: int
     """How many changes wait to be replayed."""
+    reason: str | None = None
+    """Why Redis refuses writes, in its own words."""
 
 
 class CacheManager(ABC):
@@ -155,7 +158,10 @@ class CacheManager(ABC):
 
     @abstractmethod
     async def ping(self) -> float:
-        """Return the seconds that Redis took to answer; raises `CacheUnavailable`."""
+        """Return the seconds that Redis took to answer; raises `CacheUnavailable`.
+
+        Whether it takes writes is in `health()` then.
+        """
 
     @abstractmethod
     async def __aenter__(self) -> Self:

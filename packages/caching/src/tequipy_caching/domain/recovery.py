@@ -3,10 +3,14 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
+from math import inf
+from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
 E = TypeVar("E")
 
+TRUST_AFTER: Final = 30.0
+"""Seconds after which every process has replayed its changes, once Redis takes them again: its longest pause."""
 LIMIT: Final = 10_000
 """How many entries a process keeps before those of the largest topic become one."""
 
@@ -36,6 +40,21 @@ class RecoveryQueue:
         self._sources: dict[str, Recoverable[Any]] = {}
         self._pending: dict[str, dict[Hashable, tuple[object, Any]]] = {}
         self._replaying = asyncio.Lock()
+        self._distrusted_until = -inf
+
+    @property
+    def distrusts_all(self) -> bool:
+        """Whether other processes may have changes waiting that this one has not been told."""
+        return self._distrusted_until > -inf and monotonic() < self._distrusted_until
+
+    def distrust(self) -> None:
+        """Believe nothing that Redis holds until it takes changes again, and the others have made theirs."""
+        self._distrusted_until = inf
+
+    def trust_soon(self) -> None:
+        """Believe Redis again when the others have had their time: it takes changes from now on."""
+        if self._distrusted_until == inf:
+            self._distrusted_until = monotonic() + TRUST_AFTER
 
     def __len__(self) -> int:
         return sum(map(len, list(self._pending.values())))  # a copy: read by the metrics from other threads

@@ -179,6 +179,17 @@ class TieredCache(Cache[V], Listener, Generic[V]):
             case _:
                 raise ValueError("not a message of this version")
 
+    def doubt(self, body: Any) -> None:  # noqa: ANN401 -- as above
+        """Forget what another process has changed, and what Redis has of it: whichever process can changes it there."""
+        self.hear(body)
+        match body:
+            case ["delete" | "expire" as kind, [*keys]]:
+                self._changes.keep(keys=[key_from_json(key) for key in keys], kind=kind)
+            case ["tags", ids]:
+                self._changes.keep(tags=ids)
+            case ["clear", _]:
+                self._changes.keep(everything=True)
+
     def miss(self) -> None:
         """Forget everything."""
         self._memory.clear()

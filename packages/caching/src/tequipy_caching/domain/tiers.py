@@ -20,6 +20,10 @@ class Listener(ABC):
     def hear(self, body: Any) -> None:  # noqa: ANN401 -- JSON, which the listener checks
         """Take what another process has told under the topic; raises `ValueError` for what it cannot understand."""
 
+    def doubt(self, body: Any) -> None:  # noqa: ANN401 -- as above
+        """Take what another process has told although Redis has refused it; raises `ValueError` as `hear`."""
+        self.hear(body)
+
     @abstractmethod
     def miss(self) -> None:
         """Learn that anything may have been missed: what is held from before this moment cannot be trusted."""

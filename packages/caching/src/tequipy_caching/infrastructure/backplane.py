@@ -10,18 +10,22 @@ from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError
+from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError, ResponseError
 
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.tiers import Listener
 from tequipy_caching.infrastructure.ending import end
-from tequipy_caching.infrastructure.redis import RedisLink, kind_of, script
+from tequipy_caching.infrastructure.redis import Message, RedisLink, kind_of, script
+from tequipy_caching.infrastructure.writes import as_reason, refusal_of
 
 PING_AFTER: Final = 0.4
 """Seconds of silence after which the channel is asked whether it is still there."""
 DEAF_AFTER: Final = 1.5
 """Seconds without an answer after which it is not: a connection that is cut silently never says so itself."""
 _RECONNECT_AFTER: Final = 0.5
+
+_REFUSED: Final = "refused"
+_REFUSED_BEGINS: Final = json.dumps([_REFUSED]).removesuffix("]").encode()
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ class Backplane:
         self.live = False
         self._link = link
         self._listeners: dict[str, Listener] = {}
+        self._refused_unheard: set[str] = set()
         self._heard = metrics.tally("cache_backplane_messages", "in")
         self._gaps = metrics.tally("cache_backplane_gaps")
         self._deaf_seconds = metrics.tally("cache_backplane_deaf_seconds")
@@ -52,14 +57,17 @@ class Backplane:
         self._deaf_since = 0.0
         self._task: asyncio.Task[None] | None = None
 
-    def message(self, topic: str, body: Any) -> str:  # noqa: ANN401 -- JSON
+    def message(self, topic: str, body: Any) -> Message:  # noqa: ANN401 -- JSON
         """Return the message that the topic's listeners hear in every other process; to be sent by `RedisLink.tell`."""
-        return json.dumps([self._origin, topic, body])
+        content = [self._origin, topic, body]
+        return Message(json.dumps(content), json.dumps([_REFUSED, *content]))
 
     def listen(self, topic: str, listener: Listener) -> None:
         """Have a listener hear a topic, from now to the end; it has missed what was told before."""
         self._listeners[topic] = listener
         listener.miss()
+        if topic in self._refused_unheard:
+            self._doubt(listener, ["clear", []])
 
     def start(self) -> None:
         """Begin to listen."""
@@ -97,39 +105,57 @@ class Backplane:
 
     async def _hear_from(self, channel: PubSub, client: Redis) -> None:
         demotions = self._link.demotions
+        joined = False
         await channel.subscribe(self._link.channel)
         while True:
             if self._link.demotions != demotions:
-                raise ReadOnlyError("the server has become a replica")
+                raise ReadOnlyError("the server had become a replica")
             message = await channel.get_message(timeout=PING_AFTER)
             if message is None:
-                await channel.ping()
+                await channel.subscribe(self._link.channel)  # not PING, which a server that cannot save refuses
                 message = await channel.get_message(timeout=DEAF_AFTER)
             if message is None:
                 raise TimeoutError(f"the channel did not answer for {DEAF_AFTER:g} s")
             match message["type"]:
+                case "subscribe" if joined:
+                    pass
                 case "subscribe":
                     await self._join(client)
+                    joined = True
                 case "message":
                     self._take(message["data"])
-                case "pong" if self.live:
-                    pass
                 case _:
                     raise InvalidResponse("the channel answered what no Redis does")
 
     async def _join(self, client: Redis) -> None:
-        epoch, sequence = await client.register_script(script("join"))([self._link.state], [secrets.token_hex(8)])
-        position = Position(epoch.decode(), int(sequence))
-        if position != self._position:
+        try:
+            answer = await client.register_script(script("join"))([self._link.state], [secrets.token_hex(8)])
+        except ResponseError as error:
+            self._distrust(refusal_of(error))
+            raise
+        epoch, sequence, refusal = answer
+        position = Position((epoch or b"").decode(), int(sequence or 0))
+        if refusal is not None:
+            self._distrust(as_reason(refusal.decode(errors="replace")))
+        if refusal is not None or position != self._position:
             self._miss()
         self._position = position
         self._count_deafness()
         self.live = True
         self._link.breaker.hurry()
 
+    def _distrust(self, refusal: str | None) -> None:
+        """Believe nothing of a server that refuses writes: its changes have no numbers, any may have been missed."""
+        if refusal is not None:
+            self._link.writes.refuse(refusal, blocked=True)
+            self._link.recovery.distrust()
+
     def _take(self, data: bytes) -> None:
         self._heard.count += 1
         try:
+            if data.startswith(_REFUSED_BEGINS):
+                self._take_refused(data)
+                return
             position, origin, topic, body = _parse(data)
         except ValueError:
             self._miss()  # of a version to come, or nobody's: anything may have changed
@@ -148,6 +174,25 @@ class Backplane:
                 listener.hear(body)
             except ValueError:
                 listener.miss()
+
+    def _take_refused(self, data: bytes) -> None:
+        """Take a change that Redis has refused: it has no number, for nothing could be counted."""
+        match json.loads(data):
+            case [_, str(origin), str(topic), body]:
+                listener = self._listeners.get(topic)
+            case _:
+                raise ValueError("not a message of this version")
+        if listener is None:
+            self._refused_unheard.add(topic)
+        elif origin != self._origin:
+            self._doubt(listener, body)
+
+    @staticmethod
+    def _doubt(listener: Listener, body: Any) -> None:  # noqa: ANN401 -- JSON
+        try:
+            listener.doubt(body)
+        except ValueError:
+            listener.miss()
 
     def _miss(self) -> None:
         for listener in self._listeners.values():

@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 class Breaker:
     """Opened by the first fault; closed by a probe in the background, which raises `Exception` as long as it fails.
 
-    `behind` tells that something waits to be replayed: then the probe, which replays it, is made though it is closed.
+    `behind` tells that something waits for a probe, to be replayed or to be accepted: then the probe is made though it
+    is closed. A server that answers is asked once a second.
     """
 
     def __init__(self, probe: Callable[[], Awaitable[object]], *, behind: Callable[[], bool]) -> None:
@@ -43,6 +44,7 @@ class Breaker:
     def repair(self) -> None:
         """See to it that probes are made until Redis is there and nothing waits to be replayed."""
         if self._recovery is None or self._recovery.done():
+            self._hurried = asyncio.Event()  # a new one: this may be another loop than the last time
             self._recovery = asyncio.create_task(self._recover(), name="cache-breaker")
 
     def hurry(self) -> None:
@@ -58,7 +60,6 @@ class Breaker:
 
     async def _recover(self) -> None:
         pause = FIRST_PAUSE
-        self._hurried = asyncio.Event()  # a new one: this may be another loop than the last time
         while self.open or self._behind():
             await self._pause(pause)
             try:
@@ -67,7 +68,8 @@ class Breaker:
                 self.confirmed = True
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                if self.open and not self._behind():
+                pause = FIRST_PAUSE
+                if self.open:
                     self.open = False
                     logger.info("cache_redis_back")
 

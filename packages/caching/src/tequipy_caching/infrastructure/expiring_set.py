@@ -106,6 +106,13 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         for member, left in body.items():
             self._keep(member, now + left / 1000)
 
+    def doubt(self, body: Any) -> None:  # noqa: ANN401 -- as above
+        """Take members that Redis has refused, and see to it with all other processes that it gets them."""
+        self.hear(body)
+        now = monotonic()
+        for member, left in body.items():
+            self._link.recovery.add(self.topic, member, now + left / 1000)
+
     def miss(self) -> None:
         """Trust only what is compared anew."""
         self._compared = False

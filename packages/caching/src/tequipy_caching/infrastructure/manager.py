@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from tequipy_caching.domain.expiring_set import ExpiringSet, Source
 from tequipy_caching.domain.memory import Memory
@@ -54,11 +54,15 @@ class TieredCacheManager(CacheManager):
 
     def health(self) -> CacheHealth:
         """Return how this process stands with Redis, without asking it."""
-        breaker = self.link.breaker
+        breaker, refusal = self.link.breaker, self.link.writes.refusal
+        l2: Literal["up", "open", "refusing", "down"] = "up" if refusal is None else "refusing"
+        if breaker.open:
+            l2 = "down" if breaker.confirmed else "open"
         return CacheHealth(
-            l2="up" if not breaker.open else "down" if breaker.confirmed else "open",
+            l2=l2,
             backplane="live" if self.backplane.live else "deaf",
             recovery_queue=len(self.link.recovery),
+            reason=refusal if l2 == "refusing" else None,
         )
 
     def expiring_set(self, name: str, *, source: Source | None = None) -> ExpiringSet:

@@ -9,7 +9,7 @@ from functools import cache, partial
 from hashlib import sha1
 from importlib.resources import files
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -17,7 +17,7 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tequipy_caching.domain.exceptions import CacheUnavailable
@@ -25,6 +25,7 @@ from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.recovery import RecoveryQueue
 from tequipy_caching.infrastructure.breaker import Breaker
 from tequipy_caching.infrastructure.redis_url import parse_redis_url
+from tequipy_caching.infrastructure.writes import Writes, as_reason, refusal_of
 
 _CONNECTIONS: Final = 50
 _SCRIPTS: Final = files("tequipy_caching.infrastructure") / "scripts"
@@ -42,6 +43,15 @@ def script(name: str) -> str:
     return (_SCRIPTS / f"{_TELL}.lua").read_text() + text if f"{_TELL}()" in text else text
 
 
+class Message(NamedTuple):
+    """What a script tells the other processes."""
+
+    numbered: str
+    """Published by the script, with a number."""
+    refused: str
+    """Published alone, when Redis refuses the change itself."""
+
+
 class RedisLink:
     """Runs scripts; raises `CacheUnavailable` after `timeout` seconds, and at once while the breaker is open."""
 
@@ -49,10 +59,12 @@ class RedisLink:
         self.prefix = prefix
         self.channel = f"{prefix}:invalidations"
         self.state = f"{prefix}:state"
-        self.breaker = Breaker(self._recover, behind=lambda: len(self.recovery) > 0)
+        self.breaker = Breaker(self._recover, behind=lambda: len(self.recovery) > 0 or self.writes.refusal is not None)
         self.recovery = RecoveryQueue(self.breaker.repair)
+        self.writes = Writes(self.breaker.repair, self.recovery.trust_soon)
         self.demotions = 0
-        """How often a server has said that it takes no writes: who listens to it had better connect anew."""
+        """How often a primary was found after a replica had refused writes: the channel had better connect anew."""
+        self._demoted = False
         self._server = parse_redis_url(url)
         self._timeout = timeout
         self._observe = cache(partial(metrics.seconds, "cache_l2_seconds"))
@@ -93,6 +105,12 @@ class RedisLink:
 
     async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:  # noqa: ANN401 -- each script has an answer of its own
         """Run a script by the name of its file and return its answer."""
+        return await self._run(name, keys, arguments)
+
+    async def _run(
+        self, name: str, keys: Sequence[str], arguments: Sequence[Any], refused_message: str | None = None
+    ) -> Any:  # noqa: ANN401 -- as above
+        """Run a script; when Redis answers that it refuses writes, publish the message that stands for the change."""
         if not self.breaker.admits():
             raise CacheUnavailable("Redis is away")
         started = monotonic()
@@ -105,6 +123,8 @@ class RedisLink:
             kind = kind_of(error) if connected else "busy"
             self._errors[kind].count += 1
             self._report_unexpected(error)
+            if (reason := refusal_of(error)) is not None:
+                await self._refuse(reason, error, refused_message)
             if kind == "connection" or (kind == "timeout" and not await self._lags(started)):
                 self.breaker.trip(error)
             raise CacheUnavailable(f"Redis did not {name}: {type(error).__name__}") from error
@@ -117,22 +137,58 @@ class RedisLink:
             self._reported.add(type(error))
             logger.error("cache_request_failed", exc_info=error)
 
-    async def tell(self, name: str, keys: Sequence[str], arguments: Sequence[Any], *, message: str) -> Any:  # noqa: ANN401 -- as run
+    async def tell(self, name: str, keys: Sequence[str], arguments: Sequence[Any], *, message: Message) -> Any:  # noqa: ANN401 -- as run
         """Run a script that calls `tell()`: what it changes and the message to all processes are one step."""
-        told = [self.channel, secrets.token_hex(8), message]
-        answer = await self.run(name, [self.state, *keys], [*told, *arguments])
+        told = [self.channel, secrets.token_hex(8), message.numbered]
+        answer = await self._run(name, [self.state, *keys], [*told, *arguments], message.refused)
         self._published.count += 1
         return answer
 
     async def ping(self) -> float:
-        """Return the seconds that Redis took to answer; asks it even while the breaker is open."""
+        """Return the seconds that Redis took to answer, and learn whether it takes writes.
+
+        Asks it even while the breaker is open. Raises `CacheUnavailable`; a server that refuses writes is there.
+        """
         started = monotonic()
         try:
             async with asyncio.timeout(self._timeout):
-                await self._client.ping()
+                await self._probe()
         except Exception as error:
             raise CacheUnavailable(f"Redis does not answer: {type(error).__name__}") from error
         return monotonic() - started
+
+    async def _probe(self) -> None:
+        try:
+            reason = await self._evaluate("probe", 2, [self.state, f"{self.prefix}:probe"])
+        except ResponseError as error:
+            if (refusal := refusal_of(error)) is None:
+                raise
+            await self._refuse(refusal, error, None)
+            return
+        if reason is None:
+            self._accept()
+        else:
+            self.writes.refuse(as_reason(reason.decode(errors="replace")), blocked=False)
+
+    async def _refuse(self, reason: str, error: Exception, message: str | None) -> None:
+        """Note a refusal and tell the other processes of the change that was refused: PUBLISH is no write."""
+        self.writes.refuse(reason, blocked=not isinstance(error, OutOfMemoryError))
+        if message is not None:
+            with contextlib.suppress(RedisError, OSError):
+                async with asyncio.timeout(self._timeout), self._slots:
+                    await self._execute("PUBLISH", self.channel, message)
+                self._published.count += 1
+        if isinstance(error, ReadOnlyError):  # after PUBLISH: by now the name may be that of another server
+            await self._leave()
+            if not self._demoted:
+                self._demoted = True
+                self.breaker.hurry()
+
+    def _accept(self) -> None:
+        self.writes.accept()
+        if self._demoted:
+            self._demoted = False
+            self.demotions += 1
 
     async def close(self) -> None:
         """Close all connections; what waits to be replayed gets one last chance, if Redis is there."""
@@ -147,7 +203,8 @@ class RedisLink:
 
     async def _recover(self) -> None:
         await self.ping()
-        await self.recovery.replay()
+        if not self.writes.blocked:
+            await self.recovery.replay()
 
     async def _lags(self, started: float) -> bool:
         """Tell whether this process itself was too busy to hear an answer in time."""
@@ -177,10 +234,8 @@ class RedisLink:
         try:
             await connection.send_packed_command(packed)
             answer = await connection.read_response()
-        except ResponseError as error:
+        except ResponseError:
             self._lent.append(connection)
-            if isinstance(error, ReadOnlyError):
-                await self._leave()
             raise
         except BaseException:  # cancelled too: its answer is still to come
             await self._end(connection)
@@ -189,8 +244,7 @@ class RedisLink:
         return answer
 
     async def _leave(self) -> None:
-        """Let go of a server that has become a replica: by now its name may be that of another one."""
-        self.demotions += 1
+        """Let go of a server that has become a replica."""
         while self._lent:
             await self._end(self._lent.pop())
         await self._client.connection_pool.disconnect(inuse_connections=False)

@@ -25,6 +25,7 @@ from tequipy_caching.infrastructure.envelope import (
     new_state,
 )
 from tequipy_caching.infrastructure.redis import RedisLink, reading
+from tequipy_caching.infrastructure.writes import as_reason
 
 V = TypeVar("V")
 
@@ -125,9 +126,12 @@ class RedisTier(SharedTier[V], Generic[V]):
         if not self.stores or not isinstance(sealed, SealedBytes):
             await self.remove([key])
             return
-        arguments = [self._field, secrets.token_hex(8), new_state(VALUE), sealed.envelope, sealed.milliseconds]
         names = [self._names + encode_key(key), *(self._tags + tag for tag in sealed.tags)]
-        await self._tell("write", names, [*arguments, *sealed.tags], "delete", [key_to_json(key)])
+        value = [new_state(VALUE), sealed.envelope, sealed.milliseconds]
+        arguments = [self._field, secrets.token_hex(8), *value, new_state(TOMBSTONE), self._tombstone_ms, *sealed.tags]
+        refusal = await self._tell("write", names, arguments, "delete", [key_to_json(key)])
+        if isinstance(refusal, bytes):
+            self._link.writes.refuse(as_reason(refusal.decode(errors="replace")), blocked=False)
 
     async def remove(self, keys: Sequence[Key]) -> None:
         """Put tombstones in the place of keys, and tell all processes."""
@@ -242,9 +246,9 @@ class RedisTier(SharedTier[V], Generic[V]):
 
     async def _tell(
         self, script: str, names: Sequence[str], arguments: Sequence[Any], operation: Operation, what: Sequence[Any]
-    ) -> None:
+    ) -> Any:  # noqa: ANN401 -- as the script's
         message = self._backplane.message(self._topic, [operation, what])
-        await self._link.tell(script, names, arguments, message=message)
+        return await self._link.tell(script, names, arguments, message=message)
 
     def _full(self, keys: Sequence[Key]) -> list[str]:
         return [self._names + encode_key(key) for key in keys] if self.stores else []

@@ -12,7 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tequipy_platform.domain.health import HealthCheck
+from tequipy_platform.domain.health import HealthCheck, RefusesWrites
 
 _CHECK_SECONDS: Final = 2.0
 _CACHE_SECONDS: Final = 1.0
@@ -27,14 +27,14 @@ class Health(BaseModel):
 
 
 class CheckReport(BaseModel):
-    """How one check went; why it failed stands in the log."""
+    """How one check went; `refusing` answers, and takes no writes; why it failed stands in the log."""
 
-    status: Literal["up", "down"]
+    status: Literal["up", "refusing", "down"]
     duration_ms: float = Field(examples=[1.2])
 
 
 class ReadinessReport(BaseModel):
-    """`not_ready`: a required check is down, or the process is ending (no checks then); `degraded`: another one is."""
+    """`not_ready`: a required check is not up, or the process is ending (no checks then); `degraded`: another one."""
 
     status: Literal["ready", "degraded", "not_ready"]
     checks: dict[str, CheckReport] = Field(examples=[{"database": {"status": "up", "duration_ms": 1.2}}])
@@ -48,7 +48,7 @@ class Readiness:
         self._flight: asyncio.Task[ReadinessReport] | None = None
         self._flown_at = 0.0
         self._abandoned: set[asyncio.Task[object]] = set()
-        self._down: set[str] = set()
+        self._failing: dict[str, str] = {}
         self.draining = False
 
     def drain(self) -> None:
@@ -72,7 +72,7 @@ class Readiness:
             await asyncio.wait(tasks.values(), timeout=_CHECK_SECONDS)
         reports = {name: self._conclude(name, task, started) for name, task in tasks.items()}
         self._flown_at = time.monotonic()
-        down = {check.required for check in self._checks if reports[check.name].status == "down"}
+        down = {check.required for check in self._checks if reports[check.name].status != "up"}
         outcome: Literal["ready", "degraded", "not_ready"] = "not_ready" if True in down else "degraded"
         silent = {check.name for check in self._checks if check.only_when_down and reports[check.name].status == "up"}
         shown = {name: report for name, report in reports.items() if name not in silent}
@@ -81,12 +81,13 @@ class Readiness:
     def _conclude(self, name: str, task: asyncio.Task[float], started: float) -> CheckReport:
         error = self._failure_of(task)
         if error is None:
-            self._down.discard(name)
+            self._failing.pop(name, None)
             return CheckReport(status="up", duration_ms=round(task.result() * 1000, 1))
-        if name not in self._down:  # once per outage, not once per probe
-            _logger.warning("readiness check %r is down: %r", name, error)
-        self._down.add(name)
-        return CheckReport(status="down", duration_ms=round((time.monotonic() - started) * 1000, 1))
+        status: Literal["refusing", "down"] = "refusing" if isinstance(error, RefusesWrites) else "down"
+        if self._failing.get(name) != status:  # once per outage, not once per probe
+            _logger.warning("readiness check %r is %s: %r", name, status, error)
+        self._failing[name] = status
+        return CheckReport(status=status, duration_ms=round((time.monotonic() - started) * 1000, 1))
 
     def _failure_of(self, task: asyncio.Task[float]) -> BaseException | None:
         if not task.done():

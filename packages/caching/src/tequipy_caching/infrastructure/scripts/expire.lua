@@ -2,6 +2,7 @@
 -- KEYS: the state; names
 -- ARGV: as tell.lua; a state that says so; a tombstone, for names without a value; its life in milliseconds; how the
 --       state of a value begins
+begin()
 for number = 2, #KEYS do
   local name = KEYS[number]
   local kind = redis.pcall('GETRANGE', name, 0, 0)

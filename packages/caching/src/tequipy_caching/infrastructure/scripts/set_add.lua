@@ -3,6 +3,7 @@
 -- ARGV: as tell.lua; then each member and its life in milliseconds
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+begin()
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
 for number = 4, #ARGV, 2 do
   redis.call('ZADD', KEYS[2], 'GT', now + ARGV[number + 1], ARGV[number])

@@ -1,0 +1,128 @@
+"""Two API processes while Redis answers and refuses writes: what one changes, the other shows; a logout counts."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import httpx
+import pytest
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from tequipy_devstack.proving import Api, House, eventually
+from tequipy_devstack.proving.traffic import credentials
+from tequipy_devstack.servers import ValkeyServer
+
+pytestmark = pytest.mark.xdist_group("refused writes")
+
+ME, LOGOUT, READINESS = "/api/v1/auth/me", "/api/v1/auth/logout", "/api/v1/readiness"
+REFUSALS = {
+    "memory is full": ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+    "a replica": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    "too few replicas": ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+}
+"""What makes Redis refuse writes, and what mends it; a failed save is done by hand."""
+
+
+@pytest.fixture(scope="module")
+def apis(house: House) -> Iterator[tuple[Api, Api]]:
+    """Two API processes on one PostgreSQL and one Valkey, which keep accounts in memory for as long as they like."""
+    with ExitStack() as stack:
+        one, other = (house.api(TEQUIPY_CACHE__POLICIES="{}") for _ in range(2))
+        yield stack.enter_context(one), stack.enter_context(other)
+
+
+def fail_to_save(redis: Redis, server: ValkeyServer) -> None:
+    """Let a save fail, for a folder is in its file's place."""
+    redis.config_set("save", "3600 1")
+    (server.data / "dump.rdb").mkdir()
+    redis.bgsave()
+    eventually("the save has failed", lambda: redis.info("persistence")["rdb_last_bgsave_status"] == "err")
+
+
+def save_again(redis: Redis, server: ValkeyServer) -> None:
+    (server.data / "dump.rdb").rmdir()
+
+    def saved() -> bool:
+        try:
+            redis.bgsave()
+        except ResponseError:  # the last one goes on
+            return False
+        return bool(redis.info("persistence")["rdb_last_bgsave_status"] == "ok")
+
+    eventually("it saves again", saved)
+
+
+def redis_status(api: Api) -> tuple[int, str, str]:
+    """Return what readiness says."""
+    answer = httpx.get(f"{api.url}{READINESS}")
+    return answer.status_code, answer.json()["status"], answer.json()["checks"]["redis"]["status"]
+
+
+def comes_true(probe: Callable[[], bool]) -> bool:
+    """Poll for two seconds, and tell whether the probe was true: the channel needs milliseconds."""
+    try:
+        eventually("seen", probe, within=2)
+    except AssertionError:
+        return False
+    return True
+
+
+@contextmanager
+def refusing(kind: str, server: ValkeyServer) -> Iterator[None]:
+    """Have Redis refuse writes as long as the block lasts."""
+    with Redis.from_url(server.url()) as operator:
+        begin, end = REFUSALS.get(kind, ("", ""))
+        if begin:
+            operator.execute_command(*begin.split())
+        else:
+            fail_to_save(operator, server)
+        try:
+            yield
+        finally:
+            if end:
+                operator.execute_command(*end.split())
+            else:
+                save_again(operator, server)
+
+
+@pytest.mark.parametrize("rounds", [pytest.param(5, id="short"), pytest.param(100, id="long", marks=pytest.mark.prove)])
+@pytest.mark.parametrize("kind", [*REFUSALS, "a save has failed"])
+def test_changes_and_logouts_are_seen_by_both(
+    apis: tuple[Api, Api], redis: ValkeyServer, kind: str, rounds: int
+) -> None:
+    """A changed profile and a logout at one process are seen at the other at once, and readiness tells the state."""
+    one, other = (httpx.Client(base_url=api.url, timeout=60) for api in apis)
+
+    def log_in() -> dict[str, str]:
+        answer = one.post("/api/v1/auth/login", json=dict(credentials())).raise_for_status()
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+    def look(headers: dict[str, str]) -> httpx.Response:
+        return other.get(ME, headers=headers)
+
+    def change_name(headers: dict[str, str], name: str) -> bool:
+        assert look(headers).status_code == 200
+        assert one.patch(ME, headers=headers, json={"name": name}).status_code == 200
+        return comes_true(lambda: bool(look(headers).json()["name"] == name))
+
+    def log_out(headers: dict[str, str]) -> bool:
+        assert look(headers).status_code == 200
+        assert one.post(LOGOUT, headers=headers).status_code == 204
+        return comes_true(lambda: look(headers).status_code == 401)
+
+    def both_say(*expected: object) -> None:
+        for api in apis:
+            eventually(f"readiness is {expected}", lambda api=api: redis_status(api) == expected)  # type: ignore[misc]  # -- a default binds the process
+
+    with one, other:
+        owner, sessions = log_in(), [log_in() for _ in range(rounds)]
+        both_say(200, "ready", "up")
+        with refusing(kind, redis):
+            seen = [
+                (change_name(owner, f"{kind} {number}"), log_out(session)) for number, session in enumerate(sessions)
+            ]
+            stale, accepted = (sum(not each for each in column) for column in zip(*seen, strict=True))
+            print(f"\n{kind}: {stale} old names and {accepted} tokens after their logout in {rounds} rounds")
+            both_say(200, "degraded", "refusing")
+        assert (stale, accepted) == (0, 0)
+        both_say(200, "ready", "up")
