@@ -128,15 +128,16 @@ def test_the_worker_is_built_without_any_server(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_health_goes_by_the_heartbeat(tmp_path: Path) -> None:
-    """Without a heartbeat, and with an old one, the probe says 1; with a fresh one 0."""
+    """Without a heartbeat, with an old one, and with one of a clock that was ahead, the probe says 1; else 0."""
     assert worker("health", cwd=tmp_path, **GOOD).returncode == 1
     heartbeat = tmp_path / "tequipy-worker" / "heartbeat"
     heartbeat.parent.mkdir()
     heartbeat.touch()
     assert worker("health", cwd=tmp_path, **GOOD).returncode == 0
-    old = time.time() - ALIVE_WITHIN - 1
-    os.utime(heartbeat, (old, old))
-    assert not is_alive(heartbeat)
+    for away in (-ALIVE_WITHIN - 1, ALIVE_WITHIN + 1, 1e8):
+        wrong = time.time() + away
+        os.utime(heartbeat, (wrong, wrong))
+        assert not is_alive(heartbeat), away
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")

@@ -38,8 +38,8 @@ def wire_heartbeat(celery: Celery, file: Path) -> None:
 
 
 def is_alive(file: Path) -> bool:
-    """Tell whether a worker has beaten lately."""
+    """Tell whether a worker has beaten lately; a beat in the future, of a clock that was ahead, is none."""
     try:
-        return time.time() - file.stat().st_mtime < ALIVE_WITHIN
+        return abs(time.time() - file.stat().st_mtime) < ALIVE_WITHIN
     except FileNotFoundError:
         return False

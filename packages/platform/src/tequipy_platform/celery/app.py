@@ -78,6 +78,7 @@ def build_celery(settings: BrokerPolicy, *, name: str) -> Celery:
         task_soft_time_limit=settings.soft_time_limit,
         # SIGTERM: short tasks finish, long ones and those that wait are handed back; an idle worker stops at once.
         worker_soft_shutdown_timeout=settings.soft_shutdown_timeout,
+        beat_scheduler="tequipy_platform.celery.scheduler:SteadyScheduler",
         # Logging is observability's.
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
