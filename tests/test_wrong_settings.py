@@ -21,7 +21,6 @@ WRONG = [
     ("TEQUIPY_PUBLIC_URL", f"app/{SECRET}"),
     ("TEQUIPY_DATABASE__URL", f"mysql://ada:{SECRET}@localhost/tequipy"),
     ("TEQUIPY_DATABASE__POOL_SIZE", SECRET),
-    ("TEQUIPY_DATABASE__URI", SECRET),  # no such name
     ("TEQUIPY_CACHE__URL", f"http://{SECRET}"),
     ("TEQUIPY_CACHE__URL", ""),  # missing
     ("TEQUIPY_AUTH__PEPPERS", f"{{{SECRET}"),

@@ -188,3 +188,42 @@ def test_the_password_is_asked_twice_at_a_terminal(environment: dict[str, str], 
         os.close(controller)
     assert "ada@example.com is an administrator." in seen
     assert PASSWORD not in seen
+
+
+def test_a_check_of_the_settings_refuses_unknown_names(run_command: Command) -> None:
+    """`settings --check` prints nothing when all is known, and ends with 78 for a name that is exported in vain."""
+    good = run_command("settings", "--check")
+    assert (good.returncode, good.stdout, good.stderr) == (0, "", "")
+    wrong = run_command("settings", "--check", TEQUIPY_RATE_LIMIT__LOGIN="hunter2")
+    assert (wrong.returncode, wrong.stdout) == (os.EX_CONFIG, "")
+    assert wrong.stderr == "TEQUIPY_RATE_LIMIT__LOGIN: unknown name; did you mean TEQUIPY_RATE_LIMITS__LOGIN?\n"
+
+
+def test_an_unknown_exported_name_is_one_warning(run_command: Command) -> None:
+    """Any command goes on; what Kubernetes injects is not even that."""
+    result = run_command(
+        "settings",
+        TEQUIPY_OBSERVABILTY__LOG_LEVEL="hunter2",
+        TEQUIPY_API_SERVICE_HOST="10.0.0.1",
+        TEQUIPY_API_PORT="tcp://10.0.0.1:8000",
+    )
+    assert result.returncode == 0
+    assert "TEQUIPY_ENVIRONMENT=test" in result.stdout
+    hint = "did you mean TEQUIPY_OBSERVABILITY__LOG_LEVEL?"
+    assert result.stderr == f"warning: TEQUIPY_OBSERVABILTY__LOG_LEVEL: unknown name; {hint}\n"
+
+
+@pytest.mark.parametrize("command", ["serve", "settings"])
+def test_a_metrics_folder_that_is_none_is_one_line(run_command: Command, tmp_path: Path, command: str) -> None:
+    """PROMETHEUS_MULTIPROC_DIR, which the metrics library obeys, ends the process with 78 when there is no folder."""
+    result = run_command(command, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "none"))
+    assert (result.returncode, result.stdout) == (os.EX_CONFIG, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("PROMETHEUS_MULTIPROC_DIR: should name a folder")
+
+
+def test_a_file_that_is_not_utf8_is_one_line(run_command: Command, tmp_path: Path) -> None:
+    """`.env` in another encoding is named, with status 78."""
+    (tmp_path / ".env").write_bytes(b"TEQUIPY_APP_NAME=caf\xe9\n")
+    result = run_command("serve")
+    assert (result.returncode, result.stdout, result.stderr) == (os.EX_CONFIG, "", ".env: should be UTF-8 text\n")

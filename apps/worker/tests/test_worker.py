@@ -72,6 +72,37 @@ def test_another_encoding_ends_a_command_at_once(command: str, postgres_server: 
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["beat", "relay", "settings"])
+def test_a_metrics_folder_that_is_none_is_one_line(command: str, tmp_path: Path) -> None:
+    """PROMETHEUS_MULTIPROC_DIR without a folder ends a command with 78; `run` names one of its own."""
+    variables = GOOD | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "none")}
+    result = worker(command, cwd=tmp_path, **variables)
+    assert (result.returncode, result.stdout) == (78, "")
+    assert result.stderr.startswith("PROMETHEUS_MULTIPROC_DIR: should name a folder")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["run", "beat"])
+def test_a_state_folder_that_cannot_be_made_is_one_line(command: str, tmp_path: Path) -> None:
+    """The setting is named, with status 78."""
+    (tmp_path / "file").touch()
+    variables = GOOD | {"TEQUIPY_WORKER__STATE_FOLDER": str(tmp_path / "file" / "state")}
+    result = worker(command, cwd=tmp_path, **variables)
+    assert (result.returncode, result.stdout) == (78, "")
+    assert result.stderr == "TEQUIPY_WORKER__STATE_FOLDER: cannot be used: Not a directory\n"
+
+
+def test_a_check_of_the_settings_refuses_unknown_names(tmp_path: Path) -> None:
+    """`settings --check` ends with 78 for a name that is exported in vain, and ignores what Kubernetes injects."""
+    kubernetes = {"TEQUIPY_WORKER_SERVICE_HOST": "10.0.0.1", "TEQUIPY_WORKER_PORT": "tcp://10.0.0.1:80"}
+    good = worker("settings", "--check", cwd=tmp_path, **GOOD, **kubernetes)
+    assert (good.returncode, good.stdout, good.stderr) == (0, "", "")
+    wrong = worker("settings", "--check", cwd=tmp_path, **GOOD, TEQUIPY_CELERY__BROKR_URL="hunter2")
+    assert wrong.returncode == 78
+    hint = "did you mean TEQUIPY_CELERY__BROKER_URL?"
+    assert wrong.stderr == f"TEQUIPY_CELERY__BROKR_URL: unknown name; {hint}\n"
+
+
 def test_production_refuses_a_broker_in_the_database_of_the_cache(tmp_path: Path) -> None:
     """A cache that is cleared would take the tasks with it."""
     assert worker("settings", cwd=tmp_path, **PRODUCTION).returncode == 0

@@ -242,3 +242,18 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     assert (stack.port, stack.home.folder) == (8111, tmp_path / ".dev")
     assert stack.given["TEQUIPY_APP_NAME"] == "environment"
     assert "TEQUIPY_CACHE__URL" not in stack.given
+
+
+def test_a_home_that_cannot_be_written_to_is_one_line(tools: Tools, tmp_path: Path) -> None:
+    """TEQUIPY_DEV_HOME is named, with status 78 and no traceback."""
+    (tmp_path / "file").touch()
+    result = tools.run("run", home=tmp_path / "file" / "home")
+    assert (result.returncode, result.stdout) == (os.EX_CONFIG, "")
+    assert result.stderr == "TEQUIPY_DEV_HOME: cannot be written to: Not a directory\n"
+
+
+def test_a_file_of_settings_that_is_not_utf8_is_one_line(tools: Tools, tmp_path: Path) -> None:
+    """`.env` is named, with status 78 and no traceback."""
+    (tools.folder / ".env").write_bytes(b"TEQUIPY_APP_NAME=caf\xe9\n")
+    result = tools.run("run", home=tmp_path / "home")
+    assert (result.returncode, result.stdout, result.stderr) == (os.EX_CONFIG, "", ".env: should be UTF-8 text\n")

@@ -17,7 +17,14 @@ from tequipy_auth import Auth, KeyService, KeyUnusable, WeakPassword
 from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_platform import DomainError
-from tequipy_platform.wiring import Database, build_database, describe_settings, load_settings, refuse_wrong_encoding
+from tequipy_platform.wiring import (
+    Database,
+    build_database,
+    describe_settings,
+    load_settings,
+    refuse_missing_folder,
+    refuse_wrong_encoding,
+)
 
 
 @click.group()
@@ -26,6 +33,7 @@ def main() -> None:
 
     Settings come from TEQUIPY_* variables and .env; a wrong one ends any command with status 78 and a line a fault.
     """
+    refuse_missing_folder("PROMETHEUS_MULTIPROC_DIR")
 
 
 @main.command()
@@ -196,9 +204,11 @@ async def _refuse_old_schema(database: Database) -> None:
 
 
 @main.command("settings")
-def show_settings() -> None:
+@click.option("--check", is_flag=True, help="Print nothing; status 78 for any unknown name, also an exported one.")
+def show_settings(check: bool) -> None:  # noqa: FBT001 -- click's
     """Print the settings in force, secrets masked."""
-    for line in describe_settings(load_settings(ApiSettings)):
+    settings = load_settings(ApiSettings, strict=check)
+    for line in () if check else describe_settings(settings):
         click.echo(line)
 
 

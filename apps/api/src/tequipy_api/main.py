@@ -13,6 +13,7 @@ What `tequipy-api serve` does beside it is done by the server, and another serve
 
 from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
-from tequipy_platform.wiring import load_settings
+from tequipy_platform.wiring import load_settings, refuse_missing_folder
 
+refuse_missing_folder("PROMETHEUS_MULTIPROC_DIR")
 app = create_app(load_settings(ApiSettings))

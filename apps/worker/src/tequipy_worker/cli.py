@@ -18,6 +18,8 @@ from tequipy_platform.wiring import (
     build_pending_messages,
     describe_settings,
     load_settings,
+    refuse,
+    refuse_missing_folder,
     refuse_wrong_encoding,
 )
 from tequipy_worker.__main__ import MULTIPROCESS
@@ -26,11 +28,14 @@ from tequipy_worker.state import ForeignFolderError, claim_folder, empty_folder
 
 
 @click.group()
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Run and watch Tequipy's background processes.
 
     Settings come from TEQUIPY_* variables and .env; a wrong one ends any command with status 78 and a line a fault.
     """
+    if context.invoked_subcommand != "run":  # which names a folder of its own
+        refuse_missing_folder(MULTIPROCESS)
 
 
 @main.command()
@@ -110,6 +115,8 @@ def _state_folder(settings: WorkerSettings) -> Path:
         return claim_folder(settings.worker.state_folder)
     except ForeignFolderError as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        refuse([f"TEQUIPY_WORKER__STATE_FOLDER: cannot be used: {error.strerror}"])
 
 
 @main.command()
@@ -123,7 +130,9 @@ def health() -> None:
 
 
 @main.command("settings")
-def show_settings() -> None:
+@click.option("--check", is_flag=True, help="Print nothing; status 78 for any unknown name, also an exported one.")
+def show_settings(check: bool) -> None:  # noqa: FBT001 -- click's
     """Print the settings in force, secrets masked."""
-    for line in describe_settings(load_settings(WorkerSettings)):
+    settings = load_settings(WorkerSettings, strict=check)
+    for line in () if check else describe_settings(settings):
         click.echo(line)

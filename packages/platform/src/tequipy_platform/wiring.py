@@ -1,9 +1,7 @@
 """What the ground needs to be told, and how its parts are built. Only apps fill these settings from the environment."""
 
 import asyncio
-import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,15 +29,17 @@ from tequipy_platform.infrastructure.pending import SqlPendingMessages
 from tequipy_platform.infrastructure.redis_url import INSECURE, parse_redis_url
 from tequipy_platform.infrastructure.secret_checks import BUILT_IN, HoldsSecrets, is_guessable
 from tequipy_platform.infrastructure.settings import (
-    KNOWN_NAMES,
     AppSettings,
     Environment,
     ProductionChecked,
     PublicUrl,
     describe_settings,
     load_settings,
+    refuse,
+    refuse_missing_folder,
 )
 from tequipy_platform.infrastructure.storage import ObstoreStorage, StorageSettings
+from tequipy_platform.infrastructure.unknown_names import KNOWN_NAMES
 
 __all__ = [
     "BUILT_IN",
@@ -64,6 +64,8 @@ __all__ = [
     "describe_settings",
     "is_guessable",
     "load_settings",
+    "refuse",
+    "refuse_missing_folder",
     "refuse_wrong_encoding",
     "uuid7",
 ]
@@ -213,8 +215,7 @@ def refuse_wrong_encoding(settings: DatabaseSettings) -> None:
     """
     fault = asyncio.run(_encoding_fault(settings))
     if fault is not None:
-        sys.stderr.write(f"TEQUIPY_DATABASE__URL: {fault}\n")
-        raise SystemExit(os.EX_CONFIG)
+        refuse([f"TEQUIPY_DATABASE__URL: {fault}"])
 
 
 async def _encoding_fault(settings: DatabaseSettings) -> str | None:

@@ -129,12 +129,9 @@ def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TEQUIPY_DATABASE__SCHEMAS__AUTH", "Auth-2", "should be a schema's name in lower case, as shop_auth"),
         ("TEQUIPY_DATABASE__SCHEMAS__AUTH", "pg_auth", "should be a schema's name in lower case, as shop_auth"),
         ("TEQUIPY_DATABASE__SCHEMAS__SHOP", "other", "no package has it, only: auth, platform"),
-        ("TEQUIPY_DATABASE__ULR", SECRET, "unknown name; did you mean TEQUIPY_DATABASE__URL?"),
-        ("TEQUIPY_MAIL__XYZ", SECRET, "unknown name"),
         ("TEQUIPY_RATE_LIMITS__DEFAULT", SECRET, "should be requests/seconds as 600/60, or off"),
         ("TEQUIPY_RATE_LIMITS__LOGIN", "0/60", "should be requests/seconds as 600/60, or off"),
         ("TEQUIPY_RATE_LIMITS__LOGIN", "60", "should be requests/seconds as 600/60, or off"),
-        ("TEQUIPY_RATE_LIMITS__DEFOULT", "60/60", "unknown name; did you mean TEQUIPY_RATE_LIMITS__DEFAULT?"),
     ],
 )
 def test_a_fault_is_one_line_without_the_value(
@@ -194,6 +191,98 @@ def test_env_file_serves_both_apps_and_refuses_typos(
     assert refused(monkeypatch, capsys) == [
         "TEQUIPY_DATABSE__POOL_SIZE: unknown name in .env; did you mean TEQUIPY_DATABASE__POOL_SIZE?"
     ]
+
+
+UNKNOWN = [
+    ("TEQUIPY_DATABASE__ULR", "; did you mean TEQUIPY_DATABASE__URL?"),
+    ("TEQUIPY_MAIL__XYZ", ""),
+    ("TEQUIPY_RATE_LIMITS__DEFOULT", "; did you mean TEQUIPY_RATE_LIMITS__DEFAULT?"),
+    ("TEQUIPY_RATE_LIMITS__LOGINN", "; did you mean TEQUIPY_RATE_LIMITS__LOGIN?"),
+    ("TEQUIPY_RATE_LIMIT__LOGIN", "; did you mean TEQUIPY_RATE_LIMITS__LOGIN?"),
+    ("TEQUIPY_OBSERVABILTY__LOG_LEVEL", "; did you mean TEQUIPY_OBSERVABILITY__LOG_LEVEL?"),
+    ("TEQUIPY_ZZZZZZ", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "hint"), UNKNOWN)
+def test_an_unknown_exported_name_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, hint: str
+) -> None:
+    """A rolled-back release meets newer settings: one line with the nearest name, never a refusal, never the value."""
+    load(monkeypatch, **{name: SECRET})
+    assert capsys.readouterr().err == f"warning: {name}: unknown name{hint}\n"
+
+
+@pytest.mark.parametrize(("name", "hint"), UNKNOWN)
+def test_a_strict_check_refuses_an_unknown_exported_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, hint: str
+) -> None:
+    """What `settings --check` is for: the same line, and status 78."""
+    load(monkeypatch, **{name: SECRET})
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        load_settings(ExampleSettings, strict=True)
+    assert exit_.value.code == os.EX_CONFIG
+    assert capsys.readouterr().err == f"{name}: unknown name{hint}\n"
+
+
+@pytest.mark.parametrize(("name", "hint"), UNKNOWN)
+def test_an_unknown_name_in_the_file_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, hint: str
+) -> None:
+    """In `.env`, which is written for this release, a misspelt name is a fault."""
+    Path(".env").write_text(f"{name}={SECRET}\n")
+    (line,) = refused(monkeypatch, capsys)
+    assert line in {f"{name}: unknown name{hint}", f"{name}: unknown name in .env{hint}"}
+
+
+KUBERNETES = {
+    f"TEQUIPY_{service}_{name}": value
+    for service in ("API", "WORKER", "API_METRICS", "DATABASE")
+    for name, value in {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "8000",
+        "SERVICE_PORT_HTTP": "8000",
+        "PORT": "tcp://10.0.0.1:8000",
+        "PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "PORT_8000_TCP_PROTO": "tcp",
+        "PORT_8000_TCP_PORT": "8000",
+        "PORT_8000_TCP_ADDR": "10.0.0.1",
+    }.items()
+}
+
+
+def test_what_kubernetes_injects_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The variables of Services named tequipy-api or tequipy-worker neither warn nor fail a strict check."""
+    load(monkeypatch, **KUBERNETES)
+    load_settings(ExampleSettings, strict=True)
+    assert capsys.readouterr().err == ""
+
+
+def test_known_names_warn_of_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The other app's names, the local stack's, keys of mappings and any case of letters pass the strict check."""
+    names = {"TEQUIPY_CELERY__X": "x", "TEQUIPY_DEV_PORT": "1", "TEQUIPY_LIMITS__POLICIES__A": "1"}
+    names |= {"tequipy_app_name": "named", "TEQUIPY_RATE_LIMITS__LOGIN": "1/1"}
+    load(monkeypatch, **names)
+    assert load_settings(ExampleSettings, strict=True).app_name == "named"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("content", [b"TEQUIPY_APP_NAME=caf\xe9\n", b"\xff\xfeT\0E\0"], ids=["latin-1", "utf-16"])
+def test_a_file_that_is_not_utf8_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    """Latin-1 and UTF-16 are refused by the name of the file, with status 78 and no traceback."""
+    Path(".env").write_bytes(content)
+    assert refused(monkeypatch, capsys) == [".env: should be UTF-8 text"]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some editors write one in front of UTF-8: the first line counts all the same."""
+    Path(".env").write_bytes(b"\xef\xbb\xbfTEQUIPY_APP_NAME=named\n")
+    assert load(monkeypatch).app_name == "named"
 
 
 def test_production_refuses_what_is_unsafe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

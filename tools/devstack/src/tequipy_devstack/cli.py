@@ -1,5 +1,10 @@
 """The command line: `tequipy-devstack run` is `make dev`, `tequipy-devstack admin` is `make admin`."""
 
+import os
+import sys
+import tempfile
+from typing import NoReturn
+
 import click
 
 from tequipy_devstack.processes import DevstackError
@@ -15,9 +20,23 @@ def main() -> None:
 def run() -> None:
     """Run everything until Ctrl-C; its state lives in TEQUIPY_DEV_HOME (.dev), the API at TEQUIPY_DEV_PORT (8000)."""
     try:
-        Stack.read().run()
+        stack = Stack.read()
+    except UnicodeDecodeError:
+        _refuse(".env: should be UTF-8 text")
+    try:
+        stack.home.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=stack.home.folder).close()
+    except OSError as error:
+        _refuse(f"TEQUIPY_DEV_HOME: cannot be written to: {error.strerror}")
+    try:
+        stack.run()
     except DevstackError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _refuse(fault: str) -> NoReturn:
+    click.echo(fault, err=True)
+    sys.exit(os.EX_CONFIG)
 
 
 # An address may begin with a hyphen (RFC 5322, section 3.2.3).

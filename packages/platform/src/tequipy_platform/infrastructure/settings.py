@@ -1,13 +1,15 @@
 """Settings from the environment and `.env`: how they are read, refused and shown. Only apps read them (rule 5)."""
 
-import difflib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
-from typing import Annotated, Any, Final, Literal, Protocol, Self, TypeVar, runtime_checkable
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NoReturn, Protocol, Self, TypeVar, runtime_checkable
 from urllib.parse import SplitResult, urlsplit
 
 from dotenv import dotenv_values
@@ -23,30 +25,17 @@ from pydantic_settings import (
 )
 
 from tequipy_platform.infrastructure.secret_checks import builtin_secret_faults, guessable_secret_faults
-
-KNOWN_NAMES: Final = (
-    "app_name",
-    "app_version",
-    "auth",
-    "cache",
-    "celery",
-    "database",
-    "environment",
-    "headers",
-    "limiter",
-    "mail",
-    "observability",
-    "public_url",
-    "rate_limits",
-    "server",
-    "storage",
-    "trusted_proxies",
-    "worker",
+from tequipy_platform.infrastructure.unknown_names import (
+    nearest_name,
+    section_of,
+    setting_paths,
+    unknown_exported,
+    unknown_in_file,
 )
-"""Top-level names of both apps' settings: they share one `.env`, and neither refuses what is meant for the other."""
 
-DEVELOPMENT_NAMES: Final = "dev_"
-"""Names that begin so belong to the local stack (`TEQUIPY_DEV_PORT`)."""
+_ENV_FILE: Final = Path(".env")
+_ENCODING: Final = "utf-8-sig"
+"""UTF-8; what some editors put before the first line is no part of it."""
 
 Environment = Literal["local", "test", "staging", "production"]
 """Where the process runs; `local` is a developer's machine, `production` refuses what is unsafe."""
@@ -94,6 +83,14 @@ class _TolerantJson(EnvSettingsSource):
             return value
 
 
+class _Environment(_TolerantJson):
+    """The variables of the environment without those that nobody knows: they are warned of, and refuse nothing."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        unknown = {name.lower() for name in _unknown_exported(self.settings_cls)}
+        return {name: value for name, value in super()._load_env_vars().items() if name.lower() not in unknown}
+
+
 class _TolerantDotEnv(_TolerantJson, DotEnvSettingsSource):
     """The same for `.env`."""
 
@@ -104,7 +101,8 @@ class AppSettings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="TEQUIPY_",
         env_nested_delimiter="__",
-        env_file=".env",
+        env_file=_ENV_FILE,
+        env_file_encoding=_ENCODING,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -130,7 +128,7 @@ class AppSettings(BaseSettings):
         env_file = dotenv_settings.env_file if isinstance(dotenv_settings, DotEnvSettingsSource) else None
         return (
             init_settings,
-            _TolerantJson(settings_cls),
+            _Environment(settings_cls),
             _TolerantDotEnv(settings_cls, env_file=env_file),
             file_secret_settings,
         )
@@ -183,23 +181,44 @@ class AppSettings(BaseSettings):
 S = TypeVar("S", bound=AppSettings)
 
 
-def load_settings(cls: type[S]) -> S:
+def load_settings(cls: type[S], *, strict: bool = False) -> S:
     """Return the settings that environment and `.env` give.
 
     Ends the process with status 78 (`EX_CONFIG`) and one line a fault on standard error, never showing a value, when
-    something is missing or wrong or `.env` holds a name with this prefix that neither app knows.
+    something is missing or wrong or `.env` holds a name with this prefix that neither app knows. An unknown name that
+    is exported is one line as well, and refuses nothing unless `strict`: a release that was rolled back meets newer
+    settings.
     """
-    faults = [*_unknown_in_env_file(cls), *_given_whole_and_in_parts(cls)]
-    try:
-        settings = cls()
-    except ValidationError as error:
-        for details in error.errors(include_url=False, include_input=False):
-            faults += _fault_lines(cls, details)
-    else:
-        if not faults:
-            return settings
+    faults = list(_env_file_faults(cls))
+    unknown = [f"{key}: unknown name{_hint(cls, key)}" for key in _unknown_exported(cls)]
+    if strict:
+        faults += unknown
+    elif not faults:
+        sys.stderr.writelines(f"warning: {line}\n" for line in unknown)
+    settings: S | None = None
+    with suppress(UnicodeDecodeError, OSError):  # of `.env`, and among the faults already
+        faults += _given_whole_and_in_parts(cls)
+        try:
+            settings = cls()
+        except ValidationError as error:
+            for details in error.errors(include_url=False, include_input=False):
+                faults += _fault_lines(cls, details)
+    if settings is None or faults:
+        refuse(faults)
+    return settings
+
+
+def refuse(faults: Iterable[str]) -> NoReturn:
+    """End the process with status 78 (`EX_CONFIG`) and one line a fault on standard error."""
     sys.stderr.writelines(f"{fault}\n" for fault in faults)
     raise SystemExit(os.EX_CONFIG)
+
+
+def refuse_missing_folder(variable: str) -> None:
+    """End the process with status 78 and one line when a library's variable is set and names no folder."""
+    folder = os.environ.get(variable)  # noqa: TID251 -- only apps call this
+    if folder and not (Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        refuse([f"{variable}: should name a folder that exists and can be written to, or be unset"])
 
 
 def describe_settings(settings: AppSettings) -> list[str]:
@@ -215,22 +234,32 @@ def _variable(cls: type[BaseSettings], path: Iterable[str | int]) -> str:
     return _prefix(cls) + "__".join(str(step) for step in path).upper()
 
 
-def _unknown_in_env_file(cls: type[AppSettings]) -> Iterator[str]:
-    prefix = _prefix(cls).lower()
-    known = {*KNOWN_NAMES, *cls.model_fields}
-    for key in dotenv_values(".env"):
-        name, delimiter, rest = key.lower().removeprefix(prefix).partition("__")
-        if not key.lower().startswith(prefix) or name in known or name.startswith(DEVELOPMENT_NAMES):
-            continue
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {_variable(cls, [nearest[0] + delimiter + rest])}?" if nearest else ""
-        yield f"{key}: unknown name in .env{hint}"
+def _env_file_faults(cls: type[AppSettings]) -> Iterator[str]:
+    try:
+        # Not `dotenv_values` of the file: it takes one that cannot be opened for an empty one.
+        text = _ENV_FILE.read_text(encoding=_ENCODING) if _ENV_FILE.is_file() else ""
+    except UnicodeDecodeError:
+        yield f"{_ENV_FILE}: should be UTF-8 text"
+    except OSError as error:
+        yield f"{_ENV_FILE}: cannot be read: {error.strerror}"
+    else:
+        for key in unknown_in_file(cls, _prefix(cls), dotenv_values(stream=StringIO(text))):
+            yield f"{key}: unknown name in {_ENV_FILE}{_hint(cls, key)}"
+
+
+def _unknown_exported(cls: type[BaseSettings]) -> list[str]:
+    return unknown_exported(cls, _prefix(cls), os.environ)  # noqa: TID251 -- where an app's settings come from
+
+
+def _hint(cls: type[AppSettings], key: str) -> str:
+    nearest = nearest_name(cls, _prefix(cls), key)
+    return f"; did you mean {nearest}?" if nearest else ""
 
 
 def _given_whole_and_in_parts(cls: type[AppSettings]) -> Iterator[str]:
     """Return a fault for each value that is given beside parts of it: these would be ignored without a word."""
-    given = {*_TolerantJson(cls).env_vars, *_TolerantDotEnv(cls, env_file=".env").env_vars}
-    for whole in (_variable(cls, path) for path in _paths(cls)):
+    given = {*_TolerantJson(cls).env_vars, *_TolerantDotEnv(cls, env_file=_ENV_FILE).env_vars}
+    for whole in (_variable(cls, path) for path in setting_paths(cls)):
         parts = [name for name in given if name.startswith(f"{whole}__".lower())]
         if parts and whole.lower() in given:
             hidden = min(parts).upper()
@@ -243,39 +272,22 @@ def _fault_lines(cls: type[AppSettings], details: ErrorDetails) -> Iterator[str]
         for required in _required_below(cls, path):
             yield f"{_variable(cls, required)}: is required"
     elif details["type"] == "extra_forbidden":
-        known = [_variable(cls, known) for known in _paths(cls)]
-        # Stricter than usual: names of one section look alike from their beginning.
-        nearest = difflib.get_close_matches(_variable(cls, path), known, n=1, cutoff=0.85)
-        yield f"{_variable(cls, path)}: unknown name" + (f"; did you mean {nearest[0]}?" if nearest else "")
+        yield f"{_variable(cls, path)}: unknown name{_hint(cls, _variable(cls, path))}"
     else:
         json_hint = ", as JSON" if details["type"] in {"model_type", "dict_type", "list_type", "tuple_type"} else ""
         message = details["msg"].removeprefix("Value error, ")
         yield f"{_variable(cls, path)}: {message}{json_hint}"
 
 
-def _section(field: FieldInfo | None) -> type[BaseModel] | None:
-    annotation = field.annotation if field else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
 def _required_below(cls: type[BaseModel], path: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Return the variables that a missing field stands for: a section's own required fields, or itself."""
     model: type[BaseModel] | None = cls
     for step in path:
-        model = _section(model.model_fields.get(step)) if model else None
+        model = section_of(model.model_fields.get(step)) if model else None
     fields = model.model_fields.items() if model else ()
     return [
         below for name, field in fields if field.is_required() for below in _required_below(cls, (*path, name))
     ] or [path]
-
-
-def _paths(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for name, field in model.model_fields.items():
-        section = _section(field)
-        if section:
-            yield from _paths(section, (*path, name))
-        else:
-            yield (*path, name)
 
 
 def _describe(model: BaseModel, prefix: str) -> Iterator[str]:

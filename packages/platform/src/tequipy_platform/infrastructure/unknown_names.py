@@ -1,0 +1,103 @@
+"""Names with an app's prefix that the app does not know: in the environment a warning, in `.env` a fault."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+KNOWN_NAMES: Final = (
+    "app_name",
+    "app_version",
+    "auth",
+    "cache",
+    "celery",
+    "database",
+    "environment",
+    "headers",
+    "mail",
+    "observability",
+    "public_url",
+    "rate_limits",
+    "server",
+    "storage",
+    "trusted_proxies",
+    "worker",
+)
+"""Top-level names of both apps' settings: they share one `.env`, and neither refuses what is meant for the other."""
+
+DEVELOPMENT_NAMES: Final = "dev_"
+"""Names that begin so belong to the local stack (`TEQUIPY_DEV_PORT`)."""
+
+_KUBERNETES: Final = re.compile(
+    r"([a-z0-9_]+_)?(service_host|service_port(_[a-z0-9_]+)?|port_\d+_(tcp|udp|sctp)(_[a-z]+)?)"
+)
+_KUBERNETES_PORT: Final = re.compile(r"(tcp|udp|sctp)://")
+
+
+def section_of(field: FieldInfo | None) -> type[BaseModel] | None:
+    """Return the model of a field that is a section, None for any other field."""
+    annotation = field.annotation if field else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def setting_paths(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Return the path to every setting below a model."""
+    for name, field in model.model_fields.items():
+        section = section_of(field)
+        yield from setting_paths(section, (*path, name)) if section else ((*path, name),)
+    yield from ((*path, name) for name in getattr(model, "names", ()))
+
+
+def unknown_exported(model: type[BaseModel], prefix: str, environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that begin with the prefix and name no setting of either app; none is Kubernetes'."""
+    return [
+        key
+        for key, value in environment.items()
+        if key.lower().startswith(prefix.lower())
+        and not _is_known(model, name := key.lower().removeprefix(prefix.lower()))
+        and not (_KUBERNETES.fullmatch(name) or (name.endswith("port") and _KUBERNETES_PORT.match(value)))
+    ]
+
+
+def unknown_in_file(model: type[BaseModel], prefix: str, keys: Iterable[str]) -> list[str]:
+    """Return the keys that begin with the prefix and whose first step neither app knows; the model checks the rest."""
+    known = {*KNOWN_NAMES, *model.model_fields}
+    names = {key: key.lower().removeprefix(prefix.lower()).partition("__")[0] for key in keys}
+    return [
+        key
+        for key, name in names.items()
+        if key.lower().startswith(prefix.lower()) and name not in known and not name.startswith(DEVELOPMENT_NAMES)
+    ]
+
+
+def nearest_name(model: type[BaseModel], prefix: str, key: str) -> str | None:
+    """Return the known variable that a misspelt one most probably means."""
+    first, *rest = key.lower().removeprefix(prefix.lower()).split("__")
+    tops = {*KNOWN_NAMES, *model.model_fields}
+    if first not in tops:
+        near = difflib.get_close_matches(first, sorted(tops), n=1)
+        return _variable(prefix, [*near, *rest]) if near else None
+    known = [_variable(prefix, path) for path in setting_paths(model)]
+    # Stricter than usual: names of one section look alike from their beginning.
+    return next(iter(difflib.get_close_matches(_variable(prefix, [first, *rest]), known, n=1, cutoff=0.85)), None)
+
+
+def _variable(prefix: str, path: Sequence[str]) -> str:
+    return prefix + "__".join(path).upper()
+
+
+def _is_known(model: type[BaseModel], name: str) -> bool:
+    first, *rest = name.split("__")
+    if first not in model.model_fields:
+        return first in KNOWN_NAMES or first.startswith(DEVELOPMENT_NAMES)
+    section: type[BaseModel] | None = section_of(model.model_fields[first])
+    for step in rest:
+        if section is None:
+            return True  # a key of a mapping, which its field checks
+        if step not in section.model_fields:
+            return step in getattr(section, "names", ())
+        section = section_of(section.model_fields[step])
+    return True
