@@ -1,10 +1,13 @@
 """The rates of the app that ships, counted by its own limiter: what a client sees, and what is never limited."""
 
+import json
+import re
 import time
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from redis.asyncio import Redis
 
 from tequipy_api.app import create_app
@@ -12,11 +15,12 @@ from tequipy_api.settings import ApiSettings
 from tequipy_auth.api import RATE_POLICIES
 from tequipy_devstack.servers import ValkeyServer
 
+LOGIN = "/api/v1/auth/login"
 PROBLEM = "application/problem+json"
 
 
 async def post(client: httpx.AsyncClient, path: str) -> httpx.Response:
-    return await client.post(f"/api/v1/auth{path}", json={})
+    return await client.post(path, json={})
 
 
 def at(address: str, app: FastAPI) -> httpx.AsyncClient:
@@ -29,7 +33,9 @@ def at(address: str, app: FastAPI) -> httpx.AsyncClient:
 @pytest.mark.parametrize("name", RATE_POLICIES)
 async def test_each_policy_refuses_the_next_one(app: FastAPI, name: str) -> None:
     """As many as the policy says pass, whatever they are answered; the next is 429 and says when, others still pass."""
-    rate, paths = RATE_POLICIES[name]
+    rate, endpoints = RATE_POLICIES[name]
+    paths = [str(context.path) for context in iter_route_contexts(app.routes) if context.endpoint in endpoints]
+    assert len(paths) == len(endpoints)
     limit, period = map(int, rate.split("/"))
     async with at("203.0.113.7", app) as client, at("203.0.113.8", app) as other:
         started, passed = time.monotonic(), 0
@@ -67,7 +73,7 @@ async def test_decisions_are_counted(app: FastAPI) -> None:
     """`/metrics` says how many of each policy passed and how many did not."""
     async with at("203.0.113.7", app) as client:
         for _ in range(3):
-            await post(client, "/login")
+            await post(client, LOGIN)
         text = (await client.get("/metrics")).text
     assert 'ratelimit_decisions_total{degraded="false",outcome="allowed",policy="login"} 3.0' in text
 
@@ -105,6 +111,24 @@ async def test_a_setting_lifts_a_limit(settings: ApiSettings) -> None:
     app = create_app(ApiSettings.model_validate(changed))
     async with app.router.lifespan_context(app), at("203.0.113.7", app) as client:
         for _ in range(70):
-            answer = await post(client, "/login")
+            answer = await post(client, LOGIN)
             assert (answer.status_code, "ratelimit" in answer.headers) == (422, False)
-        assert [(await post(client, "/register")).status_code for _ in range(2)] == [422, 429]
+        assert [(await post(client, "/api/v1/auth/register")).status_code for _ in range(2)] == [422, 429]
+
+
+def test_every_route_that_hashes_a_password_has_a_policy(app: FastAPI) -> None:
+    """A route that takes a password has another policy than the default: hashing costs a quarter of a second."""
+    document = app.openapi()
+    schemas = document["components"]["schemas"]
+    limited = {endpoint for _, endpoints in RATE_POLICIES.values() for endpoint in endpoints}
+    hashing, bare = [], []
+    for context in iter_route_contexts(app.routes):
+        for method in context.methods or ():
+            operation = document["paths"].get(context.path_format, {}).get(method.lower(), {})
+            for name in re.findall(r"#/components/schemas/(\w+)", json.dumps(operation.get("requestBody", {}))):
+                if any("password" in field for field in schemas[name]["properties"]):
+                    hashing.append(f"{method} {context.path}")
+                    bare += [] if context.endpoint in limited else hashing[-1:]
+    print(f"{len(hashing)} routes take a password: {', '.join(hashing)}")
+    assert len(hashing) >= 5
+    assert bare == []

@@ -34,11 +34,14 @@ async def test_registering_answers_alike_for_a_new_and_a_known_address(
     assert new.headers["cache-control"] == "no-store"
 
 
-async def test_only_auths_own_answers_are_kept_by_no_cache(client: httpx.AsyncClient) -> None:
-    """The rule is by whole segments: a path that merely begins alike is somebody else's."""
-    paths = ("/api/v1/auth", "/api/v1/auth/nothing", "/api/v1/authx", "/nowhere")
+async def test_answers_about_accounts_are_kept_by_no_cache(client: httpx.AsyncClient) -> None:
+    """Auth's own routes say so, and every error does; the public keys are for everybody to keep."""
+    paths = ("/api/v1/auth/me", "/api/v1/auth/login", "/api/v1/auth/nothing", "/nowhere")
     answers = [await client.get(path) for path in paths]
-    assert [answer.headers.get("cache-control") for answer in answers] == ["no-store", "no-store", None, None]
+    assert [answer.headers["cache-control"] for answer in answers] == ["no-store"] * 4
+    accepted = await client.post("/api/v1/auth/password/forgot", json={"email": "ada@example.com"})
+    assert (accepted.status_code, accepted.headers["cache-control"]) == (202, "no-store")
+    assert (await client.get("/.well-known/jwks.json")).headers["cache-control"] == "public, max-age=300"
 
 
 async def test_a_weak_password_is_refused_with_its_reasons(client: httpx.AsyncClient) -> None:

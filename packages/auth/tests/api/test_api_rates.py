@@ -36,7 +36,11 @@ async def client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncClient]
         ("verify-email/resend", "forgot", 20, 3600),
         ("login", "login", 60, 60),
         ("refresh", "refresh", 120, 60),
-        ("verify-email", "default", 600, 60),
+        ("verify-email", "login", 60, 60),
+        ("reauthenticate", "login", 60, 60),
+        ("password/change", "login", 60, 60),
+        ("password/reset", "login", 60, 60),
+        ("logout", "default", 600, 60),
     ],
 )
 async def test_each_route_tells_its_policy(

@@ -28,7 +28,7 @@ from tequipy_platform import (
     Unauthenticated,
     Unavailable,
 )
-from tequipy_platform.api import BodyLimits, StrictModel, wire_errors, wire_headers
+from tequipy_platform.api import BodyLimits, StrictModel, wire_body_limit, wire_errors, wire_headers
 from tequipy_platform.api.errors import CatchErrors
 from tequipy_platform.wiring import HeaderSettings
 
@@ -52,16 +52,21 @@ def object_of(members: int, *more: str) -> str:
 def make_app(failure: Callable[[], Exception] = RuntimeError) -> FastAPI:
     app = FastAPI()
     wire_headers(app, HeaderSettings())
-    wire_errors(app, BodyLimits(size=100_000, size_below={"/small": 64}))
+    wire_errors(app, BodyLimits(size=100_000))
 
     @app.get("/fail")
     async def fail() -> None:
         raise failure()
 
     @app.post("/echo")
-    @app.post("/small/echo")
     async def echo(body: Body) -> dict[str, str]:
         return {"email": body.email}
+
+    @app.post("/small/echo")
+    async def small_echo(body: Body) -> dict[str, str]:
+        return {"email": body.email}
+
+    wire_body_limit(app, 64, small_echo)
 
     @app.delete("/things/{thing_id}")
     async def remove(thing_id: UUID) -> None:
@@ -265,6 +270,32 @@ async def test_an_object_has_a_thousand_members_at_most(body: str, status: int) 
         status,
         {400: "malformed_body", 422: "validation_failed"}[status],
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [
+        ("/echo/", "../echo"),
+        ("/echo//", "../../echo"),
+        ("/small/echo/?a=1", "../echo?a=1"),
+        ("/with/slash", "./slash/"),
+    ],
+)
+@pytest.mark.parametrize("host", ["test", "evil.example", "evil.example:1/x?"])
+async def test_a_slash_too_many_or_too_few_redirects_to_no_host(path: str, location: str, host: str) -> None:
+    """The reference is relative: whatever `Host` says, a browser stays where it is."""
+    app = make_app()
+    app.add_api_route("/with/slash/", lambda: None)
+    async with client(app) as http:
+        answer = await http.get(path, headers={"host": host})
+    assert (answer.status_code, answer.headers["location"]) == (307, location)
+
+
+async def test_errors_are_kept_by_no_cache() -> None:
+    """Every problem document says so, those of unknown routes too."""
+    async with client(make_app()) as http:
+        answers = [await http.get("/nowhere"), await http.get("/fail"), await http.get("/things/z")]
+    assert [answer.headers["cache-control"] for answer in answers] == ["no-store"] * 3
 
 
 async def test_parameters_are_validated_alike() -> None:

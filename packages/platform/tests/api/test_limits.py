@@ -7,10 +7,13 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import ASGIApp
 
-from tequipy_platform import Invalid
+from tequipy_observability.api import route_table
+from tequipy_platform import Invalid, NotFound
 from tequipy_platform.api.limits import BodyLimits, LimitBodies, check_json, is_json
 from tequipy_platform.api.problems import BodyTooLarge, MalformedBody
 
@@ -20,18 +23,9 @@ def nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
     return st.lists(inner, max_size=5) | st.dictionaries(st.text(":{}a", max_size=3), inner, max_size=6)
 
 
-@pytest.mark.parametrize(
-    ("path", "size"),
-    [
-        ("/api/v1/auth", 64 * 1024),
-        ("/api/v1/auth/login", 64 * 1024),
-        ("/api/v1/authors", 1024 * 1024),
-        ("/", 1024 * 1024),
-    ],
-)
-def test_the_limit_is_by_whole_segments(path: str, size: int) -> None:
-    """Auth routes take 64 KiB, everything else 1 MiB, also what merely begins alike."""
-    assert BodyLimits().size_at(path) == size
+def limited(app: ASGIApp) -> LimitBodies:
+    """Return the look at bodies before an app without routes."""
+    return LimitBodies(app, BodyLimits(), routes=route_table(FastAPI()), sizes={})
 
 
 @pytest.mark.parametrize(
@@ -51,26 +45,37 @@ def test_json_is_known_by_its_media_type(content_type: str, expected: bool) -> N
     assert is_json(content_type) is expected
 
 
-@pytest.mark.parametrize(
-    ("path", "query"), [("/a\0b", b""), ("/\0", b""), ("/", b"a=%00"), ("/", b"%00=1"), ("/", b"a=1&b=x%00y")]
-)
-async def test_nul_is_no_part_of_an_address(path: str, query: bytes) -> None:
-    """Path and query with NUL are invalid before any route sees them; an escaped percent sign is none."""
+async def see(path: str, query: bytes) -> None:
+    """Let a request without a body be looked at; raises `LookupError` when it comes through."""
 
     async def seen(*_: object) -> Any:
         raise LookupError
 
-    def scope(path: str, query: bytes) -> dict[str, Any]:
-        return {"type": "http", "path": path, "query_string": query, "headers": []}
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": []}
+    await limited(seen)(scope, seen, seen)
 
-    limited = LimitBodies(seen, BodyLimits())
+
+@pytest.mark.parametrize("query", [b"a=%00", b"%00=1", b"a=1&b=x%00y"])
+async def test_nul_is_no_part_of_a_query(query: bytes) -> None:
+    """A query with NUL is invalid before any route sees it; an escaped percent sign is none."""
     with pytest.raises(Invalid) as error:
-        await limited(scope(path, query), seen, seen)
+        await see("/", query)
     assert error.value.members["errors"] == [
-        {"pointer": "", "code": "invalid_characters", "detail": "Path or query hold NUL."}
+        {"pointer": "", "code": "invalid_characters", "detail": "The query holds NUL."}
     ]
     with pytest.raises(LookupError):
-        await limited(scope("/a%00", b"a=%2500"), seen, seen)
+        await see("/a%00", b"a=%2500")
+
+
+@pytest.mark.parametrize("character", [chr(number) for number in (*range(0x20), *range(0x7F, 0xA0))], ids=ascii)
+async def test_no_route_has_a_control_character(character: str) -> None:
+    """A path with one, wherever it stands, is not found before any route sees it."""
+    for path in (f"/{character}", f"/a{character}", f"{character}/a", f"/a{character}b"):
+        with pytest.raises(NotFound):
+            await see(path, b"")
+    for path in ("/ ", "/~", "/\xa0", "/\xad", "/ä"):
+        with pytest.raises(LookupError):
+            await see(path, b"")
 
 
 @given(st.recursive(st.none() | st.text(':{}[]"\\a'), nested, max_leaves=30))
@@ -133,9 +138,9 @@ async def test_the_first_content_type_counts(content_types: list[bytes]) -> None
         return {"type": "http.request", "body": b"[" * 100, "more_body": False}
 
     headers = [(b"content-length", b"100"), *((b"content-type", content_type) for content_type in content_types)]
-    scope = {"type": "http", "path": "/", "query_string": b"", "headers": headers}
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
     with pytest.raises(MalformedBody):
-        await LimitBodies(never, BodyLimits())(scope, receive, never)
+        await limited(never)(scope, receive, never)
 
 
 async def test_a_length_of_many_digits_is_too_large() -> None:
@@ -144,6 +149,7 @@ async def test_a_length_of_many_digits_is_too_large() -> None:
     async def never(*_: object) -> Any:
         raise AssertionError("the body was read")
 
-    scope = {"type": "http", "path": "/", "query_string": b"", "headers": [(b"content-length", b"9" * 5000)]}
+    headers = [(b"content-length", b"9" * 5000)]
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
     with pytest.raises(BodyTooLarge):
-        await LimitBodies(never, BodyLimits())(scope, never, never)
+        await limited(never)(scope, never, never)

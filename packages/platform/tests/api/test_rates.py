@@ -8,7 +8,15 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from tequipy_platform.api import StrictModel, wire_errors, wire_headers, wire_health, wire_rate_limits, wire_rate_policy
+from tequipy_platform.api import (
+    StrictModel,
+    wire_errors,
+    wire_headers,
+    wire_health,
+    wire_rate_limits,
+    wire_rate_policy,
+    wire_unlimited_routes,
+)
 from tequipy_platform.api.rates import client_key
 from tequipy_platform.wiring import HeaderSettings, RateLimitSettings
 
@@ -68,16 +76,19 @@ def make_app(limiter: FixedWindow, **rates: str) -> FastAPI:
     wire_health(app, [])
 
     @app.post("/login")
-    @app.post("/other")
-    async def post(body: Body) -> Body:
+    async def login(body: Body) -> Body:
         return body
 
-    @app.get("/metrics")
-    @app.get("/.well-known/jwks.json")
-    async def service() -> dict[str, str]:
+    @app.post("/other")
+    async def other(body: Body) -> Body:
+        return body
+
+    @app.get("/keys")
+    async def keys() -> dict[str, str]:
         return {}
 
-    wire_rate_policy(app, "login", "2/3", "/login")  # after the limits: features are wired last
+    wire_rate_policy(app, "login", "2/3", login)  # after the limits: features are wired last
+    wire_unlimited_routes(app, keys)
     return app
 
 
@@ -154,11 +165,11 @@ async def test_settings_change_and_lift_each_policy(rates: dict[str, str], polic
 
 
 async def test_machines_are_never_limited() -> None:
-    """Health, readiness, metrics and the public keys cost nothing; nor does a preflight."""
+    """Health, readiness and routes that are declared so cost nothing; nor does a preflight."""
     limiter = FixedWindow()
     preflight = {"origin": OURS, "access-control-request-method": "POST"}
     async with client(make_app(limiter, default="1/60")) as http:
-        for path in ("/api/v1/health", "/api/v1/readiness", "/metrics", "/.well-known/jwks.json"):
+        for path in ("/api/v1/health", "/api/v1/readiness", "/keys"):
             answers = [await http.get(path) for _ in range(3)]
             assert [answer.status_code for answer in answers] == [200] * 3
             assert "ratelimit" not in answers[0].headers

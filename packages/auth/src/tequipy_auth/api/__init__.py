@@ -13,9 +13,10 @@ from starlette.middleware import Middleware
 
 from tequipy_auth.api.dependencies import CurrentPrincipal, FreshPrincipal, get_principal, require_fresh
 from tequipy_auth.api.no_store import NoStore
-from tequipy_auth.api.routes import router, well_known_router
+from tequipy_auth.api.routes import passwords, registration, router, sessions, well_known, well_known_router
 from tequipy_auth.domain.auth import Auth
-from tequipy_platform.api import wire_rate_policy
+from tequipy_observability.api import endpoints_of, route_table
+from tequipy_platform.api import wire_body_limit, wire_rate_policy, wire_unlimited_routes
 
 __all__ = [
     "RATE_POLICIES",
@@ -26,27 +27,43 @@ __all__ = [
     "wire_auth",
 ]
 
-_PREFIX: Final = "/api/v1/auth"
+BODY_SIZE: Final = 64 * 1024
+"""Bytes that a body for a route of auth may have."""
 
-RATE_POLICIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "register": ("20/3600", ("/register",)),
-    "forgot": ("20/3600", ("/password/forgot", "/verify-email/resend")),
-    "login": ("60/60", ("/login",)),
-    "refresh": ("120/60", ("/refresh",)),
+RATE_POLICIES: Final[Mapping[str, tuple[str, tuple[object, ...]]]] = {
+    "register": ("20/3600", (registration.register,)),
+    "forgot": ("20/3600", (passwords.forgot_password, registration.resend_verification)),
+    "login": (
+        "60/60",
+        (
+            sessions.login,
+            passwords.reauthenticate,
+            passwords.change_password,
+            passwords.reset_password,
+            registration.verify_email,
+        ),
+    ),
+    "refresh": ("120/60", (sessions.refresh,)),
 }
-"""How often each client address may use the routes that attackers like: name, default rate, paths below auth's own."""
+"""How often each client address may use the routes that attackers like: name, default rate, endpoints that share it.
+
+Every route that hashes a password has one.
+"""
 
 
-def wire_auth(app: FastAPI, auth: Auth) -> None:
-    """Attach auth's routes under `/api/v1/auth`, and its public keys at `/.well-known/jwks.json`.
+def wire_auth(app: FastAPI, auth: Auth, *, prefix: str = "/api/v1/auth") -> None:
+    """Attach auth's routes under `prefix`, and its public keys at `/.well-known/jwks.json`.
 
     The app needs problem documents (`tequipy_platform.api.wire_errors`) and must have entered `auth` while it serves.
     `RATE_POLICIES` hold where the app has called `tequipy_platform.api.wire_rate_limits`.
     """
     app.state.auth = auth
     # The outermost, unlike other middleware: what those answer themselves (413, 500) is no more to be kept.
-    app.user_middleware.insert(0, Middleware(NoStore, prefix=_PREFIX))
-    app.include_router(router, prefix=_PREFIX)
+    endpoints = endpoints_of(router)
+    app.user_middleware.insert(0, Middleware(NoStore, routes=route_table(app), endpoints=frozenset(endpoints)))
+    app.include_router(router, prefix=prefix)
     app.include_router(well_known_router)
-    for name, (rate, paths) in RATE_POLICIES.items():
-        wire_rate_policy(app, name, rate, *(_PREFIX + path for path in paths))
+    wire_body_limit(app, BODY_SIZE, *endpoints)
+    wire_unlimited_routes(app, well_known.get_jwks)
+    for name, (rate, limited) in RATE_POLICIES.items():
+        wire_rate_policy(app, name, rate, *limited)

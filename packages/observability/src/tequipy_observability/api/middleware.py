@@ -1,7 +1,7 @@
 """The outermost middleware, pure ASGI: the request's context, its access event, its metrics."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from time import perf_counter
 from typing import Final
 
@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from tequipy_observability.api.metrics import HttpMetrics
+from tequipy_observability.api.routes import MatchedRoute, RouteTable
 from tequipy_observability.domain.context import (
     CORRELATION_HEADER,
     RequestContext,
@@ -17,8 +18,6 @@ from tequipy_observability.domain.context import (
     request_context,
 )
 
-# Asked for by machines, all day long.
-_QUIET: Final = frozenset({"/metrics", "/api/v1/health", "/api/v1/readiness"})
 _CORRELATION_HEADER: Final = CORRELATION_HEADER.lower().encode()  # as ASGI has the names of headers
 _USER_AGENT_LENGTH: Final = 512
 # What stands when nothing was sent: the server will answer so.
@@ -49,11 +48,18 @@ class ObservabilityMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, *, metrics: HttpMetrics, route_of: Callable[[Scope], str], logger: FilteringBoundLogger
+        self,
+        app: ASGIApp,
+        *,
+        metrics: HttpMetrics,
+        routes: RouteTable,
+        polled: AbstractSet[object],
+        logger: FilteringBoundLogger,
     ) -> None:
         self._app = app
         self._metrics = metrics
-        self._route_of = route_of
+        self._routes = routes
+        self._polled = polled
         self._log = logger.bind()  # once, not at each request
         self._quiet_is_told = self._log.is_enabled_for(logging.DEBUG)
 
@@ -81,6 +87,7 @@ class ObservabilityMiddleware:
                 complete = not message.get("more_body", False)
             await send(message)
 
+        route = self._routes.match(scope)  # now: an app that is mounted in this one changes the scope
         metrics = self._metrics
         metrics.in_progress += 1
         began = perf_counter()
@@ -98,15 +105,19 @@ class ObservabilityMiddleware:
             finally:
                 seconds = perf_counter() - began
                 metrics.in_progress -= 1
-                route = self._route_of(scope)
                 metrics.observe(
-                    method=context.method or "", route=route, status=status, seconds=seconds, size=size, by=context
+                    method=context.method or "",
+                    route=route.template,
+                    status=status,
+                    seconds=seconds,
+                    size=size,
+                    by=context,
                 )
                 self._tell(route, context, status, seconds)
 
-    def _tell(self, route: str, context: RequestContext, status: int, seconds: float) -> None:
+    def _tell(self, route: MatchedRoute, context: RequestContext, status: int, seconds: float) -> None:
         """Write the access event; the rest is in the context, also what became known on the way."""
-        if route in _QUIET:
+        if route.endpoint in self._polled:
             if not self._quiet_is_told:
                 return
             write = self._log.debug
@@ -117,7 +128,13 @@ class ObservabilityMiddleware:
         else:
             write = self._log.info
         duration_ms = round(seconds * 1000, 3)
-        write("http_request", route=route, status=status, duration_ms=duration_ms, user_agent=context.user_agent)
+        write(
+            "http_request",
+            route=route.template,
+            status=status,
+            duration_ms=duration_ms,
+            user_agent=context.user_agent,
+        )
 
 
 def _context_of(scope: Scope) -> RequestContext:

@@ -1,43 +1,178 @@
-"""The template of the route that served a request, with every include prefix."""
+"""The route that serves a request: found once, by the router's own rules, for all who decide by it."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from re import Pattern
 from typing import Final
+from urllib.parse import quote
 
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import RouteContext, iter_route_contexts
-from starlette.routing import BaseRoute, Match
+from starlette._utils import get_route_path
+from starlette.routing import BaseRoute, Match, Mount, Route, WebSocketRoute
 from starlette.types import Scope
 
 UNMATCHED: Final = "__unmatched__"
 
+_SCOPE_KEY: Final = "tequipy.route"
+_SAFE_IN_QUERY: Final = "%/:?#[]@!$&'()*+,;="
 
-class RouteTemplates:
-    """Finds templates; since FastAPI 0.137 the route in the scope has lost the prefixes it was included with."""
 
-    def __init__(self, routes: list[BaseRoute]) -> None:
-        self._routes = routes
+@dataclass(frozen=True, slots=True, eq=False)
+class MatchedRoute:
+    """A route of the app; `endpoint` is what features declare settings of a route by, whatever its prefix is."""
+
+    template: str
+    """Its path with every include prefix and the names of its parameters; `__unmatched__` for none."""
+    endpoint: object
+    """The function that serves it; None for a mounted app and for an endpoint that cannot be a dictionary's key."""
+
+
+NO_ROUTE: Final = MatchedRoute(UNMATCHED, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A route as it is matched: by pattern and methods, or, where it is of another kind, by its own method."""
+
+    route: MatchedRoute
+    context: RouteContext
+    pattern: Pattern[str] | None
+    methods: frozenset[str] | None
+    literal: bool
+
+    def match(self, scope: Scope, path: str) -> Match:
+        """Tell as the router does; converts no parameter, which may fail."""
+        if self.pattern is None:
+            match: Match = self.context.matches(scope)[0]
+            return match
+        if not self.pattern.match(path):
+            return Match.NONE
+        return Match.FULL if self.methods is None or scope["method"] in self.methods else Match.PARTIAL
+
+
+class RouteTable:
+    """The routes of an app in the order in which its router tries them.
+
+    Literal paths are found in a dictionary that is as large as the app has routes; other paths are tried one pattern
+    after the other. Routes may be added to the app until its first request, and by tests after it.
+    """
+
+    def __init__(self, router: APIRouter) -> None:
+        self._router = router
         self._known = -1
-        self._templates: dict[int, str] = {}
-        self._ambiguous: dict[int, list[RouteContext]] = {}
+        self._entries: list[_Entry] = []
+        self._patterns: list[_Entry] = []
+        self._literals: dict[str, list[_Entry]] = {}
 
-    def of(self, scope: Scope) -> str:
-        """Return the template of the route that served the request, `__unmatched__` when none did."""
-        route = scope.get("route")
-        if route is None:
-            return UNMATCHED
-        if len(self._routes) != self._known:  # routes may be added until the first request, and by tests after it
+    def match(self, scope: Scope) -> MatchedRoute:
+        """Return the route that serves this HTTP request, or answers 405, and remember it; `NO_ROUTE` for none."""
+        remembered: tuple[RouteTable, MatchedRoute] | None = scope.get(_SCOPE_KEY)
+        if remembered is not None and remembered[0] is self:  # else that of an app that this one is mounted in
+            return remembered[1]
+        route = self._find(scope, get_route_path(scope))
+        scope[_SCOPE_KEY] = self, route
+        return route
+
+    def methods_at(self, scope: Scope) -> set[str]:
+        """Return the methods of all routes at this path."""
+        path = get_route_path(scope)
+        found = (entry.methods for entry in self._candidates(path) if entry.match(scope, path) is not Match.NONE)
+        return {method for methods in found for method in methods or ()}
+
+    def slash_redirect(self, scope: Scope) -> str | None:
+        """Return where a path that no route serves is served with, or without, slashes at its end; None for nowhere.
+
+        The reference is relative to the last segment of the path (RFC 3986, section 4.2): it names no host, and is good
+        under any prefix that a proxy has taken away.
+        """
+        path: str = scope["path"]
+        raw: bytes | None = scope.get("raw_path")
+        if raw is not None and raw.count(b"/") != path.count("/"):
+            return None  # a slash was sent as %2F: a client would count other segments than we
+        without = path.rstrip("/")
+        *parents, last = without.split("/")
+        other = {**scope, "path": without if path.endswith("/") else f"{path}/"}
+        if not last or not {".", ".."}.isdisjoint([*parents, last]):
+            return None  # a client resolves dots before it resolves the reference
+        if self._find(other, get_route_path(other)) is NO_ROUTE:
+            return None
+        name = quote(last, safe="")
+        location = f"{'../' * (len(path) - len(without))}{name}" if path.endswith("/") else f"./{name}/"
+        query: bytes = scope.get("query_string", b"")
+        return f"{location}?{quote(query, safe=_SAFE_IN_QUERY)}" if query else location
+
+    def _find(self, scope: Scope, path: str) -> MatchedRoute:
+        partial = NO_ROUTE
+        for entry in self._candidates(path):
+            match = entry.match(scope, path)
+            if match is Match.FULL:
+                return entry.route
+            if match is Match.PARTIAL and partial is NO_ROUTE:
+                partial = entry.route
+        return partial
+
+    def _candidates(self, path: str) -> list[_Entry]:
+        if len(self._router.routes) != self._known:
             self._read()
-        template = self._templates.get(id(route))
-        if template is not None:
-            return template
-        for context in self._ambiguous.get(id(route), ()):
-            if context.matches(scope)[0] is not Match.NONE:
-                return str(context.path)
-        return UNMATCHED
+        # The end of a pattern ($) is also before a line feed at the end.
+        return self._literals.get(path) or (self._entries if path.endswith("\n") else self._patterns)
 
     def _read(self) -> None:
-        contexts: dict[int, list[RouteContext]] = {}
-        for context in iter_route_contexts(self._routes):
-            contexts.setdefault(id(context.original_route), []).append(context)
-        self._templates = {route: str(found[0].path) for route, found in contexts.items() if len(found) == 1}
-        # The routes of a router that was included more than once.
-        self._ambiguous = {route: found for route, found in contexts.items() if len(found) > 1}
-        self._known = len(self._routes)
+        self._entries = list(_entries(self._router.routes))
+        self._patterns = [entry for entry in self._entries if not entry.literal]
+        self._literals = {
+            path: [entry for entry in self._entries if entry.pattern is None or entry.pattern.match(path)]
+            for path in (entry.route.template for entry in self._entries if entry.literal)
+        }
+        self._known = len(self._router.routes)
+
+
+def route_table(app: FastAPI) -> RouteTable:
+    """Return the one table of an app."""
+    if not hasattr(app.state, "route_table"):
+        app.state.route_table = RouteTable(app.router)
+    table: RouteTable = app.state.route_table
+    return table
+
+
+def endpoints_of(router: APIRouter) -> list[object]:
+    """Return the endpoints of all routes of a router and of those that it includes."""
+    return [context.endpoint for context in iter_route_contexts(router.routes)]
+
+
+def polled_endpoints(app: FastAPI) -> set[object]:
+    """Return the endpoints that `wire_polled_routes` has been told of."""
+    if not hasattr(app.state, "polled_endpoints"):
+        app.state.polled_endpoints = set()
+    polled: set[object] = app.state.polled_endpoints
+    return polled
+
+
+def wire_polled_routes(app: FastAPI, *endpoints: object) -> None:
+    """Declare routes that machines poll: their access events are of level debug, and no rate limit counts them."""
+    polled_endpoints(app).update(endpoints)
+
+
+def _entries(routes: Iterable[BaseRoute]) -> Iterator[_Entry]:
+    for context in iter_route_contexts(list(routes)):
+        original = context.original_route
+        if isinstance(original, WebSocketRoute):
+            continue
+        by_pattern = isinstance(original, Route | Mount)
+        methods = context.methods if isinstance(original, Route) else None
+        yield _Entry(
+            route=MatchedRoute(UNMATCHED if context.path is None else context.path, _hashable(context.endpoint)),
+            context=context,
+            pattern=context.path_regex if by_pattern else None,
+            methods=frozenset(methods) if methods else None,
+            literal=isinstance(original, Route) and not context.param_convertors,
+        )
+
+
+def _hashable(endpoint: object) -> object:
+    try:
+        hash(endpoint)
+    except TypeError:  # an object that may be called and compares by its values: nobody declares anything by it
+        return None
+    return endpoint

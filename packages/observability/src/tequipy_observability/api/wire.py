@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from tequipy_observability.api.metrics import HttpMetrics
 from tequipy_observability.api.middleware import ObservabilityMiddleware
-from tequipy_observability.api.routes import RouteTemplates
+from tequipy_observability.api.routes import polled_endpoints, route_table, wire_polled_routes
 
 
 class TwoAuthorizations(HTTPException):
@@ -51,7 +51,8 @@ def wire_observability(app: FastAPI, observability: Observability) -> None:
         return ObservabilityMiddleware(
             build_stack(),
             metrics=metrics,
-            route_of=RouteTemplates(app.router.routes).of,
+            routes=route_table(app),
+            polled=polled_endpoints(app),
             logger=structlog.get_logger(logger_name="tequipy.access"),
         )
 
@@ -75,3 +76,4 @@ def _add_metrics(app: FastAPI, observability: Observability) -> None:
         return Response(content, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
     app.add_api_route("/metrics", metrics, methods=["GET"], include_in_schema=False)
+    wire_polled_routes(app, metrics)

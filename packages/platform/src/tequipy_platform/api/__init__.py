@@ -10,7 +10,7 @@ from tequipy_platform.api.docs import wire_docs
 from tequipy_platform.api.errors import wire_errors
 from tequipy_platform.api.headers import HeaderPolicy, wire_headers
 from tequipy_platform.api.health import wire_health
-from tequipy_platform.api.limits import BodyLimits
+from tequipy_platform.api.limits import BodyLimits, wire_body_limit
 from tequipy_platform.api.problems import (
     BODY_PROBLEMS,
     BodyTooLarge,
@@ -22,7 +22,7 @@ from tequipy_platform.api.problems import (
     problem_response,
     problem_responses,
 )
-from tequipy_platform.api.rates import wire_rate_limits, wire_rate_policy
+from tequipy_platform.api.rates import wire_rate_limits, wire_rate_policy, wire_unlimited_routes
 from tequipy_platform.api.schemas import StrictModel
 
 __all__ = [
@@ -39,10 +39,12 @@ __all__ = [
     "problem_response",
     "problem_responses",
     "read_cookie",
+    "wire_body_limit",
     "wire_docs",
     "wire_errors",
     "wire_headers",
     "wire_health",
     "wire_rate_limits",
     "wire_rate_policy",
+    "wire_unlimited_routes",
 ]

@@ -8,15 +8,13 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import Response
-from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tequipy_observability.api import TwoAuthorizations
-from tequipy_platform.api.limits import BodyLimits, LimitBodies, is_json
+from tequipy_observability.api import TwoAuthorizations, route_table
+from tequipy_platform.api.limits import BodyLimits, LimitBodies, body_sizes, is_json
 from tequipy_platform.api.problems import (
     AmbiguousAuthorization,
     BodyTooLarge,
@@ -68,10 +66,34 @@ def wire_errors(app: FastAPI, limits: BodyLimits | None = None) -> None:
     `read_cookie` alone.
     """
     app.user_middleware.append(Middleware(CatchErrors))
-    app.user_middleware.append(Middleware(LimitBodies, limits=limits or BodyLimits()))
+    app.user_middleware.append(
+        Middleware(LimitBodies, limits=limits or BodyLimits(), routes=route_table(app), sizes=body_sizes(app))
+    )
     app.add_exception_handler(DomainError, _on_domain_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    _redirect_slashes(app)
+
+
+def _redirect_slashes(app: FastAPI) -> None:
+    """Redirect to the same path with or without slashes at its end where a route serves that, naming no host.
+
+    The router's own redirect names the one that the request says: a page of another site may have put it there.
+    """
+    if not app.router.redirect_slashes:
+        return
+    app.router.redirect_slashes = False
+    not_found, routes = app.router.default, route_table(app)
+
+    async def redirect_or_not_found(scope: Scope, receive: Receive, send: Send) -> None:
+        location = routes.slash_redirect(scope) if scope["type"] == "http" else None
+        if location is None:
+            await not_found(scope, receive, send)
+            return
+        answer = Response(status_code=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": location})
+        await answer(scope, receive, send)
+
+    app.router.default = redirect_or_not_found
 
 
 class CatchErrors:
@@ -128,17 +150,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     code = None if kind else _CODES.get(error.status_code) or HTTPStatus(error.status_code).name.lower()
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(sorted(_methods_at(request)))
+        # RFC 9110, section 15.5.6: of all routes at this path; the router tells those of the first.
+        headers["Allow"] = ", ".join(sorted(route_table(request.app).methods_at(request.scope)))
     return problem_response((kind or DomainError)(code=code), status=error.status_code, headers=headers)
-
-
-def _methods_at(request: Request) -> set[str]:
-    """Return the methods of all routes at this path (RFC 9110, section 15.5.6): the router tells those of the first."""
-    found: set[str] = set()
-    for context in iter_route_contexts(request.app.routes):
-        if context.matches(request.scope)[0] is not Match.NONE:
-            found |= context.methods or set()
-    return found
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tequipy_observability.api import wire_polled_routes
 from tequipy_platform.domain.health import HealthCheck, RefusesWrites
 
 _CHECK_SECONDS: Final = 2.0
@@ -164,3 +165,4 @@ def wire_health(app: FastAPI, checks: Sequence[HealthCheck]) -> None:
         tags=["service"],
         responses={status.HTTP_503_SERVICE_UNAVAILABLE: {"model": ReadinessReport}},
     )
+    wire_polled_routes(app, health, readiness)

@@ -2,17 +2,18 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.message import Message as Headers
-from types import MappingProxyType
 from typing import Final
 
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tequipy_observability.api import RouteTable
 from tequipy_platform.api.cookies import set_cookies_aside
 from tequipy_platform.api.problems import BodyTooLarge, MalformedBody
 from tequipy_platform.domain.events import JSON
-from tequipy_platform.domain.exceptions import Invalid
+from tequipy_platform.domain.exceptions import Invalid, NotFound
 
 _STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 """A JSON string; the closing quote is optional, so that a string without end is one match and not a million tries."""
@@ -24,34 +25,48 @@ _INNERMOST: Final = re.compile(rb"\{:*\}")
 MOST_MEMBERS: Final = 1000
 """Members that an object of a JSON body may have: each unknown one costs the event loop microseconds to refuse."""
 
+_CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f]")
+"""Unicode category Cc."""
+
 _LONGEST_LENGTH: Final = 18
 """Digits of a length that is read as a number at all."""
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """Bytes that a body may have, tighter below some paths, and levels that its JSON may nest."""
+    """Bytes that a body may have where no `wire_body_limit` says otherwise, and levels that its JSON may nest."""
 
     size: int = 1024 * 1024
-    size_below: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({"/api/v1/auth": 64 * 1024}))
     depth: int = 64
 
-    def size_at(self, path: str) -> int:
-        """Return the limit for a path."""
-        return next(
-            (size for prefix, size in self.size_below.items() if f"{path}/".startswith(f"{prefix}/")), self.size
-        )
+
+def wire_body_limit(app: FastAPI, size: int, *endpoints: object) -> None:
+    """Have bodies for the routes of these endpoints refused beyond `size` bytes (413 `body_too_large`).
+
+    Has no effect unless `wire_errors` is called too, before or after.
+    """
+    body_sizes(app).update(dict.fromkeys(endpoints, size))
+
+
+def body_sizes(app: FastAPI) -> dict[object, int]:
+    """Return the limits that endpoints have been given."""
+    if not hasattr(app.state, "body_sizes"):
+        app.state.body_sizes = {}
+    sizes: dict[object, int] = app.state.body_sizes
+    return sizes
 
 
 class LimitBodies:
     """Reads the body up to its limit, looks at it, and hands it on as one message; looks at path and query too."""
 
-    def __init__(self, app: ASGIApp, limits: BodyLimits) -> None:
+    def __init__(self, app: ASGIApp, limits: BodyLimits, *, routes: RouteTable, sizes: Mapping[object, int]) -> None:
         self._app = app
         self._limits = limits
+        self._routes = routes
+        self._sizes = sizes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; raises `Invalid`, `BodyTooLarge` or `MalformedBody`, which `CatchErrors` answers."""
+        """Serve one request; raises `NotFound`, `Invalid`, `BodyTooLarge` or `MalformedBody` for `CatchErrors`."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -63,7 +78,7 @@ class LimitBodies:
         if headers.keys().isdisjoint({b"content-length", b"transfer-encoding"}):
             await self._app(scope, receive, send)
             return
-        limit = self._limits.size_at(scope["path"])
+        limit = self._sizes.get(self._routes.match(scope).endpoint, self._limits.size)
         length = headers.get(b"content-length", b"")
         if length.isdigit() and (len(length) > _LONGEST_LENGTH or int(length) > limit):
             raise BodyTooLarge
@@ -81,9 +96,15 @@ class LimitBodies:
 
 
 def _check_address(scope: Scope) -> None:
-    """Raise `Invalid` for NUL, which PostgreSQL cannot keep; the server has replaced half characters already."""
-    if "\0" in scope["path"] or b"%00" in scope["query_string"]:
-        fault: JSON = {"pointer": "", "code": "invalid_characters", "detail": "Path or query hold NUL."}
+    """Raise `NotFound` for a control character in the path, and `Invalid` for NUL, which PostgreSQL cannot keep.
+
+    The pattern of a route also fits a path with a line feed at its end, and a log or a proxy may read such a path
+    otherwise than we do. The server has replaced half characters already.
+    """
+    if _CONTROL.search(scope["path"]):
+        raise NotFound
+    if b"%00" in scope["query_string"]:
+        fault: JSON = {"pointer": "", "code": "invalid_characters", "detail": "The query holds NUL."}
         raise Invalid(errors=[fault])
 
 

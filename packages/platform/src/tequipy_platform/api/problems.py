@@ -131,7 +131,8 @@ def problem_response(
         # ASCII only: whatever a member quotes, the answer can be encoded.
         json.dumps(document, allow_nan=False).encode("ascii"),
         status_code=status,
-        headers={**(headers or {}), **_headers(error)},
+        # No cache keeps what was wrong with one request: it may come from a proxy, or be over soon.
+        headers={"Cache-Control": "no-store", **(headers or {}), **_headers(error)},
         media_type=PROBLEM_MEDIA_TYPE,
     )
 

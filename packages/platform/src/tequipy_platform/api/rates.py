@@ -1,4 +1,4 @@
-"""How often each client may ask: a policy for every route, told in every answer, enforced before a body is read."""
+"""How often each client may ask: a policy for each route, told in every answer, enforced before a body is read."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,18 +8,17 @@ from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, Protocol, TypeVar
 
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tequipy_observability.api import RouteTable, polled_endpoints, route_table
 from tequipy_platform.api.problems import problem_response, problem_responses
 from tequipy_platform.domain.exceptions import TooMany
 
 DEFAULT: Final = "default"
 """The policy of every route that has no other."""
-
-UNLIMITED: Final = frozenset({"/api/v1/health", "/api/v1/readiness", "/metrics", "/.well-known/jwks.json"})
-"""What machines ask for and must always get."""
 
 _LEASED_SHARE: Final = 30
 """A process may take this part of the default policy's budget at once, so that few requests ask the store."""
@@ -96,7 +95,7 @@ class _Limit:
 
 
 def wire_rate_limits(app: FastAPI, limiter: Limiter[P], settings: RateLimits, policy_type: PolicyType[P]) -> None:
-    """Limit each client address on every route of `app` but health, readiness, metrics and the public keys.
+    """Limit each client address on every route of `app` but those of `wire_polled_routes` and `wire_unlimited_routes`.
 
     600 requests a minute, unless the settings or `wire_rate_policy` say otherwise. Limited answers carry
     `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11); one too many is 429 `rate_limited`
@@ -112,30 +111,43 @@ def wire_rate_limits(app: FastAPI, limiter: Limiter[P], settings: RateLimits, po
         policy = policy_type(name, rate.limit, rate.period, lease=lease)
         return _Limit(policy, name, f'"{name}";q={rate.limit};w={rate.period}')
 
-    def limit_of_path() -> Mapping[str, _Limit | None]:
-        named = _policies(app)
-        limits = {name: limit(name, default) for name, default in named.values()}
-        return {path: limits[name] for path, (name, _) in named.items()} | dict.fromkeys(UNLIMITED)
+    def limit_of_endpoint() -> Mapping[object, _Limit | None]:
+        named = rate_policies(app)
+        limits = {name: limit(name, default) for name, default in filter(None, named.values())}
+        own = {endpoint: limits[policy[0]] if policy else None for endpoint, policy in named.items()}
+        return own | dict.fromkeys(polled_endpoints(app))
 
-    default = limit(DEFAULT, settings.default)
-    app.user_middleware.append(Middleware(LimitRates, limiter=limiter, default=default, limit_of_path=limit_of_path))
+    app.user_middleware.append(
+        Middleware(
+            LimitRates,
+            limiter=limiter,
+            routes=route_table(app),
+            default=limit(DEFAULT, settings.default),
+            limit_of_endpoint=limit_of_endpoint,
+        )
+    )
     _document(app)
 
 
-def wire_rate_policy(app: FastAPI, name: str, rate: str, *paths: str) -> None:
-    """Have these paths (whole, without parameters) of `app` count under a policy of their own instead of the default.
+def wire_rate_policy(app: FastAPI, name: str, rate: str, *endpoints: object) -> None:
+    """Have the routes of these endpoints count under a policy of their own instead of the default, all under the same.
 
     `rate` is its default, as `60/60` (requests/seconds); `TEQUIPY_RATE_LIMITS__<NAME>` sets another. Has no effect
     unless `wire_rate_limits` is called too, before or after.
     """
-    _policies(app).update(dict.fromkeys(paths, (name, rate)))
+    rate_policies(app).update(dict.fromkeys(endpoints, (name, rate)))
 
 
-def _policies(app: FastAPI) -> dict[str, tuple[str, str]]:
-    """Return the name of each path's policy and its default rate."""
+def wire_unlimited_routes(app: FastAPI, *endpoints: object) -> None:
+    """Never limit the routes of these endpoints, as those of `wire_polled_routes`."""
+    rate_policies(app).update(dict.fromkeys(endpoints))
+
+
+def rate_policies(app: FastAPI) -> dict[object, tuple[str, str] | None]:
+    """Return the name of each endpoint's policy and its default rate, None for those that are never limited."""
     if not hasattr(app.state, "rate_policies"):
         app.state.rate_policies = {}
-    policies: dict[str, tuple[str, str]] = app.state.rate_policies
+    policies: dict[object, tuple[str, str] | None] = app.state.rate_policies
     return policies
 
 
@@ -147,17 +159,21 @@ class LimitRates:
         app: ASGIApp,
         *,
         limiter: Limiter[Any],
+        routes: RouteTable,
         default: _Limit | None,
-        limit_of_path: Callable[[], Mapping[str, _Limit | None]],
+        limit_of_endpoint: Callable[[], Mapping[object, _Limit | None]],
     ) -> None:
         self._app = app
         self._limiter = limiter
+        self._routes = routes
         self._default = default
-        self._limit_of_path = limit_of_path()  # now, when the first request comes: all features have been wired
+        self._limit_of_endpoint = limit_of_endpoint()  # now, when the first request comes: all features have been wired
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        limit = self._limit_of_path.get(scope["path"], self._default) if scope["type"] == "http" else None
+        limit = None
+        if scope["type"] == "http":
+            limit = self._limit_of_endpoint.get(self._routes.match(scope).endpoint, self._default)
         if limit is None:
             await self._app(scope, receive, send)
             return
@@ -201,10 +217,12 @@ def _document(app: FastAPI) -> None:
 
     def with_refusals() -> dict[str, Any]:
         document = openapi()
-        for path, operations in document["paths"].items():
-            if path not in UNLIMITED:
-                for operation in operations.values():
-                    operation["responses"].setdefault("429", problem_responses(TooMany)[429])
+        unlimited = polled_endpoints(app) | {endpoint for endpoint, policy in rate_policies(app).items() if not policy}
+        for context in iter_route_contexts(app.routes):
+            if context.endpoint not in unlimited:
+                operations = document["paths"].get(context.path_format, {})
+                for method in (context.methods or set()) & {method.upper() for method in operations}:
+                    operations[method.lower()]["responses"].setdefault("429", problem_responses(TooMany)[429])
         return document
 
     app.openapi = with_refusals  # type: ignore[method-assign]  # -- FastAPI's own way of extending the document

@@ -1,0 +1,263 @@
+"""What decides by a request's route and the router itself mean the same route, whatever the path and the prefix."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+import pytest
+from fastapi import APIRouter, FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Host, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tequipy_observability.api import NO_ROUTE, MatchedRoute, endpoints_of, route_table
+
+
+class Compare:
+    """Notes what the table says before the router runs, and what the router has chosen after it."""
+
+    def __init__(self, app: ASGIApp, *, host: FastAPI, noted: list[tuple[MatchedRoute, object]]) -> None:
+        self._app = app
+        self._host = host
+        self._noted = noted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        before = scope.get("endpoint")  # of the app that this one is mounted in
+        route = route_table(self._host).match(scope)
+        await self._app(scope, receive, send)
+        chosen = scope.get("endpoint")
+        self._noted.append((route, None if chosen is before else chosen))
+
+
+def endpoint(name: str) -> Callable[[], Any]:
+    """Return an endpoint of its own."""
+
+    async def serve() -> str:
+        return name
+
+    serve.__name__ = name
+    return serve
+
+
+async def plain(_: Request) -> PlainTextResponse:
+    """Serve a route of Starlette's own kind."""
+    return PlainTextResponse("plain")
+
+
+def build_app() -> tuple[FastAPI, list[tuple[MatchedRoute, object]]]:
+    """Return an app with routes of every kind, some of which hide others, and what `Compare` notes in it."""
+    app, noted = FastAPI(), list[tuple[MatchedRoute, object]]()
+    app.user_middleware.append(Middleware(Compare, host=app, noted=noted))
+    inner, outer = APIRouter(prefix="/users"), APIRouter()
+    inner.add_api_route("/me", endpoint("me"))
+    inner.add_api_route("/{id}", endpoint("user"))
+    inner.add_api_route("/{id}", endpoint("rename"), methods=["PATCH"])
+    inner.add_api_route("/last", endpoint("hidden"))
+    outer.add_api_route("/login", endpoint("login"), methods=["POST"])
+    outer.include_router(inner, prefix="/all")
+    app.add_api_route("/health", endpoint("health"))
+    app.include_router(outer, prefix="/api/v1")
+    app.include_router(inner)
+    app.add_api_route("/files/{name:path}", endpoint("file"))
+    app.add_api_route("/numbers/{number:int}", endpoint("number"))
+    app.add_api_route("/both", endpoint("read"))
+    app.add_api_route("/both", endpoint("write"), methods=["POST", "PUT"])
+    app.add_api_route("/with/slash/", endpoint("slash"))
+    app.add_api_route("/dots.and+signs", endpoint("dots"))
+    app.add_api_websocket_route("/socket", endpoint("socket"))
+    app.router.routes.append(Route("/plain", plain))
+    app.router.routes.append(Host("other.example", PlainTextResponse("hosted")))
+    app.mount("/mounted", PlainTextResponse("mounted"))
+    return app, noted
+
+
+def mounted() -> tuple[FastAPI, list[tuple[MatchedRoute, object]]]:
+    """Return the same app below a prefix of another one."""
+    app, noted = build_app()
+    outer = FastAPI()
+    outer.mount("/svc/v2", app)
+    return outer, noted
+
+
+APPS = {"alone": build_app(), "root path": build_app(), "mounted": mounted()}
+PREFIXES = {"alone": [""], "root path": ["", "/svc/v2"], "mounted": ["/svc/v2"]}
+
+PATHS = st.sampled_from(
+    [
+        "/health",
+        "/api/v1/login",
+        "/api/v1/all/users/me",
+        "/users/me",
+        "/users/last",
+        "/users/7",
+        "/files/a/b",
+        "/numbers/7",
+        "/numbers/" + "7" * 30,
+        "/both",
+        "/with/slash/",
+        "/dots.and+signs",
+        "/dotsXand+signs",
+        "/socket",
+        "/plain",
+        "/hosted",
+        "/mounted",
+        "/mounted/x",
+        "/nowhere",
+        "/",
+    ]
+)
+PIECES = st.sampled_from(
+    ["\n", "\r", "\0", "/", "//", ";", ";a=b", ".", "/..", "/.", "%0A", "%2F", "%", "?", "#", " ", "ä", "\\", "E"]
+)
+
+
+@st.composite
+def odd_paths(draw: st.DrawFn) -> str:
+    """Return a path as the server has decoded it: that of a route, with something put in or changed in case."""
+    path = draw(PATHS)
+    for _ in range(draw(st.integers(0, 2))):
+        place = draw(st.integers(0, len(path)) | st.just(len(path)))
+        path = path[:place] + draw(PIECES) + path[place:]
+    return draw(st.sampled_from([path, path.upper(), path.rstrip("/"), f"{path}/"]))
+
+
+async def ask(app: FastAPI, method: str, path: str, *, host: str = "test", root_path: str = "") -> Message:
+    """Send a request past any client, which would normalise its path; return the start of the answer."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(
+        {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "raw_path": quote(path).encode(),
+            "root_path": root_path,
+            "scheme": "http",
+            "query_string": b"",
+            "headers": [(b"host", host.encode())],
+        },
+        receive,
+        send,
+    )
+    return sent[0]
+
+
+@pytest.mark.parametrize("kind", APPS)
+@given(data=st.data())
+def test_the_table_and_the_router_agree(kind: str, data: st.DataObject) -> None:
+    """For any path, method and host: the very endpoint that the router chooses, 405 included, or none."""
+    app, noted = APPS[kind]
+    path = data.draw(st.sampled_from(PREFIXES[kind])) + data.draw(odd_paths())
+    method = data.draw(st.sampled_from(["GET", "POST", "PUT", "PATCH", "HEAD", "OPTIONS", "ODD"]))
+    host = data.draw(st.sampled_from(["test", "other.example"]))
+    noted.clear()
+    asyncio.run(ask(app, method, path, host=host, root_path="/svc/v2" if kind == "root path" else ""))
+    for route, chosen in noted:  # none where a foreign app served it
+        if isinstance(chosen, PlainTextResponse):
+            assert route is not NO_ROUTE
+            assert route.endpoint is None
+        else:
+            assert route.endpoint is chosen
+    if kind != "mounted":
+        assert noted
+
+
+@pytest.mark.parametrize("number", ["7" * 5_000])
+async def test_a_parameter_that_cannot_be_converted_is_no_matter(number: str) -> None:
+    """The table converts nothing: a number of 5,000 digits has a route like any other."""
+    app, _ = build_app()
+    scope: Scope = {"type": "http", "method": "GET", "path": f"/numbers/{number}"}
+    assert route_table(app).match(scope).template == "/numbers/{number:int}"
+
+
+async def test_a_mounted_app_has_a_table_of_its_own() -> None:
+    """What the outer app has found is not taken for a route of the inner one."""
+    inner, noted = build_app()
+    outer, outer_noted = FastAPI(), list[tuple[MatchedRoute, object]]()
+    outer.user_middleware.append(Middleware(Compare, host=outer, noted=outer_noted))
+    outer.mount("/svc", inner)
+    await ask(outer, "GET", "/svc/health")
+    assert [route.template for route, _ in noted] == ["/health"]
+    assert [route.template for route, _ in outer_noted] == ["/svc"]
+
+
+async def test_routes_may_be_added() -> None:
+    """A route that is added after the first request is found as well."""
+    app, _ = build_app()
+    scope: Scope = {"type": "http", "method": "GET", "path": "/late", "headers": []}
+    assert route_table(app).match(dict(scope)) is NO_ROUTE
+    late = endpoint("late")
+    app.add_api_route("/late", late)
+    assert route_table(app).match(dict(scope)).endpoint is late
+
+
+async def test_an_endpoint_need_not_be_hashable() -> None:
+    """One that is not has a template like any other, and nobody can have declared anything by it."""
+
+    class Endpoint:
+        __hash__ = None  # type: ignore[assignment]  # -- as a dataclass has it
+
+        async def __call__(self) -> None: ...
+
+    app = FastAPI()
+    app.add_api_route("/x", Endpoint())
+    route = route_table(app).match({"type": "http", "method": "GET", "path": "/x"})
+    assert (route.template, route.endpoint) == ("/x", None)
+
+
+def test_the_table_does_not_grow_with_requests() -> None:
+    """It holds the routes of the app and nothing of what was asked for."""
+    app, _ = build_app()
+    table = route_table(app)
+    table.match({"type": "http", "method": "GET", "path": "/", "headers": []})
+    held = len(table._literals), len(table._entries), len(table._patterns)
+    for number in range(1_000):
+        table.match({"type": "http", "method": "GET", "path": f"/users/{number}", "headers": []})
+    assert (len(table._literals), len(table._entries), len(table._patterns)) == held
+
+
+def test_endpoints_of_a_router_are_those_of_all_it_includes() -> None:
+    """The names by which a feature declares settings for all its routes."""
+    inner, outer = APIRouter(), APIRouter()
+    one, other = endpoint("one"), endpoint("other")
+    inner.add_api_route("/one", one)
+    outer.include_router(inner, prefix="/in")
+    outer.add_api_route("/other", other)
+    assert endpoints_of(outer) == [one, other]
+
+
+@given(odd_paths(), st.sampled_from(["", "/svc", "/a/b"]), st.sampled_from([b"", b"a=1&b=%2F", b'\xff"<x']))
+def test_a_slash_redirect_leads_to_a_route_of_this_host(path: str, prefix: str, query: bytes) -> None:
+    """Where there is one, it is relative, holds ASCII alone, and a client that follows it reaches a route."""
+    app, _ = APPS["alone"]
+    table = route_table(app)
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": quote(path).encode(),
+        "query_string": query,
+        "headers": [],
+    }
+    location = table.slash_redirect(scope)
+    if location is None or table.match(dict(scope)) is not NO_ROUTE:
+        return
+    assert location.isascii()
+    assert location.isprintable()
+    assert location.startswith(("./", "../"))
+    there = urlsplit(urljoin(f"https://host.example{prefix}{quote(path)}", location))
+    assert (there.scheme, there.netloc) == ("https", "host.example")
+    assert bool(there.query) == bool(query)
+    reached = {**scope, "path": unquote(there.path).removeprefix(prefix)}
+    assert table.match(reached) is not NO_ROUTE, (path, location, there)
