@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections import Counter
 
 import httpx
 import pytest
@@ -132,3 +133,21 @@ def test_every_route_that_hashes_a_password_has_a_policy(app: FastAPI) -> None:
     print(f"{len(hashing)} routes take a password: {', '.join(hashing)}")
     assert len(hashing) >= 5
     assert bare == []
+
+
+async def test_one_customer_has_not_a_thousand_budgets(app: FastAPI) -> None:
+    """From as many /64 as one likes, a /56 gets 8 times the budget of a client, and the /48 around it goes on."""
+    statuses, policy = Counter[int](), ""
+    started = time.monotonic()
+    for number in range(600):
+        async with at(f"2001:db8:7:{number % 256:x}::1", app) as client:
+            answer = await post(client, LOGIN)
+            statuses[answer.status_code] += 1
+            policy = answer.headers["ratelimit-policy"]
+    refilled = (time.monotonic() - started) * 8
+    print(f"600 attempts from the 256 /64 of one /56: {dict(statuses)}; the last {policy}")
+    assert 480 <= statuses[422] <= 480 + refilled
+    assert policy == '"login-56";q=480;w=60'
+    for neighbour in ("2001:db8:7:100::1", "2001:db8:8::1", "203.0.113.7"):
+        async with at(neighbour, app) as client:
+            assert (await post(client, LOGIN)).status_code == 422

@@ -11,6 +11,7 @@ from tequipy_auth.wiring import AuthSettings
 from tequipy_caching import RatePolicy
 from tequipy_caching.wiring import CacheSettings, LimiterSettings
 from tequipy_observability.wiring import ObservabilitySettings
+from tequipy_platform.api import WIDER_NETWORKS
 from tequipy_platform.wiring import AppSettings, DatabaseSettings, HeaderSettings, RateLimitSettings, StorageSettings
 
 WIDEST_PROXY_NETWORKS: Final = {4: 8, 6: 16}
@@ -55,7 +56,8 @@ class RateLimits(RateLimitSettings):
     def _check_rates(self) -> Self:
         for name in self.names | {"default"}:
             if (rate := self.rate(name, "off")) is not None:
-                RatePolicy(name, rate.limit, rate.period)  # says what it cannot count
+                widest = max(times for _, times in WIDER_NETWORKS)
+                RatePolicy(name, rate.limit * widest, rate.period)  # says what it cannot count
         return self
 
 

@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from tequipy_caching.domain.expiring_set import ExpiringSet, Source, check_member, lives_of
-from tequipy_caching.domain.gcra import Buckets, bucket_name, decide_alone
+from tequipy_caching.domain.gcra import Buckets, bucket_name, decide_all_alone, decide_alone
 from tequipy_caching.domain.keys import Key
-from tequipy_caching.domain.limits import RateDecision, RateLimiter, RatePolicy
+from tequipy_caching.domain.limits import RateDecision, RateLimiter, RatePolicy, check_hits, decisive
 from tequipy_caching.domain.memory import Memory
 from tequipy_caching.domain.metrics import CacheMetrics, Observe, Read, Tally
 from tequipy_caching.domain.names import check_name
@@ -207,8 +207,20 @@ class MemoryRateLimiter(RateLimiter):
 
     async def hit(self, policy: RatePolicy, key: Key, cost: int = 1) -> RateDecision:
         """Count a request, unless it may not pass."""
-        policy.check_cost(cost)
-        return self._take(policy, key, cost)
+        _, decision = await self.hit_all([(policy, key)], cost)
+        return decision
+
+    async def hit_all(self, hits: Sequence[tuple[RatePolicy, Key]], cost: int = 1) -> tuple[RatePolicy, RateDecision]:
+        """Count a request under several budgets, unless one of them refuses it."""
+        check_hits(hits, cost)
+        budgets = [(policy, bucket_name(policy, key)) for policy, key in hits]
+        now = round(self.clock.seconds * 1_000_000)
+        if self.away:
+            decisions = decide_all_alone(budgets, self._buckets, cost, now)
+        else:
+            grants = self._buckets.take_all(budgets, cost, now)
+            decisions = [grant.decision(policy) for (policy, _), grant in zip(hits, grants, strict=True)]
+        return decisive(zip((policy for policy, _ in hits), decisions, strict=True))
 
     async def peek(self, policy: RatePolicy, key: Key) -> RateDecision:
         """Tell what a request would be told, and count nothing."""

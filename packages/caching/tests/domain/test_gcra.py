@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tequipy_caching import RatePolicy
-from tequipy_caching.domain.gcra import LEASE_US, Ask, Bucket, Buckets, Grant, bucket_name, decide_alone, take
+from tequipy_caching.domain.gcra import LEASE_US, Ask, Bucket, Buckets, Grant, bucket_name, decide_alone, take, take_all
 
 POLICIES = st.builds(
     RatePolicy,
@@ -55,6 +55,27 @@ def test_the_bound_is_exact(policy: RatePolicy, hits: list[tuple[int, int]]) -> 
         _, look = take(policy, bucket, Ask(0), now)
         assert look.remaining == grant.remaining
         assert take(policy, bucket, Ask(policy.capacity), now + grant.reset_after)[1].allowed
+
+
+@given(st.lists(POLICIES, min_size=1, max_size=3), st.lists(st.tuples(PAUSES, st.integers(1, 5)), max_size=40))
+def test_several_budgets_take_all_or_none(policies: list[RatePolicy], hits: list[tuple[int, int]]) -> None:
+    """A request passes exactly when each budget alone would let it, and each then stands as if it had been alone."""
+    together, now = [Bucket() for _ in policies], 1_000_000
+    for pause, cost in hits:
+        now += pause
+        if cost > min(policy.capacity for policy in policies):
+            continue
+        alone = [take(policy, bucket, Ask(cost), now) for policy, bucket in zip(policies, together, strict=True)]
+        asks = [(policy, bucket, Ask(cost)) for policy, bucket in zip(policies, together, strict=True)]
+        taken = take_all(asks, now)
+        assert [grant.allowed for _, grant in taken] == [grant.allowed for _, grant in alone]
+        if all(grant.allowed for _, grant in alone):
+            assert taken == alone
+        else:
+            for policy, before, (after, grant) in zip(policies, together, taken, strict=True):
+                assert take(policy, after, Ask(0), now) == take(policy, before, Ask(0), now)
+                assert grant.remaining == take(policy, before, Ask(0), now)[1].remaining
+        together = [bucket for bucket, _ in taken]
 
 
 @dataclass

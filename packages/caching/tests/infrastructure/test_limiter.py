@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from tequipy_caching import RatePolicy
 from tequipy_caching.domain import gcra
-from tequipy_caching.domain.gcra import LEASE_GRACE_US, LEASE_US, Ask, Bucket, Grant, take
+from tequipy_caching.domain.gcra import LEASE_GRACE_US, LEASE_US, Ask, Bucket, Grant, take, take_all
 from tequipy_caching.infrastructure.limiter import RedisRateLimiter
 from tequipy_caching.infrastructure.redis import script
 from tequipy_devstack.servers import ValkeyServer
@@ -66,6 +66,47 @@ async def test_the_script_is_the_twin_of_the_function(redis_url: str, redis_pref
                         # As if the server's clock had gone back since.
                         bucket = bucket._replace(at=bucket.at + 5_000_000)
                         await cast("Any", redis).hset(key, "at", bucket.at)
+
+
+async def test_the_script_takes_of_several_buckets_as_the_function(redis_url: str, redis_prefix: str) -> None:
+    """Asks of three buckets at once, of the same holders, get what the Python function gives: all or none."""
+    dice = random.Random()  # noqa: S311 -- as above
+    async with Redis.from_url(redis_url) as redis:
+        hit = redis.register_script(script("rate_hit"))
+        for number in range(15):
+            keys = [f"{redis_prefix}:several:{number}:{place}" for place in range(3)]
+            policies = [RatePolicy("p", dice.randint(1, 400), 7, burst=dice.randint(2, 40)) for _ in keys]
+            buckets = [Bucket()] * 3
+            refusals = 0
+            for _ in range(40):
+                holder, need = dice.choice(["", "a", "b"]), dice.randint(0, 2)
+                asks = [Ask(need, dice.randint(0, 10) if holder else 0, holder, 0) for _ in keys]
+                numbers = [
+                    part
+                    for policy, ask in zip(policies, asks, strict=True)
+                    for part in (policy.fall, policy.height, policy.capacity, *ask)
+                ]
+                *answer, now = await hit(keys, [*numbers, LEASE_US + LEASE_GRACE_US])
+                taken = take_all(list(zip(policies, buckets, asks, strict=True)), now)
+                rows = [Grant(bool(answer[start]), *answer[start + 1 : start + 5]) for start in range(0, 15, 5)]
+                assert rows == [grant for _, grant in taken]
+                if need:
+                    buckets = [bucket for bucket, _ in taken]
+                refusals += not all(grant.allowed for grant in rows)
+            assert refusals < 40
+
+
+async def test_many_clients_of_a_network_cost_few_commands(limiters: Build, private_redis: ValkeyServer) -> None:
+    """With leases in each budget, three budgets for each request cost under 0.1 commands, as one does."""
+    limiter = await limiters(private_redis.url())
+    near, mid, far = (RatePolicy(f"n{times}", 600 * times, 60, lease=20 * times) for times in (1, 8, 32))
+    before, number = await calls(private_redis.url()), 400
+    for _ in range(number):
+        _, decision = await limiter.hit_all([(near, "a"), (mid, "a"), (far, "a")])
+        assert decision.allowed
+    cost = (await calls(private_redis.url()) - before) / number
+    print(f"commands for each request under three leased budgets: {cost:.3f}")
+    assert cost < 0.1
 
 
 async def test_numbers_stay_whole(redis_url: str, redis_prefix: str) -> None:
@@ -230,11 +271,11 @@ async def test_a_refusal_that_raced_a_reset_is_not_remembered(
         await limiter.hit(SLOW, "ada")
     answered, go, run = asyncio.Event(), asyncio.Event(), limiter._run
 
-    async def held(*arguments: Any) -> Grant:
-        grant = await run(*arguments)
+    async def held(*arguments: Any) -> list[Grant]:
+        grants = await run(*arguments)
         answered.set()
         await go.wait()
-        return grant
+        return grants
 
     monkeypatch.setattr(limiter, "_run", held)
     racing = asyncio.create_task(limiter.hit(SLOW, "ada"))

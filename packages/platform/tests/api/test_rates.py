@@ -1,7 +1,7 @@
 """Rate limits: who is counted under what, what the answers say, and what is never limited."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import httpx
@@ -17,7 +17,7 @@ from tequipy_platform.api import (
     wire_rate_policy,
     wire_unlimited_routes,
 )
-from tequipy_platform.api.rates import client_key
+from tequipy_platform.api.rates import client_keys
 from tequipy_platform.wiring import HeaderSettings, RateLimitSettings
 
 OURS = "https://app.example.com"
@@ -51,11 +51,20 @@ class FixedWindow:
     """Counts in memory and never forgets; each request costs the time in which its place comes back."""
 
     hits: Counter[tuple[Policy, str]] = field(default_factory=Counter)
+    asked: list[list[str]] = field(default_factory=list)
 
-    async def hit(self, policy: Policy, key: str) -> Decision:
-        self.hits[policy, key] += 1
+    async def hit_all(self, hits: Sequence[tuple[Policy, str]]) -> tuple[Policy, Decision]:
+        self.asked.append([key for _, key in hits])
+        if all(self.hits[hit] < hit[0].limit for hit in hits):
+            self.hits.update(hits)
+            decisions = [(policy, self.decide(policy, key, allowed=True)) for policy, key in hits]
+        else:
+            full = [(policy, key) for policy, key in hits if self.hits[policy, key] >= policy.limit]
+            decisions = [(policy, self.decide(policy, key, allowed=False)) for policy, key in full]
+        return min(decisions, key=lambda each: each[1].remaining)
+
+    def decide(self, policy: Policy, key: str, *, allowed: bool) -> Decision:
         used, each = self.hits[policy, key], policy.period / policy.limit
-        allowed = used <= policy.limit
         remaining = max(0, policy.limit - used)
         return Decision(allowed, policy.limit, remaining, 0 if allowed else each, min(used, policy.limit) * each)
 
@@ -178,24 +187,67 @@ async def test_machines_are_never_limited() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "key"),
+    ("host", "keys"),
     [
-        ("192.0.2.1", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
-        ("2001:db8:1:3::", "2001:db8:1:3::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("::1", "::/64"),
-        ("", "unknown"),
-        ("unknown", "unknown"),
-        ("_hidden", "unknown"),
-        ("1" * 5000, "unknown"),
+        ("192.0.2.1", ["192.0.2.1"]),
+        ("::ffff:192.0.2.1", ["192.0.2.1"]),
+        ("2001:db8:1:2:3:4:5:6", ["2001:db8:1:2::/64", "2001:db8:1::/56", "2001:db8:1::/48"]),
+        ("2001:db8:1:2::", ["2001:db8:1:2::/64", "2001:db8:1::/56", "2001:db8:1::/48"]),
+        ("2001:db8:1:1ff::", ["2001:db8:1:1ff::/64", "2001:db8:1:100::/56", "2001:db8:1::/48"]),
+        ("2001:db8:2::1", ["2001:db8:2::/64", "2001:db8:2::/56", "2001:db8:2::/48"]),
+        ("fe80::1%eth0", ["fe80::/64", "fe80::/56", "fe80::/48"]),
+        ("::1", ["::/64", "::/56", "::/48"]),
+        ("", ["unknown"]),
+        ("unknown", ["unknown"]),
+        ("_hidden", ["unknown"]),
+        ("1" * 5000, ["unknown"]),
     ],
 )
-def test_addresses_count_by_whom_they_belong_to(host: str, key: str) -> None:
-    """A customer's /64 is one client, IPv4 in IPv6's clothes is IPv4, what is no address is one client together."""
-    assert client_key(host) == key
+def test_addresses_count_by_whom_they_belong_to(host: str, keys: list[str]) -> None:
+    """A /64 is one client, in a /56 and a /48 that may be one customer's; IPv4 in IPv6's clothes is IPv4.
+
+    What is no address is one client together.
+    """
+    assert list(client_keys(host)) == keys
+
+
+async def statuses(app: FastAPI, hosts: Sequence[str]) -> list[int]:
+    """Return how the app answers one login from each of these addresses."""
+    found = []
+    for host in hosts:
+        async with client(app, host) as http:
+            found.append((await http.post("/login", json={"email": "a"})).status_code)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("networks", "passing", "name", "quota"),
+    [
+        ([f"2001:db8:1:{number:x}::1" for number in range(200)], 16, "login-56", 16),
+        ([f"2001:db8:1:{number:x}00::1" for number in range(200)], 64, "login-48", 64),
+        ([f"2001:db8:{number:x}::1" for number in range(200)], 200, "login", 2),
+        ([f"2001:db8::{number:x}" for number in range(200)], 2, "login", 2),
+    ],
+    ids=["of one /56", "of one /48", "of many /48", "of one /64"],
+)
+async def test_wider_networks_have_wider_budgets(networks: list[str], passing: int, name: str, quota: int) -> None:
+    """Many /64 share 8 times the budget within a /56, 32 times within a /48; the fields name the one that refuses."""
+    limiter = FixedWindow()
+    app = make_app(limiter)
+    assert await statuses(app, networks) == [200] * passing + [429] * (200 - passing)
+    async with client(app, networks[-1]) as http:
+        answer = await http.post("/login", json={"email": "a"})
+    assert answer.headers["ratelimit-policy"] == f'"{name}";q={quota};w=3'
+    # Others go on: another /48 has all of its own.
+    assert await statuses(app, ["2001:db8:ffff::1", "192.0.2.1"]) == [200, 200]
+
+
+async def test_a_refused_request_is_counted_nowhere() -> None:
+    """A /64 that hammers on spends nothing of the budget that its neighbours share."""
+    limiter = FixedWindow()
+    app = make_app(limiter)
+    assert await statuses(app, ["2001:db8::1"] * 100) == [200] * 2 + [429] * 98
+    assert await statuses(app, [f"2001:db8:0:{number:x}::1" for number in range(1, 15)]) == [200] * 14
 
 
 async def test_each_client_has_a_budget_of_its_own() -> None:

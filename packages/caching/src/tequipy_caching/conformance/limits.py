@@ -100,3 +100,39 @@ class TestLimits:
         for policy in (SLOW, RatePolicy("leased", 3, 3600, lease=2)):
             decisions = await asyncio.gather(*(limiter_target.limiter.hit(policy, "ada") for _ in range(50)))
             assert sum(decision.allowed for decision in decisions) == 3
+
+    @pytest.mark.parametrize("lease", [0, 4])
+    async def test_several_budgets_count_all_or_none(self, limiter_target: LimiterTarget, lease: int) -> None:
+        """A request under several budgets passes when each lets it; refused by one it costs nothing in any."""
+        limiter = limiter_target.limiter
+        near, far = RatePolicy("near", 3, 3600, lease=lease // 4), RatePolicy("far", 8, 3600, lease=lease)
+        passed = []
+        for key in ("a", "b", "c", "d"):
+            decisions = [await limiter.hit_all([(near, key), (far, "all")]) for _ in range(4)]
+            passed.append(sum(decision.allowed for _, decision in decisions))
+            assert decisions[-1][0] == (near if key in {"a", "b"} else far)
+            assert decisions[-1][1].retry_after > 0
+        assert passed == [3, 3, 2, 0]
+        assert (await limiter.peek(far, "all")).remaining == 0
+        assert (await limiter.peek(near, "c")).remaining == 1  # refused by the other one
+        assert (await limiter.peek(near, "d")).remaining == 3
+
+    async def test_the_tightest_of_several_budgets_is_told(self, limiter_target: LimiterTarget) -> None:
+        """Of those that let a request pass the one with the least remaining, the first of equals."""
+        limiter = limiter_target.limiter
+        near, far = RatePolicy("near", 3, 3600), RatePolicy("far", 4, 3600)
+        assert (await limiter.hit_all([(near, "a"), (far, "all")]))[0] == near
+        assert (await limiter.hit_all([(near, "b"), (far, "all")]))[0] == near
+        policy, decision = await limiter.hit_all([(near, "c"), (far, "all")])
+        assert (policy, decision.remaining, decision.limit) == (far, 1, 4)
+        with pytest.raises(ValueError, match="cost must be 1 to 3"):
+            await limiter.hit_all([(far, "all"), (near, "a")], cost=4)
+        with pytest.raises(ValueError, match="at least one"):
+            await limiter.hit_all([])
+
+    async def test_of_many_at_once_under_several_budgets_the_least_passes(self, limiter_target: LimiterTarget) -> None:
+        """Hits that come together from many keys are bound by the budget that they share."""
+        near, far = RatePolicy("near", 9, 3600, lease=3), RatePolicy("far", 20, 3600, lease=5)
+        asks = (limiter_target.limiter.hit_all([(near, str(number % 10)), (far, "all")]) for number in range(100))
+        decisions = await asyncio.gather(*asks)
+        assert 15 <= sum(decision.allowed for _, decision in decisions) <= 20

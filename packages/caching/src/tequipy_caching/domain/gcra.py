@@ -10,7 +10,7 @@ it counts as a whole), it joins the level of that moment. Any spending was at th
 is never above the one counted here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from tequipy_caching.domain.keys import Key, canonical, encode_key
@@ -66,6 +66,29 @@ class Grant(NamedTuple):
 
 def take(policy: RatePolicy, bucket: Bucket, ask: Ask, now: int) -> tuple[Bucket, Grant]:
     """Return what is used after an ask, and what it gets."""
+    return take_all([(policy, bucket, ask)], now)[0]
+
+
+def take_all(asks: Sequence[tuple[RatePolicy, Bucket, Ask]], now: int) -> list[tuple[Bucket, Grant]]:
+    """Return the same for asks that belong to one request: when a budget refuses it, none of the others counts it.
+
+    `allowed` then says for each budget whether it would have let the request pass.
+    """
+    settled = [_settle(*each, now) for each in asks]
+    passes = all(each.lacking <= 0 for each in settled)
+    return [_grant(policy, ask, each, now, passes=passes) for (policy, _, ask), each in zip(asks, settled, strict=True)]
+
+
+class _Settled(NamedTuple):
+    """A budget at the moment of an ask: leases that are over have joined the level."""
+
+    level: int
+    leases: dict[str, tuple[int, int]]
+    lacking: int
+    """How much room a request lacks; 0 or less: none."""
+
+
+def _settle(policy: RatePolicy, bucket: Bucket, ask: Ask, now: int) -> _Settled:
     height, fall = policy.height, policy.fall
     leases, over = dict(bucket.leases), list[tuple[int, int]]()
     for holder, (held, until) in bucket.leases.items():
@@ -76,20 +99,30 @@ def take(policy: RatePolicy, bucket: Bucket, ask: Ask, now: int) -> tuple[Bucket
     for until, used in sorted(over):
         level, at = max(0, level - max(0, until - at) * fall) + used * height, until
     level = max(0, level - max(0, now - at) * fall)
-    reserved = sum(held for held, _ in leases.values())
-    room = height * (policy.capacity - reserved) - level
-    lacking = max(ask.need, 1) * height - room
+    return _Settled(level, leases, max(ask.need, 1) * height - _room(policy, level, leases))
+
+
+def _room(policy: RatePolicy, level: int, leases: Mapping[str, tuple[int, int]]) -> int:
+    return policy.height * (policy.capacity - sum(held for held, _ in leases.values())) - level
+
+
+def _grant(policy: RatePolicy, ask: Ask, settled: _Settled, now: int, *, passes: bool) -> tuple[Bucket, Grant]:
+    height, fall = policy.height, policy.fall
+    level, leases, lacking = settled
     leased = retry = 0
-    if lacking <= 0:
-        level, room = level + ask.need * height, room - ask.need * height
-        leased = min(ask.want, room // height // 2)  # half of it at most: the others come too
+    if passes:
+        level += ask.need * height
+        # Half of what is left at most: the others come too.
+        leased = min(ask.want, _room(policy, level, leases) // height // 2)
         if leased > 0:
             leases[ask.holder] = (leased, now + LEASE_US + LEASE_GRACE_US)
-    else:
+    elif lacking > 0:
         retry = _ceil(lacking, fall)
         if lacking > level:  # what it takes is leased: it begins to fall when the first of these leases has ended
             retry = max(retry, min(until for _, until in leases.values()) - now + _ceil(lacking - level, fall))
-    reset = _ceil(level + (reserved + leased) * height, fall)
+    reserved = sum(held for held, _ in leases.values())
+    room = _room(policy, level, leases) + max(leased, 0) * height  # what is leased now is the asker's
+    reset = _ceil(level + reserved * height, fall)
     return Bucket(now, level, leases), Grant(lacking <= 0, leased, max(0, room // height), retry, reset)
 
 
@@ -102,11 +135,17 @@ class Buckets:
 
     def take(self, policy: RatePolicy, name: str, need: int, now: int) -> Grant:
         """Return what an ask gets; times are microseconds of one clock."""
-        bucket, grant = take(policy, self._buckets.pop(name, Bucket()), Ask(need), now)
-        self._buckets[name] = bucket  # at the end: a dictionary is in the order of its insertions
-        if len(self._buckets) > self._most:
+        return self.take_all([(policy, name)], need, now)[0]
+
+    def take_all(self, budgets: Sequence[tuple[RatePolicy, str]], need: int, now: int) -> list[Grant]:
+        """Return what an ask gets of several budgets, all or none."""
+        asks = [(policy, self._buckets.pop(name, Bucket()), Ask(need)) for policy, name in budgets]
+        taken = take_all(asks, now)
+        for (_, name), (bucket, _) in zip(budgets, taken, strict=True):
+            self._buckets[name] = bucket  # at the end: a dictionary is in the order of its insertions
+        while len(self._buckets) > self._most:
             del self._buckets[next(iter(self._buckets))]
-        return grant
+        return [grant for _, grant in taken]
 
     def forget(self, name: str) -> None:
         """Begin anew."""
@@ -115,13 +154,26 @@ class Buckets:
 
 def decide_alone(policy: RatePolicy, buckets: Buckets, name: str, need: int, now: int) -> RateDecision:
     """Return what the policy says when the store is away."""
-    match policy.on_store_error:
-        case "local":
-            return buckets.take(policy, name, need, now).decision(policy, degraded=True)
-        case "allow":
-            return RateDecision(True, policy.limit, policy.capacity, 0, 0, degraded=True)
-        case "deny":
-            return RateDecision(False, policy.limit, 0, STORE_RETRY, STORE_RETRY, degraded=True)
+    return decide_all_alone([(policy, name)], buckets, need, now)[0]
+
+
+def decide_all_alone(
+    budgets: Sequence[tuple[RatePolicy, str]], buckets: Buckets, need: int, now: int
+) -> list[RateDecision]:
+    """Return what the policies of one request say when the store is away; a refused one is counted by none."""
+    local = [(policy, name) for policy, name in budgets if policy.on_store_error == "local"]
+    refused = any(policy.on_store_error == "deny" for policy, _ in budgets)
+    grants = iter(buckets.take_all(local, 0 if refused else need, now))
+    return [
+        next(grants).decision(policy, degraded=True) if policy.on_store_error == "local" else _without_counting(policy)
+        for policy, _ in budgets
+    ]
+
+
+def _without_counting(policy: RatePolicy) -> RateDecision:
+    if policy.on_store_error == "allow":
+        return RateDecision(True, policy.limit, policy.capacity, 0, 0, degraded=True)
+    return RateDecision(False, policy.limit, 0, STORE_RETRY, STORE_RETRY, degraded=True)
 
 
 def bucket_name(policy: RatePolicy, key: Key) -> str:

@@ -1,7 +1,7 @@
 """How often something may happen: the policies, the decisions and the port of the rate limiter."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import gcd, inf
 from types import TracebackType
@@ -95,6 +95,19 @@ class RateDecision:
     """Decided without Redis: by the policy's `on_store_error`."""
 
 
+def decisive(decisions: Iterable[tuple[RatePolicy, RateDecision]]) -> tuple[RatePolicy, RateDecision]:
+    """Return which of several decisions about one request counts."""
+    return min(decisions, key=lambda each: (each[1].allowed, -each[1].retry_after, each[1].remaining))
+
+
+def check_hits(hits: Sequence[tuple[RatePolicy, Key]], cost: int) -> None:
+    """Raise `ValueError` for no budget, and for a cost that one of them could never let pass."""
+    if not hits:
+        raise ValueError("at least one budget is needed")
+    for policy, _ in hits:
+        policy.check_cost(cost)
+
+
 class RateLimiter(ABC):
     """Counts requests for all processes; an async context manager that starts, and goes on, without Redis.
 
@@ -107,6 +120,14 @@ class RateLimiter(ABC):
         """Count a request, unless it may not pass; a refused one costs nothing.
 
         Raises `ValueError` for a cost below 1 or above the burst.
+        """
+
+    @abstractmethod
+    async def hit_all(self, hits: Sequence[tuple[RatePolicy, Key]], cost: int = 1) -> tuple[RatePolicy, RateDecision]:
+        """Count a request under several different budgets at once, unless one of them refuses it: then under none.
+
+        Returns the decision that counts, and whose it is: of those that refuse the one that does so longest, else the
+        one with the least remaining, the first of equals. Raises `ValueError` as `hit`, and for no budget at all.
         """
 
     @abstractmethod

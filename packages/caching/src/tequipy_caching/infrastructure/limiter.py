@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from time import monotonic, monotonic_ns
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -18,10 +18,11 @@ from tequipy_caching.domain.gcra import (
     Buckets,
     Grant,
     bucket_name,
+    decide_all_alone,
     decide_alone,
 )
 from tequipy_caching.domain.keys import Key
-from tequipy_caching.domain.limits import RateDecision, RateLimiter, RatePolicy
+from tequipy_caching.domain.limits import RateDecision, RateLimiter, RatePolicy, check_hits, decisive
 from tequipy_caching.domain.memory import Memory
 from tequipy_caching.domain.metrics import Tally
 from tequipy_caching.domain.policies import CachePolicy
@@ -34,6 +35,11 @@ from tequipy_caching.infrastructure.memory import MemoryTier
 from tequipy_caching.infrastructure.redis import RedisLink
 
 _TOPIC: Final = "resets"
+_NUMBERS: Final = 5
+"""Numbers of the script's answer for each budget; the server's time follows them."""
+
+_Budget = tuple[RatePolicy, str]
+"""A policy, and the name of the bucket that it counts in."""
 
 
 class _Refusal(NamedTuple):
@@ -55,10 +61,8 @@ class _Lease:
         self.asked: asyncio.Event | None = None
         """Set when the one who is asking Redis for more has its answer."""
 
-    def spend(self, policy: RatePolicy, cost: int, now: int) -> RateDecision | None:
-        """Spend of the lease if it is enough."""
-        if self.left < cost or now >= self.ends:
-            return None
+    def spend(self, policy: RatePolicy, cost: int, now: int) -> RateDecision:
+        """Spend of the lease, which must be enough."""
         self.left -= cost
         self.spent += cost
         self.remaining -= cost
@@ -87,16 +91,30 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
 
     async def hit(self, policy: RatePolicy, key: Key, cost: int = 1) -> RateDecision:
         """Count a request, unless it may not pass."""
-        policy.check_cost(cost)
-        name = bucket_name(policy, key)
-        decision = self._from_memory(policy, name, cost)
-        if decision is None:
-            ask = self._ask_for_lease if policy.lease else self._ask
-            decision = await ask(policy, name, cost)
-        if decision.allowed and not decision.degraded and policy.on_store_error == "local":
-            self._alone.take(policy, name, cost, _now())  # so that the bound holds should Redis go now
-        self._counts.count(policy.name, decision)
+        _, decision = await self.hit_all([(policy, key)], cost)
         return decision
+
+    async def hit_all(self, hits: Sequence[tuple[RatePolicy, Key]], cost: int = 1) -> tuple[RatePolicy, RateDecision]:
+        """Count a request under several budgets, unless one of them refuses it; one round trip at most."""
+        check_hits(hits, cost)
+        budgets = [(policy, bucket_name(policy, key)) for policy, key in hits]
+        decisions = self._from_memory(budgets, cost)
+        if decisions is None and await self._wait_for_leases(budgets):
+            decisions = self._from_memory(budgets, cost)
+        if decisions is None:
+            decisions = await self._ask(budgets, cost)
+        made = [
+            (policy, name, decision)
+            for (policy, name), decision in zip(budgets, decisions, strict=True)
+            if decision is not None
+        ]
+        policy, decision = decisive((policy, decision) for policy, _, decision in made)
+        for each, name, decided in made:
+            if decision.allowed and not decided.degraded and each.on_store_error == "local":
+                self._alone.take(each, name, cost, _now())  # so that the bound holds should Redis go now
+            if decided.allowed == decision.allowed:
+                self._counts.count(each.name, decided)
+        return policy, decision
 
     async def peek(self, policy: RatePolicy, key: Key) -> RateDecision:
         """Tell what a request would be told now, and count nothing."""
@@ -105,7 +123,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
         if refusal is not None:
             return refusal
         try:
-            grant = await self._run(policy, name, Ask(0))
+            (grant,) = await self._run([(policy, name)], [Ask(0)])
         except CacheUnavailable:
             return decide_alone(policy, self._alone, name, 0, now)
         lease = self._leases.get(name)
@@ -159,11 +177,15 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
         await self.backplane.stop()
         await self.link.close()
 
-    def _from_memory(self, policy: RatePolicy, name: str, cost: int) -> RateDecision | None:
+    def _from_memory(self, budgets: Sequence[_Budget], cost: int) -> Sequence[RateDecision | None] | None:
+        """Spend of the leases if all budgets have enough, or repeat refusals; None: Redis must be asked."""
         now = _now()
-        lease = self._leases.get(name) if policy.lease else None
-        decision = None if lease is None else lease.spend(policy, cost, now)
-        return decision or self._refused(policy, name, cost, now)
+        leases = [self._leases.get(name) if policy.lease else None for policy, name in budgets]
+        held = [lease for lease in leases if lease is not None and lease.left >= cost and now < lease.ends]
+        if len(held) == len(budgets):
+            return [lease.spend(policy, cost, now) for lease, (policy, _) in zip(held, budgets, strict=True)]
+        refusals = [self._refused(policy, name, cost, now) for policy, name in budgets]
+        return refusals if any(refusals) else None
 
     def _refused(self, policy: RatePolicy, name: str, cost: int, now: int) -> RateDecision | None:
         refusal = self._refusals.plain(name)
@@ -173,48 +195,66 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
         retry, reset = (refusal.ends - now + more) / 1_000_000, max(0, refusal.full - now) / 1_000_000
         return RateDecision(False, policy.limit, 0, retry, reset)
 
-    async def _ask_for_lease(self, policy: RatePolicy, name: str, cost: int) -> RateDecision:
-        """Ask for a request and a lease; one asks, the others wait for what is leased."""
+    async def _wait_for_leases(self, budgets: Sequence[_Budget]) -> bool:
+        """Wait while somebody asks for leases of these budgets; tell whether anybody did."""
+        leases = [self._leases.get(name) for policy, name in budgets if policy.lease]
+        asked = {lease.asked for lease in leases if lease is not None and lease.asked is not None}
+        for event in asked:
+            await event.wait()
+        return bool(asked)
+
+    async def _ask(self, budgets: Sequence[_Budget], cost: int) -> Sequence[RateDecision]:
+        """Ask Redis, for a lease too where nobody else is asking for it."""
+        now, answered = _now(), asyncio.Event()
+        asks, ours = list[Ask](), dict[str, _Lease]()
+        for policy, name in budgets:
+            lease = self._lease(name) if policy.lease else None
+            if lease is None or lease.asked is not None:
+                asks.append(Ask(cost))
+                continue
+            ours[name] = lease
+            lease.asked = answered
+            lease.left = 0  # given back
+            asks.append(Ask(cost, policy.lease, lease.id, lease.spent))
+        try:
+            with self._fences.hold() as fence:
+                try:
+                    grants = await self._run(budgets, asks)
+                except CacheUnavailable:
+                    return decide_all_alone(budgets, self._alone, cost, now)
+                for (_, name), grant in zip(budgets, grants, strict=True):
+                    if name in ours:
+                        ours[name].renew(grant, now)
+                    if not grant.allowed and fence.whole(name):
+                        refusal = _Refusal(cost, now + grant.retry_after, now + grant.reset_after)
+                        left = grant.retry_after / 1_000_000
+                        self._refusals.keep(name, refusal, left, life=left)
+        finally:
+            for lease in ours.values():
+                lease.asked = None
+            answered.set()
+        return [grant.decision(policy) for (policy, _), grant in zip(budgets, grants, strict=True)]
+
+    def _lease(self, name: str) -> _Lease:
         lease = self._leases.get(name)
         if lease is None:
             lease = self._leases[name] = _Lease()
-        if lease.asked is None:
-            asked = lease.asked = asyncio.Event()
-            try:
-                return await self._ask(policy, name, cost, lease)
-            finally:
-                lease.asked = None
-                asked.set()
-        await lease.asked.wait()
-        return self._from_memory(policy, name, cost) or await self._ask(policy, name, cost)
+        return lease
 
-    async def _ask(self, policy: RatePolicy, name: str, cost: int, lease: _Lease | None = None) -> RateDecision:
-        now = _now()
-        ask = Ask(cost)
-        if lease is not None:
-            ask = Ask(cost, policy.lease, lease.id, lease.spent)
-            lease.left = 0  # given back
-        with self._fences.hold() as fence:
-            try:
-                grant = await self._run(policy, name, ask)
-            except CacheUnavailable:
-                return decide_alone(policy, self._alone, name, cost, now)
-            if lease is not None:
-                lease.renew(grant, now)
-            if not grant.allowed and fence.whole(name):
-                refusal = _Refusal(cost, now + grant.retry_after, now + grant.reset_after)
-                left = grant.retry_after / 1_000_000
-                self._refusals.keep(name, refusal, left, life=left)
-        return grant.decision(policy)
-
-    async def _run(self, policy: RatePolicy, name: str, ask: Ask) -> Grant:
-        numbers = (policy.fall, policy.height, policy.capacity)
-        answer = await self.link.run("rate_hit", [self._key(name)], [*numbers, *ask, LEASE_US + LEASE_GRACE_US])
-        match answer:
-            case [int(allowed), int(leased), int(remaining), int(retry_after), int(reset_after), int()]:
-                return Grant(bool(allowed), leased, remaining, retry_after, reset_after)
-            case _:
-                raise CacheUnavailable("Redis gave an unreadable answer to rate_hit")
+    async def _run(self, budgets: Sequence[_Budget], asks: Sequence[Ask]) -> list[Grant]:
+        numbers = [
+            number
+            for (policy, _), ask in zip(budgets, asks, strict=True)
+            for number in (policy.fall, policy.height, policy.capacity, *ask)
+        ]
+        keys = [self._key(name) for _, name in budgets]
+        answer = await self.link.run("rate_hit", keys, [*numbers, LEASE_US + LEASE_GRACE_US])
+        if not isinstance(answer, list) or len(answer) != _NUMBERS * len(budgets) + 1:
+            raise CacheUnavailable("Redis gave an unreadable answer to rate_hit")
+        if not all(isinstance(number, int) for number in answer):
+            raise CacheUnavailable("Redis gave an unreadable answer to rate_hit")
+        rows = [answer[start : start + _NUMBERS] for start in range(0, len(answer) - 1, _NUMBERS)]
+        return [Grant(bool(allowed), *rest) for allowed, *rest in rows]
 
     async def _reset(self, name: str) -> None:
         message = self.backplane.message(_TOPIC, name)

@@ -1,7 +1,7 @@
 """How often each client may ask: a policy for each route, told in every answer, enforced before a body is read."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
@@ -20,12 +20,15 @@ from tequipy_platform.domain.exceptions import TooMany
 DEFAULT: Final = "default"
 """The policy of every route that has no other."""
 
+WIDER_NETWORKS: Final = ((56, 8), (48, 32))
+"""Prefix lengths that an IPv6 client counts under beside its /64, and how many times the budget each of them has: a /56
+or a /48 is often one customer's, who has 256 or 65,536 times a /64."""
+
 _LEASED_SHARE: Final = 30
 """A process may take this part of the default policy's budget at once, so that few requests ask the store."""
 
 P = TypeVar("P")
 P_co = TypeVar("P_co", covariant=True)
-P_contra = TypeVar("P_contra", contravariant=True)
 
 
 class Rate(Protocol):
@@ -71,11 +74,11 @@ class Decision(Protocol):
         """When the whole budget will be back."""
 
 
-class Limiter(Protocol[P_contra]):
+class Limiter(Protocol[P]):
     """Counts requests: `tequipy_caching.RateLimiter` is one, for its `RatePolicy`."""
 
-    async def hit(self, policy: P_contra, key: str) -> Decision:
-        """Count one request of `key` under `policy` and say whether it passes; never raises."""
+    async def hit_all(self, hits: Sequence[tuple[P, str]]) -> tuple[P, Decision]:
+        """Count one request under each policy, all or none, and say whose decision counts; never raises."""
 
 
 class PolicyType(Protocol[P_co]):
@@ -86,7 +89,7 @@ class PolicyType(Protocol[P_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Limit:
+class _Budget:
     """A policy as the limiter and as the answer has it."""
 
     policy: Any  # of the limiter's type: `wire_rate_limits` sees to it
@@ -94,22 +97,31 @@ class _Limit:
     field: str
 
 
+_Limit = Sequence[_Budget]
+"""The budgets of a policy: for a client's own address, and for the wider IPv6 networks it is in."""
+
+
 def wire_rate_limits(app: FastAPI, limiter: Limiter[P], settings: RateLimits, policy_type: PolicyType[P]) -> None:
     """Limit each client address on every route of `app` but those of `wire_polled_routes` and `wire_unlimited_routes`.
 
     600 requests a minute, unless the settings or `wire_rate_policy` say otherwise. Limited answers carry
     `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11); one too many is 429 `rate_limited`
-    with `Retry-After`. Wire it inside (after) headers and outside of (before) errors: who asks too often is refused
-    before a body is read.
+    with `Retry-After`. An IPv6 client counts by its /64, and with 8 and 32 times the budget by its /56 and /48; the
+    fields name the budget that refused, or else the one with the least left.
+
+    Wire it inside (after) headers and outside of (before) errors: who asks too often is refused before a body is read.
     """
 
     def limit(name: str, default: str) -> _Limit | None:
         rate = settings.rate(name, default)
         if rate is None:
             return None
-        lease = rate.limit // _LEASED_SHARE if name == DEFAULT else 0
-        policy = policy_type(name, rate.limit, rate.period, lease=lease)
-        return _Limit(policy, name, f'"{name}";q={rate.limit};w={rate.period}')
+        wider = ((f"{name}-{bits}", rate.limit * times) for bits, times in WIDER_NETWORKS)
+        return [budget(*each, rate.period, leased=name == DEFAULT) for each in ((name, rate.limit), *wider)]
+
+    def budget(name: str, limit: int, period: int, *, leased: bool) -> _Budget:
+        policy = policy_type(name, limit, period, lease=limit // _LEASED_SHARE if leased else 0)
+        return _Budget(policy, name, f'"{name}";q={limit};w={period}')
 
     def limit_of_endpoint() -> Mapping[object, _Limit | None]:
         named = rate_policies(app)
@@ -178,10 +190,15 @@ class LimitRates:
             await self._app(scope, receive, send)
             return
         client = scope.get("client")
-        decision = await self._limiter.hit(limit.policy, client_key(client[0] if client else ""))
+        keys = client_keys(client[0] if client else "")
+        # By the shorter of the two: an IPv4 client has one key.
+        policy, decision = await self._limiter.hit_all(
+            [(budget.policy, key) for budget, key in zip(limit, keys, strict=False)]
+        )
+        told = next(budget for budget in limit if budget.policy is policy)
         # Of a refusal both fields name the same moment (section 6 of the draft).
         seconds = max(1, math.ceil(decision.reset_after if decision.allowed else decision.retry_after))
-        fields = {"RateLimit-Policy": limit.field, "RateLimit": f'"{limit.name}";r={decision.remaining};t={seconds}'}
+        fields = {"RateLimit-Policy": told.field, "RateLimit": f'"{told.name}";r={decision.remaining};t={seconds}'}
         if not decision.allowed:
             await problem_response(TooMany(retry_after=seconds), headers=fields)(scope, receive, send)
             return
@@ -195,20 +212,23 @@ class LimitRates:
 
 
 @lru_cache(maxsize=10_000)
-def client_key(host: str) -> str:
-    """Return what a client address counts under: IPv6 by its /64, which is one customer's; IPv4 however it is written.
+def client_keys(host: str) -> tuple[str, ...]:
+    """Return what a client address counts under: IPv6 by its /64, /56 and /48; IPv4, however it is written, by itself.
 
     What is no address, as proxies may say, all counts as one client.
     """
     try:
         address = ip_address(host)
     except ValueError:
-        return "unknown"
+        return ("unknown",)
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is None:
-            return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+            return tuple(
+                f"{IPv6Address(int(address) >> (128 - bits) << (128 - bits))}/{bits}"
+                for bits in (64, *(bits for bits, _ in WIDER_NETWORKS))
+            )
         address = address.ipv4_mapped
-    return str(address)
+    return (str(address),)
 
 
 def _document(app: FastAPI) -> None:

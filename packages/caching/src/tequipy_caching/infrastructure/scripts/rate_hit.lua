@@ -1,69 +1,92 @@
--- Count a request, unless it may not pass: the twin of domain/gcra.py, which explains the arithmetic.
--- KEYS[1] the bucket: a hash of at, level and, for each lease, its holder: "<requests> <until>"
--- ARGV: how far the level falls in a microsecond; how high a request is; burst; how many must pass (0: only look); how
---       many to lease; holder of the lease (empty: nobody); how much of its last lease it has spent; how long a lease is
---       held. Times in microseconds.
--- Returns allowed, leased, remaining, retry after, reset after, the server's time.
-local fall, height, burst = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local need, want, spent, life = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7]), tonumber(ARGV[8])
+-- Count a request, unless it may not pass: the twin of domain/gcra.py, which explains the arithmetic. Several buckets
+-- count it together: when one of them refuses it, none does.
+-- KEYS the buckets: each a hash of at, level and, for each lease, its holder: "<requests> <until>"
+-- ARGV: for each bucket how far the level falls in a microsecond; how high a request is; burst; how many must pass (0:
+--       only look); how many to lease; holder of the lease (empty: nobody); how much of its last lease it has spent.
+--       At the end: how long a lease is held. Times in microseconds.
+-- Returns for each bucket allowed, leased, remaining, retry after, reset after; at the end the server's time.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
+local life = tonumber(ARGV[#ARGV])
 
-local at, level, reserved = 0, 0, 0
-local leases, over, used = {}, {}, {} -- over: holders of leases that end here, used: what they count as
-local state = redis.call('HGETALL', KEYS[1])
-for index = 1, #state, 2 do
-  local field, value = state[index], state[index + 1]
-  if field == 'at' then
-    at = tonumber(value)
-  elseif field == 'level' then
-    level = tonumber(value)
-  else
-    local held, ends = string.match(value, '^(%d+) (%d+)$')
-    leases[field] = {tonumber(held), tonumber(ends)}
+local function settle(key, from)
+  local bucket = {
+    fall = tonumber(ARGV[from]), height = tonumber(ARGV[from + 1]), burst = tonumber(ARGV[from + 2]),
+    need = tonumber(ARGV[from + 3]), want = tonumber(ARGV[from + 4]), holder = ARGV[from + 5],
+    key = key, at = 0, level = 0, reserved = 0, first = math.huge, last = now, over = {},
+  }
+  local leases, used = {}, {} -- over: holders of leases that end here, used: what they count as
+  local state = redis.call('HGETALL', key)
+  for index = 1, #state, 2 do
+    local field, value = state[index], state[index + 1]
+    if field == 'at' then
+      bucket.at = tonumber(value)
+    elseif field == 'level' then
+      bucket.level = tonumber(value)
+    else
+      local held, ends = string.match(value, '^(%d+) (%d+)$')
+      leases[field] = {tonumber(held), tonumber(ends)}
+    end
   end
-end
-local first, last = math.huge, now
-for holder, lease in pairs(leases) do
-  local held, ends = lease[1], lease[2]
-  if holder == ARGV[6] or ends <= now then
-    table.insert(over, holder)
-    table.insert(used, {math.min(ends, now), holder == ARGV[6] and spent or held})
-  else
-    reserved = reserved + held
-    first, last = math.min(first, ends), math.max(last, ends)
+  for holder, lease in pairs(leases) do
+    local held, ends = lease[1], lease[2]
+    if holder == bucket.holder or ends <= now then
+      table.insert(bucket.over, holder)
+      table.insert(used, {math.min(ends, now), holder == bucket.holder and tonumber(ARGV[from + 6]) or held})
+    else
+      bucket.reserved = bucket.reserved + held
+      bucket.first, bucket.last = math.min(bucket.first, ends), math.max(bucket.last, ends)
+    end
   end
+  table.sort(used, function(one, other) return one[1] < other[1] end)
+  local level, at, fall = bucket.level, bucket.at, bucket.fall
+  for _, part in ipairs(used) do
+    level = math.max(0, level - math.max(0, part[1] - at) * fall) + part[2] * bucket.height
+    at = part[1]
+  end
+  bucket.level = math.max(0, level - math.max(0, now - at) * fall)
+  bucket.room = bucket.height * (bucket.burst - bucket.reserved) - bucket.level
+  bucket.lacking = math.max(bucket.need, 1) * bucket.height - bucket.room
+  return bucket
 end
-table.sort(used, function(one, other) return one[1] < other[1] end)
-for _, part in ipairs(used) do
-  level = math.max(0, level - math.max(0, part[1] - at) * fall) + part[2] * height
-  at = part[1]
-end
-level = math.max(0, level - math.max(0, now - at) * fall)
 
-local room = height * (burst - reserved) - level
-local lacking = math.max(need, 1) * height - room
-local leased, retry = 0, 0
-if lacking <= 0 then
-  level, room = level + need * height, room - need * height
-  leased = math.max(0, math.min(want, math.floor(math.floor(room / height) / 2)))
-else
-  retry = math.ceil(lacking / fall)
-  if lacking > level then
-    retry = math.max(retry, first - now + math.ceil((lacking - level) / fall))
-  end
+local buckets, passes = {}, true
+for index, key in ipairs(KEYS) do
+  buckets[index] = settle(key, (index - 1) * 7 + 1)
+  passes = passes and buckets[index].lacking <= 0
 end
-local reset = math.ceil((level + (reserved + leased) * height) / fall)
 
-if need > 0 and (lacking <= 0 or #over > 0 or now < at) then -- the last: the clock has gone back
-  redis.call('HSET', KEYS[1], 'at', now, 'level', level)
-  if #over > 0 then
-    redis.call('HDEL', KEYS[1], unpack(over))
+local answer = {}
+for _, bucket in ipairs(buckets) do
+  local fall, height, lacking = bucket.fall, bucket.height, bucket.lacking
+  local leased, retry = 0, 0
+  if passes then
+    bucket.level, bucket.room = bucket.level + bucket.need * height, bucket.room - bucket.need * height
+    leased = math.max(0, math.min(bucket.want, math.floor(math.floor(bucket.room / height) / 2)))
+  elseif lacking > 0 then
+    retry = math.ceil(lacking / fall)
+    if lacking > bucket.level then
+      retry = math.max(retry, bucket.first - now + math.ceil((lacking - bucket.level) / fall))
+    end
   end
-  if leased > 0 then
-    last = now + life
-    redis.call('HSET', KEYS[1], ARGV[6], string.format('%.0f %.0f', leased, last)) -- Lua's own .. would lose digits
+  local reset = math.ceil((bucket.level + (bucket.reserved + leased) * height) / fall)
+
+  if bucket.need > 0 and (passes or #bucket.over > 0 or now < bucket.at) then -- the last: the clock has gone back
+    local last = bucket.last
+    redis.call('HSET', bucket.key, 'at', now, 'level', bucket.level)
+    if #bucket.over > 0 then
+      redis.call('HDEL', bucket.key, unpack(bucket.over))
+    end
+    if leased > 0 then
+      last = now + life
+      -- Lua's own .. would lose digits
+      redis.call('HSET', bucket.key, bucket.holder, string.format('%.0f %.0f', leased, last))
+    end
+    redis.call('PEXPIRE', bucket.key, math.ceil((last - now + reset) / 1000))
   end
-  redis.call('PEXPIRE', KEYS[1], math.ceil((last - now + reset) / 1000))
+  for _, number in ipairs({lacking <= 0 and 1 or 0, leased, math.max(0, math.floor(bucket.room / height)), retry, reset}) do
+    table.insert(answer, number)
+  end
 end
-return {lacking <= 0 and 1 or 0, leased, math.max(0, math.floor(room / height)), retry, reset, now}
+table.insert(answer, now)
+return answer
