@@ -43,7 +43,7 @@ def test_openapi_shows_problems_instead_of_the_frameworks_errors() -> None:
         return body
 
     responses = app.openapi()["paths"]["/things"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "413", "415", "422"}
+    assert set(responses) == {"200", "400", "408", "413", "415", "422"}
     content = responses["422"]["content"]
     assert list(content) == ["application/problem+json"]
     assert content["application/problem+json"]["schema"]["properties"]["code"]["enum"] == [

@@ -105,7 +105,13 @@ STATUSES: Final[Mapping[type[DomainError], int]] = {
 }
 """The one mapping from kinds of errors to statuses; an error without a kind is nobody's fault but ours."""
 
-BODY_PROBLEMS: Final[tuple[type[DomainError], ...]] = (MalformedBody, BodyTooLarge, UnsupportedMediaType, Invalid)
+BODY_PROBLEMS: Final[tuple[type[DomainError], ...]] = (
+    MalformedBody,
+    RequestTimeout,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    Invalid,
+)
 """What any route that takes a JSON body may answer, for `problem_responses`."""
 
 
