@@ -172,7 +172,7 @@ def test_a_huge_head_is_not_kept(house: House, megabytes: int) -> None:
 def test_more_connections_than_files_do_not_end_the_service(house: House) -> None:
     """1,100 idle connections to a process that may open 1,024 files: others are served, with database and Redis."""
     body = {"email": "nobody@example.com", "password": "correct horse battery staple"}
-    with house.api(*LIMITED) as api, Connections(api.port) as idle:
+    with house.api(*LIMITED, TEQUIPY_SERVER__HEAD_TIMEOUT="120") as api, Connections(api.port) as idle:
         idle.add(1100)
         answers = Counter[object]()
         for _ in range(20):
