@@ -76,3 +76,24 @@ def test_a_renamed_schema_is_made_beside_a_foreign_one(empty_database_url: str) 
         migrate(renamed, [HISTORY], "downgrade base", output=StringIO())
         assert tables(empty_database_url, "shop_auth") == {"alembic_version"}
     assert tables(empty_database_url) == {"users", "schema_migrations"}
+
+
+def test_signing_keys_outlive_the_migration_to_versions(empty_database_url: str) -> None:
+    """Keys of before keep their private half and have no version; revoked ones lose it."""
+    migrate(empty_database_url, [HISTORY], "upgrade 0010", output=StringIO())
+    run(
+        empty_database_url,
+        "insert into auth.signing_keys (kid, algorithm, state, public_jwk, private_key, created_at, state_changed_at)"
+        " select state, 'ES256', state, '{}', 'old', now(), now() from unnest(array['active', 'revoked']) state",
+    )
+    migrate(empty_database_url, [HISTORY], "upgrade 0011", output=StringIO())
+
+    async def read() -> list[tuple[str, bytes, int | None]]:
+        engine = create_async_engine(empty_database_url)
+        async with engine.connect() as connection:
+            query = text("select kid, private_key, encryption_version from auth.signing_keys order by kid")
+            rows = [(row.kid, row.private_key, row.encryption_version) for row in await connection.execute(query)]
+        await engine.dispose()
+        return rows
+
+    assert asyncio.run(read()) == [("active", b"old", None), ("revoked", b"", None)]
