@@ -63,6 +63,11 @@ class Post:
         return f"{expected} asked for, {max(0, expected - len(ids))} lost, {ids.total() - len(ids)} sent twice"
 
 
+def task_retries(worker: Program) -> int:
+    """Return how many attempts of the worker's tasks have failed so far."""
+    return worker.log.read_text().count("task_retried")
+
+
 @pytest.fixture
 def post(mails: MailSink) -> Post:
     return Post(mails)
@@ -106,26 +111,33 @@ def api(house: House) -> Iterator[Api]:
         yield api
 
 
-@pytest.mark.usefixtures("worker", "relay")
+@pytest.mark.usefixtures("relay")
 @pytest.mark.parametrize("requests", sizes(100, 600))
-def test_writes_go_on_without_the_broker(api: Api, redis: ValkeyServer, post: Post, requests: int) -> None:
-    """Redis away while 20 registrations a second come in: all are 202 and quick, and every task runs afterwards."""
+def test_writes_go_on_without_the_broker(
+    api: Api, worker: Program, redis: ValkeyServer, post: Post, requests: int
+) -> None:
+    """Redis away while 20 registrations a second come in: all are 202 before it is back, and every task runs then."""
+    retries = task_retries(worker)
     with Load(api.url, [REGISTER], rate=20) as load:
         redis.kill()
         began = time.monotonic()
         load.send(requests)
+        # A write that needed the broker would be answered after its return, however long this machine takes.
+        eventually("the writes are answered while Redis is away", lambda: len(load.samples) >= requests)
         away = time.monotonic() - began
         redis.restart()
         back = time.monotonic()
     asked = len(load.samples)
-    eventually("every task has run", lambda: len(post.ids()) >= asked, within=120)
+    eventually("every task has run", lambda: len(post.ids()) >= asked, within=240)
     print(
         f"\nRedis away for {away:.0f} s: writes {count(load.samples)}, slowest {slowest(load.samples) * 1000:.0f} ms; "
         f"{post.describe(asked)}, the last one {time.monotonic() - back:.1f} s after it was back"
     )
     assert count(load.samples) == {"202 accepted": asked}
-    assert slowest(load.samples) < 3
-    assert post.ids().total() == len(post.ids()) == asked
+    ids = post.ids()
+    assert len(ids) == asked
+    # A mail that took longer than the time-out of this module's worker was sent again, under the same id.
+    assert ids.total() - asked <= task_retries(worker) - retries
 
 
 @pytest.mark.usefixtures("worker", "relay")

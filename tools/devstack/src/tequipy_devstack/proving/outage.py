@@ -61,14 +61,27 @@ class Findings:
         return sample.ended_at < self.began or sample.sent_at > self.recovered
 
 
-def endure(fault: AbstractContextManager[object], url: str, routes: Sequence[Route], *, requests: int) -> Findings:
-    """Send 50 requests a second to an API before, during and after a fault that lasts for so many of them."""
+def endure(
+    fault: AbstractContextManager[object],
+    url: str,
+    routes: Sequence[Route],
+    *,
+    requests: int,
+    noticed: str | None = None,
+) -> Findings:
+    """Send 50 requests a second to an API before, during and after a fault that lasts for so many of them.
+
+    With `noticed` it lasts until readiness has answered that too: up to 3 s late, which is its cache's second and the
+    2 s of a check, and later on a busy machine.
+    """
     with Load(url, routes, rate=50) as load, Load(url, [READINESS], rate=PROBES_PER_SECOND) as probes:
         calm = round(_CALM_SECONDS * load.rate)
         load.send(calm)
         began = time.monotonic()
         with fault:
             load.send(requests)
+            if noticed is not None:
+                eventually(f"readiness says {noticed}", lambda: _said_since(probes.samples, began, noticed))
         mended = time.monotonic()
         eventually("the API is ready again", lambda: _ready_since(probes.samples, mended))
         recovered = min(_ready_since(probes.samples, mended))
@@ -92,4 +105,8 @@ def slowest(samples: Iterable[Sample]) -> float:
 
 
 def _ready_since(probes: Sequence[Sample], moment: float) -> list[float]:
-    return [probe.ended_at for probe in list(probes) if probe.sent_at >= moment and probe.outcome == READY]
+    return _said_since(probes, moment, READY)
+
+
+def _said_since(probes: Sequence[Sample], moment: float, outcome: str) -> list[float]:
+    return [probe.ended_at for probe in list(probes) if probe.sent_at >= moment and probe.outcome == outcome]
