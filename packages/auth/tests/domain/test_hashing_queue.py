@@ -147,7 +147,7 @@ def test_a_queue_too_small_for_a_quarter_reserves_nothing(places: int) -> None:
     assert fill(HashingQueue[str](places), ADA, 4) == [None] * places + [f"x{i}" for i in range(places, 4)]
 
 
-NETWORKS = [f"192.0.2.{i}" for i in range(6)]
+NETWORKS = [f"192.0.2.{i}" for i in range(4)]
 MOST_TURNS = len(NETWORKS) + len(NETWORKS) // (RESERVED_PART - 1)
 """One of each other network, and the turns of the marked clients in between."""
 
