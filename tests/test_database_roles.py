@@ -78,7 +78,7 @@ def test_the_journey_with_the_least_rights(
         owner.migrate()
         postgres.execute(f"set role tequipy_owner; {AFTER_MIGRATING}", DATABASE)
     app.create_admin()
-    with app.api() as api, app.worker(), app.relay(), httpx.Client(base_url=api.url) as client:
+    with app.api() as api, app.worker(), app.relay(), httpx.Client(base_url=api.url, timeout=30) as client:
         assert client.get("/api/v1/readiness").json()["status"] == "ready"
         assert client.post(f"{API}/register", json=GOOD).status_code == 202
         assert client.post(f"{API}/verify-email", json={"token": mailed_token(mails, "verify-email")}).is_success
