@@ -57,7 +57,6 @@ class RedisLink:
 
     def __init__(self, url: str, *, prefix: str, timeout: float, metrics: CacheMetrics) -> None:
         self.prefix = prefix
-        self.channel = f"{prefix}:invalidations"
         self.state = f"{prefix}:state"
         self.breaker = Breaker(self._recover, behind=lambda: len(self.recovery) > 0 or self.writes.refusal is not None)
         self.recovery = RecoveryQueue(self.breaker.repair)
@@ -66,6 +65,8 @@ class RedisLink:
         """How often a primary was found after a replica had refused writes: the channel had better connect anew."""
         self._demoted = False
         self._server = parse_redis_url(url)
+        # A server's channels are common to all its databases, its keys are not.
+        self.channel = f"{prefix}:invalidations:{self._server.database}"
         self._timeout = timeout
         self._observe = cache(partial(metrics.seconds, "cache_l2_seconds"))
         self._client = self.connect(_CONNECTIONS)
