@@ -60,6 +60,14 @@ def test_waits(postgres_server, redis_server):
 
 Pytest = Callable[..., "subprocess.Popen[str]"]
 
+MAIN = """
+import signal, sys
+import pytest
+# A shell starts background commands with SIGINT ignored, and all their descendants inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(pytest.console_main())
+"""
+
 
 @pytest.fixture
 def run_pytest(tmp_path: Path) -> Pytest:
@@ -69,7 +77,7 @@ def run_pytest(tmp_path: Path) -> Pytest:
         # No other plugins: each costs every process of the run its import.
         environment |= {"TMPDIR": str(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         plugins = ["-p", "xdist", "-p", "tequipy_devstack.pytest_plugin", "-p", "no:cacheprovider"]
-        command = [sys.executable, "-m", "pytest", "-q", *plugins, *options, str(tmp_path)]
+        command = [sys.executable, "-c", MAIN, "-q", *plugins, *options, str(tmp_path)]
         return subprocess.Popen(
             command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, process_group=0
         )
