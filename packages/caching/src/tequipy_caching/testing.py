@@ -3,6 +3,7 @@
 # ruff: noqa: ARG002 -- twins ignore what they do not need
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -45,11 +46,11 @@ class _Alone(SharedTier[V], Generic[V]):
     def seal(self, key: Key, value: V, life: float, tags: Sequence[str]) -> Sealed:
         return _Fitting()
 
-    async def read(self, keys: Sequence[Key], tags: Sequence[str]) -> Mapping[Key, Look[V]]:
+    async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Look[V]]:
         return {}
 
-    async def store(self, loaded: Mapping[Key, tuple[Sealed, object]]) -> Mapping[Key, bool]:
-        return {}
+    async def store(self, loaded: Mapping[Key, tuple[Sealed, object]]) -> AbstractSet[Key]:
+        return set()
 
     async def write(self, key: Key, sealed: Sealed) -> None: ...
 

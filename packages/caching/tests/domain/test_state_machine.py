@@ -6,6 +6,7 @@ each message; the clock turns when a rule says so.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -41,6 +42,7 @@ class Stored(NamedTuple):
     fresh_until: float
     until: float
     marks: tuple[int, ...]
+    is_mark: bool = False
 
 
 class Value(NamedTuple):
@@ -73,15 +75,28 @@ class Server:
         stored = self.values.get(key)
         return stored if stored is not None and self.clock.seconds < stored.until else None
 
+    def hold(self, key: Key) -> None:
+        """Keep what is there as long as a load may take, or leave a mark."""
+        stored, least = self.at(key), self.clock.seconds + LOADS_WITHIN + 1
+        if stored is None:
+            self.values[key] = Stored(self.number(), None, 0, least, (), is_mark=True)
+        else:
+            self.values[key] = stored._replace(until=max(stored.until, least))
+
     def put(self, key: Key, value: int | None, life: float, tags: Iterable[str] = ()) -> None:
         now = self.clock.seconds
         until = now + max(life, LOADS_WITHIN + 1)
         self.values[key] = Stored(self.number(), value, now + life, until, self.mark(tags))
 
-    def read(self, key: Key, tags: Sequence[str]) -> Look[int]:
-        stored, seen = self.at(key), (self.clock.seconds, self.mark(tags))
+    def read(self, key: Key, tags: Sequence[str], *, storing: bool = False) -> Look[int]:
+        stored, seen = self.at(key), (self.mark(tags),)
+        if storing and (stored is None or stored.value is None):
+            self.hold(key)
+            stored = self.at(key)
         if stored is None:
-            return Look(seen=(None, *seen))
+            return Look()
+        if stored.is_mark:
+            return Look(seen=(stored.state, *seen))
         fresh = stored.value is not None and self.clock.seconds < stored.fresh_until
         if not fresh or not set(stored.marks) <= set(self.marks.values()):
             return Look(seen=(stored.state, *seen), buried=True)
@@ -89,14 +104,15 @@ class Server:
         return Look(stored.value, left, POLICY.ttl, seen=(stored.state, *seen))  # type: ignore[arg-type]  # -- fresh is no None
 
     def store(self, key: Key, sealed: Value, seen: Any) -> bool:
-        state, at, marks = seen
+        """Store a value, and tell whether its key has changed; one of which nothing is left is not stored either."""
+        state, marks = seen
         stored = self.at(key)
-        if (stored.state if stored else None) != state or self.clock.seconds - at > LOADS_WITHIN:
-            return False
         if self.mark(sealed.tags) != marks:
-            return False
+            return True
+        if stored is None or stored.state != state:
+            return stored is not None
         self.put(key, sealed.value, sealed.life, sealed.tags)
-        return True
+        return False
 
     def tell(self, sender: int, body: list[Any]) -> None:
         self.sequence += 1
@@ -123,11 +139,11 @@ class ModelTier(SharedTier[int]):
     def seal(self, _: Key, value: int, life: float, tags: Sequence[str]) -> Value:
         return Value(value, life, tuple(tags))
 
-    async def read(self, keys: Sequence[Key], tags: Sequence[str]) -> Mapping[Key, Look[int]]:
-        return await self._ask(lambda: {key: self._server.read(key, tags) for key in keys})
+    async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Look[int]]:
+        return await self._ask(lambda: {key: self._server.read(key, tags, storing=storing) for key in keys})
 
-    async def store(self, loaded: Mapping[Key, tuple[Any, object]]) -> Mapping[Key, bool]:
-        return await self._ask(lambda: {key: self._server.store(key, *offer) for key, offer in loaded.items()})
+    async def store(self, loaded: Mapping[Key, tuple[Any, object]]) -> AbstractSet[Key]:
+        return await self._ask(lambda: {key for key, offer in loaded.items() if self._server.store(key, *offer)})
 
     async def write(self, key: Key, sealed: Any) -> None:
         await self._change(lambda: self._server.put(key, sealed.value, sealed.life, sealed.tags), ["delete", [key]])
@@ -320,6 +336,12 @@ class Race(RuleBasedStateMachine):
     def wait(self, seconds: int) -> None:
         """Let time pass: less than a load may take, or more."""
         self.clock.advance(seconds)
+
+    @rule(which=st.sampled_from([*KEYS, TAG, ""]))
+    def evict(self, which: str) -> None:
+        """Lose a key, a tag or the generation of the cache: evicted, unlinked, or expired by a step of the clock."""
+        self.server.values.pop(which, None)
+        self.server.marks.pop(which, None)
 
     async def replay(self, process: Process) -> None:
         with suppress(CacheUnavailable):

@@ -102,20 +102,6 @@ async def test_a_value_of_a_short_life_fences_as_long_as_a_tombstone(pair: Pair,
     assert await redis.pttl(key) > 5_000
 
 
-async def test_a_load_too_old_for_its_fence_is_not_stored(
-    start: Any, redis_url: str, factory: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Redis's own clock refuses a load whose tombstone may have come and gone, however the process was held up."""
-    words = (await start(redis_url)).cache("remote", str)
-    load = factory("Ada", held=True)
-    racing = asyncio.create_task(words.get_or_set("ada", load))
-    await load.called()
-    monkeypatch.setattr(words._shared, "_tombstone_ms", 0)
-    load.go.set()
-    assert await racing == "Ada"
-    assert await words.get("ada") is None
-
-
 async def test_what_is_in_the_way_is_replaced(pair: Pair, redis: Any, factory: Any) -> None:
     """Foreign bytes, a damaged payload and a key of another type are misses, and the next load replaces them."""
     one, two = pair

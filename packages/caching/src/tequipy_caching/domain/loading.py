@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from random import random
@@ -91,7 +92,7 @@ class Loader(Generic[V]):
     async def look(self, keys: Sequence[Key]) -> dict[Key, V]:
         """Return what the tiers have, and keep it in memory."""
         with self.fences.hold() as fence:
-            return self._take(await self._ask(keys, ()), fence)
+            return self._take(await self._ask(keys, (), storing=False), fence)
 
     def life(self, ttl: float | None) -> float:
         """Return how long a value is to live: jitter takes a part of it."""
@@ -120,7 +121,7 @@ class Loader(Generic[V]):
         self, keys: Sequence[Key], found: dict[Key, V], fence: Fence, order: Order[V]
     ) -> Mapping[Key, Look[V]]:
         """Add to `found` what the tiers have, and return what the look gave for the other keys."""
-        looks = await self._ask(keys, order.tags)
+        looks = await self._ask(keys, order.tags, storing=True)
         found |= self._take(looks, fence, order)
         return {key: looks[key] for key in keys if key not in found}
 
@@ -133,7 +134,7 @@ class Loader(Generic[V]):
 
         flight.stand_ins = stand_ins
 
-    async def _ask(self, keys: Sequence[Key], tags: tuple[str, ...]) -> Mapping[Key, Look[V]]:
+    async def _ask(self, keys: Sequence[Key], tags: tuple[str, ...], *, storing: bool) -> Mapping[Key, Look[V]]:
         """Look into Redis, or into memory where there is no Redis to ask, or where it may hold what is no more."""
         self._l1_misses.count += len(keys)
         if not self._shared.stores:
@@ -142,7 +143,7 @@ class Loader(Generic[V]):
         certain = keys if doubts is None else [key for key in keys if not doubts(key)]
         gone = self._shared.away
         try:
-            looks = dict(await self._shared.read(certain, tags)) if certain else {}
+            looks = dict(await self._shared.read(certain, tags, storing=storing)) if certain else {}
         except CacheUnavailable:
             if self._strict:
                 raise
@@ -256,16 +257,17 @@ class Loader(Generic[V]):
         lives = {key: self.life(order.ttl) for key in loaded}
         sealed = {key: self._shared.seal(key, value, lives[key], order.tags) for key, value in loaded.items()}
         offered = {key: (sealed[key], missing[key].seen) for key in loaded if sealed[key].fits and missing[key].seen}
-        stored: Mapping[Key, bool] = {}
+        changed: AbstractSet[Key] = set()
         if offered:
             try:
-                stored = await self._shared.store(offered)
+                changed = await self._shared.store(offered)
             except CacheUnavailable:
                 if self._strict:
                     raise
         for key, value in loaded.items():
-            # Not offered, for Redis was away: what memory keeps is dropped once the channel has missed something.
-            if not stored.get(key, True):
+            # Not stored, for Redis was away or has lost what was seen: if the key has changed meanwhile, the fence has
+            # been told of it, or what memory keeps is dropped once the channel has missed something.
+            if key in changed:
                 self._fenced.count += 1
             elif sealed[key].fits and self._whole(fence, key):
                 self._memory.keep(key, value, lives[key], life=lives[key], tags=order.tags)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from tequipy_caching.domain.keys import Key
@@ -81,12 +82,15 @@ class SharedTier(ABC, Generic[V]):
         """Encode a value; raises `TypeError` for one that is not of the cache's type."""
 
     @abstractmethod
-    async def read(self, keys: Sequence[Key], tags: Sequence[str]) -> Mapping[Key, Look[V]]:
-        """Look for keys, in one round trip; a load that begins now will store with these tags."""
+    async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Look[V]]:
+        """Look for keys, in one round trip; with `storing` a load that begins now will store with these tags."""
 
     @abstractmethod
-    async def store(self, loaded: Mapping[Key, tuple[Sealed, object]]) -> Mapping[Key, bool]:
-        """Keep what was loaded, each unless its key (or cache, or tag) has changed since it was `seen`."""
+    async def store(self, loaded: Mapping[Key, tuple[Sealed, object]]) -> AbstractSet[Key]:
+        """Keep what was loaded, each unless its key (or cache, or tag) has changed since it was `seen`; return these.
+
+        What has lost the state that was seen is neither kept nor returned: nobody knows whether it has changed.
+        """
 
     @abstractmethod
     async def write(self, key: Key, sealed: Sealed) -> None:

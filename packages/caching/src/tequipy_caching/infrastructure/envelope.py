@@ -13,7 +13,10 @@ from zlib import crc32
 VALUE: Final = b"\x0f"
 EXPIRED: Final = b"\x33"
 TOMBSTONE: Final = b"\x55"
-_KINDS: Final = frozenset({VALUE, EXPIRED, TOMBSTONE})  # four bits from each other: no small damage makes one another
+MARK: Final = b"\x69"
+"""Left by a lookup that found nothing and may store: a store demands that it is still there."""
+# Four bits from each other: no small damage makes one another.
+_KINDS: Final = frozenset({VALUE, EXPIRED, TOMBSTONE, MARK})
 
 _DIGEST: Final = 8
 _BLANK: Final = blake2b(digest_size=_DIGEST)
@@ -40,6 +43,7 @@ it (milliseconds), and its bytes. A plain tuple, for this is read a hundred time
 """
 NOTHING: Final[Opened] = (TOMBSTONE, (), 0, 0, b"")
 """What there is of a state alone: a tombstone, or a value that has become void."""
+MARKED: Final[Opened] = (MARK, (), 0, 0, b"")
 
 
 def digest(data: bytes) -> bytes:
@@ -66,10 +70,10 @@ def unseal(fingerprint: bytes, key: str, data: bytes) -> Opened:
     if kind not in _KINDS or len(data) < STATE_BYTES:
         raise ValueError("not a state, or a damaged one")
     if len(data) == STATE_BYTES:
-        return NOTHING
+        return MARKED if kind == MARK else NOTHING
     count = data[_COUNT_AT] if len(data) > _COUNT_AT else 0
     start = _COUNT_AT + 1 + count * _TAG_BYTES
-    if kind == TOMBSTONE or len(data) < start + HEADER_BYTES:
+    if kind in {TOMBSTONE, MARK} or len(data) < start + HEADER_BYTES:
         raise ValueError("a state with a damaged envelope")
     version, shape, of_key, life, tail, body_check, header_check = _HEADER.unpack_from(data, start)
     if crc32(data[start : start + _FIELDS.size]) != header_check:

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -18,6 +19,7 @@ from tequipy_caching.infrastructure.codec import Codec
 from tequipy_caching.infrastructure.envelope import (
     EXPIRED,
     HEADER_BYTES,
+    MARK,
     STATE_BYTES,
     TOMBSTONE,
     VALUE,
@@ -31,6 +33,8 @@ V = TypeVar("V")
 
 _AT_ONCE: Final = 1000
 """How many names one script takes: Lua's stack is bounded."""
+_CHANGED: Final = 0
+"""In a store's answer; 1: stored, 2: the mark has vanished."""
 _VOID: Final[Look[Any]] = Look()
 _BURIED: Final[Look[Any]] = Look(buried=True)
 
@@ -39,11 +43,9 @@ class Seen(NamedTuple):
     """The state of a key in Redis when it was read: what a store compares."""
 
     state: bytes
-    """Of the key; empty: there was nothing."""
+    """Of the key: what was found, or the mark that was left there."""
     generation: bytes
     """Of the cache."""
-    at: int
-    """Redis's own clock, in milliseconds."""
     tags: bytes
     """With which the value will be stored, with their generations."""
 
@@ -102,24 +104,24 @@ class RedisTier(SharedTier[V], Generic[V]):
         fits = len(envelope) - HEADER_BYTES <= self._policy.max_value_bytes
         return SealedBytes(envelope, milliseconds + tail, tuple(tags), fits)
 
-    async def read(self, keys: Sequence[Key], tags: Sequence[str]) -> Mapping[Key, Look[V]]:
-        """Look for keys, in one round trip for each thousand."""
+    async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Look[V]]:
+        """Look for keys, in one round trip for each thousand; leave marks where a value may be stored."""
         looks: dict[Key, Look[V]] = {}
         for start in range(0, len(keys), _AT_ONCE):
-            looks |= await self._read(keys[start : start + _AT_ONCE], tags)
+            looks |= await self._read(keys[start : start + _AT_ONCE], tags, storing=storing)
         return looks
 
-    async def store(self, loaded: Mapping[Key, tuple[Sealed, object]]) -> Mapping[Key, bool]:
-        """Keep what was loaded, each unless its key (or cache, or tag) has changed since it was seen."""
+    async def store(self, loaded: Mapping[Key, tuple[Sealed, object]]) -> AbstractSet[Key]:
+        """Keep what was loaded, each unless its key (or cache, or tag) has changed since it was seen; return these."""
         items = [
             (key, sealed, seen)
             for key, (sealed, seen) in loaded.items()
             if isinstance(sealed, SealedBytes) and isinstance(seen, Seen)
         ]
-        stored: dict[Key, bool] = {}
+        changed: set[Key] = set()
         for start in range(0, len(items), _AT_ONCE):
-            stored |= await self._store(items[start : start + _AT_ONCE])
-        return stored
+            changed |= await self._store(items[start : start + _AT_ONCE])
+        return changed
 
     async def write(self, key: Key, sealed: Sealed) -> None:
         """Keep a value, and tell all processes."""
@@ -167,13 +169,20 @@ class RedisTier(SharedTier[V], Generic[V]):
         names = [self._leases + encode_key(key) for key in keys]
         await self._tell("unlock", names, [token], "released", [key_to_json(key) for key in keys])
 
-    async def _read(self, keys: Sequence[Key], tags: Sequence[str]) -> dict[Key, Look[V]]:
+    async def _read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> dict[Key, Look[V]]:
         asked = monotonic()
         names = [encode_key(key) for key in keys]
         answer = await self._link.run(
             "read",
             [self._link.state, *(self._names + name for name in names), *(self._tags + tag for tag in tags)],
-            [self._field, len(keys), self._tags, secrets.token_hex(8), self._tombstone_ms],
+            [
+                self._field,
+                len(keys),
+                self._tags,
+                secrets.token_hex(8),
+                self._tombstone_ms,
+                new_state(MARK) if storing else b"",
+            ],
         )
         waited = monotonic() - asked
         with reading("read"):
@@ -187,7 +196,7 @@ class RedisTier(SharedTier[V], Generic[V]):
         answer: Sequence[Any],
         waited: float,
     ) -> dict[Key, Look[V]]:
-        at, generation, *answers = answer
+        generation, *answers = answer
         tokens = answers[2 * len(keys) :]
         stamp = bytes([len(tags)]) + b"".join(
             tag.encode() + (token or b"") for tag, token in zip(tags, tokens, strict=True)
@@ -198,8 +207,8 @@ class RedisTier(SharedTier[V], Generic[V]):
         looks: dict[Key, Look[V]] = {}
         for key, parts, data, left in zip(keys, opened, answers[::2], answers[1::2], strict=False):
             look = _VOID if parts is None else self._judge(parts, left / 1000 - waited)
-            if known and (look.value is MISSING or self._policy.refresh_ahead):  # else nothing will be stored
-                look = look._replace(seen=Seen((data or b"")[:STATE_BYTES], generation, at, stamp))
+            if known and data and (look.value is MISSING or self._policy.refresh_ahead):  # else nothing will be stored
+                look = look._replace(seen=Seen(data[:STATE_BYTES], generation, stamp))
             looks[key] = look
         return looks
 
@@ -218,6 +227,8 @@ class RedisTier(SharedTier[V], Generic[V]):
         kind, tags, life, tail, body = opened
         if kind == TOMBSTONE:
             return _BURIED
+        if kind == MARK:
+            return _VOID
         left -= tail / 1000
         if left > 0 and kind == VALUE:
             value = self._decode(body)
@@ -234,15 +245,15 @@ class RedisTier(SharedTier[V], Generic[V]):
             self._unreadable.count += 1
             return MISSING
 
-    async def _store(self, items: Sequence[tuple[Key, SealedBytes, Seen]]) -> dict[Key, bool]:
+    async def _store(self, items: Sequence[tuple[Key, SealedBytes, Seen]]) -> set[Key]:
         _, first, seen = items[0]
-        arguments: list[Any] = [self._field, seen.generation, seen.at, self._tombstone_ms, len(items), seen.tags]
+        arguments: list[Any] = [self._field, seen.generation, len(items), seen.tags]
         for _, sealed, before in items:
             arguments += [before.state, new_state(VALUE), sealed.envelope, sealed.milliseconds]
         names = [*self._full([key for key, _, _ in items]), *(self._tags + tag for tag in first.tags)]
         answer = await self._link.run("store", [self._link.state, *names], arguments)
         with reading("store"):
-            return {key: bool(stored) for (key, _, _), stored in zip(items, answer, strict=True)}
+            return {key for (key, _, _), outcome in zip(items, answer, strict=True) if outcome == _CHANGED}
 
     async def _tell(
         self, script: str, names: Sequence[str], arguments: Sequence[Any], operation: Operation, what: Sequence[Any]

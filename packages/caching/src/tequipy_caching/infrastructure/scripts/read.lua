@@ -1,17 +1,16 @@
 -- Read names with what they have left, in one step.
 -- KEYS: the state; names; keys of the tags with which the reader will store
 -- ARGV: field of the cache's generation; number of names; beginning of the tags' keys; a generation for what has none;
---       how long a tag must be kept for a load, in milliseconds
--- Returns the server's time in milliseconds; the cache's generation; for each name its bytes (false: none; the state
--- alone: a tombstone, or void) and its PTTL; for each tag its generation.
-local time = redis.call('TIME')
+--       how long a load may take, in milliseconds; a mark to leave where nothing is (empty: nothing will be stored)
+-- Returns the cache's generation; for each name its bytes (false: none; the state alone: a tombstone, a mark, or void)
+-- and its PTTL; for each tag its generation.
 local count = tonumber(ARGV[2])
 local generation = redis.call('HGET', KEYS[1], ARGV[1])
 if not generation then
   generation = ARGV[4]
   redis.pcall('HSETNX', KEYS[1], ARGV[1], generation) -- refused, nothing will be stored: the next load tries again
 end
-local answer = {time[1] * 1000 + math.floor(time[2] / 1000), generation}
+local answer = {generation}
 
 -- Whether the generations in a value are still those of its cache and its tags.
 local function holds(bytes)
@@ -27,14 +26,31 @@ local function holds(bytes)
   return true
 end
 
+-- Keep for as long as a load may take what its store will compare, or leave a mark: what is evicted or unlinked meanwhile
+-- must not be taken for what was never there. Refused, nothing is left, and nothing will be stored. What is shorter than
+-- a state is foreign.
+local function hold(name, bytes)
+  if not bytes or #bytes < 24 then
+    local set = redis.pcall('SET', name, ARGV[6], 'PX', ARGV[5])
+    return set.ok and ARGV[6]
+  end
+  if redis.call('PTTL', name) < tonumber(ARGV[5]) then
+    redis.pcall('PEXPIRE', name, ARGV[5])
+  end
+  return bytes
+end
+
 local found = count > 0 and redis.call('MGET', unpack(KEYS, 2, count + 1)) or {}
 for number = 1, count do
   local bytes = found[number]
   if bytes and #bytes > 24 and not holds(bytes) then
     bytes = string.sub(bytes, 1, 24)
   end
-  answer[2 * number + 1] = bytes
-  answer[2 * number + 2] = bytes and redis.call('PTTL', KEYS[number + 1]) or 0
+  if ARGV[6] ~= '' and (not bytes or #bytes <= 24) then
+    bytes = hold(KEYS[number + 1], bytes)
+  end
+  answer[2 * number] = bytes
+  answer[2 * number + 1] = bytes and redis.call('PTTL', KEYS[number + 1]) or 0
 end
 for number = count + 2, #KEYS do
   redis.pcall('SET', KEYS[number], ARGV[4], 'NX', 'PX', ARGV[5])
