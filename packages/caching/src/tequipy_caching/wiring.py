@@ -79,7 +79,7 @@ class CacheSettings(BaseModel):
 
 
 class LimiterSettings(BaseModel):
-    """Where the rate limiter counts, if not in the cache's Redis."""
+    """Where the rate limiter counts, if not in the cache's Redis: best on a server that evicts nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

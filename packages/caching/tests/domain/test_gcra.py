@@ -57,6 +57,23 @@ def test_the_bound_is_exact(policy: RatePolicy, hits: list[tuple[int, int]]) -> 
         assert take(policy, bucket, Ask(policy.capacity), now + grant.reset_after)[1].allowed
 
 
+@given(POLICIES, st.lists(st.tuples(PAUSES, st.integers(1, 5), st.booleans()), max_size=60))
+def test_the_bound_outlives_the_bucket(policy: RatePolicy, hits: list[tuple[int, int, bool]]) -> None:
+    """However often its bucket vanishes, a process that tells what it knows lets no more pass than with the bucket."""
+    bucket, now, known, passed = Bucket(), 1_000_000, (0, 0), list[tuple[int, int]]()
+    for pause, cost, evicted in hits:
+        now += pause
+        bucket = Bucket() if evicted else bucket
+        if cost > policy.capacity:
+            continue
+        born, until = known
+        bucket, grant = take(policy, bucket, Ask(cost, born=born, known=max(0, until - now) * policy.fall), now)
+        known = (grant.born, now + grant.used_for)
+        if grant.allowed:
+            passed.append((now, cost))
+    assert excess(policy, passed) <= 0
+
+
 @given(st.lists(POLICIES, min_size=1, max_size=3), st.lists(st.tuples(PAUSES, st.integers(1, 5)), max_size=40))
 def test_several_budgets_take_all_or_none(policies: list[RatePolicy], hits: list[tuple[int, int]]) -> None:
     """A request passes exactly when each budget alone would let it, and each then stands as if it had been alone."""
@@ -197,5 +214,5 @@ def test_another_unit_counts_anew() -> None:
 
 def test_a_grant_is_shown_in_seconds() -> None:
     """Decisions are in seconds, whatever the arithmetic counts in."""
-    decision = Grant(False, 0, 0, 1_500_000, 2_000_000).decision(RatePolicy("p", 7, 60))
+    decision = Grant(False, 0, 0, 1_500_000, 2_000_000, 2_000_000, 1, vanished=False).decision(RatePolicy("p", 7, 60))
     assert (decision.limit, decision.retry_after, decision.reset_after) == (7, 1.5, 2.0)

@@ -8,6 +8,10 @@ A lease is a part of the budget that a process may spend without asking. It is h
 fall, for nobody here knows when it is spent: when the process tells how much it has spent, or the lease has ended (then
 it counts as a whole), it joins the level of that moment. Any spending was at that moment or before, so the true level
 is never above the one counted here.
+
+A server that is short of memory may evict a bucket. Each bucket therefore has a birth, and a process that asks tells
+which one it knew and how much of it must still be used: a bucket that was born later without a reset (or is not there)
+is counted on from that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,6 +37,8 @@ class Bucket(NamedTuple):
     level: int = 0
     leases: Mapping[str, tuple[int, int]] = NOBODY
     """By holder: how many requests, and until when."""
+    born: int = 0
+    """When it was first counted in; 0: never yet, negative: when it was reset."""
 
 
 class Ask(NamedTuple):
@@ -46,6 +52,10 @@ class Ask(NamedTuple):
     """Who asks; empty: a lease that it may have stays untouched."""
     spent: int = 0
     """How much of its last lease the holder has used."""
+    born: int = 0
+    """The birth of the bucket that the asker knows; 0: it knows none."""
+    known: int = 0
+    """How much of that one must still be used, with the asker's own lease."""
 
 
 class Grant(NamedTuple):
@@ -57,6 +67,12 @@ class Grant(NamedTuple):
     """What is left after this, with the lease."""
     retry_after: int
     reset_after: int
+    used_for: int
+    """For how long some of the bucket stays used, if nobody asks again; without the leases of others."""
+    born: int
+    """The bucket's birth, to be told with the next ask."""
+    vanished: bool
+    """Whether the bucket that the asker knew was no longer there."""
 
     def decision(self, policy: RatePolicy, *, degraded: bool = False) -> RateDecision:
         """Return it as callers see it."""
@@ -86,6 +102,8 @@ class _Settled(NamedTuple):
     leases: dict[str, tuple[int, int]]
     lacking: int
     """How much room a request lacks; 0 or less: none."""
+    born: int
+    vanished: bool
 
 
 def _settle(policy: RatePolicy, bucket: Bucket, ask: Ask, now: int) -> _Settled:
@@ -99,7 +117,12 @@ def _settle(policy: RatePolicy, bucket: Bucket, ask: Ask, now: int) -> _Settled:
     for until, used in sorted(over):
         level, at = max(0, level - max(0, until - at) * fall) + used * height, until
     level = max(0, level - max(0, now - at) * fall)
-    return _Settled(level, leases, max(ask.need, 1) * height - _room(policy, level, leases))
+    born = 0 if bucket.born > 0 and not level and not leases else bucket.born  # empty is as good as gone
+    vanished = ask.born not in {0, born} and born >= 0
+    if vanished:
+        level = max(level, ask.known - sum(held for held, _ in leases.values()) * height)
+    lacking = max(ask.need, 1) * height - _room(policy, level, leases)
+    return _Settled(level, leases, lacking, born, vanished)
 
 
 def _room(policy: RatePolicy, level: int, leases: Mapping[str, tuple[int, int]]) -> int:
@@ -108,7 +131,9 @@ def _room(policy: RatePolicy, level: int, leases: Mapping[str, tuple[int, int]])
 
 def _grant(policy: RatePolicy, ask: Ask, settled: _Settled, now: int, *, passes: bool) -> tuple[Bucket, Grant]:
     height, fall = policy.height, policy.fall
-    level, leases, lacking = settled
+    level, leases, lacking, born, vanished = settled
+    if not born and (passes or vanished):
+        born = now
     leased = retry = 0
     if passes:
         level += ask.need * height
@@ -123,7 +148,9 @@ def _grant(policy: RatePolicy, ask: Ask, settled: _Settled, now: int, *, passes:
     reserved = sum(held for held, _ in leases.values())
     room = _room(policy, level, leases) + max(leased, 0) * height  # what is leased now is the asker's
     reset = _ceil(level + reserved * height, fall)
-    return Bucket(now, level, leases), Grant(lacking <= 0, leased, max(0, room // height), retry, reset)
+    used_for = _ceil(level + max(leased, 0) * height, fall)
+    grant = Grant(lacking <= 0, leased, max(0, room // height), retry, reset, used_for, born, vanished)
+    return Bucket(now, level, leases, born), grant
 
 
 class Buckets:

@@ -30,12 +30,13 @@ from tequipy_caching.domain.ports import MISSING
 from tequipy_caching.domain.recovery import Recoverable
 from tequipy_caching.domain.tiers import Listener
 from tequipy_caching.infrastructure.backplane import Backplane
+from tequipy_caching.infrastructure.eviction import EvictionCheck
 from tequipy_caching.infrastructure.limiter_metrics import DecisionCounts
 from tequipy_caching.infrastructure.memory import MemoryTier
 from tequipy_caching.infrastructure.redis import RedisLink
 
 _TOPIC: Final = "resets"
-_NUMBERS: Final = 5
+_NUMBERS: Final = 8
 """Numbers of the script's answer for each budget; the server's time follows them."""
 
 _Budget = tuple[RatePolicy, str]
@@ -75,8 +76,19 @@ class _Lease:
         self.ends, self.full = asked + LEASE_US, asked + grant.reset_after
 
 
-class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
-    """Made by `build_rate_limiter`. In the recovery queue an entry is a reset, by the bucket's name."""
+class _Known(NamedTuple):
+    """What is known of a bucket, to be told should the server evict it."""
+
+    born: int
+    until: int
+    """When nothing of it will be used any more, in microseconds of the monotonic clock."""
+
+
+class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
+    """Made by `build_rate_limiter`.
+
+    In the recovery queue an entry is a reset, by the bucket's name, and how long that is to be known, in milliseconds.
+    """
 
     def __init__(self, link: RedisLink, memory: CachePolicy, *, backplane: Backplane, counts: DecisionCounts) -> None:
         self.link = link
@@ -84,6 +96,8 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
         self._counts = counts
         self._refusals: Memory[_Refusal] = Memory(memory, MemoryTier(memory, monotonic, Tally()), monotonic)
         self._leases: LRUCache[str, _Lease] = LRUCache(memory.l1_maxsize)
+        self._known: LRUCache[str, _Known] = LRUCache(memory.l1_maxsize)
+        self._eviction = EvictionCheck(link)
         self._alone = Buckets(memory.l1_maxsize)
         self._fences = Fences()
         link.recovery.register(_TOPIC, self)
@@ -123,7 +137,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
         if refusal is not None:
             return refusal
         try:
-            (grant,) = await self._run([(policy, name)], [Ask(0)])
+            (grant,) = await self._run([(policy, name)], [self._remind(Ask(0), policy, name, now)])
         except CacheUnavailable:
             return decide_alone(policy, self._alone, name, 0, now)
         lease = self._leases.get(name)
@@ -134,11 +148,12 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
     async def reset(self, policy: RatePolicy, key: Key) -> None:
         """Forget what was counted, here and in every process."""
         name = bucket_name(policy, key)
+        known = 1 + policy.capacity * policy.height // (policy.fall * 1000)
         self._forget(name)
         try:
-            await self._reset(name)
+            await self._reset(name, known)
         except (CacheUnavailable, asyncio.CancelledError) as error:  # cancelled: it may have arrived or not
-            self.link.recovery.add(_TOPIC, name, None)
+            self.link.recovery.add(_TOPIC, name, known)
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
@@ -155,20 +170,23 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
         self._refusals.clear()
         self._fences.breach_all()
 
-    def merge(self, old: None, new: None) -> None:
+    def merge(self, old: int, new: int) -> int:
         """Keep one of two resets."""
+        return max(old, new)
 
-    def overflow(self) -> Mapping[Hashable, None]:
+    def overflow(self) -> Mapping[Hashable, int]:
         """Let go of them: what was not reset ends by itself."""
         return {}
 
-    async def replay(self, entries: Mapping[Hashable, None]) -> None:
+    async def replay(self, entries: Mapping[Hashable, int]) -> None:
         """Send resets that could not be sent."""
-        for name in entries:
-            await self._reset(str(name))
+        for name, known in entries.items():
+            await self._reset(str(name), known)
 
     async def __aenter__(self) -> Self:
         self.backplane.start()
+        if self._eviction.due:
+            await self._eviction.run()
         return self
 
     async def __aexit__(
@@ -210,30 +228,44 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
         for policy, name in budgets:
             lease = self._lease(name) if policy.lease else None
             if lease is None or lease.asked is not None:
-                asks.append(Ask(cost))
+                asks.append(self._remind(Ask(cost), policy, name, now))
                 continue
             ours[name] = lease
             lease.asked = answered
             lease.left = 0  # given back
-            asks.append(Ask(cost, policy.lease, lease.id, lease.spent))
+            asks.append(self._remind(Ask(cost, policy.lease, lease.id, lease.spent), policy, name, now))
         try:
             with self._fences.hold() as fence:
                 try:
                     grants = await self._run(budgets, asks)
                 except CacheUnavailable:
                     return decide_all_alone(budgets, self._alone, cost, now)
-                for (_, name), grant in zip(budgets, grants, strict=True):
+                if self._eviction.due:  # it was away at the start
+                    await self._eviction.run()
+                for (policy, name), grant in zip(budgets, grants, strict=True):
                     if name in ours:
                         ours[name].renew(grant, now)
-                    if not grant.allowed and fence.whole(name):
-                        refusal = _Refusal(cost, now + grant.retry_after, now + grant.reset_after)
-                        left = grant.retry_after / 1_000_000
-                        self._refusals.keep(name, refusal, left, life=left)
+                    if grant.vanished:
+                        self._counts.count_vanished(policy.name)
+                    if fence.whole(name):
+                        self._remember(name, grant, cost, now)
         finally:
             for lease in ours.values():
                 lease.asked = None
             answered.set()
         return [grant.decision(policy) for (policy, _), grant in zip(budgets, grants, strict=True)]
+
+    def _remember(self, name: str, grant: Grant, cost: int, now: int) -> None:
+        """Keep what an answer to an ask of that moment says of a bucket."""
+        self._known[name] = _Known(grant.born, now + grant.used_for)
+        if not grant.allowed:
+            left = grant.retry_after / 1_000_000
+            self._refusals.keep(name, _Refusal(cost, now + grant.retry_after, now + grant.reset_after), left, life=left)
+
+    def _remind(self, ask: Ask, policy: RatePolicy, name: str, now: int) -> Ask:
+        """Return the ask with what this process knows of the bucket."""
+        born, until = self._known.get(name, _Known(0, 0))
+        return ask._replace(born=born, known=(until - now) * policy.fall) if until > now else ask
 
     def _lease(self, name: str) -> _Lease:
         lease = self._leases.get(name)
@@ -254,14 +286,15 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[None]):
         if not all(isinstance(number, int) for number in answer):
             raise CacheUnavailable("Redis gave an unreadable answer to rate_hit")
         rows = [answer[start : start + _NUMBERS] for start in range(0, len(answer) - 1, _NUMBERS)]
-        return [Grant(bool(allowed), *rest) for allowed, *rest in rows]
+        return [Grant._make((bool(allowed), *rest, bool(vanished))) for allowed, *rest, vanished in rows]
 
-    async def _reset(self, name: str) -> None:
+    async def _reset(self, name: str, known: int) -> None:
         message = self.backplane.message(_TOPIC, name)
-        await self.link.tell("rate_reset", [self._key(name)], [], message=message)
+        await self.link.tell("rate_reset", [self._key(name)], [known], message=message)
 
     def _forget(self, name: str) -> None:
         self._refusals.drop(name)
+        self._known.pop(name, None)
         self._fences.breach(name)
         self._alone.forget(name)
 

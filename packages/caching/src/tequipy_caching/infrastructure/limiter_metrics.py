@@ -11,10 +11,14 @@ from tequipy_caching.domain.metrics import Tally
 
 
 class DecisionCounts(Collector):
-    """Decisions by policy, outcome (allowed, denied) and whether they were made without Redis; never by key."""
+    """Decisions by policy, outcome (allowed, denied) and whether they were made without Redis; never by key.
+
+    And buckets that the server had lost, evicted or restarted, and that were counted on.
+    """
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
         self._tallies: dict[tuple[str, bool, bool], Tally] = {}
+        self._vanished: dict[str, Tally] = {}
         if registry is not None:
             registry.register(self)
 
@@ -26,11 +30,21 @@ class DecisionCounts(Collector):
             tally = self._tallies[labels] = Tally()
         tally.count += 1
 
+    def count_vanished(self, policy: str) -> None:
+        """Count a bucket that the server had lost."""
+        self._vanished.setdefault(policy, Tally()).count += 1
+
     def collect(self) -> Iterable[Metric]:
-        """Yield the counter."""
+        """Yield the counters."""
         family = CounterMetricFamily(
             "ratelimit_decisions", "Decisions of the rate limiter.", labels=("policy", "outcome", "degraded")
         )
         for (policy, allowed, degraded), tally in list(self._tallies.items()):  # a copy: scraped in a thread of its own
             family.add_metric([policy, "allowed" if allowed else "denied", str(degraded).lower()], tally.count)
         yield family
+        vanished = CounterMetricFamily(
+            "ratelimit_vanished_buckets", "Buckets that the server lost and that were counted on.", labels=("policy",)
+        )
+        for policy, tally in list(self._vanished.items()):
+            vanished.add_metric([policy], tally.count)
+        yield vanished
