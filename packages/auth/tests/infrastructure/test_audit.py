@@ -194,3 +194,24 @@ async def test_a_role_that_may_delete_passes_by_the_purge_alone(database: Databa
             await connection.execute(text(statement))
         assert await connection.scalar(purge) == 1
         await connection.rollback()
+
+
+async def test_functions_of_a_role_do_not_pass_for_the_databases_own(database: Database) -> None:
+    """A role that may delete, and has a schema of its own, cannot replace the functions that the trigger calls."""
+    async with SqlAuthUnitOfWork(database, FrozenClock(), CountingIds()) as unit:
+        unit.audit.record(AuditEvent(AuditAction.REGISTERED))
+    async with database.engine.connect() as connection:
+        for statement in (
+            "create role app_under_test",
+            "create schema theirs authorization app_under_test",
+            "grant usage on schema auth to app_under_test",
+            "grant select, delete on auth.audit_events to app_under_test",
+            "set local role app_under_test",
+            "create function theirs.pg_get_userbyid(oid) returns name language sql as 'select current_user'",
+            "set local search_path = theirs, pg_catalog",
+            ANNOUNCE,
+        ):
+            await connection.execute(text(statement))
+        with pytest.raises(DBAPIError, match="append-only"):
+            await connection.execute(text("delete from auth.audit_events"))
+        await connection.rollback()
