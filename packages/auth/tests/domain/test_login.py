@@ -1,6 +1,7 @@
 """Logging in under the ladder of locks, over the in-memory twins: what is looked at, counted, told and recorded."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -230,6 +231,31 @@ async def test_a_full_queue_is_no_failure(
     await log_in(auth)
     assert operations.counts["login", "unavailable"] == 10
     assert AuditAction.LOGIN_FAILED not in {event.action for event in work.audit.events}
+
+
+async def test_a_right_password_is_no_failure_when_the_rest_fails(
+    auth: Auth, work: MemoryAuthUnitOfWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Login, reauthentication and change that end in 503 after the password was checked keep no place of an attempt."""
+
+    async def fail_to_keep(*_: object, **__: object) -> None:
+        raise Unavailable
+
+    principal = await auth.access_tokens.verify((await log_in(auth)).access.value)
+    attempts: list[Callable[[], Awaitable[object]]] = [
+        lambda: log_in(auth),
+        lambda: auth.login.reauthenticate(principal, password=PASSWORD, client=HOME),
+        lambda: auth.passwords.change(
+            principal, current_password=PASSWORD, new_password="an even better password", client=HOME
+        ),
+    ]
+    for attempt in attempts:
+        with monkeypatch.context() as patch:
+            patch.setattr(work.users, "lock", fail_to_keep)
+            for _ in range(10):
+                with pytest.raises(Unavailable):
+                    await attempt()
+        await attempt()
 
 
 async def test_a_stranger_cannot_lock_the_owner_out(auth: Auth) -> None:

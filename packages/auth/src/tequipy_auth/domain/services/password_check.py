@@ -114,9 +114,18 @@ class PasswordCheck:
         `Unavailable`.
         """
         try:
-            return await use(await self._verify(attempt, password))
+            return await self._use(await self._verify(attempt, password), use)
         except _Replaced as replaced:
-            return await use(await self._verify(replace(attempt, user=replaced.user), password))
+            return await self._use(await self._verify(replace(attempt, user=replaced.user), password), use)
+
+    async def _use(self, proof: Proof, use: Callable[[Proof], Awaitable[R]]) -> R:
+        """Return what `use` makes of the proof; one that cannot be completed now is no failure."""
+        try:
+            return await use(proof)
+        except Unavailable:
+            async with self._unit_of_work() as work:
+                await self._lockout.take_back(work, proof.reservation)
+            raise
 
     async def _verify(self, attempt: Attempt, password: str) -> Proof:
         """Hash once, and only if the attempt was reserved; one that nobody could look at is no failure."""
