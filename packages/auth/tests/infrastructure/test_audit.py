@@ -1,21 +1,22 @@
 """The audit: one suite over memory and PostgreSQL alike, and what the database itself forbids."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from tequipy_auth import AuditAction, AuditEvent, AuditLog, AuditRecord, AuthUnitOfWork, Client, Outcome
-from tequipy_auth.domain.policy import LEAST_AUDIT_RETENTION
+from tequipy_auth import AuditAction, AuditEvent, AuditLog, AuditRecord, AuthPolicy, AuthUnitOfWork, Client, Outcome
+from tequipy_auth.domain.policy import LEAST_AUDIT_RETENTION, LEEWAY
+from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.infrastructure import audit
 from tequipy_auth.infrastructure.audit import SqlAuditLog
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 from tequipy_auth.testing import MemoryAuditLog, MemoryAuthUnitOfWork
 from tequipy_observability import RequestContext, request_context
-from tequipy_platform import SystemClock
+from tequipy_platform import Delivery, SystemClock
 from tequipy_platform.infrastructure.ids import uuid7
 from tequipy_platform.testing import EPOCH, CountingIds, FrozenClock
 from tequipy_platform.wiring import Database
@@ -137,6 +138,19 @@ async def test_recent_events_cannot_be_purged(database: Database, age: timedelta
         async with work as unit:
             with pytest.raises((ValueError, DBAPIError), match="last 7 days cannot be purged"):
                 await unit.audit.purge(before=clock.now() - age, limit=1)
+
+
+async def test_a_clock_ahead_of_the_databases_stops_no_purge(database: Database) -> None:
+    """With the least retention, too, a process whose clock is ahead within the leeway purges what is old enough."""
+    clock = FrozenClock(datetime.now(UTC) - timedelta(days=8))
+    async with SqlAuthUnitOfWork(database, clock, uuid7) as unit:
+        unit.audit.record(AuditEvent(AuditAction.LOGIN_OK))
+    clock.advance(timedelta(days=8) + LEEWAY / 2)
+    policy = AuthPolicy(public_url="https://app.example.com", audit_retention=LEAST_AUDIT_RETENTION)
+    housekeeping = Housekeeping(lambda: SqlAuthUnitOfWork(database, clock, uuid7), clock, policy)
+    await housekeeping.purge(Delivery(uuid7(), "auth.purge"))
+    until = clock.now()
+    assert await read(SqlAuditLog(database), since=until - timedelta(days=30), until=until) == []
 
 
 ANNOUNCE = "select set_config('tequipy_auth.purged_table', 'auth.audit_events'::regclass::oid::text, true)"

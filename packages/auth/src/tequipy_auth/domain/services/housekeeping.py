@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.policy import LEAST_AUDIT_RETENTION, LEEWAY, AuthPolicy
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.mail_budget import WINDOW
 from tequipy_platform import Clock, Delivery
@@ -39,7 +39,9 @@ class Housekeeping:
         await self._purge(lambda work: work.attempts.purge, now)
         await self._purge(lambda work: work.mail_charges.purge, now - WINDOW)
         await self._purge(lambda work: work.sessions.purge, now - SESSION_MEMORY)
-        await self._purge(lambda work: work.audit.purge, now - self._policy.audit_retention)
+        # The database refuses younger ones by its own clock, which ours may be ahead of.
+        retention = max(self._policy.audit_retention, LEAST_AUDIT_RETENTION + LEEWAY)
+        await self._purge(lambda work: work.audit.purge, now - retention)
 
     async def _purge(self, of: Callable[[AuthUnitOfWork], _Purge], before: datetime) -> None:
         forgotten = BATCH_SIZE
