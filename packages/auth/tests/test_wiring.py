@@ -91,6 +91,7 @@ def test_production_refuses_what_protects_nobody(changes: dict[str, Any], refuse
         {"refresh_grace_seconds": -1},
         {"password_min_length": 11},
         {"audit_retention": 7 * 86400 - 1},
+        {"password_min_length": 65},
         {"password_max_length": 63},
         {"verify_email_ttl": 3 * 86400},
         {"refresh_secret_cost": 3},
@@ -103,6 +104,15 @@ def test_wrong_settings_are_refused_without_showing_them(wrong: dict[str, Any]) 
     with pytest.raises(ValidationError, match=next(iter(wrong))) as refusal:
         AuthSettings.model_validate(wrong)
     assert "a short secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("forever", ["inf", 10**11], ids=str)
+def test_no_time_is_longer_than_a_date_can_be(forever: object) -> None:
+    """Every setting in seconds refuses what no moment can be moved by, instead of failing when it is used."""
+    times = [name for name, field in AuthSettings.model_fields.items() if field.annotation is float]
+    with pytest.raises(ValidationError) as refusal:
+        AuthSettings.model_validate(dict.fromkeys(times, forever))
+    assert [error["loc"] for error in refusal.value.errors()] == [(name,) for name in times]
 
 
 def test_every_number_that_the_rules_go_by_is_a_setting() -> None:

@@ -76,6 +76,9 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
+LONGEST_TIME: Final = 100 * 365 * 86400.0
+"""Seconds: a century, so that every moment plus or minus such a time is a date."""
+
 SECRET_LENGTH: Final = 32
 
 Secret = Annotated[SecretStr, Field(min_length=SECRET_LENGTH)]
@@ -122,36 +125,36 @@ class AuthSettings(BaseModel):
     registration_mode: Literal["private", "open"] = "private"
     """`private`: nobody learns whether an address has an account, which comes into being by the mailed link. `open`: it
     exists at once, unverified, and a taken address is refused."""
-    password_min_length: int = Field(default=LEAST_PASSWORD_LENGTH, ge=LEAST_PASSWORD_LENGTH)
+    password_min_length: int = Field(default=LEAST_PASSWORD_LENGTH, ge=LEAST_PASSWORD_LENGTH, le=64)
     password_max_length: int = Field(default=128, ge=64, le=1024)
     """Characters after normalisation (OWASP ASVS 5.0, V6.2.1 and V6.2.9). The minimum may be raised alone: the bundled
     list of common passwords holds nothing shorter."""
-    audit_retention: float = Field(default=400 * 86400, ge=LEAST_AUDIT_RETENTION.total_seconds())
+    audit_retention: float = Field(default=400 * 86400, ge=LEAST_AUDIT_RETENTION.total_seconds(), le=LONGEST_TIME)
     """How long audit events are kept: at least 7 days, by default 400."""
     issuer: str | None = Field(default=None, min_length=1)
     """`iss` of access tokens; None: the app's public URL."""
     audience: str = Field(default="tequipy", min_length=1)
     client_id: str = Field(default="tequipy", min_length=1)
-    access_token_ttl: float = Field(default=900, ge=1)
-    refresh_idle: float = Field(default=7 * 86400, ge=1)
-    refresh_absolute: float = Field(default=30 * 86400, ge=1)
-    refresh_grace_seconds: float = Field(default=60, ge=0)
+    access_token_ttl: float = Field(default=900, ge=1, le=LONGEST_TIME)
+    refresh_idle: float = Field(default=7 * 86400, ge=1, le=LONGEST_TIME)
+    refresh_absolute: float = Field(default=30 * 86400, ge=1, le=LONGEST_TIME)
+    refresh_grace_seconds: float = Field(default=60, ge=0, le=LONGEST_TIME)
     """How long after its first use a refresh token gives its unused successor again."""
     sessions_per_user: int = Field(default=20, ge=1)
     """A login beyond that ends the oldest session."""
     verify_email_ttl: float = Field(default=86400, ge=60, le=REGISTRATION_LIFE.total_seconds())
-    reset_password_ttl: float = Field(default=1800, ge=60)
+    reset_password_ttl: float = Field(default=1800, ge=60, le=LONGEST_TIME)
     live_tokens_per_purpose: int = Field(default=3, ge=1)
     """How many mailed links of one kind work at a time: a further one ends the oldest."""
     mails_per_hour: int = Field(default=5, ge=1)
     """How many mails anybody can have sent to one address for one purpose (registration, another link, reset)."""
-    fresh_for: float = Field(default=300, ge=1)
+    fresh_for: float = Field(default=300, ge=1, le=LONGEST_TIME)
     """How long after a proof of identity sensitive operations may be asked for."""
     signing_algorithm: AlgorithmName = "ES256"
     """Of keys that are made from now on."""
     signing_keys_folder: DirectoryPath | None = None
     """Where a secret manager mounts the signing keys, `active.pem` among them; None: they are kept in the database."""
-    jwks_max_age: float = Field(default=300, ge=1)
+    jwks_max_age: float = Field(default=300, ge=1, le=LONGEST_TIME)
     """How long others may keep the published keys: so long a key is published before its first use."""
     foreign_password_schemes: tuple[ForeignScheme, ...] = ()
     """Schemes of another system whose accounts were taken over, as `["bcrypt"]`. Their hashes need no pepper: a
