@@ -197,8 +197,14 @@ async def limiters(redis_prefix: str) -> AsyncIterator[Callable[..., Awaitable[R
 
 
 @pytest.fixture
-def open_set(start: Any) -> Callable[..., Awaitable[tuple[TieredCacheManager, SharedExpiringSet]]]:
-    """Return what opens the set as another process would, and waits until it is live."""
+def open_set(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Awaitable[tuple[TieredCacheManager, SharedExpiringSet]]]:
+    """Return what opens the set as another process would, and waits until it is live.
+
+    A new set is not waited for as long as others might have to put members back: those who lose one set the time.
+    """
+    monkeypatch.setattr("tequipy_caching.infrastructure.expiring_set.OTHERS_WITHIN", 0.05)
 
     async def open_set(
         url: str, source: Source | None = None, *, live: bool = True, **settings: Any

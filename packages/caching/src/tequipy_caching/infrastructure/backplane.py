@@ -55,6 +55,7 @@ class Backplane:
         self._origin = ""
         self._position: Position | None = None
         self._deaf_since = 0.0
+        self._client: Redis | None = None
         self._task: asyncio.Task[None] | None = None
 
     def message(self, topic: str, body: Any) -> Message:  # noqa: ANN401 -- JSON
@@ -80,13 +81,17 @@ class Backplane:
         if self._task is not None:
             await end(self._task)
             self._task = None
+        if self._client is not None:  # once more: the end may have met the task while it closed them
+            with suppress(RedisError, OSError):
+                await self._client.aclose()
+            self._client = None
         self._position = None
 
     async def _listen(self) -> None:
         while True:
             # A pair of connections of its own, one that listens and one that asks where it stands; new ones each time,
             # for by now the name may be that of another server.
-            client = self._link.connect(2)
+            client = self._client = self._link.connect(2)
             try:
                 async with client.pubsub() as channel:
                     await self._hear_from(channel, client)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Hashable, Iterator, Mapping
 from heapq import heappop, heappush
 from itertools import islice
@@ -20,6 +21,10 @@ from tequipy_caching.infrastructure.redis import RedisLink, reading
 
 SOURCE_TIMEOUT: Final = 10.0
 """Seconds that a source may take."""
+CHECK_EVERY: Final = 1.0
+"""Seconds between two looks whether Redis still has the sets."""
+OTHERS_WITHIN: Final = 2.0
+"""Seconds within which all processes have noticed that Redis has lost a set, and put back what they hold."""
 RETRY_AFTER: Final = 1.0
 """Seconds between two attempts to compare with the source and Redis."""
 PATIENCE: Final = 1.0
@@ -43,12 +48,13 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
     def __init__(self, name: str, source: Source | None, *, link: RedisLink, backplane: Backplane) -> None:
         self.source = source
         self.topic = f"set:{name}"
-        self._key = f"{link.prefix}:set:{name}"
+        self.key = f"{link.prefix}:set:{name}"
         self._link = link
         self._backplane = backplane
         self._deadlines: dict[str, float] = {}
         self._leaving: list[tuple[float, str]] = []
         self._compared = False
+        self._sentinel: bytes | None = None
         self._missed = asyncio.Event()
         self._attempted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -69,7 +75,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         for member in members:
             self._keep(member, deadline)
         try:
-            await self._tell(dict.fromkeys(members, ttl))
+            self.check(await self._tell(dict.fromkeys(members, ttl)))
         except (CacheUnavailable, asyncio.CancelledError) as error:  # cancelled: it may have arrived or not
             for member in members:
                 self._link.recovery.add(self.topic, member, deadline)
@@ -90,7 +96,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
             except TimeoutError:
                 self._attempted.set()  # the next ones need not wait too
         try:
-            answer = await self._link.run("set_contains", [self._key], [member])
+            answer = await self._link.run("set_contains", [self.key], [member])
             with reading("set_contains"):
                 left = answer / 1000
         except CacheUnavailable:
@@ -113,9 +119,16 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         for member, left in body.items():
             self._link.recovery.add(self.topic, member, now + left / 1000)
 
+    def check(self, sentinel: bytes | None) -> None:
+        """Compare the sentinel that Redis has now with the one of the last comparison: another one is another set."""
+        if self._sentinel is not None and sentinel != self._sentinel:
+            logger.warning("expiring_set_lost", extra={"set": self.topic})
+            self.miss()
+
     def miss(self) -> None:
         """Trust only what is compared anew."""
         self._compared = False
+        self._sentinel = None
         self._attempted.clear()
         self._missed.set()
 
@@ -148,32 +161,48 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
     async def _stay_compared(self) -> None:
         while True:
             self._missed.clear()
-            done = await self._compare()
-            self._compared = done and not self._missed.is_set()
-            try:
-                async with asyncio.timeout(None if done else RETRY_AFTER):
-                    await self._missed.wait()
-            except TimeoutError:
-                continue
+            young = await self._compare()
+            if young is not None and not await self._missed_within(young):
+                self._compared = True
+                await self._missed.wait()
+            elif young is None:
+                await self._missed_within(RETRY_AFTER)
 
-    async def _compare(self) -> bool:
+    async def _missed_within(self, seconds: float) -> bool:
+        """Wait so long, and tell whether something was missed meanwhile: then at once."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._missed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _compare(self) -> float | None:
+        """Compare with source and Redis; return how long others may still put members back, None when it failed."""
         # The source first: without Redis it is all there is. What is added elsewhere meanwhile is heard.
         read = await self._read_source()
         self._attempted.set()
         try:
-            answer = await self._link.run("set_members", [self._key])
+            answer = await self._link.run("set_members", [self.key])
             now = monotonic()
             with reading("set_members"):
-                pairs = zip(*[iter(answer)] * 2, strict=True)
-                theirs = {bytes(member).decode(errors="replace"): left / 1000 for member, left in pairs}
+                sentinel, age, *members = answer
+                pairs = zip(*[iter(members)] * 2, strict=True)
+                theirs = {member.decode(errors="replace"): left / 1000 for member, left in pairs}
+                young: float = min(OTHERS_WITHIN, max(0.0, OTHERS_WITHIN - age / 1000))
             for member, left in theirs.items():
                 self._keep(member, now + left)
-            await self._tell(
-                {member: left for member, left in self._lives().items() if left > theirs.get(member, -_SLACK) + _SLACK}
-            )
+            lacking = {
+                member: left for member, left in self._lives().items() if left > theirs.get(member, -_SLACK) + _SLACK
+            }
+            if lacking or (sentinel is None and self._backplane.live):
+                sentinel = await self._tell(lacking)
         except CacheUnavailable:
-            return False
-        return read
+            return None
+        if not read or sentinel is None:
+            return None
+        self._sentinel = sentinel
+        return young
 
     async def _read_source(self) -> bool:
         if self.source is None:
@@ -194,12 +223,16 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
             self._keep(member, now + left)
         return True
 
-    async def _tell(self, lives: Mapping[str, float]) -> None:
-        """Put members into Redis and tell the other processes, in one step for each part of a large number."""
+    async def _tell(self, lives: Mapping[str, float]) -> bytes | None:
+        """Put members into Redis and tell the other processes, in one step for each part; return the set's sentinel."""
         entries = iter(lives.items())
-        while chunk := {member: max(1, round(left * 1000)) for member, left in islice(entries, _CHUNK)}:
-            arguments = [part for entry in chunk.items() for part in entry]
-            await self._link.tell("set_add", [self._key], arguments, message=self._backplane.message(self.topic, chunk))
+        sentinel = None
+        for _ in range(0, max(1, len(lives)), _CHUNK):  # once without members: the set itself is made
+            chunk = {member: max(1, round(left * 1000)) for member, left in islice(entries, _CHUNK)}
+            arguments = [secrets.token_hex(8), *(part for entry in chunk.items() for part in entry)]
+            message = self._backplane.message(self.topic, chunk)
+            sentinel = await self._link.tell("set_add", [self.key], arguments, message=message)
+        return sentinel
 
     def _lives(self) -> dict[str, float]:
         now = monotonic()
@@ -229,6 +262,7 @@ class ExpiringSets:
         self._backplane = backplane
         self._sets: dict[str, SharedExpiringSet] = {}
         self._running = False
+        self._task: asyncio.Task[None] | None = None
 
     def named(self, name: str, source: Source | None) -> SharedExpiringSet:
         """Return the set of a name, always the same one."""
@@ -243,13 +277,32 @@ class ExpiringSets:
         return made
 
     def start(self) -> None:
-        """Have all sets compare themselves."""
+        """Have all sets compare themselves, and look whether Redis still has them."""
         self._running = True
         for made in self._sets.values():
             made.start()
+        self._task = asyncio.create_task(self._stay_checked(), name="cache-sets")
 
     async def stop(self) -> None:
         """Stop comparing."""
         self._running = False
+        if self._task is not None:
+            await end(self._task)
+            self._task = None
         for made in self._sets.values():
             await made.stop()
+
+    async def _stay_checked(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_EVERY)
+            sets = [made for made in self._sets.values() if made.live]
+            if not sets:
+                continue
+            try:
+                answer = await self._link.run("set_sentinels", [made.key for made in sets])
+                with reading("set_sentinels"):
+                    pairs = list(zip(sets, answer, strict=True))
+            except CacheUnavailable:
+                continue  # the channel or the next look will tell
+            for made, sentinel in pairs:
+                made.check(sentinel)

@@ -1,0 +1,125 @@
+"""A set whose key Redis has lost: nobody calls it live before all have put back what they hold."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tequipy_caching.infrastructure.expiring_set import SharedExpiringSet
+from tequipy_caching.infrastructure.manager import TieredCacheManager
+from tequipy_devstack.servers import ValkeyServer
+
+Start = Callable[..., Awaitable[tuple[TieredCacheManager, SharedExpiringSet]]]
+
+
+async def unlink(redis: Redis, key: str) -> None:
+    assert await redis.unlink(key)
+
+
+async def flush(redis: Redis, _: str) -> None:
+    await redis.flushall()
+
+
+async def evict(redis: Redis, key: str) -> None:
+    """Have the server evict all it has."""
+    await redis.config_set("maxmemory-policy", "allkeys-random")
+    await redis.config_set("maxmemory", 1)
+    with pytest.raises(Exception, match="memory"):
+        await redis.set("filler", "x")
+    await redis.config_set("maxmemory", 0)
+    assert not await redis.exists(key)
+
+
+Loss = Callable[[Redis, str], Awaitable[None]]
+
+
+@pytest.fixture
+def real_times(open_set: Start, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Open sets that wait for the others as long as they do in production."""
+    monkeypatch.setattr("tequipy_caching.infrastructure.expiring_set.OTHERS_WITHIN", 2.0)
+    return open_set
+
+
+@pytest.mark.parametrize("lose", [unlink, flush, evict])
+async def test_nobody_is_live_without_what_others_hold(
+    real_times: Start, private_redis: ValkeyServer, eventually: Any, lose: Loss
+) -> None:
+    """Whoever starts after the loss, and whoever was there, knows every member as soon as it calls itself live."""
+    (_, one), (_, other) = [await real_times(private_redis.url()) for _ in range(2)]
+    await one.add("ada", ttl=600)
+    await eventually(lambda: "ada" in other)
+    wrong = looks = 0
+    async with Redis.from_url(private_redis.url()) as redis:
+        await lose(redis, one.key)
+        _, late = await real_times(private_redis.url(), live=False)
+        ends = asyncio.get_running_loop().time() + 4
+        while asyncio.get_running_loop().time() < ends:
+            looks += 1
+            wrong += late.live and "ada" not in late
+            await asyncio.sleep(0.01)
+        print(f"{lose.__name__}: live and wrong {wrong} of {looks} times")
+        assert wrong == 0
+        assert late.live
+        assert await redis.zscore(one.key, "ada")
+
+
+async def test_a_loss_is_noticed_and_said(
+    real_times: Start, private_redis: ValkeyServer, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A set that nobody asks or adds to finds out within two seconds that Redis has lost it; later it is live again."""
+    _, one = await real_times(private_redis.url())
+    async with Redis.from_url(private_redis.url()) as redis:
+        await unlink(redis, one.key)
+        await eventually(lambda: not one.live, 5)
+        assert "expiring_set_lost" in caplog.text
+        await eventually(lambda: one.live)
+        assert await redis.exists(one.key)
+
+
+async def test_adding_notices_a_loss_at_once(
+    open_set: Start,
+    redis_url: str,
+    eventually: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Who adds to a set that Redis has lost makes a new one, and puts back what it holds."""
+    monkeypatch.setattr("tequipy_caching.infrastructure.expiring_set.CHECK_EVERY", 600)
+    _, one = await open_set(redis_url)
+    await one.add("ada", ttl=600)
+    async with Redis.from_url(redis_url) as redis:
+        await unlink(redis, one.key)
+        await one.add("bob", ttl=600)
+        await eventually(lambda: "expiring_set_lost" in caplog.text and one.live)
+        assert await redis.zscore(one.key, "ada")
+
+
+async def test_the_source_is_read_again(real_times: Start, redis_url: str, eventually: Any) -> None:
+    """What the records hold is there before the set is live again."""
+    members = {"ada": 600.0}
+
+    async def read() -> dict[str, float]:
+        return members
+
+    _, one = await real_times(redis_url, read)
+    members["bob"] = 600.0
+    async with Redis.from_url(redis_url) as redis:
+        await unlink(redis, one.key)
+        await eventually(lambda: not one.live, 5)
+        await eventually(lambda: one.live)
+        assert "bob" in one
+
+
+async def test_a_set_of_the_version_before_is_taken_over(open_set: Start, redis_url: str) -> None:
+    """A set without a sentinel, which expires, is given one and stays."""
+    async with Redis.from_url(redis_url) as redis:
+        _, first = await open_set(redis_url)
+        await redis.delete(first.key)
+        seconds, microseconds = await redis.time()
+        await redis.zadd(first.key, {"ada": seconds * 1000 + microseconds // 1000 + 600_000})
+        await redis.pexpire(first.key, 600_000)
+        _, late = await open_set(redis_url)
+        assert "ada" in late
+        assert await redis.ttl(first.key) == -1
