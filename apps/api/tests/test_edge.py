@@ -469,6 +469,20 @@ async def test_the_connection_that_waits_longest_gives_way() -> None:
         assert server.refused("connection_evicted") == 6
 
 
+async def test_bodies_that_never_come_cannot_exceed_the_limit() -> None:
+    """Connections that were told to go and still linger are closed first: none of them makes room for a new one."""
+    async with served(max_connections=6) as server:
+        clients: list[Client] = []
+        for _ in range(60):
+            clients.append(await server.connect())
+            clients[-1].send(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n123")
+            await until(lambda: len(server.edge.tasks) == min(len(clients), 6))
+            if len(clients) > 6:
+                assert (await clients[-7].answer())[0] == 503
+            assert len(server.edge.connections) <= 6
+        assert server.refused("connection_evicted") == 54
+
+
 async def test_when_all_are_served_new_ones_are_refused() -> None:
     """503 with `Retry-After` and the end, without waiting for a request; those that are served are left alone."""
     app = FastAPI()

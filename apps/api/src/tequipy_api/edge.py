@@ -114,15 +114,16 @@ class Edge(ServerState):
 
     def admit(self) -> bool:
         """Tell whether the connection that was added last may stay; the one that waits longest makes room for it."""
-        if len(self.connections) <= self._max_connections:
-            return True
-        for waiting in (self.lingering, self.heads, self.idle, self.stalled, self.bodies):
-            if (oldest := waiting.oldest()) is not None:
+        while len(self.connections) > self._max_connections:
+            lists = (self.lingering, self.heads, self.idle, self.stalled, self.bodies)
+            oldest = next((found for waiting in lists if (found := waiting.oldest()) is not None), None)
+            if oldest is None:
+                self._drop("refused")
+                return False
+            if oldest in self.connections:  # else it has made room before, and lingers: closing it makes no more
                 self._drop("evicted")
-                oldest.evict()
-                return True
-        self._drop("refused")
-        return False
+            oldest.evict()
+        return True
 
     def _drop(self, how: str) -> None:
         self._refusals.labels(f"connection_{how}").inc()
