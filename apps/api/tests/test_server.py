@@ -260,6 +260,21 @@ def test_a_request_that_hangs_is_cut_off_with_an_answer(start_api: StartApi) -> 
     assert instance.process.wait(30) == -signal.SIGTERM
 
 
+def test_slow_clients_have_no_longer_while_the_process_ends(start_api: StartApi) -> None:
+    """A body that does not come is 408 after its time also while requests in flight finish, not cut off with 503."""
+    instance = start_api(
+        TEQUIPY_SERVER__DRAIN_PERIOD="0", TEQUIPY_SERVER__SHUTDOWN_TIMEOUT="60", TEQUIPY_SERVER__BODY_TIMEOUT="2"
+    )
+    instance.wait_until_ready()
+    slow, _ = begin_login(instance)
+    with slow:
+        instance.process.send_signal(signal.SIGTERM)
+        answer = read_answer(slow)
+    assert answer.startswith("http/1.1 408")
+    assert instance.process.wait(30) == -signal.SIGTERM
+    assert '"level":"ERROR"' not in instance.log.read_text()
+
+
 @pytest.mark.parametrize(
     "signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]], ids=str
 )

@@ -1,13 +1,16 @@
 """The server that runs the API: uvicorn, ending in the order that a balancer needs."""
 
+import asyncio
 import contextlib
 import gc
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import Final
 
 import uvicorn
 
@@ -16,6 +19,9 @@ from tequipy_api.edge import Edge, connection_limit
 from tequipy_api.protocol import EdgeProtocol
 from tequipy_api.settings import ApiSettings
 from tequipy_api.start_check import refuse_unusable_keys
+
+_SWEEP_SECONDS: Final = 0.1
+"""As often as uvicorn calls `on_tick`, which it does no longer once it ends."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -50,6 +56,19 @@ class DrainingServer(uvicorn.Server):
         self._edge.sweep()
         self.should_exit = self.should_exit or (self._serve_until is not None and time.monotonic() >= self._serve_until)
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End as uvicorn does; meanwhile connections that wait too long are ended as before."""
+        sweeping = asyncio.create_task(self._sweep())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            sweeping.cancel()
+
+    async def _sweep(self) -> None:
+        while True:
+            self._edge.sweep()
+            await asyncio.sleep(_SWEEP_SECONDS)
 
 
 def serve(settings: ApiSettings, *, host: str, port: int) -> None:
