@@ -253,6 +253,26 @@ async def test_what_has_no_end_is_refused_at_the_limit(start: bytes) -> None:
         assert (status, document["code"], fields["connection"]) == (431, "head_too_large", "close")
 
 
+@pytest.mark.parametrize("early", [False, True], ids=["answered behind it", "answered before"])
+async def test_a_trailer_that_ends_the_connection_leaves_no_request_without_an_answer(early: bool) -> None:
+    """The parser reads nothing behind it, so the connection is closed: what a client sends there it sends again."""
+    app = FastAPI()  # without the error layer, which reads each body before it is answered
+
+    async def answer(request: Request) -> Response:
+        return JSONResponse({} if early else {"size": len(await request.body())})
+
+    app.add_route("/a", answer, methods=["POST"])
+    data = request("POST", "a", "abc", chunks=1)
+    body, trailers = data[: -len(b"X-Trailer: y\r\n\r\n")], b"Connection: close\r\n\r\n"
+    async with served(app) as server:
+        client = await server.connect()
+        client.send(body if early else body + trailers + request("GET", "b", ""))
+        assert (await client.answer())[0] == 200
+        if early:
+            client.send(trailers + request("GET", "b", ""))
+        assert await client.end() == b""
+
+
 async def test_trailer_fields_are_no_header_fields() -> None:
     """What comes behind a chunked body cannot pose as a header field (RFC 9110, section 6.5.1)."""
     async with served() as server:

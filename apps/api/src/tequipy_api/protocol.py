@@ -318,7 +318,13 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Tell the app that the body has ended."""
         self._in_body = False
-        if self._upgrading or self.cycle.response_complete:
+        if self._upgrading:
+            return
+        if not self.parser.should_keep_alive():  # a trailer field may have said so, and nothing behind it is parsed
+            self.cycle.keep_alive = False
+        if self.cycle.response_complete:
+            if not self.cycle.keep_alive:
+                self.transport.close()
             return
         self.cycle.more_body = False
         self.cycle.message_event.set()
