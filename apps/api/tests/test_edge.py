@@ -339,6 +339,20 @@ async def test_http_1_0_has_one_answer_and_ends() -> None:
         assert await client.end() == b""
 
 
+@pytest.mark.parametrize(("version", "interim"), [("1.0", False), ("1.1", True)])
+async def test_only_http_1_1_is_told_to_continue(version: str, interim: bool) -> None:
+    """An older client would take the 100 for its answer (RFC 9110, section 10.1.1)."""
+    async with served() as server:
+        client = await server.connect()
+        client.send(f"POST /a HTTP/{version}\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n".encode())
+        await until(lambda: bool(server.edge.tasks))
+        client.send(b"ab")
+        if interim:
+            assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        status, _, echoed = await client.answer()
+        assert (status, echoed["body"]) == (200, "ab")
+
+
 async def test_ten_thousand_requests_in_one_packet_are_answered() -> None:
     """They are parsed a few at a time, each is answered, and others are served in between."""
     async with served() as server:
