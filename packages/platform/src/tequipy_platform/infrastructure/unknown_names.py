@@ -17,6 +17,7 @@ KNOWN_NAMES: Final = (
     "database",
     "environment",
     "headers",
+    "limiter",
     "mail",
     "observability",
     "public_url",
