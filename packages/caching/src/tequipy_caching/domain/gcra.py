@@ -45,11 +45,11 @@ class Ask(NamedTuple):
     """What a process asks for."""
 
     need: int
-    """Requests that must pass now, all or none; 0 looks whether one could, and changes nothing."""
+    """Requests that must pass now, all or none; 0 looks whether one could, and changes but the holder's lease."""
     want: int = 0
     """A lease beyond them, if there is that much."""
     holder: str = ""
-    """Who asks; empty: a lease that it may have stays untouched."""
+    """Who asks, and gives back its lease; empty: a lease that it may have stays untouched."""
     spent: int = 0
     """How much of its last lease the holder has used."""
     born: int = 0
@@ -132,7 +132,7 @@ def _room(policy: RatePolicy, level: int, leases: Mapping[str, tuple[int, int]])
 def _grant(policy: RatePolicy, ask: Ask, settled: _Settled, now: int, *, passes: bool) -> tuple[Bucket, Grant]:
     height, fall = policy.height, policy.fall
     level, leases, lacking, born, vanished = settled
-    if not born and (passes or vanished):
+    if not born and ((passes and ask.need) or vanished):
         born = now
     leased = retry = 0
     if passes:

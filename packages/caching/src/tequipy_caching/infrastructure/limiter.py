@@ -1,9 +1,9 @@
 """The rate limiter on Redis: counted there for all processes, with leases and refusals remembered here."""
 
 import asyncio
-import secrets
 from collections.abc import Hashable, Mapping, Sequence
-from time import monotonic, monotonic_ns
+from contextlib import suppress
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -33,11 +33,15 @@ from tequipy_caching.infrastructure.backplane import Backplane
 from tequipy_caching.infrastructure.eviction import EvictionCheck
 from tequipy_caching.infrastructure.limiter_metrics import DecisionCounts
 from tequipy_caching.infrastructure.memory import MemoryTier
+from tequipy_caching.infrastructure.rate_leases import Lease, Leases, now_us
 from tequipy_caching.infrastructure.redis import RedisLink
 
 _TOPIC: Final = "resets"
 _NUMBERS: Final = 8
 """Numbers of the script's answer for each budget; the server's time follows them."""
+
+_AT_ONCE: Final = 100
+"""How many leases one script takes back."""
 
 _Budget = tuple[RatePolicy, str]
 """A policy, and the name of the bucket that it counts in."""
@@ -49,31 +53,6 @@ class _Refusal(NamedTuple):
     cost: int
     ends: int
     full: int
-
-
-class _Lease:
-    """What this process may spend without asking; its id is its own, so that a forgotten one ends by itself."""
-
-    __slots__ = ("asked", "ends", "full", "id", "left", "remaining", "spent")
-
-    def __init__(self) -> None:
-        self.id = secrets.token_hex(8)
-        self.left = self.spent = self.ends = self.full = self.remaining = 0
-        self.asked: asyncio.Event | None = None
-        """Set when the one who is asking Redis for more has its answer."""
-
-    def spend(self, policy: RatePolicy, cost: int, now: int) -> RateDecision:
-        """Spend of the lease, which must be enough."""
-        self.left -= cost
-        self.spent += cost
-        self.remaining -= cost
-        self.full = max(self.full, now) + cost * policy.height // policy.fall
-        return RateDecision(True, policy.limit, self.remaining, 0.0, (self.full - now) / 1_000_000)
-
-    def renew(self, grant: Grant, asked: int) -> None:
-        """Begin with what was granted to an ask of that moment."""
-        self.left, self.spent, self.remaining = grant.leased, 0, grant.remaining
-        self.ends, self.full = asked + LEASE_US, asked + grant.reset_after
 
 
 class _Known(NamedTuple):
@@ -95,7 +74,8 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         self.backplane = backplane
         self._counts = counts
         self._refusals: Memory[_Refusal] = Memory(memory, MemoryTier(memory, monotonic, Tally()), monotonic)
-        self._leases: LRUCache[str, _Lease] = LRUCache(memory.l1_maxsize)
+        self._leases = Leases(memory.l1_maxsize)
+        self._giving_back: asyncio.Task[None] | None = None
         self._known: LRUCache[str, _Known] = LRUCache(memory.l1_maxsize)
         self._eviction = EvictionCheck(link)
         self._alone = Buckets(memory.l1_maxsize)
@@ -125,14 +105,14 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         policy, decision = decisive((policy, decision) for policy, _, decision in made)
         for each, name, decided in made:
             if decision.allowed and not decided.degraded and each.on_store_error == "local":
-                self._alone.take(each, name, cost, _now())  # so that the bound holds should Redis go now
+                self._alone.take(each, name, cost, now_us())  # so that the bound holds should Redis go now
             if decided.allowed == decision.allowed:
                 self._counts.count(each.name, decided)
         return policy, decision
 
     async def peek(self, policy: RatePolicy, key: Key) -> RateDecision:
         """Tell what a request would be told now, and count nothing."""
-        name, now = bucket_name(policy, key), _now()
+        name, now = bucket_name(policy, key), now_us()
         refusal = self._refused(policy, name, 1, now)
         if refusal is not None:
             return refusal
@@ -193,15 +173,20 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.backplane.stop()
+        if self._giving_back is not None:
+            await self._giving_back
+            self._giving_back = None
+        self._leases.forget_all()
+        await self._give_back()
         await self.link.close()
 
     def _from_memory(self, budgets: Sequence[_Budget], cost: int) -> Sequence[RateDecision | None] | None:
         """Spend of the leases if all budgets have enough, or repeat refusals; None: Redis must be asked."""
-        now = _now()
+        now = now_us()
         leases = [self._leases.get(name) if policy.lease else None for policy, name in budgets]
         held = [lease for lease in leases if lease is not None and lease.left >= cost and now < lease.ends]
         if len(held) == len(budgets):
-            return [lease.spend(policy, cost, now) for lease, (policy, _) in zip(held, budgets, strict=True)]
+            return [lease.spend(cost, now) for lease in held]
         refusals = [self._refused(policy, name, cost, now) for policy, name in budgets]
         return refusals if any(refusals) else None
 
@@ -223,10 +208,10 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
 
     async def _ask(self, budgets: Sequence[_Budget], cost: int) -> Sequence[RateDecision]:
         """Ask Redis, for a lease too where nobody else is asking for it."""
-        now, answered = _now(), asyncio.Event()
-        asks, ours = list[Ask](), dict[str, _Lease]()
+        now, answered = now_us(), asyncio.Event()
+        asks, ours = list[Ask](), dict[str, Lease]()
         for policy, name in budgets:
-            lease = self._lease(name) if policy.lease else None
+            lease = self._lease(policy, name) if policy.lease else None
             if lease is None or lease.asked is not None:
                 asks.append(self._remind(Ask(cost), policy, name, now))
                 continue
@@ -244,7 +229,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
                     await self._eviction.run()
                 for (policy, name), grant in zip(budgets, grants, strict=True):
                     if name in ours:
-                        ours[name].renew(grant, now)
+                        self._renew(ours[name], grant, now)
                     if grant.vanished:
                         self._counts.count_vanished(policy.name)
                     if fence.whole(name):
@@ -267,11 +252,39 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         born, until = self._known.get(name, _Known(0, 0))
         return ask._replace(born=born, known=(until - now) * policy.fall) if until > now else ask
 
-    def _lease(self, name: str) -> _Lease:
+    def _lease(self, policy: RatePolicy, name: str) -> Lease:
         lease = self._leases.get(name)
         if lease is None:
-            lease = self._leases[name] = _Lease()
+            lease = self._leases[name] = Lease(policy, name)
+            self._give_back_soon()
         return lease
+
+    def _renew(self, lease: Lease, grant: Grant, asked: int) -> None:
+        lease.renew(grant, asked)
+        if self._leases.get(lease.name) is not lease:  # forgotten meanwhile
+            self._leases.forget(lease)
+            self._give_back_soon()
+
+    def _give_back_soon(self) -> None:
+        if self._leases.forgotten and (self._giving_back is None or self._giving_back.done()):
+            self._giving_back = asyncio.create_task(self._give_back(), name="limiter-leases")
+
+    async def _give_back(self) -> None:
+        """Give back what is left of forgotten leases; those that do not arrive end by themselves."""
+        forgotten = self._leases.forgotten
+        while forgotten:
+            some = forgotten[-_AT_ONCE:]
+            del forgotten[-_AT_ONCE:]
+            now, budgets = now_us(), [(lease.policy, lease.name) for lease in some]
+            with suppress(CacheUnavailable), self._fences.hold() as fence:
+                asks = [
+                    self._remind(Ask(0, holder=lease.id, spent=lease.spent), lease.policy, lease.name, now)
+                    for lease in some
+                ]
+                grants = await self._run(budgets, asks)
+                for lease, grant in zip(some, grants, strict=True):
+                    if fence.whole(lease.name):
+                        self._known[lease.name] = _Known(grant.born, now + grant.used_for)
 
     async def _run(self, budgets: Sequence[_Budget], asks: Sequence[Ask]) -> list[Grant]:
         numbers = [
@@ -300,7 +313,3 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
 
     def _key(self, name: str) -> str:
         return f"{self.link.prefix}:{name}"
-
-
-def _now() -> int:
-    return monotonic_ns() // 1000

@@ -2,7 +2,7 @@
 -- count it together: when one of them refuses it, none does.
 -- KEYS the buckets: each a hash of at, level, born and, for each lease, its holder: "<requests> <until>"
 -- ARGV: for each bucket how far the level falls in a microsecond; how high a request is; burst; how many must pass (0:
---       only look); how many to lease; holder of the lease (empty: nobody); how much of its last lease it has spent;
+--       only look, and give back the holder's lease); how many to lease; holder of the lease (empty: nobody); how much of its last lease it has spent;
 --       birth of the bucket that it knows (0: none); how much of that must still be used.
 --       At the end: how long a lease is held. Times in microseconds.
 -- Returns for each bucket allowed, leased, remaining, retry after, reset after, used for, born, vanished; at the end the server's
@@ -72,7 +72,7 @@ local answer = {}
 for _, bucket in ipairs(buckets) do
   local fall, height, lacking = bucket.fall, bucket.height, bucket.lacking
   local leased, retry = 0, 0
-  if bucket.born == 0 and (passes or bucket.vanished) then
+  if bucket.born == 0 and (passes and bucket.need > 0 or bucket.vanished) then
     bucket.born = now
   end
   if passes then
@@ -86,7 +86,8 @@ for _, bucket in ipairs(buckets) do
   end
   local reset = math.ceil((bucket.level + (bucket.reserved + leased) * height) / fall)
 
-  if bucket.need > 0 and (passes or #bucket.over > 0 or bucket.vanished or now < bucket.at) then -- the last: the clock has gone back
+  local changes = bucket.need > 0 and (passes or bucket.vanished or now < bucket.at) -- the last: the clock has gone back
+  if changes or #bucket.over > 0 and (bucket.need > 0 or bucket.holder ~= '') then
     local last = bucket.last
     redis.call('HSET', bucket.key, 'at', now, 'level', bucket.level, 'born', bucket.born)
     if #bucket.over > 0 then
