@@ -5,6 +5,7 @@
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from math import inf
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -89,6 +90,7 @@ class _Fitting:
 
 class _Heard:
     live = True
+    live_until = inf
 
 
 class MemoryCacheManager(CacheManager):

@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
@@ -192,6 +193,10 @@ class ModelTier(SharedTier[int]):
 class Channel:
     live: bool = True
     heard: int = 0
+
+    @property
+    def live_until(self) -> float:
+        return inf if self.live else -inf
 
 
 class Process:

@@ -46,9 +46,9 @@ def test_a_full_memory_evicts_and_counts(clock: TurnableClock) -> None:
     held = memory(policy, tier(policy, clock, evictions), clock)
     for number in range(3):
         held.keep(number, number, 10, life=10)
-    assert held.plain(0) == 0
+    assert held.plain(0, held.clock()) == 0
     held.keep(3, 3, 10, life=10)
-    assert [held.plain(number) for number in range(4)] == [0, MISSING, 2, 3]
+    assert [held.plain(number, held.clock()) for number in range(4)] == [0, MISSING, 2, 3]
     assert evictions.count == 1
     clock.advance(11)
     held.keep(4, 4, 10, life=10)
@@ -62,9 +62,9 @@ def test_each_entry_has_a_deadline_of_its_own(clock: TurnableClock) -> None:
     held.keep("short", 1, 2, life=10)
     held.keep("long", 1, 9, life=10)
     clock.advance(2)
-    assert [held.plain(key) for key in ("short", "long")] == [MISSING, 1]
+    assert [held.plain(key, held.clock()) for key in ("short", "long")] == [MISSING, 1]
     clock.advance(3)
-    assert held.plain("long") is MISSING
+    assert held.plain("long", held.clock()) is MISSING
 
 
 def test_a_stand_in_outlives_its_value(clock: TurnableClock) -> None:
@@ -75,9 +75,9 @@ def test_a_stand_in_outlives_its_value(clock: TurnableClock) -> None:
     clock.advance(50)
     assert (held.value("ada"), held.stand_in("ada")) == (MISSING, 1)
     held.revive("ada")
-    assert held.plain("ada") == 1
+    assert held.plain("ada", held.clock()) == 1
     clock.advance(5)
-    assert held.plain("ada") is MISSING
+    assert held.plain("ada", held.clock()) is MISSING
     clock.advance(56)
     assert held.stand_in("ada") is MISSING
 

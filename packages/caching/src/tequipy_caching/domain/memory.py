@@ -49,13 +49,13 @@ class Memory(Generic[V]):
         self.keeps = "l1" in policy.tiers
         """Whether it holds anything at all."""
 
-    def plain(self, key: Key) -> V | Missing:
-        """Return a fresh value about which nothing else is to be known: the usual hit."""
+    def plain(self, key: Key, now: float) -> V | Missing:
+        """Return a value that is fresh now, and about which nothing else is to be known: the usual hit."""
         try:
             entry = self._entries[key]
         except KeyError:
             return MISSING
-        return entry.value if self.clock() < entry.plain_until else MISSING
+        return entry.value if now < entry.plain_until else MISSING
 
     def find(self, key: Key) -> Entry[V] | None:
         """Return an entry that is fresh, be it a value or an exception."""

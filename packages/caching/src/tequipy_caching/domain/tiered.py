@@ -60,8 +60,9 @@ class TieredCache(Cache[V], Listener, Generic[V]):
     async def get(self, key: Key, default: Any = None) -> Any:  # noqa: ANN401 -- the port's overloads say it
         """Return the value of a key, or the default."""
         key = canonical(key)
-        if self._channel.live:
-            value = self._memory.plain(key)
+        now = self._memory.clock()
+        if now < self._channel.live_until:
+            value = self._memory.plain(key, now)
             if value is not MISSING:
                 self._l1_hits.count += 1
                 return value
@@ -77,8 +78,9 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         if ttl is not None:
             check_ttl(ttl)
         key = canonical(key)
-        if self._channel.live:
-            value = self._memory.plain(key)
+        now = self._memory.clock()
+        if now < self._channel.live_until:
+            value = self._memory.plain(key, now)
             if value is not MISSING:
                 self._l1_hits.count += 1
                 return value

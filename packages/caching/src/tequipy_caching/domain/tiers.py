@@ -33,8 +33,13 @@ class Listener(ABC):
 class Channel(Protocol):
     """Where invalidations are heard."""
 
-    live: bool
-    """Whether every one is heard."""
+    @property
+    def live_until(self) -> float:
+        """Until when, by the clock of the caches' memories, each one can be believed to be heard."""
+
+    @property
+    def live(self) -> bool:
+        """Whether that is still to come."""
 
 
 class Sealed(Protocol):

@@ -5,6 +5,7 @@ import json
 import logging
 import secrets
 from contextlib import suppress
+from math import inf
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -19,10 +20,12 @@ from tequipy_caching.infrastructure.redis import Message, RedisLink, kind_of, sc
 from tequipy_caching.infrastructure.writes import as_reason, refusal_of
 
 PING_AFTER: Final = 0.4
-"""Seconds of silence after which the channel is asked whether it is still there."""
+"""Seconds between two questions whether the channel is still there."""
 DEAF_AFTER: Final = 1.5
 """Seconds without an answer after which it is not: a connection that is cut silently never says so itself."""
 _RECONNECT_AFTER: Final = 0.5
+_SHORTEST_WAIT: Final = 0.01
+"""So that a busy process reads what has arrived before it concludes that nothing has."""
 
 _REFUSED: Final = "refused"
 _REFUSED_BEGINS: Final = json.dumps([_REFUSED]).removesuffix("]").encode()
@@ -45,7 +48,10 @@ class Backplane:
     """
 
     def __init__(self, link: RedisLink, *, metrics: CacheMetrics) -> None:
-        self.live = False
+        self.live_until = -inf
+        """Until when, by the monotonic clock, this process may believe that it has read every message: counted from the
+        last question that the channel has answered. A deadline, for a process that stands still clears no flag."""
+        self._joined = False
         self._link = link
         self._listeners: dict[str, Listener] = {}
         self._refused_unheard: set[str] = set()
@@ -57,6 +63,11 @@ class Backplane:
         self._deaf_since = 0.0
         self._client: Redis | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether every message that was told until now has been read, or will be within the trusted time."""
+        return monotonic() < self.live_until
 
     def message(self, topic: str, body: Any) -> Message:  # noqa: ANN401 -- JSON
         """Return the message that the topic's listeners hear in every other process; to be sent by `RedisLink.tell`."""
@@ -96,13 +107,13 @@ class Backplane:
                 async with client.pubsub() as channel:
                     await self._hear_from(channel, client)
             except Exception as error:  # noqa: BLE001 -- whatever it is, the process must go on listening
-                if self.live:
+                if self._joined:
                     logger.warning("cache_backplane_deaf", extra={"error": f"{type(error).__name__}: {error}"})
                     self._deaf_since = monotonic()
                 elif kind_of(error) == "connection":
                     self._link.breaker.trip(error)
             finally:
-                self.live = False
+                self.live_until, self._joined = -inf, False
                 with suppress(RedisError, OSError):
                     await client.aclose()
             await asyncio.sleep(_RECONNECT_AFTER)
@@ -110,23 +121,27 @@ class Backplane:
 
     async def _hear_from(self, channel: PubSub, client: Redis) -> None:
         demotions = self._link.demotions
-        joined = False
-        await channel.subscribe(self._link.channel)
+        asked: float | None = None
+        ask_at = monotonic()
         while True:
             if self._link.demotions != demotions:
                 raise ReadOnlyError("the server had become a replica")
-            message = await channel.get_message(timeout=PING_AFTER)
-            if message is None:
+            now = monotonic()
+            if asked is None and now >= ask_at:
                 await channel.subscribe(self._link.channel)  # not PING, which a server that cannot save refuses
-                message = await channel.get_message(timeout=DEAF_AFTER)
+                asked, ask_at = now, now + PING_AFTER
+            left = ask_at - now if asked is None else asked + DEAF_AFTER - now
+            message = await channel.get_message(timeout=max(_SHORTEST_WAIT, left))
             if message is None:
-                raise TimeoutError(f"the channel did not answer for {DEAF_AFTER:g} s")
+                if asked is not None and monotonic() - asked >= DEAF_AFTER:
+                    raise TimeoutError(f"the channel did not answer for {DEAF_AFTER:g} s")
+                continue
             match message["type"]:
-                case "subscribe" if joined:
-                    pass
-                case "subscribe":
-                    await self._join(client)
-                    joined = True
+                case "subscribe" if asked is not None:
+                    if not self._joined:
+                        await self._join(client)
+                    # What was told before the question has been read, for it came before the answer.
+                    self.live_until, asked = asked + PING_AFTER + DEAF_AFTER, None
                 case "message":
                     self._take(message["data"])
                 case _:
@@ -146,7 +161,7 @@ class Backplane:
             self._miss()
         self._position = position
         self._count_deafness()
-        self.live = True
+        self._joined = True
         self._link.breaker.hurry()
 
     def _distrust(self, refusal: str | None) -> None:

@@ -191,7 +191,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         return refusals if any(refusals) else None
 
     def _refused(self, policy: RatePolicy, name: str, cost: int, now: int) -> RateDecision | None:
-        refusal = self._refusals.plain(name)
+        refusal = self._refusals.plain(name, self._refusals.clock())
         if refusal is MISSING or cost < refusal.cost or now >= refusal.ends:
             return None
         more = (cost - refusal.cost) * policy.height // policy.fall

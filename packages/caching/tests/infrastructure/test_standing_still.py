@@ -1,0 +1,81 @@
+"""A process that stands still has read nothing meanwhile: it believes its memory only when it has read the channel."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from tequipy_caching import MISSING, CachePolicy
+from tequipy_caching.infrastructure.backplane import DEAF_AFTER, PING_AFTER
+from tequipy_caching.wiring import CacheSettings, build_cache
+
+TRUSTED = PING_AFTER + DEAF_AFTER
+
+
+def delete_elsewhere(url: str, prefix: str) -> threading.Thread:
+    """Have another process, here a thread with a loop of its own, delete the key; return when it has begun."""
+
+    async def delete() -> None:
+        settings = CacheSettings(url=SecretStr(url), prefix=prefix, policies={"words": CachePolicy(ttl=60)})
+        async with build_cache(settings) as manager:
+            await manager.cache("words", str).delete("ada")
+
+    thread = threading.Thread(target=lambda: asyncio.run(delete()))
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("seconds", [TRUSTED + 0.1, TRUSTED + 2])
+async def test_a_blocked_process_serves_nothing_old(
+    start: Any, redis_url: str, redis_prefix: str, eventually: Callable[..., Any], seconds: float
+) -> None:
+    """After blocking code, or SIGSTOP, the first read already asks Redis; then memory is trusted again."""
+    manager = await start(redis_url)
+    words = manager.cache("words", str)
+    stale = 0
+    for _ in range(3):
+        await words.set("ada", "old")
+        await words.set("bob", "Bob")
+        await eventually(lambda: words.peek("ada") == "old")
+        thread = delete_elsewhere(redis_url, redis_prefix)
+        time.sleep(seconds)  # noqa: ASYNC251 -- the fault
+        thread.join()
+        stale += words.peek("ada") is not MISSING
+        stale += await words.get("ada") is not None
+        await eventually(lambda: manager.backplane.live)
+        assert words.peek("ada") is MISSING
+        assert await words.get("bob") == "Bob"
+    print(f"blocked for {seconds:g} s: {stale} of 6 reads were old")
+    assert stale == 0
+
+
+async def test_a_tight_loop_of_hits_ends(start: Any, redis_url: str, redis_prefix: str) -> None:
+    """Hits that never let the event loop run serve a deleted value only as long as a cut channel would."""
+    manager = await start(redis_url)
+    words = manager.cache("words", str)
+    await words.set("ada", "old")
+    thread = delete_elsewhere(redis_url, redis_prefix)
+    ends = time.monotonic() + 15
+    value: Any = "old"
+    while value == "old" and (time.monotonic() < ends or thread.is_alive()):
+        value = await words.get("ada")
+    thread.join()
+    assert value is None
+
+
+async def test_a_stream_of_messages_moves_no_deadline(start: Any, redis_url: str) -> None:
+    """Old messages prove nothing: trust is renewed by the answer to a question alone, however busy the channel is."""
+    one, other = [await start(redis_url) for _ in range(2)]
+    told = one.cache("words", str)
+    ends = time.monotonic() + 2 * TRUSTED
+    lived: list[float] = []
+    while time.monotonic() < ends:
+        await told.delete("nobody")
+        lived.append(other.backplane.live_until)
+        assert other.backplane.live
+    assert len(set(lived)) < len(lived) / 2
+    assert lived[-1] > lived[0]
