@@ -2,6 +2,7 @@
 
 import email
 import email.policy
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from aiosmtpd.controller import Controller
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr, ValidationError
 
+from tequipy_devstack.proving import Authority
 from tequipy_observability import RequestContext, request_context
 from tequipy_platform import Mail, Mailer, MailRejected, MailSenderRefused, MailUnavailable
 from tequipy_platform.infrastructure.mail import FolderMailer, JinjaMailTemplates, SmtpMailer
@@ -180,6 +182,27 @@ async def test_a_server_that_does_not_fit_the_settings_is_an_error_of_ours(
     scheme = "smtp" if credentials else "smtp+starttls"
     with pytest.raises(MailSenderRefused):
         await smtp(f"{scheme}://{credentials}{url.removeprefix('smtp://')}").send(MAIL)
+
+
+@pytest.mark.parametrize("scheme", ["smtps", "smtp+starttls"])
+async def test_a_certificate_that_is_not_trusted_is_an_error_of_ours(
+    scheme: str, free_port: Callable[[], int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The mail waits, and an operator is told, however the encryption begins."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(Authority(tmp_path).issue("127.0.0.1"))
+    tls: dict[str, Any] = {"ssl_context" if scheme == "smtps" else "tls_context": context}
+    controller = Controller(Sink(), hostname="127.0.0.1", port=free_port(), **tls)
+    controller.start()
+    try:
+        with pytest.raises(MailSenderRefused):
+            await smtp(f"{scheme}://127.0.0.1:{controller.port}").send(MAIL)
+    finally:
+        controller.stop()
+    errors = [record for record in caplog.records if record.name == "tequipy.mail"]
+    assert [(record.getMessage(), vars(record)["phase"]) for record in errors] == [
+        ("mail_sender_refused", "certificate")
+    ]
 
 
 async def test_the_sender_says_the_name_that_was_set(sink: tuple[Sink, str]) -> None:

@@ -160,6 +160,8 @@ class SmtpMailer(Mailer):
         except ssl.SSLCertVerificationError as error:
             _refuse_sender("certificate", error)
         except OSError as error:  # no connection, a lost one, a time-out: aiosmtplib's own are of this type too
+            if isinstance(error.__cause__, ssl.SSLCertVerificationError):  # with smtps it is wrapped
+                _refuse_sender("certificate", error)
             _raise_by_reply(error)
         except aiosmtplib.SMTPException as error:
             _raise_by_reply(error)
