@@ -124,6 +124,20 @@ def test_a_counter_of_the_release_before_falls_back_too() -> None:
     assert counter.with_failure(Scope.ACCOUNT, later).locks == 0
 
 
+@pytest.mark.parametrize("scope", list(Scope))
+def test_what_a_clock_noted_that_was_years_ahead_is_forgotten(scope: Scope) -> None:
+    """Once it is right, its failures, attempts and locks do not count; a skew of some minutes changes nothing."""
+    locked = replace(after(scope.failures, scope), reserved_at=(EPOCH,) * 100)
+    years_before, moments_before = EPOCH - timedelta(days=1000), EPOCH - MINUTE
+    assert not locked.is_locked(years_before)
+    assert locked.refuses(scope, years_before) is None
+    failed = locked.with_failure(scope, years_before)
+    assert (failed.failed_at, failed.locks, failed.locked_until) == ((years_before,), 0, None)
+    assert locked.is_locked(moments_before)
+    assert locked.refuses(scope, moments_before) is not None
+    assert locked.with_failure(scope, moments_before).locks == 2
+
+
 def test_trust_is_kept_for_its_time() -> None:
     """It outlives failures, success has it forgotten with the counter, and the row lives no shorter."""
     counter = Counter(trusted_until=EPOCH + timedelta(days=1)).with_reservation(Scope.PAIR, EPOCH)

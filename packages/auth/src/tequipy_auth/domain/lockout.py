@@ -20,6 +20,10 @@ RESET_TRUST: Final = timedelta(hours=1)
 RESERVATION_LIFE: Final = timedelta(minutes=1)
 """How long an attempt holds its place when nobody says how it ended: its process died, or the database was away."""
 
+LARGEST_SKEW: Final = timedelta(minutes=5)
+"""How far the clocks of two processes may differ. What is further ahead was noted by a clock that has been put right
+since: it counts as nothing, or it would lock until that time has come."""
+
 BUSY: Final = timedelta(seconds=1)
 """When to try again while all places are taken."""
 
@@ -85,7 +89,7 @@ class Counter:
 
     def is_locked(self, now: datetime) -> bool:
         """Return whether a lock has not ended yet."""
-        return self.locked_until is not None and self.locked_until > now
+        return self.locked_until is not None and now < self.locked_until <= now + LONGEST_LOCK + LARGEST_SKEW
 
     def is_trusted(self, now: datetime) -> bool:
         """Return whether the locks of other keys do not count for this pair."""
@@ -96,7 +100,7 @@ class Counter:
 
         A lock refuses, and so do as many attempts under way as could, if they all failed, cause the next lock.
         """
-        if self.locked_until is not None and self.locked_until > now:
+        if self.locked_until is not None and self.is_locked(now):
             return self.locked_until - now
         counter = self._as_of(scope, now)
         left = scope.failures - len(_recent(counter.failed_at, scope, now))
@@ -129,11 +133,16 @@ class Counter:
         )
 
     def _as_of(self, scope: Scope, now: datetime) -> "Counter":
-        """Forget what is over: a dead counter, a ladder, failures beyond the period, attempts that nobody finished."""
-        reserved_at = tuple(at for at in self.reserved_at if at > now - RESERVATION_LIFE)
-        if not self.failed_at or self.failed_at[-1] <= now - MEMORY:
+        """Forget what is over, and what a clock noted that was ahead.
+
+        Over are a dead counter, a ladder, failures beyond the period, and attempts that nobody finished.
+        """
+        latest = now + LARGEST_SKEW
+        reserved_at = tuple(at for at in self.reserved_at if now - RESERVATION_LIFE < at <= latest)
+        noted = tuple(at for at in self.failed_at if at <= latest)
+        if not noted or noted[-1] <= now - MEMORY:
             return Counter(reserved_at=reserved_at, trusted_until=self.trusted_until)
-        failed_at = _recent(self.failed_at, scope, now) or self.failed_at[-1:]
+        failed_at = _recent(noted, scope, now) or noted[-1:]
         counter = replace(self, failed_at=failed_at, reserved_at=reserved_at)
         # A release before this one kept no beginning: its latest lock is the best that is known.
         began = self.climbing_since or self.locked_until
