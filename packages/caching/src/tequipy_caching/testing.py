@@ -50,6 +50,9 @@ class _Alone(SharedTier[V], Generic[V]):
     async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Look[V]]:
         return {}
 
+    async def changed(self, seen: Mapping[Key, object]) -> AbstractSet[Key]:
+        return set()
+
     async def store(self, loaded: Mapping[Key, tuple[Sealed, object]]) -> AbstractSet[Key]:
         return set()
 

@@ -143,6 +143,13 @@ class ModelTier(SharedTier[int]):
     async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Look[int]]:
         return await self._ask(lambda: {key: self._server.read(key, tags, storing=storing) for key in keys})
 
+    async def changed(self, seen: Mapping[Key, Any]) -> AbstractSet[Key]:
+        def has_changed(key: Key) -> bool:
+            (state, marks), stored = seen[key], self._server.at(key)
+            return stored is None or stored.state != state or not set(marks) <= set(self._server.marks.values())
+
+        return await self._ask(lambda: {key for key in seen if has_changed(key)})
+
     async def store(self, loaded: Mapping[Key, tuple[Any, object]]) -> AbstractSet[Key]:
         return await self._ask(lambda: {key for key, offer in loaded.items() if self._server.store(key, *offer)})
 

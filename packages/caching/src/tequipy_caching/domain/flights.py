@@ -15,12 +15,14 @@ V = TypeVar("V")
 class Flight(Generic[V]):
     """A load under way, of one key or of several, and how many wait for it."""
 
-    __slots__ = ("abandoned", "detached", "keys", "owner", "stand_ins", "task", "waiting")
+    __slots__ = ("abandoned", "detached", "keys", "owner", "seen", "stand_ins", "task", "waiting")
 
     def __init__(self, owner: "Flights[V]", keys: Sequence[Key]) -> None:
         self.owner = owner
         self.keys = keys
         self.task: asyncio.Task[Mapping[Key, V]]
+        self.seen: dict[Key, object] = {}
+        """The states in which the load has found its keys, as the shared tier knows them."""
         self.waiting = 0
         self.abandoned = False
         self.detached = False
@@ -66,6 +68,10 @@ class Flights(Generic[V]):
         """Begin a load that nobody waits for, unless one is under way."""
         if key not in self._current:
             self._depart([key], load).detached = True
+
+    def of(self, key: Key) -> Flight[V] | None:
+        """Return the load of a key that is under way."""
+        return self._current.get(key)
 
     def forget(self, key: Key) -> None:
         """Let a load go on for those who wait for it, and have later callers start another."""

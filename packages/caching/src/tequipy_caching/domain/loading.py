@@ -83,6 +83,7 @@ class Loader(Generic[V]):
                 missing = await self._look(others, found, fence, order)
                 if not missing:
                     break
+                self._note(flight, missing)
                 self._let_stand_in(flight, missing, found, fence)
                 others = await self.leases.share(
                     list(missing), order.tags, partial(self._load, found=found, order=order)
@@ -107,6 +108,7 @@ class Loader(Generic[V]):
             if not missing:
                 return
             if flight is not None:
+                self._note(flight, missing)
                 self._let_stand_in(flight, missing, found, fence)
             try:
                 values = await self._call(order, list(missing))
@@ -124,6 +126,11 @@ class Loader(Generic[V]):
         looks = await self._ask(keys, order.tags, storing=True)
         found |= self._take(looks, fence, order)
         return {key: looks[key] for key in keys if key not in found}
+
+    @staticmethod
+    def _note(flight: Flight[V], missing: Mapping[Key, Look[V]]) -> None:
+        """Note what the load has seen, for callers that may have missed a change since."""
+        flight.seen |= {key: look.seen for key, look in missing.items() if look.seen is not None}
 
     def _let_stand_in(
         self, flight: Flight[V], missing: Mapping[Key, Look[V]], found: Mapping[Key, V], fence: Fence

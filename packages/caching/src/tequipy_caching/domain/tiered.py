@@ -1,10 +1,12 @@
 """The cache itself: memory first, Redis behind it, one load when neither has the value."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from tequipy_caching.domain.changes import Changes
+from tequipy_caching.domain.exceptions import CacheUnavailable
 from tequipy_caching.domain.fences import Fences
 from tequipy_caching.domain.flights import Flight, Flights
 from tequipy_caching.domain.keys import MOST_TAGS, Key, canonical, key_from_json, tag_id
@@ -203,8 +205,22 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         await self._flights.end()
         self.miss()
 
-    def _join(self, keys: Sequence[Key], order: Order[V]) -> Awaitable[dict[Key, V]]:
-        return self._flights.join(keys, partial(_load, self._loader, order), self._policy.soft_timeout)
+    async def _join(self, keys: Sequence[Key], order: Order[V]) -> dict[Key, V]:
+        if not self._channel.live:
+            await self._leave_outdated(keys)
+        return await self._flights.join(keys, partial(_load, self._loader, order), self._policy.soft_timeout)
+
+    async def _leave_outdated(self, keys: Sequence[Key]) -> None:
+        """Let nobody join a load whose key has changed since: while the channel is cut, nothing else tells us.
+
+        A load that has not looked yet calls its factory later than now. With Redis away, too, callers join.
+        """
+        loads = {key: load for key in keys if (load := self._flights.of(key)) is not None and key in load.seen}
+        if loads and not self._shared.away:
+            with suppress(CacheUnavailable):
+                for key in await self._shared.changed({key: load.seen[key] for key, load in loads.items()}):
+                    if self._flights.of(key) is loads[key]:
+                        self._flights.forget(key)
 
     def _held(self, key: Key, order: Order[V] | None = None) -> V | Missing:
         """Return what memory holds fresh, loading it anew if it is old enough, or raise the exception that is kept."""

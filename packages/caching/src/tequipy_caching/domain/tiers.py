@@ -91,6 +91,10 @@ class SharedTier(ABC, Generic[V]):
         """Look for keys, in one round trip; with `storing` a load that begins now will store with these tags."""
 
     @abstractmethod
+    async def changed(self, seen: Mapping[Key, object]) -> AbstractSet[Key]:
+        """Return those keys (or whose cache or tags) that have changed since each was `seen`."""
+
+    @abstractmethod
     async def store(self, loaded: Mapping[Key, tuple[Sealed, object]]) -> AbstractSet[Key]:
         """Keep what was loaded, each unless its key (or cache, or tag) has changed since it was `seen`; return these.
 

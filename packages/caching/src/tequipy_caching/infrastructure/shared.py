@@ -18,6 +18,7 @@ from tequipy_caching.infrastructure.backplane import Backplane
 from tequipy_caching.infrastructure.codec import Codec
 from tequipy_caching.infrastructure.envelope import (
     EXPIRED,
+    GENERATION_BYTES,
     HEADER_BYTES,
     MARK,
     STATE_BYTES,
@@ -110,6 +111,21 @@ class RedisTier(SharedTier[V], Generic[V]):
         for start in range(0, len(keys), _AT_ONCE):
             looks |= await self._read(keys[start : start + _AT_ONCE], tags, storing=storing)
         return looks
+
+    async def changed(self, seen: Mapping[Key, object]) -> AbstractSet[Key]:
+        """Return those keys (or whose cache or tags) that have changed since each was seen."""
+        by_tags: dict[bytes, dict[Key, Seen]] = {}
+        for key, state in seen.items():
+            if isinstance(state, Seen):
+                by_tags.setdefault(state.tags, {})[key] = state
+        changed: set[Key] = set()
+        for stamp, states in by_tags.items():
+            tags = [stamp[at : at + GENERATION_BYTES].decode() for at in range(1, len(stamp), 2 * GENERATION_BYTES)]
+            for start in range(0, len(states), _AT_ONCE):
+                keys = list(states)[start : start + _AT_ONCE]
+                now = await self._read(keys, tags, storing=False)
+                changed |= {key for key in keys if now[key].seen != states[key]}
+        return changed
 
     async def store(self, loaded: Mapping[Key, tuple[Sealed, object]]) -> AbstractSet[Key]:
         """Keep what was loaded, each unless its key (or cache, or tag) has changed since it was seen; return these."""
