@@ -68,7 +68,7 @@ async def test_the_script_is_the_twin_of_the_function(redis_url: str, redis_pref
                         # As if the server's clock had gone back since.
                         bucket = bucket._replace(at=bucket.at + 5_000_000)
                         await cast("Any", redis).hset(key, "at", bucket.at)
-                    if grant.allowed and grant.reset_after > 1_000_000 and dice.random() < 0.2:
+                    if grant.allowed and grant.reset_after > 5_000_000 and dice.random() < 0.2:
                         bucket = bucket._replace(born=-now)  # as if it had been reset, and used since
                         await cast("Any", redis).hset(key, "born", -now)
 
