@@ -2,17 +2,22 @@
 
 import json
 import re
+from collections import Counter
 from typing import Any, Final, Generic, TypeVar
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from tequipy_caching.infrastructure.envelope import Opened, digest, seal, unseal
+from tequipy_caching.infrastructure.round_trip import difference
 
 V = TypeVar("V")
 
 _SHOWN_VALUE: Final = re.compile("input_value=.*(?=input_type=)")
 """In pydantic's complaints, each on one line: a value may be a secret."""
+_LARGE: Final = 65_536
+"""Bytes beyond which no more than the first values of each type are decoded again, `_FIRST` of them."""
+_FIRST: Final = 32
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 
 
@@ -21,6 +26,7 @@ class Codec(Generic[V]):
 
     def __init__(self, type_: Any, max_bytes: int) -> None:  # noqa: ANN401 -- types, unions and special forms
         self._max_bytes = max_bytes
+        self._large_ones: Counter[type] = Counter()
         try:
             self._adapter: TypeAdapter[V] = _adapter(type_)
             schemas = [self._adapter.json_schema(mode=mode) for mode in ("validation", "serialization")]
@@ -35,12 +41,14 @@ class Codec(Generic[V]):
         self._validate = self._adapter.validator.validate_json  # what the adapter adds is not needed here
 
     def encode(self, key: str, value: V, *, life: int, tail: int) -> bytes:
-        """Return the envelope; raises `TypeError` for a value that is not of the cache's type."""
+        """Return the envelope; raises `TypeError` for a value that would not come back as it is."""
         try:
             body = self._adapter.dump_json(value, round_trip=True, warnings="error")
         except PydanticSerializationError as error:
             why = _SHOWN_VALUE.sub("", str(error))
             raise TypeError(f"this {type(value).__name__} cannot be encoded as the cache's type: {why}") from None
+        if len(body) <= self._max_bytes and self._to_be_checked(value, len(body)):
+            self._check(value, body)
         return seal(self._fingerprint, key, body, life=life, tail=tail)
 
     def open(self, key: str, data: bytes) -> Opened:
@@ -57,6 +65,23 @@ class Codec(Generic[V]):
         """Return the value; raises `ValueError` for what is none."""
         value: V = self._validate(body, by_alias=False, by_name=True)  # its error is a ValueError too
         return value
+
+    def _to_be_checked(self, value: V, size: int) -> bool:
+        """Tell whether to decode a value again: a large one holds the event loop."""
+        if size <= _LARGE:
+            return True
+        self._large_ones[type(value)] += 1
+        return self._large_ones[type(value)] <= _FIRST
+
+    def _check(self, value: V, body: bytes) -> None:
+        """Raise `TypeError` if others would get another value: a field left out, a subclass made its base."""
+        try:
+            why = difference(value, self.decode(body))
+        except Exception as error:  # noqa: BLE001 -- what validators of the type raise
+            reasons = [each["type"] for each in error.errors()] if isinstance(error, ValidationError) else []
+            why = f"it cannot be read back: {', '.join(reasons) or type(error).__name__}"
+        if why is not None:
+            raise TypeError(f"this {type(value).__name__} would not come back from the cache as it is: {why}")
 
 
 def _adapter(type_: Any) -> TypeAdapter[Any]:  # noqa: ANN401 -- as above
