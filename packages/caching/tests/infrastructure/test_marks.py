@@ -1,13 +1,14 @@
 """What has vanished from Redis is not taken for what was never there: a lookup leaves a mark, a store demands it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from tequipy_caching import MISSING
+from tequipy_devstack.servers import ValkeyServer
 
 
 async def unlink(redis: Redis, key: str, _: str) -> None:
@@ -105,3 +106,21 @@ async def test_a_tombstone_outlives_the_load_that_has_seen_it(start: Any, redis_
         load.go.set()
         assert await asked == "value"
         assert await redis.strlen(name) > 24
+
+
+async def test_a_mark_that_is_refused_hides_no_value(start: Any, private_redis: ValkeyServer) -> None:
+    """Without memory for a mark, a batch still finds what Redis has, and its tags, and loads the rest alone."""
+    manager = await start(private_redis.url())
+    words = manager.cache("remote", str)
+    await words.set("there", "stored", tags=["team"])
+    async with Redis.from_url(private_redis.url()) as redis:
+        await redis.config_set("maxmemory", 1)
+    loaded: list[Any] = []
+
+    async def load(keys: Sequence[Any]) -> dict[Any, str]:
+        loaded.extend(keys)
+        return dict.fromkeys(keys, "loaded")
+
+    found = await words.get_or_set_many(["absent", "there", "gone"], load, tags=["team"])
+    assert found == {"absent": "loaded", "there": "stored", "gone": "loaded"}
+    assert loaded == ["absent", "gone"]

@@ -32,7 +32,7 @@ end
 local function hold(name, bytes)
   if not bytes or #bytes < 24 then
     local set = redis.pcall('SET', name, ARGV[6], 'PX', ARGV[5])
-    return set.ok and ARGV[6]
+    return set.ok and ARGV[6] or false -- not nil, which would end the answer
   end
   if redis.call('PTTL', name) < tonumber(ARGV[5]) then
     redis.pcall('PEXPIRE', name, ARGV[5])
