@@ -187,7 +187,7 @@ def test_connections_have_their_bounds(start_api: StartApi) -> None:
             for piece in pieces:
                 connection.sendall(piece)
             answer = read_answer(connection)
-        assert answer.count("http/1.1 ") == answer.count("x-correlation-id: ") == 1
+        assert answer.count("http/1.1 ") == answer.count("x-correlation-id: ") == answer.count("cache-control: ") == 1
         assert "connection: close\r\n" in answer
         return answer.split()[1]
 

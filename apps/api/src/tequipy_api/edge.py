@@ -146,7 +146,6 @@ class Edge(ServerState):
             *self.default_headers,
             *answer.raw_headers,
             (CORRELATION_HEADER.lower().encode(), correlation_id.encode()),
-            (b"cache-control", b"no-store"),
             (b"connection", b"close"),
         ]
         head = b"".join(b"%b: %b\r\n" % field for field in fields)
