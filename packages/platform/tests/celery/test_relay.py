@@ -357,6 +357,25 @@ async def test_a_message_that_cannot_be_published_holds_nobody_up(
     assert row.not_before > datetime.now(UTC) + timedelta(minutes=50)
 
 
+async def test_what_a_clock_scheduled_that_was_ahead_is_published(
+    database: Database, redis_url: str, run_relay: RunRelay
+) -> None:
+    """Attempts and publications that the database put off while its clock was years ahead are made; delays are kept."""
+    ahead, later = (datetime.now(UTC) + timedelta(days=days) for days in (1000, 7))
+    (failed,) = await commit(database, lambda work: work.outbox.add("test.note", word="failed"))
+    (lost,) = await commit(database, lambda work: work.outbox.add("test.note", word="lost"))
+    (delayed,) = await commit(database, lambda work: work.outbox.add("test.note", not_before=later))
+    await change(database, failed, not_before=ahead, failing_since=ahead, failed_attempts=1)
+    await change(database, lost, published_at=ahead, redeliver_at=ahead, publications=1)
+    async with run_relay(redis_url, timedelta(hours=1)):
+        await until(lambda: len(published(redis_url)) == 2)
+    assert {message["kwargs"]["word"] for message in published(redis_url)} == {"failed", "lost"}
+    assert (await row_of(database, delayed)).not_before == later
+    failing_since = (await row_of(database, failed)).failing_since
+    assert failing_since is not None
+    assert failing_since < later, "its lifetime counts from the correction"
+
+
 async def test_a_message_that_never_ends_is_given_up(
     database: Database, redis_url: str, run_relay: RunRelay, caplog: pytest.LogCaptureFixture
 ) -> None:

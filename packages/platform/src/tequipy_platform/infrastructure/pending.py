@@ -21,6 +21,8 @@ from tequipy_platform.infrastructure.models import OUTBOX_CHANNEL, SCHEMA, Outbo
 
 MOST_PUBLICATIONS: Final = 10
 """After so many a message is given up: with a visibility timeout of 600 s they span a week."""
+_LARGEST_STEP: Final = timedelta(minutes=1)
+"""How far ahead the database's own times may lie; beyond it its clock was ahead and has been put right."""
 _RECONNECT_SECONDS: Final = 1.0
 _MEASURE_SECONDS: Final = 5.0
 _LISTENER_SECONDS: Final = 10.0
@@ -109,11 +111,31 @@ class SqlPendingMessages(PendingMessages):
         looks = [select(func.count(), func.coalesce(age, 0)).where(kind) for kind in (_NEW, _EVENT)]
         while True:
             with suppress(Exception):
+                await self._forget_future_times()
+            with suppress(Exception):
                 async with self._database.sessions() as session:
                     tasks, events = [(await session.execute(look)).one() for look in looks]
                 self._pending.set(tasks[0] + events[0])
                 self._oldest_age.set_function(_ageing(max(tasks[1], events[1])))
             await asyncio.sleep(_MEASURE_SECONDS)
+
+    async def _forget_future_times(self) -> None:
+        """Make due what the database put off while its clock was ahead: it would wait until that time has come.
+
+        A delay that was asked for is kept: it comes from no failure and no publication.
+        """
+        now, ahead = func.now(), func.now() + _LARGEST_STEP
+        failed = update(OutboxRow).where(_TASK, OutboxRow.published_at.is_(None), OutboxRow.not_before > ahead)
+        missed = update(OutboxRow).where(_TASK, OutboxRow.settled_at.is_(None), OutboxRow.redeliver_at > ahead)
+        async with self._database.sessions.begin() as session:
+            await session.execute(
+                failed.where(OutboxRow.failing_since > ahead).values(not_before=now, failing_since=now),
+                execution_options={"synchronize_session": False},
+            )
+            await session.execute(
+                missed.where(OutboxRow.published_at > ahead).values(redeliver_at=now),
+                execution_options={"synchronize_session": False},
+            )
 
     async def _listen(self) -> None:
         """Keep a connection that listens; while there is none, the relay's poll finds the rows."""
