@@ -28,6 +28,10 @@ from tequipy_caching.infrastructure.redis_url import parse_redis_url
 from tequipy_caching.infrastructure.writes import Writes, as_reason, refusal_of
 
 _CONNECTIONS: Final = 50
+_PROBES: Final = 2
+"""Connections beside those, so that a crowd does not keep probes from Redis."""
+_WAITS: Final = 4
+"""How many times the timeout a request may wait for a connection, before its own time begins."""
 _SCRIPTS: Final = files("tequipy_caching.infrastructure") / "scripts"
 _TELL: Final = "tell"
 _LATE: Final = 0.2
@@ -69,7 +73,7 @@ class RedisLink:
         self.channel = f"{prefix}:invalidations:{self._server.database}"
         self._timeout = timeout
         self._observe = cache(partial(metrics.seconds, "cache_l2_seconds"))
-        self._client = self.connect(_CONNECTIONS)
+        self._client = self.connect(_CONNECTIONS + _PROBES)
         self._slots = asyncio.Semaphore(_CONNECTIONS)
         self._lent: list[AbstractConnection] = []
         self._scripts: dict[str, str] = {}
@@ -114,21 +118,39 @@ class RedisLink:
         """Run a script; when Redis answers that it refuses writes, publish the message that stands for the change."""
         if not self.breaker.admits():
             raise CacheUnavailable("Redis is away")
-        started = monotonic()
-        connected = False
         try:
-            async with asyncio.timeout(self._timeout), self._slots:
-                connected = True
+            async with asyncio.timeout(_WAITS * self._timeout):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            self._errors["busy"].count += 1
+            raise CacheUnavailable(f"Redis did not {name}: no connection was free") from error
+        try:
+            return await self._run_now(name, keys, arguments)
+        except CacheUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 -- whatever server and driver do, callers go on without Redis
+            failure = error
+        finally:
+            self._slots.release()
+        self._errors[kind_of(failure)].count += 1
+        self._report_unexpected(failure)
+        if (reason := refusal_of(failure)) is not None:
+            await self._refuse(reason, failure, refused_message)
+        raise CacheUnavailable(f"Redis did not {name}: {type(failure).__name__}") from failure
+
+    async def _run_now(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:  # noqa: ANN401 -- as above
+        """Run a script in time, or open the breaker; before the connection is free for those who wait behind."""
+        if not self.breaker.admits():  # opened by those in front
+            raise CacheUnavailable("Redis is away")
+        started = monotonic()
+        try:
+            async with asyncio.timeout(self._timeout):
                 answer = await self._evaluate(name, len(keys), [*keys, *arguments])
-        except Exception as error:  # whatever server and driver do, callers go on without Redis
-            kind = kind_of(error) if connected else "busy"
-            self._errors[kind].count += 1
-            self._report_unexpected(error)
-            if (reason := refusal_of(error)) is not None:
-                await self._refuse(reason, error, refused_message)
+        except Exception as error:
+            kind = kind_of(error)
             if kind == "connection" or (kind == "timeout" and not await self._lags(started)):
                 self.breaker.trip(error)
-            raise CacheUnavailable(f"Redis did not {name}: {type(error).__name__}") from error
+            raise
         self._observe(name)(monotonic() - started)
         return answer
 
@@ -199,7 +221,7 @@ class RedisLink:
         await self.breaker.stop()  # the replay may have opened it
         self._lent.clear()
         await self._client.aclose()
-        self._client = self.connect(_CONNECTIONS)  # what comes after may be on another loop
+        self._client = self.connect(_CONNECTIONS + _PROBES)  # what comes after may be on another loop
         self._slots = asyncio.Semaphore(_CONNECTIONS)
 
     async def _recover(self) -> None:

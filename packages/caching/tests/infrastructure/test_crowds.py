@@ -1,0 +1,61 @@
+"""A crowd that waits for connections is no outage of Redis."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from tequipy_devstack.servers import ValkeyServer
+
+CROWD = 2000
+
+
+async def test_waiting_for_a_connection_is_no_outage(
+    start: Any, proxy: Any, proxy_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """2,000 reads at once, of a Redis that answers in a twentieth of `l2_timeout`, are answered; nothing opens."""
+    registry = CollectorRegistry()
+    manager = await start(proxy_url, l2_timeout=2, registry=registry)
+    words = manager.cache("remote", str)
+    for number in range(CROWD // 100):
+        await asyncio.gather(*(words.set(100 * number + each, "word") for each in range(100)))
+    proxy.delay = 0.1
+    found = await asyncio.gather(*(words.get(number) for number in range(CROWD)))
+    busy, timeouts = [
+        registry.get_sample_value("cache_l2_errors_total", {"kind": kind}) or 0 for kind in ("busy", "timeout")
+    ]
+    outages = [each.message for each in caplog.records].count("cache_redis_away")
+    print(f"{found.count('word')} of {CROWD} found, outages: {outages}, {busy=}, {timeouts=}")
+    assert outages == 0
+    assert busy == 0
+    assert found.count("word") >= CROWD - timeouts
+
+
+async def test_a_probe_passes_a_crowd(start: Any, proxy: Any, proxy_url: str) -> None:
+    """Readiness hears from Redis while a crowd waits for connections."""
+    manager = await start(proxy_url, l2_timeout=1)
+    words = manager.cache("remote", str)
+    proxy.delay = 1 / 16
+    crowd = asyncio.gather(*(words.get(number) for number in range(CROWD)))
+    await asyncio.sleep(0)
+    await manager.ping()
+    assert not crowd.done()
+    await crowd
+
+
+async def test_a_crowd_at_a_mute_redis_waits_once(start: Any, private_redis: ValkeyServer) -> None:
+    """When the first requests time out, those that wait behind them ask no more."""
+    registry = CollectorRegistry()
+    manager = await start(private_redis.url(), l2_timeout=0.5, registry=registry)
+    words = manager.cache("remote", str)
+    await words.get("warm")
+    private_redis.freeze()
+    await asyncio.gather(*(words.get(number) for number in range(CROWD)))
+    timeouts = registry.get_sample_value("cache_l2_errors_total", {"kind": "timeout"})
+    busy = registry.get_sample_value("cache_l2_errors_total", {"kind": "busy"})
+    private_redis.thaw()
+    print(f"timeouts: {timeouts}, busy: {busy}")
+    assert manager.link.breaker.open
+    assert timeouts == 50
+    assert busy == 0
