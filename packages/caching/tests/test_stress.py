@@ -24,6 +24,7 @@ from redis.exceptions import ResponseError
 from tequipy_caching import MISSING, Cache, CachePolicy
 from tequipy_caching.domain.fences import Fences
 from tequipy_caching.infrastructure import redis as link
+from tequipy_caching.infrastructure.ending import end
 from tequipy_caching.infrastructure.manager import TieredCacheManager
 from tequipy_caching.wiring import CacheSettings, build_cache
 from tequipy_devstack.servers import ValkeyServer
@@ -232,8 +233,7 @@ async def pressed(server: ValkeyServer, policy: str) -> AsyncIterator[Redis]:
         filling = asyncio.create_task(fill())
         await filled.wait()
         yield redis
-        filling.cancel()
-        await asyncio.wait({filling})
+        await end(filling)  # redis-py may swallow one cancellation
 
 
 @pytest.mark.parametrize("policy", POLICIES)
