@@ -30,6 +30,7 @@ from typing_extensions import TypedDict
 
 from tequipy_caching.infrastructure.codec import Codec
 from tequipy_caching.infrastructure.envelope import HEADER_BYTES
+from tequipy_caching.infrastructure.round_trip import difference
 
 
 class Colour(StrEnum):
@@ -259,3 +260,14 @@ def test_of_large_values_the_first_are_looked_at() -> None:
         with pytest.raises(TypeError, match="is bool"):
             codec.encode("key", large, life=1, tail=0)
     assert codec.encode("key", large, life=1, tail=0)
+
+
+class DriverUUID(UUID):
+    """As asyncpg has one of its own."""
+
+
+def test_a_drivers_uuid_is_a_uuid() -> None:
+    """The subclass in which a driver gives ids may come back as the standard library's; another id may not."""
+    text = "0190d6f0-0000-7000-8000-000000000001"
+    assert difference(DriverUUID(text), UUID(text)) is None
+    assert difference(DriverUUID(text), UUID(int=1)) is not None
