@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from tequipy_caching import CacheHealth
+from tequipy_caching import MISSING, CacheHealth
 from tequipy_caching.wiring import CacheSettings, build_cache
 from tequipy_devstack.servers import ValkeyServer
 
@@ -42,6 +42,7 @@ async def test_a_full_queue_becomes_one_clear(start: Any, private_redis: ValkeyS
     assert manager.health().recovery_queue <= 10
     private_redis.thaw()
     await eventually(lambda: manager.health() == other.health() == CacheHealth("up", "live", 0))
+    await eventually(lambda: others.peek(19) is MISSING)  # the message is on its way
     assert await others.get_many(range(20)) == {}
 
 
@@ -73,10 +74,13 @@ async def test_a_delete_whose_caller_leaves_is_made(
     proxy.delay = 0
     assert manager.health().recovery_queue == 1
     await eventually(lambda: manager.health().recovery_queue == 0)
+    await eventually(lambda: other.cache("words", str).peek("ada") is MISSING)  # the message is on its way
     assert await other.cache("words", str).get("ada") is None
 
 
-async def test_what_waits_is_sent_at_the_end(start: Any, private_redis: ValkeyServer, policies: Any) -> None:
+async def test_what_waits_is_sent_at_the_end(
+    start: Any, private_redis: ValkeyServer, policies: Any, eventually: Any
+) -> None:
     """A process that ends in order makes a last attempt to replay what it has kept."""
     other = await start(private_redis.url(), prefix="end")
     await other.cache("words", str).set("ada", "old")
@@ -85,4 +89,5 @@ async def test_what_waits_is_sent_at_the_end(start: Any, private_redis: ValkeySe
         private_redis.freeze()
         await manager.cache("words", str).delete("ada")
         private_redis.thaw()
+    await eventually(lambda: other.cache("words", str).peek("ada") is MISSING)  # the message is on its way
     assert await other.cache("words", str).get("ada") is None
