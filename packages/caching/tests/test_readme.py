@@ -1,4 +1,4 @@
-"""The example of the README runs."""
+"""The README: its example runs, and what it says of Redis is shown by tests that there are."""
 
 import re
 import subprocess
@@ -19,3 +19,15 @@ def test_the_example_prints_what_it_says(redis_url: str) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == expected
     assert expected
+
+
+def test_each_line_about_redis_names_tests_that_there_are() -> None:
+    """Each row of the table of what Redis must be names a test, and each test that it names exists."""
+    _, _, section = README.read_text(encoding="utf-8").partition("## What Redis must be\n")
+    rows = [row for row in section.partition("\n## ")[0].splitlines() if row.startswith("| ")][1:]
+    assert rows
+    for row in rows:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", row.rpartition(" | ")[2])
+        assert named, row
+        for path, test in named:
+            assert f"def {test}(" in (README.parent / "tests" / path).read_text(encoding="utf-8"), row

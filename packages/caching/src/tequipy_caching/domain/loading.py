@@ -154,7 +154,7 @@ class Loader(Generic[V]):
         except CacheUnavailable:
             if self._strict:
                 raise
-            looks, gone = {}, True
+            looks, gone = {}, self._shared.away  # a server that answers, and refuses, is not gone
         if self._changes.waiting:  # looked at again: some may have come meanwhile
             looks = {key: look for key, look in looks.items() if not self._changes.doubts(key, look.tags)}
         hits = sum([look.value is not MISSING for look in looks.values()])
@@ -247,7 +247,8 @@ class Loader(Generic[V]):
             value = look.stand_in()
             if value is not MISSING and fence.whole(key):
                 self._memory.keep_stale(key, value, look.stale_left, tags=look.tags)
-            elif value is MISSING and not look.buried:
+            elif value is MISSING and not look.buried and (self._channel.live or self._shared.away):
+                # Else it may have been deleted without this process learning of it.
                 value = self._memory.stand_in(key)
                 self._memory.revive(key)
             if value is not MISSING:

@@ -117,13 +117,13 @@ class CacheHealth:
 
     l2: Literal["up", "open", "refusing", "down"]
     """up: Redis is asked; open: a fault has been met and Redis is not asked; down: a probe has failed since, too;
-    refusing: Redis answers, and refuses writes."""
+    refusing: Redis answers, and refuses writes, or scripts, or the channel."""
     backplane: Literal["live", "deaf"]
     """Whether every invalidation is heard, so that memory is trusted."""
     recovery_queue: int
     """How many changes wait to be replayed."""
     reason: str | None = None
-    """Why Redis refuses writes, in its own words."""
+    """Why Redis refuses, in its own words."""
 
 
 class CacheManager(ABC):

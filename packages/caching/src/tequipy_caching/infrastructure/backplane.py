@@ -11,13 +11,13 @@ from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
 
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.tiers import Listener
 from tequipy_caching.infrastructure.ending import end
-from tequipy_caching.infrastructure.redis import Message, RedisLink, kind_of, script
-from tequipy_caching.infrastructure.writes import as_reason, refusal_of
+from tequipy_caching.infrastructure.redis import PROBE, Message, RedisLink, digest_of, kind_of, script
+from tequipy_caching.infrastructure.writes import UNDELIVERED, as_reason, refusal_of
 
 PING_AFTER: Final = 0.4
 """Seconds between two questions whether the channel is still there."""
@@ -44,7 +44,8 @@ class Backplane:
     """Listens from `start` to `stop`; `live` while this process can trust that it hears every message.
 
     A channel that was silent and comes back is compared by its position: the same, and nothing was missed; another, and
-    every listener is told so before `live` is true again.
+    every listener is told so before `live` is true again. It is joined once a message of its own has come back, so that
+    a server which refuses scripts, messages or subscriptions never passes for one that is silent.
     """
 
     def __init__(self, link: RedisLink, *, metrics: CacheMetrics) -> None:
@@ -52,6 +53,8 @@ class Backplane:
         """Until when, by the monotonic clock, this process may believe that it has read every message: counted from the
         last question that the channel has answered. A deadline, for a process that stands still clears no flag."""
         self._joined = False
+        self._probe: str | None = None
+        """What this process has published to receive it itself; None: it has not yet."""
         self._link = link
         self._listeners: dict[str, Listener] = {}
         self._refused_unheard: set[str] = set()
@@ -112,8 +115,11 @@ class Backplane:
                     self._deaf_since = monotonic()
                 elif kind_of(error) == "connection":
                     self._link.breaker.trip(error)
+                if (refusal := refusal_of(error)) is not None:
+                    self._link.writes.refuse_channel(refusal)
+                    self._link.recovery.distrust()
             finally:
-                self.live_until, self._joined = -inf, False
+                self.live_until, self._joined, self._probe = -inf, False, None
                 with suppress(RedisError, OSError):
                     await client.aclose()
             await asyncio.sleep(_RECONNECT_AFTER)
@@ -122,10 +128,11 @@ class Backplane:
     async def _hear_from(self, channel: PubSub, client: Redis) -> None:
         demotions = self._link.demotions
         asked: float | None = None
+        answered = -inf
         ask_at = monotonic()
         while True:
             if self._link.demotions != demotions:
-                raise ReadOnlyError("the server had become a replica")
+                raise InvalidResponse("the server had become a replica")
             now = monotonic()
             if asked is None and now >= ask_at:
                 await channel.subscribe(self._link.channel)  # not PING, which a server that cannot save refuses
@@ -140,35 +147,44 @@ class Backplane:
                 case "subscribe" if asked is not None:
                     if not self._joined:
                         await self._join(client)
-                    # What was told before the question has been read, for it came before the answer.
-                    self.live_until, asked = asked + PING_AFTER + DEAF_AFTER, None
+                    answered, asked = asked, None
                 case "message":
                     self._take(message["data"])
                 case _:
                     raise InvalidResponse("the channel answered what no Redis does")
+            if self._joined:
+                # What was told before the question has been read, for it came before the answer.
+                self.live_until = answered + PING_AFTER + DEAF_AFTER
 
     async def _join(self, client: Redis) -> None:
-        try:
-            answer = await client.register_script(script("join"))([self._link.state], [secrets.token_hex(8)])
-        except ResponseError as error:
-            self._distrust(refusal_of(error))
-            raise
+        """Learn where the channel stands, and publish there what this process is to receive itself."""
+        if self._probe is not None:  # published before the last question, so it should have come before the answer
+            raise ResponseError(UNDELIVERED)
+        probe = secrets.token_hex(8)
+        known = self._position or Position("", 0)
+        message = json.dumps([self._origin, PROBE, probe])
+        names = (self._link.state, self._link.probe_key)
+        values = (secrets.token_hex(8), known.epoch, known.sequence, self._link.channel, message)
+        try:  # by its digest first: what is found out here is whether the scripts of all others can run
+            answer = await client.evalsha(digest_of("join"), len(names), *names, *values)
+        except NoScriptError:
+            answer = await client.eval(script("join"), len(names), *names, *values)
         epoch, sequence, refusal = answer
         position = Position((epoch or b"").decode(), int(sequence or 0))
         if refusal is not None:
-            self._distrust(as_reason(refusal.decode(errors="replace")))
+            self._link.writes.refuse(as_reason(refusal.decode(errors="replace")), blocked=True)
+            # Changes have no numbers while writes are refused, any may have been missed.
+            self._link.recovery.distrust()
         if refusal is not None or position != self._position:
             self._miss()
         self._position = position
+        self._probe = probe
+
+    def _note_joined(self) -> None:
         self._count_deafness()
         self._joined = True
+        self._link.writes.channel_refused = False
         self._link.breaker.hurry()
-
-    def _distrust(self, refusal: str | None) -> None:
-        """Believe nothing of a server that refuses writes: its changes have no numbers, any may have been missed."""
-        if refusal is not None:
-            self._link.writes.refuse(refusal, blocked=True)
-            self._link.recovery.distrust()
 
     def _take(self, data: bytes) -> None:
         self._heard.count += 1
@@ -182,12 +198,14 @@ class Backplane:
             return
         if self._position is None or position.epoch != self._position.epoch:
             self._miss()
-        elif position.sequence > self._position.sequence + 1:
+        elif position.sequence > self._position.sequence + (topic != PROBE):  # a probe has no number of its own
             self._gaps.count += 1
             self._miss()
         elif position.sequence <= self._position.sequence:
             position = self._position  # told before this process joined: heard once more, it does no harm
         self._position = position
+        if topic == PROBE and origin == self._origin and body == self._probe and not self._joined:
+            self._note_joined()
         listener = self._listeners.get(topic)
         if listener is not None and origin != self._origin:
             try:

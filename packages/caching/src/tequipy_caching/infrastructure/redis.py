@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import secrets
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,9 @@ _WAITS: Final = 4
 """How many times the timeout a request may wait for a connection, before its own time begins."""
 _SCRIPTS: Final = files("tequipy_caching.infrastructure") / "scripts"
 _TELL: Final = "tell"
+PROBE: Final = "probe"
+"""The topic of messages that change nothing."""
+_PROBE_MESSAGE: Final = json.dumps(["", PROBE, ""])
 _LATE: Final = 0.2
 """A deadline that is noticed by this share too late was missed by this process, not by Redis."""
 
@@ -45,6 +49,12 @@ def script(name: str) -> str:
     """Return the text of a script of the folder `scripts`, with what it needs to tell the other processes."""
     text = (_SCRIPTS / f"{name}.lua").read_text()
     return (_SCRIPTS / f"{_TELL}.lua").read_text() + text if f"{_TELL}()" in text else text
+
+
+@cache
+def digest_of(name: str) -> str:
+    """Return the digest by which a server knows a script that it has run before."""
+    return sha1(script(name).encode()).hexdigest()  # noqa: S324 -- as EVALSHA has it
 
 
 class Message(NamedTuple):
@@ -62,6 +72,7 @@ class RedisLink:
     def __init__(self, url: str, *, prefix: str, timeout: float, metrics: CacheMetrics) -> None:
         self.prefix = prefix
         self.state = f"{prefix}:state"
+        self.probe_key = f"{prefix}:probe"
         self.breaker = Breaker(self._recover, behind=lambda: len(self.recovery) > 0 or self.writes.refusal is not None)
         self.recovery = RecoveryQueue(self.breaker.repair)
         self.writes = Writes(self.breaker.repair, self.recovery.trust_soon)
@@ -76,7 +87,6 @@ class RedisLink:
         self._client = self.connect(_CONNECTIONS + _PROBES)
         self._slots = asyncio.Semaphore(_CONNECTIONS)
         self._lent: list[AbstractConnection] = []
-        self._scripts: dict[str, str] = {}
         self._reported: set[type[Exception]] = set()
         self._errors = {
             kind: metrics.tally("cache_l2_errors", kind) for kind in ("busy", "connection", "timeout", "answer")
@@ -182,7 +192,9 @@ class RedisLink:
 
     async def _probe(self) -> None:
         try:
-            reason = await self._evaluate("probe", 2, [self.state, f"{self.prefix}:probe"])
+            # What is to be accepted again must take messages too.
+            message = [] if self.writes.refusal is None else [self.channel, _PROBE_MESSAGE]
+            reason = await self._evaluate("probe", 2, [self.state, self.probe_key, *message])
         except ResponseError as error:
             if (refusal := refusal_of(error)) is None:
                 raise
@@ -238,11 +250,8 @@ class RedisLink:
 
     async def _evaluate(self, name: str, number_of_keys: int, values: Sequence[Any]) -> Any:  # noqa: ANN401 -- as run
         """Run a script by its digest; a server that does not know it is given its text."""
-        digest = self._scripts.get(name)
-        if digest is None:
-            digest = self._scripts[name] = sha1(script(name).encode()).hexdigest()  # noqa: S324 -- as EVALSHA has it
         try:
-            return await self._execute("EVALSHA", digest, number_of_keys, *values)
+            return await self._execute("EVALSHA", digest_of(name), number_of_keys, *values)
         except NoScriptError:
             return await self._execute("EVAL", script(name), number_of_keys, *values)
 
