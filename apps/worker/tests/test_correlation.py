@@ -1,55 +1,26 @@
 """One correlation id and one trace along a chain of tasks, in real processes of worker and relay."""
 
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import psutil
-import pytest
 
 from tequipy_observability import RequestContext, request_context
 from tequipy_platform import SystemClock
 from tequipy_platform.infrastructure.database import SqlUnitOfWork
 from tequipy_platform.wiring import DatabaseSettings, build_database, uuid7
 
-PROGRAM = Path(__file__).with_name("chain_program.py")
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 
 
-@pytest.fixture
-def _processes(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[None]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
-    environment |= {
-        "TEQUIPY_ENVIRONMENT": "test",
-        "TEQUIPY_PUBLIC_URL": "https://app.example.com",
-        "TEQUIPY_DATABASE__URL": database_url,
-        "TEQUIPY_CACHE__URL": redis_url,
-        "TEQUIPY_CELERY__BROKER_URL": redis_url,
-    }
-    started = []
-    for role in ("run", "relay"):
-        with (tmp_path / f"{role}.log").open("wb") as log:
-            command: list[str | Path] = [sys.executable, PROGRAM, role, tmp_path]
-            started.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log))
-    yield
-    for process in started:
-        family = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        for child in family:
-            child.kill()
-        process.wait()
-
-
-@pytest.mark.usefixtures("_processes")
-async def test_what_a_task_causes_is_part_of_its_chain(database_url: str, tmp_path: Path) -> None:
+async def test_what_a_task_causes_is_part_of_its_chain(
+    chain: Callable[[str], None], database_url: str, redis_url: str, tmp_path: Path
+) -> None:
     """A request's id and trace are those of the task it asks for, of what that adds, publishes and sends, and of each
     further attempt; every line that the worker writes of them says so.
     """
+    chain(redis_url)
     async with build_database(DatabaseSettings.model_validate({"url": database_url})) as database:
         with request_context(RequestContext(correlation_id="the-request", traceparent=TRACE)):
             async with SqlUnitOfWork(database, SystemClock(), uuid7) as work:

@@ -1,0 +1,40 @@
+"""What the tests of the worker share."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+PROGRAM = Path(__file__).with_name("chain_program.py")
+
+
+@pytest.fixture
+def chain(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Yield what starts a worker and a relay of `chain_program.py` on a broker; they end with the test."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
+    environment |= {
+        "TEQUIPY_ENVIRONMENT": "test",
+        "TEQUIPY_PUBLIC_URL": "https://app.example.com",
+        "TEQUIPY_DATABASE__URL": database_url,
+        "TEQUIPY_CACHE__URL": redis_url,
+    }
+    started = []
+
+    def start(broker_url: str) -> None:
+        for role in ("run", "relay"):
+            with (tmp_path / f"{role}.log").open("wb") as log:
+                command: list[str | Path] = [sys.executable, PROGRAM, role, tmp_path]
+                variables = environment | {"TEQUIPY_CELERY__BROKER_URL": broker_url}
+                started.append(subprocess.Popen(command, cwd=tmp_path, env=variables, stdout=log))
+
+    yield start
+    for process in started:
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        for child in family:
+            child.kill()
+        process.wait()

@@ -1,0 +1,56 @@
+"""The rights that the README gives the broker's user are enough for worker and relay."""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from redis import Redis
+
+from tequipy_devstack.servers import ValkeyServer
+from tequipy_platform import SystemClock
+from tequipy_platform.celery import build_celery
+from tequipy_platform.infrastructure.database import SqlUnitOfWork
+from tequipy_platform.wiring import CelerySettings, DatabaseSettings, build_database, uuid7
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+async def test_the_documented_rights_suffice(
+    chain: Callable[[str], None], private_redis: ValkeyServer, database_url: str, tmp_path: Path
+) -> None:
+    """Tasks are published, run, tried again and, when a worker has died, restored, and the server denies nothing."""
+    (rights,) = re.findall(r"^ACL SETUSER broker on >\S+ (.*)$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    with Redis.from_url(private_redis.url(), decode_responses=True) as redis:
+        redis.execute_command("ACL", "SETUSER", "broker", "reset", "on", "nopass", *rights.split())
+        url = f"redis://broker@127.0.0.1:{private_redis.port}/0"
+        restore(url)
+        chain(url)
+        settings = DatabaseSettings.model_validate({"url": database_url})
+        async with build_database(settings) as database, SqlUnitOfWork(database, SystemClock(), uuid7) as work:
+            work.outbox.add("chain.begin")
+        notes, deadline = tmp_path / "notes", time.monotonic() + 60
+        while not notes.exists() or len(notes.read_text().splitlines()) < 7:
+            assert time.monotonic() < deadline, denied(redis)
+            time.sleep(0.05)  # noqa: ASYNC251 -- nothing else runs here
+        assert denied(redis) == []
+
+
+def restore(url: str) -> None:
+    """Take a message as a worker that dies would, and put it back as the next one does."""
+    celery = build_celery(CelerySettings(broker_url=SecretStr(url)), name="test")
+    with celery.connection_for_write() as connection, connection.SimpleQueue("reports") as queue:
+        queue.put({"number": 1})
+        message = queue.get(timeout=10)
+        qos: Any = message.channel.qos  # type: ignore[union-attr]  # -- it has one: it was received
+        qos.restore_by_tag(message.delivery_tag)
+        qos.restore_visible(interval=1)
+        queue.get(timeout=10).ack()
+    celery.close()
+
+
+def denied(redis: Redis) -> list[tuple[Any, Any]]:
+    """Return what the server has denied to the user, and why."""
+    return [(entry["reason"], entry["object"]) for entry in redis.acl_log()]
