@@ -154,14 +154,17 @@ async def test_errors_reach_the_caller(pool: HashingPool) -> None:
 
 async def test_a_pool_starts_late_and_again() -> None:
     """No thread before the first hash, none after the context, and a closed pool may be used again."""
+
+    def hashing_threads() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name.startswith("auth-hashing")}
+
     pool = HashingPool(queue=1)
-    before = threading.active_count()
+    before = hashing_threads()
     for _ in range(2):
         async with pool:
             thread = await pool.run(CLIENT, threading.current_thread)
-            assert thread.is_alive()
-        assert not thread.is_alive()
-    assert threading.active_count() <= before + 1  # to_thread's own
+            assert hashing_threads() - before == {thread}
+        assert hashing_threads() <= before
 
 
 @pytest.mark.parametrize(
