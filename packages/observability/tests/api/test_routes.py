@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import pytest
 from fastapi import APIRouter, FastAPI
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -238,6 +238,7 @@ def test_endpoints_of_a_router_are_those_of_all_it_includes() -> None:
 
 
 @given(odd_paths(), st.sampled_from(["", "/svc", "/a/b"]), st.sampled_from([b"", b"a=1&b=%2F", b'\xff"<x']))
+@example("/api/v1/login//", "", b"")
 def test_a_slash_redirect_leads_to_a_route_of_this_host(path: str, prefix: str, query: bytes) -> None:
     """Where there is one, it is relative, holds ASCII alone, and a client that follows it reaches a route."""
     app, _ = APPS["alone"]

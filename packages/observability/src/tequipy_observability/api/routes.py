@@ -81,7 +81,7 @@ class RouteTable:
         return {method for methods in found for method in methods or ()}
 
     def slash_redirect(self, scope: Scope) -> str | None:
-        """Return where a path that no route serves is served with, or without, slashes at its end; None for nowhere.
+        """Return where a path that no route serves is served with, or without, a slash at its end; None for nowhere.
 
         The reference is relative to the last segment of the path (RFC 3986, section 4.2): it names no host, and is good
         under any prefix that a proxy has taken away.
@@ -90,7 +90,9 @@ class RouteTable:
         raw: bytes | None = scope.get("raw_path")
         if raw is not None and raw.count(b"/") != path.count("/"):
             return None  # a slash was sent as %2F: a client would count other segments than we
-        without = path.rstrip("/")
+        if path.endswith("//"):
+            return None  # clients disagree: Python's urljoin counts no empty segments, browsers do
+        without = path.removesuffix("/")
         *parents, last = without.split("/")
         other = {**scope, "path": without if path.endswith("/") else f"{path}/"}
         if not last or not {".", ".."}.isdisjoint([*parents, last]):
@@ -98,7 +100,7 @@ class RouteTable:
         if self._find(other, get_route_path(other)) is NO_ROUTE:
             return None
         name = quote(last, safe="")
-        location = f"{'../' * (len(path) - len(without))}{name}" if path.endswith("/") else f"./{name}/"
+        location = f"../{name}" if path.endswith("/") else f"./{name}/"
         query: bytes = scope.get("query_string", b"")
         return f"{location}?{quote(query, safe=_SAFE_IN_QUERY)}" if query else location
 
