@@ -192,8 +192,9 @@ class EdgeProtocol(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"connection":
                 tokens = (token.strip() for token in value.split(b","))
-                value = b", ".join(token for token in tokens if token.lower() not in _UPGRADE_FIELDS)  # noqa: PLW2901
-            if name not in _UPGRADE_FIELDS:
+                kept = b", ".join(token for token in tokens if token.lower() not in _UPGRADE_FIELDS)
+                head += [name, b": ", kept, b"\r\n"]
+            elif name not in _UPGRADE_FIELDS:
                 head += [name, b": ", value, b"\r\n"]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own

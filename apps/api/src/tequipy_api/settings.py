@@ -104,7 +104,7 @@ def _hold_strangers(networks: Iterable[IPv4Network | IPv6Network]) -> bool:
     by_version: dict[int, list[IPv4Network | IPv6Network]] = {4: [], 6: []}
     for network in networks:
         by_version[network.version].append(network)
-    merged = [*collapse_addresses(by_version[4]), *collapse_addresses(by_version[6])]  # type: ignore[type-var]
+    merged = [*collapse_addresses(by_version[4]), *collapse_addresses(by_version[6])]  # type: ignore[type-var]  # -- each list holds one version
     return any(_holds_strangers(network) for network in merged)
 
 

@@ -58,7 +58,7 @@ def wire_observability(app: FastAPI, observability: Observability) -> None:
 
     # Not in `user_middleware`: Starlette puts its ServerErrorMiddleware outside of that, whose 500 would have no
     # correlation id, and whose exception would be logged by the server without one.
-    app.build_middleware_stack = build_observed_stack  # type: ignore[method-assign]
+    app.build_middleware_stack = build_observed_stack  # type: ignore[method-assign]  # -- see above
     if observability.metrics_port is None:
         _add_metrics(app, observability)
 
