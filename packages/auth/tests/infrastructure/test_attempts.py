@@ -99,6 +99,23 @@ async def test_an_account_is_forgotten_as_a_whole(work: Work) -> None:
     assert await counted(work, BOB) == [1, 1, 2]
 
 
+async def test_forgetting_an_account_never_deadlocks_with_attempts(work: Work) -> None:
+    """Forgetting an account and keeping one of its keys waits for concurrent attempts, 40 times: none is aborted."""
+
+    async def forget(kept: Key) -> None:
+        async with work() as unit:
+            await unit.attempts.forget_account("ada", hold=[kept])
+            await unit.attempts.hold([kept])
+            await unit.attempts.keep({kept: Counter(trusted_until=NOW)})
+
+    last = Key(Scope.ACCOUNT, "ada-everywhere", "ada")
+    async with asyncio.timeout(60):
+        for number in range(40):
+            first = Key(Scope.PAIR, f"ada-at-{number}", "ada")
+            await count(work, [last])
+            await asyncio.gather(forget(first), count(work, [first, last]))
+
+
 async def test_the_dead_are_purged_bit_by_bit(work: Work) -> None:
     """Counters go when they have died, and those that hold nothing go at once; no more than the limit each time."""
     await count(work, ADA)

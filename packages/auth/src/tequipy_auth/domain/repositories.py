@@ -257,8 +257,12 @@ class LoginAttempts(ABC):
         """Drop the counters of these keys."""
 
     @abstractmethod
-    async def forget_account(self, account: str) -> None:
-        """Drop every counter of an account: from each client address and device, and from anywhere."""
+    async def forget_account(self, account: str, *, hold: Collection[Key] = ()) -> None:
+        """Drop every counter of an account: from each client address and device, and from anywhere.
+
+        `hold` names further keys of the account that the unit of work will hold afterwards: all rows are locked in one
+        order, so that no concurrent attempt can deadlock with it.
+        """
 
     @abstractmethod
     async def purge(self, *, before: datetime, limit: int) -> int:

@@ -1,11 +1,11 @@
 """Counting attempts at passwords, and locking what is tried too often."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from tequipy_auth.domain.lockout import RESET_TRUST, Key, Scope, client_network
+from tequipy_auth.domain.lockout import RESET_TRUST, Counter, Key, Scope, client_network
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.value_objects import Client, EmailAddress
@@ -103,18 +103,17 @@ class Lockout:
             {key: counter.without_reservation(reservation.at) for key, counter in counters.items()}
         )
 
-    async def unlock(self, work: AuthUnitOfWork, address: EmailAddress) -> None:
-        """Forget every failure at an account; those of client addresses at many accounts stay."""
-        await work.attempts.forget_account(self._pseudonyms.of_address(address))
+    async def reset(self, work: AuthUnitOfWork, address: EmailAddress, client: Client) -> None:
+        """Forget every failure at an account, after its password was reset by mail; those of client addresses stay.
 
-    async def trust(self, work: AuthUnitOfWork, address: EmailAddress, client: Client) -> None:
-        """Let what others do lock this client address out of the account no more, for as long as `RESET_TRUST`.
-
-        Its own failures still do.
+        For as long as `RESET_TRUST`, failures of others do not lock this client address out of the account again; its
+        own still do.
         """
-        pair = self._pair(self._pseudonyms.of_address(address), client)
-        counters = await work.attempts.hold([pair])
-        await work.attempts.keep({pair: replace(counters[pair], trusted_until=self._clock.now() + RESET_TRUST)})
+        account = self._pseudonyms.of_address(address)
+        pair = self._pair(account, client)
+        await work.attempts.forget_account(account, hold=[pair])
+        await work.attempts.hold([pair])
+        await work.attempts.keep({pair: Counter(trusted_until=self._clock.now() + RESET_TRUST)})
 
     def _keys(self, address: EmailAddress, origin: Origin) -> tuple[tuple[Key, ...], tuple[Key, ...]]:
         """Return the keys that may refuse an attempt, the most particular first, and those that only count it."""

@@ -133,8 +133,7 @@ class PasswordService:
             user = await work.users.lock(user.id)
             if user is None or await work.one_time_tokens.consume(*shown, at=now) is None:
                 raise InvalidOneTimeToken
-            await self._lockout.unlock(work, user.email)
-            await self._lockout.trust(work, user.email, client)
+            await self._lockout.reset(work, user.email, client)
             await work.users.set_verified(user.id)
             news = await self._replace(work, user, hashed, Ending("password_reset", now, client=client))
             work.audit.record(AuditEvent(AuditAction.RESET_DONE, subject_id=user.id, client=client))

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tequipy_auth.domain.lockout import Counter, Key
+from tequipy_auth.domain.lockout import Counter, Key, Scope
 from tequipy_auth.domain.repositories import LoginAttempts
 from tequipy_auth.infrastructure.models import LoginAttemptRow as Row
 
@@ -71,12 +71,16 @@ class SqlLoginAttempts(LoginAttempts):
             await self._session.execute(update(Row), changed)
 
     async def forget(self, keys: Collection[Key]) -> None:
-        """Delete rows by their keys."""
-        await self._delete(Row.key.in_([key.name for key in keys]))
+        """Lock rows in the order of their keys, then delete them."""
+        in_order = select(Row.key).where(Row.key.in_([key.name for key in keys])).order_by(Row.key).with_for_update()
+        await self._session.execute(delete(Row).where(Row.key.in_(in_order)))
 
-    async def forget_account(self, account: str) -> None:
-        """Delete the rows of an account."""
-        await self._delete(Row.account == account)
+    async def forget_account(self, account: str, *, hold: Collection[Key] = ()) -> None:
+        """Lock the account's rows and those of `hold` in the order of their keys, then delete them."""
+        stored = await self._session.scalars(select(Row.key).where(Row.account == account))
+        names = {*stored, *(key.name for key in hold)}
+        await self.hold([Key(Scope.ACCOUNT, name, account) for name in names])
+        await self._session.execute(delete(Row).where(Row.key.in_(names)))
 
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Delete dead rows that nobody holds, and those that hold nothing."""
@@ -85,7 +89,3 @@ class SqlLoginAttempts(LoginAttempts):
             delete(Row).where(Row.key.in_(dead.with_for_update(skip_locked=True))).returning(Row.key)
         )
         return len(deleted.all())
-
-    async def _delete(self, condition: ColumnElement[bool]) -> None:
-        in_order = select(Row.key).where(condition).order_by(Row.key).with_for_update()
-        await self._session.execute(delete(Row).where(Row.key.in_(in_order)))

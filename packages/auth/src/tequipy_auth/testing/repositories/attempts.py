@@ -27,7 +27,7 @@ class MemoryLoginAttempts(LoginAttempts):
         for key in keys:
             self.rows.pop(key, None)
 
-    async def forget_account(self, account: str) -> None:
+    async def forget_account(self, account: str, *, hold: Collection[Key] = ()) -> None:  # noqa: ARG002 -- of locks
         """Drop every counter of an account."""
         await self.forget([key for key in self.rows if key.account == account])
 
