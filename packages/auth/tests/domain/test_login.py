@@ -132,6 +132,21 @@ async def test_a_process_that_can_sign_nothing_begins_no_session(
     await log_in(auth)
 
 
+async def test_a_process_that_can_sign_nothing_renews_no_session(
+    auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock
+) -> None:
+    """While the signing keys cannot be read, `reauthenticate` is `Unavailable` and leaves the session as it was."""
+    tokens = auth.access_tokens
+    assert isinstance(tokens, FakeAccessTokens)
+    principal = await auth.access_tokens.verify((await log_in(auth)).access.value)
+    sessions = dict(work.sessions.rows)
+    clock.advance(timedelta(minutes=1))
+    tokens.error = KeyUnusable("it cannot be read")
+    with pytest.raises(Unavailable):
+        await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
+    assert work.sessions.rows == sessions
+
+
 async def test_the_fifth_failure_is_told_and_the_next_attempt_is_locked(auth: Auth, hasher: CountingHasher) -> None:
     """Five wrong passwords from one address answer as such, then even the right one is not looked at for 30 s."""
     await fail(auth, 5)

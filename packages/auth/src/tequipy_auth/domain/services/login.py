@@ -64,6 +64,7 @@ class LoginService:
 
         Raises `InvalidAccessToken` when the session has ended, `InvalidCredentials`, `LoginLocked`, `Unavailable`.
         """
+        await self._issuer.check()  # before an attempt is counted and the session changed
         async with self._unit_of_work() as work:
             user, session = await self._caller(work, principal)
             attempt = await self._check.begin(
