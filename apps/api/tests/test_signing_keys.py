@@ -91,7 +91,7 @@ def test_a_wrong_key_is_no_ready_process(
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, "unavailable")] * 3
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers)
     assert httpx.get(f"{url}/api/v1/health").status_code == 200
-    lines = [line for line in log.read_text().splitlines() if "the signing keys cannot be read" in line]
+    lines = [line for line in log.read_text().splitlines() if "signing_keys_refused" in line]
     assert len(lines) == 1
     assert "key_encryption_key: signing key" in lines[0]
     assert any(kid in lines[0] for kid in keys_in_the_database)

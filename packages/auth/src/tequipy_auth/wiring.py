@@ -25,14 +25,14 @@ from pydantic_core import PydanticCustomError
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.composition import Composition
 from tequipy_auth.domain.operations import Operations
-from tequipy_auth.domain.passwords import HIGHEST_STORED_COST
-from tequipy_auth.domain.policy import LEAST_AUDIT_RETENTION, LEAST_PASSWORD_LENGTH, AuthPolicy
+from tequipy_auth.domain.passwords import MAX_STORED_COST
+from tequipy_auth.domain.policy import MIN_AUDIT_RETENTION, MIN_PASSWORD_LENGTH, AuthPolicy
 from tequipy_auth.domain.ports import Revocations
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.roles import RoleMap
 from tequipy_auth.domain.services.keys import KeyService
-from tequipy_auth.domain.services.registration import REGISTRATION_LIFE
+from tequipy_auth.domain.services.registration import REGISTRATION_TTL
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
 from tequipy_auth.infrastructure.audit import SqlAuditLog
@@ -76,7 +76,7 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
-LONGEST_TIME: Final = 100 * 365 * 86400.0
+MAX_SECONDS: Final = 100 * 365 * 86400.0
 """Seconds: a century, so that every moment plus or minus such a time is a date."""
 
 SECRET_LENGTH: Final = 32
@@ -125,44 +125,44 @@ class AuthSettings(BaseModel):
     registration_mode: Literal["private", "open"] = "private"
     """`private`: nobody learns whether an address has an account, which comes into being by the mailed link. `open`: it
     exists at once, unverified, and a taken address is refused."""
-    password_min_length: int = Field(default=LEAST_PASSWORD_LENGTH, ge=LEAST_PASSWORD_LENGTH, le=64)
+    password_min_length: int = Field(default=MIN_PASSWORD_LENGTH, ge=MIN_PASSWORD_LENGTH, le=64)
     password_max_length: int = Field(default=128, ge=64, le=1024)
     """Characters after normalisation (OWASP ASVS 5.0, V6.2.1 and V6.2.9). The minimum may be raised alone: the bundled
     list of common passwords holds nothing shorter."""
-    audit_retention: float = Field(default=400 * 86400, ge=LEAST_AUDIT_RETENTION.total_seconds(), le=LONGEST_TIME)
+    audit_retention: float = Field(default=400 * 86400, ge=MIN_AUDIT_RETENTION.total_seconds(), le=MAX_SECONDS)
     """How long audit events are kept: at least 7 days, by default 400."""
     issuer: str | None = Field(default=None, min_length=1)
     """`iss` of access tokens; None: the app's public URL."""
     audience: str = Field(default="tequipy", min_length=1)
     client_id: str = Field(default="tequipy", min_length=1)
-    access_token_ttl: float = Field(default=900, ge=1, le=LONGEST_TIME)
-    refresh_idle: float = Field(default=7 * 86400, ge=1, le=LONGEST_TIME)
-    refresh_absolute: float = Field(default=30 * 86400, ge=1, le=LONGEST_TIME)
-    refresh_grace_seconds: float = Field(default=60, ge=0, le=LONGEST_TIME)
+    access_token_ttl: float = Field(default=900, ge=1, le=MAX_SECONDS)
+    refresh_idle: float = Field(default=7 * 86400, ge=1, le=MAX_SECONDS)
+    refresh_absolute: float = Field(default=30 * 86400, ge=1, le=MAX_SECONDS)
+    refresh_grace_seconds: float = Field(default=60, ge=0, le=MAX_SECONDS)
     """How long after its first use a refresh token gives its unused successor again."""
     sessions_per_user: int = Field(default=20, ge=1)
     """A login beyond that ends the oldest session."""
-    verify_email_ttl: float = Field(default=86400, ge=60, le=REGISTRATION_LIFE.total_seconds())
-    reset_password_ttl: float = Field(default=1800, ge=60, le=LONGEST_TIME)
+    verify_email_ttl: float = Field(default=86400, ge=60, le=REGISTRATION_TTL.total_seconds())
+    reset_password_ttl: float = Field(default=1800, ge=60, le=MAX_SECONDS)
     live_tokens_per_purpose: int = Field(default=3, ge=1)
     """How many mailed links of one kind work at a time: a further one ends the oldest."""
     mails_per_hour: int = Field(default=5, ge=1)
     """How many mails anybody can have sent to one address for one purpose (registration, another link, reset)."""
-    fresh_for: float = Field(default=300, ge=1, le=LONGEST_TIME)
+    fresh_for: float = Field(default=300, ge=1, le=MAX_SECONDS)
     """How long after a proof of identity sensitive operations may be asked for."""
     signing_algorithm: AlgorithmName = "ES256"
     """Of keys that are made from now on."""
     signing_keys_folder: DirectoryPath | None = None
     """Where a secret manager mounts the signing keys, `active.pem` among them; None: they are kept in the database."""
-    jwks_max_age: float = Field(default=300, ge=1, le=LONGEST_TIME)
+    jwks_max_age: float = Field(default=300, ge=1, le=MAX_SECONDS)
     """How long others may keep the published keys: so long a key is published before its first use."""
     foreign_password_schemes: tuple[ForeignScheme, ...] = ()
     """Schemes of another system whose accounts were taken over, as `["bcrypt"]`. Their hashes need no pepper: a
     writer to the database can log in with one of their own making. Take them away when the accounts have moved."""
-    bcrypt_cost: int = Field(default=12, ge=4, le=HIGHEST_STORED_COST)
+    bcrypt_cost: int = Field(default=12, ge=4, le=MAX_STORED_COST)
     """Of passwords that are hashed from now on; others are hashed again at their next login. A failed check takes as
     long as the highest stored cost, so lowering it saves nothing on those before their owners have logged in."""
-    refresh_secret_cost: int = Field(default=SECRET_COST, ge=SECRET_COST, le=HIGHEST_STORED_COST)
+    refresh_secret_cost: int = Field(default=SECRET_COST, ge=SECRET_COST, le=MAX_STORED_COST)
     """bcrypt's cost of refresh tokens' secrets, which are random: so the lowest."""
     hashing_queue: int = Field(default=64, ge=0)
     """How many hashes may wait for a thread. A quarter is reserved for clients with a valid device mark. When the queue
@@ -289,8 +289,8 @@ def _policy(settings: AuthSettings, public_url: str) -> AuthPolicy:
 def _revocations(
     policy: AuthPolicy, cache: CacheManager, unit_of_work: Callable[[], AuthUnitOfWork], clock: Clock
 ) -> Revocations:
-    stored = StoredRevocations(unit_of_work, life=policy.revocation_life, clock=clock)
-    return SharedRevocations(cache.expiring_set("revocations", source=stored.load), life=policy.revocation_life)
+    stored = StoredRevocations(unit_of_work, ttl=policy.revocation_ttl, clock=clock)
+    return SharedRevocations(cache.expiring_set("revocations", source=stored.load), ttl=policy.revocation_ttl)
 
 
 def _signing_keys(
@@ -301,7 +301,7 @@ def _signing_keys(
     operations: Operations,
 ) -> tuple[KeyRing, KeyService | None]:
     """Return the keys as this process uses them, and the service that rotates them unless they are files."""
-    max_age = policy.key_ring_age.total_seconds()
+    max_age = policy.key_ring_max_age.total_seconds()
     if settings.signing_keys_folder is not None:
         return KeyRing(FileKeys(settings.signing_keys_folder).load, max_age=max_age), None
     encrypted = EncryptedKeys(_keys(settings.key_encryption_key), algorithm=settings.signing_algorithm)

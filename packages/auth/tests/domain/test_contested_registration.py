@@ -16,7 +16,7 @@ from tequipy_auth import (
     Outcome,
     PasswordRequired,
 )
-from tequipy_auth.domain.services.registration import REGISTRATION_LIFE
+from tequipy_auth.domain.services.registration import REGISTRATION_TTL
 from tequipy_auth.testing import FakePasswordHasher, MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform import Delivery, Mail, Unavailable
 from tequipy_platform.testing import FrozenClock, RecordingMailer
@@ -117,7 +117,7 @@ async def test_a_link_alone_is_enough_for_the_only_registration(
 ) -> None:
     """Registrations of other addresses, and those that are over, ask for nothing."""
     await register(auth, work, STRANGERS)
-    clock.advance(REGISTRATION_LIFE)
+    clock.advance(REGISTRATION_TTL)
     await auth.registration.register(email="bob@example.com", password=STRANGERS, client=CLIENT)
     await mails(auth, work)
     token = await register(auth, work, PASSWORD)
@@ -192,7 +192,7 @@ async def test_an_owner_with_an_account_is_told_so_by_a_resend(auth: Auth, work:
 async def test_the_next_registration_asks_again(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
     """When only one is left, its link works alone."""
     await register(auth, work, STRANGERS)
-    clock.advance(REGISTRATION_LIFE - timedelta(hours=1))
+    clock.advance(REGISTRATION_TTL - timedelta(hours=1))
     token = await register(auth, work, PASSWORD)
     with pytest.raises(PasswordRequired):
         await verify(auth, token)

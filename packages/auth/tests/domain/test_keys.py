@@ -30,7 +30,7 @@ def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
 
 @pytest.fixture
 def revocations(clock: FrozenClock) -> MemoryRevocations:
-    return MemoryRevocations(clock, life=POLICY.revocation_life)
+    return MemoryRevocations(clock, ttl=POLICY.revocation_ttl)
 
 
 @pytest.fixture
@@ -92,8 +92,8 @@ async def test_a_key_is_known_to_every_process_before_it_signs() -> None:
     """However short the key set's life is set, a process looks at the keys twice in that time."""
     for max_age in (timedelta(minutes=5), timedelta(seconds=2)):
         policy = AuthPolicy(public_url=PUBLIC_URL, jwks_max_age=max_age)
-        assert policy.key_ring_age <= max_age / 2
-    assert POLICY.key_ring_age == timedelta(minutes=1)
+        assert policy.key_ring_max_age <= max_age / 2
+    assert POLICY.key_ring_max_age == timedelta(minutes=1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tequipy_auth.domain.lockout import LONGEST_LOCK, MEMORY, Counter, Scope, client_network
+from tequipy_auth.domain.lockout import COUNTER_TTL, MAX_LOCK, Counter, Scope, client_network
 from tequipy_platform.testing import EPOCH
 
 MOMENT = timedelta(microseconds=1)
@@ -54,7 +54,7 @@ def test_after_a_lock_each_failure_takes_the_next_step() -> None:
         assert counter.refuses(Scope.PAIR, now) is None, "a lock ends at its end"
         counter = counter.with_failure(Scope.PAIR, now)
     assert lengths == [30, 60, 120, 240, 480, 900, 900, 900]
-    assert Counter((EPOCH,), locks=10_000).with_failure(Scope.PAIR, EPOCH).locked_until == EPOCH + LONGEST_LOCK
+    assert Counter((EPOCH,), locks=10_000).with_failure(Scope.PAIR, EPOCH).locked_until == EPOCH + MAX_LOCK
 
 
 def climb(scope: Scope, waits: list[timedelta]) -> list[tuple[datetime, float]]:
@@ -117,7 +117,7 @@ def test_no_more_than_the_budget_is_looked_at_before_the_lock(scope: Scope, fini
 
 def test_a_counter_of_the_release_before_falls_back_too() -> None:
     """It knows no beginning of its ladder: an hour after its latest lock it is over."""
-    counter = replace(after(20, Scope.ACCOUNT), climbing_since=None)
+    counter = replace(after(20, Scope.ACCOUNT), first_locked_at=None)
     assert counter.locked_until is not None
     later = counter.locked_until + timedelta(hours=1)
     assert counter.with_failure(Scope.ACCOUNT, later - MOMENT).locks == 2
@@ -144,17 +144,17 @@ def test_trust_is_kept_for_its_time() -> None:
     counter = counter.without_reservation(EPOCH).with_failure(Scope.PAIR, EPOCH)
     assert counter.is_trusted(EPOCH + timedelta(days=1) - MOMENT)
     assert not counter.is_trusted(EPOCH + timedelta(days=1))
-    assert counter.dies_at == EPOCH + timedelta(days=1)
-    assert counter.with_failure(Scope.PAIR, EPOCH + MEMORY).is_trusted(EPOCH + MEMORY)
+    assert counter.expires_at == EPOCH + timedelta(days=1)
+    assert counter.with_failure(Scope.PAIR, EPOCH + COUNTER_TTL).is_trusted(EPOCH + COUNTER_TTL)
 
 
 def test_the_counter_dies_half_a_day_after_the_last_failure() -> None:
     """Until then one failure takes the next step, from then on all is forgotten."""
     counter = after(5)
     last = counter.failed_at[-1]
-    assert counter.dies_at == last + MEMORY == last + timedelta(hours=12)
-    assert counter.with_failure(Scope.PAIR, last + MEMORY - MOMENT).locks == 2
-    assert counter.with_failure(Scope.PAIR, last + MEMORY) == Counter((last + MEMORY,))
+    assert counter.expires_at == last + COUNTER_TTL == last + timedelta(hours=12)
+    assert counter.with_failure(Scope.PAIR, last + COUNTER_TTL - MOMENT).locks == 2
+    assert counter.with_failure(Scope.PAIR, last + COUNTER_TTL) == Counter((last + COUNTER_TTL,))
 
 
 def test_no_more_is_kept_than_the_period_needs() -> None:
@@ -190,7 +190,7 @@ def test_an_attempt_that_nobody_finishes_gives_its_place_back() -> None:
         counter = counter.with_reservation(Scope.PAIR, EPOCH)
     assert counter.refuses(Scope.PAIR, EPOCH + MINUTE - MOMENT) is not None
     assert counter.refuses(Scope.PAIR, EPOCH + MINUTE) is None
-    assert counter.dies_at == EPOCH + MINUTE
+    assert counter.expires_at == EPOCH + MINUTE
     late = counter.with_failure(Scope.PAIR, EPOCH + MINUTE)
     assert late == Counter((EPOCH + MINUTE,))
     assert Counter().without_reservation(EPOCH) == Counter()

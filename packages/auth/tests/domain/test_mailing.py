@@ -7,7 +7,7 @@ import pytest
 
 from tequipy_auth import Auth, Client
 from tequipy_auth.domain.services.mailing import LEASE
-from tequipy_auth.domain.services.registration import REGISTRATION_LIFE
+from tequipy_auth.domain.services.registration import REGISTRATION_TTL
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform import Delivery, Lease, Mail, Mailer, MailRejected, MailUnavailable
 from tequipy_platform.testing import CountingIds, FrozenClock, RecordingMailer
@@ -106,7 +106,7 @@ async def test_a_registration_that_is_over_is_mailed_nothing(
     auth: Auth, mailer: RecordingMailer, delivery: Delivery, request_: dict[str, Any], clock: FrozenClock
 ) -> None:
     """A mail that comes after its registration's end is done without being sent."""
-    clock.advance(REGISTRATION_LIFE)
+    clock.advance(REGISTRATION_TTL)
     await auth.mailing(mailer).send_mail(delivery, **request_)
     assert not mailer.mails
 

@@ -21,7 +21,7 @@ from tequipy_auth import (
     Outcome,
     WeakPassword,
 )
-from tequipy_auth.domain.services.registration import REGISTRATION_LIFE
+from tequipy_auth.domain.services.registration import REGISTRATION_TTL
 from tequipy_auth.testing import COMMON_PASSWORD, PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform import Delivery
 from tequipy_platform.testing import AddedTask, FrozenClock, RecordingMailer
@@ -203,7 +203,7 @@ async def test_no_link_outlives_its_registration(auth: Auth, work: MemoryAuthUni
     """A link that was mailed late ends with the registration, not a day later."""
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     work.outbox.tasks.clear()
-    clock.advance(REGISTRATION_LIFE - timedelta(hours=1))
+    clock.advance(REGISTRATION_TTL - timedelta(hours=1))
     await auth.registration.resend_verification(email=EMAIL)
     (token,) = await mailed_tokens(auth, work)
     (kept,), (registration,) = work.one_time_tokens.rows.values(), work.registrations.rows.values()

@@ -406,7 +406,7 @@ async def test_an_ended_session_is_told_to_every_process(
     (task,) = [task for task in work.outbox.tasks if task.task == "auth.publish_revocations"]
     (session,) = work.sessions.rows.values()
     assert task.payload == {"members": [f"sid:{session.id}"]}
-    revocations = MemoryRevocations(clock, life=timedelta(seconds=930))
+    revocations = MemoryRevocations(clock, ttl=timedelta(seconds=930))
     other = build_fake_auth(work, clock=clock, revocations=revocations)
     await other.session_ender.publish_again(Delivery(session.id, task.task), members=[f"sid:{session.id}"])
     assert await revocations.contains_any([f"sid:{session.id}"])
@@ -480,14 +480,14 @@ async def test_waiting_for_the_database_makes_no_thief(
 ) -> None:
     """The grace is measured to when a request came, not to when the database had time for it."""
     second = await refresh(auth, pair)
-    prove = auth.sessions._prove
+    prove = auth.sessions._verify_token
 
     async def hang(token: str) -> Any:
         clock.advance(timedelta(minutes=5))
         return await prove(token)
 
     clock.advance(GRACE)
-    monkeypatch.setattr(auth.sessions, "_prove", hang)
+    monkeypatch.setattr(auth.sessions, "_verify_token", hang)
     assert (await refresh(auth, pair)).refresh == second.refresh
 
 

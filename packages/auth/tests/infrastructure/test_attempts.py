@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tequipy_auth import AuthUnitOfWork
-from tequipy_auth.domain.lockout import MEMORY, Counter, Key, Scope
+from tequipy_auth.domain.lockout import COUNTER_TTL, Counter, Key, Scope
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 from tequipy_auth.testing import MemoryAuthUnitOfWork
 from tequipy_platform.testing import EPOCH, CountingIds, FrozenClock
@@ -32,14 +32,14 @@ def work(request: pytest.FixtureRequest) -> Work:
 async def count(work: Work, keys: list[Key], *, failures: int = 1) -> None:
     for _ in range(failures):
         async with work() as unit:
-            counters = await unit.attempts.hold(keys)
+            counters = await unit.attempts.lock(keys)
             await asyncio.sleep(0)
-            await unit.attempts.keep({key: each.with_failure(key.scope, NOW) for key, each in counters.items()})
+            await unit.attempts.save({key: each.with_failure(key.scope, NOW) for key, each in counters.items()})
 
 
 async def counted(work: Work, keys: list[Key]) -> list[int]:
     async with work() as unit:
-        counters = await unit.attempts.hold(keys)
+        counters = await unit.attempts.lock(keys)
     return [len(counters[key].failed_at) for key in keys]
 
 
@@ -48,12 +48,12 @@ async def test_what_is_kept_is_held_again(work: Work) -> None:
     minute = timedelta(minutes=1)
     full = Counter((NOW - minute, NOW), (NOW,), 3, NOW + 2 * minute, NOW - minute, NOW + 60 * minute)
     async with work() as unit:
-        assert await unit.attempts.hold(ADA) == dict.fromkeys(ADA, Counter())
-        await unit.attempts.keep({ADA[0]: full})
+        assert await unit.attempts.lock(ADA) == dict.fromkeys(ADA, Counter())
+        await unit.attempts.save({ADA[0]: full})
     async with work() as unit:
-        assert await unit.attempts.hold(ADA) == {ADA[0]: full, ADA[1]: Counter(), ADA[2]: Counter()}
-        assert await unit.attempts.hold([]) == {}
-        await unit.attempts.keep({})
+        assert await unit.attempts.lock(ADA) == {ADA[0]: full, ADA[1]: Counter(), ADA[2]: Counter()}
+        assert await unit.attempts.lock([]) == {}
+        await unit.attempts.save({})
 
 
 async def test_no_failure_is_lost_when_many_count_at_once(work: Work) -> None:
@@ -70,8 +70,8 @@ async def test_what_is_rolled_back_was_never_counted(work: Work) -> None:
 
     async def fail() -> None:
         async with work() as unit:
-            await unit.attempts.hold(ADA)
-            await unit.attempts.keep(dict.fromkeys(ADA, Counter()))
+            await unit.attempts.lock(ADA)
+            await unit.attempts.save(dict.fromkeys(ADA, Counter()))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -83,8 +83,8 @@ async def test_some_keys_are_forgotten(work: Work) -> None:
     """Dropping a key leaves the others."""
     await count(work, ADA)
     async with work() as unit:
-        await unit.attempts.forget(ADA[:1])
-        await unit.attempts.forget([])
+        await unit.attempts.delete(ADA[:1])
+        await unit.attempts.delete([])
     assert await counted(work, ADA) == [0, 1, 1]
 
 
@@ -94,7 +94,7 @@ async def test_an_account_is_forgotten_as_a_whole(work: Work) -> None:
     await count(work, [*ADA, elsewhere])
     await count(work, BOB)
     async with work() as unit:
-        await unit.attempts.forget_account("ada")
+        await unit.attempts.delete_for_account("ada")
     assert await counted(work, [*ADA, elsewhere]) == [0, 0, 2, 0]
     assert await counted(work, BOB) == [1, 1, 2]
 
@@ -104,9 +104,9 @@ async def test_forgetting_an_account_never_deadlocks_with_attempts(work: Work) -
 
     async def forget(kept: Key) -> None:
         async with work() as unit:
-            await unit.attempts.forget_account("ada", hold=[kept])
-            await unit.attempts.hold([kept])
-            await unit.attempts.keep({kept: Counter(trusted_until=NOW)})
+            await unit.attempts.delete_for_account("ada", also_lock=[kept])
+            await unit.attempts.lock([kept])
+            await unit.attempts.save({kept: Counter(trusted_until=NOW)})
 
     last = Key(Scope.ACCOUNT, "ada-everywhere", "ada")
     async with asyncio.timeout(60):
@@ -120,9 +120,15 @@ async def test_the_dead_are_purged_bit_by_bit(work: Work) -> None:
     """Counters go when they have died, and those that hold nothing go at once; no more than the limit each time."""
     await count(work, ADA)
     async with work() as unit:
-        await unit.attempts.hold([Key(Scope.CLIENT, "idle")])
+        await unit.attempts.lock([Key(Scope.CLIENT, "idle")])
     died = []
-    for moment in (NOW, NOW + MEMORY - timedelta(microseconds=1), NOW + MEMORY, NOW + MEMORY, NOW + MEMORY):
+    for moment in (
+        NOW,
+        NOW + COUNTER_TTL - timedelta(microseconds=1),
+        NOW + COUNTER_TTL,
+        NOW + COUNTER_TTL,
+        NOW + COUNTER_TTL,
+    ):
         async with work() as unit:
             died.append(await unit.attempts.purge(before=moment, limit=2))
     # In memory a counter that holds nothing is not there at all.

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from tequipy_auth import AuditAction, AuditEvent, AuditLog, AuditRecord, AuthPolicy, AuthUnitOfWork, Client, Outcome
-from tequipy_auth.domain.policy import LEAST_AUDIT_RETENTION, LEEWAY
+from tequipy_auth.domain.policy import LEEWAY, MIN_AUDIT_RETENTION
 from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.infrastructure import audit
 from tequipy_auth.infrastructure.audit import SqlAuditLog
@@ -130,7 +130,7 @@ async def test_old_events_are_purged_bit_by_bit(store: Store, clock: FrozenClock
     assert [record.at for record in await read(log)] == [EPOCH + 2 * MOMENT]
 
 
-@pytest.mark.parametrize("age", [timedelta(0), LEAST_AUDIT_RETENTION - MOMENT])
+@pytest.mark.parametrize("age", [timedelta(0), MIN_AUDIT_RETENTION - MOMENT])
 async def test_recent_events_cannot_be_purged(database: Database, age: timedelta) -> None:
     """Whoever may call the purge cannot remove the traces of the last week: the database looks at its own clock."""
     clock = SystemClock()
@@ -146,7 +146,7 @@ async def test_a_clock_ahead_of_the_databases_stops_no_purge(database: Database)
     async with SqlAuthUnitOfWork(database, clock, uuid7) as unit:
         unit.audit.record(AuditEvent(AuditAction.LOGIN_OK))
     clock.advance(timedelta(days=8) + LEEWAY / 2)
-    policy = AuthPolicy(public_url="https://app.example.com", audit_retention=LEAST_AUDIT_RETENTION)
+    policy = AuthPolicy(public_url="https://app.example.com", audit_retention=MIN_AUDIT_RETENTION)
     housekeeping = Housekeeping(lambda: SqlAuthUnitOfWork(database, clock, uuid7), clock, policy)
     await housekeeping.purge(Delivery(uuid7(), "auth.purge"))
     until = clock.now()

@@ -144,7 +144,8 @@ async def test_a_store_that_is_away_costs_known_keys_nothing(
         assert ring.holds(known)
         await settle()
     assert store.asked == 3, "tried again, and not at once a third time"
-    assert "could not be loaded: Unavailable" in caplog.text
+    failures = {(record.message, vars(record)["error"]) for record in caplog.records}
+    assert failures == {("signing_keys_load_failed", "Unavailable")}
 
 
 async def test_a_key_that_cannot_be_read_is_noticed_and_forgotten(
@@ -161,7 +162,9 @@ async def test_a_key_that_cannot_be_read_is_noticed_and_forgotten(
         with pytest.raises(KeyUnusable, match="another secret"):
             await ring.check()
         assert await ring.keys() is held
-    assert caplog.text.count("key_encryption_key: signing key x") == 1
+    (record,) = caplog.records
+    assert record.message == "signing_keys_refused"
+    assert vars(record)["error"].startswith("key_encryption_key: signing key x")
     store.error = Unavailable()
     clock.advance(timedelta(seconds=30))
     await ring.keys()
@@ -188,7 +191,7 @@ async def test_a_store_that_hangs_is_shared_by_all_who_wait(
     ring: KeyRing, store: Store, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Signing goes on with the keys that are loaded: ten callers wait together once, not one after the other."""
-    monkeypatch.setattr(key_ring, "PATIENCE", 0.2)
+    monkeypatch.setattr(key_ring, "RENEWAL_TIMEOUT", 0.2)
     old = await ring.keys()
     store.answers.clear()
     clock.advance(timedelta(hours=1))

@@ -800,7 +800,7 @@ async def test_pending_registrations_are_counted(work: Work) -> None:
         for email in ("ada@example.com", "ada@example.com", "bob@example.com"):
             await unit.registrations.add(make_registration(email))
     async with work() as unit:
-        await unit.registrations.hold("ada@example.com")
+        await unit.registrations.lock("ada@example.com")
         assert await unit.registrations.count_pending("ada@example.com", at=NOW) == 2
         assert await unit.registrations.count_pending("ada@example.com", at=NOW + HOUR) == 0
         assert await unit.registrations.count_pending("nobody@example.com", at=NOW) == 0
@@ -813,22 +813,22 @@ async def test_tries_of_a_token_are_counted_and_given_back(work: Work) -> None:
     async with work() as unit:
         await unit.one_time_tokens.add(token, keep=3)
         await unit.one_time_tokens.add(other, keep=3)
-        await unit.one_time_tokens.give_try_back(token.id)
-        assert await unit.one_time_tokens.take_try(token.id, VERIFY, b"another hash", at=NOW) is None
-        assert await unit.one_time_tokens.take_try(*shown, at=NOW + HOUR) is None
-        assert await unit.one_time_tokens.take_try(new_id(), VERIFY, b"hash", at=NOW) is None
+        await unit.one_time_tokens.release_try(token.id)
+        assert await unit.one_time_tokens.reserve_try(token.id, VERIFY, b"another hash", at=NOW) is None
+        assert await unit.one_time_tokens.reserve_try(*shown, at=NOW + HOUR) is None
+        assert await unit.one_time_tokens.reserve_try(new_id(), VERIFY, b"hash", at=NOW) is None
 
     async def take() -> UUID | None:
         async with work() as unit:
-            return await unit.one_time_tokens.take_try(*shown, at=NOW)
+            return await unit.one_time_tokens.reserve_try(*shown, at=NOW)
 
     taken = await asyncio.gather(*(take() for _ in range(12)))
     assert (taken.count(token.subject_id), taken.count(None)) == (5, 7)
     async with work() as unit:
         assert await unit.one_time_tokens.peek(*shown, at=NOW) is None
-        await unit.one_time_tokens.give_try_back(token.id)
+        await unit.one_time_tokens.release_try(token.id)
         assert await unit.one_time_tokens.peek(*shown, at=NOW) == token.subject_id
-        assert await unit.one_time_tokens.take_try(*shown, at=NOW) == token.subject_id
+        assert await unit.one_time_tokens.reserve_try(*shown, at=NOW) == token.subject_id
         assert await unit.one_time_tokens.consume(*shown, at=NOW) == token.subject_id
-        assert await unit.one_time_tokens.take_try(*shown, at=NOW) is None
+        assert await unit.one_time_tokens.reserve_try(*shown, at=NOW) is None
         assert await unit.one_time_tokens.peek(other.id, VERIFY, b"hash", at=NOW) == other.subject_id

@@ -20,7 +20,7 @@ from tequipy_platform import SystemClock
 from tequipy_platform.testing import EPOCH, FrozenClock
 from tequipy_platform.wiring import Database
 
-LIFE = timedelta(seconds=930)
+TTL = timedelta(seconds=930)
 PASSWORD = "correct horse battery staple"
 
 
@@ -43,14 +43,14 @@ async def test_the_database_knows_what_may_still_matter(work: MemoryAuthUnitOfWo
     ]
     old, recent = [(await auth.access_tokens.verify(pair.access.value)) for pair in (first, second)]
     await work.sessions.revoke(old.session_id, at=clock.now(), reason="test")
-    clock.advance(LIFE)
+    clock.advance(TTL)
     await work.sessions.revoke(recent.session_id, at=clock.now(), reason="test")
     await work.users.supersede(recent.user_id, at=clock.now())
     await work.users.supersede(recent.user_id, at=clock.now())
     for state in KeyState:
         await work.signing_keys.add(SigningKey(state.value, "ES256", state, {}, b"", 1, EPOCH, clock.now()))
     clock.advance(timedelta(seconds=30))
-    assert await StoredRevocations(lambda: work, life=LIFE, clock=clock).load() == {
+    assert await StoredRevocations(lambda: work, ttl=TTL, clock=clock).load() == {
         f"sid:{recent.session_id}": 900,
         f"ver:{recent.user_id}:1": 900,
         f"ver:{recent.user_id}:2": 900,
@@ -61,7 +61,7 @@ async def test_the_database_knows_what_may_still_matter(work: MemoryAuthUnitOfWo
 async def test_what_is_added_is_remembered_for_a_tokens_life() -> None:
     """A member counts for 930 s, as long as the last access token that could rely on it; then it is forgotten."""
     manager = MemoryCacheManager()
-    revocations = SharedRevocations(manager.expiring_set("revocations"), life=LIFE)
+    revocations = SharedRevocations(manager.expiring_set("revocations"), ttl=TTL)
     await revocations.add()
     await revocations.add("sid:1", "sid:2")
     assert await revocations.contains_any(["ver:1:1", "sid:2"])
@@ -78,7 +78,7 @@ async def test_a_process_that_has_just_started_asks_before_it_believes() -> None
     async def source() -> dict[str, float]:
         return {"sid:1": 900}
 
-    revocations = SharedRevocations(MemoryCacheManager().expiring_set("revocations", source=source), life=LIFE)
+    revocations = SharedRevocations(MemoryCacheManager().expiring_set("revocations", source=source), ttl=TTL)
     assert await revocations.contains_any(["sid:0", "sid:1"])
 
 

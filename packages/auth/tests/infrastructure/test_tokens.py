@@ -68,7 +68,7 @@ def make_tokens(
     return JwtAccessTokens(
         ring or KeyRing(load),
         verified=MemoryCacheManager().cache("access_tokens", VerifiedToken),
-        revocations=revocations or MemoryRevocations(clock, life=TTL + LEEWAY),
+        revocations=revocations or MemoryRevocations(clock, ttl=TTL + LEEWAY),
         issuer=names["issuer"],
         audience=names["audience"],
         client_id=names["client_id"],
@@ -86,7 +86,7 @@ def clock() -> FrozenClock:
 
 @pytest.fixture
 def revocations(clock: FrozenClock) -> MemoryRevocations:
-    return MemoryRevocations(clock, life=TTL + LEEWAY)
+    return MemoryRevocations(clock, ttl=TTL + LEEWAY)
 
 
 @pytest.fixture(params=["real", "fake"])

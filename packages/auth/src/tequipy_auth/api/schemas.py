@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, JsonValue, SecretStr
 
-from tequipy_auth.domain.display_text import LONGEST_NAME, VISIBLE
+from tequipy_auth.domain.display_text import MAX_NAME_LENGTH, VISIBLE
 from tequipy_auth.domain.entities import Session
 from tequipy_auth.domain.value_objects import Principal, Profile, TokenPair
 from tequipy_platform.api import StrictModel
@@ -25,7 +25,7 @@ Name = Annotated[
         max_length=1024,
         pattern=VISIBLE,
         examples=["Ada Lovelace"],
-        json_schema_extra={"minLength": 1, "maxLength": LONGEST_NAME},
+        json_schema_extra={"minLength": 1, "maxLength": MAX_NAME_LENGTH},
     ),
 ]
 OneTimeToken = Annotated[SecretStr, Field(max_length=1024, examples=["ev1.AZ…22 characters….…43 characters…"])]

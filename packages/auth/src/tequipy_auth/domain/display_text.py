@@ -5,7 +5,7 @@ from typing import Final
 
 from tequipy_auth.domain.exceptions import InvalidName
 
-LONGEST_NAME: Final = 100
+MAX_NAME_LENGTH: Final = 100
 """Characters of a display name."""
 
 _INVISIBLE: Final = (
@@ -35,7 +35,7 @@ def display_name(text: str) -> str:
     reorder, hide or imitate the text around them (Unicode Technical Report 36).
     """
     name = text.strip()
-    if _invisible.search(text) or not 1 <= len(name) <= LONGEST_NAME:
+    if _invisible.search(text) or not 1 <= len(name) <= MAX_NAME_LENGTH:
         raise InvalidName
     return name
 

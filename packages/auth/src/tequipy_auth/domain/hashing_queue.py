@@ -45,12 +45,12 @@ class HashingQueue(Generic[T]):
         """Add an item; return the one that gives way, which may be the same, or None when there was a place."""
         new = _Waiting(item, client, next(self._arrivals))
         self._networks.setdefault(client.network, []).append(new)
-        rivals = self._rivals(new)
-        if not rivals:
+        candidates = self._eviction_candidates(new)
+        if not candidates:
             return None
-        loser = _newest_of_the_largest(rivals)
-        self._drop(loser)
-        return loser.item
+        evicted = _newest_of_the_largest(candidates)
+        self._drop(evicted)
+        return evicted.item
 
     def take(self) -> T | None:
         """Remove and return the item whose turn it is, None when nothing waits."""
@@ -74,7 +74,7 @@ class HashingQueue(Generic[T]):
     def _all(self) -> Sequence[_Waiting[T]]:
         return [each for waiting in self._networks.values() for each in waiting]
 
-    def _rivals(self, new: _Waiting[T]) -> Collection[_Waiting[T]]:
+    def _eviction_candidates(self, new: _Waiting[T]) -> Collection[_Waiting[T]]:
         """Return those of whom one must give way for the new one, itself among them; none when there is a place."""
         own = self._networks[new.client.network]
         if len(own) > self._unreserved:
@@ -92,13 +92,13 @@ class HashingQueue(Generic[T]):
             del self._networks[network]
 
 
-def _newest_of_the_largest(rivals: Collection[_Waiting[T]]) -> _Waiting[T]:
+def _newest_of_the_largest(candidates: Collection[_Waiting[T]]) -> _Waiting[T]:
     """Return the hash that gives way; of networks that hold equally many, that of the network that came last."""
-    held = Counter(each.client.network for each in rivals)
+    held = Counter(each.client.network for each in candidates)
     most = max(held.values())
-    network = max((each for each in rivals if held[each.client.network] == most), key=_arrival).client.network
+    network = max((each for each in candidates if held[each.client.network] == most), key=_arrival).client.network
     return max(
-        (each for each in rivals if each.client.network == network),
+        (each for each in candidates if each.client.network == network),
         key=lambda each: (not each.client.trusted, each.arrival),
     )
 

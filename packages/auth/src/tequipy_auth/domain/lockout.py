@@ -9,22 +9,22 @@ from typing import Final
 FIRST_LOCK: Final = timedelta(seconds=30)
 """Each further lock lasts twice as long, up to the longest."""
 
-LONGEST_LOCK: Final = timedelta(minutes=15)
+MAX_LOCK: Final = timedelta(minutes=15)
 
-MEMORY: Final = timedelta(hours=12)
+COUNTER_TTL: Final = timedelta(hours=12)
 """How long after its last failure a counter is forgotten, its locks with it."""
 
 RESET_TRUST: Final = timedelta(hours=1)
 """How long after a reset by mail the client address that made it is not locked by what others do."""
 
-RESERVATION_LIFE: Final = timedelta(minutes=1)
+RESERVATION_TTL: Final = timedelta(minutes=1)
 """How long an attempt holds its place when nobody says how it ended: its process died, or the database was away."""
 
-LARGEST_SKEW: Final = timedelta(minutes=5)
+MAX_CLOCK_SKEW: Final = timedelta(minutes=5)
 """How far the clocks of two processes may differ. What is further ahead was noted by a clock that has been put right
 since: it counts as nothing, or it would lock until that time has come."""
 
-BUSY: Final = timedelta(seconds=1)
+BUSY_RETRY_AFTER: Final = timedelta(seconds=1)
 """When to try again while all places are taken."""
 
 
@@ -48,7 +48,7 @@ class Scope(Enum):
         self.period = period
 
     @property
-    def falls_back(self) -> bool:
+    def resets_after_period(self) -> bool:
         """Whether the ladder begins again at its first step once its period has passed since the first lock.
 
         Strangers can fail under these keys for ever: without an end they would keep the longest lock for ever too.
@@ -76,20 +76,20 @@ class Counter:
     locks: int = 0
     """How many steps of the ladder were taken."""
     locked_until: datetime | None = None
-    climbing_since: datetime | None = None
+    first_locked_at: datetime | None = None
     """When the first step of the ladder was taken."""
     trusted_until: datetime | None = None
     """Of a pair: until when the other keys' locks do not refuse it, for it has reset the password by mail."""
 
     @property
-    def dies_at(self) -> datetime | None:
+    def expires_at(self) -> datetime | None:
         """When it is forgotten; None: there is nothing to remember."""
-        ends = [*(at + MEMORY for at in self.failed_at[-1:]), *(at + RESERVATION_LIFE for at in self.reserved_at)]
+        ends = [*(at + COUNTER_TTL for at in self.failed_at[-1:]), *(at + RESERVATION_TTL for at in self.reserved_at)]
         return max([*ends, *filter(None, [self.trusted_until])], default=None)
 
     def is_locked(self, now: datetime) -> bool:
         """Return whether a lock has not ended yet."""
-        return self.locked_until is not None and now < self.locked_until <= now + LONGEST_LOCK + LARGEST_SKEW
+        return self.locked_until is not None and now < self.locked_until <= now + MAX_LOCK + MAX_CLOCK_SKEW
 
     def is_trusted(self, now: datetime) -> bool:
         """Return whether the locks of other keys do not count for this pair."""
@@ -105,7 +105,7 @@ class Counter:
         counter = self._as_of(scope, now)
         left = scope.failures - len(_recent(counter.failed_at, scope, now))
         chances = 1 if counter.locks else max(1, left)
-        return None if len(counter.reserved_at) < chances else BUSY
+        return None if len(counter.reserved_at) < chances else BUSY_RETRY_AFTER
 
     def with_reservation(self, scope: Scope, now: datetime) -> "Counter":
         """Return the counter while one more attempt is being looked at."""
@@ -129,7 +129,7 @@ class Counter:
             counter,
             locks=counter.locks + 1,
             locked_until=now + _lock(counter.locks),
-            climbing_since=counter.climbing_since or now,
+            first_locked_at=counter.first_locked_at or now,
         )
 
     def _as_of(self, scope: Scope, now: datetime) -> "Counter":
@@ -137,17 +137,17 @@ class Counter:
 
         Over are a dead counter, a ladder, failures beyond the period, and attempts that nobody finished.
         """
-        latest = now + LARGEST_SKEW
-        reserved_at = tuple(at for at in self.reserved_at if now - RESERVATION_LIFE < at <= latest)
+        latest = now + MAX_CLOCK_SKEW
+        reserved_at = tuple(at for at in self.reserved_at if now - RESERVATION_TTL < at <= latest)
         noted = tuple(at for at in self.failed_at if at <= latest)
-        if not noted or noted[-1] <= now - MEMORY:
+        if not noted or noted[-1] <= now - COUNTER_TTL:
             return Counter(reserved_at=reserved_at, trusted_until=self.trusted_until)
         failed_at = _recent(noted, scope, now) or noted[-1:]
         counter = replace(self, failed_at=failed_at, reserved_at=reserved_at)
         # A release before this one kept no beginning: its latest lock is the best that is known.
-        began = self.climbing_since or self.locked_until
-        if scope.falls_back and began is not None and began <= now - scope.period and not self.is_locked(now):
-            return replace(counter, locks=0, locked_until=None, climbing_since=None)
+        began = self.first_locked_at or self.locked_until
+        if scope.resets_after_period and began is not None and began <= now - scope.period and not self.is_locked(now):
+            return replace(counter, locks=0, locked_until=None, first_locked_at=None)
         return counter
 
 
@@ -170,4 +170,4 @@ def _recent(failed_at: tuple[datetime, ...], scope: Scope, now: datetime) -> tup
 
 def _lock(locks_before: int) -> timedelta:
     doublings = min(locks_before, 10)  # beyond the longest, within any timedelta
-    return min(LONGEST_LOCK, FIRST_LOCK * float(2**doublings))
+    return min(MAX_LOCK, FIRST_LOCK * float(2**doublings))

@@ -8,7 +8,7 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import CommonPasswords
 from tequipy_auth.domain.value_objects import EmailAddress
 
-HIGHEST_STORED_COST: Final = 15
+MAX_STORED_COST: Final = 15
 """A stored hash of a higher bcrypt cost is refused: checking one of cost 31 would take a thread for a day."""
 
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-LEAST_PASSWORD_LENGTH: Final = 12
+MIN_PASSWORD_LENGTH: Final = 12
 """The bundled list of common passwords holds none that is shorter."""
 
-LEAST_AUDIT_RETENTION: Final = timedelta(days=7)
+MIN_AUDIT_RETENTION: Final = timedelta(days=7)
 """The database refuses to purge younger events: whoever takes over a process cannot remove their own traces by it."""
 
 LEEWAY: Final = timedelta(seconds=30)
@@ -36,29 +36,29 @@ class AuthPolicy:
     """How long after a proof of identity sensitive operations may be asked for."""
     open_registration: bool = False
     """Accounts exist at once, unverified; otherwise they come into being by the mailed token (private)."""
-    password_min_length: int = LEAST_PASSWORD_LENGTH
+    password_min_length: int = MIN_PASSWORD_LENGTH
     password_max_length: int = 128
     audit_retention: timedelta = timedelta(days=400)
     """How long audit events are kept."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for what would break a promise; `AuthSettings` refuses it by name before."""
-        if self.password_min_length < LEAST_PASSWORD_LENGTH:
-            raise ValueError(f"password_min_length is at least {LEAST_PASSWORD_LENGTH}")
-        if self.audit_retention < LEAST_AUDIT_RETENTION:
-            raise ValueError(f"audit_retention is at least {LEAST_AUDIT_RETENTION.days} days")
+        if self.password_min_length < MIN_PASSWORD_LENGTH:
+            raise ValueError(f"password_min_length is at least {MIN_PASSWORD_LENGTH}")
+        if self.audit_retention < MIN_AUDIT_RETENTION:
+            raise ValueError(f"audit_retention is at least {MIN_AUDIT_RETENTION.days} days")
 
     @property
-    def revocation_life(self) -> timedelta:
+    def revocation_ttl(self) -> timedelta:
         """How long a revocation must be remembered: until the last access token it touches has expired everywhere."""
         return self.access_token_ttl + LEEWAY
 
     @property
-    def key_ring_age(self) -> timedelta:
+    def key_ring_max_age(self) -> timedelta:
         """How old the signing keys that a process holds may become: it knows a next key before that is used."""
         return min(timedelta(minutes=1), self.jwks_max_age / 2)
 
     @property
     def key_retirement(self) -> timedelta:
         """How long a key that signs no more is published: a process may sign with it until it looks again."""
-        return self.revocation_life + self.key_ring_age
+        return self.revocation_ttl + self.key_ring_max_age

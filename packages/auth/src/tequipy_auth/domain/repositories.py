@@ -42,7 +42,7 @@ class Registrations(ABC):
         """Return how many registrations of an address have not expired."""
 
     @abstractmethod
-    async def hold(self, canonical_email: str) -> None:
+    async def lock(self, canonical_email: str) -> None:
         """Make everybody else who holds this address wait until the unit of work ends.
 
         A new registration and the verification of another one take turns by it.
@@ -195,7 +195,7 @@ class OneTimeTokens(ABC):
         """Return what `consume` would, without using anything up; None also when its tries are used up."""
 
     @abstractmethod
-    async def take_try(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
+    async def reserve_try(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
         """Count one try of a password with a token and return its subject; None as `peek`.
 
         Of any number at once no more than `TRIES_PER_TOKEN` are counted. `consume` does not look at tries: the last one
@@ -203,7 +203,7 @@ class OneTimeTokens(ABC):
         """
 
     @abstractmethod
-    async def give_try_back(self, token_id: UUID) -> None:
+    async def release_try(self, token_id: UUID) -> None:
         """Take one try back: the password was not looked at."""
 
     @abstractmethod
@@ -242,26 +242,26 @@ class LoginAttempts(ABC):
     """The counters of failed attempts; what they mean is for `lockout` to say."""
 
     @abstractmethod
-    async def hold(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
+    async def lock(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
         """Return the counter of every key, an empty one for a new key.
 
         Nobody else gets any of them until the unit of work ends: of concurrent callers one is first.
         """
 
     @abstractmethod
-    async def keep(self, counters: Mapping[Key, Counter]) -> None:
+    async def save(self, counters: Mapping[Key, Counter]) -> None:
         """Replace the counters of keys that are held."""
 
     @abstractmethod
-    async def forget(self, keys: Collection[Key]) -> None:
+    async def delete(self, keys: Collection[Key]) -> None:
         """Drop the counters of these keys."""
 
     @abstractmethod
-    async def forget_account(self, account: str, *, hold: Collection[Key] = ()) -> None:
+    async def delete_for_account(self, account: str, *, also_lock: Collection[Key] = ()) -> None:
         """Drop every counter of an account: from each client address and device, and from anywhere.
 
-        `hold` names further keys of the account that the unit of work will hold afterwards: all rows are locked in one
-        order, so that no concurrent attempt can deadlock with it.
+        The rows of `also_lock` are locked together with them, in one order, so that no concurrent attempt causes a
+        deadlock: the unit of work may lock these keys again afterwards.
         """
 
     @abstractmethod

@@ -20,7 +20,7 @@ def revoked_key(kid: str) -> str:
     return f"kid:{kid}"
 
 
-def supports(principal: Principal) -> tuple[str, ...]:
+def revocation_ids(principal: Principal) -> tuple[str, ...]:
     """Return what an access token rests on beside its key: with any of these revoked it speaks for nobody."""
     return (
         revoked_session(principal.session_id),

@@ -8,7 +8,7 @@ from tequipy_auth.domain.exceptions import InvalidAddress
 from tequipy_auth.domain.ports import AddressParser
 from tequipy_auth.domain.value_objects import EmailAddress
 
-LONGEST_ADDRESS: Final = 254
+MAX_ADDRESS_LENGTH: Final = 254
 """Characters: what fits into an SMTP path (RFC 5321, section 4.5.3.1.3)."""
 
 
@@ -18,7 +18,7 @@ class ValidatedAddressParser(AddressParser):
     def parse(self, text: str) -> EmailAddress:
         """Return the address; its canonical form is case-folded, with the domain in ASCII (IDNA 2008, RFC 5891)."""
         written = text.strip(" ")
-        if len(written) > LONGEST_ADDRESS:  # before any parsing, so that a megabyte costs nothing
+        if len(written) > MAX_ADDRESS_LENGTH:  # before any parsing, so that a megabyte costs nothing
             raise InvalidAddress
         try:
             address = validate_email(written, check_deliverability=False, allow_smtputf8=False)

@@ -17,7 +17,7 @@ import bcrypt
 
 from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.hashing_queue import HashingQueue
-from tequipy_auth.domain.passwords import HIGHEST_STORED_COST
+from tequipy_auth.domain.passwords import MAX_STORED_COST
 from tequipy_auth.infrastructure.metrics import HashingMetrics
 from tequipy_platform import Unavailable
 
@@ -101,9 +101,9 @@ class HashingPool:
         """
         job = _Job(partial(function, *args, **kwargs), client)
         with self._lock:
-            loser = self._start_or_wait(job)
-        if loser is not None:
-            self._refuse(loser)
+            evicted = self._start_or_wait(job)
+        if evicted is not None:
+            self._refuse(evicted)
         try:
             result: T = await asyncio.wrap_future(job.future)
         except asyncio.CancelledError:
@@ -158,7 +158,7 @@ class HashingPool:
 def is_bcrypt_digest(digest: str) -> bool:
     """Tell whether a stored digest is one that may be checked: well-formed and of a bearable cost."""
     match = _BCRYPT.fullmatch(digest)
-    return match is not None and int(match[1]) <= HIGHEST_STORED_COST
+    return match is not None and int(match[1]) <= MAX_STORED_COST
 
 
 def make_digest(material: bytes, cost: int) -> str:

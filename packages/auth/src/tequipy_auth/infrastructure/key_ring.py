@@ -11,13 +11,13 @@ from tequipy_auth.domain.exceptions import KeyUnusable
 from tequipy_auth.infrastructure.keys import KeySet, PublicKey
 from tequipy_platform import Unavailable
 
-UNKNOWN_SECONDS: Final = 10.0
+UNKNOWN_KEY_RELOAD_SECONDS: Final = 10.0
 """Whoever sends tokens with invented key ids causes one load in this time, in each process."""
 
 LOAD_SECONDS: Final = 5.0
 """How long a caller without keys waits for a store that hangs; the load itself goes on for those who come later."""
 
-PATIENCE: Final = 0.25
+RENEWAL_TIMEOUT: Final = 0.25
 """Seconds that callers wait for the renewal of keys that are old but there."""
 
 _logger = logging.getLogger(__name__)
@@ -53,17 +53,17 @@ class KeyRing:
     ) -> None:
         if self._loading is not None:
             self._loading.cancel()
-            await asyncio.wait({self._loading}, timeout=PATIENCE)
+            await asyncio.wait({self._loading}, timeout=RENEWAL_TIMEOUT)
 
     async def keys(self) -> KeySet:
         """Return the keys, no older than `max_age` unless the store is away; raises what the first load raises."""
         if self._keys is None:
             return await self.reload()
-        self._renew_in_time()
+        self._start_renewal_if_due()
         now = self._monotonic()
         if self._loading is not None and now - self._loaded_at >= self._max_age:
             # Of a hanging store only the first callers feel anything.
-            await asyncio.wait({self._loading}, timeout=max(0.0, self._asked_at + PATIENCE - now))
+            await asyncio.wait({self._loading}, timeout=max(0.0, self._asked_at + RENEWAL_TIMEOUT - now))
         return self._keys
 
     async def check(self) -> None:
@@ -79,7 +79,7 @@ class KeyRing:
         """Return a key by its id; None when it is unknown even to the store, asked at most once in 10 s."""
         published = (await self.keys()).published
         now = self._monotonic()
-        if kid not in published and now - self._unknown_at >= UNKNOWN_SECONDS:
+        if kid not in published and now - self._unknown_at >= UNKNOWN_KEY_RELOAD_SECONDS:
             self._unknown_at = now  # before the answer: a store that fails is not asked more often
             published = (await self.reload()).published
         return published.get(kid)
@@ -88,7 +88,7 @@ class KeyRing:
         """Tell whether a key that was found before is still published, as far as this process knows."""
         if self._keys is None:
             return False
-        self._renew_in_time()
+        self._start_renewal_if_due()
         return kid in self._keys.published
 
     async def reload(self) -> KeySet:
@@ -102,11 +102,11 @@ class KeyRing:
             raise Unavailable("The signing keys cannot be loaded; try again.", retry_after=LOAD_SECONDS)
         return loading.result()
 
-    def _renew_in_time(self) -> None:
+    def _start_renewal_if_due(self) -> None:
         half = self._max_age / 2
         now = self._monotonic()
         # After a failure too: one that is away is asked as often as one that answers.
-        if now - self._loaded_at >= half and now - self._asked_at >= min(half, UNKNOWN_SECONDS):
+        if now - self._loaded_at >= half and now - self._asked_at >= min(half, UNKNOWN_KEY_RELOAD_SECONDS):
             self._shared_load()
 
     def _shared_load(self) -> asyncio.Task[KeySet]:
@@ -128,9 +128,9 @@ class KeyRing:
         error = None if loading.cancelled() else loading.exception()
         if isinstance(error, KeyUnusable):
             if self._unusable is None or self._unusable.reason != error.reason:  # once, however often it is tried
-                _logger.error("the signing keys cannot be read: %s", error)
+                _logger.error("signing_keys_refused", extra={"error": str(error)})
             self._unusable = error
         elif error is not None:
-            _logger.warning("the signing keys could not be loaded: %s", type(error).__name__)
+            _logger.warning("signing_keys_load_failed", extra={"error": type(error).__name__})
         elif not loading.cancelled():
             self._unusable = None

@@ -177,7 +177,7 @@ class StoredKeys:
             return self._encrypted.publish(key)
         except KeyUnusable as error:
             if key.kid not in self._refused:
-                _logger.error("a signing key is not published: %s", error)  # noqa: TRY400 -- the traceback says no more
+                _logger.error("signing_key_excluded", extra={"kid": key.kid, "error": str(error)})  # noqa: TRY400 -- a traceback adds nothing
             self._refused.add(key.kid)
             return None
 
@@ -199,7 +199,7 @@ class FileKeys:
     def _read(self) -> KeySet:
         keys = {path.name: _read_pem(path) for path in sorted(self._folder.glob("*.pem"))}
         if "active.pem" not in keys:
-            raise _unusable_file(f"there is no active.pem in {self._folder}: put the key there that is to sign.")
+            raise _file_error(f"there is no active.pem in {self._folder}: put the key there that is to sign.")
         published = [
             PublicKey(key.kid, key.algorithm, public_jwk(key.key.public_key()), key.key.public_key())
             for key in keys.values()
@@ -276,14 +276,14 @@ def _read_pem(path: Path) -> PrivateKey:
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _unusable_file(f"{path} holds no unencrypted private key in PEM.") from error
+        raise _file_error(f"{path} holds no unencrypted private key in PEM.") from error
     algorithm = _algorithm_of(key)
     if algorithm is None or not isinstance(key, Private):
-        raise _unusable_file(f"{path}: a P-256, an Ed25519 or an RSA key of at least 2048 bits is needed.")
+        raise _file_error(f"{path}: a P-256, an Ed25519 or an RSA key of at least 2048 bits is needed.")
     return PrivateKey(thumbprint(public_jwk(key.public_key())), algorithm, key)
 
 
-def _unusable_file(reason: str) -> KeyUnusable:
+def _file_error(reason: str) -> KeyUnusable:
     return KeyUnusable(reason, setting="signing_keys_folder")
 
 

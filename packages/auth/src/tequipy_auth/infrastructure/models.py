@@ -185,10 +185,10 @@ class LoginAttemptRow(Base):
     failed_at: Mapped[tuple[datetime, ...]]
     reserved_at: Mapped[tuple[datetime, ...]]
     locks: Mapped[int]
-    climbing_since: Mapped[datetime | None]
+    first_locked_at: Mapped[datetime | None] = mapped_column("climbing_since")
     locked_until: Mapped[datetime | None]
     trusted_until: Mapped[datetime | None]
-    dies_at: Mapped[datetime | None] = mapped_column(index=True)
+    expires_at: Mapped[datetime | None] = mapped_column("dies_at", index=True)
 
 
 class MailChargeRow(Base):

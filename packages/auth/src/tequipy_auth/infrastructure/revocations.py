@@ -14,14 +14,14 @@ from tequipy_platform import Clock
 class SharedRevocations(Revocations):
     """Revocations in a set that all processes share, each member for as long as an access token could rely on it."""
 
-    def __init__(self, members: ExpiringSet, *, life: timedelta) -> None:
+    def __init__(self, members: ExpiringSet, *, ttl: timedelta) -> None:
         self._members = members
-        self._life = life.total_seconds()
+        self._ttl = ttl.total_seconds()
 
     async def add(self, *members: str) -> None:
         """Add them here and everywhere; what cannot reach Redis now is sent when it is back."""
         if members:
-            await self._members.add(*members, ttl=self._life)
+            await self._members.add(*members, ttl=self._ttl)
 
     async def contains_any(self, members: Iterable[str]) -> bool:
         """Look into this process's memory while it hears of all; ask Redis otherwise.
@@ -39,14 +39,14 @@ class SharedRevocations(Revocations):
 class StoredRevocations:
     """The same as the database knows it, for a process that starts and for a Redis that came back empty."""
 
-    def __init__(self, unit_of_work: Callable[[], AuthUnitOfWork], *, life: timedelta, clock: Clock) -> None:
+    def __init__(self, unit_of_work: Callable[[], AuthUnitOfWork], *, ttl: timedelta, clock: Clock) -> None:
         self._unit_of_work = unit_of_work
-        self._life = life
+        self._ttl = ttl
         self._clock = clock
 
     async def load(self) -> Mapping[str, float]:
         """Return every member that may still matter, with the seconds it has left."""
-        since = self._clock.now() - self._life
+        since = self._clock.now() - self._ttl
         async with self._unit_of_work() as work:
             ended: dict[str, datetime] = {
                 revoked_session(session_id): at for session_id, at in (await work.sessions.revoked_since(since)).items()

@@ -14,7 +14,7 @@ from jwt.utils import base64url_decode, base64url_encode
 from tequipy_auth.domain.exceptions import InvalidAccessToken
 from tequipy_auth.domain.policy import LEEWAY
 from tequipy_auth.domain.ports import AccessTokens, Revocations
-from tequipy_auth.domain.revocations import revoked_key, supports
+from tequipy_auth.domain.revocations import revocation_ids, revoked_key
 from tequipy_auth.domain.value_objects import AccessToken, Principal
 from tequipy_auth.infrastructure.key_ring import KeyRing
 from tequipy_auth.infrastructure.keys import PrivateKey, PublicKey
@@ -24,10 +24,10 @@ from tequipy_platform import JSON, Clock, IdSource, RandomSource
 TYPE: Final = "at+jwt"
 """The `typ` of an access token, so that no other JWT passes for one (RFC 9068, section 4)."""
 
-LONGEST_TOKEN: Final = 8 * 1024
+MAX_TOKEN_BYTES: Final = 8 * 1024
 """Bytes: ours have about 800; bounds its header and the work of parsing it."""
 
-SHORTENING: Final = 0.05
+MAX_SHORTENING: Final = 0.05
 """Up to this share of a life is taken off at random, so that clients do not all come back at once."""
 
 _CLAIMS: Final = (
@@ -61,7 +61,7 @@ class VerifiedToken:
     usable_from: datetime
     usable_until: datetime
     """Both with the leeway."""
-    supports: tuple[str, ...]
+    revocation_ids: tuple[str, ...]
 
 
 class JwtAccessTokens(AccessTokens):
@@ -101,7 +101,7 @@ class JwtAccessTokens(AccessTokens):
         """Sign a token that lives between 95 and 100 % of the configured time."""
         key = await self._signing_key()
         now = int(self._clock.now().timestamp())
-        shortened = 1 - SHORTENING * int.from_bytes(self._random(2), "big") / 0xFFFF
+        shortened = 1 - MAX_SHORTENING * int.from_bytes(self._random(2), "big") / 0xFFFF
         expires_in = int(self._ttl.total_seconds() * shortened)
         claims = {
             "iss": self._issuer,
@@ -123,14 +123,14 @@ class JwtAccessTokens(AccessTokens):
 
     async def verify(self, token: str) -> Principal:
         """Return who the token speaks for; raises `InvalidAccessToken` for everything that is wrong with it."""
-        if len(token) > LONGEST_TOKEN:
+        if len(token) > MAX_TOKEN_BYTES:
             raise InvalidAccessToken
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
         found = self._verified.peek(digest)
         if found is MISSING:
             found = await self._verified.get_or_set(digest, lambda: self._verify(token))
         good = found.usable_from <= self._clock.now() < found.usable_until and self._ring.holds(found.kid)
-        if not good or await self._revocations.contains_any(found.supports):
+        if not good or await self._revocations.contains_any(found.revocation_ids):
             raise InvalidAccessToken
         return found.principal
 
@@ -157,7 +157,7 @@ class JwtAccessTokens(AccessTokens):
 
     async def _verify(self, token: str) -> VerifiedToken:
         try:
-            _check_spelling(token)
+            _check_canonical(token)
             kid = _key_id(token)
         except (jwt.PyJWTError, UnicodeError) as error:
             raise InvalidAccessToken from error
@@ -170,7 +170,7 @@ class JwtAccessTokens(AccessTokens):
             usable_from, usable_until = _moment(claims["nbf"]) - LEEWAY, _moment(claims["exp"]) + LEEWAY
         except (jwt.PyJWTError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise InvalidAccessToken from error
-        return VerifiedToken(principal, kid, usable_from, usable_until, (*supports(principal), revoked_key(kid)))
+        return VerifiedToken(principal, kid, usable_from, usable_until, (*revocation_ids(principal), revoked_key(kid)))
 
     def _claims(self, token: str, key: PublicKey) -> dict[str, Any]:
         return jwt.decode(
@@ -190,7 +190,7 @@ class JwtAccessTokens(AccessTokens):
         )
 
 
-def _check_spelling(token: str) -> None:
+def _check_canonical(token: str) -> None:
     """Raise `DecodeError` for what is no JWS in its compact form (RFC 7515, section 7.1), though PyJWT reads it.
 
     That is padding, characters outside of the alphabet, and unused bits that are not zero: each would be one more text

@@ -73,7 +73,7 @@ def build_fake_auth(
     clock = clock or SystemClock()
     held = work or MemoryAuthUnitOfWork(clock)
     policy = policy or AuthPolicy(public_url=PUBLIC_URL)
-    revocations = revocations or MemoryRevocations(clock, life=policy.revocation_life)
+    revocations = revocations or MemoryRevocations(clock, ttl=policy.revocation_ttl)
     operations = operations or RecordingOperations()
     cache = MemoryCacheManager()
     composition = Composition(

@@ -21,7 +21,7 @@ from tequipy_auth.domain.ports import (
     SecretHasher,
     SuccessorKeys,
 )
-from tequipy_auth.domain.revocations import supports
+from tequipy_auth.domain.revocations import revocation_ids
 from tequipy_auth.domain.value_objects import AccessToken, EmailAddress, PasswordHash, Principal
 from tequipy_platform import JSON, Clock, MailTemplates, MailText, Unavailable
 
@@ -106,14 +106,14 @@ class FakeSuccessorKeys(SuccessorKeys):
 class MemoryRevocations(Revocations):
     """Remembers what was revoked; share one between the processes of a test."""
 
-    def __init__(self, clock: Clock, *, life: timedelta) -> None:
+    def __init__(self, clock: Clock, *, ttl: timedelta) -> None:
         self.members: dict[str, datetime] = {}
         self._clock = clock
-        self._life = life
+        self._ttl = ttl
 
     async def add(self, *members: str) -> None:
         """Remember them until their time is over."""
-        self.members.update(dict.fromkeys(members, self._clock.now() + self._life))
+        self.members.update(dict.fromkeys(members, self._clock.now() + self._ttl))
 
     async def contains_any(self, members: Iterable[str]) -> bool:
         """Tell whether one is remembered."""
@@ -142,7 +142,7 @@ class FakeAccessTokens(AccessTokens):
         principal, expires_at = self._issued.get(token, (None, None))
         if principal is None or expires_at is None or expires_at <= self._clock.now():
             raise InvalidAccessToken
-        if await self._revocations.contains_any(supports(principal)):
+        if await self._revocations.contains_any(revocation_ids(principal)):
             raise InvalidAccessToken
         return principal
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from tequipy_auth.domain.policy import LEAST_AUDIT_RETENTION, LEEWAY, AuthPolicy
+from tequipy_auth.domain.policy import LEEWAY, MIN_AUDIT_RETENTION, AuthPolicy
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.mail_budget import WINDOW
 from tequipy_platform import Clock, Delivery
@@ -12,7 +12,7 @@ from tequipy_platform import Clock, Delivery
 BATCH_SIZE: Final = 500
 """Rows that one transaction forgets."""
 
-SESSION_MEMORY: Final = timedelta(days=7)
+ENDED_SESSION_RETENTION: Final = timedelta(days=7)
 """How long an ended session is remembered, so that its refresh token is told why it is of no use."""
 
 
@@ -38,9 +38,9 @@ class Housekeeping:
         await self._purge(lambda work: work.devices.purge, now)
         await self._purge(lambda work: work.attempts.purge, now)
         await self._purge(lambda work: work.mail_charges.purge, now - WINDOW)
-        await self._purge(lambda work: work.sessions.purge, now - SESSION_MEMORY)
+        await self._purge(lambda work: work.sessions.purge, now - ENDED_SESSION_RETENTION)
         # The database refuses younger ones by its own clock, which ours may be ahead of.
-        retention = max(self._policy.audit_retention, LEAST_AUDIT_RETENTION + LEEWAY)
+        retention = max(self._policy.audit_retention, MIN_AUDIT_RETENTION + LEEWAY)
         await self._purge(lambda work: work.audit.purge, now - retention)
 
     async def _purge(self, of: Callable[[AuthUnitOfWork], _Purge], before: datetime) -> None:

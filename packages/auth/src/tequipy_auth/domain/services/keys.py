@@ -53,8 +53,8 @@ class KeyService:
             keys = await work.signing_keys.all()
             if _first(keys, KeyState.ACTIVE) is None:
                 await work.signing_keys.lock()
-                keys = await self._complete(work.signing_keys, now)
-        return [key for key in keys if not self._is_over(key, now)]
+                keys = await self._ensure_active_and_next(work.signing_keys, now)
+        return [key for key in keys if not self._is_expired(key, now)]
 
     @counted("key_rotate")
     @retry_conflicts
@@ -67,14 +67,14 @@ class KeyService:
         now = self._clock.now()
         async with self._unit_of_work() as work:
             await work.signing_keys.lock()
-            keys = await self._complete(work.signing_keys, now)
+            keys = await self._ensure_active_and_next(work.signing_keys, now)
             following = next(key for key in keys if key.state is KeyState.NEXT)
             usable_at = following.created_at + self._policy.jwks_max_age
             if usable_at <= now:
                 self._maker.check(following)
                 await self._retire(work.signing_keys, keys, now)
                 await work.signing_keys.move(following.kid, KeyState.ACTIVE, at=now)
-                await self._complete(work.signing_keys, now)
+                await self._ensure_active_and_next(work.signing_keys, now)
                 work.audit.record(AuditEvent(AuditAction.KEY_ROTATED, metadata={"kid": following.kid}))
         if usable_at > now:  # raised only now: keys that were made are to be kept
             raise KeyNotPublishedLongEnough(following.kid, usable_at)
@@ -94,7 +94,7 @@ class KeyService:
             if not any(key.kid == kid and key.state is not KeyState.REVOKED for key in await work.signing_keys.all()):
                 raise UnknownKey(kid)
             await work.signing_keys.move(kid, KeyState.REVOKED, at=now)
-            await self._complete(work.signing_keys, now)
+            await self._ensure_active_and_next(work.signing_keys, now)
             work.audit.record(AuditEvent(AuditAction.KEY_ROTATED, reason="key_revoked", metadata={"kid": kid}))
             work.outbox.add("auth.publish_revocations", members=[revoked_key(kid)])
         await self._revocations.add(revoked_key(kid))
@@ -117,7 +117,7 @@ class KeyService:
                 )
         return [key.kid for key in renewed]
 
-    async def _complete(self, store: SigningKeys, now: datetime) -> Sequence[SigningKey]:
+    async def _ensure_active_and_next(self, store: SigningKeys, now: datetime) -> Sequence[SigningKey]:
         """Return all keys, an active and a next one among them, made where they were missing; the lock is held."""
         keys = await store.all()
         following = _first(keys, KeyState.NEXT)
@@ -137,10 +137,10 @@ class KeyService:
         for key in keys:
             if key.state is KeyState.ACTIVE:
                 await store.move(key.kid, KeyState.RETIRING, at=now)
-            elif key.state is KeyState.RETIRING and self._is_over(key, now):
+            elif key.state is KeyState.RETIRING and self._is_expired(key, now):
                 await store.move(key.kid, KeyState.REVOKED, at=now)
 
-    def _is_over(self, key: SigningKey, now: datetime) -> bool:
+    def _is_expired(self, key: SigningKey, now: datetime) -> bool:
         """Tell whether no good token of this key is left."""
         if key.state is KeyState.RETIRING:
             return key.state_changed_at + self._policy.key_retirement <= now

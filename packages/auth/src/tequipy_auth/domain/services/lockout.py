@@ -11,7 +11,7 @@ from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.value_objects import Client, EmailAddress
 from tequipy_platform import Clock
 
-_CLEARED: Final = frozenset({Scope.PAIR, Scope.DEVICE, Scope.SESSION})
+_CLEARED_BY_SUCCESS: Final = frozenset({Scope.PAIR, Scope.DEVICE, Scope.SESSION})
 """What a success proves to be the owner's."""
 
 
@@ -54,7 +54,7 @@ class Lockout:
     """The ladder of `tequipy_auth.domain.lockout` over what the unit of work keeps.
 
     An attempt takes its place before the password is hashed, so that of many at once no more are looked at than could
-    fail before the next lock. Then it is one of: `fail`, `succeed`, `take_back`. One that nobody finishes gives its
+    fail before the next lock. Then it is one of: `fail`, `succeed`, `release`. One that nobody finishes gives its
     place back by itself: a process that dies locks nobody out.
     """
 
@@ -70,14 +70,14 @@ class Lockout:
         """
         now = self._clock.now()
         keys, counted = self._keys(address, origin)
-        counters = await work.attempts.hold(keys)
+        counters = await work.attempts.lock(keys)
         if counters[keys[0]].is_trusted(now):
             keys, counted = keys[:1], keys[1:]
         refusals = [(wait, key.scope) for key in keys if (wait := counters[key].refuses(key.scope, now)) is not None]
         if refusals:
             wait, scope = max(refusals, key=lambda refusal: refusal[0])
             return Locked(scope, wait.total_seconds())
-        await work.attempts.keep({key: counters[key].with_reservation(key.scope, now) for key in keys})
+        await work.attempts.save({key: counters[key].with_reservation(key.scope, now) for key in keys})
         return Reservation(now, keys, counted)
 
     async def fail(self, work: AuthUnitOfWork, reservation: Reservation) -> None:
@@ -86,20 +86,20 @@ class Lockout:
         Under a further key that is locked it does not count, as no attempt does that the lock would have refused.
         """
         now = self._clock.now()
-        counters = await work.attempts.hold([*reservation.keys, *reservation.counted])
+        counters = await work.attempts.lock([*reservation.keys, *reservation.counted])
         failed = {key: counters[key].without_reservation(reservation.at) for key in reservation.keys}
         failed |= {key: counters[key] for key in reservation.counted if not counters[key].is_locked(now)}
-        await work.attempts.keep({key: each.with_failure(key.scope, now) for key, each in failed.items()})
+        await work.attempts.save({key: each.with_failure(key.scope, now) for key, each in failed.items()})
 
     async def succeed(self, work: AuthUnitOfWork, reservation: Reservation) -> None:
         """Drop the account's counter for this client address, device or session; the others stay as they were."""
-        await self.take_back(work, reservation)
-        await work.attempts.forget([key for key in reservation.keys if key.scope in _CLEARED])
+        await self.release(work, reservation)
+        await work.attempts.delete([key for key in reservation.keys if key.scope in _CLEARED_BY_SUCCESS])
 
-    async def take_back(self, work: AuthUnitOfWork, reservation: Reservation) -> None:
+    async def release(self, work: AuthUnitOfWork, reservation: Reservation) -> None:
         """Give the place of an attempt back that was no failure."""
-        counters = await work.attempts.hold(reservation.keys)
-        await work.attempts.keep(
+        counters = await work.attempts.lock(reservation.keys)
+        await work.attempts.save(
             {key: counter.without_reservation(reservation.at) for key, counter in counters.items()}
         )
 
@@ -111,9 +111,9 @@ class Lockout:
         """
         account = self._pseudonyms.of_address(address)
         pair = self._pair(account, client)
-        await work.attempts.forget_account(account, hold=[pair])
-        await work.attempts.hold([pair])
-        await work.attempts.keep({pair: Counter(trusted_until=self._clock.now() + RESET_TRUST)})
+        await work.attempts.delete_for_account(account, also_lock=[pair])
+        await work.attempts.lock([pair])
+        await work.attempts.save({pair: Counter(trusted_until=self._clock.now() + RESET_TRUST)})
 
     def _keys(self, address: EmailAddress, origin: Origin) -> tuple[tuple[Key, ...], tuple[Key, ...]]:
         """Return the keys that may refuse an attempt, the most particular first, and those that only count it."""

@@ -103,9 +103,9 @@ class LoginService:
         async with self._unit_of_work() as work:
             user = await self._check.succeed(work, proof)
             device_token = await self._devices.issue(work, user, known=client.device)
-            news = await self._starter.keep(work, new)
+            revoked_ids = await self._starter.save(work, new)
             work.audit.record(_logged_in(user, new.session, new.session.client))
-        await self._starter.publish(news)
+        await self._starter.publish(revoked_ids)
         return user, device_token
 
     @retry_conflicts

@@ -22,7 +22,7 @@ LEASE: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
-class _Letter:
+class _Message:
     """What to send to whom: the values that its template asks for."""
 
     to: str
@@ -30,7 +30,7 @@ class _Letter:
     values: Mapping[str, object] = field(repr=False)  # a link holds a one-time token
 
 
-_Writer = Callable[[AuthUnitOfWork, Delivery, UUID], Awaitable[_Letter | None]]
+_Writer = Callable[[AuthUnitOfWork, Delivery, UUID], Awaitable[_Message | None]]
 
 
 class MailingService:
@@ -92,11 +92,11 @@ class MailingService:
         if lease is Lease.DONE:
             return
         if letter is not None:
-            await self._hand_over(delivery, letter)
+            await self._deliver(delivery, letter)
         async with self._unit_of_work() as work:
             await work.inbox.done(delivery)
 
-    async def _hand_over(self, delivery: Delivery, letter: _Letter) -> None:
+    async def _deliver(self, delivery: Delivery, letter: _Message) -> None:
         try:
             text = self._templates.render(letter.template, **letter.values)
             await self._mailer.send(
@@ -111,14 +111,14 @@ class MailingService:
 
     async def _verification(
         self, work: AuthUnitOfWork, delivery: Delivery, subject_id: UUID, *, purpose: str
-    ) -> _Letter | None:
+    ) -> _Message | None:
         registration = await work.registrations.get(subject_id)
         user = await work.users.get(subject_id)
         if registration is not None and registration.expires_at > self._clock.now():
             allowed = await self._may_send(work, delivery, purpose, registration.email)
             if allowed and purpose == "resend" and await self._is_contested(work, registration):
                 # Which of them is whose is not known: a link to the latest could be a stranger's, with their password.
-                return _Letter(registration.email.written, "register_again", {"public_url": self._policy.public_url})
+                return _Message(registration.email.written, "register_again", {"public_url": self._policy.public_url})
             return await self._about_registration(work, registration) if allowed else None
         if user is not None and not user.email_verified:
             allowed = await self._may_send(work, delivery, purpose, user.email)
@@ -131,41 +131,43 @@ class MailingService:
             return False
         return await work.registrations.count_pending(address, at=self._clock.now()) > 1
 
-    async def _about_registration(self, work: AuthUnitOfWork, registration: Registration) -> _Letter:
+    async def _about_registration(self, work: AuthUnitOfWork, registration: Registration) -> _Message:
         if await work.users.by_email(registration.email.canonical) is not None:
-            return _Letter(registration.email.written, "already_registered", {"public_url": self._policy.public_url})
+            return _Message(registration.email.written, "already_registered", {"public_url": self._policy.public_url})
         link = await self._links.link(
             work,
             Purpose.VERIFY_EMAIL,
             registration.id,
-            life=self._policy.verify_email_ttl,
-            ends_with=registration.expires_at,
+            ttl=self._policy.verify_email_ttl,
+            not_after=registration.expires_at,
         )
         # Without the name: it is a stranger's text, and this address is not verified to be that stranger's. With the
         # time: whoever gets the mail knows whether they registered then, or somebody else did.
-        return _Letter(
+        return _Message(
             registration.email.written,
             "verify_email",
-            {"registered_at": _spell(registration.created_at), **_show(link)},
+            {"registered_at": _format_time(registration.created_at), **_link_values(link)},
         )
 
-    async def _about_account(self, work: AuthUnitOfWork, user: User) -> _Letter:
-        link = await self._links.link(work, Purpose.VERIFY_EMAIL, user.id, life=self._policy.verify_email_ttl)
-        return _Letter(user.email.written, "verify_email", {"registered_at": _spell(user.created_at), **_show(link)})
+    async def _about_account(self, work: AuthUnitOfWork, user: User) -> _Message:
+        link = await self._links.link(work, Purpose.VERIFY_EMAIL, user.id, ttl=self._policy.verify_email_ttl)
+        return _Message(
+            user.email.written, "verify_email", {"registered_at": _format_time(user.created_at), **_link_values(link)}
+        )
 
-    async def _reset_password(self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID) -> _Letter | None:
+    async def _reset_password(self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID) -> _Message | None:
         user = await work.users.get(user_id)
         if user is None or not await self._may_send(work, delivery, "forgot_password", user.email):
             return None
-        link = await self._links.link(work, Purpose.RESET_PASSWORD, user.id, life=self._policy.reset_password_ttl)
-        return _Letter(user.email.written, "reset_password", _show(link))
+        link = await self._links.link(work, Purpose.RESET_PASSWORD, user.id, ttl=self._policy.reset_password_ttl)
+        return _Message(user.email.written, "reset_password", _link_values(link))
 
     async def _notice(
         self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID, *, template: str
-    ) -> _Letter | None:
+    ) -> _Message | None:
         del delivery  # a notice has no budget: nobody has one sent without the account's password or token
         user = await work.users.get(user_id)
-        return _Letter(user.email.written, template, {"public_url": self._policy.public_url}) if user else None
+        return _Message(user.email.written, template, {"public_url": self._policy.public_url}) if user else None
 
     async def _may_send(self, work: AuthUnitOfWork, delivery: Delivery, purpose: str, address: EmailAddress) -> bool:
         """Charge the budget; before a link is minted, so that what is not sent ends no link that was."""
@@ -178,9 +180,9 @@ class MailingService:
         return f"<{delivery.id}@{urlsplit(self._policy.public_url).hostname}>"
 
 
-def _show(link: MailedLink) -> Mapping[str, object]:
-    return {"expires_at": _spell(link.expires_at), "link": link.url}
+def _link_values(link: MailedLink) -> Mapping[str, object]:
+    return {"expires_at": _format_time(link.expires_at), "link": link.url}
 
 
-def _spell(moment: datetime) -> str:
+def _format_time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -57,10 +57,10 @@ class LinkMinter:
         purpose: Purpose,
         subject_id: UUID,
         *,
-        life: timedelta,
-        ends_with: datetime | None = None,
+        ttl: timedelta,
+        not_after: datetime | None = None,
     ) -> MailedLink:
-        """Return a link that is good for `life`, not beyond the end of what it is about; the oldest of many dies."""
+        """Return a link that is good for `ttl`, not beyond the end of what it is about; the oldest of many dies."""
         now = self._clock.now()
         value = OneTimeTokenValue.new(self._new_id(), self._random(SECRET_BYTES))
         token = OneTimeToken(
@@ -69,7 +69,7 @@ class LinkMinter:
             subject_id=subject_id,
             secret_hash=value.secret_hash,
             created_at=now,
-            expires_at=min(now + life, ends_with or now + life),
+            expires_at=min(now + ttl, not_after or now + ttl),
         )
         await work.one_time_tokens.add(token, keep=self._policy.live_tokens_per_purpose)
         # In the fragment: it reaches no server, no log and no Referer; only a POST consumes it.

@@ -44,7 +44,7 @@ class Proof:
     hashing_client: HashingClient
 
 
-class _Replaced(InvalidCredentials):
+class _PasswordHashReplaced(InvalidCredentials):
     """The stored hash is no longer the one that was checked; `user` is the account as it is now."""
 
     def __init__(self, user: User) -> None:
@@ -115,7 +115,7 @@ class PasswordCheck:
         """
         try:
             return await self._use(await self._verify(attempt, password), use)
-        except _Replaced as replaced:
+        except _PasswordHashReplaced as replaced:
             return await self._use(await self._verify(replace(attempt, user=replaced.user), password), use)
 
     async def _use(self, proof: Proof, use: Callable[[Proof], Awaitable[R]]) -> R:
@@ -124,7 +124,7 @@ class PasswordCheck:
             return await use(proof)
         except Unavailable:
             async with self._unit_of_work() as work:
-                await self._lockout.take_back(work, proof.reservation)
+                await self._lockout.release(work, proof.reservation)
             raise
 
     async def _verify(self, attempt: Attempt, password: str) -> Proof:
@@ -141,7 +141,7 @@ class PasswordCheck:
             )
         except Unavailable:
             async with self._unit_of_work() as work:
-                await self._lockout.take_back(work, attempt.reserved)
+                await self._lockout.release(work, attempt.reserved)
             raise
         if user is None or not matches:
             async with self._unit_of_work() as work:
@@ -160,7 +160,7 @@ class PasswordCheck:
         if user is None:
             raise InvalidCredentials
         if user.password != proof.user.password:
-            raise _Replaced(user)
+            raise _PasswordHashReplaced(user)
         await self._lockout.succeed(work, proof.reservation)
         if proof.renewed is not None:
             await work.users.renew_password_hash(user.id, proof.renewed)
@@ -169,7 +169,7 @@ class PasswordCheck:
 
     async def refuse(self, work: AuthUnitOfWork, proof: Proof, reason: str) -> None:
         """Record that the right password was of no use; that is no failure, and no success either."""
-        await self._lockout.take_back(work, proof.reservation)
+        await self._lockout.release(work, proof.reservation)
         work.audit.record(replace(proof.event, reason=reason))
 
     async def _renewed(self, stored: PasswordHash, password: str, client: HashingClient) -> PasswordHash | None:

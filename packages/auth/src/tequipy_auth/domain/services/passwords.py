@@ -16,7 +16,7 @@ from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.lockout import Lockout
 from tequipy_auth.domain.services.one_time_tokens import read_one_time_token, record_refused_token
 from tequipy_auth.domain.services.password_check import PasswordCheck, Proof
-from tequipy_auth.domain.services.session_ender import Ending, SessionEnder
+from tequipy_auth.domain.services.session_ender import SessionEnder, SessionRevocation
 from tequipy_auth.domain.value_objects import Client, OneTimeTokenValue, PasswordHash, Principal, Purpose
 from tequipy_platform import Clock, IdSource, retry_conflicts
 
@@ -135,17 +135,19 @@ class PasswordService:
                 raise InvalidOneTimeToken
             await self._lockout.reset(work, user.email, client)
             await work.users.set_verified(user.id)
-            news = await self._replace(work, user, hashed, Ending("password_reset", now, client=client))
+            revoked_ids = await self._replace(
+                work, user, hashed, SessionRevocation("password_reset", now, client=client)
+            )
             work.audit.record(AuditEvent(AuditAction.RESET_DONE, subject_id=user.id, client=client))
-        await self._ender.publish(news)
+        await self._ender.publish(revoked_ids)
 
     @retry_conflicts
     async def _change(self, proof: Proof, accepted: str, session_id: UUID, client: Client) -> None:
         hashed = await self._hasher.hash(accepted, proof.hashing_client)
-        ending = Ending("password_changed", self._clock.now(), actor_id=proof.user.id, client=client)
+        revocation = SessionRevocation("password_changed", self._clock.now(), actor_id=proof.user.id, client=client)
         async with self._unit_of_work() as work:
             user = await self._check.succeed(work, proof)
-            news = await self._replace(work, user, hashed, ending, keep=session_id)
+            revoked_ids = await self._replace(work, user, hashed, revocation, keep=session_id)
             work.audit.record(
                 AuditEvent(
                     AuditAction.PASSWORD_CHANGED,
@@ -155,13 +157,19 @@ class PasswordService:
                     client=client,
                 )
             )
-        await self._ender.publish(news)
+        await self._ender.publish(revoked_ids)
 
     async def _replace(
-        self, work: AuthUnitOfWork, user: User, password: PasswordHash, ending: Ending, *, keep: UUID | None = None
+        self,
+        work: AuthUnitOfWork,
+        user: User,
+        password: PasswordHash,
+        revocation: SessionRevocation,
+        *,
+        keep: UUID | None = None,
     ) -> tuple[str, ...]:
         """Store the new hash and end what rests on the old one; return what to publish after the commit."""
         await work.users.set_password(user.id, password)
         await work.one_time_tokens.discard(user.id, Purpose.RESET_PASSWORD)
         work.outbox.add("auth.send_mail", mail="password_changed", subject_id=str(user.id))
-        return await self._ender.end_all(work, user.id, ending, keep=keep)
+        return await self._ender.end_all(work, user.id, revocation, keep=keep)

@@ -19,7 +19,7 @@ from tequipy_auth.domain.services.one_time_tokens import read_one_time_token, re
 from tequipy_auth.domain.value_objects import Client, EmailAddress, OneTimeTokenValue, PasswordHash, Purpose
 from tequipy_platform import Clock, IdSource, Unavailable, retry_conflicts
 
-REGISTRATION_LIFE = timedelta(days=2)
+REGISTRATION_TTL = timedelta(days=2)
 """A pending registration outlives the first link that is mailed for it; no link outlives its registration."""
 
 
@@ -70,10 +70,10 @@ class RegistrationService:
             name=name,
             password=hashed,
             created_at=now,
-            expires_at=now + REGISTRATION_LIFE,
+            expires_at=now + REGISTRATION_TTL,
         )
         async with self._unit_of_work() as work:
-            await work.registrations.hold(address.canonical)
+            await work.registrations.lock(address.canonical)
             await work.registrations.add(registration)
             work.outbox.add("auth.send_mail", mail="verification", subject_id=str(registration.id))
             work.audit.record(self._registered(address, client))
@@ -105,8 +105,8 @@ class RegistrationService:
         """
         value = read_one_time_token(token)
         try:
-            proven = password is not None and await self._prove(value, password, client)
-            await self._verify(value, client, proven=proven)
+            password_checked = password is not None and await self._check_password(value, password, client)
+            await self._verify(value, client, password_checked=password_checked)
         except (InvalidOneTimeToken, PasswordRequired, InvalidCredentials) as error:
             async with self._unit_of_work() as work:
                 await record_refused_token(work, value, AuditAction.VERIFIED, error.code, client)
@@ -125,40 +125,40 @@ class RegistrationService:
             await work.registrations.delete_for(address.canonical)
             work.audit.record(AuditEvent(AuditAction.REGISTERED, reason="create_admin", subject_id=admin.id))
 
-    async def _prove(self, value: OneTimeTokenValue, password: str, client: Client) -> bool:
+    async def _check_password(self, value: OneTimeTokenValue, password: str, client: Client) -> bool:
         """Check the password of the registration that a token belongs to; return False when it belongs to none.
 
         The try is counted before the password is hashed, so that of many at once no more are looked at than may be.
         """
         shown = (value.id, Purpose.VERIFY_EMAIL, value.secret_hash)
         async with self._unit_of_work() as work:
-            subject_id = await work.one_time_tokens.take_try(*shown, at=self._clock.now())
+            subject_id = await work.one_time_tokens.reserve_try(*shown, at=self._clock.now())
             registration = await work.registrations.get(subject_id) if subject_id else None
             if subject_id is None:
                 raise InvalidOneTimeToken
             if registration is None:
-                await work.one_time_tokens.give_try_back(value.id)
+                await work.one_time_tokens.release_try(value.id)
                 return False
         try:
             matches = await self._hasher.verify(normalise(password), registration.password, HashingClient.of(client))
         except Unavailable:
             async with self._unit_of_work() as work:
-                await work.one_time_tokens.give_try_back(value.id)
+                await work.one_time_tokens.release_try(value.id)
             raise
         if not matches:
             raise InvalidCredentials
         return True
 
-    async def _verify(self, value: OneTimeTokenValue, client: Client, *, proven: bool) -> None:
+    async def _verify(self, value: OneTimeTokenValue, client: Client, *, password_checked: bool) -> None:
         now, shown = self._clock.now(), (value.id, Purpose.VERIFY_EMAIL, value.secret_hash)
         async with self._unit_of_work() as work:  # left by the exception of a bad token, it takes everything back
-            if not proven and await work.one_time_tokens.peek(*shown, at=now) is None:
+            if not password_checked and await work.one_time_tokens.peek(*shown, at=now) is None:
                 raise InvalidOneTimeToken
             subject_id = await work.one_time_tokens.consume(*shown, at=now)
             registration = await work.registrations.get(subject_id) if subject_id else None
             user = await work.users.lock(subject_id) if subject_id else None
             if registration is not None:
-                await self._check_contest(work, registration, proven=proven)
+                await self._check_contested(work, registration, password_checked=password_checked)
                 user = self._new_user(registration.email, registration.name, registration.password, verified=True)
                 try:
                     await work.users.add(user)
@@ -171,11 +171,13 @@ class RegistrationService:
             await work.registrations.delete_for(user.email.canonical)
             work.audit.record(AuditEvent(AuditAction.VERIFIED, actor_id=user.id, subject_id=user.id, client=client))
 
-    async def _check_contest(self, work: AuthUnitOfWork, registration: Registration, *, proven: bool) -> None:
+    async def _check_contested(
+        self, work: AuthUnitOfWork, registration: Registration, *, password_checked: bool
+    ) -> None:
         """Raise `PasswordRequired` while others wait for the address too; a further one waits for this to end."""
         address = registration.email.canonical
-        await work.registrations.hold(address)
-        if not proven and await work.registrations.count_pending(address, at=self._clock.now()) > 1:
+        await work.registrations.lock(address)
+        if not password_checked and await work.registrations.count_pending(address, at=self._clock.now()) > 1:
             raise PasswordRequired
 
     async def _open_account(

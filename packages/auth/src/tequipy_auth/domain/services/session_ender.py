@@ -1,4 +1,4 @@
-"""Ending sessions, so that every process refuses their access tokens: rows first, then the news."""
+"""SessionRevocation sessions, so that every process refuses their access tokens: rows first, then the news."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from tequipy_platform import Delivery
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class SessionRevocation:
     """Why sessions end, when, and on whose account."""
 
     reason: str
@@ -35,43 +35,47 @@ class SessionEnder:
         self._revocations = revocations
 
     async def end(
-        self, work: AuthUnitOfWork, user_id: UUID, session_ids: Iterable[UUID], ending: Ending
+        self, work: AuthUnitOfWork, user_id: UUID, session_ids: Iterable[UUID], revocation: SessionRevocation
     ) -> tuple[str, ...]:
         """End these sessions of an account; return what to `publish` after the commit: nothing for the ended ones."""
         ended = [
-            each for each in sorted(session_ids) if await work.sessions.revoke(each, at=ending.at, reason=ending.reason)
+            each
+            for each in sorted(session_ids)
+            if await work.sessions.revoke(each, at=revocation.at, reason=revocation.reason)
         ]
-        return self._announce(work, user_id, ended, ending)
+        return self._announce(work, user_id, ended, revocation)
 
     async def end_all(
-        self, work: AuthUnitOfWork, user_id: UUID, ending: Ending, *, keep: UUID | None = None
+        self, work: AuthUnitOfWork, user_id: UUID, revocation: SessionRevocation, *, keep: UUID | None = None
     ) -> tuple[str, ...]:
         """End the sessions of an account, but the one to `keep`; return what to `publish` after the commit."""
-        ended = await work.sessions.revoke_all(user_id, keep=keep, at=ending.at, reason=ending.reason)
-        return self._announce(work, user_id, ended, ending)
+        ended = await work.sessions.revoke_all(user_id, keep=keep, at=revocation.at, reason=revocation.reason)
+        return self._announce(work, user_id, ended, revocation)
 
-    async def publish(self, news: Iterable[str]) -> None:
+    async def publish(self, revoked_ids: Iterable[str]) -> None:
         """Tell every process what `end` or `end_all` returned."""
-        await self._revocations.add(*news)
+        await self._revocations.add(*revoked_ids)
 
     async def publish_again(self, _delivery: Delivery, *, members: list[str]) -> None:
         """Perform the task `auth.publish_revocations`."""
         await self.publish(members)
 
-    def _announce(self, work: AuthUnitOfWork, user_id: UUID, ended: Iterable[UUID], ending: Ending) -> tuple[str, ...]:
-        news = []
+    def _announce(
+        self, work: AuthUnitOfWork, user_id: UUID, ended: Iterable[UUID], revocation: SessionRevocation
+    ) -> tuple[str, ...]:
+        revoked_ids = []
         for session_id in ended:
-            news.append(revoked_session(session_id))
+            revoked_ids.append(revoked_session(session_id))
             work.audit.record(
                 AuditEvent(
-                    ending.action,
-                    reason=ending.reason,
-                    actor_id=ending.actor_id,
+                    revocation.action,
+                    reason=revocation.reason,
+                    actor_id=revocation.actor_id,
                     subject_id=user_id,
                     session_id=session_id,
-                    client=ending.client,
+                    client=revocation.client,
                 )
             )
-        if news:
-            work.outbox.add("auth.publish_revocations", members=list(news))
-        return tuple(news)
+        if revoked_ids:
+            work.outbox.add("auth.publish_revocations", members=list(revoked_ids))
+        return tuple(revoked_ids)

@@ -7,7 +7,7 @@ from tequipy_auth.domain.entities import RefreshToken, Session, User
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import SecretHasher, SuccessorKeys
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.services.session_ender import Ending, SessionEnder
+from tequipy_auth.domain.services.session_ender import SessionEnder, SessionRevocation
 from tequipy_auth.domain.value_objects import SECRET_BYTES, Client, RefreshTokenValue
 from tequipy_platform import Clock, IdSource, RandomSource
 
@@ -62,7 +62,7 @@ class SessionStarter:
         token = RefreshToken(value.id, session.id, None, secret_hash, self._successor_keys.current_version, now)
         return NewSession(session, token, value)
 
-    async def keep(self, work: AuthUnitOfWork, new: NewSession) -> tuple[str, ...]:
+    async def save(self, work: AuthUnitOfWork, new: NewSession) -> tuple[str, ...]:
         """Keep the session within the caller's transaction, which holds the lock of the user's row.
 
         Where an account has as many sessions as it may have, the oldest make room: return what to `publish` of them
@@ -72,12 +72,14 @@ class SessionStarter:
         oldest = await work.sessions.live_of(
             session.user_id, at=session.created_at, beyond=self._policy.sessions_per_user - 1
         )
-        ending = Ending("too_many_sessions", session.created_at, actor_id=session.user_id, client=session.client)
-        news = await self._ender.end(work, session.user_id, [each.id for each in oldest], ending)
+        revocation = SessionRevocation(
+            "too_many_sessions", session.created_at, actor_id=session.user_id, client=session.client
+        )
+        revoked_ids = await self._ender.end(work, session.user_id, [each.id for each in oldest], revocation)
         await work.sessions.add(session)
         await work.refresh_tokens.add(new.token)
-        return news
+        return revoked_ids
 
-    async def publish(self, news: Iterable[str]) -> None:
+    async def publish(self, revoked_ids: Iterable[str]) -> None:
         """Tell every process what `keep` returned."""
-        await self._ender.publish(news)
+        await self._ender.publish(revoked_ids)

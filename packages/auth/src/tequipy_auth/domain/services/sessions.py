@@ -21,14 +21,14 @@ from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AccessTokens, SecretHasher, SuccessorKeys
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.services.session_ender import Ending, SessionEnder
+from tequipy_auth.domain.services.session_ender import SessionEnder, SessionRevocation
 from tequipy_auth.domain.services.token_issuer import TokenIssuer
 from tequipy_auth.domain.value_objects import Client, Principal, RefreshTokenValue, TokenPair
 from tequipy_platform import JSON, Clock, IdSource, NotFound, retry_conflicts
 
 
 @dataclass(frozen=True, slots=True)
-class _Link:
+class _PresentedToken:
     """What a refresh needs to know of the token that was shown."""
 
     value: RefreshTokenValue
@@ -75,7 +75,7 @@ class SessionService:
         session ends and `RefreshReused` is raised. Raises `RefreshInvalid`, `RefreshExpired`, `SessionRevoked` too.
         """
         now = self._clock.now()  # when it came: to wait for a database that hangs makes no thief of anybody
-        link = await self._prove(token)
+        link = await self._verify_token(token)
         if link.session.revoked_at is not None:
             raise SessionRevoked
         if link.session.expires_at <= now:
@@ -83,19 +83,19 @@ class SessionService:
         successor, child = await self._prepare(link, now)
         # Before the commit: no revocation that follows it is forgotten before this token has expired.
         access = await self._issuer.access_token(link.user, link.session)
-        news: tuple[str, ...] = ()
+        revoked_ids: tuple[str, ...] = ()
         async with self._unit_of_work() as work:
             if await work.refresh_tokens.claim(link.value.id, at=now):
                 await self._rotate(work, link, child, client, now)
                 outcome: RefreshTokenValue | Exception = successor
             else:
-                outcome = await self._again(work, link, client, now)
+                outcome = await self._resolve_used_token(work, link, client, now)
                 if isinstance(outcome, RefreshReused):
-                    news = await self._end_stolen(work, link, client, now)
-        await self._ender.publish(news)
+                    revoked_ids = await self._end_stolen(work, link, client, now)
+        await self._ender.publish(revoked_ids)
         if isinstance(outcome, Exception):  # raised only now: the end of a stolen session must be committed
             raise outcome
-        return self._issuer.beside(access, link.session, outcome, now)
+        return self._issuer.assemble(access, link.session, outcome, now)
 
     @counted("logout")
     @retry_conflicts
@@ -106,7 +106,7 @@ class SessionService:
         owners: dict[UUID, UUID] = {}
         if refresh_token is not None:
             with suppress(RefreshInvalid):
-                session = (await self._prove(refresh_token)).session
+                session = (await self._verify_token(refresh_token)).session
                 owners[session.id] = session.user_id
         if access_token is not None:
             with suppress(InvalidAccessToken):
@@ -114,12 +114,12 @@ class SessionService:
                 owners[principal.session_id] = principal.user_id
         if not owners:
             return
-        news: tuple[str, ...] = ()
+        revoked_ids: tuple[str, ...] = ()
         async with self._unit_of_work() as work:
             for session_id, user_id in sorted(owners.items()):
-                ending = Ending("logout", self._clock.now(), AuditAction.LOGOUT, user_id, client)
-                news += await self._ender.end(work, user_id, [session_id], ending)
-        await self._ender.publish(news)
+                revocation = SessionRevocation("logout", self._clock.now(), AuditAction.LOGOUT, user_id, client)
+                revoked_ids += await self._ender.end(work, user_id, [session_id], revocation)
+        await self._ender.publish(revoked_ids)
 
     @counted("logout_all")
     async def logout_all(self, principal: Principal, *, client: Client) -> None:
@@ -145,20 +145,20 @@ class SessionService:
             session = await work.sessions.get(session_id)
             if session is None or session.user_id != principal.user_id or session.expires_at <= now:
                 raise NotFound
-            ending = Ending("revoked_by_user", now, actor_id=principal.user_id, client=client)
-            news = await self._ender.end(work, principal.user_id, [session_id], ending)
-            if not news:
+            revocation = SessionRevocation("revoked_by_user", now, actor_id=principal.user_id, client=client)
+            revoked_ids = await self._ender.end(work, principal.user_id, [session_id], revocation)
+            if not revoked_ids:
                 raise NotFound
-        await self._ender.publish(news)
+        await self._ender.publish(revoked_ids)
 
     @retry_conflicts
     async def _logout_all(self, principal: Principal, client: Client, *, keep: UUID | None) -> None:
-        ending = Ending("logout", self._clock.now(), AuditAction.LOGOUT, principal.user_id, client)
+        revocation = SessionRevocation("logout", self._clock.now(), AuditAction.LOGOUT, principal.user_id, client)
         async with self._unit_of_work() as work:
-            news = await self._ender.end_all(work, principal.user_id, ending, keep=keep)
-        await self._ender.publish(news)
+            revoked_ids = await self._ender.end_all(work, principal.user_id, revocation, keep=keep)
+        await self._ender.publish(revoked_ids)
 
-    async def _prove(self, token: str) -> _Link:
+    async def _verify_token(self, token: str) -> _PresentedToken:
         """Return the shown token and its rows when its secret is right; raises `RefreshInvalid`."""
         try:
             value = RefreshTokenValue.parse(token)
@@ -176,9 +176,9 @@ class SessionService:
             or not await self._secrets.verify(value.secret, row.secret_hash)
         ):
             raise RefreshInvalid
-        return _Link(value, row, session, user)
+        return _PresentedToken(value, row, session, user)
 
-    async def _prepare(self, link: _Link, now: datetime) -> tuple[RefreshTokenValue, RefreshToken]:
+    async def _prepare(self, link: _PresentedToken, now: datetime) -> tuple[RefreshTokenValue, RefreshToken]:
         """Derive and hash the successor before the transaction that may need it."""
         version = self._successor_keys.current_version
         key = self._successor_keys.key(version)
@@ -189,7 +189,7 @@ class SessionService:
         return successor, RefreshToken(successor.id, link.session.id, link.value.id, secret_hash, version, now)
 
     async def _rotate(
-        self, work: AuthUnitOfWork, link: _Link, child: RefreshToken, client: Client, now: datetime
+        self, work: AuthUnitOfWork, link: _PresentedToken, child: RefreshToken, client: Client, now: datetime
     ) -> None:
         await work.refresh_tokens.add(child)
         if not await work.sessions.touch(
@@ -206,8 +206,8 @@ class SessionService:
             )
         )
 
-    async def _again(
-        self, work: AuthUnitOfWork, link: _Link, client: Client, now: datetime
+    async def _resolve_used_token(
+        self, work: AuthUnitOfWork, link: _PresentedToken, client: Client, now: datetime
     ) -> RefreshTokenValue | Exception:
         """Decide on a token that was used before: the same successor again, superseded, or stolen."""
         parent = await work.refresh_tokens.get(link.value.id)
@@ -247,7 +247,9 @@ class SessionService:
                 )
             )
 
-    async def _end_stolen(self, work: AuthUnitOfWork, link: _Link, client: Client, now: datetime) -> tuple[str, ...]:
+    async def _end_stolen(
+        self, work: AuthUnitOfWork, link: _PresentedToken, client: Client, now: datetime
+    ) -> tuple[str, ...]:
         """End a session whose used token came back, and have its owner told (RFC 9700, section 4.14.2)."""
         work.audit.record(
             AuditEvent(
@@ -262,5 +264,5 @@ class SessionService:
         )
         work.outbox.add("auth.send_mail", mail="session_stolen", subject_id=str(link.user.id))
         return await self._ender.end(
-            work, link.user.id, [link.session.id], Ending("refresh_reused", now, client=client)
+            work, link.user.id, [link.session.id], SessionRevocation("refresh_reused", now, client=client)
         )

@@ -34,9 +34,9 @@ class TokenIssuer:
 
     async def pair(self, user: User, session: Session, refresh: RefreshTokenValue, now: datetime) -> TokenPair:
         """Return an access token beside the refresh token that leads on from it."""
-        return self.beside(await self.access_token(user, session), session, refresh, now)
+        return self.assemble(await self.access_token(user, session), session, refresh, now)
 
-    def beside(self, access: AccessToken, session: Session, refresh: RefreshTokenValue, now: datetime) -> TokenPair:
+    def assemble(self, access: AccessToken, session: Session, refresh: RefreshTokenValue, now: datetime) -> TokenPair:
         """Return an access token that was signed before, beside a refresh token."""
         idle_end = min(now + self._policy.refresh_idle, session.absolute_expires_at)
         return TokenPair(access, refresh, refresh_expires_in=int((idle_end - now).total_seconds()))

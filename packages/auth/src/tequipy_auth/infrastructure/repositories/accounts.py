@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from tequipy_auth.domain.entities import Registration, User
 from tequipy_auth.domain.exceptions import EmailTaken
-from tequipy_auth.domain.passwords import HIGHEST_STORED_COST
+from tequipy_auth.domain.passwords import MAX_STORED_COST
 from tequipy_auth.domain.repositories import Registrations, Users
 from tequipy_auth.domain.value_objects import PasswordHash
 from tequipy_auth.infrastructure.mapping import password_columns, registration_of, user_of
@@ -55,7 +55,7 @@ class SqlRegistrations(Repository, Registrations):
         pending = RegistrationRow.canonical_email == canonical_email, RegistrationRow.expires_at > at
         return await self._session.scalar(select(func.count()).select_from(RegistrationRow).where(*pending)) or 0
 
-    async def hold(self, canonical_email: str) -> None:
+    async def lock(self, canonical_email: str) -> None:
         """Take an advisory lock: there may be no row yet that could be locked."""
         key = func.hashtextextended(f"registrations {canonical_email}", 0)
         await self._session.execute(select(func.pg_advisory_xact_lock(key)))
@@ -130,7 +130,7 @@ class SqlUsers(Repository, Users):
 
     async def highest_password_cost(self) -> int:
         """Select the highest entry of the index that is no higher than a cost may be."""
-        highest = select(func.max(UserRow.password_cost)).where(UserRow.password_cost <= HIGHEST_STORED_COST)
+        highest = select(func.max(UserRow.password_cost)).where(UserRow.password_cost <= MAX_STORED_COST)
         return await self._session.scalar(highest) or 0
 
     async def set_password(self, user_id: UUID, password: PasswordHash) -> None:

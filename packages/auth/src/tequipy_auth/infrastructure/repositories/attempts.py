@@ -18,7 +18,7 @@ class SqlLoginAttempts(LoginAttempts):
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def hold(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
+    async def lock(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
         """Insert what is new and lock what is there, in one statement; waits for those who hold a row."""
         by_name = {key.name: key for key in sorted(keys, key=lambda key: key.name)}
         if not by_name:
@@ -36,7 +36,7 @@ class SqlLoginAttempts(LoginAttempts):
                 Row.reserved_at,
                 Row.locks,
                 Row.locked_until,
-                Row.climbing_since,
+                Row.first_locked_at,
                 Row.trusted_until,
             )
         )
@@ -46,13 +46,13 @@ class SqlLoginAttempts(LoginAttempts):
                 reserved_at=row.reserved_at,
                 locks=row.locks,
                 locked_until=row.locked_until,
-                climbing_since=row.climbing_since,
+                first_locked_at=row.first_locked_at,
                 trusted_until=row.trusted_until,
             )
             for row in rows
         }
 
-    async def keep(self, counters: Mapping[Key, Counter]) -> None:
+    async def save(self, counters: Mapping[Key, Counter]) -> None:
         """Update rows by their keys."""
         changed = [
             {
@@ -61,31 +61,31 @@ class SqlLoginAttempts(LoginAttempts):
                 "reserved_at": counter.reserved_at,
                 "locks": counter.locks,
                 "locked_until": counter.locked_until,
-                "climbing_since": counter.climbing_since,
+                "first_locked_at": counter.first_locked_at,
                 "trusted_until": counter.trusted_until,
-                "dies_at": counter.dies_at,
+                "expires_at": counter.expires_at,
             }
             for key, counter in counters.items()
         ]
         if changed:
             await self._session.execute(update(Row), changed)
 
-    async def forget(self, keys: Collection[Key]) -> None:
+    async def delete(self, keys: Collection[Key]) -> None:
         """Lock rows in the order of their keys, then delete them."""
         in_order = select(Row.key).where(Row.key.in_([key.name for key in keys])).order_by(Row.key).with_for_update()
         await self._session.execute(delete(Row).where(Row.key.in_(in_order)))
 
-    async def forget_account(self, account: str, *, hold: Collection[Key] = ()) -> None:
-        """Lock the account's rows and those of `hold` in the order of their keys, then delete them."""
+    async def delete_for_account(self, account: str, *, also_lock: Collection[Key] = ()) -> None:
+        """Lock the account's rows and those of `also_lock` in the order of their keys, then delete them."""
         stored = await self._session.scalars(select(Row.key).where(Row.account == account))
-        names = {*stored, *(key.name for key in hold)}
-        await self.hold([Key(Scope.ACCOUNT, name, account) for name in names])
+        names = {*stored, *(key.name for key in also_lock)}
+        await self.lock([Key(Scope.ACCOUNT, name, account) for name in names])
         await self._session.execute(delete(Row).where(Row.key.in_(names)))
 
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Delete dead rows that nobody holds, and those that hold nothing."""
-        dead = select(Row.key).where((Row.dies_at <= before) | Row.dies_at.is_(None)).limit(limit)
+        """Delete expired rows that nobody holds, and those that hold nothing."""
+        expired = select(Row.key).where((Row.expires_at <= before) | Row.expires_at.is_(None)).limit(limit)
         deleted = await self._session.execute(
-            delete(Row).where(Row.key.in_(dead.with_for_update(skip_locked=True))).returning(Row.key)
+            delete(Row).where(Row.key.in_(expired.with_for_update(skip_locked=True))).returning(Row.key)
         )
         return len(deleted.all())

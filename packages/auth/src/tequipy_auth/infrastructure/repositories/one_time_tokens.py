@@ -55,7 +55,7 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
         )
         return await self._session.scalar(query)
 
-    async def take_try(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
+    async def reserve_try(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
         """Update the token, its tries looked at under the row's lock."""
         return await self._session.scalar(
             update(OneTimeTokenRow)
@@ -72,7 +72,7 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
             .execution_options(synchronize_session=False)
         )
 
-    async def give_try_back(self, token_id: UUID) -> None:
+    async def release_try(self, token_id: UUID) -> None:
         """Update the token."""
         await self._session.execute(
             update(OneTimeTokenRow)

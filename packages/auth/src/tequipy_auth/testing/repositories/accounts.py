@@ -8,7 +8,7 @@ from uuid import UUID
 
 from tequipy_auth.domain.entities import Registration, User
 from tequipy_auth.domain.exceptions import EmailTaken
-from tequipy_auth.domain.passwords import HIGHEST_STORED_COST
+from tequipy_auth.domain.passwords import MAX_STORED_COST
 from tequipy_auth.domain.repositories import Registrations, Users
 from tequipy_auth.domain.value_objects import PasswordHash
 from tequipy_auth.testing.repositories.purging import purge
@@ -37,7 +37,7 @@ class MemoryRegistrations(Registrations):
         """Count the registrations of an address."""
         return sum(row.email.canonical == canonical_email and row.expires_at > at for row in self.rows.values())
 
-    async def hold(self, canonical_email: str) -> None:
+    async def lock(self, canonical_email: str) -> None:
         """Do nothing: blocks of a unit of work wait for each other anyway."""
 
     async def purge(self, *, before: datetime, limit: int) -> int:
@@ -95,7 +95,7 @@ class MemoryUsers(Users):
     async def highest_password_cost(self) -> int:
         """Return the highest cost that may be checked."""
         costs = (row.password.cost for row in self.rows.values())
-        return max((cost for cost in costs if cost <= HIGHEST_STORED_COST), default=0)
+        return max((cost for cost in costs if cost <= MAX_STORED_COST), default=0)
 
     async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
         """Set a new password."""

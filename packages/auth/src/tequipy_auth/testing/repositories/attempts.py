@@ -14,23 +14,23 @@ class MemoryLoginAttempts(LoginAttempts):
     def __init__(self) -> None:
         self.rows: dict[Key, Counter] = {}
 
-    async def hold(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
+    async def lock(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
         """Return the counters: blocks of a unit of work wait for each other anyway."""
         return {key: self.rows.get(key, Counter()) for key in keys}
 
-    async def keep(self, counters: Mapping[Key, Counter]) -> None:
+    async def save(self, counters: Mapping[Key, Counter]) -> None:
         """Replace counters."""
         self.rows.update(counters)
 
-    async def forget(self, keys: Collection[Key]) -> None:
+    async def delete(self, keys: Collection[Key]) -> None:
         """Drop counters."""
         for key in keys:
             self.rows.pop(key, None)
 
-    async def forget_account(self, account: str, *, hold: Collection[Key] = ()) -> None:  # noqa: ARG002 -- of locks
+    async def delete_for_account(self, account: str, *, also_lock: Collection[Key] = ()) -> None:  # noqa: ARG002 -- of locks
         """Drop every counter of an account."""
-        await self.forget([key for key in self.rows if key.account == account])
+        await self.delete([key for key in self.rows if key.account == account])
 
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Drop dead counters."""
-        return purge(self.rows, lambda row: row.dies_at is None or row.dies_at <= before, limit)
+        return purge(self.rows, lambda row: row.expires_at is None or row.expires_at <= before, limit)

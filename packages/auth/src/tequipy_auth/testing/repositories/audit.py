@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Collection
 from datetime import datetime
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord
-from tequipy_auth.domain.policy import LEAST_AUDIT_RETENTION
+from tequipy_auth.domain.policy import MIN_AUDIT_RETENTION
 from tequipy_auth.domain.repositories import AuditLog, AuditTrail
 from tequipy_observability import current_context
 from tequipy_platform import Clock, IdSource
@@ -29,7 +29,7 @@ class MemoryAuditTrail(AuditTrail):
 
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Drop the oldest events; raises `ValueError` for recent ones, as the database does in its way."""
-        if before > self._clock.now() - LEAST_AUDIT_RETENTION:
+        if before > self._clock.now() - MIN_AUDIT_RETENTION:
             raise ValueError("audit events of the last 7 days cannot be purged")
         old = sorted((row for row in self.rows if row.at < before), key=lambda row: (row.at, row.id))[:limit]
         for row in old:

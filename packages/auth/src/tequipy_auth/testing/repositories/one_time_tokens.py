@@ -42,7 +42,7 @@ class MemoryOneTimeTokens(OneTimeTokens):
         token = self._good(token_id, purpose, secret_hash, at)
         return token.subject_id if token and token.tries < TRIES_PER_TOKEN else None
 
-    async def take_try(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
+    async def reserve_try(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
         """Count one try."""
         token = self._good(token_id, purpose, secret_hash, at)
         if token is None or token.tries >= TRIES_PER_TOKEN:
@@ -50,7 +50,7 @@ class MemoryOneTimeTokens(OneTimeTokens):
         self.rows[token_id] = replace(token, tries=token.tries + 1)
         return token.subject_id
 
-    async def give_try_back(self, token_id: UUID) -> None:
+    async def release_try(self, token_id: UUID) -> None:
         """Take one try back."""
         token = self.rows.get(token_id)
         if token is not None and token.tries:
