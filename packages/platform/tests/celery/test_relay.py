@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid5
 
 import pytest
@@ -541,3 +541,21 @@ async def until_heard(database: Database, messages: SqlPendingMessages) -> None:
         while not messages._added.is_set():
             await commit(database, lambda work: work.outbox.add("test.note"))
             await asyncio.sleep(0.02)
+
+
+async def test_a_cancelled_wait_ends() -> None:
+    """Cancelled in the moment in which rows are announced, the wait for rows ends with its cancellation."""
+    swallowed = []
+    for step in range(6):
+        messages = SqlPendingMessages(cast("Any", None), redelivery=timedelta(seconds=60))
+        task = asyncio.create_task(messages.wait(60))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        messages._added.set()
+        for _ in range(step):
+            await asyncio.sleep(0)
+        if task.cancel():
+            await asyncio.wait({task})
+            swallowed += [] if task.cancelled() else [step]
+    print(f"swallowed at the steps {swallowed}")
+    assert swallowed == []

@@ -25,6 +25,7 @@ from tequipy_caching.domain.exceptions import CacheUnavailable
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.recovery import RecoveryQueue
 from tequipy_caching.infrastructure.breaker import Breaker
+from tequipy_caching.infrastructure.ending import Cancellation
 from tequipy_caching.infrastructure.redis_url import parse_redis_url
 from tequipy_caching.infrastructure.writes import Writes, as_reason, refusal_of
 
@@ -262,17 +263,20 @@ class RedisLink:
         command, as redis-py's own `execute_command` does, costs more than the command, and so does its packing.
         """
         packed = pack_command(command)
-        connection = await self._lend()
-        try:
-            await connection.send_packed_command(packed)
-            answer = await connection.read_response()
-        except ResponseError:
+        with Cancellation() as cancellation:
+            connection = await self._lend()
+            try:
+                cancellation.check()
+                await connection.send_packed_command(packed)
+                cancellation.check()
+                answer = await connection.read_response()
+            except ResponseError:
+                self._lent.append(connection)
+                raise
+            except BaseException:  # cancelled too: its answer is still to come
+                await self._end(connection)
+                raise
             self._lent.append(connection)
-            raise
-        except BaseException:  # cancelled too: its answer is still to come
-            await self._end(connection)
-            raise
-        self._lent.append(connection)
         return answer
 
     async def _leave(self) -> None:

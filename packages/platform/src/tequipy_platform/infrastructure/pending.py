@@ -102,7 +102,8 @@ class SqlPendingMessages(PendingMessages):
     async def wait(self, at_most: float) -> None:
         """Return when rows were added, at the latest after `at_most` seconds."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._added.wait(), at_most)
+            async with asyncio.timeout(at_most):  # not wait_for, which before Python 3.12 loses cancellations
+                await self._added.wait()
         self._added.clear()
 
     async def _measure(self) -> None:
@@ -158,7 +159,8 @@ class SqlPendingMessages(PendingMessages):
             await connection.add_listener(OUTBOX_CHANNEL, self._on_notification)
             while not lost.is_set():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(lost.wait(), _LISTENER_SECONDS)
+                    async with asyncio.timeout(_LISTENER_SECONDS):
+                        await lost.wait()
                     return
                 # A connection that was cut without a word would stay silent for ever.
                 await connection.execute("select 1", timeout=_LISTENER_SECONDS)
