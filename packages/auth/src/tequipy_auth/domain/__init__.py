@@ -1,1 +1,4 @@
-"""The rules of accounts, passwords, tokens and sessions: standard library and root doors of packages below alone."""
+"""Business rules for accounts, passwords, tokens and sessions.
+
+Imports only the standard library and the root modules of `tequipy_platform` and `tequipy_caching`.
+"""

@@ -1,4 +1,4 @@
-"""What the audit keeps: who did what to whom, how it ended, and from where."""
+"""Audit events: who did what to which account, with what outcome, and from where."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,19 +11,19 @@ from tequipy_platform import JSON
 
 
 class AuditAction(StrEnum):
-    """What was done, or tried."""
+    """The operation that was performed or attempted."""
 
     REGISTERED = "registered"
     VERIFIED = "verified"
     LOGIN_OK = "login_ok"
     LOGIN_FAILED = "login_failed"
     LOGIN_LOCKED = "login_locked"
-    TOKEN_REFRESHED = "token_refreshed"  # noqa: S105 -- the name of an action, no secret
+    TOKEN_REFRESHED = "token_refreshed"  # noqa: S105 -- the name of an action, not a secret
     REFRESH_REPLAYED = "refresh_replayed"
     REFRESH_REUSE_DETECTED = "refresh_reuse_detected"
     LOGOUT = "logout"
     SESSION_REVOKED = "session_revoked"
-    PASSWORD_CHANGED = "password_changed"  # noqa: S105 -- as above
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105 -- the name of an action, not a secret
     RESET_REQUESTED = "reset_requested"
     RESET_DONE = "reset_done"
     ROLE_CHANGED = "role_changed"
@@ -31,7 +31,7 @@ class AuditAction(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How it ended."""
+    """Whether the operation succeeded."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -39,16 +39,19 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """One thing that was done or tried; `metadata` holds no secret and no address (an address's pseudonym at most)."""
+    """An operation that was performed or attempted.
+
+    `metadata` contains no secrets and no e-mail addresses, at most the pseudonym of an address.
+    """
 
     action: AuditAction
     outcome: Outcome = Outcome.SUCCESS
     reason: str | None = None
-    """Why it failed or happened: stable, snake_case."""
+    """The reason for the operation or for its failure: a stable snake_case code."""
     actor_id: UUID | None = None
-    """The account that did it; None: nobody who is known, or the operator."""
+    """The account that performed the operation; None for an unknown person or the operator."""
     subject_id: UUID | None = None
-    """The account it was done to."""
+    """The account that was affected."""
     session_id: UUID | None = None
     client: Client = field(default_factory=Client)
     metadata: Mapping[str, JSON] = field(default_factory=dict)
@@ -56,7 +59,7 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """An event as it was kept: when, and as part of which request."""
+    """A stored event, with its time and the correlation id of the request that caused it."""
 
     id: UUID
     at: datetime

@@ -1,4 +1,4 @@
-"""Auth as one object: its services, and the resources that open and close with it."""
+"""The `Auth` object: all services of the package and the resources that they need."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -24,7 +24,10 @@ from tequipy_platform import Mailer
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Everything that auth does; an async context manager around what its services run on."""
+    """All services of auth.
+
+    The object is an async context manager: entering it opens `resources`, leaving it closes them.
+    """
 
     registration: RegistrationService
     login: LoginService
@@ -36,20 +39,22 @@ class Auth:
     session_ender: SessionEnder
     audit_log: AuditLog
     keys: KeyService | None
-    """None when the signing keys are files: whoever mounts them rotates them."""
+    """None when the signing keys are files: then the keys are rotated by replacing the files."""
     policy: AuthPolicy
     housekeeping: Housekeeping
     mailing: Callable[[Mailer], MailingService]
-    """Builds the mailing service for a mailer; only a worker has one."""
+    """Builds the mailing service for a mailer; only a worker calls it."""
     local: bool = False
-    """On a developer's machine: cookies go without `Secure`, and the address asked is an origin of our own."""
+    """Whether the app runs on a developer's machine: cookies lack `Secure`, and the app's own host is an allowed
+    origin."""
     origins: frozenset[str] = frozenset()
     """The origins whose pages may use the refresh cookie (scheme, host and port, RFC 6454)."""
     resources: Sequence[AbstractAsyncContextManager[object]] = ()
     _open: AsyncExitStack = field(default_factory=AsyncExitStack, init=False, repr=False, compare=False)
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as opened:  # closes the first ones again when a later one fails
+        # If one resource fails to open, the stack closes those that are already open.
+        async with AsyncExitStack() as opened:
             for resource in self.resources:
                 await opened.enter_async_context(resource)
             self._open.push_async_exit(opened.pop_all())

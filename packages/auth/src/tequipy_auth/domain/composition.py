@@ -1,4 +1,4 @@
-"""How the services of auth are put together, whatever their ports stand on."""
+"""Construction of auth's services from their ports."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ from tequipy_platform import Clock, IdSource, Mailer, MailTemplates, RandomSourc
 
 @dataclass(frozen=True, kw_only=True)
 class Composition:
-    """What the services stand on, and each of them built on it."""
+    """The ports and settings that the services need, and a method that builds all services from them."""
 
     unit_of_work: Callable[[], AuthUnitOfWork]
     policy: AuthPolicy
@@ -67,7 +67,10 @@ class Composition:
     keys: KeyService | None
 
     def auth(self) -> Auth:
-        """Return auth; where it is served, and what opens with it, is for `dataclasses.replace` to say."""
+        """Build the services and return `Auth`.
+
+        The caller sets `local`, `origins` and `resources` with `dataclasses.replace`.
+        """
         return Auth(
             registration=self._registration,
             login=self._login,

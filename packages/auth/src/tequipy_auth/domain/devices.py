@@ -1,4 +1,4 @@
-"""Marks of clients that have logged in before, so that a stranger's guesses cannot lock the owner out."""
+"""Device marks, which keep an attacker's failed attempts from locking out the owner of an account."""
 
 import hmac
 from base64 import urlsafe_b64encode
@@ -12,10 +12,10 @@ from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_platform import Clock, RandomSource
 
 MARK_TTL: Final = timedelta(days=365)
-"""How long a mark is valid after the login that issued it."""
+"""How long a device mark is valid after the login that issued it."""
 
 DEVICES_PER_ACCOUNT: Final = 10
-"""A login on one more device ends the mark of the one that was used least recently."""
+"""How many devices an account has; a login on a further device invalidates the mark of the least recently used one."""
 
 _PREFIX: Final = "dv2"
 _PARTS: Final = 6
@@ -23,10 +23,11 @@ _ID_BYTES: Final = 16
 
 
 class DeviceMarks:
-    """Issues and recognises device marks: `dv2.<account digest>.<password epoch>.<expiry>.<device id>.<signature>`.
+    """Issues and verifies device marks: `dv2.<account digest>.<password epoch>.<expiry>.<device id>.<signature>`.
 
-    A mark proves that this client has logged in to the account since its password was last set. It authenticates
-    nobody: its holder gets a lockout budget of its own, no more. The expiry is in seconds since 1970.
+    A mark proves that its client has logged in to the account since the password was last set. It does not authenticate
+    anybody: its only effect is that failed attempts of the client are counted separately. `expiry` is in seconds since
+    1970.
     """
 
     def __init__(self, pseudonyms: Pseudonyms, clock: Clock, random: RandomSource) -> None:
@@ -37,7 +38,8 @@ class DeviceMarks:
     async def issue(self, work: AuthUnitOfWork, user: User, *, known: str | None = None) -> str:
         """Return a mark for a login to this account; a client whose `known` mark is valid keeps its device id.
 
-        The unit of work must hold the lock of the user's row, so that no mark survives a password set meanwhile.
+        The unit of work must hold the lock of the user's row. Otherwise a mark could be issued for a password that is
+        being replaced.
         """
         device_id = await self.recognise(work, user, known)
         if device_id is None:
@@ -54,7 +56,7 @@ class DeviceMarks:
         return ".".join((_PREFIX, *signed, self._signature(*signed)))
 
     async def recognise(self, work: AuthUnitOfWork, user: User, mark: str | None) -> str | None:
-        """Return the device id of a valid mark of this account; None for anything else, whatever it looks like."""
+        """Return the device id of a valid mark of this account, or None if the mark is invalid or missing."""
         parts = (mark or "").split(".")
         if len(parts) != _PARTS or parts[0] != _PREFIX or not all(part.isascii() for part in parts):
             return None

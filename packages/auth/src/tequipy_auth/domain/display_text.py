@@ -1,4 +1,4 @@
-"""Which free text of users may be shown to others: visible characters in the order in which they were typed."""
+"""Validation of text that users enter and others see: visible characters in the order in which they were typed."""
 
 import re
 from typing import Final
@@ -6,33 +6,33 @@ from typing import Final
 from tequipy_auth.domain.exceptions import InvalidName
 
 MAX_NAME_LENGTH: Final = 100
-"""Characters of a display name."""
+"""The maximum number of characters in a display name."""
 
 _INVISIBLE: Final = (
     r"\u0000-\u001f\u007f-\u009f"  # control characters (category Cc)
-    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # bidirectional controls (UAX #9) and their deprecated relatives
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # bidirectional controls (UAX #9) and deprecated ones
     r"\u00ad\u034f\u180e\u200b-\u200d\u2060-\u2065\ufeff\ufff9-\ufffb"  # zero width
     r"\u115f\u1160\u17b4\u17b5\u3164\uffa0"  # fillers: letters without a glyph
     r"\u2028\u2029"  # line and paragraph separators
 )
-"""A class of characters, in the syntax that Python, JavaScript and Rust share: up to U+FFFF.
+"""Invisible characters up to U+FFFF, as a character class that Python, JavaScript and Rust understand.
 
-Variation selectors are allowed: they choose a glyph of the character before them, and names in Japanese need them.
+Variation selectors are allowed, because Japanese names need them: they choose a glyph for the character before them.
 """
 
 VISIBLE: Final = f"^[^{_INVISIBLE}]*$"
-"""The pattern of a text without invisible characters, for a JSON schema; it does not know those beyond U+FFFF."""
+"""A JSON schema pattern for text without invisible characters; it does not cover characters beyond U+FFFF."""
 
-_invisible = re.compile(  # beyond U+FFFF: controls of shorthand and music, and tags
+_invisible = re.compile(  # beyond U+FFFF: shorthand and music controls, and tags
     f"[{_INVISIBLE}\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
 )
 
 
 def display_name(text: str) -> str:
-    """Return a display name with its outer spaces trimmed.
+    """Return a display name without leading and trailing spaces.
 
-    Raises `InvalidName` unless it has 1 to 100 characters then, and none that is invisible before: such characters
-    reorder, hide or imitate the text around them (Unicode Technical Report 36).
+    Raises `InvalidName` if the result is empty or longer than 100 characters, or if the text contains an invisible
+    character: such characters reorder, hide or imitate the text around them (Unicode Technical Report 36).
     """
     name = text.strip()
     if _invisible.search(text) or not 1 <= len(name) <= MAX_NAME_LENGTH:
@@ -41,5 +41,5 @@ def display_name(text: str) -> str:
 
 
 def without_invisible(text: str) -> str:
-    """Return a text without its invisible characters, for what cannot be refused, such as a user agent."""
+    """Return the text without invisible characters; for input that is not rejected, such as a user agent."""
     return _invisible.sub("", text)

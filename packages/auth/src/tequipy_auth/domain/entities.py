@@ -1,4 +1,4 @@
-"""Things with identity: users, pending registrations, sessions and their tokens, signing keys."""
+"""Entities: users, pending registrations, sessions and their tokens, devices and signing keys."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,10 @@ from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A registration whose address is not verified yet: no account, so nobody can pre-register another's address."""
+    """A registration whose address is not verified yet.
+
+    It is not an account, so nobody can occupy another person's address by registering it first.
+    """
 
     id: UUID
     email: EmailAddress
@@ -24,7 +27,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An account; `version` grows when what its running access tokens say is no longer true."""
+    """An account; `version` is incremented when its issued access tokens become outdated."""
 
     id: UUID
     email: EmailAddress
@@ -35,12 +38,12 @@ class User:
     created_at: datetime
     version: int = 1
     password_epoch: int = 0
-    """How often the password was set anew; device marks of an earlier epoch are void."""
+    """How many times the password has been replaced; device marks of an earlier epoch are invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A login and the family of refresh tokens that descends from it; `id` is the `sid` of access tokens."""
+    """A login and all refresh tokens that descend from it; `id` is the `sid` claim of its access tokens."""
 
     id: UUID
     user_id: UUID
@@ -53,17 +56,21 @@ class Session:
     absolute_expires_at: datetime
     revoked_at: datetime | None = None
     last_client: Client | None = None
-    """Where its latest refresh came from; None: it was not refreshed yet."""
+    """The client of the latest refresh; None if the session has not been refreshed."""
 
     @property
     def expires_at(self) -> datetime:
-        """The earlier of the idle and the absolute end."""
+        """The earlier of the idle expiry and the absolute expiry."""
         return min(self.idle_expires_at, self.absolute_expires_at)
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """One link of a session's chain; `used_at`: when its child was made, `key_version`: which server key derived it."""
+    """A refresh token of a session.
+
+    `used_at` is the time at which it was exchanged for its successor; `key_version` is the version of the server key
+    from which the token itself was derived.
+    """
 
     id: UUID
     session_id: UUID
@@ -75,12 +82,12 @@ class RefreshToken:
 
 
 TRIES_PER_TOKEN: Final = 5
-"""How many passwords may be tried with one mailed token."""
+"""How many password attempts are allowed with one mailed token."""
 
 
 @dataclass(frozen=True, slots=True)
 class OneTimeToken:
-    """A mailed token; `subject_id` is the row it is about (a registration, a user)."""
+    """A token sent by mail; `subject_id` is the id of the registration or user that it belongs to."""
 
     id: UUID
     purpose: Purpose
@@ -89,12 +96,12 @@ class OneTimeToken:
     created_at: datetime
     expires_at: datetime
     tries: int = 0
-    """How many passwords have been tried with it."""
+    """How many password attempts have been made with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A client that has logged in to an account, as its device mark names it."""
+    """A client that has logged in to an account; its device mark contains `id`."""
 
     id: str
     user_id: UUID
@@ -103,24 +110,25 @@ class Device:
 
 
 class KeyState(Enum):
-    """Where a signing key stands in its life; each state is left for a later one, never for an earlier."""
+    """The state of a signing key; a key only moves to later states."""
 
     NEXT = "next"
-    """Published, so that everybody knows it before the first token that it signs."""
+    """Published, but not used for signing yet, so that verifiers know the key before they see its first token."""
     ACTIVE = "active"
-    """Signs. There is exactly one."""
+    """Signs tokens; there is exactly one active key."""
     RETIRING = "retiring"
-    """Signs no more; published until the last token that it signed has expired."""
+    """No longer signs; published until the last token that it signed has expired."""
     REVOKED = "revoked"
-    """Verifies nothing any more."""
+    """No longer verifies any token."""
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
     """A key pair that signs access tokens; `kid` is its thumbprint (RFC 7638).
 
-    `private_key` is encrypted under the key-encryption key of `encryption_version`, and empty once the key is revoked.
-    The version is None in rows from before these keys had versions, which `KeyService.reencrypt` renews.
+    `private_key` is encrypted with the key-encryption key of `encryption_version`, and empty once the key is revoked.
+    The version is None in rows that were written before key-encryption keys had versions; `KeyService.reencrypt`
+    updates them.
     """
 
     kid: str

@@ -1,4 +1,4 @@
-"""What can go wrong with an account or a session; codes are those of the HTTP contract."""
+"""Errors of accounts and sessions; their codes are part of the HTTP contract."""
 
 from datetime import datetime
 
@@ -6,17 +6,17 @@ from tequipy_platform import Conflict, Forbidden, Invalid, Malformed, NotFound, 
 
 
 class InvalidAddress(Invalid):
-    """The address is none that mail could be sent to."""
+    """The address is not a valid e-mail address."""
 
     detail = "The e-mail address is not valid."
 
     def __init__(self, detail: str | None = None) -> None:
-        # The shape of validation_failed: a client treats it as any other field that breaks a rule.
+        # The error has the form of `validation_failed`, so that clients handle it like any other invalid field.
         super().__init__(errors=[{"pointer": "/email", "code": "invalid_email", "detail": detail or type(self).detail}])
 
 
 class InvalidName(Invalid):
-    """The display name is empty, too long, or holds characters that cannot be seen."""
+    """The display name is empty, too long, or contains invisible characters."""
 
     detail = "A name has 1 to 100 characters, none of them a control character or invisible."
 
@@ -25,7 +25,7 @@ class InvalidName(Invalid):
 
 
 class WeakPassword(Invalid):
-    """The password breaks the policy; `reasons` says how (`too_short`, `too_long`, `matches_email`, …)."""
+    """The password violates the policy; `reasons` lists how (`too_short`, `too_long`, `matches_email`, …)."""
 
     code = "weak_password"
     title = "Weak password"
@@ -37,7 +37,7 @@ class WeakPassword(Invalid):
 
 
 class EmailTaken(Conflict):
-    """There is an account with this address already."""
+    """An account with this address exists already."""
 
     code = "email_taken"
     title = "Address taken"
@@ -45,7 +45,7 @@ class EmailTaken(Conflict):
 
 
 class InvalidCredentials(Unauthenticated):
-    """Address and password do not belong together; says nothing about which of them is wrong."""
+    """The address or the password is wrong; the error does not tell which."""
 
     code = "invalid_credentials"
     title = "Invalid credentials"
@@ -53,7 +53,7 @@ class InvalidCredentials(Unauthenticated):
 
 
 class PasswordRequired(Unauthenticated):
-    """More than one registration waits for the address: whose link it is has to be shown by its password."""
+    """The address has several pending registrations, so the password must show which of them the link belongs to."""
 
     code = "password_required"
     title = "Password required"
@@ -63,7 +63,7 @@ class PasswordRequired(Unauthenticated):
 
 
 class EmailNotVerified(Forbidden):
-    """The password is right, but the address has not been verified (open registration only)."""
+    """The password is correct, but the address has not been verified (only with open registration)."""
 
     code = "email_not_verified"
     title = "Address not verified"
@@ -71,7 +71,7 @@ class EmailNotVerified(Forbidden):
 
 
 class LoginLocked(TooMany):
-    """Too many wrong passwords: the attempt was not looked at, whether it was right or not."""
+    """Too many attempts have failed, so this one was refused without checking the password."""
 
     code = "login_locked"
     title = "Login locked"
@@ -79,7 +79,7 @@ class LoginLocked(TooMany):
 
 
 class ReauthRequired(Unauthenticated):
-    """The caller must have proven who they are within the last minutes."""
+    """The caller must have authenticated within the last few minutes."""
 
     code = "reauth_required"
     title = "Reauthentication required"
@@ -87,7 +87,7 @@ class ReauthRequired(Unauthenticated):
 
 
 class InvalidAccessToken(Unauthenticated):
-    """The bearer token is malformed, expired, revoked or not ours (RFC 6750, section 3.1)."""
+    """The bearer token is malformed, expired, revoked or was not issued here (RFC 6750, section 3.1)."""
 
     code = "invalid_token"
     title = "Invalid token"
@@ -95,7 +95,7 @@ class InvalidAccessToken(Unauthenticated):
 
 
 class InvalidOneTimeToken(Malformed):
-    """The mailed token is unknown, used, expired or for another purpose: all alike."""
+    """The mailed token is unknown, used, expired or has another purpose; the error does not tell which."""
 
     code = "token_invalid"
     title = "Invalid token"
@@ -103,7 +103,7 @@ class InvalidOneTimeToken(Malformed):
 
 
 class RefreshMissing(Unauthenticated):
-    """No refresh token was sent."""
+    """The request contains no refresh token."""
 
     code = "refresh_missing"
     title = "Refresh token missing"
@@ -111,7 +111,7 @@ class RefreshMissing(Unauthenticated):
 
 
 class RefreshInvalid(Unauthenticated):
-    """The refresh token is malformed, unknown or its secret is wrong."""
+    """The refresh token is malformed or unknown, or its secret is wrong."""
 
     code = "refresh_invalid"
     title = "Refresh token invalid"
@@ -119,7 +119,7 @@ class RefreshInvalid(Unauthenticated):
 
 
 class RefreshExpired(Unauthenticated):
-    """The session was idle for too long, or has reached its absolute end."""
+    """The session has reached its idle or absolute expiry."""
 
     code = "refresh_expired"
     title = "Session expired"
@@ -127,7 +127,10 @@ class RefreshExpired(Unauthenticated):
 
 
 class RefreshSuperseded(Unauthenticated):
-    """Another tab is ahead: the newer token is in the jar already, nothing is lost."""
+    """The token was replaced and its successor has been used, usually by another tab of the same browser.
+
+    The session continues: the browser already holds the newer token.
+    """
 
     code = "refresh_superseded"
     title = "Refresh token superseded"
@@ -135,7 +138,7 @@ class RefreshSuperseded(Unauthenticated):
 
 
 class RefreshReused(Unauthenticated):
-    """A used token came back after its grace: somebody stole it, so the whole session has ended (RFC 9700, 4.14.2)."""
+    """A used token was presented after the grace period, so it may be stolen and the session was ended (RFC 9700)."""
 
     code = "refresh_reused"
     title = "Refresh token reused"
@@ -143,7 +146,7 @@ class RefreshReused(Unauthenticated):
 
 
 class SessionRevoked(Unauthenticated):
-    """The session has been ended."""
+    """The session was ended before its expiry."""
 
     code = "session_revoked"
     title = "Session ended"
@@ -151,7 +154,7 @@ class SessionRevoked(Unauthenticated):
 
 
 class AmbiguousCredentials(Malformed):
-    """Two credentials were sent where one is expected."""
+    """The request contains two credentials where one is expected."""
 
     code = "ambiguous_credentials"
     title = "Ambiguous credentials"
@@ -159,7 +162,7 @@ class AmbiguousCredentials(Malformed):
 
 
 class CsrfFailed(Forbidden):
-    """The request may come from another site; the token it carries was not used."""
+    """The request may come from another site; its token was not used."""
 
     code = "csrf_failed"
     title = "Cross-site request refused"
@@ -167,14 +170,14 @@ class CsrfFailed(Forbidden):
 
 
 class UnknownKey(NotFound):
-    """There is no signing key of this id, or it has been revoked before."""
+    """No signing key with this id exists, or it is already revoked."""
 
     def __init__(self, kid: str) -> None:
         super().__init__(f"There is no signing key {kid} to revoke: `tequipy-api keys list` shows all.")
 
 
 class KeyNotPublishedLongEnough(Conflict):
-    """Somebody may hold a key set without the next key, and would refuse what it signs."""
+    """The next key is too new: verifiers that cached the key set before it was published would reject its tokens."""
 
     def __init__(self, kid: str, usable_at: datetime) -> None:
         super().__init__(
@@ -184,9 +187,10 @@ class KeyNotPublishedLongEnough(Conflict):
 
 
 class KeyUnusable(Unavailable):
-    """A signing key cannot be read. `reason` names the key and the mend, `setting` the field of the settings.
+    """A signing key cannot be read.
 
-    Both are for operators, in logs and on the command line; an answer says only that the service is unavailable.
+    `reason` names the key and the remedy, `setting` names the setting to change. Both are meant for operators, in logs
+    and on the command line; the HTTP response only says that the service is unavailable.
     """
 
     def __init__(self, reason: str, *, setting: str = "key_encryption_key") -> None:

@@ -1,4 +1,4 @@
-"""On whose behalf a password is hashed: what the queue of the hashing threads shares its places by."""
+"""The client on whose behalf a password is hashed, which the fair hashing queue uses to share its places."""
 
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
@@ -7,24 +7,27 @@ from typing import Final, Self
 from tequipy_auth.domain.value_objects import Client
 
 _IPV6_PREFIX: Final = 48
-"""The largest block that one customer is usually given (RFC 6177): none gets more shares by having more addresses."""
+"""Prefix length of the largest block that one customer usually gets (RFC 6177).
+
+Clients are counted by this prefix, so that a customer gains nothing from having many addresses.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class HashingClient:
-    """Who waits for a hash: the network that its fair share is counted by, and whether it has a valid device mark."""
+    """The client network of a hash, and whether the client has a valid device mark."""
 
     network: str
     trusted: bool = False
 
     @classmethod
     def of(cls, client: Client, *, trusted: bool = False) -> Self:
-        """Return the hashing client of a request; `trusted` when its device mark was recognised."""
+        """Return the hashing client of a request; `trusted` says that its device mark is valid."""
         return cls(hashing_network(client.ip), trusted)
 
 
 def hashing_network(ip: str | None) -> str:
-    """Return the network of a client: its IPv4 address or IPv6 /48, "unknown" for anything else."""
+    """Return the client network: the IPv4 address or the IPv6 /48, "unknown" for anything else."""
     try:
         address = ip_address(ip or "")
     except ValueError:

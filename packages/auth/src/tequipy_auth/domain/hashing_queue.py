@@ -1,4 +1,4 @@
-"""The queue of password hashes: fair between client networks, with places reserved for marked clients."""
+"""A queue of password hashes, fair between client networks, with places reserved for clients with a device mark."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -11,7 +11,7 @@ from tequipy_auth.domain.hashing import HashingClient
 T = TypeVar("T")
 
 RESERVED_PART: Final = 4
-"""One place in four is reserved for clients with a valid device mark, and so is one turn in four."""
+"""One place in four, and one turn in four, is reserved for clients with a valid device mark."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,19 +22,20 @@ class _Waiting(Generic[T]):
 
 
 class HashingQueue(Generic[T]):
-    """Decides which hash is next and which one gives way; does no I/O and is not thread-safe.
+    """Decides which hash runs next and which one is evicted; performs no I/O and is not thread-safe.
 
-    Networks take turns, each with its oldest hash. Every fourth turn goes to the marked clients, whose networks take
-    turns likewise.
+    The networks take turns, and each turn runs the oldest hash of its network. Every fourth turn belongs to clients
+    with a device mark, whose networks take turns likewise.
 
-    Unmarked clients may use all places but the reserved quarter, and so may a single network. The marked may use every
-    place. When there is none, a hash gives way: of the network that holds the most, the newest, unmarked before marked.
+    A single network, and all clients without a mark together, may use three quarters of the places; clients with a mark
+    may use every place. If no place is free, one hash is evicted: the newest one of the network that holds the most
+    places, hashes without a mark first.
     """
 
     def __init__(self, places: int) -> None:
         self._places = places
         self._unreserved = places - places // RESERVED_PART
-        self._networks: dict[str, list[_Waiting[T]]] = {}  # the network whose turn is next comes first
+        self._networks: dict[str, list[_Waiting[T]]] = {}  # ordered by turn: the first network is next
         self._arrivals = count()
         self._turns = count(1)
 
@@ -42,7 +43,7 @@ class HashingQueue(Generic[T]):
         return sum(map(len, self._networks.values()))
 
     def put(self, item: T, client: HashingClient) -> T | None:
-        """Add an item; return the one that gives way, which may be the same, or None when there was a place."""
+        """Add an item and return the evicted one, which may be the new item itself; return None if a place was free."""
         new = _Waiting(item, client, next(self._arrivals))
         self._networks.setdefault(client.network, []).append(new)
         candidates = self._eviction_candidates(new)
@@ -53,7 +54,7 @@ class HashingQueue(Generic[T]):
         return evicted.item
 
     def take(self) -> T | None:
-        """Remove and return the item whose turn it is, None when nothing waits."""
+        """Remove and return the item whose turn it is, or None if the queue is empty."""
         waiting = self._all()
         if not waiting:
             return None
@@ -61,12 +62,12 @@ class HashingQueue(Generic[T]):
         chosen = marked[0] if marked and next(self._turns) % RESERVED_PART == 0 else waiting[0]
         self._drop(chosen)
         network = chosen.client.network
-        if network in self._networks:  # its next turn comes after those of all others
+        if network in self._networks:  # its next turn comes after those of all other networks
             self._networks[network] = self._networks.pop(network)
         return chosen.item
 
     def remove(self, item: T) -> None:
-        """Remove an item that may have been taken or have given way before."""
+        """Remove an item; do nothing if it was taken or evicted before."""
         for each in self._all():
             if each.item == item:
                 self._drop(each)
@@ -75,7 +76,7 @@ class HashingQueue(Generic[T]):
         return [each for waiting in self._networks.values() for each in waiting]
 
     def _eviction_candidates(self, new: _Waiting[T]) -> Collection[_Waiting[T]]:
-        """Return those of whom one must give way for the new one, itself among them; none when there is a place."""
+        """Return the items of which one must be evicted, including the new one; empty if a place is free."""
         own = self._networks[new.client.network]
         if len(own) > self._unreserved:
             return own
@@ -93,7 +94,7 @@ class HashingQueue(Generic[T]):
 
 
 def _newest_of_the_largest(candidates: Collection[_Waiting[T]]) -> _Waiting[T]:
-    """Return the hash that gives way; of networks that hold equally many, that of the network that came last."""
+    """Return the item to evict; if several networks hold the most items, use the network with the latest arrival."""
     held = Counter(each.client.network for each in candidates)
     most = max(held.values())
     network = max((each for each in candidates if held[each.client.network] == most), key=_arrival).client.network

@@ -1,4 +1,7 @@
-"""The ladder of locks against guessing (OWASP ASVS 5.0, V6.3.1): what is too often, and how long it locks."""
+"""Lockout rules against password guessing (OWASP ASVS 5.0, V6.3.1): when to lock a key, and for how long.
+
+Each failure after a lock causes a further lock that lasts twice as long, up to a maximum.
+"""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -7,40 +10,43 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 FIRST_LOCK: Final = timedelta(seconds=30)
-"""Each further lock lasts twice as long, up to the longest."""
+"""The duration of the first lock; each further lock lasts twice as long as the one before it, up to `MAX_LOCK`."""
 
 MAX_LOCK: Final = timedelta(minutes=15)
 
 COUNTER_TTL: Final = timedelta(hours=12)
-"""How long after its last failure a counter is forgotten, its locks with it."""
+"""How long after its last failure a counter expires, together with its locks."""
 
 RESET_TRUST: Final = timedelta(hours=1)
-"""How long after a reset by mail the client address that made it is not locked by what others do."""
+"""How long after a password reset failures of other clients do not lock out the client address that made the reset."""
 
 RESERVATION_TTL: Final = timedelta(minutes=1)
-"""How long an attempt holds its place when nobody says how it ended: its process died, or the database was away."""
+"""How long a reservation counts when its attempt is never finished, because the process or the database failed."""
 
 MAX_CLOCK_SKEW: Final = timedelta(minutes=5)
-"""How far the clocks of two processes may differ. What is further ahead was noted by a clock that has been put right
-since: it counts as nothing, or it would lock until that time has come."""
+"""The maximum difference between the clocks of two processes.
+
+Times further in the future were written by a wrong clock that has since been corrected. They are ignored, because they
+would lock a key until that time.
+"""
 
 BUSY_RETRY_AFTER: Final = timedelta(seconds=1)
-"""When to try again while all places are taken."""
+"""The `Retry-After` of a response when too many attempts are in progress."""
 
 
 class Scope(Enum):
-    """Whose failures are counted together: how many of them, within how long, lock."""
+    """What a failure counter counts: the number of failures within a period that causes a lock."""
 
     PAIR = "pair", 5, timedelta(minutes=15)
-    """One account from one client address."""
+    """Attempts at one account from one client address."""
     ACCOUNT = "account", 20, timedelta(hours=1)
-    """One account from anywhere."""
+    """Attempts at one account from any client."""
     CLIENT = "client", 50, timedelta(hours=1)
-    """Any account from one client address."""
+    """Attempts at any account from one client address."""
     DEVICE = "device", 5, timedelta(minutes=15)
-    """One account from one device that has logged in to it before."""
+    """Attempts at one account from one device that has logged in to it before."""
     SESSION = "session", 5, timedelta(minutes=15)
-    """One account from one of its live sessions."""
+    """Attempts at one account within one of its live sessions."""
 
     def __init__(self, label: str, failures: int, period: timedelta) -> None:
         self.label = label
@@ -49,16 +55,17 @@ class Scope(Enum):
 
     @property
     def resets_after_period(self) -> bool:
-        """Whether the ladder begins again at its first step once its period has passed since the first lock.
+        """Whether the lock duration starts again at its minimum once the period has passed since the first lock.
 
-        Strangers can fail under these keys for ever: without an end they would keep the longest lock for ever too.
+        Anybody can cause failures of these keys at any time, and could otherwise keep the longest lock in place for
+        ever.
         """
         return self in {Scope.ACCOUNT, Scope.CLIENT}
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a counter is kept under: pseudonyms alone. `account` is None where no one account is meant."""
+    """The key of a counter, which contains only pseudonyms; `account` is None for a key that covers all accounts."""
 
     scope: Scope
     name: str
@@ -67,38 +74,40 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """What is remembered of one key; the empty one is as good as none."""
+    """The failures, reservations and locks of one key; an empty counter is equivalent to none."""
 
     failed_at: tuple[datetime, ...] = ()
-    """The failures within the scope's period, oldest first, and always the latest one."""
+    """The failures within the scope's period, oldest first; always includes the latest failure."""
     reserved_at: tuple[datetime, ...] = ()
-    """The attempts that are being looked at."""
+    """When the attempts that are in progress were reserved."""
     locks: int = 0
-    """How many steps of the ladder were taken."""
+    """How many locks there have been."""
     locked_until: datetime | None = None
     first_locked_at: datetime | None = None
-    """When the first step of the ladder was taken."""
+    """When the first lock began."""
     trusted_until: datetime | None = None
-    """Of a pair: until when the other keys' locks do not refuse it, for it has reset the password by mail."""
+    """Only for `Scope.PAIR`: until when locks of other keys do not apply, because this client reset the password by
+    mail."""
 
     @property
     def expires_at(self) -> datetime | None:
-        """When it is forgotten; None: there is nothing to remember."""
+        """When the counter can be deleted; None if it is empty."""
         ends = [*(at + COUNTER_TTL for at in self.failed_at[-1:]), *(at + RESERVATION_TTL for at in self.reserved_at)]
         return max([*ends, *filter(None, [self.trusted_until])], default=None)
 
     def is_locked(self, now: datetime) -> bool:
-        """Return whether a lock has not ended yet."""
+        """Return whether a lock is in effect."""
         return self.locked_until is not None and now < self.locked_until <= now + MAX_LOCK + MAX_CLOCK_SKEW
 
     def is_trusted(self, now: datetime) -> bool:
-        """Return whether the locks of other keys do not count for this pair."""
+        """Return whether locks of other keys do not apply to this pair."""
         return self.trusted_until is not None and self.trusted_until > now
 
     def refuses(self, scope: Scope, now: datetime) -> timedelta | None:
-        """Tell for how long an attempt is refused unseen; None: it may be looked at.
+        """Return for how long an attempt is refused, or None if it is allowed.
 
-        A lock refuses, and so do as many attempts under way as could, if they all failed, cause the next lock.
+        It is refused while a lock is in effect. It is also refused while so many attempts are in progress that the next
+        lock would follow if all of them failed.
         """
         if self.locked_until is not None and self.is_locked(now):
             return self.locked_until - now
@@ -108,19 +117,19 @@ class Counter:
         return None if len(counter.reserved_at) < chances else BUSY_RETRY_AFTER
 
     def with_reservation(self, scope: Scope, now: datetime) -> "Counter":
-        """Return the counter while one more attempt is being looked at."""
+        """Return the counter with one more attempt in progress."""
         counter = self._as_of(scope, now)
         return replace(counter, reserved_at=(*counter.reserved_at, now))
 
     def without_reservation(self, at: datetime) -> "Counter":
-        """Return the counter after an attempt was looked at that was no failure."""
+        """Return the counter without a reservation whose attempt ended without a failure."""
         rest = list(self.reserved_at)
         if at in rest:
             rest.remove(at)
         return replace(self, reserved_at=tuple(rest))
 
     def with_failure(self, scope: Scope, now: datetime) -> "Counter":
-        """Return the counter after one more failure: once there was a lock, each takes the next step."""
+        """Return the counter after one more failure; once there has been a lock, every failure causes the next lock."""
         counter = self._as_of(scope, now)
         counter = replace(counter, failed_at=(*counter.failed_at, now))
         if len(_recent(counter.failed_at, scope, now)) < scope.failures and not counter.locks:
@@ -133,9 +142,10 @@ class Counter:
         )
 
     def _as_of(self, scope: Scope, now: datetime) -> "Counter":
-        """Forget what is over, and what a clock noted that was ahead.
+        """Return the counter without expired data and without times that are too far in the future.
 
-        Over are a dead counter, a ladder, failures beyond the period, and attempts that nobody finished.
+        Expired are: the whole counter, the number of past locks, failures outside the period, and abandoned
+        reservations.
         """
         latest = now + MAX_CLOCK_SKEW
         reserved_at = tuple(at for at in self.reserved_at if now - RESERVATION_TTL < at <= latest)
@@ -144,7 +154,7 @@ class Counter:
             return Counter(reserved_at=reserved_at, trusted_until=self.trusted_until)
         failed_at = _recent(noted, scope, now) or noted[-1:]
         counter = replace(self, failed_at=failed_at, reserved_at=reserved_at)
-        # A release before this one kept no beginning: its latest lock is the best that is known.
+        # Rows of an earlier release have no time of the first lock; the latest lock is the best approximation.
         began = self.first_locked_at or self.locked_until
         if scope.resets_after_period and began is not None and began <= now - scope.period and not self.is_locked(now):
             return replace(counter, locks=0, locked_until=None, first_locked_at=None)
@@ -152,7 +162,7 @@ class Counter:
 
 
 def client_network(ip: str | None) -> str:
-    """Return what counts as one client address: an IPv4 address, or the /64 that one IPv6 subscriber has."""
+    """Return what counts as one client address: an IPv4 address, or the IPv6 /64 of one subscriber."""
     try:
         address = ip_address(ip or "")
     except ValueError:
@@ -169,5 +179,6 @@ def _recent(failed_at: tuple[datetime, ...], scope: Scope, now: datetime) -> tup
 
 
 def _lock(locks_before: int) -> timedelta:
-    doublings = min(locks_before, 10)  # beyond the longest, within any timedelta
+    # The limit avoids an overflow of timedelta; ten doublings exceed the maximum lock anyway.
+    doublings = min(locks_before, 10)
     return min(MAX_LOCK, FIRST_LOCK * float(2**doublings))

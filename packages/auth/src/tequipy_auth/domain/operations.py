@@ -1,4 +1,4 @@
-"""Counting what auth is asked for: `auth_operations_total{operation,status}`."""
+"""The metric `auth_operations_total{operation,status}`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
@@ -12,19 +12,19 @@ R = TypeVar("R")
 
 
 class Operations(ABC):
-    """Counts operations."""
+    """Counts the operations of auth."""
 
     @abstractmethod
     def count(self, operation: str, status: str) -> None:
-        """Count one operation; both are stable, snake_case words: they become labels."""
+        """Count one operation; both arguments are stable snake_case words, because they become metric labels."""
 
 
 class Counting(Protocol):
-    """A service whose operations are counted."""
+    """A service with an operation counter."""
 
     @property
     def operations(self) -> Operations:
-        """Where they are counted."""
+        """The counter of operations."""
 
 
 S = TypeVar("S", bound=Counting)
@@ -35,14 +35,14 @@ def counted(
 ) -> Callable[
     [Callable[Concatenate[S, P], Coroutine[Any, Any, R]]], Callable[Concatenate[S, P], Coroutine[Any, Any, R]]
 ]:
-    """Count each call of a service's method as `operation`, with the status `ok`, the error's code or `error`."""
+    """Decorate a service's method to count each call, with the status `ok`, the error's code or `error`."""
 
     def decorate(
         method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
     ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
         @wraps(method)
         async def count(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            status = "error"  # also when it is cancelled
+            status = "error"  # also for a cancelled call
             try:
                 result = await method(self, *args, **kwargs)
                 status = "ok"

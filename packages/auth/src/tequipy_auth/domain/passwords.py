@@ -1,4 +1,4 @@
-"""The password policy: length and obvious choices, no composition rules (NIST SP 800-63B, section 5.1.1.2)."""
+"""The password policy: minimum length, no common passwords, no composition rules (NIST SP 800-63B, 5.1.1.2)."""
 
 import unicodedata
 from typing import Final
@@ -9,21 +9,21 @@ from tequipy_auth.domain.ports import CommonPasswords
 from tequipy_auth.domain.value_objects import EmailAddress
 
 MAX_STORED_COST: Final = 15
-"""A stored hash of a higher bcrypt cost is refused: checking one of cost 31 would take a thread for a day."""
+"""The maximum bcrypt cost of a stored hash that is checked; a check with cost 31 would occupy a thread for a day."""
 
 
 def normalise(password: str) -> str:
-    """Return the password in NFKC, so that it is the same from every keyboard."""
+    """Return the password in Unicode normalisation form NFKC, so that it does not depend on the keyboard."""
     return unicodedata.normalize("NFKC", password)
 
 
 def fold(password: str) -> str:
-    """Return the form in which passwords are compared with well-known words: whatever the case, NFKC again."""
+    """Return the form in which passwords are compared with common words: case-folded, and NFKC again."""
     return normalise(normalise(password).casefold())
 
 
 class PasswordRules:
-    """What a new password must be: long enough, and nothing that an attacker tries first."""
+    """Checks new passwords for length and for values that attackers try first."""
 
     def __init__(self, policy: AuthPolicy, common: CommonPasswords) -> None:
         self._policy = policy

@@ -1,4 +1,4 @@
-"""What the rules need from outside, beside the database: hashing, addresses, signed tokens, keys."""
+"""Ports other than the repositories: hashing, address parsing, access tokens, revocations and keys."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -11,69 +11,69 @@ from tequipy_platform import JSON
 
 
 class AddressParser(ABC):
-    """Reads e-mail addresses."""
+    """Parses e-mail addresses."""
 
     @abstractmethod
     def parse(self, text: str) -> EmailAddress:
-        """Return the address, outer ASCII spaces trimmed; raises `InvalidAddress`."""
+        """Return the address without leading and trailing ASCII spaces; raises `InvalidAddress`."""
 
 
 class PasswordHasher(ABC):
-    """Hashes passwords slowly, off the event loop; raises `Unavailable` when its queue is full.
+    """Hashes passwords outside of the event loop; raises `Unavailable` when its queue is full.
 
-    The client decides which place in the queue a hash gets.
+    The client determines which place in the queue a hash gets.
     """
 
     @abstractmethod
     async def hash(self, password: str, client: HashingClient) -> PasswordHash:
-        """Return the hash of a password under the current scheme, cost and pepper."""
+        """Return the hash of a password with the current scheme, cost and pepper."""
 
     @abstractmethod
     async def verify(
         self, password: str, stored: PasswordHash | None, client: HashingClient, *, highest_cost: int = 0
     ) -> bool:
-        """Tell whether the password is the one that was hashed; None stands for an account that does not exist.
+        """Return whether the password matches the hash; pass None for an account that does not exist.
 
-        Every failed check takes the same time, whatever is stored: that of the present cost or of `highest_cost`, the
-        highest cost that is stored of any account, whichever is higher.
+        Every failed check takes the same time, independent of the stored hash: the time of the current cost or of
+        `highest_cost`, whichever is higher. `highest_cost` is the highest cost of all stored hashes.
         """
 
     @abstractmethod
     def is_outdated(self, stored: PasswordHash) -> bool:
-        """Tell whether new hashes are made otherwise: by another scheme, at another cost, with another pepper."""
+        """Return whether the hash was made with another scheme, cost or pepper than new hashes."""
 
 
 class CommonPasswords(ABC):
-    """The passwords that everybody tries first."""
+    """The list of common passwords."""
 
     @abstractmethod
     def __contains__(self, password: str) -> bool:
-        """Tell whether it is one, in whatever case; the password is in NFKC."""
+        """Return whether the password, which is in NFKC, is in the list; ignores case."""
 
 
 class SecretHasher(ABC):
-    """Hashes the secrets of refresh tokens: random already, so at a low cost."""
+    """Hashes the secrets of refresh tokens, at a low cost because they are random."""
 
     @abstractmethod
     async def hash(self, secret: str) -> str:
-        """Return what may be stored."""
+        """Return the hash of a secret."""
 
     @abstractmethod
     async def verify(self, secret: str, stored: str) -> bool:
-        """Tell whether the secret is the one that was hashed."""
+        """Return whether the secret matches the stored hash."""
 
 
 class SuccessorKeys(ABC):
-    """The server keys that derive a refresh token's successor."""
+    """The server keys from which the successors of refresh tokens are derived."""
 
     @property
     @abstractmethod
     def current_version(self) -> int:
-        """The version that new successors are derived with."""
+        """The version for new successors."""
 
     @abstractmethod
     def key(self, version: int) -> bytes | None:
-        """Return the key of a version, None when it is no longer held."""
+        """Return the key of a version, or None if it is no longer configured."""
 
 
 class AccessTokens(ABC):
@@ -81,50 +81,54 @@ class AccessTokens(ABC):
 
     @abstractmethod
     async def issue(self, principal: Principal) -> AccessToken:
-        """Sign a token that says who the principal is."""
+        """Return a signed access token for the principal."""
 
     @abstractmethod
     async def verify(self, token: str) -> Principal:
-        """Return who a token speaks for; raises `InvalidAccessToken`, also for one whose session has been ended."""
+        """Return the principal of a token; raises `InvalidAccessToken`, also when its session was ended."""
 
     @abstractmethod
     async def check(self) -> None:
-        """Raise `Unavailable` unless this process can sign with the key that is active now."""
+        """Raise `Unavailable` unless this process can sign with the currently active key."""
 
     @abstractmethod
     async def jwks(self) -> dict[str, JSON]:
-        """Return the public keys as a JSON Web Key Set (RFC 7517, section 5): public members only."""
+        """Return the public keys as a JSON Web Key Set (RFC 7517, section 5), without private members."""
 
 
 class Revocations(ABC):
-    """What is believed no more although its signature is good; its members are named in `domain.revocations`."""
+    """The ids whose access tokens are rejected although their signature is valid.
+
+    An id identifies a session, an account version or a signing key; `domain.revocations` defines the formats.
+    """
 
     @abstractmethod
     async def add(self, *members: str) -> None:
-        """Have every process refuse what rests on one of these, until the last access token that does has expired.
+        """Make every process reject access tokens with one of these revoked ids, until the last such token has expired.
 
-        Call it when the change is committed. Adding again is harmless; an absent Redis is no error.
+        Call it after the change is committed. Repeated calls are harmless, and it does not fail while Redis is
+        unavailable.
         """
 
     @abstractmethod
     async def contains_any(self, members: Iterable[str]) -> bool:
-        """Tell whether one of these has been revoked: without I/O while this process hears of every revocation."""
+        """Return whether one of these ids is revoked; needs no I/O while this process receives all revocations."""
 
 
 class KeyMaker(ABC):
-    """Makes the key pairs that sign access tokens."""
+    """Creates and encrypts the key pairs that sign access tokens."""
 
     @abstractmethod
     def make(self, state: KeyState, now: datetime) -> SigningKey:
-        """Return a new key, its private half encrypted under the newest key-encryption key."""
+        """Return a new key; its private key is encrypted with the newest key-encryption key."""
 
     @abstractmethod
     def check(self, key: SigningKey) -> None:
-        """Raise `KeyUnusable` unless the key can sign: it can be decrypted here and is as it was made."""
+        """Raise `KeyUnusable` unless the private key can be decrypted here and has not been modified."""
 
     @abstractmethod
     def reencrypt(self, key: SigningKey) -> SigningKey | None:
-        """Return the key encrypted under the newest key-encryption key, None when it is already; raises `KeyUnusable`.
+        """Return the key encrypted with the newest key-encryption key, None if it already is; raises `KeyUnusable`.
 
-        Takes keys of an older version, and of before there were versions.
+        Accepts keys that were encrypted with an older version, or before key-encryption keys had versions.
         """

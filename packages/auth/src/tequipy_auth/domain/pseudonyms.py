@@ -1,4 +1,4 @@
-"""Names under which addresses are remembered where they must not stand themselves."""
+"""Pseudonyms for e-mail addresses in places where the address itself must not be stored."""
 
 import hashlib
 import hmac
@@ -7,20 +7,20 @@ from tequipy_auth.domain.value_objects import EmailAddress
 
 
 class Pseudonyms:
-    """Keyed hashes (HMAC-SHA-256): equal for equal input, and nobody without the key can try addresses against them.
+    """Computes keyed hashes (HMAC-SHA-256): equal input gives equal output, and guessing the input requires the key.
 
-    `context` separates what must not be compared: the same address has another name in another context.
+    `context` separates uses: the same address has different pseudonyms in different contexts.
     """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def of(self, context: str, *parts: str) -> str:
-        """Return the pseudonym of a text of several parts: 32 hexadecimal characters."""
-        # Lengths in front: ("a", "bc") and ("ab", "c") are not the same.
+        """Return the pseudonym of a sequence of strings: 32 hexadecimal characters."""
+        # Each part is prefixed with its length, so that ("a", "bc") and ("ab", "c") differ.
         message = b"".join(len(raw).to_bytes(4) + raw for raw in map(str.encode, (context, *parts)))
         return hmac.digest(self._key, message, hashlib.sha256).hex()[:32]
 
     def of_address(self, address: EmailAddress) -> str:
-        """Return what an address is remembered as, whether it has an account or not."""
+        """Return the pseudonym of an address; the same whether an account exists or not."""
         return self.of("address", address.canonical)

@@ -1,4 +1,4 @@
-"""What the rules keep, one repository for each kind of row, all within one unit of work."""
+"""Repositories, one for each kind of row, and the unit of work that combines them in one transaction."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -23,15 +23,15 @@ from tequipy_platform import UnitOfWork
 
 
 class Registrations(ABC):
-    """Registrations that wait for their address to be verified."""
+    """Pending registrations, whose address has not been verified."""
 
     @abstractmethod
     async def add(self, registration: Registration) -> None:
-        """Keep a registration; there may be several for one address."""
+        """Store a registration; an address may have several."""
 
     @abstractmethod
     async def get(self, registration_id: UUID) -> Registration | None:
-        """Return a registration."""
+        """Return a registration, or None."""
 
     @abstractmethod
     async def newest_of(self, canonical_email: str, *, at: datetime) -> Registration | None:
@@ -39,226 +39,223 @@ class Registrations(ABC):
 
     @abstractmethod
     async def count_pending(self, canonical_email: str, *, at: datetime) -> int:
-        """Return how many registrations of an address have not expired."""
+        """Return the number of unexpired registrations of an address."""
 
     @abstractmethod
     async def lock(self, canonical_email: str) -> None:
-        """Make everybody else who holds this address wait until the unit of work ends.
+        """Lock the address until the unit of work ends; other callers for the same address wait.
 
-        A new registration and the verification of another one take turns by it.
+        This serialises a new registration with the verification of another registration of the same address.
         """
 
     @abstractmethod
     async def delete_for(self, canonical_email: str) -> None:
-        """Forget all registrations of an address."""
+        """Delete all registrations of an address."""
 
     @abstractmethod
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Forget up to `limit` registrations that expired before that moment; return how many."""
+        """Delete up to `limit` registrations that expired before that time and return the number of deleted rows."""
 
 
 class Users(ABC):
-    """Accounts: one canonical address, one account."""
+    """Accounts; each canonical address has at most one."""
 
     @abstractmethod
     async def add(self, user: User) -> None:
-        """Keep an account; raises `EmailTaken`, also under concurrent calls, and leaves the unit of work usable."""
+        """Store an account; raises `EmailTaken`, also for concurrent calls, and leaves the unit of work usable."""
 
     @abstractmethod
     async def get(self, user_id: UUID) -> User | None:
-        """Return an account."""
+        """Return an account, or None."""
 
     @abstractmethod
     async def by_email(self, canonical_email: str) -> User | None:
-        """Return the account of an address."""
+        """Return the account of an address, or None."""
 
     @abstractmethod
     async def supersede(self, user_id: UUID, *, at: datetime) -> int | None:
-        """Count the account's version up, so that running access tokens can be told apart; return the one before.
+        """Increment the account's version, which makes its access tokens outdated, and return the previous version.
 
-        None when there is no such account.
+        Returns None when the account does not exist.
         """
 
     @abstractmethod
     async def superseded_since(self, at: datetime) -> Mapping[UUID, tuple[int, datetime]]:
-        """Return the accounts whose version was counted up after that moment: the present version, and when."""
+        """Return the accounts whose version was incremented after that time, with the current version and the time."""
 
     @abstractmethod
     async def lock(self, user_id: UUID) -> User | None:
-        """Return an account as it is now and hold its row until the unit of work ends, so that nobody changes it."""
+        """Return the current account, or None, and lock its row until the unit of work ends."""
 
     @abstractmethod
     async def highest_password_cost(self) -> int:
-        """Return the highest cost of a stored password that may be checked at all, 0 where there is none."""
+        """Return the highest cost of all stored password hashes that may be checked, 0 if there are none."""
 
     @abstractmethod
     async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
-        """Set a new password: the account's password epoch is incremented, which voids its device marks."""
+        """Set a new password and increment the password epoch, which invalidates the account's device marks."""
 
     @abstractmethod
     async def renew_password_hash(self, user_id: UUID, password: PasswordHash) -> None:
-        """Replace the hash of the same password."""
+        """Replace the hash of an unchanged password."""
 
     @abstractmethod
     async def set_verified(self, user_id: UUID) -> None:
-        """Record that the address is the account's owner's."""
+        """Mark the account's address as verified."""
 
     @abstractmethod
     async def set_name(self, user_id: UUID, name: str | None) -> User | None:
-        """Replace the name and return the account; None when there is none."""
+        """Replace the name and return the account; None if it does not exist."""
 
 
 class Sessions(ABC):
-    """Logins."""
+    """Sessions."""
 
     @abstractmethod
     async def add(self, session: Session) -> None:
-        """Keep a session."""
+        """Store a session."""
 
     @abstractmethod
     async def get(self, session_id: UUID) -> Session | None:
-        """Return a session."""
+        """Return a session, or None."""
 
     @abstractmethod
     async def touch(
         self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime, client: Client
     ) -> bool:
-        """Record that the session was used and from where, unless it has been revoked: then False.
+        """Record the use of a session and its client; return False if the session has been revoked.
 
-        Also under concurrent calls.
+        It is safe under concurrent calls.
         """
 
     @abstractmethod
     async def reauthenticate(self, session_id: UUID, *, at: datetime) -> bool:
-        """Record a new proof of identity, unless the session has been revoked (then False)."""
+        """Record that the user authenticated again; return False if the session has been revoked."""
 
     @abstractmethod
     async def revoke(self, session_id: UUID, *, at: datetime, reason: str) -> bool:
-        """End the session; False when it had ended before."""
+        """Revoke a session; return False if it was already revoked."""
 
     @abstractmethod
     async def revoke_all(self, user_id: UUID, *, keep: UUID | None = None, at: datetime, reason: str) -> Sequence[UUID]:
-        """End the sessions of an account, but the one to keep; return those that had not ended before."""
+        """Revoke all sessions of an account except `keep`; return the ids of those that were not already revoked."""
 
     @abstractmethod
     async def live_of(self, user_id: UUID, *, at: datetime, beyond: int = 0) -> Sequence[Session]:
         """Return the sessions of an account that are neither revoked nor expired, the latest login first.
 
-        Without the first `beyond` of them.
+        The first `beyond` sessions are left out.
         """
 
     @abstractmethod
     async def revoked_since(self, at: datetime) -> Mapping[UUID, datetime]:
-        """Return the sessions that were revoked after that moment, and when."""
+        """Return the ids of the sessions that were revoked after that time, with the time of each."""
 
     @abstractmethod
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Forget up to `limit` sessions that ended before that moment, their tokens with them; return how many."""
+        """Delete up to `limit` sessions that ended before that time, with their tokens; return how many."""
 
 
 class RefreshTokens(ABC):
-    """The links of each session's chain."""
+    """Refresh tokens, which form one chain per session."""
 
     @abstractmethod
     async def add(self, token: RefreshToken) -> None:
-        """Keep a token; its parent has no other child."""
+        """Store a token; a parent has at most one child."""
 
     @abstractmethod
     async def get(self, token_id: UUID) -> RefreshToken | None:
-        """Return a token."""
+        """Return a token, or None."""
 
     @abstractmethod
     async def child_of(self, token_id: UUID) -> RefreshToken | None:
-        """Return the token that followed this one."""
+        """Return the successor of a token, or None."""
 
     @abstractmethod
     async def claim(self, token_id: UUID, *, at: datetime) -> bool:
-        """Mark the token as used, unless it is already (then False): of concurrent callers one succeeds."""
+        """Mark a token as used; return False if it already was. Only one of several concurrent calls succeeds."""
 
 
 class OneTimeTokens(ABC):
-    """The tokens of mailed links."""
+    """One-time tokens for links in mails."""
 
     @abstractmethod
     async def add(self, token: OneTimeToken, *, keep: int) -> None:
-        """Keep a token, and of its purpose and subject only the `keep` newest."""
+        """Store a token and delete all but the `keep` newest tokens of the same purpose and subject."""
 
     @abstractmethod
     async def consume(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
-        """Use a token up and return its subject; None when it is unknown, used, expired or for another purpose.
+        """Use a token and return its subject; None if the token is unknown, used, expired or has another purpose.
 
-        All other tokens of the same purpose and subject die with it.
+        All other tokens of the same purpose and subject become invalid too.
         """
 
     @abstractmethod
     async def peek(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
-        """Return what `consume` would, without using anything up; None also when its tries are used up."""
+        """Return the same as `consume` without using the token; None also when no password attempt is left."""
 
     @abstractmethod
     async def reserve_try(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
-        """Count one try of a password with a token and return its subject; None as `peek`.
+        """Count one password attempt with a token and return its subject; None in the same cases as `peek`.
 
-        Of any number at once no more than `TRIES_PER_TOKEN` are counted. `consume` does not look at tries: the last one
-        may be the right one.
+        Concurrent calls never count more than `TRIES_PER_TOKEN` attempts. `consume` ignores the count, because the last
+        allowed attempt may be correct.
         """
 
     @abstractmethod
     async def release_try(self, token_id: UUID) -> None:
-        """Take one try back: the password was not looked at."""
+        """Undo the count of an attempt whose password was not checked."""
 
     @abstractmethod
     async def is_known(self, token_id: UUID) -> bool:
-        """Tell whether a token of this id is kept, whatever its purpose and state: good, used or expired."""
+        """Return whether a token with this id is stored, independent of its purpose and state."""
 
     @abstractmethod
     async def discard(self, subject_id: UUID, purpose: Purpose) -> None:
-        """Let every token of a purpose and a subject die."""
+        """Delete all tokens of a purpose and subject."""
 
     @abstractmethod
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Forget up to `limit` tokens that expired before that moment; return how many."""
+        """Delete up to `limit` tokens that expired before that time and return the number of deleted rows."""
 
 
 class Devices(ABC):
-    """The devices whose marks are valid as far as their number goes."""
+    """Devices; a device mark is only valid while its device is stored."""
 
     @abstractmethod
     async def is_live(self, device_id: str, user_id: UUID, *, at: datetime) -> bool:
-        """Return whether the account still has this device, and it has not expired."""
+        """Return whether the account has this device and the device has not expired."""
 
     @abstractmethod
     async def put(self, device: Device, *, keep: int) -> None:
-        """Add or renew a device; beside it the account keeps the `keep - 1` that were used most recently.
+        """Store or update a device; besides it the account keeps its `keep - 1` most recently used devices.
 
         The caller holds the lock of the user's row.
         """
 
     @abstractmethod
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Delete up to `limit` devices that expired before that moment; return how many."""
+        """Delete up to `limit` devices that expired before that time and return the number of deleted rows."""
 
 
 class LoginAttempts(ABC):
-    """The counters of failed attempts; what they mean is for `lockout` to say."""
+    """Counters of failed attempts; `domain.lockout` defines their meaning."""
 
     @abstractmethod
     async def lock(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
-        """Return the counter of every key, an empty one for a new key.
-
-        Nobody else gets any of them until the unit of work ends: of concurrent callers one is first.
-        """
+        """Lock the keys until the unit of work ends and return their counters; a new key has an empty counter."""
 
     @abstractmethod
     async def save(self, counters: Mapping[Key, Counter]) -> None:
-        """Replace the counters of keys that are held."""
+        """Store the counters of locked keys."""
 
     @abstractmethod
     async def delete(self, keys: Collection[Key]) -> None:
-        """Drop the counters of these keys."""
+        """Delete the counters of these keys."""
 
     @abstractmethod
     async def delete_for_account(self, account: str, *, also_lock: Collection[Key] = ()) -> None:
-        """Drop every counter of an account: from each client address and device, and from anywhere.
+        """Delete every counter of an account, including those of its client addresses, devices and sessions.
 
         The rows of `also_lock` are locked together with them, in one order, so that no concurrent attempt causes a
         deadlock: the unit of work may lock these keys again afterwards.
@@ -266,94 +263,94 @@ class LoginAttempts(ABC):
 
     @abstractmethod
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Drop up to `limit` counters that died before that moment; return how many."""
+        """Delete up to `limit` counters that expired before that time and return the number of deleted rows."""
 
 
 class MailCharges(ABC):
-    """Which mails were sent, or are being sent, for the budgets of addresses."""
+    """Charges for mails against the budgets of addresses."""
 
     @abstractmethod
     async def charge(self, message_id: UUID, key: str, *, at: datetime, since: datetime, limit: int) -> bool:
-        """Charge a message to a key, unless `limit` others were charged to it after `since`: then return False.
+        """Charge a message to a key; return False if `limit` other messages were charged to it after `since`.
 
-        A message that was charged before moves to `at`. Of concurrent callers no more than `limit` succeed.
+        Charging a message again moves its charge to `at`. Concurrent calls never exceed `limit`.
         """
 
     @abstractmethod
     async def release(self, message_id: UUID) -> None:
-        """Take the charge of a message back, if there is one."""
+        """Delete the charge of a message, if there is one."""
 
     @abstractmethod
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Forget up to `limit` charges made before that moment; return how many."""
+        """Delete up to `limit` charges that were made before that time and return the number of deleted rows."""
 
 
 class AuditTrail(ABC):
-    """Where a unit of work records what it does: the record commits with it, or not at all."""
+    """Records audit events in the transaction of the unit of work."""
 
     @abstractmethod
     def record(self, event: AuditEvent) -> None:
-        """Append an event; time, id and correlation id are added. There is no way to change one."""
+        """Append an event with the current time, an id and the correlation id; events cannot be changed."""
 
     @abstractmethod
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Forget up to `limit` events from before that moment, the oldest first; return how many.
+        """Delete up to `limit` events from before that time, oldest first; return the number of deleted rows.
 
-        Events of the last 7 days cannot be forgotten.
+        Events of the last 7 days cannot be deleted.
         """
 
 
 class AuditLog(ABC):
-    """The audit as others read it."""
+    """Read access to audit events."""
 
     @abstractmethod
     def stream(
         self, since: datetime, until: datetime, actions: Collection[AuditAction] | None = None
     ) -> AsyncIterator[AuditRecord]:
-        """Go through what happened from `since` (inclusive) to `until` (exclusive), oldest first.
+        """Iterate over the events from `since` (inclusive) to `until` (exclusive), oldest first.
 
-        With `actions` only through those. It is read in batches: a long one is never held in memory.
+        `actions` limits the result to these actions. Events are read in batches, so that memory use is bounded.
         """
 
 
 class SigningKeys(ABC):
-    """The keys that sign access tokens, the revoked ones included."""
+    """The signing keys, including the revoked ones."""
 
     @abstractmethod
     async def lock(self) -> None:
-        """Hold off everybody else who calls this until the unit of work ends: one changes keys at a time."""
+        """Lock the keys against other callers of this method until the unit of work ends."""
 
     @abstractmethod
     async def all(self) -> Sequence[SigningKey]:
-        """Return every key, the oldest first."""
+        """Return all keys, oldest first."""
 
     @abstractmethod
     async def add(self, key: SigningKey) -> None:
-        """Keep a key."""
+        """Store a key."""
 
     @abstractmethod
     async def move(self, kid: str, state: KeyState, *, at: datetime) -> None:
-        """Put a key into another state; only one may be active at a time. A revoked key's private half is erased."""
+        """Change the state of a key; only one key may be active. The private key of a revoked key is deleted."""
 
     @abstractmethod
     async def replace(self, key: SigningKey) -> None:
-        """Replace the encrypted private half of a key, and the version that it is encrypted under."""
+        """Replace the encrypted private key and the version of its key-encryption key."""
 
 
 class Roles(ABC):
-    """What roles permit, where that is not as built in."""
+    """Stored roles, which add to or replace the built-in ones."""
 
     @abstractmethod
     async def all(self) -> Sequence[Role]:
-        """Return every stored role, in the order of their names."""
+        """Return all stored roles, sorted by name."""
 
     @abstractmethod
     async def put(self, role: Role) -> None:
-        """Keep a role, in the place of the one of its name."""
+        """Store a role and replace a stored role of the same name."""
 
 
 class AuthUnitOfWork(UnitOfWork):
-    """One transaction over everything that auth keeps."""
+    """A transaction over all repositories of auth."""
 
     registrations: Registrations
     users: Users

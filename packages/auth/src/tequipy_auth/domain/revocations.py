@@ -1,4 +1,4 @@
-"""The names of what is believed no more although its signature is good: what a token rests on, as text."""
+"""Revoked ids: strings that identify sessions, account versions and signing keys whose tokens must be rejected."""
 
 from uuid import UUID
 
@@ -6,22 +6,22 @@ from tequipy_auth.domain.value_objects import Principal
 
 
 def revoked_session(session_id: UUID) -> str:
-    """Name a session that has ended."""
+    """Return the id of a session."""
     return f"sid:{session_id}"
 
 
 def superseded_version(user_id: UUID, version: int) -> str:
-    """Name what an account's tokens said before its roles or its standing changed."""
+    """Return the id of an account version: all tokens that were issued before the account's roles or status changed."""
     return f"ver:{user_id}:{version}"
 
 
 def revoked_key(kid: str) -> str:
-    """Name a signing key that was taken out of use at once."""
+    """Return the id of a signing key."""
     return f"kid:{kid}"
 
 
 def revocation_ids(principal: Principal) -> tuple[str, ...]:
-    """Return what an access token rests on beside its key: with any of these revoked it speaks for nobody."""
+    """Return the ids, except that of the key, which make the principal's access token invalid when one is revoked."""
     return (
         revoked_session(principal.session_id),
         superseded_version(principal.user_id, principal.version),

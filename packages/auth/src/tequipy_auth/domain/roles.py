@@ -1,4 +1,4 @@
-"""What accounts may do: roles carry permissions."""
+"""Roles and the permissions that they grant."""
 
 import re
 from collections.abc import Iterable
@@ -11,15 +11,15 @@ _PERMISSION: Final = re.compile(rf"{_NAME.pattern}:{_NAME.pattern}")
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A name that accounts carry, and what it permits, sorted; raises `ValueError` for a malformed one."""
+    """A role and its permissions, which are sorted; raises `ValueError` for a malformed name or permission."""
 
     name: str
-    """Snake_case."""
+    """The name in snake_case."""
     permissions: tuple[str, ...] = ()
-    """`resource:verb`, as `users:read`."""
+    """Permissions of the form `resource:verb`, for instance `users:read`."""
 
     def __post_init__(self) -> None:
-        """Refuse what no `require` could ever ask for."""
+        """Raise `ValueError` for a malformed role name or permission."""
         if _NAME.fullmatch(self.name) is None:
             raise ValueError(f"{self.name!r} is no name of a role: snake_case, as `support`")
         for permission in self.permissions:
@@ -33,22 +33,22 @@ BUILT_IN: Final = (
     Role("support", ("audit:read", "reports:read", "users:read")),
     Role("admin", ("audit:read", "reports:read", "reports:write", "users:read", "users:write")),
 )
-"""The roles of every installation; one that is stored under the same name takes the place of a built-in one."""
+"""The default roles; a stored role of the same name replaces the default."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoleMap:
-    """Every role there is; frozen, for it is shared by reference through the cache."""
+    """All roles; immutable, because the cache shares one instance between callers."""
 
     roles: tuple[Role, ...]
 
     @classmethod
     def over_built_in(cls, stored: Iterable[Role]) -> "RoleMap":
-        """Return the built-in roles with the stored ones added, and put in the place of those of the same name."""
+        """Return the built-in roles, with the stored roles added or replacing those of the same name."""
         by_name = {role.name: role for role in (*BUILT_IN, *stored)}
         return cls(tuple(by_name.values()))
 
     def permissions_of(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return what the roles of these names permit together, sorted; an unknown one permits nothing."""
+        """Return the permissions of the given roles, sorted; an unknown role grants none."""
         carried = set(names)
         return tuple(sorted({each for role in self.roles if role.name in carried for each in role.permissions}))

@@ -1,4 +1,4 @@
-"""Values without identity: addresses, hashes, tokens as they look on the wire, and what a login hands out."""
+"""Value objects: addresses, password hashes, tokens in their wire format, clients, principals and profiles."""
 
 import binascii
 import hashlib
@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 from uuid import UUID
 
 SECRET_BYTES = 32
-"""256 bits: more than any search can go through (NIST SP 800-63B, section 5.1.2.1 asks for 64)."""
+"""The length of secrets: 256 bits cannot be guessed (NIST SP 800-63B, section 5.1.2.1, requires 64)."""
 
 _ENCODED_ID_LENGTH = 22
 _ENCODED_SECRET_LENGTH = 43
@@ -22,7 +22,7 @@ def _encode(raw: bytes) -> str:
 
 
 def _decode(text: str) -> bytes:
-    """Return the bytes of unpadded base64url in its one canonical spelling; raises `ValueError`."""
+    """Return the bytes of unpadded base64url in canonical form; raises `ValueError`."""
     try:
         raw = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
     except (binascii.Error, UnicodeEncodeError) as error:
@@ -34,7 +34,7 @@ def _decode(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class EmailAddress:
-    """An address as it was written and in the canonical form that is compared."""
+    """An e-mail address as the user wrote it, and its canonical form for comparisons."""
 
     written: str
     canonical: str
@@ -42,7 +42,7 @@ class EmailAddress:
 
 @dataclass(frozen=True, slots=True)
 class PasswordHash:
-    """A password's hash and all that is needed to verify it again."""
+    """A password hash and the parameters that are needed to verify it."""
 
     scheme: str
     cost: int
@@ -52,9 +52,10 @@ class PasswordHash:
 
 @dataclass(frozen=True, slots=True)
 class SplitToken:
-    """`prefix.selector.secret`: the selector finds the row, the secret proves the right to it.
+    """A token of the form `prefix.selector.secret`.
 
-    The database holds a hash of the secret alone, so that a stolen table opens nothing.
+    The selector identifies the database row. The row contains only a hash of the secret, so that tokens cannot be
+    derived from a stolen table.
     """
 
     prefix: ClassVar[str]
@@ -64,7 +65,7 @@ class SplitToken:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a token from the wire; raises `ValueError` for anything that `str()` of one would not give."""
+        """Parse a token; raises `ValueError` for any other text than `str()` of a token would return."""
         prefix, _, rest = text.partition(".")
         selector, _, secret = rest.partition(".")
         if prefix != cls.prefix or len(selector) != _ENCODED_ID_LENGTH or len(secret) != _ENCODED_SECRET_LENGTH:
@@ -74,7 +75,7 @@ class SplitToken:
 
     @classmethod
     def new(cls, token_id: UUID, secret: bytes) -> Self:
-        """Make a token of an id and 32 random bytes."""
+        """Return a token made of an id and 32 random bytes."""
         return cls(token_id, _encode(secret))
 
     def __str__(self) -> str:
@@ -83,52 +84,52 @@ class SplitToken:
 
 @dataclass(frozen=True, slots=True)
 class RefreshTokenValue(SplitToken):
-    """`rt1.<22 characters of the id>.<43 characters of secret>`: opaque, never a JWT."""
+    """A refresh token: `rt1.<22 characters of the id>.<43 characters of the secret>`. It is opaque, not a JWT."""
 
     prefix: ClassVar[str] = "rt1"
 
     def successor(self, child_id: UUID, server_key: bytes) -> "RefreshTokenValue":
-        """Return the one token that may follow this one.
+        """Return the only possible successor of this token.
 
-        Deterministic, so that everybody who holds the parent computes the same child although only a hash of it is
-        stored: `b64url(HMAC-SHA-256(server key, "rt-succ-v1" || child id || parent secret))`.
+        The result is deterministic: everybody who holds this token computes the same successor, although the database
+        stores only its hash: `b64url(HMAC-SHA-256(server key, "rt-succ-v1" || child id || parent secret))`.
         """
         message = b"rt-succ-v1" + child_id.bytes + self.secret.encode("ascii")
         return RefreshTokenValue(child_id, _encode(hmac.digest(server_key, message, hashlib.sha256)))
 
 
 class Purpose(Enum):
-    """What a mailed token is good for; the value is the path of the link in the mail."""
+    """The purpose of a mailed token; the value is the path of the link in the mail."""
 
     VERIFY_EMAIL = "verify-email"
-    RESET_PASSWORD = "reset-password"  # noqa: S105 -- a path, no secret
+    RESET_PASSWORD = "reset-password"  # noqa: S105 -- a path, not a secret
 
 
 @dataclass(frozen=True, slots=True)
 class OneTimeTokenValue(SplitToken):
-    """`ev1.<id>.<secret>`: the token of a mailed link."""
+    """The token of a mailed link: `ev1.<id>.<secret>`."""
 
     prefix: ClassVar[str] = "ev1"
 
     @property
     def secret_hash(self) -> bytes:
-        """SHA-256 of the secret: enough, for the secret has 256 bits of its own."""
+        """SHA-256 of the secret; a slow hash is not needed, because the secret has 256 random bits."""
         return hashlib.sha256(self.secret.encode("ascii")).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where a request came from, as far as it is known."""
+    """The client of a request, as far as it is known."""
 
     ip: str | None = None
     user_agent: str | None = None
     device: str | None = field(default=None, repr=False, compare=False)
-    """The mark of a client that has logged in before (`DeviceMarks`); stored nowhere."""
+    """The device mark that the client sent (`DeviceMarks`); it is not stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking: the verified claims of an access token (RFC 9068)."""
+    """The authenticated caller: the verified claims of an access token (RFC 9068)."""
 
     user_id: UUID
     session_id: UUID
@@ -140,7 +141,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A signed access token and how many seconds it lives."""
+    """A signed access token and its lifetime in seconds."""
 
     value: str = field(repr=False)
     expires_in: int
@@ -148,18 +149,18 @@ class AccessToken:
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """What a login or a refresh hands out; both lives in seconds."""
+    """The result of a login or refresh: an access token and a refresh token, with lifetimes in seconds."""
 
     access: AccessToken
     refresh: RefreshTokenValue
     refresh_expires_in: int
     device_token: str | None = field(default=None, repr=False)
-    """The mark of the client that has logged in; a refresh issues none."""
+    """The device mark of the client after a login; None after a refresh."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """An account as its owner sees it; frozen, for it is shared by reference through the cache."""
+    """An account as its owner sees it; immutable, because the cache shares one instance between callers."""
 
     id: UUID
     email: str

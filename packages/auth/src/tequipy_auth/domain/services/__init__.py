@@ -1,1 +1,1 @@
-"""The use cases: each public method is one, and owns its transaction."""
+"""Use cases: each public method of a service is one, and runs its own transactions."""

@@ -1,4 +1,4 @@
-"""What an account's owner sees of it, and changes."""
+"""Reading and changing the caller's own account."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -14,7 +14,7 @@ from tequipy_platform import Delivery, retry_conflicts
 
 
 class AccountService:
-    """Accounts, read and written through the `user_profile` cache."""
+    """Reads and changes accounts through the `user_profile` cache."""
 
     def __init__(
         self, unit_of_work: Callable[[], AuthUnitOfWork], *, profiles: Cache[Profile], operations: Operations
@@ -24,16 +24,17 @@ class AccountService:
         self.operations = operations
 
     async def profile(self, user_id: UUID) -> Profile:
-        """Return an account's profile; raises `InvalidAccessToken` when the account is gone."""
+        """Return an account's profile; raises `InvalidAccessToken` when the account does not exist."""
         return await self._profiles.get_or_set(user_id, lambda: self._load(user_id))
 
     @counted("rename")
     @retry_conflicts
     async def rename(self, user_id: UUID, name: str | None) -> Profile:
-        """Replace the name and return the profile; raises `InvalidName` and, without an account, `InvalidAccessToken`.
+        """Replace the name and return the profile; raises `InvalidName`, and `InvalidAccessToken` without an account.
 
-        Written through the cache after the commit. Of two changes at once the cache may keep the earlier one, or none
-        if the process dies in between: so the profile is dropped once more by a task of the same commit.
+        The new profile is cached after the commit. Two concurrent changes may leave the older profile in the cache, and
+        a process that dies may leave an outdated one, so a task of the same transaction invalidates the profile once
+        more.
         """
         accepted = None if name is None else display_name(name)
         async with self._unit_of_work() as work:
@@ -45,8 +46,8 @@ class AccountService:
         await self._profiles.set(user_id, profile)
         return profile
 
-    async def drop_profile(self, delivery: Delivery, *, user_id: str) -> None:  # noqa: ARG002 -- harmless when repeated
-        """Perform the task `auth.drop_profile`: whoever asks next reads what is true."""
+    async def drop_profile(self, delivery: Delivery, *, user_id: str) -> None:  # noqa: ARG002 -- the task is idempotent
+        """Run the task `auth.drop_profile`: remove a profile from the cache."""
         await self._profiles.delete(UUID(user_id))
 
     async def _load(self, user_id: UUID) -> Profile:
@@ -58,7 +59,7 @@ class AccountService:
 
 
 def profile_of(user: User) -> Profile:
-    """Return what an account's owner sees of it."""
+    """Return the profile of a user."""
     return Profile(
         id=user.id,
         email=user.email.written,

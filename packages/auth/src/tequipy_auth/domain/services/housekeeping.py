@@ -1,4 +1,4 @@
-"""Forgetting what is over."""
+"""Deletion of expired rows."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -10,28 +10,28 @@ from tequipy_auth.domain.services.mail_budget import WINDOW
 from tequipy_platform import Clock, Delivery
 
 BATCH_SIZE: Final = 500
-"""Rows that one transaction forgets."""
+"""The number of rows that one transaction deletes."""
 
 ENDED_SESSION_RETENTION: Final = timedelta(days=7)
-"""How long an ended session is remembered, so that its refresh token is told why it is of no use."""
+"""How long ended sessions are kept, so that their refresh tokens get a precise error."""
 
 
 class _Purge(Protocol):
-    """What every repository calls `purge`."""
+    """The signature of a repository's `purge` method."""
 
     def __call__(self, *, before: datetime, limit: int) -> Awaitable[int]: ...
 
 
 class Housekeeping:
-    """Keeps the tables of what is temporary small; harmless when repeated, also at once."""
+    """Deletes expired rows; safe to repeat and to run concurrently."""
 
     def __init__(self, unit_of_work: Callable[[], AuthUnitOfWork], clock: Clock, policy: AuthPolicy) -> None:
         self._unit_of_work = unit_of_work
         self._policy = policy
         self._clock = clock
 
-    async def purge(self, delivery: Delivery) -> None:  # noqa: ARG002 -- harmless when repeated: it needs no inbox
-        """Perform the task `auth.purge`: forget what is over, and audit events older than `audit_retention`."""
+    async def purge(self, delivery: Delivery) -> None:  # noqa: ARG002 -- idempotent, so it needs no inbox
+        """Run the task `auth.purge`: delete expired rows, and audit events older than `audit_retention`."""
         now = self._clock.now()
         await self._purge(lambda work: work.registrations.purge, now)
         await self._purge(lambda work: work.one_time_tokens.purge, now)
@@ -39,7 +39,7 @@ class Housekeeping:
         await self._purge(lambda work: work.attempts.purge, now)
         await self._purge(lambda work: work.mail_charges.purge, now - WINDOW)
         await self._purge(lambda work: work.sessions.purge, now - ENDED_SESSION_RETENTION)
-        # The database refuses younger ones by its own clock, which ours may be ahead of.
+        # The database compares with its own clock, which may be behind ours.
         retention = max(self._policy.audit_retention, MIN_AUDIT_RETENTION + LEEWAY)
         await self._purge(lambda work: work.audit.purge, now - retention)
 

@@ -1,4 +1,4 @@
-"""The life of signing keys: published before their first use, kept until their last token has expired."""
+"""Creation, rotation and revocation of signing keys."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -15,10 +15,10 @@ from tequipy_platform import Clock, retry_conflicts
 
 
 class KeyService:
-    """Makes, rotates and revokes the keys that sign access tokens.
+    """Creates, rotates and revokes the keys that sign access tokens.
 
-    There is always a next key, published well before anybody needs it, so that a rotation takes no waiting and an
-    active key can be revoked at any moment.
+    There is always a next key, which is published long before it is needed. So a rotation does not have to wait, and an
+    active key can be revoked at any time.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class KeyService:
         self.operations = operations
 
     async def keys(self) -> Sequence[SigningKey]:
-        """Return every key there ever was, the oldest first."""
+        """Return all keys, including revoked ones, oldest first."""
         async with self._unit_of_work() as work:
             return await work.signing_keys.all()
 
     async def published(self) -> Sequence[SigningKey]:
-        """Return the keys that may have signed a good token or soon will, exactly one of them active.
+        """Return the keys whose tokens are valid now or soon; exactly one of them is active.
 
-        Makes the first ones when there are none: of processes that do so at once, one does.
+        Creates the first keys if there are none; only one of several concurrent processes does.
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
@@ -59,10 +59,10 @@ class KeyService:
     @counted("key_rotate")
     @retry_conflicts
     async def rotate(self) -> str:
-        """Let the next key sign and the active one retire; return the id of the key that signs from now on.
+        """Make the next key active and the active key retiring; return the id of the newly active key.
 
-        Raises `KeyNotPublishedLongEnough` while somebody may hold a key set without the next key, and `KeyUnusable`
-        when the next key cannot be decrypted here.
+        Raises `KeyNotPublishedLongEnough` while clients may have a cached key set without the next key, and
+        `KeyUnusable` when the next key cannot be decrypted here.
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
@@ -76,17 +76,17 @@ class KeyService:
                 await work.signing_keys.move(following.kid, KeyState.ACTIVE, at=now)
                 await self._ensure_active_and_next(work.signing_keys, now)
                 work.audit.record(AuditEvent(AuditAction.KEY_ROTATED, metadata={"kid": following.kid}))
-        if usable_at > now:  # raised only now: keys that were made are to be kept
+        if usable_at > now:  # raised after the transaction, so that newly created keys are kept
             raise KeyNotPublishedLongEnough(following.kid, usable_at)
         return following.kid
 
     @counted("key_revoke")
     @retry_conflicts
     async def revoke(self, kid: str) -> None:
-        """Take a key out of use: every process refuses what it signed at once; raises `UnknownKey` and `KeyUnusable`.
+        """Revoke a key, so that every process rejects its tokens at once; raises `UnknownKey` and `KeyUnusable`.
 
-        An active key is followed by the next one, however young that is: to be refused for some minutes by somebody who
-        caches the key set is better than to believe a thief.
+        If the key is active, the next key becomes active even if it was published only recently: some clients may
+        reject its tokens for a few minutes, which is better than accepting tokens of an attacker.
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
@@ -102,9 +102,9 @@ class KeyService:
     @counted("key_reencrypt")
     @retry_conflicts
     async def reencrypt(self) -> Sequence[str]:
-        """Encrypt every key under the newest key-encryption key; return the ids of those that were not yet.
+        """Encrypt all keys with the newest key-encryption key; return the ids of the keys that were re-encrypted.
 
-        Raises `KeyUnusable` when a key cannot be decrypted, and changes none then.
+        Raises `KeyUnusable` when a key cannot be decrypted; then no key is changed.
         """
         async with self._unit_of_work() as work:
             await work.signing_keys.lock()
@@ -118,7 +118,7 @@ class KeyService:
         return [key.kid for key in renewed]
 
     async def _ensure_active_and_next(self, store: SigningKeys, now: datetime) -> Sequence[SigningKey]:
-        """Return all keys, an active and a next one among them, made where they were missing; the lock is held."""
+        """Return all keys and create a missing active or next key; the caller holds the lock."""
         keys = await store.all()
         following = _first(keys, KeyState.NEXT)
         if _first(keys, KeyState.ACTIVE) is None:
@@ -133,7 +133,7 @@ class KeyService:
         return await store.all()
 
     async def _retire(self, store: SigningKeys, keys: Sequence[SigningKey], now: datetime) -> None:
-        """Let the active key retire, and those that retired long ago be over."""
+        """Make the active key retiring, and revoke retiring keys whose last token has expired."""
         for key in keys:
             if key.state is KeyState.ACTIVE:
                 await store.move(key.kid, KeyState.RETIRING, at=now)
@@ -141,12 +141,12 @@ class KeyService:
                 await store.move(key.kid, KeyState.REVOKED, at=now)
 
     def _is_expired(self, key: SigningKey, now: datetime) -> bool:
-        """Tell whether no good token of this key is left."""
+        """Return whether no valid token of this key exists any more."""
         if key.state is KeyState.RETIRING:
             return key.state_changed_at + self._policy.key_retirement <= now
         return key.state is KeyState.REVOKED
 
 
 def _first(keys: Sequence[SigningKey], state: KeyState) -> SigningKey | None:
-    """Return the key in this state that is there for the longest."""
+    """Return the oldest key in this state, or None."""
     return next((key for key in keys if key.state is state), None)

@@ -1,4 +1,4 @@
-"""Counting attempts at passwords, and locking what is tried too often."""
+"""Use of the lockout rules on stored counters."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,28 +12,28 @@ from tequipy_auth.domain.value_objects import Client, EmailAddress
 from tequipy_platform import Clock
 
 _CLEARED_BY_SUCCESS: Final = frozenset({Scope.PAIR, Scope.DEVICE, Scope.SESSION})
-"""What a success proves to be the owner's."""
+"""The scopes whose counters are deleted after a successful login, because they belong to the account's owner."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an attempt comes from: its client, and what gives it a budget of its own."""
+    """The origin of an attempt: its client, and the device or session that gives it a separate counter."""
 
     client: Client
     device: str | None = None
-    """The id of its device, whose mark is valid."""
+    """The id of the device, if the client sent a valid device mark."""
     session_id: UUID | None = None
-    """The live session that it is made in; it comes before the device."""
+    """The id of the live session, if the attempt is made in one; it takes precedence over the device."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """An attempt that is being looked at.
+    """A reserved attempt, which is in progress.
 
     Attributes:
         at: When it was reserved.
-        keys: The keys that it has taken a place under.
-        counted: Further keys whose locks do not refuse it, but under which a failure counts.
+        keys: The keys under which it was reserved.
+        counted: Further keys whose locks do not refuse it, but under which a failure is counted.
     """
 
     at: datetime
@@ -43,19 +43,19 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """An attempt that nobody will look at: it was not counted."""
+    """An attempt that was refused; it is not counted."""
 
     scope: Scope
     retry_after: float
-    """Seconds."""
+    """In seconds."""
 
 
 class Lockout:
-    """The ladder of `tequipy_auth.domain.lockout` over what the unit of work keeps.
+    """Applies the rules of `tequipy_auth.domain.lockout` to the counters in the database.
 
-    An attempt takes its place before the password is hashed, so that of many at once no more are looked at than could
-    fail before the next lock. Then it is one of: `fail`, `succeed`, `release`. One that nobody finishes gives its
-    place back by itself: a process that dies locks nobody out.
+    An attempt is reserved before the password is hashed, so that concurrent attempts cannot exceed the number of
+    failures that causes a lock. It ends with `fail`, `succeed` or `release`. An abandoned reservation expires, so that
+    a process that dies does not lock anybody out.
     """
 
     def __init__(self, pseudonyms: Pseudonyms, clock: Clock) -> None:
@@ -63,10 +63,10 @@ class Lockout:
         self._clock = clock
 
     async def reserve(self, work: AuthUnitOfWork, address: EmailAddress, origin: Origin) -> Reservation | Locked:
-        """Take a place for an attempt, unless one of its keys refuses: then nothing is counted or extended.
+        """Reserve an attempt, or return `Locked` if one of its keys is locked; a refused attempt changes no counter.
 
-        A live session and a marked device have a budget of their own, so that no stranger can use it up; so has, for
-        some time, the client address that has reset the password.
+        An attempt in a live session or with a device mark has a counter of its own, which an attacker cannot use up.
+        The client address that reset the password has one for some time too.
         """
         now = self._clock.now()
         keys, counted = self._keys(address, origin)
@@ -81,9 +81,9 @@ class Lockout:
         return Reservation(now, keys, counted)
 
     async def fail(self, work: AuthUnitOfWork, reservation: Reservation) -> None:
-        """Count a failure under every key; the one too many locks.
+        """Count a failure under every key; it may cause locks.
 
-        Under a further key that is locked it does not count, as no attempt does that the lock would have refused.
+        Under the keys of `counted` that are locked, the failure is not counted, like any attempt during a lock.
         """
         now = self._clock.now()
         counters = await work.attempts.lock([*reservation.keys, *reservation.counted])
@@ -92,22 +92,22 @@ class Lockout:
         await work.attempts.save({key: each.with_failure(key.scope, now) for key, each in failed.items()})
 
     async def succeed(self, work: AuthUnitOfWork, reservation: Reservation) -> None:
-        """Drop the account's counter for this client address, device or session; the others stay as they were."""
+        """Delete the account's counter for this client address, device or session; the others stay unchanged."""
         await self.release(work, reservation)
         await work.attempts.delete([key for key in reservation.keys if key.scope in _CLEARED_BY_SUCCESS])
 
     async def release(self, work: AuthUnitOfWork, reservation: Reservation) -> None:
-        """Give the place of an attempt back that was no failure."""
+        """Remove the reservation of an attempt that did not fail."""
         counters = await work.attempts.lock(reservation.keys)
         await work.attempts.save(
             {key: counter.without_reservation(reservation.at) for key, counter in counters.items()}
         )
 
     async def reset(self, work: AuthUnitOfWork, address: EmailAddress, client: Client) -> None:
-        """Forget every failure at an account, after its password was reset by mail; those of client addresses stay.
+        """Delete the counters of an account after a password reset; counters for all accounts of a client address stay.
 
-        For as long as `RESET_TRUST`, failures of others do not lock this client address out of the account again; its
-        own still do.
+        For `RESET_TRUST`, failures of other clients do not lock this client address out of the account again; its own
+        do.
         """
         account = self._pseudonyms.of_address(address)
         pair = self._pair(account, client)
@@ -116,7 +116,7 @@ class Lockout:
         await work.attempts.save({pair: Counter(trusted_until=self._clock.now() + RESET_TRUST)})
 
     def _keys(self, address: EmailAddress, origin: Origin) -> tuple[tuple[Key, ...], tuple[Key, ...]]:
-        """Return the keys that may refuse an attempt, the most particular first, and those that only count it."""
+        """Return the keys that can refuse an attempt, most specific first, and the keys that only count a failure."""
         account = self._pseudonyms.of_address(address)
         everybody = self._key(Scope.ACCOUNT, account)
         if origin.session_id is not None:

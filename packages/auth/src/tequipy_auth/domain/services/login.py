@@ -1,4 +1,4 @@
-"""Logging in, and proving once more who is asking."""
+"""Login and reauthentication."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,7 @@ from tequipy_platform import Clock, retry_conflicts
 
 
 class LoginService:
-    """Begins sessions for those who prove who they are, and asks them again before what is delicate."""
+    """Starts sessions with a password, and checks the password again before sensitive operations."""
 
     def __init__(
         self,
@@ -46,13 +46,14 @@ class LoginService:
 
     @counted("login")
     async def with_password(self, *, email: str, password: str, client: Client) -> TokenPair:
-        """Begin a session; an unknown address costs the same hash as a known one.
+        """Start a session; an unknown address costs the same hashing as a known one.
 
-        Raises `InvalidAddress`, `InvalidCredentials`, `LoginLocked`, `Unavailable` when too many are being checked, and
-        with open registration `EmailNotVerified` after the right password.
+        Raises `InvalidAddress`, `InvalidCredentials`, `LoginLocked`, `Unavailable` when the hashing queue is full, and
+        `EmailNotVerified` with open registration after the correct password.
         """
         address = self._addresses.parse(email)
-        await self._issuer.check()  # before an attempt is counted and a session begun that would get no tokens
+        # Checked first: otherwise an attempt would be counted and a session started that gets no tokens.
+        await self._issuer.check()
         async with self._unit_of_work() as work:
             user = await work.users.by_email(address.canonical)
             attempt = await self._check.begin(work, address=address, user=user, client=client, operation="login")
@@ -60,11 +61,12 @@ class LoginService:
 
     @counted("reauthenticate")
     async def reauthenticate(self, principal: Principal, *, password: str, client: Client) -> AccessToken:
-        """Prove once more who is asking: a new access token, and the session remembers when.
+        """Check the password again, record the time in the session and return a new access token.
 
         Raises `InvalidAccessToken` when the session has ended, `InvalidCredentials`, `LoginLocked`, `Unavailable`.
         """
-        await self._issuer.check()  # before an attempt is counted and the session changed
+        # Checked first: otherwise an attempt would be counted and the session changed without a new token.
+        await self._issuer.check()
         async with self._unit_of_work() as work:
             user, session = await self._caller(work, principal)
             attempt = await self._check.begin(
@@ -78,10 +80,10 @@ class LoginService:
         return await self._check.verify(attempt, password, lambda proof: self._renew(proof, session, client))
 
     async def require_fresh(self, principal: Principal) -> None:
-        """Raise `ReauthRequired` unless the caller proved who they are within the last minutes.
+        """Raise `ReauthRequired` unless the caller authenticated within the last few minutes.
 
-        Reads the session itself, so that it knows of a reauthentication and of the session's end at once; an ended one
-        raises `InvalidAccessToken`.
+        It reads the session from the database, so that a reauthentication or the session's end takes effect at once; a
+        session that has ended raises `InvalidAccessToken`.
         """
         async with self._unit_of_work() as work:
             _, session = await self._caller(work, principal)

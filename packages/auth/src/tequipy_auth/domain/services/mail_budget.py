@@ -1,4 +1,4 @@
-"""How many mails anybody can have sent to one address."""
+"""Limits on the number of mails that can be sent to one address."""
 
 from datetime import timedelta
 from typing import Final
@@ -10,15 +10,15 @@ from tequipy_auth.domain.value_objects import EmailAddress
 from tequipy_platform import Clock, Delivery
 
 WINDOW: Final = timedelta(hours=1)
-"""The time that `AuthPolicy.mails_per_hour` is about."""
+"""The period of `AuthPolicy.mails_per_hour`."""
 
 
 class MailBudget:
-    """A budget for each purpose and address asked for, charged when the worker is about to send.
+    """Charges mails to a budget per purpose and address when the worker is about to send them.
 
-    What is asked for without a mail costs nothing, and one purpose does not use up another's budget. A message is
-    charged once, at the time of its latest attempt: what waits for a mail server keeps its place, so that no more mails
-    can wait for an address than an hour allows.
+    A request that leads to no mail is not charged, and each purpose has its own budget. A message is charged once, at
+    the time of its latest attempt. So messages that wait for a mail server keep their place in the budget, and no more
+    than the hourly number can wait for one address.
     """
 
     def __init__(self, policy: AuthPolicy, pseudonyms: Pseudonyms, clock: Clock) -> None:
@@ -27,11 +27,11 @@ class MailBudget:
         self._clock = clock
 
     async def charge(self, work: AuthUnitOfWork, delivery: Delivery, purpose: str, address: EmailAddress) -> bool:
-        """Charge a message within the caller's unit of work; return False, and charge nothing, over the budget."""
+        """Charge a message in the caller's unit of work; return False, without a charge, if the budget is used up."""
         now = self._clock.now()
         key = self._pseudonyms.of("mail", purpose, address.canonical)
         return await work.mail_charges.charge(delivery.id, key, at=now, since=now - WINDOW, limit=self._limit)
 
     async def release(self, work: AuthUnitOfWork, delivery: Delivery) -> None:
-        """Take the charge of a message back that will never be sent."""
+        """Remove the charge of a message that will never be sent."""
         await work.mail_charges.release(delivery.id)

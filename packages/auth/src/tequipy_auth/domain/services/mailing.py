@@ -1,4 +1,4 @@
-"""The mails of auth: the worker decides what to send, mints the token and renders the text at each attempt."""
+"""The mails of auth: at each attempt the worker decides what to send, creates the token and renders the text."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,34 +18,34 @@ from tequipy_auth.domain.value_objects import EmailAddress, Purpose
 from tequipy_platform import Clock, Delivery, Lease, Mail, Mailer, MailRejected, MailTemplates, MailUnavailable
 
 LEASE: Final = timedelta(seconds=30)
-"""How long an attempt may take: below every visibility timeout, so a redelivery finds a dead attempt's lease over."""
+"""How long an attempt may take; below every visibility timeout, so that a redelivery finds an expired lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """What to send to whom: the values that its template asks for."""
+    """A mail to send: recipient, template and the values for the template."""
 
     to: str
     template: str
-    values: Mapping[str, object] = field(repr=False)  # a link holds a one-time token
+    values: Mapping[str, object] = field(repr=False)  # hidden because a link contains a one-time token
 
 
 _Writer = Callable[[AuthUnitOfWork, Delivery, UUID], Awaitable[_Message | None]]
 
 
 class MailingService:
-    """Sends the mails that the outbox asks for: `send_mail` with `mail` and `subject_id`.
+    """Sends the mails that the outbox asks for: the task `send_mail` with `mail` and `subject_id`.
 
-    | mail | subject_id | what is sent |
+    | mail | subject_id | content |
     |---|---|---|
-    | `verification` | a registration or an account | its link, or that there is an account already |
-    | `verification_again` | the same, asked for once more | the same, but no link while several registrations wait |
+    | `verification` | a registration or an account | its link, or the notice that the account exists already |
+    | `verification_again` | the same | the same, but no link if the address has several registrations |
     | `reset_password` | an account | its link |
     | `password_changed` | an account | a notice |
-    | `session_stolen` | an account | a notice: a used refresh token came back, the session was ended |
+    | `session_stolen` | an account | a notice: a used refresh token was presented, the session was ended |
 
-    Nothing is sent about what is not there (any more), nor over the budget of whom strangers may have mailed to; what
-    was not sent for that is counted as `auth_operations_total{operation="send_mail",status="over_budget"}`.
+    Nothing is sent for a subject that does not exist (any more) or when the budget of the address is used up. The
+    latter is counted as `auth_operations_total{operation="send_mail",status="over_budget"}`.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class MailingService:
         }
 
     async def send_mail(self, delivery: Delivery, *, mail: str, subject_id: str) -> None:
-        """Send the mail of a kind about a row; a repeated delivery sends nothing, or the same Message-ID again.
+        """Send a mail of the given kind; a repeated delivery sends nothing, or the same Message-ID again.
 
-        Raises `MailUnavailable` (try again), `MailRejected` (final) and `LookupError` for a kind that this release does
-        not know (a newer one may: try again).
+        Raises `MailUnavailable` (retried), `MailRejected` (final), and `LookupError` for an unknown kind, which is
+        retried because a newer release may know it.
         """
         if mail not in self._writers:
             raise LookupError(f"no mail of the kind {mail!r}")
@@ -117,7 +117,8 @@ class MailingService:
         if registration is not None and registration.expires_at > self._clock.now():
             allowed = await self._may_send(work, delivery, purpose, registration.email)
             if allowed and purpose == "resend" and await self._is_contested(work, registration):
-                # Which of them is whose is not known: a link to the latest could be a stranger's, with their password.
+                # It is unknown which registration belongs to the owner: a link could verify an attacker's, with their
+                # password.
                 return _Message(registration.email.written, "register_again", {"public_url": self._policy.public_url})
             return await self._about_registration(work, registration) if allowed else None
         if user is not None and not user.email_verified:
@@ -141,8 +142,8 @@ class MailingService:
             ttl=self._policy.verify_email_ttl,
             not_after=registration.expires_at,
         )
-        # Without the name: it is a stranger's text, and this address is not verified to be that stranger's. With the
-        # time: whoever gets the mail knows whether they registered then, or somebody else did.
+        # The mail omits the name: it was entered by somebody who has not proven that the address is theirs. It contains
+        # the time, so that the recipient can tell whether the registration was their own.
         return _Message(
             registration.email.written,
             "verify_email",
@@ -165,12 +166,12 @@ class MailingService:
     async def _notice(
         self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID, *, template: str
     ) -> _Message | None:
-        del delivery  # a notice has no budget: nobody has one sent without the account's password or token
+        del delivery  # notices have no budget, because they need the account's password or token
         user = await work.users.get(user_id)
         return _Message(user.email.written, template, {"public_url": self._policy.public_url}) if user else None
 
     async def _may_send(self, work: AuthUnitOfWork, delivery: Delivery, purpose: str, address: EmailAddress) -> bool:
-        """Charge the budget; before a link is minted, so that what is not sent ends no link that was."""
+        """Charge the budget; called before a link is created, so that an unsent mail invalidates no earlier link."""
         allowed = await self._budget.charge(work, delivery, purpose, address)
         if not allowed:
             self._operations.count("send_mail", "over_budget")

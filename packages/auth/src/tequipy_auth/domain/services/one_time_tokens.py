@@ -1,4 +1,4 @@
-"""The tokens of mailed links: minted when the mail is sent, read when the link is opened."""
+"""One-time tokens: created when the mail is sent, checked when the link is opened."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ from tequipy_platform import Clock, IdSource, RandomSource
 
 
 def read_one_time_token(text: str) -> OneTimeTokenValue:
-    """Return a token as it was mailed; raises `InvalidOneTimeToken` for what was never one."""
+    """Parse a mailed token; raises `InvalidOneTimeToken` for malformed text."""
     try:
         return OneTimeTokenValue.parse(text)
     except ValueError as error:
@@ -24,10 +24,10 @@ def read_one_time_token(text: str) -> OneTimeTokenValue:
 async def record_refused_token(
     work: AuthUnitOfWork, value: OneTimeTokenValue, action: AuditAction, reason: str, client: Client
 ) -> None:
-    """Record the refusal of a token that was mailed once.
+    """Audit the refusal of a token that was issued here.
 
-    An id that we never gave out is not recorded, only counted (`auth_operations_total`): anybody can make up as many as
-    they like, and the audit would grow by each.
+    An unknown id is only counted (`auth_operations_total`): anybody can invent ids, and each one would make the audit
+    larger.
     """
     if await work.one_time_tokens.is_known(value.id):
         metadata = {"token": str(value.id)}
@@ -36,14 +36,14 @@ async def record_refused_token(
 
 @dataclass(frozen=True, slots=True)
 class MailedLink:
-    """A link with its token, and when it ends."""
+    """A link that contains a token, and its expiry."""
 
     url: str = field(repr=False)
     expires_at: datetime
 
 
 class LinkMinter:
-    """Mints tokens and the links that carry them; only their hashes are kept."""
+    """Creates tokens and their links; only hashes of the tokens are stored."""
 
     def __init__(self, policy: AuthPolicy, clock: Clock, new_id: IdSource, random: RandomSource) -> None:
         self._policy = policy
@@ -60,7 +60,10 @@ class LinkMinter:
         ttl: timedelta,
         not_after: datetime | None = None,
     ) -> MailedLink:
-        """Return a link that is good for `ttl`, not beyond the end of what it is about; the oldest of many dies."""
+        """Return a link that is valid for `ttl`, at most until `not_after`.
+
+        A subject has at most `live_tokens_per_purpose` valid links; a further one invalidates the oldest.
+        """
         now = self._clock.now()
         value = OneTimeTokenValue.new(self._new_id(), self._random(SECRET_BYTES))
         token = OneTimeToken(
@@ -72,5 +75,5 @@ class LinkMinter:
             expires_at=min(now + ttl, not_after or now + ttl),
         )
         await work.one_time_tokens.add(token, keep=self._policy.live_tokens_per_purpose)
-        # In the fragment: it reaches no server, no log and no Referer; only a POST consumes it.
+        # The token is in the fragment, so it reaches no server, log or Referer header; only a POST uses it.
         return MailedLink(f"{self._policy.public_url}/{purpose.value}#token={value}", token.expires_at)

@@ -1,4 +1,4 @@
-"""Checking a password that somebody typed, whatever it is asked for: under the ladder of locks, and on the record."""
+"""Password checks with lockout and audit, for every operation that asks for a password."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt that was reserved, or refused because of a lock; `event` is what to record of it."""
+    """An attempt that was reserved or refused; `event` is the audit event for its failure."""
 
     user: User | None
     reserved: Reservation | Locked
@@ -35,7 +35,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The password was right; `renewed` is its hash under today's scheme, cost and pepper, None when it has that."""
+    """A correct password; `renewed` is a new hash with the current parameters, None if the stored one is up to date."""
 
     user: User
     reservation: Reservation
@@ -45,7 +45,7 @@ class Proof:
 
 
 class _PasswordHashReplaced(InvalidCredentials):
-    """The stored hash is no longer the one that was checked; `user` is the account as it is now."""
+    """The stored hash was replaced after it was checked; `user` is the current account."""
 
     def __init__(self, user: User) -> None:
         super().__init__()
@@ -53,9 +53,9 @@ class _PasswordHashReplaced(InvalidCredentials):
 
 
 class PasswordCheck:
-    """Three steps, for hashing must not happen inside a transaction: `begin`, `verify`, then `succeed` or `refuse`.
+    """Checks a password in three steps, because hashing must not happen in a transaction.
 
-    All but `verify` work within the caller's units of work.
+    The steps are `begin`, `verify`, and `succeed` or `refuse`. All except `verify` run in the caller's units of work.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class PasswordCheck:
         operation: str,
         session_id: UUID | None = None,
     ) -> Attempt:
-        """Reserve an attempt at an account, known or not; the work is the same.
+        """Reserve an attempt; the work is the same for existing and unknown accounts.
 
-        `session_id` is the live session of the caller, when there is one.
+        `session_id` is the live session of the caller, if there is one.
         """
         event = AuditEvent(
             AuditAction.LOGIN_FAILED,
@@ -107,11 +107,10 @@ class PasswordCheck:
         return Attempt(user, reserved, event, hashing_client, await work.users.highest_password_cost())
 
     async def verify(self, attempt: Attempt, password: str, use: Callable[[Proof], Awaitable[R]]) -> R:
-        """Return what `use` makes of the proof; `succeed` and `refuse` are for `use` to call.
+        """Check the password and return the result of `use(proof)`, which must call `succeed` or `refuse`.
 
-        When `succeed` finds another hash than the one that was checked, the password is checked once more: another
-        login may have renewed the hash of the very same password. Raises `LoginLocked`, `InvalidCredentials` and
-        `Unavailable`.
+        When `succeed` finds that the stored hash was replaced, the password is checked once more, because another login
+        may have renewed the hash of the same password. Raises `LoginLocked`, `InvalidCredentials` and `Unavailable`.
         """
         try:
             return await self._use(await self._verify(attempt, password), use)
@@ -119,7 +118,7 @@ class PasswordCheck:
             return await self._use(await self._verify(replace(attempt, user=replaced.user), password), use)
 
     async def _use(self, proof: Proof, use: Callable[[Proof], Awaitable[R]]) -> R:
-        """Return what `use` makes of the proof; one that cannot be completed now is no failure."""
+        """Return the result of `use(proof)`; release the reservation if it raises `Unavailable`."""
         try:
             return await use(proof)
         except Unavailable:
@@ -128,7 +127,7 @@ class PasswordCheck:
             raise
 
     async def _verify(self, attempt: Attempt, password: str) -> Proof:
-        """Hash once, and only if the attempt was reserved; one that nobody could look at is no failure."""
+        """Check the password if the attempt was reserved; release the reservation if it could not be checked."""
         if isinstance(attempt.reserved, Locked):
             raise LoginLocked(retry_after=attempt.reserved.retry_after)
         user, normalised = attempt.user, normalise(password)
@@ -152,7 +151,7 @@ class PasswordCheck:
         return Proof(user, attempt.reserved, attempt.event, renewed, attempt.hashing_client)
 
     async def succeed(self, work: AuthUnitOfWork, proof: Proof) -> User:
-        """Return the account as it is now, its row held, its counters for this client dropped.
+        """Lock the user's row, delete the counters of this client and return the current account.
 
         Raises `InvalidCredentials` when the account is gone or its hash was replaced since it was checked.
         """
@@ -168,12 +167,12 @@ class PasswordCheck:
         return user
 
     async def refuse(self, work: AuthUnitOfWork, proof: Proof, reason: str) -> None:
-        """Record that the right password was of no use; that is no failure, and no success either."""
+        """Audit that the correct password was not accepted; this counts neither as a failure nor as a success."""
         await self._lockout.release(work, proof.reservation)
         work.audit.record(replace(proof.event, reason=reason))
 
     async def _renewed(self, stored: PasswordHash, password: str, client: HashingClient) -> PasswordHash | None:
         if self._hasher.is_outdated(stored):
-            with suppress(Unavailable):  # the next login will do
+            with suppress(Unavailable):  # the next login tries again
                 return await self._hasher.hash(password, client)
         return None

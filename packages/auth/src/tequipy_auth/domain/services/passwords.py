@@ -1,4 +1,4 @@
-"""Forgetting a password, resetting it by mail, changing it."""
+"""Password reset by mail, and password change."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -22,7 +22,7 @@ from tequipy_platform import Clock, IdSource, retry_conflicts
 
 
 class PasswordService:
-    """Ways to a new password; each ends the sessions that the old one began, and tells the owner by mail."""
+    """Sets new passwords; each change ends the account's other sessions and notifies the owner by mail."""
 
     def __init__(
         self,
@@ -56,14 +56,14 @@ class PasswordService:
     @counted("forgot_password")
     @retry_conflicts
     async def forgot(self, *, email: str, client: Client) -> None:
-        """Ask for a link to reset the password, if there is an account; the same work for every address.
+        """Request a link to reset the password; does the same work for every address.
 
         Raises `InvalidAddress`.
         """
         address = self._addresses.parse(email)
         async with self._unit_of_work() as work:
             user = await work.users.by_email(address.canonical)
-            subject_id = user.id if user else self._new_id()  # nobody's, which the worker finds out
+            subject_id = user.id if user else self._new_id()  # an id without an account; the worker then sends nothing
             work.outbox.add("auth.send_mail", mail="reset_password", subject_id=str(subject_id))
             work.audit.record(
                 AuditEvent(
@@ -77,12 +77,12 @@ class PasswordService:
     @counted("reset_password")
     @retry_conflicts
     async def reset(self, token: str, *, new_password: str, client: Client) -> None:
-        """Set a new password by the token of the mailed link: sessions and device marks end, the account is unlocked.
+        """Set a new password with the token of a mailed link; end all sessions and device marks, unlock the account.
 
-        From this client address others cannot lock it again before its owner has logged in (`RESET_TRUST`).
+        For `RESET_TRUST`, failures of other clients do not lock this client address out of the account.
 
-        Who opens the link reads the account's mail, so the address counts as verified too. Raises
-        `InvalidOneTimeToken`, whatever is wrong with the token, and `WeakPassword`, which leaves the token good.
+        The address becomes verified, because the link was sent to it. Raises `InvalidOneTimeToken` for any fault of the
+        token, and `WeakPassword`, after which the token can still be used.
         """
         value = read_one_time_token(token)
         try:
@@ -94,7 +94,7 @@ class PasswordService:
 
     @counted("change_password")
     async def change(self, principal: Principal, *, current_password: str, new_password: str, client: Client) -> None:
-        """Replace the password; the caller's session lives on, the account's others end.
+        """Replace the password; the caller's session continues, all other sessions of the account end.
 
         Raises `WeakPassword` before anything is counted, `InvalidCredentials`, `LoginLocked`, `Unavailable`, and
         `InvalidAccessToken` when the session has ended.
@@ -123,7 +123,7 @@ class PasswordService:
         async with self._unit_of_work() as work:
             subject_id = await work.one_time_tokens.peek(*shown, at=self._clock.now())
             user = await work.users.get(subject_id) if subject_id else None
-            if user is None:  # before anything is hashed
+            if user is None:  # checked before the expensive hash
                 raise InvalidOneTimeToken
             marked = await self._devices.recognise(work, user, client.device) is not None
         accepted = self._rules.accept(new_password, user.email)
@@ -168,7 +168,10 @@ class PasswordService:
         *,
         keep: UUID | None = None,
     ) -> tuple[str, ...]:
-        """Store the new hash and end what rests on the old one; return what to publish after the commit."""
+        """Store the new hash, and end the sessions and reset links of the old password.
+
+        Returns the revoked ids to publish after the commit.
+        """
         await work.users.set_password(user.id, password)
         await work.one_time_tokens.discard(user.id, Purpose.RESET_PASSWORD)
         work.outbox.add("auth.send_mail", mail="password_changed", subject_id=str(user.id))

@@ -1,4 +1,4 @@
-"""Becoming a user: register privately or openly, verify the address, and the first admin."""
+"""Registration (private or open), verification of addresses, and creation of administrators."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,11 +20,11 @@ from tequipy_auth.domain.value_objects import Client, EmailAddress, OneTimeToken
 from tequipy_platform import Clock, IdSource, Unavailable, retry_conflicts
 
 REGISTRATION_TTL = timedelta(days=2)
-"""A pending registration outlives the first link that is mailed for it; no link outlives its registration."""
+"""How long a registration stays pending; no link for it is valid longer than that."""
 
 
 class RegistrationService:
-    """Registration that, unless it is open, tells a stranger nothing about who has an account."""
+    """Registers users; in private mode nobody can find out which addresses have accounts."""
 
     def __init__(
         self,
@@ -52,10 +52,10 @@ class RegistrationService:
     @counted("register")
     @retry_conflicts
     async def register(self, *, email: str, password: str, name: str | None = None, client: Client) -> User | None:
-        """Take a registration in and have the worker decide what to mail.
+        """Accept a registration; the worker decides which mail to send.
 
-        Private (None is returned): does the same work for a known and an unknown address: parse, hash, one row, one
-        outbox row. Open: the account exists at once, unverified, and is returned; raises `EmailTaken`. Raises
+        Private mode returns None and does the same work for known and unknown addresses: parse, hash, one row, one
+        outbox row. Open mode creates an unverified account, returns it, and raises `EmailTaken`. Both raise
         `InvalidAddress`, `InvalidName`, `WeakPassword` and `Unavailable`.
         """
         address = self._addresses.parse(email)
@@ -82,7 +82,7 @@ class RegistrationService:
     @counted("resend_verification")
     @retry_conflicts
     async def resend_verification(self, *, email: str) -> None:
-        """Ask for another link, for whoever waits for one; the same work for every address. Raises `InvalidAddress`."""
+        """Request another verification link; does the same work for every address. Raises `InvalidAddress`."""
         address = self._addresses.parse(email)
         async with self._unit_of_work() as work:
             registration = await work.registrations.newest_of(address.canonical, at=self._clock.now())
@@ -94,14 +94,15 @@ class RegistrationService:
     @counted("verify_email")
     @retry_conflicts
     async def verify_email(self, token: str, *, password: str | None = None, client: Client) -> None:
-        """Believe that an address is its owner's, by the token that was mailed there.
+        """Verify an address with the token that was mailed to it.
 
-        A pending registration becomes an account, with the password of that very registration; an open one is
-        verified. While the address has more than one pending registration, whoever opens the link has to know the
-        password of the one that it belongs to: it may be a stranger's. A password that is given is always checked.
+        In private mode this turns the registration into an account with the password of that registration; in open mode
+        it marks the account as verified. While the address has several pending registrations, the password of the
+        link's own registration is required, because the registration may be an attacker's. A password is checked
+        whenever it is given.
 
-        Raises `InvalidOneTimeToken`, whatever is wrong with the token, `PasswordRequired`, `InvalidCredentials` (the
-        token stays good for `TRIES_PER_TOKEN`) and `Unavailable`.
+        Raises `InvalidOneTimeToken` for any fault of the token, `PasswordRequired`, `InvalidCredentials` (the token can
+        still be used until `TRIES_PER_TOKEN` attempts are used up) and `Unavailable`.
         """
         value = read_one_time_token(token)
         try:
@@ -115,7 +116,7 @@ class RegistrationService:
     @counted("create_admin")
     @retry_conflicts
     async def create_admin(self, *, email: str, password: str, name: str | None = None) -> None:
-        """Make an administrator whose address counts as verified; raises as `register`, and `EmailTaken`."""
+        """Create an administrator with a verified address; raises the same as `register`, and `EmailTaken`."""
         address = self._addresses.parse(email)
         name = None if name is None else display_name(name)
         hashed = await self._hasher.hash(self._rules.accept(password, address), HashingClient.of(Client()))
@@ -126,9 +127,9 @@ class RegistrationService:
             work.audit.record(AuditEvent(AuditAction.REGISTERED, reason="create_admin", subject_id=admin.id))
 
     async def _check_password(self, value: OneTimeTokenValue, password: str, client: Client) -> bool:
-        """Check the password of the registration that a token belongs to; return False when it belongs to none.
+        """Check the password of the registration that a token belongs to; return False if it belongs to an account.
 
-        The try is counted before the password is hashed, so that of many at once no more are looked at than may be.
+        The attempt is counted before the password is hashed, so that concurrent attempts cannot exceed the limit.
         """
         shown = (value.id, Purpose.VERIFY_EMAIL, value.secret_hash)
         async with self._unit_of_work() as work:
@@ -151,7 +152,7 @@ class RegistrationService:
 
     async def _verify(self, value: OneTimeTokenValue, client: Client, *, password_checked: bool) -> None:
         now, shown = self._clock.now(), (value.id, Purpose.VERIFY_EMAIL, value.secret_hash)
-        async with self._unit_of_work() as work:  # left by the exception of a bad token, it takes everything back
+        async with self._unit_of_work() as work:  # an exception for an invalid token rolls everything back
             if not password_checked and await work.one_time_tokens.peek(*shown, at=now) is None:
                 raise InvalidOneTimeToken
             subject_id = await work.one_time_tokens.consume(*shown, at=now)
@@ -174,7 +175,7 @@ class RegistrationService:
     async def _check_contested(
         self, work: AuthUnitOfWork, registration: Registration, *, password_checked: bool
     ) -> None:
-        """Raise `PasswordRequired` while others wait for the address too; a further one waits for this to end."""
+        """Raise `PasswordRequired` if the address has other pending registrations; new ones wait until this ends."""
         address = registration.email.canonical
         await work.registrations.lock(address)
         if not password_checked and await work.registrations.count_pending(address, at=self._clock.now()) > 1:
@@ -189,7 +190,7 @@ class RegistrationService:
         async with self._unit_of_work() as work:
             try:
                 await work.users.add(user)
-            except EmailTaken as error:  # raised only when it is on record
+            except EmailTaken as error:  # raised after the audit event is committed
                 taken = error
                 event = replace(event, outcome=Outcome.FAILURE, reason=error.code)
             else:

@@ -1,4 +1,4 @@
-"""What roles permit: read by everybody, seldom changed."""
+"""Permissions of roles, which are read often and changed rarely."""
 
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -15,7 +15,7 @@ _MAP: Final = "roles"
 
 
 class RoleService:
-    """The role map, read through the `config` cache: an outage of the database does not take permissions away."""
+    """Reads the roles through the `config` cache, so that permissions remain available while the database is down."""
 
     def __init__(
         self, unit_of_work: Callable[[], AuthUnitOfWork], *, config: Cache[RoleMap], operations: Operations
@@ -25,16 +25,16 @@ class RoleService:
         self.operations = operations
 
     async def permissions_of(self, roles: Iterable[str]) -> tuple[str, ...]:
-        """Return what roles permit together, sorted; an unknown role permits nothing."""
+        """Return the permissions of the given roles, sorted; an unknown role grants none."""
         held = await self._config.get_or_set(_MAP, self._load)
         return held.permissions_of(roles)
 
     @counted("define_role")
     @retry_conflicts
     async def define(self, role: Role, *, actor_id: UUID | None = None) -> None:
-        """Store what a role permits, in the place of what it permitted; every process knows at once.
+        """Store the permissions of a role; every process uses them at once.
 
-        A task of the same commit drops the map once more, should this process die before it could.
+        A task of the same transaction invalidates the cache once more, in case this process dies before it does.
         """
         async with self._unit_of_work() as work:
             await work.roles.put(role)
@@ -44,7 +44,7 @@ class RoleService:
         await self._config.delete(_MAP)
 
     async def drop(self, _delivery: Delivery) -> None:
-        """Perform the task `auth.drop_roles`: whoever asks next reads what is true."""
+        """Run the task `auth.drop_roles`: remove the roles from the cache."""
         await self._config.delete(_MAP)
 
     async def _load(self) -> RoleMap:

@@ -1,4 +1,4 @@
-"""SessionRevocation sessions, so that every process refuses their access tokens: rows first, then the news."""
+"""Session revocation: ends sessions and makes every process reject their access tokens."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from tequipy_platform import Delivery
 
 @dataclass(frozen=True, slots=True)
 class SessionRevocation:
-    """Why sessions end, when, and on whose account."""
+    """The reason, the time and the author of a session revocation."""
 
     reason: str
     at: datetime
@@ -25,10 +25,10 @@ class SessionRevocation:
 
 
 class SessionEnder:
-    """Ends sessions within a unit of work, audited, and tells every process once that is committed.
+    """Revokes sessions in a unit of work, audits it, and publishes the revoked ids after the commit.
 
-    The news goes out twice: by `publish` right after the commit, for it must arrive in milliseconds, and by a task from
-    a row of the same commit, for it must arrive although the process died in between. Both are idempotent.
+    The ids are published twice: by `publish` right after the commit, so that they arrive within milliseconds, and by a
+    task from the outbox of the same transaction, so that they arrive even if the process dies. Both are idempotent.
     """
 
     def __init__(self, revocations: Revocations) -> None:
@@ -37,7 +37,7 @@ class SessionEnder:
     async def end(
         self, work: AuthUnitOfWork, user_id: UUID, session_ids: Iterable[UUID], revocation: SessionRevocation
     ) -> tuple[str, ...]:
-        """End these sessions of an account; return what to `publish` after the commit: nothing for the ended ones."""
+        """Revoke these sessions of an account; return the revoked ids to `publish` after the commit."""
         ended = [
             each
             for each in sorted(session_ids)
@@ -48,16 +48,16 @@ class SessionEnder:
     async def end_all(
         self, work: AuthUnitOfWork, user_id: UUID, revocation: SessionRevocation, *, keep: UUID | None = None
     ) -> tuple[str, ...]:
-        """End the sessions of an account, but the one to `keep`; return what to `publish` after the commit."""
+        """Revoke all sessions of an account except `keep`; return the revoked ids to `publish` after the commit."""
         ended = await work.sessions.revoke_all(user_id, keep=keep, at=revocation.at, reason=revocation.reason)
         return self._announce(work, user_id, ended, revocation)
 
     async def publish(self, revoked_ids: Iterable[str]) -> None:
-        """Tell every process what `end` or `end_all` returned."""
+        """Publish the ids that `end` or `end_all` returned to every process."""
         await self._revocations.add(*revoked_ids)
 
     async def publish_again(self, _delivery: Delivery, *, members: list[str]) -> None:
-        """Perform the task `auth.publish_revocations`."""
+        """Run the task `auth.publish_revocations`."""
         await self.publish(members)
 
     def _announce(

@@ -1,4 +1,4 @@
-"""Beginning a session, whatever proved who it is."""
+"""Creation of sessions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from tequipy_platform import Clock, IdSource, RandomSource
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
-    """A session that can be kept, with the first refresh token of its chain."""
+    """A new session and its first refresh token, not stored yet."""
 
     session: Session
     token: RefreshToken
@@ -22,7 +22,7 @@ class NewSession:
 
 
 class SessionStarter:
-    """Begins sessions in two steps, for hashing must not happen inside a transaction."""
+    """Creates sessions in two steps, because hashing must not happen in a transaction."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class SessionStarter:
         self._random = random
 
     async def prepare(self, user: User, client: Client, *, amr: tuple[str, ...]) -> NewSession:
-        """Make a session and hash its first secret; nothing is kept yet."""
+        """Create a session and hash the secret of its first refresh token; nothing is stored yet."""
         value = RefreshTokenValue.new(self._new_id(), self._random(SECRET_BYTES))
         secret_hash = await self._secrets.hash(value.secret)
         now = self._clock.now()
@@ -63,10 +63,10 @@ class SessionStarter:
         return NewSession(session, token, value)
 
     async def save(self, work: AuthUnitOfWork, new: NewSession) -> tuple[str, ...]:
-        """Keep the session within the caller's transaction, which holds the lock of the user's row.
+        """Store the session in the caller's transaction, which holds the lock of the user's row.
 
-        Where an account has as many sessions as it may have, the oldest make room: return what to `publish` of them
-        after the commit.
+        If the account has the maximum number of sessions, the oldest are revoked. Returns their revoked ids to
+        `publish` after the commit.
         """
         session = new.session
         oldest = await work.sessions.live_of(
@@ -81,5 +81,5 @@ class SessionStarter:
         return revoked_ids
 
     async def publish(self, revoked_ids: Iterable[str]) -> None:
-        """Tell every process what `keep` returned."""
+        """Publish the ids that `save` returned to every process."""
         await self._ender.publish(revoked_ids)

@@ -1,4 +1,4 @@
-"""Staying logged in, and ending it: on this device, on others, everywhere."""
+"""Refreshing, listing and ending of sessions."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -29,7 +29,7 @@ from tequipy_platform import JSON, Clock, IdSource, NotFound, retry_conflicts
 
 @dataclass(frozen=True, slots=True)
 class _PresentedToken:
-    """What a refresh needs to know of the token that was shown."""
+    """The presented refresh token with its row, session and user."""
 
     value: RefreshTokenValue
     token: RefreshToken
@@ -38,7 +38,7 @@ class _PresentedToken:
 
 
 class SessionService:
-    """Sessions as families of rotating refresh tokens."""
+    """Manages sessions, each of which is a chain of rotating refresh tokens."""
 
     def __init__(
         self,
@@ -68,20 +68,22 @@ class SessionService:
     @counted("refresh")
     @retry_conflicts
     async def refresh(self, token: str, *, client: Client) -> TokenPair:
-        """Rotate a refresh token.
+        """Exchange a refresh token for a new token pair.
 
-        Tabs that refresh at once all get the very same successor. A used token whose successor is unused gives that
-        successor again within the grace, and `RefreshSuperseded` once it is used; after the grace it means theft: the
-        session ends and `RefreshReused` is raised. Raises `RefreshInvalid`, `RefreshExpired`, `SessionRevoked` too.
+        Concurrent refreshes with the same token return the same successor. Within the grace period a used token returns
+        its successor again, or raises `RefreshSuperseded` if the successor has been used. After the grace period a used
+        token counts as stolen: the session is revoked and `RefreshReused` is raised. Also raises `RefreshInvalid`,
+        `RefreshExpired` and `SessionRevoked`.
         """
-        now = self._clock.now()  # when it came: to wait for a database that hangs makes no thief of anybody
+        # The time of the request's arrival: a slow database must not make a refresh look like theft.
+        now = self._clock.now()
         link = await self._verify_token(token)
         if link.session.revoked_at is not None:
             raise SessionRevoked
         if link.session.expires_at <= now:
             raise RefreshExpired
         successor, child = await self._prepare(link, now)
-        # Before the commit: no revocation that follows it is forgotten before this token has expired.
+        # Signed before the commit: a revocation after the commit is then stored until this token has expired.
         access = await self._issuer.access_token(link.user, link.session)
         revoked_ids: tuple[str, ...] = ()
         async with self._unit_of_work() as work:
@@ -93,7 +95,8 @@ class SessionService:
                 if isinstance(outcome, RefreshReused):
                     revoked_ids = await self._end_stolen(work, link, client, now)
         await self._ender.publish(revoked_ids)
-        if isinstance(outcome, Exception):  # raised only now: the end of a stolen session must be committed
+        # Raised after the commit, so that the revocation of a stolen session is stored.
+        if isinstance(outcome, Exception):
             raise outcome
         return self._issuer.assemble(access, link.session, outcome, now)
 
@@ -102,7 +105,7 @@ class SessionService:
     async def logout(
         self, *, client: Client, refresh_token: str | None = None, access_token: str | None = None
     ) -> None:
-        """End the session of whichever credential is good, a used refresh token included; nothing else is an error."""
+        """Revoke the session of each valid credential, also of a used refresh token; ignore invalid ones."""
         owners: dict[UUID, UUID] = {}
         if refresh_token is not None:
             with suppress(RefreshInvalid):
@@ -123,12 +126,12 @@ class SessionService:
 
     @counted("logout_all")
     async def logout_all(self, principal: Principal, *, client: Client) -> None:
-        """End every session of the caller."""
+        """Revoke every session of the caller."""
         await self._logout_all(principal, client, keep=None)
 
     @counted("logout_others")
     async def logout_others(self, principal: Principal, *, client: Client) -> None:
-        """End every session of the caller but the one that is asking."""
+        """Revoke every session of the caller except the current one."""
         await self._logout_all(principal, client, keep=principal.session_id)
 
     async def sessions(self, principal: Principal) -> Sequence[Session]:
@@ -139,7 +142,7 @@ class SessionService:
     @counted("session_revoke")
     @retry_conflicts
     async def revoke(self, principal: Principal, session_id: UUID, *, client: Client) -> None:
-        """End one session of the caller; raises `NotFound` for one that has ended or is somebody else's."""
+        """Revoke one session of the caller; raises `NotFound` if it has ended or belongs to somebody else."""
         now = self._clock.now()
         async with self._unit_of_work() as work:
             session = await work.sessions.get(session_id)
@@ -159,7 +162,7 @@ class SessionService:
         await self._ender.publish(revoked_ids)
 
     async def _verify_token(self, token: str) -> _PresentedToken:
-        """Return the shown token and its rows when its secret is right; raises `RefreshInvalid`."""
+        """Return the presented token with its rows; raises `RefreshInvalid` if it is unknown or its secret is wrong."""
         try:
             value = RefreshTokenValue.parse(token)
         except ValueError as error:
@@ -168,7 +171,7 @@ class SessionService:
             row = await work.refresh_tokens.get(value.id)
             session = await work.sessions.get(row.session_id) if row else None
             user = await work.users.get(session.user_id) if session else None
-        # Hashing stays outside the transaction: it takes a thread and a millisecond.
+        # The hash is computed outside the transaction, because it takes a thread and about a millisecond.
         if (
             row is None
             or session is None
@@ -179,7 +182,7 @@ class SessionService:
         return _PresentedToken(value, row, session, user)
 
     async def _prepare(self, link: _PresentedToken, now: datetime) -> tuple[RefreshTokenValue, RefreshToken]:
-        """Derive and hash the successor before the transaction that may need it."""
+        """Derive and hash the successor before the transaction starts."""
         version = self._successor_keys.current_version
         key = self._successor_keys.key(version)
         if key is None:
@@ -209,13 +212,14 @@ class SessionService:
     async def _resolve_used_token(
         self, work: AuthUnitOfWork, link: _PresentedToken, client: Client, now: datetime
     ) -> RefreshTokenValue | Exception:
-        """Decide on a token that was used before: the same successor again, superseded, or stolen."""
+        """Handle a token that was used before: return its successor again, or the error to raise."""
         parent = await work.refresh_tokens.get(link.value.id)
         child = await work.refresh_tokens.child_of(link.value.id)
         session = await work.sessions.get(link.session.id)
-        if parent is None or parent.used_at is None or child is None or session is None:  # purged meanwhile
+        # The rows may have been deleted since the token was verified.
+        if parent is None or parent.used_at is None or child is None or session is None:
             return RefreshInvalid()
-        if session.revoked_at is not None:  # logged out since the token was looked at
+        if session.revoked_at is not None:  # logged out since the token was verified
             return SessionRevoked()
         if now - parent.used_at > self._policy.refresh_grace:
             return RefreshReused()
@@ -226,7 +230,10 @@ class SessionService:
         return link.value.successor(child.id, key)
 
     def _record_replay(self, work: AuthUnitOfWork, session: Session, client: Client) -> None:
-        """Record a replay from elsewhere: the latest refresh of the session was the first use of the same token."""
+        """Audit a repeated use of a token from another client.
+
+        The session's `last_client` is the client that used the token first.
+        """
         first = session.last_client
         if first is None:
             return
@@ -239,7 +246,7 @@ class SessionService:
             work.audit.record(
                 AuditEvent(
                     AuditAction.REFRESH_REPLAYED,
-                    # No actor: it may be the owner on another network, or somebody who has copied the token.
+                    # The actor is unknown: either the owner on another network, or somebody who copied the token.
                     subject_id=session.user_id,
                     session_id=session.id,
                     client=client,
@@ -250,13 +257,13 @@ class SessionService:
     async def _end_stolen(
         self, work: AuthUnitOfWork, link: _PresentedToken, client: Client, now: datetime
     ) -> tuple[str, ...]:
-        """End a session whose used token came back, and have its owner told (RFC 9700, section 4.14.2)."""
+        """Revoke a session whose used refresh token was presented, and notify its owner (RFC 9700, section 4.14.2)."""
         work.audit.record(
             AuditEvent(
                 AuditAction.REFRESH_REUSE_DETECTED,
                 Outcome.FAILURE,
                 reason="refresh_reused",
-                # No actor: whoever shows a used token is not known to be the owner.
+                # The actor is unknown, because the token may have been stolen.
                 subject_id=link.user.id,
                 session_id=link.session.id,
                 client=client,

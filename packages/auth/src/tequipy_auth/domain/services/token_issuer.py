@@ -1,4 +1,4 @@
-"""What a login, a refresh and a reauthentication hand out."""
+"""Issuing of the tokens that a login, a refresh or a reauthentication returns."""
 
 from datetime import datetime
 
@@ -9,14 +9,14 @@ from tequipy_auth.domain.value_objects import AccessToken, Principal, RefreshTok
 
 
 class TokenIssuer:
-    """Signs access tokens that say what is known of a user and a session."""
+    """Signs access tokens for users and sessions, and assembles token pairs."""
 
     def __init__(self, access_tokens: AccessTokens, policy: AuthPolicy) -> None:
         self._access_tokens = access_tokens
         self._policy = policy
 
     async def access_token(self, user: User, session: Session) -> AccessToken:
-        """Return an access token of the session."""
+        """Return an access token for the session."""
         return await self._access_tokens.issue(
             Principal(
                 user_id=user.id,
@@ -29,14 +29,14 @@ class TokenIssuer:
         )
 
     async def check(self) -> None:
-        """Raise `Unavailable` unless tokens can be signed."""
+        """Raise `Unavailable` unless this process can sign tokens."""
         await self._access_tokens.check()
 
     async def pair(self, user: User, session: Session, refresh: RefreshTokenValue, now: datetime) -> TokenPair:
-        """Return an access token beside the refresh token that leads on from it."""
+        """Sign an access token and return it with the given refresh token."""
         return self.assemble(await self.access_token(user, session), session, refresh, now)
 
     def assemble(self, access: AccessToken, session: Session, refresh: RefreshTokenValue, now: datetime) -> TokenPair:
-        """Return an access token that was signed before, beside a refresh token."""
+        """Return a token pair made of an access token and a refresh token."""
         idle_end = min(now + self._policy.refresh_idle, session.absolute_expires_at)
         return TokenPair(access, refresh, refresh_expires_in=int((idle_end - now).total_seconds()))
