@@ -11,14 +11,14 @@ from contextlib import asynccontextmanager
 
 from tequipy_devstack.proving.lives import fork_for_each_life
 from tequipy_platform import Batch
-from tequipy_platform.infrastructure.pending import SqlPendingMessages
+from tequipy_platform.infrastructure.unpublished import SqlUnpublishedMessages
 from tequipy_worker.cli import main
 
-lend = SqlPendingMessages.batch
+lend = SqlUnpublishedMessages.batch
 
 
 @asynccontextmanager
-async def lend_and_die(self: SqlPendingMessages, limit: int) -> AsyncIterator[Batch]:
+async def lend_and_die(self: SqlUnpublishedMessages, limit: int) -> AsyncIterator[Batch]:
     """Lend a batch, and end when the borrower has published it."""
     async with lend(self, limit) as batch:
         yield batch
@@ -29,5 +29,5 @@ async def lend_and_die(self: SqlPendingMessages, limit: int) -> AsyncIterator[Ba
 
 if __name__ == "__main__":
     if fork_for_each_life(deaths=int(sys.argv[1])):
-        SqlPendingMessages.batch = lend_and_die  # type: ignore[method-assign]  # -- the moment that is to be hit
+        SqlUnpublishedMessages.batch = lend_and_die  # type: ignore[method-assign]  # -- the moment that is to be hit
     main(["relay"])

@@ -196,7 +196,7 @@ async def test_no_request_breaks_the_log_or_shows_a_secret(start: Callable[..., 
     assert {event["level"] for event in events if event["status"] >= 500} == {"ERROR"}
     assert {event["level"] for event in events if 400 <= event["status"] < 500} == {"WARNING"}
     assert {event["level"] for event in events if event["status"] < 400} == {"INFO"}
-    ids = Counter(line["correlation_id"] for line in lines if line["message"] == "unhandled error")
+    ids = Counter(line["correlation_id"] for line in lines if line["message"] == "request_failed")
     assert ids
     assert set(ids.values()) == {1}  # each bug is told once
 

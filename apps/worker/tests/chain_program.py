@@ -14,7 +14,7 @@ from tequipy_observability.wiring import ObservabilitySettings, configure_observ
 from tequipy_platform import Delivery, Event, SystemClock, Task
 from tequipy_platform.celery import build_celery, build_relay, wire_tasks
 from tequipy_platform.infrastructure.database import Database, SqlUnitOfWork
-from tequipy_platform.wiring import build_database, build_pending_messages, load_settings, uuid7
+from tequipy_platform.wiring import build_database, build_unpublished_messages, load_settings, uuid7
 from tequipy_worker.settings import WorkerSettings
 
 
@@ -63,7 +63,7 @@ def build(settings: WorkerSettings, folder: Path) -> Celery:
 async def relay(settings: WorkerSettings, celery: Celery) -> None:
     """Publish until killed."""
     database = build_database(settings.database)
-    messages = build_pending_messages(database, redelivery=timedelta(minutes=5))
+    messages = build_unpublished_messages(database, redelivery=timedelta(minutes=5))
     async with database, messages, build_relay(celery, messages) as running:
         await running.run()
 

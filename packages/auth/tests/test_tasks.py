@@ -28,10 +28,10 @@ def test_an_outage_of_a_day_is_waited_out_and_a_refusal_is_not() -> None:
     (task,) = [task for task in auth_tasks(build_fake_auth(), RecordingMailer()) if task.name == "auth.send_mail"]
     day = timedelta(hours=24)
     for error in (MailUnavailable(), MailSenderRefused(), LookupError(), KeyError()):
-        assert not task.retry.gives_up(10_000, error, failing_for=day - timedelta(seconds=1))
-        assert task.retry.gives_up(1, error, failing_for=day)
-    assert task.retry.gives_up(1, MailRejected(), failing_for=timedelta(0))
-    assert task.retry.longest_wait(10_000) == timedelta(minutes=10)
+        assert not task.retry.is_final_failure(10_000, error, failing_for=day - timedelta(seconds=1))
+        assert task.retry.is_final_failure(1, error, failing_for=day)
+    assert task.retry.is_final_failure(1, MailRejected(), failing_for=timedelta(0))
+    assert task.retry.max_wait(10_000) == timedelta(minutes=10)
 
 
 async def test_a_profile_that_changed_elsewhere_is_read_anew() -> None:

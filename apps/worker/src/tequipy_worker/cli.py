@@ -15,7 +15,7 @@ import click
 from tequipy_observability.wiring import Observability, configure_observability
 from tequipy_platform.wiring import (
     build_database,
-    build_pending_messages,
+    build_unpublished_messages,
     describe_settings,
     load_settings,
     refuse,
@@ -89,7 +89,7 @@ async def _relay(settings: WorkerSettings) -> None:
     observability = _observe(settings, "relay")
     celery = create_worker(settings, observability)
     database = build_database(settings.database)
-    messages = build_pending_messages(
+    messages = build_unpublished_messages(
         database,
         redelivery=timedelta(seconds=settings.celery.visibility_timeout),
         registry=observability.registry,

@@ -1,6 +1,7 @@
-"""The vocabulary of the ground: errors, tasks, unit of work, health, clock, mail, storage. Standard library only.
+"""Shared ports and types of all packages: errors, tasks, events, unit of work, health, clock, mail, storage.
 
-Doors beside this one: `wiring`, `tasks`, `migrations`, `testing`, and with their extras `api` and `celery`.
+This module needs the standard library alone. Further public modules: `wiring`, `tasks`, `migrations`, `testing`, and
+with the extras of the same names `api` and `celery`.
 """
 
 from tequipy_platform.domain.clock import Clock, IdSource, RandomSource, SystemClock
@@ -26,7 +27,15 @@ from tequipy_platform.domain.mail import (
     MailText,
     MailUnavailable,
 )
-from tequipy_platform.domain.outbox import Batch, Inbox, Lease, MessageLog, Outbox, PendingMessage, PendingMessages
+from tequipy_platform.domain.outbox import (
+    Batch,
+    Inbox,
+    Lease,
+    MessageLog,
+    Outbox,
+    UnpublishedMessage,
+    UnpublishedMessages,
+)
 from tequipy_platform.domain.storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
 from tequipy_platform.domain.tasks import Crontab, Delivery, Handler, RetryPolicy, Task
 from tequipy_platform.domain.unit_of_work import Conflicted, UnitOfWork, retry_conflicts
@@ -62,8 +71,6 @@ __all__ = [
     "ObjectNotFound",
     "ObjectStorage",
     "Outbox",
-    "PendingMessage",
-    "PendingMessages",
     "RandomSource",
     "RefusesWrites",
     "RetryPolicy",
@@ -74,5 +81,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnitOfWork",
+    "UnpublishedMessage",
+    "UnpublishedMessages",
     "retry_conflicts",
 ]

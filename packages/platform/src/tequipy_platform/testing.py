@@ -1,4 +1,4 @@
-"""Fakes of every port, which keep its promises in memory, and a clock and ids that tests can foretell."""
+"""In-memory fakes of all ports, and a clock and ids that tests can predict."""
 
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -21,26 +21,26 @@ _ADDRESS = re.compile(r"[^\s@<>()\[\],;:\"\\]+@[^\s@<>()\[\],;:\"\\]+")
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]+@[!-;=?-~]+>")
 
 EPOCH = datetime(2026, 1, 31, 10, 30, tzinfo=UTC)
-"""When a `FrozenClock` starts, unless told otherwise."""
+"""The default start time of a `FrozenClock`."""
 
 
 class FrozenClock(Clock):
-    """A clock that stands still until it is advanced."""
+    """A clock that changes only when it is advanced."""
 
     def __init__(self, now: datetime = EPOCH) -> None:
         self._now = now
 
     def now(self) -> datetime:
-        """Return the moment it stands at."""
+        """Return the clock's current time."""
         return self._now
 
     def advance(self, by: timedelta) -> None:
-        """Move on."""
+        """Advance the clock."""
         self._now += by
 
 
 class CountingIds:
-    """An `IdSource` whose ids are 1, 2, 3, … in the form of UUIDv7."""
+    """A source of ids 1, 2, 3, … in the form of UUIDv7."""
 
     def __init__(self) -> None:
         self._made = 0
@@ -53,7 +53,7 @@ class CountingIds:
 
 @dataclass(frozen=True, slots=True)
 class AddedTask:
-    """What was asked of a recording outbox."""
+    """A message that was added to a recording outbox."""
 
     task: str
     payload: dict[str, JSON]
@@ -61,23 +61,23 @@ class AddedTask:
 
 
 class RecordingOutbox(Outbox):
-    """Remembers what was added and published; within a `MemoryUnitOfWork`, what its block rolled back is forgotten."""
+    """Records added tasks and published events; a `MemoryUnitOfWork` removes those of a block that it rolls back."""
 
     def __init__(self) -> None:
         self.tasks: list[AddedTask] = []
         self.events: list[Event] = []
 
     def add(self, task: str, /, *, not_before: datetime | None = None, **payload: JSON) -> None:
-        """Remember a task."""
+        """Record a task."""
         self.tasks.append(AddedTask(task, payload, not_before))
 
     def publish(self, event: Event) -> None:
-        """Remember an event."""
+        """Record an event."""
         self.events.append(event)
 
 
 class MemoryInbox(Inbox):
-    """An inbox in a dictionary: None stands for done, a time for the end of a lease."""
+    """An inbox in a dictionary: None means done, a time is the end of a lease."""
 
     def __init__(self, clock: Clock) -> None:
         self.leases: dict[tuple[UUID, str], datetime | None] = {}
@@ -91,7 +91,7 @@ class MemoryInbox(Inbox):
         return True
 
     async def lease(self, delivery: Delivery, duration: timedelta) -> Lease:
-        """Take the lease when nobody has it or it has ended."""
+        """Take the lease if no attempt holds it or if it has expired."""
         now = self._clock.now()
         until = self.leases.get(self._key(delivery), now)
         if until is None:
@@ -106,7 +106,7 @@ class MemoryInbox(Inbox):
         self.leases[self._key(delivery)] = None
 
     async def release(self, delivery: Delivery) -> None:
-        """Give the lease back."""
+        """Release the lease."""
         if self.leases.get(self._key(delivery)) is not None:
             del self.leases[self._key(delivery)]
 
@@ -115,9 +115,9 @@ class MemoryInbox(Inbox):
 
 
 class MemoryUnitOfWork(UnitOfWork):
-    """A unit of work over collections in memory: a block left by an exception leaves them as they were.
+    """A unit of work over collections in memory; leaving the block by an exception restores them.
 
-    A subclass extends `tables`. One block at a time: there is no isolation between two that overlap.
+    A subclass extends `tables`. Blocks must not overlap, because there is no isolation between them.
     """
 
     outbox: RecordingOutbox
@@ -128,7 +128,7 @@ class MemoryUnitOfWork(UnitOfWork):
         self.inbox = MemoryInbox(clock)
 
     def tables(self) -> Sequence[dict[Any, Any] | list[Any]]:
-        """Return every collection that a roll-back restores."""
+        """Return every collection that a rollback restores."""
         return (self.outbox.tasks, self.outbox.events, self.inbox.leases)
 
     async def __aenter__(self) -> Self:
@@ -149,7 +149,7 @@ class MemoryUnitOfWork(UnitOfWork):
 
 
 class RecordingMailer(Mailer):
-    """Remembers the mails it was handed; refuses the headers that real mailers refuse."""
+    """Records sent mails; refuses the headers that real mailers refuse."""
 
     def __init__(self) -> None:
         self.mails: list[Mail] = []
@@ -160,10 +160,10 @@ class RecordingMailer(Mailer):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Nothing stays open."""
+        """Do nothing."""
 
     async def send(self, mail: Mail) -> None:
-        """Remember one mail."""
+        """Record one mail."""
         headers = (mail.subject, *mail.headers, *mail.headers.values())
         if not _ADDRESS.fullmatch(mail.to) or not _MESSAGE_ID.fullmatch(mail.message_id):
             raise MailRejected
@@ -173,7 +173,7 @@ class RecordingMailer(Mailer):
 
 
 class MemoryStorage(ObjectStorage):
-    """Objects in a dictionary."""
+    """Object storage in a dictionary."""
 
     def __init__(self, clock: Clock) -> None:
         self.objects: dict[str, tuple[bytes, datetime]] = {}
@@ -185,7 +185,7 @@ class MemoryStorage(ObjectStorage):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Nothing stays open."""
+        """Do nothing."""
 
     async def put(self, key: str, content: AsyncIterator[bytes] | bytes) -> StoredObject:
         """Store an object."""
@@ -202,21 +202,21 @@ class MemoryStorage(ObjectStorage):
         yield self.objects[key][0]
 
     async def head(self, key: str) -> StoredObject:
-        """Describe an object."""
+        """Return an object's metadata."""
         if key not in self.objects:
             raise ObjectNotFound
         content, modified_at = self.objects[key]
         return StoredObject(key, len(content), modified_at)
 
     async def delete(self, key: str) -> None:
-        """Remove an object, or nothing."""
+        """Remove an object if it exists."""
         self.objects.pop(key, None)
 
     async def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
-        """Go through the objects below a prefix."""
+        """Yield the objects below a prefix."""
         for key in sorted(self.objects):
             if not prefix or key.startswith(prefix.rstrip("/") + "/"):
                 yield await self.head(key)
 
     async def ping(self) -> None:
-        """Memory is always there."""
+        """Do nothing: memory is always available."""

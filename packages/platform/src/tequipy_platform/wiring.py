@@ -1,4 +1,4 @@
-"""What the ground needs to be told, and how its parts are built. Only apps fill these settings from the environment."""
+"""Settings of platform, and the functions that build its parts. Only apps read these settings from the environment."""
 
 import asyncio
 import re
@@ -25,7 +25,6 @@ from tequipy_platform.infrastructure.database import Database, DatabaseSettings
 from tequipy_platform.infrastructure.database.encoding import WrongEncoding
 from tequipy_platform.infrastructure.ids import uuid7
 from tequipy_platform.infrastructure.mail import FolderMailer, MailSettings, SmtpMailer
-from tequipy_platform.infrastructure.pending import SqlPendingMessages
 from tequipy_platform.infrastructure.redis_url import INSECURE, parse_redis_url
 from tequipy_platform.infrastructure.secret_checks import BUILT_IN, HoldsSecrets, is_guessable
 from tequipy_platform.infrastructure.settings import (
@@ -40,6 +39,7 @@ from tequipy_platform.infrastructure.settings import (
 )
 from tequipy_platform.infrastructure.storage import ObstoreStorage, StorageSettings
 from tequipy_platform.infrastructure.unknown_names import KNOWN_NAMES
+from tequipy_platform.infrastructure.unpublished import SqlUnpublishedMessages
 
 __all__ = [
     "BUILT_IN",
@@ -59,8 +59,8 @@ __all__ = [
     "StorageSettings",
     "build_database",
     "build_mailer",
-    "build_pending_messages",
     "build_storage",
+    "build_unpublished_messages",
     "describe_settings",
     "is_guessable",
     "load_settings",
@@ -75,39 +75,39 @@ _COUNT: Final = r"[1-9][0-9]{0,4}"
 
 
 class HeaderSettings(BaseModel):
-    """Which other origins' pages may call the API."""
+    """The origins whose pages may call the API."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     cors_origins: tuple[str, ...] = ()
-    """Origins as a browser sends them (RFC 6454): `https://app.example.com`, with a port when it is not the usual."""
+    """Origins in the form that browsers send (RFC 6454): `https://app.example.com`, with a port if it is not 443."""
 
     @field_validator("cors_origins")
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
             url = urlsplit(origin)
-            # `*` fails here too: with credentials it would open every account to every page.
+            # `*` is refused too: with credentials it would give every page access to every account.
             if url.scheme not in {"http", "https"} or not url.hostname or origin != f"{url.scheme}://{url.netloc}":
                 raise PydanticCustomError("origin", "should be origins as https://app.example.com, never *")
         return origins
 
     def production_faults(self) -> list[tuple[str, str]]:
-        """Pages that anybody on the way may change call nothing in production."""
+        """Refuse `http` origins in production: an attacker on the network can change their pages."""
         plain = any(not origin.startswith("https://") for origin in self.cors_origins)
         return [("cors_origins", "should be https:// origins alone in production")] if plain else []
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many requests in so many whole seconds, both at least 1."""
+    """A number of requests per number of whole seconds, both at least 1."""
 
     limit: int
     period: int
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Return the rate that `600/60` says, None for `off`; raises `ValueError` for anything else."""
+        """Parse a rate such as `600/60`; return None for `off`; raise `ValueError` for anything else."""
         if text == "off":
             return None
         limit, _, period = text.partition("/")
@@ -122,13 +122,13 @@ def _check_rate(text: str) -> str:
 
 
 RateText = Annotated[str, AfterValidator(_check_rate)]
-"""`600/60`: so many requests in so many seconds; `off`: any number."""
+"""A rate such as `600/60` (requests/seconds), or `off` for no limit."""
 
 
 class RateLimitSettings(BaseModel):
-    """Rates by the names of their policies; a name that is absent keeps the rate that its feature gives it.
+    """Rates by the name of their policy; a policy without an entry keeps the default that its feature declares.
 
-    An app subclasses it to say which `names` there are, beside `default`: it knows what it is composed of.
+    An app subclasses it and lists the allowed `names` beside `default`, because only the app knows all its features.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
@@ -149,42 +149,42 @@ class RateLimitSettings(BaseModel):
         return data
 
     def rate(self, name: str, default: str) -> Rate | None:
-        """Return the rate of a policy, `default` unless one was set; None lifts the limit."""
+        """Return the rate of a policy (`default` if the settings have none), or None when the limit is off."""
         return Rate.parse((self.__pydantic_extra__ or {}).get(name, default))
 
 
 class CelerySettings(BaseModel):
-    """The broker and the four times that only keep their word together; times in seconds."""
+    """The broker, and four times that depend on each other, in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     broker_url: SecretStr
-    """`redis://user:password@host:port/database`, a database apart from the cache's; `rediss://` verifies certificate
-    and host name, and takes the options `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (files in PEM format),
+    """`redis://user:password@host:port/database`; use another database than the cache. `rediss://` verifies
+    certificate and host name, and accepts the options `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (PEM files),
     `ssl_check_hostname=false` and `ssl_cert_reqs=none`."""
     result_backend: SecretStr | None = None
-    """As the broker's URL; None: results are not kept."""
+    """A URL of the same form; None: results are not kept."""
     soft_time_limit: int = Field(default=270, gt=0)
-    """When a task is asked to end: its coroutine is cancelled."""
+    """After this time a task's coroutine is cancelled."""
     time_limit: int = Field(default=300, gt=0)
-    """When a task's process is killed."""
+    """After this time a task's process is killed."""
     visibility_timeout: int = Field(default=600, gt=0)
-    """When a message that nobody acknowledged is delivered again."""
+    """After this time a message that was not acknowledged is delivered again."""
     soft_shutdown_timeout: int = Field(default=20, ge=0)
-    """How long a stopping worker waits for its tasks before it hands them back."""
+    """How long a stopping worker waits for its tasks before it returns them to the queue."""
 
     @property
     def broker_tls(self) -> Mapping[str, Any] | None:
-        """How the broker is verified, as arguments of redis-py's `SSLConnection`; None: not encrypted."""
+        """TLS options of the broker as arguments of redis-py's `SSLConnection`; None: not encrypted."""
         return parse_redis_url(self.broker_url.get_secret_value()).tls
 
     @property
     def result_tls(self) -> Mapping[str, Any] | None:
-        """The same for the result backend."""
+        """TLS options of the result backend, in the same form."""
         return parse_redis_url(self.result_backend.get_secret_value()).tls if self.result_backend else None
 
     def production_faults(self) -> Iterator[tuple[str, str]]:
-        """Return what production refuses: servers that anybody can pose as."""
+        """Yield the URLs that production refuses because they do not verify the server."""
         for name, url in (("broker_url", self.broker_url), ("result_backend", self.result_backend)):
             if url is not None and not parse_redis_url(url.get_secret_value()).verified:
                 yield name, INSECURE
@@ -204,14 +204,14 @@ class CelerySettings(BaseModel):
 
 
 def build_database(settings: DatabaseSettings, *, registry: CollectorRegistry | None = None) -> Database:
-    """Return the database, its `db_pool_*` gauges in `registry`; nothing is opened before the first use."""
+    """Return the database, with `db_pool_*` gauges in `registry`; it connects at first use."""
     return Database(settings, registry=registry)
 
 
 def refuse_wrong_encoding(settings: DatabaseSettings) -> None:
-    """End the process with status 78 and one line when the database's encoding is not UTF8; runs its own event loop.
+    """End the process with status 78 and one line if the database's encoding is not UTF8; runs its own event loop.
 
-    A database that gives no answer within 5 s is left to readiness, which asks again.
+    A database that does not answer within 5 s is left to the readiness check.
     """
     fault = asyncio.run(_encoding_fault(settings))
     if fault is not None:
@@ -227,24 +227,24 @@ async def _encoding_fault(settings: DatabaseSettings) -> str | None:
         return str(error) if isinstance(error, WrongEncoding) else None
 
 
-def build_pending_messages(
+def build_unpublished_messages(
     database: Database, *, redelivery: timedelta, registry: CollectorRegistry | None = None
-) -> SqlPendingMessages:
-    """Return the outbox as the relay reads it; a message that is not settled within `redelivery` is published again.
+) -> SqlUnpublishedMessages:
+    """Return the outbox for the relay; a message that is not settled within `redelivery` is published again.
 
     `registry` gets `outbox_pending`, `outbox_oldest_age_seconds` and `outbox_given_up_total`.
     """
-    return SqlPendingMessages(database, redelivery=redelivery, registry=registry)
+    return SqlUnpublishedMessages(database, redelivery=redelivery, registry=registry)
 
 
 def build_storage(settings: StorageSettings) -> ObstoreStorage:
-    """Return the object storage that the URL names."""
+    """Return the object storage at the configured URL."""
     return ObstoreStorage(settings)
 
 
 def build_mailer(settings: MailSettings, *, registry: CollectorRegistry | None = None) -> SmtpMailer | FolderMailer:
-    """Return a mailer that sends by SMTP, or one that writes to the folder when there is no server.
+    """Return a mailer that sends by SMTP, or one that writes files if no server is configured.
 
-    `registry` gets `mails_total{outcome}` of the mails that go to a server.
+    `registry` gets `mails_total{outcome}` of the mails sent by SMTP.
     """
     return SmtpMailer(settings, registry=registry) if settings.smtp_url else FolderMailer(settings)

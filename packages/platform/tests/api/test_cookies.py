@@ -1,4 +1,4 @@
-"""Cookies are found by name in the raw header, whatever else it holds, and never by Python's own parser."""
+"""Cookies are read by name from the raw header, in linear time and without Python's own parser."""
 
 import http.cookies
 import time
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
 from tequipy_platform.api import read_cookie, wire_errors
-from tequipy_platform.api.cookies import set_cookies_aside
+from tequipy_platform.api.cookies import hide_cookies
 
 
 def request(*headers: bytes) -> HTTPConnection:
@@ -25,7 +25,7 @@ def request(*headers: bytes) -> HTTPConnection:
         ([b"refresh=rt1.a.b"], "rt1.a.b"),
         ([b"a=1; refresh=x; b=2"], "x"),
         ([b"a=1;refresh = x ;b=2"], "x"),
-        ([b"a=1", b"refresh=x"], "x"),  # HTTP/2 may send each in a header of its own (RFC 9113, section 8.2.3)
+        ([b"a=1", b"refresh=x"], "x"),  # HTTP/2 may send each cookie in its own header (RFC 9113, section 8.2.3)
         ([b"refresh=first; refresh=second"], "first"),
         ([b'refresh="quoted\\"value"'], '"quoted\\"value"'),
         ([b"refresh=a=b=="], "a=b=="),
@@ -37,7 +37,7 @@ def request(*headers: bytes) -> HTTPConnection:
     ],
 )
 def test_a_cookie_is_found_by_its_name(headers: list[bytes], expected: str | None) -> None:
-    """The first of the name counts, as it was sent; what merely looks alike does not."""
+    """The first cookie with exactly this name is returned as it was sent."""
     assert read_cookie(request(*headers), "refresh") == expected
 
 
@@ -48,14 +48,14 @@ def test_a_cookie_is_found_by_its_name(headers: list[bytes], expected: str | Non
     )
 )
 def test_every_cookie_of_a_header_is_found(pairs: list[tuple[str, str]]) -> None:
-    """Whatever the values hold but a semicolon, each name leads to the first value that was sent under it."""
+    """For values without a semicolon, each name returns the first value that was sent under it."""
     asked = request("; ".join(f"{name}={value}" for name, value in pairs).encode("latin-1"))
     for name, _ in pairs:
         assert read_cookie(asked, name) == next(value for key, value in pairs if key == name).strip()
 
 
 async def test_the_framework_parses_no_cookie(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a route nor FastAPI's own handling of any route hands a cookie to `http.cookies`."""
+    """Neither a route nor FastAPI itself passes a cookie to `http.cookies`."""
 
     def refuse(_: str) -> str:
         raise AssertionError("the cookie was parsed")
@@ -75,16 +75,16 @@ async def test_the_framework_parses_no_cookie(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("piece", [b'\\"', b";", b" ", b"refresh", b";refresh", b"; refresh ", b"=", b";\t"])
 def test_a_long_header_costs_little(piece: bytes) -> None:
-    """Sixteen times the length costs at most about sixteen times the time, whatever the header is made of."""
+    """A header of sixteen times the length takes at most about sixteen times as long, whatever it contains."""
 
     def seconds(size: int) -> float:
         header = b'a="' + piece * (size // len(piece))
         started = time.process_time()
         for _ in range(max(1, 2**20 // size)):
             scope = request(header).scope
-            set_cookies_aside(scope)
+            hide_cookies(scope)
             read_cookie(HTTPConnection(scope), "refresh")
         return time.process_time() - started
 
     short, long = (min(seconds(size) for _ in range(3)) for size in (2**14, 2**18))
-    assert long < 8 * short  # for the same number of bytes in all
+    assert long < 8 * short  # both parse the same total number of bytes

@@ -1,4 +1,4 @@
-"""The pages that show the contract: nothing of them comes from elsewhere, and their policy holds."""
+"""The docs pages load files of this process only, under a strict content security policy."""
 
 import re
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     ],
 )
 async def test_every_file_of_a_page_is_ours(client: httpx.AsyncClient, page: str, types: list[str]) -> None:
-    """The page names no host, and each file that it names is there under its type."""
+    """The page names no host, and every file that it names is served with the right type."""
     answer = await client.get(page)
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert "<title>Ada &lt;&amp; Co&gt;</title>" in answer.text
@@ -43,7 +43,7 @@ async def test_every_file_of_a_page_is_ours(client: httpx.AsyncClient, page: str
 
 
 async def test_what_redoc_asks_for_later_is_ours_too(client: httpx.AsyncClient) -> None:
-    """Redoc's own program names its logo beside the page, not at a third party's."""
+    """Redoc's script loads its logo from this server and not from a third party."""
     script = (await client.get("/redoc/redoc.standalone.js")).text
     assert 'window.location.pathname+"/logo-mini.svg"' in script
     assert "cdn." not in script
@@ -52,7 +52,7 @@ async def test_what_redoc_asks_for_later_is_ours_too(client: httpx.AsyncClient) 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
 async def test_the_policy_lets_no_foreign_and_no_inline_script_in(client: httpx.AsyncClient, page: str) -> None:
-    """Scripts come from this origin alone, nothing is evaluated, and the page holds none that would need it."""
+    """The policy allows scripts of this origin only and no `eval`, and the page contains no inline script."""
     answer = await client.get(page)
     (policy,) = answer.headers.get_list("content-security-policy")
     directives = {name: sources for name, *sources in (part.split() for part in policy.split(";"))}
@@ -67,10 +67,10 @@ async def test_the_policy_lets_no_foreign_and_no_inline_script_in(client: httpx.
 
 @pytest.mark.parametrize("path", ["/docs/nothing.js", "/docs/redoc.standalone.js", "/docs/..%2Fstandalone_docs.py"])
 async def test_nothing_else_is_served(client: httpx.AsyncClient, path: str) -> None:
-    """Only the files of the page, whatever else lies in the package."""
+    """Only the files of the page are served, no others of the package that contains them."""
     assert (await client.get(path)).status_code == 404
 
 
 async def test_the_contract_does_not_speak_of_its_pages(client: httpx.AsyncClient) -> None:
-    """They are no part of the API."""
+    """The OpenAPI document does not contain the docs pages."""
     assert (await client.get("/openapi.json")).json()["paths"] == {}

@@ -1,4 +1,4 @@
-"""Every error answer is a problem document, whatever went wrong and wherever."""
+"""Every error response is a problem document, whatever failed."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ class Body(StrictModel):
 
 
 def object_of(members: int, *more: str) -> str:
-    """Return a JSON object of so many members, and others behind them."""
+    """Return a JSON object with `members` members and the given others after them."""
     return "{" + ",".join([*(f'"{number}":0' for number in range(members)), *more]) + "}"
 
 
@@ -114,14 +114,14 @@ def problem(response: httpx.Response) -> dict[str, Any]:
     ],
 )
 async def test_every_kind_has_its_status(error: Callable[[], Exception], status: int, code: str) -> None:
-    """A domain error answers with the status of its kind and its own code, a time-out as what it waited for."""
+    """A domain error gives its kind's status and its own code; a timeout counts as 503."""
     async with client(make_app(error)) as http:
         response = await http.get("/fail")
     assert (response.status_code, problem(response)["code"]) == (status, code)
 
 
 async def test_members_extend_the_document_and_overwrite_nothing() -> None:
-    """An error's members stand in the document, but none of them can pose as a standard one."""
+    """An error's members are in the document, but cannot replace standard members."""
     async with client(make_app(lambda: Invalid(reasons=["too_short"], status=200, type="x"))) as http:
         document = problem(await http.get("/fail"))
     assert document["reasons"] == ["too_short"]
@@ -129,7 +129,7 @@ async def test_members_extend_the_document_and_overwrite_nothing() -> None:
 
 @pytest.mark.parametrize(("retry_after", "header"), [(0, "1"), (0.2, "1"), (2.1, "3"), (60, "60")])
 async def test_retry_after_is_whole_seconds_and_never_zero(retry_after: float, header: str) -> None:
-    """Both 429 and 503 say when to come back, in whole seconds from 1 on."""
+    """429 and 503 carry `Retry-After` in whole seconds, at least 1."""
     for kind in (TooMany, Unavailable):
         async with client(make_app(lambda kind=kind: kind(retry_after=retry_after))) as http:  # type: ignore[misc]
             assert (await http.get("/fail")).headers["retry-after"] == header
@@ -144,13 +144,13 @@ async def test_retry_after_is_whole_seconds_and_never_zero(retry_after: float, h
     ],
 )
 async def test_challenge_names_the_error_of_a_bad_token_only(code: str, challenge: str) -> None:
-    """A 401 challenges by RFC 6750: with `error` when a token was sent and is bad, without when none was."""
+    """`WWW-Authenticate` has an `error` only if a token was sent (RFC 6750)."""
     async with client(make_app(lambda: Unauthenticated(code=code))) as http:
         assert (await http.get("/fail")).headers["www-authenticate"] == challenge
 
 
 async def test_a_bug_shows_nothing_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """An unhandled error is a 500 without its cause, with security headers, and one log record with its traceback."""
+    """A bug gives a 500 without its cause, with security headers, and one log record with its traceback."""
     with request_context(RequestContext(correlation_id="abc")), caplog.at_level(logging.WARNING):
         async with client(make_app(lambda: RuntimeError(SECRET))) as http:
             response = await http.get("/fail")
@@ -163,7 +163,7 @@ async def test_a_bug_shows_nothing_and_is_logged_once(caplog: pytest.LogCaptureF
 
 
 async def test_an_error_in_the_middle_of_an_answer_breaks_it_off() -> None:
-    """Once the answer has begun, the error goes on to the server, which closes the connection."""
+    """After the response has started, an error reaches the server, which closes the connection."""
     app = make_app()
 
     @app.get("/stream")
@@ -180,7 +180,7 @@ async def test_an_error_in_the_middle_of_an_answer_breaks_it_off() -> None:
 
 
 async def test_a_request_that_is_cut_off_is_answered() -> None:
-    """When the server ends and cancels what still runs, the caller gets 503, and the cancellation goes on."""
+    """A request that the server cancels at shutdown gets 503, and the cancellation continues."""
     sent: list[Message] = []
 
     async def hang(*_: object) -> None:
@@ -201,7 +201,7 @@ async def test_a_request_that_is_cut_off_is_answered() -> None:
 
 
 async def test_unknown_routes_are_problems_too() -> None:
-    """404 and 405 of the framework have the same shape, and 405 names the methods there are."""
+    """404 and 405 of the framework are problem documents, and 405 names the allowed methods."""
     async with client(make_app()) as http:
         missing, wrong_method = await http.get("/nowhere"), await http.delete("/echo")
     assert (missing.status_code, problem(missing)["code"]) == (404, "not_found")
@@ -210,7 +210,7 @@ async def test_unknown_routes_are_problems_too() -> None:
 
 
 async def test_a_path_of_several_routes_tells_all_its_methods() -> None:
-    """`Allow` has what every route at the path takes, not the first one alone; below a prefix too."""
+    """`Allow` lists the methods of all routes at the path, also below a prefix."""
     app, router = make_app(), APIRouter()
 
     @router.get("/me")
@@ -224,7 +224,7 @@ async def test_a_path_of_several_routes_tells_all_its_methods() -> None:
 
 
 async def test_validation_names_fields_and_never_echoes() -> None:
-    """A 422 points at each field by JSON Pointer and repeats nothing of what was sent."""
+    """A 422 points at each field by JSON pointer and repeats nothing of the input."""
     body = {"email": 5, "password": [SECRET], "day": SECRET, "tags": ["a", 7], "is_admin": SECRET, SECRET: 1}
     response = await post(json.dumps(body).encode())
     document = problem(response)
@@ -234,14 +234,14 @@ async def test_validation_names_fields_and_never_echoes() -> None:
         ("/password", "string_type"),
         ("/day", "date_from_datetime_parsing"),
         ("/tags/1", "string_type"),
-        ("", "extra_forbidden"),  # the object, once: an unknown name may be a secret
+        ("", "extra_forbidden"),  # points at the object, once, because an unknown name may be a secret
     }
     assert SECRET not in response.text
 
 
 @pytest.mark.parametrize("value", ["1", '"\\u0000"', '{"\\u0000": 1}', '{"SECRET2": "\\ud800"}', "[{}]"])
 async def test_the_name_of_an_unknown_field_is_repeated_nowhere(value: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Answer and log point at the object that holds the field, whatever its value is; the name may be a secret."""
+    """Response and log point at the object that holds the unknown field, never at its name, which may be a secret."""
     with caplog.at_level(logging.DEBUG):
         response = await post(f'{{"email": "a", "SECRET1": {value}}}'.encode())
     assert response.status_code == 422
@@ -255,7 +255,7 @@ async def test_the_name_of_an_unknown_field_is_repeated_nowhere(value: str, capl
         (object_of(1_000), 422),
         (object_of(1_001), 400),
         (object_of(6_000), 400),
-        (f"[{','.join([object_of(400)] * 5)}]", 422),  # each of them is small enough
+        (f"[{','.join([object_of(400)] * 5)}]", 422),  # no single object is too large
         (f'{{"a": [{{"b": {object_of(1_001)}}}]}}', 400),
         (object_of(999, f'"last": {object_of(3)}'), 422),
         (object_of(999, f'"o": {object_of(3)}, "p": 1'), 400),
@@ -264,7 +264,7 @@ async def test_the_name_of_an_unknown_field_is_repeated_nowhere(value: str, capl
     ids=["1,000", "1,001", "6,000", "many small", "nested", "around", "around too many", "colons in a string"],
 )
 async def test_an_object_has_a_thousand_members_at_most(body: str, status: int) -> None:
-    """One more is refused before anything looks at them, wherever in the body the object is."""
+    """An object with more than 1,000 members is refused before validation, wherever it is in the body."""
     response = await post(body.encode())
     assert (response.status_code, problem(response)["code"]) == (
         status,
@@ -282,7 +282,7 @@ async def test_an_object_has_a_thousand_members_at_most(body: str, status: int) 
 )
 @pytest.mark.parametrize("host", ["test", "evil.example", "evil.example:1/x?"])
 async def test_a_slash_too_many_or_too_few_redirects_to_no_host(path: str, location: str, host: str) -> None:
-    """The reference is relative: whatever `Host` says, a browser stays where it is."""
+    """The redirect is relative, so a forged `Host` cannot send a browser to another host."""
     app = make_app()
     app.add_api_route("/with/slash/", lambda: None)
     async with client(app) as http:
@@ -291,22 +291,22 @@ async def test_a_slash_too_many_or_too_few_redirects_to_no_host(path: str, locat
 
 
 async def test_errors_are_kept_by_no_cache() -> None:
-    """Every problem document says so, those of unknown routes too."""
+    """Every problem document is sent with `no-store`, also for unknown routes."""
     async with client(make_app()) as http:
         answers = [await http.get("/nowhere"), await http.get("/fail"), await http.get("/things/z")]
     assert [answer.headers["cache-control"] for answer in answers] == ["no-store"] * 3
 
 
 async def test_parameters_are_validated_alike() -> None:
-    """Path and query parameters fail in the same shape."""
+    """Invalid path and query parameters give the same response format as bodies."""
     async with client(make_app()) as http:
         response = await http.get("/things/z?limit=0")
     assert {error["pointer"] for error in problem(response)["errors"]} == {"/thing_id", "/limit"}
-    assert "`z`" not in response.text  # pydantic's own sentence about a UUID quotes it
+    assert "`z`" not in response.text  # pydantic's own message about a UUID would quote it
 
 
 async def test_the_number_of_errors_is_bounded() -> None:
-    """Ten thousand wrong items are told as fifty."""
+    """A body with ten thousand wrong items gives fifty faults."""
     response = await post(json.dumps({"email": "a", "tags": list(range(10_000))}).encode())
     assert len(problem(response)["errors"]) == 50
 
@@ -346,7 +346,7 @@ DIGITS = b"1" * 5_000
     ],
 )
 async def test_strange_bodies_are_the_senders_fault(body: bytes, status: int) -> None:
-    """Nothing that can be sent as JSON makes a 5xx, and what is fine passes."""
+    """No JSON body causes a 5xx, and valid ones pass."""
     response = await post(body)
     assert response.status_code == status
     if status == 400:
@@ -357,7 +357,7 @@ async def test_strange_bodies_are_the_senders_fault(body: bytes, status: int) ->
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "json"])
 async def test_other_media_types_are_unsupported(content_type: str) -> None:
-    """A body that is not declared as JSON is 415."""
+    """A body that is not declared as JSON gives 415."""
     response = await post(b'{"email": "a"}', content_type=content_type)
     assert (response.status_code, problem(response)["code"]) == (415, "unsupported_media_type")
 
@@ -365,7 +365,7 @@ async def test_other_media_types_are_unsupported(content_type: str) -> None:
 @pytest.mark.parametrize("path", ["/echo", "/small/echo"])
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_bodies_have_a_limit(path: str, chunked: bool) -> None:
-    """A body over the limit of its path is 413, announced or not; one at the limit passes."""
+    """A body over the limit of its path gives 413, with or without Content-Length; one at the limit passes."""
     size = 64 if path.startswith("/small") else 100_000
 
     async def send(length: int) -> httpx.Response:

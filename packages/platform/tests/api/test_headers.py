@@ -31,7 +31,7 @@ def client(settings: HeaderSettings, *, hsts: bool = True) -> httpx.AsyncClient:
 
 
 async def test_every_answer_is_guarded() -> None:
-    """The security headers are on every answer, 404 included."""
+    """The security headers are on every response, 404 included."""
     async with client(HeaderSettings()) as http:
         for path in ("/plain", "/nowhere"):
             headers = (await http.get(path)).headers
@@ -42,7 +42,7 @@ async def test_every_answer_is_guarded() -> None:
 
 
 async def test_hsts_can_be_left_out_and_a_route_may_have_its_own_policy() -> None:
-    """Without HSTS the header is absent, and what a route sets stays."""
+    """HSTS can be disabled, and a route's own header value is kept."""
     async with client(HeaderSettings(), hsts=False) as http:
         headers = (await http.get("/page")).headers
     assert "strict-transport-security" not in headers
@@ -50,7 +50,7 @@ async def test_hsts_can_be_left_out_and_a_route_may_have_its_own_policy() -> Non
 
 
 async def test_cors_answers_configured_origins_alone() -> None:
-    """A configured origin gets itself back, with credentials; another one gets nothing; never `*`."""
+    """A configured origin is allowed with credentials, any other is not, and `*` is never sent."""
     async with client(HeaderSettings(cors_origins=(OURS,))) as http:
         ours = (await http.get("/plain", headers={"origin": OURS})).headers
         theirs = (await http.get("/plain", headers={"origin": "https://evil.example"})).headers
@@ -67,7 +67,7 @@ async def test_cors_answers_configured_origins_alone() -> None:
     [("https://evil.example", "POST", "content-type"), (OURS, "TRACE", "content-type"), (OURS, "POST", "x-other")],
 )
 async def test_a_refused_preflight_is_a_problem(origin: str, method: str, headers: str) -> None:
-    """A wrong origin, method or header is 403 as a problem document, which caches keep apart by origin."""
+    """A wrong origin, method or header gives 403 as a problem document that caches separate by origin."""
     async with client(HeaderSettings(cors_origins=(OURS,))) as http:
         answer = await http.options(
             "/plain",
@@ -84,7 +84,7 @@ async def test_a_refused_preflight_is_a_problem(origin: str, method: str, header
 
 
 async def test_what_has_no_content_has_no_type() -> None:
-    """A 204 carries no Content-Type; what the route says stays."""
+    """A 204 has no Content-Type; a type that the route sets is kept."""
     async with client(HeaderSettings()) as http:
         answer = await http.delete("/plain")
     assert (answer.status_code, answer.content) == (204, b"")
@@ -93,6 +93,6 @@ async def test_what_has_no_content_has_no_type() -> None:
 
 
 async def test_without_origins_there_is_no_cors() -> None:
-    """With nothing configured no origin is answered."""
+    """Without configured origins there are no CORS headers."""
     async with client(HeaderSettings()) as http:
         assert "access-control-allow-origin" not in (await http.get("/plain", headers={"origin": OURS})).headers

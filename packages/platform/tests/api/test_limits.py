@@ -1,4 +1,4 @@
-"""The look at a body before it is parsed."""
+"""Checks of path, query and body before anything parses them."""
 
 import contextlib
 import json
@@ -19,12 +19,12 @@ from tequipy_platform.api.problems import BodyTooLarge, MalformedBody
 
 
 def nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
-    """Return lists and objects of what is given."""
+    """Return lists and objects of the given values."""
     return st.lists(inner, max_size=5) | st.dictionaries(st.text(":{}a", max_size=3), inner, max_size=6)
 
 
 def limited(app: ASGIApp) -> LimitBodies:
-    """Return the look at bodies before an app without routes."""
+    """Return the middleware in front of an app without routes."""
     return LimitBodies(app, BodyLimits(), routes=route_table(FastAPI()), sizes={})
 
 
@@ -41,12 +41,12 @@ def limited(app: ASGIApp) -> LimitBodies:
     ],
 )
 def test_json_is_known_by_its_media_type(content_type: str, expected: bool) -> None:
-    """`application/json` and `+json` are JSON, with any parameters and case."""
+    """`application/json` and `+json` are JSON, with any parameters and in any case."""
     assert is_json(content_type) is expected
 
 
 async def see(path: str, query: bytes) -> None:
-    """Let a request without a body be looked at; raises `LookupError` when it comes through."""
+    """Send a request without a body; raises `LookupError` when the middleware lets it pass."""
 
     async def seen(*_: object) -> Any:
         raise LookupError
@@ -57,7 +57,7 @@ async def see(path: str, query: bytes) -> None:
 
 @pytest.mark.parametrize("query", [b"a=%00", b"%00=1", b"a=1&b=x%00y"])
 async def test_nul_is_no_part_of_a_query(query: bytes) -> None:
-    """A query with NUL is invalid before any route sees it; an escaped percent sign is none."""
+    """A query with NUL is invalid before any route sees it; an escaped percent sign before `00` is not NUL."""
     with pytest.raises(Invalid) as error:
         await see("/", query)
     assert error.value.members["errors"] == [
@@ -69,7 +69,7 @@ async def test_nul_is_no_part_of_a_query(query: bytes) -> None:
 
 @pytest.mark.parametrize("character", [chr(number) for number in (*range(0x20), *range(0x7F, 0xA0))], ids=ascii)
 async def test_no_route_has_a_control_character(character: str) -> None:
-    """A path with one, wherever it stands, is not found before any route sees it."""
+    """A path with a control character is not found before any route sees it."""
     for path in (f"/{character}", f"/a{character}", f"{character}/a", f"/a{character}b"):
         with pytest.raises(NotFound):
             await see(path, b"")
@@ -80,13 +80,13 @@ async def test_no_route_has_a_control_character(character: str) -> None:
 
 @given(st.recursive(st.none() | st.text(':{}[]"\\a'), nested, max_leaves=30))
 def test_members_are_counted_by_object(value: object) -> None:
-    """The look and Python's parser agree on whether some object has more members than may be."""
+    """The check and Python's parser agree on whether an object has too many members."""
 
     def largest(value: object) -> int:
         inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
         return max([len(value) if isinstance(value, dict) else 0, *map(largest, inner)])
 
-    with mock.patch("tequipy_platform.api.limits.MOST_MEMBERS", 3):
+    with mock.patch("tequipy_platform.api.limits.MAX_MEMBERS", 3):
         try:
             check_json(json.dumps(value).encode(), 64)
         except MalformedBody:
@@ -96,7 +96,7 @@ def test_members_are_counted_by_object(value: object) -> None:
 
 
 def test_depth_is_counted_outside_of_strings() -> None:
-    """As many levels as allowed pass, one more does not, and brackets in strings are none."""
+    """The allowed depth passes, one level more does not, and brackets in strings do not count."""
     check_json(b"[" * 5 + b"]" * 5, 5)
     check_json(b'["\\"[[[[[["]', 1)
     with pytest.raises(MalformedBody):
@@ -120,7 +120,7 @@ def test_depth_is_counted_outside_of_strings() -> None:
     ],
 )
 def test_the_look_is_linear(body: bytes) -> None:
-    """A megabyte made to be slow is looked at in a moment, not in minutes."""
+    """A megabyte of adversarial JSON is checked within seconds."""
     started = time.process_time()
     with contextlib.suppress(MalformedBody):
         check_json(body, 64)
@@ -129,7 +129,7 @@ def test_the_look_is_linear(body: bytes) -> None:
 
 @pytest.mark.parametrize("content_types", [[b"application/json"], [b"application/json", b"text/plain"]], ids=len)
 async def test_the_first_content_type_counts(content_types: list[bytes]) -> None:
-    """A second Content-Type does not lead around the look at the body: frameworks go by the first."""
+    """A second Content-Type does not bypass the check, because frameworks use the first."""
 
     async def never(*_: object) -> None:
         raise AssertionError("the body was let through")
@@ -144,7 +144,7 @@ async def test_the_first_content_type_counts(content_types: list[bytes]) -> None
 
 
 async def test_a_length_of_many_digits_is_too_large() -> None:
-    """A Content-Length that is too long for a number is refused, not computed."""
+    """A Content-Length of many digits is refused without converting it to a number."""
 
     async def never(*_: object) -> Any:
         raise AssertionError("the body was read")

@@ -16,7 +16,7 @@ class InvalidCredentials(Unauthenticated):
 
 
 class WeakPassword(Invalid):
-    """Another one, of a kind that stands beside it."""
+    """Another one, of a kind with the same status as a built-in problem."""
 
     code = "weak_password"
 
@@ -26,7 +26,7 @@ class Body(StrictModel):
 
 
 def test_errors_of_one_status_share_a_schema_with_their_codes() -> None:
-    """Each status is one problem document; its codes are an enumeration, each with an example."""
+    """Each status has one schema with an enumeration of its codes, and an example of each code."""
     responses = problem_responses(InvalidCredentials, Unauthenticated, NotFound)
     assert list(responses) == [401, 404]
     content = responses[401]["content"]["application/problem+json"]
@@ -35,7 +35,7 @@ def test_errors_of_one_status_share_a_schema_with_their_codes() -> None:
 
 
 def test_openapi_shows_problems_instead_of_the_frameworks_errors() -> None:
-    """A route that declares its problems has no other error answers in OpenAPI."""
+    """A route that declares its problems has no other error responses in OpenAPI."""
     app = FastAPI()
 
     @app.post("/things", responses=problem_responses(WeakPassword, *BODY_PROBLEMS))

@@ -1,4 +1,4 @@
-"""Rate limits: who is counted under what, what the answers say, and what is never limited."""
+"""Rate limits over HTTP: keys, response fields, refusals and exempt routes."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -25,7 +25,7 @@ OURS = "https://app.example.com"
 
 @dataclass(frozen=True)
 class Policy:
-    """As caching's RatePolicy."""
+    """Has the attributes of caching's RatePolicy."""
 
     name: str
     limit: int
@@ -36,7 +36,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Decision:
-    """As caching's RateDecision."""
+    """Has the attributes of caching's RateDecision."""
 
     allowed: bool
     limit: int
@@ -48,7 +48,7 @@ class Decision:
 
 @dataclass
 class FixedWindow:
-    """Counts in memory and never forgets; each request costs the time in which its place comes back."""
+    """A limiter in memory whose counts never expire."""
 
     hits: Counter[tuple[Policy, str]] = field(default_factory=Counter)
     asked: list[list[str]] = field(default_factory=list)
@@ -107,7 +107,7 @@ def client(app: FastAPI, host: str = "192.0.2.1") -> httpx.AsyncClient:
 
 
 async def test_answers_tell_the_policy_and_what_is_left() -> None:
-    """Both fields are structured fields of the draft's syntax, on successes and on errors alike."""
+    """Both fields follow the draft's syntax of structured fields, on successes and on errors."""
     limiter = FixedWindow()
     async with client(make_app(limiter)) as http:
         answers = [await http.post("/other", json={"email": "a"}), await http.get("/nowhere")]
@@ -118,7 +118,7 @@ async def test_answers_tell_the_policy_and_what_is_left() -> None:
 
 
 async def test_one_too_many_is_refused_before_its_body_is_read() -> None:
-    """429 as a problem document, with all headers of other answers; nothing of the request was looked at."""
+    """An excess request gets 429 as a problem document with all usual headers, and its body is not read."""
     read = []
 
     async def body() -> AsyncIterator[bytes]:
@@ -139,14 +139,14 @@ async def test_one_too_many_is_refused_before_its_body_is_read() -> None:
 
 
 async def test_retry_after_is_never_zero() -> None:
-    """A fraction of a second is told as one."""
+    """A fraction of a second is rounded up to one."""
     async with client(make_app(FixedWindow(), default="100/1")) as http:
         answers = [await http.get("/nowhere") for _ in range(101)]
     assert (answers[-1].status_code, answers[-1].headers["retry-after"]) == (429, "1")
 
 
 async def test_a_route_may_have_a_policy_of_its_own() -> None:
-    """It counts apart from the default one, tight ones lease nothing, and its name and rate are told."""
+    """A route's own policy counts separately, leases nothing, and is reported by name and rate."""
     limiter = FixedWindow()
     async with client(make_app(limiter)) as http:
         logins = [await http.post("/login", json={"email": "a"}) for _ in range(3)]
@@ -167,14 +167,14 @@ async def test_a_route_may_have_a_policy_of_its_own() -> None:
     ],
 )
 async def test_settings_change_and_lift_each_policy(rates: dict[str, str], policies: list[str | None]) -> None:
-    """A lifted policy is not told and not counted."""
+    """Settings can change or disable each policy; a disabled one is neither reported nor counted."""
     async with client(make_app(FixedWindow(), **rates)) as http:
         answers = [await http.post(path, json={"email": "a"}) for path in ("/login", "/other")]
     assert [answer.headers.get("ratelimit-policy") for answer in answers] == policies
 
 
 async def test_machines_are_never_limited() -> None:
-    """Health, readiness and routes that are declared so cost nothing; nor does a preflight."""
+    """Health, readiness, exempt routes and preflight requests are not counted."""
     limiter = FixedWindow()
     preflight = {"origin": OURS, "access-control-request-method": "POST"}
     async with client(make_app(limiter, default="1/60")) as http:
@@ -204,15 +204,12 @@ async def test_machines_are_never_limited() -> None:
     ],
 )
 def test_addresses_count_by_whom_they_belong_to(host: str, keys: list[str]) -> None:
-    """A /64 is one client, in a /56 and a /48 that may be one customer's; IPv4 in IPv6's clothes is IPv4.
-
-    What is no address is one client together.
-    """
+    """IPv6 counts by /64, /56 and /48, an IPv4-mapped address as IPv4, and all unparsable addresses together."""
     assert list(client_keys(host)) == keys
 
 
 async def statuses(app: FastAPI, hosts: Sequence[str]) -> list[int]:
-    """Return how the app answers one login from each of these addresses."""
+    """Return the status of one login from each of these addresses."""
     found = []
     for host in hosts:
         async with client(app, host) as http:
@@ -231,19 +228,19 @@ async def statuses(app: FastAPI, hosts: Sequence[str]) -> list[int]:
     ids=["of one /56", "of one /48", "of many /48", "of one /64"],
 )
 async def test_wider_networks_have_wider_budgets(networks: list[str], passing: int, name: str, quota: int) -> None:
-    """Many /64 share 8 times the budget within a /56, 32 times within a /48; the fields name the one that refuses."""
+    """A /56 has 8 times the budget of a /64, a /48 has 32 times; the fields name the budget that refuses."""
     limiter = FixedWindow()
     app = make_app(limiter)
     assert await statuses(app, networks) == [200] * passing + [429] * (200 - passing)
     async with client(app, networks[-1]) as http:
         answer = await http.post("/login", json={"email": "a"})
     assert answer.headers["ratelimit-policy"] == f'"{name}";q={quota};w=3'
-    # Others go on: another /48 has all of its own.
+    # Another /48 has a budget of its own.
     assert await statuses(app, ["2001:db8:ffff::1", "192.0.2.1"]) == [200, 200]
 
 
 async def test_a_refused_request_is_counted_nowhere() -> None:
-    """A /64 that hammers on spends nothing of the budget that its neighbours share."""
+    """A /64 over its own limit uses up nothing of the budgets of its /56 and /48."""
     limiter = FixedWindow()
     app = make_app(limiter)
     assert await statuses(app, ["2001:db8::1"] * 100) == [200] * 2 + [429] * 98
@@ -251,7 +248,7 @@ async def test_a_refused_request_is_counted_nowhere() -> None:
 
 
 async def test_each_client_has_a_budget_of_its_own() -> None:
-    """Who is refused takes nothing from others."""
+    """A refused client uses up nothing of the budgets of others."""
     app = make_app(FixedWindow(), default="1/60")
     statuses = []
     for host in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"):
@@ -261,7 +258,7 @@ async def test_each_client_has_a_budget_of_its_own() -> None:
 
 
 async def test_the_contract_tells_of_refusals() -> None:
-    """Every limited operation has the answer 429 with its code, the others have not."""
+    """Every limited operation declares the response 429 in OpenAPI, and no other does."""
     paths = make_app(FixedWindow()).openapi()["paths"]
     documented = {
         path for path, operations in paths.items() for each in operations.values() if "429" in each["responses"]

@@ -1,4 +1,4 @@
-"""The worker program beside these tests."""
+"""Fixtures for the worker program beside these tests."""
 
 import importlib.util
 from collections.abc import Callable
@@ -15,7 +15,7 @@ def program() -> Path:
 
 @pytest.fixture
 def build_worker(program: Path) -> Callable[[str, Path], Celery]:
-    """Return the program's own function: it lies in no package, so it is loaded from its file."""
+    """Return the program's function `build_worker`, loaded from its file because it is in no package."""
     spec = importlib.util.spec_from_file_location("worker_program", program)
     assert spec
     assert spec.loader

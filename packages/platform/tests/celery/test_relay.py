@@ -1,4 +1,4 @@
-"""The relay between a real PostgreSQL and a real broker: what is committed is published, whatever goes away."""
+"""The relay between a real PostgreSQL and a real broker: every committed message is published despite outages."""
 
 import asyncio
 import base64
@@ -21,14 +21,21 @@ from sqlalchemy import Select, make_url, text, update
 from tequipy_devstack.proving import Link, in_background
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_observability import RequestContext, request_context
-from tequipy_platform import Batch, Event, PendingMessage, PendingMessages, SystemClock
+from tequipy_platform import Batch, Event, SystemClock, UnpublishedMessage, UnpublishedMessages
 from tequipy_platform.celery import build_relay
 from tequipy_platform.celery.relay import BATCH
 from tequipy_platform.celery.tasks import ATTEMPTS_HEADER, FAILING_HEADER
 from tequipy_platform.infrastructure.database import Database, SqlUnitOfWork
 from tequipy_platform.infrastructure.models import OutboxRow
-from tequipy_platform.infrastructure.pending import _EVENT, _MISSED, _NEW, MOST_PUBLICATIONS, SqlPendingMessages, _free
-from tequipy_platform.wiring import DatabaseSettings, build_database, build_pending_messages, uuid7
+from tequipy_platform.infrastructure.unpublished import (
+    _EVENT,
+    _MISSED,
+    _NEW,
+    MAX_PUBLICATIONS,
+    SqlUnpublishedMessages,
+    _select_unlocked,
+)
+from tequipy_platform.wiring import DatabaseSettings, build_database, build_unpublished_messages, uuid7
 
 BuildWorker = Callable[[str, Path], Celery]
 RunRelay = Callable[..., AbstractAsyncContextManager[None]]
@@ -48,7 +55,7 @@ def run_relay(database: Database, build_worker: BuildWorker, tmp_path: Path) -> 
         broker_url: str, redelivery: timedelta = timedelta(minutes=5), *, through: Database = database
     ) -> AsyncIterator[None]:
         celery = build_worker(broker_url, tmp_path)
-        messages = build_pending_messages(through, redelivery=redelivery)
+        messages = build_unpublished_messages(through, redelivery=redelivery)
         async with messages, build_relay(celery, messages) as relay:
             running = asyncio.create_task(relay.run())
             try:
@@ -62,7 +69,7 @@ def run_relay(database: Database, build_worker: BuildWorker, tmp_path: Path) -> 
 
 
 async def commit(database: Database, write: Callable[[SqlUnitOfWork], None]) -> list[UUID]:
-    """Run one unit of work and return the ids of the outbox rows that it has written, in order."""
+    """Run one unit of work and return the ids of the outbox rows that it wrote, in order."""
     made: list[UUID] = []
 
     def new_id() -> UUID:
@@ -75,7 +82,7 @@ async def commit(database: Database, write: Callable[[SqlUnitOfWork], None]) -> 
 
 
 def published(broker_url: str, queue: str = "default") -> list[dict[str, Any]]:
-    """Return the messages that wait in a queue of the broker, oldest first."""
+    """Return the waiting messages of a broker queue, oldest first."""
     with Redis.from_url(broker_url) as redis:
         messages = [json.loads(raw) for raw in redis.lrange(queue, 0, -1)]
     return [
@@ -94,34 +101,34 @@ async def until(probe: Callable[[], bool], *, within: float = 20) -> None:
 async def test_a_relay_is_woken_by_its_own_schema_alone(
     database_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two installations in one database, each wakes its own relay; a notification without a schema wakes all."""
-    heard: list[object] = []
-    original = SqlPendingMessages._on_notification
+    """Of two installations in one database, each wakes its own relay; a notification without a schema wakes both."""
+    woken: list[object] = []
+    original = SqlUnpublishedMessages._on_notification
 
-    def remember(self: SqlPendingMessages, *arguments: Any) -> None:
+    def remember(self: SqlUnpublishedMessages, *arguments: Any) -> None:
         original(self, *arguments)
-        heard.append((arguments[-1], self._added.is_set()))
+        woken.append((arguments[-1], self._added.is_set()))
         self._added.clear()
 
-    monkeypatch.setattr(SqlPendingMessages, "_on_notification", remember)
+    monkeypatch.setattr(SqlUnpublishedMessages, "_on_notification", remember)
     settings = DatabaseSettings(url=SecretStr(database_url), schemas={"platform": "shop_platform"})
     async with build_database(settings) as renamed:
-        messages = build_pending_messages(renamed, redelivery=timedelta(minutes=5))
+        messages = build_unpublished_messages(renamed, redelivery=timedelta(minutes=5))
         async with messages, database.own_connection() as connection:
             deadline = time.monotonic() + 20
-            while not heard:  # until it listens
+            while not woken:  # until it listens
                 await connection.execute("select pg_notify('tequipy_outbox', '')")
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.02)
-            heard.clear()
+            woken.clear()
             await connection.execute("select pg_notify('tequipy_outbox', 'platform')")
             await connection.execute("select pg_notify('tequipy_outbox', 'shop_platform')")
-            await until(lambda: ("shop_platform", True) in heard)
-    assert ("platform", False) in heard
+            await until(lambda: ("shop_platform", True) in woken)
+    assert ("platform", False) in woken
 
 
 async def test_the_trigger_names_its_schema(database: Database) -> None:
-    """An insert into the outbox notifies with the name of the schema that it happened in."""
+    """An insert into the outbox notifies with the name of its schema."""
     payloads: list[object] = []
     async with database.own_connection() as connection:
         await connection.add_listener("tequipy_outbox", lambda *arguments: payloads.append(arguments[-1]))
@@ -146,7 +153,7 @@ async def test_a_row_becomes_one_message(database: Database, redis_url: str, run
 
 
 async def test_a_commit_wakes_the_relay(database: Database, redis_url: str, run_relay: RunRelay) -> None:
-    """Rows committed while the relay runs are published, each once and in their order."""
+    """Rows committed while the relay runs are published once each, in their order."""
     async with run_relay(redis_url):
         for number in range(20):
             word = str(number)
@@ -158,7 +165,7 @@ async def test_a_commit_wakes_the_relay(database: Database, redis_url: str, run_
 async def test_an_event_becomes_a_message_for_each_listener(
     database: Database, redis_url: str, run_relay: RunRelay
 ) -> None:
-    """Each task that names the event gets a message on its own queue, under an id made of row and task."""
+    """Each subscribed task gets a message on its own queue, with an id derived from row and task."""
     (row_id,) = await commit(database, lambda work: work.outbox.publish(Event("test.noted", {"word": "hi"})))
     async with run_relay(redis_url):
         await until(lambda: bool(published(redis_url, "email")))
@@ -166,16 +173,16 @@ async def test_an_event_becomes_a_message_for_each_listener(
     assert ids == {task: str(uuid5(row_id, task)) for task in ("test.note", "test.note_too")}
 
 
-async def test_an_event_that_nobody_hears_is_over(database: Database, redis_url: str, run_relay: RunRelay) -> None:
-    """An event without listeners holds nothing up."""
+async def test_an_event_without_tasks_is_settled(database: Database, redis_url: str, run_relay: RunRelay) -> None:
+    """An event without subscribed tasks does not block other messages."""
     await commit(database, lambda work: work.outbox.publish(Event("test.unheard")))
     await commit(database, lambda work: work.outbox.add("test.note", word="after"))
     async with run_relay(redis_url):
         await until(lambda: bool(published(redis_url)))
 
 
-async def test_what_must_wait_waits(database: Database, redis_url: str, run_relay: RunRelay) -> None:
-    """A row is not published before its time, while later ones pass it."""
+async def test_a_delayed_row_is_published_later(database: Database, redis_url: str, run_relay: RunRelay) -> None:
+    """A row is not published before its `not_before`, while rows added later are."""
     later = datetime.now(UTC) + timedelta(hours=1)
     await commit(database, lambda work: work.outbox.add("test.note", not_before=later, word="later"))
     await commit(database, lambda work: work.outbox.add("test.note", word="now"))
@@ -185,7 +192,7 @@ async def test_what_must_wait_waits(database: Database, redis_url: str, run_rela
 
 
 async def test_rolled_back_work_publishes_nothing(database: Database, redis_url: str, run_relay: RunRelay) -> None:
-    """What a unit of work asked for before it failed never happens."""
+    """A message of a transaction that was rolled back is not published."""
 
     def fail(work: SqlUnitOfWork) -> None:
         work.outbox.add("test.note", word="never")
@@ -202,7 +209,7 @@ async def test_rolled_back_work_publishes_nothing(database: Database, redis_url:
 async def test_a_broker_that_is_away_loses_nothing(
     database: Database, private_redis: ValkeyServer, run_relay: RunRelay
 ) -> None:
-    """Rows committed while the broker is dead are published when it is back."""
+    """Rows committed while the broker is down are published when it is back."""
     broker_url = private_redis.url()
     async with run_relay(broker_url):
         await commit(database, lambda work: work.outbox.add("test.note", word="before"))
@@ -215,7 +222,7 @@ async def test_a_broker_that_is_away_loses_nothing(
 
 
 async def test_two_relays_share_the_work(database: Database, redis_url: str, run_relay: RunRelay) -> None:
-    """Rows are published once each, however many relays there are."""
+    """Each row is published once, whatever the number of relays."""
 
     def write(work: SqlUnitOfWork) -> None:
         for number in range(300):
@@ -227,20 +234,20 @@ async def test_two_relays_share_the_work(database: Database, redis_url: str, run
     assert sorted(message["id"] for message in published(redis_url)) == sorted(map(str, ids))
 
 
-class LentMessages(PendingMessages):
-    """A batch that is never empty, and remembers what was said of it."""
+class LentMessages(UnpublishedMessages):
+    """A batch that is never empty, and that records its results."""
 
     def __init__(self) -> None:
         self.lent = asyncio.Event()
         self.marked: set[UUID] = set()
 
-    async def spread(self, listeners: Mapping[str, Sequence[str]], limit: int) -> int:
+    async def fan_out(self, listeners: Mapping[str, Sequence[str]], limit: int) -> int:
         assert (listeners["test.noted"], limit) == (["test.note", "test.note_too"], BATCH)
         return 0
 
     @asynccontextmanager
     async def batch(self, limit: int) -> AsyncIterator[Batch]:
-        batch = Batch([PendingMessage(uuid7(), "test.note", {"word": "hi"}, None, None) for _ in range(limit)])
+        batch = Batch([UnpublishedMessage(uuid7(), "test.note", {"word": "hi"}, None, None) for _ in range(limit)])
         self.lent.set()
         yield batch
         self.marked |= batch.published
@@ -250,7 +257,7 @@ class LentMessages(PendingMessages):
 
 
 async def test_a_cancelled_relay_ends_its_batch(redis_url: str, build_worker: BuildWorker, tmp_path: Path) -> None:
-    """Cancelling waits for the batch that is being published: what was published is marked, and nothing else."""
+    """A cancelled relay finishes the current batch: its published messages are marked, and no others."""
     celery, messages = build_worker(redis_url, tmp_path), LentMessages()
     async with build_relay(celery, messages) as relay:
         running = asyncio.create_task(relay.run())
@@ -266,7 +273,7 @@ async def test_a_cancelled_relay_ends_its_batch(redis_url: str, build_worker: Bu
 async def test_what_the_broker_lost_is_published_again(
     database: Database, private_redis: ValkeyServer, run_relay: RunRelay
 ) -> None:
-    """A broker that comes back empty: what nobody has settled is published again under its id, the settled not."""
+    """When the broker comes back empty, unsettled messages are published again under their ids, settled ones not."""
     broker_url = private_redis.url()
     async with run_relay(broker_url, MISSED_SOON):
         (lost,) = await commit(database, lambda work: work.outbox.add("test.note", word="lost"))
@@ -281,7 +288,7 @@ async def test_what_the_broker_lost_is_published_again(
 async def test_what_failed_is_published_again_when_it_is_due(
     database: Database, redis_url: str, run_relay: RunRelay
 ) -> None:
-    """Not before its wait is over, under its id, with the number of failed attempts and the time of the first."""
+    """A failed message is published after its wait, with its id, the number of failures and the time of the first."""
     (failed,) = await commit(database, lambda work: work.outbox.add("test.note", word="failed"))
     (waiting,) = await commit(database, lambda work: work.outbox.add("test.note", word="waiting"))
     async with run_relay(redis_url, MISSED_SOON):
@@ -305,7 +312,7 @@ async def test_what_failed_is_published_again_when_it_is_due(
 async def test_a_message_that_has_ended_is_not_tried_again(
     database: Database, redis_url: str, run_relay: RunRelay
 ) -> None:
-    """Of two copies of a message one succeeds: whether the other fails before or after, that was all."""
+    """When one of two copies of a message succeeds, the other one's failure causes no further attempt."""
     (before,) = await commit(database, lambda work: work.outbox.add("test.note", word="before"))
     (after,) = await commit(database, lambda work: work.outbox.add("test.note", word="after"))
     async with run_relay(redis_url):
@@ -320,13 +327,13 @@ async def test_a_message_that_has_ended_is_not_tried_again(
     assert (await row_of(database, before)).settled_at is not None
 
 
-async def test_a_message_by_another_way_is_none_of_the_outbox(database: Database) -> None:
-    """Whoever asks for another attempt at it learns so, and nothing is written."""
+async def test_a_message_that_is_not_from_the_outbox_is_not_retried(database: Database) -> None:
+    """`retry_message` returns False for an id that is not in the outbox, and writes nothing."""
     assert not await database.retry_message(uuid7(), timedelta(0))
 
 
 def ids(broker_url: str) -> list[str]:
-    """Return the ids of the messages that wait in the broker."""
+    """Return the ids of the messages waiting in the broker."""
     return [str(message["id"]) for message in published(broker_url)]
 
 
@@ -343,9 +350,9 @@ async def change(database: Database, row_id: UUID, **values: object) -> None:
 async def test_a_message_that_cannot_be_published_holds_nobody_up(
     database: Database, redis_url: str, run_relay: RunRelay, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is told as an error and put off, and those behind it are published at once."""
+    """An unpublishable message is logged as an error and postponed; the messages behind it are published at once."""
     (bad,) = await commit(database, lambda work: work.outbox.add("test.note"))
-    await change(database, bad, payload=["no", "keywords"])  # as only a hand on the table writes it
+    await change(database, bad, payload=["no", "keywords"])  # only a manual change of the table can cause this
     await commit(database, lambda work: work.outbox.add("test.note", word="good"))
     async with run_relay(redis_url, timedelta(hours=1)):
         await until(lambda: bool(published(redis_url)))
@@ -360,7 +367,7 @@ async def test_a_message_that_cannot_be_published_holds_nobody_up(
 async def test_what_a_clock_scheduled_that_was_ahead_is_published(
     database: Database, redis_url: str, run_relay: RunRelay
 ) -> None:
-    """Attempts and publications that the database put off while its clock was years ahead are made; delays are kept."""
+    """Messages postponed while the database's clock was years ahead are published; intended delays are kept."""
     ahead, later = (datetime.now(UTC) + timedelta(days=days) for days in (1000, 7))
     (failed,) = await commit(database, lambda work: work.outbox.add("test.note", word="failed"))
     (lost,) = await commit(database, lambda work: work.outbox.add("test.note", word="lost"))
@@ -379,17 +386,17 @@ async def test_what_a_clock_scheduled_that_was_ahead_is_published(
 async def test_a_message_that_never_ends_is_given_up(
     database: Database, redis_url: str, run_relay: RunRelay, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Published ten times and never settled, it is told as an error once, marked, and published no more."""
+    """A message that was published ten times and never settled is logged once, marked, and not published again."""
     (endless,) = await commit(database, lambda work: work.outbox.add("test.note", word="endless"))
     past = datetime.now(UTC) - timedelta(minutes=1)
-    await change(database, endless, published_at=past, redeliver_at=past, publications=MOST_PUBLICATIONS)
+    await change(database, endless, published_at=past, redeliver_at=past, publications=MAX_PUBLICATIONS)
     await commit(database, lambda work: work.outbox.add("test.note", word="good"))
     async with run_relay(redis_url):
         await until(lambda: bool(published(redis_url)))
         await commit(database, lambda work: work.outbox.add("test.note", word="later"))
         await until(lambda: len(published(redis_url)) >= 2)
     assert [message["kwargs"]["word"] for message in published(redis_url)] == ["good", "later"]
-    (told,) = [record for record in caplog.records if record.message == "message_given_up"]
+    (told,) = [record for record in caplog.records if record.message == "message_dead_lettered"]
     assert (told.__dict__["message_id"], told.__dict__["task"]) == (str(endless), "test.note")
     assert (await row_of(database, endless)).given_up_at is not None
 
@@ -397,7 +404,7 @@ async def test_a_message_that_never_ends_is_given_up(
 async def test_a_broker_that_hangs_holds_no_relay(
     database: Database, private_redis: ValkeyServer, run_relay: RunRelay, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A frozen broker is an outage like any other: it is told, the relay can be stopped, and nothing is lost."""
+    """A frozen broker is logged as an outage, the relay can be stopped meanwhile, and no message is lost."""
     broker_url = private_redis.url()
     async with run_relay(broker_url):
         await commit(database, lambda work: work.outbox.add("test.note", word="before"))
@@ -410,20 +417,20 @@ async def test_a_broker_that_hangs_holds_no_relay(
         await until(lambda: "meanwhile" in {message["kwargs"]["word"] for message in published(broker_url)})
 
 
-async def test_a_notification_that_is_lost_is_made_up_for(
+async def test_polling_finds_rows_without_a_notification(
     database: Database, redis_url: str, run_relay: RunRelay, postgres_server: PostgresServer
 ) -> None:
-    """Whoever cuts the listening connection, or drops the trigger, delays a message by no more than the poll."""
+    """If the listening connection is cut or the trigger dropped, a message is late by at most the polling interval."""
     async with run_relay(redis_url):
-        await commit(database, lambda work: work.outbox.add("test.note", word="heard"))
+        await commit(database, lambda work: work.outbox.add("test.note", word="woken"))
         await until(lambda: bool(published(redis_url)))
         postgres_server.execute("select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen%'")
         await commit(database, lambda work: work.outbox.add("test.note", word="unheard"))
         await until(lambda: len(published(redis_url)) >= 2)
 
 
-async def test_many_events_are_spread_in_turns(database: Database, redis_url: str, run_relay: RunRelay) -> None:
-    """However many events wait, each becomes its messages, a batch at a time."""
+async def test_many_events_are_fanned_out_in_batches(database: Database, redis_url: str, run_relay: RunRelay) -> None:
+    """Any number of events is fanned out, one batch at a time."""
 
     def write(work: SqlUnitOfWork) -> None:
         for number in range(250):
@@ -434,35 +441,35 @@ async def test_many_events_are_spread_in_turns(database: Database, redis_url: st
         await until(lambda: len(published(redis_url)) + len(published(redis_url, "email")) >= 500)
 
 
-async def test_what_waits_is_measured(database: Database) -> None:
-    """`outbox_pending` counts what is due and unpublished, `outbox_oldest_age_seconds` tells since when."""
+async def test_unpublished_rows_are_measured(database: Database) -> None:
+    """`outbox_pending` counts due, unpublished rows; `outbox_oldest_age_seconds` is the age of the oldest."""
     registry = CollectorRegistry()
     later = datetime.now(UTC) + timedelta(hours=1)
     (old,) = await commit(database, lambda work: work.outbox.add("test.note"))
     await change(database, old, not_before=datetime.now(UTC) - timedelta(minutes=10))
     await commit(database, lambda work: work.outbox.publish(Event("test.noted")))
     await commit(database, lambda work: work.outbox.add("test.note", not_before=later))
-    async with build_pending_messages(database, redelivery=MISSED_SOON, registry=registry):
+    async with build_unpublished_messages(database, redelivery=MISSED_SOON, registry=registry):
         await until(lambda: registry.get_sample_value("outbox_pending") == 2)
     age = registry.get_sample_value("outbox_oldest_age_seconds")
     assert age is not None
     assert 600 <= age < 660
 
 
-async def test_the_age_of_what_waits_grows_without_a_look(
+async def test_the_age_of_the_oldest_row_grows_between_measurements(
     database: Database, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the database cannot be asked, the oldest row goes on ageing, and nothing that waits stays of age 0."""
-    monkeypatch.setattr("tequipy_platform.infrastructure.pending._MEASURE_SECONDS", 3600)
+    """While the database cannot be queried, the age of the oldest row keeps growing, and an age of 0 stays 0."""
+    monkeypatch.setattr("tequipy_platform.infrastructure.unpublished._MEASURE_SECONDS", 3600)
     registry = CollectorRegistry()
     await commit(database, lambda work: work.outbox.add("test.note"))
-    async with build_pending_messages(database, redelivery=MISSED_SOON, registry=registry):
+    async with build_unpublished_messages(database, redelivery=MISSED_SOON, registry=registry):
         await until(lambda: registry.get_sample_value("outbox_pending") == 1)
         first = registry.get_sample_value("outbox_oldest_age_seconds") or 0
         await until(lambda: (registry.get_sample_value("outbox_oldest_age_seconds") or 0) > first)
     registry = CollectorRegistry()
     postgres_server.execute("update platform.outbox set published_at = now()", database=database._url.database or "")
-    async with build_pending_messages(database, redelivery=MISSED_SOON, registry=registry):
+    async with build_unpublished_messages(database, redelivery=MISSED_SOON, registry=registry):
         await until(lambda: registry.get_sample_value("outbox_pending") == 0)
         assert registry.get_sample_value("outbox_oldest_age_seconds") == 0
 
@@ -470,14 +477,14 @@ async def test_the_age_of_what_waits_grows_without_a_look(
 @pytest.mark.parametrize(
     ("question", "index"),
     [
-        (_free(_NEW, OutboxRow.not_before, OutboxRow.id, limit=BATCH), "ix_outbox_pending"),
-        (_free(_MISSED, OutboxRow.redeliver_at, limit=BATCH), "ix_outbox_unsettled"),
-        (_free(_EVENT, OutboxRow.id, limit=BATCH), "ix_outbox_events"),
+        (_select_unlocked(_NEW, OutboxRow.not_before, OutboxRow.id, limit=BATCH), "ix_outbox_pending"),
+        (_select_unlocked(_MISSED, OutboxRow.redeliver_at, limit=BATCH), "ix_outbox_unsettled"),
+        (_select_unlocked(_EVENT, OutboxRow.id, limit=BATCH), "ix_outbox_events"),
     ],
     ids=["new", "missed", "event"],
 )
-async def test_what_is_due_is_found_by_an_index(database: Database, question: Select[OutboxRow], index: str) -> None:
-    """However much is over or yet to come, a look at what is due reads none of it."""
+async def test_due_rows_are_found_by_an_index(database: Database, question: Select[OutboxRow], index: str) -> None:
+    """The relay's queries read neither settled rows nor rows that are not due."""
     fill = """
         insert into platform.outbox (id, task, event, payload, created_at, published_at, redeliver_at, settled_at)
         select gen_random_uuid(), task, event, '{}', now(), published, published + interval '1 hour', settled
@@ -496,7 +503,7 @@ async def test_what_is_due_is_found_by_an_index(database: Database, question: Se
 
 @asynccontextmanager
 async def far_database(database_url: str) -> AsyncIterator[tuple[Database, Link]]:
-    """Yield a database whose listening connections go through a link."""
+    """Yield a database whose listening connections pass through a link that tests can cut."""
     url = make_url(database_url)
     assert url.port
     with in_background(Link(url.port)) as link:
@@ -506,12 +513,10 @@ async def far_database(database_url: str) -> AsyncIterator[tuple[Database, Link]
             yield database, link
 
 
-async def test_a_notification_that_never_arrives_is_made_up_for(
-    database_url: str, redis_url: str, run_relay: RunRelay
-) -> None:
-    """The listening connection is cut and neither end learns of it: the poll finds what is committed."""
+async def test_polling_finds_rows_after_a_silent_cut(database_url: str, redis_url: str, run_relay: RunRelay) -> None:
+    """If the listening connection is cut without a reset, polling finds the committed rows."""
     async with far_database(database_url) as (database, link), run_relay(redis_url, through=database):
-        await commit(database, lambda work: work.outbox.add("test.note", word="heard"))
+        await commit(database, lambda work: work.outbox.add("test.note", word="woken"))
         await until(lambda: bool(published(redis_url)))
         link.delay = 3600
         await commit(database, lambda work: work.outbox.add("test.note", word="unheard"))
@@ -521,21 +526,21 @@ async def test_a_notification_that_never_arrives_is_made_up_for(
 async def test_a_listener_that_was_cut_off_in_silence_listens_again(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It asks now and then whether its connection lives, and makes another one when there is no answer."""
-    monkeypatch.setattr("tequipy_platform.infrastructure.pending._LISTENER_SECONDS", 0.3)
+    """The listener checks its connection periodically and opens a new one when there is no reply."""
+    monkeypatch.setattr("tequipy_platform.infrastructure.unpublished._LISTENER_SECONDS", 0.3)
     async with (
         far_database(database_url) as (database, link),
-        build_pending_messages(database, redelivery=MISSED_SOON) as messages,
+        build_unpublished_messages(database, redelivery=MISSED_SOON) as messages,
     ):
-        await until_heard(database, messages)
+        await until_woken(database, messages)
         link.delay = 3600
-        await until(lambda: len(link._connections) >= 2)  # the first one is given up, the next one is mute too
+        await until(lambda: len(link._connections) >= 2)  # the second connection is cut as well
         link.delay = 0
-        await until_heard(database, messages)
+        await until_woken(database, messages)
 
 
-async def until_heard(database: Database, messages: SqlPendingMessages) -> None:
-    """Commit rows until one of them wakes who waits."""
+async def until_woken(database: Database, messages: SqlUnpublishedMessages) -> None:
+    """Commit rows until one of them wakes the waiting relay."""
     messages._added.clear()
     async with asyncio.timeout(20):
         while not messages._added.is_set():

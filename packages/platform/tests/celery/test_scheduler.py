@@ -1,4 +1,4 @@
-"""The scheduler after a clock that was ahead: real tasks, a real schedule file and a real broker."""
+"""The scheduler after a correction of the clock, with real tasks, a real schedule file and a real broker."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,12 +19,12 @@ AHEAD = timedelta(days=1000)
 
 
 async def do_nothing(_: Delivery) -> None:
-    """Stand for any task."""
+    """Do nothing; the handler of every task in this file."""
 
 
 @pytest.fixture
 def celery(redis_url: str) -> Iterator[Celery]:
-    """An app with a task for every second, one for every day and one for midnight."""
+    """Yield an app with a task every second, one every day and one at midnight."""
     celery = build_celery(CelerySettings(broker_url=SecretStr(redis_url)), name="test")
     tasks = [
         Task("test.often", do_nothing, every=timedelta(seconds=1)),
@@ -38,7 +38,7 @@ def celery(redis_url: str) -> Iterator[Celery]:
 
 @pytest.fixture
 def open_scheduler(celery: Celery, tmp_path: Path) -> Callable[[], Scheduler]:
-    """Open the schedule file as `tequipy-worker beat` does, with the scheduler of the settings."""
+    """Return a function that opens the schedule file as `tequipy-worker beat` does."""
 
     def open_it() -> Scheduler:
         service = Service(
@@ -71,7 +71,7 @@ def run_in_the_future(scheduler: Scheduler) -> None:
 def test_a_last_run_in_the_future_is_none(
     open_scheduler: Callable[[], Scheduler], redis_url: str, stored: bool
 ) -> None:
-    """The frequent task is sent within its period again; those of the day wait for their day."""
+    """After a last run in the future, the frequent task is sent within its period, the daily ones on their day."""
     scheduler = open_scheduler()
     run_in_the_future(scheduler)
     if stored:
@@ -87,7 +87,7 @@ def test_a_last_run_in_the_future_is_none(
 
 
 def test_a_last_run_in_the_past_is_kept(open_scheduler: Callable[[], Scheduler], redis_url: str) -> None:
-    """A task that was due while the scheduler was away is sent at once, as ever."""
+    """A task that became due while the scheduler was stopped is sent at once."""
     scheduler = open_scheduler()
     for entry in scheduler.schedule.values():
         entry.last_run_at = datetime.now(UTC) - timedelta(days=2)

@@ -1,4 +1,4 @@
-"""Tasks on a real worker and a real broker: context, delivery, retries, limits, and what survives a kill -9."""
+"""Tasks on a real worker and a real broker: context, delivery, retries, limits, and recovery after kill -9."""
 
 import json
 import signal
@@ -27,7 +27,7 @@ from tequipy_platform.wiring import CelerySettings
 
 @dataclass
 class WorkerUnderTest:
-    """A real worker process, and the app that sends to it."""
+    """A real worker process, and the app that sends messages to it."""
 
     program: Path
     broker_url: str
@@ -72,7 +72,7 @@ class WorkerUnderTest:
         return [line for line in lines if line["event"] == event]
 
     def until(self, event: str, *, times: int = 1, within: float = 30) -> list[dict[str, Any]]:
-        """Wait until an event has happened so many times, and return all of its kind."""
+        """Wait until an event has happened `times` times, and return all its occurrences."""
         deadline = time.monotonic() + within
         while len(self.events(event)) < times:
             assert time.monotonic() < deadline, (self.folder / "log").read_text()
@@ -99,14 +99,14 @@ async def nothing(_: Delivery) -> None:
 
 
 def test_a_task_runs_in_the_context_of_its_message(worker: WorkerUnderTest) -> None:
-    """The handler sees the message's id as its delivery, and the correlation id that the message carries."""
+    """The handler gets the message's id in its delivery, and runs with the message's correlation id."""
     task_id = worker.send("test.note", word="hello", headers={CORRELATION_HEADER: "abc"})
     (note,) = worker.until("note")
     assert (note["id"], note["word"], note["correlation_id"], note["task"]) == (task_id, "hello", "abc", "test.note")
 
 
 def test_resources_open_once_for_each_child_and_close_with_it(worker: WorkerUnderTest) -> None:
-    """Two tasks of one child share the resources, which close when the worker is asked to end."""
+    """Two tasks of one child process share the resources, which are closed when the worker stops."""
     worker.send("test.note", word="one")
     worker.send("test.note", word="two")
     notes = worker.until("note", times=2)
@@ -118,7 +118,7 @@ def test_resources_open_once_for_each_child_and_close_with_it(worker: WorkerUnde
 
 
 def test_a_failed_attempt_is_followed_by_another_with_the_same_id(worker: WorkerUnderTest) -> None:
-    """A retry keeps the delivery's id and correlation id, and counts the attempt."""
+    """A retry keeps the delivery's id and correlation id, and increments the attempt."""
     task_id = worker.send("test.fail_once", headers={CORRELATION_HEADER: "abc"})
     attempts = worker.until("fail_once", times=2)
     assert [(line["id"], line["attempt"], line["correlation_id"]) for line in attempts] == [
@@ -128,21 +128,21 @@ def test_a_failed_attempt_is_followed_by_another_with_the_same_id(worker: Worker
 
 
 def test_attempts_share_a_correlation_id_that_none_was_sent_with(worker: WorkerUnderTest) -> None:
-    """A message of the scheduler carries no id: the one that its first attempt makes is kept by the next."""
+    """A scheduled message has no correlation id; the one created by its first attempt is kept by the next."""
     worker.send("test.fail_once")
     first, second = worker.until("fail_once", times=2)
     assert first["correlation_id"] == second["correlation_id"] is not None
 
 
 def test_a_soft_limit_during_the_handling_of_an_error_loses_nothing(worker: WorkerUnderTest) -> None:
-    """The limit's signal may come when the work is over and its next attempt is being asked for: that is made."""
+    """If the soft limit's signal arrives while a failed attempt's retry is being stored, the retry still happens."""
     task_id = worker.send("test.be_interrupted_once")
     attempts = worker.until("be_interrupted_once", times=2)
     assert [(line["id"], line["attempt"]) for line in attempts] == [(task_id, 1), (task_id, 2)]
 
 
 def test_a_permanent_error_is_not_tried_again(worker: WorkerUnderTest) -> None:
-    """An error that the policy calls permanent ends the task with its first attempt."""
+    """An error that the policy lists as permanent ends the task after its first attempt."""
     worker.send("test.refuse")
     worker.until("refuse")
     worker.send("test.note", word="after")
@@ -152,7 +152,7 @@ def test_a_permanent_error_is_not_tried_again(worker: WorkerUnderTest) -> None:
 
 
 def test_the_log_is_told_what_became_of_each_message(worker: WorkerUnderTest) -> None:
-    """A message is settled when it ends, well or for good, and to be tried again when another attempt follows."""
+    """A message is settled when it succeeds or fails for good, and scheduled for a retry otherwise."""
     good, failing, refused = (
         worker.send("test.note", word="a"),
         worker.send("test.fail_once"),
@@ -164,13 +164,13 @@ def test_the_log_is_told_what_became_of_each_message(worker: WorkerUnderTest) ->
 
 
 def in_broker(worker: WorkerUnderTest) -> int:
-    """Return how many messages the broker holds, delivered ones included."""
+    """Return the number of messages in the broker, delivered ones included."""
     with Redis.from_url(worker.broker_url) as redis:
         return int(redis.llen("default")) + int(redis.hlen("unacked"))
 
 
 def test_a_failed_message_of_the_outbox_waits_there(worker: WorkerUnderTest) -> None:
-    """The broker keeps no copy of it; the relay sends it again, and the attempts that have failed count."""
+    """A failed message of the outbox is not kept in the broker; the relay sends it with its number of failures."""
     task_id = str(uuid4())
     (worker.folder / "outbox").write_text(task_id)
     worker.send("test.fail", task_id=task_id, headers={ATTEMPTS_HEADER: 0})
@@ -189,7 +189,7 @@ def test_a_failed_message_of_the_outbox_waits_there(worker: WorkerUnderTest) -> 
 
 
 def test_a_message_ends_when_its_policys_lifetime_is_over(worker: WorkerUnderTest) -> None:
-    """A day after its first failure there is no further attempt: it is settled, and an error in the log."""
+    """A day after its first failure a message is settled, logged as an error, and not retried."""
     task_id = str(uuid4())
     (worker.folder / "outbox").write_text(task_id)
     worker.send("test.fail", task_id=task_id, headers={ATTEMPTS_HEADER: 7, FAILING_HEADER: time.time() - 86400})
@@ -199,8 +199,8 @@ def test_a_message_ends_when_its_policys_lifetime_is_over(worker: WorkerUnderTes
     assert "task_failed" in (worker.folder / "log").read_text()
 
 
-def test_a_message_by_another_way_is_tried_again_by_the_broker(worker: WorkerUnderTest) -> None:
-    """The scheduler's messages have no row to wait in: they are tried as often as their policy's attempts say."""
+def test_a_scheduled_message_is_retried_by_the_broker(worker: WorkerUnderTest) -> None:
+    """A message of the scheduler has no outbox row, so the broker retries it up to the policy's attempts."""
     worker.send("test.fail")
     worker.until("settled")
     assert [line["attempt"] for line in worker.events("fail")] == [1, 2]
@@ -208,7 +208,7 @@ def test_a_message_by_another_way_is_tried_again_by_the_broker(worker: WorkerUnd
 
 
 def test_the_soft_limit_cancels_the_coroutine_and_awaits_it(worker: WorkerUnderTest) -> None:
-    """A task over its soft limit is cancelled and may clean up before the next one begins."""
+    """A task over its soft limit is cancelled, and can clean up before the next one starts."""
     worker.send("test.overrun")
     worker.send("test.note", word="after")
     worker.until("note")
@@ -217,7 +217,7 @@ def test_the_soft_limit_cancels_the_coroutine_and_awaits_it(worker: WorkerUnderT
 
 
 def test_the_message_of_a_killed_child_is_delivered_again(worker: WorkerUnderTest) -> None:
-    """`kill -9` of the child at work: another runs the task, under the same id and correlation id."""
+    """After `kill -9` of the child process, another one runs the task with the same id and correlation id."""
     task_id = worker.send("test.die_once", headers={CORRELATION_HEADER: "abc"})
     lines = worker.until("die_once", times=2)
     assert {(line["id"], line["correlation_id"]) for line in lines} == {(task_id, "abc")}
@@ -225,7 +225,7 @@ def test_the_message_of_a_killed_child_is_delivered_again(worker: WorkerUnderTes
 
 
 def test_the_message_of_a_killed_worker_is_delivered_again(worker: WorkerUnderTest) -> None:
-    """`kill -9` of the whole worker at work: the next worker runs the task, under the same id."""
+    """After `kill -9` of the whole worker, the next worker runs the task with the same id."""
     task_id = worker.send("test.hang_once")
     worker.until("hang_once")
     worker.kill()
@@ -242,14 +242,14 @@ def test_the_message_of_a_killed_worker_is_delivered_again(worker: WorkerUnderTe
     ],
 )
 def test_a_task_whose_times_do_not_fit_the_broker_is_refused(task: Task, what: str) -> None:
-    """A task whose message could be delivered twice at once, or lost with its process, is refused when it is wired."""
+    """Wiring refuses a task whose message could be delivered twice at once, or lost with its process."""
     celery = build_celery(CelerySettings(broker_url=SecretStr("redis://localhost:1")), name="test")
     with pytest.raises(ValueError, match=f"{task.name}.*{what}"):
         wire_tasks(celery, [task], resources=[])
 
 
 def test_schedules_reach_beat() -> None:
-    """A task with a schedule is sent by beat, on its own queue; one without is not."""
+    """Beat sends a task with a schedule on the task's queue, and sends no other task."""
     celery = build_celery(CelerySettings(broker_url=SecretStr("redis://localhost:1")), name="test")
     tasks = [
         Task("test.hourly", nothing, every=timedelta(hours=1), queue="reports"),

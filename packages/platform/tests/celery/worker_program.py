@@ -1,4 +1,4 @@
-"""A worker of a few small tasks, run by the tests beside it as `worker_program.py BROKER FOLDER`."""
+"""A worker with a few small tasks, started by the tests as `worker_program.py BROKER FOLDER`."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from tequipy_platform.celery import build_celery, wire_tasks
 
 @dataclass(frozen=True)
 class Broker:
-    """Times short enough for a test."""
+    """Broker settings with times that are short enough for a test."""
 
     broker_url: SecretStr
     result_backend: SecretStr | None = None
@@ -35,7 +35,7 @@ class Broker:
 
 
 class InterruptingError(Exception):
-    """An error in whose handling the soft time limit's signal arrives."""
+    """An error during whose handling the soft time limit's signal arrives."""
 
     def __repr__(self) -> str:
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -43,7 +43,7 @@ class InterruptingError(Exception):
 
 
 class Tasks:
-    """Writes what happens to it as lines of JSON."""
+    """Handlers that append what happens to a file, as lines of JSON."""
 
     def __init__(self, folder: Path) -> None:
         self._events = folder / "events"
@@ -63,7 +63,7 @@ class Tasks:
         self.write("settled", id=str(message_id))
 
     async def retry_message(self, message_id: UUID, wait: timedelta) -> bool:
-        """Say that the message is one of the outbox when a test has written its id into the file of that name."""
+        """Return whether a test has written the message's id into the file of outbox ids."""
         outbox = self._events.with_name("outbox")
         known = outbox.exists() and str(message_id) in outbox.read_text()
         self.write("retried", id=str(message_id), seconds=wait.total_seconds(), known=known)
@@ -115,7 +115,7 @@ class Tasks:
 
 
 def build_worker(broker_url: str, folder: Path) -> Celery:
-    """Return the app that both the worker and the sending tests use."""
+    """Return the app that both the worker and the tests use."""
     celery = build_celery(Broker(SecretStr(broker_url)), name="test")
     tasks = Tasks(folder)
     limit, quick = timedelta(seconds=10), RetryPolicy(base=timedelta(milliseconds=50), permanent=(LookupError,))

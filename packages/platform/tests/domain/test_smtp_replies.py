@@ -1,4 +1,4 @@
-"""Whom a refusal of the mail server concerns."""
+"""Classification of SMTP refusals: does one concern the mail or the sender."""
 
 import pytest
 
@@ -66,12 +66,12 @@ TRANSIENT = [
     ],
 )
 def test_only_what_concerns_the_mail_is_permanent(phase: SmtpPhase, code: int, text: str, refusal: Refusal) -> None:
-    """Replies as servers give them: no mailbox and too big are final, our own faults and any 4xx are not."""
+    """Real replies: an unknown mailbox or a too large mail is final; faults of the sender and any 4xx are not."""
     assert classify(phase, code, text) is refusal
 
 
 @pytest.mark.parametrize("phase", [SmtpPhase.CONNECT, SmtpPhase.AUTH])
 @pytest.mark.parametrize("code", range(500, 600))
 def test_before_the_mail_nothing_is_permanent(phase: SmtpPhase, code: int) -> None:
-    """A server that has not heard of the mail cannot have refused it."""
+    """A refusal before the server knows the mail is never final."""
     assert classify(phase, code, "5.1.1") is Refusal.SENDER

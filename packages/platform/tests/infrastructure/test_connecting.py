@@ -1,4 +1,4 @@
-"""Connecting to PostgreSQL, and leaving before it is done."""
+"""Connecting to PostgreSQL with callers that are cancelled meanwhile."""
 
 import asyncio
 import gc
@@ -22,10 +22,10 @@ async def open_connections(postgres: PostgresServer) -> int:
         await watching.close()
 
 
-async def test_who_leaves_while_connecting_leaves_nothing_behind(private_postgres: PostgresServer) -> None:
-    """At whatever step: the caller is gone at once, no connection stays, and no error is one that nobody heard."""
-    unheard: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+async def test_a_cancelled_caller_leaves_no_connection(private_postgres: PostgresServer) -> None:
+    """Cancelled at any step, the caller returns at once, no connection stays open, and no error goes unretrieved."""
+    unretrieved: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unretrieved.append(context))
     connect = Connector()
     for steps in range(40):
         connecting = asyncio.ensure_future(connect(private_postgres.url().replace("+asyncpg", "")))
@@ -41,11 +41,11 @@ async def test_who_leaves_while_connecting_leaves_nothing_behind(private_postgre
         while await open_connections(private_postgres):
             await asyncio.sleep(0.01)
     gc.collect()
-    assert unheard == []
+    assert unretrieved == []
 
 
-async def test_settling_waits_for_a_server_that_hangs_as_long_as_it_is_told(private_postgres: PostgresServer) -> None:
-    """Whoever closes is not held by a handshake without an end."""
+async def test_settle_waits_for_a_server_that_hangs_no_longer_than_its_limit(private_postgres: PostgresServer) -> None:
+    """Closing does not wait for a handshake that never ends."""
     connect = Connector()
     private_postgres.freeze()
     url = private_postgres.url().replace("+asyncpg", "")

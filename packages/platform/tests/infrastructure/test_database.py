@@ -42,21 +42,21 @@ async def outbox_rows(database: Database) -> int:
 
 @pytest.mark.parametrize("query", ["foo=1", "sslmode=require", "ssl=hunter2", "ssl=require&ssl=disable"])
 def test_a_url_has_no_option_that_the_driver_does_not_know(query: str) -> None:
-    """What would break the first connection is refused with the settings, and not quoted."""
+    """An unknown URL option is refused with the settings and not quoted, instead of breaking the first connection."""
     with pytest.raises(ValidationError, match="URL may have no option but ssl: disable, allow, ") as error:
         settings(f"postgresql+asyncpg://localhost/none?{query}")
     assert "hunter2" not in str(error.value)
 
 
 async def test_a_url_may_say_how_tls_is_used(database_url: str) -> None:
-    """`ssl` is taken by the pool and by connections outside of it."""
+    """The option `ssl` is used by the pool and by connections outside of it."""
     async with build_database(settings(f"{database_url}?ssl=prefer")) as database:
         await select_one(database)
         await database.ping()
 
 
 async def test_a_session_is_set_up_as_promised(database: Database) -> None:
-    """Statement and idle time-outs and the application's name are those of the settings."""
+    """Statement timeout, idle timeout and application name of a session are those of the settings."""
     async with database.engine.connect() as connection:
         names = ("statement_timeout", "idle_in_transaction_session_timeout", "application_name")
         values = [await connection.scalar(text(f"show {name}")) for name in names]
@@ -64,7 +64,7 @@ async def test_a_session_is_set_up_as_promised(database: Database) -> None:
 
 
 async def test_through_a_pooler_nothing_belongs_to_the_server_connection(database_url: str) -> None:
-    """With `pgbouncer` on, time-outs hold for each transaction alone and no statement is kept prepared."""
+    """With `pgbouncer`, timeouts are set per transaction, and no statement is prepared."""
     async with build_database(settings(database_url, direct_url=database_url, pgbouncer=True)) as database:
         await database.ping()
         async with database.engine.connect() as connection:
@@ -79,14 +79,14 @@ async def test_through_a_pooler_nothing_belongs_to_the_server_connection(databas
 
 
 async def test_a_clean_block_has_committed_when_it_is_left(database: Database) -> None:
-    """What the block wrote is readable by others as soon as it is left."""
+    """Rows written in the block are visible to others as soon as the block is left."""
     async with unit_of_work(database) as work:
         work.outbox.add("test.do")
     assert await outbox_rows(database) == 1
 
 
 async def test_a_failed_block_leaves_nothing(database: Database) -> None:
-    """An exception rolls back and is what the caller sees."""
+    """An exception rolls back and reaches the caller."""
 
     async def fail() -> None:
         async with unit_of_work(database) as work:
@@ -100,7 +100,7 @@ async def test_a_failed_block_leaves_nothing(database: Database) -> None:
 
 
 async def test_a_commit_that_fails_is_an_error(database: Database) -> None:
-    """A block that cannot be committed does not look as if it had been."""
+    """Leaving a block raises if the commit fails."""
     same = uuid7()
 
     async def add_twice() -> None:
@@ -114,7 +114,7 @@ async def test_a_commit_that_fails_is_an_error(database: Database) -> None:
 
 
 async def test_a_cancelled_block_rolls_back_and_returns_its_connection(database: Database) -> None:
-    """Cancelled in the middle of a statement, the block leaves neither rows nor a busy connection."""
+    """A block that is cancelled during a statement leaves neither rows nor a busy connection."""
     begun = asyncio.Event()
 
     async def work_long() -> None:
@@ -130,13 +130,13 @@ async def test_a_cancelled_block_rolls_back_and_returns_its_connection(database:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await outbox_rows(database) == 0
-    assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # -- the pool is a queue
+    assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # -- the pool is a QueuePool
 
 
 async def test_a_commit_that_has_begun_ends_although_cancelled(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cancellation during the commit waits for it: the caller learns of the cancellation, and the rows are there."""
+    """A cancellation during the commit waits for it: the caller is cancelled, and the rows are committed."""
     committing = asyncio.Event()
     commit = AsyncSession.commit
 
@@ -160,7 +160,7 @@ async def test_a_commit_that_has_begun_ends_although_cancelled(
 
 
 async def test_an_exhausted_pool_is_unavailable(database_url: str) -> None:
-    """When every connection is busy for longer than the pool's time-out, the answer is `Unavailable`."""
+    """If all connections stay busy for the pool's timeout, the caller gets `Unavailable`."""
     async with build_database(settings(database_url, pool_size=1, max_overflow=0, pool_timeout=0.1)) as database:
         async with database.engine.connect():
             with pytest.raises(Unavailable) as error:
@@ -176,14 +176,14 @@ async def outbox_add(database: Database) -> None:
 
 
 async def test_a_server_that_is_away_is_unavailable_and_comes_back(private_postgres: PostgresServer) -> None:
-    """A killed server means `Unavailable` until it is there again; nothing needs to be restarted."""
+    """A killed server causes `Unavailable` until it is back; no restart is needed."""
     async with build_database(settings(private_postgres.url("postgres"))) as database:
         await select_one(database)
         private_postgres.kill()
-        for _ in range(2):  # a connection that died in the pool, and one that cannot be made
+        for _ in range(2):  # a dead connection in the pool, and one that cannot be opened
             with pytest.raises(Unavailable):
                 await select_one(database)
-        with pytest.raises(OSError):  # noqa: PT011 -- whatever the operating system says
+        with pytest.raises(OSError):  # noqa: PT011 -- the text depends on the operating system
             await database.ping()
         private_postgres.restart()
         await select_one(database)
@@ -191,7 +191,7 @@ async def test_a_server_that_is_away_is_unavailable_and_comes_back(private_postg
 
 
 async def test_a_server_without_a_place_is_unavailable(database_url: str, postgres_server: PostgresServer) -> None:
-    """A server that takes no further connection means `Unavailable`, as one that is away."""
+    """A server that accepts no further connection causes `Unavailable`."""
     role = f"narrow_{uuid4().hex}"
     postgres_server.execute(f"create role {role} login password 'narrow' connection limit 1")
     url = make_url(database_url).set(username=role, password="narrow").render_as_string(hide_password=False)
@@ -204,7 +204,7 @@ async def test_a_server_without_a_place_is_unavailable(database_url: str, postgr
 
 
 async def test_a_connection_lost_within_the_block_is_unavailable(database: Database) -> None:
-    """When the server ends the connection between two statements, the block ends in `Unavailable`."""
+    """If the server closes the connection between two statements, the block raises `Unavailable`."""
 
     async def lose_connection() -> None:
         async with unit_of_work(database) as work:
@@ -224,7 +224,7 @@ async def select_one(database: Database) -> None:
 
 
 async def test_a_statement_over_its_time_is_unavailable(database_url: str) -> None:
-    """A statement that the server ends for its length is `Unavailable`, and the connection is good for the next."""
+    """A statement over the statement timeout raises `Unavailable`, and its connection can be used again."""
     async with build_database(settings(database_url, statement_timeout=0.2)) as database:
         with pytest.raises(Unavailable):
             await execute(database, "select pg_sleep(60)")
@@ -232,7 +232,7 @@ async def test_a_statement_over_its_time_is_unavailable(database_url: str) -> No
 
 
 async def test_a_server_that_refuses_the_password_is_unavailable(database_url: str) -> None:
-    """A role or password that the server does not take is the operator's affair, not a bug in the request."""
+    """A refused role or password raises `Unavailable`, because it is a fault of the configuration."""
     url = make_url(database_url).set(password="wrong").render_as_string(hide_password=False)
     async with build_database(settings(url)) as database:
         with pytest.raises(Unavailable):
@@ -245,7 +245,7 @@ async def execute(database: Database, statement: str) -> None:
 
 
 async def test_a_server_that_hangs_holds_nobody_for_a_statements_time(private_postgres: PostgresServer) -> None:
-    """Frozen, a server costs a caller a ping and a connect, however long statements may take; then all is well."""
+    """A frozen server costs a caller one ping and one connection attempt, whatever the statement timeout."""
     changes = {"statement_timeout": 600, "connect_timeout": 1, "pool_size": 1, "max_overflow": 0}
     async with build_database(settings(private_postgres.url("postgres"), **changes)) as database:
         await select_one(database)
@@ -270,7 +270,7 @@ async def test_a_server_that_hangs_holds_nobody_for_a_statements_time(private_po
 async def test_a_server_that_hangs_in_the_middle_keeps_no_connection(
     private_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Frozen at a statement, at the commit, and while its caller is cancelled: each ends, and gives back its place."""
+    """Frozen at a statement, at the commit, or during a cancellation: each block ends and returns its connection."""
     monkeypatch.setattr("tequipy_platform.infrastructure.database.engine.SETTLE_SECONDS", 0.5)
     changes = {"statement_timeout": 0.5, "pool_size": 1, "max_overflow": 0}
     async with build_database(settings(private_postgres.url("postgres"), **changes)) as database:
@@ -283,14 +283,14 @@ async def test_a_server_that_hangs_in_the_middle_keeps_no_connection(
                 await asyncio.wait({caller}, timeout=60)
                 with pytest.raises(asyncio.CancelledError if freeze_at == "cancelled" else Unavailable):
                     caller.result()
-                assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # -- the pool is a queue
+                assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # -- the pool is a QueuePool
             finally:
                 private_postgres.thaw()
             await select_one(database)
 
 
 async def freeze_within(database: Database, server: PostgresServer, *, commit: bool) -> None:
-    """Freeze the server in the middle of a unit of work: before its commit, or before its last statement."""
+    """Freeze the server during a unit of work: before its commit, or before its last statement."""
     async with unit_of_work(database) as work:
         await work.session.execute(text("select 1"))
         server.freeze()
@@ -299,14 +299,14 @@ async def freeze_within(database: Database, server: PostgresServer, *, commit: b
 
 
 async def test_a_server_that_is_slower_than_a_ping_is_used(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When no connection of the pool answers in time, a new one serves, however slow: slow is not away."""
+    """If no pooled connection answers the ping in time, a new one is used, however slow the server is."""
     monkeypatch.setattr("tequipy_platform.infrastructure.database.engine._PING_SECONDS", 0)
     for _ in range(3):
         await select_one(database)
 
 
 class Account:
-    """A service whose use cases get in each other's way."""
+    """A service whose concurrent use cases conflict."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -314,17 +314,17 @@ class Account:
         self.both_read = asyncio.Barrier(2)
 
     async def create(self) -> None:
-        """Make a table with two rows of 0."""
+        """Create a table with two rows of 0."""
         await execute(self._database, "create table account (id int primary key, balance int not null)")
         await execute(self._database, "insert into account values (1, 0), (2, 0)")
 
     async def drop(self) -> None:
-        """Remove the table: the database is other tests' too."""
+        """Drop the table, because other tests use the same database."""
         await execute(self._database, "drop table account")
 
     @retry_conflicts
     async def read_and_add(self) -> None:
-        """Add one to what was read: of two that read the same, the server undoes one (40001)."""
+        """Add one to a value read before; of two concurrent calls the server rolls one back (40001)."""
         self.attempts += 1
         async with unit_of_work(self._database) as work:
             await work.session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
@@ -335,7 +335,7 @@ class Account:
 
     @retry_conflicts
     async def add_to_both(self, first: int, second: int) -> None:
-        """Add one to two rows: in opposite orders, two wait for each other, and the server undoes one (40P01)."""
+        """Add one to two rows; calls in opposite orders cause a deadlock, and the server rolls one back (40P01)."""
         self.attempts += 1
         attempt = self.attempts
         async with unit_of_work(self._database) as work:
@@ -347,12 +347,12 @@ class Account:
 
     @retry_conflicts
     async def lose(self) -> None:
-        """Conflict each time."""
+        """Conflict at every attempt."""
         self.attempts += 1
         await execute(self._database, "do $$ begin raise serialization_failure; end $$")
 
     async def balances(self) -> list[int]:
-        """Return what both rows hold."""
+        """Return the values of both rows."""
         async with self._database.sessions() as session:
             return list(await session.scalars(text("select balance from account order by id")))
 
@@ -366,21 +366,21 @@ async def account(database: Database) -> AsyncIterator[Account]:
 
 
 async def test_a_serialisation_failure_is_tried_again(account: Account) -> None:
-    """Of two that read and write the same row, the one that the server undid begins again: both have their effect."""
+    """Of two concurrent updates of a row, the one that was rolled back is retried, and both take effect."""
     await asyncio.gather(account.read_and_add(), account.read_and_add())
     assert await account.balances() == [2, 0]
     assert account.attempts == 3
 
 
 async def test_a_deadlock_is_tried_again(account: Account) -> None:
-    """Of two that wait for each other, the one that the server undid begins again: both have their effect."""
+    """Of two deadlocked transactions, the one that was rolled back is retried, and both take effect."""
     await asyncio.gather(account.add_to_both(1, 2), account.add_to_both(2, 1))
     assert await account.balances() == [2, 2]
     assert account.attempts == 3
 
 
 async def test_a_conflict_that_stays_is_unavailable(account: Account) -> None:
-    """After three further attempts the caller is told to come back."""
+    """After three retries the caller gets `Unavailable`."""
     with pytest.raises(Unavailable) as error:
         await account.lose()
     assert isinstance(error.value, Conflicted)
@@ -391,7 +391,7 @@ async def test_a_conflict_that_stays_is_unavailable(account: Account) -> None:
 async def test_ping_can_be_abandoned_on_a_server_that_hangs(
     private_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, connected: bool
 ) -> None:
-    """A ping of a server that froze before or after it was connected to ends with its cancellation, at once."""
+    """A ping of a server that froze before or after the connection was made can be cancelled at once."""
     execute = asyncpg.Connection.execute
 
     async def freeze_first(connection: object, statement: str) -> str:
@@ -418,26 +418,26 @@ async def test_ping_can_be_abandoned_on_a_server_that_hangs(
 
 
 async def test_ping_needs_no_place_in_the_pool(database_url: str) -> None:
-    """A full pool does not make the database look down."""
+    """An exhausted pool does not make the readiness check fail."""
     full = settings(database_url, pool_size=1, max_overflow=0, pool_timeout=0.1)
     async with build_database(full) as database, database.engine.connect():
         await database.ping()
 
 
-async def test_a_direct_connection_hears_the_outbox(database: Database) -> None:
-    """A committed outbox row notifies whoever listens, once a statement; a rolled-back one does not."""
-    heard: asyncio.Queue[str] = asyncio.Queue()
+async def test_a_direct_connection_is_notified_of_the_outbox(database: Database) -> None:
+    """A committed statement on the outbox notifies listeners once; a rolled-back one does not."""
+    notified: asyncio.Queue[str] = asyncio.Queue()
     async with database.direct_connection() as connection:
-        await connection.add_listener("tequipy_outbox", lambda *_: heard.put_nowait("notified"))
+        await connection.add_listener("tequipy_outbox", lambda *_: notified.put_nowait("notified"))
         async with unit_of_work(database) as work:
             work.outbox.add("test.do")
             work.outbox.add("test.do")
-        assert await asyncio.wait_for(heard.get(), 10) == "notified"
-    assert heard.empty()
+        assert await asyncio.wait_for(notified.get(), 10) == "notified"
+    assert notified.empty()
 
 
 async def test_the_pool_is_measured(database_url: str) -> None:
-    """`db_pool_*` tell what is in use and what idles, and a scrape before the first use opens nothing."""
+    """`db_pool_*` show used and idle connections, and a scrape before the first use opens none."""
     registry = CollectorRegistry()
     async with build_database(settings(database_url, pool_size=1), registry=registry) as database:
         assert registry.get_sample_value("db_pool_in_use") == 0
@@ -453,7 +453,7 @@ async def test_the_pool_is_measured(database_url: str) -> None:
 
 
 async def test_errors_hide_parameters(database: Database) -> None:
-    """What was sent to the database is not quoted by its errors."""
+    """Database errors do not quote the parameters of the statement."""
 
     async def fail() -> None:
         async with unit_of_work(database) as work:

@@ -1,4 +1,4 @@
-"""Mailers and templates: one contract for the SMTP mailer, the folder mailer and the fake."""
+"""Mailers and templates: one contract suite for the SMTP mailer, the folder mailer and the fake."""
 
 import email
 import email.policy
@@ -27,7 +27,7 @@ SENDER = "Tequipy <no-reply@example.com>"
 
 
 class Sink:
-    """An SMTP server that keeps what it gets, or answers as it is told."""
+    """An SMTP server that keeps what it receives, or sends the configured replies."""
 
     def __init__(self) -> None:
         self.received: list[bytes] = []
@@ -106,18 +106,18 @@ def mailer(request: pytest.FixtureRequest, sink: tuple[Sink, str], tmp_path: Pat
     ],
 )
 async def test_every_mailer_refuses_broken_headers(mailer: Mailer, change: dict[str, Any]) -> None:
-    """A line break in a header or an address that is none is final: `MailRejected`."""
+    """A line break in a header, or an invalid address, raises `MailRejected`."""
     with pytest.raises(MailRejected):
         await mailer.send(replace(MAIL, **change))
 
 
 async def test_every_mailer_takes_a_good_mail_twice(mailer: Mailer) -> None:
-    """Sending is repeatable: the second attempt at the same mail is no error."""
+    """Sending the same mail twice is no error."""
     await mailer.send(MAIL)
     await mailer.send(MAIL)
 
 
-async def test_smtp_hands_over_what_was_asked(sink: tuple[Sink, str]) -> None:
+async def test_smtp_delivers_all_parts_of_a_mail(sink: tuple[Sink, str]) -> None:
     """Address, subject, both texts, the constant Message-ID, the sender and the correlation id arrive."""
     handler, url = sink
     with request_context(RequestContext(correlation_id="abc")):
@@ -155,7 +155,7 @@ async def test_what_a_refusal_concerns_decides_whether_to_try_again(
     error: type[Exception] | None,
     outcome: str,
 ) -> None:
-    """The mail is final, the moment waits, and a fault of ours waits and is an error in the log; each is counted."""
+    """A refusal of the mail is final, a temporary one is retried, and one of the sender is also logged as an error."""
     handler, url = sink
     handler.answers[step] = answer
     registry = CollectorRegistry()
@@ -177,7 +177,7 @@ async def test_what_a_refusal_concerns_decides_whether_to_try_again(
 async def test_a_server_that_does_not_fit_the_settings_is_an_error_of_ours(
     sink: tuple[Sink, str], credentials: str
 ) -> None:
-    """STARTTLS or a login that the server does not offer: the mail waits until somebody has mended the settings."""
+    """If the server does not offer STARTTLS or a login, the mail waits until the settings are corrected."""
     _, url = sink
     scheme = "smtp" if credentials else "smtp+starttls"
     with pytest.raises(MailSenderRefused):
@@ -188,7 +188,7 @@ async def test_a_server_that_does_not_fit_the_settings_is_an_error_of_ours(
 async def test_a_certificate_that_is_not_trusted_is_an_error_of_ours(
     scheme: str, free_port: Callable[[], int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The mail waits, and an operator is told, however the encryption begins."""
+    """An untrusted certificate makes the mail wait and logs an error, with STARTTLS and with smtps."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(Authority(tmp_path).issue("127.0.0.1"))
     tls: dict[str, Any] = {"ssl_context" if scheme == "smtps" else "tls_context": context}
@@ -205,8 +205,8 @@ async def test_a_certificate_that_is_not_trusted_is_an_error_of_ours(
     ]
 
 
-async def test_the_sender_says_the_name_that_was_set(sink: tuple[Sink, str]) -> None:
-    """`TEQUIPY_MAIL__EHLO_NAME` is what the server hears in EHLO."""
+async def test_the_ehlo_name_is_configurable(sink: tuple[Sink, str]) -> None:
+    """`TEQUIPY_MAIL__EHLO_NAME` is sent in EHLO."""
     handler, url = sink
     await SmtpMailer(MailSettings(smtp_url=SecretStr(url), sender=SENDER, ehlo_name="mail.example.com")).send(MAIL)
     assert handler.greetings == ["mail.example.com"]
@@ -214,7 +214,7 @@ async def test_the_sender_says_the_name_that_was_set(sink: tuple[Sink, str]) -> 
 
 @pytest.mark.parametrize("name", ["localhost", "mail.example.com", "[192.0.2.1]", "[IPv6:2001:db8::1]"])
 def test_a_host_name_or_an_address_is_an_ehlo_name(name: str) -> None:
-    """What RFC 5321 (section 4.1.1.1) allows."""
+    """Settings accept the names that RFC 5321 (section 4.1.1.1) allows."""
     assert MailSettings(ehlo_name=name).ehlo_name == name
 
 
@@ -222,13 +222,13 @@ def test_a_host_name_or_an_address_is_an_ehlo_name(name: str) -> None:
     "name", ["", "mail example.com", "mail\r\nMAIL FROM:<>", "192.0.2.1]", "[mail]", "-x", "é", "x" * 254]
 )
 def test_anything_else_is_no_ehlo_name(name: str) -> None:
-    """A fault of the settings, not a command more."""
+    """An invalid EHLO name is refused with the settings, so that it cannot inject a command."""
     with pytest.raises(ValidationError, match="host name or an address literal"):
         MailSettings(ehlo_name=name)
 
 
 async def test_a_mail_goes_to_the_domain_that_was_written(sink: tuple[Sink, str]) -> None:
-    """straße.de is not strasse.de (IDNA 2008): its mail does not go to a stranger."""
+    """straße.de is not strasse.de (IDNA 2008), so its mail must not go there."""
     handler, url = sink
     async with smtp(url) as mailer:
         await mailer.send(replace(MAIL, to="ada@straße.de"))
@@ -236,7 +236,7 @@ async def test_a_mail_goes_to_the_domain_that_was_written(sink: tuple[Sink, str]
 
 
 async def test_a_long_link_stays_in_one_line(sink: tuple[Sink, str]) -> None:
-    """Plain text is sent as it is: a link can be copied from the raw mail."""
+    """Plain text is sent unencoded, so that a link can be copied from the raw mail."""
     handler, url = sink
     link = f"https://app.example.com/verify-email#token={'x' * 200}"
     async with smtp(url) as mailer:
@@ -245,13 +245,13 @@ async def test_a_long_link_stays_in_one_line(sink: tuple[Sink, str]) -> None:
 
 
 async def test_no_server_is_unavailable(free_port: Callable[[], int]) -> None:
-    """A refused connection is worth another attempt."""
+    """A refused connection raises `MailUnavailable`."""
     with pytest.raises(MailUnavailable):
         await smtp(f"smtp://127.0.0.1:{free_port()}").send(MAIL)
 
 
 async def test_a_folder_holds_one_whole_file_for_each_message_id(tmp_path: Path) -> None:
-    """A mail is an `.eml` named after its Message-ID; the same mail again is the same file, nothing else is left."""
+    """A mail is an `.eml` file named after its Message-ID; sending it again replaces the file and leaves no other."""
     async with build_mailer(MailSettings(sender=SENDER, folder=tmp_path / "new" / "mail")) as mailer:
         await mailer.send(MAIL)
         await mailer.send(MAIL)
@@ -262,14 +262,14 @@ async def test_a_folder_holds_one_whole_file_for_each_message_id(tmp_path: Path)
 
 
 async def test_a_folder_that_is_none_is_unavailable(tmp_path: Path) -> None:
-    """Where no folder can be made, the mail is worth another attempt."""
+    """If the folder cannot be created, the mailer raises `MailUnavailable`."""
     (tmp_path / "file").touch()
     with pytest.raises(MailUnavailable):
         await FolderMailer(MailSettings(folder=tmp_path / "file" / "mail")).send(MAIL)
 
 
 def test_the_server_decides_the_mailer() -> None:
-    """With an SMTP URL mails are sent, without one they are kept."""
+    """With an SMTP URL mails are sent, without one they are written to files."""
     assert isinstance(build_mailer(MailSettings(smtp_url=SecretStr("smtp://mail"))), SmtpMailer)
     assert isinstance(build_mailer(MailSettings()), FolderMailer)
 
@@ -290,12 +290,12 @@ def templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JinjaMailTempl
         "{% block subject %}x{% endblock %}{% block text %}{{ ''.__class__.__mro__ }}{% endblock %}"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "example_mails", raising=False)  # another test's, in another folder
+    monkeypatch.delitem(sys.modules, "example_mails", raising=False)  # another test created it in another folder
     return JinjaMailTemplates("example_mails")
 
 
 def test_a_template_fills_subject_and_texts(templates: JinjaMailTemplates) -> None:
-    """The text is as written, the HTML has its values escaped, and without an HTML file there is none."""
+    """The text is unescaped, values in the HTML are escaped, and without an HTML template there is no HTML."""
     rendered = templates.render("hello", name="<Ann>")
     assert (rendered.subject, rendered.text) == ("Hello <Ann>", "Hello <Ann>,\n\nbye\n")
     assert rendered.html == "<p>Hello &lt;Ann&gt;</p>"
@@ -304,6 +304,6 @@ def test_a_template_fills_subject_and_texts(templates: JinjaMailTemplates) -> No
 
 @pytest.mark.parametrize("name", ["nothing", "hello", "headless", "evil", "../__init__"])
 def test_what_cannot_be_rendered_is_a_lookup_error(templates: JinjaMailTemplates, name: str) -> None:
-    """An unknown template, a missing value, a missing block, a way out of the sandbox: all are final."""
+    """An unknown template, a missing value, a missing block or an attempt to leave the sandbox raises `LookupError`."""
     with pytest.raises(LookupError):
         templates.render(name)

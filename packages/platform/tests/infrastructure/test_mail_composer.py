@@ -1,4 +1,4 @@
-"""Messages as they go out: whatever text they hold is read again as it was written."""
+"""Composed messages: a parser returns the texts that went in."""
 
 import email
 import email.policy
@@ -20,7 +20,7 @@ from tequipy_platform.testing import FrozenClock
 MAIL = Mail("ann@example.com", "Hello", "Text\n", "<1@example.com>")
 SENDER = "Tequipy <no-reply@example.com>"
 
-# Beside any text: what looks encoded, long words, and long texts of short ones.
+# Besides any text: text that looks encoded, long words, and long texts of short words.
 texts = st.one_of(
     st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=60),
     st.text('=?utf8qB_ "\\<>@,a', max_size=40),
@@ -40,7 +40,7 @@ def parse(raw: bytes) -> EmailMessage:
 
 
 def lines(text: str) -> list[str]:
-    """Return the lines of a text, which no or any number of line breaks end."""
+    """Return the lines of a text without the line breaks at its end."""
     return re.split(r"\r\n|\r|\n", text.rstrip("\r\n"))
 
 
@@ -50,7 +50,7 @@ def head(raw: bytes) -> list[bytes]:
 
 @given(texts)
 def test_a_subject_is_read_as_it_was_written(subject: str) -> None:
-    """Also one that looks encoded, or is longer than a line; every line of the head is ASCII and not too long."""
+    """Any subject is parsed as it was given; every line of the header is ASCII and within the limit."""
     raw = content(replace(MAIL, subject=subject))
     message = parse(raw)
     assert str(message["Subject"]) == subject
@@ -61,17 +61,17 @@ def test_a_subject_is_read_as_it_was_written(subject: str) -> None:
 
 @given(texts.filter(lambda name: name.strip(" ") == name))
 def test_a_display_name_is_read_as_it_was_written(name: str) -> None:
-    """The sender's name may hold quotes, commas, brackets or an encoded word; its address stays what it is."""
+    """A display name may hold quotes, commas, brackets or encoded words; the address does not change."""
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')
     raw = content(MAIL, sender=f'"{quoted}" <no-reply@example.com>')
-    # Not by the newer parser: it keeps the space between two encoded words, which RFC 2047 (section 6.2) drops.
+    # The older parser, because the newer one keeps the space between encoded words (against RFC 2047, section 6.2).
     phrase, address = parseaddr(email.message_from_bytes(raw)["From"].replace("\r\n", ""))
     assert (str(make_header(decode_header(phrase))), address) == (name, "no-reply@example.com")
 
 
 @pytest.mark.parametrize("length", [1, 77, 78, 128])
 def test_a_correlation_id_is_folded_and_never_encoded(length: int) -> None:
-    """An id of any length that the contract allows stands in the raw mail as it is."""
+    """A correlation id of any allowed length is in the raw mail unchanged."""
     correlation_id = "c" * length
     with request_context(RequestContext(correlation_id=correlation_id)):
         raw = content(MAIL)
@@ -80,7 +80,7 @@ def test_a_correlation_id_is_folded_and_never_encoded(length: int) -> None:
 
 
 def test_a_long_message_id_and_a_long_header_are_folded() -> None:
-    """Every identifier is: the Message-ID, and what a caller adds."""
+    """Long identifiers, such as the Message-ID, and long custom headers are folded."""
     long = "x" * 200
     raw = content(replace(MAIL, message_id=f"<{long}@example.com>", headers={"X-Report": f"{long} {long}"}))
     message = parse(raw)
@@ -89,7 +89,7 @@ def test_a_long_message_id_and_a_long_header_are_folded() -> None:
 
 
 def test_an_address_that_looks_encoded_is_written_as_it_is() -> None:
-    """RFC 2047, section 5: no encoded word stands in an address. An old row with such a one is sent to that address."""
+    """An address never contains an encoded word (RFC 2047, section 5), even if it looks like one."""
     address = "=?utf-8?q?a?=@example.com"
     composed = compose(replace(MAIL, to=address), sender=SENDER, clock=FrozenClock())
     assert composed.recipient == address
@@ -125,14 +125,14 @@ def test_an_address_that_looks_encoded_is_written_as_it_is() -> None:
     ],
 )
 def test_what_cannot_be_sent_is_refused_for_good(change: dict[str, object]) -> None:
-    """Nothing that a caller hands over raises anything but `MailRejected`."""
+    """Invalid input raises `MailRejected` and no other error."""
     with pytest.raises(MailRejected):
-        content(replace(MAIL, **change))  # type: ignore[arg-type]  # -- fields of several types
+        content(replace(MAIL, **change))  # type: ignore[arg-type]  # -- the fields have several types
 
 
 @given(st.text(max_size=200) | st.text("a\r\n .\x0b\x85\u2028", max_size=50))
 def test_a_text_is_read_as_it_was_written(text: str) -> None:
-    """Line by line; every line ends in CRLF, as SMTP wants it."""
+    """A text is parsed as it was given, and every line ends in CRLF, as SMTP requires."""
     try:
         raw = content(replace(MAIL, text=text))
     except MailRejected:

@@ -1,4 +1,4 @@
-"""Outbox and inbox: one contract for PostgreSQL and the fakes, and what only tables can promise."""
+"""Outbox and inbox: one contract suite for PostgreSQL and the fakes, and tests of PostgreSQL alone."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -58,7 +58,7 @@ async def lease(new_work: NewWork, delivery: Delivery) -> Lease:
 
 
 async def test_a_delivery_is_taken_once(new_work: NewWork, delivery: Delivery) -> None:
-    """The second delivery of a message is refused, another task's delivery of the same message is not."""
+    """The second delivery of a message is refused; its delivery to another task is not."""
     for expected in (True, False):
         async with new_work() as work:
             assert await work.inbox.take(delivery) is expected
@@ -67,7 +67,7 @@ async def test_a_delivery_is_taken_once(new_work: NewWork, delivery: Delivery) -
 
 
 async def test_a_claim_that_rolls_back_is_none(new_work: NewWork, delivery: Delivery) -> None:
-    """When the effect fails, the claim goes with it, and the next delivery is the first again."""
+    """When the effect is rolled back, so is the claim, and the next delivery counts as the first."""
 
     async def fail() -> None:
         async with new_work() as work:
@@ -83,7 +83,7 @@ async def test_a_claim_that_rolls_back_is_none(new_work: NewWork, delivery: Deli
 async def test_a_lease_keeps_others_out_until_it_ends(
     new_work: NewWork, delivery: Delivery, clock: FrozenClock
 ) -> None:
-    """A second attempt finds the lease held, until its time is over; then the effect may be repeated."""
+    """A second attempt finds the lease held until it expires; then the effect may be repeated."""
     assert await lease(new_work, delivery) is Lease.TAKEN
     clock.advance(MINUTE - timedelta(seconds=1))
     assert await lease(new_work, delivery) is Lease.HELD
@@ -93,7 +93,7 @@ async def test_a_lease_keeps_others_out_until_it_ends(
 
 
 async def test_done_is_for_ever(new_work: NewWork, delivery: Delivery, clock: FrozenClock) -> None:
-    """After `done` no attempt performs the effect again, and giving a lease back changes nothing."""
+    """After `done` no attempt gets a lease, and `release` changes nothing."""
     await lease(new_work, delivery)
     async with new_work() as work:
         await work.inbox.done(delivery)
@@ -104,7 +104,7 @@ async def test_done_is_for_ever(new_work: NewWork, delivery: Delivery, clock: Fr
 
 
 async def test_a_released_lease_is_free(new_work: NewWork, delivery: Delivery) -> None:
-    """After a failure that is known the next attempt need not wait."""
+    """After `release` the next attempt need not wait."""
     await lease(new_work, delivery)
     async with new_work() as work:
         await work.inbox.release(delivery)
@@ -112,7 +112,7 @@ async def test_a_released_lease_is_free(new_work: NewWork, delivery: Delivery) -
 
 
 async def test_of_concurrent_deliveries_one_is_taken(sql_work: Callable[[], SqlUnitOfWork], delivery: Delivery) -> None:
-    """Ten deliveries at once: one claims, and so it is with leases."""
+    """Of ten concurrent deliveries one gets the claim, and likewise one gets the lease."""
 
     async def take() -> bool:
         async with sql_work() as work:
@@ -128,7 +128,7 @@ async def test_of_concurrent_deliveries_one_is_taken(sql_work: Callable[[], SqlU
 async def test_a_row_keeps_what_the_message_needs(
     sql_work: Callable[[], SqlUnitOfWork], database: Database, clock: FrozenClock
 ) -> None:
-    """A task's row has its payload, its earliest time and the context it was caused in; an event's its name."""
+    """A task's row has payload, earliest time and request context; an event's row has its name."""
     context = RequestContext(correlation_id="abc", traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01")
     with request_context(context):
         async with sql_work() as work:
@@ -145,7 +145,7 @@ async def test_a_row_keeps_what_the_message_needs(
 
 
 async def test_the_recording_outbox_forgets_what_was_rolled_back(clock: FrozenClock) -> None:
-    """The fake shows what was committed and nothing else."""
+    """The fake holds committed messages only."""
     work = MemoryUnitOfWork(clock)
 
     async def fail() -> None:
@@ -162,7 +162,7 @@ async def test_the_recording_outbox_forgets_what_was_rolled_back(clock: FrozenCl
 
 
 AGED = (
-    # Of seven rows each, five are old.
+    # Seven rows in each table, five of them old.
     "update platform.outbox set settled_at = now() - interval '1 day'",
     "update platform.outbox set settled_at = now() - interval '8 days' where (payload ->> 'number')::int < 5",
     "update platform.inbox set taken_at = now()",
@@ -173,7 +173,7 @@ AGED = (
 async def test_old_messages_are_purged_in_batches(
     sql_work: Callable[[], SqlUnitOfWork], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hourly task removes what is old, however many batches it takes, and nothing that is young or unpublished."""
+    """The hourly task deletes all old rows in batches, and no young or unpublished ones."""
     async with sql_work() as work:
         for number in range(7):
             work.outbox.add("test.do", number=number)

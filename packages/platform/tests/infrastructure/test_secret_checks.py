@@ -1,4 +1,4 @@
-"""Which secrets are taken for random ones, and which are refused."""
+"""Which secrets count as random, and which are refused as guessable."""
 
 import base64
 import secrets
@@ -14,7 +14,7 @@ from tequipy_platform.wiring import BUILT_IN, is_guessable
 
 
 class Section:
-    """A section with two fields."""
+    """A settings section with two fields."""
 
     def __init__(self, *values: str) -> None:
         self._values = values
@@ -25,7 +25,7 @@ class Section:
 
 @given(part=st.text(min_size=1, max_size=40), times=st.integers(2, 40))
 def test_a_part_that_repeats_is_guessable(part: str, times: int) -> None:
-    """Whatever is repeated, one character or a word, no length makes it random."""
+    """A repeated part is guessable, whatever its length."""
     assert is_guessable(part * times)
 
 
@@ -43,13 +43,13 @@ def test_a_part_that_repeats_is_guessable(part: str, times: int) -> None:
     ],
 )
 def test_what_was_typed_is_guessable(secret: str) -> None:
-    """Few characters, a sequence, a repeated word: each of 32 characters or more, so long enough."""
+    """Few characters, a sequence or a repeated word are guessable even with 32 characters or more."""
     assert len(secret) >= 32
     assert is_guessable(secret)
 
 
 def test_what_was_drawn_is_not_guessable() -> None:
-    """10,000 secrets of the usual kinds, and tokens of 16 characters: none is refused."""
+    """Of 10,000 random secrets of the usual kinds, and tokens of 16 characters, none is refused."""
     for _ in range(2500):
         raw = secrets.token_bytes(32)
         kinds = [raw.hex(), raw.hex()[:16], base64.b64encode(raw).decode(), secrets.token_urlsafe(32)[:32]]
@@ -57,7 +57,7 @@ def test_what_was_drawn_is_not_guessable() -> None:
 
 
 def test_the_field_is_named_and_the_secret_is_not() -> None:
-    """One fault a field, however many of its secrets are wrong; a section without secrets has none."""
+    """Each field with guessable secrets is one fault without the secret; a section without secrets has none."""
     typed = "changeme-" * 4
     assert [field for field, _ in guessable_secret_faults(Section(typed, "s" * 32))] == ["keys"]
     assert [field for field, _ in builtin_secret_faults(Section(BUILT_IN + secrets.token_hex(16), typed))] == ["keys"]

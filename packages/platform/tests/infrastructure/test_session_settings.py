@@ -1,4 +1,4 @@
-"""What a session sets for itself, whatever the defaults of the server, the database and the role are."""
+"""Session settings do not depend on the defaults of the server, the database or the role."""
 
 import asyncio
 import io
@@ -29,7 +29,7 @@ def name_of(url: str) -> str:
 
 @pytest.fixture
 def odd_database_url(postgres_server: PostgresServer, empty_database_url: str) -> str:
-    """A database whose defaults are an operator's own."""
+    """Return a database whose defaults an operator has changed."""
     for setting in ("default_transaction_isolation = serializable", "TimeZone = 'Asia/Tokyo'", "statement_timeout = 0"):
         postgres_server.execute(f'alter database "{name_of(empty_database_url)}" set {setting}')
     return empty_database_url
@@ -37,10 +37,10 @@ def odd_database_url(postgres_server: PostgresServer, empty_database_url: str) -
 
 @pytest.mark.parametrize("pgbouncer", [False, True])
 async def test_every_session_is_the_same_everywhere(odd_database_url: str, pgbouncer: bool) -> None:
-    """In the pool, also without start-up parameters, each transaction is READ COMMITTED, in UTC and has its limits."""
+    """Each transaction is READ COMMITTED, in UTC and with timeouts, even if a pooler drops start-up parameters."""
     url = SecretStr(odd_database_url)
     async with build_database(DatabaseSettings(url=url, direct_url=url, pgbouncer=pgbouncer)) as database:
-        for _ in range(2):  # the second time on the same connection
+        for _ in range(2):  # the second round uses the same connection
             async with database.sessions() as session:
                 assert {name: await session.scalar(text(f"show {name}")) for name in NAMES} == OURS
         async with database.direct_connection() as connection:
@@ -51,7 +51,7 @@ async def test_every_session_is_the_same_everywhere(odd_database_url: str, pgbou
 
 
 async def test_a_pooled_connection_keeps_nothing_of_a_transaction(odd_database_url: str) -> None:
-    """Behind a pooler the next client of a server connection finds it as it was."""
+    """Behind a pooler, a transaction leaves the server connection's settings unchanged for the next client."""
     url = SecretStr(odd_database_url)
     async with build_database(DatabaseSettings(url=url, direct_url=url, pgbouncer=True)) as database:
         async with database.sessions() as session:
@@ -64,10 +64,10 @@ async def test_a_pooled_connection_keeps_nothing_of_a_transaction(odd_database_u
 
 
 def test_a_migration_is_the_same_everywhere(odd_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A migration's transaction is READ COMMITTED and in UTC too."""
+    """A migration's transaction is READ COMMITTED and in UTC."""
     seen: dict[str, str | None] = {}
     monkeypatch.setattr(
-        "tequipy_platform.migrations._is_there",
+        "tequipy_platform.migrations._schema_exists",
         lambda connection, _: bool(seen.update((name, connection.scalar(text(f"show {name}"))) for name in NAMES[:2])),
     )
     migrate(odd_database_url, [HISTORY], "current", output=io.StringIO())
@@ -84,7 +84,7 @@ def wrong_database_url(postgres_server: PostgresServer, request: pytest.FixtureR
 
 
 def test_another_encoding_is_refused(wrong_database_url: str, postgres_server: PostgresServer) -> None:
-    """Neither readiness nor a migration accepts a database that cannot store every text; nothing is made in it."""
+    """Readiness and migrations refuse a database that cannot store every text, and create nothing in it."""
     with pytest.raises(MigrationFailed, match=r"encoding is (LATIN1|SQL_ASCII)"):
         migrate(wrong_database_url, [HISTORY])
     schema = "select 1 from pg_namespace where nspname = 'platform'"

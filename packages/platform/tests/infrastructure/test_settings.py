@@ -1,4 +1,4 @@
-"""How apps read their settings: what is refused, how it is said, what is never shown."""
+"""Loading of settings: which values are refused, how faults are reported, and that secrets are never shown."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ GOOD = {
 
 
 class Limits(BaseModel):
-    """A section of a test."""
+    """A settings section."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,19 +37,19 @@ class Limits(BaseModel):
 
 
 class ExampleRates(RateLimitSettings):
-    """The policies of a test."""
+    """Rate limit settings with known policies."""
 
     names = frozenset({"login", "register"})
 
 
 class ExampleDatabase(DatabaseSettings):
-    """The packages of a test."""
+    """Database settings with known schemas."""
 
     known_schemas = frozenset({"platform", "auth"})
 
 
 class ExampleSettings(AppSettings):
-    """An app of a test."""
+    """Settings of an app."""
 
     database: ExampleDatabase
     headers: HeaderSettings = Field(default_factory=HeaderSettings)
@@ -61,7 +61,7 @@ class ExampleSettings(AppSettings):
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Only what a test sets is set."""
+    """Remove all variables, so that only those of the test are set."""
     for name in [name for name in os.environ if name.startswith("TEQUIPY_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
@@ -87,7 +87,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 
 def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nested names fill sections, JSON fills what is no scalar, an empty variable counts as unset, nothing changes."""
+    """Nested names fill sections, JSON fills collections, an empty variable counts as unset, settings are frozen."""
     settings = load(
         monkeypatch,
         TEQUIPY_DATABASE__POOL_SIZE="7",
@@ -98,7 +98,7 @@ def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.database.direct_url is None
     assert settings.public_url == "https://app.example.com"
     with pytest.raises(ValidationError):
-        settings.app_name = "other"  # type: ignore[misc]  # -- what mypy refuses is refused at run time too
+        settings.app_name = "other"  # type: ignore[misc]  # -- the assignment must fail at run time too
 
 
 @pytest.mark.parametrize(
@@ -137,14 +137,14 @@ def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_fault_is_one_line_without_the_value(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str | None, line: str
 ) -> None:
-    """Whatever is wrong, the process ends with 78 and one line that names the variable and not its value."""
+    """A wrong value ends the process with 78 and one line that names the variable and not its value."""
     assert refused(monkeypatch, capsys, **{name: value}) == [f"{name}: {line}"]
 
 
 def test_each_package_has_a_schema_of_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Schemas may be renamed, exchanged too, but no two packages meet in one."""
+    """Schemas may be renamed and exchanged, but two packages cannot have the same one."""
     names = {"TEQUIPY_DATABASE__SCHEMAS__AUTH": "platform"}
     assert refused(monkeypatch, capsys, **names) == [
         "TEQUIPY_DATABASE__SCHEMAS: should give each package a schema of its own"
@@ -153,8 +153,8 @@ def test_each_package_has_a_schema_of_its_own(
     assert settings.database.schemas == {"auth": "platform", "platform": "auth"}
 
 
-def test_all_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Three faults are three lines, malformed JSON and `.env` among them."""
+def test_all_faults_are_reported_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three faults are reported in three lines, malformed JSON and faults of `.env` included."""
     Path(".env").write_text("TEQUIPY_DATABSE__URL=x\n")
     lines = refused(monkeypatch, capsys, TEQUIPY_LIMITS__POLICIES="{", TEQUIPY_PUBLIC_URL=None)
     assert [line.partition(":")[0] for line in lines] == [
@@ -168,7 +168,7 @@ def test_all_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_a_value_does_not_hide_its_parts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_file: bool
 ) -> None:
-    """A part beside a whole value, which would be ignored, is a fault; on its own it is read."""
+    """A part beside a complete value, which would be ignored, is a fault; a part alone is read."""
     whole, part = "TEQUIPY_LIMITS__POLICIES", "TEQUIPY_LIMITS__POLICIES__LOGIN"
     if in_file:
         Path(".env").write_text(f"{part}=3\n")
@@ -183,7 +183,7 @@ def test_a_value_does_not_hide_its_parts(
 def test_env_file_serves_both_apps_and_refuses_typos(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In `.env` the other app's names, the local stack's and foreign ones pass; an unknown one is told its nearest."""
+    """`.env` may hold names of the other app, the local stack and other programs; a misspelt name gets a suggestion."""
     env_file = Path(".env")
     env_file.write_text("TEQUIPY_CELERY__BROKER_URL=x\nTEQUIPY_DEV_PORT=1\nPATH_OF_OTHERS=x\ntequipy_app_name=named\n")
     assert load(monkeypatch).app_name == "named"
@@ -208,7 +208,7 @@ UNKNOWN = [
 def test_an_unknown_exported_name_is_a_warning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, hint: str
 ) -> None:
-    """A rolled-back release meets newer settings: one line with the nearest name, never a refusal, never the value."""
+    """An unknown exported name is one warning with the nearest name and without the value; nothing is refused."""
     load(monkeypatch, **{name: SECRET})
     assert capsys.readouterr().err == f"warning: {name}: unknown name{hint}\n"
 
@@ -217,7 +217,7 @@ def test_an_unknown_exported_name_is_a_warning(
 def test_a_strict_check_refuses_an_unknown_exported_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, hint: str
 ) -> None:
-    """What `settings --check` is for: the same line, and status 78."""
+    """`settings --check` reports the same line and ends with status 78."""
     load(monkeypatch, **{name: SECRET})
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit_:
@@ -230,7 +230,7 @@ def test_a_strict_check_refuses_an_unknown_exported_name(
 def test_an_unknown_name_in_the_file_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, hint: str
 ) -> None:
-    """In `.env`, which is written for this release, a misspelt name is a fault."""
+    """An unknown name in `.env` is a fault, because the file is written for this release."""
     Path(".env").write_text(f"{name}={SECRET}\n")
     (line,) = refused(monkeypatch, capsys)
     assert line in {f"{name}: unknown name{hint}", f"{name}: unknown name in .env{hint}"}
@@ -255,14 +255,14 @@ KUBERNETES = {
 def test_what_kubernetes_injects_is_ignored(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The variables of Services named tequipy-api or tequipy-worker neither warn nor fail a strict check."""
+    """Variables of Kubernetes Services named tequipy-api or tequipy-worker neither warn nor fail a strict check."""
     load(monkeypatch, **KUBERNETES)
     load_settings(ExampleSettings, strict=True)
     assert capsys.readouterr().err == ""
 
 
 def test_known_names_warn_of_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The other app's names, the local stack's, keys of mappings and any case of letters pass the strict check."""
+    """Names of the other app and the local stack, keys of mappings and names in any case pass the strict check."""
     names = {"TEQUIPY_CELERY__X": "x", "TEQUIPY_DEV_PORT": "1", "TEQUIPY_LIMITS__POLICIES__A": "1"}
     names |= {"tequipy_app_name": "named", "TEQUIPY_RATE_LIMITS__LOGIN": "1/1"}
     load(monkeypatch, **names)
@@ -274,19 +274,19 @@ def test_known_names_warn_of_nothing(monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_a_file_that_is_not_utf8_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
-    """Latin-1 and UTF-16 are refused by the name of the file, with status 78 and no traceback."""
+    """Latin-1 and UTF-16 are refused with the file's name, status 78 and no traceback."""
     Path(".env").write_bytes(content)
     assert refused(monkeypatch, capsys) == [".env: should be UTF-8 text"]
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some editors write one in front of UTF-8: the first line counts all the same."""
+    """A byte order mark, which some editors write, does not hide the first line."""
     Path(".env").write_bytes(b"\xef\xbb\xbfTEQUIPY_APP_NAME=named\n")
     assert load(monkeypatch).app_name == "named"
 
 
 def test_production_refuses_what_is_unsafe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each section names what production must not have, one line each; anywhere else the same passes."""
+    """Each section reports its unsafe values in production, one line each; other environments accept them."""
     changes = {
         "TEQUIPY_STORAGE__URL": "memory://",
         "TEQUIPY_PUBLIC_URL": "http://app.example.com",
@@ -302,7 +302,7 @@ def test_production_refuses_what_is_unsafe(monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_production_passes_with_everything_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a mail server and a real store production starts."""
+    """With a mail server and a persistent storage production starts."""
     settings = load(
         monkeypatch, TEQUIPY_ENVIRONMENT="production", TEQUIPY_MAIL__SMTP_URL="smtps://u:p@mail.example.com"
     )
@@ -310,7 +310,7 @@ def test_production_passes_with_everything_set(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_effective_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The description has a line for every variable, defaults included, and stars for secrets, nested ones too."""
+    """The description has a line for every variable, defaults included, and masks all secrets, nested ones too."""
     lines = describe_settings(load(monkeypatch, TEQUIPY_LIMITS__SECRETS=f'["{SECRET}"]'))
     assert "TEQUIPY_ENVIRONMENT=test" in lines
     assert "TEQUIPY_DATABASE__URL=**********" in lines
@@ -321,7 +321,7 @@ def test_effective_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_rates_are_named_by_their_policies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is set wins over what the feature gives, `off` lifts, and what is in force is shown."""
+    """A configured rate overrides the feature's default, `off` disables a limit, and the description shows both."""
     settings = load(monkeypatch, TEQUIPY_RATE_LIMITS__LOGIN="5/10", TEQUIPY_RATE_LIMITS__REGISTER="off")
     rates = settings.rate_limits
     assert rates.default == "600/60"
@@ -332,7 +332,7 @@ def test_rates_are_named_by_their_policies(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_errors_of_a_model_hide_the_input() -> None:
-    """A section that is built by hand does not show the value it refuses either."""
+    """A section that is constructed in code does not show the value it refuses either."""
     with pytest.raises(ValidationError) as error:
         DatabaseSettings(url=SecretStr(f"mysql://{SECRET}"))
     assert SECRET not in str(error.value)
@@ -342,6 +342,6 @@ def test_errors_of_a_model_hide_the_input() -> None:
     "times", [{"soft_time_limit": 300}, {"time_limit": 600}, {"visibility_timeout": 300}, {"time_limit": 270}]
 )
 def test_celery_times_keep_their_order(times: dict[str, int]) -> None:
-    """Soft limit below limit below visibility timeout: any other order loses or doubles tasks."""
+    """The times must be in the order soft limit, limit, visibility timeout; any other loses or duplicates tasks."""
     with pytest.raises(ValidationError, match="soft_time_limit < time_limit < visibility_timeout"):
         CelerySettings(broker_url=SecretStr("redis://localhost/1"), **times)

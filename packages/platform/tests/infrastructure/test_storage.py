@@ -1,4 +1,4 @@
-"""Object storage: one contract for the folder, the memory store and the fake."""
+"""Object storage: one contract suite for the folder, the memory store and the fake."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -30,7 +30,7 @@ async def read(storage: ObjectStorage, key: str) -> bytes:
 
 
 async def test_what_was_put_can_be_read(storage: ObjectStorage) -> None:
-    """Bytes and streams come back whole, described by key and size."""
+    """Bytes and streams can be read back, and are described by key and size."""
     stored = await storage.put("reports/1", b"hello")
     assert (stored.key, stored.size, stored.modified_at.tzinfo is not None) == ("reports/1", 5, True)
     assert (await storage.put("reports/2", chunks())).size == 150_000
@@ -52,7 +52,7 @@ async def test_a_key_is_never_overwritten(
 
 
 async def test_a_refused_stream_leaves_no_file(tmp_path: Path) -> None:
-    """What was written aside for an object that exists already is removed again."""
+    """The temporary file of a stream whose key is taken is removed."""
     async with build_storage(StorageSettings(url=f"file://{tmp_path}/objects")) as storage:
         await storage.put("a", b"old")
         with pytest.raises(ObjectExists):
@@ -61,7 +61,7 @@ async def test_a_refused_stream_leaves_no_file(tmp_path: Path) -> None:
 
 
 async def test_a_stream_that_breaks_leaves_nothing(storage: ObjectStorage) -> None:
-    """An object is stored whole or not at all."""
+    """A stream that fails stores nothing."""
 
     async def broken() -> AsyncIterator[bytes]:
         yield b"x" * 10_000_000
@@ -74,7 +74,7 @@ async def test_a_stream_that_breaks_leaves_nothing(storage: ObjectStorage) -> No
 
 
 async def test_what_is_not_there(storage: ObjectStorage) -> None:
-    """Reading nothing is `ObjectNotFound`, deleting nothing is no error."""
+    """Reading a missing object raises `ObjectNotFound`, deleting it is no error."""
     with pytest.raises(ObjectNotFound):
         await storage.head("a")
     with pytest.raises(ObjectNotFound):
@@ -83,7 +83,7 @@ async def test_what_is_not_there(storage: ObjectStorage) -> None:
 
 
 async def test_deleted_objects_are_gone(storage: ObjectStorage) -> None:
-    """After a delete the key is free again."""
+    """After a delete the key can be used again."""
     await storage.put("a", b"1")
     await storage.delete("a")
     await storage.put("a", b"2")
@@ -91,7 +91,7 @@ async def test_deleted_objects_are_gone(storage: ObjectStorage) -> None:
 
 
 async def test_listing_is_by_whole_segments(storage: ObjectStorage) -> None:
-    """A prefix is a path of whole segments; the ping's own object is never listed."""
+    """A prefix consists of complete path segments, and the health check's object is never listed."""
     for key in ("a/1", "a/2", "ab/1"):
         await storage.put(key, b"")
     await storage.ping()
@@ -100,7 +100,7 @@ async def test_listing_is_by_whole_segments(storage: ObjectStorage) -> None:
 
 
 async def test_a_folder_that_became_a_file_is_unavailable(tmp_path: Path) -> None:
-    """Ping and every other call say so when the folder is gone and something else stands in its place."""
+    """All calls raise `Unavailable` when the folder has been replaced by a file."""
     async with build_storage(StorageSettings(url=f"file://{tmp_path}/objects")) as storage:
         await storage.ping()
         (tmp_path / "objects").rename(tmp_path / "elsewhere")
@@ -112,6 +112,6 @@ async def test_a_folder_that_became_a_file_is_unavailable(tmp_path: Path) -> Non
 
 
 async def test_nothing_is_touched_before_the_first_use(tmp_path: Path) -> None:
-    """Building does no I/O."""
+    """Building the storage does no I/O."""
     build_storage(StorageSettings(url=f"file://{tmp_path}/objects"))
     assert not (tmp_path / "objects").exists()

@@ -1,4 +1,4 @@
-"""TLS to PostgreSQL: each mode, with certificates from the settings and from nowhere else."""
+"""TLS to PostgreSQL in each mode, with certificates from the settings alone."""
 
 import asyncio
 import io
@@ -52,7 +52,7 @@ def make_pair(folder: Path, name: str) -> Pair:
 
 @dataclass
 class TlsEnd:
-    """A TLS end before a PostgreSQL that was built without: speaks the protocol's SSLRequest, then passes bytes on."""
+    """A TLS proxy for a PostgreSQL without TLS: answers the protocol's SSLRequest, then forwards bytes."""
 
     upstream: int
     context: ssl.SSLContext | None
@@ -90,7 +90,7 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 @asynccontextmanager
 async def tls_end(database_url: str, context: ssl.SSLContext | None) -> AsyncIterator[tuple[str, TlsEnd]]:
-    """Yield the URL of the database through a TLS end, and that end."""
+    """Yield the URL of the database through a TLS proxy, and that proxy."""
     url = make_url(database_url)
     end = TlsEnd(url.port or 0, context)
     server = await asyncio.start_server(end.serve, "127.0.0.1", 0)
@@ -98,7 +98,7 @@ async def tls_end(database_url: str, context: ssl.SSLContext | None) -> AsyncIte
     async with server:
         yield url.set(host="localhost", port=port).render_as_string(hide_password=False), end
     for transport in reversed(end.transports):
-        transport.abort()  # type: ignore[attr-defined]  # -- all of them are of sockets
+        transport.abort()  # type: ignore[attr-defined]  # -- all transports here have sockets
     while not all(transport.is_closing() for transport in end.transports):
         await asyncio.sleep(0)
 
@@ -113,7 +113,7 @@ def server_context(pair: Pair, clients: Path | None = None) -> ssl.SSLContext:
 
 
 async def connects(url: str, mode: str, **files: Path) -> bool:
-    """Tell whether the pool and a connection of its own can be had."""
+    """Return whether the pool and a connection outside of it can connect."""
     settings = DatabaseSettings.model_validate({"url": SecretStr(f"{url}?ssl={mode}"), **files})
     async with build_database(settings) as database:
         try:
@@ -126,38 +126,38 @@ async def connects(url: str, mode: str, **files: Path) -> bool:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The HOME of somebody else, full of files that are not for us."""
+    """Set HOME to a folder of another user, with certificates that must not be used."""
     home = tmp_path / "home"
     (home / ".postgresql").mkdir(parents=True)
     for name in ("root.crt", "root.crl", "postgresql.crt", "postgresql.key"):
         (home / ".postgresql" / name).write_text("of somebody else")
-    (home / ".pgpass").mkdir()  # asyncpg warns of one that is no file, and warnings are errors here
+    (home / ".pgpass").mkdir()  # asyncpg warns of a .pgpass that is no file, and warnings are errors in tests
     monkeypatch.setenv("HOME", str(home))
 
 
 @pytest.mark.parametrize("mode", SSL_MODES)
 async def test_each_mode_asks_for_what_it_promises(database_url: str, tmp_path: Path, mode: str) -> None:
-    """With TLS at the server: which modes use it, and which refuse another authority or another host's name."""
+    """With TLS on the server: which modes use it, and which refuse an unknown authority or a wrong host name."""
     ours, other = make_pair(tmp_path, "localhost"), make_pair(tmp_path, "db.example.com")
     verifies = mode in {"require", "verify-ca", "verify-full"}
     async with tls_end(database_url, server_context(ours)) as (url, end):
         assert await connects(url, mode, ssl_root_cert=ours.cert)
         assert set(end.encrypted) == {mode not in {"disable", "allow"}}
         assert await connects(url, mode, ssl_root_cert=other.cert) is not verifies
-        assert await connects(url, mode) is (mode not in {"verify-ca", "verify-full"})  # the system knows neither
+        assert await connects(url, mode) is (mode not in {"verify-ca", "verify-full"})  # unknown to the system
     async with tls_end(database_url, server_context(other)) as (url, _):
         assert await connects(url, mode, ssl_root_cert=other.cert) is (mode != "verify-full")
 
 
 @pytest.mark.parametrize("mode", SSL_MODES)
-async def test_a_server_without_tls_is_refused_by_who_asks_for_it(database_url: str, mode: str) -> None:
-    """`require` and above never speak in the clear; the others do."""
+async def test_a_server_without_tls_is_refused_from_require_on(database_url: str, mode: str) -> None:
+    """`require` and stricter modes never connect without TLS; the others do."""
     async with tls_end(database_url, None) as (url, _):
         assert await connects(url, mode) is (mode in {"disable", "allow", "prefer"})
 
 
 async def test_a_server_may_ask_for_our_certificate(database_url: str, tmp_path: Path) -> None:
-    """The certificate and key of the settings are shown to the server."""
+    """The client certificate and key of the settings are sent to the server."""
     ours, client = make_pair(tmp_path, "localhost"), make_pair(tmp_path, "app")
     async with tls_end(database_url, server_context(ours, clients=client.cert)) as (url, end):
         assert not await connects(url, "verify-full", ssl_root_cert=ours.cert)
@@ -167,7 +167,7 @@ async def test_a_server_may_ask_for_our_certificate(database_url: str, tmp_path:
 
 
 async def test_migrations_connect_as_the_apps_do(database_url: str, tmp_path: Path) -> None:
-    """`migrate` takes the same certificates, and nothing from HOME."""
+    """`migrate` uses the same certificates, and nothing from HOME."""
     ours = make_pair(tmp_path, "localhost")
     async with tls_end(database_url, server_context(ours)) as (url, end):
         settings = DatabaseSettings(url=SecretStr(f"{url}?ssl=verify-full"), ssl_root_cert=ours.cert)
@@ -175,8 +175,8 @@ async def test_migrations_connect_as_the_apps_do(database_url: str, tmp_path: Pa
         assert set(end.encrypted) == {True}
 
 
-async def test_a_url_without_a_password_asks_nobody_for_one(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the environment nor a password file of HOME is looked at."""
+async def test_no_password_is_read_from_elsewhere(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a URL without a password, neither the environment nor a password file in HOME is read."""
     monkeypatch.setenv("PGPASSWORD", make_url(database_url).password or "")
     url = make_url(database_url)._replace(password=None).render_as_string()
     async with build_database(DatabaseSettings(url=SecretStr(url))) as database:
@@ -185,7 +185,7 @@ async def test_a_url_without_a_password_asks_nobody_for_one(database_url: str, m
 
 
 def test_a_file_that_is_no_certificate_is_refused_with_the_settings(tmp_path: Path) -> None:
-    """A missing file, one that holds something else, and a key that is not the certificate's are named at once."""
+    """A missing file, a file without a certificate, and a key of another certificate are refused with the settings."""
     ours, other = make_pair(tmp_path, "localhost"), make_pair(tmp_path, "app")
     for files in (
         {"ssl_root_cert": tmp_path / "none"},

@@ -1,4 +1,4 @@
-"""Migrations on a real PostgreSQL: histories, lock, drift."""
+"""Migrations on a real PostgreSQL: histories, the lock, and differences between models and schema."""
 
 import asyncio
 import io
@@ -21,7 +21,7 @@ Query = Callable[[str], list[object]]
 
 @pytest.fixture
 def query(empty_database_url: str) -> Query:
-    """Run a statement and return the first column."""
+    """Return a function that runs a statement and returns its first column."""
 
     async def run(statement: str) -> list[object]:
         connection = await asyncpg.connect(empty_database_url.replace("+asyncpg", ""))
@@ -39,7 +39,7 @@ FUNCTIONS = "select proname from pg_proc join pg_namespace n on n.oid = pronames
 
 
 def test_up_down_up(empty_database_url: str, query: Query) -> None:
-    """Upgrade makes every table in the schema, downgrade leaves nothing but the empty history, upgrade works again."""
+    """Upgrade creates every table, downgrade leaves only the empty version table, and upgrade works again."""
     tables = ["platform.alembic_version", "platform.inbox", "platform.outbox"]
     migrate(empty_database_url, [HISTORY])
     assert query(TABLES) == tables
@@ -52,7 +52,7 @@ def test_up_down_up(empty_database_url: str, query: Query) -> None:
 
 
 def test_two_upgrades_at_once_apply_each_revision_once(empty_database_url: str, query: Query) -> None:
-    """Two processes on an empty database: both succeed, one of them has nothing left to do."""
+    """Two concurrent upgrades of an empty database both succeed, and one of them has nothing to do."""
     program = "import sys; from tequipy_platform.migrations import *; migrate(sys.argv[1], [HISTORY])"
     running = [subprocess.Popen([sys.executable, "-c", program, empty_database_url]) for _ in range(2)]
     assert [process.wait(60) for process in running] == [0, 0]
@@ -79,26 +79,26 @@ def drifted(change: Callable[[MetaData], object]) -> History:
     ],
 )
 def test_check_finds_drift(empty_database_url: str, change: Callable[[MetaData], object]) -> None:
-    """A model that no revision leads to makes `check` fail: table, column, index, type or nullability."""
+    """`check` fails for a model that no revision leads to: table, column, index, type or nullability."""
     migrate(empty_database_url, [HISTORY])
     with pytest.raises(MigrationFailed, match="upgrade operations"):
         migrate(empty_database_url, [drifted(change)], "check")
 
 
 def test_check_fails_while_the_database_is_behind(empty_database_url: str) -> None:
-    """A database that was never upgraded does not pass."""
+    """`check` fails on a database that was never upgraded."""
     with pytest.raises(MigrationFailed, match="not up to date"):
         migrate(empty_database_url, [HISTORY], "check")
 
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> History:
-    """Another package with a history of its own, still without revisions."""
+    """Return the history of another package, without revisions."""
     versions = tmp_path / "example_shop" / "migrations" / "versions"
     versions.mkdir(parents=True)
     (tmp_path / "example_shop" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "example_shop", raising=False)  # another test's, in another folder
+    monkeypatch.delitem(sys.modules, "example_shop", raising=False)  # another test created it in another folder
     metadata = MetaData(schema="shop")
     Table("orders", metadata, Column("id", Integer, primary_key=True), Column("note", Text))
     return History("shop", "example_shop:migrations", metadata)
@@ -107,14 +107,14 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> History:
 def test_a_revision_is_written_and_applied(
     empty_database_url: str, query: Query, shop: History, tmp_path: Path
 ) -> None:
-    """`revision --autogenerate` writes the next revision into the package, numbered, and it leads to the models."""
+    """`revision --autogenerate` writes the next numbered revision into the package, and it leads to the models."""
     both = [HISTORY, shop]
     migrate(empty_database_url, both)
     migrate(empty_database_url, both, '--schema shop revision --autogenerate -m "Take orders"', output=io.StringIO())
     (file,) = (tmp_path / "example_shop" / "migrations" / "versions").glob("*.py")
     assert file.name == "0001_take_orders.py"
     assert "outbox" not in file.read_text()
-    assert "'shop" not in file.read_text()  # the schema may have another name elsewhere
+    assert "'shop" not in file.read_text()  # an installation may rename the schema
     renamed = DatabaseSettings(url=SecretStr(empty_database_url), schemas={"shop": "other_shop"})
     migrate(renamed, both)
     migrate(renamed, both, "check", output=io.StringIO())
@@ -124,26 +124,26 @@ def test_a_revision_is_written_and_applied(
     assert query("select version_num from shop.alembic_version") == ["0001"]
 
 
-def test_each_history_is_told_and_can_be_chosen(empty_database_url: str, query: Query, shop: History) -> None:
-    """`current` and `history` print what they find; `--schema` keeps a command to one history."""
+def test_each_history_is_printed_and_can_be_chosen(empty_database_url: str, query: Query, shop: History) -> None:
+    """`current` and `history` print each history; `--schema` restricts a command to one."""
     migrate(empty_database_url, [HISTORY, shop], ["--schema", "platform", "upgrade"])
     assert "shop.alembic_version" not in query(TABLES)
     output = io.StringIO()
     migrate(empty_database_url, [HISTORY], "current", output=output)
     assert f"{HEAD} (head)" in output.getvalue()
     migrate(empty_database_url, [HISTORY], "history", output=output)
-    assert "Outbox" in output.getvalue()
+    assert "Create outbox" in output.getvalue()
 
 
 @pytest.mark.parametrize("command", ["revision -m x", "--schema nowhere upgrade"])
 def test_a_command_that_fits_no_single_history_is_refused(empty_database_url: str, shop: History, command: str) -> None:
-    """A new revision belongs to one schema, and an unknown schema is told the known ones."""
+    """A new revision needs one schema, and an unknown schema is refused with a list of the known ones."""
     with pytest.raises(MigrationFailed, match="--schema platform, --schema shop"):
         migrate(empty_database_url, [HISTORY, shop], command)
 
 
 def test_a_command_that_is_none_ends_like_any_command_line(empty_database_url: str) -> None:
-    """A typo prints the usage and exits with 2."""
+    """An unknown command prints the usage and exits with 2."""
     with pytest.raises(SystemExit) as exit_:
         migrate(empty_database_url, [HISTORY], "upgarde head")
     assert exit_.value.code == 2
@@ -152,7 +152,7 @@ def test_a_command_that_is_none_ends_like_any_command_line(empty_database_url: s
 def test_a_migration_that_fails_leaves_the_ones_before(
     empty_database_url: str, query: Query, shop: History, tmp_path: Path
 ) -> None:
-    """Each revision has its own transaction: what went before a failure stays, the failed one is undone whole."""
+    """Each revision has its own transaction: a failed one is rolled back, the earlier ones stay."""
     folder = tmp_path / "example_shop" / "migrations" / "versions"
     head = 'import sqlalchemy as sa\nfrom alembic import op\nrevision = "{}"\ndown_revision = {}\n\n\ndef upgrade():\n'
     create = '    op.create_table("{}", sa.Column("id", sa.Integer()), schema="shop")\n'
@@ -166,7 +166,7 @@ def test_a_migration_that_fails_leaves_the_ones_before(
 def test_histories_are_taken_down_in_reverse(
     empty_database_url: str, query: Query, shop: History, tmp_path: Path
 ) -> None:
-    """What was built last goes first: when it cannot go, what it stands on stays."""
+    """Downgrade starts with the last history; if that fails, the histories that it depends on stay."""
     (tmp_path / "example_shop" / "migrations" / "versions" / "0001_stay.py").write_text(
         'revision = "0001"\ndown_revision = None\n\n\n'
         "def upgrade():\n    pass\n\n\ndef downgrade():\n    raise LookupError\n"
@@ -180,7 +180,7 @@ def test_histories_are_taken_down_in_reverse(
 def test_a_busy_table_fails_the_migration_and_not_the_service(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A migration that waits for a table's lock gives up after the lock time-out."""
+    """A migration that waits for a table lock fails after the lock timeout."""
     monkeypatch.setattr("tequipy_platform.migrations.LOCK_TIMEOUT_SECONDS", 0.2)
     migrate(empty_database_url, [HISTORY])
 
@@ -200,7 +200,7 @@ def test_a_busy_table_fails_the_migration_and_not_the_service(
 def test_a_server_that_hangs_is_not_waited_for(
     private_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that accepts connections and says nothing is one that cannot be reached, and is told so."""
+    """A server that accepts connections but does not answer is reported as unreachable."""
     monkeypatch.setattr("tequipy_platform.migrations.CONNECT_SECONDS", 0.5)
     private_postgres.freeze()
     try:
@@ -213,7 +213,7 @@ def test_a_server_that_hangs_is_not_waited_for(
 def test_the_schema_check_fails_while_the_database_is_behind(
     empty_database_url: str, shop: History, tmp_path: Path
 ) -> None:
-    """Red on a database without tables and on one that lacks a revision; green at the head, and ahead of the code."""
+    """The check fails without tables and with a missing revision; it passes at the head and on a newer database."""
     versions = tmp_path / "example_shop" / "migrations" / "versions"
     revision = 'revision = "{}"\ndown_revision = {}\n\n\ndef upgrade():\n    pass\n\n\ndef downgrade():\n    pass\n'
     (versions / "0001_open.py").write_text(revision.format("0001", None))

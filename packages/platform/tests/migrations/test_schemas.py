@@ -1,4 +1,4 @@
-"""Whose schemas a migration touches: by which role, under which names, and beside whose."""
+"""Migrations with restricted roles, renamed schemas, and schemas of other products."""
 
 import asyncio
 import io
@@ -19,7 +19,7 @@ SCHEMAS = "select nspname from pg_namespace where nspname !~ '^pg_' order by 1"
 
 
 class Role:
-    """A role that may log in to one database and nothing else yet."""
+    """A role that may log in to one database and has no further rights."""
 
     def __init__(self, server: PostgresServer, database_url: str) -> None:
         self.name = f"role_{uuid4().hex}"
@@ -30,7 +30,7 @@ class Role:
         self.run(f"create role {self.name} login password 'x'")
 
     def run(self, sql: str) -> list[str]:
-        """Run a statement as the superuser, in the role's database."""
+        """Run a statement as the superuser in the role's database."""
         return self._server.execute(sql, self._database).splitlines()
 
 
@@ -43,7 +43,7 @@ def role(postgres_server: PostgresServer, empty_database_url: str) -> Iterator[R
 
 
 def test_a_role_that_cannot_create_schemas_migrates_those_that_a_dba_made(role: Role) -> None:
-    """With nothing but USAGE and CREATE in an existing schema, every command works."""
+    """With only USAGE and CREATE in an existing schema, every command works."""
     role.run("create schema platform")
     role.run(f"grant usage, create on schema platform to {role.name}")
     output = io.StringIO()
@@ -53,13 +53,13 @@ def test_a_role_that_cannot_create_schemas_migrates_those_that_a_dba_made(role: 
 
 
 def test_a_role_that_cannot_create_the_schema_is_told_the_statement(role: Role) -> None:
-    """The message holds what a DBA has to run."""
+    """The error message holds the statement that a DBA has to run."""
     with pytest.raises(MigrationFailed, match=f'CREATE SCHEMA "platform" AUTHORIZATION "{role.name}"'):
         migrate(role.url, [HISTORY])
 
 
 def test_check_and_current_write_nothing(role: Role) -> None:
-    """On an empty database they leave it empty; a role whose transactions are read-only may run both at the head."""
+    """`check` and `current` leave an empty database empty, and work for a role with read-only transactions."""
     before = role.run(RELATIONS), role.run(SCHEMAS)
     with pytest.raises(MigrationFailed, match="not up to date"):
         migrate(role.url, [HISTORY], "check")
@@ -76,7 +76,7 @@ def test_check_and_current_write_nothing(role: Role) -> None:
 
 
 def test_commands_that_only_read_do_not_wait_for_a_migration(empty_database_url: str) -> None:
-    """`current` answers while another process holds the migration lock."""
+    """`current` works while another process holds the migration lock."""
 
     async def hold_and_ask() -> None:
         connection = await asyncpg.connect(empty_database_url.replace("+asyncpg", ""))
@@ -85,7 +85,7 @@ def test_commands_that_only_read_do_not_wait_for_a_migration(empty_database_url:
             asking = asyncio.to_thread(migrate, empty_database_url, [HISTORY], "current", output=io.StringIO())
             await asyncio.wait_for(asking, 20)
         finally:
-            connection.terminate()  # lets a command that waits go on, so that the thread ends
+            connection.terminate()  # releases a waiting command, so that the thread ends
 
     asyncio.run(hold_and_ask())
 
@@ -105,7 +105,7 @@ FOREIGN = [
 @pytest.mark.parametrize("command", ["upgrade", "check", "current", "downgrade base"])
 @pytest.mark.parametrize("statements", FOREIGN, ids=["tables", "same-table", "alembic", "view", "function"])
 def test_another_products_schema_is_refused_by_name(role: Role, statements: list[str], command: str) -> None:
-    """What is there decides, whatever made it; nothing has changed then, in no schema."""
+    """A schema with foreign tables is refused, and no schema is changed."""
     role.run("create schema platform")
     for statement in statements:
         role.run(statement)
@@ -119,7 +119,7 @@ def test_another_products_schema_is_refused_by_name(role: Role, statements: list
 
 
 def test_a_renamed_schema_is_migrated_beside_a_foreign_one(role: Role) -> None:
-    """With another name everything is made, found and undone there, and the other product's schema stays as it is."""
+    """With a renamed schema, all commands work there, and the other product's schema stays unchanged."""
     role.run("create schema platform")
     role.run("create table platform.outbox (theirs int)")
     theirs = "select * from pg_class where relnamespace = 'platform'::regnamespace"

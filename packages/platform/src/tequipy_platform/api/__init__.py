@@ -1,7 +1,7 @@
-"""The ground's side of an HTTP app: error answers, limits, security headers, health, pages. Needs the extra `api`."""
+"""HTTP support for FastAPI apps: error responses, limits, security headers, health, docs. Needs the extra `api`."""
 
 try:
-    import fastapi  # noqa: F401 -- asked for here, so that the answer names the extra
+    import fastapi  # noqa: F401 -- imported here, so that the error names the extra
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("tequipy_platform.api needs FastAPI: install tequipy-platform[api]") from error
 

@@ -1,7 +1,7 @@
-"""Cookies, read by name from the raw `Cookie` header (RFC 6265, section 4.2); values are never unquoted.
+"""Reading of cookies by name from the raw `Cookie` header (RFC 6265, section 4.2); values are never unquoted.
 
-FastAPI and Starlette parse every cookie of every request by `http.cookies`, which takes quadratic time for a quoted
-value full of backslashes (CVE-2024-7592: Python up to 3.11.9 and 3.12.5): 8,000 bytes hold the event loop for 60 ms.
+FastAPI and Starlette parse all cookies of every request by `http.cookies`, which takes quadratic time for a quoted
+value full of backslashes (CVE-2024-7592, Python up to 3.11.9 and 3.12.5): 8,000 bytes block the event loop for 60 ms.
 """
 
 import re
@@ -14,8 +14,8 @@ from starlette.types import Scope
 _SCOPE_KEY: Final = "tequipy.cookies"
 
 
-def set_cookies_aside(scope: Scope) -> None:
-    """Move the `Cookie` headers of a request to where `read_cookie` alone finds them."""
+def hide_cookies(scope: Scope) -> None:
+    """Remove the `Cookie` headers from a request, so that only `read_cookie` finds them."""
     headers = scope["headers"]
     cookies = [value for name, value in headers if name == b"cookie"]
     if cookies:
@@ -24,9 +24,9 @@ def set_cookies_aside(scope: Scope) -> None:
 
 
 def read_cookie(request: HTTPConnection, name: str) -> str | None:
-    """Return the first cookie of this name as it was sent, or None; takes time linear in the length of the header.
+    """Return the first cookie of this name as it was sent, or None; takes time linear in the header's length.
 
-    Behind `wire_errors` this is the only way to read a cookie: `request.cookies` and FastAPI's `Cookie()` see none.
+    With `wire_errors` this is the only way to read a cookie: `request.cookies` and FastAPI's `Cookie()` see none.
     """
     headers = request.scope.get(_SCOPE_KEY)
     if headers is None:

@@ -1,4 +1,4 @@
-"""`/docs` and `/redoc`: the contract to be read and tried, from files of this process alone."""
+"""`/docs` and `/redoc`: pages that show the OpenAPI document, from files of this process alone."""
 
 from dataclasses import dataclass
 from html import escape
@@ -15,15 +15,15 @@ _POLICY: Final = {
     "default-src": "'none'",
     "script-src": "'self'",
     "style-src": "'self'",
-    "img-src": "'self' data:",  # icons that their style sheets hold
-    "connect-src": "'self'",  # the contract, and what is tried out
+    "img-src": "'self' data:",  # icons in the style sheets
+    "connect-src": "'self'",  # the OpenAPI document, and requests that users try out
     "base-uri": "'none'",
     "form-action": "'none'",
     "frame-ancestors": "'none'",
 }
 _POLICY_OF_REDOC: Final = {
-    "style-src": "'self' 'unsafe-inline'",  # it makes its style sheet as it runs; a style runs nothing
-    "worker-src": "blob:",  # its search runs in a worker, made from a piece of its own script
+    "style-src": "'self' 'unsafe-inline'",  # Redoc creates style elements at run time; a style cannot run code
+    "worker-src": "blob:",  # Redoc's search runs in a worker that is created from its own script
 }
 
 _HTML: Final = """<!doctype html>
@@ -39,7 +39,7 @@ _HTML: Final = """<!doctype html>
 {scripts}</body>
 </html>
 """
-"""Every address in it is relative: behind a prefix the page works too."""
+"""All addresses in the page are relative, so that it works behind a path prefix."""
 
 _START_SWAGGER: Final = """\
 SwaggerUIBundle({ url: "openapi.json", dom_id: "#contract", deepLinking: true, validatorUrl: null });
@@ -53,18 +53,18 @@ _CACHE: Final = {"Cache-Control": "public, max-age=3600"}
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """One program that shows the contract."""
+    """One program that shows the OpenAPI document."""
 
     name: str
     files: dict[str, str]
-    """By name, with where they lie in the package."""
+    """File names, with their paths in the package of static files."""
     start: str
-    """The script that starts it: a file of its own, so that the policy needs to allow no inline script."""
+    """The script that starts the program; a separate file, because the policy forbids inline scripts."""
     policy: dict[str, str]
     """Directives of Content Security Policy Level 3."""
 
     def html(self, title: str) -> str:
-        """Return the page, which names no other host and holds no script."""
+        """Return the page, which refers to no other host and holds no inline script."""
         styles = "".join(
             f'<link rel="stylesheet" href="{self.name}/{file}">\n' for file in self.files if file.endswith(".css")
         )
@@ -91,7 +91,7 @@ _PAGES: Final = (
         "redoc",
         {
             "redoc.standalone.js": "redoc/redoc.standalone.js",
-            "logo-mini.svg": "redoc/logo-mini.svg",  # asked for by Redoc itself, as the package has patched it
+            "logo-mini.svg": "redoc/logo-mini.svg",  # requested by Redoc itself, in the package's patched version
         },
         _START_REDOC,
         _POLICY | _POLICY_OF_REDOC,
@@ -100,7 +100,7 @@ _PAGES: Final = (
 
 
 def wire_docs(app: FastAPI) -> None:
-    """Add `/docs` (Swagger UI) and `/redoc`, both under a policy that lets no other host and no inline script in."""
+    """Add `/docs` (Swagger UI) and `/redoc`, with policies that forbid other hosts and inline scripts."""
     for page in _PAGES:
         app.include_router(_router(page))
 
@@ -127,4 +127,4 @@ def _router(page: _Page) -> APIRouter:
 
 def _static() -> Path:
     with as_file(files("fastapi_standalone_docs") / "static") as folder:
-        return folder  # a real folder: wheels are unpacked when they are installed
+        return folder  # the files are on disk, because wheels are unpacked at installation

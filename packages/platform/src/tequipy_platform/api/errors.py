@@ -1,4 +1,4 @@
-"""Turns whatever a request ends in into a problem document: domain errors, framework errors, bugs."""
+"""Converts all errors of a request into problem documents: domain errors, framework errors and bugs."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tequipy_observability.api import TwoAuthorizations, route_table
+from tequipy_observability.api import DuplicateAuthorization, route_table
 from tequipy_platform.api.limits import BodyLimits, LimitBodies, body_sizes, is_json
 from tequipy_platform.api.problems import (
     AmbiguousAuthorization,
@@ -47,23 +47,23 @@ _BY_STATUS: Final[dict[int, type[DomainError]]] = {
     413: BodyTooLarge,
     415: UnsupportedMediaType,
 }
-"""What Starlette's and FastAPI's own errors mean."""
+"""The kinds of Starlette's and FastAPI's own errors."""
 
 _CODES: Final = {429: TooMany.code}
-"""Codes of statuses whose kind of error cannot be made from a status alone."""
+"""Error codes of statuses whose kind of error needs more than a status to be created."""
 
-_MOST_ERRORS: Final = 50
-"""How many faults of one request are told: a list of a million wrong items is no reason for a long answer."""
+_MAX_ERRORS: Final = 50
+"""The number of faults in one response; a list of a million wrong items must not cause a long response."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-"""What a field's name looks like; anything else in a pointer would echo what was sent."""
+"""The form of a field's name; a JSON pointer stops at anything else, which would echo the input."""
 
 
 def wire_errors(app: FastAPI, limits: BodyLimits | None = None) -> None:
-    """Make every error answer of `app` a problem document, and refuse bodies that are too large or too deep.
+    """Make every error response of `app` a problem document, and refuse bodies that are too large or too deep.
 
-    Wire it inside (after) observability and headers, so that error answers carry theirs. Behind it cookies are read by
-    `read_cookie` alone.
+    Wire it inside (after) observability and headers, so that error responses carry theirs. Cookies can then be read by
+    `read_cookie` only.
     """
     app.user_middleware.append(Middleware(CatchErrors))
     app.user_middleware.append(
@@ -76,9 +76,9 @@ def wire_errors(app: FastAPI, limits: BodyLimits | None = None) -> None:
 
 
 def _redirect_slashes(app: FastAPI) -> None:
-    """Redirect to the same path with or without slashes at its end where a route serves that, naming no host.
+    """Redirect to the same path with or without trailing slashes if a route serves that; the target is relative.
 
-    The router's own redirect names the one that the request says: a page of another site may have put it there.
+    The router's own redirect uses the host that the request names, which another site may have chosen.
     """
     if not app.router.redirect_slashes:
         return
@@ -90,16 +90,16 @@ def _redirect_slashes(app: FastAPI) -> None:
         if location is None:
             await not_found(scope, receive, send)
             return
-        answer = Response(status_code=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": location})
-        await answer(scope, receive, send)
+        response = Response(status_code=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": location})
+        await response(scope, receive, send)
 
     app.router.default = redirect_or_not_found
 
 
 class CatchErrors:
-    """Answers errors that no handler saw: those of middleware, and bugs, which are logged once and shown to nobody.
+    """Responds to errors that no handler caught: errors of middleware, and bugs, which are logged but not shown.
 
-    Starlette's own last resort stands outside of every other middleware: its 500 would lose the correlation header.
+    Starlette's own handler is outside of all other middleware, so its 500 would lack the correlation header.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -109,48 +109,48 @@ class CatchErrors:
         """Serve one request."""
         started = False
 
-        async def watch(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal started
             started = started or message["type"] == "http.response.start"
             await send(message)
 
         try:
-            await self._app(scope, receive, watch)
+            await self._app(scope, receive, send_and_note)
         except asyncio.CancelledError:
             if not started and scope["type"] == "http":
-                await problem_response(Unavailable())(scope, receive, send)  # the server ends and waits no longer
+                await problem_response(Unavailable())(scope, receive, send)  # the server is shutting down
             raise
         except Exception as error:
             if started or scope["type"] != "http":
-                raise  # too late for an answer: the server logs it and breaks the connection off
-            await _answer(error)(scope, receive, send)
+                raise  # a response has started: the server logs the error and closes the connection
+            await _error_response(error)(scope, receive, send)
 
 
-def _answer(error: Exception) -> Response:
-    if isinstance(error, TimeoutError):  # of a driver, or of a cached load that waited for one
+def _error_response(error: Exception) -> Response:
+    if isinstance(error, TimeoutError):  # of a driver, or of a cached load
         cause, error = error, Unavailable()
         error.__cause__ = cause
     if not isinstance(error, DomainError) or status_of(type(error)) == HTTPStatus.INTERNAL_SERVER_ERROR:
-        _logger.error("unhandled error", exc_info=error)
+        _logger.error("request_failed", exc_info=error)
         return problem_response(InternalError())
     if isinstance(error, Unavailable):
-        _logger.warning("unavailable: %s", type(error.__cause__ or error).__name__)
+        _logger.warning("request_refused", extra={"error": type(error.__cause__ or error).__name__})
     return problem_response(error)
 
 
 async def _on_domain_error(_: Request, error: Exception) -> Response:
-    return _answer(error)
+    return _error_response(error)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 -- Starlette's handler type is wider than what it calls us with
-    if isinstance(error, TwoAuthorizations):
+    assert isinstance(error, HTTPException)  # noqa: S101 -- Starlette's handler type is wider than its calls
+    if isinstance(error, DuplicateAuthorization):
         return problem_response(AmbiguousAuthorization())
     kind = _BY_STATUS.get(error.status_code)
     code = None if kind else _CODES.get(error.status_code) or HTTPStatus(error.status_code).name.lower()
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        # RFC 9110, section 15.5.6: of all routes at this path; the router tells those of the first.
+        # RFC 9110, section 15.5.6: the methods of all routes at this path; the router names those of the first route.
         headers["Allow"] = ", ".join(sorted(route_table(request.app).methods_at(request.scope)))
     return problem_response((kind or DomainError)(code=code), status=error.status_code, headers=headers)
 
@@ -162,16 +162,16 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
         return problem_response(MalformedBody())
     if isinstance(error.body, bytes) and not is_json(request.headers.get("content-type", "")):
         return problem_response(UnsupportedMediaType())
-    told: dict[tuple[JSON, JSON], JSON] = {(each["pointer"], each["code"]): {**each} for each in map(_fault, faults)}
-    return problem_response(Invalid(errors=[*told.values()][:_MOST_ERRORS]))
+    unique: dict[tuple[JSON, JSON], JSON] = {(each["pointer"], each["code"]): {**each} for each in map(_fault, faults)}
+    return problem_response(Invalid(errors=[*unique.values()][:_MAX_ERRORS]))
 
 
 def _fault(fault: dict[str, Any]) -> dict[str, JSON]:
-    # With an "error" in its context, pydantic's message quotes what was sent, or somebody else's exception does.
+    # With an "error" in its context, pydantic's message quotes the input or an exception's text.
     quotes = "error" in fault.get("ctx", {})
     path = fault["loc"][1:]  # the first step is body, query, path, header or cookie
     if fault["type"] == "extra_forbidden":
-        path = path[:-1]  # the name of an unknown field was sent by somebody, and may be a secret
+        path = path[:-1]  # the name of an unknown field comes from the client, and may be a secret
     return {
         "pointer": _pointer(path),
         "code": str(fault["type"]),
@@ -180,7 +180,7 @@ def _fault(fault: dict[str, Any]) -> dict[str, JSON]:
 
 
 def _pointer(path: tuple[str | int, ...]) -> str:
-    """Return a JSON Pointer (RFC 6901) as deep as its steps are names."""
+    """Return a JSON pointer (RFC 6901) that ends before the first step that is not a field's name."""
     pointer = ""
     for step in path:
         if not _NAME.fullmatch(str(step)):

@@ -1,4 +1,4 @@
-"""Security headers on every answer, and CORS for the configured origins."""
+"""Security headers on every response, and CORS for the configured origins."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -18,24 +18,24 @@ from tequipy_platform.domain.exceptions import Forbidden
 _SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Nothing of this API is a page: no browser has anything to load, run, frame or submit.
+    # The API serves no pages, so a browser needs to load, run, frame or submit nothing.
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
 _HSTS: Final = {"Strict-Transport-Security": "max-age=63072000; includeSubDomains"}
 
 
 class HeaderPolicy(Protocol):
-    """What `wire_headers` needs to know: `tequipy_platform.wiring.HeaderSettings` is one."""
+    """The settings of `wire_headers`, such as `tequipy_platform.wiring.HeaderSettings`."""
 
     @property
     def cors_origins(self) -> Sequence[str]:
-        """The origins whose pages may call, with credentials; never `*`."""
+        """The origins whose pages may call the API with credentials; never `*`."""
 
 
 def wire_headers(app: FastAPI, settings: HeaderPolicy, *, hsts: bool = True) -> None:
-    """Put security headers on every answer of `app`, HSTS among them unless `hsts` is off (local: plain HTTP).
+    """Add security headers to every response of `app`, including HSTS unless `hsts` is off (local: plain HTTP).
 
-    Wire it outside of (before) errors, so that error answers carry them too. A route may set its own value.
+    Wire it outside of (before) errors, so that error responses carry them too. A route may set its own values.
     """
     app.user_middleware.append(Middleware(SecurityHeaders, headers=_SECURITY_HEADERS | (_HSTS if hsts else {})))
     if settings.cors_origins:
@@ -59,23 +59,23 @@ def wire_headers(app: FastAPI, settings: HeaderPolicy, *, hsts: bool = True) -> 
 
 
 class Cors(CORSMiddleware):
-    """Starlette's CORS, whose refused preflights are problem documents."""
+    """Starlette's CORS middleware, with problem documents for refused preflight requests."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a preflight (Fetch, section 3.2.2)."""
-        answer = super().preflight_response(request_headers)
-        if answer.status_code == HTTPStatus.OK:
-            return answer
-        kept = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
+        """Respond to a preflight request (Fetch standard, section 3.2.2)."""
+        response = super().preflight_response(request_headers)
+        if response.status_code == HTTPStatus.OK:
+            return response
+        kept = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
         return problem_response(Forbidden("This origin, method or header is not allowed."), headers=kept)
 
 
 class SecurityHeaders:
-    """Adds the headers that an answer does not have yet, and takes the type away from an answer without content."""
+    """Adds the headers that a response lacks, and removes the content type of a response without content."""
 
     def __init__(self, app: ASGIApp, headers: dict[str, str]) -> None:
         self._app = app
-        # As ASGI has them: encoded once, not at each answer.
+        # In ASGI's form: encoded once instead of for each response.
         self._headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +84,7 @@ class SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
-                if message["status"] == HTTPStatus.NO_CONTENT:  # the framework leaves its content type there
+                if message["status"] == HTTPStatus.NO_CONTENT:  # FastAPI sets a content type nevertheless
                     headers = [header for header in headers if header[0] != b"content-type"]
                 present = {name.lower() for name, _ in headers}
                 message["headers"] = headers + [header for header in self._headers if header[0] not in present]

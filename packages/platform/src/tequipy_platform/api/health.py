@@ -1,4 +1,4 @@
-"""Health and readiness: whether the process runs, whether what it stands on does, and whether it is about to end."""
+"""Health and readiness routes: does the process run, do its dependencies work, is it shutting down."""
 
 import asyncio
 import logging
@@ -42,29 +42,29 @@ class ReadinessReport(BaseModel):
 
 
 class Readiness:
-    """Runs the checks side by side, at most once a second however many ask."""
+    """Runs the checks concurrently, at most once a second whatever the number of requests."""
 
     def __init__(self, checks: Sequence[HealthCheck]) -> None:
         self._checks = checks
-        self._flight: asyncio.Task[ReadinessReport] | None = None
-        self._flown_at = 0.0
+        self._run_in_progress: asyncio.Task[ReadinessReport] | None = None
+        self._finished_at = 0.0
         self._abandoned: set[asyncio.Task[object]] = set()
         self._failing: dict[str, str] = {}
         self.draining = False
 
     def drain(self) -> None:
-        """Be not ready from now on, at once and whatever the checks say: the process is about to end."""
+        """Report "not ready" from now on, whatever the checks say, because the process is about to end."""
         self.draining = True
 
     async def report(self) -> ReadinessReport:
-        """Return a report that is at most a second old; whoever asks meanwhile shares it."""
+        """Return a report that is at most a second old; concurrent callers share one run of the checks."""
         if self.draining:
             return ReadinessReport(status="not_ready", checks={})
-        flight = self._flight
-        if flight is None or (flight.done() and time.monotonic() - self._flown_at >= _CACHE_SECONDS):
-            flight = self._flight = asyncio.create_task(self._run())
-        # Shielded: one caller that goes away does not take the answer from the others.
-        return await asyncio.shield(flight)
+        run = self._run_in_progress
+        if run is None or (run.done() and time.monotonic() - self._finished_at >= _CACHE_SECONDS):
+            run = self._run_in_progress = asyncio.create_task(self._run())
+        # Shielded, so that a cancelled caller does not cancel the run that others wait for.
+        return await asyncio.shield(run)
 
     async def _run(self) -> ReadinessReport:
         started = time.monotonic()
@@ -72,11 +72,11 @@ class Readiness:
         if tasks:
             await asyncio.wait(tasks.values(), timeout=_CHECK_SECONDS)
         reports = {name: self._conclude(name, task, started) for name, task in tasks.items()}
-        self._flown_at = time.monotonic()
+        self._finished_at = time.monotonic()
         down = {check.required for check in self._checks if reports[check.name].status != "up"}
         outcome: Literal["ready", "degraded", "not_ready"] = "not_ready" if True in down else "degraded"
-        silent = {check.name for check in self._checks if check.only_when_down and reports[check.name].status == "up"}
-        shown = {name: report for name, report in reports.items() if name not in silent}
+        hidden = {check.name for check in self._checks if check.only_when_down and reports[check.name].status == "up"}
+        shown = {name: report for name, report in reports.items() if name not in hidden}
         return ReadinessReport(status=outcome if down else "ready", checks=shown)
 
     def _conclude(self, name: str, task: asyncio.Task[float], started: float) -> CheckReport:
@@ -85,14 +85,14 @@ class Readiness:
             self._failing.pop(name, None)
             return CheckReport(status="up", duration_ms=round(task.result() * 1000, 1))
         status: Literal["refusing", "down"] = "refusing" if isinstance(error, RefusesWrites) else "down"
-        if self._failing.get(name) != status:  # once per outage, not once per probe
-            _logger.warning("readiness check %r is %s: %r", name, status, error)
+        if self._failing.get(name) != status:  # logged once per outage, not once per probe
+            _logger.warning("readiness_check_failed", extra={"check": name, "status": status, "error": repr(error)})
         self._failing[name] = status
         return CheckReport(status=status, duration_ms=round((time.monotonic() - started) * 1000, 1))
 
     def _failure_of(self, task: asyncio.Task[float]) -> BaseException | None:
         if not task.done():
-            # Cancelled and left behind: awaiting a driver that hangs would take as long as the driver pleases.
+            # Cancelled but not awaited: a driver that hangs may take arbitrarily long to react.
             task.cancel()
             self._abandoned.add(task)
             task.add_done_callback(self._forget)
@@ -102,18 +102,18 @@ class Readiness:
     def _forget(self, task: asyncio.Task[object]) -> None:
         self._abandoned.discard(task)
         if not task.cancelled():
-            task.exception()  # seen
+            task.exception()  # marks it as retrieved
 
 
 class CloseConnections:
-    """Tells clients, while the process drains, to send their next request over another connection (RFC 9112, 9.6)."""
+    """Asks clients of a draining process to use another connection for their next request (RFC 9112, section 9.6)."""
 
     def __init__(self, app: ASGIApp, readiness: Readiness) -> None:
         self._app = app
         self._readiness = readiness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; one that began before the draining is told too."""
+        """Serve one request; the header is also sent for requests that began before the draining."""
 
         async def send_last(message: Message) -> None:
             if self._readiness.draining and message["type"] == "http.response.start":
@@ -150,15 +150,15 @@ async def readiness(response: Response, readiness: Annotated[Readiness, Depends(
 def wire_health(app: FastAPI, checks: Sequence[HealthCheck]) -> None:
     """Add `/api/v1/health` and `/api/v1/readiness` to `app`.
 
-    Whoever runs the app calls `app.state.readiness.drain()` when it is told to end: readiness is 503 from then on, and
-    every answer carries `Connection: close`, so that balancers and clients go elsewhere while everything is served.
+    The server must call `app.state.readiness.drain()` when it begins to shut down. Readiness is 503 from then on, and
+    every response carries `Connection: close`, so that balancers and clients leave while requests are still served.
     """
     app.state.readiness = Readiness(checks)
-    # The outermost, unlike other middleware: answers that others make themselves end their connection too.
+    # Outermost, so that it also applies to responses of other middleware.
     app.user_middleware.insert(0, Middleware(CloseConnections, readiness=app.state.readiness))
-    # One by one: the routes of an included router are looked through twice, and these are asked for all day long.
+    # Not in an included router, whose routes are matched twice: these routes are requested all the time.
     app.add_api_route("/api/v1/health", health, tags=["service"])
-    app.router.routes.insert(0, app.router.routes.pop())  # found first
+    app.router.routes.insert(0, app.router.routes.pop())  # matched first
     app.add_api_route(
         "/api/v1/readiness",
         readiness,

@@ -1,4 +1,4 @@
-"""What a request body may weigh and how deep its JSON may go, decided before anything parses it."""
+"""Limits of request bodies (size, depth and members of JSON), checked before anything parses them."""
 
 import re
 from collections.abc import Mapping
@@ -10,46 +10,46 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tequipy_observability.api import RouteTable
-from tequipy_platform.api.cookies import set_cookies_aside
+from tequipy_platform.api.cookies import hide_cookies
 from tequipy_platform.api.problems import BodyTooLarge, MalformedBody
 from tequipy_platform.domain.events import JSON
 from tequipy_platform.domain.exceptions import Invalid, NotFound
 
 _STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-"""A JSON string; the closing quote is optional, so that a string without end is one match and not a million tries."""
+"""A JSON string; the closing quote is optional, so that an unterminated string is one match and not a million."""
 
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _NOT_MEMBERS: Final = bytes(set(range(256)) - set(b"{}:"))
 _INNERMOST: Final = re.compile(rb"\{:*\}")
 
-MOST_MEMBERS: Final = 1000
-"""Members that an object of a JSON body may have: each unknown one costs the event loop microseconds to refuse."""
+MAX_MEMBERS: Final = 1000
+"""Members of one object in a JSON body; refusing an unknown member costs the event loop microseconds."""
 
 _CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f]")
 """Unicode category Cc."""
 
-_LONGEST_LENGTH: Final = 18
-"""Digits of a length that is read as a number at all."""
+_MAX_LENGTH_DIGITS: Final = 18
+"""Digits of a Content-Length that is converted to a number; a longer one is too large in any case."""
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """Bytes that a body may have where no `wire_body_limit` says otherwise, and levels that its JSON may nest."""
+    """The default size limit of a body in bytes, and the nesting limit of its JSON."""
 
     size: int = 1024 * 1024
     depth: int = 64
 
 
 def wire_body_limit(app: FastAPI, size: int, *endpoints: object) -> None:
-    """Have bodies for the routes of these endpoints refused beyond `size` bytes (413 `body_too_large`).
+    """Refuse bodies over `size` bytes on the routes of these endpoints (413 `body_too_large`).
 
-    Has no effect unless `wire_errors` is called too, before or after.
+    Has no effect without `wire_errors`, which may be called before or after.
     """
     body_sizes(app).update(dict.fromkeys(endpoints, size))
 
 
 def body_sizes(app: FastAPI) -> dict[object, int]:
-    """Return the limits that endpoints have been given."""
+    """Return the size limits by endpoint."""
     if not hasattr(app.state, "body_sizes"):
         app.state.body_sizes = {}
     sizes: dict[object, int] = app.state.body_sizes
@@ -57,7 +57,7 @@ def body_sizes(app: FastAPI) -> dict[object, int]:
 
 
 class LimitBodies:
-    """Reads the body up to its limit, looks at it, and hands it on as one message; looks at path and query too."""
+    """Reads a body up to its limit, checks it, and passes it on as one message; checks path and query too."""
 
     def __init__(self, app: ASGIApp, limits: BodyLimits, *, routes: RouteTable, sizes: Mapping[object, int]) -> None:
         self._app = app
@@ -71,8 +71,8 @@ class LimitBodies:
             await self._app(scope, receive, send)
             return
         _check_address(scope)
-        set_cookies_aside(scope)
-        # Of a header that was sent twice the first counts, as for the framework behind us.
+        hide_cookies(scope)
+        # Of a header that was sent twice the first one counts, as in Starlette.
         headers: dict[bytes, bytes] = dict(reversed(scope.get("headers", ())))
         # HTTP/1.1: a request without either header has no body (RFC 9112, section 6.3).
         if headers.keys().isdisjoint({b"content-length", b"transfer-encoding"}):
@@ -80,10 +80,10 @@ class LimitBodies:
             return
         limit = self._sizes.get(self._routes.match(scope).endpoint, self._limits.size)
         length = headers.get(b"content-length", b"")
-        if length.isdigit() and (len(length) > _LONGEST_LENGTH or int(length) > limit):
+        if length.isdigit() and (len(length) > _MAX_LENGTH_DIGITS or int(length) > limit):
             raise BodyTooLarge
         body, last = await _read(receive, limit)
-        replay: list[Message] = [last]  # a client that went away
+        replay: list[Message] = [last]  # the client disconnected
         if last["type"] == "http.request":
             if is_json(headers.get(b"content-type", b"").decode("latin-1")):
                 check_json(body, self._limits.depth)
@@ -96,10 +96,10 @@ class LimitBodies:
 
 
 def _check_address(scope: Scope) -> None:
-    """Raise `NotFound` for a control character in the path, and `Invalid` for NUL, which PostgreSQL cannot keep.
+    """Raise `NotFound` for a control character in the path, and `Invalid` for NUL in the query.
 
-    The pattern of a route also fits a path with a line feed at its end, and a log or a proxy may read such a path
-    otherwise than we do. The server has replaced half characters already.
+    A route's pattern also matches a path that ends in a line feed, which logs and proxies may read differently.
+    PostgreSQL cannot store NUL. The server has replaced lone surrogates already.
     """
     if _CONTROL.search(scope["path"]):
         raise NotFound
@@ -109,7 +109,7 @@ def _check_address(scope: Scope) -> None:
 
 
 async def _read(receive: Receive, limit: int) -> tuple[bytes, Message]:
-    """Return the whole body and the last message: its end, or `http.disconnect`."""
+    """Return the whole body and the last message, which is its end or `http.disconnect`."""
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -124,7 +124,7 @@ async def _read(receive: Receive, limit: int) -> tuple[bytes, Message]:
 
 
 def is_json(content_type: str) -> bool:
-    """Tell whether a media type is JSON (`application/json`, `application/problem+json`)."""
+    """Return whether a media type is JSON (`application/json`, `application/problem+json`)."""
     headers = Headers()
     headers["content-type"] = content_type or "application/octet-stream"
     subtype = headers.get_content_subtype()
@@ -132,10 +132,10 @@ def is_json(content_type: str) -> bool:
 
 
 def check_json(body: bytes, depth: int) -> None:
-    """Raise `MalformedBody` for JSON that is no RFC 8259 or UTF-8, is nested too deeply, or has an object too large.
+    """Raise `MalformedBody` for JSON that is not RFC 8259 in UTF-8, is nested too deeply, or has too large an object.
 
-    No RFC 8259 are UTF-16 and UTF-32 (they hold NUL bytes), `NaN` and `Infinity`, which Python's parser would take; the
-    rest of the grammar is left to the parser. Takes time linear in the length of the body.
+    This refuses UTF-16 and UTF-32 (they contain NUL bytes), `NaN` and `Infinity`, which Python's parser would accept;
+    the parser checks the rest of the grammar. Takes time linear in the length of the body.
     """
     bare = _STRINGS.sub(b"", body)
     if b"\0" in body or b"NaN" in bare or b"Infinity" in bare:
@@ -144,19 +144,19 @@ def check_json(body: bytes, depth: int) -> None:
     for _ in range(depth):
         if not brackets:
             break
-        # Each round takes away the innermost level, at the speed of C.
+        # Each round removes the innermost level with the speed of C.
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
     if brackets:
         raise MalformedBody
-    if bare.count(b":") > MOST_MEMBERS:
+    if bare.count(b":") > MAX_MEMBERS:
         _check_members(bare, depth)
 
 
 def _check_members(bare: bytes, depth: int) -> None:
-    """Raise `MalformedBody` for an object of too many members, in JSON without its strings: a colon is a member."""
+    """Raise `MalformedBody` for an object of too many members; in JSON without strings each colon is a member."""
     members = bare.translate(None, _NOT_MEMBERS)
-    too_many = b"{" + b":" * (MOST_MEMBERS + 1)
+    too_many = b"{" + b":" * (MAX_MEMBERS + 1)
     for _ in range(depth + 1):
-        if too_many in members:  # once what is nested in an object has gone, its colons stand together
+        if too_many in members:  # after the objects inside an object are removed, its colons are adjacent
             raise MalformedBody
         members = _INNERMOST.sub(b"", members)

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): each kind of error has one status, one shape on the wire, one entry in OpenAPI."""
+"""Problem documents (RFC 9457): the HTTP status, body and OpenAPI entry of each kind of error."""
 
 import json
 import math
@@ -32,7 +32,7 @@ class MalformedBody(Malformed):
 
 
 class AmbiguousAuthorization(Malformed):
-    """Two `Authorization` headers were sent where one is expected."""
+    """Two `Authorization` headers were sent; only one is allowed."""
 
     code = "ambiguous_credentials"
     title = "Ambiguous credentials"
@@ -40,7 +40,7 @@ class AmbiguousAuthorization(Malformed):
 
 
 class MethodNotAllowed(DomainError):
-    """The route exists, but not for this method; `Allow` names those it has."""
+    """The route exists, but not for this method; `Allow` lists its methods."""
 
     code = "method_not_allowed"
     title = "Method not allowed"
@@ -48,7 +48,7 @@ class MethodNotAllowed(DomainError):
 
 
 class BodyTooLarge(DomainError):
-    """The body is larger than this route takes."""
+    """The body is larger than this route allows."""
 
     code = "body_too_large"
     title = "Body too large"
@@ -56,7 +56,7 @@ class BodyTooLarge(DomainError):
 
 
 class RequestTimeout(DomainError):
-    """The client has taken too long to send the head or the body of its request."""
+    """The client took too long to send the head or the body of its request."""
 
     code = "request_timeout"
     title = "Request timeout"
@@ -64,7 +64,7 @@ class RequestTimeout(DomainError):
 
 
 class HeadTooLarge(DomainError):
-    """The request line and the header fields, or the trailer fields, are larger than the server takes."""
+    """The request line and header fields, or the trailer fields, are larger than the server allows."""
 
     code = "head_too_large"
     title = "Request header fields too large"
@@ -72,7 +72,7 @@ class HeadTooLarge(DomainError):
 
 
 class UnsupportedMediaType(DomainError):
-    """The body is of a media type that this route does not read."""
+    """The route does not accept the body's media type."""
 
     code = "unsupported_media_type"
     title = "Unsupported media type"
@@ -80,7 +80,7 @@ class UnsupportedMediaType(DomainError):
 
 
 class InternalError(DomainError):
-    """Something went wrong here; the log knows what, under the correlation id."""
+    """The server failed; the log holds the cause under the correlation id."""
 
     code = "internal_error"
     title = "Internal error"
@@ -103,7 +103,7 @@ STATUSES: Final[Mapping[type[DomainError], int]] = {
     DomainError: 500,
     Unavailable: 503,
 }
-"""The one mapping from kinds of errors to statuses; an error without a kind is nobody's fault but ours."""
+"""The only mapping from kinds of errors to statuses; an error without a kind is a server error."""
 
 BODY_PROBLEMS: Final[tuple[type[DomainError], ...]] = (
     MalformedBody,
@@ -112,18 +112,18 @@ BODY_PROBLEMS: Final[tuple[type[DomainError], ...]] = (
     UnsupportedMediaType,
     Invalid,
 )
-"""What any route that takes a JSON body may answer, for `problem_responses`."""
+"""The errors of every route with a JSON body, for `problem_responses`."""
 
 
 def status_of(kind: type[DomainError]) -> int:
-    """Return the status of an error's nearest kind."""
+    """Return the status of the nearest kind among an error's base classes."""
     return next(STATUSES[ancestor] for ancestor in kind.__mro__ if ancestor in STATUSES)
 
 
 def problem_response(
     error: DomainError, *, status: int | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return an error as problem document, with its kind's status and the headers that its kind demands."""
+    """Return an error as a problem document, with the status and headers of its kind."""
     status = status or status_of(type(error))
     document = error.members | {
         "type": f"urn:tequipy:problem:{error.code}",
@@ -134,17 +134,17 @@ def problem_response(
         "correlation_id": current_context().correlation_id,
     }
     return Response(
-        # ASCII only: whatever a member quotes, the answer can be encoded.
+        # ASCII only, so that any quoted text can be encoded.
         json.dumps(document, allow_nan=False).encode("ascii"),
         status_code=status,
-        # No cache keeps what was wrong with one request: it may come from a proxy, or be over soon.
+        # Errors must not be cached: they may come from a proxy, or be temporary.
         headers={"Cache-Control": "no-store", **(headers or {}), **_headers(error)},
         media_type=PROBLEM_MEDIA_TYPE,
     )
 
 
 def problem_responses(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
-    """Return a route's `responses=` for these errors: per status a problem document, its codes and examples."""
+    """Return a route's `responses=` for these errors: for each status a problem document, codes and examples."""
     by_status: dict[int, list[type[DomainError]]] = {}
     for error in errors:
         by_status.setdefault(status_of(error), []).append(error)

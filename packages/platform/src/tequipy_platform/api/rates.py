@@ -1,4 +1,4 @@
-"""How often each client may ask: a policy for each route, told in every answer, enforced before a body is read."""
+"""Rate limits: a policy per route, response fields that report it, and refusal before a body is read."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,98 +18,98 @@ from tequipy_platform.api.problems import problem_response, problem_responses
 from tequipy_platform.domain.exceptions import TooMany
 
 DEFAULT: Final = "default"
-"""The policy of every route that has no other."""
+"""The policy of every route without a policy of its own."""
 
 WIDER_NETWORKS: Final = ((56, 8), (48, 32))
-"""Prefix lengths that an IPv6 client counts under beside its /64, and how many times the budget each of them has: a /56
-or a /48 is often one customer's, who has 256 or 65,536 times a /64."""
+"""Prefix lengths under which an IPv6 client is counted besides its /64, and the multiple of the budget for each: one
+customer often has a whole /56 or /48, which contains 256 or 65,536 networks of /64."""
 
 _LEASED_SHARE: Final = 30
-"""A process may take this part of the default policy's budget at once, so that few requests ask the store."""
+"""A process may lease this fraction of the default policy's budget, so that few requests ask Redis."""
 
 P = TypeVar("P")
 P_co = TypeVar("P_co", covariant=True)
 
 
 class Rate(Protocol):
-    """So many requests in so many seconds."""
+    """A number of requests per number of seconds."""
 
     @property
     def limit(self) -> int:
-        """Requests, at least 1."""
+        """The number of requests, at least 1."""
 
     @property
     def period(self) -> int:
-        """Whole seconds, at least 1: the fields of an answer know no parts of one."""
+        """Whole seconds, at least 1, because the response fields have no fractions."""
 
 
 class RateLimits(Protocol):
-    """What `wire_rate_limits` is told by settings: `tequipy_platform.wiring.RateLimitSettings` is one."""
+    """The settings of `wire_rate_limits`, such as `tequipy_platform.wiring.RateLimitSettings`."""
 
     @property
     def default(self) -> str:
-        """The rate of every route that has no policy of its own, as `600/60`."""
+        """The rate of every route without a policy of its own, such as `600/60`."""
 
     def rate(self, name: str, default: str) -> Rate | None:
-        """Return the rate of a policy, `default` unless the settings name another; None lifts it."""
+        """Return the rate of a policy (`default` if the settings have none), or None when the limit is off."""
 
 
 class Decision(Protocol):
-    """What a limiter says of one request; times in seconds."""
+    """A limiter's decision about one request; times in seconds."""
 
     @property
     def allowed(self) -> bool:
-        """Whether the request passes."""
+        """Whether the request is allowed."""
 
     @property
     def remaining(self) -> int:
-        """How many more would pass at once."""
+        """How many more requests would be allowed now."""
 
     @property
     def retry_after(self) -> float:
-        """When one will pass again, 0 if it does now."""
+        """The time until the next request will be allowed; 0 if it is allowed now."""
 
     @property
     def reset_after(self) -> float:
-        """When the whole budget will be back."""
+        """The time until the whole budget is available again."""
 
 
 class Limiter(Protocol[P]):
-    """Counts requests: `tequipy_caching.RateLimiter` is one, for its `RatePolicy`."""
+    """Counts requests, as `tequipy_caching.RateLimiter` does for its `RatePolicy`."""
 
     async def hit_all(self, hits: Sequence[tuple[P, str]]) -> tuple[P, Decision]:
-        """Count one request under each policy, all or none, and say whose decision counts; never raises."""
+        """Count one request under all policies or under none, and return the decisive policy; never raises."""
 
 
 class PolicyType(Protocol[P_co]):
-    """Makes a limiter's policies: `tequipy_caching.RatePolicy` does."""
+    """Creates a limiter's policies, as the class `tequipy_caching.RatePolicy` does."""
 
     def __call__(self, name: str, limit: int, period: float, *, lease: int) -> P_co:
-        """Return the policy of `limit` requests in `period` seconds, of which a process may take `lease` at once."""
+        """Return a policy of `limit` requests in `period` seconds; a process may lease `lease` of them at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Budget:
-    """A policy as the limiter and as the answer has it."""
+    """A policy in the forms of the limiter and of the response fields."""
 
-    policy: Any  # of the limiter's type: `wire_rate_limits` sees to it
+    policy: Any  # of the limiter's own type, which `wire_rate_limits` ensures
     name: str
     field: str
 
 
 _Limit = Sequence[_Budget]
-"""The budgets of a policy: for a client's own address, and for the wider IPv6 networks it is in."""
+"""The budgets of one policy: for a client's own address, and for the wider IPv6 networks that contain it."""
 
 
 def wire_rate_limits(app: FastAPI, limiter: Limiter[P], settings: RateLimits, policy_type: PolicyType[P]) -> None:
-    """Limit each client address on every route of `app` but those of `wire_polled_routes` and `wire_unlimited_routes`.
+    """Limit each client on all routes of `app`, except those of `wire_polled_routes` and `wire_unlimited_routes`.
 
-    600 requests a minute, unless the settings or `wire_rate_policy` say otherwise. Limited answers carry
-    `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11); one too many is 429 `rate_limited`
-    with `Retry-After`. An IPv6 client counts by its /64, and with 8 and 32 times the budget by its /56 and /48; the
-    fields name the budget that refused, or else the one with the least left.
+    The limit is 600 requests a minute, unless the settings or `wire_rate_policy` say otherwise. Responses carry
+    `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11); an excess request gets 429
+    `rate_limited` with `Retry-After`. An IPv6 client is counted by its /64, and by its /56 and /48 with 8 and 32 times
+    the budget; the fields report the budget that refused, or the one with the least remaining.
 
-    Wire it inside (after) headers and outside of (before) errors: who asks too often is refused before a body is read.
+    Wire it inside (after) headers and outside of (before) errors, so that a request is refused before its body is read.
     """
 
     def limit(name: str, default: str) -> _Limit | None:
@@ -142,21 +142,21 @@ def wire_rate_limits(app: FastAPI, limiter: Limiter[P], settings: RateLimits, po
 
 
 def wire_rate_policy(app: FastAPI, name: str, rate: str, *endpoints: object) -> None:
-    """Have the routes of these endpoints count under a policy of their own instead of the default, all under the same.
+    """Count the routes of these endpoints under a shared policy of their own instead of the default.
 
-    `rate` is its default, as `60/60` (requests/seconds); `TEQUIPY_RATE_LIMITS__<NAME>` sets another. Has no effect
-    unless `wire_rate_limits` is called too, before or after.
+    `rate` is its default, such as `60/60` (requests/seconds); `TEQUIPY_RATE_LIMITS__<NAME>` overrides it. Has no effect
+    without `wire_rate_limits`, which may be called before or after.
     """
     rate_policies(app).update(dict.fromkeys(endpoints, (name, rate)))
 
 
 def wire_unlimited_routes(app: FastAPI, *endpoints: object) -> None:
-    """Never limit the routes of these endpoints, as those of `wire_polled_routes`."""
+    """Exempt the routes of these endpoints from rate limits, like those of `wire_polled_routes`."""
     rate_policies(app).update(dict.fromkeys(endpoints))
 
 
 def rate_policies(app: FastAPI) -> dict[object, tuple[str, str] | None]:
-    """Return the name of each endpoint's policy and its default rate, None for those that are never limited."""
+    """Return name and default rate of each endpoint's policy; None for endpoints without limit."""
     if not hasattr(app.state, "rate_policies"):
         app.state.rate_policies = {}
     policies: dict[object, tuple[str, str] | None] = app.state.rate_policies
@@ -164,7 +164,7 @@ def rate_policies(app: FastAPI) -> dict[object, tuple[str, str] | None]:
 
 
 class LimitRates:
-    """Asks the limiter about each request, tells the client what is left, answers 429 when nothing is."""
+    """Asks the limiter about each request, reports the remaining budget, and responds 429 when it is used up."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class LimitRates:
         self._limiter = limiter
         self._routes = routes
         self._default = default
-        self._limit_of_endpoint = limit_of_endpoint()  # now, when the first request comes: all features have been wired
+        self._limit_of_endpoint = limit_of_endpoint()  # runs at the first request, after all features have been wired
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -191,14 +191,15 @@ class LimitRates:
             return
         client = scope.get("client")
         keys = client_keys(client[0] if client else "")
-        # By the shorter of the two: an IPv4 client has one key.
+        # Not strict, because an IPv4 client has one key and a policy has three budgets.
         policy, decision = await self._limiter.hit_all(
             [(budget.policy, key) for budget, key in zip(limit, keys, strict=False)]
         )
-        told = next(budget for budget in limit if budget.policy is policy)
-        # Of a refusal both fields name the same moment (section 6 of the draft).
+        reported = next(budget for budget in limit if budget.policy is policy)
+        # For a refusal `Retry-After` and `RateLimit` must name the same time (section 6 of the draft).
         seconds = max(1, math.ceil(decision.reset_after if decision.allowed else decision.retry_after))
-        fields = {"RateLimit-Policy": told.field, "RateLimit": f'"{told.name}";r={decision.remaining};t={seconds}'}
+        limit_field = f'"{reported.name}";r={decision.remaining};t={seconds}'
+        fields = {"RateLimit-Policy": reported.field, "RateLimit": limit_field}
         if not decision.allowed:
             await problem_response(TooMany(retry_after=seconds), headers=fields)(scope, receive, send)
             return
@@ -213,9 +214,9 @@ class LimitRates:
 
 @lru_cache(maxsize=10_000)
 def client_keys(host: str) -> tuple[str, ...]:
-    """Return what a client address counts under: IPv6 by its /64, /56 and /48; IPv4, however it is written, by itself.
+    """Return the keys of a client: the /64, /56 and /48 of an IPv6 address, or the IPv4 address in its usual form.
 
-    What is no address, as proxies may say, all counts as one client.
+    All clients whose address cannot be parsed, as behind some proxies, share one key.
     """
     try:
         address = ip_address(host)
@@ -232,7 +233,7 @@ def client_keys(host: str) -> tuple[str, ...]:
 
 
 def _document(app: FastAPI) -> None:
-    """Add the answer 429 to each limited operation of the contract that does not tell of it itself."""
+    """Add the response 429 to each limited operation of the OpenAPI document that does not declare it."""
     openapi = app.openapi
 
     def with_refusals() -> dict[str, Any]:

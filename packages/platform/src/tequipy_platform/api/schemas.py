@@ -1,4 +1,4 @@
-"""The base of every request body."""
+"""The base class of request bodies."""
 
 import re
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
-"""NUL, which PostgreSQL cannot keep, and lone surrogates, which UTF-8 cannot say."""
+"""NUL, which PostgreSQL cannot store, and lone surrogates, which UTF-8 cannot encode."""
 
 
 class StrictModel(BaseModel):
-    """A request body: refuses unknown fields, NUL and lone surrogates in any string, and what is no number.
+    """A frozen request body that refuses unknown fields, NUL and lone surrogates in strings, NaN and infinity.
 
-    Frozen; its errors never show the input.
+    Its errors never show the input.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unstorable(cls, data: Any) -> Any:  # noqa: ANN401 -- whatever was sent
+    def _refuse_unstorable(cls, data: Any) -> Any:  # noqa: ANN401 -- any JSON
         faults = [
             InitErrorDetails(
                 type=PydanticCustomError("invalid_characters", "The text holds NUL or half a character."),
@@ -37,7 +37,7 @@ class StrictModel(BaseModel):
 
     @classmethod
     def _known(cls, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
-        """Return a path as far as its steps are a field of this model, and places in lists: other names were sent."""
+        """Return the part of a path that consists of this model's field and list indexes; other names were sent."""
         names = {field.alias or name for name, field in cls.model_fields.items()}
         if not path or path[0] not in names:
             return ()

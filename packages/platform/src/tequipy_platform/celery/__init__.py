@@ -1,10 +1,10 @@
-"""The ground's side of a Celery app: the broker set up to lose nothing, tasks on an event loop, the outbox relay.
+"""Celery support: a broker configuration that loses no message, tasks on an event loop, and the outbox relay.
 
 Needs the extra `celery`.
 """
 
 try:
-    import celery  # noqa: F401 -- asked for here, so that the answer names the extra
+    import celery  # noqa: F401 -- imported here, so that the error names the extra
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("tequipy_platform.celery needs Celery: install tequipy-platform[celery]") from error
 

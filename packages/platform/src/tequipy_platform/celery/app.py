@@ -1,11 +1,11 @@
-"""A Celery app that keeps its word: each setting here was found to be needed by a fault that lost or doubled a task."""
+"""The configuration of Celery; each setting prevents a fault that lost or duplicated a task in tests."""
 
 import os
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-# Read by billiard when it is imported: SIGTERM then begins the soft shutdown, as container platforms expect.
-os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")  # noqa: TID251 -- billiard has no other way to be told
+# billiard reads it when it is imported. SIGTERM then starts the soft shutdown, as container platforms expect.
+os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")  # noqa: TID251 -- billiard reads nothing else
 
 from celery import Celery
 from kombu import Queue
@@ -15,35 +15,35 @@ QUEUES: Final = ("default", "email", "reports", "aggregation")
 
 
 class BrokerPolicy(Protocol):
-    """What `build_celery` needs to know: `tequipy_platform.wiring.CelerySettings` is one; times in seconds."""
+    """The settings of `build_celery`, such as `tequipy_platform.wiring.CelerySettings`; times in seconds."""
 
     @property
     def broker_url(self) -> SecretStr:
-        """A Redis database of its own."""
+        """The URL of a Redis database that nothing else uses."""
 
     @property
     def result_backend(self) -> SecretStr | None:
-        """None: results are not kept."""
+        """The URL of the result backend; None: results are not kept."""
 
     @property
     def broker_tls(self) -> Mapping[str, Any] | None:
-        """How the broker is verified, as arguments of redis-py's `SSLConnection`; None: not encrypted."""
+        """TLS options of the broker as arguments of redis-py's `SSLConnection`; None: not encrypted."""
 
     @property
     def result_tls(self) -> Mapping[str, Any] | None:
-        """The same for the result backend."""
+        """TLS options of the result backend, in the same form."""
 
     @property
     def soft_time_limit(self) -> int:
-        """When a task is asked to end."""
+        """The time after which a task's coroutine is cancelled."""
 
     @property
     def time_limit(self) -> int:
-        """When its process is killed."""
+        """The time after which a task's process is killed."""
 
     @property
     def visibility_timeout(self) -> int:
-        """When a message that nobody acknowledged is delivered again."""
+        """The time after which a message that was not acknowledged is delivered again."""
 
     @property
     def soft_shutdown_timeout(self) -> int:
@@ -51,10 +51,10 @@ class BrokerPolicy(Protocol):
 
 
 def build_celery(settings: BrokerPolicy, *, name: str) -> Celery:
-    """Return an app that delivers at least once, whichever process is killed."""
+    """Return a Celery app that delivers each message at least once, whichever process is killed."""
     celery = Celery(name, broker=_without_options(settings.broker_url), set_as_current=False)
     celery.conf.update(
-        # JSON only: a message can hold nothing that runs when it is read.
+        # JSON only, because reading other formats (pickle) can run code.
         accept_content=["json"],
         task_serializer="json",
         result_serializer="json",
@@ -62,30 +62,30 @@ def build_celery(settings: BrokerPolicy, *, name: str) -> Celery:
         enable_utc=True,
         task_queues=[Queue(queue) for queue in QUEUES],
         task_default_queue="default",
-        # Acknowledged when done, so that a message outlives the process that took it; acks_late alone acknowledges and
-        # loses the message of a killed child, and without the retry a task that always dies would run for ever.
+        # Messages are acknowledged when their task is done. acks_late alone would acknowledge, and so lose, the message
+        # of a killed child process; without the retry setting, a task that always dies would run for ever.
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_retry_on_worker_lost=True,
-        # A killed child is noticed within 5 s and its task called lost 2 s later. Celery's own 10 s could come after
-        # the hard limit of a short task, which then counts as timed out: acknowledged, and lost.
+        # A killed child is noticed within 5 s, and its task counts as lost 2 s later. Celery's default of 10 s may end
+        # after the hard limit of a short task, which then counts as timed out: acknowledged and lost.
         worker_lost_wait=2.0,
-        # One message a child: what waits can be taken by others.
+        # One message per child, so that other workers can take the waiting ones.
         worker_prefetch_multiplier=1,
-        # True kills running tasks for good when the broker's connection is lost.
+        # True would kill running tasks for good when the connection to the broker is lost.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         task_time_limit=settings.time_limit,
         task_soft_time_limit=settings.soft_time_limit,
-        # SIGTERM: short tasks finish, long ones and those that wait are handed back; an idle worker stops at once.
+        # After SIGTERM short tasks finish, other messages return to the queue, and an idle worker stops at once.
         worker_soft_shutdown_timeout=settings.soft_shutdown_timeout,
         beat_scheduler="tequipy_platform.celery.scheduler:SteadyScheduler",
-        # Logging is observability's.
+        # tequipy_observability configures logging.
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options=_transport_options(settings),
-        # kombu verifies nothing of `rediss://` by itself.
+        # kombu does not verify certificates of `rediss://` by default.
         broker_use_ssl=dict(settings.broker_tls) if settings.broker_tls else None,
     )
     _set_results(celery, settings)
@@ -95,23 +95,23 @@ def build_celery(settings: BrokerPolicy, *, name: str) -> Celery:
 def _transport_options(settings: BrokerPolicy) -> dict[str, object]:
     return {
         "visibility_timeout": settings.visibility_timeout,
-        # Look for messages of dead workers every 2 s; kombu's own values come to about every 50 s.
+        # Look for messages of dead workers every 2 s; kombu's defaults amount to about 50 s.
         "unacked_restore_interval": 2,
         "unacked_restore_throttle": 1,
         "socket_connect_timeout": 5,
-        # A broker that hangs is one that is away: without it the relay waits in its transaction for as long.
+        # Treats a broker that hangs as unreachable; without a timeout the relay would hold its transaction open.
         "socket_timeout": 5,
         "socket_keepalive": True,
     }
 
 
 def _without_options(url: SecretStr) -> str:
-    """Return the URL for kombu and Celery, which get the options by `broker_tls` and `result_tls`."""
+    """Return the URL without its options, which kombu and Celery get by `broker_tls` and `result_tls`."""
     return url.get_secret_value().partition("?")[0]
 
 
 def _set_results(celery: Celery, settings: BrokerPolicy) -> None:
-    """Keep no results unless asked: a result backend on a Redis that is down blocks every publisher for 20 s."""
+    """Configure the result backend, if any: by default there is none, since a dead one blocks publishers for 20 s."""
     celery.conf.task_ignore_result = settings.result_backend is None
     if settings.result_backend is not None:
         celery.conf.update(

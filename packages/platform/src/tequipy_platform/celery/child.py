@@ -1,4 +1,4 @@
-"""The event loop of a worker's child process: one thread, one loop, resources opened once, for as long as it lives."""
+"""The event loop of a worker's child process: one thread with one loop, and resources that are opened once."""
 
 import asyncio
 import logging
@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 class ChildLoop:
-    """Runs the coroutines of tasks on one loop: pools and channels would die with a loop for each task.
+    """Runs the coroutines of all tasks on one loop, because connection pools cannot be used on several loops.
 
-    Opens `resources` on the loop in order, and closes them in reverse. What cannot be opened is tried again by the
-    next task, which fails (and is retried) meanwhile.
+    Opens `resources` on the loop in order, and closes them in reverse order. If opening fails, the next task tries
+    again; until then tasks fail and are retried.
     """
 
     def __init__(self, resources: Sequence[AbstractAsyncContextManager[object]]) -> None:
@@ -34,7 +34,7 @@ class ChildLoop:
         self._over_limit = False
 
     def start(self) -> None:
-        """Start the loop, in a process that has been forked."""
+        """Start the loop; call it after the process has been forked."""
         self._loop = asyncio.new_event_loop()
         self._opening = asyncio.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tequipy-tasks", daemon=True)
@@ -42,7 +42,7 @@ class ChildLoop:
         try:
             self.run(self._ensure_open())
         except Exception:
-            logger.exception("The worker's resources could not be opened; the next task tries again.")
+            logger.exception("worker_resources_failed")  # the next task opens them
 
     def stop(self) -> None:
         """Close the resources and the loop."""
@@ -55,13 +55,13 @@ class ChildLoop:
         self._loop = None
 
     def run_task(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a task's coroutine to its end; on the soft time limit it is cancelled and awaited before this raises.
+        """Run a task's coroutine to its end; at the soft time limit it is cancelled and awaited before this raises.
 
-        The limit is a signal. Celery's own handler raises wherever the main thread is, also in the middle of asking for
-        the next attempt, which is then never made. This one only cancels, so the limit shows here or nowhere.
+        The limit arrives as a signal. Celery's own handler raises wherever the main thread is, even while a retry is
+        being stored, which is then lost. This handler only cancels the coroutine, so the error is raised here alone.
         """
         self._over_limit = False
-        signal.signal(SIG_SOFT_TIMEOUT, self._on_soft_limit)  # at each task: the pool sets its own after `start`
+        signal.signal(SIG_SOFT_TIMEOUT, self._on_soft_limit)  # per task, because the pool replaces it after `start`
         try:
             self.run(self._with_resources(work))
         except CancelledError:
@@ -70,7 +70,7 @@ class ChildLoop:
             raise
 
     def run(self, work: Coroutine[Any, Any, R]) -> R:
-        """Run a coroutine on the loop to its end, in the context variables of the calling thread; return its result."""
+        """Run a coroutine on the loop in the context variables of the calling thread, and return its result."""
         if self._loop is None:
             work.close()
             raise RuntimeError("the event loop of this process has not been started")
@@ -84,18 +84,18 @@ class ChildLoop:
     def _cancel(self) -> None:
         if self._running is not None:
             self._running.cancel()
-            self._running = None  # once: a signal that comes twice leaves the cleaning up alone
+            self._running = None  # a second signal must not interrupt the clean-up
 
     async def _with_resources(self, work: Coroutine[Any, Any, None]) -> None:
         self._running = asyncio.current_task()
         try:
-            if self._over_limit:  # the signal came before this did
+            if self._over_limit:  # the signal arrived before the coroutine started
                 raise asyncio.CancelledError
             await self._ensure_open()
             await work
         finally:
             self._running = None
-            work.close()  # in case it was not begun
+            work.close()  # in case it was never started
 
     async def _ensure_open(self) -> None:
         if self._opening is None:

@@ -1,1 +1,1 @@
-"""The vocabulary of the ground: errors, tasks, the unit of work and its outbox, health, clock, mail, storage."""
+"""Ports and types without I/O: errors, tasks, events, unit of work, outbox, health, clock, mail, storage."""

@@ -1,4 +1,4 @@
-"""Time and identity, injected wherever a rule depends on them."""
+"""Ports for the time, ids and random bytes, which are injected wherever a rule depends on them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -6,23 +6,23 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 IdSource = Callable[[], UUID]
-"""Makes ids: UUIDv7 (RFC 9562, section 5.7) in production, so that primary keys grow with time."""
+"""Returns a new id: in production a UUIDv7 (RFC 9562, section 5.7), so that primary keys grow with time."""
 
 RandomSource = Callable[[int], bytes]
-"""Returns that many random bytes: `secrets.token_bytes` in production."""
+"""Returns the given number of random bytes: in production `secrets.token_bytes`."""
 
 
 class Clock(ABC):
-    """Tells the time."""
+    """The source of the current time."""
 
     @abstractmethod
     def now(self) -> datetime:
-        """Return the present moment, aware, in UTC."""
+        """Return the current time, timezone-aware, in UTC."""
 
 
 class SystemClock(Clock):
-    """The clock of the machine."""
+    """The clock of the operating system."""
 
     def now(self) -> datetime:
-        """Return the machine's present moment in UTC."""
+        """Return the system's current time in UTC."""
         return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Errors by kind: what went wrong in the domain's own words; the api layer maps a kind to a status, once."""
+"""Errors by kind; the web layer maps each kind to one HTTP status."""
 
 from typing import ClassVar
 
@@ -6,10 +6,11 @@ from tequipy_platform.domain.events import JSON
 
 
 class DomainError(Exception):
-    """The base of every error that a caller may be told of.
+    """The base class of all errors that are reported to the caller.
 
-    `code` is what clients branch on (stable, snake_case); `detail` is one sentence for a person and names the mend;
-    `members` become extension members of the problem document (RFC 9457, section 3.2). None of them may hold a secret.
+    `code` is stable, in snake_case, and meant for programs. `detail` is one sentence for people that says how to
+    correct the request. `members` become extension members of the problem document (RFC 9457, section 3.2). None of
+    them may hold a secret.
     """
 
     code: str = "error"
@@ -24,7 +25,7 @@ class DomainError(Exception):
 
 
 class Malformed(DomainError):
-    """What was sent cannot be understood at all: no change of the data's values would make it valid."""
+    """The request cannot be parsed, whatever the values in it are."""
 
     code = "malformed"
     title = "Malformed request"
@@ -32,7 +33,7 @@ class Malformed(DomainError):
 
 
 class Invalid(DomainError):
-    """What was sent is understood but breaks a rule."""
+    """The request can be parsed but breaks a rule."""
 
     code = "validation_failed"
     title = "Validation failed"
@@ -40,7 +41,7 @@ class Invalid(DomainError):
 
 
 class Unauthenticated(DomainError):
-    """The caller is not, or no longer, known."""
+    """The caller is not authenticated, or no longer."""
 
     code = "unauthenticated"
     title = "Not authenticated"
@@ -48,7 +49,7 @@ class Unauthenticated(DomainError):
 
 
 class Forbidden(DomainError):
-    """The caller is known and may not do this."""
+    """The caller is authenticated but not allowed to do this."""
 
     code = "forbidden"
     title = "Forbidden"
@@ -56,7 +57,7 @@ class Forbidden(DomainError):
 
 
 class NotFound(DomainError):
-    """The thing does not exist, or is somebody else's: alike for the caller."""
+    """The resource does not exist or belongs to somebody else; the caller cannot tell which."""
 
     code = "not_found"
     title = "Not found"
@@ -64,7 +65,7 @@ class NotFound(DomainError):
 
 
 class Conflict(DomainError):
-    """The request is valid but does not fit the present state."""
+    """The request is valid but conflicts with the current state."""
 
     code = "conflict"
     title = "Conflict"
@@ -72,7 +73,7 @@ class Conflict(DomainError):
 
 
 class TooMany(DomainError):
-    """The caller asked too often; `retry_after` says in how many seconds (at least 1) it may ask again."""
+    """The caller made too many requests; it may try again after `retry_after` seconds (at least 1)."""
 
     code = "rate_limited"
     title = "Too many requests"
@@ -86,7 +87,7 @@ class TooMany(DomainError):
 
 
 class Unavailable(DomainError):
-    """Something this service stands on is away or full; the same request may work in `retry_after` seconds."""
+    """A dependency is unreachable or overloaded; the same request may succeed after `retry_after` seconds."""
 
     code = "unavailable"
     title = "Unavailable"

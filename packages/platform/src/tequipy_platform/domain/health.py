@@ -1,19 +1,20 @@
-"""Health checks: what readiness asks of each thing the process stands on."""
+"""Health checks of the services that a process depends on."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 
 class RefusesWrites(Exception):
-    """What was checked answers, and refuses writes; its message says why, in its own words."""
+    """The checked service answers but refuses writes; the message is the reason that the service gives."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """A named check; `check` returns when the thing is well and raises when it is not, `RefusesWrites` if it is that.
+    """A named check: `check` returns when the service works, and raises when it does not.
 
-    A `required` check that fails makes the process not ready; another one only degraded. One that is `only_when_down`
-    is in the report only while it is down: the report of a healthy process does not grow with it.
+    It raises `RefusesWrites` when the service can only be read. A failed `required` check makes the process not ready,
+    any other failed check makes it degraded. A check with `only_when_down` appears in the report only when it fails,
+    so that it does not lengthen the report of a healthy process.
     """
 
     name: str

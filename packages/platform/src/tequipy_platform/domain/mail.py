@@ -1,4 +1,4 @@
-"""Mail: what is sent and the port that sends it."""
+"""Mails, and the ports that send and render them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from tequipy_platform.domain.exceptions import DomainError, Unavailable
 
 
 class MailRejected(DomainError):
-    """This mail will never be accepted (no such mailbox, too big, a header that cannot be sent): do not try again."""
+    """The mail will never be accepted (unknown mailbox, too large, invalid header): do not retry."""
 
     code = "mail_rejected"
     title = "Mail rejected"
@@ -16,7 +16,7 @@ class MailRejected(DomainError):
 
 
 class MailUnavailable(Unavailable):
-    """The mail was not accepted this time (a 4xx of SMTP, no connection): try again."""
+    """The mail was not accepted this time (SMTP reply 4xx, no connection): retry later."""
 
     code = "mail_unavailable"
     title = "Mail unavailable"
@@ -24,7 +24,7 @@ class MailUnavailable(Unavailable):
 
 
 class MailSenderRefused(MailUnavailable):
-    """The server refuses us, not this mail (credentials, right to relay, quota, policy): try again, and alert."""
+    """The server refuses the sender, not this mail (credentials, relay, quota, policy): retry later, and alert."""
 
     code = "mail_sender_refused"
     title = "Mail sender refused"
@@ -35,8 +35,9 @@ class MailSenderRefused(MailUnavailable):
 class Mail:
     """One mail to one address.
 
-    `message_id` is the whole Message-ID with its angle brackets (RFC 5322, section 3.6.4), the same at every attempt,
-    so that a mail sent twice is seen once. `repr` shows neither texts: they may hold a one-time token.
+    `message_id` is the complete Message-ID with its angle brackets (RFC 5322, section 3.6.4). It is the same at every
+    attempt, so that mail programs show a mail that was sent twice only once. `repr` hides both texts, because they may
+    hold a one-time token.
     """
 
     to: str
@@ -48,11 +49,11 @@ class Mail:
 
 
 class Mailer(ABC):
-    """Hands mails over."""
+    """A port that sends mails."""
 
     @abstractmethod
     async def send(self, mail: Mail) -> None:
-        """Hand one mail over; raises `MailRejected` (final), `MailUnavailable` or `MailSenderRefused` (try again)."""
+        """Send one mail; raises `MailRejected` (final), `MailUnavailable` or `MailSenderRefused` (retry later)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ class MailText:
 
 
 class MailTemplates(ABC):
-    """Renders the mails of one package by name."""
+    """A port that renders the mail templates of one package."""
 
     @abstractmethod
     def render(self, template: str, **values: object) -> MailText:
-        """Fill the template's subject and texts; raises `LookupError` for an unknown template or a missing value."""
+        """Render subject and texts; raises `LookupError` for an unknown template or a missing value."""

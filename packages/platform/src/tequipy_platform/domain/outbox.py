@@ -1,4 +1,4 @@
-"""The unit of work's two mailboxes: the outbox for what must follow a commit, the inbox for what happens only once."""
+"""Outbox and inbox of the unit of work: messages to send after the commit, and deliveries that were handled."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,44 +14,45 @@ from tequipy_platform.domain.tasks import Delivery
 
 
 class Outbox(ABC):
-    """Rows in the same commit as what caused them; the relay turns them into messages, at least once each."""
+    """Messages that are stored in the transaction that causes them; the relay publishes each at least once."""
 
     @abstractmethod
     def add(self, task: str, /, *, not_before: datetime | None = None, **payload: JSON) -> None:
-        """Ask for `task` to run with `payload` once this unit of work has committed, not before the given time."""
+        """Store a message that runs `task` with `payload` after this transaction commits, not before `not_before`."""
 
     @abstractmethod
     def publish(self, event: Event) -> None:
-        """Tell every task that names the event, once this unit of work has committed."""
+        """Store an event that is fanned out to every subscribed task after this transaction commits."""
 
 
 class Lease(Enum):
-    """What an attempt learns when it asks to perform an effect outside the database."""
+    """The answer to an attempt that asks for the lease of an effect outside the database."""
 
     TAKEN = "taken"
-    """The effect is this attempt's to perform."""
+    """This attempt may perform the effect."""
     DONE = "done"
-    """An earlier attempt performed it: there is nothing left to do."""
+    """An earlier attempt performed the effect: nothing is left to do."""
     HELD = "held"
-    """Another attempt is at it and its lease has not ended: try again later."""
+    """Another attempt holds a lease that has not expired: retry later."""
 
 
 class Inbox(ABC):
-    """Remembers deliveries, so that a message delivered twice has its effect once."""
+    """Records handled deliveries, so that a message that is delivered twice has its effect once."""
 
     @abstractmethod
     async def take(self, delivery: Delivery) -> bool:
-        """Claim the delivery within this unit of work; False when an earlier one committed it: then do nothing.
+        """Claim the delivery in this transaction; return False if an earlier transaction has committed a claim.
 
-        For effects inside the database: the claim and the effect share the commit, so the effect happens exactly once.
+        For effects inside the database: claim and effect are committed together, so the effect happens exactly once.
+        After False the caller must do nothing.
         """
 
     @abstractmethod
     async def lease(self, delivery: Delivery, duration: timedelta) -> Lease:
-        """Ask to perform an effect outside the database (mail, storage) within `duration`.
+        """Ask for the right to perform an effect outside the database (mail, storage) within `duration`.
 
-        Commit the lease before the effect and `done` after it. An attempt that died leaves a lease that ends by
-        itself: the effect is then repeated, so it must be harmless when repeated.
+        Commit the lease before the effect, and `done` after it. The lease of an attempt that died expires, and the
+        effect is performed again, so it must be harmless when repeated.
         """
 
     @abstractmethod
@@ -60,12 +61,12 @@ class Inbox(ABC):
 
     @abstractmethod
     async def release(self, delivery: Delivery) -> None:
-        """Give the lease back after an attempt that is known to have failed, so that the next one need not wait."""
+        """Release the lease after an attempt that failed for certain, so that the next attempt need not wait."""
 
 
 @dataclass(frozen=True, slots=True)
-class PendingMessage:
-    """A message that waits for the relay."""
+class UnpublishedMessage:
+    """A message that the relay has to publish."""
 
     id: UUID
     task: str
@@ -74,53 +75,54 @@ class PendingMessage:
     traceparent: str | None
     failed_attempts: int = 0
     failing_since: datetime | None = None
-    """When the first of them failed; None before that."""
+    """When the first attempt failed; None if none has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Messages that are lent to one relay, and what it says of them; what it says nothing of it gives back."""
+    """Messages that are locked by one relay, and the result for each; a message without a result is released."""
 
-    messages: Sequence[PendingMessage]
+    messages: Sequence[UnpublishedMessage]
     published: set[UUID] = field(default_factory=set)
-    """The broker has them."""
+    """Ids of messages that the broker has accepted."""
     refused: set[UUID] = field(default_factory=set)
-    """They cannot be published as they are, whatever the broker's state."""
+    """Ids of messages that cannot be published for a reason of their own, whatever the state of the broker."""
 
 
-class PendingMessages(ABC):
-    """The outbox as the relay sees it; any number of relays share it."""
+class UnpublishedMessages(ABC):
+    """The outbox as the relay reads it; any number of relays may share it."""
 
     @abstractmethod
-    async def spread(self, listeners: Mapping[str, Sequence[str]], limit: int) -> int:
-        """Turn up to `limit` waiting events into one message for each of their listeners; return how many it were.
+    async def fan_out(self, listeners: Mapping[str, Sequence[str]], limit: int) -> int:
+        """Turn up to `limit` events into one message for each subscribed task; return the number of events.
 
-        `listeners` names tasks by event; an event without listeners is over. The message's id is
-        `uuid5(event's row, task)`.
+        `listeners` maps the name of an event to names of tasks. An event without subscribed tasks is settled. The id
+        of a message is `uuid5(id of the event's row, task)`.
         """
 
     @abstractmethod
     def batch(self, limit: int) -> AbstractAsyncContextManager[Batch]:
-        """Lend up to `limit` messages that are due, oldest first, to this relay alone.
+        """Lock up to `limit` due messages, oldest first, for this relay.
 
-        Leaving the block cleanly keeps what the batch says; leaving it by an exception gives all messages back. A
-        published message that is not settled in time is due again, under the same id, for the broker may have lost it;
-        a refused one is due again later. Each time the wait is twice as long, and in the end the message is given up.
+        Leaving the block normally stores the results in the batch; leaving it by an exception releases all messages. A
+        published message that is not settled in time becomes due again under the same id, because the broker may have
+        lost it. A refused message becomes due again later. The wait doubles each time, and after the last one the
+        message becomes a dead letter.
         """
 
     @abstractmethod
     async def wait(self, at_most: float) -> None:
-        """Return when messages were added, at the latest after `at_most` seconds."""
+        """Return when messages were added, or after `at_most` seconds."""
 
 
 class MessageLog(Protocol):
-    """Where the worker says what became of a message; an id that is none of the outbox is no error."""
+    """Stores the outcome of messages; ids that are not in the outbox are ignored."""
 
     async def settle_message(self, message_id: UUID) -> None:
-        """Record that the message has ended, well or for good: it is not published again."""
+        """Record that the message is finished, successfully or not, so that it is never published again."""
 
     async def retry_message(self, message_id: UUID, wait: timedelta) -> bool:
-        """Record a failed attempt and have the relay publish the message again after `wait`, unless it has ended.
+        """Record a failed attempt, so that the relay publishes the message again after `wait`.
 
-        Returns False, and records nothing, for an id that is none of the outbox.
+        A message that is settled stays so. Returns False, and records nothing, for an id that is not in the outbox.
         """

@@ -1,4 +1,4 @@
-"""Object storage: bytes under generated keys."""
+"""Object storage: the port, and its errors."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
@@ -15,14 +15,14 @@ class ObjectNotFound(NotFound):
 
 
 class ObjectExists(Conflict):
-    """There is an object under this key already; objects are never overwritten."""
+    """An object with this key exists already; objects are never overwritten."""
 
     code = "object_exists"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What is known of an object without reading it; `size` in bytes."""
+    """Metadata of an object; `size` is in bytes."""
 
     key: str
     size: int
@@ -30,28 +30,28 @@ class StoredObject:
 
 
 class ObjectStorage(ABC):
-    """Keeps objects; every method raises `Unavailable` when the store cannot be reached."""
+    """A port that stores objects; every method raises `Unavailable` when the store cannot be reached."""
 
     @abstractmethod
     async def put(self, key: str, content: AsyncIterator[bytes] | bytes) -> StoredObject:
-        """Store an object whole or not at all; raises `ObjectExists` when the key is taken."""
+        """Store an object completely or not at all; raises `ObjectExists` when the key is taken."""
 
     @abstractmethod
     def get(self, key: str) -> AsyncIterator[bytes]:
-        """Stream an object; raises `ObjectNotFound` at the first step."""
+        """Stream an object; the first step raises `ObjectNotFound` if there is none."""
 
     @abstractmethod
     async def head(self, key: str) -> StoredObject:
-        """Describe an object; raises `ObjectNotFound`."""
+        """Return an object's metadata; raises `ObjectNotFound`."""
 
     @abstractmethod
     async def delete(self, key: str) -> None:
-        """Remove an object; removing what is not there is no error."""
+        """Remove an object; does nothing when there is none."""
 
     @abstractmethod
     def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
-        """Go through the objects whose key begins with `prefix`, a path of whole segments."""
+        """Yield the objects whose key begins with `prefix`, which consists of complete path segments."""
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return when objects can be stored and read."""
+        """Return when objects can be written and read."""

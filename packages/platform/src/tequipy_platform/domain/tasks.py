@@ -1,4 +1,4 @@
-"""Background tasks as data: what runs, when, where, how long, and what happens when it fails."""
+"""Definitions of background tasks: schedule, queue, time limit and retry policy."""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Crontab:
-    """A schedule in cron's five fields, in UTC."""
+    """A schedule in the five fields of cron, in UTC."""
 
     minute: str = "*"
     hour: str = "*"
@@ -20,12 +20,12 @@ class Crontab:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how patiently a failed task is tried again.
+    """When a failed task is tried again, and how often.
 
-    `attempts` counts the first one. The wait before attempt n+1 is drawn from 0 to `min(cap, base * 2**(n-1))` (full
-    jitter), `base` and `cap` being times. An error of a type in `permanent` is not tried again. With a `lifetime`, a
-    message of the outbox is tried again until its first failure is that long ago, however many attempts that takes;
-    `attempts` then counts only for messages that came by another way, and for those that kill their process.
+    `attempts` includes the first one. The wait before attempt n+1 is random between 0 and `min(cap, base * 2**(n-1))`
+    (full jitter). An error of a type in `permanent` is never retried. With a `lifetime`, a message of the outbox is
+    retried until its first failure is that long ago, whatever the number of attempts; `attempts` then applies only to
+    messages that did not come from the outbox, and to messages that kill their process.
     """
 
     attempts: int = 5
@@ -34,15 +34,15 @@ class RetryPolicy:
     permanent: tuple[type[Exception], ...] = ()
     lifetime: timedelta | None = None
 
-    def longest_wait(self, failed_attempts: int) -> timedelta:
+    def max_wait(self, failed_attempts: int) -> timedelta:
         """Return the upper bound of the wait after `failed_attempts` (1 or more) failures."""
-        doublings = min(failed_attempts - 1, 30)  # a billion times the base: beyond any cap, within any timedelta
+        doublings = min(failed_attempts - 1, 30)  # 2**30 exceeds every cap, and the product still fits a timedelta
         return min(self.cap, self.base * float(2**doublings))
 
-    def gives_up(self, failed_attempts: int, error: Exception, *, failing_for: timedelta | None = None) -> bool:
-        """Return whether no further attempt follows `error`, the `failed_attempts`-th failure.
+    def is_final_failure(self, failed_attempts: int, error: Exception, *, failing_for: timedelta | None = None) -> bool:
+        """Return whether no further attempt follows `error`, which is failure number `failed_attempts`.
 
-        `failing_for` is the time since the first failure; None where it is not known.
+        `failing_for` is the time since the first failure, or None if it is unknown.
         """
         if isinstance(error, self.permanent):
             return True
@@ -53,7 +53,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message as its handler sees it: `id` is the same at every attempt, so it is what idempotency stands on."""
+    """One message as its handler sees it; `id` is the same at every attempt and serves as idempotency key."""
 
     id: UUID
     task: str
@@ -61,20 +61,20 @@ class Delivery:
 
 
 Handler = Callable[..., Coroutine[Any, Any, None]]
-"""A bound coroutine method of a built service, called as `handler(delivery, **payload)`."""
+"""A bound coroutine method, called as `handler(delivery, **payload)`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A named piece of background work; `name` is the package, a dot and a verb, as `auth.send_mail`."""
+    """A named piece of background work; its name is the package, a dot and a verb (`auth.send_mail`)."""
 
     name: str
     handler: Handler
     on: tuple[str, ...] = ()
-    """Names of events: an event row becomes one message for each task that names it."""
+    """Names of the events that this task is subscribed to: each event becomes one message for the task."""
     every: timedelta | Crontab | None = None
-    """Its schedule; None: it runs only when asked for."""
+    """The schedule; None for a task that runs only on request."""
     queue: str = "default"
     time_limit: timedelta = timedelta(minutes=5)
-    """After this long the attempt is killed; must fit the broker's visibility timeout, which is checked at start."""
+    """The attempt is killed after this time, which must be below the broker's visibility timeout (checked at start)."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)

@@ -1,4 +1,4 @@
-"""The unit of work: one use case, one transaction, begun again when a concurrent one got in its way."""
+"""The unit of work: one transaction for one use case, with retries after conflicts."""
 
 import asyncio
 import random
@@ -16,21 +16,22 @@ R = TypeVar("R")
 
 CONFLICT_RETRIES: Final = 3
 _FIRST_PAUSE: Final = 0.02
-"""Seconds; the transaction that got in the way is likely to have ended by then."""
+"""Seconds; a conflicting transaction has usually ended by then."""
 
 
 class Conflicted(Unavailable):
-    """The store undid the transaction for the sake of a concurrent one (SQLSTATE 40001, 40P01): begun again, it may do.
+    """The database rolled the transaction back because of a concurrent one (SQLSTATE 40001, 40P01).
 
-    A caller sees it only when it was not, or in vain, tried again: then it is `Unavailable` like any other.
+    The use case can be retried. Callers see this error only where it was not retried or all retries failed; it is then
+    handled as `Unavailable`.
     """
 
 
 class UnitOfWork(ABC):
-    """An async context manager around one transaction; a package subclasses it to add its repositories.
+    """An async context manager around one transaction; packages subclass it to add their repositories.
 
-    Leaving the block cleanly commits, and the commit is done when the block is left; leaving it by an exception rolls
-    back. Raises `Unavailable` when the store cannot be reached, and `Conflicted` when a concurrent transaction won.
+    Leaving the block normally commits before it returns; leaving it by an exception rolls back. Raises `Unavailable`
+    when the database cannot be reached, and `Conflicted` when a concurrent transaction was preferred.
     """
 
     outbox: Outbox
@@ -44,14 +45,14 @@ class UnitOfWork(ABC):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Commit after a clean block, roll back otherwise."""
+        """Commit after a normal end of the block, roll back after an exception."""
 
 
 def retry_conflicts(use_case: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Decorate a use case so that it is begun again, up to 3 times, when its transaction was `Conflicted`.
+    """Decorate a use case so that it is retried, up to 3 times, when its transaction was `Conflicted`.
 
-    For methods that change nothing but what their units of work roll back. The pauses are drawn from 0 to 20, 40 and
-    80 ms, so that those who got in each other's way do not meet again.
+    Only for functions whose effects are all rolled back with their transactions. The pauses are random between 0 and
+    20, 40 and 80 ms, so that conflicting callers do not conflict again.
     """
 
     @wraps(use_case)

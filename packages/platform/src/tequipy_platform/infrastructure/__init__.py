@@ -1,1 +1,1 @@
-"""What the ground stands on: PostgreSQL, SMTP, object stores, the environment."""
+"""Adapters for PostgreSQL, SMTP, object stores and the environment."""

@@ -1,4 +1,4 @@
-"""Where ids come from: UUIDv7 (RFC 9562, section 5.7), reseeded by uuid-utils in every forked child."""
+"""Source of ids: UUIDv7 (RFC 9562, section 5.7); uuid-utils reseeds it in every forked child process."""
 
 from uuid_utils.compat import uuid7
 

@@ -1,4 +1,4 @@
-"""Mail by SMTP, or into a folder where there is no server, and the templates it is rendered from."""
+"""Mail by SMTP, or into a folder if no server is configured, and rendering of mail templates."""
 
 import asyncio
 import logging
@@ -54,7 +54,7 @@ logger = logging.getLogger("tequipy.mail")
 
 
 class MailSettings(BaseModel):
-    """Who sends mails and by which server; without a server they go to a folder as `.eml`."""
+    """The sender, and the server that mails are sent through; without a server they are written as `.eml` files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -62,12 +62,12 @@ class MailSettings(BaseModel):
     """`smtp://` (no encryption), `smtp+starttls://` or `smtps://`, then `user:password@host:port`."""
     sender: str = "Tequipy <no-reply@localhost>"
     folder: Path = Path("mail")
-    """Where mails go without `smtp_url`."""
+    """The folder for mails if `smtp_url` is not set."""
     timeout: float = Field(default=10, gt=0)
-    """Seconds for each step of the conversation."""
+    """Seconds for each step of the SMTP dialogue."""
     ehlo_name: str | None = None
-    """What the sender calls itself (RFC 5321, section 4.1.1.1): a domain, or `[192.0.2.1]`; None: this machine's name.
-    Some servers refuse a name that does not resolve to the sender."""
+    """The client's name in EHLO (RFC 5321, section 4.1.1.1): a domain, or `[192.0.2.1]`; None: this machine's name.
+    Some servers refuse a name that does not resolve to the client's address."""
 
     @field_validator("smtp_url")
     @classmethod
@@ -95,15 +95,15 @@ class MailSettings(BaseModel):
         raise PydanticCustomError("ehlo_name", "should be a host name or an address literal as [192.0.2.1]")
 
     def production_faults(self) -> list[tuple[str, str]]:
-        """Production sends its mails."""
+        """Require a server in production."""
         return [] if self.smtp_url else [("smtp_url", "is required in production: mails in a folder reach nobody")]
 
 
 class SmtpMailer(Mailer):
-    """Hands each mail to the server over a connection of its own.
+    """Sends each mail over a connection of its own.
 
-    `mails_total{outcome}` counts: `sent`, `rejected` (this mail, for good), `unavailable` and `sender_refused` (both
-    wait). The last one is an error in the log too: an operator has to act.
+    `mails_total{outcome}` counts `sent`, `rejected` (this mail, final), `unavailable` and `sender_refused` (both are
+    retried). The last one is also logged as an error, because an operator has to act.
     """
 
     def __init__(
@@ -124,10 +124,10 @@ class SmtpMailer(Mailer):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Nothing stays open between mails."""
+        """Do nothing: no connection stays open between mails."""
 
     async def send(self, mail: Mail) -> None:
-        """Hand one mail over; whom a refusal concerns is decided by `classify`."""
+        """Send one mail; `classify` decides what a refusal concerns."""
         outcome = "unavailable"
         try:
             await self._send(mail)
@@ -159,8 +159,8 @@ class SmtpMailer(Mailer):
             )
         except ssl.SSLCertVerificationError as error:
             _refuse_sender("certificate", error)
-        except OSError as error:  # no connection, a lost one, a time-out: aiosmtplib's own are of this type too
-            if isinstance(error.__cause__, ssl.SSLCertVerificationError):  # with smtps it is wrapped
+        except OSError as error:  # no connection, a lost one, a timeout: aiosmtplib's own errors are of this type too
+            if isinstance(error.__cause__, ssl.SSLCertVerificationError):  # aiosmtplib wraps it with smtps
                 _refuse_sender("certificate", error)
             _raise_by_reply(error)
         except aiosmtplib.SMTPException as error:
@@ -168,7 +168,7 @@ class SmtpMailer(Mailer):
 
 
 class FolderMailer(Mailer):
-    """Writes each mail as an `.eml` file, whole or not at all; the same Message-ID is the same file."""
+    """Writes each mail as an `.eml` file, completely or not at all; the Message-ID determines the file's name."""
 
     def __init__(self, settings: MailSettings, *, clock: Clock | None = None) -> None:
         self._folder = settings.folder
@@ -181,7 +181,7 @@ class FolderMailer(Mailer):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Nothing stays open between mails."""
+        """Do nothing: no file stays open between mails."""
 
     async def send(self, mail: Mail) -> None:
         """Write one mail; raises `MailUnavailable` when the folder cannot be written to."""
@@ -194,16 +194,17 @@ class FolderMailer(Mailer):
 
     def _write(self, name: str, content: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        # Written beside and renamed: whoever watches the folder for *.eml never reads half a mail.
+        # Written to a temporary file and renamed, so that readers of *.eml never see an incomplete mail.
         with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part", delete=False) as part:
             part.write(content)
         Path(part.name).replace(self._folder / name)
 
 
 class JinjaMailTemplates(MailTemplates):
-    """A package's mail templates, sandboxed, with every value they name required.
+    """Renders a package's mail templates in a sandbox; a template that names a missing value is an error.
 
-    `<name>.txt` holds the blocks `subject` and `text`; an optional `<name>.html` is the HTML text, its values escaped.
+    `<name>.txt` has the blocks `subject` and `text`. The optional `<name>.html` is the HTML text; its values are
+    escaped.
     """
 
     def __init__(self, package_name: str, folder: str = "templates") -> None:
@@ -215,7 +216,7 @@ class JinjaMailTemplates(MailTemplates):
         )
 
     def render(self, template: str, **values: object) -> MailText:
-        """Fill a template; raises `LookupError` for an unknown template, a missing block or a missing value."""
+        """Render a template; raises `LookupError` for an unknown template, a missing block or a missing value."""
         try:
             plain = self._environment.get_template(f"{template}.txt")
             html = self._environment.get_or_select_template([f"{template}.html", plain])
@@ -237,7 +238,7 @@ def _block(template: Template, name: str, values: Mapping[str, object]) -> str:
 
 
 def _is_address_literal(name: str) -> bool:
-    """Tell whether it is `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321, section 4.1.3)."""
+    """Return whether the text is `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321, section 4.1.3)."""
     if not (name.startswith("[") and name.endswith("]")):
         return False
     try:
@@ -248,7 +249,7 @@ def _is_address_literal(name: str) -> bool:
 
 
 def _raise_by_reply(error: OSError | aiosmtplib.SMTPException) -> NoReturn:
-    """Raise what a failed conversation means for the mail."""
+    """Raise the port's error for a failed SMTP dialogue."""
     if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
         error = error.recipients[0]
     if isinstance(error, aiosmtplib.SMTPResponseException):
@@ -259,14 +260,14 @@ def _raise_by_reply(error: OSError | aiosmtplib.SMTPException) -> NoReturn:
         if refusal is Refusal.SENDER:
             _refuse_sender(phase.value, error, smtp_code=error.code, enhanced_code=_spell(enhanced_code(error.message)))
     elif not isinstance(error, OSError):
-        # STARTTLS or AUTH that the server does not offer, no method in common: the settings do not fit the server.
+        # The server offers no STARTTLS, no AUTH or no common method: the settings do not fit the server.
         _refuse_sender("capabilities", error)
     raise MailUnavailable from error
 
 
-def _refuse_sender(phase: str, error: Exception, **facts: object) -> NoReturn:
-    """Tell the operator, without the server's text: it may quote the recipient."""
-    logger.error("mail_sender_refused", extra={"phase": phase, **facts})
+def _refuse_sender(phase: str, error: Exception, **details: object) -> NoReturn:
+    """Log the refusal without the server's text, which may quote the recipient, and raise `MailSenderRefused`."""
+    logger.error("mail_sender_refused", extra={"phase": phase, **details})
     raise MailSenderRefused from error
 
 

@@ -1,7 +1,7 @@
-"""Mails as messages (RFC 5322): fields are folded, and encoded (RFC 2047) only where a text is not plain ASCII.
+"""Composes mails as RFC 5322 messages: long fields are folded, and only text that is not plain ASCII is encoded.
 
-The fields are written here, not by `email`: its policies take `=?utf-8?q?a?=` in an address or a subject for what it
-encodes, and encode a word that is longer than a line, an identifier too.
+The header fields are written here and not by `email`: its policies decode `=?utf-8?q?a?=` in an address or a subject,
+and they encode every word that is longer than a line, even an identifier.
 """
 
 import re
@@ -23,7 +23,7 @@ from tequipy_platform.domain.mail import Mail, MailRejected
 _LONGEST_LINE: Final = 998  # RFC 5322, section 2.1.1
 _LINE: Final = 78
 _LONGEST_WORD: Final = _LONGEST_LINE - 100
-"""Characters of a word that is not encoded: its line has room for a field's name too."""
+"""The longest word that is not encoded; its line must have room for the field's name too."""
 _ATEXT: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LOCAL_PART: Final = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*")
 _ATOMS: Final = re.compile(rf"{_ATEXT}(?: {_ATEXT})*")
@@ -34,7 +34,7 @@ _FORBIDDEN: Final = re.compile(r"[\r\n\0]")
 
 @dataclass(frozen=True, slots=True)
 class ComposedMail:
-    """A message, and the two addresses that the server is told (RFC 5321, section 2.3.1)."""
+    """A message, and the sender and recipient of the SMTP envelope (RFC 5321, section 2.3.1)."""
 
     sender: str
     recipient: str
@@ -42,7 +42,7 @@ class ComposedMail:
 
 
 def compose(mail: Mail, *, sender: str, clock: Clock) -> ComposedMail:
-    """Return the mail as a message; raises `MailRejected` for what is no address, or a header that cannot be sent."""
+    """Compose a mail; raises `MailRejected` for an invalid address or a header that cannot be sent."""
     name, sender_address = read_sender(sender)
     context = current_context()
     correlation = {CORRELATION_HEADER: context.correlation_id} if context.correlation_id else {}
@@ -68,7 +68,7 @@ def compose(mail: Mail, *, sender: str, clock: Clock) -> ComposedMail:
 
 
 def read_sender(text: str) -> tuple[str, str]:
-    """Return name and address of `Name <name@example.com>`; raises `MailRejected` for anything else."""
+    """Return name and address of `Name <name@example.com>`; raises `MailRejected` for any other form."""
     name, address = parseaddr(text)
     if _FORBIDDEN.search(text) or "," in address:
         raise MailRejected("The address of the mail is not valid.")
@@ -76,10 +76,10 @@ def read_sender(text: str) -> tuple[str, str]:
 
 
 def read_address(text: str) -> str:
-    """Return an address with its domain in ASCII; raises `MailRejected` for anything but one bare address.
+    """Return an address with its domain in ASCII; raises `MailRejected` unless the text is exactly one address.
 
-    The domain goes by IDNA 2008 (RFC 5891): Python's own codec is of 2003, where straße.de is somebody else's
-    strasse.de. The local part has to be ASCII already (no SMTPUTF8).
+    The domain is encoded by IDNA 2008 (RFC 5891). Python's own codec implements IDNA 2003, which maps straße.de to the
+    different domain strasse.de. The local part must be ASCII (SMTPUTF8 is not used).
     """
     local, _, domain = text.rpartition("@")
     try:
@@ -99,12 +99,12 @@ def _check_names(more: Mapping[str, str], fields: Mapping[str, str]) -> None:
 
 
 def _unstructured(name: str, text: str) -> str:
-    """Return a text as it stands in a field; raises `ValueError` for a line break, NUL or a lone surrogate."""
+    """Return a text as a field's value; raises `ValueError` for a line break, NUL or a lone surrogate."""
     return text if _is_plain(text) else _encoded(name, text)
 
 
 def _phrase(field_name: str, name: str) -> str:
-    """Return a display name as it stands before an address."""
+    """Return a display name in the form in which it precedes an address."""
     if not _is_plain(name):
         return _encoded(field_name, name)
     if _ATOMS.fullmatch(name):
@@ -113,7 +113,7 @@ def _phrase(field_name: str, name: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Tell whether a text is read as it is written: printable ASCII, single spaces, nothing that looks encoded."""
+    """Return whether a text needs no encoding: printable ASCII, single spaces, nothing that looks encoded."""
     printable = text.isascii() and text.isprintable()
     words = text.split(" ")
     return printable and "=?" not in text and (text == "" or all(0 < len(word) <= _LONGEST_WORD for word in words))
@@ -122,14 +122,14 @@ def _is_plain(text: str) -> bool:
 def _encoded(name: str, text: str) -> str:
     if _FORBIDDEN.search(text):
         raise ValueError("a line break or NUL in a header")
-    # In UTF-8 whatever it holds: what is ASCII and looks encoded is encoded too.
+    # Always as UTF-8, so that ASCII text that looks encoded is encoded too.
     return Header(text, "utf-8", maxlinelen=_LINE - 3, header_name=name).encode(linesep="").strip(" ")
 
 
 def _folded(name: str, value: str) -> bytes:
-    """Return a field in lines of 78 characters, broken between its words alone: only a longer word makes a longer line.
+    """Return a field in lines of at most 78 characters, folded only between words; a longer word exceeds the limit.
 
-    Not after the name either: not every reader takes the space of such a line for none of the value's.
+    There is no fold directly after the field's name, because some readers count its space as part of the value.
     """
     first, *words = value.split(" ")
     lines = [f"{name}: {first}"]
@@ -141,9 +141,9 @@ def _folded(name: str, value: str) -> bytes:
 
 
 def _body(mail: Mail) -> bytes:
-    """Return the texts with the fields that describe them (MIME), and the empty line in between."""
+    """Return the texts with their MIME fields, after the empty line that ends the header."""
     message = EmailMessage(policy=SMTP)
-    # Plain text where it is plain: quoted-printable would break a link over lines in the raw mail.
+    # Sent as plain text if possible, because quoted-printable would break links in the raw mail.
     seven_bit = mail.text.isascii() and max(map(len, mail.text.splitlines()), default=0) <= _LONGEST_LINE
     message.set_content(mail.text, cte="7bit" if seven_bit else "quoted-printable")
     if mail.html is not None:

@@ -1,4 +1,4 @@
-"""The tables of the ground, in the schema `platform`, and the conventions that every package's tables follow."""
+"""Platform's tables in the schema `platform`, and the conventions for the tables of all packages."""
 
 from datetime import datetime
 from typing import Any, ClassVar, Final
@@ -9,14 +9,14 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 SCHEMA: Final = "platform"
-"""The schema's name in the models; `DatabaseSettings.schemas` may give it another one in the database."""
+"""The schema's name in the models; `DatabaseSettings.schemas` may rename it in the database."""
 
 OUTBOX_CHANNEL: Final = "tequipy_outbox"
-"""The channel on which the outbox's insert trigger notifies (PostgreSQL LISTEN)."""
+"""The channel of PostgreSQL's NOTIFY that the outbox's insert trigger uses."""
 
 
 def schema_metadata(schema: str) -> MetaData:
-    """Return the metadata for a package's schema; every constraint has a name that a migration can drop it by."""
+    """Return the metadata for a package's schema; every constraint gets a name by which a migration can drop it."""
     return MetaData(
         schema=schema,
         naming_convention={
@@ -30,18 +30,18 @@ def schema_metadata(schema: str) -> MetaData:
 
 
 COLUMN_TYPES: Final[dict[Any, Any]] = {datetime: DateTime(timezone=True), str: Text(), UUID: Uuid()}
-"""A declarative base's `type_annotation_map`: times are aware, strings have no arbitrary length."""
+"""The `type_annotation_map` of every declarative base: times have a time zone, strings have no length limit."""
 
 
 class Base(DeclarativeBase):
-    """The base of platform's own tables."""
+    """The declarative base of platform's own tables."""
 
     metadata = schema_metadata(SCHEMA)
     type_annotation_map: ClassVar[dict[Any, Any]] = COLUMN_TYPES
 
 
 class OutboxRow(Base):
-    """What must follow a commit: one message for a task, or one for each task that names the event."""
+    """A message for one task, or an event that is fanned out to the tasks subscribed to it."""
 
     __tablename__ = "outbox"
 
@@ -52,22 +52,22 @@ class OutboxRow(Base):
     correlation_id: Mapped[str | None]
     traceparent: Mapped[str | None]
     not_before: Mapped[datetime] = mapped_column(server_default=func.now())
-    """When it is due; by default at once, by the server's clock, which is the one that it is looked for by."""
+    """When the row is due: by default at once, by the clock of the server, which also selects due rows."""
     created_at: Mapped[datetime]
     published_at: Mapped[datetime | None]
     publications: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
     redeliver_at: Mapped[datetime | None]
-    """When it is published again unless it is settled by then: a broker can lose what it was given."""
+    """When a message that is not settled is published again, because the broker may have lost it."""
     settled_at: Mapped[datetime | None]
     given_up_at: Mapped[datetime | None]
-    """When it had been published, or refused, too often without an end: it waits for a person."""
+    """When the message became a dead letter, after too many publications or refusals; a person has to look at it."""
     failed_attempts: Mapped[int] = mapped_column(server_default=text("0"))
     failing_since: Mapped[datetime | None]
-    """When its first attempt failed: a retry policy's lifetime counts from there."""
+    """When the first attempt failed; the lifetime of the retry policy counts from here."""
 
     __table_args__ = (
         CheckConstraint("num_nonnulls(task, event) = 1", name="task_or_event"),
-        # What the relay looks for, each in the order in which it is taken: none grows with what is over.
+        # For the relay's queries, each in the order of its result. Settled rows are in none of these indexes.
         Index(
             "ix_outbox_pending",
             "not_before",
@@ -80,13 +80,13 @@ class OutboxRow(Base):
             "redeliver_at",
             postgresql_where=text("published_at IS NOT NULL AND settled_at IS NULL AND given_up_at IS NULL"),
         ),
-        # What the purge looks for.
+        # For the purge.
         Index("ix_outbox_settled_at", "settled_at", postgresql_where=text("settled_at IS NOT NULL")),
     )
 
 
 class InboxRow(Base):
-    """What has been handled: `state` is `done`, or `sending` while an attempt holds the lease until `leased_until`."""
+    """A handled delivery: `state` is `done`, or `sending` while an attempt holds a lease until `leased_until`."""
 
     __tablename__ = "inbox"
 

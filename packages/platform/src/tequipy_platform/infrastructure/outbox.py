@@ -1,4 +1,4 @@
-"""Outbox and inbox as rows of PostgreSQL, within the unit of work's transaction."""
+"""Outbox and inbox in PostgreSQL, within the transaction of the unit of work."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -16,7 +16,7 @@ from tequipy_platform.infrastructure.models import InboxRow, OutboxRow
 
 
 class SqlOutbox(Outbox):
-    """Adds rows to the session; they are written with everything else at the next flush."""
+    """Adds rows to the session, which are written at the next flush."""
 
     def __init__(self, session: AsyncSession, clock: Clock, ids: IdSource) -> None:
         self._session = session
@@ -24,14 +24,14 @@ class SqlOutbox(Outbox):
         self._ids = ids
 
     def add(self, task: str, /, *, not_before: datetime | None = None, **payload: JSON) -> None:
-        """Ask for `task` to run once this transaction has committed."""
+        """Store a message that runs `task` after this transaction commits."""
         row = OutboxRow(task=task, payload=payload)
-        if not_before is not None:  # without it the server says when this is due: as soon as it is there
+        if not_before is not None:  # otherwise the column's default, the server's current time, applies
             row.not_before = not_before
         self._insert(row)
 
     def publish(self, event: Event) -> None:
-        """Tell every task that names the event once this transaction has committed."""
+        """Store an event for the tasks that are subscribed to it."""
         self._insert(OutboxRow(event=event.name, payload=dict(event.payload)))
 
     def _insert(self, row: OutboxRow) -> None:
@@ -44,14 +44,14 @@ class SqlOutbox(Outbox):
 
 
 class SqlInbox(Inbox):
-    """Claims by `insert … on conflict`: the primary key decides between concurrent deliveries."""
+    """Claims deliveries by `insert … on conflict`: the primary key decides between concurrent deliveries."""
 
     def __init__(self, session: AsyncSession, clock: Clock) -> None:
         self._session = session
         self._clock = clock
 
     async def take(self, delivery: Delivery) -> bool:
-        """Claim the delivery; waits for a concurrent claim to commit (then False) or to roll back (then True)."""
+        """Claim the delivery; wait for a concurrent claim to commit (then False) or roll back (then True)."""
         claim = (
             insert(InboxRow)
             .values(message_id=delivery.id, handler=delivery.task, state="done", taken_at=self._clock.now())
@@ -61,7 +61,7 @@ class SqlInbox(Inbox):
         return await self._session.scalar(claim) is not None
 
     async def lease(self, delivery: Delivery, duration: timedelta) -> Lease:
-        """Take the lease when nobody has it or it has ended."""
+        """Take the lease if no attempt holds it or if it has expired."""
         now = self._clock.now()
         claim = insert(InboxRow).values(
             message_id=delivery.id, handler=delivery.task, state="sending", leased_until=now + duration, taken_at=now
@@ -90,7 +90,7 @@ class SqlInbox(Inbox):
         )
 
     async def release(self, delivery: Delivery) -> None:
-        """Give the lease back."""
+        """Release the lease."""
         await self._session.execute(
             delete(InboxRow).where(
                 InboxRow.message_id == delivery.id, InboxRow.handler == delivery.task, InboxRow.state == "sending"
@@ -99,7 +99,7 @@ class SqlInbox(Inbox):
 
 
 async def settle_message(session: AsyncSession, message_id: UUID) -> None:
-    """Record that a message has ended; one that was to be published again, for a second copy of it, is not."""
+    """Record that a message is settled; a second copy of it that waits in the outbox is then not published."""
     published_at = func.coalesce(OutboxRow.published_at, func.now())
     await session.execute(
         update(OutboxRow).where(OutboxRow.id == message_id).values(settled_at=func.now(), published_at=published_at)
@@ -107,14 +107,14 @@ async def settle_message(session: AsyncSession, message_id: UUID) -> None:
 
 
 async def retry_message(session: AsyncSession, message_id: UUID, wait: timedelta) -> bool:
-    """Make a message that has not ended one that waits for the relay; return whether there is such a row."""
+    """Schedule an unsettled message for publication after `wait`; return whether there is such a row."""
     await session.execute(
         update(OutboxRow)
         .where(OutboxRow.id == message_id, OutboxRow.settled_at.is_(None))
         .values(
             published_at=None,
             redeliver_at=None,
-            publications=0,  # those that nobody answered, and this one was
+            publications=0,  # counts publications without an outcome, and this one had one
             not_before=func.now() + wait,
             failed_attempts=OutboxRow.failed_attempts + 1,
             failing_since=func.coalesce(OutboxRow.failing_since, func.now()),
@@ -125,9 +125,9 @@ async def retry_message(session: AsyncSession, message_id: UUID, wait: timedelta
 
 
 async def purge_messages(session: AsyncSession, *, outbox_age: timedelta, inbox_age: timedelta, limit: int) -> bool:
-    """Delete up to `limit` rows of each table that are older than that; tell whether more may be left.
+    """Delete up to `limit` expired rows of each table; return whether more may be left.
 
-    Steps around rows that another process is purging.
+    Skips rows that another process is deleting.
     """
     outbox_key, inbox_key = OutboxRow.id, tuple_(InboxRow.message_id, InboxRow.handler)
     settled = select(OutboxRow.id).where(OutboxRow.settled_at < func.now() - outbox_age)
@@ -135,7 +135,7 @@ async def purge_messages(session: AsyncSession, *, outbox_age: timedelta, inbox_
     full = False
     for table, key, old in ((OutboxRow, outbox_key, settled), (InboxRow, inbox_key, handled)):
         batch = old.limit(limit).with_for_update(skip_locked=True)
-        # Returned and counted: async drivers give no row count without a cursor result.
+        # The rows are returned and counted, because async sessions offer no row count here.
         gone = await session.execute(delete(table).where(key.in_(batch)).returning(literal(1)))
         full = full or len(gone.all()) == limit
     return full

@@ -1,7 +1,7 @@
-"""Redis URLs: which ones are valid, and what they tell redis-py.
+"""Parsing and validation of Redis URLs.
 
-kombu itself verifies no certificate unless it is told to, and an unknown option ends the process with a traceback.
-`tequipy_caching.infrastructure.redis_url` holds the cache to the same rules; `tests/test_redis_urls.py` compares them.
+kombu verifies no certificate unless it is configured to, and an unknown option ends the process with a traceback.
+`tequipy_caching.infrastructure.redis_url` has the same rules for the cache; `tests/test_redis_urls.py` compares them.
 """
 
 import re
@@ -18,7 +18,7 @@ _LABEL: Final = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 _DATABASE: Final = re.compile(r"/?|/(0|[1-9][0-9]{0,4})")
 _CERT_REQS: Final = {"required": "required", "CERT_REQUIRED": "required", "none": "none", "CERT_NONE": "none"}
-"""Celery documents the upper-case names, redis-py the others."""
+"""Celery documents the upper-case names, redis-py the lower-case ones."""
 _OPTIONS: Final = ("ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile")
 _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 INSECURE: Final = "ssl_cert_reqs=none is refused in production: it accepts any certificate"
@@ -26,7 +26,7 @@ INSECURE: Final = "ssl_cert_reqs=none is refused in production: it accepts any c
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """A valid URL, taken apart."""
+    """The parts of a valid URL."""
 
     host: str
     port: int
@@ -38,15 +38,15 @@ class RedisUrl:
 
     @property
     def verified(self) -> bool:
-        """Whether nobody can pose as the server: False with `ssl_cert_reqs=none`; True without TLS, too."""
+        """Whether the server is verified: False with `ssl_cert_reqs=none` only, so True also without TLS."""
         return self.tls is None or self.tls["ssl_cert_reqs"] != "none"
 
 
 def parse_redis_url(url: str) -> RedisUrl:
-    """Return what a URL says; raises `PydanticCustomError`, a `ValueError`, whose message never quotes the URL.
+    """Parse a URL; raises `PydanticCustomError` (a `ValueError`), whose message never quotes the URL.
 
-    `redis://user:password@host:port/database`. With `rediss` certificate and host name are verified, and options may
-    name files in PEM format (`ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`) or turn the verification off.
+    The form is `redis://user:password@host:port/database`. With `rediss`, certificate and host name are verified, and
+    options may name PEM files (`ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`) or disable the verification.
     """
     parts, port = _split(url)
     if parts.scheme not in {"redis", "rediss"}:
@@ -69,12 +69,12 @@ def parse_redis_url(url: str) -> RedisUrl:
 def _split(url: str) -> tuple[SplitResult, int | None]:
     try:
         parts = urlsplit(url)
-        port = parts.port  # a / in a password ends the authority early, and leaves no number here
-    except ValueError:  # its message quotes the URL
+        port = parts.port  # a / in a password ends the host part early, and the rest is no number
+    except ValueError:  # the error is dropped, because its message quotes the URL
         raise _encoding_fault() from None
-    if parts.fragment:  # begun by a # in a password
+    if parts.fragment:  # an unencoded # in a password starts a fragment
         raise _encoding_fault()
-    # urlsplit removes line breaks and tabs in silence, and 0 would be taken for no port.
+    # urlsplit silently removes line breaks and tabs, and kombu treats port 0 as absent.
     if port == 0 or any(character.isspace() or not character.isprintable() for character in url):
         raise PydanticCustomError("url", "URL should hold no white space, and a port from 1 to 65535")
     return parts, port
@@ -129,7 +129,7 @@ def _tls_options(query: str) -> Mapping[str, Any]:
 
 
 def _check_files(files: Mapping[str, str]) -> None:
-    """Load the files as a connection will: otherwise each connection would fail, and the cache seem to be away."""
+    """Load the files as a connection would: a wrong file would otherwise look like a server that is down."""
     if "ssl_keyfile" in files and "ssl_certfile" not in files:
         raise PydanticCustomError("url_query", "ssl_keyfile needs ssl_certfile beside it")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -137,7 +137,7 @@ def _check_files(files: Mapping[str, str]) -> None:
         if "ssl_ca_certs" in files:
             context.load_verify_locations(cafile=files["ssl_ca_certs"])
         if "ssl_certfile" in files:
-            # A key that needs a passphrase is refused: the library would ask for it at the terminal.
+            # A key with a passphrase is refused, because OpenSSL would ask for it at the terminal.
             context.load_cert_chain(files["ssl_certfile"], files.get("ssl_keyfile"), password=lambda: b"")
     except (OSError, ValueError):  # an SSLError is an OSError; a path with NUL is a ValueError
         raise PydanticCustomError(

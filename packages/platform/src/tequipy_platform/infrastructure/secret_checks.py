@@ -1,4 +1,4 @@
-"""What is wrong with a secret that was to be random: it stands in a repository, or was typed instead of drawn."""
+"""Checks of secrets that must be random: built-in secrets, and secrets that were typed instead of generated."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
@@ -7,43 +7,43 @@ from typing import Final, Protocol, runtime_checkable
 from pydantic import SecretStr
 
 BUILT_IN: Final = "local-only-"
-"""How the built-in secrets begin: they stand in a public repository, so they protect nothing."""
+"""The prefix of the built-in secrets, which are public because they are in the repository."""
 
-_MEND: Final = "make one of your own (openssl rand -base64 32)"
-_FEWEST: Final = 6
-"""Different characters, and different steps between neighbours. Of random text with 32 characters one in ten million
-has fewer when it is of digits alone, and practically none in hexadecimal or base64."""
+_ADVICE: Final = "make one of your own (openssl rand -base64 32)"
+_MIN_VARIETY: Final = 6
+"""The least number of different characters, and of different distances between neighbours. Of random texts with 32
+characters, one in ten million has fewer if it consists of digits, and practically none in hexadecimal or base64."""
 
 
 @runtime_checkable
 class HoldsSecrets(Protocol):
-    """A section of settings with secrets that are random text."""
+    """A settings section with secrets that must be random."""
 
     def random_secrets(self) -> Mapping[str, Iterable[SecretStr]]:
-        """Return the secrets that each field holds."""
+        """Return the secrets of each field."""
 
 
 def builtin_secret_faults(section: object) -> Iterator[tuple[str, str]]:
-    """Return each field of a section that still holds a built-in secret, and what to do about it."""
+    """Yield each field of a section that holds a built-in secret, with advice."""
     for field, secrets in _secrets(section):
         if any(secret.startswith(BUILT_IN) for secret in secrets):
-            yield field, f"is the built-in secret: {_MEND}"
+            yield field, f"is the built-in secret: {_ADVICE}"
 
 
 def guessable_secret_faults(section: object) -> Iterator[tuple[str, str]]:
-    """Return each field of a section that holds a secret without randomness, and what to do about it."""
+    """Yield each field of a section that holds a guessable secret, with advice."""
     for field, secrets in _secrets(section):
         if any(is_guessable(secret) for secret in secrets):
-            yield field, f"is easily guessed: {_MEND}"
+            yield field, f"is easily guessed: {_ADVICE}"
 
 
 def is_guessable(secret: str) -> bool:
-    """Tell whether text was plainly not drawn at random.
+    """Return whether a text was evidently not generated at random.
 
-    It has few different characters (`aaaa…`), few different steps from one to the next (`abcd…`), or repeats a part
-    (`changeme-changeme-…`).
+    Such a text has few different characters (`aaaa…`), few different distances between neighbours (`abcd…`), or
+    repeats a part (`changeme-changeme-…`).
     """
-    fewest = min(_FEWEST, len(secret) // 4)
+    fewest = min(_MIN_VARIETY, len(secret) // 4)
     steps = {ord(second) - ord(first) for first, second in pairwise(secret)}
     repeats = any(secret.startswith(secret[period:]) for period in range(1, len(secret) // 2 + 1))
     return repeats or len(set(secret)) < fewest or len(steps) < fewest

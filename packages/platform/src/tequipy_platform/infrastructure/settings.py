@@ -1,4 +1,4 @@
-"""Settings from the environment and `.env`: how they are read, refused and shown. Only apps read them (rule 5)."""
+"""Loading, validation and display of settings from the environment and `.env`. Only apps load settings."""
 
 import json
 import os
@@ -35,10 +35,10 @@ from tequipy_platform.infrastructure.unknown_names import (
 
 _ENV_FILE: Final = Path(".env")
 _ENCODING: Final = "utf-8-sig"
-"""UTF-8; what some editors put before the first line is no part of it."""
+"""UTF-8, with or without a byte order mark."""
 
 Environment = Literal["local", "test", "staging", "production"]
-"""Where the process runs; `local` is a developer's machine, `production` refuses what is unsafe."""
+"""Where the process runs: `local` is a developer's machine; `production` refuses unsafe settings."""
 
 
 def _public_url(text: str) -> str:
@@ -52,14 +52,14 @@ def _public_url(text: str) -> str:
 
 
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
-"""An http(s) URL without a slash at its end."""
+"""An http or https URL without a trailing slash."""
 
 
 def split_url(secret: SecretStr) -> SplitResult:
-    """Return the parts of a URL that holds a password, whose port can be read; the fault never quotes it."""
+    """Return the parts of a URL that may hold a password; the error for an invalid port never quotes the URL."""
     try:
         parts = urlsplit(secret.get_secret_value())
-        _ = parts.port  # a / in a password ends the authority early, and leaves no number here
+        _ = parts.port  # a / in a password ends the host part early, and the rest is no number
     except ValueError:
         raise PydanticCustomError("url", "user and password should be percent-encoded (/ as %2F, @ as %40)") from None
     return parts
@@ -67,14 +67,14 @@ def split_url(secret: SecretStr) -> SplitResult:
 
 @runtime_checkable
 class ProductionChecked(Protocol):
-    """A section of settings that knows what production must refuse."""
+    """A settings section with checks for production."""
 
     def production_faults(self) -> Iterable[tuple[str, str]]:
-        """Return a field's name and what is wrong with its value, for each fault."""
+        """Return, for each fault, the field's name and what is wrong with its value."""
 
 
 class _TolerantJson(EnvSettingsSource):
-    """Hands malformed JSON on as the string it is: validation then names the variable, beside all other faults."""
+    """Passes malformed JSON on as a string, so that validation reports it together with all other faults."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401 -- pydantic-settings' signature
         try:
@@ -84,7 +84,7 @@ class _TolerantJson(EnvSettingsSource):
 
 
 class _Environment(_TolerantJson):
-    """The variables of the environment without those that nobody knows: they are warned of, and refuse nothing."""
+    """Reads the environment without unknown variables, which only cause a warning."""
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         unknown = {name.lower() for name in _unknown_exported(self.settings_cls)}
@@ -92,11 +92,11 @@ class _Environment(_TolerantJson):
 
 
 class _TolerantDotEnv(_TolerantJson, DotEnvSettingsSource):
-    """The same for `.env`."""
+    """Reads `.env` in the same way."""
 
 
 class AppSettings(BaseSettings):
-    """What every app is told; each app adds its sections. Names begin with `TEQUIPY_`, `__` leads into a section."""
+    """The settings of every app; each app adds its sections. Names begin with `TEQUIPY_`, `__` separates sections."""
 
     model_config = SettingsConfigDict(
         env_prefix="TEQUIPY_",
@@ -113,7 +113,7 @@ class AppSettings(BaseSettings):
     app_version: str = Field(default_factory=partial(version, "tequipy-platform"))
     environment: Environment
     public_url: PublicUrl
-    """Where people reach the app; links in mails begin with it."""
+    """The URL under which people reach the app; links in mails begin with it."""
 
     @classmethod
     def settings_customise_sources(
@@ -124,7 +124,7 @@ class AppSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read malformed JSON as text, so that it is reported like any other wrong value."""
+        """Use sources that pass malformed JSON on as text, so that it is reported like any other wrong value."""
         env_file = dotenv_settings.env_file if isinstance(dotenv_settings, DotEnvSettingsSource) else None
         return (
             init_settings,
@@ -135,19 +135,19 @@ class AppSettings(BaseSettings):
 
     @property
     def local(self) -> bool:
-        """Whether this is a developer's machine."""
+        """Whether the process runs on a developer's machine."""
         return self.environment == "local"
 
     def staging_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Return the path to a field and what staging and production refuse about it, for each fault."""
+        """Yield a field's path and the fault, for each value that staging and production refuse."""
         for name in type(self).model_fields:
             for field, message in builtin_secret_faults(getattr(self, name)):
                 yield (name, field), message
 
     def production_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Return the path to a field and what production alone refuses about it, for each fault.
+        """Yield a field's path and the fault, for each value that only production refuses.
 
-        A section takes part by being `ProductionChecked`; an app extends this for faults across sections.
+        Sections that are `ProductionChecked` are included; an app extends this for faults across sections.
         """
         if not self.public_url.startswith("https://"):
             yield ("public_url",), "should begin with https:// in production: links and cookies go there"
@@ -160,14 +160,14 @@ class AppSettings(BaseSettings):
                     yield (name, field), message
 
     @model_validator(mode="after")
-    def _refuse_what_is_unsafe(self) -> Self:
+    def _refuse_unsafe_values(self) -> Self:
         faults = list(self.staging_faults()) if self.environment in {"staging", "production"} else []
         faults += self.production_faults() if self.environment == "production" else []
         if faults:
             raise ValidationError.from_exception_data(
                 type(self).__name__,
                 [
-                    # The message is an argument, not the template: braces in it stay what they are.
+                    # The message is an argument and not the template, which would interpret braces in it.
                     InitErrorDetails(
                         type=PydanticCustomError("production", "{message}", {"message": message}), loc=path, input=None
                     )
@@ -182,12 +182,11 @@ S = TypeVar("S", bound=AppSettings)
 
 
 def load_settings(cls: type[S], *, strict: bool = False) -> S:
-    """Return the settings that environment and `.env` give.
+    """Load settings from the environment and `.env`.
 
-    Ends the process with status 78 (`EX_CONFIG`) and one line a fault on standard error, never showing a value, when
-    something is missing or wrong or `.env` holds a name with this prefix that neither app knows. An unknown name that
-    is exported is one line as well, and refuses nothing unless `strict`: a release that was rolled back meets newer
-    settings.
+    Ends the process with status 78 (`EX_CONFIG`) and one line per fault on standard error, without any value, if a
+    setting is missing or wrong, or if `.env` holds a name with this prefix that neither app knows. An unknown exported
+    name is only a warning unless `strict`, because a release that was rolled back meets the settings of a newer one.
     """
     faults = list(_env_file_faults(cls))
     unknown = [f"{key}: unknown name{_hint(cls, key)}" for key in _unknown_exported(cls)]
@@ -196,8 +195,8 @@ def load_settings(cls: type[S], *, strict: bool = False) -> S:
     elif not faults:
         sys.stderr.writelines(f"warning: {line}\n" for line in unknown)
     settings: S | None = None
-    with suppress(UnicodeDecodeError, OSError):  # of `.env`, and among the faults already
-        faults += _given_whole_and_in_parts(cls)
+    with suppress(UnicodeDecodeError, OSError):  # faults of `.env`, which are reported already
+        faults += _values_given_twice(cls)
         try:
             settings = cls()
         except ValidationError as error:
@@ -209,20 +208,20 @@ def load_settings(cls: type[S], *, strict: bool = False) -> S:
 
 
 def refuse(faults: Iterable[str]) -> NoReturn:
-    """End the process with status 78 (`EX_CONFIG`) and one line a fault on standard error."""
+    """End the process with status 78 (`EX_CONFIG`) and one line per fault on standard error."""
     sys.stderr.writelines(f"{fault}\n" for fault in faults)
     raise SystemExit(os.EX_CONFIG)
 
 
 def refuse_missing_folder(variable: str) -> None:
-    """End the process with status 78 and one line when a library's variable is set and names no folder."""
+    """End the process with status 78 and one line if a library's variable is set but names no usable folder."""
     folder = os.environ.get(variable)  # noqa: TID251 -- only apps call this
     if folder and not (Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK)):
         refuse([f"{variable}: should name a folder that exists and can be written to, or be unset"])
 
 
 def describe_settings(settings: AppSettings) -> list[str]:
-    """Return the effective settings as lines `TEQUIPY_DATABASE__POOL_SIZE=5`, secrets as `**********`."""
+    """Return the effective settings as lines such as `TEQUIPY_DATABASE__POOL_SIZE=5`; secrets become `**********`."""
     return list(_describe(settings, _prefix(type(settings))))
 
 
@@ -236,7 +235,7 @@ def _variable(cls: type[BaseSettings], path: Iterable[str | int]) -> str:
 
 def _env_file_faults(cls: type[AppSettings]) -> Iterator[str]:
     try:
-        # Not `dotenv_values` of the file: it takes one that cannot be opened for an empty one.
+        # `dotenv_values` is not given the file, because it treats an unreadable file as empty.
         text = _ENV_FILE.read_text(encoding=_ENCODING) if _ENV_FILE.is_file() else ""
     except UnicodeDecodeError:
         yield f"{_ENV_FILE}: should be UTF-8 text"
@@ -248,7 +247,7 @@ def _env_file_faults(cls: type[AppSettings]) -> Iterator[str]:
 
 
 def _unknown_exported(cls: type[BaseSettings]) -> list[str]:
-    return unknown_exported(cls, _prefix(cls), os.environ)  # noqa: TID251 -- where an app's settings come from
+    return unknown_exported(cls, _prefix(cls), os.environ)  # noqa: TID251 -- the source of an app's settings
 
 
 def _hint(cls: type[AppSettings], key: str) -> str:
@@ -256,8 +255,8 @@ def _hint(cls: type[AppSettings], key: str) -> str:
     return f"; did you mean {nearest}?" if nearest else ""
 
 
-def _given_whole_and_in_parts(cls: type[AppSettings]) -> Iterator[str]:
-    """Return a fault for each value that is given beside parts of it: these would be ignored without a word."""
+def _values_given_twice(cls: type[AppSettings]) -> Iterator[str]:
+    """Yield a fault for each value that is set both as a whole and in parts, because the parts would be ignored."""
     given = {*_TolerantJson(cls).env_vars, *_TolerantDotEnv(cls, env_file=_ENV_FILE).env_vars}
     for whole in (_variable(cls, path) for path in setting_paths(cls)):
         parts = [name for name in given if name.startswith(f"{whole}__".lower())]
@@ -280,7 +279,7 @@ def _fault_lines(cls: type[AppSettings], details: ErrorDetails) -> Iterator[str]
 
 
 def _required_below(cls: type[BaseModel], path: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Return the variables that a missing field stands for: a section's own required fields, or itself."""
+    """Return the required fields below a missing section, or the path of the missing field itself."""
     model: type[BaseModel] | None = cls
     for step in path:
         model = section_of(model.model_fields.get(step)) if model else None
@@ -299,5 +298,5 @@ def _describe(model: BaseModel, prefix: str) -> Iterator[str]:
         elif isinstance(value, str | SecretStr):
             yield f"{variable}={value}"
         else:
-            # JSON, as the variable would be written; a SecretStr inside is masked by pydantic's serialiser.
+            # JSON, the form in which the variable would be set; pydantic masks a SecretStr inside.
             yield f"{variable}={json.dumps(to_jsonable_python(value))}"

@@ -1,4 +1,4 @@
-"""Object storage over obstore: a local folder, or memory."""
+"""Object storage through obstore: a local folder, or memory."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from obstore import ObjectMeta  # exists for type checkers only
 
 _INTERNAL: Final = ".tequipy/"
-"""Where unfinished objects and the ping lie; `list` does not show it."""
+"""The prefix of unfinished objects and of the health check's object; `list` hides it."""
 
 _CHUNK_BYTES: Final = 64 * 1024
 
 
 class StorageSettings(BaseModel):
-    """Where objects are kept."""
+    """The location of the object storage."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     url: str = "file:///var/lib/tequipy/objects"
-    """`file:///absolute/folder` (made when it is missing), or `memory://`, which ends with the process."""
+    """`file:///absolute/folder` (created if it is missing), or `memory://`, whose content is lost with the process."""
 
     @field_validator("url")
     @classmethod
@@ -43,12 +43,12 @@ class StorageSettings(BaseModel):
         return text
 
     def production_faults(self) -> list[tuple[str, str]]:
-        """Production keeps its objects."""
+        """Refuse a storage in production that does not survive the process."""
         return [("url", "memory:// is refused in production: it ends with the process")] if self.in_memory else []
 
     @property
     def in_memory(self) -> bool:
-        """Whether objects end with the process."""
+        """Whether objects are lost when the process ends."""
         return self.url == "memory://"
 
 
@@ -68,10 +68,10 @@ class ObstoreStorage(ObjectStorage):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Nothing stays open between calls."""
+        """Do nothing: no connection stays open between calls."""
 
     async def put(self, key: str, content: AsyncIterator[bytes] | bytes) -> StoredObject:
-        """Store an object; a stream is written aside and renamed, so it is never held as a whole."""
+        """Store an object; a stream is written under a temporary key and renamed, so it is never held in memory."""
         with _translated():
             if isinstance(content, bytes):
                 await obstore.put_async(self._store, key, content, mode="create")
@@ -96,12 +96,12 @@ class ObstoreStorage(ObjectStorage):
                 yield bytes(chunk)
 
     async def head(self, key: str) -> StoredObject:
-        """Describe an object."""
+        """Return an object's metadata."""
         with _translated():
             return _describe(await obstore.head_async(self._store, key))
 
     async def delete(self, key: str) -> None:
-        """Remove an object, or nothing."""
+        """Remove an object if it exists."""
         with _translated():
             try:
                 await obstore.delete_async(self._store, key)
@@ -109,7 +109,7 @@ class ObstoreStorage(ObjectStorage):
                 return
 
     async def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
-        """Go through the objects below a prefix."""
+        """Yield the objects below a prefix."""
         with _translated():
             async for batch in obstore.list(self._store, prefix=prefix or None):
                 for meta in batch:
@@ -117,7 +117,7 @@ class ObstoreStorage(ObjectStorage):
                         yield _describe(meta)
 
     async def ping(self) -> None:
-        """Write and read one small object, always the same."""
+        """Write and read one small object under a constant key."""
         with _translated():
             await obstore.put_async(self._store, f"{_INTERNAL}ping", b"ping")
             await obstore.head_async(self._store, f"{_INTERNAL}ping")
@@ -129,7 +129,7 @@ def _describe(meta: "ObjectMeta") -> StoredObject:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turn obstore's errors into the port's; a key that is no path stays the `ValueError` that it is."""
+    """Translate obstore's errors into the port's; an invalid key remains a `ValueError`."""
     try:
         yield
     except AlreadyExistsError as error:

@@ -1,4 +1,4 @@
-"""Names with an app's prefix that the app does not know: in the environment a warning, in `.env` a fault."""
+"""Unknown variables with an app's prefix: a warning if exported, an error in `.env`."""
 
 import difflib
 import re
@@ -27,10 +27,10 @@ KNOWN_NAMES: Final = (
     "trusted_proxies",
     "worker",
 )
-"""Top-level names of both apps' settings: they share one `.env`, and neither refuses what is meant for the other."""
+"""Top-level names of both apps' settings: they share one `.env`, so neither app refuses the other's names."""
 
 DEVELOPMENT_NAMES: Final = "dev_"
-"""Names that begin so belong to the local stack (`TEQUIPY_DEV_PORT`)."""
+"""The prefix of names that belong to the local stack (`TEQUIPY_DEV_PORT`)."""
 
 _KUBERNETES: Final = re.compile(
     r"([a-z0-9_]+_)?(service_host|service_port(_[a-z0-9_]+)?|port_\d+_(tcp|udp|sctp)(_[a-z]+)?)"
@@ -39,13 +39,13 @@ _KUBERNETES_PORT: Final = re.compile(r"(tcp|udp|sctp)://")
 
 
 def section_of(field: FieldInfo | None) -> type[BaseModel] | None:
-    """Return the model of a field that is a section, None for any other field."""
+    """Return the model of a field that is a settings section, or None."""
     annotation = field.annotation if field else None
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 def setting_paths(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Return the path to every setting below a model."""
+    """Yield the path to every setting below a model."""
     for name, field in model.model_fields.items():
         section = section_of(field)
         yield from setting_paths(section, (*path, name)) if section else ((*path, name),)
@@ -53,7 +53,7 @@ def setting_paths(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterato
 
 
 def unknown_exported(model: type[BaseModel], prefix: str, environment: Mapping[str, str]) -> list[str]:
-    """Return the variables that begin with the prefix and name no setting of either app; none is Kubernetes'."""
+    """Return the variables with the prefix that name no setting of either app; Kubernetes' own are left out."""
     return [
         key
         for key, value in environment.items()
@@ -64,7 +64,7 @@ def unknown_exported(model: type[BaseModel], prefix: str, environment: Mapping[s
 
 
 def unknown_in_file(model: type[BaseModel], prefix: str, keys: Iterable[str]) -> list[str]:
-    """Return the keys that begin with the prefix and whose first step neither app knows; the model checks the rest."""
+    """Return the keys with the prefix whose first part neither app knows; the model validates the other parts."""
     known = {*KNOWN_NAMES, *model.model_fields}
     names = {key: key.lower().removeprefix(prefix.lower()).partition("__")[0] for key in keys}
     return [
@@ -75,14 +75,14 @@ def unknown_in_file(model: type[BaseModel], prefix: str, keys: Iterable[str]) ->
 
 
 def nearest_name(model: type[BaseModel], prefix: str, key: str) -> str | None:
-    """Return the known variable that a misspelt one most probably means."""
+    """Return the known variable that is most similar to a misspelt one, or None."""
     first, *rest = key.lower().removeprefix(prefix.lower()).split("__")
     tops = {*KNOWN_NAMES, *model.model_fields}
     if first not in tops:
         near = difflib.get_close_matches(first, sorted(tops), n=1)
         return _variable(prefix, [*near, *rest]) if near else None
     known = [_variable(prefix, path) for path in setting_paths(model)]
-    # Stricter than usual: names of one section look alike from their beginning.
+    # A stricter cutoff than the default, because names of one section share their beginning.
     return next(iter(difflib.get_close_matches(_variable(prefix, [first, *rest]), known, n=1, cutoff=0.85)), None)
 
 
@@ -97,7 +97,7 @@ def _is_known(model: type[BaseModel], name: str) -> bool:
     section: type[BaseModel] | None = section_of(model.model_fields[first])
     for step in rest:
         if section is None:
-            return True  # a key of a mapping, which its field checks
+            return True  # a key of a mapping, which the field validates
         if step not in section.model_fields:
             return step in getattr(section, "names", ())
         section = section_of(section.model_fields[step])

@@ -1,4 +1,4 @@
-"""Migrations: one Alembic environment for every package's schema and history, and whether they have been run."""
+"""Migrations: one Alembic environment for the schemas of all packages, and a check that they have been run."""
 
 import argparse
 import asyncio
@@ -29,22 +29,22 @@ from tequipy_platform.infrastructure.database.encoding import WrongEncoding, che
 from tequipy_platform.infrastructure.models import SCHEMA, Base
 
 LOCK_TIMEOUT_SECONDS: Final[float] = 5
-"""A migration that waits longer than this for a table fails, rather than have the whole service wait behind it."""
+"""A migration that waits longer than this for a table lock fails, because all other queries would queue behind it."""
 
 CONNECT_SECONDS: Final[float] = 10
-"""How long a server may take to accept a connection."""
+"""The timeout for connecting to the server."""
 
 
 class MigrationFailed(Exception):
-    """A command did not do what was asked; the message says why (the drift that `check` found, a lock held)."""
+    """A migration command failed; the message says why (differences found by `check`, a lock that was not granted)."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One package's schema, the linear history that leads to it and the models it must end at.
+    """The schema of one package, its linear migration history, and the models that the history ends at.
 
-    `location` is package, colon and folder (`tequipy_auth:migrations`); the revisions lie in its `versions`. A revision
-    asks `schema_name()` for the name of the schema: an installation may call it differently.
+    `location` is package, colon and folder (`tequipy_auth:migrations`); the revisions are in its folder `versions`.
+    Revisions call `schema_name()` for the name of the schema, because an installation may rename it.
     """
 
     schema: str
@@ -52,7 +52,7 @@ class History:
     metadata: MetaData
 
     def renamed(self, schemas: Mapping[str, str]) -> Self:
-        """Return the history of the schema that `schemas` (`DatabaseSettings.schemas`) names for this one."""
+        """Return this history with the schema name that `schemas` (`DatabaseSettings.schemas`) gives it."""
         name = schemas.get(self.schema, self.schema)
         if name == self.schema:
             return self
@@ -63,7 +63,7 @@ class History:
 
 
 def schema_name() -> str:
-    """Return the name of the schema that the running migration changes; SQL text quotes it: `"{schema_name()}".t`."""
+    """Return the name of the schema that the running migration changes; quote it in SQL: `"{schema_name()}".table`."""
     name: str | None = op.get_context().version_table_schema
     if name is None:
         raise RuntimeError("no migration is running")
@@ -71,7 +71,7 @@ def schema_name() -> str:
 
 
 HISTORY: Final = History(SCHEMA, "tequipy_platform:migrations", Base.metadata)
-"""Platform's own: outbox and inbox."""
+"""The history of platform's own tables: outbox and inbox."""
 
 
 VERSION_TABLE: Final = "alembic_version"
@@ -85,34 +85,34 @@ _CONTENTS: Final = """
 
 
 class SchemaBehind(Exception):
-    """The database lacks what the code of this process needs; the message names the schema and its revision."""
+    """The database is older than the code; the message names the schema and its revision."""
 
 
 def build_schema_check(database: Database, histories: Sequence[History]) -> Callable[[], Awaitable[None]]:
-    """Return a check that the database answers and is not behind the histories, on a connection outside the pool.
+    """Return a check that the database answers and has all migrations, on a connection outside the pool.
 
-    It raises `SchemaBehind`, `WrongEncoding` or whatever the driver raises. A database ahead of the code passes:
-    expanding comes before rolling, so each process meets it, and must not be taken out of service for it.
+    The check raises `SchemaBehind`, `WrongEncoding` or an error of the driver. A database that is newer than the code
+    passes: a release migrates before it replaces the processes, and the old ones must stay in service until then.
     """
     chosen = [history.renamed(database.schemas) for history in histories]
     return partial(_check_schemas, database, [(history.schema, _Revisions(history)) for history in chosen])
 
 
 class _Revisions:
-    """The revisions that the code knows, read from its files once."""
+    """The revisions of a history, read from its files once."""
 
     def __init__(self, history: History) -> None:
         self._history = history
 
     @cached_property
     def outdated(self) -> frozenset[str]:
-        """All but the last one."""
+        """All revisions but the last one."""
         scripts = ScriptDirectory.from_config(_config(self._history, sys.stdout))
         return frozenset(script.revision for script in scripts.walk_revisions()) - set(scripts.get_heads())
 
 
 async def _check_schemas(database: Database, schemas: Sequence[tuple[str, _Revisions]]) -> None:
-    # One transaction: behind a pooler it is what keeps statements on one server connection.
+    # Behind a pooler, only a transaction guarantees that all statements use the same server connection.
     async with database.own_connection() as connection, connection.transaction(readonly=True):
         check_encoding(connection)
         for schema, revisions in schemas:
@@ -133,16 +133,16 @@ def migrate(
     *,
     output: TextIO | None = None,
 ) -> None:
-    """Run one command on each history, in order (downgrade: in reverse); one that writes holds the migration lock.
+    """Run one command on each history, in order (`downgrade`: in reverse); writing commands hold the migration lock.
 
     Commands: `upgrade [REVISION]`, `downgrade REVISION`, `check`, `current`, `history`, and `revision -m MESSAGE
-    [--autogenerate]`, which writes a file. `--schema NAME` restricts a command to one history; `revision` needs it when
-    there are several. `database` may be a URL alone; it, or `direct_url`, must lead to PostgreSQL itself and not to a
-    pooler: the lock is the session's. A schema that exists is not created, and one with
-    another product's tables is refused before anything is changed; `check`, `current` and `history` write nothing.
+    [--autogenerate]`, which writes a file. `--schema NAME` restricts a command to one history; `revision` requires it
+    when there are several. `database` may be a URL. It, or `direct_url`, must lead to PostgreSQL itself and not to a
+    pooler, because the lock belongs to the session. An existing schema is not created, and a schema with tables of
+    another product is refused before anything is changed. `check`, `current` and `history` write nothing.
 
-    Synchronous: it runs its own event loop. Prints to `output` (standard output). Raises `MigrationFailed`, or
-    `SystemExit` with status 2 for a command that is none.
+    Synchronous: it runs its own event loop. Prints to `output` (default: standard output). Raises `MigrationFailed`,
+    or `SystemExit` with status 2 for an unknown command.
     """
     arguments = _parse(shlex.split(command) if isinstance(command, str) else command)
     if isinstance(database, str):
@@ -168,7 +168,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--schema")
     commands = parser.add_subparsers(dest="command", required=True)
     shared = argparse.ArgumentParser(add_help=False)
-    # Suppressed, or the subcommand's default would overwrite what stands before it.
+    # Suppressed, because the subcommand's default would overwrite an option that stands before the subcommand.
     shared.add_argument("--schema", default=argparse.SUPPRESS)
     commands.add_parser("upgrade", parents=[shared]).add_argument("revision", nargs="?", default="head")
     commands.add_parser("downgrade", parents=[shared]).add_argument("revision")
@@ -203,10 +203,10 @@ async def _run(
         },
     )
     if writes:
-        # The lock has its own connection: it must outlive the transactions of the migrations.
+        # The lock needs its own connection, because it must outlive the transactions of the migrations.
         async with engine.connect() as lock:
             await lock.execute(text("select pg_advisory_lock(hashtextextended('tequipy.migrations', 0))"))
-            await lock.commit()  # keeps the session's lock and leaves no transaction idle
+            await lock.commit()  # the session keeps the lock, and no transaction stays open
             await _run_histories(engine, histories, arguments, output)
     else:
         await _run_histories(engine, histories, arguments, output)
@@ -218,7 +218,7 @@ async def _run_histories(
 ) -> None:
     async with engine.connect() as connection:
         check_encoding((await connection.get_raw_connection()).driver_connection)
-        missing = [history.schema for history in histories if not await connection.run_sync(_is_there, history)]
+        missing = [history.schema for history in histories if not await connection.run_sync(_schema_exists, history)]
         if arguments.command == "upgrade":
             for schema in missing:
                 await connection.run_sync(_create_schema, schema)
@@ -228,8 +228,8 @@ async def _run_histories(
             await connection.run_sync(_run_history, history, arguments, output)
 
 
-def _is_there(connection: Connection, history: History) -> bool:
-    """Tell whether the schema exists; raises `MigrationFailed` when what it holds is not this history's."""
+def _schema_exists(connection: Connection, history: History) -> bool:
+    """Return whether the schema exists; raises `MigrationFailed` when it holds tables of another product."""
     schema = {"schema": history.schema}
     found = set(connection.scalars(text(_CONTENTS), schema))
     others = found - {VERSION_TABLE}
@@ -274,7 +274,7 @@ def _run_history(connection: Connection, history: History, arguments: argparse.N
 
 
 def _write_revision(config: Config, schema: str, arguments: argparse.Namespace) -> None:
-    """Write the next revision; what Alembic renders with the schema's name asks for the name instead."""
+    """Write the next revision, and replace the schema's name in Alembic's output by calls of `schema_name()`."""
     rev_id = _next_revision(config)
     script = alembic.revision(config, arguments.message, autogenerate=arguments.autogenerate, rev_id=rev_id)
     for written in script if isinstance(script, list) else [script]:

@@ -1,4 +1,4 @@
-"""The only Alembic environment: runs one history on the connection that `migrate` opened for it."""
+"""The Alembic environment of all histories: runs one history on the connection that `migrate` opened."""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -13,7 +13,7 @@ connection: Connection = context.config.attributes["connection"]
 
 
 def _is_ours(name: str | None, kind: str, _parents: MutableMapping[Any, str | None]) -> bool:
-    """Compare the history's own schema with its models; the others belong to other packages."""
+    """Return whether Alembic compares the object with the models: other schemas belong to other packages."""
     return kind != "schema" or name == history.schema
 
 
@@ -26,7 +26,7 @@ context.configure(
     include_name=_is_ours,
     transaction_per_migration=True,
     compare_server_default=True,
-    dont_mutate=not context.config.attributes["writes"],  # no version table for a command that only reads
+    dont_mutate=not context.config.attributes["writes"],  # read-only commands must not create a version table
 )
 with context.begin_transaction():
     context.run_migrations()

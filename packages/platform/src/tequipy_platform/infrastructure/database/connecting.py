@@ -1,4 +1,4 @@
-"""Connecting to PostgreSQL in such a way that a caller may leave at any moment."""
+"""Connecting to PostgreSQL without leaving connections behind when the caller is cancelled."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,20 +12,19 @@ from tequipy_platform.infrastructure.database.settings import DatabaseSettings
 from tequipy_platform.infrastructure.database.tls import tls_attempts
 
 SESSION: Final = {"default_transaction_isolation": "read committed", "TimeZone": "UTC"}
-"""What a session sets for itself, whatever the defaults of the server, the database and the role are."""
+"""Session settings that do not depend on the defaults of the server, the database or the role."""
 
 
 class Connector:
     """Connects as `asyncpg.connect` does, with TLS by the settings.
 
-    A caller that is cancelled meanwhile leaves at once, and nothing is left open.
-
-    A connection that nobody waits for any longer is made to its end and closed then: to break it off makes asyncpg
-    leave an error behind that is logged as one that nobody heard (its issues 1211 and 1310).
+    A cancelled caller returns at once. The connection attempt then continues in the background, and its connection is
+    closed when it is established: cancelling the attempt would make asyncpg leave an exception that is logged as never
+    retrieved (asyncpg issues 1211 and 1310).
     """
 
     def __init__(self, settings: DatabaseSettings | None = None) -> None:
-        # Files are read once: a renewed certificate is used by the next process.
+        # The files are read once per process: a renewed certificate takes effect at the next start.
         self._tls = cache(
             partial(
                 tls_attempts,
@@ -37,8 +36,8 @@ class Connector:
         self._abandoned: set[asyncio.Future[asyncpg.Connection]] = set()
 
     async def __call__(self, *arguments: Any, ssl: str = "prefer", **options: Any) -> asyncpg.Connection:  # noqa: ANN401 -- asyncpg's own
-        """Return a connection; `ssl` is a mode of libpq's. Raises whatever asyncpg raises."""
-        # No password is an empty one: asyncpg would look for another one in the environment and in `~/.pgpass`.
+        """Return a connection; `ssl` is one of libpq's modes. Raises what asyncpg raises."""
+        # An absent password becomes an empty one: asyncpg would search the environment and `~/.pgpass` otherwise.
         options.setdefault("password", "" if not arguments else None)
         connecting = asyncio.ensure_future(_connect(self._tls(ssl), *arguments, **options))
         try:
@@ -49,7 +48,7 @@ class Connector:
             raise
 
     async def settle(self, seconds: float) -> None:
-        """Wait for what nobody waits for any longer, so long at most."""
+        """Wait up to `seconds` for the connection attempts whose callers were cancelled."""
         if self._abandoned:
             await asyncio.wait(self._abandoned, timeout=seconds)
 
@@ -64,8 +63,8 @@ async def _connect(attempts: Sequence[SSLContext | bool], *arguments: Any, **opt
         try:
             return await asyncpg.connect(*arguments, ssl=attempt, **options)
         except asyncpg.InvalidAuthorizationSpecificationError:
-            continue  # pg_hba.conf may want it the other way
-        except ConnectionError as error:
-            if type(error) is not ConnectionError:  # the server speaks no TLS; others are of the network
+            continue  # pg_hba.conf may require the other mode
+        except ConnectionError as error:  # of exactly this type when the server has no TLS
+            if type(error) is not ConnectionError:  # subclasses are network errors
                 raise
     return await asyncpg.connect(*arguments, ssl=attempts[-1], **options)

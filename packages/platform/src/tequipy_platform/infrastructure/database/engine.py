@@ -1,4 +1,4 @@
-"""PostgreSQL by SQLAlchemy over asyncpg: the engine, its pool, and connections of one's own."""
+"""PostgreSQL through SQLAlchemy and asyncpg: the engine, its pool, and connections outside the pool."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -25,13 +25,13 @@ from tequipy_platform.infrastructure.database.settings import DatabaseSettings
 from tequipy_platform.infrastructure.outbox import purge_messages, retry_message, settle_message
 
 SETTLE_SECONDS: Final = 5.0
-"""How long something that was told to end waits for the server: a cancelled commit, a pool that is closed."""
+"""How long shutdown and cancellation wait for the server: for a commit that runs, for a pool that closes."""
 _PING_SECONDS: Final = 2.0
 _NEW: Final = "tequipy_new"
 
 
 class Database:
-    """One engine with its pool, built at first use, so that it may be made before the event loop and before a fork."""
+    """One engine with its pool, built at first use: a `Database` may be created before event loop and fork."""
 
     def __init__(self, settings: DatabaseSettings, *, registry: CollectorRegistry | None = None) -> None:
         self._settings = settings
@@ -44,12 +44,12 @@ class Database:
 
     @property
     def schemas(self) -> Mapping[str, str]:
-        """Schemas that are called differently here than in the models, by their names there."""
+        """Schema names of this installation by the names in the models, where they differ."""
         return self._settings.schemas
 
     @cached_property
     def engine(self) -> AsyncEngine:
-        """The pooled engine; its statements name the schemas as the settings do."""
+        """The pooled engine; its statements use this installation's schema names."""
         settings = self._settings
         engine = create_async_engine(
             self._url,
@@ -58,8 +58,8 @@ class Database:
             pool_timeout=settings.pool_timeout,
             pool_recycle=settings.pool_recycle,
             hide_parameters=True,
-            isolation_level="READ COMMITTED",  # said by each BEGIN: no default of the server's is asked
-            # Only when there is something to rename: it costs every statement a search for the names.
+            isolation_level="READ COMMITTED",  # sent with each BEGIN, whatever the server's default is
+            # Only if a schema is renamed, because the translation searches every statement for names.
             execution_options={"schema_translate_map": dict(self.schemas)} if self.schemas else {},
             connect_args={"async_creator_fn": self._connector}
             | self._connect_arguments(pooled=settings.pgbouncer)
@@ -78,7 +78,7 @@ class Database:
 
     @cached_property
     def sessions(self) -> async_sessionmaker[AsyncSession]:
-        """Makes sessions on the engine; what they loaded stays readable after the commit."""
+        """The factory of sessions; loaded objects stay readable after the commit."""
         return async_sessionmaker(self.engine, expire_on_commit=False)
 
     async def __aenter__(self) -> Self:
@@ -92,11 +92,11 @@ class Database:
             closing = asyncio.ensure_future(self.engine.dispose())
             await asyncio.wait({closing}, timeout=SETTLE_SECONDS)
             for connection in list(self._opened):
-                connection.terminate()  # a server that hangs says goodbye to none of them
+                connection.terminate()  # closing normally would wait for a server that hangs
             await closing
 
     async def ping(self) -> None:
-        """Return when a new connection outside the pool answers; raises whatever the driver raises when it does not.
+        """Return when a new connection outside the pool answers; raises the driver's error when it does not.
 
         Raises `WrongEncoding` when the database's encoding is not UTF8.
         """
@@ -112,11 +112,11 @@ class Database:
             yield connection
             await connection.close()
         finally:
-            connection.terminate()  # a no-op on a closed connection
+            connection.terminate()  # has no effect on a closed connection
 
     @asynccontextmanager
     async def direct_connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """Open an asyncpg connection of one's own, past any pooler, as LISTEN and session locks need it."""
+        """Open an asyncpg connection that bypasses any pooler, as LISTEN and session locks require."""
         connection = await self._connect(self._direct_url, pooled=False)
         try:
             yield connection
@@ -124,24 +124,24 @@ class Database:
             connection.terminate()
 
     async def settle_message(self, message_id: UUID) -> None:
-        """Record that a message of the outbox has ended."""
+        """Record that a message of the outbox is settled."""
         async with self.sessions.begin() as session:
             await settle_message(session, message_id)
 
     async def retry_message(self, message_id: UUID, wait: timedelta) -> bool:
-        """Have a message of the outbox published again after `wait`; return whether there is such a message."""
+        """Make the relay publish a message of the outbox again after `wait`; return whether the message exists."""
         async with self.sessions.begin() as session:
             return await retry_message(session, message_id, wait)
 
     async def purge_messages(self, *, outbox_age: timedelta, inbox_age: timedelta, batch_size: int) -> None:
-        """Delete outbox rows published and inbox rows handled longer ago than that, one transaction a batch."""
+        """Delete outbox rows settled, and inbox rows handled, longer ago than the given ages, in batches."""
         more = True
         while more:
             async with self.sessions.begin() as session:
                 more = await purge_messages(session, outbox_age=outbox_age, inbox_age=inbox_age, limit=batch_size)
 
     def _set_up_transaction(self, connection: Connection) -> None:
-        """Set for this transaction what a start-up packet would have set for the session, had the pooler kept it."""
+        """Set the session parameters for this transaction, because a pooler drops those of the connection start."""
         settings = self._server_settings()
         values = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
         connection.exec_driver_sql(f"select {values}")
@@ -150,7 +150,7 @@ class Database:
         self._opened.add(connection.driver_connection)
 
     def _pool(self) -> Pool | None:
-        # Looked up, not made: a scrape does not build the engine.
+        # Does not build the engine: a metrics scrape must not open the database.
         engine: AsyncEngine | None = self.__dict__.get("engine")
         return engine.pool if engine is not None else None
 
@@ -165,7 +165,7 @@ class Database:
             server_settings |= SESSION | self._server_settings()
         return {
             "timeout": settings.connect_timeout,
-            # A server that hangs cannot keep its own statement timeout.
+            # Needed beside the server's statement timeout, which a server that hangs does not enforce.
             "command_timeout": settings.statement_timeout + SETTLE_SECONDS,
             "server_settings": server_settings,
         } | ({"statement_cache_size": 0} if pooled else {})
@@ -183,10 +183,10 @@ def _mark_new(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None
 
 
 def _check_alive(connection: AdaptedConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
-    """Ask a connection that leaves the pool whether it lives; one that does not is replaced, and all older ones.
+    """Test a connection that leaves the pool; a dead one is replaced together with all older ones.
 
-    SQLAlchemy's own pre-ping waits as long as a statement may take, which is long on a server that hangs. A connection
-    that has just been made is not asked: a server that is slow, and no more than that, is used by it.
+    SQLAlchemy's own pre-ping waits as long as a statement may take, which is too long on a server that hangs. A new
+    connection is not tested, so that a slow but working server stays usable.
     """
     if record.info.pop(_NEW, False):
         return
@@ -197,7 +197,7 @@ def _check_alive(connection: AdaptedConnection, record: ConnectionPoolEntry, _pr
 
 
 def _statement_name() -> str:
-    # Behind a pooler two clients meet on one server connection: names must not.
+    # A pooler lends one server connection to several clients, so the names must be unique among all of them.
     return f"__asyncpg_{uuid4()}__"
 
 

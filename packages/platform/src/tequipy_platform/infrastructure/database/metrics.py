@@ -1,4 +1,4 @@
-"""The pool's metrics."""
+"""Metrics of the connection pool."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,14 +9,14 @@ from sqlalchemy import Pool, QueuePool
 
 
 class PoolCollector(Collector):
-    """`db_pool_*`: the pool as it is at the moment of the scrape; `pool` returns None while there is none yet."""
+    """Collects `db_pool_*` at each scrape; `pool` returns None as long as the engine is not built."""
 
     def __init__(self, pool: Callable[[], Pool | None], *, limit: int) -> None:
         self._pool = pool
         self._limit = limit
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the counts as they are now."""
+        """Yield the current counts."""
         pool = self._pool()
         counts = (pool.checkedout(), pool.checkedin(), pool.overflow()) if isinstance(pool, QueuePool) else (0, 0, 0)
         yield GaugeMetricFamily("db_pool_in_use", "Connections that are checked out.", counts[0])

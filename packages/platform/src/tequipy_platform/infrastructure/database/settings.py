@@ -1,4 +1,4 @@
-"""Where PostgreSQL is and how it is used."""
+"""Settings of PostgreSQL: address, schemas, pool and timeouts."""
 
 import re
 from pathlib import Path
@@ -35,13 +35,13 @@ def _check_schema(name: str) -> str:
 
 
 SchemaName = Annotated[str, AfterValidator(_check_schema)]
-"""An identifier that PostgreSQL does not reserve for itself."""
+"""A schema name that PostgreSQL does not reserve."""
 
 
 class DatabaseSettings(BaseModel):
-    """Where PostgreSQL is and how it is used; times in seconds.
+    """Address, TLS, schemas, pool and timeouts of PostgreSQL; times in seconds.
 
-    An app subclasses it to say which `known_schemas` there are: it knows what it is composed of.
+    An app subclasses it and lists its `known_schemas`, because only the app knows which packages it is composed of.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -49,20 +49,20 @@ class DatabaseSettings(BaseModel):
     known_schemas: ClassVar[frozenset[str] | None] = None
 
     url: SecretStr
-    """`postgresql+asyncpg://user:password@host:port/database`, with `?ssl=verify-full` or another of `SSL_MODES`"""
+    """`postgresql+asyncpg://user:password@host:port/database`, with `?ssl=verify-full` or another of `SSL_MODES`."""
     direct_url: SecretStr | None = None
-    """Past the pooler, for LISTEN and migration locks; None: `url` is direct already. Required with `pgbouncer`."""
+    """A URL that bypasses the pooler, for LISTEN and migration locks; required with `pgbouncer`. None: use `url`."""
     ssl_root_cert: FilePath | None = None
-    """PEM certificates of the authorities that are trusted; None: the system's. Never read from `~/.postgresql`."""
+    """PEM file of the trusted authorities; None: those of the system. `~/.postgresql` is never read."""
     ssl_cert: FilePath | None = None
-    """Our own certificate, for a server that asks for one; with its key in the same file, or in `ssl_key`."""
+    """PEM file of the client certificate, if the server asks for one; its key is in the same file or in `ssl_key`."""
     ssl_key: FilePath | None = Field(default=None, validate_default=True)
     pgbouncer: bool = False
-    """`url` leads to pgbouncer in transaction mode: no prepared statements, and time-outs and time zone are set in each
-    transaction, since pooled server connections take no start-up parameters."""
+    """Whether `url` leads to pgbouncer in transaction mode: no prepared statements, and timeouts and time zone are set
+    in each transaction, because pooled server connections ignore start-up parameters."""
     schemas: dict[str, SchemaName] = Field(default_factory=dict)
-    """Other names for the packages' schemas (`SCHEMAS__AUTH=shop_auth`), so that they can stand beside another
-    product's schema of that name. To rename one in use: stop the apps, `ALTER SCHEMA … RENAME TO …`, set this."""
+    """Schema names by the packages' own names (`SCHEMAS__AUTH=shop_auth`), for databases in which another product uses
+    such a name. To rename a schema in use: stop the apps, `ALTER SCHEMA … RENAME TO …`, set this."""
     application_name: str = "tequipy"
     pool_size: int = Field(default=5, ge=1)
     max_overflow: int = Field(default=10, ge=0)
@@ -78,8 +78,8 @@ class DatabaseSettings(BaseModel):
         try:
             url = make_url(secret.get_secret_value()) if secret else None
         except ArgumentError:
-            url = URL.create("none")  # not from the error: it quotes the URL
-        except ValueError:  # the port
+            url = URL.create("none")  # the error is not used, because it quotes the URL
+        except ValueError:  # the port is not a number
             raise PydanticCustomError(
                 "url", "user and password should be percent-encoded (/ as %2F, @ as %40)"
             ) from None
@@ -119,7 +119,7 @@ class DatabaseSettings(BaseModel):
     @field_validator("pgbouncer")
     @classmethod
     def _check_direct_url(cls, pgbouncer: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- pydantic's signature
-        # A session's lock would stay on a connection that is then lent to others, and LISTEN would hear nothing.
+        # A pooler would lend the connection that holds a session lock to other clients, and drop notifications.
         if pgbouncer and info.data.get("direct_url", ...) is None:
             raise PydanticCustomError("pgbouncer", "needs DIRECT_URL beside it: LISTEN and locks cannot pass a pooler")
         return pgbouncer

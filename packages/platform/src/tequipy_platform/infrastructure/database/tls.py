@@ -1,22 +1,22 @@
-"""TLS to PostgreSQL: libpq's `sslmode`, with certificates from the settings alone."""
+"""TLS contexts for PostgreSQL: libpq's `sslmode` with certificates from the settings alone."""
 
 import ssl
 from pathlib import Path
 from typing import Final
 
 SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-"""As libpq's `sslmode` has them; it is `prefer` when the URL names none."""
+"""The values of libpq's `sslmode`; the default is `prefer`."""
 
 
 def tls_attempts(
     mode: str, *, root_cert: Path | None = None, cert: Path | None = None, key: Path | None = None
 ) -> tuple[ssl.SSLContext | bool, ...]:
-    """Return what asyncpg's `ssl` must be at the first attempt to connect, and at a second one if there is any.
+    """Return the values of asyncpg's argument `ssl` for the first connection attempt and, if there is one, the second.
 
-    Given a mode by its name, asyncpg would read certificates, keys and revocation lists from `~/.postgresql`, which
-    breaks a process whose HOME is another user's. Here `verify-ca` and `verify-full` trust `root_cert`, or the
-    system's authorities without one. `require` verifies the authority when there is a `root_cert`, as libpq does.
-    Raises `OSError` (`ssl.SSLError` is one) for a file that cannot be used.
+    Given the name of a mode, asyncpg would read certificates, keys and revocation lists from `~/.postgresql`, which
+    fails if HOME belongs to another user. Here `verify-ca` and `verify-full` trust `root_cert`, or the system's
+    authorities without one. `require` verifies the authority if there is a `root_cert`, as libpq does.
+    Raises `OSError` (`ssl.SSLError` is a subclass) for a file that cannot be used.
     """
     if mode == "disable":
         return (False,)
@@ -36,5 +36,5 @@ def tls_attempts(
 
 
 def _no_passphrase() -> str:
-    """Answer OpenSSL, which would otherwise ask for a key's passphrase at the terminal."""
+    """Return an empty passphrase, because OpenSSL would otherwise ask for it at the terminal."""
     return ""

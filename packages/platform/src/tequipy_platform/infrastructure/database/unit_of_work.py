@@ -1,4 +1,4 @@
-"""The unit of work on PostgreSQL, and what the driver's errors mean to whoever called."""
+"""The unit of work on PostgreSQL, and the translation of the driver's errors into errors of the port."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -18,7 +18,7 @@ from tequipy_platform.infrastructure.outbox import SqlInbox, SqlOutbox
 
 _AWAY: Final = (
     asyncpg.PostgresConnectionError,  # class 08
-    asyncpg.InterfaceError,  # the connection closed under us
+    asyncpg.InterfaceError,  # the connection was closed while it was in use
     asyncpg.InvalidAuthorizationSpecificationError,  # class 28: a password that was changed, a role without LOGIN
     asyncpg.InvalidCatalogNameError,  # 3D000: no such database
     asyncpg.InsufficientResourcesError,  # class 53: no connection, memory or disk left
@@ -27,7 +27,7 @@ _AWAY: Final = (
     asyncpg.CannotConnectNowError,  # 57P03: starting up, or in recovery
     asyncpg.QueryCanceledError,  # 57014: over the statement time-out
     asyncpg.IdleInTransactionSessionTimeoutError,  # 25P03
-    asyncpg.ReadOnlySQLTransactionError,  # 25006: a server that is no longer, or not yet, the primary
+    asyncpg.ReadOnlySQLTransactionError,  # 25006: the server is a replica, or was demoted to one
     asyncpg.LockNotAvailableError,  # 55P03: over the lock time-out
     OSError,  # refused, reset, no route, no such name; TimeoutError is one
 )
@@ -38,14 +38,15 @@ _CONFLICTS: Final = (
 
 
 class SqlUnitOfWork(UnitOfWork):
-    """One session, one transaction; it takes a connection from the pool with its first statement.
+    """One session in one transaction; it takes a connection from the pool with its first statement.
 
-    A subclass makes its repositories in `_bind`. When the server is away or the pool is exhausted, leaving the block
-    raises `Unavailable`; when the server undid it for the sake of a concurrent transaction, `Conflicted`.
+    A subclass creates its repositories in `_bind`. Leaving the block raises `Unavailable` when the server cannot be
+    reached or the pool is exhausted, and `Conflicted` when the server rolled back in favour of a concurrent
+    transaction.
     """
 
     session: AsyncSession
-    """Within the block only."""
+    """Set within the block only."""
 
     def __init__(self, database: Database, clock: Clock, ids: IdSource) -> None:
         self._database = database
@@ -53,7 +54,7 @@ class SqlUnitOfWork(UnitOfWork):
         self._ids = ids
 
     def _bind(self, session: AsyncSession) -> None:
-        """Make the repositories of a subclass on the session that has just begun."""
+        """Create a subclass's repositories on the new session."""
 
     async def __aenter__(self) -> Self:
         self.session = self._database.sessions()
@@ -66,7 +67,7 @@ class SqlUnitOfWork(UnitOfWork):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            await _settle(self._finish(commit=error is None))
+            await _run_to_end(self._finish(commit=error is None))
         except Exception as failure:
             _translate(failure)
             if error is None:
@@ -75,13 +76,13 @@ class SqlUnitOfWork(UnitOfWork):
             _translate(error)
 
     async def _finish(self, *, commit: bool) -> None:
-        async with self.session:  # closing rolls back what was not committed
+        async with self.session:  # closing rolls back uncommitted changes
             if commit:
                 await self.session.commit()
 
 
-async def _settle(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` to its end although the caller is cancelled: half a commit is nobody's intention."""
+async def _run_to_end(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` to its end even if the caller is cancelled, so that a commit is never interrupted."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)
@@ -90,15 +91,15 @@ async def _settle(work: Coroutine[Any, Any, None]) -> None:
         if not done:
             task.cancel()
         elif not task.cancelled():
-            task.exception()  # seen: the cancellation is what the caller gets
+            task.exception()  # marks it as retrieved; the caller gets the cancellation
         raise
 
 
 def _translate(error: BaseException) -> None:
-    """Raise what the driver's error means to a caller, if it is the server's state; return otherwise."""
+    """Raise `Conflicted` or `Unavailable` if the driver's error means that; return otherwise."""
     original = error
     if isinstance(error, DBAPIError):
-        # The driver's own error stands behind SQLAlchemy's translation of it.
+        # SQLAlchemy wraps the driver's error in an adapter's error, whose cause it is.
         original = (error.orig.__cause__ if error.orig else None) or error
         if isinstance(original, _CONFLICTS):
             raise Conflicted from error

@@ -1,4 +1,4 @@
-"""Outbox with its notifying trigger, and inbox."""
+"""Create outbox, with the trigger that notifies the relay, and inbox."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,6 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Create both tables, their indexes and the trigger."""
     op.create_table(
         "outbox",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -49,7 +50,7 @@ def upgrade() -> None:
         schema=schema_name(),
         postgresql_where=sa.text("settled_at IS NOT NULL"),
     )
-    # For each statement, not for each row: the relay asks once for all there is.
+    # A statement trigger is enough: the relay reads all new rows after one notification.
     op.execute(
         f"""
         CREATE FUNCTION "{schema_name()}".notify_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -78,6 +79,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop both tables and the trigger."""
     op.drop_table("inbox", schema=schema_name())
     op.drop_table("outbox", schema=schema_name())
     op.execute(f'DROP FUNCTION "{schema_name()}".notify_outbox()')

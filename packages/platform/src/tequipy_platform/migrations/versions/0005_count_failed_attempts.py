@@ -1,4 +1,4 @@
-"""A failed message waits in the outbox for its next attempt: how many have failed, and since when."""
+"""Count the failed attempts of a message in its outbox row, where it waits for the next attempt."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Add `failed_attempts` and `failing_since`."""
     op.add_column(
         "outbox",
         sa.Column("failed_attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
@@ -21,5 +22,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop both columns."""
     op.drop_column("outbox", "failing_since", schema=schema_name())
     op.drop_column("outbox", "failed_attempts", schema=schema_name())

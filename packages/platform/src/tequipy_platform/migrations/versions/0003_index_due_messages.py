@@ -1,4 +1,4 @@
-"""What is due is found by an index: each row has its time, and each question of the relay its order."""
+"""Make `not_before` required and index the due messages in the order in which the relay reads them."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -27,7 +27,8 @@ AFTER = {
 }
 
 
-def exchange(old: dict[str, tuple[list[str], str]], new: dict[str, tuple[list[str], str]]) -> None:
+def replace_indexes(old: dict[str, tuple[list[str], str]], new: dict[str, tuple[list[str], str]]) -> None:
+    """Drop the indexes of `old` and create those of `new`."""
     for name in old:
         op.drop_index(name, "outbox", schema=schema_name())
     for name, (columns, condition) in new.items():
@@ -35,11 +36,13 @@ def exchange(old: dict[str, tuple[list[str], str]], new: dict[str, tuple[list[st
 
 
 def upgrade() -> None:
+    """Fill `not_before`, make it required, and replace the indexes."""
     op.execute(f'UPDATE "{schema_name()}".outbox SET not_before = created_at WHERE not_before IS NULL')
     op.alter_column("outbox", "not_before", server_default=sa.func.now(), nullable=False, schema=schema_name())
-    exchange(BEFORE, AFTER)
+    replace_indexes(BEFORE, AFTER)
 
 
 def downgrade() -> None:
-    exchange(AFTER, BEFORE)
+    """Restore the old indexes and the optional `not_before`."""
+    replace_indexes(AFTER, BEFORE)
     op.alter_column("outbox", "not_before", server_default=None, nullable=True, schema=schema_name())

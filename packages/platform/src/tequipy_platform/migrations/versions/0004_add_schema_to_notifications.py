@@ -1,4 +1,4 @@
-"""The outbox's notification names its schema: two installations in one database do not wake each other's relays."""
+"""Send the schema's name with notifications, so that a relay ignores those of another schema in the same database."""
 
 from alembic import op
 
@@ -11,10 +11,12 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Notify with the schema's name."""
     _notify_with("TG_TABLE_SCHEMA")
 
 
 def downgrade() -> None:
+    """Notify with an empty payload."""
     _notify_with("''")
 
 
