@@ -1,4 +1,4 @@
-"""Logging as an app sets it up, and put back as pytest had it."""
+"""Fixtures that configure logging as an app does, and restore pytest's configuration afterwards."""
 
 import json
 import logging
@@ -12,8 +12,8 @@ from tequipy_observability.infrastructure.logging import Process, configure_logg
 
 @pytest.fixture
 def restored_logging() -> Iterator[None]:
-    """Put back what pytest has set up; what an app of another test has captured is let go first."""
-    logging.captureWarnings(capture=False)  # else capturing them is taken for done, but pytest has taken them since
+    """Restore pytest's logging configuration after the test."""
+    logging.captureWarnings(capture=False)  # reset first, because a second call of captureWarnings(True) does nothing
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -25,9 +25,9 @@ def restored_logging() -> Iterator[None]:
 
 @pytest.fixture
 def lines(
-    restored_logging: None,  # noqa: ARG001 -- asked for, so that it ends after this one
+    restored_logging: None,  # noqa: ARG001 -- requested, so that it is torn down last
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> Callable[[], list[dict[str, object]]]:
-    """Return what has been logged since it was last asked, as JSON, at level INFO."""
+    """Return a function that returns the lines logged since its last call, as JSON, at level INFO."""
     configure_logging(Process("test", "test", "1.0"), level="INFO", style="json")
     return lambda: [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]

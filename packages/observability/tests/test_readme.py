@@ -1,4 +1,4 @@
-"""The example of the README does what it says."""
+"""The README's example works."""
 
 import re
 import subprocess

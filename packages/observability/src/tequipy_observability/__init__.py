@@ -1,6 +1,6 @@
-"""The ground that every package may stand on: the request context. Standard library only.
+"""The request context, which every package may use; needs the standard library alone.
 
-Doors beside this one: `wiring` (settings and `configure_observability`), `api` and `celery` (`wire_observability`).
+Further public modules: `wiring` (settings and `configure_observability`), `api` and `celery` (`wire_observability`).
 """
 
 from tequipy_observability.domain.context import (

@@ -1,4 +1,4 @@
-"""Settings, and the one function of this house that sets up something process-wide: it says so in its name."""
+"""Settings, and `configure_observability`, the only function of the workspace that sets process-wide state."""
 
 from pathlib import Path
 
@@ -17,10 +17,11 @@ def configure_observability(
     version: str,
     metrics_folder: Path | None = None,
 ) -> Observability:
-    """Set up this process's logging and return what else it needs: a registry of its own, its settings.
+    """Configure logging for this process; return its registry together with what serves the metrics.
 
-    With a `metrics_folder`, empty and its own, the children that it forks count in the same registry. It has to be in
-    `PROMETHEUS_MULTIPROC_DIR` by then, and something had to be before `prometheus_client` was first imported.
+    With a `metrics_folder` (empty and used by this process alone), forked children count in the same registry. The
+    variable `PROMETHEUS_MULTIPROC_DIR` must name the folder by then, and must be set before `prometheus_client` is
+    imported.
     """
     style = settings.log_format
     if style == "auto":

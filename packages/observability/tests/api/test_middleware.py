@@ -1,4 +1,4 @@
-"""An app under observation: correlation, the access event, metrics by template."""
+"""The observing middleware: correlation id, access event, and metrics by route template."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated
@@ -17,7 +17,7 @@ from structlog.typing import EventDict
 
 from tequipy_observability import bind_context, current_context
 from tequipy_observability.api import wire_observability
-from tequipy_observability.api.middleware import AnswerBrokenOffError
+from tequipy_observability.api.middleware import ResponseInterruptedError
 from tequipy_observability.infrastructure.metrics import build_registry
 from tequipy_observability.infrastructure.process import Observability, ObservabilitySettings
 
@@ -71,7 +71,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_a_good_correlation_id_comes_back_on_every_answer(client: httpx.AsyncClient) -> None:
-    """The id of the request is on its answer, whatever the status; a bad one is replaced."""
+    """A valid id of the request is on its response, whatever the status; an invalid one is replaced."""
     for path in ("/api/outer/inner/1", "/nowhere", "/api/outer/inner/x", "/fails"):
         answer = await client.get(path, headers={"X-Correlation-ID": "abc.1"})
         assert answer.headers["X-Correlation-ID"] == "abc.1", path
@@ -83,7 +83,7 @@ ID = {"X-Correlation-ID": "abc.1"}
 
 
 async def test_an_unhandled_error_carries_its_correlation_id(lines: Lines, client: httpx.AsyncClient) -> None:
-    """Without any other error layer: the id is on the 500 and on the one line that has the traceback."""
+    """Without any other error handling, the id is on the 500 and on the single log line with the traceback."""
     answer = await client.get("/bug", headers=ID)
     assert (answer.status_code, answer.headers["X-Correlation-ID"]) == (500, "abc.1")
     failed, access = lines()
@@ -93,7 +93,7 @@ async def test_an_unhandled_error_carries_its_correlation_id(lines: Lines, clien
 
 
 async def test_an_error_of_a_middleware_carries_its_correlation_id(lines: Lines) -> None:
-    """Also one that was added after the wiring and so stands outside of everything else that the app has."""
+    """The id is also on the 500 of a middleware that was added after the wiring."""
 
     def broken(_: ASGIApp) -> ASGIApp:
         async def fail(*_: object) -> None:
@@ -112,8 +112,8 @@ async def test_an_error_of_a_middleware_carries_its_correlation_id(lines: Lines)
     ]
 
 
-async def test_the_apps_own_handler_of_errors_is_asked(lines: Lines) -> None:
-    """What the app has registered for `Exception` makes the answer, which leaves with its correlation id."""
+async def test_the_apps_own_error_handler_is_called(lines: Lines) -> None:
+    """A handler that the app registers for `Exception` makes the response, which carries its correlation id."""
 
     async def handle(_: Request, error: Exception) -> Response:
         return Response(str(error), status_code=500)
@@ -127,8 +127,8 @@ async def test_the_apps_own_handler_of_errors_is_asked(lines: Lines) -> None:
 
 
 async def test_an_answer_that_breaks_off_is_logged_under_its_id(lines: Lines, client: httpx.AsyncClient) -> None:
-    """The server, which closes the connection, is told the id alone: the traceback is logged once."""
-    with pytest.raises(AnswerBrokenOffError, match=r"abc\.1") as raised:
+    """The server gets an exception with the correlation id only, so the traceback is logged once."""
+    with pytest.raises(ResponseInterruptedError, match=r"abc\.1") as raised:
         await client.get("/half", headers=ID)
     assert raised.value.__suppress_context__
     failed, _ = lines()
@@ -137,7 +137,7 @@ async def test_an_answer_that_breaks_off_is_logged_under_its_id(lines: Lines, cl
 
 
 async def test_a_request_is_one_access_event(client: httpx.AsyncClient) -> None:
-    """One event a request, its level by status, with the template and what became known on the way."""
+    """A request logs one event with its template and bound fields; the level depends on the status."""
     with capture_logs() as events:
         await client.get("/me")
         await client.get("/nowhere")
@@ -154,14 +154,14 @@ async def test_a_request_is_one_access_event(client: httpx.AsyncClient) -> None:
     [("short", "short"), ("a " * 300, ("a " * 256)[:-1]), ("a redis://u:" + "p" * 600 + "@x", "a"), ("x" * 600, "")],
 )
 async def test_a_long_user_agent_is_cut_between_words(client: httpx.AsyncClient, sent: str, told: str) -> None:
-    """No half of a secret is left in the log, which would not know it for one."""
+    """The user agent is cut off between words, since redaction would not recognise a part of a secret."""
     with capture_logs() as events:
         await client.get("/me", headers={"User-Agent": sent})
     assert [event["user_agent"] for event in events] == [told]
 
 
 async def test_what_a_dependency_binds_is_known_to_the_access_event(client: httpx.AsyncClient) -> None:
-    """The user that authentication found is in the context when the request is logged."""
+    """A user id that a dependency binds is in the access event."""
     seen = []
 
     def note(*_: object) -> EventDict:
@@ -177,7 +177,7 @@ async def test_what_a_dependency_binds_is_known_to_the_access_event(client: http
 
 
 async def test_requests_count_under_their_template(client: httpx.AsyncClient) -> None:
-    """The label is the whole template with its prefixes, also of a router that is included twice."""
+    """The label is the template with all its prefixes, also of a router that is included twice."""
     for path in ("/api/outer/inner/1", "/api/outer/inner/2", "/again/inner/3", "/again/inner/4/"):
         await client.get(path, follow_redirects=False)
     text = (await client.get("/metrics")).text
@@ -188,7 +188,7 @@ async def test_requests_count_under_their_template(client: httpx.AsyncClient) ->
 
 
 async def test_random_requests_add_no_series(client: httpx.AsyncClient) -> None:
-    """Paths, slash redirects and methods without number add a handful of lines to /metrics, also to a fresh one."""
+    """Any number of unknown paths, slash redirects and methods adds only a few series to /metrics."""
     before = (await client.get("/metrics")).text.splitlines()
     for number in range(100):
         assert (await client.get(f"/nowhere/{number}")).status_code == 404
@@ -197,12 +197,12 @@ async def test_random_requests_add_no_series(client: httpx.AsyncClient) -> None:
         await client.request(f"METHOD{number}", f"/api/outer/inner/{number}")
     after = (await client.get("/metrics")).text.splitlines()
     added = {line.rpartition(" ")[0] for line in after} - {line.rpartition(" ")[0] for line in before}
-    # The first scrape is counted in the second one.
+    # The first scrape appears in the second one.
     assert len([series for series in added if 'route="/metrics"' not in series]) <= 5, added
 
 
 async def test_an_invented_method_counts_as_any_other(client: httpx.AsyncClient) -> None:
-    """No route serves it, so it counts under none, wherever it was sent."""
+    """A request with an unknown method is counted as unmatched, whatever its path."""
     await client.request("INVENTED", "/me")
     text = (await client.get("/metrics")).text
     assert 'http_requests_total{method="_OTHER",route="__unmatched__",status="405"} 1.0' in text
@@ -210,7 +210,7 @@ async def test_an_invented_method_counts_as_any_other(client: httpx.AsyncClient)
 
 
 async def test_metrics_may_ask_for_a_token() -> None:
-    """With a token set, only its bearer reads the metrics."""
+    """With a token configured, /metrics requires it as a bearer token."""
     app = build_app(ObservabilitySettings(metrics_token=SecretStr("s3cret")))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         assert (await client.get("/metrics")).status_code == 401
@@ -220,7 +220,7 @@ async def test_metrics_may_ask_for_a_token() -> None:
 
 @pytest.mark.parametrize("first", ["Bearer s3cret", "Bearer wrong"])
 async def test_metrics_read_one_token(first: str) -> None:
-    """Two `Authorization` headers are 400, whichever of them is good."""
+    """Two `Authorization` headers give 400, even if one of them is valid."""
     app = build_app(ObservabilitySettings(metrics_token=SecretStr("s3cret")))
     headers = [("Authorization", first), ("Authorization", "Bearer s3cret")]
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
@@ -228,7 +228,7 @@ async def test_metrics_read_one_token(first: str) -> None:
 
 
 async def test_guesses_of_the_metrics_token_are_limited() -> None:
-    """After ten wrong tokens in a minute /metrics answers 429 with `Retry-After`, the right token included."""
+    """After ten wrong tokens in a minute, /metrics responds 429 with `Retry-After`, even to the right token."""
     app = build_app(ObservabilitySettings(metrics_token=SecretStr("s3cret")))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         wrong, right = ({"Authorization": f"Bearer {token}"} for token in ("guess", "s3cret"))
@@ -239,7 +239,7 @@ async def test_guesses_of_the_metrics_token_are_limited() -> None:
 
 
 async def test_metrics_may_have_a_port_of_their_own(free_port: Callable[[], int]) -> None:
-    """With a port set, the app has no /metrics, and the port serves them while observability is open."""
+    """With a port configured, the app has no /metrics, and the port serves them while the context is open."""
     port = free_port()
     settings, registry = ObservabilitySettings(metrics_port=port), CollectorRegistry()
     app = FastAPI()
@@ -253,7 +253,7 @@ async def test_metrics_may_have_a_port_of_their_own(free_port: Callable[[], int]
 
 
 async def test_openmetrics_on_request(client: httpx.AsyncClient) -> None:
-    """A scraper that asks for OpenMetrics gets it."""
+    """A scraper that accepts OpenMetrics gets it."""
     answer = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
     assert answer.text.endswith("# EOF\n")
@@ -279,11 +279,11 @@ SAMPLED, UNSAMPLED = (f"00-{'a' * 32}-{'b' * 16}-{flags}" for flags in ("01", "0
 async def test_an_exemplar_names_a_request(
     client: httpx.AsyncClient, headers: dict[str, str], labels: dict[str, str] | None
 ) -> None:
-    """In OpenMetrics each bucket shows its last request, by what fits into the 128 characters of an exemplar."""
+    """In OpenMetrics each bucket refers to its last request, within the 128 characters of an exemplar."""
     await client.get("/me", headers=headers)
     accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
     text = (await client.get("/metrics", headers=accept)).text
-    families = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]  # -- it takes a text
+    families = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]  # -- it parses a text
     found = [
         sample.exemplar.labels
         for family in families
@@ -295,13 +295,13 @@ async def test_an_exemplar_names_a_request(
 
 
 async def test_the_plain_format_has_no_exemplars(client: httpx.AsyncClient) -> None:
-    """Who does not ask for OpenMetrics gets what any scraper reads."""
+    """A scraper that does not accept OpenMetrics gets the plain text format without exemplars."""
     await client.get("/me")
     assert " # {" not in (await client.get("/metrics")).text
 
 
 def test_an_app_is_wired_once() -> None:
-    """A second middleware on the same registry would count each request twice: it is refused."""
+    """A second middleware on the same registry, which would count each request twice, is refused."""
     observability = Observability(ObservabilitySettings(), CollectorRegistry())
     wire_observability(FastAPI(), observability)
     with pytest.raises(ValueError, match="http_requests"):

@@ -1,4 +1,4 @@
-"""What decides by a request's route and the router itself mean the same route, whatever the path and the prefix."""
+"""The route table and the router find the same route for every path, method and prefix."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from tequipy_observability.api import NO_ROUTE, MatchedRoute, endpoints_of, rout
 
 
 class Compare:
-    """Notes what the table says before the router runs, and what the router has chosen after it."""
+    """A middleware that records the table's result and the router's choice."""
 
     def __init__(self, app: ASGIApp, *, host: FastAPI, noted: list[tuple[MatchedRoute, object]]) -> None:
         self._app = app
@@ -27,7 +27,7 @@ class Compare:
         self._noted = noted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        before = scope.get("endpoint")  # of the app that this one is mounted in
+        before = scope.get("endpoint")  # the endpoint of an app that mounts this one
         route = route_table(self._host).match(scope)
         await self._app(scope, receive, send)
         chosen = scope.get("endpoint")
@@ -35,7 +35,7 @@ class Compare:
 
 
 def endpoint(name: str) -> Callable[[], Any]:
-    """Return an endpoint of its own."""
+    """Return a new endpoint."""
 
     async def serve() -> str:
         return name
@@ -45,12 +45,12 @@ def endpoint(name: str) -> Callable[[], Any]:
 
 
 async def plain(_: Request) -> PlainTextResponse:
-    """Serve a route of Starlette's own kind."""
+    """Serve a plain Starlette route."""
     return PlainTextResponse("plain")
 
 
 def build_app() -> tuple[FastAPI, list[tuple[MatchedRoute, object]]]:
-    """Return an app with routes of every kind, some of which hide others, and what `Compare` notes in it."""
+    """Return an app with routes of every kind, some of which shadow others, and the list that `Compare` fills."""
     app, noted = FastAPI(), list[tuple[MatchedRoute, object]]()
     app.user_middleware.append(Middleware(Compare, host=app, noted=noted))
     inner, outer = APIRouter(prefix="/users"), APIRouter()
@@ -77,7 +77,7 @@ def build_app() -> tuple[FastAPI, list[tuple[MatchedRoute, object]]]:
 
 
 def mounted() -> tuple[FastAPI, list[tuple[MatchedRoute, object]]]:
-    """Return the same app below a prefix of another one."""
+    """Return the same app mounted below a prefix of another app."""
     app, noted = build_app()
     outer = FastAPI()
     outer.mount("/svc/v2", app)
@@ -118,7 +118,7 @@ PIECES = st.sampled_from(
 
 @st.composite
 def odd_paths(draw: st.DrawFn) -> str:
-    """Return a path as the server has decoded it: that of a route, with something put in or changed in case."""
+    """Return a decoded path: that of a route, with text inserted or its case changed."""
     path = draw(PATHS)
     for _ in range(draw(st.integers(0, 2))):
         place = draw(st.integers(0, len(path)) | st.just(len(path)))
@@ -127,7 +127,7 @@ def odd_paths(draw: st.DrawFn) -> str:
 
 
 async def ask(app: FastAPI, method: str, path: str, *, host: str = "test", root_path: str = "") -> Message:
-    """Send a request past any client, which would normalise its path; return the start of the answer."""
+    """Send a request without a client, which would normalise its path; return the start of the response."""
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -156,14 +156,14 @@ async def ask(app: FastAPI, method: str, path: str, *, host: str = "test", root_
 @pytest.mark.parametrize("kind", APPS)
 @given(data=st.data())
 def test_the_table_and_the_router_agree(kind: str, data: st.DataObject) -> None:
-    """For any path, method and host: the very endpoint that the router chooses, 405 included, or none."""
+    """For any path, method and host, both find the same endpoint, 405 included, or none."""
     app, noted = APPS[kind]
     path = data.draw(st.sampled_from(PREFIXES[kind])) + data.draw(odd_paths())
     method = data.draw(st.sampled_from(["GET", "POST", "PUT", "PATCH", "HEAD", "OPTIONS", "ODD"]))
     host = data.draw(st.sampled_from(["test", "other.example"]))
     noted.clear()
     asyncio.run(ask(app, method, path, host=host, root_path="/svc/v2" if kind == "root path" else ""))
-    for route, chosen in noted:  # none where a foreign app served it
+    for route, chosen in noted:  # empty if another app served the request
         if isinstance(chosen, PlainTextResponse):
             assert route is not NO_ROUTE
             assert route.endpoint is None
@@ -175,14 +175,14 @@ def test_the_table_and_the_router_agree(kind: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("number", ["7" * 5_000])
 async def test_a_parameter_that_cannot_be_converted_is_no_matter(number: str) -> None:
-    """The table converts nothing: a number of 5,000 digits has a route like any other."""
+    """The table converts no parameters, so a number of 5,000 digits has a route like any other."""
     app, _ = build_app()
     scope: Scope = {"type": "http", "method": "GET", "path": f"/numbers/{number}"}
     assert route_table(app).match(scope).template == "/numbers/{number:int}"
 
 
 async def test_a_mounted_app_has_a_table_of_its_own() -> None:
-    """What the outer app has found is not taken for a route of the inner one."""
+    """The route that an outer app has matched is not used by the inner app's table."""
     inner, noted = build_app()
     outer, outer_noted = FastAPI(), list[tuple[MatchedRoute, object]]()
     outer.user_middleware.append(Middleware(Compare, host=outer, noted=outer_noted))
@@ -193,7 +193,7 @@ async def test_a_mounted_app_has_a_table_of_its_own() -> None:
 
 
 async def test_routes_may_be_added() -> None:
-    """A route that is added after the first request is found as well."""
+    """A route that is added after the first request is found."""
     app, _ = build_app()
     scope: Scope = {"type": "http", "method": "GET", "path": "/late", "headers": []}
     assert route_table(app).match(dict(scope)) is NO_ROUTE
@@ -203,10 +203,10 @@ async def test_routes_may_be_added() -> None:
 
 
 async def test_an_endpoint_need_not_be_hashable() -> None:
-    """One that is not has a template like any other, and nobody can have declared anything by it."""
+    """A route whose endpoint is not hashable has a template, but no endpoint in the table."""
 
     class Endpoint:
-        __hash__ = None  # type: ignore[assignment]  # -- as a dataclass has it
+        __hash__ = None  # type: ignore[assignment]  # -- as in a dataclass with eq
 
         async def __call__(self) -> None: ...
 
@@ -217,7 +217,7 @@ async def test_an_endpoint_need_not_be_hashable() -> None:
 
 
 def test_the_table_does_not_grow_with_requests() -> None:
-    """It holds the routes of the app and nothing of what was asked for."""
+    """The table's size depends on the routes of the app and not on the requests."""
     app, _ = build_app()
     table = route_table(app)
     table.match({"type": "http", "method": "GET", "path": "/", "headers": []})
@@ -228,7 +228,7 @@ def test_the_table_does_not_grow_with_requests() -> None:
 
 
 def test_endpoints_of_a_router_are_those_of_all_it_includes() -> None:
-    """The names by which a feature declares settings for all its routes."""
+    """`endpoints_of` returns the endpoints of all included routers."""
     inner, outer = APIRouter(), APIRouter()
     one, other = endpoint("one"), endpoint("other")
     inner.add_api_route("/one", one)
@@ -240,7 +240,7 @@ def test_endpoints_of_a_router_are_those_of_all_it_includes() -> None:
 @given(odd_paths(), st.sampled_from(["", "/svc", "/a/b"]), st.sampled_from([b"", b"a=1&b=%2F", b'\xff"<x']))
 @example("/api/v1/login//", "", b"")
 def test_a_slash_redirect_leads_to_a_route_of_this_host(path: str, prefix: str, query: bytes) -> None:
-    """Where there is one, it is relative, holds ASCII alone, and a client that follows it reaches a route."""
+    """A slash redirect is relative and ASCII, and a client that follows it reaches a route."""
     app, _ = APPS["alone"]
     table = route_table(app)
     scope = {

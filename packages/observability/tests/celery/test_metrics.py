@@ -1,4 +1,4 @@
-"""The metrics of tasks, as Celery's signals make them; apps/worker shows them in real processes."""
+"""Metrics of tasks from simulated signals; the tests of apps/worker use real processes."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ def note() -> None:
 
 
 class Attempts:
-    """Sends what Celery sends of a task's attempts."""
+    """Sends the signals that Celery sends for a task's attempts."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -63,14 +63,14 @@ def attempts() -> Iterator[Attempts]:
     ],
 )
 def test_an_attempt_counts_by_how_it_ended(attempts: Attempts, state: str, outcome: str) -> None:
-    """Each end of an attempt is an outcome of its task, and took some time."""
+    """Each end of an attempt is counted as an outcome of its task, and its duration is recorded."""
     attempts.run(state)
     assert attempts.count(outcome) == 1
     assert attempts.value("task_duration_seconds_count", task="test.note") == 1
 
 
 def test_a_message_is_known_to_have_waited(attempts: Attempts) -> None:
-    """The wait is that from the moment which the message names, never below nothing; without one there is none."""
+    """The waiting time is measured from the time in the message's header and never negative; without one it is not."""
     attempts.run(states.SUCCESS, headers={ENQUEUED_HEADER: time.time() - 20})
     attempts.run(states.SUCCESS, headers={ENQUEUED_HEADER: time.time() + 20})
     attempts.run(states.SUCCESS, headers={ENQUEUED_HEADER: "forged"})
@@ -81,13 +81,13 @@ def test_a_message_is_known_to_have_waited(attempts: Attempts) -> None:
 
 
 def test_a_queue_that_is_not_ours_has_no_name(attempts: Attempts) -> None:
-    """A message that came by another way makes no label."""
+    """A message from an unknown queue is counted under `__unknown__`."""
     attempts.run(states.SUCCESS, queue="forged")
     assert attempts.count("succeeded", queue="__unknown__") == 1
 
 
 def test_the_parent_tells_of_children_that_cannot(attempts: Attempts) -> None:
-    """A child that was killed is a lost attempt, tried again or not; one over its hard limit has timed out."""
+    """The parent counts a killed child as `lost`, retried or not, and one over its hard limit as `timed_out`."""
     request = Context(id="1", delivery_info={"routing_key": "email"})
     lost = WorkerLostError("killed")
     signals.task_retry.send(sender=attempts.task, request=request, reason=Retry(exc=lost), einfo=None)
@@ -100,6 +100,6 @@ def test_the_parent_tells_of_children_that_cannot(attempts: Attempts) -> None:
 
 
 def test_a_retry_counts_as_one(attempts: Attempts) -> None:
-    """An attempt that asks for another is counted among the retries."""
+    """An attempt that is followed by another is counted as a retry."""
     signals.task_retry.send(sender=attempts.task, request=Context(), reason=Retry(exc=ValueError()), einfo=None)
     assert attempts.value("task_retries_total", task="test.note") == 1

@@ -1,4 +1,4 @@
-"""A worker under observation: its logging is ours, and its main process serves the metrics."""
+"""Observability of a worker: logging is not changed by Celery, and the main process serves the metrics."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ from tequipy_observability.infrastructure.process import Observability, Observab
 
 @pytest.fixture(autouse=True)
 def _restored_signals() -> Iterator[None]:
-    """Disconnect what a test has connected."""
+    """Disconnect the signal receivers that a test has connected."""
     used = [signal for signal in vars(signals).values() if isinstance(signal, Signal)]
     before = [list(signal.receivers) for signal in used]
     yield
@@ -43,7 +43,7 @@ def read(observability: Observability, **headers: str) -> httpx.Response:
 
 
 def test_celery_leaves_logging_alone(observability: Observability) -> None:
-    """Celery sets up no handlers of its own, and what the pool says of its children reaches ours."""
+    """Celery installs no log handlers, and records of billiard's logger reach ours."""
     celery = Celery("test", set_as_current=False)
     wire_observability(celery, observability)
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
@@ -53,7 +53,7 @@ def test_celery_leaves_logging_alone(observability: Observability) -> None:
 
 
 def test_the_main_process_of_a_worker_serves_the_metrics(observability: Observability) -> None:
-    """The port is open from the worker's being ready to its shutdown, and asks for the token."""
+    """The port is open from `worker_ready` to the worker's shutdown, and requires the token."""
     wire_observability(Celery("test", set_as_current=False), observability)
     signals.worker_ready.send(sender=None)
     try:
@@ -66,10 +66,10 @@ def test_the_main_process_of_a_worker_serves_the_metrics(observability: Observab
 
 
 def test_a_forked_child_serves_nothing(observability: Observability) -> None:
-    """A child enters the same context and leaves the port to its parent, who has it open."""
+    """A child that enters the context opens no port, because its parent has it open."""
     settings = ObservabilitySettings(metrics_port=observability.metrics_port)
     child = Observability(settings, CollectorRegistry())
-    child._process = os.getppid()  # built by the parent
+    child._process = os.getppid()  # as if the parent had built it
     observability.serve()
     try:
         child.serve()
@@ -84,13 +84,13 @@ TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 
 
 def published(headers: dict[str, object]) -> dict[str, object]:
-    """Return the headers of a message as they are when it is published."""
+    """Return the headers of a message after the signal of its publication."""
     signals.before_task_publish.send(sender="any.task", headers=headers)
     return headers
 
 
 def test_what_a_task_sends_goes_on_with_its_work(observability: Observability) -> None:
-    """A message carries correlation id and trace of whoever sends it; what was said of it already stands."""
+    """A message carries its sender's correlation id and trace; headers that are set already are kept."""
     wire_observability(Celery("test", set_as_current=False), observability)
     with request_context(RequestContext(correlation_id="abc", traceparent=TRACE)):
         handed_on = published({"tequipy_correlation_id": None})
@@ -101,7 +101,7 @@ def test_what_a_task_sends_goes_on_with_its_work(observability: Observability) -
 
 
 def test_a_message_says_since_when_it_waits(observability: Observability) -> None:
-    """From now on, or from the moment that it has to wait for."""
+    """The header is the current time, or the message's ETA if that is later."""
     wire_observability(Celery("test", set_as_current=False), observability)
     later = datetime.now(UTC) + timedelta(hours=1)
     assert published({})["tequipy_enqueued_at"] == pytest.approx(time.time(), abs=30)
@@ -109,7 +109,7 @@ def test_a_message_says_since_when_it_waits(observability: Observability) -> Non
 
 
 def test_a_taken_port_ends_the_worker(observability: Observability) -> None:
-    """Celery would log an error and go on unseen: the process is asked to end, with the reason."""
+    """If the port is taken the process exits with the reason; Celery would only log an error."""
     wire_observability(Celery("test", set_as_current=False), observability)
     with (
         socket.create_server(("", observability.metrics_port or 0)),

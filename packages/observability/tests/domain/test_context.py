@@ -1,4 +1,4 @@
-"""The request context: what is accepted from outside, and how long a fact lasts."""
+"""The request context: validation of ids from outside, and the lifetime of bound fields."""
 
 import asyncio
 
@@ -18,13 +18,13 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @pytest.mark.parametrize("offered", ["a", "A-z_0.9", "x" * 128])
 def test_a_well_formed_correlation_id_is_taken(offered: str) -> None:
-    """An id within the contract's pattern is kept as it is."""
+    """An id that matches the pattern is kept."""
     assert accept_correlation_id(offered) == offered
 
 
 @pytest.mark.parametrize("offered", [None, "", "x" * 129, "a b", "a\n", "ä", "a;b", "{}"])
 def test_any_other_correlation_id_is_replaced(offered: str | None) -> None:
-    """What does not match is never echoed: a fresh id takes its place."""
+    """An id that does not match is replaced by a new one and never echoed."""
     made = accept_correlation_id(offered)
     assert made != offered
     assert len(made) == 32
@@ -32,7 +32,7 @@ def test_any_other_correlation_id_is_replaced(offered: str | None) -> None:
 
 @pytest.mark.parametrize("offered", [TRACE, "01" + TRACE[2:] + "-more"])
 def test_a_valid_traceparent_is_taken(offered: str) -> None:
-    """A version to come may have more fields."""
+    """A valid traceparent is kept; future versions may have more fields."""
     assert accept_traceparent(offered) == offered
 
 
@@ -41,12 +41,12 @@ def test_a_valid_traceparent_is_taken(offered: str) -> None:
     [None, "", TRACE.upper(), "ff" + TRACE[2:], f"00-{'0' * 32}-b7ad6b7169203331-01", TRACE + "\n", "x" * 600],
 )
 def test_an_invalid_traceparent_is_dropped(offered: str | None) -> None:
-    """What the W3C calls invalid starts no trace."""
+    """A traceparent that is invalid by the W3C standard is dropped."""
     assert accept_traceparent(offered) is None
 
 
-async def test_facts_last_as_long_as_their_request() -> None:
-    """What is bound within a request is seen in the tasks it starts, and gone afterwards."""
+async def test_bound_fields_last_as_long_as_their_request() -> None:
+    """A field bound within a request is visible in its tasks, and gone after the request."""
     seen = []
 
     async def child() -> None:

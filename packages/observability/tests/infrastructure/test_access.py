@@ -1,4 +1,4 @@
-"""The token of the metrics: few guesses for each client, and a log line about them."""
+"""The token of the metrics: a limit of wrong tokens per client, and log lines about refusals."""
 
 import pytest
 from pydantic import SecretStr
@@ -10,7 +10,7 @@ RIGHT, WRONG = "Bearer s3cret", "Bearer guess"
 
 
 class Clock:
-    """Time as the test says."""
+    """A clock that tests set."""
 
     now = 0.0
 
@@ -29,13 +29,13 @@ def access(clock: Clock) -> MetricsAccess:
 
 
 def test_without_a_token_everybody_may_read() -> None:
-    """Nothing is asked for, so nothing is a guess."""
+    """Without a configured token nothing is refused."""
     access = MetricsAccess(None)
     assert {access.check(WRONG, "192.0.2.1") for _ in range(100)} == {200}
 
 
 def test_a_client_may_guess_ten_times_a_minute(access: MetricsAccess, clock: Clock) -> None:
-    """Then it is 429 for the rest of the minute, the right token included; others are not concerned."""
+    """After ten wrong tokens a client gets 429 for the rest of the minute, even with the right token; others do not."""
     assert [access.check(WRONG, "192.0.2.1") for _ in range(TRIES)] == [401] * TRIES
     assert [access.check(sent, "192.0.2.1") for sent in (WRONG, RIGHT)] == [429, 429]
     assert access.check(RIGHT, "192.0.2.2") == 200
@@ -55,20 +55,20 @@ def test_a_client_may_guess_ten_times_a_minute(access: MetricsAccess, clock: Clo
     ],
 )
 def test_a_client_is_an_address_or_a_64(access: MetricsAccess, one: str | None, other: str | None, same: bool) -> None:
-    """IPv6 counts by /64, an IPv4 address is the same whichever way it comes."""
+    """IPv6 clients are counted by /64, and IPv4 clients alike whether mapped to IPv6 or not."""
     for _ in range(TRIES):
         access.check(WRONG, one)
     assert access.check(RIGHT, other) == (429 if same else 200)
 
 
 def test_asking_without_a_token_is_no_guess(access: MetricsAccess) -> None:
-    """A scraper that was set up wrong is refused as often as it asks."""
+    """Requests without a token are refused, but never lead to 429."""
     assert {access.check("", "192.0.2.1") for _ in range(100)} == {401}
     assert access.check(RIGHT, "192.0.2.1") == 200
 
 
 def test_refusals_are_logged_once_a_minute(access: MetricsAccess, clock: Clock) -> None:
-    """The first of a client, and the limit; never what was sent."""
+    """A client's first refusal and the start of its 429s are logged once a minute, without the token."""
     with capture_logs() as events:
         for _ in range(100):
             access.check(WRONG, "192.0.2.1")
@@ -85,7 +85,7 @@ def test_refusals_are_logged_once_a_minute(access: MetricsAccess, clock: Clock) 
 
 
 def test_clients_without_number_are_forgotten(access: MetricsAccess) -> None:
-    """The memory of refusals is bounded, whoever asks."""
+    """The number of remembered clients is bounded."""
     for number in range(5000):
         access.check(WRONG, f"10.0.{number // 256}.{number % 256}")
     assert len(access._records) <= 1024

@@ -1,4 +1,4 @@
-"""Logs: whatever is written, each line is one object of JSON, without secrets."""
+"""Logging: every event becomes one line of JSON without secrets."""
 
 import io
 import json
@@ -36,7 +36,7 @@ SECRETS = {
 
 
 def test_own_and_foreign_events_share_one_form(lines: Lines) -> None:
-    """structlog, stdlib logging and their extra fields come out alike, each once."""
+    """Events of structlog and stdlib, with their extra fields, have the same form and appear once."""
     with request_context(RequestContext(correlation_id="abc", task_name="auth.send_mail")):
         structlog.get_logger(logger_name="own").info("hello", answer=42)
         logging.getLogger("foreign").warning("hello %s", "you", extra={"answer": 43})
@@ -52,8 +52,8 @@ def test_own_and_foreign_events_share_one_form(lines: Lines) -> None:
 LIBRARIES = ("uvicorn.error", "sqlalchemy.engine.Engine", "celery.worker", "alembic.runtime.migration", "httpx")
 
 
-def test_libraries_are_heard_once(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """What had handlers of its own says each thing once, in our form, as do warnings; the access log is silent."""
+def test_libraries_are_logged_once(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Libraries with handlers of their own and warnings are logged once in our form; the access log is silent."""
     given = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.access", "celery", "sqlalchemy")]
     for logger in given:
         logger.addHandler(logging.StreamHandler(sys.stdout))
@@ -72,7 +72,7 @@ def test_libraries_are_heard_once(capfdbinary: pytest.CaptureFixture[bytes]) -> 
 
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
 def test_what_looks_like_a_secret_is_not_written(lines: Lines, secret: str) -> None:
-    """Tokens and the passwords of URLs are redacted wherever they stand: message, field, nested, traceback."""
+    """Tokens and passwords in URLs are redacted in messages, fields, nested values and tracebacks."""
     logger = logging.getLogger("careless")
     logger.error("saw %s", secret, extra={"field": secret, "deep": {"er": [secret]}})
     try:
@@ -98,7 +98,7 @@ def test_what_looks_like_a_secret_is_not_written(lines: Lines, secret: str) -> N
     ],
 )
 def test_a_secret_with_its_name_is_not_written(lines: Lines, text: str) -> None:
-    """In a message, a field or a traceback: what a text calls a secret is redacted, and the rest stays."""
+    """In messages, fields and tracebacks, values after a secret's name are redacted, and the rest stays."""
     logging.getLogger("careless").error("saw %s", text, extra={"field": text})
     try:
         raise ValueError(text)
@@ -111,7 +111,7 @@ def test_a_secret_with_its_name_is_not_written(lines: Lines, text: str) -> None:
 
 
 def test_secret_fields_are_not_written_whatever_their_value(lines: Lines) -> None:
-    """A field named after a secret is redacted, however deep it is."""
+    """A field whose name is that of a secret is redacted at any depth."""
     structlog.get_logger().info("login", password="hunter2", body={"new_password": "hunter2", "Set-Cookie": "hunter2"})
     (line,) = lines()
     assert "hunter2" not in json.dumps(line)
@@ -119,7 +119,7 @@ def test_secret_fields_are_not_written_whatever_their_value(lines: Lines) -> Non
 
 
 def test_secrets_of_objects_are_not_written(lines: Lines) -> None:
-    """A dataclass is written by its fields, so their names count; a value that holds itself ends somewhere."""
+    """Dataclasses are redacted by their field names, and a value that contains itself is cut off."""
 
     @dataclass
     class Account:
@@ -137,7 +137,7 @@ def test_secrets_of_objects_are_not_written(lines: Lines) -> None:
 
 
 def test_a_value_that_cannot_be_shown_breaks_nothing(lines: Lines) -> None:
-    """An object whose repr raises, in a message and in a field, is named by its type."""
+    """An object whose repr raises is shown by the name of its type, in messages and fields."""
 
     class Shy:
         def __repr__(self) -> str:
@@ -149,7 +149,7 @@ def test_a_value_that_cannot_be_shown_breaks_nothing(lines: Lines) -> None:
 
 
 def test_the_trace_is_told_by_its_ids(lines: Lines) -> None:
-    """A traceparent becomes the fields that tracing tools look for."""
+    """A traceparent is logged as `trace_id` and `span_id`."""
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with request_context(RequestContext(traceparent=traceparent)):
         structlog.get_logger().info("hello")
@@ -158,14 +158,14 @@ def test_the_trace_is_told_by_its_ids(lines: Lines) -> None:
 
 
 def test_a_forged_newline_stays_in_its_string(lines: Lines) -> None:
-    """What a client sends cannot begin a line of its own."""
+    """A newline from a client does not start a new line."""
     forged = 'x\n{"level": "INFO", "message": "admin logged in"}'
     logging.getLogger("a").warning("login of %s", forged)
     assert [line["message"] for line in lines()] == [f"login of {forged}"]
 
 
 def test_an_event_cannot_overwrite_the_line(lines: Lines) -> None:
-    """A field named as one of the line's own does not replace it."""
+    """An event's field cannot replace a field that every line has."""
     structlog.get_logger(logger_name="a").info("m", service="forged", timestamp="forged", level="forged")
     (line,) = lines()
     assert (line["service"], line["level"]) == ("test", "INFO")
@@ -173,7 +173,7 @@ def test_an_event_cannot_overwrite_the_line(lines: Lines) -> None:
 
 
 def test_a_traceback_shows_no_locals(lines: Lines) -> None:
-    """The values of variables are not in a traceback."""
+    """A traceback does not show the values of variables."""
     innocent_name = "hunter2"
     try:
         raise RuntimeError(str(len(innocent_name)))
@@ -189,7 +189,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.c
 
 @given(st.dictionaries(st.text(), SCALARS | st.lists(SCALARS) | st.dictionaries(st.text(), SCALARS), max_size=5))
 def test_anything_becomes_one_line_of_json(fields: dict[str, object]) -> None:
-    """Surrogates, NaN, huge integers, bytes: a line of valid JSON comes out, never an exception."""
+    """Surrogates, NaN, huge integers and bytes give a line of valid JSON and never an exception."""
     line = render_json({"timestamp": "now", "message": "m", **fields})
     assert b"\n" not in line
     json.loads(line)
@@ -201,21 +201,21 @@ def test_anything_becomes_one_line_of_json(fields: dict[str, object]) -> None:
     ids=["text", "list", "escaped", "like tokens", "like names"],
 )
 def test_a_long_line_is_shortened_and_says_so(value: object) -> None:
-    """No line exceeds 16 KiB, and a shortened one is still JSON."""
+    """No line exceeds 16 KiB, and a shortened one is valid JSON."""
     line = render_json({"message": "m", "a": value, "b": value})
     assert len(line) <= MAX_LINE_BYTES
     assert json.loads(line)["truncated"] > MAX_LINE_BYTES
 
 
 def test_a_line_of_many_fields_is_shortened_too() -> None:
-    """When no single value is long, the line keeps what it begins with."""
+    """If there are many short fields, the first ones are kept."""
     line = render_json({"timestamp": "now", "message": "m"} | {f"{number}{'n' * 200}": 1 for number in range(2000)})
     assert len(line) <= MAX_LINE_BYTES
     assert json.loads(line)["message"] == "m"
 
 
 def test_a_broken_pipe_breaks_nothing() -> None:
-    """A process whose reader has gone goes on."""
+    """A process whose standard output has lost its reader continues."""
     program = """
 import logging, os, sys
 from tequipy_observability.infrastructure.logging import Process, configure_logging
@@ -231,7 +231,7 @@ os._exit(0)
 
 
 def test_a_process_without_standard_output_goes_on() -> None:
-    """Started with a closed standard output (`>&-`), where Python sets `sys.stdout` to None, a process logs nothing."""
+    """A process started with a closed standard output (`>&-`), where `sys.stdout` is None, continues without logs."""
     program = """
 import logging, sys, structlog
 from tequipy_observability.infrastructure.logging import Process, configure_logging
@@ -267,7 +267,7 @@ def _closed() -> io.StringIO:
     "stream", [None, object(), _closed(), _Raising(), io.BytesIO()], ids=["none", "object", "closed", "raises", "bytes"]
 )
 def test_no_stream_makes_logging_raise(lines: Lines, stream: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever stands in the place of standard output, the program that logs goes on."""
+    """Logging raises nothing, whatever object replaces standard output."""
     monkeypatch.setattr(sys, "stdout", stream)
     structlog.get_logger().info("hello")
     logging.getLogger("a").info("hello")
@@ -277,7 +277,7 @@ def test_no_stream_makes_logging_raise(lines: Lines, stream: object, monkeypatch
 
 
 def test_a_stream_of_text_gets_the_lines(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream without a binary buffer, as `contextlib.redirect_stdout` puts in place, is written to as text."""
+    """A text stream without a binary buffer, as `contextlib.redirect_stdout` may install, gets the lines as text."""
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     structlog.get_logger().info("hello ä")
@@ -291,7 +291,7 @@ class _Unreadable(dict[str, str]):
 
 
 def test_an_event_that_cannot_be_rendered_is_a_line_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
-    """A wrong format, a field that raises, an `exc_info` that is none: the line says so, and shows no argument."""
+    """A wrong format, a failing field and an invalid `exc_info` each give `log_event_failed` without arguments."""
     configure_logging(Process("test", "test", "1.0"), level="INFO", style="json")
     logging.getLogger("a").info("%d", "hunter2")
     structlog.get_logger(logger_name="b").info("saved", field=_Unreadable(a="hunter2"))
@@ -307,7 +307,7 @@ def test_an_event_that_cannot_be_rendered_is_a_line_of_its_own(capfd: pytest.Cap
 
 
 def test_the_console_is_for_a_person(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """In the local style a line begins with time, level and message, and still has the correlation id."""
+    """In console style a line begins with time, level and message, and has the correlation id."""
     configure_logging(Process("test", "local", "1.0"), level="INFO", style="console")
     with request_context(RequestContext(correlation_id="abc")):
         logging.getLogger("a").info("hello", extra={"answer": 42})

@@ -1,4 +1,4 @@
-"""Observability of a process: who may read its metrics, where, and how its event loop fares."""
+"""The metrics' own port and the measurement of the event loop's lag."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter
 from pydantic import SecretStr
 
 from tequipy_observability.infrastructure.access import TRIES
-from tequipy_observability.infrastructure.port import MOST_CONNECTIONS
+from tequipy_observability.infrastructure.port import MAX_CONNECTIONS
 from tequipy_observability.infrastructure.process import Observability, ObservabilitySettings
 
 TOKEN = "s3cret-ünïcode"
@@ -41,14 +41,14 @@ def url(free_port: Callable[[], int]) -> Iterator[str]:
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_the_port_asks_for_the_token(url: str, header: bytes | None, method: str) -> None:
-    """Whatever is not the token's bearer gets 401 and nothing else, whichever bytes it sends."""
+    """A request without the right bearer token gets 401 without a body, whatever bytes it sends."""
     headers = {} if header is None else {b"Authorization": header}
     answer = httpx.request(method, url, headers=headers)
     assert (answer.status_code, answer.headers["WWW-Authenticate"], answer.content) == (401, "Bearer", b"")
 
 
 def test_the_token_reads_the_metrics(url: str) -> None:
-    """The token may hold any character; the port answers GET alone."""
+    """The token may contain any character; the port responds to GET alone."""
     headers = {b"Authorization": f"Bearer {TOKEN}".encode()}
     assert "things_total 1.0" in httpx.get(url, headers=headers).text
     assert httpx.head(url, headers=headers).status_code == 405
@@ -56,24 +56,24 @@ def test_the_token_reads_the_metrics(url: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 def test_the_port_answers_over_both_protocols(url: str, host: str) -> None:
-    """A scraper reaches it by IPv4 and by IPv6."""
+    """A scraper reaches the port by IPv4 and by IPv6."""
     headers = {b"Authorization": f"Bearer {TOKEN}".encode()}
     assert httpx.get(url.replace("127.0.0.1", host), headers=headers).status_code == 200
 
 
 def test_connections_that_say_nothing_do_not_block_the_port(url: str) -> None:
-    """100 silent connections: few threads serve them, the oldest are closed, and each scrape is answered."""
+    """With 100 silent connections the oldest are closed, and every scrape is served."""
     headers = {b"Authorization": f"Bearer {TOKEN}".encode()}
     before = threading.active_count()
     with contextlib.ExitStack() as silent:
         for _ in range(100):
             silent.enter_context(socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0)))
         assert [httpx.get(url, headers=headers, timeout=30).status_code for _ in range(5)] == [200] * 5
-        assert threading.active_count() - before <= MOST_CONNECTIONS
+        assert threading.active_count() - before <= MAX_CONNECTIONS
 
 
 def test_guesses_of_the_token_are_limited(url: str) -> None:
-    """After ten wrong tokens in a minute the port answers 429 with `Retry-After`, the right token included."""
+    """After ten wrong tokens in a minute, the port responds 429 with `Retry-After`, even to the right token."""
     wrong, right = ({b"Authorization": f"Bearer {token}".encode()} for token in ("guess", TOKEN))
     assert [httpx.get(url, headers=wrong).status_code for _ in range(TRIES)] == [401] * TRIES
     for headers in (wrong, right):
@@ -82,7 +82,7 @@ def test_guesses_of_the_token_are_limited(url: str) -> None:
 
 
 async def test_a_port_that_is_taken_is_named(free_port: Callable[[], int]) -> None:
-    """The error says which port, and which setting chooses another."""
+    """The error names the port and the setting that chooses another."""
     port = free_port()
     with (
         socket.create_server(("", port)),
@@ -92,11 +92,11 @@ async def test_a_port_that_is_taken_is_named(free_port: Callable[[], int]) -> No
             raise AssertionError
 
 
-async def test_a_blocked_event_loop_is_seen() -> None:
-    """While the context is open the loop is watched: whoever blocks it is in the histogram."""
+async def test_a_blocked_event_loop_is_measured() -> None:
+    """While the context is open, blocking the event loop shows in the histogram."""
     async with build() as observability:
         await asyncio.sleep(0)
-        time.sleep(0.6)  # noqa: ASYNC251 -- it blocks on purpose
+        time.sleep(0.6)  # noqa: ASYNC251 -- blocks on purpose
 
         def seen(above: str) -> float:
             def value(name: str, **labels: str) -> float:

@@ -1,4 +1,4 @@
-"""For a FastAPI app: correlation, the access event, HTTP metrics, `GET /metrics`; and which route serves a request."""
+"""Observability for FastAPI apps: correlation id, access event, HTTP metrics, `GET /metrics`, and the route table."""
 
 from tequipy_observability.api.routes import (
     NO_ROUTE,
@@ -9,13 +9,13 @@ from tequipy_observability.api.routes import (
     route_table,
     wire_polled_routes,
 )
-from tequipy_observability.api.wire import TwoAuthorizations, wire_observability
+from tequipy_observability.api.wire import DuplicateAuthorization, wire_observability
 
 __all__ = [
     "NO_ROUTE",
+    "DuplicateAuthorization",
     "MatchedRoute",
     "RouteTable",
-    "TwoAuthorizations",
     "endpoints_of",
     "polled_endpoints",
     "route_table",

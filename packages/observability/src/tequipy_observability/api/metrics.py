@@ -1,4 +1,4 @@
-"""The metrics of HTTP: tallies by route template, read when somebody scrapes."""
+"""HTTP metrics, counted by route template."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -18,44 +18,44 @@ SIZE_BUCKETS: Final = (100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 OTHER_METHOD: Final = "_OTHER"
 # RFC 9110, section 9.1, and PATCH (RFC 5789): any other method shares one label.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
-# OpenMetrics, section 4.6.1: the names and values of an exemplar's labels, together.
+# OpenMetrics, section 4.6.1: the limit for all names and values of an exemplar's labels together.
 _EXEMPLAR_LENGTH: Final = 128
-_SAMPLED: Final = 1  # the flag of a traceparent that says that its trace is kept (W3C Trace Context, section 3.2.2.5)
+_SAMPLED: Final = 1  # the flag of a traceparent whose trace is recorded (W3C Trace Context, section 3.2.2.5)
 
 
 class HttpMetrics(Collector):
-    """Counts requests by route template, never by path: what strangers ask for adds no series.
+    """Counts requests by route template and not by path, so that requests for unknown paths add no series.
 
-    Tallies of our own, because this runs at each request: prometheus-client's take a lock for each number, and keep no
-    exemplar without checking its labels first.
+    The counts are kept here because this code runs for each request: prometheus-client's metrics take a lock for each
+    number and validate the labels of each exemplar.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.in_progress = 0
-        """Requests being served; the middleware counts up and down."""
+        """The number of requests being served; the middleware changes it."""
         self._requests: dict[tuple[str, str, int], int] = {}
-        self._spread: dict[tuple[str, str], tuple[_Distribution, _Distribution]] = {}
-        # There from the start: whoever knocks at doors that do not exist finds these.
+        self._histograms: dict[tuple[str, str], tuple[_Distribution, _Distribution]] = {}
+        # Created at the start, so that requests for unknown paths do not add them.
         self._add("GET", UNMATCHED)
         self._add(OTHER_METHOD, UNMATCHED)
         registry.register(self)
 
     def observe(self, *, method: str, route: str, status: int, seconds: float, size: int, by: RequestContext) -> None:
-        """Count one answered request; `by` is whom an exemplar names."""
+        """Count one finished request; an exemplar refers to `by`."""
         if method not in _METHODS:
-            method, route = OTHER_METHOD, UNMATCHED  # no route serves it
+            method, route = OTHER_METHOD, UNMATCHED  # no route serves such a method
         requests = self._requests
         key = (method, route, status)
         requests[key] = requests.get(key, 0) + 1
-        duration, sizes = self._spread.get((method, route)) or self._add(method, route)
+        duration, sizes = self._histograms.get((method, route)) or self._add(method, route)
         duration.observe(seconds, by)
         sizes.observe(size, None)
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the tallies as they stand."""
+        """Yield the current counts."""
         yield GaugeMetricFamily("http_requests_in_progress", "Requests being served.", self.in_progress)
         requests = CounterMetricFamily("http_requests", "Requests served.", labels=("method", "route", "status"))
-        # Copies: the metrics' own port scrapes in a thread of its own.
+        # Iterates over copies, because the metrics' own port scrapes in another thread.
         for (method, route, status), count in self._requests.copy().items():
             requests.add_metric((method, route, str(status)), count)
         labels = ("method", "route")
@@ -63,23 +63,23 @@ class HttpMetrics(Collector):
             "http_request_duration_seconds", "Seconds from the request to the end of its answer.", labels=labels
         )
         sizes = HistogramMetricFamily("http_response_size_bytes", "Bytes in the bodies of answers.", labels=labels)
-        for series, (duration, size) in self._spread.copy().items():
+        for series, (duration, size) in self._histograms.copy().items():
             duration.add_to(durations, series)
             size.add_to(sizes, series)
         yield from (requests, durations, sizes)
 
     def describe(self) -> Iterable[Metric]:
-        """Yield the families, by whose names the registry tells that they are there once."""
+        """Yield the families, by whose names the registry detects duplicates."""
         return self.collect()
 
     def _add(self, method: str, route: str) -> "tuple[_Distribution, _Distribution]":
         pair = _Distribution(DURATION_BUCKETS), _Distribution(SIZE_BUCKETS)
-        self._spread[method, route] = pair
+        self._histograms[method, route] = pair
         return pair
 
 
 class _Distribution:
-    """A histogram's counts, and for each bucket the last request that fell into it."""
+    """The counts of a histogram, and the last request in each bucket."""
 
     __slots__ = ("_bounds", "_counts", "_latest", "_sum")
 
@@ -101,13 +101,13 @@ class _Distribution:
         buckets: list[tuple[str, float, Exemplar | None]] = []
         for bound, count, latest in zip((*self._bounds, float("inf")), self._counts, self._latest, strict=True):
             total += count
-            name = floatToGoString(bound)  # type: ignore[no-untyped-call]  # -- it turns a float into a string
+            name = floatToGoString(bound)  # type: ignore[no-untyped-call]  # -- it formats a float
             buckets.append((name, total, _exemplar(*latest) if latest else None))
-        family.add_metric(labels, buckets, self._sum)  # type: ignore[arg-type]  # -- the stub forgets that an exemplar may be absent
+        family.add_metric(labels, buckets, self._sum)  # type: ignore[arg-type]  # -- the stub lacks that an exemplar may be None
 
 
 def _exemplar(by: RequestContext, value: float, at: float) -> Exemplar | None:
-    """Name the request by its trace, if that is kept, and by its correlation id, as far as they fit."""
+    """Return an exemplar with the request's trace, if it is sampled, and its correlation id, if it fits."""
     labels = {}
     if by.traceparent is not None:
         _, trace_id, span_id, flags = by.traceparent.split("-")[:4]

@@ -1,4 +1,4 @@
-"""The outermost middleware, pure ASGI: the request's context, its access event, its metrics."""
+"""The outermost middleware (pure ASGI): sets the request context, writes the access event, updates the metrics."""
 
 import logging
 from collections.abc import Set as AbstractSet
@@ -18,9 +18,9 @@ from tequipy_observability.domain.context import (
     request_context,
 )
 
-_CORRELATION_HEADER: Final = CORRELATION_HEADER.lower().encode()  # as ASGI has the names of headers
+_CORRELATION_HEADER: Final = CORRELATION_HEADER.lower().encode()  # the form of header names in ASGI
 _USER_AGENT_LENGTH: Final = 512
-# What stands when nothing was sent: the server will answer so.
+# The status while no response has been sent.
 _INTERNAL_SERVER_ERROR: Final = 500
 
 
@@ -32,19 +32,18 @@ _LAST_RESORT: Final[tuple[Message, ...]] = (
     },
     {"type": "http.response.body", "body": b"Internal Server Error"},
 )
-"""The answer when nobody else has given one; Starlette's own last resort says the same."""
+"""The response if nothing else has responded; identical to Starlette's own."""
 
 
-class AnswerBrokenOffError(Exception):
-    """An answer ended in the middle; its message is the correlation id under which the cause was logged."""
+class ResponseInterruptedError(Exception):
+    """A response ended before it was complete; the message is the correlation id under which the cause was logged."""
 
 
 class ObservabilityMiddleware:
-    """Knows the request from its first byte to its last; every answer leaves with its correlation id.
+    """Observes each request from start to end, and adds its correlation id to the response.
 
-    An exception that reaches it is logged once, with its traceback and the correlation id, and goes no further: when
-    nobody has answered yet, the answer is a bare 500. One that breaks off a started answer ends as
-    `AnswerBrokenOffError`, so that the server closes the connection.
+    An exception that reaches the middleware is logged once, with traceback and correlation id. If no response has
+    started, the response is a plain 500. If one has, `ResponseInterruptedError` makes the server close the connection.
     """
 
     def __init__(
@@ -60,8 +59,8 @@ class ObservabilityMiddleware:
         self._metrics = metrics
         self._routes = routes
         self._polled = polled
-        self._log = logger.bind()  # once, not at each request
-        self._quiet_is_told = self._log.is_enabled_for(logging.DEBUG)
+        self._log = logger.bind()  # bound once instead of per request
+        self._debug = self._log.is_enabled_for(logging.DEBUG)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -73,7 +72,7 @@ class ObservabilityMiddleware:
         status, size = _INTERNAL_SERVER_ERROR, 0
         started = complete = False
 
-        async def answer(message: Message) -> None:
+        async def send_observed(message: Message) -> None:
             nonlocal status, size, started, complete
             kind = message["type"]
             if kind == "http.response.start":
@@ -87,21 +86,21 @@ class ObservabilityMiddleware:
                 complete = not message.get("more_body", False)
             await send(message)
 
-        route = self._routes.match(scope)  # now: an app that is mounted in this one changes the scope
+        route = self._routes.match(scope)  # matched first, because an app mounted in this one changes the scope
         metrics = self._metrics
         metrics.in_progress += 1
         began = perf_counter()
         with request_context(context):
             try:
-                await self._app(scope, receive, answer)
-            except Exception as error:  # noqa: BLE001 -- logged here, where the correlation id still is known
+                await self._app(scope, receive, send_observed)
+            except Exception as error:  # noqa: BLE001 -- logged here, where the correlation id is known
                 self._log.error("request_failed", exc_info=error)
                 if not started:
                     for message in _LAST_RESORT:
-                        await answer(dict(message))
+                        await send_observed(dict(message))
                 elif not complete:
-                    # The server breaks the connection off and logs this, not the traceback a second time.
-                    raise AnswerBrokenOffError(context.correlation_id) from None
+                    # The server closes the connection and logs this error instead of the traceback again.
+                    raise ResponseInterruptedError(context.correlation_id) from None
             finally:
                 seconds = perf_counter() - began
                 metrics.in_progress -= 1
@@ -113,17 +112,17 @@ class ObservabilityMiddleware:
                     size=size,
                     by=context,
                 )
-                self._tell(route, context, status, seconds)
+                self._log_access(route, context, status, seconds)
 
-    def _tell(self, route: MatchedRoute, context: RequestContext, status: int, seconds: float) -> None:
-        """Write the access event; the rest is in the context, also what became known on the way."""
+    def _log_access(self, route: MatchedRoute, context: RequestContext, status: int, seconds: float) -> None:
+        """Write the access event; the request context adds the fields that were bound meanwhile."""
         if route.endpoint in self._polled:
-            if not self._quiet_is_told:
+            if not self._debug:
                 return
             write = self._log.debug
         elif status >= _INTERNAL_SERVER_ERROR:
             write = self._log.error
-        elif status >= 400:  # noqa: PLR2004 -- where RFC 9110 has the client's errors begin
+        elif status >= 400:  # noqa: PLR2004 -- client errors (RFC 9110)
             write = self._log.warning
         else:
             write = self._log.info
@@ -145,16 +144,16 @@ def _context_of(scope: Scope) -> RequestContext:
         elif name == b"traceparent":
             traceparent = value.decode("latin-1")
         elif name == b"user-agent":
-            # Cut off between words: half a secret would not be known for one.
-            whole = value if len(value) <= _USER_AGENT_LENGTH else value[:_USER_AGENT_LENGTH].rpartition(b" ")[0]
-            user_agent = whole.decode("latin-1")
+            # Cut off between words, because redaction would not recognise a part of a secret.
+            text = value if len(value) <= _USER_AGENT_LENGTH else value[:_USER_AGENT_LENGTH].rpartition(b" ")[0]
+            user_agent = text.decode("latin-1")
     client = scope.get("client")
-    # By position, as it is made at each request.
+    # Positional arguments are faster, and this runs for each request.
     return RequestContext(
         accept_correlation_id(correlation_id),
         accept_traceparent(traceparent) if traceparent is not None else None,
         scope["method"],
-        None,  # the route is known in the end
+        None,  # the route is only known to the access event
         client[0] if client else None,
         user_agent,
     )

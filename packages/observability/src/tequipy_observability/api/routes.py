@@ -1,4 +1,4 @@
-"""The route that serves a request: found once, by the router's own rules, for all who decide by it."""
+"""The route table: finds the route of a request once, by the router's rules, for all components that depend on it."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ _SAFE_IN_QUERY: Final = "%/:?#[]@!$&'()*+,;="
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatchedRoute:
-    """A route of the app; `endpoint` is what features declare settings of a route by, whatever its prefix is."""
+    """A route of the app; features attach settings to its `endpoint`, independently of path prefixes."""
 
     template: str
-    """Its path with every include prefix and the names of its parameters; `__unmatched__` for none."""
+    """Its path with all include prefixes and parameter names; `__unmatched__` if no route matches."""
     endpoint: object
-    """The function that serves it; None for a mounted app and for an endpoint that cannot be a dictionary's key."""
+    """The function that serves it; None for a mounted app and for an endpoint that is not hashable."""
 
 
 NO_ROUTE: Final = MatchedRoute(UNMATCHED, None)
@@ -33,7 +33,7 @@ NO_ROUTE: Final = MatchedRoute(UNMATCHED, None)
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A route as it is matched: by pattern and methods, or, where it is of another kind, by its own method."""
+    """A route with what is needed to match it: pattern and methods, or, for other kinds of routes, its own method."""
 
     route: MatchedRoute
     context: RouteContext
@@ -42,7 +42,7 @@ class _Entry:
     literal: bool
 
     def match(self, scope: Scope, path: str) -> Match:
-        """Tell as the router does; converts no parameter, which may fail."""
+        """Match like the router, but without converting parameters, which may fail."""
         if self.pattern is None:
             match: Match = self.context.matches(scope)[0]
             return match
@@ -54,8 +54,8 @@ class _Entry:
 class RouteTable:
     """The routes of an app in the order in which its router tries them.
 
-    Literal paths are found in a dictionary that is as large as the app has routes; other paths are tried one pattern
-    after the other. Routes may be added to the app until its first request, and by tests after it.
+    Literal paths are looked up in a dictionary whose size is the number of routes; other paths are matched against one
+    pattern after another. Routes may be added until the first request (tests may add them later).
     """
 
     def __init__(self, router: APIRouter) -> None:
@@ -66,9 +66,9 @@ class RouteTable:
         self._literals: dict[str, list[_Entry]] = {}
 
     def match(self, scope: Scope) -> MatchedRoute:
-        """Return the route that serves this HTTP request, or answers 405, and remember it; `NO_ROUTE` for none."""
+        """Return the route that serves an HTTP request or responds 405, and cache it in the scope; else `NO_ROUTE`."""
         remembered: tuple[RouteTable, MatchedRoute] | None = scope.get(_SCOPE_KEY)
-        if remembered is not None and remembered[0] is self:  # else that of an app that this one is mounted in
+        if remembered is not None and remembered[0] is self:  # another table is that of an app which mounts this one
             return remembered[1]
         route = self._find(scope, get_route_path(scope))
         scope[_SCOPE_KEY] = self, route
@@ -81,22 +81,22 @@ class RouteTable:
         return {method for methods in found for method in methods or ()}
 
     def slash_redirect(self, scope: Scope) -> str | None:
-        """Return where a path that no route serves is served with, or without, a slash at its end; None for nowhere.
+        """Return a relative redirect for a path that is only served with, or without, a trailing slash, or None.
 
-        The reference is relative to the last segment of the path (RFC 3986, section 4.2): it names no host, and is good
-        under any prefix that a proxy has taken away.
+        The reference is relative to the last segment of the path (RFC 3986, section 4.2). It names no host, and works
+        behind a proxy that strips a prefix.
         """
         path: str = scope["path"]
         raw: bytes | None = scope.get("raw_path")
         if raw is not None and raw.count(b"/") != path.count("/"):
-            return None  # a slash was sent as %2F: a client would count other segments than we
+            return None  # a slash was sent as %2F, so a client counts other segments than the server
         if path.endswith("//"):
-            return None  # clients disagree: Python's urljoin counts no empty segments, browsers do
+            return None  # clients disagree about empty segments: browsers count them, Python's urljoin does not
         without = path.removesuffix("/")
         *parents, last = without.split("/")
         other = {**scope, "path": without if path.endswith("/") else f"{path}/"}
         if not last or not {".", ".."}.isdisjoint([*parents, last]):
-            return None  # a client resolves dots before it resolves the reference
+            return None  # a client resolves dot segments before it resolves the reference
         if self._find(other, get_route_path(other)) is NO_ROUTE:
             return None
         name = quote(last, safe="")
@@ -117,7 +117,7 @@ class RouteTable:
     def _candidates(self, path: str) -> list[_Entry]:
         if len(self._router.routes) != self._known:
             self._read()
-        # The end of a pattern ($) is also before a line feed at the end.
+        # `$` in a pattern also matches before a line feed at the end.
         return self._literals.get(path) or (self._entries if path.endswith("\n") else self._patterns)
 
     def _read(self) -> None:
@@ -131,7 +131,7 @@ class RouteTable:
 
 
 def route_table(app: FastAPI) -> RouteTable:
-    """Return the one table of an app."""
+    """Return the route table of an app; each app has one."""
     if not hasattr(app.state, "route_table"):
         app.state.route_table = RouteTable(app.router)
     table: RouteTable = app.state.route_table
@@ -139,12 +139,12 @@ def route_table(app: FastAPI) -> RouteTable:
 
 
 def endpoints_of(router: APIRouter) -> list[object]:
-    """Return the endpoints of all routes of a router and of those that it includes."""
+    """Return the endpoints of all routes of a router, included routers among them."""
     return [context.endpoint for context in iter_route_contexts(router.routes)]
 
 
 def polled_endpoints(app: FastAPI) -> set[object]:
-    """Return the endpoints that `wire_polled_routes` has been told of."""
+    """Return the endpoints that were passed to `wire_polled_routes`."""
     if not hasattr(app.state, "polled_endpoints"):
         app.state.polled_endpoints = set()
     polled: set[object] = app.state.polled_endpoints
@@ -152,7 +152,7 @@ def polled_endpoints(app: FastAPI) -> set[object]:
 
 
 def wire_polled_routes(app: FastAPI, *endpoints: object) -> None:
-    """Declare routes that machines poll: their access events are of level debug, and no rate limit counts them."""
+    """Declare routes that machines poll: their access events have level debug, and rate limits skip them."""
     polled_endpoints(app).update(endpoints)
 
 
@@ -175,6 +175,6 @@ def _entries(routes: Iterable[BaseRoute]) -> Iterator[_Entry]:
 def _hashable(endpoint: object) -> object:
     try:
         hash(endpoint)
-    except TypeError:  # an object that may be called and compares by its values: nobody declares anything by it
+    except TypeError:  # a callable object that compares by value; no settings can be attached to it
         return None
     return endpoint

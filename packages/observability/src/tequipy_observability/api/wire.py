@@ -1,4 +1,4 @@
-"""Attaches observability to an app."""
+"""Attaches observability to a FastAPI app."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -15,34 +15,34 @@ from tequipy_observability.api.middleware import ObservabilityMiddleware
 from tequipy_observability.api.routes import polled_endpoints, route_table, wire_polled_routes
 
 
-class TwoAuthorizations(HTTPException):
-    """The request has two `Authorization` headers: proxies and we may believe different ones."""
+class DuplicateAuthorization(HTTPException):
+    """The request has two `Authorization` headers, of which a proxy and this app could use different ones."""
 
     def __init__(self) -> None:
         super().__init__(HTTPStatus.BAD_REQUEST, "Send one Authorization header.")
 
 
 class Observability(Protocol):
-    """What this needs of the object that `configure_observability` returns."""
+    """The attributes that this module uses of `configure_observability`'s result."""
 
     @property
     def registry(self) -> CollectorRegistry:
-        """Where the app's metrics are registered and read."""
+        """The registry for the app's metrics."""
 
     @property
     def metrics_port(self) -> int | None:
-        """The port that serves the metrics in the app's stead."""
+        """The port that serves the metrics instead of the app, or None."""
 
     def refuse_metrics(self, authorization: str, client: str | None) -> tuple[int, Mapping[str, str]] | None:
-        """Return status and header fields when the sender of this Authorization header may not read the metrics."""
+        """Return status and header fields of a refusal if the sender of this Authorization header may not read."""
 
 
 def wire_observability(app: FastAPI, observability: Observability) -> None:
-    """Make the app observable, from outside of all its middleware, whenever that is added.
+    """Add the observing middleware outside of all other middleware, whenever that is added.
 
-    Every answer carries `X-Correlation-ID`, that of an unhandled error too; every request is one `http_request` event
-    and counts under the template of its route. `GET /metrics` answers unless the settings move the metrics to a port of
-    their own.
+    Every response carries `X-Correlation-ID`, even that of an unhandled error. Every request is logged as one
+    `http_request` event and counted under the template of its route. `GET /metrics` is added unless the settings move
+    the metrics to a port of their own.
     """
     metrics = HttpMetrics(observability.registry)
     build_stack = app.build_middleware_stack
@@ -56,9 +56,9 @@ def wire_observability(app: FastAPI, observability: Observability) -> None:
             logger=structlog.get_logger(logger_name="tequipy.access"),
         )
 
-    # Not in `user_middleware`: Starlette puts its ServerErrorMiddleware outside of that, whose 500 would have no
-    # correlation id, and whose exception would be logged by the server without one.
-    app.build_middleware_stack = build_observed_stack  # type: ignore[method-assign]  # -- see above
+    # Not in `user_middleware`, because Starlette's ServerErrorMiddleware is outside of that: its 500 would lack the
+    # correlation id, and the server would log the exception without it.
+    app.build_middleware_stack = build_observed_stack  # type: ignore[method-assign]  # -- as the comment above explains
     if observability.metrics_port is None:
         _add_metrics(app, observability)
 
@@ -67,7 +67,7 @@ def _add_metrics(app: FastAPI, observability: Observability) -> None:
     async def metrics(request: Request) -> Response:
         authorizations = request.headers.getlist("authorization")
         if len(authorizations) > 1:
-            raise TwoAuthorizations
+            raise DuplicateAuthorization
         client = request.client.host if request.client else None
         if refusal := observability.refuse_metrics("".join(authorizations), client):
             raise HTTPException(refusal[0], headers=refusal[1])

@@ -1,7 +1,7 @@
-"""The door for a Celery app: logs, context and metrics as in every other process. Needs the extra `celery`."""
+"""Observability for Celery apps: logs, request context and metrics. Needs the extra `celery`."""
 
 try:
-    import celery  # noqa: F401 -- asked for here, so that the answer names the extra
+    import celery  # noqa: F401 -- imported here, so that the error names the extra
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "tequipy_observability.celery needs Celery: install tequipy-observability[celery]"

@@ -1,4 +1,4 @@
-"""The metrics of tasks: what Celery's signals tell of each attempt, under labels that no message can invent."""
+"""Metrics of tasks from Celery's signals; the label values are limited to known tasks and queues."""
 
 import time
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from kombu.message import Message
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 UNKNOWN: Final = "__unknown__"
-"""The task of a message that names none of ours, the queue of one that came by another way."""
+"""The label of a message for an unknown task or from an unknown queue."""
 ENQUEUED_HEADER: Final = "tequipy_enqueued_at"
-"""Unix time from which on a message could be taken; put on by whoever publishes it."""
+"""The Unix time from which a worker could take the message; set when it is published."""
 _DURATION_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _WAIT_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 _OUTCOMES: Final[Mapping[str | None, str]] = {
@@ -28,7 +28,7 @@ _OUTCOMES: Final[Mapping[str | None, str]] = {
 
 
 class TaskMetrics:
-    """Counts attempts, how each ended, how long it ran, and how long its message had waited."""
+    """Measures attempts: their number, outcome and duration, and the waiting time of their messages."""
 
     def __init__(self, celery: Celery, registry: CollectorRegistry) -> None:
         self._celery = celery
@@ -38,16 +38,18 @@ class TaskMetrics:
         )
         self._wait = Histogram(
             "task_wait_seconds",
-            "Seconds from the moment a message could be taken to the beginning of its attempt.",
+            "Seconds from the moment a message could be taken to the start of its attempt.",
             ["task", "queue"],
             buckets=_WAIT_BUCKETS,
             registry=registry,
         )
-        self._retries = Counter("task_retries_total", "Attempts that another follows.", ["task"], registry=registry)
+        self._retries = Counter(
+            "task_retries_total", "Failed attempts that are followed by another.", ["task"], registry=registry
+        )
         self._started: dict[str, float] = {}
 
     def connect(self) -> None:
-        """Listen to the signals of the process, and of the children that it will fork."""
+        """Subscribe to the signals of this process and of the children that it will fork."""
         for signal, receiver in (
             (signals.task_prerun, self._on_start),
             (signals.task_postrun, self._on_end),
@@ -72,11 +74,11 @@ class TaskMetrics:
 
     def _on_retry(self, sender: CeleryTask[Any, Any], request: Context, reason: Retry, **_: object) -> None:
         self._retries.labels(sender.name).inc()
-        if isinstance(reason.exc, WorkerLostError):  # told by the parent: the child told nobody
+        if isinstance(reason.exc, WorkerLostError):  # the parent reports it, because the child died without a signal
             self._count(sender, request, "lost")
 
     def _on_failure(self, sender: CeleryTask[Any, Any], exception: BaseException, **_: object) -> None:
-        if isinstance(exception, WorkerLostError | TimeLimitExceeded):  # the parent again
+        if isinstance(exception, WorkerLostError | TimeLimitExceeded):  # reported by the parent as well
             outcome = "lost" if isinstance(exception, WorkerLostError) else "timed_out"
             self._count(sender, sender.request, outcome)
 
@@ -92,6 +94,6 @@ class TaskMetrics:
 
 
 def enqueued_at(headers: Mapping[str, object]) -> float:
-    """Return the Unix time from which on a message with these headers, published now, can be taken."""
+    """Return the Unix time from which a message with these headers, published now, can be taken."""
     eta = headers.get("eta")
     return max(time.time(), datetime.fromisoformat(eta).timestamp()) if isinstance(eta, str) else time.time()

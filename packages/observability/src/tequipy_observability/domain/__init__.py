@@ -1,1 +1,1 @@
-"""What a request or task is known by while it runs: standard library only, so that every package may stand on it."""
+"""The request context: standard library only, so that every package may depend on it."""

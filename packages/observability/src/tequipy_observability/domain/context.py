@@ -1,4 +1,4 @@
-"""The request context: who is asking, as part of which chain of causes, carried by one context variable."""
+"""The request context: correlation id, trace, user and other facts about the running request, in a context variable."""
 
 import re
 from contextvars import ContextVar
@@ -6,7 +6,7 @@ from random import randbytes
 from typing import Final, NamedTuple
 
 CORRELATION_HEADER: Final = "X-Correlation-ID"
-"""The header that carries the correlation id over HTTP, into tasks and onto mails."""
+"""The header that carries the correlation id over HTTP and in mails."""
 
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # W3C Trace Context, section 3.2: a version after 00 may append fields; all-zero ids and version ff are invalid.
@@ -16,9 +16,9 @@ _TRACEPARENT_MAX_LENGTH: Final = 512
 
 
 class RequestContext(NamedTuple):
-    """Facts about the request or task that is running; `None` where a fact does not apply or is not yet known."""
+    """Facts about the running request or task; `None` for a fact that does not apply or is not known yet."""
 
-    # A named tuple, for one is made at each request: a frozen dataclass takes three times as long.
+    # A named tuple, because one is created per request and a frozen dataclass takes three times as long.
     correlation_id: str | None = None
     traceparent: str | None = None
     method: str | None = None
@@ -30,17 +30,17 @@ class RequestContext(NamedTuple):
     task_name: str | None = None
 
 
-_NOTHING_KNOWN: Final = RequestContext()
-_context: ContextVar[RequestContext] = ContextVar("tequipy_request_context", default=_NOTHING_KNOWN)
+_EMPTY: Final = RequestContext()
+_context: ContextVar[RequestContext] = ContextVar("tequipy_request_context", default=_EMPTY)
 
 
 def current_context() -> RequestContext:
-    """Return the context of the running request or task; an empty one outside of both."""
+    """Return the context of the running request or task, or an empty one outside of both."""
     return _context.get()
 
 
-class request_context:  # noqa: N801 -- read as a verb: `with request_context(context)`; a generator costs three times as much
-    """Run a block under `context`; the previous one is back afterwards, whatever happened."""
+class request_context:  # noqa: N801 -- reads as a verb: `with request_context(context)`; a generator costs three times as much
+    """Run a block with `context`, and restore the previous one afterwards."""
 
     __slots__ = ("_given", "_token")
 
@@ -55,28 +55,28 @@ class request_context:  # noqa: N801 -- read as a verb: `with request_context(co
         _context.reset(self._token)
 
 
-def bind_context(**facts: str | None) -> None:
-    """Add facts that became known while the request runs, as `user_id` after authentication.
+def bind_context(**fields: str | None) -> None:
+    """Set fields that became known while the request runs, such as `user_id` after authentication.
 
-    Lasts to the end of the enclosing `request_context`. Raises `ValueError` for a name that `RequestContext` lacks.
+    They last to the end of the enclosing `request_context`. Raises `ValueError` for a name that `RequestContext` lacks.
     """
-    _context.set(_context.get()._replace(**facts))
+    _context.set(_context.get()._replace(**fields))
 
 
 def new_correlation_id() -> str:
-    """Return a fresh correlation id: 32 hexadecimal characters."""
-    return randbytes(16).hex()  # noqa: S311 -- to be told apart, not to be kept secret
+    """Return a new correlation id of 32 hexadecimal characters."""
+    return randbytes(16).hex()  # noqa: S311 -- it must be unique, not secret
 
 
 def accept_correlation_id(offered: str | None) -> str:
-    """Return the offered id when it matches `[A-Za-z0-9._-]{1,128}`, a fresh one otherwise."""
+    """Return the offered id if it matches `[A-Za-z0-9._-]{1,128}`, a new one otherwise."""
     if offered is not None and _CORRELATION_ID.fullmatch(offered):
         return offered
     return new_correlation_id()
 
 
 def accept_traceparent(offered: str | None) -> str | None:
-    """Return the offered `traceparent` when it is valid (W3C Trace Context, section 3.2), `None` otherwise."""
+    """Return the offered `traceparent` if it is valid (W3C Trace Context, section 3.2), `None` otherwise."""
     if offered is not None and len(offered) <= _TRACEPARENT_MAX_LENGTH and _TRACEPARENT.fullmatch(offered):
         return offered
     return None

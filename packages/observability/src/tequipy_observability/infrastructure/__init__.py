@@ -1,1 +1,1 @@
-"""Logging and metrics: how the process tells operators what happens."""
+"""Logging, metrics, and the port that serves metrics."""

@@ -1,4 +1,4 @@
-"""Who may read the metrics: whoever knows the token, of which each client may try only so many."""
+"""Access control of the metrics: a bearer token, with a limit of wrong tokens per client."""
 
 import hmac
 import time
@@ -15,14 +15,14 @@ from pydantic import SecretStr
 TRIES: Final = 10
 """Wrong tokens that a client may send in one period."""
 PERIOD: Final = 60
-"""In seconds, from a client's first wrong token."""
+"""Seconds, counted from a client's first wrong token."""
 METRICS_REFUSALS: Final[Mapping[int, Mapping[str, str]]] = {
     401: {"WWW-Authenticate": "Bearer"},
     429: {"Retry-After": str(PERIOD)},
 }
-"""The statuses that refuse, each with the header fields that it needs."""
-_MOST_CLIENTS: Final = 1024
-"""Clients that are remembered; the one that was first seen longest ago is forgotten for a new one."""
+"""The statuses of refusals, with the header fields that each needs."""
+_MAX_CLIENTS: Final = 1024
+"""The number of remembered clients; a new one replaces the one that was first seen longest ago."""
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class _Record:
 
 
 class MetricsAccess:
-    """Decides on each request for the metrics; the port's threads and the app's event loop may ask at once."""
+    """Decides about requests for the metrics; may be called by several threads at once."""
 
     def __init__(self, token: SecretStr | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._expected = None if token is None else f"Bearer {token.get_secret_value()}".encode()
@@ -44,18 +44,18 @@ class MetricsAccess:
     def check(self, authorization: str, client: str | None) -> Literal[200, 401, 429]:
         """Return the status for the sender of this Authorization header (RFC 6750, section 2.1).
 
-        After ten wrong tokens within a minute a client gets 429 for the rest of it, whatever it sends. Its first
-        refusal and the beginning of the limit are one log line each in that minute.
+        After ten wrong tokens within a minute a client gets 429 for the rest of it, even with the right token. A
+        client's first refusal and the start of its 429s are logged, once each per minute.
         """
         if self._expected is None:
             return 200
-        client = client and client.removeprefix("::ffff:")  # an IPv4 address as a socket of both protocols shows it
+        client = client and client.removeprefix("::ffff:")  # an IPv4 client of a dual-stack socket
         network = _network(client)
         with self._lock:
             record = self._record(network)
             if record is not None and record.wrong >= TRIES:
                 return 429
-            # As bytes, which headers are made of: both servers hand them on as Latin-1.
+            # Compared as bytes; both servers decode header values as Latin-1.
             if hmac.compare_digest(authorization.encode("latin-1", "replace"), self._expected):
                 return 200
             if record is None:
@@ -75,14 +75,14 @@ class MetricsAccess:
         return record
 
     def _add(self, network: str) -> _Record:
-        if len(self._records) >= _MOST_CLIENTS:
+        if len(self._records) >= _MAX_CLIENTS:
             self._records.popitem(last=False)
         record = self._records[network] = _Record(self._clock())
         return record
 
 
 def _network(client: str | None) -> str:
-    """Return the address of a client, of IPv6 the /64: whoever has one has all of it."""
+    """Return the client's IPv4 address, or the /64 of its IPv6 address, all of which one client usually controls."""
     try:
         address = ip_address((client or "").partition("%")[0])
     except ValueError:

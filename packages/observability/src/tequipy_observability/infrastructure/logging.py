@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard output, whoever wrote the event."""
+"""Logging: one JSON object per line on standard output, for structlog and the standard library alike."""
 
 import logging
 import sys
@@ -17,10 +17,10 @@ from tequipy_observability.infrastructure.redaction import redact_fields, redact
 
 MAX_LINE_BYTES: Final = 16 * 1024
 _OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
-# What a LogRecord has of itself; everything else on it came by `extra=`.
+# A LogRecord's own attributes; all others come from `extra=`.
 _RECORD_ATTRIBUTES: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
-# Of the context: the access event alone says what the client calls itself, and the trace is told by its ids.
-_UNSAID: Final = frozenset({"traceparent", "user_agent"})
+# Not repeated on every line: only the access event has the user agent, and trace and span id are fields of their own.
+_OMITTED: Final = frozenset({"traceparent", "user_agent"})
 
 Entry = Mapping[str, object]
 Renderer = Callable[[Entry], bytes]
@@ -28,7 +28,7 @@ Renderer = Callable[[Entry], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What every line says of the process that wrote it."""
+    """Fields that every line has, about the process that wrote it."""
 
     service: str
     environment: str
@@ -36,7 +36,7 @@ class Process:
 
 
 def configure_logging(process: Process, *, level: str, style: Literal["json", "console"]) -> None:
-    """Send structlog, stdlib logging and warnings of this process to standard output; calling it again replaces it."""
+    """Send structlog, stdlib logging and warnings of this process to standard output; a second call replaces it."""
     renderer = render_json if style == "json" else render_console
     lines = _Output()
     structlog.configure(
@@ -51,17 +51,17 @@ def configure_logging(process: Process, *, level: str, style: Literal["json", "c
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    # The middleware writes the one access event of a request.
+    # The middleware writes one access event per request instead.
     logging.getLogger("uvicorn.access").propagate = False
-    # It tells of each call with its whole URL, query and all; whoever makes the call says what may be said.
+    # httpx logs every call with its complete URL, which may hold secrets in its query.
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class _Output:
-    """Standard output as it is at the moment, in whole lines.
+    """The current standard output, written in whole lines.
 
-    A line that cannot be written is dropped: the stream may be absent (`None`, when the process was started with a
-    closed standard output), closed, full, without a reader, or an object that somebody put in its place.
+    A line that cannot be written is dropped. The stream may be `None` (the process was started with standard output
+    closed), closed, full, a pipe without a reader, or an object that replaced it.
     """
 
     def msg(self, line: bytes) -> None:
@@ -69,9 +69,9 @@ class _Output:
         if stream is None:
             return
         try:
-            # One write: the buffer's own lock keeps lines of different threads apart.
+            # One write per line, because the buffer's lock then keeps lines of different threads apart.
             buffer = getattr(stream, "buffer", None)
-            if buffer is None:  # text only, as io.StringIO
+            if buffer is None:  # a text stream, such as io.StringIO
                 stream.write(line.decode("utf-8", "backslashreplace") + "\n")
                 stream.flush()
                 return
@@ -80,22 +80,22 @@ class _Output:
         except Exception:  # noqa: BLE001, S110 -- logging must never end the request that logs
             pass
 
-    debug = info = warning = warn = error = critical = fatal = exception = log = msg  # as structlog calls its loggers
+    debug = info = warning = warn = error = critical = fatal = exception = log = msg  # structlog calls these methods
 
 
 def render_json(entry: Entry) -> bytes:
-    """Return the entry as one line of JSON of at most 16 KiB, without what looks like a secret."""
+    """Return the entry as one line of JSON of at most 16 KiB, with secrets redacted."""
     try:
         line = orjson.dumps(entry, default=repr, option=_OPTIONS)
     except (TypeError, ValueError, RecursionError):
-        # Lone surrogates, integers beyond 64 bits, a repr that fails: shown as well as can be.
+        # Lone surrogates, integers over 64 bits, or a repr that fails: such values are shown as text.
         line = orjson.dumps({_printable(name): _printable(value) for name, value in entry.items()}, option=_OPTIONS)
     line = redact_line(line)
     return line if len(line) <= MAX_LINE_BYTES else _within_limit(line)
 
 
 def render_console(entry: Entry) -> bytes:
-    """Return the entry as a line for a person: time, level, message, then the rest as `name=value`."""
+    """Return the entry as a line for people: time, level, message, then the other fields as `name=value`."""
     fields = orjson.loads(render_json(entry))
     moment, level, message = fields.pop("timestamp"), fields.pop("level"), fields.pop("message")
     stack = fields.pop("exception", None)
@@ -111,10 +111,10 @@ def _one_line(text: str) -> str:
 
 
 def _within_limit(line: bytes) -> bytes:
-    """Shorten the longest values until the line fits, and say how long it was; what it begins with stays longest."""
+    """Shorten the longest values until the line fits, and add its original length; the first fields lose least."""
     entry, limit, length = orjson.loads(line), 8192, len(line)
     while len(line) > MAX_LINE_BYTES:
-        if limit < 64:  # many fields, not long ones  # noqa: PLR2004 -- below this a value says nothing
+        if limit < 64:  # there are many fields, not long ones  # noqa: PLR2004 -- a shorter value would be useless
             entry = dict(list(entry.items())[: len(entry) // 2])
         short = {name[:256]: _shortened(value, limit) for name, value in entry.items()}
         line = orjson.dumps(short | {"truncated": length})
@@ -133,13 +133,13 @@ def _printable(value: object) -> object:
         return value
     try:
         text = value if isinstance(value, str) else repr(value)
-    except Exception as error:  # noqa: BLE001 -- somebody's repr: whatever it raises, the line is still written
+    except Exception as error:  # noqa: BLE001 -- a failing repr must not prevent the line
         text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _entry(process: Process, *, level: str, logger: str, message: str, fields: Mapping[str, object]) -> Entry:
-    """Put a line together: what every line has, what is known of the request, what the event says."""
+    """Build an entry from the process, the request context and the event's own fields."""
     entry: dict[str, object] = {
         "timestamp": datetime.now(UTC),
         "level": level.upper(),
@@ -151,28 +151,28 @@ def _entry(process: Process, *, level: str, logger: str, message: str, fields: M
     }
     context = current_context()
     known = zip(RequestContext._fields, context, strict=True)
-    entry |= {name: value for name, value in known if value is not None and name not in _UNSAID}
+    entry |= {name: value for name, value in known if value is not None and name not in _OMITTED}
     if context.traceparent is not None:  # version-trace-parent-flags, W3C Trace Context, section 3.2
         _, entry["trace_id"], entry["span_id"], *_ = context.traceparent.split("-")
-    # An event cannot overwrite what the line says of itself.
+    # The event's fields cannot overwrite those of process and context.
     return entry | redact_fields(fields) | entry
 
 
 def _failure(process: Process, logger: str, error: Exception) -> Entry:
-    """Return the entry in place of an event that cannot be rendered."""
+    """Return the entry that replaces an event which cannot be rendered."""
     fields = {"error": type(error).__name__}
     return _entry(process, level="error", logger=logger, message="log_event_failed", fields=fields)
 
 
 class _Encoder:
-    """The one processor of structlog: event dictionary to bytes."""
+    """The only processor of structlog: turns an event dictionary into bytes."""
 
     def __init__(self, process: Process, renderer: Renderer) -> None:
         self._process = process
         self._renderer = renderer
 
     def __call__(self, _: object, method: str, event: MutableMapping[str, Any]) -> bytes:
-        """Return the line of an event; one that cannot be rendered says so instead of raising into the program."""
+        """Return the line of an event, or an error entry if it cannot be rendered; never raises into the program."""
         logger = self._process.service
         try:
             message, logger = event.pop("event"), str(event.pop("logger_name", logger))
@@ -181,12 +181,12 @@ class _Encoder:
             if error := event.pop("exc_info", None):
                 event["exception"] = _formatted(error)
             return self._renderer(_entry(self._process, level=method, logger=logger, message=message, fields=event))
-        except Exception as error:  # noqa: BLE001 -- as _Handler.emit: logging must never end the request that logs
+        except Exception as error:  # noqa: BLE001 -- logging must never end the request that logs
             return self._renderer(_failure(self._process, logger, error))
 
 
 class _Handler(logging.Handler):
-    """Brings what comes through stdlib logging into the same lines."""
+    """Writes records of stdlib logging as the same kind of lines."""
 
     def __init__(self, process: Process, renderer: Renderer, lines: _Output) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class _Handler(logging.Handler):
         self._lines = lines
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record; one that cannot be rendered says so instead of raising into the program."""
+        """Write a record, or an error entry if it cannot be rendered; never raises into the program."""
         try:
             fields = {name: value for name, value in vars(record).items() if name not in _RECORD_ATTRIBUTES}
             if record.exc_info:
@@ -204,7 +204,7 @@ class _Handler(logging.Handler):
                 self._process, level=record.levelname, logger=record.name, message=record.getMessage(), fields=fields
             )
             line = self._renderer(entry)
-        except Exception as error:  # noqa: BLE001 -- `handleError` would print the arguments, secrets and all, to stderr
+        except Exception as error:  # noqa: BLE001 -- `handleError` would print the arguments, with secrets, to stderr
             line = self._renderer(_failure(self._process, record.name, error))
         self._lines.msg(line)
 

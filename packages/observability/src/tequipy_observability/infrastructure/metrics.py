@@ -1,4 +1,4 @@
-"""The registry of a process: never the global one, so that two apps in one process do not meet."""
+"""The metrics registry of a process, which is never the global one: two apps in one process stay separate."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from tequipy_observability.infrastructure.multiprocess import SharedRegistry
 
 
 def build_registry(*, name: str, version: str, environment: str, folder: Path | None = None) -> CollectorRegistry:
-    """Return a registry that describes the process itself; with a `folder` it is shared with the children forked."""
-    own = CollectorRegistry()  # what is this process's alone: nobody's start time can be added to another's
+    """Return a registry with metrics of the process itself; with a `folder`, forked children share it."""
+    own = CollectorRegistry()  # for metrics that must not be summed over processes, such as the start time
     ProcessCollector(registry=own)
     PlatformCollector(registry=own)
     GCCollector(registry=own)

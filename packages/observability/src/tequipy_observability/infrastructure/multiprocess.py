@@ -1,8 +1,8 @@
-"""The metrics of a process that forks: each child writes into files of its own, whoever is asked adds them up.
+"""Metrics of a process that forks: each child writes to its own files, and a scrape sums them up.
 
-This is prometheus-client's multiprocess mode, which has to be chosen by `PROMETHEUS_MULTIPROC_DIR` before the library
-is imported. It knows the library's own metrics alone; here the collectors of other packages (`db_pool_*`, `cache_*`)
-take part: each child notes down what they say, every now and then.
+This is prometheus-client's multiprocess mode, which the variable `PROMETHEUS_MULTIPROC_DIR` must enable before the
+library is imported. The mode supports the library's own metrics alone. Here custom collectors of other packages
+(`db_pool_*`, `cache_*`) are included too: each child periodically writes their samples to its files.
 """
 
 import os
@@ -17,30 +17,30 @@ from prometheus_client.registry import Collector
 
 
 class SharedRegistry(CollectorRegistry):
-    """Collects from every process that wrote into `folder`: counters of the dead too, gauges of the living alone."""
+    """Collects from all processes that wrote to `folder`: counters of dead ones too, gauges of living ones only."""
 
     def __init__(self, folder: Path, own: CollectorRegistry) -> None:
         super().__init__()
         self._folder = folder
         self._own = own
-        self._foreign: list[Collector] = []
-        self._noted: tuple[int, dict[str, MmapedDict]] = (0, {})
+        self._custom: list[Collector] = []
+        self._written: tuple[int, dict[str, MmapedDict]] = (0, {})
 
     def register(self, collector: Collector) -> None:
-        """Take part in the collection of this process; a collector that is no metric of the library has to be noted."""
+        """Register a collector; the samples of custom collectors are written by `write_samples`."""
         super().register(collector)
         if not isinstance(collector, MetricWrapperBase):
-            self._foreign.append(collector)
+            self._custom.append(collector)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what all processes have counted, and what is this process's alone."""
-        self._forget_the_dead()
-        everybody: Collector = MultiProcessCollector(None, path=str(self._folder))  # type: ignore[no-untyped-call]  # -- it takes a registry to join and a path
-        yield from everybody.collect()
+        """Yield the metrics summed over all processes, and those of this process alone."""
+        self._remove_dead_processes()
+        shared: Collector = MultiProcessCollector(None, path=str(self._folder))  # type: ignore[no-untyped-call]  # -- it takes a registry to join and a path
+        yield from shared.collect()
         yield from self._own.collect()
 
-    def note(self) -> None:
-        """Write down what the collectors say in this process: their counters and gauges; the rest is left out."""
+    def write_samples(self) -> None:
+        """Write the current counters and gauges of this process's custom collectors; other types are skipped."""
         files = self._files()
         for family in self._families():
             if (file := files.get(family.type)) is None:
@@ -51,20 +51,20 @@ class SharedRegistry(CollectorRegistry):
                 file.write_value(key, sample.value, 0.0)  # type: ignore[no-untyped-call]  # -- key, value, timestamp
 
     def _families(self) -> Iterable[Metric]:
-        return (family for collector in self._foreign for family in collector.collect())
+        return (family for collector in self._custom for family in collector.collect())
 
     def _files(self) -> dict[str, MmapedDict]:
-        pid, files = self._noted
-        if pid != os.getpid():  # a child has files of its own
+        pid, files = self._written
+        if pid != os.getpid():  # after a fork the child needs its own files
             pid = os.getpid()
-            # Named as the library names its own, so that it adds them up as its own.
+            # Named like the library's own files, so that the library sums them up.
             names = {"counter": f"counter_{pid}-noted.db", "gauge": f"gauge_livesum_{pid}-noted.db"}
             files = {kind: MmapedDict(str(self._folder / name)) for kind, name in names.items()}  # type: ignore[no-untyped-call]  # -- it takes a path
-            self._noted = pid, files
+            self._written = pid, files
         return files
 
-    def _forget_the_dead(self) -> None:
-        """Remove the gauges of processes that are gone, also of those that had no time to say so."""
+    def _remove_dead_processes(self) -> None:
+        """Remove the gauge files of dead processes, including those that were killed."""
         for file in self._folder.glob("gauge_*.db"):
             pid = file.stem.rpartition("_")[2].removesuffix("-noted")
             if not _is_alive(int(pid)):
@@ -76,6 +76,6 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's: the number was given away again
+    except PermissionError:  # the id was reused by a process of another user
         return False
     return True
