@@ -25,7 +25,8 @@ from tequipy_api.protocol import EdgeProtocol
 from tequipy_api.settings import ApiSettings, ServerSettings
 from tequipy_observability.api import wire_observability
 from tequipy_observability.wiring import Observability, ObservabilitySettings
-from tequipy_platform.api import wire_errors
+from tequipy_platform.api import wire_errors, wire_headers
+from tequipy_platform.wiring import HeaderSettings
 
 HEAD = b"GET /a HTTP/1.1\r\nHost: x\r\n"
 LIMIT = 2048
@@ -35,6 +36,7 @@ def build_app() -> FastAPI:
     """Return an app that says what has reached it."""
     app = FastAPI()
     wire_observability(app, Observability(ObservabilitySettings(), CollectorRegistry()))
+    wire_headers(app, HeaderSettings())
     wire_errors(app)
 
     async def flood(_: Request) -> Response:
@@ -119,7 +121,7 @@ async def served(app: FastAPI | None = None, *, max_connections: int = 100, **bo
     """Serve the app, or another one, with these bounds."""
     registry = CollectorRegistry()
     server_settings = ServerSettings.model_validate({"max_head_size": LIMIT} | bounds)
-    edge = Edge(server_settings, max_connections=max_connections, registry=registry)
+    edge = Edge(server_settings, max_connections=max_connections, hsts=True, registry=registry)
     config = uvicorn.Config(app or build_app(), ws="none", log_config=None, access_log=False)
 
     async def sweep() -> None:
@@ -315,6 +317,8 @@ async def test_what_is_no_http_is_a_problem(data: bytes) -> None:
         finally:
             structlog.reset_defaults()
     assert (status, document["code"], document["status"]) == (400, "malformed", 400)
+    assert fields["x-content-type-options"] == "nosniff"
+    assert {"content-security-policy", "referrer-policy", "strict-transport-security"} <= fields.keys()
     assert fields["content-type"] == "application/problem+json"
     assert fields["connection"] == "close"
     assert document["correlation_id"] == fields["x-correlation-id"]

@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 from tequipy_api.settings import ApiSettings, ServerSettings
 from tequipy_observability import CORRELATION_HEADER, RequestContext, new_correlation_id, request_context
 from tequipy_platform import DomainError
-from tequipy_platform.api import problem_response
+from tequipy_platform.api import problem_response, security_headers
 
 if TYPE_CHECKING:
     from tequipy_api.protocol import EdgeProtocol
@@ -80,8 +80,13 @@ class Waiting:
 class Edge(ServerState):
     """What all connections of the server share: uvicorn's own state, the limits, and the connections that wait."""
 
-    def __init__(self, settings: ServerSettings, *, max_connections: int, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, settings: ServerSettings, *, max_connections: int, hsts: bool, registry: CollectorRegistry
+    ) -> None:
         super().__init__()
+        self._security_headers = [
+            (name.lower().encode(), value.encode()) for name, value in security_headers(hsts=hsts).items()
+        ]
         self.max_head_size = settings.max_head_size
         self._max_connections = max_connections
         self.heads = Waiting(settings.head_timeout)
@@ -145,6 +150,7 @@ class Edge(ServerState):
         fields = [
             *self.default_headers,
             *answer.raw_headers,
+            *self._security_headers,
             (CORRELATION_HEADER.lower().encode(), correlation_id.encode()),
             (b"connection", b"close"),
         ]

@@ -99,7 +99,7 @@ def serve(settings: ApiSettings, *, host: str, port: int) -> None:
         forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
         timeout_graceful_shutdown=settings.server.shutdown_timeout,
     )
-    edge = Edge(settings.server, max_connections=max_connections, registry=app.state.registry)
+    edge = Edge(settings.server, max_connections=max_connections, hsts=not settings.local, registry=app.state.registry)
     # What there is now lives as long as the process: to go through it all again (150,000 objects, 110 ms) in each full
     # collection would stop every request for nothing.
     gc.collect()

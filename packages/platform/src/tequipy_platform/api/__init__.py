@@ -8,7 +8,7 @@ except ModuleNotFoundError as error:
 from tequipy_platform.api.cookies import read_cookie
 from tequipy_platform.api.docs import wire_docs
 from tequipy_platform.api.errors import wire_errors
-from tequipy_platform.api.headers import HeaderPolicy, wire_headers
+from tequipy_platform.api.headers import HeaderPolicy, security_headers, wire_headers
 from tequipy_platform.api.health import wire_health
 from tequipy_platform.api.limits import BodyLimits, wire_body_limit
 from tequipy_platform.api.problems import (
@@ -40,6 +40,7 @@ __all__ = [
     "problem_response",
     "problem_responses",
     "read_cookie",
+    "security_headers",
     "wire_body_limit",
     "wire_docs",
     "wire_errors",

@@ -24,6 +24,11 @@ _SECURITY_HEADERS: Final = {
 _HSTS: Final = {"Strict-Transport-Security": "max-age=63072000; includeSubDomains"}
 
 
+def security_headers(*, hsts: bool) -> dict[str, str]:
+    """Return the security header fields of every answer; `hsts` is off where plain HTTP is served (local)."""
+    return _SECURITY_HEADERS | (_HSTS if hsts else {})
+
+
 class HeaderPolicy(Protocol):
     """The settings of `wire_headers`, such as `tequipy_platform.wiring.HeaderSettings`."""
 
@@ -37,7 +42,7 @@ def wire_headers(app: FastAPI, settings: HeaderPolicy, *, hsts: bool = True) -> 
 
     Wire it outside of (before) errors, so that error responses carry them too. A route may set its own values.
     """
-    app.user_middleware.append(Middleware(SecurityHeaders, headers=_SECURITY_HEADERS | (_HSTS if hsts else {})))
+    app.user_middleware.append(Middleware(SecurityHeaders, headers=security_headers(hsts=hsts)))
     if settings.cors_origins:
         app.user_middleware.append(
             Middleware(
