@@ -1,6 +1,6 @@
-"""Accounts, passwords, tokens and sessions: the vocabulary, the rules and the ports. Standard library only.
+"""Accounts, passwords, tokens and sessions: the public types, services and ports. Standard library only.
 
-Doors beside this one: `wiring`, `api` (with its extra), `tasks`, `migrations`, `testing`.
+The other public modules are `wiring`, `api` (needs its extra), `tasks`, `migrations`, `testing` and `conformance`.
 """
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord, Outcome

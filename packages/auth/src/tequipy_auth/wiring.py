@@ -1,4 +1,7 @@
-"""What auth needs to be told, and how it is built on PostgreSQL. Only apps fill these settings from the environment."""
+"""The settings of auth, and `build_auth`, which builds its services on PostgreSQL.
+
+Only apps fill the settings from the environment.
+"""
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -54,10 +57,10 @@ from tequipy_platform.infrastructure.mail import JinjaMailTemplates
 from tequipy_platform.infrastructure.secret_checks import BUILT_IN
 
 PRODUCTION_COST: Final = 10
-"""The least bcrypt cost in production (OWASP Password Storage Cheat Sheet, section bcrypt)."""
+"""The minimum bcrypt cost in production (OWASP Password Storage Cheat Sheet, section bcrypt)."""
 
 PRODUCTION_GRACE: Final = 300
-"""The longest grace in production, in seconds: so long a stolen refresh token may be used unnoticed."""
+"""The maximum grace period in production, in seconds; a stolen refresh token can be used unnoticed for this long."""
 
 
 def _check_origin(text: str) -> str:
@@ -71,27 +74,27 @@ def _check_origin(text: str) -> str:
 
 
 def _origin(url: str) -> str:
-    """Return the origin of a URL as browsers write it (RFC 6454, section 6.2)."""
-    parts = urlsplit(str(AnyHttpUrl(url)))  # lower case, punycode, without a port that is the scheme's own
+    """Return the origin of a URL in the spelling of browsers (RFC 6454, section 6.2)."""
+    parts = urlsplit(str(AnyHttpUrl(url)))  # lower case, punycode, without the scheme's default port
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 MAX_SECONDS: Final = 100 * 365 * 86400.0
-"""Seconds: a century, so that every moment plus or minus such a time is a date."""
+"""The maximum duration in seconds: a century, so that the current time plus or minus it is a valid date."""
 
 SECRET_LENGTH: Final = 32
 
 Secret = Annotated[SecretStr, Field(min_length=SECRET_LENGTH)]
-"""Random text, for instance of `openssl rand -base64 32`."""
+"""A random text, for instance the output of `openssl rand -base64 32`."""
 
 Secrets = Annotated[dict[Annotated[int, Field(ge=1)], Secret], Field(min_length=1)]
-"""Secrets by version: the highest is used for what is new, the others for what is stored."""
+"""Secrets by version: new data uses the highest version, stored data the version with which it was written."""
 
 
 def _by_version(value: object) -> object:
-    """Return secrets by version, a secret alone being version 1."""
+    """Return secrets by version; a single secret becomes version 1."""
     if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)  # digits alone, which the environment gives as JSON
+        value = str(value)  # a secret of digits only, which the environment source parses as a JSON number
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if not isinstance(value, str):
@@ -104,74 +107,92 @@ def _by_version(value: object) -> object:
 
 
 SecretOrSecrets = Annotated[Secrets, BeforeValidator(_by_version)]
-"""Secrets by version, or one secret, which is version 1."""
+"""Secrets by version, or a single secret, which is version 1."""
 
 
 class AuthSettings(BaseModel):
-    """Secrets, lives and costs; times in seconds."""
+    """Settings of auth: secrets, lifetimes, costs and limits; times are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     peppers: Secrets = {1: SecretStr(f"{BUILT_IN}pepper-of-the-passwords-0001")}
-    """Keys of the passwords' HMAC. Taking one away makes the passwords stored with it unusable."""
+    """Keys of the HMAC over passwords. Removing a version makes the passwords that were stored with it unusable."""
     refresh_keys: Secrets = {1: SecretStr(f"{BUILT_IN}key-of-the-refresh-tokens-0001")}
-    """Keys that derive a refresh token's successor; an old one may go once its grace is over."""
+    """Keys that derive successors of refresh tokens; an old version can be removed once its grace period is over."""
     key_encryption_key: SecretOrSecrets = {1: SecretStr(f"{BUILT_IN}key-of-the-signing-keys-0001")}
-    """Encrypts the signing keys in the database; a secret alone is version 1. To replace it, add the next version in
-    every process, run `tequipy-api keys reseal`, and take the old version away."""
+    """Encrypts the signing keys in the database; a single secret is version 1.
+
+    To replace it, add the next version in every process, run `tequipy-api keys reseal`, and remove the old version.
+    """
     pseudonym_key: Secret = SecretStr(f"{BUILT_IN}key-of-the-pseudonyms-0001")
-    """Hashes the addresses that lockout counters and audit remember, and signs device cookies. A new one forgets who
-    was locked and which browsers are known, no more."""
+    """Key for pseudonyms of addresses in lockout counters and the audit, and for signatures of device marks.
+
+    After a change, earlier lockout counters and device marks have no effect.
+    """
     registration_mode: Literal["private", "open"] = "private"
-    """`private`: nobody learns whether an address has an account, which comes into being by the mailed link. `open`: it
-    exists at once, unverified, and a taken address is refused."""
+    """Whether registration reveals which addresses have an account.
+
+    `private`: it does not, and the mailed link creates the account. `open`: registration creates an unverified account
+    and refuses an address that has one.
+    """
     password_min_length: int = Field(default=MIN_PASSWORD_LENGTH, ge=MIN_PASSWORD_LENGTH, le=64)
     password_max_length: int = Field(default=128, ge=64, le=1024)
-    """Characters after normalisation (OWASP ASVS 5.0, V6.2.1 and V6.2.9). The minimum may be raised alone: the bundled
-    list of common passwords holds nothing shorter."""
+    """Characters after normalisation (OWASP ASVS 5.0, V6.2.1 and V6.2.9).
+
+    The minimum cannot be lowered, because the bundled list of common passwords contains nothing shorter.
+    """
     audit_retention: float = Field(default=400 * 86400, ge=MIN_AUDIT_RETENTION.total_seconds(), le=MAX_SECONDS)
-    """How long audit events are kept: at least 7 days, by default 400."""
+    """How long audit events are kept: 400 days by default, at least 7."""
     issuer: str | None = Field(default=None, min_length=1)
-    """`iss` of access tokens; None: the app's public URL."""
+    """The `iss` claim of access tokens; None: the app's public URL."""
     audience: str = Field(default="tequipy", min_length=1)
     client_id: str = Field(default="tequipy", min_length=1)
     access_token_ttl: float = Field(default=900, ge=1, le=MAX_SECONDS)
     refresh_idle: float = Field(default=7 * 86400, ge=1, le=MAX_SECONDS)
     refresh_absolute: float = Field(default=30 * 86400, ge=1, le=MAX_SECONDS)
     refresh_grace_seconds: float = Field(default=60, ge=0, le=MAX_SECONDS)
-    """How long after its first use a refresh token gives its unused successor again."""
+    """The grace period: how long after its first use a refresh token returns its unused successor again."""
     sessions_per_user: int = Field(default=20, ge=1)
-    """A login beyond that ends the oldest session."""
+    """The maximum number of sessions per user; a further login ends the oldest one."""
     verify_email_ttl: float = Field(default=86400, ge=60, le=REGISTRATION_TTL.total_seconds())
     reset_password_ttl: float = Field(default=1800, ge=60, le=MAX_SECONDS)
     live_tokens_per_purpose: int = Field(default=3, ge=1)
-    """How many mailed links of one kind work at a time: a further one ends the oldest."""
+    """The maximum number of valid links per purpose and subject; a further link invalidates the oldest."""
     mails_per_hour: int = Field(default=5, ge=1)
-    """How many mails anybody can have sent to one address for one purpose (registration, another link, reset)."""
+    """How many mails per hour can be sent to one address for one purpose (registration, another link, reset)."""
     fresh_for: float = Field(default=300, ge=1, le=MAX_SECONDS)
-    """How long after a proof of identity sensitive operations may be asked for."""
+    """How long after authentication sensitive operations are allowed."""
     signing_algorithm: AlgorithmName = "ES256"
-    """Of keys that are made from now on."""
+    """The algorithm of new signing keys."""
     signing_keys_folder: DirectoryPath | None = None
-    """Where a secret manager mounts the signing keys, `active.pem` among them; None: they are kept in the database."""
+    """The folder with the signing keys, mounted by a secret manager; one is `active.pem`. None: keys are in the
+    database."""
     jwks_max_age: float = Field(default=300, ge=1, le=MAX_SECONDS)
-    """How long others may keep the published keys: so long a key is published before its first use."""
+    """How long clients may cache the published keys; a key is published for this long before it signs."""
     foreign_password_schemes: tuple[ForeignScheme, ...] = ()
-    """Schemes of another system whose accounts were taken over, as `["bcrypt"]`. Their hashes need no pepper: a
-    writer to the database can log in with one of their own making. Take them away when the accounts have moved."""
+    """Hash schemes of another system whose accounts were imported, for instance `["bcrypt"]`.
+
+    Their hashes have no pepper, so a person who can write to the database can create one and log in with it. Remove the
+    schemes when the accounts have new hashes.
+    """
     bcrypt_cost: int = Field(default=12, ge=4, le=MAX_STORED_COST)
-    """Of passwords that are hashed from now on; others are hashed again at their next login. A failed check takes as
-    long as the highest stored cost, so lowering it saves nothing on those before their owners have logged in."""
+    """The cost of new password hashes; other hashes are renewed at the next login.
+
+    A failed check takes as long as the highest stored cost, so that a lower setting has no effect on failed checks
+    until all hashes are renewed.
+    """
     refresh_secret_cost: int = Field(default=SECRET_COST, ge=SECRET_COST, le=MAX_STORED_COST)
-    """bcrypt's cost of refresh tokens' secrets, which are random: so the lowest."""
+    """The bcrypt cost of refresh token secrets; the lowest cost is sufficient, because the secrets are random."""
     hashing_queue: int = Field(default=64, ge=0)
-    """How many hashes may wait for a thread. A quarter is reserved for clients with a valid device mark. When the queue
-    is full, the newest hash of the network that holds the most is answered by 503."""
+    """How many hashes may wait for a thread; a quarter is reserved for clients with a valid device mark.
+
+    When the queue is full, the newest hash of the network that holds the most places is refused with status 503.
+    """
     allowed_origins: tuple[Annotated[str, AfterValidator(_check_origin)], ...] = ()
-    """Further origins whose pages may use the refresh cookie, beside that of the public URL."""
+    """Origins whose pages may use the refresh cookie, in addition to that of the public URL."""
 
     def random_secrets(self) -> Mapping[str, Iterable[SecretStr]]:
-        """Return the secrets that each setting holds."""
+        """Return the secrets by setting."""
         return {
             "peppers": self.peppers.values(),
             "refresh_keys": self.refresh_keys.values(),
@@ -180,7 +201,7 @@ class AuthSettings(BaseModel):
         }
 
     def production_faults(self) -> Iterator[tuple[str, str]]:
-        """Return each field that production refuses, and why."""
+        """Return each setting that is not allowed in production, with the reason."""
         if self.bcrypt_cost < PRODUCTION_COST:
             yield "bcrypt_cost", f"should be at least {PRODUCTION_COST} in production"
         if self.refresh_grace_seconds > PRODUCTION_GRACE:
@@ -198,12 +219,12 @@ def build_auth(
     cache: CacheManager,
     registry: CollectorRegistry | None = None,
 ) -> Auth:
-    """Return auth on PostgreSQL; nothing is opened before its first use.
+    """Build auth on PostgreSQL; nothing is opened before its first use.
 
-    In `registry`, `auth_operations_total{operation,status}` counts what auth was asked for and how it ended,
-    `auth_hashing_pending{pool}` the hashes that wait or run, `auth_hashing_refused_total{pool,client}` those that
-    found or kept no place in the queue, `auth_hashing_wait_seconds{pool,client}` how long the others waited, `client`
-    being `marked` or `unmarked`. With the environment `local`, cookies go without `Secure`.
+    Metrics in `registry`: `auth_operations_total{operation,status}` counts operations by their outcome,
+    `auth_hashing_pending{pool}` is the number of hashes that wait or run, `auth_hashing_refused_total{pool,client}`
+    counts refused and evicted hashes, `auth_hashing_wait_seconds{pool,client}` measures how long the others waited;
+    `client` is `marked` or `unmarked`. In the environment `local`, cookies lack `Secure`.
     """
     policy, clock = _policy(settings, public_url.rstrip("/")), SystemClock()
     unit_of_work = partial(SqlAuthUnitOfWork, database, clock, uuid7)
@@ -300,7 +321,7 @@ def _signing_keys(
     revocations: Revocations,
     operations: Operations,
 ) -> tuple[KeyRing, KeyService | None]:
-    """Return the keys as this process uses them, and the service that rotates them unless they are files."""
+    """Return the key ring, and the service that rotates the keys, or None if the keys are files."""
     max_age = policy.key_ring_max_age.total_seconds()
     if settings.signing_keys_folder is not None:
         return KeyRing(FileKeys(settings.signing_keys_folder).load, max_age=max_age), None

@@ -1,7 +1,7 @@
-"""Auth over HTTP: its routes, and the dependencies that protect the routes of other packages. Needs the extra `api`."""
+"""The HTTP API of auth: routes, and dependencies that protect routes of other packages. Needs the extra `api`."""
 
 try:
-    import fastapi  # noqa: F401 -- asked for here, so that the answer names the extra
+    import fastapi  # noqa: F401 -- imported here so that a missing package is reported with its extra
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("tequipy_auth.api needs FastAPI: install tequipy-auth[api]") from error
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 BODY_SIZE: Final = 64 * 1024
-"""Bytes that a body for a route of auth may have."""
+"""The maximum size of a request body for routes of auth, in bytes."""
 
 RATE_POLICIES: Final[Mapping[str, tuple[str, tuple[object, ...]]]] = {
     "register": ("20/3600", (registration.register,)),
@@ -45,20 +45,20 @@ RATE_POLICIES: Final[Mapping[str, tuple[str, tuple[object, ...]]]] = {
     ),
     "refresh": ("120/60", (sessions.refresh,)),
 }
-"""How often each client address may use the routes that attackers like: name, default rate, endpoints that share it.
+"""Rate limit policies per client address: name, default rate, and the endpoints that share the limit.
 
-Every route that hashes a password has one.
+Every route that hashes a password has a policy.
 """
 
 
 def wire_auth(app: FastAPI, auth: Auth, *, prefix: str = "/api/v1/auth") -> None:
     """Attach auth's routes under `prefix`, and its public keys at `/.well-known/jwks.json`.
 
-    The app needs problem documents (`tequipy_platform.api.wire_errors`) and must have entered `auth` while it serves.
-    `RATE_POLICIES` hold where the app has called `tequipy_platform.api.wire_rate_limits`.
+    The app needs problem documents (`tequipy_platform.api.wire_errors`) and must keep `auth` entered while it serves.
+    `RATE_POLICIES` take effect when the app calls `tequipy_platform.api.wire_rate_limits`.
     """
     app.state.auth = auth
-    # The outermost, unlike other middleware: what those answer themselves (413, 500) is no more to be kept.
+    # This must be the outermost middleware, because responses of other middleware (413, 500) must not be cached either.
     endpoints = endpoints_of(router)
     app.user_middleware.insert(0, Middleware(NoStore, routes=route_table(app), endpoints=frozenset(endpoints)))
     app.include_router(router, prefix=prefix)

@@ -1,4 +1,4 @@
-"""Cross-site request forgery: which requests may use the refresh cookie, beside SameSite=Strict."""
+"""Protection from cross-site request forgery: which requests may use the refresh cookie, besides SameSite=Strict."""
 
 from typing import Final
 
@@ -13,17 +13,17 @@ _FORMS: Final = frozenset({"application/x-www-form-urlencoded", "multipart/form-
 
 
 async def refuse_forms(request: Request) -> None:
-    """Raise `UnsupportedMediaType` for what HTML forms send: any page of any site may send it anywhere."""
+    """Raise `UnsupportedMediaType` for content types of HTML forms, which pages of any site can submit."""
     if request.method != "GET" and _media_type(request) in _FORMS:
         raise UnsupportedMediaType
 
 
 def refuse_cross_site(request: Request, auth: Auth) -> None:
-    """Raise `CsrfFailed` unless the request comes from our own pages, or from no page at all.
+    """Raise `CsrfFailed` unless the request comes from one of our own pages, or from no page at all.
 
-    It must carry what no form of another site can send (a JSON content type, or `X-Requested-With`); an `Origin`, if
-    present, must be ours (RFC 6454); so must a `Sec-Fetch-Site`, if present (W3C Fetch Metadata). Call it before the
-    token is looked at, so that a forged request uses nothing up.
+    It must have a JSON content type or `X-Requested-With`, which forms of other sites cannot send. An `Origin` must be
+    allowed (RFC 6454), and so must a `Sec-Fetch-Site` (W3C Fetch Metadata), if present. Call this before the token is
+    used, so that a forged request does not use it up.
     """
     headers = request.headers
     if not (_media_type(request) == "application/json" or "x-requested-with" in headers):
@@ -41,5 +41,5 @@ def _is_own(origin: str, request: Request, auth: Auth) -> bool:
 
 
 def _media_type(request: Request) -> str:
-    """Return the media type without its parameters, lower case; empty when the request names none."""
+    """Return the media type in lower case, without parameters; empty when the header is missing."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()

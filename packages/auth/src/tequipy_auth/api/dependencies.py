@@ -1,4 +1,4 @@
-"""What routes ask for: auth itself, who is asking, by which credential, where from."""
+"""FastAPI dependencies: auth, the authenticated caller, its credentials and its client."""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -20,15 +20,18 @@ _USER_AGENT_LENGTH = 512
 
 
 class _SingleBearer(HTTPBearer):
-    """FastAPI's scheme, for one `Authorization` header: of two, nobody knows which a proxy before us has believed."""
+    """FastAPI's bearer scheme, restricted to one `Authorization` header.
+
+    With two headers, a proxy and this app could each use another one.
+    """
 
     async def __call__(self, request: HTTPConnection) -> HTTPAuthorizationCredentials | None:
-        """Return the credentials, None without any; raises `AmbiguousCredentials` for two headers."""
+        """Return the credentials or None; raises `AmbiguousCredentials` for two headers."""
         headers = request.headers.getlist("authorization")
         if len(headers) > 1:
             raise AmbiguousCredentials
         scheme, _, token = "".join(headers).partition(" ")
-        token = token.strip(" ")  # RFC 6750, section 2.1: spaces alone separate the two
+        token = token.strip(" ")  # RFC 6750, section 2.1: the separator is a space
         if scheme.lower() != "bearer" or not token:
             return None
         return HTTPAuthorizationCredentials(scheme=scheme, credentials=token)
@@ -43,7 +46,7 @@ _bearer = _SingleBearer(
 
 
 async def get_auth(request: Request) -> Auth:
-    """Return what `wire_auth` attached to the app."""
+    """Return the `Auth` object that `wire_auth` attached to the app."""
     auth: Auth = request.app.state.auth
     return auth
 
@@ -52,7 +55,7 @@ CurrentAuth = Annotated[Auth, Depends(get_auth)]
 
 
 async def get_bearer(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str | None:
-    """Return the token of the one `Authorization: Bearer` header (RFC 6750, section 2.1), None without one."""
+    """Return the token of the `Authorization: Bearer` header (RFC 6750, section 2.1), or None."""
     return credentials.credentials if credentials else None
 
 
@@ -60,7 +63,7 @@ BearerToken = Annotated[str | None, Depends(get_bearer)]
 
 
 async def get_principal(auth: CurrentAuth, token: BearerToken) -> Principal:
-    """Return who is asking; raises `Unauthenticated` without a token and `InvalidAccessToken` with a bad one."""
+    """Return the caller; raises `Unauthenticated` without a token and `InvalidAccessToken` for an invalid one."""
     if token is None:
         raise Unauthenticated
     principal = await auth.access_tokens.verify(token)
@@ -69,24 +72,24 @@ async def get_principal(auth: CurrentAuth, token: BearerToken) -> Principal:
 
 
 CurrentPrincipal = Annotated[Principal, Depends(get_principal)]
-"""The caller of a protected route: declare a parameter of this type, and the route answers 401 to strangers."""
+"""The caller of a protected route: a route with a parameter of this type responds 401 to unauthenticated requests."""
 
 
 async def require_fresh(auth: CurrentAuth, principal: CurrentPrincipal) -> Principal:
-    """Return who is asking, having proven it within the last minutes; raises `ReauthRequired` otherwise.
+    """Return the caller, who must have authenticated within the last few minutes; raises `ReauthRequired` otherwise.
 
-    It reads the session itself: a reauthentication counts at once, and so does the session's end.
+    It reads the session from the database, so that a reauthentication and the session's end take effect at once.
     """
     await auth.login.require_fresh(principal)
     return principal
 
 
 FreshPrincipal = Annotated[Principal, Depends(require_fresh)]
-"""The caller of a sensitive route: 401 `reauth_required` unless they proved who they are a moment ago."""
+"""The caller of a sensitive route: 401 `reauth_required` unless they authenticated within the last few minutes."""
 
 
 async def get_client(request: Request, auth: CurrentAuth) -> Client:
-    """Return where the request comes from; the server has seen to trusted proxies already."""
+    """Return the client of the request; the server has already evaluated the headers of trusted proxies."""
     user_agent = request.headers.get("user-agent", "")
     return Client(
         ip=request.client.host if request.client else None,
@@ -100,7 +103,7 @@ CurrentClient = Annotated[Client, Depends(get_client)]
 
 @dataclass(frozen=True, slots=True)
 class RefreshCredential:
-    """The refresh token of a request, and whether a browser sent it by itself."""
+    """The refresh token of a request, and whether it came from the cookie."""
 
     token: str = field(repr=False)
     by_cookie: bool
@@ -109,7 +112,7 @@ class RefreshCredential:
 async def get_refresh_credential(
     request: Request, auth: CurrentAuth, body: RefreshTokenBody | None = None
 ) -> RefreshCredential | None:
-    """Return the refresh token from cookie or body, None without one; raises `AmbiguousCredentials` with both."""
+    """Return the refresh token from the cookie or body, or None; raises `AmbiguousCredentials` for both."""
     cookie = read_refresh_cookie(request, auth)
     sent = body.refresh_token if body else None
     if cookie is not None and sent is not None:

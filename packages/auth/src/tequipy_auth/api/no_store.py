@@ -1,4 +1,4 @@
-"""Token and account answers stay out of every cache, errors included (RFC 6749, section 5.1)."""
+"""Middleware that prevents caching of token and account responses, including errors (RFC 6749, section 5.1)."""
 
 from collections.abc import Set as AbstractSet
 
@@ -9,10 +9,10 @@ from tequipy_observability.api import RouteTable
 
 
 class NoStore:
-    """Pure ASGI middleware: answers of the routes of these endpoints carry `Cache-Control: no-store`.
+    """Pure ASGI middleware that sets `Cache-Control: no-store` on the responses of the given endpoints.
 
-    A middleware and not a dependency, for 405, 415 and 422 are answered before any dependency runs. Errors that no
-    route answers carry it anyway: they are problem documents.
+    It is a middleware and not a dependency, because 405, 415 and 422 are sent before any dependency runs. Errors
+    without a route have the header anyway, because they are problem documents.
     """
 
     def __init__(self, app: ASGIApp, *, routes: RouteTable, endpoints: AbstractSet[object]) -> None:
@@ -21,7 +21,7 @@ class NoStore:
         self._endpoints = endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve, marking the answer when the route is one of them."""
+        """Run the app, and set the header if the request's route is one of the endpoints."""
 
         async def send_no_store(message: Message) -> None:
             if message["type"] == "http.response.start":

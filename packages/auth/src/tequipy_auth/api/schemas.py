@@ -1,4 +1,4 @@
-"""The bodies of auth's routes: what may come in, bounded, and what goes out."""
+"""Request and response bodies of auth's routes."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -13,14 +13,14 @@ from tequipy_auth.domain.value_objects import Principal, Profile, TokenPair
 from tequipy_platform.api import StrictModel
 
 COOKIE: Final = "cookie"
-"""The delivery of refresh tokens that browsers want; the other one is the body."""
+"""The delivery of refresh tokens for browsers; the alternative is `body`."""
 
-# Bounds of what is read at all, well above what the rules accept: a rule's own answer says more than "too long".
+# These bounds are well above those of the business rules, whose errors are more precise than "too long".
 Address = Annotated[str, Field(max_length=320, examples=["ada@example.com"])]
 Password = Annotated[SecretStr, Field(max_length=1024, examples=["correct horse battery staple"])]
 Name = Annotated[
     str,
-    # `display_name` trims and measures it: before that, outer spaces may make it longer.
+    # `display_name` trims the name before it checks the length, so outer spaces may make it longer here.
     Field(
         max_length=1024,
         pattern=VISIBLE,
@@ -117,7 +117,7 @@ class Tokens(BaseModel):
 
     @classmethod
     def of(cls, pair: TokenPair, *, with_refresh: bool) -> Self:
-        """Show a pair, with its refresh token or without."""
+        """Return the body for a token pair, with or without the refresh token."""
         tokens = cls(access_token=pair.access.value, expires_in=pair.access.expires_in)
         if with_refresh:
             tokens.refresh_token = str(pair.refresh)
@@ -145,7 +145,7 @@ class SessionList(BaseModel):
 
     @classmethod
     def of(cls, sessions: Sequence[Session], asking: Principal) -> Self:
-        """Show sessions, that of whoever is asking marked."""
+        """Return the body for sessions; the caller's own session is marked `current`."""
         return cls(
             items=[
                 SessionItem(
@@ -183,7 +183,7 @@ class Me(BaseModel):
 
     @classmethod
     def of(cls, profile: Profile, permissions: Iterable[str]) -> Self:
-        """Show a profile, and what its roles permit."""
+        """Return the body for a profile and its permissions."""
         return cls(
             id=profile.id,
             email=profile.email,

@@ -1,18 +1,18 @@
-"""A pytest plugin with auth's security promises as tests over HTTP, to be pointed at any app. Extra `conformance`.
+"""A pytest plugin that checks auth's security promises over HTTP, for any app. Needs the extra `conformance`.
 
-In a `conftest.py` say `pytest_plugins = ["tequipy_auth.conformance"]` and define a fixture `auth_target` that returns a
-`Target`; in a test module `from tequipy_auth.conformance import *` collects every case. Lift the rate limits by client
-address in the app under test (`TEQUIPY_RATE_LIMITS__LOGIN=off` and so on): all cases come from one address.
+In a `conftest.py` write `pytest_plugins = ["tequipy_auth.conformance"]` and define a fixture `auth_target` that returns
+a `Target`; in a test module `from tequipy_auth.conformance import *` collects every case. Disable the rate limits by
+client address in the app under test (`TEQUIPY_RATE_LIMITS__LOGIN=off` and so on), because all cases use one address.
 """
 
 try:
-    import httpx  # noqa: F401 -- asked for here, so that the answer names the extra
+    import httpx  # noqa: F401 -- imported here so that a missing package is reported with its extra
     import pytest
     import pytest_asyncio  # noqa: F401 -- as above: runs the cases
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("tequipy_auth.conformance: install tequipy-auth[conformance]") from error
 
-# Before they are imported: a failing case shows its values.
+# Registered before the modules are imported, so that failed assertions show their values.
 pytest.register_assert_rewrite(
     *(f"{__name__}.{module}" for module in ("abuse", "access_tokens", "passwords", "sessions", "target"))
 )
@@ -28,5 +28,5 @@ __all__ = ["Target", "TestAbuse", "TestAccessTokens", "TestPasswords", "TestSess
 
 @pytest.fixture
 def auth_target() -> Target:
-    """Say what is missing: the app to point the cases at."""
+    """Raise an error that explains how to define this fixture."""
     raise pytest.UsageError("define a fixture `auth_target` that returns your tequipy_auth.conformance.Target")

@@ -1,4 +1,4 @@
-"""Conformance: guessing, enumerating, hijacking."""
+"""Conformance cases for guessing, enumeration and takeover of accounts."""
 
 import asyncio
 from datetime import timedelta
@@ -11,7 +11,7 @@ WRONG = "wrong horse battery staple"
 
 
 async def lock(target: Target, victim: Browser) -> None:
-    """Guess as strangers at many client addresses until the account is locked for one that has not guessed yet."""
+    """Guess passwords from many clients until the account is locked for a client without failures of its own."""
     for _ in range(20):
         async with browser(target, like=victim) as stranger:
             answer = await stranger.log_in(password=WRONG)
@@ -24,11 +24,11 @@ async def lock(target: Target, victim: Browser) -> None:
 
 @pytest.mark.asyncio
 class TestAbuse:
-    """A stranger learns nothing, guesses little, and takes over nothing."""
+    """Attackers cannot enumerate accounts, guess passwords or take over accounts."""
 
     @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
     async def test_guessing_is_locked(self, auth_target: Target, known: bool) -> None:  # noqa: FBT001 -- a case
-        """Five failures are 401, then it is 429 with `Retry-After`, whether the account exists or not."""
+        """Five failures get 401, then attempts get 429 with `Retry-After`, whether the account exists or not."""
         async with owner(auth_target) as somebody, browser(auth_target) as guesser:
             guesser.email = somebody.email if known else guesser.email
             for _ in range(5):
@@ -39,7 +39,7 @@ class TestAbuse:
             assert problem(await guesser.log_in(), 429) == "login_locked", "the right password too"
 
     async def test_a_lock_ends(self, auth_target: Target) -> None:
-        """After half a minute the right password is good again; attempts meanwhile have prolonged nothing."""
+        """The correct password works again after half a minute; attempts during the lock do not extend it."""
         async with owner(auth_target) as somebody, browser(auth_target, like=somebody) as guesser:
             for _ in range(10):
                 await guesser.log_in(password=WRONG)
@@ -47,7 +47,7 @@ class TestAbuse:
             assert (await guesser.log_in()).status_code == 200
 
     async def test_the_owner_is_not_locked_out(self, auth_target: Target) -> None:
-        """A client that has logged in before has its own budget, by cookie or by `device_token`; so has its session."""
+        """Attempts with a device mark (cookie or `device_token`) or in a session have their own counters."""
         async with owner(auth_target) as somebody, browser(auth_target, like=somebody) as program:
             body = {"token_delivery": "body"}
             marked = body | {"device_token": (await program.log_in(**body)).json()["device_token"]}
@@ -62,7 +62,7 @@ class TestAbuse:
             assert (await somebody.post("password/change", change, headers=bearer)).status_code == 204
 
     async def test_a_mark_is_no_way_around_the_lock(self, auth_target: Target) -> None:
-        """Five failures under a mark lock it, and four such devices lock the account for those without a mark."""
+        """Five failures with a device mark lock it, and failures with four marks lock the account for other clients."""
         async with owner(auth_target) as somebody, browser(auth_target, like=somebody) as stranger:
             for _ in range(4):
                 async with browser(auth_target, like=somebody) as device:
@@ -76,7 +76,7 @@ class TestAbuse:
             assert (await somebody.log_in()).status_code == 200, "the browser has a mark of its own"
 
     async def test_a_new_password_ends_the_marks(self, auth_target: Target) -> None:
-        """After a change no client is marked: it is locked like any other until its next login."""
+        """After a password change earlier device marks are invalid, and their clients can be locked out."""
         async with owner(auth_target) as somebody:
             bearer = {"Authorization": f"Bearer {somebody.access_token}"}
             change = {"current_password": somebody.password, "new_password": "another good horse"}
@@ -86,7 +86,7 @@ class TestAbuse:
             assert problem(await somebody.log_in(), 429) == "login_locked"
 
     async def test_a_reset_works_under_attack(self, auth_target: Target) -> None:
-        """A mailed link lifts the lock, and strangers do not lock the owner out again before the next login."""
+        """A password reset ends the lock, and attackers cannot lock the owner out again before the next login."""
         if not auth_target.own_addresses:
             pytest.skip("all clients of this target have one address")
         async with owner(auth_target) as somebody:
@@ -100,7 +100,7 @@ class TestAbuse:
             assert (await somebody.log_in()).status_code == 200
 
     async def test_parallel_guesses_are_few(self, auth_target: Target) -> None:
-        """Of 50 parallel guesses no more than 5 are evaluated."""
+        """At most 5 of 50 parallel guesses are checked."""
         async with owner(auth_target) as somebody, browser(auth_target, like=somebody) as guesser:
             answers = await asyncio.gather(*(guesser.log_in(password=WRONG) for _ in range(50)))
             statuses = [answer.status_code for answer in answers]
@@ -108,7 +108,7 @@ class TestAbuse:
             assert statuses.count(401) <= 5
 
     async def test_known_and_unknown_addresses_answer_alike(self, auth_target: Target) -> None:
-        """Login, registration and a forgotten password say nothing about who has an account."""
+        """Login, registration and password reset responses do not reveal whether an account exists."""
         async with owner(auth_target) as somebody, browser(auth_target) as stranger:
             for route, body in (
                 ("login", {"password": WRONG}),
@@ -125,10 +125,10 @@ class TestAbuse:
                 assert parts[0] == parts[1]
 
     async def test_nobody_registers_for_somebody_else(self, auth_target: Target) -> None:
-        """Who registers a stranger's address with a password of their own gets nothing when the stranger verifies.
+        """A person who registers another person's address gets no access when the owner verifies it.
 
-        While both wait, a link needs the password of its own registration: without one it is 401 `password_required`,
-        with another's 401 `invalid_credentials`.
+        While both registrations are pending, a link requires the password of its own registration: without a password
+        the response is 401 `password_required`, with another one 401 `invalid_credentials`.
         """
         async with browser(auth_target) as victim, browser(auth_target, like=victim) as eve:
             eve.password = "eve's own long password"
@@ -143,7 +143,7 @@ class TestAbuse:
             assert (await victim.log_in()).status_code == 200
 
     async def test_another_link_is_never_a_strangers(self, auth_target: Target) -> None:
-        """While several registrations of an address wait, another mail holds no link; registering again does."""
+        """While an address has several pending registrations, another mail has no link; registering again sends one."""
         async with browser(auth_target) as victim, browser(auth_target, like=victim) as eve:
             eve.password = "eve's own long password"
             assert (await victim.register()).is_success
@@ -157,7 +157,7 @@ class TestAbuse:
             assert problem(await eve.log_in(), 401) == "invalid_credentials"
 
     async def test_a_contested_link_is_good_for_five_passwords(self, auth_target: Target) -> None:
-        """After five wrong ones it is 400 `token_invalid`, also with the right one."""
+        """After five wrong passwords the response is 400 `token_invalid`, even for the correct password."""
         async with browser(auth_target) as victim:
             for _ in range(2):
                 assert (await victim.register()).is_success
@@ -166,14 +166,14 @@ class TestAbuse:
             assert problem(await victim.verify(password=victim.password), 400) == "token_invalid"
 
     async def test_nobody_is_flooded_with_mails(self, auth_target: Target) -> None:
-        """Of eight registrations of one address, all answered alike, five are mailed; a reset has its own budget."""
+        """Eight registrations of one address get the same response, and at most five mails are sent."""
         async with browser(auth_target) as victim:
             answers = [await victim.register() for _ in range(8)]
             assert {answer.status_code for answer in answers} <= {202, 201, 409}
             assert len(await auth_target.mails(victim.email)) <= 5
 
     async def test_resends_leave_the_owner_the_reset(self, auth_target: Target) -> None:
-        """Asking for another link to a verified address mails nothing, and costs the owner nothing."""
+        """Requests for another link to a verified address send no mail and leave the budget for resets unchanged."""
         async with owner(auth_target) as somebody, browser(auth_target) as stranger:
             before = len(await auth_target.mails(somebody.email))
             for _ in range(6):
@@ -184,7 +184,7 @@ class TestAbuse:
             assert "/reset-password#token=" in mail
 
     async def test_one_address_is_one_account(self, auth_target: Target) -> None:
-        """20 parallel registrations of one address in many spellings lead to one account."""
+        """20 parallel registrations of one address in several spellings create one account."""
         async with browser(auth_target) as person:
             local, _, domain = person.email.partition("@")
             spellings = [person.email, person.email.upper(), f" {local}@{domain.title()} "]
@@ -198,7 +198,7 @@ class TestAbuse:
                 assert (await person.log_in(email=spelling)).status_code == 200
 
     async def test_a_mailed_token_is_good_once(self, auth_target: Target) -> None:
-        """Used, changed or for another purpose it is 400 `token_invalid`, all alike."""
+        """A mailed token that was used, changed or has another purpose gets 400 `token_invalid`."""
         async with browser(auth_target) as person:
             assert (await person.register()).is_success
             token = await person.mailed_token()
@@ -210,7 +210,7 @@ class TestAbuse:
             assert problem(await person.post("verify-email", {"token": token}), 400) == "token_invalid"
 
     async def test_a_reset_ends_sessions_and_locks(self, auth_target: Target) -> None:
-        """The mailed link sets a new password, ends every session and lifts the lock; it does not log in."""
+        """A password reset ends every session and lock, and does not log in."""
         async with owner(auth_target) as person, browser(auth_target, like=person) as stranger:
             for _ in range(6):
                 await stranger.log_in(password=WRONG)
@@ -224,7 +224,7 @@ class TestAbuse:
             assert problem(await stranger.post("password/reset", body), 400) == "token_invalid"
 
     async def test_a_mailed_token_expires(self, auth_target: Target) -> None:
-        """A reset after half an hour, a verification after a day: too late."""
+        """A reset link expires after 30 minutes, a verification link after 24 hours."""
         async with owner(auth_target) as person, browser(auth_target) as late:
             assert (await person.post("password/forgot", {"email": person.email})).status_code == 202
             assert (await late.register()).is_success
@@ -236,7 +236,7 @@ class TestAbuse:
             assert problem(await late.post("verify-email", {"token": verification}), 400) == "token_invalid"
 
     async def test_an_unknown_field_is_refused_and_not_named(self, auth_target: Target) -> None:
-        """422 points at the object that holds it: the name of the field may be a secret that slipped there."""
+        """The 422 response points at the object and does not contain the field's name, which may be a secret."""
         async with browser(auth_target) as person:
             secret = "hunter2-as-a-name"
             for value in (1, "\0", {"deeper": secret}):
@@ -245,7 +245,7 @@ class TestAbuse:
                 assert secret not in answer.text
 
     async def test_an_object_of_too_many_members_is_refused(self, auth_target: Target) -> None:
-        """An object of more than 1,000 members is 400, before anything looks at them."""
+        """An object with more than 1,000 members gets 400 before it is validated."""
         async with browser(auth_target) as person:
             answer = await person.post("login", dict.fromkeys(map(str, range(1_001)), 0))
             assert problem(answer, 400) == "malformed_body"

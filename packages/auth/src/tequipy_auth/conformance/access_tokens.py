@@ -1,4 +1,4 @@
-"""Conformance: access tokens, and the keys that are published for them."""
+"""Conformance cases for access tokens and their published keys."""
 
 import hashlib
 import hmac
@@ -14,16 +14,16 @@ from tequipy_auth.conformance.target import Target, browser, owner, problem
 
 CLAIMS = {"iss", "aud", "sub", "client_id", "exp", "iat", "nbf", "jti", "sid", "auth_time", "amr", "roles", "ver"}
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
-"""Of a JSON Web Key (RFC 7518, section 6)."""
+"""Private members of a JSON Web Key (RFC 7518, section 6)."""
 
 
 def encode(part: object) -> str:
-    """Return a part of a token as it goes over the wire."""
+    """Return a part of a token in its wire format."""
     return urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
 
 
 def decode(part: str) -> Any:  # noqa: ANN401 -- JSON
-    """Return what a part of a token says."""
+    """Return the decoded JSON of a part of a token."""
     return json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
 
 
@@ -39,29 +39,30 @@ async def key_set(target: Target) -> dict[str, Any]:
 
 @pytest.mark.asyncio
 class TestAccessTokens:
-    """What is signed is believed, what is forged is not."""
+    """Correctly signed tokens are accepted, forged ones are rejected."""
 
     async def test_a_token_verifies_with_the_published_key(self, auth_target: Target) -> None:
-        """Anybody can verify it; header and claims are those of the profile (RFC 9068)."""
+        """A token can be verified with the published keys and has the header and claims of RFC 9068."""
         async with owner(auth_target) as person:
             header = jwt.get_unverified_header(person.access_token)
             assert header["typ"] == "at+jwt"
             keys = jwt.PyJWKSet.from_dict(await key_set(auth_target))
             audience = decode(person.access_token.split(".")[1])["aud"]
-            options = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}  # the app's clock may be turned
+            # The clock of the app may differ from the real time.
+            options = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}
             claims = jwt.decode(person.access_token, keys[header["kid"]], audience=audience, options=options)  # type: ignore[arg-type]  # -- PyJWT's own TypedDict
             assert claims.keys() >= CLAIMS
             assert claims["exp"] - claims["iat"] <= 900
 
     async def test_only_public_members_are_published(self, auth_target: Target) -> None:
-        """The key set holds no private key, and says the algorithm of each."""
+        """The key set contains no private members, and names the algorithm of each key."""
         for key in (await key_set(auth_target))["keys"]:
             assert PRIVATE_MEMBERS.isdisjoint(key)
             assert key["alg"] in {"ES256", "RS256", "EdDSA"}
             assert key["use"] == "sig"
 
     async def test_without_a_token_nobody_is_known(self, auth_target: Target) -> None:
-        """401 with the challenge of RFC 6750; a token in the address or in a cookie counts for nothing."""
+        """Requests without a bearer token get 401 with a challenge (RFC 6750); URL and cookies are ignored."""
         async with owner(auth_target) as person:
             token = person.access_token
             for address, headers in (
@@ -88,7 +89,7 @@ class TestAccessTokens:
         ids=str,
     )
     async def test_another_header_is_refused(self, auth_target: Target, changed: dict[str, object]) -> None:
-        """A token whose header was changed is refused, whatever it is signed with: nothing, or a published key."""
+        """A token with a changed header is rejected, whether it is unsigned or signed with a published key."""
         async with owner(auth_target) as person:
             header, payload, signature = person.access_token.split(".")
             forged = f"{encode(decode(header) | changed)}.{payload}"
@@ -100,7 +101,7 @@ class TestAccessTokens:
                 assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
     async def test_changed_claims_are_refused(self, auth_target: Target) -> None:
-        """Nobody makes themself an admin, or anybody else: neither unsigned nor signed with a key of their own."""
+        """A token with changed claims is rejected, whether it is unsigned or signed with another key."""
         async with owner(auth_target) as person:
             header, payload, signature = person.access_token.split(".")
             claims = decode(payload) | {"roles": ["admin"]}
@@ -112,12 +113,12 @@ class TestAccessTokens:
 
     @pytest.mark.parametrize("text", ["x", "a.b.c", "." * 100, "e30.e30.e30", "x" * 9000])
     async def test_rubbish_is_refused(self, auth_target: Target, text: str) -> None:
-        """Any other text is 401, never a 5xx."""
+        """Any other text gets 401, never a 5xx status."""
         async with browser(auth_target) as person:
             assert problem(await person.get("me", text), 401) == "invalid_token"
 
     async def test_another_spelling_is_refused(self, auth_target: Target) -> None:
-        """A token has one spelling: padding and characters outside of base64url make another text (RFC 7515)."""
+        """A token with padding or with characters outside base64url is rejected (RFC 7515)."""
         async with owner(auth_target) as person:
             token = person.access_token
             for text in (
@@ -134,7 +135,7 @@ class TestAccessTokens:
         "route", [("GET", "me"), ("GET", "sessions"), ("POST", "logout"), ("POST", "logout-others")]
     )
     async def test_two_authorization_headers_are_refused(self, auth_target: Target, route: tuple[str, str]) -> None:
-        """Even two good ones are 400 `ambiguous_credentials`: a proxy and the app might each believe another."""
+        """Two headers get 400 `ambiguous_credentials`, even two valid ones: a proxy might use the other one."""
         method, name = route
         async with owner(auth_target) as person:
             good = ("Authorization", f"Bearer {person.access_token}")

@@ -1,4 +1,4 @@
-"""Conformance: which passwords are taken, and that they are compared exactly."""
+"""Conformance cases for accepted passwords and their comparison."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tequipy_auth.conformance.target import Target, browser, owner, problem
 
 @pytest.mark.asyncio
 class TestPasswords:
-    """Length counts, composition does not; what is guessed first is refused."""
+    """Passwords must be long and uncommon; their composition is free."""
 
     @pytest.mark.parametrize(
         ("password", "reason"),
@@ -22,7 +22,7 @@ class TestPasswords:
     async def test_a_weak_password_is_refused_with_reasons(
         self, auth_target: Target, password: str, reason: str
     ) -> None:
-        """422 `weak_password`, and nothing of the password in the answer."""
+        """A weak password gets 422 `weak_password`, and the response does not contain it."""
         async with browser(auth_target) as person:
             person.password = password
             answer = await person.register()
@@ -31,7 +31,7 @@ class TestPasswords:
             assert not password or password not in answer.text
 
     async def test_the_address_is_no_password(self, auth_target: Target) -> None:
-        """Neither the address nor its local part, in any case."""
+        """The address and its local part are rejected as passwords, in any case."""
         async with browser(auth_target) as person:
             for password in (person.email.upper(), person.email.partition("@")[0]):
                 person.password = password
@@ -53,7 +53,7 @@ class TestPasswords:
         ids=ascii,
     )
     async def test_any_composition_is_taken(self, auth_target: Target, password: str) -> None:
-        """No rules of composition: spaces, any script, up to 128 characters; and it logs in."""
+        """Passwords may contain spaces and any script, up to 128 characters, and work at login."""
         async with browser(auth_target) as person:
             person.password = password
             assert (await person.register()).is_success
@@ -61,7 +61,7 @@ class TestPasswords:
             assert (await person.log_in()).status_code == 200
 
     async def test_long_passwords_are_compared_to_their_end(self, auth_target: Target) -> None:
-        """Nothing is cut at bcrypt's 72 bytes, and case matters."""
+        """Passwords are not truncated at 72 bytes, and case matters."""
         async with browser(auth_target) as person:
             person.password = "x" * 100 + "-the-end"
             assert (await person.register()).is_success
@@ -71,7 +71,7 @@ class TestPasswords:
             assert (await person.log_in()).status_code == 200
 
     async def test_a_password_is_the_same_from_every_keyboard(self, auth_target: Target) -> None:
-        """Composed and decomposed characters are one password (NFKC)."""
+        """Composed and decomposed characters are the same password (NFKC)."""
         async with browser(auth_target) as person:
             person.password = "\u212bngström and more"
             assert (await person.register()).is_success
@@ -80,7 +80,7 @@ class TestPasswords:
 
     @pytest.mark.parametrize("raw", ['"\\u0000 nul and more words"', '"\\ud800 surrogate and words"'])
     async def test_what_no_keyboard_types_is_refused(self, auth_target: Target, raw: str) -> None:
-        """NUL and lone surrogates are 422, never a 5xx."""
+        """NUL and lone surrogates get 422, never a 5xx status."""
         async with browser(auth_target) as person:
             body = f'{{"email": "{person.email}", "password": {raw}}}'
             headers = {"Content-Type": "application/json"}
@@ -89,7 +89,7 @@ class TestPasswords:
                 assert problem(answer, 422) == "validation_failed"
 
     async def test_changing_needs_the_current_one(self, auth_target: Target) -> None:
-        """The wrong current password changes nothing; the right one ends the other sessions and leaves this one."""
+        """A password change requires the current password, ends all other sessions and keeps this one."""
         async with owner(auth_target) as person, browser(auth_target, like=person) as phone:
             assert (await phone.log_in()).status_code == 200
             bearer = {"Authorization": f"Bearer {person.access_token}"}

@@ -1,4 +1,4 @@
-"""Conformance: refresh tokens, their cookie, and the end of sessions."""
+"""Conformance cases for refresh tokens, their cookie, and the end of sessions."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ MOMENT = timedelta(seconds=1)
 
 
 async def eventually_refused(person: Browser, token: str) -> None:
-    """Wait until an access token is believed no more; a few seconds are plenty."""
+    """Wait up to 5 seconds until an access token is rejected."""
     deadline = time.monotonic() + 5
     while (answer := await person.get("me", token)).status_code != 401:
         assert time.monotonic() < deadline, "the access token of an ended session is still believed"
@@ -23,7 +23,7 @@ async def eventually_refused(person: Browser, token: str) -> None:
 
 
 def deletes_cookie(answer: httpx.Response, target: Target) -> bool:
-    """Tell whether an answer takes the refresh cookie back."""
+    """Return whether a response deletes the refresh cookie."""
     return any(
         header.startswith(f"{target.cookie}=") and "max-age=0" in header.lower()
         for header in answer.headers.get_list("set-cookie")
@@ -32,10 +32,10 @@ def deletes_cookie(answer: httpx.Response, target: Target) -> bool:
 
 @pytest.mark.asyncio
 class TestSessions:
-    """Nobody is logged out by accident, and no thief stays."""
+    """Users are not logged out by accident, and stolen tokens do not work for long."""
 
     async def test_the_cookie_is_hardened(self, auth_target: Target) -> None:
-        """HttpOnly, SameSite=Strict, every path, no domain, Secure under `__Host-`; no cache keeps the answer."""
+        """The cookie has all protective attributes (`Secure` only with `__Host-`); the response is not cached."""
         async with owner(auth_target) as person:
             answer = await person.log_in()
             (header,) = [
@@ -51,7 +51,7 @@ class TestSessions:
             assert "rt1." not in answer.text
 
     async def test_every_refresh_rotates(self, auth_target: Target) -> None:
-        """Each refresh gives another token of the same session."""
+        """Each refresh returns a new token of the same session."""
         async with owner(auth_target) as person:
             tokens = [person.token]
             for _ in range(3):
@@ -61,7 +61,7 @@ class TestSessions:
             assert len((await person.get("sessions")).json()["items"]) == 1
 
     async def test_tabs_that_refresh_at_once_get_the_same_token(self, auth_target: Target) -> None:
-        """20 parallel refreshes of one cookie succeed with one and the same successor, and that one works."""
+        """20 parallel refreshes of one cookie return the same successor, which then works."""
         async with owner(auth_target) as person:
             old = person.token
             answers = await asyncio.gather(*(person.refresh(old) for _ in range(20)))
@@ -70,7 +70,7 @@ class TestSessions:
             assert (await person.refresh(successor)).status_code == 200
 
     async def test_a_lost_answer_is_given_again(self, auth_target: Target) -> None:
-        """A refresh whose answer was lost works when it is repeated after 30 s."""
+        """A refresh can be repeated after 30 s, because its response may have been lost."""
         async with owner(auth_target) as person:
             old = person.token
             lost = await person.refresh(old)
@@ -80,7 +80,7 @@ class TestSessions:
             assert again.cookies[auth_target.cookie] == lost.cookies[auth_target.cookie]
 
     async def test_a_tab_that_is_behind_loses_nothing(self, auth_target: Target) -> None:
-        """A token whose successor was used is superseded: 401, the cookie stays, the session goes on."""
+        """A token whose successor was used gets 401 `refresh_superseded`; cookie and session stay valid."""
         async with owner(auth_target) as person:
             old = person.token
             for _ in range(2):
@@ -92,7 +92,7 @@ class TestSessions:
 
     @pytest.mark.parametrize("steps", [1, 2])
     async def test_a_stolen_token_ends_the_session(self, auth_target: Target, steps: int) -> None:
-        """A used token after the grace: everything ends on every process, the cookie goes, the owner is told."""
+        """A used token after the grace period ends the session everywhere, deletes the cookie, notifies the owner."""
         async with owner(auth_target) as person, browser(auth_target, like=person, process=1) as elsewhere:
             stolen = person.token
             fresh = [(await person.refresh()).json()["access_token"] for _ in range(steps)]
@@ -106,7 +106,7 @@ class TestSessions:
             assert len(await auth_target.mails(person.email)) == before + 1
 
     async def test_guessing_uses_nothing_up(self, auth_target: Target) -> None:
-        """A wrong secret, a malformed token: 401 `refresh_invalid`, the cookie stays and still works."""
+        """A wrong or malformed token gets 401 `refresh_invalid`; the cookie stays and still works."""
         async with owner(auth_target) as person:
             head, secret = person.token.rsplit(".", 1)
             for wrong in (f"{head}.{'A' * len(secret)}", "rt1.x.y", "rubbish", f"{person.token}x"):
@@ -118,15 +118,16 @@ class TestSessions:
             assert problem(await person.refresh(), 401) == "refresh_missing"
 
     async def test_idle_sessions_end(self, auth_target: Target) -> None:
-        """A week without a refresh ends a session."""
+        """A session without a refresh ends after a week."""
         async with owner(auth_target) as person:
             await auth_target.pass_time(timedelta(days=7))
             assert problem(await person.refresh(person.token), 401) == "refresh_expired"
 
     async def test_busy_sessions_end_too(self, auth_target: Target) -> None:
-        """A month after the login it is over, however busy the session was."""
+        """A session ends a month after the login, even if it is refreshed regularly."""
         async with owner(auth_target) as person:
-            token = person.token  # by hand: the jar goes by the real clock
+            # Sent explicitly, because the cookie jar uses the real time.
+            token = person.token
             for _ in range(5):
                 await auth_target.pass_time(timedelta(days=5))
                 answer = await person.refresh(token)
@@ -147,7 +148,7 @@ class TestSessions:
     )
     @pytest.mark.parametrize("route", ["refresh", "logout"])
     async def test_other_sites_use_no_cookie(self, auth_target: Target, route: str, headers: dict[str, str]) -> None:
-        """403 `csrf_failed`; the token is not used up, the session goes on."""
+        """Requests of other sites get 403 `csrf_failed`; the token stays unused and the session continues."""
         async with owner(auth_target) as person:
             headers = {"Content-Type": "application/json"} | headers
             answer = await person.client.post(f"{auth_target.prefix}/{route}", headers=headers)
@@ -156,7 +157,7 @@ class TestSessions:
             assert (await person.refresh()).status_code == 200
 
     async def test_forms_are_refused(self, auth_target: Target) -> None:
-        """415 for what a form of any page may send."""
+        """Content types of HTML forms get 415."""
         async with owner(auth_target) as person:
             for kind in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
                 answer = await person.client.post(f"{auth_target.prefix}/refresh", headers={"Content-Type": kind})
@@ -164,7 +165,7 @@ class TestSessions:
             assert (await person.refresh()).status_code == 200
 
     async def test_two_credentials_are_ambiguous(self, auth_target: Target) -> None:
-        """Cookie and body at once: 400, and neither is used up."""
+        """A request with a token in the cookie and in the body gets 400, and neither token is used."""
         async with owner(auth_target) as person:
             body = (await person.log_in(token_delivery="body")).json()["refresh_token"]
             answer = await person.post("refresh", {"refresh_token": body})
@@ -172,7 +173,7 @@ class TestSessions:
             assert (await person.refresh()).status_code == 200
 
     async def test_logout_ends_the_access_token_everywhere(self, auth_target: Target) -> None:
-        """After 204 the refresh token is dead, and the access token too, on every process; again is 204 again."""
+        """Logout ends the refresh token and, in every process, the access token; a repeated logout gets 204 too."""
         async with owner(auth_target) as person, browser(auth_target, like=person, process=1) as elsewhere:
             kept = person.token
             assert (await elsewhere.get("me", person.access_token)).status_code == 200
@@ -185,7 +186,7 @@ class TestSessions:
 
     @pytest.mark.parametrize(("route", "mine_lives"), [("logout-all", False), ("logout-others", True)])
     async def test_logging_out_of_many(self, auth_target: Target, route: str, mine_lives: bool) -> None:  # noqa: FBT001 -- a case
-        """All devices, or all others."""
+        """`logout-all` ends all sessions of the user, `logout-others` all but the current one."""
         async with owner(auth_target) as person, browser(auth_target, like=person) as phone:
             assert (await phone.log_in()).status_code == 200
             assert (await person.send("POST", route)).status_code == 204
@@ -194,7 +195,7 @@ class TestSessions:
             assert (await person.get("me")).status_code == (200 if mine_lives else 401)
 
     async def test_sessions_are_their_owners_alone(self, auth_target: Target) -> None:
-        """One's own are listed and can be ended; somebody else's are neither seen nor found."""
+        """Users can list and end their own sessions; sessions of others are not found."""
         async with owner(auth_target) as person, owner(auth_target) as stranger:
             (mine,) = (await person.get("sessions")).json()["items"]
             assert mine["current"] is True
@@ -204,7 +205,7 @@ class TestSessions:
             await eventually_refused(person, person.access_token)
 
     async def test_the_oldest_session_makes_room(self, auth_target: Target) -> None:
-        """At most 20 sessions: the 21st login ends the first."""
+        """A user has at most 20 sessions; the 21st login ends the first one."""
         async with owner(auth_target) as person, browser(auth_target, like=person) as other:
             for _ in range(20):
                 assert (await other.log_in()).status_code == 200

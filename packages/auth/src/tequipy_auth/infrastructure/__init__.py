@@ -1,1 +1,1 @@
-"""Auth's adapters: PostgreSQL, bcrypt, JWT, address parsing."""
+"""Adapters of auth for PostgreSQL, bcrypt, JWT and address parsing."""

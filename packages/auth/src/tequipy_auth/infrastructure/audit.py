@@ -1,4 +1,4 @@
-"""The audit on PostgreSQL: rows that are added, read and, when they are old, purged."""
+"""The audit on PostgreSQL: rows are inserted, read and, when they are old, deleted."""
 
 from collections.abc import AsyncIterator, Collection
 from datetime import datetime
@@ -16,11 +16,11 @@ from tequipy_platform import Clock, IdSource
 from tequipy_platform.infrastructure.database import Database
 
 BATCH_SIZE: Final = 1000
-"""Rows that one transaction reads."""
+"""The number of rows that one transaction reads."""
 
 
 class SqlAuditTrail(AuditTrail):
-    """Adds rows to the session; they are written with everything else at the next flush.
+    """Adds rows to the SQLAlchemy session, which writes them at the next flush.
 
     `schema` is the name of auth's schema in this database.
     """
@@ -51,14 +51,14 @@ class SqlAuditTrail(AuditTrail):
         )
 
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Call the one function that may delete events."""
+        """Call the only database function that may delete events."""
         purge = getattr(func, self._schema).purge_audit_events(before, limit)
         purged: int = (await self._session.execute(select(purge))).scalar_one()
         return purged
 
 
 class SqlAuditLog(AuditLog):
-    """Reads in batches, each in a short transaction of its own: a slow reader holds nothing open."""
+    """Reads events in batches, each in a short transaction, so that a slow reader keeps no transaction open."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -66,7 +66,7 @@ class SqlAuditLog(AuditLog):
     async def stream(
         self, since: datetime, until: datetime, actions: Collection[AuditAction] | None = None
     ) -> AsyncIterator[AuditRecord]:
-        """Select what happened, oldest first."""
+        """Select events, oldest first."""
         place = tuple_(AuditEventRow.at, AuditEventRow.id)
         query = select(AuditEventRow).where(AuditEventRow.at >= since, AuditEventRow.at < until)
         query = query.order_by(AuditEventRow.at, AuditEventRow.id).limit(BATCH_SIZE)

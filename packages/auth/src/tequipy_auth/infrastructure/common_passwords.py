@@ -1,4 +1,4 @@
-"""The bundled list of common passwords; where it comes from is said beside it, in `data/common_passwords.md`."""
+"""The bundled list of common passwords; `data/common_passwords.md` names its source."""
 
 import asyncio
 import gzip
@@ -12,7 +12,10 @@ from tequipy_auth.domain.ports import CommonPasswords
 
 
 class BundledCommonPasswords(CommonPasswords):
-    """A set in memory, read when auth opens: off the event loop, for it takes some 20 ms."""
+    """Keeps the common passwords in memory.
+
+    The set is read when auth opens, in a thread because it takes about 20 ms.
+    """
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(lambda: self._passwords)
@@ -21,10 +24,10 @@ class BundledCommonPasswords(CommonPasswords):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Keep the set: it never changes."""
+        """Keep the set, because it never changes."""
 
     def __contains__(self, password: str) -> bool:
-        """Tell whether the list has it, in whatever case."""
+        """Return whether the list contains the password; ignores case."""
         return fold(password) in self._passwords
 
     @cached_property

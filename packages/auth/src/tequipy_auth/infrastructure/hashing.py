@@ -1,4 +1,4 @@
-"""Where bcrypt runs: threads of its own behind a bounded, fair queue, so that the event loop never hashes."""
+"""A thread pool for bcrypt behind a bounded, fair queue, so that hashing never blocks the event loop."""
 
 import asyncio
 import os
@@ -25,21 +25,21 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PASSWORDS_NICENESS: Final = 10
-"""By how much the threads that hash passwords give way: each would take a core for a quarter of a second at a time.
+"""The niceness of the threads that hash passwords, because each hash occupies a core for a quarter of a second.
 
 Measured on 2 busy cores beside 30 parallel logins: `/health` p99 16, 31 and 76 ms, against 609 and 1,089 ms without;
-about as many logins.
+the number of logins was about the same.
 """
 
 RETRY_AFTER: Final = 2
-"""Seconds after which a full queue has places again."""
+"""The `Retry-After` in seconds when the queue is full."""
 
 _BCRYPT: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """A call that waits for a thread, and where its result goes."""
+    """A function call that waits for a thread, and the future for its result."""
 
     function: Callable[[], Any]
     client: HashingClient
@@ -48,10 +48,10 @@ class _Job:
 
 
 class HashingPool:
-    """Threads for hashing, as many as cores unless said; bcrypt releases the GIL while it works.
+    """Runs hashes in threads, as many as cores by default; bcrypt releases the GIL while it works.
 
-    What finds no idle thread waits in a `HashingQueue` of `queue` places. The threads start with the first hash and end
-    with the context, after which they may start again. They run at `niceness` (0: as the others).
+    Calls that find no idle thread wait in a `HashingQueue` of `queue` places. The threads start with the first hash and
+    end with the context, after which they may start again. They run at `niceness` (0: like other threads).
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class HashingPool:
         self._workers = workers or os.cpu_count() or 1
         self._queue = HashingQueue[_Job](queue)
         self._running = 0
-        self._lock = threading.Lock()  # over the queue and the two fields around it
+        self._lock = threading.Lock()  # guards _queue, _running and _executor
         self._executor: ThreadPoolExecutor | None = None
 
     @property
     def pending(self) -> int:
-        """How many hashes wait or run."""
+        """The number of hashes that wait or run."""
         with self._lock:
             return self._running + len(self._queue)
 
@@ -84,7 +84,7 @@ class HashingPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Answer what waits with `Unavailable`, and wait for what runs."""
+        """Fail waiting calls with `Unavailable`, and wait for running ones."""
         with self._lock:
             executor, self._executor = self._executor, None
             waiting = list(iter(self._queue.take, None))
@@ -94,10 +94,10 @@ class HashingPool:
             await asyncio.to_thread(executor.shutdown)
 
     async def run(self, client: HashingClient, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the function on a thread.
+        """Call the function in a thread.
 
-        Raises `Unavailable` when the queue is full and this call is the one that gives way: at once or while it waits.
-        A caller that is cancelled while it waits gives its place back; what runs already goes on to its end.
+        Raises `Unavailable` when the queue is full and this call is evicted, at once or while it waits. A caller that
+        is cancelled while waiting frees its place; a running function continues to its end.
         """
         job = _Job(partial(function, *args, **kwargs), client)
         with self._lock:
@@ -113,7 +113,7 @@ class HashingPool:
         return result
 
     def _start_or_wait(self, job: _Job) -> _Job | None:
-        """Give the job to an idle thread or put it into the queue; return the one that gives way to it."""
+        """Give the job to an idle thread or put it into the queue; return the evicted job."""
         if self._running == self._workers:
             return self._queue.put(job, job.client)
         if self._executor is None:
@@ -130,17 +130,18 @@ class HashingPool:
             )
 
     def _work(self, job: _Job | None) -> None:
-        """Run a job, then those that wait, until there is none."""
+        """Run a job and then waiting jobs until the queue is empty."""
         while job is not None:
             settle = self._perform(job)
             with self._lock:
                 job = self._queue.take()
                 if job is None:
                     self._running -= 1
-            settle()  # only now, so that the caller finds the place free
+            # Called after the thread is marked idle, so that the caller's next call finds it idle.
+            settle()
 
     def _perform(self, job: _Job) -> Callable[[], None]:
-        """Call the job's function and return how to hand over what came of it."""
+        """Call the job's function; return a function that sets the result of its future."""
         if not job.future.set_running_or_notify_cancel():
             return lambda: None
         self._metrics.started(self._name, job.client, waited=time.perf_counter() - job.asked_at)
@@ -150,32 +151,33 @@ class HashingPool:
             return partial(job.future.set_exception, error)
 
     def _lower_priority(self) -> None:
-        if sys.platform == "linux":  # where each thread has a niceness of its own (sched(7)); 19 is the most
+        # On Linux each thread has its own niceness (sched(7)); the kernel limits it to 19.
+        if sys.platform == "linux":
             thread = threading.get_native_id()
             os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + self._niceness)
 
 
 def is_bcrypt_digest(digest: str) -> bool:
-    """Tell whether a stored digest is one that may be checked: well-formed and of a bearable cost."""
+    """Return whether a stored digest is well-formed and its cost is low enough to be checked."""
     match = _BCRYPT.fullmatch(digest)
     return match is not None and int(match[1]) <= MAX_STORED_COST
 
 
 def make_digest(material: bytes, cost: int) -> str:
-    """Hash at most 72 bytes; runs for `2**cost` rounds."""
+    """Return the bcrypt digest of at most 72 bytes; it takes `2**cost` rounds."""
     return bcrypt.hashpw(material, bcrypt.gensalt(cost)).decode("ascii")
 
 
 def check_digest(material: bytes, digest: str) -> bool:
-    """Tell whether the digest, one that `is_bcrypt_digest`, is that of the material."""
+    """Return whether the digest, for which `is_bcrypt_digest` holds, matches the material."""
     return _check(material, digest) or False
 
 
 def check_digest_padded(material: bytes, digest: str, cost: int) -> bool:
-    """Tell the same as `check_digest`; when the answer is no, after `2**cost` rounds at least.
+    """Return the same as `check_digest`; a negative result takes at least `2**cost` rounds.
 
-    The rounds that a digest of a lower cost leaves are made up exactly: `2**4 + 2**4 + 2**5 + … + 2**(cost - 1)` is
-    `2**cost`. So the time of a failure does not tell what cost is stored, nor whether the digest is damaged.
+    The missing rounds of a digest with a lower cost are added exactly: `2**4 + 2**4 + 2**5 + … + 2**(cost - 1)` is
+    `2**cost`. So the duration of a failed check reveals neither the stored cost nor whether the digest is damaged.
     """
     matches = _check(material, digest)
     if matches is None:
@@ -187,10 +189,11 @@ def check_digest_padded(material: bytes, digest: str, cost: int) -> bool:
 
 
 def _check(material: bytes, digest: str) -> bool | None:
-    """Tell whether the digest is that of the material; None, at once, where nothing could be checked."""
+    """Return whether the digest matches the material; None, at once, if the digest cannot be checked."""
     try:
         return bcrypt.checkpw(material, digest.encode("ascii"))
-    except ValueError:  # characters of the right alphabet that are no salt, or more than 72 bytes
+    # The digest may have an invalid salt of valid characters, or the material more than 72 bytes.
+    except ValueError:
         return None
 
 

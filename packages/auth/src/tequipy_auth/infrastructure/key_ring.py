@@ -1,4 +1,4 @@
-"""The signing keys as each process holds them: loaded at first use and renewed before they are old."""
+"""The signing keys in the memory of a process, loaded at first use and renewed before they become too old."""
 
 import asyncio
 import logging
@@ -12,22 +12,25 @@ from tequipy_auth.infrastructure.keys import KeySet, PublicKey
 from tequipy_platform import Unavailable
 
 UNKNOWN_KEY_RELOAD_SECONDS: Final = 10.0
-"""Whoever sends tokens with invented key ids causes one load in this time, in each process."""
+"""The minimum interval in seconds between reloads for unknown key ids, per process.
+
+Without it, tokens with invented key ids could cause any number of reloads.
+"""
 
 LOAD_SECONDS: Final = 5.0
-"""How long a caller without keys waits for a store that hangs; the load itself goes on for those who come later."""
+"""How long, in seconds, a caller without keys waits for a slow store; the load continues for later callers."""
 
 RENEWAL_TIMEOUT: Final = 0.25
-"""Seconds that callers wait for the renewal of keys that are old but there."""
+"""How long, in seconds, callers wait for the renewal of keys that are too old."""
 
 _logger = logging.getLogger(__name__)
 
 
 class KeyRing:
-    """The keys of this process; `max_age` in seconds bounds how long a rotation elsewhere stays unnoticed.
+    """Holds the signing keys of this process; `max_age` in seconds limits how long it may miss a rotation elsewhere.
 
-    Half that age starts a renewal that nobody waits for. While the store is away, what was loaded goes on working, and
-    all callers share one load. A context manager that ends a load still under way.
+    At half that age a renewal starts in the background. While the store is unavailable, the loaded keys remain in use.
+    All callers share one load. Leaving the context cancels a load in progress.
     """
 
     def __init__(
@@ -56,48 +59,52 @@ class KeyRing:
             await asyncio.wait({self._loading}, timeout=RENEWAL_TIMEOUT)
 
     async def keys(self) -> KeySet:
-        """Return the keys, no older than `max_age` unless the store is away; raises what the first load raises."""
+        """Return the keys; raises errors of the first load.
+
+        They are older than `max_age` only while the store is unavailable.
+        """
         if self._keys is None:
             return await self.reload()
         self._start_renewal_if_due()
         now = self._monotonic()
         if self._loading is not None and now - self._loaded_at >= self._max_age:
-            # Of a hanging store only the first callers feel anything.
+            # The wait is counted from the start of the load, so that a slow store delays only the first callers.
             await asyncio.wait({self._loading}, timeout=max(0.0, self._asked_at + RENEWAL_TIMEOUT - now))
         return self._keys
 
     async def check(self) -> None:
-        """Raise `KeyUnusable` when the active key cannot be read as the store has it now, though an older one is held.
+        """Raise `KeyUnusable` when the active key in the store cannot be decrypted, even if an older one is loaded.
 
-        Raises what the first load raises, too. It is noticed with the next renewal.
+        The latest renewal decides. Also raises errors of the first load.
         """
         await self.keys()
         if self._unusable is not None:
             raise KeyUnusable(self._unusable.reason, setting=self._unusable.setting)
 
     async def find(self, kid: str) -> PublicKey | None:
-        """Return a key by its id; None when it is unknown even to the store, asked at most once in 10 s."""
+        """Return a key by its id, or None; an unknown id causes at most one reload in 10 s."""
         published = (await self.keys()).published
         now = self._monotonic()
         if kid not in published and now - self._unknown_at >= UNKNOWN_KEY_RELOAD_SECONDS:
-            self._unknown_at = now  # before the answer: a store that fails is not asked more often
+            self._unknown_at = now  # set before the load, so that failed loads are not repeated more often
             published = (await self.reload()).published
         return published.get(kid)
 
     def holds(self, kid: str) -> bool:
-        """Tell whether a key that was found before is still published, as far as this process knows."""
+        """Return whether a key is still published, as far as this process knows."""
         if self._keys is None:
             return False
         self._start_renewal_if_due()
         return kid in self._keys.published
 
     async def reload(self) -> KeySet:
-        """Return the keys as the store has them now; callers that come meanwhile share the load.
+        """Load the keys from the store; concurrent callers share one load.
 
-        Raises what the load raises, and `Unavailable` when that takes too long.
+        Raises errors of the load, and `Unavailable` when it takes too long.
         """
         loading = self._shared_load()
-        await asyncio.wait({loading}, timeout=LOAD_SECONDS)  # a caller that is cancelled leaves the load to the others
+        # Unlike `wait_for`, `wait` does not cancel the shared load when one caller is cancelled.
+        await asyncio.wait({loading}, timeout=LOAD_SECONDS)
         if not loading.done():
             raise Unavailable("The signing keys cannot be loaded; try again.", retry_after=LOAD_SECONDS)
         return loading.result()
@@ -105,7 +112,7 @@ class KeyRing:
     def _start_renewal_if_due(self) -> None:
         half = self._max_age / 2
         now = self._monotonic()
-        # After a failure too: one that is away is asked as often as one that answers.
+        # The last attempt counts too, so that an unavailable store is not asked more often than a working one.
         if now - self._loaded_at >= half and now - self._asked_at >= min(half, UNKNOWN_KEY_RELOAD_SECONDS):
             self._shared_load()
 
@@ -119,15 +126,15 @@ class KeyRing:
     async def _loaded(self) -> KeySet:
         asked_at = self._asked_at
         self._keys = await self._load()
-        self._loaded_at = asked_at  # what was changed while they were read may be missing
+        self._loaded_at = asked_at  # changes made during the load may be missing
         return self._keys
 
     def _finish(self, loading: "asyncio.Task[KeySet]") -> None:
         self._loading = None
-        # The error is read here too, for perhaps nobody waits: the keys that are held go on working.
+        # The error is read here, because no caller may be waiting for it; the loaded keys remain in use.
         error = None if loading.cancelled() else loading.exception()
         if isinstance(error, KeyUnusable):
-            if self._unusable is None or self._unusable.reason != error.reason:  # once, however often it is tried
+            if self._unusable is None or self._unusable.reason != error.reason:  # logged once, not at each retry
                 _logger.error("signing_keys_refused", extra={"error": str(error)})
             self._unusable = error
         elif error is not None:

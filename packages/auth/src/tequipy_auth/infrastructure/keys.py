@@ -1,4 +1,4 @@
-"""The keys that sign access tokens: how they are made, encrypted, and read from the table or from files."""
+"""Signing keys: generation, encryption, and loading from the database or from files."""
 
 import asyncio
 import hashlib
@@ -39,10 +39,10 @@ Private: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed
 Public: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 RSA_BITS: Final = 3072
-"""128 bits of strength, as the two curves have (NIST SP 800-57 part 1, table 2)."""
+"""A strength of 128 bits, like the two curves (NIST SP 800-57 part 1, table 2)."""
 
 _MEMBERS: Final = {"EC": ("crv", "kty", "x", "y"), "RSA": ("e", "kty", "n"), "OKP": ("crv", "kty", "x")}
-"""By key type the public members, all of them required, in the order of the thumbprint (RFC 7638, section 3.2)."""
+"""The required public members by key type, in the order for the thumbprint (RFC 7638, section 3.2)."""
 
 _NONCE_BYTES: Final = 12
 
@@ -51,7 +51,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """What verifies a token: `jwk` has the public members alone (RFC 7517)."""
+    """A key that verifies tokens; `jwk` contains only the public members (RFC 7517)."""
 
     kid: str
     algorithm: str
@@ -61,7 +61,7 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class PrivateKey:
-    """What signs a token."""
+    """A key that signs tokens."""
 
     kid: str
     algorithm: str
@@ -70,17 +70,17 @@ class PrivateKey:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The active key, and by key id all that may have signed a token or soon will."""
+    """The active key, and all published keys by id."""
 
     active: PrivateKey
     published: Mapping[str, PublicKey]
 
 
 class EncryptedKeys(KeyMaker):
-    """Makes keys and encrypts their private halves by AES-GCM under the newest of the key-encryption keys.
+    """Creates keys and encrypts their private halves with AES-GCM under the newest key-encryption key.
 
-    Id, algorithm and public half are the associated data (NIST SP 800-38D): a row is believed as a whole or not at all,
-    so whoever can write to the table but does not hold a key-encryption key can publish no key of their own.
+    Key id, algorithm and public key are the associated data (NIST SP 800-38D), so that any change of a row is detected.
+    A person who can write to the table but has no key-encryption key cannot publish a key of their own.
     """
 
     def __init__(self, key_encryption_keys: Mapping[int, bytes], *, algorithm: AlgorithmName) -> None:
@@ -96,20 +96,20 @@ class EncryptedKeys(KeyMaker):
         return self._encrypt(unencrypted, key)
 
     def check(self, key: SigningKey) -> None:
-        """Raise `KeyUnusable` unless the key can sign."""
+        """Raise `KeyUnusable` unless the private key can be decrypted."""
         self.open(key)
 
     def open(self, key: SigningKey) -> PrivateKey:
-        """Return the private half; raises `KeyUnusable`."""
+        """Return the decrypted private key; raises `KeyUnusable`."""
         return _private_key(key, self._decrypt(key))
 
     def publish(self, key: SigningKey) -> PublicKey:
-        """Return the public half once it is authenticated; raises `KeyUnusable`."""
+        """Return the public key after authenticating it; raises `KeyUnusable`."""
         self._decrypt(key)
         return _public_key(key)
 
     def reencrypt(self, key: SigningKey) -> SigningKey | None:
-        """Return the key under the newest key-encryption key, None when it is already; raises `KeyUnusable`."""
+        """Return the key encrypted with the newest key-encryption key, None if it already is; raises `KeyUnusable`."""
         if key.encryption_version is None:
             return self._encrypt(key, _private_key(key, self._decrypt_unversioned(key)).key)
         opened = self.open(key)
@@ -122,7 +122,7 @@ class EncryptedKeys(KeyMaker):
         return replace(key, private_key=encrypted, encryption_version=self._newest)
 
     def _decrypt(self, key: SigningKey) -> bytes:
-        """Return the private half in PKCS #8, the row being what was encrypted."""
+        """Return the private key in PKCS #8 after authenticating the row."""
         _check_id(key)
         version = key.encryption_version
         if version is None:
@@ -141,7 +141,7 @@ class EncryptedKeys(KeyMaker):
             ) from None
 
     def _decrypt_unversioned(self, key: SigningKey) -> bytes:
-        """Return the private half of a row from before there were versions: the id alone is authenticated in it."""
+        """Return the private key of a row without a version, in which only the key id is authenticated."""
         _check_id(key)
         nonce, encrypted = key.private_key[:_NONCE_BYTES], key.private_key[_NONCE_BYTES:]
         for cipher in self._ciphers.values():
@@ -154,7 +154,7 @@ class EncryptedKeys(KeyMaker):
 
 
 class StoredKeys:
-    """Reads the key set from where `published` keeps it."""
+    """Loads the key set from the keys that `published` returns."""
 
     def __init__(self, published: Callable[[], Awaitable[Sequence[SigningKey]]], encrypted: EncryptedKeys) -> None:
         self._published = published
@@ -162,9 +162,9 @@ class StoredKeys:
         self._refused: set[str] = set()
 
     async def load(self) -> KeySet:
-        """Return the keys; raises `KeyUnusable` for the active one, and `Unavailable` when the database is away.
+        """Return the keys; raises `KeyUnusable` for the active key, and `Unavailable` without a database.
 
-        Another one that is unusable is left out, with one line in the log.
+        Any other key that cannot be decrypted is left out, and logged once as `signing_key_excluded`.
         """
         keys = await self._published()
         active = next(key for key in keys if key.state is KeyState.ACTIVE)
@@ -183,10 +183,10 @@ class StoredKeys:
 
 
 class FileKeys:
-    """Reads the key set from a folder, as a secret manager mounts it: private keys in PKCS #8 PEM.
+    """Loads the key set from a folder, as a secret manager mounts it: private keys in PKCS #8 PEM.
 
-    `active.pem` signs; every other `*.pem` is published beside it. To rotate, add the next key's file, wait for the key
-    set's max-age, swap the two names, and remove the old file when its last token has expired.
+    `active.pem` signs; every other `*.pem` is only published. To rotate, add the file of the next key, wait for the
+    max-age of the key set, swap the two names, and remove the old file when its last token has expired.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -219,7 +219,7 @@ def generate(algorithm: AlgorithmName) -> Private:
 
 
 def public_jwk(key: Public) -> dict[str, str]:
-    """Return the members that a public key is made of (RFC 7518, section 6; RFC 8037, section 2), and no others."""
+    """Return the public members of a key as a JSON Web Key (RFC 7518, section 6; RFC 8037, section 2)."""
     match key:
         case ec.EllipticCurvePublicKey():
             jwk = ECAlgorithm.to_jwk(key, as_dict=True)
@@ -231,13 +231,13 @@ def public_jwk(key: Public) -> dict[str, str]:
 
 
 def thumbprint(jwk: Mapping[str, str]) -> str:
-    """Return a key's id: SHA-256 over its required members in their one spelling (RFC 7638, section 3)."""
+    """Return the key id: SHA-256 over the required members in canonical form (RFC 7638, section 3)."""
     required = json.dumps({name: jwk[name] for name in _MEMBERS[jwk["kty"]]}, separators=(",", ":"))
     return urlsafe_b64encode(hashlib.sha256(required.encode()).digest()).rstrip(b"=").decode("ascii")
 
 
 def _check_id(key: SigningKey) -> None:
-    """Raise `KeyUnusable` unless the id is the thumbprint of the public half (RFC 7638)."""
+    """Raise `KeyUnusable` unless the key id is the thumbprint of the public key (RFC 7638)."""
     try:
         genuine = thumbprint(key.public_jwk) == key.kid
     except (KeyError, TypeError):
@@ -250,14 +250,14 @@ def _check_id(key: SigningKey) -> None:
 
 
 def _associated_data(key: SigningKey) -> bytes:
-    """Return all that does not change in a key's life, in one spelling."""
+    """Return the data of a key that never changes, in canonical form."""
     facts = {"use": "tequipy-auth signing key", "kid": key.kid, "alg": key.algorithm, "jwk": dict(key.public_jwk)}
     return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _private_key(stored: SigningKey, raw: bytes) -> PrivateKey:
-    """Return a decrypted private half; raises `KeyUnusable` when it is another key's than the public one."""
-    # What was decrypted is what we encrypted: testing the primes again took 380 ms of the event loop with RS256.
+    """Return a decrypted private key; raises `KeyUnusable` when it does not belong to the public key."""
+    # The data is authenticated, so the RSA primes are not tested again: that blocked the event loop for 380 ms.
     key = load_der_private_key(raw, password=None, unsafe_skip_rsa_key_validation=True)
     if not isinstance(key, Private) or _algorithm_of(key) != stored.algorithm:
         raise KeyUnusable(f"signing key {stored.kid} is of a kind that signs no {stored.algorithm} tokens.")
@@ -300,5 +300,5 @@ def _algorithm_of(key: object) -> AlgorithmName | None:
 
 
 def _derive(secret: bytes) -> bytes:
-    """Return the 256 bits that AES needs from a secret of any length (RFC 5869)."""
+    """Derive the 256-bit AES key from a secret of any length (RFC 5869)."""
     return HKDF(hashes.SHA256(), length=32, salt=None, info=b"tequipy-auth signing keys v1").derive(secret)

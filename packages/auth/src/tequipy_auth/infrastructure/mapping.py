@@ -1,4 +1,4 @@
-"""Rows as the entities they keep."""
+"""Conversion of database rows to entities."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from tequipy_auth.infrastructure.models import (
 
 
 def password_columns(password: PasswordHash) -> Mapping[str, Any]:
-    """Return the columns that keep a password's hash."""
+    """Return the columns for a password hash."""
     return {
         "password_scheme": password.scheme,
         "password_cost": password.cost,
@@ -30,7 +30,7 @@ def _password(row: PasswordColumns) -> PasswordHash:
 
 
 def registration_of(row: RegistrationRow) -> Registration:
-    """Return the registration that a row keeps."""
+    """Return the registration of a row."""
     return Registration(
         id=row.id,
         email=EmailAddress(row.email, row.canonical_email),
@@ -42,7 +42,7 @@ def registration_of(row: RegistrationRow) -> Registration:
 
 
 def user_of(row: UserRow) -> User:
-    """Return the account that a row keeps."""
+    """Return the account of a row."""
     return User(
         id=row.id,
         email=EmailAddress(row.email, row.canonical_email),
@@ -57,7 +57,7 @@ def user_of(row: UserRow) -> User:
 
 
 def session_of(row: SessionRow) -> Session:
-    """Return the session that a row keeps."""
+    """Return the session of a row."""
     last = Client(row.last_ip, row.last_user_agent)
     return Session(
         id=row.id,
@@ -75,7 +75,7 @@ def session_of(row: SessionRow) -> Session:
 
 
 def refresh_token_of(row: RefreshTokenRow) -> RefreshToken:
-    """Return the refresh token that a row keeps."""
+    """Return the refresh token of a row."""
     return RefreshToken(
         id=row.id,
         session_id=row.session_id,
@@ -88,7 +88,7 @@ def refresh_token_of(row: RefreshTokenRow) -> RefreshToken:
 
 
 def signing_key_of(row: SigningKeyRow) -> SigningKey:
-    """Return the signing key that a row keeps."""
+    """Return the signing key of a row."""
     return SigningKey(
         kid=row.kid,
         algorithm=row.algorithm,

@@ -1,4 +1,4 @@
-"""The metrics of auth on Prometheus: operations, and the waiting of hashes."""
+"""Prometheus metrics of auth: operations, and waiting times and refusals of hashes."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -7,7 +7,7 @@ from tequipy_auth.domain.operations import Operations
 
 
 class PrometheusOperations(Operations):
-    """`auth_operations_total{operation,status}`; without a registry nobody reads it."""
+    """Counts operations in `auth_operations_total{operation,status}`; without a registry nothing is exported."""
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
         self._counter = Counter(
@@ -20,9 +20,9 @@ class PrometheusOperations(Operations):
 
 
 class HashingMetrics:
-    """How long hashes waited for a thread and how many were refused, by pool and by `client`: `marked` or `unmarked`.
+    """Measures how long hashes waited for a thread and how many were refused.
 
-    Without a registry nobody reads them.
+    The labels are the pool and `client`: `marked` or `unmarked`. Without a registry the metrics are not exported.
     """
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
@@ -41,7 +41,7 @@ class HashingMetrics:
         )
 
     def refused(self, pool: str, client: HashingClient) -> None:
-        """Count a hash that was refused or gave way."""
+        """Count a hash that was refused or evicted."""
         self._refused.labels(pool, _label(client)).inc()
 
     def started(self, pool: str, client: HashingClient, *, waited: float) -> None:

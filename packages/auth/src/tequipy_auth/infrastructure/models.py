@@ -1,4 +1,4 @@
-"""The tables of auth, in the schema `auth`."""
+"""SQLAlchemy models of auth's tables, in the schema `auth`."""
 
 from datetime import datetime
 from typing import Any, ClassVar, Final
@@ -11,11 +11,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tequipy_platform.infrastructure.models import COLUMN_TYPES, schema_metadata
 
 SCHEMA: Final = "auth"
-"""The package's own name for its schema; `DatabaseSettings.schemas` may give it another."""
+"""The default name of the schema; `DatabaseSettings.schemas` can rename it."""
 
 
 class Base(DeclarativeBase):
-    """The base of auth's tables."""
+    """The base class of auth's models."""
 
     metadata = schema_metadata(SCHEMA)
     type_annotation_map: ClassVar[dict[Any, Any]] = COLUMN_TYPES | {
@@ -25,7 +25,7 @@ class Base(DeclarativeBase):
 
 
 class PasswordColumns:
-    """A password's hash and what is needed to verify it."""
+    """The columns of a password hash."""
 
     password_scheme: Mapped[str]
     password_cost: Mapped[int]
@@ -34,7 +34,7 @@ class PasswordColumns:
 
 
 class UserRow(PasswordColumns, Base):
-    """An account: one canonical address, one row."""
+    """An account; the canonical address is unique."""
 
     __tablename__ = "users"
 
@@ -46,12 +46,12 @@ class UserRow(PasswordColumns, Base):
     roles: Mapped[tuple[str, ...]]
     version: Mapped[int]
     version_changed_at: Mapped[datetime | None]
-    # A server default: a process of the release before inserts rows without it.
+    # The server default serves processes of the previous release, which insert rows without this column.
     password_epoch: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[datetime]
 
     __table_args__ = (
-        # Few rows: an account's tokens are seldom superseded.
+        # The index is small, because few accounts have outdated tokens.
         Index(
             "ix_users_version_changed_at",
             "version_changed_at",
@@ -62,7 +62,7 @@ class UserRow(PasswordColumns, Base):
 
 
 class RegistrationRow(PasswordColumns, Base):
-    """A registration whose address is not verified: there may be several for one address."""
+    """A pending registration; an address may have several."""
 
     __tablename__ = "registrations"
 
@@ -75,7 +75,7 @@ class RegistrationRow(PasswordColumns, Base):
 
 
 class SessionRow(Base):
-    """A login; its refresh tokens go with it, and it goes with its user."""
+    """A session; it is deleted with its user, and its refresh tokens with it."""
 
     __tablename__ = "sessions"
 
@@ -95,19 +95,19 @@ class SessionRow(Base):
     last_user_agent: Mapped[str | None]
 
     __table_args__ = (
-        # What a starting process asks for: the sessions whose access tokens may still be about.
+        # A starting process selects the sessions whose access tokens may still be in use.
         Index("ix_sessions_revoked_at", "revoked_at", postgresql_where=text("revoked_at is not null")),
     )
 
 
 class RefreshTokenRow(Base):
-    """A link of a session's chain; the unique parent means that nobody has two children."""
+    """A refresh token; the unique parent ensures that a token has at most one child."""
 
     __tablename__ = "refresh_tokens"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     session_id: Mapped[UUID] = mapped_column(ForeignKey("auth.sessions.id", ondelete="CASCADE"), index=True)
-    # Set null: an old link may be purged without taking the living end of its chain along.
+    # The parent becomes null, so that an old token can be deleted without its successors.
     parent_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("auth.refresh_tokens.id", ondelete="SET NULL"), unique=True
     )
@@ -118,7 +118,7 @@ class RefreshTokenRow(Base):
 
 
 class DeviceRow(Base):
-    """A client that has logged in to an account; it goes with the account."""
+    """A client that has logged in to an account; it is deleted with the account."""
 
     __tablename__ = "devices"
 
@@ -129,7 +129,10 @@ class DeviceRow(Base):
 
 
 class OneTimeTokenRow(Base):
-    """A mailed token; no foreign key, for the purpose decides which table `subject_id` is a row of."""
+    """A token sent by mail.
+
+    It has no foreign key, because the table of `subject_id` depends on the purpose.
+    """
 
     __tablename__ = "one_time_tokens"
 
@@ -146,7 +149,7 @@ class OneTimeTokenRow(Base):
 
 
 class SigningKeyRow(Base):
-    """A key that signs access tokens; the private half is encrypted."""
+    """A signing key; its private key is encrypted."""
 
     __tablename__ = "signing_keys"
 
@@ -161,13 +164,13 @@ class SigningKeyRow(Base):
 
     __table_args__ = (
         CheckConstraint("state in ('next', 'active', 'retiring', 'revoked')", name="state"),
-        # Of the processes that start at once, one makes the first key.
+        # Only one of several processes that start at the same time creates the first key.
         Index("uq_signing_keys_active", "state", unique=True, postgresql_where=text("state = 'active'")),
     )
 
 
 class RoleRow(Base):
-    """What a role permits, where that is not as built in."""
+    """A stored role, which adds to or replaces the built-in roles."""
 
     __tablename__ = "roles"
 
@@ -176,7 +179,7 @@ class RoleRow(Base):
 
 
 class LoginAttemptRow(Base):
-    """How often a password was tried in vain; key and account are pseudonyms, so the row says nothing of whom."""
+    """A counter of failed attempts; `key` and `account` are pseudonyms, so the row names no person."""
 
     __tablename__ = "login_attempts"
 
@@ -192,7 +195,7 @@ class LoginAttemptRow(Base):
 
 
 class MailChargeRow(Base):
-    """A mail that was sent, or is being sent; the key is a pseudonym of purpose and address."""
+    """A mail that was sent or is being sent; the key is a pseudonym of purpose and address."""
 
     __tablename__ = "mail_charges"
 
@@ -204,7 +207,10 @@ class MailChargeRow(Base):
 
 
 class AuditEventRow(Base):
-    """Something that was done or tried; no foreign key, for it outlives whom it is about. A trigger forbids changes."""
+    """An audit event, which a trigger protects from changes.
+
+    It has no foreign keys, because it is kept longer than the rows that it names.
+    """
 
     __tablename__ = "audit_events"
 
@@ -219,7 +225,7 @@ class AuditEventRow(Base):
     ip: Mapped[str | None]
     user_agent: Mapped[str | None]
     correlation_id: Mapped[str | None]
-    details: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB)  # `metadata` is taken by SQLAlchemy
+    details: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB)  # SQLAlchemy reserves the name `metadata`
 
     __table_args__ = (
         Index("ix_audit_events_at", "at", "id"),

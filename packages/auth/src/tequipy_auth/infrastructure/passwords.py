@@ -1,4 +1,4 @@
-"""Password hashes: bcrypt over a peppered HMAC, and what was stored before."""
+"""Password hashes: bcrypt over a peppered HMAC, and bcrypt hashes of other systems."""
 
 import hashlib
 import hmac
@@ -16,16 +16,19 @@ from tequipy_auth.domain.value_objects import PasswordHash
 from tequipy_auth.infrastructure.hashing import HashingPool, check_digest_padded, is_bcrypt_digest, make_digest
 
 SCHEME: Final = "bcrypt-hmac-sha256"
-"""`bcrypt(base64(HMAC-SHA-256(pepper, password)))`: 72 bytes are no limit, and a stolen table alone opens nothing."""
+"""`bcrypt(base64(HMAC-SHA-256(pepper, password)))`.
+
+The HMAC avoids bcrypt's limit of 72 bytes, and without the pepper nobody can attack the hashes of a stolen table.
+"""
 
 PLAIN_SCHEME: Final = "bcrypt"
-"""`bcrypt(password)`, cut at 72 bytes, without a pepper: what most systems store whose accounts are taken over.
+"""`bcrypt(password)`, truncated at 72 bytes, without a pepper: the hashes that most other systems store.
 
-Whoever can write to the database can make such a hash without any secret of ours.
+A person who can write to the database can create such a hash without knowing a secret.
 """
 
 ForeignScheme = Literal["bcrypt"]
-"""Schemes of other systems, which verify only where the settings name them."""
+"""Schemes of other systems; their hashes are only accepted when the settings name the scheme."""
 
 _BCRYPT_BYTES: Final = 72
 _NO_PEPPER: Final = 0
@@ -34,9 +37,9 @@ _logger = logging.getLogger(__name__)
 
 
 class BcryptPasswordHasher(PasswordHasher):
-    """Hashes in a pool; `peppers` maps versions to keys, the highest version is the one for new hashes.
+    """Hashes passwords in a pool; `peppers` maps versions to keys, and new hashes use the highest version.
 
-    Hashes of `foreign_schemes` verify too, and are outdated.
+    Hashes of `foreign_schemes` are accepted too, and count as outdated.
     """
 
     def __init__(
@@ -53,19 +56,19 @@ class BcryptPasswordHasher(PasswordHasher):
         self._peppers = peppers
         self._cost = cost
         self._pepper_version = max(peppers)
-        # For accounts that do not exist. Its salt and cost are real, its hash is none: so it costs nothing to make,
-        # takes as long as any other to check, and nothing matches it.
+        # This hash stands for accounts that do not exist. It has a valid salt and cost but an invalid digest: it costs
+        # nothing to create, a check takes as long as any other, and no password matches it.
         self._dummy = self._stored(bcrypt.gensalt(cost).decode("ascii") + "." * 31)
 
     async def hash(self, password: str, client: HashingClient) -> PasswordHash:
-        """Return the hash under the current cost and pepper."""
+        """Return the hash with the current cost and pepper."""
         material = self._material(password, SCHEME, self._pepper_version)
         return self._stored(await self._pool.run(client, make_digest, material, self._cost))
 
     async def verify(
         self, password: str, stored: PasswordHash | None, client: HashingClient, *, highest_cost: int = 0
     ) -> bool:
-        """Tell whether it is the password; what cannot be verified takes its time too, and is False."""
+        """Return whether the password matches; a hash that cannot be verified takes the same time and returns False."""
         known = stored is not None and self._is_usable(stored)
         target = stored if stored is not None and known else self._dummy
         material = self._material(password, target.scheme, target.pepper_version)
@@ -73,12 +76,12 @@ class BcryptPasswordHasher(PasswordHasher):
         return await self._pool.run(client, check_digest_padded, material, target.digest, cost) and known
 
     def is_outdated(self, stored: PasswordHash) -> bool:
-        """Tell whether a new hash would have another scheme, cost or pepper."""
+        """Return whether a new hash would have another scheme, cost or pepper."""
         current = (SCHEME, self._cost, self._pepper_version)
         return (stored.scheme, stored.cost, stored.pepper_version) != current
 
     def _material(self, password: str, scheme: str, pepper_version: int) -> bytes:
-        # Surrogates: what no keyboard types is a wrong password, not an error.
+        # Text with lone surrogates is a wrong password, not an error.
         raw = password.encode("utf-8", "surrogatepass")
         if scheme == PLAIN_SCHEME:
             return raw[:_BCRYPT_BYTES]
@@ -90,8 +93,8 @@ class BcryptPasswordHasher(PasswordHasher):
     def _is_usable(self, stored: PasswordHash) -> bool:
         usable = stored.pepper_version in self._peppers_of.get(stored.scheme, ()) and is_bcrypt_digest(stored.digest)
         if not usable:
-            # An operator who took a pepper away, or whose foreign scheme is not set, must learn why nobody can log in.
-            # The redaction of logs hides fields whose names hold "pepper", so this one is named after its use.
+            # Operators need to learn that a pepper was removed, or a foreign scheme is not set: affected users cannot
+            # log in.
             facts = {"scheme": stored.scheme, "cost": stored.cost, "hmac_key_version": stored.pepper_version}
             _logger.error("password_hash_refused", extra=facts)
         return usable

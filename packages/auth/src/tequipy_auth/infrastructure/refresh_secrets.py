@@ -1,4 +1,4 @@
-"""The secrets of refresh tokens: how they are hashed, and the server keys that derive their successors."""
+"""Hashing of refresh token secrets, and the server keys that derive successors."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -8,18 +8,18 @@ from tequipy_auth.domain.ports import SecretHasher, SuccessorKeys
 from tequipy_auth.infrastructure.hashing import HashingPool, check_digest, is_bcrypt_digest, make_digest
 
 SECRET_COST: Final = 4
-"""bcrypt's lowest: the secret has 256 bits of its own, so slowness adds nothing."""
+"""The lowest cost of bcrypt; a higher one adds nothing, because the secret has 256 random bits."""
 
 _ANY_CLIENT: Final = HashingClient("any")
-"""All refreshes share one queue in the order of their arrival: at 1 ms each nobody fills it (ADR 0035)."""
+"""All refreshes share one queue in order of arrival: at 1 ms each, no client can fill it (ADR 0035)."""
 
 
 class BcryptSecretHasher(SecretHasher):
-    """Hashes in a pool; give it another pool than the passwords'.
+    """Hashes secrets in a pool, which must not be the pool for passwords.
 
-    Measured on 2 cores: a hash of cost 4 takes 1.3 ms, the way to a thread and back 0.1 ms, and a refresh needs two
-    hashes. Inline, 100 refreshes a second would hold the event loop for a quarter of the time; behind the passwords
-    (300 ms each) a refresh would wait for seconds.
+    Measured on 2 cores: a hash of cost 4 takes 1.3 ms, switching to a thread and back 0.1 ms, and a refresh needs two
+    hashes. Without threads, 100 refreshes per second would block the event loop for a quarter of the time. In the pool
+    for passwords (300 ms each) a refresh would wait for seconds.
     """
 
     def __init__(self, pool: HashingPool, *, cost: int = SECRET_COST) -> None:
@@ -31,12 +31,12 @@ class BcryptSecretHasher(SecretHasher):
         return await self._pool.run(_ANY_CLIENT, make_digest, secret.encode(), self._cost)
 
     async def verify(self, secret: str, stored: str) -> bool:
-        """Tell whether it is the secret; a malformed digest is False."""
+        """Return whether the secret matches; a malformed digest returns False."""
         return is_bcrypt_digest(stored) and await self._pool.run(_ANY_CLIENT, check_digest, secret.encode(), stored)
 
 
 class SettingsSuccessorKeys(SuccessorKeys):
-    """Keys by version, the highest being the current one."""
+    """Provides successor keys by version; the highest version is the current one."""
 
     def __init__(self, keys: Mapping[int, bytes]) -> None:
         self._keys = keys
@@ -47,5 +47,5 @@ class SettingsSuccessorKeys(SuccessorKeys):
         return max(self._keys)
 
     def key(self, version: int) -> bytes | None:
-        """Return the key of a version that the settings still name."""
+        """Return the key of a version, or None if the settings no longer contain it."""
         return self._keys.get(version)

@@ -1,4 +1,4 @@
-"""The signing keys' table."""
+"""The table of signing keys."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,7 +23,7 @@ class SqlSigningKeys(SigningKeys):
         self._session = session
 
     async def lock(self) -> None:
-        """Take a lock that ends with the transaction; reading and writing the table go on without it."""
+        """Take an advisory lock that ends with the transaction; other reads and writes do not need it."""
         await self._session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(_LOCK, 0))))
 
     async def all(self) -> Sequence[SigningKey]:
@@ -51,12 +51,12 @@ class SqlSigningKeys(SigningKeys):
         )
 
     async def move(self, kid: str, state: KeyState, *, at: datetime) -> None:
-        """Update a key's state; a revoked key's private half is erased, so that no change of state brings it back."""
+        """Update a key's state and erase the private key of a revoked key, so that it cannot become active again."""
         erased = {"private_key": b""} if state is KeyState.REVOKED else {}
         await self._update(kid, state=state.value, state_changed_at=at, **erased)
 
     async def replace(self, key: SigningKey) -> None:
-        """Update a key's private half and its version."""
+        """Update a key's private key and its version."""
         await self._update(key.kid, private_key=key.private_key, encryption_version=key.encryption_version)
 
     async def _update(self, kid: str, **values: object) -> None:

@@ -1,4 +1,4 @@
-"""Access tokens: JWTs in the profile of RFC 9068, signed and verified by PyJWT."""
+"""Access tokens: JWTs in the profile of RFC 9068, signed and verified with PyJWT."""
 
 import hashlib
 import re
@@ -22,13 +22,13 @@ from tequipy_caching import MISSING, Cache
 from tequipy_platform import JSON, Clock, IdSource, RandomSource
 
 TYPE: Final = "at+jwt"
-"""The `typ` of an access token, so that no other JWT passes for one (RFC 9068, section 4)."""
+"""The `typ` of access tokens, which distinguishes them from other JWTs (RFC 9068, section 4)."""
 
 MAX_TOKEN_BYTES: Final = 8 * 1024
-"""Bytes: ours have about 800; bounds its header and the work of parsing it."""
+"""The maximum length of a token that is parsed; issued tokens have about 800 bytes."""
 
 MAX_SHORTENING: Final = 0.05
-"""Up to this share of a life is taken off at random, so that clients do not all come back at once."""
+"""The maximum share by which a lifetime is shortened at random, so that clients do not refresh at the same time."""
 
 _CLAIMS: Final = (
     "iss",
@@ -46,30 +46,30 @@ _CLAIMS: Final = (
     "ver",
 )
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-"""Three parts in base64url without padding (RFC 7515, sections 2 and 3.1)."""
+"""The compact form: three parts in base64url without padding (RFC 7515, sections 2 and 3.1)."""
 
 _FOREIGN_KEYS: Final = frozenset({"jku", "jwk", "x5u", "x5c", "crit"})
-"""Header members that name a key of the sender's choice, or ask for extensions: we know none (RFC 8725, 3.10)."""
+"""Refused header members: they name a key chosen by the sender or require an extension (RFC 8725, section 3.10)."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """What a token turned out to say, and all that may end it before its time."""
+    """The verified content of a token, and the conditions that end its validity."""
 
     principal: Principal
     kid: str
     usable_from: datetime
     usable_until: datetime
-    """Both with the leeway."""
+    """Both times include the leeway."""
     revocation_ids: tuple[str, ...]
 
 
 class JwtAccessTokens(AccessTokens):
-    """Signs with the ring's active key, verifies with whichever of its keys the token names.
+    """Signs with the active key and verifies with the key that the token names.
 
-    Both take about 0.1 ms of the event loop, less than the way to a thread and back. What was verified is kept in
-    `verified` under the token's SHA-256, so that a repeated request costs some microseconds; its times, its key and
-    what has been revoked are looked at each time.
+    Both operations take about 0.1 ms on the event loop, less than switching to a thread. Verified tokens are cached in
+    `verified` by their SHA-256, so that a repeated request costs a few microseconds; the validity period, the key and
+    the revocations are checked for every request.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class JwtAccessTokens(AccessTokens):
         self._random = random
 
     async def issue(self, principal: Principal) -> AccessToken:
-        """Sign a token that lives between 95 and 100 % of the configured time."""
+        """Sign a token whose lifetime is 95 to 100 % of the configured one."""
         key = await self._signing_key()
         now = int(self._clock.now().timestamp())
         shortened = 1 - MAX_SHORTENING * int.from_bytes(self._random(2), "big") / 0xFFFF
@@ -122,7 +122,7 @@ class JwtAccessTokens(AccessTokens):
         return AccessToken(value, expires_in)
 
     async def verify(self, token: str) -> Principal:
-        """Return who the token speaks for; raises `InvalidAccessToken` for everything that is wrong with it."""
+        """Return the principal of the token; raises `InvalidAccessToken` for any fault."""
         if len(token) > MAX_TOKEN_BYTES:
             raise InvalidAccessToken
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
@@ -135,11 +135,11 @@ class JwtAccessTokens(AccessTokens):
         return found.principal
 
     async def check(self) -> None:
-        """Raise `Unavailable` unless the active key can be read, as it is stored now."""
+        """Raise `Unavailable` unless the active key in the store can be decrypted."""
         await self._ring.check()
 
     async def jwks(self) -> dict[str, JSON]:
-        """Return the published keys: next, active and retiring, and none that was revoked a moment ago."""
+        """Return the next, active and retiring keys, without those that were revoked since they were loaded."""
         return {
             "keys": [
                 {**key.jwk, "kid": key.kid, "use": "sig", "alg": key.algorithm}
@@ -151,7 +151,7 @@ class JwtAccessTokens(AccessTokens):
     async def _signing_key(self) -> PrivateKey:
         key = (await self._ring.keys()).active
         if await self._revocations.contains_any([revoked_key(key.kid)]):
-            # Nobody would believe what it signs, and this process has not looked since.
+            # No process accepts tokens of a revoked key; this process has not reloaded its keys since the revocation.
             key = (await self._ring.reload()).active
         return key
 
@@ -176,10 +176,10 @@ class JwtAccessTokens(AccessTokens):
         return jwt.decode(
             token,
             key.key,
-            algorithms=[key.algorithm],  # the key's, whatever the token says
+            algorithms=[key.algorithm],  # the algorithm of the key, not that of the token header
             issuer=self._issuer,
             audience=self._audience,
-            # The times are checked at each use: they pass while the rest is kept.
+            # Times are checked at each use, because they pass while the verified token is cached.
             options={
                 "require": list(_CLAIMS),
                 "strict_aud": True,
@@ -191,24 +191,23 @@ class JwtAccessTokens(AccessTokens):
 
 
 def _check_canonical(token: str) -> None:
-    """Raise `DecodeError` for what is no JWS in its compact form (RFC 7515, section 7.1), though PyJWT reads it.
+    """Raise `DecodeError` for text that PyJWT accepts but that is not a canonical JWS in compact form (RFC 7515, 7.1).
 
-    That is padding, characters outside of the alphabet, and unused bits that are not zero: each would be one more text
-    for the same token.
+    Padding, characters outside the alphabet, and unused bits that are not zero would give one token several spellings.
     """
     if not _COMPACT.fullmatch(token):
         raise jwt.DecodeError("not three parts in base64url")
     for part in token.split("."):
         try:
             canonical = base64url_encode(base64url_decode(part)) == part.encode()
-        except ValueError as error:  # a length that no bytes have
+        except ValueError as error:  # the length is impossible for base64url
             raise jwt.DecodeError("not base64url") from error
         if not canonical:
             raise jwt.DecodeError("unused bits are set")
 
 
 def _key_id(token: str) -> str:
-    """Return the key id of the header, having refused all that a header of ours does not hold."""
+    """Return the key id of the header; raises `InvalidTokenError` for a header that issued tokens never have."""
     header = jwt.get_unverified_header(token)
     kid = header.get("kid")
     if header.get("typ") != TYPE or not _FOREIGN_KEYS.isdisjoint(header) or not isinstance(kid, str):
@@ -236,7 +235,7 @@ def _strings(value: object) -> tuple[str, ...]:
 
 
 def _moment(value: object) -> datetime:
-    """Read a NumericDate (RFC 7519, section 2)."""
+    """Convert a NumericDate (RFC 7519, section 2)."""
     if not isinstance(value, int):
         raise TypeError("not whole seconds")
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=value)

@@ -1,4 +1,4 @@
-"""The history of auth's schema, run by `tequipy_platform.migrations.migrate`."""
+"""The migration history of auth's schema, run by `tequipy_platform.migrations.migrate`."""
 
 from typing import Final
 
@@ -6,4 +6,4 @@ from tequipy_auth.infrastructure.models import Base
 from tequipy_platform.migrations import History
 
 HISTORY: Final = History("auth", "tequipy_auth:migrations", Base.metadata)
-"""Accounts, sessions, tokens and signing keys."""
+"""The history of the tables for accounts, sessions, tokens and signing keys."""

@@ -1,4 +1,4 @@
-"""Fakes of every port, which keep its promises in memory, and auth built on them: no database, no waiting."""
+"""Fakes of all ports, which keep data in memory, and `build_fake_auth`, which needs no database."""
 
 import secrets
 from dataclasses import replace
@@ -48,10 +48,10 @@ __all__ = [
 ]
 
 PUBLIC_URL: Final = "http://testserver"
-"""Where a fake auth says it can be reached."""
+"""The public URL of a fake auth."""
 
-COMMON_PASSWORD: Final = "password1234"  # noqa: S105 -- nobody's
-"""The one password that a fake auth knows as common."""
+COMMON_PASSWORD: Final = "password1234"  # noqa: S105 -- not a real password
+"""The only password that a fake auth treats as common."""
 
 
 def build_fake_auth(
@@ -65,10 +65,10 @@ def build_fake_auth(
     local: bool = False,
     origins: frozenset[str] = frozenset({PUBLIC_URL}),
 ) -> Auth:
-    """Return auth in memory; keep `work` to look at what it holds, and `clock` to turn the time.
+    """Build auth in memory; pass `work` to inspect its data, and `clock` to control the time.
 
-    Two of them on one `work` and `revocations` are two processes on one database and one Redis. Mails are
-    `PlainMailTemplates`.
+    Two instances with the same `work` and `revocations` act like two processes with one database and one Redis. Mails
+    are rendered by `PlainMailTemplates`.
     """
     clock = clock or SystemClock()
     held = work or MemoryAuthUnitOfWork(clock)

@@ -1,4 +1,4 @@
-"""Hashing, addresses, tokens and mail texts without cryptography: quick, and no secret is safe with them."""
+"""Fakes for hashing, addresses, tokens and mail texts: fast, but without any security."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ _ADDRESS: Final = re.compile(r"[A-Za-z0-9.+_-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-
 
 
 class SimpleAddressParser(AddressParser):
-    """Takes ASCII addresses of letters, digits and a few marks: enough for tests."""
+    """Accepts ASCII addresses of letters, digits and a few marks, which is sufficient for tests."""
 
     def parse(self, text: str) -> EmailAddress:
         """Return the address; raises `InvalidAddress`."""
@@ -40,10 +40,10 @@ class SimpleAddressParser(AddressParser):
 
 
 class FakePasswordHasher(PasswordHasher):
-    """SHA-256 at once; like a real one it lets other tasks run meanwhile."""
+    """Hashes with SHA-256; like the real implementation it lets other tasks run in between."""
 
-    async def hash(self, password: str, client: HashingClient) -> PasswordHash:  # noqa: ARG002 -- nobody waits
-        """Return a hash."""
+    async def hash(self, password: str, client: HashingClient) -> PasswordHash:  # noqa: ARG002 -- it has no queue
+        """Return the SHA-256 hash."""
         await asyncio.sleep(0)
         return PasswordHash("fake", 0, 1, _sha256(password))
 
@@ -53,42 +53,42 @@ class FakePasswordHasher(PasswordHasher):
         stored: PasswordHash | None,
         client: HashingClient,
         *,
-        highest_cost: int = 0,  # noqa: ARG002 -- it costs nothing
+        highest_cost: int = 0,  # noqa: ARG002 -- it has no cost
     ) -> bool:
-        """Tell whether it is the password."""
+        """Return whether the password matches."""
         return await self.hash(password, client) == stored
 
     def is_outdated(self, stored: PasswordHash) -> bool:
-        """Tell whether another hasher made it."""
+        """Return whether another hasher created the hash."""
         return stored.scheme != "fake"
 
 
 class FakeCommonPasswords(CommonPasswords):
-    """The few that a test names, in lower case."""
+    """Contains the passwords that the test passes, in lower case."""
 
     def __init__(self, *passwords: str) -> None:
         self._passwords = passwords
 
     def __contains__(self, password: str) -> bool:
-        """Tell whether it was named, in whatever case."""
+        """Return whether the password was passed; ignores case."""
         return fold(password) in self._passwords
 
 
 class FakeSecretHasher(SecretHasher):
-    """SHA-256 at once; like a real one it lets other tasks run meanwhile."""
+    """Hashes with SHA-256; like the real implementation it lets other tasks run in between."""
 
     async def hash(self, secret: str) -> str:
-        """Return a hash."""
+        """Return the SHA-256 hash."""
         await asyncio.sleep(0)
         return _sha256(secret)
 
     async def verify(self, secret: str, stored: str) -> bool:
-        """Tell whether it is the secret."""
+        """Return whether the secret matches."""
         return await self.hash(secret) == stored
 
 
 class FakeSuccessorKeys(SuccessorKeys):
-    """Keys by version; a test may add one, or take one away."""
+    """Provides keys by version; a test may add or remove keys."""
 
     def __init__(self) -> None:
         self.keys = {1: b"first"}
@@ -104,7 +104,7 @@ class FakeSuccessorKeys(SuccessorKeys):
 
 
 class MemoryRevocations(Revocations):
-    """Remembers what was revoked; share one between the processes of a test."""
+    """Stores revoked ids; share one instance to act like several processes."""
 
     def __init__(self, clock: Clock, *, ttl: timedelta) -> None:
         self.members: dict[str, datetime] = {}
@@ -112,17 +112,17 @@ class MemoryRevocations(Revocations):
         self._ttl = ttl
 
     async def add(self, *members: str) -> None:
-        """Remember them until their time is over."""
+        """Store the ids until they expire."""
         self.members.update(dict.fromkeys(members, self._clock.now() + self._ttl))
 
     async def contains_any(self, members: Iterable[str]) -> bool:
-        """Tell whether one is remembered."""
+        """Return whether one of the ids is stored and has not expired."""
         now = self._clock.now()
         return any(member in self.members and now < self.members[member] for member in members)
 
 
 class FakeAccessTokens(AccessTokens):
-    """Opaque tokens that this object remembers."""
+    """Issues opaque tokens, which only this object can verify."""
 
     def __init__(self, clock: Clock, *, ttl: timedelta, revocations: Revocations) -> None:
         self._clock = clock
@@ -132,13 +132,13 @@ class FakeAccessTokens(AccessTokens):
         self.error: Unavailable | None = None
 
     async def issue(self, principal: Principal) -> AccessToken:
-        """Remember the principal under a new token."""
+        """Store the principal under a new token."""
         token = f"fake-access-token-{len(self._issued) + 1}"
         self._issued[token] = principal, self._clock.now() + self._ttl
         return AccessToken(token, int(self._ttl.total_seconds()))
 
     async def verify(self, token: str) -> Principal:
-        """Return who the token was issued to; raises `InvalidAccessToken`."""
+        """Return the principal of the token; raises `InvalidAccessToken`."""
         principal, expires_at = self._issued.get(token, (None, None))
         if principal is None or expires_at is None or expires_at <= self._clock.now():
             raise InvalidAccessToken
@@ -147,17 +147,17 @@ class FakeAccessTokens(AccessTokens):
         return principal
 
     async def check(self) -> None:
-        """Raise what a test has put into `error`."""
+        """Raise the error that a test assigned to `error`, if any."""
         if self.error is not None:
             raise self.error
 
     async def jwks(self) -> dict[str, JSON]:
-        """Return no keys: there are none."""
+        """Return an empty key set."""
         return {"keys": []}
 
 
 class RecordingOperations(Operations):
-    """Remembers how often each operation ended how."""
+    """Counts operations by operation and status."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -168,10 +168,10 @@ class RecordingOperations(Operations):
 
 
 class PlainMailTemplates(MailTemplates):
-    """The template's name as the subject, its values as the text, one on a line."""
+    """Renders mails with the template's name as the subject and the values as the text, one per line."""
 
     def render(self, template: str, **values: object) -> MailText:
-        """Show what a real template would be given."""
+        """Return the template's name and the values."""
         return MailText(template, "".join(f"{name}: {value}\n" for name, value in values.items()))
 
 

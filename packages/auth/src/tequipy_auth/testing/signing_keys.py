@@ -1,4 +1,4 @@
-"""Signing keys in memory, and made without cryptography."""
+"""Fake signing keys in memory, without cryptography."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from tequipy_auth.domain.repositories import SigningKeys
 
 
 class FakeKeyMaker(KeyMaker):
-    """Keys that sign nothing, numbered; `versions` are those of the key-encryption keys that are held."""
+    """Creates numbered keys that cannot sign; `versions` are those of the available key-encryption keys."""
 
     def __init__(self) -> None:
         self.versions = {1}
@@ -23,12 +23,12 @@ class FakeKeyMaker(KeyMaker):
         return SigningKey(f"key-{self._made}", "none", state, {}, b"encrypted", max(self.versions), now, now)
 
     def check(self, key: SigningKey) -> None:
-        """Raise `KeyUnusable` unless the key's version is held."""
+        """Raise `KeyUnusable` unless the key's version is available."""
         if key.encryption_version not in self.versions or not key.private_key:
             raise KeyUnusable(f"Signing key {key.kid} cannot be decrypted.")
 
     def reencrypt(self, key: SigningKey) -> SigningKey | None:
-        """Return the key under the highest version."""
+        """Return the key with the highest version."""
         if key.encryption_version is not None:
             self.check(key)
         newest = max(self.versions)
@@ -36,25 +36,25 @@ class FakeKeyMaker(KeyMaker):
 
 
 class MemorySigningKeys(SigningKeys):
-    """Signing keys by id, in the order of their making."""
+    """Stores signing keys by id."""
 
     def __init__(self) -> None:
         self.rows: dict[str, SigningKey] = {}
 
     async def lock(self) -> None:
-        """Return at once: the blocks of the unit of work wait for each other anyway."""
+        """Do nothing, because units of work in memory run one after the other."""
 
     async def all(self) -> Sequence[SigningKey]:
-        """Return every key."""
+        """Return all keys, oldest first."""
         return sorted(self.rows.values(), key=lambda key: (key.created_at, key.kid))
 
     async def add(self, key: SigningKey) -> None:
-        """Keep a key."""
+        """Store a key."""
         self._refuse_two_active(key)
         self.rows[key.kid] = key
 
     async def move(self, kid: str, state: KeyState, *, at: datetime) -> None:
-        """Put a key into another state."""
+        """Change the state of a key."""
         key = replace(self.rows[kid], state=state, state_changed_at=at)
         if state is KeyState.REVOKED:
             key = replace(key, private_key=b"")
@@ -62,7 +62,7 @@ class MemorySigningKeys(SigningKeys):
         self.rows[kid] = key
 
     async def replace(self, key: SigningKey) -> None:
-        """Replace the private half and its version."""
+        """Replace the private key and its version."""
         self.rows[key.kid] = replace(
             self.rows[key.kid], private_key=key.private_key, encryption_version=key.encryption_version
         )

@@ -1,4 +1,4 @@
-"""The routes of accounts and sessions, a module for each meaning: thin, for the services hold the rules."""
+"""The routes of accounts and sessions; the business rules are in the services."""
 
 from fastapi import APIRouter, Depends
 

@@ -1,4 +1,4 @@
-"""The caller's own account."""
+"""The route of the caller's own account."""
 
 from fastapi import APIRouter
 

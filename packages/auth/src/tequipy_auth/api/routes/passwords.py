@@ -1,4 +1,4 @@
-"""Forgetting, resetting and changing a password; proving once more who is asking."""
+"""Routes for password reset, password change and reauthentication."""
 
 from fastapi import APIRouter, status
 

@@ -1,4 +1,4 @@
-"""Becoming a user: register, and verify the address."""
+"""Routes for registration and verification of addresses."""
 
 from fastapi import APIRouter, Response, status
 from fastapi.responses import JSONResponse

@@ -1,4 +1,4 @@
-"""Logging in, staying logged in, logging out."""
+"""Routes for login, refresh, logout and the list of sessions."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -96,7 +96,7 @@ async def refresh(
     try:
         pair = await auth.sessions.refresh(credential.token, client=client)
     except (RefreshReused, SessionRevoked) as error:
-        # The session is known to be dead: only then the cookie is of no further use to anybody.
+        # The session has ended, so the cookie is of no further use; other errors keep the cookie.
         answer = problem_response(error)
         if credential.by_cookie:
             delete_refresh_cookie(answer, auth)
@@ -110,7 +110,7 @@ async def refresh(
     "/logout",
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problem_responses(*BODY_PROBLEMS, AmbiguousCredentials, CsrfFailed, Unavailable),
-    openapi_extra={"security": [{}]},  # beside the bearer token: nothing, which is a good way to be logged out
+    openapi_extra={"security": [{}]},  # logout also works without credentials
 )
 async def logout(
     *,
@@ -123,7 +123,8 @@ async def logout(
 ) -> None:
     """End the session of whichever credential is good; with none, or again, there is nothing to do."""
     by_cookie = credential is not None and credential.by_cookie
-    if by_cookie and access_token is None:  # another site's page cannot send an Authorization header
+    # Pages of other sites cannot send an Authorization header.
+    if by_cookie and access_token is None:
         refuse_cross_site(request, auth)
     await auth.sessions.logout(
         refresh_token=credential.token if credential else None, access_token=access_token, client=client

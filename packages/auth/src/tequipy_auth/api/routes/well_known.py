@@ -1,4 +1,4 @@
-"""What others need to know of us, where they look for it (RFC 8615)."""
+"""The route of the public keys, at its well-known path (RFC 8615)."""
 
 from fastapi import APIRouter, Response
 

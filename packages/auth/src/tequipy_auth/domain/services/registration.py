@@ -88,7 +88,7 @@ class RegistrationService:
             registration = await work.registrations.newest_of(address.canonical, at=self._clock.now())
             user = await work.users.by_email(address.canonical)
             subject = registration or user
-            subject_id = subject.id if subject else self._new_id()  # nobody's, which the worker finds out
+            subject_id = subject.id if subject else self._new_id()  # an id without a row; the worker then sends nothing
             work.outbox.add("auth.send_mail", mail="verification_again", subject_id=str(subject_id))
 
     @counted("verify_email")

@@ -1,4 +1,4 @@
-"""What auth keeps on PostgreSQL."""
+"""The repositories on PostgreSQL."""
 
 from tequipy_auth.infrastructure.repositories.unit_of_work import SqlAuthUnitOfWork
 

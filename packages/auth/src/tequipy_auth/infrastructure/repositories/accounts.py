@@ -1,4 +1,4 @@
-"""Registrations and accounts on PostgreSQL; what must win a race is one statement."""
+"""Registrations and accounts on PostgreSQL; operations with races are single statements."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -56,7 +56,7 @@ class SqlRegistrations(Repository, Registrations):
         return await self._session.scalar(select(func.count()).select_from(RegistrationRow).where(*pending)) or 0
 
     async def lock(self, canonical_email: str) -> None:
-        """Take an advisory lock: there may be no row yet that could be locked."""
+        """Take an advisory lock, because the address may have no row to lock yet."""
         key = func.hashtextextended(f"registrations {canonical_email}", 0)
         await self._session.execute(select(func.pg_advisory_xact_lock(key)))
 
@@ -88,7 +88,7 @@ class SqlUsers(Repository, Users):
                 created_at=user.created_at,
                 **password_columns(user.password),
             )
-            # No error of the database, so the transaction lives on.
+            # Not a database error, which would abort the transaction.
             .on_conflict_do_nothing(index_elements=[UserRow.canonical_email])
             .returning(UserRow.id)
         )
@@ -106,7 +106,7 @@ class SqlUsers(Repository, Users):
         return user_of(row) if row else None
 
     async def supersede(self, user_id: UUID, *, at: datetime) -> int | None:
-        """Update an account's version."""
+        """Increment an account's version."""
         version = await self._session.scalar(
             update(UserRow)
             .where(UserRow.id == user_id)
@@ -124,25 +124,25 @@ class SqlUsers(Repository, Users):
         return {user_id: (version, changed_at) for user_id, version, changed_at in rows if changed_at is not None}
 
     async def lock(self, user_id: UUID) -> User | None:
-        """Select an account for update, of everything but its id: new sessions of it need not wait."""
+        """Select an account for update except its id, so that inserting a session does not wait."""
         row = await self._one(select(UserRow).where(UserRow.id == user_id).with_for_update(key_share=True))
         return user_of(row) if row else None
 
     async def highest_password_cost(self) -> int:
-        """Select the highest entry of the index that is no higher than a cost may be."""
+        """Select the highest cost in the index that may be checked."""
         highest = select(func.max(UserRow.password_cost)).where(UserRow.password_cost <= MAX_STORED_COST)
         return await self._session.scalar(highest) or 0
 
     async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
-        """Update the columns of the password and count its epoch up."""
+        """Update the password columns and increment the password epoch."""
         await self._change(user_id, password_epoch=UserRow.password_epoch + 1, **password_columns(password))
 
     async def renew_password_hash(self, user_id: UUID, password: PasswordHash) -> None:
-        """Update the columns of the password."""
+        """Update the password columns."""
         await self._change(user_id, **password_columns(password))
 
     async def set_verified(self, user_id: UUID) -> None:
-        """Update whether the address is verified."""
+        """Mark the address as verified."""
         await self._change(user_id, email_verified=True)
 
     async def set_name(self, user_id: UUID, name: str | None) -> User | None:

@@ -1,4 +1,4 @@
-"""The counters of failed attempts on PostgreSQL: there, so that an emptied Redis forgets no lock."""
+"""Counters of failed attempts on PostgreSQL, so that a loss of Redis data ends no lock."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -13,13 +13,13 @@ from tequipy_auth.infrastructure.models import LoginAttemptRow as Row
 
 
 class SqlLoginAttempts(LoginAttempts):
-    """Rows of `auth.login_attempts`; whoever needs several takes them in the order of their keys: no deadlock."""
+    """Stores counters in `auth.login_attempts`; rows are locked in the order of their keys, to avoid deadlocks."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
     async def lock(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
-        """Insert what is new and lock what is there, in one statement; waits for those who hold a row."""
+        """Insert new rows and lock existing ones in one statement; waits for other holders of these rows."""
         by_name = {key.name: key for key in sorted(keys, key=lambda key: key.name)}
         if not by_name:
             return {}
@@ -71,7 +71,7 @@ class SqlLoginAttempts(LoginAttempts):
             await self._session.execute(update(Row), changed)
 
     async def delete(self, keys: Collection[Key]) -> None:
-        """Lock rows in the order of their keys, then delete them."""
+        """Lock the rows in the order of their keys, then delete them."""
         in_order = select(Row.key).where(Row.key.in_([key.name for key in keys])).order_by(Row.key).with_for_update()
         await self._session.execute(delete(Row).where(Row.key.in_(in_order)))
 
@@ -83,7 +83,7 @@ class SqlLoginAttempts(LoginAttempts):
         await self._session.execute(delete(Row).where(Row.key.in_(names)))
 
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Delete expired rows that nobody holds, and those that hold nothing."""
+        """Delete expired and empty rows that nobody has locked."""
         expired = select(Row.key).where((Row.expires_at <= before) | Row.expires_at.is_(None)).limit(limit)
         deleted = await self._session.execute(
             delete(Row).where(Row.key.in_(expired.with_for_update(skip_locked=True))).returning(Row.key)

@@ -1,4 +1,4 @@
-"""Devices that have logged in, on PostgreSQL."""
+"""Devices on PostgreSQL."""
 
 from datetime import datetime
 from uuid import UUID
@@ -25,7 +25,7 @@ class SqlDevices(Repository, Devices):
         return found is not None
 
     async def put(self, device: Device, *, keep: int) -> None:
-        """Insert or update a device, then delete what is too much."""
+        """Insert or update a device, then delete the devices above the limit."""
         new = insert(DeviceRow).values(
             id=device.id, user_id=device.user_id, last_used_at=device.last_used_at, expires_at=device.expires_at
         )

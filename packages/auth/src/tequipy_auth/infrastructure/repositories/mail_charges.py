@@ -1,4 +1,4 @@
-"""The charges of mail budgets on PostgreSQL, in the transaction that decides to send: none is lost or doubled."""
+"""Charges of mail budgets on PostgreSQL, made in the transaction that decides to send the mail."""
 
 from datetime import datetime
 from uuid import UUID
@@ -15,7 +15,7 @@ class SqlMailCharges(Repository, MailCharges):
     """Rows of `auth.mail_charges`."""
 
     async def charge(self, message_id: UUID, key: str, *, at: datetime, since: datetime, limit: int) -> bool:
-        """Count the other messages of the key, and insert or update this one's row; one transaction at a time a key."""
+        """Count other messages of the key, then insert or update this one; calls for one key are serialised."""
         await self._session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
         others = select(func.count()).where(Row.key == key, Row.charged_at > since, Row.message_id != message_id)
         if (await self._session.scalar(others) or 0) >= limit:
@@ -31,7 +31,7 @@ class SqlMailCharges(Repository, MailCharges):
         await self._session.execute(delete(Row).where(Row.message_id == message_id))
 
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Delete old rows that nobody holds."""
+        """Delete old rows that nobody has locked."""
         old = select(Row.message_id).where(Row.charged_at <= before).limit(limit).with_for_update(skip_locked=True)
         deleted = await self._session.execute(delete(Row).where(Row.message_id.in_(old)).returning(Row.message_id))
         return len(deleted.all())

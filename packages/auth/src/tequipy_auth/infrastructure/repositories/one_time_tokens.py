@@ -1,4 +1,4 @@
-"""The tokens of mailed links on PostgreSQL; what must win a race is one statement."""
+"""One-time tokens on PostgreSQL; operations with races are single statements."""
 
 from datetime import datetime
 from uuid import UUID
@@ -18,12 +18,12 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
     """Rows of `auth.one_time_tokens`."""
 
     async def add(self, token: OneTimeToken, *, keep: int) -> None:
-        """Insert a token and delete what it pushes out."""
+        """Insert a token and delete the oldest ones above the limit."""
         siblings = (
             OneTimeTokenRow.subject_id == token.subject_id,
             OneTimeTokenRow.purpose == token.purpose.value,
         )
-        # One at a time for each subject: two that do not see each other would both stay.
+        # Calls for one subject are serialised: concurrent ones would not see each other's tokens and keep too many.
         await self._session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(str(token.subject_id), 0))))
         await self._session.execute(
             insert(OneTimeTokenRow).values(
@@ -44,7 +44,7 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
         await self._session.execute(delete(OneTimeTokenRow).where(*siblings, OneTimeTokenRow.id.not_in(newest)))
 
     async def peek(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
-        """Select the subject of a token that is good."""
+        """Select the subject of a valid token."""
         query = select(OneTimeTokenRow.subject_id).where(
             OneTimeTokenRow.id == token_id,
             OneTimeTokenRow.purpose == purpose.value,
@@ -56,7 +56,7 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
         return await self._session.scalar(query)
 
     async def reserve_try(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
-        """Update the token, its tries looked at under the row's lock."""
+        """Increment the number of attempts, which is checked under the row's lock."""
         return await self._session.scalar(
             update(OneTimeTokenRow)
             .where(
@@ -73,7 +73,7 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
         )
 
     async def release_try(self, token_id: UUID) -> None:
-        """Update the token."""
+        """Decrement the number of attempts."""
         await self._session.execute(
             update(OneTimeTokenRow)
             .where(OneTimeTokenRow.id == token_id, OneTimeTokenRow.tries > 0)
@@ -98,7 +98,7 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
         return await self._purge(OneTimeTokenRow, OneTimeTokenRow.expires_at <= before, limit)
 
     async def consume(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
-        """Update the token and its siblings in one statement, so that of two at once only one is good."""
+        """Mark the token and its siblings as used in one statement, so that only one concurrent call succeeds."""
         shown = aliased(OneTimeTokenRow)
         family = select(shown.subject_id, shown.purpose).where(
             shown.id == token_id,
@@ -109,7 +109,7 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
         )
         used = await self._session.execute(
             update(OneTimeTokenRow)
-            # `used_at` is looked at again, after the wait for a concurrent use to commit.
+            # PostgreSQL checks `used_at` again after waiting for a concurrent transaction.
             .where(
                 tuple_(OneTimeTokenRow.subject_id, OneTimeTokenRow.purpose).in_(family),
                 OneTimeTokenRow.used_at.is_(None),

@@ -1,4 +1,4 @@
-"""What roles permit, on PostgreSQL."""
+"""Stored roles on PostgreSQL."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ class SqlRoles(Repository, Roles):
         return [Role(name, permissions) for name, permissions in rows]
 
     async def put(self, role: Role) -> None:
-        """Insert a role, or update the one of its name."""
+        """Insert a role or update the role of the same name."""
         row = insert(RoleRow).values(name=role.name, permissions=role.permissions)
         await self._session.execute(
             row.on_conflict_do_update(index_elements=[RoleRow.name], set_={"permissions": row.excluded.permissions})

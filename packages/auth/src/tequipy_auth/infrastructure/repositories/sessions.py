@@ -1,4 +1,4 @@
-"""Sessions and their refresh tokens on PostgreSQL; what must win a race is one statement."""
+"""Sessions and refresh tokens on PostgreSQL; operations with races are single statements."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -58,7 +58,7 @@ class SqlSessions(Repository, Sessions):
         )
 
     async def reauthenticate(self, session_id: UUID, *, at: datetime) -> bool:
-        """Update when the owner of a session that has not been revoked was last seen to be the owner."""
+        """Update the authentication time of a session that has not been revoked."""
         return await self._changes(
             update(SessionRow)
             .where(SessionRow.id == session_id, SessionRow.revoked_at.is_(None))
@@ -67,12 +67,12 @@ class SqlSessions(Repository, Sessions):
         )
 
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Delete ended sessions; their refresh tokens go with them."""
+        """Delete ended sessions; the database deletes their refresh tokens too."""
         ended_at = func.least(SessionRow.revoked_at, SessionRow.idle_expires_at, SessionRow.absolute_expires_at)
         return await self._purge(SessionRow, ended_at <= before, limit)
 
     async def revoke(self, session_id: UUID, *, at: datetime, reason: str) -> bool:
-        """Update a session that has not been revoked; of concurrent reasons the first stays."""
+        """Revoke a session that has not been revoked; the first reason is kept."""
         return await self._changes(
             update(SessionRow)
             .where(SessionRow.id == session_id, SessionRow.revoked_at.is_(None))
@@ -81,7 +81,7 @@ class SqlSessions(Repository, Sessions):
         )
 
     async def revoke_all(self, user_id: UUID, *, keep: UUID | None = None, at: datetime, reason: str) -> Sequence[UUID]:
-        """Update all sessions of an account but one, in one statement."""
+        """Revoke all sessions of an account except one, in one statement."""
         ended = await self._session.scalars(
             update(SessionRow)
             .where(SessionRow.user_id == user_id, SessionRow.revoked_at.is_(None), SessionRow.id.is_distinct_from(keep))
@@ -108,7 +108,7 @@ class SqlSessions(Repository, Sessions):
         return [session_of(row) for row in rows]
 
     async def revoked_since(self, at: datetime) -> Mapping[UUID, datetime]:
-        """Select what the index of revoked sessions has after that moment."""
+        """Select the sessions that were revoked after that time."""
         rows = await self._session.execute(
             select(SessionRow.id, SessionRow.revoked_at).where(SessionRow.revoked_at > at)
         )
@@ -138,12 +138,12 @@ class SqlRefreshTokens(Repository, RefreshTokens):
         return refresh_token_of(row) if row else None
 
     async def child_of(self, token_id: UUID) -> RefreshToken | None:
-        """Select the token that names this one as its parent."""
+        """Select the token whose parent is this one."""
         row = await self._one(select(RefreshTokenRow).where(RefreshTokenRow.parent_id == token_id))
         return refresh_token_of(row) if row else None
 
     async def claim(self, token_id: UUID, *, at: datetime) -> bool:
-        """Update a token that is unused; waits for a concurrent claim to commit (then False) or to roll back."""
+        """Mark an unused token as used; waits for a concurrent call, and returns False if that one commits."""
         return await self._changes(
             update(RefreshTokenRow)
             .where(RefreshTokenRow.id == token_id, RefreshTokenRow.used_at.is_(None))

@@ -1,4 +1,4 @@
-"""The unit of work around all repositories on PostgreSQL."""
+"""The unit of work with all repositories on PostgreSQL."""
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -17,7 +17,7 @@ from tequipy_platform.infrastructure.database import SqlUnitOfWork
 
 
 class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
-    """One transaction of PostgreSQL over everything that auth keeps."""
+    """A PostgreSQL transaction with all repositories of auth."""
 
     def _bind(self, session: AsyncSession) -> None:
         self.registrations = SqlRegistrations(session)

@@ -1,4 +1,4 @@
-"""Accounts, registrations, sessions with their tokens, and signing keys."""
+"""Create the tables for accounts, registrations, sessions, tokens and signing keys."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,6 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Create the tables."""
     _create_accounts()
     _create_sessions()
     _create_one_time_tokens()
@@ -20,6 +21,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop the tables."""
     for table in ("signing_keys", "one_time_tokens", "refresh_tokens", "sessions", "registrations", "users"):
         op.drop_table(table, schema=schema_name())
 

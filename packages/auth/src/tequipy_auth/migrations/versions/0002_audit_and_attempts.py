@@ -1,4 +1,4 @@
-"""The audit, to which rows are only ever added, and the counters of failed attempts."""
+"""Create the append-only audit table and the counters of failed attempts."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,6 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Create the audit table with its trigger, and the counters."""
     _create_audit()
     op.create_table(
         "login_attempts",
@@ -31,6 +32,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop both tables and the trigger function."""
     op.drop_table("login_attempts", schema=schema_name())
     op.drop_table("audit_events", schema=schema_name())
     op.execute(f'drop function "{schema_name()}".refuse_audit_change()')

@@ -1,4 +1,4 @@
-"""What a starting process must know to be revoked: when sessions ended, and when accounts' versions changed."""
+"""Add the times of session revocations and account version changes, which a starting process loads."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Add the column and the indexes."""
     op.add_column("users", sa.Column("version_changed_at", sa.DateTime(timezone=True)), schema=schema_name())
     op.create_index(
         "ix_users_version_changed_at",
@@ -30,6 +31,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop the indexes and the column."""
     op.drop_index("ix_sessions_revoked_at", table_name="sessions", schema=schema_name())
     op.drop_index("ix_users_version_changed_at", table_name="users", schema=schema_name())
     op.drop_column("users", "version_changed_at", schema=schema_name())

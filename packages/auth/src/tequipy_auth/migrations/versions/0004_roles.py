@@ -1,4 +1,4 @@
-"""What roles permit, where an installation says otherwise than what is built in."""
+"""Create the table of roles that add to or replace the built-in ones."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,6 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Create the table."""
     op.create_table(
         "roles",
         sa.Column("name", sa.Text(), nullable=False),
@@ -23,4 +24,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop the table."""
     op.drop_table("roles", schema=schema_name())

@@ -1,4 +1,4 @@
-"""Where the latest refresh of a session came from, so that a replay from elsewhere is audited."""
+"""Add the client of a session's latest refresh, for the audit of repeated token use from another client."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,10 +12,12 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Add the columns."""
     op.add_column("sessions", sa.Column("last_ip", sa.Text()), schema=schema_name())
     op.add_column("sessions", sa.Column("last_user_agent", sa.Text()), schema=schema_name())
 
 
 def downgrade() -> None:
+    """Drop the columns."""
     op.drop_column("sessions", "last_user_agent", schema=schema_name())
     op.drop_column("sessions", "last_ip", schema=schema_name())

@@ -1,4 +1,4 @@
-"""The audit refuses TRUNCATE too, and one function deletes what is older than the retention."""
+"""Make the audit refuse TRUNCATE, and add a function that deletes events older than the retention."""
 
 from alembic import op
 
@@ -11,9 +11,10 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Replace the trigger and create the purge function."""
     schema = schema_name()
-    # A deletion passes when the purge function announces it, and only as the table's owner, who owns the function too:
-    # another role cannot pass by setting the parameter itself, whatever it was granted.
+    # The trigger allows a deletion when the purge function announces it, and only for the owner of the table, who also
+    # owns the function: no other role can get around it by setting the parameter itself, whatever its grants.
     op.execute(f"""
         create or replace function "{schema}".refuse_audit_change() returns trigger language plpgsql as $$
         begin
@@ -26,7 +27,8 @@ def upgrade() -> None:
         end $$
     """)
     _create_trigger("update or delete or truncate")
-    # With the rights of its owner, so that the role of the apps needs no DELETE; never of recent events, and bounded.
+    # The function runs with the rights of its owner, so that the role of the apps needs no DELETE. It refuses recent
+    # events and limits the number of rows.
     op.execute(f"""
         create function "{schema}".purge_audit_events(before timestamptz, most int) returns int
         language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -50,6 +52,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop the purge function and restore the earlier trigger."""
     schema = schema_name()
     op.execute(f'drop function "{schema}".purge_audit_events(timestamptz, int)')
     _create_trigger("update or delete")

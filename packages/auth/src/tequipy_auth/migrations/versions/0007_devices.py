@@ -1,4 +1,4 @@
-"""Devices and the epoch of a password, which bound device marks; when a ladder of locks began, and who is trusted."""
+"""Add devices and password epochs for device marks, and lockout columns for the first lock and trusted clients."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Create the table of devices and add the columns."""
     op.add_column(
         "users", sa.Column("password_epoch", sa.Integer(), server_default="0", nullable=False), schema=schema_name()
     )
@@ -33,6 +34,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop the columns and the table of devices."""
     op.drop_column("login_attempts", "trusted_until", schema=schema_name())
     op.drop_column("login_attempts", "climbing_since", schema=schema_name())
     op.drop_table("devices", schema=schema_name())

@@ -1,4 +1,4 @@
-"""The highest cost of a stored password is found by an index: each login asks for it."""
+"""Add an index for the highest stored password cost, which every login selects."""
 
 from alembic import op
 
@@ -11,8 +11,10 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Create the index."""
     op.create_index("ix_users_password_cost", "users", ["password_cost"], schema=schema_name())
 
 
 def downgrade() -> None:
+    """Drop the index."""
     op.drop_index("ix_users_password_cost", "users", schema=schema_name())

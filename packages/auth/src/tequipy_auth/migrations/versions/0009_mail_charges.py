@@ -1,4 +1,4 @@
-"""Which mails were sent, and when, to which address for which purpose: the latter two as a pseudonym."""
+"""Create the table of sent mails for budgets; purpose and address are stored as one pseudonym."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Create the table with its indexes."""
     op.create_table(
         "mail_charges",
         sa.Column("message_id", sa.Uuid(), nullable=False),
@@ -25,4 +26,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop the table."""
     op.drop_table("mail_charges", schema=schema_name())

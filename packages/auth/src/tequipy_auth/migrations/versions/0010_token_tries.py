@@ -1,4 +1,4 @@
-"""How often a password was tried with a mailed token."""
+"""Add the number of password attempts to mailed tokens."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Add the column."""
     op.add_column(
         "one_time_tokens",
         sa.Column("tries", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
@@ -20,4 +21,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop the column."""
     op.drop_column("one_time_tokens", "tries", schema=schema_name())

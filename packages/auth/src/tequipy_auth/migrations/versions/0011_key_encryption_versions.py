@@ -1,7 +1,8 @@
-"""Which key-encryption key a signing key is encrypted under; a revoked key's private half is erased.
+"""Add the version of the key-encryption key to signing keys, and erase the private keys of revoked ones.
 
-Keys without a version are not believed any more: `tequipy-api keys reseal` encrypts them anew, their public half with
-them. The downgrade leaves keys that the older code cannot decrypt: revoke them with it, the next one first.
+Keys without a version are rejected until `tequipy-api keys reseal` encrypts them again, now with an authenticated
+public key. After the downgrade the older code cannot decrypt keys that were encrypted again: revoke them with it, the
+next key first.
 """
 
 import sqlalchemy as sa
@@ -16,9 +17,11 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Add the column and erase the private keys of revoked keys."""
     op.add_column("signing_keys", sa.Column("encryption_version", sa.Integer()), schema=schema_name())
     op.execute(f"update \"{schema_name()}\".signing_keys set private_key = '' where state = 'revoked'")
 
 
 def downgrade() -> None:
+    """Drop the column; erased private keys stay erased."""
     op.drop_column("signing_keys", "encryption_version", schema=schema_name())

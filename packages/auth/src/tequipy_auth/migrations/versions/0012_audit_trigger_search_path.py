@@ -1,4 +1,4 @@
-"""The audit's trigger finds functions in `pg_catalog` alone, whatever `search_path` the session has."""
+"""Make the audit's trigger look functions up only in `pg_catalog`, independent of the session's `search_path`."""
 
 from alembic import op
 
@@ -11,9 +11,11 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Otherwise a role with a schema of its own puts it before pg_catalog, and its functions decide.
+    """Set the search path of the trigger function."""
+    # Otherwise a role could put its own schema before pg_catalog, and its functions would decide.
     op.execute(f'alter function "{schema_name()}".refuse_audit_change() set search_path = pg_catalog, pg_temp')
 
 
 def downgrade() -> None:
+    """Reset the search path of the trigger function."""
     op.execute(f'alter function "{schema_name()}".refuse_audit_change() reset search_path')

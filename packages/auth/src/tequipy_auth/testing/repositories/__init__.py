@@ -1,4 +1,4 @@
-"""What auth keeps, in memory."""
+"""The repositories in memory."""
 
 from tequipy_auth.testing.repositories.audit import MemoryAuditLog
 from tequipy_auth.testing.repositories.unit_of_work import MemoryAuthUnitOfWork

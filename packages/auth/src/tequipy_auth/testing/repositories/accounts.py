@@ -15,13 +15,13 @@ from tequipy_auth.testing.repositories.purging import purge
 
 
 class MemoryRegistrations(Registrations):
-    """Registrations by id."""
+    """Stores registrations by id."""
 
     def __init__(self) -> None:
         self.rows: dict[UUID, Registration] = {}
 
     async def add(self, registration: Registration) -> None:
-        """Keep a registration."""
+        """Store a registration."""
         self.rows[registration.id] = registration
 
     async def get(self, registration_id: UUID) -> Registration | None:
@@ -29,36 +29,36 @@ class MemoryRegistrations(Registrations):
         return self.rows.get(registration_id)
 
     async def newest_of(self, canonical_email: str, *, at: datetime) -> Registration | None:
-        """Return the latest registration of an address."""
+        """Return the latest unexpired registration of an address."""
         rows = [row for row in self.rows.values() if row.email.canonical == canonical_email and row.expires_at > at]
         return max(rows, key=lambda row: (row.created_at, row.id), default=None)
 
     async def count_pending(self, canonical_email: str, *, at: datetime) -> int:
-        """Count the registrations of an address."""
+        """Count the unexpired registrations of an address."""
         return sum(row.email.canonical == canonical_email and row.expires_at > at for row in self.rows.values())
 
     async def lock(self, canonical_email: str) -> None:
-        """Do nothing: blocks of a unit of work wait for each other anyway."""
+        """Do nothing, because units of work in memory run one after the other."""
 
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Forget expired registrations."""
+        """Delete expired registrations."""
         return purge(self.rows, lambda row: row.expires_at <= before, limit)
 
     async def delete_for(self, canonical_email: str) -> None:
-        """Forget all registrations of an address."""
+        """Delete all registrations of an address."""
         for row in [row for row in self.rows.values() if row.email.canonical == canonical_email]:
             del self.rows[row.id]
 
 
 class MemoryUsers(Users):
-    """Accounts by id, and when their versions were counted up."""
+    """Stores accounts by id, and the times of their version changes."""
 
     def __init__(self) -> None:
         self.rows: dict[UUID, User] = {}
         self.superseded_at: dict[UUID, datetime] = {}
 
     async def add(self, user: User) -> None:
-        """Keep an account; raises `EmailTaken`."""
+        """Store an account; raises `EmailTaken`."""
         if await self.by_email(user.email.canonical) is not None:
             raise EmailTaken
         self.rows[user.id] = user
@@ -72,7 +72,7 @@ class MemoryUsers(Users):
         return next((row for row in self.rows.values() if row.email.canonical == canonical_email), None)
 
     async def supersede(self, user_id: UUID, *, at: datetime) -> int | None:
-        """Count the account's version up."""
+        """Increment the account's version."""
         row = self.rows.get(user_id)
         if row is None:
             return None
@@ -81,7 +81,7 @@ class MemoryUsers(Users):
         return row.version
 
     async def superseded_since(self, at: datetime) -> Mapping[UUID, tuple[int, datetime]]:
-        """Return whose version was counted up after that moment."""
+        """Return the accounts whose version was incremented after that time."""
         return {
             user_id: (self.rows[user_id].version, changed_at)
             for user_id, changed_at in self.superseded_at.items()
@@ -89,11 +89,11 @@ class MemoryUsers(Users):
         }
 
     async def lock(self, user_id: UUID) -> User | None:
-        """Return an account: blocks of a unit of work wait for each other anyway."""
+        """Return an account; no lock is needed, because units of work in memory run one after the other."""
         return self.rows.get(user_id)
 
     async def highest_password_cost(self) -> int:
-        """Return the highest cost that may be checked."""
+        """Return the highest stored cost that may be checked."""
         costs = (row.password.cost for row in self.rows.values())
         return max((cost for cost in costs if cost <= MAX_STORED_COST), default=0)
 
@@ -107,7 +107,7 @@ class MemoryUsers(Users):
         self._change(user_id, password=password)
 
     async def set_verified(self, user_id: UUID) -> None:
-        """Record that the address is the account's owner's."""
+        """Mark the address as verified."""
         self._change(user_id, email_verified=True)
 
     async def set_name(self, user_id: UUID, name: str | None) -> User | None:

@@ -1,4 +1,4 @@
-"""The counters of failed attempts in memory."""
+"""Counters of failed attempts in memory."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -9,28 +9,28 @@ from tequipy_auth.testing.repositories.purging import purge
 
 
 class MemoryLoginAttempts(LoginAttempts):
-    """Counters by key."""
+    """Stores counters by key."""
 
     def __init__(self) -> None:
         self.rows: dict[Key, Counter] = {}
 
     async def lock(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
-        """Return the counters: blocks of a unit of work wait for each other anyway."""
+        """Return the counters; no lock is needed, because units of work in memory run one after the other."""
         return {key: self.rows.get(key, Counter()) for key in keys}
 
     async def save(self, counters: Mapping[Key, Counter]) -> None:
-        """Replace counters."""
+        """Store counters."""
         self.rows.update(counters)
 
     async def delete(self, keys: Collection[Key]) -> None:
-        """Drop counters."""
+        """Delete counters."""
         for key in keys:
             self.rows.pop(key, None)
 
-    async def delete_for_account(self, account: str, *, also_lock: Collection[Key] = ()) -> None:  # noqa: ARG002 -- of locks
-        """Drop every counter of an account."""
+    async def delete_for_account(self, account: str, *, also_lock: Collection[Key] = ()) -> None:  # noqa: ARG002 -- there are no locks in memory
+        """Delete every counter of an account."""
         await self.delete([key for key in self.rows if key.account == account])
 
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Drop dead counters."""
+        """Delete expired and empty counters."""
         return purge(self.rows, lambda row: row.expires_at is None or row.expires_at <= before, limit)

@@ -1,4 +1,4 @@
-"""The audit in memory."""
+"""Audit events in memory."""
 
 from collections.abc import AsyncIterator, Collection
 from datetime import datetime
@@ -11,7 +11,7 @@ from tequipy_platform import Clock, IdSource
 
 
 class MemoryAuditTrail(AuditTrail):
-    """Audit records in the order of their making."""
+    """Stores audit records in the order of their creation."""
 
     def __init__(self, clock: Clock, new_id: IdSource) -> None:
         self.rows: list[AuditRecord] = []
@@ -20,7 +20,7 @@ class MemoryAuditTrail(AuditTrail):
 
     @property
     def events(self) -> list[AuditEvent]:
-        """What was recorded, without when."""
+        """The recorded events, without their times."""
         return [row.event for row in self.rows]
 
     def record(self, event: AuditEvent) -> None:
@@ -28,7 +28,7 @@ class MemoryAuditTrail(AuditTrail):
         self.rows.append(AuditRecord(self._new_id(), self._clock.now(), current_context().correlation_id, event))
 
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Drop the oldest events; raises `ValueError` for recent ones, as the database does in its way."""
+        """Delete the oldest events; raises `ValueError` for recent ones, which the database refuses too."""
         if before > self._clock.now() - MIN_AUDIT_RETENTION:
             raise ValueError("audit events of the last 7 days cannot be purged")
         old = sorted((row for row in self.rows if row.at < before), key=lambda row: (row.at, row.id))[:limit]
@@ -38,7 +38,7 @@ class MemoryAuditTrail(AuditTrail):
 
 
 class MemoryAuditLog(AuditLog):
-    """Reads what the trail of a unit of work holds."""
+    """Reads the events of a `MemoryAuditTrail`."""
 
     def __init__(self, trail: MemoryAuditTrail) -> None:
         self._trail = trail
@@ -46,7 +46,7 @@ class MemoryAuditLog(AuditLog):
     async def stream(
         self, since: datetime, until: datetime, actions: Collection[AuditAction] | None = None
     ) -> AsyncIterator[AuditRecord]:
-        """Go through what happened, oldest first."""
+        """Iterate over events, oldest first."""
         for row in sorted(self._trail.rows, key=lambda row: (row.at, row.id)):
             if since <= row.at < until and (actions is None or row.event.action in actions):
                 yield row

@@ -1,4 +1,4 @@
-"""Devices that have logged in, in memory."""
+"""Devices in memory."""
 
 from datetime import datetime
 from uuid import UUID
@@ -9,7 +9,7 @@ from tequipy_auth.testing.repositories.purging import purge
 
 
 class MemoryDevices(Devices):
-    """Devices by id."""
+    """Stores devices by id."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Device] = {}
@@ -20,7 +20,7 @@ class MemoryDevices(Devices):
         return row is not None and row.user_id == user_id and row.expires_at > at
 
     async def put(self, device: Device, *, keep: int) -> None:
-        """Add or renew a device, then delete what is too much."""
+        """Store or update a device, then delete the devices above the limit."""
         if device.id in self.rows and self.rows[device.id].user_id != device.user_id:
             return
         self.rows[device.id] = device

@@ -1,4 +1,4 @@
-"""The tokens of mailed links in memory."""
+"""One-time tokens in memory."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -11,21 +11,21 @@ from tequipy_auth.testing.repositories.purging import purge
 
 
 class MemoryOneTimeTokens(OneTimeTokens):
-    """The live one-time tokens by id, and the used ones apart."""
+    """Stores unused tokens in `rows` and used tokens in `used`, both by id."""
 
     def __init__(self) -> None:
         self.rows: dict[UUID, OneTimeToken] = {}
         self.used: dict[UUID, OneTimeToken] = {}
 
     async def add(self, token: OneTimeToken, *, keep: int) -> None:
-        """Keep a token, and of its family the newest."""
+        """Store a token and delete the oldest ones above the limit."""
         self.rows[token.id] = token
         newest_first = sorted(self._family(token), key=lambda row: (row.created_at, row.id), reverse=True)
         for row in newest_first[keep:]:
             del self.rows[row.id]
 
     async def consume(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
-        """Use a token and its family up."""
+        """Mark a token and its siblings as used."""
         token = self._good(token_id, purpose, secret_hash, at)
         if token is None:
             return None
@@ -34,16 +34,16 @@ class MemoryOneTimeTokens(OneTimeTokens):
         return token.subject_id
 
     async def is_known(self, token_id: UUID) -> bool:
-        """Tell whether it is live, expired or used."""
+        """Return whether the token is stored, used or not."""
         return token_id in self.rows or token_id in self.used
 
     async def peek(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
-        """Return what `consume` would."""
+        """Return the subject of a valid token."""
         token = self._good(token_id, purpose, secret_hash, at)
         return token.subject_id if token and token.tries < TRIES_PER_TOKEN else None
 
     async def reserve_try(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
-        """Count one try."""
+        """Count one password attempt."""
         token = self._good(token_id, purpose, secret_hash, at)
         if token is None or token.tries >= TRIES_PER_TOKEN:
             return None
@@ -51,18 +51,18 @@ class MemoryOneTimeTokens(OneTimeTokens):
         return token.subject_id
 
     async def release_try(self, token_id: UUID) -> None:
-        """Take one try back."""
+        """Undo the count of one attempt."""
         token = self.rows.get(token_id)
         if token is not None and token.tries:
             self.rows[token_id] = replace(token, tries=token.tries - 1)
 
     async def discard(self, subject_id: UUID, purpose: Purpose) -> None:
-        """Let every token of a purpose and a subject die."""
+        """Delete every token of a purpose and subject."""
         for row in [row for row in self.rows.values() if (row.subject_id, row.purpose) == (subject_id, purpose)]:
             del self.rows[row.id]
 
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Forget expired tokens."""
+        """Delete expired tokens."""
         forgotten = purge(self.rows, lambda row: row.expires_at <= before, limit)
         return forgotten + purge(self.used, lambda row: row.expires_at <= before, limit - forgotten)
 

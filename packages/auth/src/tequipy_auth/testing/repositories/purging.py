@@ -1,4 +1,4 @@
-"""Forgetting a few rows at a time."""
+"""Deletion of rows in batches."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,7 +8,7 @@ V = TypeVar("V")
 
 
 def purge(rows: dict[K, V], over: Callable[[V], bool], limit: int) -> int:
-    """Forget up to so many rows that are over; tell how many."""
+    """Delete up to `limit` rows for which `over` is true; return the number."""
     found = [key for key, row in rows.items() if over(row)][:limit]
     for key in found:
         del rows[key]

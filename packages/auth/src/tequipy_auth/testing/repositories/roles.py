@@ -1,4 +1,4 @@
-"""What roles permit, in memory."""
+"""Stored roles in memory."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from tequipy_auth.domain.roles import Role
 
 
 class MemoryRoles(Roles):
-    """Roles by name."""
+    """Stores roles by name."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Role] = {}
@@ -17,5 +17,5 @@ class MemoryRoles(Roles):
         return [self.rows[name] for name in sorted(self.rows)]
 
     async def put(self, role: Role) -> None:
-        """Keep a role."""
+        """Store a role."""
         self.rows[role.name] = role

@@ -1,4 +1,4 @@
-"""Sessions and their refresh tokens in memory."""
+"""Sessions and refresh tokens in memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,14 +12,14 @@ from tequipy_auth.testing.repositories.purging import purge
 
 
 class MemorySessions(Sessions):
-    """Sessions by id, and why they ended."""
+    """Stores sessions by id, and the reasons of their revocations."""
 
     def __init__(self) -> None:
         self.rows: dict[UUID, Session] = {}
         self.reasons: dict[UUID, str] = {}
 
     async def add(self, session: Session) -> None:
-        """Keep a session."""
+        """Store a session."""
         self.rows[session.id] = session
 
     async def get(self, session_id: UUID) -> Session | None:
@@ -43,7 +43,7 @@ class MemorySessions(Sessions):
         return True
 
     async def reauthenticate(self, session_id: UUID, *, at: datetime) -> bool:
-        """Record a new proof of identity."""
+        """Record that the user authenticated again."""
         row = self.rows.get(session_id)
         if row is None or row.revoked_at is not None:
             return False
@@ -51,11 +51,11 @@ class MemorySessions(Sessions):
         return True
 
     async def purge(self, *, before: datetime, limit: int) -> int:
-        """Forget ended sessions; their refresh tokens stay, unreachable."""
+        """Delete ended sessions; their refresh tokens stay, but cannot be used."""
         return purge(self.rows, lambda row: min(row.revoked_at or row.expires_at, row.expires_at) <= before, limit)
 
     async def revoke(self, session_id: UUID, *, at: datetime, reason: str) -> bool:
-        """End the session."""
+        """Revoke the session."""
         row = self.rows.get(session_id)
         if row is None or row.revoked_at is not None:
             return False
@@ -64,7 +64,7 @@ class MemorySessions(Sessions):
         return True
 
     async def revoke_all(self, user_id: UUID, *, keep: UUID | None = None, at: datetime, reason: str) -> Sequence[UUID]:
-        """End all sessions of an account but one."""
+        """Revoke all sessions of an account except one."""
         theirs = [row.id for row in self.rows.values() if row.user_id == user_id and row.id != keep]
         return [session_id for session_id in theirs if await self.revoke(session_id, at=at, reason=reason)]
 
@@ -75,18 +75,18 @@ class MemorySessions(Sessions):
         return sorted(live, key=lambda row: (row.created_at, row.id), reverse=True)[beyond:]
 
     async def revoked_since(self, at: datetime) -> Mapping[UUID, datetime]:
-        """Return what was revoked after that moment."""
+        """Return the sessions that were revoked after that time."""
         return {row.id: row.revoked_at for row in self.rows.values() if row.revoked_at and row.revoked_at > at}
 
 
 class MemoryRefreshTokens(RefreshTokens):
-    """Refresh tokens by id."""
+    """Stores refresh tokens by id."""
 
     def __init__(self) -> None:
         self.rows: dict[UUID, RefreshToken] = {}
 
     async def add(self, token: RefreshToken) -> None:
-        """Keep a token."""
+        """Store a token."""
         if token.parent_id is not None and await self.child_of(token.parent_id) is not None:
             raise ValueError("the parent has a child already")
         self.rows[token.id] = token
@@ -96,7 +96,7 @@ class MemoryRefreshTokens(RefreshTokens):
         return self.rows.get(token_id)
 
     async def child_of(self, token_id: UUID) -> RefreshToken | None:
-        """Return the token that followed this one."""
+        """Return the successor of this token."""
         return next((row for row in self.rows.values() if row.parent_id == token_id), None)
 
     async def claim(self, token_id: UUID, *, at: datetime) -> bool:

@@ -1,4 +1,4 @@
-"""The unit of work around all repositories in memory."""
+"""The unit of work with all repositories in memory."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from tequipy_platform.testing import CountingIds, MemoryUnitOfWork
 
 
 class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
-    """Everything that auth keeps, in memory; the blocks of concurrent tasks wait for each other.
+    """A unit of work in memory; concurrent ones run one after the other.
 
-    The repositories hold frozen entities in `rows`, for a test to read: `work.users.rows`, `work.outbox.tasks`. Ids
-    for what is to be kept come from `new_id`, counted.
+    A test can read the stored entities in `rows`, for instance `work.users.rows` and `work.outbox.tasks`. `new_id`
+    returns numbered ids for new entities.
     """
 
     registrations: MemoryRegistrations
@@ -55,7 +55,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
         self._turn = asyncio.Lock()
 
     def tables(self) -> Sequence[dict[Any, Any] | list[Any]]:
-        """Return every collection that a roll-back restores."""
+        """Return every collection that a rollback restores."""
         return (
             *super().tables(),
             self.registrations.rows,
