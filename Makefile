@@ -1,21 +1,21 @@
-# Every command of this repository: `make help` lists them. Needs CPython 3.11–3.13 with venv and pip; brings its own uv.
+# The commands of this repository; `make help` lists them. Needs CPython 3.11–3.13 with venv and pip; installs its own uv.
 
 UV_VERSION := 0.13.9
-# A uv of the same series on the path will do; the first command installs one otherwise.
+# A uv of the same series on the path is used if there is one; otherwise the first command installs it.
 UV ?= $(or $(shell uv --version 2>/dev/null | grep -q '^uv 0\.13\.' && command -v uv),$(CURDIR)/.uv/$(UV_VERSION)/bin/uv)
-# The Python that is here, tried by running it: some of these names may be shims that lead nowhere.
+# The first Python that runs: some of these names may be shims without a Python behind them.
 UV_PYTHON ?= $(firstword $(shell for python in python3 python3.13 python3.12 python3.11; do $$python -c \
 	'import sys; (3, 11) <= sys.version_info < (3, 14) and sys.implementation.name == "cpython" and print(sys.executable)' \
 	2>/dev/null; done))
 NO_PYTHON := CPython 3.11, 3.12 or 3.13 is needed, and none is on the path
 UV_PYTHON_DOWNLOADS := never
-# Where the usual cache cannot be written to (no home folder, a read-only one), the cache is here.
+# uv's usual cache folder, or one in the repository if that is not writable.
 UV_CACHE_DIR ?= $(shell cache=$${XDG_CACHE_HOME:-$${HOME:+$$HOME/.cache}}; \
 	test -n "$$cache" && mkdir -p "$$cache/uv" 2>/dev/null && test -w "$$cache/uv" && echo "$$cache/uv" || echo "$(CURDIR)/.uv/cache")
 UV := $(UV)
 UV_PYTHON := $(UV_PYTHON)
 UV_CACHE_DIR := $(UV_CACHE_DIR)
-# Compiled once: the local stack and the tests start many processes, and some machines write no bytecode of their own.
+# Bytecode is compiled at installation: stack and tests start many processes, and some machines disable bytecode files.
 UV_COMPILE_BYTECODE ?= 1
 export UV UV_PYTHON UV_PYTHON_DOWNLOADS UV_CACHE_DIR UV_COMPILE_BYTECODE
 unexport VIRTUAL_ENV
@@ -28,32 +28,32 @@ PATHS := $(subst $(empty) ,:,$(SOURCES))
 
 .PHONY: help sync dev admin test prove bench lint images package clean
 
-help: ## say what there is
+help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
 
-dev: sync ## run everything on this machine until Ctrl-C
+dev: sync ## run the local stack until Ctrl-C
 	@$(BIN)/tequipy-devstack run
 
-admin: sync ## make an admin in the running stack: make admin EMAIL=you@example.com
+admin: sync ## create an admin in the running stack: make admin EMAIL=you@example.com
 	@$(BIN)/tequipy-devstack admin "$(EMAIL)"
 
-test: sync ## run every test, in parallel; ARGS="-k name" chooses
+test: sync ## run every test in parallel; ARGS="-k name" selects
 	$(BIN)/pytest -m "not prove" -n $(PROCESSES) --dist loadgroup $(ARGS)
 
-prove: sync ## run the long forms of the proofs and print their figures; QUICK=1 those that take seconds
+prove: sync ## run the long proofs and print their figures; QUICK=1: only those that take seconds
 	$(BIN)/pytest -m "prove$(if $(QUICK), and quick)" -n 0 -s $(ARGS)
 
-bench: sync ## compare with named peers: each file of benchmarks/ prints its table
+bench: sync ## run each file of benchmarks/, which compares with other libraries and prints a table
 	@set -e; for benchmark in $(filter-out benchmarks/report.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$benchmark; done
 
-lint: sync ## check style, types, arrows between the packages, and the lock
+lint: sync ## check style, types, dependencies between the packages, and the lock file
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	MYPYPATH=$(PATHS):benchmarks $(BIN)/mypy --explicit-package-bases packages apps tools tests benchmarks
 	$(BIN)/lint-imports
 	$(UV) lock --check
 
-images: $(UV) ## install into empty folders what the two images hold, and start it
+images: $(UV) ## install the contents of both images into empty folders, and start them
 	.ci/replay-image tequipy-api tequipy_api serve celery
 	.ci/replay-image tequipy-worker tequipy_worker run fastapi
 

@@ -1,8 +1,8 @@
-"""What does a repeated access token cost? Verified again by this house beside PyJWT, which checks the signature anew.
+"""Measures the cost of a repeated access token: our verification compared with PyJWT, which checks every signature.
 
-All are called in this process, in turn, as a FastAPI dependency would: `jwt.decode` of PyJWT with the key at hand, our
-`verify` of a token that this process has not seen, and of one that it has. Ours also looks whether the session, the
-account's version or the key has been revoked since.
+All run in this process, in turn, as a FastAPI dependency would call them: `jwt.decode` of PyJWT with a loaded key, our
+`verify` of a token that this process has not verified before, and of one that it has. Ours also checks whether the
+session, the account's version or the key has been revoked.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ ISSUER: Final = "https://app.example.com"
 
 
 async def microseconds(calls: list[Callable[[], Awaitable[object]]]) -> float:
-    """Return what one of these calls takes on average."""
+    """Return the average time of one of these calls."""
     began = time.perf_counter()
     for call in calls:
         await call()
@@ -42,7 +42,7 @@ async def microseconds(calls: list[Callable[[], Awaitable[object]]]) -> float:
 
 
 async def compare(auth: Auth, algorithm: str) -> tuple[object, ...]:
-    """Return a row: microseconds by PyJWT, by us the first time and again, and the last as a share of the first."""
+    """Return a row: microseconds of PyJWT, of our first and repeated verification, and the ratio of the latter two."""
     principal = Principal(uuid4(), uuid4(), ("user",), 1, datetime.now(UTC), ("pwd",))
     keys = jwt.PyJWKSet.from_dict(await auth.access_tokens.jwks())
     measured: dict[str, list[float]] = {"peer": [], "first": [], "again": []}
@@ -65,7 +65,7 @@ async def compare(auth: Auth, algorithm: str) -> tuple[object, ...]:
 
 
 async def run(database_url: str, redis_url: str) -> list[tuple[object, ...]]:
-    """Measure each algorithm with a house of its own."""
+    """Measure each algorithm with an auth service of its own."""
     rows = []
     for algorithm in ("ES256", "RS256", "EdDSA"):
         async with AsyncExitStack() as stack:

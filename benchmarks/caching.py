@@ -1,9 +1,9 @@
-"""What does a cache cost when it has the value? tequipy-caching beside cashews, aiocache, async-lru and the floor.
+"""Measures the cost of a cache hit: tequipy-caching compared with cashews, aiocache, async-lru and the floor.
 
 The floor is an `async def` over `TTLCache[key]` in `try`/`except`: no cache on an event loop can be cheaper. All are
-measured in one process under uvloop, in turns: a ratio is the median of the rounds' ratios, so what else the machine
-does meets both sides alike. Where nobody waits for Redis, CPU time is measured, which the machine's other work does not
-touch; else the time that passes. The second tier is a Valkey that this program starts.
+measured in one process under uvloop, in turn. A ratio is the median of the rounds' ratios, so that other load of the
+machine affects both sides alike. CPU time is measured where no call waits for Redis, elapsed time otherwise. The second
+tier is a Valkey that this program starts.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ POLICIES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A value of a usual size."""
+    """A value of typical size."""
 
     id: int
     name: str
@@ -63,7 +63,7 @@ Work = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Bar:
-    """What a ratio or a time is held against."""
+    """A measured ratio or time with its limit."""
 
     question: str
     measured: float
@@ -72,7 +72,7 @@ class Bar:
     unit: str = "times"
 
     def row(self) -> tuple[str, str, str, str]:
-        """Return it as a row of the last table."""
+        """Return the bar as a row of the last table."""
         met = self.measured >= self.bound if self.least else self.measured <= self.bound
         bar = f"{'at least' if self.least else 'at most'} {self.bound:g} {self.unit}"
         return self.question, f"{self.measured:.2f}", bar, "met" if met else "missed"
@@ -81,13 +81,13 @@ class Bar:
 async def in_turns(
     contenders: Mapping[str, Work], repeat: int, clock: Callable[[], float] = time.process_time
 ) -> dict[str, list[float]]:
-    """Run each in turn, round by round; return the microseconds that one of its `repeat` operations took."""
+    """Run each in turn, round by round; return the microseconds per operation (`repeat` of them per run)."""
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(ROUNDS + 1):
         for name, work in contenders.items():
             started = clock()
             await work()
-            if number:  # the first round warms up
+            if number:  # the first round is a warm-up
                 taken[name].append((clock() - started) / repeat * 1e6)
     return taken
 
@@ -98,7 +98,7 @@ def ratio(taken: Mapping[str, list[float]], of: str, to: str) -> float:
 
 
 def each_of(get: Callable[[Any], Awaitable[object]], arguments: Sequence[Any]) -> Work:
-    """Return what asks for each once."""
+    """Return a coroutine function that requests each argument once."""
 
     async def ask() -> None:
         for argument in arguments:
@@ -108,7 +108,7 @@ def each_of(get: Callable[[Any], Awaitable[object]], arguments: Sequence[Any]) -
 
 
 def floor(keys: Sequence[Any]) -> Callable[[Any], Awaitable[User | None]]:
-    """Return the least that a cache on an event loop can do."""
+    """Return the cheapest possible cache on an event loop."""
     entries: TTLCache[Any, User] = TTLCache(2 * KEYS, TTL)
     entries.update(zip(keys, USERS.values(), strict=True))
 
@@ -181,7 +181,7 @@ async def batches(remote: Cache[User], redis: Redis, url: str) -> list[Bar]:
 
     async def ours(_: object) -> None:
         found = await remote.get_or_set_many(names, load)
-        assert len(found) == BATCH  # noqa: S101 -- else it would be no measurement
+        assert len(found) == BATCH  # noqa: S101 -- the measurement would be invalid
 
     async def raw(_: object) -> None:
         found = [adapter.validate_json(data) for data in await redis.mget([f"raw:{name}" for name in names]) if data]
@@ -203,9 +203,9 @@ async def batches(remote: Cache[User], redis: Redis, url: str) -> list[Bar]:
     return [Bar(f"`get_or_set_many` of {BATCH} from Redis: tequipy / raw", worst, 2.5)]
 
 
-async def fences(remote: Cache[User], redis: Redis) -> list[Bar]:
-    """Measure what it costs that a loaded value is stored only if nothing was invalidated meanwhile."""
-    tier = remote._shared  # type: ignore[attr-defined]  # noqa: SLF001 -- no public call stores and does nothing else
+async def guarded_stores(remote: Cache[User], redis: Redis) -> list[Bar]:
+    """Measure the cost of the invalidation guard, which stores a loaded value only if its key was not invalidated."""
+    tier = remote._shared  # type: ignore[attr-defined]  # noqa: SLF001 -- no public method only stores a value
     names, user = NAMES[:200], USERS[NAMES[0]]
     sealed = {name: tier.seal(name, user, TTL, ()) for name in names}
     taken: dict[str, list[float]] = {"plain SET": [], "compare and set": []}
@@ -226,20 +226,20 @@ async def fences(remote: Cache[User], redis: Redis) -> list[Bar]:
         between = time.perf_counter()
         for name in names:
             changed = await tier.store({name: (sealed[name], seen[name])})
-            assert not changed  # noqa: S101 -- else it would be no measurement
+            assert not changed  # noqa: S101 -- the measurement would be invalid
         if number:
             taken["plain SET"].append((between - started) / len(names) * 1e6)
             taken["compare and set"].append((time.perf_counter() - between) / len(names) * 1e6)
     print_table("A lookup in Redis that finds nothing", ["", "µs", "times without"], _compared(missed))
     print_table("A value stored in Redis", ["", "µs", "times the plain"], _compared(taken))
-    return [Bar("store with its fence / plain SET", ratio(taken, "compare and set", "plain SET"), 1.15)]
+    return [Bar("store with invalidation guard / plain SET", ratio(taken, "compare and set", "plain SET"), 1.15)]
 
 
 async def expiry(brief: Cache[User]) -> list[Bar]:
-    """Measure how long the event loop is held when everything in memory expires at once and the cache is used.
+    """Measure how long the event loop is blocked when all entries in memory expire at once and the cache is used.
 
-    The longest hold of all rounds. Python's collector stops everything too, for a time that the whole process's objects
-    decide; so it is measured with the collector off, which the bar is about, and on, which is what a service sees.
+    The result is the longest block of all rounds. Python's garbage collector blocks the loop too, for a time that
+    depends on all objects of the process. It is measured without the collector, which the limit concerns, and with it.
     """
     plain: TTLCache[Key, User] = TTLCache(ENTRIES, POLICIES["brief"].ttl)
     held = {"TTLCache itself, collector off": 0.0, "tequipy, collector off": 0.0, "tequipy, collector on": 0.0}
@@ -267,7 +267,7 @@ async def expiry(brief: Cache[User]) -> list[Bar]:
 
 
 async def _longest_hold(brief: Cache[User]) -> float:
-    """Use a cache whose entries have expired; return the milliseconds of its longest step."""
+    """Use a cache whose entries have expired; return the milliseconds of the longest step."""
     longest = 0.0
     for number in range(2000):
         started = time.process_time()
@@ -294,7 +294,7 @@ async def measure(url: str) -> None:
                 await asyncio.sleep(0.01)
         users, remote, brief = (manager.cache(name, User) for name in ("users", "remote", "brief"))
         bars = [*await hits(users), *await decorated_hits(users), *await batches(remote, redis, url)]
-        bars += [*await fences(remote, redis), *await expiry(brief)]
+        bars += [*await guarded_stores(remote, redis), *await expiry(brief)]
     print_table("The bars", ["", "measured", "bar", ""], [bar.row() for bar in bars])
 
 

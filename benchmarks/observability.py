@@ -1,8 +1,8 @@
-"""What does everything that watches a request cost? `/health` of the app that ships beside a bare typed route.
+"""Measures the cost of all middleware: `/health` of the shipped app compared with a typed route of a bare app.
 
-Both are served by uvicorn (uvloop, httptools) in a process of their own, and asked in turn by one client over the same
-number of connections that stay open. Throughput tells what a consumer sees; the CPU time that the server process spent
-on a request is the steadier figure on a machine that does other things too.
+Both are served by uvicorn (uvloop, httptools) in processes of their own, and requested in turn by one client over the
+same number of open connections. Throughput is what a client sees; the CPU time of the server process per request is the
+steadier figure on a machine with other load.
 """
 
 import asyncio
@@ -38,13 +38,13 @@ _REQUEST: Final = f"GET {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\nUse
 
 
 class Health(BaseModel):
-    """The answer of both routes."""
+    """The response of both routes."""
 
     status: Literal["ok"] = "ok"
 
 
 def build_bare() -> FastAPI:
-    """Return an app of one typed route and no middleware."""
+    """Return an app with one typed route and no middleware."""
     app = FastAPI()
 
     @app.get(PATH)
@@ -56,7 +56,7 @@ def build_bare() -> FastAPI:
 
 @dataclass
 class Server:
-    """One of the two, and what each round has measured of it."""
+    """One of the two servers with its measurements."""
 
     name: str
     port: int
@@ -65,13 +65,13 @@ class Server:
     cpu: list[float] = field(default_factory=list)
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time that the process has used so far."""
+        """Return the CPU time that the process has used."""
         times = self.process.cpu_times()
         return float(times.user + times.system)
 
 
 class Caller(asyncio.Protocol):
-    """Asks again as soon as it has its answer, until told to stop."""
+    """Sends the next request as soon as it has the response, until it is stopped."""
 
     def __init__(self) -> None:
         self.answers = 0
@@ -79,12 +79,12 @@ class Caller(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the first time."""
-        self._transport = cast("asyncio.Transport", transport)  # a TCP connection is one, whatever its class says
+        """Send the first request."""
+        self._transport = cast("asyncio.Transport", transport)  # true of TCP connections
         self._transport.write(_REQUEST)
 
     def data_received(self, data: bytes) -> None:
-        """Count an answer by the last byte of its body, and ask again."""
+        """Count a response by the last byte of its body, and send the next request."""
         if data.endswith(b"}"):
             self.answers += 1
             if self.asking and self._transport is not None:
@@ -92,7 +92,7 @@ class Caller(asyncio.Protocol):
 
 
 async def measure(server: Server, seconds: float) -> None:
-    """Ask one server for so long, and note answers a second and microseconds of CPU time an answer."""
+    """Send requests to one server, and record responses per second and microseconds of CPU time per response."""
     loop = asyncio.get_running_loop()
     pairs = [await loop.create_connection(Caller, "127.0.0.1", server.port) for _ in range(CONNECTIONS)]
     callers = [caller for _, caller in pairs]
@@ -111,7 +111,7 @@ async def measure(server: Server, seconds: float) -> None:
 def running(name: str, command: list[str | Path], port: int, variables: dict[str, str]) -> Iterator[Server]:
     """Run a server process until the block ends."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
-    with subprocess.Popen(command, env=environment | variables, stdout=subprocess.DEVNULL) as process:  # noqa: S603 -- our own command line
+    with subprocess.Popen(command, env=environment | variables, stdout=subprocess.DEVNULL) as process:  # noqa: S603 -- our own command
         try:
             yield Server(name, port, psutil.Process(process.pid))
         finally:
@@ -119,7 +119,7 @@ def running(name: str, command: list[str | Path], port: int, variables: dict[str
 
 
 def variables_of(postgres: PostgresServer, valkey: ValkeyServer, folder: str) -> dict[str, str]:
-    """Return the settings of a deployed API, and make the tables that it asks for."""
+    """Return the settings of a deployed API, and create its tables."""
     create_tables(database_url := postgres.create_database("tequipy"))
     return {
         "TEQUIPY_ENVIRONMENT": "test",
@@ -131,10 +131,10 @@ def variables_of(postgres: PostgresServer, valkey: ValkeyServer, folder: str) ->
 
 
 async def compare(bare: Server, whole: Server) -> None:
-    """Measure both in turn, so that what the machine does besides meets both alike."""
+    """Measure both in turn, so that other load of the machine affects both alike."""
     for server in (bare, whole):
         await _answering(server.port)
-        await measure(server, SECONDS)  # to warm up: forgotten
+        await measure(server, SECONDS)  # a warm-up, whose result is discarded
         server.throughput.clear()
         server.cpu.clear()
     for _ in range(ROUNDS):

@@ -1,7 +1,7 @@
-"""What does the outbox cost? The relay that ships beside Celery's own `send_task`, and from commit to enqueued at rest.
+"""Measures the cost of the outbox: the shipped relay compared with Celery's `send_task`, and its latency at rest.
 
-The relay runs as a process of its own between a real PostgreSQL and a real broker, and nobody takes its messages away.
-For the rate, rows are committed before it starts; for the time, one row at a time while it waits.
+The relay is a separate process between a real PostgreSQL and a real broker without consumers. For the rate, rows are
+committed before the relay starts; for the latency, one row at a time while it waits.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ TIME_BAR: Final = 50
 
 
 def send_straight(broker_url: str) -> float:
-    """Return how many messages a second Celery publishes in a loop."""
+    """Return how many messages per second Celery publishes in a loop."""
     with Celery("bench", broker=broker_url, set_as_current=False) as celery:
         began = time.perf_counter()
         for _ in range(MESSAGES):
@@ -50,7 +50,7 @@ def relay(variables: dict[str, str]) -> Iterator[None]:
     """Run the relay until the block ends."""
     command = [str(Path(sys.executable).with_name("tequipy-worker")), "relay"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
-    with subprocess.Popen(command, env=environment | variables, stdout=subprocess.DEVNULL) as process:  # noqa: S603 -- our own command line
+    with subprocess.Popen(command, env=environment | variables, stdout=subprocess.DEVNULL) as process:  # noqa: S603 -- our own command
         try:
             yield
         finally:
@@ -58,14 +58,14 @@ def relay(variables: dict[str, str]) -> Iterator[None]:
 
 
 async def commit(database: Database, messages: int) -> None:
-    """Commit so many rows at once."""
+    """Commit the given number of rows in one transaction."""
     async with SqlUnitOfWork(database, SystemClock(), uuid7) as work:
         for _ in range(messages):
             work.outbox.add("bench.nothing", user_id=PAYLOAD["user_id"], template=PAYLOAD["template"])
 
 
 async def drain(database: Database, redis: Redis, variables: dict[str, str]) -> float:
-    """Return how many messages a second a relay publishes that finds them all waiting."""
+    """Return how many waiting messages per second a relay publishes."""
     await commit(database, MESSAGES)
     with relay(variables):
         rate = await asyncio.to_thread(watch, redis)
@@ -74,7 +74,7 @@ async def drain(database: Database, redis: Redis, variables: dict[str, str]) -> 
 
 
 def watch(redis: Redis) -> float:
-    """Return how many messages a second come in, from the first batch to the last."""
+    """Return how many messages per second arrive, from the first batch to the last."""
     while not (first := redis.llen(QUEUE)):
         time.sleep(0.001)
     began = time.perf_counter()
@@ -84,11 +84,11 @@ def watch(redis: Redis) -> float:
 
 
 async def rest(database: Database, redis: Redis, variables: dict[str, str]) -> list[float]:
-    """Return the milliseconds from a commit to its message, of a relay that waits for work."""
+    """Return the milliseconds from a commit to its message, for a relay that waits for work."""
     times = []
     with relay(variables):
         await commit(database, 1)
-        await asyncio.to_thread(redis.blpop, [QUEUE])  # it is there
+        await asyncio.to_thread(redis.blpop, [QUEUE])  # returns when the message has arrived
         for _ in range(AT_REST):
             await asyncio.sleep(0.02)
             await commit(database, 1)
@@ -99,7 +99,7 @@ async def rest(database: Database, redis: Redis, variables: dict[str, str]) -> l
 
 
 async def measure(database_url: str, broker_url: str, variables: dict[str, str]) -> None:
-    """Measure and print."""
+    """Measure everything and print the table."""
     async with build_database(DatabaseSettings(url=SecretStr(database_url))) as database:
         with Redis.from_url(broker_url, socket_timeout=60) as redis:
             straight, relayed = [], []

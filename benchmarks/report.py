@@ -1,12 +1,12 @@
-"""What every benchmark prints: one Markdown table, ready to be kept in a document."""
+"""Prints the results of benchmarks as Markdown tables."""
 
 from collections.abc import Sequence
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a titled table; the first column names its row and stands left, figures stand right.
+    """Print a table with a title; the first column is left-aligned, figures are right-aligned.
 
-    Floats are shown with three significant digits or whole, integers with separators of thousands.
+    Floats are shown with three significant digits or as integers, integers with thousands separators.
     """
     cells = [list(columns), *([_shown(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
@@ -26,5 +26,5 @@ def _placed(row: Sequence[str], widths: Sequence[int]) -> enumerate[tuple[str, i
 
 def _shown(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004 -- where digits stop to matter
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004 -- larger numbers need no decimals
     return f"{value:,}" if isinstance(value, int) else str(value)

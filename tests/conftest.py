@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tequipy_devstack.mail_sink import MailSink
-from tequipy_devstack.proving import House
+from tequipy_devstack.proving import Deployment
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
 
@@ -30,12 +30,12 @@ def mails(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailSink]:
 
 
 @pytest.fixture(scope="module")
-def house(
+def deployment(
     postgres: PostgresServer, redis: ValkeyServer, mails: MailSink, tmp_path_factory: pytest.TempPathFactory
-) -> House:
+) -> Deployment:
     """Migrated and with one account; nothing of it runs before a test says so."""
-    folder = tmp_path_factory.mktemp("house")
-    house = House(folder, database_url=postgres.create_database("tequipy"), redis=redis, mails=mails)
-    house.migrate()
-    house.create_admin()
-    return house
+    folder = tmp_path_factory.mktemp("deployment")
+    deployment = Deployment(folder, database_url=postgres.create_database("tequipy"), redis=redis, mails=mails)
+    deployment.migrate()
+    deployment.create_admin()
+    return deployment

@@ -1,4 +1,4 @@
-"""The arrows and doors of docs/adr/0004 hold, and each contract that guards them fails when it is broken."""
+"""The dependency rules of docs/adr/0004 are kept, and each import contract fails when it is broken."""
 
 import ast
 import os
@@ -16,12 +16,12 @@ CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONTRACTS = [contract["id"] for contract in CONFIG["tool"]["importlinter"]["contracts"]]
 PACKAGES = ["observability", "platform", "caching", "auth"]
 
-# For each contract: the module that breaks it, and the import that must not stand there.
-BREACHES = {
+# For each contract: a module, and an import in it that breaks the contract.
+VIOLATIONS = {
     "packages": ("tequipy_caching/domain/__init__.py", "import tequipy_platform"),
     "layers": ("tequipy_auth/domain/__init__.py", "import tequipy_auth.infrastructure"),
-    "ground": ("tequipy_caching/infrastructure/__init__.py", "import tequipy_observability.wiring"),
-    "ground-api": ("tequipy_caching/infrastructure/__init__.py", "import tequipy_observability.api"),
+    "observability-root": ("tequipy_caching/infrastructure/__init__.py", "import tequipy_observability.wiring"),
+    "observability-api": ("tequipy_caching/infrastructure/__init__.py", "import tequipy_observability.api"),
     "private-observability": ("tequipy_platform/domain/__init__.py", "import tequipy_observability.domain.context"),
     "private-caching": ("tequipy_auth/domain/__init__.py", "import tequipy_caching.domain"),
     "private-auth": ("tequipy_api/app.py", "import tequipy_auth.infrastructure"),
@@ -55,20 +55,20 @@ def copy_of_sources(tmp_path: Path) -> Path:
 
 
 def test_every_contract_is_kept() -> None:
-    """The tree as it stands keeps all import contracts."""
+    """The sources keep all import contracts."""
     result = lint_imports()
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_every_contract_has_a_breach() -> None:
-    """No contract is added without the proof that it can fail."""
-    assert sorted(BREACHES) == sorted(CONTRACTS)
+def test_every_contract_has_a_violation() -> None:
+    """For each contract there is a violation that shows that the contract can fail."""
+    assert sorted(VIOLATIONS) == sorted(CONTRACTS)
 
 
-@pytest.mark.parametrize("contract", sorted(BREACHES))
+@pytest.mark.parametrize("contract", sorted(VIOLATIONS))
 def test_a_broken_contract_fails(contract: str, copy_of_sources: Path) -> None:
-    """A forbidden import, written into a copy of the tree, breaks just the contract that forbids it."""
-    module, statement = BREACHES[contract]
+    """A forbidden import in a copy of the sources breaks the contract."""
+    module, statement = VIOLATIONS[contract]
     target = copy_of_sources / module
     target.write_text(f"{target.read_text()}\n{statement}\n")
     result = lint_imports("--contract", contract, sources=copy_of_sources)
@@ -89,8 +89,8 @@ def imported_modules(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_domain_imports_the_standard_library_and_root_doors_alone(package: str) -> None:
-    """A domain imports nothing but the standard library and the root doors of packages below, its door included."""
+def test_a_domain_imports_only_the_standard_library_and_root_modules(package: str) -> None:
+    """A domain and its package's root module import only the standard library and root modules of the workspace."""
     source = ROOT / f"packages/{package}/src/tequipy_{package}"
     allowed = sys.stdlib_module_names | {f"tequipy_{name}" for name in PACKAGES}
     files = [source / "__init__.py", *source.glob("domain/**/*.py")]
@@ -100,8 +100,8 @@ def test_a_domain_imports_the_standard_library_and_root_doors_alone(package: str
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_root_door_loads_the_standard_library_alone(package: str) -> None:
-    """Importing a root door loads no framework and no driver, directly or on the way."""
+def test_a_root_module_loads_only_the_standard_library(package: str) -> None:
+    """Importing a root module loads no framework or driver, directly or indirectly."""
     code = (
         "import sys; before = set(sys.modules); "
         f"import tequipy_{package}; "
@@ -116,8 +116,8 @@ REVISIONS = sorted(ROOT.glob("packages/*/src/*/migrations/versions/*.py"))
 
 
 @pytest.mark.parametrize("revision", REVISIONS, ids=lambda path: f"{path.parents[2].name}-{path.name[:4]}")
-def test_a_revision_asks_for_its_schema(revision: Path) -> None:
-    """No revision holds a schema's name: an installation may rename it, so it writes `schema_name()`."""
+def test_a_revision_calls_schema_name(revision: Path) -> None:
+    """No revision contains a schema's name, because an installation may rename it; it calls `schema_name()`."""
     tree = ast.parse(revision.read_text())
     documentation = ast.get_docstring(tree, clean=False)
     literals = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]

@@ -7,7 +7,7 @@ import httpx
 
 from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.processes import DevstackError
-from tequipy_devstack.proving import House, eventually
+from tequipy_devstack.proving import Deployment, eventually
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
 PAGE = (Path(__file__).parents[1] / "docs/security.md").read_text()
@@ -36,10 +36,12 @@ REFUSED = [
 ]
 
 
-def house_of(role: str, folder: Path, postgres: PostgresServer, redis: ValkeyServer, mails: MailSink) -> House:
+def deployment_of(
+    role: str, folder: Path, postgres: PostgresServer, redis: ValkeyServer, mails: MailSink
+) -> Deployment:
     folder.mkdir()
     url = f"postgresql+asyncpg://{role}:{role}-password@127.0.0.1:{postgres.port}/{DATABASE}"
-    return House(folder, database_url=url, redis=redis, mails=mails)
+    return Deployment(folder, database_url=url, redis=redis, mails=mails)
 
 
 def mailed_token(mails: MailSink, title: str) -> str:
@@ -72,8 +74,8 @@ def test_the_journey_with_the_least_rights(
     postgres.execute(ONCE, DATABASE)
     for role in ("tequipy_owner", "tequipy_app"):
         postgres.execute(f"alter role {role} password '{role}-password'")
-    owner = house_of("tequipy_owner", tmp_path / "owner", postgres, redis, mails)
-    app = house_of("tequipy_app", tmp_path / "app", postgres, redis, mails)
+    owner = deployment_of("tequipy_owner", tmp_path / "owner", postgres, redis, mails)
+    app = deployment_of("tequipy_app", tmp_path / "app", postgres, redis, mails)
     for _ in range(2):  # the second time there is nothing left to do
         owner.migrate()
         postgres.execute(f"set role tequipy_owner; {AFTER_MIGRATING}", DATABASE)

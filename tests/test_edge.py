@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from tequipy_devstack.proving import HEALTH, Api, House, Load, Sample, slowest
+from tequipy_devstack.proving import HEALTH, Api, Deployment, Load, Sample, slowest
 from tequipy_devstack.proving.apps import program
 
 LOGIN = "/api/v1/auth/login"
@@ -111,10 +111,10 @@ def peak_rss(api: Api) -> float:
 @pytest.mark.parametrize(
     "requests", [pytest.param(1000, marks=pytest.mark.quick, id="quick"), pytest.param(5000, id="long")]
 )
-def test_slow_connections_are_hardly_felt(house: House, requests: int) -> None:
+def test_slow_connections_are_hardly_felt(deployment: Deployment, requests: int) -> None:
     """200 connections send their heads and bodies a byte each half second: others are served, and each is ended."""
     head = b"POST %b HTTP/1.1\r\nHost: x\r\n" % LOGIN.encode()
-    with house.api(TEQUIPY_SERVER__HEAD_TIMEOUT="5", TEQUIPY_SERVER__BODY_TIMEOUT="8") as api:
+    with deployment.api(TEQUIPY_SERVER__HEAD_TIMEOUT="5", TEQUIPY_SERVER__BODY_TIMEOUT="8") as api:
         with Load(api.url, [HEALTH], rate=50) as alone:
             alone.send(requests)
         with Connections(api.port) as slow:
@@ -137,9 +137,9 @@ def test_slow_connections_are_hardly_felt(house: House, requests: int) -> None:
 @pytest.mark.parametrize(
     "megabytes", [pytest.param(30, marks=pytest.mark.quick, id="quick"), pytest.param(300, id="long")]
 )
-def test_a_huge_head_is_not_kept(house: House, megabytes: int) -> None:
+def test_a_huge_head_is_not_kept(deployment: Deployment, megabytes: int) -> None:
     """A head of 30 MB, in one field and in many, is answered with 431, takes no memory and blocks nobody."""
-    with house.api() as api:
+    with deployment.api() as api:
         with Load(api.url, [HEALTH], rate=50) as alone:
             alone.send(200)
         before, answers = rss(api), []
@@ -169,10 +169,10 @@ def test_a_huge_head_is_not_kept(house: House, megabytes: int) -> None:
 @pytest.mark.quick
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("many_files")
-def test_more_connections_than_files_do_not_end_the_service(house: House) -> None:
+def test_more_connections_than_files_do_not_end_the_service(deployment: Deployment) -> None:
     """1,100 idle connections to a process that may open 1,024 files: others are served, with database and Redis."""
     body = {"email": "nobody@example.com", "password": "correct horse battery staple"}
-    with house.api(*LIMITED, TEQUIPY_SERVER__HEAD_TIMEOUT="120") as api, Connections(api.port) as idle:
+    with deployment.api(*LIMITED, TEQUIPY_SERVER__HEAD_TIMEOUT="120") as api, Connections(api.port) as idle:
         idle.add(1100)
         answers = Counter[object]()
         for _ in range(20):
@@ -196,7 +196,7 @@ def test_more_connections_than_files_do_not_end_the_service(house: House) -> Non
 
 @pytest.mark.prove
 @pytest.mark.quick
-def test_an_upgrade_is_ignored_and_its_body_delivered(house: House) -> None:
+def test_an_upgrade_is_ignored_and_its_body_delivered(deployment: Deployment) -> None:
     """As the JDK's client sends each first request: `Upgrade: h2c` with a body; one answer, that of the body."""
 
     def pieces_of(number: int, cuts: list[int]) -> list[bytes]:
@@ -215,7 +215,7 @@ def test_an_upgrade_is_ignored_and_its_body_delivered(house: House) -> None:
         places = [0, *(cut % len(whole) for cut in cuts), len(whole)]
         return [whole[start:end] for start, end in pairwise(places)]
 
-    with house.api() as api, Connections(api.port) as one:
+    with deployment.api() as api, Connections(api.port) as one:
         one.add(1)
         connection, answers = one.open[0], []
         connection.settimeout(5)

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from tequipy_devstack.mail_sink import MailSink
-from tequipy_devstack.proving import Api, House, eventually
+from tequipy_devstack.proving import Api, Deployment, eventually
 from tequipy_devstack.proving.traffic import PASSWORD
 
 COOKIE = "__Host-device"
@@ -29,16 +29,16 @@ PROXIED = {"TEQUIPY_TRUSTED_PROXIES": '["127.0.0.1/32"]'}
 
 
 @pytest.fixture
-def accounts(house: House) -> tuple[str, str, str]:
+def accounts(deployment: Deployment) -> tuple[str, str, str]:
     """Return the addresses of three new, verified accounts: a new password ends the marks of its account."""
     owner, changer, resetter = (f"{uuid4().hex}@example.com" for _ in range(3))
 
     async def verify() -> None:
-        connection = await asyncpg.connect(house.environment["TEQUIPY_DATABASE__URL"].replace("+asyncpg", ""))
+        connection = await asyncpg.connect(deployment.environment["TEQUIPY_DATABASE__URL"].replace("+asyncpg", ""))
         await connection.execute("update auth.users set email_verified = true")
         await connection.close()
 
-    with house.api(TEQUIPY_AUTH__REGISTRATION_MODE="open") as api:
+    with deployment.api(TEQUIPY_AUTH__REGISTRATION_MODE="open") as api:
         for email in (owner, changer, resetter):
             body = {"email": email, "password": PASSWORD}
             assert httpx.post(f"{api.url}/api/v1/auth/register", json=body, timeout=60).status_code == 201
@@ -144,13 +144,13 @@ def reset(person: Person, mails: MailSink) -> None:
     ],
 )
 def test_an_owner_gets_in_while_strangers_guess(
-    house: House, mails: MailSink, accounts: tuple[str, str, str], seconds: float, every: float, resets: int
+    deployment: Deployment, mails: MailSink, accounts: tuple[str, str, str], seconds: float, every: float, resets: int
 ) -> None:
     """Marked by cookie or in the body, in a live session and by a reset: always; unmarked, the attack is felt."""
     with (
-        house.api(**PROXIED) as api,
-        house.relay(),
-        house.worker(),
+        deployment.api(**PROXIED) as api,
+        deployment.relay(),
+        deployment.worker(),
         requests(api) as client,
     ):
         owner, unmarked = Person(client, accounts[0], "192.0.2.1"), Person(client, accounts[0], "192.0.2.2")
@@ -188,10 +188,10 @@ def test_an_owner_gets_in_while_strangers_guess(
 @pytest.mark.prove
 @pytest.mark.quick
 @pytest.mark.timeout(200)
-def test_marked_clients_go_on_behind_a_locked_address(house: House, accounts: tuple[str, str, str]) -> None:
+def test_marked_clients_go_on_behind_a_locked_address(deployment: Deployment, accounts: tuple[str, str, str]) -> None:
     """50 failures at many accounts lock the one address of a NAT; of its clients those that are marked log in."""
     nat = "203.0.113.7"
-    with house.api(**PROXIED) as api, requests(api) as client:
+    with deployment.api(**PROXIED) as api, requests(api) as client:
         owner, unmarked = Person(client, accounts[0], nat), Person(client, accounts[0], nat)
         cookie = owner.log_in("- first").cookies[COOKIE]
         body = {"token_delivery": "body"}

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tequipy_auth.api import RATE_POLICIES
-from tequipy_devstack.proving import House, Load, Route, Sample
+from tequipy_devstack.proving import Deployment, Load, Route, Sample
 from tequipy_devstack.proving.traffic import PASSWORD
 
 SETTINGS = {
@@ -24,15 +24,15 @@ ATTACKER = "attacker@example.com"
 
 
 @pytest.fixture(scope="module")
-def accounts(house: House) -> None:
+def accounts(deployment: Deployment) -> None:
     """Verified accounts, their passwords hashed at the cost of production."""
 
     async def verify() -> None:
-        connection = await asyncpg.connect(house.environment["TEQUIPY_DATABASE__URL"].replace("+asyncpg", ""))
+        connection = await asyncpg.connect(deployment.environment["TEQUIPY_DATABASE__URL"].replace("+asyncpg", ""))
         await connection.execute("update auth.users set email_verified = true")
         await connection.close()
 
-    with house.api(TEQUIPY_AUTH__REGISTRATION_MODE="open", **SETTINGS) as api:
+    with deployment.api(TEQUIPY_AUTH__REGISTRATION_MODE="open", **SETTINGS) as api:
         for email in (ATTACKER, *OTHERS):
             body = {"email": email, "password": PASSWORD}
             assert httpx.post(f"{api.url}/api/v1/auth/register", json=body, timeout=60).status_code == 201
@@ -119,10 +119,10 @@ LONG = [pytest.mark.prove, pytest.mark.timeout(900)]
     ],
 )
 def test_one_network_keeps_nobody_from_logging_in(
-    house: House, attack: str, addresses: Sequence[str], rate: float, queue: int, seconds: int
+    deployment: Deployment, attack: str, addresses: Sequence[str], rate: float, queue: int, seconds: int
 ) -> None:
     """Every login of others is answered by 200 while one network floods: at a full queue its own requests give way."""
-    with house.api(TEQUIPY_AUTH__HASHING_QUEUE=str(queue), **SETTINGS) as api:
+    with deployment.api(TEQUIPY_AUTH__HASHING_QUEUE=str(queue), **SETTINGS) as api:
         routes = registrations(addresses) if attack == "register" else reauthentications(api.url, addresses)
         alone = seconds_of_a_login(api.url)
         # What two processors could do twice over beside the flood, however busy the machine is: at most one a second.

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tequipy_devstack.proving import House, Load, eventually
+from tequipy_devstack.proving import Deployment, Load, eventually
 from tequipy_devstack.proving.load import Sample
 from tequipy_devstack.proving.traffic import HEALTH, PASSWORD
 
@@ -21,15 +21,15 @@ COST = "12"
 
 
 @pytest.fixture
-def accounts(house: House) -> None:
+def accounts(deployment: Deployment) -> None:
     """Thirty verified accounts, their passwords hashed at the cost of production."""
 
     async def verify() -> None:
-        connection = await asyncpg.connect(house.environment["TEQUIPY_DATABASE__URL"].replace("+asyncpg", ""))
+        connection = await asyncpg.connect(deployment.environment["TEQUIPY_DATABASE__URL"].replace("+asyncpg", ""))
         await connection.execute("update auth.users set email_verified = true")
         await connection.close()
 
-    with house.api(TEQUIPY_AUTH__REGISTRATION_MODE="open", TEQUIPY_AUTH__BCRYPT_COST=COST) as api:
+    with deployment.api(TEQUIPY_AUTH__REGISTRATION_MODE="open", TEQUIPY_AUTH__BCRYPT_COST=COST) as api:
         for email in ACCOUNTS:
             body = {"email": email, "password": PASSWORD}
             assert httpx.post(f"{api.url}/api/v1/auth/register", json=body, timeout=60).status_code == 201
@@ -81,9 +81,9 @@ def loop_lags(url: str) -> tuple[float, float]:
 @pytest.mark.prove
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("accounts")
-def test_thirty_parallel_logins_are_hardly_felt(house: House) -> None:
+def test_thirty_parallel_logins_are_hardly_felt(deployment: Deployment) -> None:
     """bcrypt works on threads of its own: what else is asked meanwhile waits for no hash."""
-    with house.api(TEQUIPY_AUTH__BCRYPT_COST=COST) as api:
+    with deployment.api(TEQUIPY_AUTH__BCRYPT_COST=COST) as api:
         with Load(api.url, [HEALTH], rate=50) as alone:
             alone.send(500)
         before = loop_lags(api.url)

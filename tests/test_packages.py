@@ -1,4 +1,4 @@
-"""Each package declares what it imports: installed alone, it works, and brings nothing that it must not."""
+"""Each package declares its dependencies: installed alone it can be imported, and it installs nothing unwanted."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 WORKSPACE = [path.name for path in sorted(ROOT.glob("*/*/src/tequipy_*"))]
 
-# package (with extras) → the doors to import, and what must not be installed beside it
+# package (with extras) → its public modules, and distributions that must not be installed with it
 ALONE = {
     "tequipy-observability": (["tequipy_observability", "tequipy_observability.wiring"], ["fastapi", "celery"]),
     "tequipy-observability[api]": (["tequipy_observability.api"], ["celery"]),
@@ -44,15 +44,15 @@ def find_uv() -> str:
 
 @pytest.mark.parametrize("requirement", ALONE)
 def test_a_package_declares_what_it_imports(requirement: str) -> None:
-    """Installed alone from the lock, the package's doors import, and what it does not need is not there."""
-    doors, absent = ALONE[requirement]
+    """Installed alone from the lock file, the package's public modules can be imported without unneeded packages."""
+    modules, absent = ALONE[requirement]
     name, _, extras = requirement.rstrip("]").partition("[")
     code = f"""
 import importlib, importlib.util
-for door in {doors}:
-    importlib.import_module(door)
-there = [name for name in {absent} if importlib.util.find_spec(name)]
-assert not there, there
+for module in {modules}:
+    importlib.import_module(module)
+found = [name for name in {absent} if importlib.util.find_spec(name)]
+assert not found, found
 """
     options = [option for extra in filter(None, extras.split(",")) for option in ("--extra", extra)]
     result = subprocess.run(
@@ -68,13 +68,13 @@ assert not there, there
 
 
 def test_the_cache_works_without_the_rest_of_the_workspace(redis_url: str) -> None:
-    """The README's example of tequipy-caching runs where nothing of this workspace is installed but observability."""
+    """The README's example of tequipy-caching runs with only observability of this workspace installed."""
     readme = (ROOT / "packages/caching/README.md").read_text(encoding="utf-8")
     example, *_ = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     code = f"""
 import importlib.util
-there = {{name for name in {WORKSPACE} if importlib.util.find_spec(name)}}
-assert there == {{"tequipy_caching", "tequipy_observability"}}, there
+found = {{name for name in {WORKSPACE} if importlib.util.find_spec(name)}}
+assert found == {{"tequipy_caching", "tequipy_observability"}}, found
 {example.replace("redis://localhost:6379/0", redis_url)}
 """
     result = subprocess.run(

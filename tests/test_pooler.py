@@ -1,4 +1,4 @@
-"""The house behind a real pgbouncer in transaction mode, where no two transactions need meet on one connection."""
+"""The deployment behind a real pgbouncer in transaction mode, where no two transactions need meet on one connection."""
 
 import asyncio
 import re
@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.processes import make_private_folder
-from tequipy_devstack.proving import House, Load, count, eventually, failed, slowest, traffic
+from tequipy_devstack.proving import Deployment, Load, count, eventually, failed, slowest, traffic
 from tequipy_devstack.proving.traffic import PASSWORD
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_platform.wiring import DatabaseSettings, build_database
@@ -73,10 +73,10 @@ def pgbouncer(postgres: PostgresServer, tmp_path: Path) -> Iterator[Pgbouncer]:
 
 
 @pytest.fixture
-def pooled_house(
+def pooled_deployment(
     pgbouncer: Pgbouncer, postgres: PostgresServer, redis: ValkeyServer, mails: MailSink, tmp_path: Path
-) -> House:
-    house = House(
+) -> Deployment:
+    deployment = Deployment(
         tmp_path,
         database_url=pgbouncer.url("pooled"),
         redis=redis,
@@ -84,9 +84,9 @@ def pooled_house(
         TEQUIPY_DATABASE__PGBOUNCER="true",
         TEQUIPY_DATABASE__DIRECT_URL=postgres.create_database("pooled"),
     )
-    house.migrate()
-    house.create_admin()
-    return house
+    deployment.migrate()
+    deployment.create_admin()
+    return deployment
 
 
 def travel(url: str, mails: MailSink) -> list[int]:
@@ -116,9 +116,16 @@ def travel(url: str, mails: MailSink) -> list[int]:
     return statuses
 
 
-def test_the_journey_passes_through_pgbouncer(pooled_house: House, pgbouncer: Pgbouncer, mails: MailSink) -> None:
+def test_the_journey_passes_through_pgbouncer(
+    pooled_deployment: Deployment, pgbouncer: Pgbouncer, mails: MailSink
+) -> None:
     """Eight journeys at once, and 20 requests a second besides, on two server connections: no request fails."""
-    with pooled_house.api() as api, pooled_house.worker(), pooled_house.relay(), ThreadPoolExecutor(8) as travellers:
+    with (
+        pooled_deployment.api() as api,
+        pooled_deployment.worker(),
+        pooled_deployment.relay(),
+        ThreadPoolExecutor(8) as travellers,
+    ):
         with Load(api.url, traffic(api.url), rate=20) as load:
             journeys = list(travellers.map(lambda _: travel(api.url, mails), range(8)))
             load.send(100)

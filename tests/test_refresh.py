@@ -11,7 +11,7 @@ from statistics import median
 import httpx
 import pytest
 
-from tequipy_devstack.proving import Api, House, eventually
+from tequipy_devstack.proving import Api, Deployment, eventually
 from tequipy_devstack.proving.traffic import ADMIN, PASSWORD
 from tequipy_devstack.servers import PostgresServer
 
@@ -24,10 +24,10 @@ DATABASE = "tequipy"
 
 
 @pytest.fixture(scope="module")
-def apis(house: House) -> Iterator[tuple[Api, Api]]:
+def apis(deployment: Deployment) -> Iterator[tuple[Api, Api]]:
     """Two API processes on one PostgreSQL and one Valkey."""
     with ExitStack() as stack:
-        one, other = (house.api() for _ in range(2))
+        one, other = (deployment.api() for _ in range(2))
         yield stack.enter_context(one), stack.enter_context(other)
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tequipy_devstack.mail_sink import MailSink
-from tequipy_devstack.proving import House, eventually
+from tequipy_devstack.proving import Deployment, eventually
 from tequipy_devstack.proving.apps import program
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
@@ -24,18 +24,18 @@ DATABASE = "shared"
 
 
 @pytest.fixture
-def house(postgres: PostgresServer, redis: ValkeyServer, mails: MailSink, tmp_path: Path) -> House:
+def deployment(postgres: PostgresServer, redis: ValkeyServer, mails: MailSink, tmp_path: Path) -> Deployment:
     url = postgres.create_database(DATABASE)
     postgres.execute(FOREIGN, DATABASE)
-    return House(tmp_path, database_url=url, redis=redis, mails=mails, **SCHEMAS)
+    return Deployment(tmp_path, database_url=url, redis=redis, mails=mails, **SCHEMAS)
 
 
-def command(house: House, *arguments: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    environment = {name: text for name, text in house.environment.items() if name not in without}
+def command(deployment: Deployment, *arguments: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    environment = {name: text for name, text in deployment.environment.items() if name not in without}
     return subprocess.run(
         [program("tequipy-api"), *arguments],
         env=environment,
-        cwd=house.folder,
+        cwd=deployment.folder,
         capture_output=True,
         text=True,
         check=False,
@@ -55,16 +55,16 @@ def mailed_token(mails: MailSink, title: str) -> str:
     return found[-1]
 
 
-def test_the_journey_in_renamed_schemas(house: House, postgres: PostgresServer, mails: MailSink) -> None:
+def test_the_journey_in_renamed_schemas(deployment: Deployment, postgres: PostgresServer, mails: MailSink) -> None:
     """Without the names every command refuses the foreign schemas; with them, all the apps do ends up in ours."""
     before = postgres.execute(THEIRS, DATABASE)
-    refused = command(house, "migrate", "upgrade", without=tuple(SCHEMAS))
+    refused = command(deployment, "migrate", "upgrade", without=tuple(SCHEMAS))
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "schema platform belongs to another product" in refused.stderr
-    house.migrate()
-    assert command(house, "migrate", "check").returncode == 0
-    house.create_admin()
-    with house.api() as api, house.worker(), house.relay(), httpx.Client(base_url=api.url) as client:
+    deployment.migrate()
+    assert command(deployment, "migrate", "check").returncode == 0
+    deployment.create_admin()
+    with deployment.api() as api, deployment.worker(), deployment.relay(), httpx.Client(base_url=api.url) as client:
         assert client.post(f"{API}/register", json=GOOD).status_code == 202
         assert client.post(f"{API}/verify-email", json={"token": mailed_token(mails, "verify-email")}).is_success
         login = client.post(f"{API}/login", json=GOOD | {"token_delivery": "body"}).raise_for_status().json()
@@ -78,7 +78,7 @@ def test_the_journey_in_renamed_schemas(house: House, postgres: PostgresServer, 
         assert client.get(f"{API}/me", headers=bearer).status_code == 401
         unsettled = "select count(*) from shop_platform.outbox where settled_at is null"
         eventually("every message is settled", lambda: postgres.execute(unsettled, DATABASE) == "0\n")
-    keys = command(house, "keys", "list")
+    keys = command(deployment, "keys", "list")
     assert keys.returncode == 0, keys.stderr
     assert "active" in keys.stdout
     assert int(postgres.execute("select count(*) from shop_auth.audit_events", DATABASE)) > 4

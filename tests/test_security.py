@@ -1,4 +1,4 @@
-"""docs/security.md names tests that exist, and leaves no requirement of the standard out."""
+"""docs/security.md names existing tests, and covers every requirement of the standard."""
 
 import ast
 import re
@@ -10,16 +10,16 @@ MET, _, NOT_MET = PAGE.partition("## Not met, and why")
 LEVELS_1_AND_2 = {"6.1": 3, "6.2": 11, "6.3": 4, "6.4": 4, "6.5": 5, "6.6": 3, "6.8": 4} | {
     "7.1": 3, "7.2": 4, "7.3": 2, "7.4": 5, "7.5": 2, "7.6": 2, "9.1": 3, "9.2": 4
 }  # fmt: skip
-"""How many requirements of levels 1 and 2 each section of V6, V7 and V9 begins with (OWASP ASVS 5.0.0)."""
+"""The number of requirements of levels 1 and 2 at the start of each section of V6, V7 and V9 (OWASP ASVS 5.0.0)."""
 
 
 def last_column(table: str) -> list[str]:
-    """Return what stands in the last column of the rows below each rule."""
+    """Return the last cell of each table row."""
     return [row.rstrip(" |").rpartition("|")[2] for row in table.splitlines() if row.startswith("| ")]
 
 
 def functions(path: Path) -> set[str]:
-    """Return the functions of a file, and `Class::method` for those of its classes."""
+    """Return the names of a file's functions, and `Class::method` for its methods."""
     found = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ClassDef):
@@ -30,7 +30,7 @@ def functions(path: Path) -> set[str]:
 
 
 def test_every_named_test_exists() -> None:
-    """Each row names at least one test, and each is there."""
+    """Each row names at least one test, and all named tests exist."""
     rows = [row for row in MET.splitlines() if row.startswith("| ") and not row.startswith("| promise")]
     assert len(rows) > 20
     for row in rows:
@@ -42,7 +42,7 @@ def test_every_named_test_exists() -> None:
 
 
 def test_every_requirement_is_met_or_not_with_a_reason() -> None:
-    """Levels 1 and 2 of V6, V7 and V9: each requirement stands on one side, and on one only."""
+    """Each requirement of levels 1 and 2 of V6, V7 and V9 is either met by a row or not met with a reason."""
     everything = {f"{section}.{number}" for section, most in LEVELS_1_AND_2.items() for number in range(1, most + 1)}
     met = {number for cell in last_column(MET) for number in re.findall(r"\d\.\d\.\d+", cell)}
     unmet = set(re.findall(r"\d\.\d\.\d+", NOT_MET))

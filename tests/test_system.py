@@ -1,4 +1,4 @@
-"""The house as its users meet it: `make dev` in real processes, and the README's journey pasted as it stands."""
+"""The deployment as its users meet it: `make dev` in real processes, and the README's journey pasted as it stands."""
 
 import email
 import os

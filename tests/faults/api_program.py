@@ -8,7 +8,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, UOWTransaction
 
 from tequipy_api.cli import main
-from tequipy_devstack.proving.lives import fork_for_each_life
+from tequipy_devstack.proving.repeated_runs import fork_for_each_run
 from tequipy_platform.infrastructure.models import OutboxRow
 
 
@@ -24,7 +24,7 @@ def die(session: Session) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-if __name__ == "__main__" and fork_for_each_life():
+if __name__ == "__main__" and fork_for_each_run():
     event.listen(Session, "after_flush", remember)
     event.listen(Session, "after_commit", die)
     main(["serve", *sys.argv[1:]])

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tequipy_devstack.proving.lives import fork_for_each_life
+from tequipy_devstack.proving.repeated_runs import fork_for_each_run
 from tequipy_platform import Batch
 from tequipy_platform.infrastructure.unpublished import SqlUnpublishedMessages
 from tequipy_worker.cli import main
@@ -28,6 +28,6 @@ async def lend_and_die(self: SqlUnpublishedMessages, limit: int) -> AsyncIterato
 
 
 if __name__ == "__main__":
-    if fork_for_each_life(deaths=int(sys.argv[1])):
+    if fork_for_each_run(deaths=int(sys.argv[1])):
         SqlUnpublishedMessages.batch = lend_and_die  # type: ignore[method-assign]  # -- the moment that is to be hit
     main(["relay"])

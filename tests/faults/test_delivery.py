@@ -16,7 +16,7 @@ from tequipy_devstack.processes import freeze_family
 from tequipy_devstack.proving import (
     REGISTER,
     Api,
-    House,
+    Deployment,
     Link,
     Load,
     Program,
@@ -32,7 +32,7 @@ Fault = Callable[[Program, ValkeyServer], None]
 Quiet = Callable[[], bool]
 
 HERE = Path(__file__).parent
-# The module's house has one outbox and one broker, so these tests run one after the other.
+# The module's deployment has one outbox and one broker, so these tests run one after the other.
 pytestmark = [pytest.mark.xdist_group("delivery"), pytest.mark.timeout(600)]
 
 
@@ -93,21 +93,21 @@ def mail_link(mails: MailSink) -> Iterator[Link]:
 
 
 @pytest.fixture(scope="module")
-def worker(house: House, mail_link: Link) -> Iterator[Program]:
+def worker(deployment: Deployment, mail_link: Link) -> Iterator[Program]:
     mail_url = f"smtp://127.0.0.1:{mail_link.port}"
-    with house.worker(TEQUIPY_MAIL__SMTP_URL=mail_url, TEQUIPY_MAIL__TIMEOUT="2") as worker:
+    with deployment.worker(TEQUIPY_MAIL__SMTP_URL=mail_url, TEQUIPY_MAIL__TIMEOUT="2") as worker:
         yield worker
 
 
 @pytest.fixture(scope="module")
-def relay(house: House) -> Iterator[Program]:
-    with house.relay() as relay:
+def relay(deployment: Deployment) -> Iterator[Program]:
+    with deployment.relay() as relay:
         yield relay
 
 
 @pytest.fixture(scope="module")
-def api(house: House) -> Iterator[Api]:
-    with house.api() as api:
+def api(deployment: Deployment) -> Iterator[Api]:
+    with deployment.api() as api:
         yield api
 
 
@@ -142,9 +142,9 @@ def test_writes_go_on_without_the_broker(
 
 @pytest.mark.usefixtures("worker", "relay")
 @pytest.mark.parametrize("deaths", sizes(3, 50))
-def test_an_api_killed_before_publishing_loses_nothing(house: House, post: Post, deaths: int) -> None:
+def test_an_api_killed_before_publishing_loses_nothing(deployment: Deployment, post: Post, deaths: int) -> None:
     """`kill -9` right after each commit: the client has no answer, and one mail arrives for each registration."""
-    api = house.api(sys.executable, HERE / "api_program.py")
+    api = deployment.api(sys.executable, HERE / "api_program.py")
     with api:
         for _ in range(deaths):
             eventually("the API is up again", api.is_ready)
@@ -158,11 +158,11 @@ def test_an_api_killed_before_publishing_loses_nothing(house: House, post: Post,
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("deaths", sizes(3, 50))
 def test_a_relay_killed_before_marking_doubles_nothing(
-    house: House, api: Api, relay: Program, quiet: Quiet, post: Post, deaths: int
+    deployment: Deployment, api: Api, relay: Program, quiet: Quiet, post: Post, deaths: int
 ) -> None:
     """`kill -9` each time between publishing and marking: every mail arrives, and once."""
     relay.terminate()
-    with house.relay(sys.executable, HERE / "relay_program.py", str(deaths)) as mortal:
+    with deployment.relay(sys.executable, HERE / "relay_program.py", str(deaths)) as mortal:
         deadline = time.monotonic() + 300
         with Load(api.url, [REGISTER], rate=10) as load:
             load.send(30)

@@ -8,8 +8,8 @@ import pytest
 
 from tequipy_devstack.proving import (
     Api,
+    Deployment,
     Findings,
-    House,
     Link,
     Load,
     Route,
@@ -66,8 +66,8 @@ def restarted_empty(server: Server) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def api(house: House) -> Iterator[Api]:
-    with house.api() as api:
+def api(deployment: Deployment) -> Iterator[Api]:
+    with deployment.api() as api:
         yield api
 
 
@@ -114,16 +114,16 @@ def test_redis_goes_away_and_comes_back(
 
 
 @pytest.mark.parametrize("requests", LENGTHS)
-def test_storage_goes_away_and_comes_back(api: Api, routes: list[Route], house: House, requests: int) -> None:
+def test_storage_goes_away_and_comes_back(api: Api, routes: list[Route], deployment: Deployment, requests: int) -> None:
     """A file where the folder should be: readiness is 503 until the folder is back; what needs no storage goes on."""
 
     @contextmanager
     def replaced() -> Iterator[None]:
-        aside = house.storage.rename(house.folder / "aside")
-        house.storage.touch()
+        aside = deployment.storage.rename(deployment.folder / "aside")
+        deployment.storage.touch()
         yield
-        house.storage.unlink()
-        aside.rename(house.storage)
+        deployment.storage.unlink()
+        aside.rename(deployment.storage)
 
     findings = endure(replaced(), api.url, routes, requests=requests, noticed="503 not_ready")
     print(findings.describe("Storage replaced by a file"))
@@ -150,10 +150,12 @@ def far_database_url(links: tuple[Link, Link], postgres: PostgresServer) -> str:
 
 
 @pytest.fixture(scope="module")
-def far_api(house: House, links: tuple[Link, Link], far_database_url: str, redis: ValkeyServer) -> Iterator[Api]:
+def far_api(
+    deployment: Deployment, links: tuple[Link, Link], far_database_url: str, redis: ValkeyServer
+) -> Iterator[Api]:
     """Another API on the same servers, its way to them being the links."""
     cache_url = redis.url().replace(f":{redis.port}", f":{links[1].port}")
-    with house.api(TEQUIPY_DATABASE__URL=far_database_url, TEQUIPY_CACHE__URL=cache_url) as api:
+    with deployment.api(TEQUIPY_DATABASE__URL=far_database_url, TEQUIPY_CACHE__URL=cache_url) as api:
         yield api
 
 
@@ -172,12 +174,12 @@ def test_a_slow_postgres_makes_slow_answers(
 
 
 def test_an_account_that_loads_too_slowly_is_503(
-    house: House, routes: list[Route], links: tuple[Link, Link], far_database_url: str, redis: ValkeyServer
+    deployment: Deployment, routes: list[Route], links: tuple[Link, Link], far_database_url: str, redis: ValkeyServer
 ) -> None:
     """A cached read that has to load, and does not within its cache's `hard_timeout`, fails as any other read does."""
     policies = '{"user_profile": {"ttl": 300, "hard_timeout": 0.5}}'
     me = next(route for route in routes if route.path.endswith("/me"))
-    with house.api(TEQUIPY_DATABASE__URL=far_database_url, TEQUIPY_CACHE__POLICIES=policies) as api:
+    with deployment.api(TEQUIPY_DATABASE__URL=far_database_url, TEQUIPY_CACHE__POLICIES=policies) as api:
         redis.restart(empty=True)
         with slow(links[0], 0.3):
             answer = httpx.get(f"{api.url}{me.path}", headers=dict(me.headers), timeout=60)
@@ -195,9 +197,11 @@ def test_a_slow_redis_is_left_alone(far_api: Api, routes: list[Route], links: tu
     assert "200 degraded" in count(findings.meanwhile)
 
 
-def test_the_api_starts_before_its_servers(house: House, postgres: PostgresServer, redis: ValkeyServer) -> None:
+def test_the_api_starts_before_its_servers(
+    deployment: Deployment, postgres: PostgresServer, redis: ValkeyServer
+) -> None:
     """Started with both away it runs and is not ready; with PostgreSQL it is ready, and serves while Redis is away."""
-    api = house.api()
+    api = deployment.api()
     redis.kill()
     postgres.kill()
     with ExitStack() as stack:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tequipy_devstack.proving import HEALTH, House, Load, Route, Sample, count, failed
+from tequipy_devstack.proving import HEALTH, Deployment, Load, Route, Sample, count, failed
 
 pytestmark = pytest.mark.xdist_group("hostile clients")
 
@@ -36,13 +36,13 @@ def health_beside(url: str, cookie: str, requests: int) -> tuple[list[Sample], l
         pytest.param(60 * 1024, 100, id="60 KiB", marks=[pytest.mark.prove, pytest.mark.timeout(600)]),
     ],
 )
-def test_a_cookie_costs_nobody_else_anything(house: House, size: int, requests: int) -> None:
+def test_a_cookie_costs_nobody_else_anything(deployment: Deployment, size: int, requests: int) -> None:
     """Health answers beside quoted cookies full of backslashes as it does beside plain cookies of the same length.
 
     Python's own parser unquotes such a cookie in quadratic time (CVE-2024-7592).
     """
     quoted = 'refresh="' + '\\"' * ((size - 10) // 2) + '"'
-    with house.api() as api:
+    with deployment.api() as api:
         plain, _ = health_beside(api.url, "refresh=" + "x" * (size - 8), requests)
         evil, attacks = health_beside(api.url, quoted, requests)
     print(

@@ -10,11 +10,11 @@ import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from tequipy_devstack.mail_sink import MailSink
-from tequipy_devstack.proving import REGISTER, Api, House, Load, count, eventually
+from tequipy_devstack.proving import REGISTER, Api, Deployment, Load, count, eventually
 from tequipy_devstack.proving.traffic import ADMIN, PASSWORD
 from tequipy_devstack.servers import PostgresServer
 
-# The module's house has one outbox, so these tests run one after the other.
+# The module's deployment has one outbox, so these tests run one after the other.
 pytestmark = [pytest.mark.xdist_group("mail_server"), pytest.mark.timeout(600)]
 
 
@@ -65,11 +65,11 @@ def ask(api: Api, route: str, body: dict[str, str], *, address: str = "127.0.0.1
     ],
 )
 def test_mails_wait_while_the_server_refuses_the_sender(
-    house: House, postgres: PostgresServer, server: MoodySink, answer: str, seconds: int
+    deployment: Deployment, postgres: PostgresServer, server: MoodySink, answer: str, seconds: int
 ) -> None:
     """20 registrations while the server answers 530 (or a quota) for a minute: mended, it gets 20 mails, each once."""
     server.answer = answer
-    with house.relay(), house.worker(TEQUIPY_MAIL__SMTP_URL=server.url) as worker, house.api() as api:
+    with deployment.relay(), deployment.worker(TEQUIPY_MAIL__SMTP_URL=server.url) as worker, deployment.api() as api:
         with Load(api.url, [REGISTER], rate=20 / seconds) as load:
             load.send(20)
         eventually("every mail has been refused", lambda: server.refused >= 20)
@@ -90,15 +90,17 @@ def test_mails_wait_while_the_server_refuses_the_sender(
 @pytest.mark.parametrize(
     "registrations", [pytest.param(4, id="short"), pytest.param(20, id="long", marks=pytest.mark.prove)]
 )
-def test_a_victim_is_not_flooded(house: House, postgres: PostgresServer, server: MoodySink, registrations: int) -> None:
+def test_a_victim_is_not_flooded(
+    deployment: Deployment, postgres: PostgresServer, server: MoodySink, registrations: int
+) -> None:
     """60 registrations of one address from three client addresses (20 an hour each): all 202, five mails."""
     victim = f"victim{registrations}@example.com"
     body = {"email": victim, "password": PASSWORD}
     addresses = [f"127.0.{registrations}.{number}" for number in (2, 3, 4)]
     with (
-        house.relay(),
-        house.worker(TEQUIPY_MAIL__SMTP_URL=server.url),
-        house.api(TEQUIPY_RATE_LIMITS__REGISTER="20/3600") as api,
+        deployment.relay(),
+        deployment.worker(TEQUIPY_MAIL__SMTP_URL=server.url),
+        deployment.api(TEQUIPY_RATE_LIMITS__REGISTER="20/3600") as api,
     ):
         answers = Counter(ask(api, "register", body, address=each) for each in addresses * registrations)
         eventually("every message is over", lambda: unsettled(postgres) == 0, within=120)
@@ -110,9 +112,9 @@ def test_a_victim_is_not_flooded(house: House, postgres: PostgresServer, server:
     assert mails == 5
 
 
-def test_resends_leave_the_owner_the_reset(house: House, postgres: PostgresServer, server: MoodySink) -> None:
+def test_resends_leave_the_owner_the_reset(deployment: Deployment, postgres: PostgresServer, server: MoodySink) -> None:
     """A stranger asks 20 times for another link to a verified address: nothing is mailed, and the owner's reset is."""
-    with house.relay(), house.worker(TEQUIPY_MAIL__SMTP_URL=server.url), house.api() as api:
+    with deployment.relay(), deployment.worker(TEQUIPY_MAIL__SMTP_URL=server.url), deployment.api() as api:
         resends = Counter(ask(api, "verify-email/resend", {"email": ADMIN}) for _ in range(20))
         forgot = ask(api, "password/forgot", {"email": ADMIN})
         eventually("every message is over", lambda: unsettled(postgres) == 0, within=120)

@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from tequipy_devstack.proving import Api, House, eventually
+from tequipy_devstack.proving import Api, Deployment, eventually
 from tequipy_devstack.proving.traffic import credentials
 from tequipy_devstack.servers import ValkeyServer
 
@@ -24,10 +24,10 @@ REFUSALS = {
 
 
 @pytest.fixture(scope="module")
-def apis(house: House) -> Iterator[tuple[Api, Api]]:
+def apis(deployment: Deployment) -> Iterator[tuple[Api, Api]]:
     """Two API processes on one PostgreSQL and one Valkey, which keep accounts in memory for as long as they like."""
     with ExitStack() as stack:
-        one, other = (house.api(TEQUIPY_CACHE__POLICIES="{}") for _ in range(2))
+        one, other = (deployment.api(TEQUIPY_CACHE__POLICIES="{}") for _ in range(2))
         yield stack.enter_context(one), stack.enter_context(other)
 
 

@@ -4,7 +4,17 @@ from signal import Signals
 
 import pytest
 
-from tequipy_devstack.proving import Balancer, House, Load, count, eventually, failed, in_background, slowest, traffic
+from tequipy_devstack.proving import (
+    Balancer,
+    Deployment,
+    Load,
+    count,
+    eventually,
+    failed,
+    in_background,
+    slowest,
+    traffic,
+)
 
 
 @pytest.mark.parametrize(
@@ -14,12 +24,12 @@ from tequipy_devstack.proving import Balancer, House, Load, count, eventually, f
         pytest.param("5", 3, id="long", marks=[pytest.mark.prove, pytest.mark.timeout(300)]),
     ],
 )
-def test_a_rolling_restart_loses_no_request(house: House, drain_period: str, rounds: int) -> None:
+def test_a_rolling_restart_loses_no_request(deployment: Deployment, drain_period: str, rounds: int) -> None:
     """70 requests a second through the balancer while each process is ended by SIGTERM and started again: none fails.
 
     Keep-alive connections included: a draining process closes each with the answer that it is asked for.
     """
-    one, other = (house.api(TEQUIPY_SERVER__DRAIN_PERIOD=drain_period) for _ in range(2))
+    one, other = (deployment.api(TEQUIPY_SERVER__DRAIN_PERIOD=drain_period) for _ in range(2))
     with one, other, in_background(Balancer([one.port, other.port])) as balancer:
         eventually("the balancer sees both", lambda: len(balancer.ready) == 2)
         with Load(balancer.url, traffic(balancer.url), rate=70) as load:

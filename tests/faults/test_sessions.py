@@ -12,7 +12,7 @@ from statistics import median
 import httpx
 import pytest
 
-from tequipy_devstack.proving import Api, House, Load, Route, count, eventually, failed
+from tequipy_devstack.proving import Api, Deployment, Load, Route, count, eventually, failed
 from tequipy_devstack.proving.apps import program
 from tequipy_devstack.proving.traffic import credentials
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
@@ -25,10 +25,10 @@ JWKS_MAX_AGE = 2
 
 
 @pytest.fixture(scope="module")
-def apis(house: House) -> Iterator[tuple[Api, Api]]:
+def apis(deployment: Deployment) -> Iterator[tuple[Api, Api]]:
     """Two API processes on one PostgreSQL and one Valkey."""
     with ExitStack() as stack:
-        one, other = (house.api(TEQUIPY_AUTH__JWKS_MAX_AGE=str(JWKS_MAX_AGE)) for _ in range(2))
+        one, other = (deployment.api(TEQUIPY_AUTH__JWKS_MAX_AGE=str(JWKS_MAX_AGE)) for _ in range(2))
         yield stack.enter_context(one), stack.enter_context(other)
 
 
@@ -81,15 +81,15 @@ def test_a_logout_is_known_after_redis_was_away(apis: tuple[Api, Api], redis: Va
     await_refusal(other, headers)
 
 
-def rotate(house: House) -> None:
+def rotate(deployment: Deployment) -> None:
     """Rotate the signing keys as an operator does, as soon as the next one may sign."""
-    environment = house.environment | {"TEQUIPY_AUTH__JWKS_MAX_AGE": str(JWKS_MAX_AGE)}
+    environment = deployment.environment | {"TEQUIPY_AUTH__JWKS_MAX_AGE": str(JWKS_MAX_AGE)}
 
     def rotated() -> bool:
         done = subprocess.run(
             [program("tequipy-api"), "keys", "rotate"],
             env=environment,
-            cwd=house.folder,
+            cwd=deployment.folder,
             capture_output=True,
             text=True,
             check=False,
@@ -105,7 +105,9 @@ def rotate(house: House) -> None:
     ("rate", "requests"),
     [pytest.param(20, 300, id="short"), pytest.param(100, 5000, id="long", marks=pytest.mark.prove)],
 )
-def test_rotating_the_keys_loses_no_request(apis: tuple[Api, Api], house: House, rate: int, requests: int) -> None:
+def test_rotating_the_keys_loses_no_request(
+    apis: tuple[Api, Api], deployment: Deployment, rate: int, requests: int
+) -> None:
     """Three rotations under authenticated requests on two processes, tokens old and new: none fails."""
     one, other = apis
     held = [bearer(log_in(api)) for api in apis]
@@ -127,7 +129,7 @@ def test_rotating_the_keys_loses_no_request(apis: tuple[Api, Api], house: House,
     tokens, rounds = log_in(one), 0
     with Load(one.url, routes, rate=rate) as here, Load(other.url, routes, rate=rate) as there:
         for _ in range(3):
-            rotate(house)
+            rotate(deployment)
             deadline = time.monotonic() + 2 * JWKS_MAX_AGE
             while time.monotonic() < deadline:
                 tokens = refresh_here_use_there(tokens)

@@ -1,4 +1,4 @@
-"""A worker, or a relay, of tasks that cause each other: run by the tests as `chain_program.py run|relay FOLDER`."""
+"""A worker or relay with tasks that cause each other, started by the tests as `chain_program.py run|relay FOLDER`."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tequipy_worker.settings import WorkerSettings
 
 
 class Chain:
-    """Each task notes its context; the first one causes others, by the outbox and past it."""
+    """Tasks that record their context; the first one causes others through the outbox and directly."""
 
     def __init__(self, celery: Celery, database: Database, folder: Path) -> None:
         self._celery = celery
@@ -46,7 +46,7 @@ class Chain:
 
 
 def build(settings: WorkerSettings, folder: Path) -> Celery:
-    """Return the app that both processes use."""
+    """Return the app of both processes."""
     observability = configure_observability(ObservabilitySettings(), service="chain", environment="test", version="1")
     database = build_database(settings.database)
     celery = build_celery(settings.celery, name="chain")
@@ -61,7 +61,7 @@ def build(settings: WorkerSettings, folder: Path) -> Celery:
 
 
 async def relay(settings: WorkerSettings, celery: Celery) -> None:
-    """Publish until killed."""
+    """Publish until the process is killed."""
     database = build_database(settings.database)
     messages = build_unpublished_messages(database, redelivery=timedelta(minutes=5))
     async with database, messages, build_relay(celery, messages) as running:

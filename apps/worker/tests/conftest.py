@@ -1,4 +1,4 @@
-"""What the tests of the worker share."""
+"""Fixtures of the worker's tests."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ PROGRAM = Path(__file__).with_name("chain_program.py")
 
 @pytest.fixture
 def chain(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Callable[[str], None]]:
-    """Yield what starts a worker and a relay of `chain_program.py` on a broker; they end with the test."""
+    """Yield a function that starts a worker and a relay of `chain_program.py` on a broker; they stop with the test."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
     environment |= {
         "TEQUIPY_ENVIRONMENT": "test",

@@ -1,4 +1,4 @@
-"""The rights that the README gives the broker's user are enough for worker and relay."""
+"""The broker user's rights in the README are sufficient for worker and relay."""
 
 import re
 import time
@@ -21,7 +21,7 @@ README = Path(__file__).parents[1] / "README.md"
 async def test_the_documented_rights_suffice(
     chain: Callable[[str], None], private_redis: ValkeyServer, database_url: str, tmp_path: Path
 ) -> None:
-    """Tasks are published, run, tried again and, when a worker has died, restored, and the server denies nothing."""
+    """Tasks are published, run, retried and, after a worker's death, restored, without a denied command."""
     (rights,) = re.findall(r"^ACL SETUSER broker on >\S+ (.*)$", README.read_text(encoding="utf-8"), re.MULTILINE)
     with Redis.from_url(private_redis.url(), decode_responses=True) as redis:
         redis.execute_command("ACL", "SETUSER", "broker", "reset", "on", "nopass", *rights.split())
@@ -34,17 +34,17 @@ async def test_the_documented_rights_suffice(
         notes, deadline = tmp_path / "notes", time.monotonic() + 60
         while not notes.exists() or len(notes.read_text().splitlines()) < 7:
             assert time.monotonic() < deadline, denied(redis)
-            time.sleep(0.05)  # noqa: ASYNC251 -- nothing else runs here
+            time.sleep(0.05)  # noqa: ASYNC251 -- no other coroutine runs here
         assert denied(redis) == []
 
 
 def restore(url: str) -> None:
-    """Take a message as a worker that dies would, and put it back as the next one does."""
+    """Take a message like a worker that dies, and restore it like the next worker."""
     celery = build_celery(CelerySettings(broker_url=SecretStr(url)), name="test")
     with celery.connection_for_write() as connection, connection.SimpleQueue("reports") as queue:
         queue.put({"number": 1})
         message = queue.get(timeout=10)
-        qos: Any = message.channel.qos  # type: ignore[union-attr]  # -- it has one: it was received
+        qos: Any = message.channel.qos  # type: ignore[union-attr]  # -- a received message has a channel
         qos.restore_by_tag(message.delivery_tag)
         qos.restore_visible(interval=1)
         queue.get(timeout=10).ack()
@@ -52,5 +52,5 @@ def restore(url: str) -> None:
 
 
 def denied(redis: Redis) -> list[tuple[Any, Any]]:
-    """Return what the server has denied to the user, and why."""
+    """Return the commands that the server has denied to the user, with the reasons."""
     return [(entry["reason"], entry["object"]) for entry in redis.acl_log()]

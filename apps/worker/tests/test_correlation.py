@@ -1,4 +1,4 @@
-"""One correlation id and one trace along a chain of tasks, in real processes of worker and relay."""
+"""Correlation id and trace along a chain of tasks, in real worker and relay processes."""
 
 import json
 import time
@@ -17,8 +17,8 @@ TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 async def test_what_a_task_causes_is_part_of_its_chain(
     chain: Callable[[str], None], database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    """A request's id and trace are those of the task it asks for, of what that adds, publishes and sends, and of each
-    further attempt; every line that the worker writes of them says so.
+    """All tasks that a request causes, directly or through other tasks, and all their attempts, have its correlation id
+    and trace in their context and in their log lines.
     """
     chain(redis_url)
     async with build_database(DatabaseSettings.model_validate({"url": database_url})) as database:
@@ -28,7 +28,7 @@ async def test_what_a_task_causes_is_part_of_its_chain(
     notes, deadline = tmp_path / "notes", time.monotonic() + 60
     while not notes.exists() or len(notes.read_text().splitlines()) < 7:
         assert time.monotonic() < deadline, (tmp_path / "run.log").read_text()
-        time.sleep(0.05)  # noqa: ASYNC251 -- nothing else runs here
+        time.sleep(0.05)  # noqa: ASYNC251 -- no other coroutine runs here
     found = sorted(json.loads(line) for line in notes.read_text().splitlines())
     hows = ("added", "heard", "sent")
     ends: list[list[Any]] = [[f"chain.{how}", attempt, "the-request", TRACE] for how in hows for attempt in (1, 2)]

@@ -1,4 +1,4 @@
-"""The metrics of the worker's processes, as operators scrape them: real processes, a real broker, and deaths."""
+"""Metrics of the worker's processes as operators scrape them, with real processes, a real broker and kill -9."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ PURGE = "platform.purge_messages"
 
 @dataclass
 class Programs:
-    """Starts `tequipy-worker` commands, and reads what each says of itself."""
+    """Starts `tequipy-worker` commands and reads their logs and metrics."""
 
     environment: dict[str, str]
     folder: Path
@@ -50,7 +50,7 @@ class Programs:
         return (self.folder / f"{command}.log").read_text()
 
     def value(self, command: str, name: str, **labels: str) -> float:
-        """Return the sum of the samples that have this name and these labels among theirs, 0 while there is none."""
+        """Return the sum of the samples with this name and at least these labels, or 0."""
         try:
             text = httpx.get(f"http://127.0.0.1:{self.running[command][1]}/metrics").text
         except httpx.ConnectError:
@@ -107,7 +107,7 @@ def programs(
 
 @pytest.fixture
 def celery(programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Celery]:
-    """The worker's app in this process, to send by."""
+    """Return the worker's app in this process, for sending messages."""
     monkeypatch.chdir(tmp_path)
     for name, value in programs.environment.items():
         monkeypatch.setenv(name, value)
@@ -121,7 +121,7 @@ def send(celery: Celery, task: str = PURGE, queue: str = "default") -> None:
 
 
 def test_children_count_together_and_a_killed_one_loses_nothing(programs: Programs, celery: Celery) -> None:
-    """What two children did is one figure at the parent's port; after a `kill -9` of both it goes on from there."""
+    """The parent's port shows the sum of two children; after `kill -9` of both, the sum continues from there."""
     programs.start("run")
     done = {"task": PURGE, "queue": "default", "outcome": "succeeded"}
     for _ in range(10):
@@ -132,7 +132,7 @@ def test_children_count_together_and_a_killed_one_loses_nothing(programs: Progra
     assert 0 < programs.value("run", "task_wait_seconds_sum", task=PURGE) < 10 * 60
     assert programs.value("run", "app_info", service="worker") == 1
     assert programs.value("run", "event_loop_lag_seconds_count") > 0
-    # Collectors of other packages: each child has a pool of 15 connections at most.
+    # A collector of another package: each child has a pool of at most 15 connections.
     programs.until(lambda: programs.value("run", "db_pool_limit") == 2 * 15)
     killed = programs.children()
     for child in killed:
@@ -141,28 +141,28 @@ def test_children_count_together_and_a_killed_one_loses_nothing(programs: Progra
     for _ in range(5):
         send(celery)
     programs.until(lambda: programs.value("run", "task_total", **done) == 15)
-    programs.until(lambda: programs.value("run", "db_pool_limit") == 2 * 15)  # the dead have no pool any more
+    programs.until(lambda: programs.value("run", "db_pool_limit") == 2 * 15)  # dead children are not counted
     programs.stop()
 
 
 def acknowledged(celery: Celery) -> bool:
-    """Tell whether the broker holds no message that a worker has taken and not yet acknowledged."""
+    """Return whether the broker holds no delivered message without acknowledgement."""
     with celery.connection_for_read() as connection:
         return connection.default_channel.client.hlen("unacked") == 0  # type: ignore[attr-defined,no-any-return]  # -- kombu's Redis channel
 
 
 def test_a_worker_starts_counting_at_nothing(programs: Programs, celery: Celery) -> None:
-    """What an earlier worker left in the folder is not counted again."""
+    """Files that an earlier worker left in the folder are not counted."""
     for _ in range(2):
         programs.start("run")
         send(celery)
         programs.until(lambda: programs.value("run", "task_total", outcome="succeeded") == 1)
-        programs.until(lambda: acknowledged(celery))  # or the next worker has it again
+        programs.until(lambda: acknowledged(celery))  # otherwise the next worker would get the message again
         programs.stop()
 
 
 def test_no_message_invents_a_label(programs: Programs, celery: Celery) -> None:
-    """Messages of tasks that nobody knows count under one name."""
+    """Messages for unknown tasks are counted under one label."""
     programs.start("run")
     for number in range(20):
         send(celery, f"invented.task_{number}")
@@ -175,7 +175,7 @@ def test_no_message_invents_a_label(programs: Programs, celery: Celery) -> None:
     ("command", "metric"), [("beat", "scheduler_last_tick_timestamp"), ("relay", "event_loop_lag_seconds_count")]
 )
 def test_scheduler_and_relay_have_metrics_of_their_own(programs: Programs, command: str, metric: str) -> None:
-    """Each serves its port: the scheduler says when it last ticked, the relay how its loop fares."""
+    """Each process serves its port: the scheduler with the time of its last tick, the relay with its loop's lag."""
     began = time.time()
     programs.start(command)
     programs.until(lambda: programs.value(command, metric) > 0, command)
@@ -187,7 +187,7 @@ def test_scheduler_and_relay_have_metrics_of_their_own(programs: Programs, comma
 
 @pytest.mark.parametrize("command", ["run", "beat", "relay"])
 def test_a_port_that_is_taken_ends_the_process(programs: Programs, command: str) -> None:
-    """Nobody would see that nothing is seen: the process ends and names the port and its setting."""
+    """If the metrics port is taken, the process exits with a message that names the port and its setting."""
     with socket.create_server(("", port := programs.free_port())):
         assert programs.start(command, port).wait(40) == 1
     assert f"port {port}" in programs.log(command)

@@ -1,4 +1,4 @@
-"""The worker app: what it registers, how it refuses wrong settings, how operators see that it lives."""
+"""The worker app: registered tasks, refused settings, and the health command."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ PRODUCTION = GOOD | {
 
 
 def worker(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in an empty folder with these settings alone."""
+    """Run the command line in an empty folder with only these settings."""
     return subprocess.run(
         [Path(sys.executable).with_name("tequipy-worker"), *arguments],
         cwd=cwd,
@@ -49,7 +49,7 @@ def worker(*arguments: str, cwd: Path, **variables: str) -> subprocess.Completed
 
 @pytest.mark.parametrize("command", ["run", "beat", "relay", "health", "settings"])
 def test_wrong_settings_end_every_command(command: str, tmp_path: Path) -> None:
-    """Status 78 and a line a fault, without a value; `.env` names a misspelt variable's nearest."""
+    """Wrong settings give status 78 and one line per fault without a value; a misspelt name in `.env` gets a hint."""
     (tmp_path / ".env").write_text("TEQUIPY_CELERY__BROKR_URL=redis://:hunter2@localhost/1\n")
     result = worker(command, cwd=tmp_path, TEQUIPY_ENVIRONMENT="test", TEQUIPY_DATABASE__URL="mysql://hunter2@db/app")
     assert result.returncode == 78
@@ -61,7 +61,7 @@ def test_wrong_settings_end_every_command(command: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["run", "relay"])
 def test_another_encoding_ends_a_command_at_once(command: str, postgres_server: PostgresServer, tmp_path: Path) -> None:
-    """Status 78 and one line on a database that cannot store every text."""
+    """A database that cannot store every text gives status 78 and one line."""
     name = f"ascii_{uuid4().hex}"
     options = "encoding 'SQL_ASCII' locale_provider libc locale 'C' template template0"
     postgres_server.execute(f"create database {name} {options}")
@@ -74,7 +74,7 @@ def test_another_encoding_ends_a_command_at_once(command: str, postgres_server: 
 
 @pytest.mark.parametrize("command", ["beat", "relay", "settings"])
 def test_a_metrics_folder_that_is_none_is_one_line(command: str, tmp_path: Path) -> None:
-    """PROMETHEUS_MULTIPROC_DIR without a folder ends a command with 78; `run` names one of its own."""
+    """If PROMETHEUS_MULTIPROC_DIR names no folder, a command ends with 78; `run` creates its own."""
     variables = GOOD | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "none")}
     result = worker(command, cwd=tmp_path, **variables)
     assert (result.returncode, result.stdout) == (78, "")
@@ -84,7 +84,7 @@ def test_a_metrics_folder_that_is_none_is_one_line(command: str, tmp_path: Path)
 
 @pytest.mark.parametrize("command", ["run", "beat"])
 def test_a_state_folder_that_cannot_be_made_is_one_line(command: str, tmp_path: Path) -> None:
-    """The setting is named, with status 78."""
+    """A state folder that cannot be created gives status 78 and a line with the setting's name."""
     (tmp_path / "file").touch()
     variables = GOOD | {"TEQUIPY_WORKER__STATE_FOLDER": str(tmp_path / "file" / "state")}
     result = worker(command, cwd=tmp_path, **variables)
@@ -93,7 +93,7 @@ def test_a_state_folder_that_cannot_be_made_is_one_line(command: str, tmp_path: 
 
 
 def test_a_check_of_the_settings_refuses_unknown_names(tmp_path: Path) -> None:
-    """`settings --check` ends with 78 for a name that is exported in vain, and ignores what Kubernetes injects."""
+    """`settings --check` ends with 78 for an unknown exported name, and ignores variables of Kubernetes."""
     kubernetes = {"TEQUIPY_WORKER_SERVICE_HOST": "10.0.0.1", "TEQUIPY_WORKER_PORT": "tcp://10.0.0.1:80"}
     good = worker("settings", "--check", cwd=tmp_path, **GOOD, **kubernetes)
     assert (good.returncode, good.stdout, good.stderr) == (0, "", "")
@@ -104,7 +104,7 @@ def test_a_check_of_the_settings_refuses_unknown_names(tmp_path: Path) -> None:
 
 
 def test_production_refuses_a_broker_in_the_database_of_the_cache(tmp_path: Path) -> None:
-    """A cache that is cleared would take the tasks with it."""
+    """The broker must not use the cache's database, because clearing the cache would delete the tasks."""
     assert worker("settings", cwd=tmp_path, **PRODUCTION).returncode == 0
     shared = PRODUCTION | {"TEQUIPY_CELERY__BROKER_URL": PRODUCTION["TEQUIPY_CACHE__URL"]}
     result = worker("settings", cwd=tmp_path, **shared)
@@ -122,7 +122,7 @@ def test_production_refuses_a_broker_in_the_database_of_the_cache(tmp_path: Path
     ],
 )
 def test_a_password_that_breaks_its_url_is_not_shown(name: str, url: str, tmp_path: Path) -> None:
-    """A slash in a password leaves no readable port: status 78 and the mend, without a part of the password."""
+    """A password with an unencoded slash gives status 78 and advice, without a part of the password."""
     result = worker("settings", cwd=tmp_path, **(PRODUCTION | {name: url}))
     assert result.returncode == 78
     assert "hunter2" not in result.stderr + result.stdout
@@ -132,7 +132,7 @@ def test_a_password_that_breaks_its_url_is_not_shown(name: str, url: str, tmp_pa
 
 
 def test_settings_are_shown_without_secrets(tmp_path: Path) -> None:
-    """Operators see what is in force; passwords are stars."""
+    """`settings` shows the effective settings with masked passwords."""
     result = worker("settings", cwd=tmp_path, **GOOD)
     assert "TEQUIPY_CELERY__BROKER_URL=**********" in result.stdout.splitlines()
     assert "TEQUIPY_CELERY__VISIBILITY_TIMEOUT=600" in result.stdout.splitlines()
@@ -140,7 +140,7 @@ def test_settings_are_shown_without_secrets(tmp_path: Path) -> None:
 
 
 def test_the_worker_is_built_without_any_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Composing the worker opens nothing, and registers every task on its queue and schedule."""
+    """Composing the worker opens no connection, and registers every task with its queue and schedule."""
     monkeypatch.chdir(tmp_path)
     for name, value in GOOD.items():
         monkeypatch.setenv(name, value)
@@ -159,7 +159,7 @@ def test_the_worker_is_built_without_any_server(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_health_goes_by_the_heartbeat(tmp_path: Path) -> None:
-    """Without a heartbeat, with an old one, and with one of a clock that was ahead, the probe says 1; else 0."""
+    """Status 1 without a heartbeat, with an old one and with one from the future; status 0 otherwise."""
     assert worker("health", cwd=tmp_path, **GOOD).returncode == 1
     heartbeat = tmp_path / "tequipy-worker" / "heartbeat"
     heartbeat.parent.mkdir()
@@ -174,7 +174,7 @@ def test_health_goes_by_the_heartbeat(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 @pytest.mark.parametrize("command", ["run", "beat"])
 def test_nobody_elses_folder_is_trusted(command: str, tmp_path: Path) -> None:
-    """The schedule is read by pickle, a heartbeat can be forged: a folder that another user may write is refused."""
+    """A folder of another user is refused, because the schedule is a pickle and a heartbeat can be forged."""
     folder = tmp_path / "tequipy-worker"
     folder.mkdir()
     os.chown(folder, 12345, 12345)
@@ -185,12 +185,12 @@ def test_nobody_elses_folder_is_trusted(command: str, tmp_path: Path) -> None:
 
 
 def test_a_message_carries_the_context_that_tasks_read() -> None:
-    """Observability puts on a message the very headers that platform's tasks take their context from."""
+    """Observability sets the message headers from which platform's tasks take their context."""
     assert (wire.CORRELATION_HEADER, wire.TRACE_HEADER) == (tasks.CORRELATION_HEADER, tasks.TRACE_HEADER)
 
 
 def test_the_worker_does_not_know_fastapi() -> None:
-    """Importing the worker loads no web framework: its image has none."""
+    """Importing the worker imports no web framework, because its image has none."""
     code = "import sys, tequipy_worker.cli; print({'fastapi', 'starlette', 'uvicorn'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "set()"

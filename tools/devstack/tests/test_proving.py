@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from tequipy_devstack.processes import lives
+from tequipy_devstack.processes import is_running
 from tequipy_devstack.proving import (
     HEALTH,
     Balancer,
@@ -178,13 +178,13 @@ def test_a_program_ends_with_its_block_and_may_be_killed(tmp_path: Path) -> None
         eventually("its second child runs", lambda: len(pids.read_text().split()) == 2)
         assert sleeper.terminate() == -15
     started = {int(pid) for pid in pids.read_text().split()}
-    assert [process for process in psutil.process_iter() if process.pid in started and lives(process)] == []
+    assert [process for process in psutil.process_iter() if process.pid in started and is_running(process)] == []
 
 
 LIVES = """
 import os, signal, sys
-from tequipy_devstack.proving.lives import fork_for_each_life
-mortal = fork_for_each_life(deaths=3)
+from tequipy_devstack.proving.repeated_runs import fork_for_each_run
+mortal = fork_for_each_run(deaths=3)
 print("life" if mortal else "afterwards", flush=True)
 if mortal:
     os.kill(os.getpid(), signal.SIGKILL)

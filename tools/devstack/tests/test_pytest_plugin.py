@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tequipy_devstack.processes import await_end, lives
+from tequipy_devstack.processes import await_end, is_running
 from tequipy_devstack.pytest_plugin import EMPTY_ALL_TABLES
 from tequipy_devstack.servers import PostgresServer
 
@@ -102,7 +102,7 @@ def test_a_run_shares_its_servers_and_no_data(run_pytest: Pytest, tmp_path: Path
     workers = {tell["worker"] for tell in told}
     assert len(workers) == max(processes, 1)
     assert len({tell["redis"] for tell in told}) == len(workers)
-    assert not any(psutil.pid_exists(pid) and lives(psutil.Process(pid)) for pid in told[0]["pids"])
+    assert not any(psutil.pid_exists(pid) and is_running(psutil.Process(pid)) for pid in told[0]["pids"])
     assert left_over(tmp_path) == []
 
 
@@ -137,7 +137,7 @@ def test_the_servers_end_however_the_run_ends(run_pytest: Pytest, tmp_path: Path
         assert time.monotonic() < deadline
         time.sleep(0.05)
     for process in inner:  # xdist's own: they may still be in their test
-        if lives(process):
+        if is_running(process):
             process.kill()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tequipy_devstack.processes import DevstackError, await_end, lives
+from tequipy_devstack.processes import DevstackError, await_end, is_running
 from tequipy_devstack.servers import PostgresServer, Server, ValkeyServer
 
 KINDS = [PostgresServer, ValkeyServer]
@@ -57,7 +57,7 @@ def test_a_frozen_server_goes_on_where_it_stood(server: Server) -> None:
     remember(server, "this")
     server.freeze()
     leader = psutil.Process(server.pid)
-    alive = [process for process in [leader, *leader.children(recursive=True)] if lives(process)]
+    alive = [process for process in [leader, *leader.children(recursive=True)] if is_running(process)]
     assert {process.status() for process in alive} == {psutil.STATUS_STOPPED}
     server.thaw()
     assert recall(server) == "this"
@@ -71,7 +71,7 @@ def test_a_leftover_on_the_folder_is_ended_first(server: Server) -> None:
     remember(server, "this")
     leftover, port = psutil.Process(server.pid), server.port
     with type(server)(server.folder) as successor:
-        assert not lives(leftover)
+        assert not is_running(leftover)
         assert recall(successor) == "this"
         assert successor.port == port
 
@@ -136,7 +136,7 @@ def test_a_server_dies_with_its_owner(kind: type[Server], before_the_end: str, t
 
 def command_line(process: psutil.Process) -> str:
     try:
-        return " ".join(process.cmdline()) if lives(process) else ""
+        return " ".join(process.cmdline()) if is_running(process) else ""
     except psutil.Error:
         return ""
 

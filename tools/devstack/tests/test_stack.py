@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tequipy_devstack.ports import free_port
-from tequipy_devstack.processes import DevstackError, await_end, family, lives
+from tequipy_devstack.processes import DevstackError, await_end, family, is_running
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_devstack.stack import Home, Stack
 
@@ -186,7 +186,7 @@ def test_what_dies_comes_back(run: Run, tmp_path: Path) -> None:
         while valkey.pid == first.pid or not valkey._answers():
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert lives(psutil.Process(valkey.pid))
+        assert is_running(psutil.Process(valkey.pid))
         assert valkey.port == port
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tequipy_devstack.processes import lives
-from tequipy_devstack.supervisor import Patience, Program, Supervisor
+from tequipy_devstack.processes import is_running
+from tequipy_devstack.supervisor import Delays, Program, Supervisor
 
-QUICK = Patience(grace=5, first_pause=0.05, longest_pause=0.2, healthy=60)
+QUICK = Delays(grace=5, first_pause=0.05, longest_pause=0.2, healthy=60)
 
 
 def python(name: str, code: str) -> Program:
@@ -23,7 +23,7 @@ def python(name: str, code: str) -> Program:
 
 @pytest.fixture
 def supervisor() -> Supervisor:
-    return Supervisor({**os.environ, "GREETING": "hello", "PYTHONUNBUFFERED": "1"}, patience=QUICK)
+    return Supervisor({**os.environ, "GREETING": "hello", "PYTHONUNBUFFERED": "1"}, delays=QUICK)
 
 
 @asynccontextmanager
@@ -119,9 +119,9 @@ async def test_nothing_that_a_program_started_outlives_it(
         assert parent is not None
         if death == "killed":
             parent.kill()
-            await eventually(lambda: not lives(child))
-    assert not lives(child)
-    assert not lives(parent)
+            await eventually(lambda: not is_running(child))
+    assert not is_running(child)
+    assert not is_running(parent)
 
 
 async def test_a_second_cancellation_waits_for_nothing(
@@ -136,7 +136,7 @@ async def test_a_second_cancellation_waits_for_nothing(
 
     monkeypatch.setattr(supervisor, "_start", note)
     stubborn = "import os, signal, time; signal.signal(signal.SIGTERM, lambda *_: print('later')); print(os.getpid())\n"
-    supervisor._patience = Patience(grace=600)
+    supervisor._delays = Delays(grace=600)
     output = Output(capsys)
     task = asyncio.ensure_future(supervisor.keep(python("api", stubborn + "while True: time.sleep(1)")))
     await eventually(lambda: "api" in output.text())
@@ -146,7 +146,7 @@ async def test_a_second_cancellation_waits_for_nothing(
     task.cancel()
     async with asyncio.timeout(10):
         await asyncio.wait([task])
-    assert not lives(program)
+    assert not is_running(program)
     assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 

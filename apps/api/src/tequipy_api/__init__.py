@@ -1,1 +1,1 @@
-"""The HTTP app: composes the packages (`app`), reads the environment (`settings`), is run by `cli`."""
+"""The HTTP app: `app` composes the packages, `settings` reads the environment, `cli` is the command line."""

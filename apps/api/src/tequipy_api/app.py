@@ -1,4 +1,4 @@
-"""The API, put together: everything the process is, in reading order."""
+"""Composition of the API: all parts of the process in reading order."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +21,7 @@ from tequipy_platform.wiring import build_database, build_storage
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """Compose the API; nothing is opened before its lifespan begins."""
+    """Compose the API; connections are opened when its lifespan begins."""
     observability = configure_observability(
         settings.observability, service="api", environment=settings.environment, version=settings.app_version
     )
@@ -48,13 +48,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
         title=settings.app_name,
         version=settings.app_version,
         lifespan=lifespan,
-        generate_unique_id_function=lambda route: route.name,  # operation ids as people read them: get_me
-        # FastAPI's own pages load their scripts from a third party: see wire_docs.
+        generate_unique_id_function=lambda route: route.name,  # short operation ids, such as get_me
+        # FastAPI's own docs pages load scripts from a third party; wire_docs replaces them.
         docs_url=None,
         redoc_url=None,
     )
     app.state.registry = metrics
-    # Middleware from the outside in.
+    # Middleware, outermost first.
     wire_observability(app, observability)
     wire_headers(app, settings.headers, hsts=not settings.local)
     wire_rate_limits(app, limiter, settings.rate_limits, RatePolicy)
@@ -74,7 +74,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
 
 async def _check_cache(cache: CacheManager) -> None:
-    """Raise when Redis does not answer, `RefusesWrites` when it answers and takes no writes."""
+    """Raise when Redis does not answer, and `RefusesWrites` when it answers but refuses writes."""
     await cache.ping()
     health = cache.health()
     if health.l2 == "refusing":

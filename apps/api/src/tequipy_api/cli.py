@@ -1,6 +1,6 @@
-"""The command line of the API: serve, migrate, make the first admin, rotate keys, show settings and contract.
+"""The command line of the API: serve, migrate, create an admin, rotate keys, show settings and the HTTP contract.
 
-What a command needs is imported by the command: loading the whole app takes longer than refusing wrong settings.
+Each command imports what it needs, because importing the whole app takes longer than reporting wrong settings.
 """
 
 import asyncio
@@ -31,19 +31,21 @@ from tequipy_platform.wiring import (
 def main() -> None:
     """Serve and administer the Tequipy API.
 
-    Settings come from TEQUIPY_* variables and .env; a wrong one ends any command with status 78 and a line a fault.
+    Settings come from TEQUIPY_* variables and .env; a wrong one ends any command with status 78 and one line per fault.
     """
     refuse_missing_folder("PROMETHEUS_MULTIPROC_DIR")
 
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any.")
+@click.option(
+    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any free one."
+)
 def serve(host: str, port: int) -> None:
-    """Serve the API: one process, for more start more."""
+    """Serve the API in one process; start more processes to scale."""
     settings = load_settings(ApiSettings)
     refuse_wrong_encoding(settings.database)
-    from tequipy_api import server  # noqa: PLC0415 -- the settings first: a wrong one is told at once
+    from tequipy_api import server  # noqa: PLC0415 -- after the settings, so that wrong ones are reported at once
 
     server.serve(settings, host=host, port=port)
 
@@ -54,13 +56,13 @@ def migrate(command: tuple[str, ...]) -> None:
     """Run COMMAND on the history of every package, in order.
 
     \b
-    upgrade [REVISION]      to head unless a revision is named
+    upgrade [REVISION]      to a revision, by default to head
     downgrade REVISION      base, -1 or a revision; in reverse order
-    check                   status 1 when models and histories differ
-    current, history        what the database has, what there is
+    check                   status 1 if models and histories differ
+    current, history        the revision of the database, all revisions
 
     --schema NAME restricts it to one package's schema.
-    """  # noqa: D301 -- click's mark for text that keeps its lines
+    """  # noqa: D301 -- click's mark for text that keeps its line breaks
     database = load_settings(ApiSettings).database
     from tequipy_api.histories import HISTORIES  # noqa: PLC0415 -- as above
     from tequipy_platform.migrations import MigrationFailed  # noqa: PLC0415 -- as above
@@ -73,10 +75,10 @@ def migrate(command: tuple[str, ...]) -> None:
 
 
 @main.command("create-admin")
-@click.option("--email", required=True, help="The address; counts as verified.")
-@click.option("--name", help="What the person is called.")
+@click.option("--email", required=True, help="The address, which counts as verified.")
+@click.option("--name", help="The display name.")
 def create_admin(email: str, name: str | None) -> None:
-    """Make an administrator; the password is read from standard input, asked for at a terminal."""
+    """Create an administrator; the password is read from standard input, or prompted for at a terminal."""
     settings = load_settings(ApiSettings)
     refuse_wrong_encoding(settings.database)
     if sys.stdin.isatty():
@@ -98,8 +100,8 @@ async def _create_admin(settings: ApiSettings, *, email: str, password: str, nam
 
 
 @asynccontextmanager
-async def _open_auth(settings: ApiSettings, *, telling: bool = False) -> AsyncIterator[Auth]:
-    """Open what a command needs; `telling`: also Redis, for what running processes must hear of."""
+async def _open_auth(settings: ApiSettings, *, with_cache: bool = False) -> AsyncIterator[Auth]:
+    """Open the auth service of a command; `with_cache` connects to Redis too, to notify running processes."""
     database, cache = build_database(settings.database), build_cache(settings.cache)
     auth = build_auth(
         settings.auth,
@@ -108,19 +110,19 @@ async def _open_auth(settings: ApiSettings, *, telling: bool = False) -> AsyncIt
         database=database,
         cache=cache,
     )
-    async with database, cache if telling else nullcontext(), auth:
+    async with database, cache if with_cache else nullcontext(), auth:
         await _refuse_old_schema(database)
         yield auth
 
 
 @main.group()
 def keys() -> None:
-    """Look after the keys that sign access tokens."""
+    """Manage the keys that sign access tokens."""
 
 
 @keys.command("list")
 def list_keys() -> None:
-    """Print every key, the oldest first: id, algorithm, state, since when, and the version that encrypts it."""
+    """Print every key, oldest first: id, algorithm, state, time of its state, and version of its encryption key."""
 
     async def show(service: KeyService) -> None:
         for key in await service.keys():
@@ -135,7 +137,7 @@ def list_keys() -> None:
 
 @keys.command()
 def rotate() -> None:
-    """Let the next key sign, and publish another for the next time; running processes notice by themselves."""
+    """Activate the next signing key and publish a new next one; running processes reload the keys."""
 
     async def perform(service: KeyService) -> None:
         click.echo(f"{await service.rotate()} signs from now on.")
@@ -143,11 +145,11 @@ def rotate() -> None:
     _with_keys(perform)
 
 
-# One key id in 64 begins with a hyphen: unknown options are taken for the argument that they are.
+# One key id in 64 begins with a hyphen, so unknown options are passed on as arguments.
 @keys.command(context_settings={"ignore_unknown_options": True})
 @click.argument("kid", type=click.UNPROCESSED)
 def revoke(kid: str) -> None:
-    """Refuse what the key KID signed, at once and everywhere; whom its tokens belong to must refresh them."""
+    """Revoke key KID: all processes refuse its tokens at once, and their clients must refresh."""
 
     async def perform(service: KeyService) -> None:
         await service.revoke(kid)
@@ -160,7 +162,7 @@ def revoke(kid: str) -> None:
 def reencrypt() -> None:
     """Encrypt every key under the newest version of TEQUIPY_AUTH__KEY_ENCRYPTION_KEY.
 
-    Give every running process that version first: each reads the keys again within a minute.
+    Configure that version in all running processes first, because each reloads the keys within a minute.
     """
 
     async def perform(service: KeyService) -> None:
@@ -178,7 +180,7 @@ def _with_keys(action: Callable[[KeyService], Awaitable[None]]) -> None:
     refuse_wrong_encoding(settings.database)
 
     async def run() -> None:
-        async with _open_auth(settings, telling=True) as auth:
+        async with _open_auth(settings, with_cache=True) as auth:
             if auth.keys is None:
                 raise click.ClickException("The signing keys are the files in TEQUIPY_AUTH__SIGNING_KEYS_FOLDER.")
             await action(auth.keys)
@@ -199,14 +201,14 @@ async def _refuse_old_schema(database: Database) -> None:
         await build_schema_check(database, HISTORIES)()
     except SchemaBehind as error:
         raise click.ClickException(f"The database is behind: {error}.") from error
-    except Exception:  # noqa: BLE001, S110 -- it cannot be reached: whoever goes on says so
+    except Exception:  # noqa: BLE001, S110 -- the next use of the database reports the error
         pass
 
 
 @main.command("settings")
-@click.option("--check", is_flag=True, help="Print nothing; status 78 for any unknown name, also an exported one.")
-def show_settings(check: bool) -> None:  # noqa: FBT001 -- click's
-    """Print the settings in force, secrets masked."""
+@click.option("--check", is_flag=True, help="Print nothing; status 78 for any unknown name, exported ones included.")
+def show_settings(check: bool) -> None:  # noqa: FBT001 -- click passes it by position
+    """Print the effective settings with masked secrets."""
     settings = load_settings(ApiSettings, strict=check)
     for line in () if check else describe_settings(settings):
         click.echo(line)
@@ -217,10 +219,10 @@ def show_settings(check: bool) -> None:  # noqa: FBT001 -- click's
     "--check",
     "file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Print nothing; status 1 when FILE differs.",
+    help="Print nothing; status 1 if FILE differs.",
 )
 def openapi(file: Path | None) -> None:
-    """Print the HTTP contract; it depends on the code alone and needs no settings."""
+    """Print the OpenAPI document, which depends on the code alone and needs no settings."""
     from tequipy_api.contract import openapi_document  # noqa: PLC0415 -- as above
 
     document = openapi_document()

@@ -1,4 +1,4 @@
-"""The HTTP contract as a document: what the app promises, whatever the environment says."""
+"""The HTTP contract as an OpenAPI document that does not depend on the environment."""
 
 import json
 
@@ -9,8 +9,8 @@ from tequipy_api.settings import ApiSettings
 
 
 def openapi_document() -> str:
-    """Return the contract as it is committed: JSON, indented, with a newline at its end."""
-    settings = _SettingsOfTheContract.model_validate(
+    """Return the contract in its committed form: indented JSON with a newline at the end."""
+    settings = _ContractSettings.model_validate(
         {
             "environment": "test",
             "public_url": "https://api.example.com",
@@ -21,7 +21,7 @@ def openapi_document() -> str:
     return json.dumps(create_app(settings).openapi(), indent=2, ensure_ascii=False) + "\n"
 
 
-class _SettingsOfTheContract(ApiSettings):
-    """Settings that no environment changes: no variable has this prefix; nothing is opened with them."""
+class _ContractSettings(ApiSettings):
+    """Settings that no variable can change, because none has this prefix; nothing is opened with them."""
 
     model_config = SettingsConfigDict(env_prefix="(contract) ", env_file=None)

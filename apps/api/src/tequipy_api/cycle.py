@@ -1,4 +1,4 @@
-"""One request and its answer on a connection of `tequipy_api.protocol`."""
+"""One request and its response on a connection of `tequipy_api.protocol`."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,18 +12,18 @@ from tequipy_platform import DomainError
 
 
 class Flow(FlowControl):
-    """uvicorn's flow control; while it is `held`, reading stays paused whatever a request asks for."""
+    """uvicorn's flow control, extended: while `held` is set, reading stays paused."""
 
     held = False
 
     def resume_reading(self) -> None:
-        """Read again, unless requests that were read already still wait for their turn."""
+        """Resume reading, unless requests that were read already are still queued."""
         if not self.held:
             super().resume_reading()
 
 
-class LastAnswer:
-    """The transport of an answer that is the last on its connection, which is left to `linger` instead of closed."""
+class LastResponseTransport:
+    """The transport of the last response on a connection: `close` calls `linger` instead."""
 
     def __init__(self, transport: asyncio.Transport, linger: Callable[[], None]) -> None:
         self.write = transport.write
@@ -32,20 +32,20 @@ class LastAnswer:
 
 
 class Cycle(RequestResponseCycle):
-    """A request and its answer; a body that fails raises in the app, which answers as it answers any error."""
+    """A request and its response; an error of the body is raised in the app, which responds to it as usual."""
 
     failure: DomainError | None = None
 
     def fail(self, error: DomainError, linger: Callable[[], None]) -> None:
-        """End the body with an error; the answer is the last one of its connection."""
+        """End the body with an error; the response is the last one of its connection."""
         self.failure = error
         self.keep_alive = False
-        self.transport = cast("asyncio.Transport", LastAnswer(self.transport, linger))
+        self.transport = cast("asyncio.Transport", LastResponseTransport(self.transport, linger))
         self.waiting_for_100_continue = False
         self.message_event.set()
 
     async def receive(self) -> ASGIReceiveEvent:
-        """Return the next piece of the body; raises what it failed with."""
+        """Return the next part of the body, or raise the error that ended it."""
         self._raise_failure()
         message = await super().receive()
         self._raise_failure()

@@ -1,4 +1,4 @@
-"""The bounds of the server's connections: how many there are, how long each may keep us waiting, what is refused."""
+"""Limits of the server's connections: their number, how long each may wait for its client, and refusals."""
 
 import math
 import resource
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from tequipy_api.protocol import EdgeProtocol
 
 _RESERVED_FILES: Final = 128
-"""Files that the process needs beside connections and the database's pool: Redis, storage, listener, name lookups."""
-_MOST_CONNECTIONS: Final = 4096
-"""The default where the operating system would allow more: each idle connection takes some 10 KB."""
+"""Files that the process needs besides connections and database pool: Redis, storage, listener, name lookups."""
+_MAX_CONNECTIONS: Final = 4096
+"""The default limit if the operating system allows more; each idle connection takes about 10 KB."""
 _LOG_SECONDS: Final = 60.0
-"""The connection limit is logged at most this often."""
+"""The minimum interval of log lines about the connection limit."""
 _LINGER_SECONDS: Final = 2.0
-"""How long what a refused client still sends is read and discarded: closed at once, its answer would be lost."""
+"""How long input of a refused client is read and discarded; closing at once would lose the response."""
 _STALL_SECONDS: Final = 30.0
-"""How long a client may take nothing of an answer that does not fit into the buffers."""
+"""How long a client may read nothing of a response that exceeds the buffers."""
 
 
 def connection_limit(settings: ApiSettings) -> int:
-    """Return how many connections the server keeps open; raises `ValueError` when there are too few files for them.
+    """Return the maximum number of connections; raises `ValueError` if the process may open too few files.
 
-    Without the setting it is what RLIMIT_NOFILE leaves beside the files that the process needs itself, at most 4,096.
+    Without the setting it is RLIMIT_NOFILE minus the files that the process itself needs, at most 4,096.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = _RESERVED_FILES + settings.database.pool_size + settings.database.max_overflow
@@ -46,30 +46,30 @@ def connection_limit(settings: ApiSettings) -> int:
         raise ValueError(
             f"should be {limit}: the process may open {files} files (ulimit -n) and needs {needed} of them itself"
         )
-    return wanted or int(min(available, _MOST_CONNECTIONS))
+    return wanted or int(min(available, _MAX_CONNECTIONS))
 
 
-class Waiting:
-    """Connections that wait for their client, in the order in which their time runs out."""
+class WaitList:
+    """Connections that wait for their client, in the order of their deadlines."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._deadlines: OrderedDict[EdgeProtocol, float] = OrderedDict()
 
     def add(self, connection: "EdgeProtocol") -> None:
-        """Begin to wait; the time is the same for each, so that the order of arrival is the order of deadlines."""
+        """Start a connection's wait; all waits are equally long, so arrivals are in the order of deadlines."""
         self._deadlines[connection] = time.monotonic() + self._seconds
 
     def remove(self, connection: "EdgeProtocol") -> None:
-        """Wait no longer."""
+        """End a connection's wait."""
         del self._deadlines[connection]
 
     def oldest(self) -> "EdgeProtocol | None":
-        """Return the connection that has waited longest."""
+        """Return the connection that has waited longest, or None."""
         return next(iter(self._deadlines), None)
 
     def expired(self, now: float) -> "Iterator[EdgeProtocol]":
-        """Yield each connection whose time is over; the caller removes it."""
+        """Yield each connection whose deadline has passed; the caller must remove it."""
         while self._deadlines:
             connection, deadline = next(iter(self._deadlines.items()))
             if deadline > now:
@@ -78,7 +78,7 @@ class Waiting:
 
 
 class Edge(ServerState):
-    """What all connections of the server share: uvicorn's own state, the limits, and the connections that wait."""
+    """State shared by all connections of the server: uvicorn's own, the limits, and the wait lists."""
 
     def __init__(
         self, settings: ServerSettings, *, max_connections: int, hsts: bool, registry: CollectorRegistry
@@ -89,13 +89,13 @@ class Edge(ServerState):
         ]
         self.max_head_size = settings.max_head_size
         self._max_connections = max_connections
-        self.heads = Waiting(settings.head_timeout)
-        """A head has begun, or the connection is new."""
-        self.bodies = Waiting(settings.body_timeout)
-        self.idle = Waiting(settings.keep_alive_timeout)
-        """Everything is answered, and the next request has not begun."""
-        self.stalled = Waiting(_STALL_SECONDS)
-        self.lingering = Waiting(_LINGER_SECONDS)
+        self.heads = WaitList(settings.head_timeout)
+        """Connections that are new or have received a part of a head."""
+        self.bodies = WaitList(settings.body_timeout)
+        self.idle = WaitList(settings.keep_alive_timeout)
+        """Connections without a request: all earlier ones have been answered."""
+        self.stalled = WaitList(_STALL_SECONDS)
+        self.lingering = WaitList(_LINGER_SECONDS)
         self._log = structlog.get_logger(logger_name="tequipy.edge")
         self._access_log = structlog.get_logger(logger_name="tequipy.access")
         self._limit_logged_at = -math.inf
@@ -107,7 +107,7 @@ class Edge(ServerState):
         )
 
     def sweep(self) -> None:
-        """End what has waited too long; called a few times a second."""
+        """Close connections whose deadline has passed; called several times a second."""
         now = time.monotonic()
         for waiting in (self.heads, self.bodies, self.idle, self.stalled, self.lingering):
             for connection in waiting.expired(now):
@@ -118,14 +118,14 @@ class Edge(ServerState):
             self._dropped = dict.fromkeys(self._dropped, 0)
 
     def admit(self) -> bool:
-        """Tell whether the connection that was added last may stay; the one that waits longest makes room for it."""
+        """Return whether the newest connection may stay; over the limit, the one that waited longest is closed."""
         while len(self.connections) > self._max_connections:
             lists = (self.lingering, self.heads, self.idle, self.stalled, self.bodies)
             oldest = next((found for waiting in lists if (found := waiting.oldest()) is not None), None)
             if oldest is None:
                 self._drop("refused")
                 return False
-            if oldest in self.connections:  # else it has made room before, and lingers: closing it makes no more
+            if oldest in self.connections:  # otherwise it was evicted before and lingers, and frees no further slot
                 self._drop("evicted")
             oldest.evict()
         return True
@@ -135,24 +135,24 @@ class Edge(ServerState):
         self._dropped[how] += 1
 
     def refuse(self, error: DomainError, client: str | None, *, log: bool = True) -> bytes:
-        """Return the answer to what never reached the app: a problem document after which the connection closes.
+        """Return the response to a request that does not reach the app: a problem document with `Connection: close`.
 
-        It is one access event, like any other answer; the app's own middleware has not seen it.
+        Writes the access event itself, because the app's middleware does not see the request.
         """
         correlation_id = new_correlation_id()
         with request_context(RequestContext(correlation_id=correlation_id, ip=client)):
-            answer = problem_response(error)
+            response = problem_response(error)
             if log:
                 self._refusals.labels(error.code).inc()
                 self._access_log.warning(
-                    "http_request", route="__unmatched__", status=answer.status_code, reason=error.code
+                    "http_request", route="__unmatched__", status=response.status_code, reason=error.code
                 )
         fields = [
             *self.default_headers,
-            *answer.raw_headers,
+            *response.raw_headers,
             *self._security_headers,
             (CORRELATION_HEADER.lower().encode(), correlation_id.encode()),
             (b"connection", b"close"),
         ]
         head = b"".join(b"%b: %b\r\n" % field for field in fields)
-        return b"".join((STATUS_LINE[answer.status_code], head, b"\r\n", bytes(answer.body)))
+        return b"".join((STATUS_LINE[response.status_code], head, b"\r\n", bytes(response.body)))

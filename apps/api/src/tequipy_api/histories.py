@@ -1,4 +1,4 @@
-"""The migration histories of every package, in the order in which they are run."""
+"""The migration histories of all packages, in the order in which they run."""
 
 from typing import Final
 

@@ -1,8 +1,8 @@
-"""HTTP/1.1 on one connection: uvicorn's protocol with bounds, and with exactly one answer to each request.
+"""HTTP/1.1 on one connection: uvicorn's protocol, with limits, and with exactly one response to each request.
 
-uvicorn alone limits neither the size of a head nor the time that a client takes for head and body; it takes an
-`Upgrade` that it cannot do for the end of the request, adds trailer fields to the headers, and answers a malformed
-request before those that came earlier on the same connection.
+uvicorn alone limits neither the size of a head nor the time a client takes for head and body. It takes an unsupported
+`Upgrade` for the end of the request, adds trailer fields to the headers, and responds to a malformed request before
+earlier requests of the connection are answered.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from tequipy_api.cycle import Cycle, Flow
-from tequipy_api.edge import Edge, Waiting
+from tequipy_api.edge import Edge, WaitList
 from tequipy_platform import DomainError, Malformed, Unavailable
 from tequipy_platform.api import HeadTooLarge, RequestTimeout
 
 _PIECE: Final = 8192
-"""Bytes that are parsed at once: a packet of 256 KiB may hold 10,000 requests, and nobody else is served meanwhile."""
+"""Bytes parsed at once: a packet of 256 KiB can hold 10,000 requests, which would block other connections."""
 _UPGRADE_FIELDS: Final = frozenset({b"upgrade", b"http2-settings"})
-"""Header fields that ask for another protocol, and tokens of `Connection` that name them."""
+"""Header fields that request another protocol, and tokens of `Connection` that name them."""
 
 
 class EdgeProtocol(HttpToolsProtocol):
-    """One connection. What it waits for, and so how long it may, is the one list of the edge that it is in, if any."""
+    """One connection; it is in at most one wait list of the edge, which determines how long it may wait."""
 
     cycle: Cycle
     flow: Flow
@@ -40,31 +40,31 @@ class EdgeProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        assert isinstance(server_state, Edge)  # noqa: S101 -- `serve` has put it there; uvicorn fixes this signature
+        assert isinstance(server_state, Edge)  # noqa: S101 -- set by `serve`; uvicorn determines this signature
         self._edge = server_state
-        self._waiting: Waiting | None = None
-        self._asked = False
+        self._waiting: WaitList | None = None
+        self._has_request = False
         self._in_head = self._in_body = False
         self._upgrading = False
         self._unparsed = b""
-        """What came behind more than one request that still waits for its answer."""
+        """Input after a request that is already queued behind another one."""
         self._refusal: DomainError | None = None
-        """Why nothing more is read."""
-        self._lingers = False
+        """The reason why no further input is read."""
+        self._lingering = False
         self._pending = 0
-        """The size of an unfinished head, or of what a chunked body has beside its data (extensions, trailer fields):
-        the pieces that were parsed since it began. A piece in whose middle it began is not in it but in `_slack`."""
+        """The size so far of an unfinished head, or of a chunked body's overhead (extensions, trailer fields): the
+        sum of the pieces parsed since it began. The piece in which it began is counted in `_slack` instead."""
         self._slack = 0
         self._piece = 0
         self._counts = False
-        """Whether the piece that is being parsed will count."""
+        """Whether the current piece will be added to `_pending`."""
         self._between = True
-        """Whether it began between two requests."""
+        """Whether the current piece began between two requests."""
 
     # Connections
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # -- as uvicorn has it
-        """Begin to wait for the first head, unless there are too many connections."""
+        """Start to wait for the first head, unless there are too many connections."""
         super().connection_made(transport)
         self.flow = Flow(transport)
         if self._edge.admit():
@@ -76,13 +76,13 @@ class EdgeProtocol(HttpToolsProtocol):
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """End all waits."""
         self._wait(None)
         self._unparsed = b""
         super().connection_lost(exc)
 
     def evict(self) -> None:
-        """Give way to a newer connection; a request that is under way is answered, with 503 if its body is not here."""
+        """Close in favour of a newer connection; a request in progress is answered, with 503 if its body is missing."""
         stalled = self._waiting is self._edge.stalled
         self._wait(None)
         self.connections.discard(self)
@@ -92,20 +92,20 @@ class EdgeProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def expire(self) -> None:
-        """End what the client has kept waiting too long: 408 where it has begun to send something, else in silence."""
+        """Close after a timeout; responds 408 if the client has sent part of a request."""
         waiting, edge = self._waiting, self._edge
         self._wait(None)
         if self.flow.read_paused and waiting in (edge.heads, edge.bodies):
-            self._wait(waiting)  # it is we who do not read
+            self._wait(waiting)  # the client is not late: the server has paused reading
         elif (waiting is edge.heads and self._in_head) or (waiting is edge.bodies and not self.cycle.response_started):
             self._reject(RequestTimeout())
             self._settle()
         else:
             self.transport.abort()
 
-    def _wait(self, waiting: Waiting | None) -> None:
+    def _wait(self, waiting: WaitList | None) -> None:
         if waiting is self._waiting:
-            return  # the time goes on
+            return  # keeps the deadline
         if self._waiting is not None:
             self._waiting.remove(self)
         if waiting is not None:
@@ -113,9 +113,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self._waiting = waiting
 
     def _settle(self) -> None:
-        """Wait for whatever the client has to do next."""
+        """Join the wait list for what the client has to do next."""
         edge = self._edge
-        if self._lingers:
+        if self._lingering:
             self._wait(edge.lingering)
         elif self.flow.write_paused:
             self._wait(edge.stalled)
@@ -126,16 +126,16 @@ class EdgeProtocol(HttpToolsProtocol):
         elif self._is_answering():
             self._wait(None)
         else:
-            self._wait(edge.idle if self._asked else edge.heads)
+            self._wait(edge.idle if self._has_request else edge.heads)
 
     def _is_answering(self) -> bool:
-        """Tell whether a request whose head has come is not answered yet."""
-        return self._asked and not self.cycle.response_complete
+        """Return whether a request whose head is complete has no complete response yet."""
+        return self._has_request and not self.cycle.response_complete
 
     # Reading
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come, at most one request ahead of the one that is being answered."""
+        """Parse input, at most one request ahead of the one that is being answered."""
         if self._refusal is not None:
             return
         if self.pipeline or self._unparsed:
@@ -174,7 +174,7 @@ class EdgeProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
             if cause is not None and not isinstance(cause, DomainError):
-                self.logger.error("request_parsing_failed", exc_info=cause)  # noqa: TRY400 -- it is the cause's traceback
+                self.logger.error("request_parsing_failed", exc_info=cause)  # noqa: TRY400 -- logs the cause's traceback
             self._reject(cause if isinstance(cause, DomainError) else Malformed())
             return
         if self._counts and (self._in_head or self._in_body):
@@ -183,9 +183,9 @@ class EdgeProtocol(HttpToolsProtocol):
                 self._reject(HeadTooLarge())
 
     def _ignore_upgrade(self, rest: bytes) -> None:
-        """Parse a request once more without its `Upgrade` (RFC 9110, section 7.8), and then what follows the head.
+        """Parse a request again without its `Upgrade` (RFC 9110, section 7.8), then the input after its head.
 
-        The parser takes all that follows for another protocol, and cannot be told otherwise.
+        The parser treats all further input as another protocol and has no option against it.
         """
         self._upgrading = False
         head = [f"{self.scope['method']} ".encode(), self.url, f" HTTP/{self.parser.get_http_version()}\r\n".encode()]
@@ -201,7 +201,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._feed(b"".join((*head, b"\r\n", rest)))
 
     def _reject(self, error: DomainError) -> None:
-        """Read no further: the request that is being read is answered with this error, in its turn, and is the last."""
+        """Stop reading; the request being read gets this error as its response, the last one of the connection."""
         self._refusal = error
         in_body = self._in_body
         self._in_head = self._in_body = False
@@ -220,22 +220,22 @@ class EdgeProtocol(HttpToolsProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Send no more, and discard for a while what the client still sends.
+        """Send nothing more, and discard further input for a short time.
 
-        Were the connection closed before that has been read, the operating system would reset it, and the client lose
-        the answer (RFC 9112, section 9.6).
+        If the connection were closed with unread input, the operating system would reset it, and the client could lose
+        the response (RFC 9112, section 9.6).
         """
-        self._lingers = True
+        self._lingering = True
         self.flow.held = False
         self.flow.resume_reading()
         if not self.transport.is_closing():
             self.transport.write_eof()
             self._settle()
 
-    # What the parser finds
+    # Callbacks of the parser
 
     def on_message_begin(self) -> None:
-        """Begin to count a head."""
+        """Start to count the size of a head."""
         super().on_message_begin()
         self._in_head = True
         self._pending = 0
@@ -243,7 +243,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._counts, self._between = self._between, False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header field; trailer fields are none (RFC 9110, section 6.5.1)."""
+        """Store a header field, but not a trailer field (RFC 9110, section 6.5.1)."""
         if not self._in_head:
             return
         name = name.lower()
@@ -252,11 +252,11 @@ class EdgeProtocol(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Start to serve the request, or queue it behind the one that is being served."""
+        """Start to serve the request, or queue it behind the one being served."""
         self._in_head = False
         method = self.parser.get_method()
         limit = self._edge.max_head_size
-        # The sum is needed for large pieces alone, which may hold something else too.
+        # The exact size is only computed for large pieces, which may contain other data too.
         if self._slack + self._pending + self._piece > limit and self._head_size(method) > limit:
             raise HeadTooLarge
         self._pending, self._counts = 0, False
@@ -273,14 +273,14 @@ class EdgeProtocol(HttpToolsProtocol):
             raise Malformed from error
         if self.parser.should_upgrade():
             if method == b"CONNECT":
-                raise Malformed  # it has no path, and what follows is no HTTP
+                raise Malformed  # it has no path, and the data after it is not HTTP
             self._upgrading = True
             return
         scope["path"] = self.root_path + (urllib.parse.unquote(path) if "%" in path else path)
         scope["raw_path"] = self.root_path.encode("ascii") + raw_path
         scope["query_string"] = url.query or b""
         waits = self._is_answering()
-        self._asked = True
+        self._has_request = True
         self.cycle = Cycle(
             scope=scope,
             transport=self.transport,
@@ -306,7 +306,7 @@ class EdgeProtocol(HttpToolsProtocol):
         return line + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers) + len("\r\n")
 
     def on_body(self, body: bytes) -> None:
-        """Hand a piece of the body to the app, if that still wants it."""
+        """Pass a part of the body to the app, unless the response is complete."""
         self._pending, self._counts = 0, False
         cycle = self.cycle
         if cycle.response_complete:
@@ -317,11 +317,11 @@ class EdgeProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """Tell the app that the body has ended."""
+        """Signal the end of the body to the app."""
         self._in_body = False
         if self._upgrading:
             return
-        if not self.parser.should_keep_alive():  # a trailer field may have said so, and nothing behind it is parsed
+        if not self.parser.should_keep_alive():  # a trailer field may ask to close; nothing after it is parsed
             self.cycle.keep_alive = False
         if self.cycle.response_complete:
             if not self.cycle.keep_alive:
@@ -330,10 +330,10 @@ class EdgeProtocol(HttpToolsProtocol):
         self.cycle.more_body = False
         self.cycle.message_event.set()
 
-    # Answering
+    # Responses
 
     def on_response_complete(self) -> None:
-        """Go on with what the client has sent meanwhile."""
+        """Continue with input that arrived meanwhile."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -345,17 +345,17 @@ class EdgeProtocol(HttpToolsProtocol):
             if self._unparsed:
                 data, self._unparsed = self._unparsed, b""
                 self._parse(data)
-        if self._refusal is not None and self.cycle.response_complete and not self._lingers:
+        if self._refusal is not None and self.cycle.response_complete and not self._lingering:
             self._refuse(self._refusal)
         self._settle()
 
     def pause_writing(self) -> None:
-        """Wait for the client to take what it has been answered."""
+        """Wait for the client to read the response."""
         super().pause_writing()
         self._settle()
 
     def resume_writing(self) -> None:
-        """Go on; uvicorn calls it once more when the connection is lost."""
+        """Continue; uvicorn also calls this when the connection is lost."""
         super().resume_writing()
         if not self.transport.is_closing():
             self._settle()

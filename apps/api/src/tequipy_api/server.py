@@ -1,4 +1,4 @@
-"""The server that runs the API: uvicorn, ending in the order that a balancer needs."""
+"""The server of the API: uvicorn with connection limits and a graceful shutdown behind a balancer."""
 
 import asyncio
 import contextlib
@@ -21,16 +21,16 @@ from tequipy_api.settings import ApiSettings
 from tequipy_api.start_check import refuse_unusable_keys
 
 _SWEEP_SECONDS: Final = 0.1
-"""As often as uvicorn calls `on_tick`, which it does no longer once it ends."""
+"""The interval of uvicorn's `on_tick`, which is not called during the shutdown."""
 
 
 class DrainingServer(uvicorn.Server):
-    """Ends in three steps, so that a rolling restart loses no request.
+    """Shuts down in three steps, so that a rolling restart loses no request.
 
-    SIGTERM: `drain` is called, which has readiness answer 503, and everything is served for another `drain_period`
-    seconds: balancers take that long to notice, and what they send meanwhile finds the listener open. Then uvicorn's
-    own end: no new connections, requests in flight finish, the app's lifespan closes what it opened. SIGINT skips the
-    first step, for a person at a terminal is no balancer. A second signal ends the process where it stands.
+    After SIGTERM, `drain` makes readiness respond 503, and all requests are served for another `drain_period` seconds,
+    in which balancers notice it. Then uvicorn shuts down: it accepts no new connections, finishes requests in progress,
+    and ends the app's lifespan. SIGINT, which comes from a terminal, skips the first step. A second signal ends the
+    process at once.
     """
 
     def __init__(self, config: uvicorn.Config, edge: Edge, *, drain: Callable[[], None], drain_period: float) -> None:
@@ -41,24 +41,24 @@ class DrainingServer(uvicorn.Server):
         self._serve_until: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end; Python calls it between two steps of the event loop's thread."""
+        """Start the shutdown; Python calls this in the main thread between two callbacks of the event loop."""
         if self._serve_until is not None:
             signal.signal(sig, signal.SIG_DFL)
             signal.raise_signal(sig)
         self._drain()
         at_once = sig == signal.SIGINT or not self.started
         self._serve_until = time.monotonic() + (0 if at_once else self._drain_period)
-        super().handle_exit(sig, frame)  # remembers the signal: in the end the process dies of it
-        self.should_exit = False  # not yet: `on_tick` decides
+        super().handle_exit(sig, frame)  # stores the signal, which finally ends the process
+        self.should_exit = False  # `on_tick` sets it after the drain period
 
     async def on_tick(self, counter: int) -> bool:
-        """End connections that wait too long, and tell whether to close the listener; called ten times a second."""
+        """Close connections that waited too long; return whether to close the listener. Called ten times a second."""
         self._edge.sweep()
         self.should_exit = self.should_exit or (self._serve_until is not None and time.monotonic() >= self._serve_until)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End as uvicorn does; meanwhile connections that wait too long are ended as before."""
+        """Shut down like uvicorn, while connections that wait too long are still closed."""
         sweeping = asyncio.create_task(self._sweep())
         try:
             await super().shutdown(sockets)
@@ -72,9 +72,9 @@ class DrainingServer(uvicorn.Server):
 
 
 def serve(settings: ApiSettings, *, host: str, port: int) -> None:
-    """Serve the API until a signal ends it; one process.
+    """Serve the API in this process until a signal ends it.
 
-    Ends with status 78 when `server.max_connections` is more than the process may open files for.
+    Ends with status 78 if `server.max_connections` exceeds the number of files that the process may open.
     """
     try:
         max_connections = connection_limit(settings)
@@ -87,12 +87,12 @@ def serve(settings: ApiSettings, *, host: str, port: int) -> None:
         app,
         host=host,
         port=port,
-        workers=1,  # said, for uvicorn would read WEB_CONCURRENCY
+        workers=1,  # explicit, because uvicorn would read WEB_CONCURRENCY
         loop="uvloop",
         http=EdgeProtocol,
         ws="none",
         lifespan="on",
-        log_config=None,  # observability owns the logs, and the access log with them
+        log_config=None,  # tequipy_observability configures logging and writes the access log
         access_log=False,
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
@@ -100,9 +100,9 @@ def serve(settings: ApiSettings, *, host: str, port: int) -> None:
         timeout_graceful_shutdown=settings.server.shutdown_timeout,
     )
     edge = Edge(settings.server, max_connections=max_connections, hsts=not settings.local, registry=app.state.registry)
-    # What there is now lives as long as the process: to go through it all again (150,000 objects, 110 ms) in each full
-    # collection would stop every request for nothing.
+    # Excludes all present objects from garbage collection, because they live as long as the process. Each full
+    # collection would otherwise visit 150,000 objects and block all requests for 110 ms.
     gc.collect()
     gc.freeze()
-    with contextlib.suppress(KeyboardInterrupt):  # what SIGINT turns into at the very end
+    with contextlib.suppress(KeyboardInterrupt):  # raised for SIGINT at the end of the shutdown
         DrainingServer(config, edge, drain=app.state.readiness.drain, drain_period=settings.server.drain_period).run()

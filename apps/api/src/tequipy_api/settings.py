@@ -1,4 +1,4 @@
-"""The API's settings: one section for each part it is composed of."""
+"""Settings of the API, with one section for each part."""
 
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
@@ -15,36 +15,36 @@ from tequipy_platform.api import WIDER_NETWORKS
 from tequipy_platform.wiring import AppSettings, DatabaseSettings, HeaderSettings, RateLimitSettings, StorageSettings
 
 WIDEST_PROXY_NETWORKS: Final = {4: 8, 6: 16}
-"""The shortest prefix of a public network of proxies, by IP version: one that is wider holds strangers."""
+"""The shortest allowed prefix of a public network of proxies, by IP version; wider ones contain other hosts."""
 
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
-"""All IPv4 addresses, as a socket for both versions writes them (RFC 4291, section 2.5.5.2)."""
+"""All IPv4 addresses as a dual-stack socket shows them (RFC 4291, section 2.5.5.2)."""
 
 
 class ServerSettings(BaseModel):
-    """How the server of `tequipy-api serve` treats connections; times in seconds, sizes in bytes.
+    """Limits of the connections of `tequipy-api serve`; times in seconds, sizes in bytes.
 
-    Another ASGI server that is given `tequipy_api.main:app` knows none of this.
+    Other ASGI servers that run `tequipy_api.main:app` do not use them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     drain_period: float = Field(default=5, ge=0)
-    """From SIGTERM to the end of listening: longer than balancers need to notice that readiness is 503."""
+    """Time from SIGTERM to the close of the listener; must exceed the time in which balancers notice readiness 503."""
     shutdown_timeout: int = Field(default=25, ge=0)
-    """What requests in flight then have to finish, before they are cut off with 503."""
+    """Time in which requests in progress must finish afterwards, before they get 503."""
     keep_alive_timeout: int = Field(default=75, ge=1)
-    """How long an idle connection stays open: longer than balancers keep theirs (60 is usual), so that they close it
-    and no request meets a closing connection."""
+    """How long an idle connection stays open; must exceed the keep-alive of balancers (usually 60), so that they close
+    connections first and send no request on a closing one."""
     max_connections: int | None = Field(default=None, ge=1)
-    """None: as many as the process may open files (`ulimit -n`) beside those it needs itself, at most 4,096. Beyond it
-    the connection that has kept the server waiting longest is closed; when all are being served, new ones get 503."""
+    """None: the number of files that the process may open (`ulimit -n`) minus those it needs itself, at most 4,096.
+    Over the limit, the connection that has waited longest is closed; if all are being served, a new one gets 503."""
     max_head_size: int = Field(default=32 * 1024, ge=1024, le=1024 * 1024)
-    """Request line and header fields together, and by themselves the trailer fields of a chunked body; beyond: 431."""
+    """Limit of request line and header fields together, and of the trailer fields of a chunked body; beyond it 431."""
     head_timeout: float = Field(default=10, gt=0)
-    """From the connection, or the first byte of a further request on it, to the end of the head; then 408."""
+    """Time from the connection, or the first byte of a further request, to the end of the head; then 408."""
     body_timeout: float = Field(default=30, gt=0)
-    """From the end of the head to the end of the body, without the time in which the app does not read; then 408."""
+    """Time from the end of the head to the end of the body, not counting pauses of the app; then 408."""
 
 
 class RateLimits(RateLimitSettings):
@@ -57,18 +57,18 @@ class RateLimits(RateLimitSettings):
         for name in self.names | {"default"}:
             if (rate := self.rate(name, "off")) is not None:
                 widest = max(times for _, times in WIDER_NETWORKS)
-                RatePolicy(name, rate.limit * widest, rate.period)  # says what it cannot count
+                RatePolicy(name, rate.limit * widest, rate.period)  # raises if the limiter cannot count it
         return self
 
 
 class Database(DatabaseSettings):
-    """PostgreSQL, and the packages whose schemas may be renamed: `TEQUIPY_DATABASE__SCHEMAS__AUTH=shop_auth`."""
+    """Settings of PostgreSQL; the known schemas may be renamed by `TEQUIPY_DATABASE__SCHEMAS__AUTH=shop_auth`."""
 
     known_schemas = frozenset({"platform", "auth"})
 
 
 class ApiSettings(AppSettings):
-    """What the API reads from the environment: `TEQUIPY_DATABASE__URL` is `database.url`."""
+    """The settings that the API reads from the environment: `TEQUIPY_DATABASE__URL` is `database.url`."""
 
     database: Database
     cache: CacheSettings
@@ -80,10 +80,10 @@ class ApiSettings(AppSettings):
     observability: ObservabilitySettings = Field(default_factory=ObservabilitySettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
-    """Networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed; of anybody else they are ignored."""
+    """Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are used; from other clients they are not."""
 
     def production_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Add to what the sections refuse: debug, and metrics that everybody may read."""
+        """Refuse in addition: log level DEBUG, metrics without protection, and proxy networks that are too wide."""
         yield from super().production_faults()
         if self.observability.log_level == "DEBUG":
             yield ("observability", "log_level"), "DEBUG is refused in production: libraries then log what they carry"
@@ -92,23 +92,23 @@ class ApiSettings(AppSettings):
                 ("observability", "metrics_token"),
                 "is required, or OBSERVABILITY__METRICS_PORT: /metrics is open otherwise",
             )
-        if _hold_strangers(self.trusted_proxies):
+        if _contain_other_hosts(self.trusted_proxies):
             yield (
                 ("trusted_proxies",),
                 "should be the proxies' own networks in production: anybody in these can forge X-Forwarded-For",
             )
 
 
-def _hold_strangers(networks: Iterable[IPv4Network | IPv6Network]) -> bool:
-    """Tell whether the networks, taken together, hold addresses that can be no proxy's."""
+def _contain_other_hosts(networks: Iterable[IPv4Network | IPv6Network]) -> bool:
+    """Return whether the networks together are so wide that they contain hosts which are not proxies."""
     by_version: dict[int, list[IPv4Network | IPv6Network]] = {4: [], 6: []}
     for network in networks:
         by_version[network.version].append(network)
     merged = [*collapse_addresses(by_version[4]), *collapse_addresses(by_version[6])]  # type: ignore[type-var]  # -- each list holds one version
-    return any(_holds_strangers(network) for network in merged)
+    return any(_contains_other_hosts(network) for network in merged)
 
 
-def _holds_strangers(network: IPv4Network | IPv6Network) -> bool:
+def _contains_other_hosts(network: IPv4Network | IPv6Network) -> bool:
     if isinstance(network, IPv6Network) and network.overlaps(_MAPPED):
         return network.prefixlen < _MAPPED.prefixlen + WIDEST_PROXY_NETWORKS[4]
     return network.prefixlen < WIDEST_PROXY_NETWORKS[network.version] and not network.is_private

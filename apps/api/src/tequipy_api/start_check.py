@@ -1,4 +1,4 @@
-"""Checks before the API listens that the signing keys can be read: a process that can sign nothing does not start."""
+"""Check at start that the active signing key can be read; a process that cannot sign tokens does not start."""
 
 import asyncio
 import os
@@ -16,9 +16,9 @@ _SECONDS: Final = 2.0
 
 
 def refuse_unusable_keys(settings: ApiSettings) -> None:
-    """End the process with status 78 and one line on standard error when the active signing key cannot be read.
+    """End the process with status 78 and one line on standard error if the active signing key cannot be read.
 
-    What cannot be known now, because the database is away or has no tables yet, is for readiness to say later.
+    If the database is unreachable or has no tables yet, the readiness check reports it later.
     """
     try:
         asyncio.run(_check(settings))
@@ -28,12 +28,12 @@ def refuse_unusable_keys(settings: ApiSettings) -> None:
 
 
 def unusable_keys_line(error: KeyUnusable) -> str:
-    """Return what is wrong, with the variable that decides it."""
+    """Return the reason with the name of the variable that has to be corrected."""
     return f"TEQUIPY_AUTH__{error.setting.upper()}: {error.reason}"
 
 
 async def _check(settings: ApiSettings) -> None:
-    # Objects of its own: what is opened here belongs to an event loop that ends before the server's begins.
+    # Separate objects, because their connections belong to an event loop that ends before that of the server begins.
     database = build_database(settings.database)
     auth = build_auth(
         settings.auth,

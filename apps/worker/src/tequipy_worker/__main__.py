@@ -1,17 +1,17 @@
-"""The entry of `tequipy-worker`: says how metrics are kept before anything is imported that keeps some."""
+"""The entry point of `tequipy-worker`: chooses prometheus_client's mode before the library is imported."""
 
 import os
 import sys
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
-"""prometheus_client reads it when it is imported, and there decides once how metrics are kept."""
+"""The variable that prometheus_client reads at import; if it is set, metrics are kept in files."""
 
 
 def main() -> None:
-    """Run the command line; `run` forks, so its processes count in files, whose folder is named when it is known."""
+    """Run the command line. `run` forks, so it needs metrics in files; `cli` sets the real folder later."""
     if sys.argv[1:2] == ["run"]:
         os.environ[MULTIPROCESS] = "(see tequipy_worker.cli)"
-    from tequipy_worker import cli  # noqa: PLC0415 -- see above: it imports everything
+    from tequipy_worker import cli  # noqa: PLC0415 -- it imports prometheus_client
 
     cli.main()
 

@@ -1,4 +1,4 @@
-"""The worker, put together: the same parts as the API, on another host."""
+"""Composition of the worker, from the same parts as the API."""
 
 from celery import Celery
 
@@ -15,7 +15,7 @@ from tequipy_worker.settings import WorkerSettings
 
 
 def create_worker(settings: WorkerSettings, observability: Observability | None = None) -> Celery:
-    """Compose the worker; nothing is opened before a child process has been forked."""
+    """Compose the worker; connections are opened in the forked child processes."""
     observability = observability or configure_observability(
         settings.observability, service="worker", environment=settings.environment, version=settings.app_version
     )

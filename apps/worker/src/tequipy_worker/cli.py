@@ -1,6 +1,6 @@
-"""The command line of the worker: run, beat, relay, and the probes of operators.
+"""The command line of the worker: run, beat, relay, health and settings.
 
-What a command needs is imported by the command: loading the whole app takes longer than refusing wrong settings.
+Each command imports what it needs, because importing the whole app takes longer than reporting wrong settings.
 """
 
 import asyncio
@@ -30,30 +30,30 @@ from tequipy_worker.state import ForeignFolderError, claim_folder, empty_folder
 @click.group()
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Run and watch Tequipy's background processes.
+    """Run and monitor Tequipy's background processes.
 
-    Settings come from TEQUIPY_* variables and .env; a wrong one ends any command with status 78 and a line a fault.
+    Settings come from TEQUIPY_* variables and .env; a wrong one ends any command with status 78 and one line per fault.
     """
-    if context.invoked_subcommand != "run":  # which names a folder of its own
+    if context.invoked_subcommand != "run":  # `run` creates its own folder
         refuse_missing_folder(MULTIPROCESS)
 
 
 @main.command()
 def run() -> None:
-    """Run tasks: one parent that takes messages, child processes that work."""
+    """Run tasks: a parent process receives messages, child processes run them."""
     settings = load_settings(WorkerSettings)
     refuse_wrong_encoding(settings.database)
-    from tequipy_platform.celery import QUEUES  # noqa: PLC0415 -- the settings first: a wrong one is told at once
+    from tequipy_platform.celery import QUEUES  # noqa: PLC0415 -- after the settings, so that wrong ones are reported at once
     from tequipy_worker.app import create_worker  # noqa: PLC0415 -- as above
 
     metrics = empty_folder(_state_folder(settings) / "metrics")
-    os.environ[MULTIPROCESS] = str(metrics)  # read by each process when it counts for the first time
+    os.environ[MULTIPROCESS] = str(metrics)  # each process reads it when it first counts
     observability = _observe(settings, "worker", metrics_folder=metrics)
     worker = create_worker(settings, observability).Worker(
         pool_cls="prefork",
         concurrency=settings.worker.concurrency,
         queues=QUEUES,
-        # Nobody listens to what workers tell each other: they need no clocks, no elections, no greetings.
+        # Workers need no messages from each other: no logical clocks, leader elections or synchronisation at start.
         without_gossip=True,
         without_mingle=True,
         quiet=True,
@@ -64,11 +64,11 @@ def run() -> None:
 
 @main.command()
 def beat() -> None:
-    """Send the scheduled tasks when they are due; one process."""
+    """Send scheduled tasks when they are due; run one process."""
     settings = load_settings(WorkerSettings)
     from tequipy_worker.app import create_worker  # noqa: PLC0415 -- as above
 
-    # The schedule is pickled: whoever writes it decides what beat runs.
+    # Celery stores the schedule as a pickle, so a user who can write the file can run code in this process.
     schedule = _state_folder(settings) / "schedule"
     celery = create_worker(settings, _observe(settings, "beat"))
     celery.Beat(schedule=str(schedule), quiet=True).run()
@@ -76,7 +76,7 @@ def beat() -> None:
 
 @main.command()
 def relay() -> None:
-    """Publish the outbox to the broker; any number of processes."""
+    """Publish the outbox to the broker; run any number of processes."""
     settings = load_settings(WorkerSettings)
     refuse_wrong_encoding(settings.database)
     asyncio.run(_relay(settings))
@@ -121,7 +121,7 @@ def _state_folder(settings: WorkerSettings) -> Path:
 
 @main.command()
 def health() -> None:
-    """End with status 0 while the worker of this machine runs, with 1 when it hangs or is gone."""
+    """Exit with status 0 if the worker of this machine runs, with 1 if it hangs or does not run."""
     file = load_settings(WorkerSettings).worker.heartbeat_file
     from tequipy_worker.heartbeat import is_alive  # noqa: PLC0415 -- as above
 
@@ -130,9 +130,9 @@ def health() -> None:
 
 
 @main.command("settings")
-@click.option("--check", is_flag=True, help="Print nothing; status 78 for any unknown name, also an exported one.")
-def show_settings(check: bool) -> None:  # noqa: FBT001 -- click's
-    """Print the settings in force, secrets masked."""
+@click.option("--check", is_flag=True, help="Print nothing; status 78 for any unknown name, exported ones included.")
+def show_settings(check: bool) -> None:  # noqa: FBT001 -- click passes it by position
+    """Print the effective settings with masked secrets."""
     settings = load_settings(WorkerSettings, strict=check)
     for line in () if check else describe_settings(settings):
         click.echo(line)

@@ -1,4 +1,4 @@
-"""The worker's heartbeat: a file that is touched while the worker's own loop turns."""
+"""The worker's heartbeat: a file that the worker's own event loop touches periodically."""
 
 import time
 from pathlib import Path
@@ -10,27 +10,27 @@ from celery.worker import WorkController
 from tequipy_worker.state import claim_folder
 
 INTERVAL: Final = 5.0
-"""Seconds between two beats."""
+"""Seconds between two heartbeats."""
 ALIVE_WITHIN: Final = 30.0
-"""A worker whose last beat is older than this many seconds hangs."""
+"""Seconds after which a worker without a heartbeat counts as hanging."""
 
 
 def wire_heartbeat(celery: Celery, file: Path) -> None:
-    """Have the worker's main process touch `file`, for `tequipy-worker health` to see."""
+    """Make the worker's main process touch `file`, which `tequipy-worker health` checks."""
 
     class Heartbeat(bootsteps.StartStopStep):
-        """Beats by the timer that the consumer itself lives by: when that stands still, so does the file."""
+        """Touches the file from the consumer's own timer, so that a consumer that hangs stops the heartbeat."""
 
         requires = ("celery.worker.components:Timer",)
 
         def start(self, worker: WorkController) -> None:
-            """Beat once, and from then on by the timer."""
+            """Touch the file now and at each interval."""
             claim_folder(file.parent)
             file.touch()
             self.beat = worker.timer.call_repeatedly(INTERVAL, file.touch)  # type: ignore[union-attr]  # -- celery-types does not know kombu's timer
 
         def stop(self, worker: WorkController) -> None:  # noqa: ARG002 -- Celery's signature
-            """Leave nothing that says the worker runs."""
+            """Remove the file, because the worker no longer runs."""
             self.beat.cancel()
             file.unlink(missing_ok=True)
 
@@ -38,7 +38,7 @@ def wire_heartbeat(celery: Celery, file: Path) -> None:
 
 
 def is_alive(file: Path) -> bool:
-    """Tell whether a worker has beaten lately; a beat in the future, of a clock that was ahead, is none."""
+    """Return whether the file was touched recently; a time in the future, after a clock correction, does not count."""
     try:
         return abs(time.time() - file.stat().st_mtime) < ALIVE_WITHIN
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The app for any Celery command: `celery -A tequipy_worker.main …`; `tequipy-worker run` is the same, set up."""
+"""The app for Celery's own commands: `celery -A tequipy_worker.main …`; `tequipy-worker run` adds its configuration."""
 
 from tequipy_platform.wiring import load_settings
 from tequipy_worker.app import create_worker

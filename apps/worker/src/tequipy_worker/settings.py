@@ -1,4 +1,4 @@
-"""The worker's settings: one section for each part it is composed of."""
+"""Settings of the worker, with one section for each part."""
 
 import tempfile
 from collections.abc import Iterator
@@ -14,29 +14,29 @@ from tequipy_platform.wiring import AppSettings, CelerySettings, DatabaseSetting
 
 
 class ProcessSettings(BaseModel):
-    """How the worker's processes run on their machine."""
+    """Number of child processes, and the folder of their state."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     concurrency: int = Field(default=2, ge=1)
-    """Child processes, each of which runs one task at a time."""
+    """The number of child processes, each of which runs one task at a time."""
     state_folder: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()) / "tequipy-worker")
-    """Where the heartbeat and the scheduler's memory are kept."""
+    """The folder of heartbeat, metrics and schedule."""
 
     @property
     def heartbeat_file(self) -> Path:
-        """Touched by the running worker; `tequipy-worker health` looks at its age."""
+        """The file that the running worker touches, and whose age `tequipy-worker health` checks."""
         return self.state_folder / "heartbeat"
 
 
 class Database(DatabaseSettings):
-    """PostgreSQL, and the packages whose schemas may be renamed: `TEQUIPY_DATABASE__SCHEMAS__AUTH=shop_auth`."""
+    """Settings of PostgreSQL; the known schemas may be renamed by `TEQUIPY_DATABASE__SCHEMAS__AUTH=shop_auth`."""
 
     known_schemas = frozenset({"platform", "auth"})
 
 
 class WorkerSettings(AppSettings):
-    """What the worker reads from the environment: `TEQUIPY_CELERY__BROKER_URL` is `celery.broker_url`."""
+    """The settings that the worker reads from the environment: `TEQUIPY_CELERY__BROKER_URL` is `celery.broker_url`."""
 
     database: Database
     cache: CacheSettings
@@ -48,7 +48,7 @@ class WorkerSettings(AppSettings):
     worker: ProcessSettings = Field(default_factory=ProcessSettings)
 
     def production_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Add what the sections cannot see alone."""
+        """Refuse in addition: log level DEBUG, and a broker in the cache's Redis database."""
         yield from super().production_faults()
         if self.observability.log_level == "DEBUG":
             yield ("observability", "log_level"), "DEBUG is refused in production: libraries then log what they carry"

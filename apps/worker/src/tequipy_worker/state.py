@@ -1,4 +1,4 @@
-"""The folder in which a worker's processes keep what they remember: heartbeat, schedule, metrics."""
+"""The state folder of the worker's processes: heartbeat, schedule, metrics."""
 
 import os
 import shutil
@@ -6,14 +6,14 @@ from pathlib import Path
 
 
 class ForeignFolderError(Exception):
-    """The folder belongs to another user, who could write what we read."""
+    """The folder belongs to another user, who could change the files in it."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"{folder} belongs to another user: set TEQUIPY_WORKER__STATE_FOLDER to your own")
 
 
 def claim_folder(folder: Path) -> Path:
-    """Return the folder, made for this user alone if it is missing; raises `ForeignFolderError` if it is another's."""
+    """Return the folder, created for this user only if it is missing; raises `ForeignFolderError` for another's."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid not in {0, os.geteuid()}:
         raise ForeignFolderError(folder)
@@ -21,7 +21,7 @@ def claim_folder(folder: Path) -> Path:
 
 
 def empty_folder(folder: Path) -> Path:
-    """Return the folder, with nothing in it: what an earlier process left there is over."""
+    """Return the folder after removing its content, which an earlier process has left."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     return folder

@@ -552,7 +552,7 @@ async def test_a_cancelled_wait_ends() -> None:
     """Cancelled in the moment in which rows are announced, the wait for rows ends with its cancellation."""
     swallowed = []
     for step in range(6):
-        messages = SqlPendingMessages(cast("Any", None), redelivery=timedelta(seconds=60))
+        messages = SqlUnpublishedMessages(cast("Any", None), redelivery=timedelta(seconds=60))
         task = asyncio.create_task(messages.wait(60))
         for _ in range(3):
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The local stack: own PostgreSQL, Valkey and mail sink for `make dev` and for the tests; never shipped.
+"""The local stack: an embedded PostgreSQL, Valkey and mail sink for `make dev` and for the tests; never shipped.
 
-Read `cli`, then `stack`, `supervisor`, `servers` and `mail_sink`; the tests' fixtures are in `pytest_plugin`.
+Read `cli` first, then `stack`, `supervisor`, `servers` and `mail_sink`; fixtures for tests are in `pytest_plugin`.
 """

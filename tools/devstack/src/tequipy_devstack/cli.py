@@ -1,4 +1,4 @@
-"""The command line: `tequipy-devstack run` is `make dev`, `tequipy-devstack admin` is `make admin`."""
+"""The command line: `make dev` is `tequipy-devstack run`, `make admin` is `tequipy-devstack admin`."""
 
 import os
 import sys
@@ -13,12 +13,12 @@ from tequipy_devstack.stack import Stack, run_admin
 
 @click.group()
 def main() -> None:
-    """Run Tequipy on this machine, with a PostgreSQL, a Valkey and a mail sink of its own."""
+    """Run Tequipy on this machine with its own PostgreSQL, Valkey and mail sink."""
 
 
 @main.command()
 def run() -> None:
-    """Run everything until Ctrl-C; its state lives in TEQUIPY_DEV_HOME (.dev), the API at TEQUIPY_DEV_PORT (8000)."""
+    """Run the stack until Ctrl-C; state is in TEQUIPY_DEV_HOME (.dev), the API is on TEQUIPY_DEV_PORT (8000)."""
     try:
         stack = Stack.read()
     except UnicodeDecodeError:
@@ -43,7 +43,7 @@ def _refuse(fault: str) -> NoReturn:
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("email", type=click.UNPROCESSED)
 def admin(email: str) -> None:
-    """Make an admin in the running stack; the password comes from standard input."""
+    """Create an admin in the running stack; the password is read from standard input."""
     try:
         run_admin(email)
     except DevstackError as error:

@@ -1,7 +1,7 @@
-"""One server for a whole test run: started by whichever process needs it first, ended when the run ends.
+"""One server for a whole test run: started by the first process that needs it, stopped when the run ends.
 
-The server is the child of a small process of its own, the keeper, because the process that needs it first may end
-before the others do, and the run may end in any way: the keeper waits for the end of the run's owner, SIGKILL included.
+The server is the child of a small separate process, the keeper, because the test process that starts it may end before
+the others do. The keeper waits for the end of the run's first process, even by SIGKILL, and then stops the server.
 """
 
 import contextlib
@@ -28,28 +28,28 @@ _SERVERS: dict[str, type[Server]] = {"postgres": PostgresServer, "valkey": Valke
 
 @dataclass(frozen=True)
 class TestRun:
-    """What the processes of one test run share: a folder, made on first use, and the pid of the run's owner."""
+    """State shared by the processes of a test run: a folder, created at first use, and the pid of the first process."""
 
-    __test__ = False  # pytest takes every Test… for tests
+    __test__ = False  # otherwise pytest would collect a class named Test…
 
     folder: Path
     owner: int
 
     @classmethod
     def begin(cls) -> Self:
-        """Name a run of which this process is the owner."""
+        """Start a run whose owner is this process."""
         return cls(Path(tempfile.gettempdir(), f"tequipy-tests-{uuid4().hex}"), os.getpid())
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Let one process of the run at a time pass."""
+        """Hold a lock that one process of the run can hold at a time."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         with (self.folder / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def server_folder(self, kind: str) -> Path:
-        """Return the folder of the run's `postgres` or `valkey`, which runs when this returns."""
+        """Return the folder of the run's `postgres` or `valkey` server, which is running then."""
         folder = self.folder / kind
         with self.lock(kind):
             if not (folder / "keeper").exists():
@@ -57,7 +57,7 @@ class TestRun:
         return folder
 
     def end(self) -> None:
-        """End the run's servers and wait until nothing is left of them; called by the owner."""
+        """Stop the run's servers and wait for their end; called by the owner."""
         for file in self.folder.glob("*/keeper"):
             if keeper := find_process(int(file.read_text()), self.folder):
                 keeper.terminate()
@@ -65,21 +65,21 @@ class TestRun:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start_keeper(self, kind: str, folder: Path) -> None:
-        keeper = subprocess.Popen(  # noqa: S603 -- our own command line
+        keeper = subprocess.Popen(  # noqa: S603 -- our own command
             [sys.executable, "-m", __name__, kind, str(folder), str(self.owner)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,  # a Ctrl-C ends the run first, and the run ends the keeper
+            start_new_session=True,  # Ctrl-C must end the test run first, which then ends the keeper
         )
-        assert keeper.stdout is not None  # noqa: S101 -- piped above; for the type checker
+        assert keeper.stdout is not None  # noqa: S101 -- it is a pipe; for the type checker
         with keeper.stdout as output:
             first_line = output.readline()
             if first_line != "ready\n":
                 raise DevstackError(f"the test run's {kind} does not start: {first_line}{output.read()}")
         (folder / "keeper").write_text(str(keeper.pid))
-        keeper.returncode = 0  # it outlives this process: nobody here waits for it
+        keeper.returncode = 0  # prevents a warning, because the keeper outlives this process
 
 
 def _keep(kind: str, folder: Path, owner: int) -> None:

@@ -1,4 +1,4 @@
-"""The mail sink: a real SMTP server that delivers nothing and keeps each mail as one `.eml` file."""
+"""The mail sink: an SMTP server that delivers nothing and stores each mail as an `.eml` file."""
 
 import email
 import email.policy
@@ -16,7 +16,7 @@ from tequipy_devstack.ports import free_port
 
 
 class MailSink:
-    """A context manager: inside it, an SMTP server on 127.0.0.1 in a thread of its own."""
+    """An SMTP server on 127.0.0.1 in a thread of its own, which runs while the context manager is entered."""
 
     host = "127.0.0.1"
 
@@ -31,17 +31,17 @@ class MailSink:
         return f"smtp://{self.host}:{self.port}"
 
     def messages(self, to: str | None = None) -> list[EmailMessage]:
-        """Return the mails kept so far, oldest first; with `to`, those whose To header names that address."""
+        """Return the stored mails, oldest first; with `to`, only those whose To header contains that address."""
         files = sorted(self.folder.glob("*.eml"))
         mails = [email.message_from_bytes(file.read_bytes(), policy=email.policy.default) for file in files]
         return [mail for mail in mails if to is None or to in str(mail["To"])]
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 -- aiosmtpd's name
-        """Keep one mail; called by aiosmtpd."""
+        """Store one mail; called by aiosmtpd."""
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
         recipient = re.sub(r"[^\w@.+-]", "_", ",".join(envelope.rcpt_tos))[:150]
         file = self.folder / f"{now}-{recipient}.eml"
-        # Renamed when complete: whoever waits for the file never reads half a mail.
+        # Renamed when it is complete, so that readers never see an incomplete mail.
         draft = file.with_suffix(".new")
         draft.write_bytes(envelope.original_content or b"")
         draft.replace(file)

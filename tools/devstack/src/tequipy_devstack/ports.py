@@ -3,15 +3,15 @@
 import random
 import socket
 
-# Below Linux's ephemeral range (from 32768 on): a port that a killed server left cannot be taken by somebody's outgoing
-# connection before the server is back.
+# Below Linux's ephemeral ports (from 32768 on), so that an outgoing connection cannot take the port of a killed server
+# before the server is started again.
 _RANGE = range(20_000, 32_000)
 
 
 def is_free(port: int) -> bool:
-    """Tell whether a server could listen on 127.0.0.1 at this port now."""
+    """Return whether a server could listen on this port of 127.0.0.1 now."""
     with socket.socket() as probe:
-        # As servers do: connections that linger after their end (TIME_WAIT) are no obstacle.
+        # Set like in servers, so that closed connections in TIME_WAIT do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -21,7 +21,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a port that is free now, drawn at random so that two who ask at once hardly get the same."""
+    """Return a free port, chosen at random so that concurrent callers rarely get the same."""
     ports = random.SystemRandom()
     while not is_free(port := ports.choice(_RANGE)):
         pass

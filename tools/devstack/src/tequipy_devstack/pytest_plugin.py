@@ -1,7 +1,7 @@
-"""The tests' fixtures: one PostgreSQL, one Valkey and a mail sink for the whole run, and private ones to be broken.
+"""Fixtures for tests: one PostgreSQL, one Valkey and a mail sink for the whole run, and private servers to break.
 
-Nothing starts before a test asks for it. The processes of a parallel run (xdist) share the two servers but no data:
-each has databases of its own. A shared server refuses to be frozen, killed or restarted; a private one does not.
+Servers start when a test needs them. The processes of a parallel run (xdist) share the servers but use databases of
+their own. A shared server refuses to be frozen, killed or restarted; a private one does not.
 """
 
 import os
@@ -20,7 +20,7 @@ from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
 _RUN = pytest.StashKey[TestRun]()
 _TEMPLATE = "tequipy_template"
-# Every table but the histories' version tables. The time limit names a test that left a transaction open.
+# All tables but the version tables of the histories. The timeout reports a test that left a transaction open.
 EMPTY_ALL_TABLES = """
 DO $$
 DECLARE tables text;
@@ -35,7 +35,7 @@ END $$
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the run, or take over its name from the process that started this one."""
+    """Start a run, or join the run of the process that started this one."""
     handed_over: dict[str, str] | None = getattr(config, "workerinput", None)
     if handed_over is None:
         config.stash[_RUN] = TestRun.begin()
@@ -44,14 +44,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: "xdist.workermanage.WorkerController") -> None:  # type: ignore[name-defined] # noqa: F821 -- the hook of xdist, which is not needed
-    """Hand the name of the run over to a process of a parallel run."""
+def pytest_configure_node(node: "xdist.workermanage.WorkerController") -> None:  # type: ignore[name-defined] # noqa: F821 -- a hook of xdist, which is optional
+    """Pass the run on to a process of a parallel run."""
     run = node.config.stash[_RUN]
     node.workerinput |= {"tequipy_run": str(run.folder), "tequipy_owner": str(run.owner)}
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End what the run has started."""
+    """Stop everything that the run has started."""
     run = config.stash.get(_RUN, None)
     if run is not None and run.owner == os.getpid():
         run.end()
@@ -59,13 +59,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def tequipy_run(pytestconfig: pytest.Config) -> TestRun:
-    """Return what the processes of this run share."""
+    """Return the state that the processes of this run share."""
     return pytestconfig.stash[_RUN]
 
 
 @pytest.fixture(scope="session")
 def worker_number() -> int:
-    """Return the number of this process in a parallel run, 0 in a run of one process."""
+    """Return the number of this process in a parallel run, or 0."""
     return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
@@ -77,13 +77,13 @@ def postgres_server(tequipy_run: TestRun) -> PostgresServer:
 
 @pytest.fixture(scope="session")
 def redis_server(tequipy_run: TestRun, worker_number: int) -> ValkeyServer:
-    """Return the run's Valkey; databases 0 to 15 are this process's own, whatever the others do."""
+    """Return the run's Valkey; databases 0 to 15 of the object belong to this process."""
     return ValkeyServer(tequipy_run.server_folder("valkey"), first_database=worker_number * ValkeyServer.databases)
 
 
 @pytest.fixture(scope="session")
 def _migrated_database(postgres_server: PostgresServer, tequipy_run: TestRun, worker_number: int) -> str:
-    """Return the name of a migrated database of this process, copied from a template that is migrated once a run."""
+    """Return the name of this process's migrated database, copied from a template that is migrated once per run."""
     with tequipy_run.lock("template"):
         if not postgres_server.has_database(_TEMPLATE):
             draft = f"{_TEMPLATE}_draft"
@@ -96,24 +96,24 @@ def _migrated_database(postgres_server: PostgresServer, tequipy_run: TestRun, wo
 
 
 def _migrate(url: str) -> None:
-    # Imported on use: this module is loaded at the start of every pytest run, also of those that need no database.
+    # Imported at use, because pytest loads this module in every run, even without a database.
     from tequipy_devstack.tables import create_tables  # noqa: PLC0415 -- see above
 
-    # In a thread: a test that asks for its database late does so inside a running event loop.
+    # In a thread, because a test may request its database within a running event loop.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(create_tables, url).result()
 
 
 @pytest.fixture
 def database_url(postgres_server: PostgresServer, _migrated_database: str) -> Iterator[str]:
-    """Yield the address of a migrated database, empty and nobody else's; emptied again after the test."""
+    """Yield the URL of a migrated database without rows, which is emptied after the test."""
     yield postgres_server.url(_migrated_database)
     postgres_server.execute(EMPTY_ALL_TABLES, database=_migrated_database)
 
 
 @pytest.fixture
 def empty_database_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """Yield the address of a new database without tables, removed after the test."""
+    """Yield the URL of a new database without tables, which is dropped after the test."""
     name = f"empty_{uuid4().hex}"
     yield postgres_server.create_database(name)
     postgres_server.drop_database(name)
@@ -121,39 +121,39 @@ def empty_database_url(postgres_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 def redis_url(redis_server: ValkeyServer) -> Iterator[str]:
-    """Yield the address of an empty database of this process; all its 16 databases are emptied after the test."""
+    """Yield the URL of an empty Redis database of this process; all its 16 databases are emptied after the test."""
     yield redis_server.url()
     redis_server.flush()
 
 
 @pytest.fixture
 def redis_prefix() -> str:
-    """Return a prefix for keys that no other test has."""
+    """Return a key prefix that no other test uses."""
     return f"test-{uuid4().hex}"
 
 
 @pytest.fixture(scope="session")
 def mail_sink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailSink]:
-    """Yield this process's SMTP server; other tests send to it too, so look for your own address."""
+    """Yield this process's SMTP server; all its tests share it, so search for your own address."""
     with MailSink(tmp_path_factory.mktemp("mail")) as sink:
         yield sink
 
 
 @pytest.fixture
 def private_postgres() -> Iterator[PostgresServer]:
-    """Yield a PostgreSQL of this test's own, without any tables, to be frozen, killed and restarted."""
+    """Yield a PostgreSQL for this test alone, without tables, to be frozen, killed and restarted."""
     with tempfile.TemporaryDirectory(prefix="tequipy-postgres-") as folder, PostgresServer(Path(folder)) as server:
         yield server
 
 
 @pytest.fixture
 def private_redis() -> Iterator[ValkeyServer]:
-    """Yield a Valkey of this test's own, to be frozen, killed and restarted."""
+    """Yield a Valkey for this test alone, to be frozen, killed and restarted."""
     with tempfile.TemporaryDirectory(prefix="tequipy-valkey-") as folder, ValkeyServer(Path(folder)) as server:
         yield server
 
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
-    """Return the function that finds a free TCP port; each call finds another."""
+    """Return the function that finds a free TCP port; each call returns another."""
     return a_free_port

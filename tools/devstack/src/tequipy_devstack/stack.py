@@ -1,4 +1,4 @@
-"""The local stack: which servers and programs it consists of, where its state lives and what they are told."""
+"""The local stack: its servers and programs, the folder of its state, and the variables of its programs."""
 
 import asyncio
 import contextlib
@@ -26,23 +26,23 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Home:
-    """The folder of one stack: data, mails, stored objects and a lock that says whether it runs; ours alone."""
+    """The private folder of one stack: data, mails, stored objects, and a lock file that is held while it runs."""
 
     folder: Path
 
     @property
     def mail(self) -> Path:
-        """Where each mail lands as one `.eml` file."""
+        """The folder of mails, one `.eml` file each."""
         return self.folder / "mail"
 
     @property
     def environment_file(self) -> Path:
-        """The variables of the running stack, one `NAME=value` a line, as a shell may source them."""
+        """The file with the variables of the running stack, in lines `NAME=value` that a shell can source."""
         return self.folder / "env"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for one stack; raises `DevstackError` when another one runs on it."""
+        """Hold the lock of the folder; raises `DevstackError` if another stack holds it."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.folder / "lock").open("a+") as lock:
             try:
@@ -56,12 +56,12 @@ class Home:
             yield
 
     def write_environment(self, variables: Mapping[str, str]) -> None:
-        """Keep the stack's variables for the commands that are run beside it."""
+        """Write the stack's variables for commands that are run beside it."""
         self.environment_file.touch(mode=0o600)
         self.environment_file.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items()))
 
     def read_environment(self) -> dict[str, str]:
-        """Return the variables of the running stack; raises `DevstackError` when none runs."""
+        """Return the variables of the running stack; raises `DevstackError` if none runs."""
         try:
             with self.locked():
                 pass
@@ -73,7 +73,7 @@ class Home:
 
 @dataclass(frozen=True)
 class Stack:
-    """What the user has decided: the home, the port, every TEQUIPY_ variable given, and the sources to be watched."""
+    """The user's choices: home folder, port, TEQUIPY_ variables, and the sources to watch."""
 
     home: Home
     port: int
@@ -82,11 +82,11 @@ class Stack:
 
     @classmethod
     def read(cls) -> "Stack":
-        """Read the decisions from the environment and, behind it, from `.env` of the present folder."""
+        """Read the choices from the environment and from `.env` in the current folder; the environment wins."""
         everything = {**dotenv_values(".env"), **os.environ}
         given = {name: value for name, value in everything.items() if name.startswith("TEQUIPY_") and value}
         port = given.pop("TEQUIPY_DEV_PORT", "8000")
-        if not port.isdecimal() or not 0 < int(port) < 65536:  # noqa: PLR2004 -- TCP's
+        if not port.isdecimal() or not 0 < int(port) < 65536:  # noqa: PLR2004 -- the range of TCP ports
             raise DevstackError("TEQUIPY_DEV_PORT should be a number from 1 to 65535")
         folder = Path(given.pop("TEQUIPY_DEV_HOME", ".dev")).absolute()
         sources = [*Path().glob("packages/*/src"), *Path().glob("apps/*/src")]
@@ -94,7 +94,7 @@ class Stack:
 
     def run(self) -> None:
         """Run the whole stack until a signal ends it."""
-        for number in _STOP_SIGNALS:  # until the event loop takes the signals over
+        for number in _STOP_SIGNALS:  # until the event loop handles the signals
             signal.signal(number, signal.default_int_handler)
         with self.home.locked(), contextlib.ExitStack() as resources:
             if not is_free(self.port):
@@ -109,7 +109,7 @@ class Stack:
         supervisor.say("stack", "stopped")
 
     def _variables(self, resources: contextlib.ExitStack, servers: list[Server]) -> dict[str, str]:
-        """Start the servers that were not given, and return the variables that tell the programs of everything."""
+        """Start the servers that the user did not provide, and return the variables for the programs."""
         folder = self.home.folder
         database_url = self.given.get("TEQUIPY_DATABASE__URL")
         if database_url is None:
@@ -141,14 +141,14 @@ class Stack:
             "TEQUIPY_MAIL__SENDER": "tequipy@example.com",
             "TEQUIPY_STORAGE__URL": (folder / "storage").as_uri(),
             "TEQUIPY_WORKER__STATE_FOLDER": str(folder / "worker"),
-            "TEQUIPY_SERVER__DRAIN_PERIOD": "0",  # no balancer has to notice
+            "TEQUIPY_SERVER__DRAIN_PERIOD": "0",  # there is no balancer
             **self.given,
         }
 
     async def _supervise(self, supervisor: Supervisor, servers: Sequence[Server]) -> None:
         work = asyncio.ensure_future(self._work(supervisor, servers))
         for number in _STOP_SIGNALS:
-            # A second signal cancels once more: then nothing is waited for.
+            # A second signal cancels again, which ends everything at once.
             asyncio.get_running_loop().add_signal_handler(number, work.cancel)
         with contextlib.suppress(asyncio.CancelledError):
             await work
@@ -185,25 +185,25 @@ class Stack:
         ]
 
     async def _is_ready(self, supervisor: Supervisor) -> bool:
-        """Tell whether the API answers that it is ready, and the worker that it is well."""
+        """Return whether the API is ready and the worker healthy."""
         if await asyncio.to_thread(_readiness, self.port) != http.HTTPStatus.OK:
             return False
         return await supervisor.succeeds([_program("tequipy-worker"), "health"])
 
 
 async def _keep_servers(servers: Sequence[Server], supervisor: Supervisor) -> None:
-    """Start a server again that died, on the same port with the same data."""
+    """Restart servers that died, on the same port with the same data."""
     while True:
         for server in servers:
             if not server.running:
                 supervisor.say("stack", f"{server.name} died; it starts again (log: {server.log})")
-                with contextlib.suppress(DevstackError):  # then once more in a second
+                with contextlib.suppress(DevstackError):  # tried again in a second
                     server.start()
         await asyncio.sleep(1)
 
 
 def _readiness(port: int) -> int:
-    """Return the status of the API's readiness, 0 without an answer."""
+    """Return the status of the API's readiness, or 0 without a response."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/api/v1/readiness")
@@ -215,12 +215,12 @@ def _readiness(port: int) -> int:
 
 
 def _program(name: str) -> Path:
-    """Return a command of the environment that we run in, activated or not."""
+    """Return the path of a command in the current Python environment, activated or not."""
     return Path(sys.executable).with_name(name)
 
 
 def run_admin(email: str) -> None:
-    """Become the command that makes an admin in the running stack; it reads the password from standard input."""
+    """Replace this process by the command that creates an admin; it reads the password from standard input."""
     variables = Stack.read().home.read_environment()
     command = [str(_program("tequipy-api")), "create-admin", "--email", email]
-    os.execve(command[0], command, {**os.environ, **variables})  # noqa: S606 -- our own command line
+    os.execve(command[0], command, {**os.environ, **variables})  # noqa: S606 -- our own command

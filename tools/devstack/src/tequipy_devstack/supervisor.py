@@ -1,4 +1,4 @@
-"""Keeps programs running: prefixes their lines, starts them again when they die or change, ends them all."""
+"""Runs programs: prefixes their output, restarts them when they die or their sources change, and ends them all."""
 
 import asyncio
 import contextlib
@@ -14,43 +14,43 @@ from watchfiles import awatch
 
 from tequipy_devstack.processes import family, kill, tied
 
-_COLOURS = (36, 32, 33, 35, 34, 31)  # ANSI foreground colours, the restful ones first
+_COLOURS = (36, 32, 33, 35, 34, 31)  # ANSI foreground colours
 _LINE_BYTES = 2**20
 _NAME_WIDTH = 8
 
 
 @dataclass(frozen=True)
 class Program:
-    """A command line under the name that its lines are prefixed by."""
+    """A command line, and the name that prefixes its output."""
 
     name: str
     command: Sequence[str | Path]
 
 
 @dataclass(frozen=True)
-class Patience:
-    """Times in seconds."""
+class Delays:
+    """Times of the supervisor in seconds."""
 
     grace: float = 10
-    """Between asking a program to end and killing it."""
+    """The time between SIGTERM and SIGKILL."""
     first_pause: float = 0.5
-    """Before a program that died is started again; doubled each time it dies again soon."""
+    """The pause before a program that died is restarted; doubled each time it dies again soon."""
     longest_pause: float = 10
     healthy: float = 20
-    """A program that lived this long has its first pause again."""
+    """A program that ran this long gets the first pause again."""
 
 
 class Supervisor:
-    """Runs programs until it is cancelled; while it ends them, a second cancellation kills them at once."""
+    """Runs programs until it is cancelled; a second cancellation kills those that have not ended."""
 
-    def __init__(self, environment: Mapping[str, str], *, patience: Patience | None = None) -> None:
+    def __init__(self, environment: Mapping[str, str], *, delays: Delays | None = None) -> None:
         self._environment = dict(environment)
-        self._patience = patience or Patience()
+        self._delays = delays or Delays()
         self._names: list[str] = []
         self._changed: list[asyncio.Event] = []
 
     def say(self, name: str, line: str) -> None:
-        """Print one line under the prefix of `name`, coloured on a terminal."""
+        """Print one line with the prefix `name`, coloured on a terminal."""
         if name not in self._names:
             self._names.append(name)
         prefix = f"{name:<{_NAME_WIDTH}}| "
@@ -59,8 +59,8 @@ class Supervisor:
         try:
             print(prefix + line, flush=True)
         except BrokenPipeError:
-            # Whoever read our lines has gone: end as when a terminal is closed.
-            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 -- until we end
+            # The reader of the output has disconnected: continue without output until the stack ends.
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 -- open until the process ends
             signal.raise_signal(Signals.SIGHUP)
 
     async def once(self, program: Program) -> int:
@@ -73,7 +73,7 @@ class Supervisor:
             await self._end(process)
 
     async def succeeds(self, command: Sequence[str | Path]) -> bool:
-        """Run a command, its output unseen, and tell whether it ended with status 0."""
+        """Run a command without showing its output; return whether its exit status is 0."""
         process = await self._start(Program("", command))
         try:
             await process.communicate()
@@ -82,11 +82,11 @@ class Supervisor:
         return process.returncode == 0
 
     async def keep(self, program: Program) -> None:
-        """Run a program, and start it again whenever it dies or `reload` saw a change, until cancelled."""
+        """Run a program and restart it whenever it dies or `reload` sees a change, until cancelled."""
         changed = asyncio.Event()
         self._changed.append(changed)
         clock = asyncio.get_running_loop().time
-        pause = self._patience.first_pause
+        pause = self._delays.first_pause
         while True:
             changed.clear()
             started, process = clock(), await self._start(program)
@@ -94,20 +94,20 @@ class Supervisor:
             try:
                 await _first(_death(process), changed.wait())
             finally:
-                # Those it started end with it, also when it did not get to end them itself.
+                # Its descendants are ended too, even if it died without ending them.
                 await self._end(process)
                 await _first(printer, asyncio.sleep(1))
             if changed.is_set():
-                pause = self._patience.first_pause
+                pause = self._delays.first_pause
                 continue
-            if clock() - started > self._patience.healthy:
-                pause = self._patience.first_pause
+            if clock() - started > self._delays.healthy:
+                pause = self._delays.first_pause
             self.say(program.name, f"ended with status {process.returncode}; starts again in {pause:g} s")
             await _first(changed.wait(), asyncio.sleep(pause))
-            pause = min(2 * pause, self._patience.longest_pause)
+            pause = min(2 * pause, self._delays.longest_pause)
 
     async def reload(self, *folders: Path) -> None:
-        """Start every kept program again whenever a file under the folders changes, until cancelled."""
+        """Restart all programs whenever a file in the folders changes, until cancelled."""
         if not folders:
             return
         async for changes in awatch(*folders, debounce=400):
@@ -117,8 +117,8 @@ class Supervisor:
                 changed.set()
 
     async def announce(self, ready: Callable[[], Awaitable[bool]], lines: Sequence[str]) -> None:
-        """Print the lines as soon as `ready` answers True, asking it twice a second."""
-        while not await ready():  # noqa: ASYNC110 -- other processes send no event
+        """Print the lines as soon as `ready`, called twice a second, returns True."""
+        while not await ready():  # noqa: ASYNC110 -- other processes do not notify this one
             await asyncio.sleep(0.5)
         for line in lines:
             self.say("stack", line)
@@ -135,7 +135,7 @@ class Supervisor:
         )
 
     async def _print_lines(self, program: Program, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None  # noqa: S101 -- piped above; for the type checker
+        assert process.stdout is not None  # noqa: S101 -- it is a pipe; for the type checker
         while True:
             try:
                 line = await process.stdout.readuntil()
@@ -148,29 +148,29 @@ class Supervisor:
             self.say(program.name, line.decode(errors="replace").rstrip("\r\n"))
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
-        """End a program and all it started: by SIGTERM, and what is left after the grace, or at once if cancelled."""
+        """End a program and its descendants: by SIGTERM, and by SIGKILL after the grace or when cancelled again."""
         members = family(process.pid) if process.returncode is None else []
         try:
             if process.returncode is None:
                 process.terminate()
-                await asyncio.wait_for(_death(process), self._patience.grace)
+                await asyncio.wait_for(_death(process), self._delays.grace)
         except TimeoutError:
             pass
         finally:
             kill(members)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, Signals.SIGKILL)
-            await _death(process)  # else asyncio does not know, and complains of a program that it takes for running
+            await _death(process)  # otherwise asyncio would warn of a running program
 
 
 async def _death(process: asyncio.subprocess.Process) -> None:
-    """Wait for the end of a process; asyncio's own `wait` lasts until an orphan that holds the pipe has ended, too."""
-    while process.returncode is None:  # noqa: ASYNC110 -- see above
+    """Wait for a process's end; asyncio's `wait` would also wait for orphans that hold its output open."""
+    while process.returncode is None:  # noqa: ASYNC110 -- as the docstring explains
         await asyncio.sleep(0.05)
 
 
 async def _first(*awaitables: Awaitable[object]) -> None:
-    """Wait until one of them is done and cancel the others."""
+    """Wait until one of the awaitables is done, and cancel the others."""
     tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

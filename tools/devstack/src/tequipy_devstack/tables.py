@@ -1,9 +1,9 @@
-"""The tables of every package in one database, as `tequipy-api migrate upgrade head` makes them."""
+"""Creates the tables of all packages in one database, as `tequipy-api migrate upgrade head` does."""
 
 from tequipy_api.histories import HISTORIES
 from tequipy_platform.migrations import migrate
 
 
 def create_tables(database_url: str) -> None:
-    """Bring an empty database to the head of every history."""
+    """Upgrade an empty database to the head of every history."""
     migrate(database_url, HISTORIES)

@@ -1,6 +1,6 @@
-"""What the proofs under faults stand on: the shipped apps as processes, load at a constant rate, and its findings."""
+"""Tools of the proofs under faults: the shipped apps as processes, load at a constant rate, and its evaluation."""
 
-from tequipy_devstack.proving.apps import Api, House, Program
+from tequipy_devstack.proving.apps import Api, Deployment, Program
 from tequipy_devstack.proving.certificates import Authority
 from tequipy_devstack.proving.load import Load, Route, Sample
 from tequipy_devstack.proving.network import Balancer, Link, in_background
@@ -14,8 +14,8 @@ __all__ = [
     "Api",
     "Authority",
     "Balancer",
+    "Deployment",
     "Findings",
-    "House",
     "Link",
     "Load",
     "Program",

@@ -1,4 +1,4 @@
-"""The shipped apps as real processes, on servers and in folders of a test's own."""
+"""The shipped apps as real processes, with servers and folders of their own."""
 
 import os
 import subprocess
@@ -21,13 +21,13 @@ from tequipy_devstack.proving.waiting import eventually
 from tequipy_devstack.servers import ValkeyServer
 
 _END_SECONDS = 45.0
-"""Longer than any of the apps takes to end in order."""
+"""Longer than any of the apps needs for an orderly shutdown."""
 
 
 class Program:
-    """A command that runs while the block lasts, its output in `log`; what it started ends with it.
+    """A command that runs while the block lasts, with its output in `log`; its descendants end with it.
 
-    Start it from a test's own thread: the kernel ends it when the thread that started it ends.
+    Start it from the test's main thread, because the kernel ends it when the thread that started it ends.
     """
 
     def __init__(self, command: list[str | Path], environment: Mapping[str, str], log: Path) -> None:
@@ -38,15 +38,15 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """The pid of its first process."""
+        """The pid of the command's first process."""
         return self._running().pid
 
     def start(self) -> None:
-        """Start it, once more if it has ended."""
+        """Start the command, also again after it has ended."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 -- our own command line
                 tied(self._command, death_signal=Signals.SIGKILL),
-                cwd=self.log.parent,  # no developer's `.env` is read
+                cwd=self.log.parent,  # so that a developer's `.env` is not read
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -55,13 +55,13 @@ class Program:
             )
 
     def kill(self) -> None:
-        """End it and all it started by SIGKILL, at one stroke."""
+        """End the command and all its descendants by SIGKILL at once."""
         process = self._running()
         await_end(signal_family(process.pid, Signals.SIGKILL), timeout=_END_SECONDS)
         process.wait()
 
     def terminate(self) -> int:
-        """Ask it to end by SIGTERM, wait for that and return its exit status."""
+        """Stop the command by SIGTERM, wait for its end and return its exit status."""
         process = self._running()
         members = family(process.pid)
         process.terminate()
@@ -84,12 +84,12 @@ class Program:
     ) -> None:
         process = self._running()
         if process.poll() is None:
-            end_process(psutil.Process(process.pid), Signals.SIGTERM, patience=_END_SECONDS)
+            end_process(psutil.Process(process.pid), Signals.SIGTERM, timeout=_END_SECONDS)
             process.wait()
 
 
 class Api(Program):
-    """`tequipy-api serve`; the block begins when it is ready."""
+    """`tequipy-api serve`; entering it waits until it is ready."""
 
     def __init__(self, command: list[str | Path], environment: Mapping[str, str], log: Path, *, port: int) -> None:
         super().__init__([*command, "--port", str(port)], environment, log)
@@ -97,18 +97,18 @@ class Api(Program):
 
     @property
     def url(self) -> str:
-        """Where it listens, without a slash at the end."""
+        """The base URL, without a trailing slash."""
         return f"http://127.0.0.1:{self.port}"
 
     def is_ready(self) -> bool:
-        """Tell whether its readiness is 200 at present."""
+        """Return whether its readiness is 200 now."""
         try:
             return httpx.get(f"{self.url}/api/v1/readiness").status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 
     def await_ready(self) -> None:
-        """Return once it is ready."""
+        """Return when it is ready."""
         eventually("the API is ready", lambda: self._ended() or self.is_ready())
         if self._ended():
             raise RuntimeError(f"the API ended while starting: {self.log.read_text()[-2000:]}")
@@ -126,10 +126,10 @@ class Api(Program):
         return self._running().poll() is not None
 
 
-class House:
-    """Both apps with everything they stand on; `settings` are further variables by their full names, and win.
+class Deployment:
+    """Both apps with all their servers; `settings` are additional variables by their full names, which override.
 
-    Hashes are cheap and nobody is rate limited: the load is to meet the servers, not the processor or a policy.
+    Hashes are cheap and rate limits are off, so that the load is limited neither by the processor nor by a policy.
     """
 
     def __init__(
@@ -142,12 +142,12 @@ class House:
             "TEQUIPY_ENVIRONMENT": "test",
             "TEQUIPY_PUBLIC_URL": "https://app.example.com",
             "TEQUIPY_AUTH__BCRYPT_COST": "4",
-            "TEQUIPY_AUTH__ACCESS_TOKEN_TTL": "7200",  # one login for all the proofs of a module
-            "TEQUIPY_AUTH__SESSIONS_PER_USER": "1000000",  # the one account logs in all the time
+            "TEQUIPY_AUTH__ACCESS_TOKEN_TTL": "7200",  # one login serves all the proofs of a module
+            "TEQUIPY_AUTH__SESSIONS_PER_USER": "1000000",  # one account logs in many times
             "TEQUIPY_SERVER__DRAIN_PERIOD": "0",
             "TEQUIPY_DATABASE__URL": database_url,
             "TEQUIPY_CACHE__URL": redis.url(0),
-            # No value stays in memory for longer than between two requests: what is cached is read from Redis.
+            # Cached values expire from memory between two requests, so that every cached read asks Redis.
             "TEQUIPY_CACHE__POLICIES": '{"user_profile": {"ttl": 300, "l1_ttl": 0.02}}',
             "TEQUIPY_CELERY__BROKER_URL": redis.url(1),
             "TEQUIPY_CELERY__SOFT_TIME_LIMIT": "28",
@@ -165,32 +165,32 @@ class House:
         }
 
     def api(self, *command: str | Path, **settings: str) -> Api:
-        """Return `tequipy-api serve`, or `command` that takes the same options; to be entered, which starts it."""
+        """Return `tequipy-api serve`, or `command` with the same options; entering it starts it."""
         command = command or (program("tequipy-api"), "serve")
         return Api([*command], self.environment | settings, self._new_log("api"), port=free_port())
 
     def worker(self, **settings: str) -> Program:
-        """Return `tequipy-worker run`; to be entered."""
+        """Return `tequipy-worker run`; entering it starts it."""
         return Program([program("tequipy-worker"), "run"], self.environment | settings, self._new_log("worker"))
 
     def relay(self, *command: str | Path) -> Program:
-        """Return `tequipy-worker relay`, or `command`; to be entered."""
+        """Return `tequipy-worker relay`, or `command`; entering it starts it."""
         command = command or (program("tequipy-worker"), "relay")
         return Program([*command], self.environment, self._new_log("relay"))
 
     def migrate(self) -> None:
-        """Make the tables."""
+        """Create the tables."""
         self.command("migrate", "upgrade", "head")
 
     def create_admin(self) -> None:
-        """Make the one account that the load logs in to."""
+        """Create the account that the load logs in to."""
         self.command("create-admin", "--email", ADMIN, text=PASSWORD)
 
     def _new_log(self, name: str) -> Path:
         return self.folder / f"{name}-{next(self._numbers)}.log"
 
     def command(self, *arguments: str, text: str = "") -> str:
-        """Run `tequipy-api` to its end and return what it prints; `text` is its standard input."""
+        """Run `tequipy-api` to its end and return its output; `text` is its standard input."""
         result = subprocess.run(  # noqa: S603 -- our own command line
             [program("tequipy-api"), *arguments],
             cwd=self.folder,
@@ -205,5 +205,5 @@ class House:
 
 
 def program(name: str) -> Path:
-    """Return a command of the environment that we run in, activated or not."""
+    """Return the path of a command in the current Python environment, activated or not."""
     return Path(sys.executable).with_name(name)

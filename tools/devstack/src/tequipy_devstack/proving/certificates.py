@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 
 class Authority:
-    """A certificate authority whose files lie in `folder`, valid for an hour."""
+    """A certificate authority with files in `folder`, valid for one hour."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.certificate = folder / "authority.pem"
-        """What a client that trusts this authority names as `ssl_ca_certs`."""
+        """The file that clients which trust this authority use as `ssl_ca_certs`."""
         self._folder = folder
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"Tests {folder.name}")])
         self._key = ec.generate_private_key(ec.SECP256R1())

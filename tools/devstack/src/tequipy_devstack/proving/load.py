@@ -1,4 +1,4 @@
-"""Requests at a constant rate, and what became of each of them."""
+"""Requests at a constant rate, and the result of each."""
 
 import asyncio
 import time
@@ -14,50 +14,50 @@ import httpx
 from tequipy_devstack.proving.waiting import eventually
 
 _PATIENCE = 60.0
-"""Seconds for an answer: longer than any that the API promises, so that its statuses are seen, not ours."""
+"""The timeout of a response in seconds; longer than the API promises, so that failures are statuses of the API."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """One kind of request, and the status that is its success."""
+    """One kind of request, with the status that counts as success."""
 
     method: str
     path: str
     expected: int
     body: Callable[[], Mapping[str, str]] | None = None
-    """Makes the JSON body, a new one for each request."""
+    """Returns the JSON body, called for each request."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One request; times are seconds of the monotonic clock."""
+    """The result of one request; times are seconds of the monotonic clock."""
 
     path: str
     sent_at: float
     ended_at: float
     outcome: str
-    """Status and, where the answer is JSON that has one, its `code` or `status`; or the name of the exception."""
+    """Status and, if the JSON response has one, its `code` or `status`; or the name of the exception."""
     good: bool
     retry_after: str | None = None
 
     @property
     def seconds(self) -> float:
-        """How long the answer took."""
+        """The time until the response was complete."""
         return self.ended_at - self.sent_at
 
 
 class Load:
-    """Sends requests of each route in turn, `rate` a second, by a thread of its own, for as long as the block lasts.
+    """Sends `rate` requests a second, of each route in turn, from a thread of its own while the block lasts.
 
-    The rate does not bend to slow answers (open loop), so a server that hangs meets as many requests as one that does
-    not. Leaving the block waits for the answers that are still to come.
+    The rate does not depend on the response times (open loop), so a slow server gets as many requests as a fast one.
+    Leaving the block waits for the remaining responses.
     """
 
     def __init__(self, url: str, routes: Sequence[Route], *, rate: float) -> None:
         self.rate = rate
         self.samples: list[Sample] = []
-        """What has been answered, in the order of the answers; may be read at any time."""
+        """The results in the order of the responses; may be read at any time."""
         self._url = url
         self._routes = routes
         self._sent = 0
@@ -66,7 +66,7 @@ class Load:
         self._running: Future[None] | None = None
 
     def send(self, count: int) -> None:
-        """Return when `count` more requests have been sent."""
+        """Return after `count` more requests have been sent."""
         target = self._sent + count
         eventually(f"{count} requests are sent", lambda: self._sent >= target, within=10 + 2 * count / self.rate)
 

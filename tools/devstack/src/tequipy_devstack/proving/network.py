@@ -1,4 +1,4 @@
-"""What stands between clients and servers: a link that may be slow, and a balancer that polls readiness."""
+"""Network components between clients and servers: a link that can be slow, and a balancer that polls readiness."""
 
 import asyncio
 import ssl
@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 @contextmanager
 def in_background(resource: AbstractAsyncContextManager[T]) -> Iterator[T]:
-    """Enter an async context manager on an event loop in a thread of its own, for as long as the block lasts."""
+    """Enter an async context manager on an event loop in a separate thread while the block lasts."""
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(resource) as entered:
         yield entered
 
 
 class _Forwarder(ABC):
-    """Listens on a port of 127.0.0.1 and carries each connection on to another one; an async context manager."""
+    """Listens on a port of 127.0.0.1 and forwards each connection to another; an async context manager."""
 
     def __init__(self, certificate: Path | None = None) -> None:
         self.port = free_port()
@@ -38,13 +38,13 @@ class _Forwarder(ABC):
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._tls.load_cert_chain(certificate)
         self.delay = 0.0
-        """Seconds that each piece of data arrives late, in either direction; may be changed at any time."""
+        """Seconds by which all data is delayed in both directions; may be changed at any time."""
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
     @abstractmethod
     def _choose(self) -> int | None:
-        """Return the port that a new connection leads to, None to refuse it."""
+        """Return the target port of a new connection, or None to refuse it."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
@@ -75,11 +75,11 @@ class _Forwarder(ABC):
                     pipes.create_task(self._pipe(reader, far_writer))
                     pipes.create_task(self._pipe(far_reader, writer))
         except* OSError:
-            pass  # one end has gone: so does the other
+            pass  # one end has disconnected, so the other is closed too
         finally:
             writer.close()
             if self._tls is not None:
-                writer.transport.abort()  # TLS would wait for the client's goodbye
+                writer.transport.abort()  # closing TLS properly would wait for the client
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK_BYTES):
@@ -90,9 +90,9 @@ class _Forwarder(ABC):
 
 
 class Link(_Forwarder):
-    """An address that leads to one server, or for some time to none, and may be slow.
+    """An address that forwards to one server, can be slow, and can be switched off.
 
-    With a certificate (a PEM file that also holds its key) clients must speak TLS; the server gets plain text.
+    With a certificate (a PEM file with its key) clients must use TLS; the server gets plain text.
     """
 
     def __init__(self, target: int, *, certificate: Path | None = None) -> None:
@@ -105,9 +105,9 @@ class Link(_Forwarder):
 
 
 class Balancer(_Forwarder):
-    """Hands each connection to the next backend whose readiness was 200 when last polled, as a Kubernetes service does.
+    """Forwards each connection to the next backend whose last readiness was 200, like a Kubernetes service.
 
-    It retries nothing: what a backend drops is a failed request.
+    It retries nothing: a request that a backend drops has failed.
     """
 
     def __init__(self, ports: Sequence[int]) -> None:
@@ -116,11 +116,11 @@ class Balancer(_Forwarder):
         self._turns = count()
         self._poller: asyncio.Task[None] | None = None
         self.ready: tuple[int, ...] = ()
-        """The ports of the backends that get connections at present."""
+        """The ports of the backends that currently get connections."""
 
     @property
     def url(self) -> str:
-        """Where it listens, without a slash at the end."""
+        """The base URL, without a trailing slash."""
         return f"http://127.0.0.1:{self.port}"
 
     def _choose(self) -> int | None:

@@ -1,4 +1,4 @@
-"""An outage under load: what clients, and those who ask for readiness, saw before, during and after it."""
+"""An outage under load: results of requests and readiness checks before, during and after it."""
 
 import time
 from collections import Counter
@@ -13,23 +13,23 @@ READINESS = Route("GET", "/api/v1/readiness", 200)
 PROBES_PER_SECOND = 5
 READY = "200 ready"
 _CALM_SECONDS = 1.0
-"""How long the load goes on before the fault, and after all is well again."""
+"""How long the load lasts before the fault, and after the recovery."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What an outage came to. It begins with the fault and ends when the first readiness is `ready` again."""
+    """The results of an outage, which lasts from the fault to the first `ready` after it."""
 
     requests: Sequence[Sample]
     probes: Sequence[Sample]
     began: float
     mended: float
-    """When the dependency itself was well again."""
+    """When the dependency itself worked again."""
     recovered: float
 
     @property
     def inside(self) -> list[Sample]:
-        """Requests that were under way at some time of the outage."""
+        """Requests that were in progress at some time of the outage."""
         return [sample for sample in self.requests if not self._outside(sample)]
 
     @property
@@ -39,16 +39,16 @@ class Findings:
 
     @property
     def meanwhile(self) -> list[Sample]:
-        """Answers of readiness that were asked for during the outage."""
+        """Readiness checks that were sent during the outage."""
         return [probe for probe in self.probes if self.began <= probe.sent_at < self.recovered]
 
     @property
     def recovery_seconds(self) -> float:
-        """From the dependency's being well to the first readiness that says so."""
+        """The time from the dependency's recovery to the first readiness that reports it."""
         return self.recovered - self.mended
 
     def describe(self, what: str) -> str:
-        """Return the figures in two lines."""
+        """Return the figures as two lines of text."""
         inside, meanwhile = self.inside, self.meanwhile
         return (
             f"\n{what}: {len(self.requests)} requests, failed outside the outage: {len(failed(self.outside))}; "
@@ -69,10 +69,10 @@ def endure(
     requests: int,
     noticed: str | None = None,
 ) -> Findings:
-    """Send 50 requests a second to an API before, during and after a fault that lasts for so many of them.
+    """Send 50 requests a second to an API before, during and after a fault, which lasts for `during` of them.
 
-    With `noticed` it lasts until readiness has answered that too: up to 3 s late, which is its cache's second and the
-    2 s of a check, and later on a busy machine.
+    With `noticed` the fault lasts until readiness has reported that state too. This takes up to 3 s (1 s of its cache,
+    2 s of a check) and longer on a busy machine.
     """
     with Load(url, routes, rate=50) as load, Load(url, [READINESS], rate=PROBES_PER_SECOND) as probes:
         calm = round(_CALM_SECONDS * load.rate)
@@ -90,17 +90,17 @@ def endure(
 
 
 def failed(samples: Iterable[Sample]) -> list[Sample]:
-    """Return those whose answer was not the one expected."""
+    """Return the samples that did not get the expected response."""
     return [sample for sample in samples if not sample.good]
 
 
 def count(samples: Iterable[Sample]) -> dict[str, int]:
-    """Return how often there was each outcome, the most frequent first."""
+    """Return the number of samples by outcome, the most frequent first."""
     return dict(Counter(sample.outcome for sample in samples).most_common())
 
 
 def slowest(samples: Iterable[Sample]) -> float:
-    """Return the longest time that one of them took, in seconds; 0 for none."""
+    """Return the longest response time in seconds, 0 without samples."""
     return max((sample.seconds for sample in samples), default=0.0)
 
 

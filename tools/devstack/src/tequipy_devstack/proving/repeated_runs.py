@@ -1,4 +1,4 @@
-"""A program that is killed again and again: imported once, and forked for each of its lives."""
+"""A program that is killed repeatedly: imported once, and forked for each run."""
 
 import ctypes
 import os
@@ -8,10 +8,10 @@ from math import inf
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
-def fork_for_each_life(deaths: float = inf) -> bool:
-    """Return True in a child, which is replaced by another whenever it is killed.
+def fork_for_each_run(deaths: float = inf) -> bool:
+    """Return True in a child process, which is replaced by a new one whenever it is killed.
 
-    Return False in this process when that has happened `deaths` times. SIGTERM meanwhile ends both.
+    Return False in this process after `deaths` deaths. SIGTERM ends both processes.
     """
     signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
     while deaths > 0:

@@ -1,0 +1,58 @@
+"""The sources use the terms of docs/glossary.md and not the private terms that preceded them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = {path.parent.name: path for path in sorted([*ROOT.glob("packages/*/src"), *ROOT.glob("apps/*/src")])}
+REMAINING = {"auth", "caching"}
+"""Packages that have not been rewritten yet; remove an entry when its package is."""
+
+PRIVATE_TERMS = re.compile(
+    r"(?<![a-z])(doors?|breach|buried|stand[- ]ins?|hears?|dies_at|take_back|whoever|unseal|seal|flights?|deaf)"
+    r"(?![a-z])",
+    re.IGNORECASE,
+)
+STANDARD_TERMS = re.compile(r"in[ _-]flight|single[ _-]flight|\"deaf\"|cache_backplane_deaf_seconds", re.IGNORECASE)
+"""Terms of the field, and names that users of the caching package depend on."""
+
+
+def private_terms(source: Path) -> list[str]:
+    """Return `file:line: text` for each line of a source folder that contains a private term."""
+    return [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sorted(source.rglob("*"))
+        if path.suffix in {".py", ".lua"}
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if PRIVATE_TERMS.search(STANDARD_TERMS.sub("", line))
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES.keys() - REMAINING))
+def test_sources_contain_no_private_terms(name: str) -> None:
+    """No line of a package's sources contains a term that the glossary has replaced."""
+    assert private_terms(SOURCES[name]) == []
+
+
+@pytest.mark.parametrize("name", sorted(REMAINING))
+def test_the_list_of_remaining_packages_shrinks(name: str) -> None:
+    """A package in the list of exceptions still contains private terms."""
+    assert private_terms(SOURCES[name]) != [], f"remove {name} from REMAINING"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("# whoever asks", True),
+        ("self._flight = None", True),
+        ("Unseal the door.", True),
+        ('backplane: Literal["live", "deaf"]', False),
+        ("requests in flight, in-flight loads, single flight, in_flight", False),
+        ("an outdoor sealant", False),
+    ],
+)
+def test_private_terms_are_found_as_whole_words(line: str, expected: bool) -> None:
+    """The pattern finds whole words in any case, also as parts of names, and leaves standard terms alone."""
+    assert bool(PRIVATE_TERMS.search(STANDARD_TERMS.sub("", line))) is expected
