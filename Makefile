@@ -26,7 +26,7 @@ SOURCES := $(wildcard packages/*/src apps/*/src tools/*/src)
 empty :=
 PATHS := $(subst $(empty) ,:,$(SOURCES))
 
-.PHONY: help sync dev admin test prove bench lint images package clean
+.PHONY: help sync dev admin test prove bench lint images package release clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -59,6 +59,9 @@ images: $(UV) ## install the contents of both images into empty folders, and sta
 
 package: $(UV) ## build every package into dist/
 	$(UV) build --all-packages
+
+release: sync ## set the version of all packages: make release VERSION=0.2.0
+	$(BIN)/python .ci/release $(VERSION)
 
 clean: ## remove the environment, the caches and the local stack's data
 	@test ! -e .dev/lock || flock --nonblock .dev/lock true || { echo "a stack runs on .dev: stop it first" >&2; exit 1; }
