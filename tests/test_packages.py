@@ -42,6 +42,8 @@ def find_uv() -> str:
     return uv
 
 
+@pytest.mark.prove
+@pytest.mark.quick
 @pytest.mark.parametrize("requirement", ALONE)
 def test_a_package_declares_what_it_imports(requirement: str) -> None:
     """Installed alone from the lock file, the package's public modules can be imported without unneeded packages."""
