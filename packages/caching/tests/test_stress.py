@@ -111,7 +111,7 @@ async def hear_all(manager: TieredCacheManager) -> None:
     async with manager.link.connect(1) as client:
         while True:
             sequence = await client.hget(manager.link.state, "sequence")
-            position = manager.backplane._position
+            position = manager.link.position
             if position is not None and position.sequence == int(sequence or 0):
                 return
             await asyncio.sleep(0.01)

@@ -7,7 +7,7 @@ import secrets
 from contextlib import suppress
 from math import inf
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
@@ -16,7 +16,7 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError, Respons
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.tiers import Listener
 from tequipy_caching.infrastructure.ending import end
-from tequipy_caching.infrastructure.redis import PROBE, Message, RedisLink, digest_of, kind_of, script
+from tequipy_caching.infrastructure.redis import PROBE, Message, Position, RedisLink, digest_of, kind_of, script
 from tequipy_caching.infrastructure.writes import UNDELIVERED, as_reason, refusal_of
 
 PING_AFTER: Final = 0.4
@@ -31,13 +31,6 @@ _REFUSED: Final = "refused"
 _REFUSED_BEGINS: Final = json.dumps([_REFUSED]).removesuffix("]").encode()
 
 logger = logging.getLogger(__name__)
-
-
-class Position(NamedTuple):
-    """How much of the channel a process has heard; with another epoch nothing can be said."""
-
-    epoch: str
-    sequence: int
 
 
 class Backplane:
@@ -62,7 +55,6 @@ class Backplane:
         self._gaps = metrics.tally("cache_backplane_gaps")
         self._deaf_seconds = metrics.tally("cache_backplane_deaf_seconds")
         self._origin = ""
-        self._position: Position | None = None
         self._deaf_since = 0.0
         self._client: Redis | None = None
         self._task: asyncio.Task[None] | None = None
@@ -99,7 +91,7 @@ class Backplane:
             with suppress(RedisError, OSError):
                 await self._client.aclose()
             self._client = None
-        self._position = None
+        self._link.position = None
 
     async def _listen(self) -> None:
         while True:
@@ -161,7 +153,7 @@ class Backplane:
         if self._probe is not None:  # published before the last question, so it should have come before the answer
             raise ResponseError(UNDELIVERED)
         probe = secrets.token_hex(8)
-        known = self._position or Position("", 0)
+        known = self._link.position or Position("", 0)
         message = json.dumps([self._origin, PROBE, probe])
         names = (self._link.state, self._link.probe_key)
         values = (secrets.token_hex(8), known.epoch, known.sequence, self._link.channel, message)
@@ -169,15 +161,15 @@ class Backplane:
             answer = await client.evalsha(digest_of("join"), len(names), *names, *values)
         except NoScriptError:
             answer = await client.eval(script("join"), len(names), *names, *values)
-        epoch, sequence, refusal = answer
+        epoch, sequence, refusal, _ = answer
         position = Position((epoch or b"").decode(), int(sequence or 0))
         if refusal is not None:
             self._link.writes.refuse(as_reason(refusal.decode(errors="replace")), blocked=True)
             # Changes have no numbers while writes are refused, any may have been missed.
             self._link.recovery.distrust()
-        if refusal is not None or position != self._position:
+        if refusal is not None or position != self._link.position:
             self._miss()
-        self._position = position
+        self._link.position = position
         self._probe = probe
 
     def _note_joined(self) -> None:
@@ -196,14 +188,14 @@ class Backplane:
         except ValueError:
             self._miss()  # of a version to come, or nobody's: anything may have changed
             return
-        if self._position is None or position.epoch != self._position.epoch:
+        if self._link.position is None or position.epoch != self._link.position.epoch:
             self._miss()
-        elif position.sequence > self._position.sequence + (topic != PROBE):  # a probe has no number of its own
+        elif position.sequence > self._link.position.sequence + (topic != PROBE):  # a probe has no number of its own
             self._gaps.count += 1
             self._miss()
-        elif position.sequence <= self._position.sequence:
-            position = self._position  # told before this process joined: heard once more, it does no harm
-        self._position = position
+        elif position.sequence <= self._link.position.sequence:
+            position = self._link.position  # told before this process joined: heard once more, it does no harm
+        self._link.position = position
         if topic == PROBE and origin == self._origin and body == self._probe and not self._joined:
             self._note_joined()
         listener = self._listeners.get(topic)

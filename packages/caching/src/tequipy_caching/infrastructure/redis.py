@@ -36,6 +36,7 @@ _WAITS: Final = 4
 """How many times the timeout a request may wait for a connection, before its own time begins."""
 _SCRIPTS: Final = files("tequipy_caching.infrastructure") / "scripts"
 _TELL: Final = "tell"
+_JOIN: Final = "join"
 PROBE: Final = "probe"
 """The topic of messages that change nothing."""
 _PROBE_MESSAGE: Final = json.dumps(["", PROBE, ""])
@@ -56,6 +57,13 @@ def script(name: str) -> str:
 def digest_of(name: str) -> str:
     """Return the digest by which a server knows a script that it has run before."""
     return sha1(script(name).encode()).hexdigest()  # noqa: S324 -- as EVALSHA has it
+
+
+class Position(NamedTuple):
+    """How much of the channel a process has received; with another epoch nothing can be said."""
+
+    epoch: str
+    sequence: int
 
 
 class Message(NamedTuple):
@@ -80,6 +88,8 @@ class RedisLink:
         self.demotions = 0
         """How often a primary was found after a replica had refused writes: the channel had better connect anew."""
         self._demoted = False
+        self.position: Position | None = None
+        """How much of the channel this process has received: a server that holds less has lost what came last."""
         self._server = parse_redis_url(url)
         # A server's channels are common to all its databases, its keys are not.
         self.channel = f"{prefix}:invalidations:{self._server.database}"
@@ -259,17 +269,14 @@ class RedisLink:
     async def _execute(self, *command: Any) -> Any:  # noqa: ANN401 -- as run
         """Send a command and return its answer.
 
-        On connections that stay lent from the pool, and packed by hiredis: to lend, check and measure one for each
-        command, as redis-py's own `execute_command` does, costs more than the command, and so does its packing.
+        On connections that stay lent from the pool: to lend, check and measure one for each command, as redis-py's own
+        `execute_command` does, costs more than the command.
         """
-        packed = pack_command(command)
         with Cancellation() as cancellation:
             connection = await self._lend()
             try:
                 cancellation.check()
-                await connection.send_packed_command(packed)
-                cancellation.check()
-                answer = await connection.read_response()
+                answer = await _exchange(connection, command, cancellation)
             except ResponseError:
                 self._lent.append(connection)
                 raise
@@ -293,11 +300,43 @@ class RedisLink:
                     return connection
             await self._end(connection)  # closed by the server, or out of step
         new: AbstractConnection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # -- redis-py
+        try:
+            await self._compare_epoch(new)
+        except BaseException:
+            await self._end(new)
+            raise
         return new
+
+    async def _compare_epoch(self, connection: AbstractConnection) -> None:
+        """Have a new connection's server begin a new epoch if it has started again, before any answer is believed.
+
+        It may have an older state, which shows what has been deleted since. Where writes are refused it cannot begin
+        one: then nothing that it holds is believed.
+        """
+        known = self.position or Position("", 0)
+        rest: list[Any] = [2, self.state, self.probe_key, secrets.token_hex(8), known.epoch, known.sequence]
+        with Cancellation() as cancellation, reading(_JOIN):
+            try:
+                command = ["EVALSHA", digest_of(_JOIN), *rest]
+                answer = await _exchange(connection, command, cancellation)
+            except NoScriptError:
+                command = ["EVAL", script(_JOIN), *rest]
+                answer = await _exchange(connection, command, cancellation)
+            _, _, refusal, old = answer
+            if old:
+                self.writes.refuse(as_reason(refusal.decode(errors="replace")), blocked=True)
+                self.recovery.distrust()
 
     async def _end(self, connection: AbstractConnection) -> None:
         await connection.disconnect(nowait=True)
         await self._client.connection_pool.release(connection)
+
+
+async def _exchange(connection: AbstractConnection, command: Sequence[Any], cancellation: Cancellation) -> Any:  # noqa: ANN401 -- as run
+    # Packed by hiredis: redis-py's own packing costs more than the command.
+    await connection.send_packed_command(pack_command(tuple(command)))
+    cancellation.check()
+    return await connection.read_response()
 
 
 @contextlib.contextmanager
