@@ -116,7 +116,7 @@ def test_a_lost_answer_is_given_again(apis: tuple[Api, Api], postgres: PostgresS
         pytest.param(True, "the owner's", id="a thief within the grace"),
     ],
 )
-def test_a_thief_one_step_behind_is_found_out(
+def test_a_copied_token_is_detected_after_the_grace_period(
     apis: tuple[Api, Api],
     postgres: PostgresServer,
     quick: bool,

@@ -1,4 +1,4 @@
-"""The security cases that other teams point at their apps, pointed at the app that ships."""
+"""The conformance suite, run against the app that ships."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ from tequipy_platform.wiring import Database, DatabaseSettings, build_database
 
 
 class ShippedApp(Target):
-    """Two processes of the API on one PostgreSQL and one Valkey, and a worker that works when it is asked for mails."""
+    """Two processes of the API on one PostgreSQL and one Valkey, and a worker that runs when mails are requested."""
 
     own_addresses = True
 
@@ -36,13 +36,13 @@ class ShippedApp(Target):
         self._addresses = count(1)
 
     def connect(self, process: int = 0) -> AbstractAsyncContextManager[httpx.AsyncClient]:
-        """Open a browser at an address of its own."""
+        """Open a client with its own client address."""
         number = next(self._addresses)
         transport = httpx.ASGITransport(self._processes[process], client=(f"198.51.100.{number % 250}", 1000 + number))
         return httpx.AsyncClient(transport=transport, base_url="https://app.example.com")
 
     async def mails(self, address: str) -> Sequence[str]:
-        """Do what the outbox asks for, and return what was sent to an address."""
+        """Run the tasks of the outbox, and return the mails to an address."""
         tasks = {task.name: task for task in auth_tasks(self._processes[0].state.auth, self._mailer)}
         async with self._database.sessions.begin() as session:
             rows = await session.execute(
@@ -54,7 +54,7 @@ class ShippedApp(Target):
         return [mail.text for mail in self._mailer.mails if mail.to == address]
 
     async def pass_time(self, duration: timedelta) -> None:
-        """Turn the clock of both processes."""
+        """Advance the clock of both processes."""
         self.passed += duration
 
 
@@ -69,7 +69,7 @@ async def auth_target(
             "database": {"url": database_url},
             "cache": {"url": redis_url, "prefix": redis_prefix},
             "storage": {"url": tmp_path.as_uri()},
-            "auth": {"bcrypt_cost": 4},  # these cases prove no hash
+            "auth": {"bcrypt_cost": 4},  # these cases do not test hashing
         }
     )
     here, there = create_app(settings), create_app(settings)
@@ -83,8 +83,8 @@ async def auth_target(
         yield target
 
 
-def test_another_team_is_told_what_is_missing(tmp_path: Path) -> None:
-    """The plugin collects every case in a folder of anybody's, and without a target says how to define one."""
+def test_a_missing_target_is_explained(tmp_path: Path) -> None:
+    """The plugin collects every case in another project, and explains how to define the missing target."""
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["tequipy_auth.conformance"]\n')
     (tmp_path / "test_ours.py").write_text("from tequipy_auth.conformance import *\n")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The history of auth's schema."""
+"""The migration history of auth's schema."""
 
 import asyncio
 from io import StringIO
@@ -37,8 +37,8 @@ def tables(url: str, schema: str = "auth") -> set[str]:
     return asyncio.run(read())
 
 
-def test_up_down_up_ends_at_the_models(empty_database_url: str) -> None:
-    """The history leads to what the models say, can be undone without a trace, and leads there again."""
+def test_upgrade_and_downgrade_match_the_models(empty_database_url: str) -> None:
+    """The upgrade creates the tables of the models; the downgrade leaves nothing; a second upgrade works."""
     for _ in range(2):
         migrate(empty_database_url, [HISTORY], "upgrade head", output=StringIO())
         migrate(empty_database_url, [HISTORY], "check", output=StringIO())
@@ -55,8 +55,8 @@ FOREIGN = (
 )
 
 
-def test_another_products_auth_is_refused_before_anything_is_changed(empty_database_url: str) -> None:
-    """Beside a foreign schema `auth` no schema gets a table, that of an earlier history neither."""
+def test_a_foreign_auth_schema_is_refused_before_any_change(empty_database_url: str) -> None:
+    """If a foreign schema `auth` exists, no schema is changed, also not that of an earlier history."""
     run(empty_database_url, *FOREIGN)
     with pytest.raises(MigrationFailed, match="schema auth belongs to another product"):
         migrate(empty_database_url, [PLATFORM, HISTORY])
@@ -64,8 +64,8 @@ def test_another_products_auth_is_refused_before_anything_is_changed(empty_datab
     assert tables(empty_database_url) == {"users", "schema_migrations"}
 
 
-def test_a_renamed_schema_is_made_beside_a_foreign_one(empty_database_url: str) -> None:
-    """Under another name every revision goes up, down and up again, ends at the models and leaves `auth` alone."""
+def test_a_renamed_schema_leaves_a_foreign_one_unchanged(empty_database_url: str) -> None:
+    """Under another name every revision can be upgraded and downgraded beside a foreign schema `auth`."""
     run(empty_database_url, *FOREIGN)
     renamed = DatabaseSettings(url=SecretStr(empty_database_url), schemas={"auth": "shop_auth"})
     models = {table.name for table in HISTORY.metadata.sorted_tables}
@@ -78,8 +78,8 @@ def test_a_renamed_schema_is_made_beside_a_foreign_one(empty_database_url: str) 
     assert tables(empty_database_url) == {"users", "schema_migrations"}
 
 
-def test_signing_keys_outlive_the_migration_to_versions(empty_database_url: str) -> None:
-    """Keys of before keep their private half and have no version; revoked ones lose it."""
+def test_signing_keys_survive_the_migration_to_versions(empty_database_url: str) -> None:
+    """Earlier keys keep their private key without a version; revoked ones lose it."""
     migrate(empty_database_url, [HISTORY], "upgrade 0010", output=StringIO())
     run(
         empty_database_url,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-# A login by an account that the example itself does not make, with and without which the protected route is asked.
+# A login with an account that the example does not create, and requests to the protected route with and without its
+# token.
 ASK = """
 import asyncio, httpx
 GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
@@ -20,13 +21,13 @@ async def ask():
         print(*(answer.status_code for answer in answers), answers[0].json()["code"], answers[1].json()["roles"])
 asyncio.run(ask())
 """
-# What the example must get along without.
+# Packages that the example must not load.
 FORBIDDEN = ("fastapi", "celery", "sqlalchemy", "pydantic", "asyncpg", "redis", "bcrypt", "jwt", "email_validator")
 CHECK = f"import sys; found = sorted(sys.modules.keys() & set({FORBIDDEN})); assert not found, found"
 
 
 def run(code: str) -> str:
-    done = subprocess.run(  # a process of its own: what is loaded there is what the code loads
+    done = subprocess.run(  # a separate process, so that only modules of the code are loaded
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
@@ -34,19 +35,19 @@ def run(code: str) -> str:
 
 
 def test_the_example_runs_without_database_and_framework() -> None:
-    """It prints what the README says, in a process that has loaded no third party's library."""
+    """It prints the documented output in a process that has loaded no third-party library."""
     example, *_ = EXAMPLES
     (expected,) = re.findall(r"^It prints `(.*)`\.$", TEXT, re.MULTILINE)
     assert run(f"{example}\n{CHECK}") == expected
 
 
 def test_the_example_in_an_app_protects_its_route() -> None:
-    """A stranger is told who is missing, and whoever has logged in is known."""
+    """An unauthenticated request is refused; after a login the route responds."""
     assert run(f"{EXAMPLES[1]}\n{ASK}") == "401 200 unauthenticated ['admin']"
 
 
-def test_the_root_door_loads_the_standard_library_alone() -> None:
-    """`import tequipy_auth` loads nothing that was installed, but our own packages."""
+def test_the_root_module_loads_only_the_standard_library() -> None:
+    """`import tequipy_auth` loads no installed package except our own."""
     found = run(
         "import sys; before = set(sys.modules); import tequipy_auth; "
         "print({name.partition('.')[0] for name in sys.modules.keys() - before} - sys.stdlib_module_names)"

@@ -1,4 +1,4 @@
-"""The background work of auth."""
+"""The background tasks of auth."""
 
 from datetime import timedelta
 
@@ -12,8 +12,8 @@ from tequipy_platform import Delivery, MailRejected, MailSenderRefused, MailUnav
 from tequipy_platform.testing import FrozenClock, RecordingMailer
 
 
-async def test_what_the_outbox_asks_for_is_a_task() -> None:
-    """The task that a registration asks for exists under that name and takes that payload."""
+async def test_outbox_messages_name_existing_tasks() -> None:
+    """The task of a registration exists and accepts its payload."""
     work, mailer = MemoryAuthUnitOfWork(SystemClock()), RecordingMailer()
     auth = build_fake_auth(work)
     await auth.registration.register(email="ada@example.com", password="correct horse battery staple", client=Client())
@@ -23,8 +23,8 @@ async def test_what_the_outbox_asks_for_is_a_task() -> None:
     assert [mail.to for mail in mailer.mails] == ["ada@example.com"]
 
 
-def test_an_outage_of_a_day_is_waited_out_and_a_refusal_is_not() -> None:
-    """A mail waits for 24 hours, also when the server refuses us or this release does not know its kind yet."""
+def test_mails_are_retried_for_a_day() -> None:
+    """A mail is retried for 24 hours, also after a refusal or for an unknown kind; a final rejection is not."""
     (task,) = [task for task in auth_tasks(build_fake_auth(), RecordingMailer()) if task.name == "auth.send_mail"]
     day = timedelta(hours=24)
     for error in (MailUnavailable(), MailSenderRefused(), LookupError(), KeyError()):
@@ -34,8 +34,8 @@ def test_an_outage_of_a_day_is_waited_out_and_a_refusal_is_not() -> None:
     assert task.retry.max_wait(10_000) == timedelta(minutes=10)
 
 
-async def test_a_profile_that_changed_elsewhere_is_read_anew() -> None:
-    """The task that a change of the account asks for exists, and drops what another process still holds."""
+async def test_a_changed_profile_is_read_again() -> None:
+    """The task of a changed account exists, and removes the profile that another process has cached."""
     work = MemoryAuthUnitOfWork(SystemClock())
     here, there = build_fake_auth(work), build_fake_auth(work)
     await here.registration.create_admin(email="ada@example.com", password="correct horse battery staple")
@@ -48,8 +48,8 @@ async def test_a_profile_that_changed_elsewhere_is_read_anew() -> None:
     assert (await there.accounts.profile(user.id)).name == "Ada"
 
 
-async def test_what_is_over_is_forgotten_every_hour() -> None:
-    """Expired registrations and devices, dead counters, sessions that ended a week ago go, however many they are."""
+async def test_expired_rows_are_purged_every_hour() -> None:
+    """Expired registrations, devices and counters, and sessions that ended a week ago, are deleted completely."""
     clock = FrozenClock()
     work = MemoryAuthUnitOfWork(clock)
     auth = build_fake_auth(work, clock=clock)
@@ -78,7 +78,7 @@ async def test_what_is_over_is_forgotten_every_hour() -> None:
 
 
 async def test_audit_events_are_kept_for_their_retention() -> None:
-    """400 days by default, and as long as the policy says; the hourly purge forgets older ones, however many."""
+    """Audit events are kept for 400 days or the configured retention; the hourly purge deletes all older ones."""
     for policy, days in (
         (AuthPolicy(public_url=PUBLIC_URL), 400),
         (AuthPolicy(public_url=PUBLIC_URL, audit_retention=timedelta(days=30)), 30),

@@ -1,4 +1,4 @@
-"""Settings of auth, and what is built from them."""
+"""The settings of auth, and `build_auth`."""
 
 from dataclasses import fields
 from datetime import timedelta
@@ -24,7 +24,7 @@ def make_auth(
     public_url: str = "https://app.example.com",
     registry: CollectorRegistry | None = None,
 ) -> Auth:
-    """Build auth on a database that nobody listens at."""
+    """Build auth with a database that cannot be reached."""
     return build_auth(
         settings or AuthSettings(),
         environment=environment,
@@ -36,7 +36,7 @@ def make_auth(
 
 
 def test_every_secret_is_checked() -> None:
-    """Each setting that holds a secret is among those that are checked; by default they are the built-in ones."""
+    """Each setting with a secret is in `random_secrets`, and the defaults are the built-in ones."""
     settings = AuthSettings()
     assert isinstance(settings, HoldsSecrets)
     held = {
@@ -62,8 +62,8 @@ def test_every_secret_is_checked() -> None:
     ],
     ids=str,
 )
-def test_production_refuses_what_protects_nobody(changes: dict[str, Any], refused: list[str]) -> None:
-    """A cheap hash, a grace in which a thief goes unnoticed, and origins that anybody on the way may change."""
+def test_production_refuses_insecure_settings(changes: dict[str, Any], refused: list[str]) -> None:
+    """Production refuses a low cost, a long grace period and origins without TLS."""
     assert [field for field, _ in AuthSettings.model_validate(changes).production_faults()] == refused
 
 
@@ -100,23 +100,23 @@ def test_production_refuses_what_protects_nobody(changes: dict[str, Any], refuse
     ids=str,
 )
 def test_wrong_settings_are_refused_without_showing_them(wrong: dict[str, Any]) -> None:
-    """A wrong value is named by its setting, and the message holds no secret."""
+    """A wrong value is reported with its setting's name and without secrets."""
     with pytest.raises(ValidationError, match=next(iter(wrong))) as refusal:
         AuthSettings.model_validate(wrong)
     assert "a short secret" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("forever", ["inf", 10**11], ids=str)
-def test_no_time_is_longer_than_a_date_can_be(forever: object) -> None:
-    """Every setting in seconds refuses what no moment can be moved by, instead of failing when it is used."""
+def test_durations_are_limited(forever: object) -> None:
+    """Every setting in seconds refuses values that would exceed the range of dates."""
     times = [name for name, field in AuthSettings.model_fields.items() if field.annotation is float]
     with pytest.raises(ValidationError) as refusal:
         AuthSettings.model_validate(dict.fromkeys(times, forever))
     assert [error["loc"] for error in refusal.value.errors()] == [(name,) for name in times]
 
 
-def test_every_number_that_the_rules_go_by_is_a_setting() -> None:
-    """Unset it is the policy's own default, set it is what was set."""
+def test_every_policy_value_is_a_setting() -> None:
+    """Each value of the policy comes from a setting, whose default is that of the policy."""
     default = AuthPolicy(public_url="https://app.example.com")
     assert make_auth().policy == default
     changed = make_auth(
@@ -143,8 +143,8 @@ def test_every_number_that_the_rules_go_by_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"password_min_length": 11}, {"audit_retention": timedelta(days=6)}], ids=str)
-def test_a_policy_made_by_hand_keeps_the_least_values(wrong: dict[str, Any]) -> None:
-    """Who builds auth without the settings gets neither shorter passwords nor a shorter audit."""
+def test_a_policy_enforces_its_minimum_values(wrong: dict[str, Any]) -> None:
+    """A policy that is created without the settings refuses values below the minimum."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         AuthPolicy(public_url="https://app.example.com", **wrong)
 
@@ -154,19 +154,19 @@ def test_a_policy_made_by_hand_keeps_the_least_values(wrong: dict[str, Any]) -> 
     [
         (OWN, {1: OWN}),
         (SecretStr(OWN), {1: OWN}),
-        (int("1234567890" * 4), {1: "1234567890" * 4}),  # what the environment makes of digits alone
+        (int("1234567890" * 4), {1: "1234567890" * 4}),  # the value that the environment source returns for digits
         ({1: OWN, 3: OWN[::-1]}, {1: OWN, 3: OWN[::-1]}),
         ({"2": OWN}, {2: OWN}),
     ],
 )
 def test_the_key_encryption_key_has_versions(given: object, versions: dict[int, str]) -> None:
-    """One secret alone is version 1; several are named by their versions."""
+    """A single secret is version 1; several have explicit versions."""
     held = AuthSettings.model_validate({"key_encryption_key": given}).key_encryption_key
     assert {version: secret.get_secret_value() for version, secret in held.items()} == versions
 
 
 def test_secrets_are_not_shown() -> None:
-    """Neither repr nor JSON of the settings holds a secret."""
+    """Neither repr nor JSON of the settings contains a secret."""
     settings = AuthSettings.model_validate(OWN_SECRETS)
     assert OWN not in repr(settings)
     assert OWN not in settings.model_dump_json()
@@ -180,20 +180,20 @@ def test_secrets_are_not_shown() -> None:
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
     ],
 )
-def test_our_own_origin_may_use_the_cookie(public_url: str, origin: str) -> None:
-    """The origin of the public URL as a browser writes it, and those that are configured."""
+def test_the_public_origin_may_use_the_cookie(public_url: str, origin: str) -> None:
+    """The allowed origins are that of the public URL in the spelling of browsers, and the configured ones."""
     settings = AuthSettings(allowed_origins=("https://friend.example.net",))
     assert make_auth(settings, public_url=public_url).origins == {origin, "https://friend.example.net"}
 
 
 def test_only_a_developers_machine_is_local() -> None:
-    """Cookies without `Secure` are for the environment `local` alone."""
+    """Cookies lack `Secure` only in the environment `local`."""
     assert make_auth(environment="local").local
     assert not any(make_auth(environment=name).local for name in ("test", "staging", "production"))
 
 
-async def test_what_was_built_opens_and_closes_without_a_database() -> None:
-    """Nothing is opened before its first use, so auth starts while the database is away."""
+async def test_auth_opens_and_closes_without_a_database() -> None:
+    """Auth starts while the database is unavailable, because nothing is opened before its first use."""
     auth = make_auth()
     for _ in range(2):
         async with auth:
@@ -201,7 +201,7 @@ async def test_what_was_built_opens_and_closes_without_a_database() -> None:
 
 
 def test_waiting_hashes_are_measured() -> None:
-    """The gauge counts the hashes of each pool, and two builds without a registry do not meet."""
+    """The gauge counts the hashes of each pool, and builds without a registry do not conflict."""
     registry = CollectorRegistry()
     make_auth(registry=registry)
     make_auth()

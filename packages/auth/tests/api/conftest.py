@@ -1,4 +1,4 @@
-"""Auth in memory behind its real routes, and clients that talk to it."""
+"""Auth in memory with its real routes, and HTTP clients for them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -37,7 +37,7 @@ def serve(auth: Auth) -> FastAPI:
 
 @pytest.fixture
 async def client(auth: Auth) -> AsyncIterator[httpx.AsyncClient]:
-    """A browser's view of the deployed app: https, so that it keeps secure cookies."""
+    """A client of the deployed app with https, so that it keeps secure cookies."""
     transport = httpx.ASGITransport(serve(auth))
     async with httpx.AsyncClient(transport=transport, base_url="https://app.example.com") as client:
         yield client
@@ -45,7 +45,7 @@ async def client(auth: Auth) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def local_client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncClient]:
-    """The same accounts as a developer's machine serves them."""
+    """A client of the same accounts on a developer's machine."""
     transport = httpx.ASGITransport(serve(build_fake_auth(work, local=True, origins=OWN_ORIGINS)))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
         yield client
@@ -53,7 +53,7 @@ async def local_client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncC
 
 @pytest.fixture
 def make_user(auth: Auth) -> Callable[[], Awaitable[None]]:
-    """Make an account with the address and the password of these tests, an admin's."""
+    """Create an administrator with the address and password of these tests."""
     return lambda: auth.registration.create_admin(email=EMAIL, password=PASSWORD)
 
 
@@ -72,7 +72,7 @@ async def access_token(make_user: Callable[[], Awaitable[None]], client: httpx.A
 
 @pytest.fixture
 def mailed_token(auth: Auth, work: MemoryAuthUnitOfWork) -> Callable[[], Awaitable[str]]:
-    """Do the worker's part for the only registration, and return the token from the mail."""
+    """Run the mail task of the only registration, and return the token from the mail."""
 
     async def deliver() -> str:
         mailer = RecordingMailer()
@@ -88,7 +88,7 @@ def mailed_token(auth: Auth, work: MemoryAuthUnitOfWork) -> Callable[[], Awaitab
 
 @pytest.fixture
 def verify(client: httpx.AsyncClient, mailed_token: Callable[[], Awaitable[str]]) -> Callable[[], Awaitable[None]]:
-    """Follow the mailed link."""
+    """Verify the address with the token from the mail."""
 
     async def follow() -> None:
         answer = await client.post("/api/v1/auth/verify-email", json={"token": await mailed_token()})

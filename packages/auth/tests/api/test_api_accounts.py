@@ -1,4 +1,4 @@
-"""Registering, verifying, the own account and the public keys, over HTTP."""
+"""Registration, verification, the own account and the public keys over HTTP."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,7 @@ GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, object]:
-    """Return the problem document of an answer that has this status and code, and is kept by no cache."""
+    """Return the problem document of an uncacheable response with this status and code."""
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["cache-control"] == "no-store"
@@ -25,7 +25,7 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, object]
 async def test_registering_answers_alike_for_a_new_and_a_known_address(
     client: httpx.AsyncClient, make_user: Callable[[], Awaitable[None]]
 ) -> None:
-    """Who registers learns nothing about who has an account."""
+    """A registration does not reveal whether the address has an account."""
     new = await client.post("/api/v1/auth/register", json=GOOD)
     await make_user()
     known = await client.post("/api/v1/auth/register", json=GOOD)
@@ -34,8 +34,8 @@ async def test_registering_answers_alike_for_a_new_and_a_known_address(
     assert new.headers["cache-control"] == "no-store"
 
 
-async def test_answers_about_accounts_are_kept_by_no_cache(client: httpx.AsyncClient) -> None:
-    """Auth's own routes say so, and every error does; the public keys are for everybody to keep."""
+async def test_account_responses_are_not_cached(client: httpx.AsyncClient) -> None:
+    """Responses of auth's routes and all errors have `no-store`; the public keys can be cached."""
     paths = ("/api/v1/auth/me", "/api/v1/auth/login", "/api/v1/auth/nothing", "/nowhere")
     answers = [await client.get(path) for path in paths]
     assert [answer.headers["cache-control"] for answer in answers] == ["no-store"] * 4
@@ -45,13 +45,13 @@ async def test_answers_about_accounts_are_kept_by_no_cache(client: httpx.AsyncCl
 
 
 async def test_a_weak_password_is_refused_with_its_reasons(client: httpx.AsyncClient) -> None:
-    """Every reason is told at once, in a member of the problem document."""
+    """A member of the problem document contains every reason."""
     answer = await client.post("/api/v1/auth/register", json={"email": "ada@example.com", "password": "ada"})
     assert problem(answer, 422, "weak_password")["reasons"] == ["too_short", "matches_email"]
 
 
 async def test_a_bad_address_names_its_field(client: httpx.AsyncClient) -> None:
-    """An address that is none is a validation error of `/email`."""
+    """An invalid address is a validation error of `/email`."""
     answer = await client.post("/api/v1/auth/register", json=GOOD | {"email": "ada at example"})
     errors = problem(answer, 422, "validation_failed")["errors"]
     assert isinstance(errors, list)
@@ -82,11 +82,11 @@ async def test_a_bad_address_names_its_field(client: httpx.AsyncClient) -> None:
     ],
 )
 async def test_a_bad_field_is_named_and_not_echoed(client: httpx.AsyncClient, field: str, value: object) -> None:
-    """Wrong types, lengths, NUL, lone surrogates, invisible characters and unknown fields are 422 with a pointer.
+    """Invalid values get 422 with a pointer to the field, or to the object for an unknown field.
 
-    That of an unknown field is the object's: its name is the sender's.
+    The response never contains the value, nor the name of an unknown field, which the sender chose.
     """
-    # By hand: httpx would not write lone surrogates, an attacker does.
+    # The body is written by hand, because httpx cannot encode lone surrogates.
     content = json.dumps(GOOD | {field: value})
     answer = await client.post("/api/v1/auth/register", content=content, headers={"Content-Type": "application/json"})
     document = problem(answer, 422, "validation_failed")
@@ -100,7 +100,7 @@ async def test_a_bad_field_is_named_and_not_echoed(client: httpx.AsyncClient, fi
 async def test_a_huge_password_is_refused_before_it_is_hashed(
     client: httpx.AsyncClient, auth: Auth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A password of 60 KiB (these routes take bodies of 64) reaches no service; one of a MiB not even a parser."""
+    """A password of 60 KiB does not reach the service, and one of a MiB does not reach the parser."""
     monkeypatch.setattr(type(auth.registration), "register", None)
     monkeypatch.setattr(type(auth.login), "with_password", None)
     for route in ("register", "login"):
@@ -111,7 +111,7 @@ async def test_a_huge_password_is_refused_before_it_is_hashed(
 
 
 async def test_a_user_agent_is_shown_without_invisible_characters(client: httpx.AsyncClient, access_token: str) -> None:
-    """What a client calls itself is shown in the list of sessions: control characters of Latin-1 are left out."""
+    """The list of sessions shows user agents without control characters of Latin-1."""
     headers = {b"User-Agent": b"Fire\xadfox \x85115", b"Authorization": f"Bearer {access_token}".encode()}
     await client.post("/api/v1/auth/login", json=GOOD, headers=headers)
     sessions = (await client.get("/api/v1/auth/sessions", headers=headers)).json()["items"]
@@ -119,7 +119,7 @@ async def test_a_user_agent_is_shown_without_invisible_characters(client: httpx.
 
 
 async def test_names_are_trimmed(client: httpx.AsyncClient, verify: Callable[[], Awaitable[None]]) -> None:
-    """Outer spaces of a name are no part of it."""
+    """Outer spaces of a name are removed."""
     await client.post("/api/v1/auth/register", json=GOOD | {"name": "  Ada Lovelace "})
     await verify()
     access = (await client.post("/api/v1/auth/login", json=GOOD)).json()["access_token"]
@@ -130,7 +130,7 @@ async def test_names_are_trimmed(client: httpx.AsyncClient, verify: Callable[[],
 @pytest.mark.parametrize("route", ["register", "verify-email", "login", "refresh", "logout"])
 @pytest.mark.parametrize("form", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
 async def test_forms_are_refused(client: httpx.AsyncClient, route: str, form: str) -> None:
-    """What a page of any site can post without asking is 415 on every route, with a body or without."""
+    """Content types of HTML forms get 415 on every route, with and without a body."""
     for content in (b"a=b", b""):
         answer = await client.post(f"/api/v1/auth/{route}", content=content, headers={"Content-Type": form})
         problem(answer, 415, "unsupported_media_type")
@@ -138,15 +138,15 @@ async def test_forms_are_refused(client: httpx.AsyncClient, route: str, form: st
 
 @pytest.mark.parametrize("body", [b"{", b'{"email": NaN}', "{}".encode("utf-16"), b"\xff", b"[" * 60_000])
 async def test_a_body_that_is_no_json_is_malformed(client: httpx.AsyncClient, body: bytes) -> None:
-    """Broken JSON, NaN, UTF-16, invalid UTF-8 and bottomless nesting are 400."""
+    """Broken JSON, NaN, UTF-16, invalid UTF-8 and too deep nesting get 400."""
     answer = await client.post("/api/v1/auth/login", content=body, headers={"Content-Type": "application/json"})
     problem(answer, 400, "malformed_body")
 
 
-async def test_the_mailed_token_makes_the_account_once(
+async def test_the_mailed_token_creates_the_account_once(
     client: httpx.AsyncClient, mailed_token: Callable[[], Awaitable[str]]
 ) -> None:
-    """The link verifies the address with 204; a second time, or with anything else, it is 400 `token_invalid`."""
+    """The link gets 204 once; a second use or any other token gets 400 `token_invalid`."""
     await client.post("/api/v1/auth/register", json=GOOD)
     token = await mailed_token()
     answer = await client.post("/api/v1/auth/verify-email", json={"token": token})
@@ -157,7 +157,7 @@ async def test_the_mailed_token_makes_the_account_once(
 
 
 async def test_me_shows_the_own_account(client: httpx.AsyncClient, access_token: str) -> None:
-    """Exactly the fields of the contract, with the caller's roles and what they permit."""
+    """The response has exactly the fields of the contract, with the roles and permissions of the caller."""
     answer = await client.get("/api/v1/auth/me", headers={"Authorization": f"Bearer {access_token}"})
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
@@ -169,7 +169,7 @@ async def test_me_shows_the_own_account(client: httpx.AsyncClient, access_token:
 
 
 async def test_me_follows_the_role_map(client: httpx.AsyncClient, auth: Auth, access_token: str) -> None:
-    """What a role permits from now on is what its holders see, whatever their profile had been read with."""
+    """A change of a role's permissions takes effect although the profile is cached."""
     headers = {"Authorization": f"Bearer {access_token}"}
     await client.get("/api/v1/auth/me", headers=headers)
     await auth.roles.define(Role("admin", ("users:read",)))
@@ -177,45 +177,45 @@ async def test_me_follows_the_role_map(client: httpx.AsyncClient, auth: Auth, ac
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic YTpi"])
-async def test_without_a_bearer_token_nobody_is_known(client: httpx.AsyncClient, header: str | None) -> None:
-    """A missing token, or another scheme, is `unauthenticated` with a bare challenge (RFC 6750, section 3)."""
+async def test_a_missing_bearer_token_is_unauthenticated(client: httpx.AsyncClient, header: str | None) -> None:
+    """A missing token or another scheme gets `unauthenticated` with a bare challenge (RFC 6750, section 3)."""
     answer = await client.get("/api/v1/auth/me", headers={} if header is None else {"Authorization": header})
     problem(answer, 401, "unauthenticated")
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("token", ["x", "a.b.c", "é", "x" * 9000, "two words"])
-async def test_a_bad_bearer_token_is_told_apart(client: httpx.AsyncClient, token: str) -> None:
-    """A token that is none of ours is `invalid_token`, in the document and in the challenge."""
+async def test_an_invalid_bearer_token_is_distinguished(client: httpx.AsyncClient, token: str) -> None:
+    """An unknown token gets `invalid_token` in the document and in the challenge."""
     answer = await client.get("/api/v1/auth/me", headers={b"Authorization": f"Bearer {token}".encode("latin-1")})
     problem(answer, 401, "invalid_token")
     assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
 
 
 async def test_the_caller_becomes_part_of_the_context(client: httpx.AsyncClient, access_token: str) -> None:
-    """Logs and whatever else reads the request context know who asked."""
+    """The request context, and so every log line, contains the caller's id."""
     with request_context(RequestContext()):
         me = await client.get("/api/v1/auth/me", headers={"Authorization": f"Bearer {access_token}"})
         assert current_context().user_id == me.json()["id"]
 
 
 async def test_the_public_keys_may_be_cached(client: httpx.AsyncClient) -> None:
-    """The key set is public for five minutes (a fake signs nothing, so here it is empty)."""
+    """The key set can be cached for five minutes; with a fake it is empty."""
     answer = await client.get("/.well-known/jwks.json")
     assert (answer.status_code, answer.json()) == (200, {"keys": []})
     assert answer.headers["cache-control"] == "public, max-age=300"
 
 
 async def test_unknown_routes_and_methods_are_problems_too(client: httpx.AsyncClient) -> None:
-    """404 and 405 below the prefix have the shape of every other error, and are not cached either."""
+    """404 and 405 below the prefix are problem documents and are not cached."""
     problem(await client.get("/api/v1/auth/nothing"), 404, "not_found")
     answer = await client.get("/api/v1/auth/login")
     problem(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
 
 
-async def test_what_is_away_is_503(client: httpx.AsyncClient, auth: Auth, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An `Unavailable` of a service becomes 503 that says when to try again."""
+async def test_unavailable_is_503(client: httpx.AsyncClient, auth: Auth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An `Unavailable` of a service becomes 503 with `Retry-After`."""
 
     async def away(*_: object, **__: object) -> None:
         raise Unavailable(retry_after=2.5)

@@ -1,4 +1,4 @@
-"""What requests of strangers leave in the audit."""
+"""Audit events that unauthenticated requests cause."""
 
 import httpx
 import pytest
@@ -16,8 +16,8 @@ TOKENS = ["x", "ev1.x.y", "rt1." + "A" * 66, "a.b.c", "ev1." + "\u00e9" * 66, UN
 
 
 @pytest.mark.parametrize("token", TOKENS)
-async def test_tokens_that_name_nothing_of_ours_are_counted_and_not_recorded(token: str) -> None:
-    """Garbage, and well-formed tokens that we never gave out, at every route that strangers may send one to."""
+async def test_unknown_tokens_are_counted_and_not_audited(token: str) -> None:
+    """Malformed and never issued tokens leave no audit event, at every route that accepts a token."""
     work, operations = MemoryAuthUnitOfWork(SystemClock()), RecordingOperations()
     app = FastAPI()
     wire_errors(app)

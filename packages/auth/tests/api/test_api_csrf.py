@@ -1,4 +1,4 @@
-"""Which requests may use the refresh cookie: the rules against cross-site request forgery, case by case."""
+"""Protection from cross-site request forgery: which requests may use the refresh cookie."""
 
 import httpx
 import pytest
@@ -42,16 +42,20 @@ async def log_in(client: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("headers", ALLOWED, ids=str)
 @pytest.mark.parametrize(("route", "status"), [("refresh", 200), ("logout", 204)])
-async def test_our_own_pages_may(client: httpx.AsyncClient, route: str, status: int, headers: dict[str, str]) -> None:
-    """JSON or `X-Requested-With`, from an origin of ours or none, may use the cookie."""
+async def test_own_pages_may_use_the_cookie(
+    client: httpx.AsyncClient, route: str, status: int, headers: dict[str, str]
+) -> None:
+    """JSON or `X-Requested-With`, from an allowed origin or without one, may use the cookie."""
     await log_in(client)
     assert (await client.post(f"/api/v1/auth/{route}", headers=headers)).status_code == status
 
 
 @pytest.mark.parametrize("headers", REFUSED, ids=str)
 @pytest.mark.parametrize("route", ["refresh", "logout"])
-async def test_other_pages_may_not(client: httpx.AsyncClient, route: str, headers: dict[str, str]) -> None:
-    """Anything else is 403 `csrf_failed`: the token is not used up and the cookie stays."""
+async def test_other_pages_may_not_use_the_cookie(
+    client: httpx.AsyncClient, route: str, headers: dict[str, str]
+) -> None:
+    """Any other request gets 403 `csrf_failed`, does not use the token and keeps the cookie."""
     await log_in(client)
     token = client.cookies["__Host-refresh"]
     answer = await client.post(f"/api/v1/auth/{route}", headers=headers)
@@ -59,14 +63,14 @@ async def test_other_pages_may_not(client: httpx.AsyncClient, route: str, header
     assert answer.headers["cache-control"] == "no-store"
     assert "set-cookie" not in answer.headers
     client.cookies.clear()
-    for _ in range(2):  # the first use after all; were it the second, its successor would have been used
+    for _ in range(2):  # this is the first use: after a second one the successor would be used
         answer = await client.post("/api/v1/auth/refresh", json={"refresh_token": token})
         assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("headers", [REFUSED[3], REFUSED[8]], ids=str)
 async def test_login_into_a_cookie_is_protected_too(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    """Nobody is logged in to a stranger's account by a stranger's page; body delivery sets no cookie, so it may."""
+    """Pages of other sites cannot log in with cookie delivery; with body delivery no cookie is set."""
     answer = await client.post("/api/v1/auth/login", json=GOOD, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (403, "csrf_failed")
     assert "set-cookie" not in answer.headers
@@ -74,17 +78,17 @@ async def test_login_into_a_cookie_is_protected_too(client: httpx.AsyncClient, h
     assert answer.status_code == 200
 
 
-async def test_two_origins_must_both_be_ours(client: httpx.AsyncClient) -> None:
-    """A second `Origin` header does not hide behind the first."""
+async def test_two_origins_must_both_be_allowed(client: httpx.AsyncClient) -> None:
+    """Every `Origin` header is checked."""
     await log_in(client)
     headers = [("Content-Type", "application/json"), ("Origin", OWN), ("Origin", "https://evil.example")]
     assert (await client.post("/api/v1/auth/refresh", headers=headers)).status_code == 403
 
 
-async def test_the_address_asked_is_an_origin_of_ours_locally_only(
+async def test_the_own_host_is_an_allowed_origin_only_locally(
     client: httpx.AsyncClient, local_client: httpx.AsyncClient
 ) -> None:
-    """A developer may open the app by another name than that of the public URL."""
+    """On a developer's machine the app may have another host name than the public URL."""
     for some, url, expected in ((local_client, "http://127.0.0.1:8000", 200), (client, "https://10.0.0.7", 403)):
         login = await some.post("/api/v1/auth/login", json=GOOD)
         cookie = login.headers["set-cookie"].partition(";")[0]
@@ -92,8 +96,8 @@ async def test_the_address_asked_is_an_origin_of_ours_locally_only(
         assert answer.status_code == expected
 
 
-async def test_logging_out_by_bearer_is_no_forgery(client: httpx.AsyncClient) -> None:
-    """A page of another site cannot send an Authorization header: the cookie that comes along is welcome."""
+async def test_a_logout_with_a_bearer_token_is_allowed(client: httpx.AsyncClient) -> None:
+    """Pages of other sites cannot send an Authorization header, so a cookie beside it is accepted."""
     access = (await client.post("/api/v1/auth/login", json=GOOD)).json()["access_token"]
     answer = await client.post("/api/v1/auth/logout", headers={"Authorization": f"Bearer {access}"})
     assert answer.status_code == 204
@@ -101,6 +105,6 @@ async def test_logging_out_by_bearer_is_no_forgery(client: httpx.AsyncClient) ->
 
 
 @pytest.mark.parametrize("route", ["login", "refresh", "logout"])
-async def test_the_cookie_is_for_post_alone(client: httpx.AsyncClient, route: str) -> None:
-    """A link cannot use it."""
+async def test_the_cookie_requires_post(client: httpx.AsyncClient, route: str) -> None:
+    """A link, which is a GET request, cannot use the cookie."""
     assert (await client.get(f"/api/v1/auth/{route}")).status_code == 405

@@ -1,4 +1,4 @@
-"""Registration in both modes, locks, known browsers and fresh proofs over HTTP."""
+"""Open registration, lockout, device marks and fresh authentication over HTTP."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -20,7 +20,7 @@ WRONG = GOOD | {"password": "wrong"}
 
 
 def code_of(answer: httpx.Response, status: int) -> str:
-    """Return the code of an error answer, which must have this status and be kept by no cache."""
+    """Return the code of an uncacheable error response with this status."""
     assert answer.status_code == status, answer.text
     assert answer.headers["cache-control"] == "no-store"
     code: str = answer.json()["code"]
@@ -29,7 +29,7 @@ def code_of(answer: httpx.Response, status: int) -> str:
 
 @pytest.fixture
 async def open_client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncClient]:
-    """A deployment with open registration."""
+    """A client of an app with open registration."""
     app = FastAPI()
     wire_errors(app)
     wire_auth(app, build_fake_auth(work, policy=AuthPolicy(public_url=PUBLIC_URL, open_registration=True)))
@@ -38,7 +38,7 @@ async def open_client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncCl
 
 
 async def test_open_registration_answers_with_the_user(open_client: httpx.AsyncClient) -> None:
-    """201 with an unverified user, then 409; the right password is told what is missing, a wrong one is not."""
+    """201 with an unverified user, then 409; only the correct password gets `email_not_verified`."""
     answer = await open_client.post(f"{AUTH}/register", json=GOOD | {"name": "Ada"})
     assert answer.status_code == 201
     user = answer.json()
@@ -58,7 +58,7 @@ async def test_open_registration_answers_with_the_user(open_client: httpx.AsyncC
 @pytest.mark.usefixtures("user")
 @pytest.mark.parametrize("email", [GOOD["email"], "nobody@example.com"])
 async def test_asking_for_another_link_answers_alike(client: httpx.AsyncClient, email: str) -> None:
-    """202 whatever the address, 422 for what is none."""
+    """202 for any address, 422 for an invalid one."""
     answer = await client.post(f"{AUTH}/verify-email/resend", json={"email": email})
     assert (answer.status_code, answer.json()) == (202, {"status": "accepted"})
     assert code_of(await client.post(f"{AUTH}/verify-email/resend", json={"email": "x"}), 422) == "validation_failed"
@@ -66,8 +66,8 @@ async def test_asking_for_another_link_answers_alike(client: httpx.AsyncClient, 
 
 @pytest.mark.usefixtures("user")
 @pytest.mark.parametrize("email", [GOOD["email"], "nobody@example.com"])
-async def test_a_lock_says_for_how_long(client: httpx.AsyncClient, email: str) -> None:
-    """Five failures are 401, the next attempt is 429 with `Retry-After`, whether the account exists or not."""
+async def test_a_lock_has_retry_after(client: httpx.AsyncClient, email: str) -> None:
+    """Five failures get 401, the next attempt gets 429 with `Retry-After`, for any address."""
     for _ in range(5):
         answer = await client.post(f"{AUTH}/login", json=WRONG | {"email": email})
         assert code_of(answer, 401) == "invalid_credentials"
@@ -84,8 +84,8 @@ def device_cookie(answer: httpx.Response, name: str = "__Host-device") -> Simple
 
 
 @pytest.mark.usefixtures("user")
-async def test_a_login_marks_the_browser(client: httpx.AsyncClient) -> None:
-    """Host-bound, secure, unreadable, same-site, for a year; a failure and a refresh mark nobody."""
+async def test_a_login_sets_the_device_cookie(client: httpx.AsyncClient) -> None:
+    """The device cookie has all protective attributes and lasts a year; failures and refreshes set none."""
     assert device_cookie(await client.post(f"{AUTH}/login", json=WRONG)) is None
     answer = await client.post(f"{AUTH}/login", json=GOOD)
     cookie = device_cookie(answer)
@@ -102,7 +102,7 @@ async def test_a_login_marks_the_browser(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.usefixtures("user")
-async def test_a_login_without_cookies_sets_none(client: httpx.AsyncClient) -> None:
+async def test_a_login_with_body_delivery_sets_no_cookie(client: httpx.AsyncClient) -> None:
     """A client that takes its refresh token in the body gets no cookie at all."""
     answer = await client.post(f"{AUTH}/login", json=GOOD | {"token_delivery": "body"})
     assert answer.status_code == 200
@@ -111,7 +111,7 @@ async def test_a_login_without_cookies_sets_none(client: httpx.AsyncClient) -> N
 
 @pytest.mark.usefixtures("user")
 async def test_a_local_mark_needs_no_tls(local_client: httpx.AsyncClient) -> None:
-    """On a developer's machine the cookie is plain `device`."""
+    """On a developer's machine the cookie is named `device` and lacks `Secure`."""
     cookie = device_cookie(await local_client.post(f"{AUTH}/login", json=GOOD), "device")
     assert cookie is not None
     assert not cookie["device"]["secure"]
@@ -119,7 +119,7 @@ async def test_a_local_mark_needs_no_tls(local_client: httpx.AsyncClient) -> Non
 
 @pytest.mark.usefixtures("user")
 async def test_a_client_without_cookies_is_marked_by_its_device_token(client: httpx.AsyncClient) -> None:
-    """`device_token` of a login with body delivery, sent with the next one, has a budget that no stranger uses up."""
+    """The `device_token` of a login with body delivery gives the next login its own counter."""
     delivery = {"token_delivery": "body"}
     token = (await client.post(f"{AUTH}/login", json=GOOD | delivery)).json()["device_token"]
     for _ in range(5):
@@ -136,7 +136,7 @@ async def test_a_client_without_cookies_is_marked_by_its_device_token(client: ht
 @pytest.mark.usefixtures("user")
 @pytest.mark.parametrize("token", ["x" * 1025, 7])
 async def test_a_device_token_is_bounded_and_not_echoed(client: httpx.AsyncClient, token: object) -> None:
-    """What is no text of bounded length is 422 and named."""
+    """A `device_token` that is no text of limited length gets 422 with its name."""
     answer = await client.post(f"{AUTH}/login", json=GOOD | {"device_token": token})
     assert code_of(answer, 422) == "validation_failed"
     assert [error["pointer"] for error in answer.json()["errors"]] == ["/device_token"]
@@ -144,8 +144,8 @@ async def test_a_device_token_is_bounded_and_not_echoed(client: httpx.AsyncClien
 
 
 @pytest.mark.usefixtures("user")
-async def test_a_known_browser_is_not_locked_out_by_strangers(client: httpx.AsyncClient) -> None:
-    """The cookie of an earlier login lets its owner in although everybody else at that address is locked."""
+async def test_a_known_browser_is_not_locked_out_by_others(client: httpx.AsyncClient) -> None:
+    """The cookie of an earlier login allows a login although the client address is locked."""
     await client.post(f"{AUTH}/login", json=GOOD)
     device = client.cookies["__Host-device"]
     client.cookies.clear()
@@ -163,7 +163,7 @@ def clock() -> FrozenClock:
 
 @pytest.fixture
 async def bearer(clock: FrozenClock) -> AsyncIterator[httpx.AsyncClient]:
-    """A caller who has just logged in to an app with a sensitive route of its own."""
+    """A caller who has just logged in to an app with an additional sensitive route."""
     auth: Auth = build_fake_auth(MemoryAuthUnitOfWork(clock), clock=clock)
     await auth.registration.create_admin(**GOOD)
     app = FastAPI()
@@ -180,8 +180,8 @@ async def bearer(clock: FrozenClock) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_a_sensitive_route_asks_for_a_fresh_proof(bearer: httpx.AsyncClient, clock: FrozenClock) -> None:
-    """It answers within five minutes of the login, then asks for the password; the new token and the old one do."""
+async def test_a_sensitive_route_requires_fresh_authentication(bearer: httpx.AsyncClient, clock: FrozenClock) -> None:
+    """It responds within five minutes of the login; later it requires a reauthentication, then both tokens work."""
     assert (await bearer.post("/sensitive")).status_code == 204
     clock.advance(timedelta(minutes=5))
     stale = await bearer.post("/sensitive")
@@ -196,7 +196,7 @@ async def test_a_sensitive_route_asks_for_a_fresh_proof(bearer: httpx.AsyncClien
 
 
 async def test_a_reauthentication_answers_as_a_login_does(bearer: httpx.AsyncClient) -> None:
-    """Wrong passwords are 401 `invalid_credentials`, then 429; without a token it is nobody's."""
+    """Wrong passwords get 401 `invalid_credentials`, then 429; a missing token gets 401."""
     for _ in range(5):
         answer = await bearer.post(f"{AUTH}/reauthenticate", json={"password": "wrong"})
         assert code_of(answer, 401) == "invalid_credentials"
@@ -213,7 +213,7 @@ def me(client: httpx.AsyncClient, access_token: str) -> Callable[..., Awaitable[
 
 
 async def test_a_name_is_changed_and_seen_at_once(me: Callable[..., Awaitable[httpx.Response]]) -> None:
-    """The answer and the next reading have the new name, outer spaces trimmed; null takes it away."""
+    """The response and the next GET contain the new name, trimmed; null removes it."""
     assert (await me()).json()["name"] is None
     for sent, name in ((" Countess Ada ", "Countess Ada"), (None, None)):
         answer = await me("PATCH", json={"name": sent})
@@ -227,14 +227,14 @@ async def test_a_name_is_changed_and_seen_at_once(me: Callable[..., Awaitable[ht
 async def test_a_bad_change_of_the_account_is_refused(
     me: Callable[..., Awaitable[httpx.Response]], sent: dict[str, object]
 ) -> None:
-    """A name that is none, no name at all, and whatever else an account has, are 422."""
+    """An invalid or missing name and any other field get 422."""
     assert code_of(await me("PATCH", json=sent), 422) == "validation_failed"
 
 
-async def test_a_change_asks_for_the_profile_to_be_dropped_once_more(
+async def test_a_change_invalidates_the_cached_profile_by_a_task_too(
     me: Callable[..., Awaitable[httpx.Response]], work: MemoryAuthUnitOfWork
 ) -> None:
-    """A task of the same commit heals what two changes at once, or a death in between, leave in the cache."""
+    """A task of the same transaction removes profiles that concurrent changes or a dead process left in the cache."""
     answer = await me("PATCH", json={"name": "Ada"})
     (asked,) = work.outbox.tasks
     assert (asked.task, asked.payload) == ("auth.drop_profile", {"user_id": answer.json()["id"]})

@@ -1,4 +1,4 @@
-"""Forgetting, resetting and changing a password over HTTP."""
+"""Password reset and change over HTTP."""
 
 from collections.abc import Awaitable, Callable
 
@@ -11,7 +11,7 @@ NEW = "an even better password"
 
 
 def code_of(answer: httpx.Response, status: int) -> str:
-    """Return the code of an error answer, which must have this status and be kept by no cache."""
+    """Return the code of an uncacheable error response with this status."""
     assert answer.status_code == status, answer.text
     assert answer.headers["cache-control"] == "no-store"
     code: str = answer.json()["code"]
@@ -19,8 +19,8 @@ def code_of(answer: httpx.Response, status: int) -> str:
 
 
 @pytest.mark.usefixtures("user")
-async def test_forgetting_answers_alike(client: httpx.AsyncClient) -> None:
-    """202 with the same body whatever the address; 422 for what is none."""
+async def test_a_reset_request_answers_alike(client: httpx.AsyncClient) -> None:
+    """202 with the same body for any address; 422 for an invalid one."""
     answers = [
         await client.post(f"{AUTH}/password/forgot", json={"email": email})
         for email in (GOOD["email"], "nobody@example.com")
@@ -33,7 +33,7 @@ async def test_forgetting_answers_alike(client: httpx.AsyncClient) -> None:
 async def test_a_reset_by_the_mailed_link(
     client: httpx.AsyncClient, mailed_token: Callable[[], Awaitable[str]]
 ) -> None:
-    """A weak password is 422 with reasons, a good one 204 without any cookie; used or invented links are 400."""
+    """A weak password gets 422 with reasons, a good one 204 without a cookie; invalid links get 400."""
     await client.post(f"{AUTH}/password/forgot", json={"email": GOOD["email"]})
     token = await mailed_token()
     weak = await client.post(f"{AUTH}/password/reset", json={"token": token, "new_password": "short"})
@@ -49,7 +49,7 @@ async def test_a_reset_by_the_mailed_link(
 
 
 async def test_a_change_by_the_current_password(client: httpx.AsyncClient, access_token: str) -> None:
-    """204 and the caller stays logged in; a wrong password is 401, a weak new one 422, then 429; nobody is 401."""
+    """204 and the caller stays logged in; wrong passwords get 401 and then 429, a weak one 422, no token 401."""
     change = f"{AUTH}/password/change"
     bearer = {"Authorization": f"Bearer {access_token}"}
     good = {"current_password": GOOD["password"], "new_password": NEW}
@@ -74,7 +74,7 @@ async def test_a_change_by_the_current_password(client: httpx.AsyncClient, acces
 async def test_bad_bodies_are_refused(
     client: httpx.AsyncClient, access_token: str, route: str, body: bytes, code: str
 ) -> None:
-    """No JSON is 400, missing and unknown fields are 422."""
+    """Invalid JSON gets 400, missing and unknown fields get 422."""
     headers = {"Authorization": f"Bearer {access_token}", "Content-Type": "application/json"}
     answer = await client.post(f"{AUTH}/{route}", content=body, headers=headers)
     assert code_of(answer, 400 if code == "malformed_body" else 422) == code

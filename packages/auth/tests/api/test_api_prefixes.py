@@ -1,4 +1,4 @@
-"""What guards auth's routes holds for the matched route: under any prefix, and for every spelling of the path."""
+"""Guards of auth's routes apply to the matched route: under any prefix and any spelling of the path."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def build_app(prefix: str) -> FastAPI:
 
 
 def mount(prefix: str) -> FastAPI:
-    """Return the app below a path of another one."""
+    """Return the app mounted below a path of another app."""
     outer = FastAPI()
     outer.mount("/outer/app", build_app(prefix))
     return outer
@@ -43,7 +43,7 @@ PLACES = [
 
 @pytest.mark.parametrize(("build", "prefix", "root_path"), PLACES)
 async def test_guards_hold_under_any_prefix(build: Callable[[], FastAPI], prefix: str, root_path: str) -> None:
-    """Rate policy, body limit and no-store are those of the route, wherever the app serves it; 405 has them too."""
+    """Rate policy, body limit and no-store belong to the route under any prefix, also for 405."""
     transport = httpx.ASGITransport(build(), root_path=root_path)
     json = {"content-type": "application/json"}
     async with httpx.AsyncClient(transport=transport, base_url="https://app.example.com") as client:
@@ -65,8 +65,8 @@ async def test_guards_hold_under_any_prefix(build: Callable[[], FastAPI], prefix
 
 
 @pytest.mark.parametrize("odd", ["%0A", "%0D%0A", "%00", "%09", "%7F", "%C2%85", "/%0A", "%2F%0A"])
-async def test_a_control_character_leads_around_no_guard(odd: str) -> None:
-    """A login whose path ends with one is no login: 404, whatever it counts under."""
+async def test_a_control_character_bypasses_no_guard(odd: str) -> None:
+    """A login path that ends with a control character gets 404."""
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(build_app("/api/v1/auth")), base_url="https://app.example.com"
     ) as client:

@@ -1,4 +1,4 @@
-"""How often a client address may use the routes that attackers like."""
+"""Rate limits by client address."""
 
 from collections.abc import AsyncIterator
 
@@ -43,16 +43,16 @@ async def client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncClient]
         ("logout", "default", 600, 60),
     ],
 )
-async def test_each_route_tells_its_policy(
+async def test_each_response_names_its_policy(
     client: httpx.AsyncClient, path: str, name: str, limit: int, seconds: int
 ) -> None:
-    """What the contract promises stands on every answer, bad requests included."""
+    """Every response has the rate limit headers of the contract, also for invalid requests."""
     answer = await client.post(f"{AUTH}/{path}", json={})
     assert answer.headers["ratelimit-policy"] == f'"{name}";q={limit};w={seconds}'
 
 
-async def test_asking_too_often_is_told(client: httpx.AsyncClient, work: MemoryAuthUnitOfWork) -> None:
-    """The 21st request of an hour is 429; of the first twenty, all the same, the worker decides which are mailed."""
+async def test_too_many_requests_are_refused(client: httpx.AsyncClient, work: MemoryAuthUnitOfWork) -> None:
+    """The 21st request of an hour gets 429; for the first twenty the worker decides which mails are sent."""
     answers = [await client.post(f"{AUTH}/password/forgot", json=EMAIL) for _ in range(20)]
     assert {(answer.status_code, answer.content) for answer in answers} == {(202, b'{"status":"accepted"}')}
     assert len(work.outbox.tasks) == 20
@@ -62,5 +62,5 @@ async def test_asking_too_often_is_told(client: httpx.AsyncClient, work: MemoryA
 
 
 def test_the_names_are_those_of_the_settings() -> None:
-    """Operators set them by `TEQUIPY_RATE_LIMITS__<NAME>`."""
+    """The names of the policies are those of `TEQUIPY_RATE_LIMITS__<NAME>`."""
     assert sorted(RATE_POLICIES) == ["forgot", "login", "refresh", "register"]

@@ -1,4 +1,4 @@
-"""Login, refresh and logout over HTTP: bodies, cookies, and which credential counts."""
+"""Login, refresh and logout over HTTP: bodies, cookies and credentials."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +27,7 @@ LOGIN, REFRESH, LOGOUT, ME, SESSIONS = (
 
 
 def code_of(answer: httpx.Response, status: int) -> str:
-    """Return the code of an error answer, which must have this status and be kept by no cache."""
+    """Return the code of an uncacheable error response with this status."""
     assert answer.status_code == status, answer.text
     assert answer.headers["cache-control"] == "no-store"
     code: str = answer.json()["code"]
@@ -35,13 +35,13 @@ def code_of(answer: httpx.Response, status: int) -> str:
 
 
 def morsel(answer: httpx.Response, name: str = "__Host-refresh") -> Morsel[str]:
-    """Return the cookie of a name that an answer sets, once."""
+    """Return the only cookie of this name that a response sets."""
     (cookie,) = [SimpleCookie(header) for header in answer.headers.get_list("set-cookie") if header.startswith(name)]
     return cookie[name]
 
 
 def is_deletion(answer: httpx.Response) -> bool:
-    """Tell whether the answer takes the refresh cookie back, in the words that browsers demand for `__Host-`."""
+    """Return whether the response deletes the refresh cookie with the attributes that `__Host-` requires."""
     cookie = morsel(answer)
     return (cookie.value, cookie["max-age"], cookie["path"], cookie["secure"]) == ("", "0", "/", True)
 
@@ -56,7 +56,7 @@ pytestmark = pytest.mark.usefixtures("user")
 
 
 async def test_login_hands_out_an_access_token_and_a_cookie(client: httpx.AsyncClient) -> None:
-    """The body holds the access token alone; the cookie is host-bound, secure, unreadable and same-site."""
+    """The body contains the access token only; the refresh cookie has all protective attributes."""
     answer = await log_in(client)
     assert answer.json().keys() == {"access_token", "token_type", "expires_in"}
     assert answer.json()["token_type"] == "Bearer"
@@ -70,7 +70,7 @@ async def test_login_hands_out_an_access_token_and_a_cookie(client: httpx.AsyncC
 
 
 async def test_body_delivery_sets_no_cookie(client: httpx.AsyncClient) -> None:
-    """A client without a jar gets the refresh token and its life in the body, at login and at each refresh."""
+    """With body delivery, logins and refreshes return the refresh token and its lifetime in the body."""
     answer = await log_in(client, token_delivery="body")
     assert answer.json()["device_token"].startswith("dv2.")
     for more in ({"device_token"}, set[str]()):
@@ -84,7 +84,7 @@ async def test_body_delivery_sets_no_cookie(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_local_cookie_needs_no_tls(local_client: httpx.AsyncClient) -> None:
-    """On a developer's machine the cookie is plain `refresh`, and refreshing with it works over http."""
+    """On a developer's machine the cookie is named `refresh` and works over http."""
     answer = await log_in(local_client)
     cookie = morsel(answer, "refresh")
     assert (cookie["secure"], cookie["httponly"], cookie["path"]) == ("", True, "/")
@@ -93,7 +93,7 @@ async def test_a_local_cookie_needs_no_tls(local_client: httpx.AsyncClient) -> N
 
 @pytest.mark.parametrize("wrong", [{"password": "wrong horse battery staple"}, {"email": "eve@example.com"}])
 async def test_wrong_credentials_answer_alike(client: httpx.AsyncClient, wrong: dict[str, str]) -> None:
-    """An unknown address and a wrong password cannot be told apart."""
+    """An unknown address and a wrong password get the same response."""
     answer = await client.post(LOGIN, json=GOOD | wrong)
     assert code_of(answer, 401) == "invalid_credentials"
     assert "set-cookie" not in answer.headers
@@ -101,12 +101,12 @@ async def test_wrong_credentials_answer_alike(client: httpx.AsyncClient, wrong: 
 
 
 async def test_an_unknown_delivery_is_refused(client: httpx.AsyncClient) -> None:
-    """`token_delivery` is cookie or body."""
+    """`token_delivery` is `cookie` or `body`."""
     assert code_of(await client.post(LOGIN, json=GOOD | {"token_delivery": "header"}), 422) == "validation_failed"
 
 
 async def test_refresh_rotates_the_cookie(client: httpx.AsyncClient) -> None:
-    """Each refresh sets the successor, and the new access token is good."""
+    """Each refresh sets the successor and returns a valid access token."""
     first = morsel(await log_in(client)).value
     answer = await client.post(REFRESH, json={})
     assert answer.status_code == 200
@@ -128,13 +128,13 @@ async def test_refresh_rotates_the_cookie(client: httpx.AsyncClient) -> None:
 async def test_refresh_by_cookie_needs_no_body(
     client: httpx.AsyncClient, content: bytes, headers: dict[str, str]
 ) -> None:
-    """An empty body, `{}` or none at all: the cookie is what counts."""
+    """With a cookie the body may be empty, `{}` or missing."""
     await log_in(client)
     assert (await client.post(REFRESH, content=content, headers=headers)).status_code == 200
 
 
 async def test_two_tokens_are_ambiguous(client: httpx.AsyncClient) -> None:
-    """Cookie and body at once is 400, at refresh and logout, and neither of the two is used up."""
+    """Cookie and body together get 400 at refresh and logout, and neither token is used."""
     sent = (await log_in(client, token_delivery="body")).json()["refresh_token"]
     await log_in(client)
     for route in (REFRESH, LOGOUT):
@@ -147,14 +147,14 @@ async def test_two_tokens_are_ambiguous(client: httpx.AsyncClient) -> None:
 
 
 async def test_refreshing_without_a_token_is_missing(client: httpx.AsyncClient) -> None:
-    """Neither cookie nor body, or an empty cookie: there is nothing to refresh with."""
+    """A request without a token or with an empty cookie gets `refresh_missing`."""
     assert code_of(await client.post(REFRESH, json={}), 401) == "refresh_missing"
     answer = await client.post(REFRESH, json={}, headers={"Cookie": "__Host-refresh="})
     assert code_of(answer, 401) == "refresh_missing"
 
 
 async def test_a_malformed_cookie_stays(client: httpx.AsyncClient) -> None:
-    """A token that is none is 401 `refresh_invalid`; the cookie is not taken back."""
+    """A malformed token gets 401 `refresh_invalid`, and the cookie is not deleted."""
     answer = await client.post(REFRESH, json={}, headers={"Cookie": "__Host-refresh=rubbish"})
     assert code_of(answer, 401) == "refresh_invalid"
     assert "set-cookie" not in answer.headers
@@ -171,14 +171,14 @@ async def test_a_malformed_cookie_stays(client: httpx.AsyncClient) -> None:
         (SessionRevoked, True),
     ],
 )
-async def test_only_a_dead_session_takes_the_cookie_back(
+async def test_only_an_ended_session_deletes_the_cookie(
     client: httpx.AsyncClient,
     auth: Auth,
     monkeypatch: pytest.MonkeyPatch,
     error: Callable[[], Exception],
     deleted: bool,
 ) -> None:
-    """Stolen or revoked: deleted. Malformed, expired or a lost race: kept. A token from the body: no cookie at all."""
+    """A reused token or revoked session deletes the cookie; other errors keep it, and a token in the body sets none."""
 
     async def refuse(*_: object, **__: object) -> None:
         raise error()
@@ -197,7 +197,7 @@ async def test_only_a_dead_session_takes_the_cookie_back(
 
 
 async def test_logout_by_cookie_ends_the_session(client: httpx.AsyncClient) -> None:
-    """204 and the cookie is deleted; kept from before it is worth nothing, and logging out again is 204 again."""
+    """204, the cookie is deleted and its token invalid; a repeated logout gets 204 too."""
     kept = morsel(await log_in(client)).value
     answer = await client.post(LOGOUT, json={})
     assert (answer.status_code, answer.content) == (204, b"")
@@ -212,7 +212,7 @@ async def test_logout_by_cookie_ends_the_session(client: httpx.AsyncClient) -> N
 
 
 async def test_logout_by_a_superseded_cookie_ends_the_session(client: httpx.AsyncClient) -> None:
-    """A tab that lost the race may still log out."""
+    """A cookie with a used token can still log out."""
     old = morsel(await log_in(client)).value
     new = morsel(await client.post(REFRESH, json={})).value
     client.cookies.clear()
@@ -221,7 +221,7 @@ async def test_logout_by_a_superseded_cookie_ends_the_session(client: httpx.Asyn
 
 
 async def test_logout_by_body_and_by_bearer(client: httpx.AsyncClient) -> None:
-    """Clients without a jar log out by the refresh token or by the access token; no cookie is mentioned."""
+    """Clients without cookies log out with the refresh token or the access token, and no cookie is set."""
     for by_body in (True, False):
         tokens = (await log_in(client, token_delivery="body")).json()
         if by_body:
@@ -237,13 +237,13 @@ async def test_logout_by_body_and_by_bearer(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     "headers", [{}, {"Authorization": "Bearer rubbish"}, {"Cookie": "__Host-refresh=rubbish", "X-Requested-With": "x"}]
 )
-async def test_logout_with_nothing_good_is_204(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    """Whoever is not logged in is logged out already."""
+async def test_logout_without_a_valid_credential_is_204(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    """A logout without a valid credential gets 204."""
     assert (await client.post(LOGOUT, headers=headers)).status_code == 204
 
 
-async def test_a_session_remembers_where_it_began(client: httpx.AsyncClient, work: MemoryAuthUnitOfWork) -> None:
-    """A login keeps the peer's address and the user agent, cut to 512 characters."""
+async def test_a_session_stores_its_client(client: httpx.AsyncClient, work: MemoryAuthUnitOfWork) -> None:
+    """A login stores the client address and the first 512 characters of the user agent."""
     await client.post(LOGIN, json=GOOD, headers={"User-Agent": "x" * 1000})
     (session,) = work.sessions.rows.values()
     assert session.client == Client(ip="127.0.0.1", user_agent="x" * 512)
@@ -254,7 +254,7 @@ def bearer(answer: httpx.Response) -> dict[str, str]:
 
 
 async def test_sessions_are_listed(client: httpx.AsyncClient) -> None:
-    """Each session with where it began and when it ends, the latest login first, one's own marked."""
+    """The list contains each session with its client and expiry, latest login first, the current one marked."""
     first = await log_in(client)
     second = await client.post(LOGIN, json=GOOD, headers={"User-Agent": "phone"})
     answer = await client.get(SESSIONS, headers=bearer(first))
@@ -269,7 +269,7 @@ async def test_sessions_are_listed(client: httpx.AsyncClient) -> None:
 
 
 async def test_expiry_is_the_earlier_of_both_ends(client: httpx.AsyncClient, work: MemoryAuthUnitOfWork) -> None:
-    """`expires_at` is the idle end, or the absolute one once that comes first."""
+    """`expires_at` is the idle expiry or the absolute expiry, whichever is earlier."""
     answer = await log_in(client)
     (session,) = work.sessions.rows.values()
     absolute = session.idle_expires_at - timedelta(days=1)
@@ -283,7 +283,7 @@ async def test_expiry_is_the_earlier_of_both_ends(client: httpx.AsyncClient, wor
 
 
 async def test_another_device_is_logged_out(client: httpx.AsyncClient) -> None:
-    """DELETE ends the session with its access token; again, unknown and somebody else's are 404, rubbish is 422."""
+    """DELETE ends the session; ended, unknown and foreign sessions get 404, malformed ids 422."""
     mine, other = await log_in(client), await log_in(client)
     items = (await client.get(SESSIONS, headers=bearer(mine))).json()["items"]
     (their_id,) = [item["id"] for item in items if not item["current"]]
@@ -296,7 +296,7 @@ async def test_another_device_is_logged_out(client: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize(("route", "mine_lives"), [("logout-all", False), ("logout-others", True)])
 async def test_logging_out_of_many(client: httpx.AsyncClient, route: str, mine_lives: bool) -> None:
-    """All sessions, or all others; only the former takes the cookie back."""
+    """All sessions end, or all others; only the former deletes the cookie."""
     other, mine = await log_in(client), await log_in(client)
     answer = await client.post(f"/api/v1/auth/{route}", headers=bearer(mine))
     assert answer.status_code == 204
@@ -310,8 +310,8 @@ async def test_logging_out_of_many(client: httpx.AsyncClient, route: str, mine_l
     ("method", "route"),
     [("POST", "logout-all"), ("POST", "logout-others"), ("GET", "sessions"), ("DELETE", "sessions/x")],
 )
-async def test_sessions_are_their_owners_alone(client: httpx.AsyncClient, method: str, route: str) -> None:
-    """Without a token, or with the cookie alone, nothing is shown and nothing ends."""
+async def test_sessions_require_a_bearer_token(client: httpx.AsyncClient, method: str, route: str) -> None:
+    """Without a token, or with the cookie only, no session is shown or ended."""
     await log_in(client)
     answer = await client.request(method, f"/api/v1/auth/{route}")
     assert code_of(answer, 401) == "unauthenticated"

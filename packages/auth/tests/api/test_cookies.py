@@ -1,4 +1,4 @@
-"""The refresh cookie as a browser sees it: its attributes, and how long it lives."""
+"""The attributes and the lifetime of the refresh cookie."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("user")
 
 
 async def post(client: httpx.AsyncClient, route: str, body: object) -> Morsel[str]:
-    """Return the refresh cookie that a good answer sets."""
+    """Return the refresh cookie of a successful response."""
     answer = await client.post(f"/api/v1/auth/{route}", json=body)
     assert answer.status_code == 200, answer.text
     name = "__Host-refresh" if answer.url.scheme == "https" else "refresh"
@@ -26,7 +26,7 @@ async def post(client: httpx.AsyncClient, route: str, body: object) -> Morsel[st
 
 @pytest.mark.parametrize("route", ["login", "refresh"])
 async def test_the_cookie_is_bound_to_the_host(client: httpx.AsyncClient, route: str) -> None:
-    """`__Host-` means Secure, Path=/ and no Domain (RFC 6265bis); no script reads it, no other site sends it."""
+    """The cookie has Secure, Path=/, HttpOnly and SameSite=Strict, and no Domain (RFC 6265bis)."""
     cookie = await post(client, "login", GOOD)
     if route == "refresh":
         cookie = await post(client, "refresh", {})
@@ -34,8 +34,8 @@ async def test_the_cookie_is_bound_to_the_host(client: httpx.AsyncClient, route:
     assert cookie["samesite"].lower() == "strict"
 
 
-async def test_a_local_cookie_gives_up_tls_alone(local_client: httpx.AsyncClient) -> None:
-    """On a developer's machine it is plain `refresh` without Secure; everything else stays."""
+async def test_a_local_cookie_lacks_secure_only(local_client: httpx.AsyncClient) -> None:
+    """On a developer's machine the cookie is named `refresh` and lacks Secure; other attributes are the same."""
     cookie = await post(local_client, "login", GOOD)
     assert (cookie["secure"], cookie["httponly"], cookie["path"], cookie["domain"]) == ("", True, "/", "")
     assert cookie["samesite"].lower() == "strict"
@@ -47,7 +47,7 @@ async def test_a_local_cookie_gives_up_tls_alone(local_client: httpx.AsyncClient
 async def test_the_cookie_never_outlives_the_session(
     client: httpx.AsyncClient, work: MemoryAuthUnitOfWork, left: timedelta, expected: timedelta
 ) -> None:
-    """Max-Age is the idle life, and less where the session's absolute end comes first."""
+    """Max-Age is the idle lifetime, or less if the absolute expiry is sooner."""
     assert (await post(client, "login", GOOD))["max-age"] == str(7 * 86400)
     (session,) = work.sessions.rows.values()
     end = session.created_at + left

@@ -1,4 +1,4 @@
-"""Auth as one object around its resources."""
+"""`Auth` as a context manager of its resources."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,8 +9,8 @@ import pytest
 from tequipy_auth.testing import build_fake_auth
 
 
-async def test_resources_close_in_reverse_also_when_a_later_one_fails() -> None:
-    """What was opened before a failure is closed again, and a good start closes last what it opened first."""
+async def test_resources_close_in_reverse_order() -> None:
+    """Resources close in reverse order, also when a later one fails to open."""
     events: list[str] = []
 
     @asynccontextmanager

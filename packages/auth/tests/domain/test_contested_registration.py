@@ -1,4 +1,4 @@
-"""An address that several people have registered, over the in-memory twins: no account gets another's password."""
+"""Several pending registrations of one address: the account never gets the password of another person."""
 
 import asyncio
 from collections import Counter
@@ -26,7 +26,7 @@ EMAIL, CLIENT = "ada@example.com", Client("192.0.2.1", "test")
 
 
 class MoodyHasher(FakePasswordHasher):
-    """Verifies, or has a full queue, and counts what it looked at."""
+    """Checks passwords or raises `Unavailable`, and counts the checks."""
 
     def __init__(self) -> None:
         self.full = False
@@ -60,7 +60,7 @@ def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock, hasher: MoodyHasher) ->
 
 
 async def mails(auth: Auth, work: MemoryAuthUnitOfWork) -> list[Mail]:
-    """Send what the outbox asks for."""
+    """Run the tasks of the outbox and return the mails."""
     mailer = RecordingMailer()
     asked, work.outbox.tasks[:] = list(work.outbox.tasks), []
     for each in asked:
@@ -74,7 +74,7 @@ def token_of(mail: Mail) -> str:
 
 
 async def register(auth: Auth, work: MemoryAuthUnitOfWork, password: str) -> str:
-    """Register, and return the token of the mail that follows."""
+    """Register, and return the token from the mail."""
     await auth.registration.register(email=EMAIL, password=password, client=CLIENT)
     (mail,) = await mails(auth, work)
     return token_of(mail)
@@ -84,8 +84,8 @@ async def verify(auth: Auth, token: str, password: str | None = None) -> None:
     await auth.registration.verify_email(token, password=password, client=CLIENT)
 
 
-async def test_another_link_is_never_a_strangers(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """The owner registers, a stranger registers, the owner asks for another link: the mail has none, but advice."""
+async def test_a_requested_link_is_never_an_attackers(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """The mail contains advice instead of a link when an attacker registered after the owner."""
     await register(auth, work, PASSWORD)
     await register(auth, work, STRANGERS)
     await auth.registration.resend_verification(email=EMAIL)
@@ -97,8 +97,8 @@ async def test_another_link_is_never_a_strangers(auth: Auth, work: MemoryAuthUni
     await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
 
 
-async def test_a_strangers_link_asks_for_the_strangers_password(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """Without a password or with the owner's it makes no account; the owner's own link and password do."""
+async def test_a_contested_link_requires_its_own_password(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """A link creates an account only with the password of its own registration."""
     owners, strangers = await register(auth, work, PASSWORD), await register(auth, work, STRANGERS)
     with pytest.raises(PasswordRequired):
         await verify(auth, strangers)
@@ -115,7 +115,7 @@ async def test_a_strangers_link_asks_for_the_strangers_password(auth: Auth, work
 async def test_a_link_alone_is_enough_for_the_only_registration(
     auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock
 ) -> None:
-    """Registrations of other addresses, and those that are over, ask for nothing."""
+    """Registrations of other addresses and expired ones do not make the link require a password."""
     await register(auth, work, STRANGERS)
     clock.advance(REGISTRATION_TTL)
     await auth.registration.register(email="bob@example.com", password=STRANGERS, client=CLIENT)
@@ -124,8 +124,8 @@ async def test_a_link_alone_is_enough_for_the_only_registration(
     await verify(auth, token)
 
 
-async def test_a_token_is_good_for_five_tries(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """The fifth may be right; after five wrong ones the link is dead, with or without a password; others are not."""
+async def test_a_token_allows_five_password_attempts(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """The fifth attempt may succeed; after five wrong ones the link is invalid, and other links are not affected."""
     first, second = await register(auth, work, PASSWORD), await register(auth, work, PASSWORD)
     for _ in range(5):
         with pytest.raises(InvalidCredentials):
@@ -141,10 +141,10 @@ async def test_a_token_is_good_for_five_tries(auth: Auth, work: MemoryAuthUnitOf
     await verify(auth, second, PASSWORD)
 
 
-async def test_of_many_guesses_at_once_five_are_looked_at(
+async def test_at_most_five_parallel_guesses_are_checked(
     auth: Auth, work: MemoryAuthUnitOfWork, hasher: MoodyHasher
 ) -> None:
-    """A try is counted before its password is hashed."""
+    """An attempt is counted before its password is hashed."""
     await register(auth, work, STRANGERS)
     token = await register(auth, work, PASSWORD)
     guesses = (verify(auth, token, "a wrong password") for _ in range(20))
@@ -152,8 +152,8 @@ async def test_of_many_guesses_at_once_five_are_looked_at(
     assert (kinds, hasher.looked_at) == ({InvalidCredentials: 5, InvalidOneTimeToken: 15}, 5)
 
 
-async def test_a_full_queue_costs_no_try(auth: Auth, work: MemoryAuthUnitOfWork, hasher: MoodyHasher) -> None:
-    """What nobody looked at was no try."""
+async def test_a_full_queue_uses_no_attempt(auth: Auth, work: MemoryAuthUnitOfWork, hasher: MoodyHasher) -> None:
+    """An attempt whose password was not checked is not counted."""
     await register(auth, work, STRANGERS)
     token = await register(auth, work, PASSWORD)
     hasher.full = True
@@ -164,8 +164,8 @@ async def test_a_full_queue_costs_no_try(auth: Auth, work: MemoryAuthUnitOfWork,
     await verify(auth, token, PASSWORD)
 
 
-async def test_refused_verifications_are_on_record(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """The one without a password, and the one with a wrong one."""
+async def test_refused_verifications_are_audited(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Verifications without a password and with a wrong one are audited."""
     await register(auth, work, STRANGERS)
     token = await register(auth, work, PASSWORD)
     with pytest.raises(PasswordRequired):
@@ -179,8 +179,8 @@ async def test_refused_verifications_are_on_record(auth: Auth, work: MemoryAuthU
     ]
 
 
-async def test_an_owner_with_an_account_is_told_so_by_a_resend(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """Registrations that came after the account ask nobody to register again."""
+async def test_a_resend_tells_the_owner_about_the_existing_account(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Registrations that are newer than the account do not lead to a request to register again."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     for _ in range(2):
         await auth.registration.register(email=EMAIL, password=STRANGERS, client=CLIENT)
@@ -189,8 +189,10 @@ async def test_an_owner_with_an_account_is_told_so_by_a_resend(auth: Auth, work:
     assert [mail.subject for mail in await mails(auth, work)] == ["already_registered"]
 
 
-async def test_the_next_registration_asks_again(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
-    """When only one is left, its link works alone."""
+async def test_the_last_pending_registration_needs_no_password(
+    auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock
+) -> None:
+    """When only one registration is left, its link works without a password."""
     await register(auth, work, STRANGERS)
     clock.advance(REGISTRATION_TTL - timedelta(hours=1))
     token = await register(auth, work, PASSWORD)

@@ -1,4 +1,4 @@
-"""Device marks: of clients that have logged in before."""
+"""Device marks of clients that have logged in before."""
 
 import secrets
 from dataclasses import replace
@@ -39,8 +39,8 @@ def marks(clock: FrozenClock) -> DeviceMarks:
     return DeviceMarks(Pseudonyms(b"key"), clock, secrets.token_bytes)
 
 
-async def test_a_mark_is_valid_for_its_account_alone(marks: DeviceMarks, work: MemoryAuthUnitOfWork) -> None:
-    """Each client has an id of its own; its mark is void for another account, under another key, and names nobody."""
+async def test_a_mark_is_valid_for_its_account_only(marks: DeviceMarks, work: MemoryAuthUnitOfWork) -> None:
+    """Each client has its own id; a mark is invalid for another account or key and contains no name."""
     mark = await marks.issue(work, ADA)
     assert await marks.recognise(work, ADA, mark)
     assert await marks.recognise(work, BOB, mark) is None
@@ -51,7 +51,7 @@ async def test_a_mark_is_valid_for_its_account_alone(marks: DeviceMarks, work: M
 
 
 async def test_a_known_client_keeps_its_id(marks: DeviceMarks, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
-    """A further login renews the mark of the same device; a mark of another account is no reason to keep an id."""
+    """A further login renews the mark of the same device; a mark of another account leads to a new id."""
     first = await marks.issue(work, ADA)
     clock.advance(MARK_TTL - MOMENT)
     second = await marks.issue(work, ADA, known=first)
@@ -64,7 +64,7 @@ async def test_a_known_client_keeps_its_id(marks: DeviceMarks, work: MemoryAuthU
 
 
 async def test_a_mark_expires_after_a_year(marks: DeviceMarks, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
-    """The expiry stands in the mark itself: it does not depend on the row, nor on the cookie's age."""
+    """The mark itself contains its expiry, independent of the row and of the cookie's age."""
     mark = await marks.issue(work, ADA)
     (device,) = work.devices.rows.values()
     work.devices.rows[device.id] = replace(device, expires_at=device.expires_at + timedelta(days=1))
@@ -75,7 +75,7 @@ async def test_a_mark_expires_after_a_year(marks: DeviceMarks, work: MemoryAuthU
 
 
 async def test_a_mark_ends_with_the_password_epoch(marks: DeviceMarks, work: MemoryAuthUnitOfWork) -> None:
-    """Once the password was set anew, earlier marks are void, and a login begins with a new device id."""
+    """Marks of an earlier password epoch are invalid, and the next login creates a new device id."""
     mark = await marks.issue(work, ADA)
     changed = replace(ADA, password_epoch=1)
     assert await marks.recognise(work, changed, mark) is None
@@ -86,7 +86,7 @@ async def test_a_mark_ends_with_the_password_epoch(marks: DeviceMarks, work: Mem
 
 
 async def test_an_account_has_ten_devices(marks: DeviceMarks, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
-    """The eleventh ends the mark of the device that was used least recently, and of no other account."""
+    """The eleventh device ends the mark of the account's least recently used device."""
     foreign = await marks.issue(work, BOB)
     issued = []
     for _ in range(DEVICES_PER_ACCOUNT):
@@ -119,14 +119,14 @@ async def test_an_account_has_ten_devices(marks: DeviceMarks, work: MemoryAuthUn
         lambda mark: mark.replace(".0.", ".-1."),
     ],
 )
-async def test_what_is_no_mark_is_void(marks: DeviceMarks, work: MemoryAuthUnitOfWork, forge: object) -> None:
-    """Malformed and forged marks are None, never an error."""
+async def test_invalid_marks_are_refused(marks: DeviceMarks, work: MemoryAuthUnitOfWork, forge: object) -> None:
+    """Malformed and forged marks return None and never raise an error."""
     assert callable(forge)
     assert await marks.recognise(work, ADA, forge(await marks.issue(work, ADA))) is None
 
 
-def test_pseudonyms_do_not_run_into_each_other() -> None:
-    """Parts have edges, contexts are apart, the key counts; equal input gives an equal name."""
+def test_pseudonyms_are_distinct() -> None:
+    """Pseudonyms differ for different parts, contexts and keys, and are equal for equal input."""
     pseudonyms = Pseudonyms(b"key")
     names = {
         pseudonyms.of("pair", "a", "bc"),

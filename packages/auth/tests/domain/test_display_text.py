@@ -1,4 +1,4 @@
-"""Display names and other text that is shown to others."""
+"""Display names and other text that is shown to users."""
 
 import unicodedata
 
@@ -10,7 +10,7 @@ from tequipy_auth import InvalidName
 from tequipy_auth.domain.display_text import display_name, without_invisible
 
 VARIATION_SELECTORS = {*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)}
-"""They choose a glyph; the only characters of no width of their own, beside combining marks, that a name may hold."""
+"""Characters without a width of their own, besides combining marks, that a name may contain: they choose a glyph."""
 
 BIDI_CLASSES = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
@@ -21,8 +21,8 @@ BIDI_CLASSES = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
     ids=ascii,
 )
 @pytest.mark.parametrize("name", ["Ada{}Lovelace", "{}Ada", "Ada{}", " {} Ada", "{}"])
-def test_what_cannot_be_seen_is_in_no_name(name: str, character: str) -> None:
-    """Control, bidirectional and zero-width characters are refused wherever they stand, also where trimming would."""
+def test_invisible_characters_are_refused(name: str, character: str) -> None:
+    """Control, bidirectional and zero-width characters are refused at any position, even at the ends."""
     with pytest.raises(InvalidName):
         display_name(name.format(character))
 
@@ -41,14 +41,14 @@ def test_what_cannot_be_seen_is_in_no_name(name: str, character: str) -> None:
     ],
     ids=ascii,
 )
-def test_any_script_is_a_name(name: str) -> None:
-    """Letters of every script, combining marks and variation selectors; outer spaces are trimmed."""
+def test_names_may_use_any_script(name: str) -> None:
+    """Letters of every script, combining marks and variation selectors are allowed; outer spaces are trimmed."""
     assert display_name(f"  {name}\u3000") == name
 
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 101])
-def test_a_name_has_a_length(name: str) -> None:
-    """1 to 100 characters after trimming."""
+def test_the_length_of_names_is_limited(name: str) -> None:
+    """A name has 1 to 100 characters after trimming."""
     with pytest.raises(InvalidName):
         display_name(name)
 
@@ -56,7 +56,7 @@ def test_a_name_has_a_length(name: str) -> None:
 @given(st.text())
 @example("\u206f")
 def test_no_accepted_name_holds_control_or_bidirectional_characters(text: str) -> None:
-    """Unicode's own properties agree: no control, no bidirectional control, no format character of no width."""
+    """Accepted names contain no control, bidirectional or zero-width format character by Unicode's own properties."""
     shown = without_invisible(text)
     for character in shown:
         assert unicodedata.category(character) not in {"Cc", "Zl", "Zp"}

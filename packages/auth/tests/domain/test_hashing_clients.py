@@ -1,4 +1,4 @@
-"""On whose behalf each service hashes: the client's network, and whether its device mark is the account's own."""
+"""The hashing client of each service: the client's network, and whether its device mark is valid for the account."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -18,7 +18,7 @@ NETWORK = "2001:db8:1::/48"
 
 
 class RecordingHasher(FakePasswordHasher):
-    """Remembers the clients that it hashed for."""
+    """Records the clients for which it hashed."""
 
     def __init__(self) -> None:
         self.clients: list[HashingClient] = []
@@ -47,7 +47,7 @@ async def auth(work: MemoryAuthUnitOfWork, hasher: RecordingHasher) -> Auth:
 
 
 async def marked(auth: Auth, email: str = ADA) -> Client:
-    """Return the client with the mark that a login to the account gives."""
+    """Return the client with the device mark of a login to the account."""
     pair = await auth.login.with_password(email=email, password=PASSWORD, client=CLIENT)
     return replace(CLIENT, device=pair.device_token)
 
@@ -93,7 +93,7 @@ async def test_a_hash_is_charged_to_the_clients_network(
     hasher: RecordingHasher,
     ask: Callable[[Auth, MemoryAuthUnitOfWork, Client], Awaitable[None]],
 ) -> None:
-    """Without a mark, every hash of an account's password is for the unmarked client's network."""
+    """Without a mark, every hash counts for the unmarked network of the client."""
     hasher.clients.clear()
     await ask(auth, work, CLIENT)
     assert set(hasher.clients) == {HashingClient(NETWORK)}
@@ -106,7 +106,7 @@ async def test_a_marked_client_is_trusted(
     hasher: RecordingHasher,
     ask: Callable[[Auth, MemoryAuthUnitOfWork, Client], Awaitable[None]],
 ) -> None:
-    """With the mark of the very account, every hash may use the reserved places."""
+    """With a mark of the same account, every hash may use the reserved places."""
     client = await marked(auth)
     hasher.clients.clear()
     await ask(auth, work, client)
@@ -115,7 +115,7 @@ async def test_a_marked_client_is_trusted(
 
 @pytest.mark.parametrize("email", [ADA, "nobody@example.com"])
 async def test_the_mark_of_another_account_is_not_trusted(auth: Auth, hasher: RecordingHasher, email: str) -> None:
-    """A mark that one account gave does not open the reserved places for guesses at another, known or unknown."""
+    """A mark of one account does not give access to the reserved places for guesses at another account."""
     client = await marked(auth, BOB)
     hasher.clients.clear()
     with pytest.raises(InvalidCredentials):
@@ -124,7 +124,7 @@ async def test_the_mark_of_another_account_is_not_trusted(auth: Auth, hasher: Re
 
 
 async def test_a_registration_is_never_trusted(auth: Auth, hasher: RecordingHasher) -> None:
-    """Whoever registers has no account yet, so no mark of it either."""
+    """A registration never uses the reserved places, because it has no account and so no mark."""
     client = await marked(auth)
     hasher.clients.clear()
     await auth.registration.register(email="new@example.com", password=PASSWORD, client=client)

@@ -1,4 +1,4 @@
-"""The hashing queue: whose turn it is, who gives way, and what no sequence of arrivals can bring about."""
+"""The hashing queue: order, eviction, and invariants under any sequence of arrivals."""
 
 from collections import Counter
 from itertools import count
@@ -38,13 +38,13 @@ def drain(queue: HashingQueue[str]) -> list[str]:
     ],
 )
 def test_a_network_is_an_ipv4_address_or_an_ipv6_48(ip: str | None, network: str) -> None:
-    """Addresses within one IPv6 /48, and an IPv4 address however it is written, are one network."""
+    """Addresses within one IPv6 /48, and all spellings of an IPv4 address, are one network."""
     assert HashingClient.of(Client(ip)) == HashingClient(network)
     assert HashingClient.of(Client(ip), trusted=True) == HashingClient(network, trusted=True)
 
 
 def test_networks_take_turns() -> None:
-    """The hash of a second network is next but one, however many of the first came before it."""
+    """The hash of a second network runs after one hash of the first, however many are waiting."""
     queue = HashingQueue[str](64)
     fill(queue, ATTACKER, 30, "attack")
     fill(queue, ADA, 2, "ada")
@@ -53,7 +53,7 @@ def test_networks_take_turns() -> None:
 
 
 def test_a_network_that_comes_back_waits_for_the_others() -> None:
-    """A network that has been served and sends another hash does not overtake those that waited meanwhile."""
+    """A network that was served and sends another hash does not overtake networks that are waiting."""
     queue = HashingQueue[str](64)
     fill(queue, ADA, 1, "ada")
     assert queue.take() == "ada0"
@@ -64,14 +64,14 @@ def test_a_network_that_comes_back_waits_for_the_others() -> None:
 
 @pytest.mark.parametrize("attacker", [ATTACKER, MARKED_ATTACKER])
 def test_one_network_may_use_all_but_the_reserved_quarter(attacker: HashingClient) -> None:
-    """While nobody else waits, one network has 48 of 64 places, marked or not; its 49th hash is refused."""
+    """While no other network waits, one network may use 48 of 64 places; its 49th hash is refused."""
     queue = HashingQueue[str](64)
     assert fill(queue, attacker, 50) == [None] * 48 + ["x48", "x49"]
     assert len(queue) == 48
 
 
-def test_the_newest_of_the_largest_network_gives_way() -> None:
-    """When all unreserved places are taken, newcomers push out the attacker's newest hashes, never each other's."""
+def test_the_newest_hash_of_the_largest_network_is_evicted() -> None:
+    """When all unreserved places are taken, new networks evict the attacker's newest hashes, never each other's."""
     queue = HashingQueue[str](64)
     fill(queue, ATTACKER, 48, "attack")
     assert [queue.put("ada", ADA), queue.put("bob", BOB)] == ["attack47", "attack46"]
@@ -79,8 +79,8 @@ def test_the_newest_of_the_largest_network_gives_way() -> None:
     assert drain(queue)[:3] == ["attack0", "ada", "bob"]
 
 
-def test_a_newcomer_that_would_hold_as_many_as_the_largest_is_refused() -> None:
-    """Nobody pushes out an equal: with one hash from each of 48 networks, the 49th network is refused."""
+def test_networks_with_equal_shares_do_not_evict_each_other() -> None:
+    """With one hash from each of 48 networks, the 49th network is refused."""
     queue = HashingQueue[str](64)
     for i in range(48):
         assert queue.put(f"x{i}", HashingClient(f"192.0.2.{i}")) is None
@@ -88,7 +88,7 @@ def test_a_newcomer_that_would_hold_as_many_as_the_largest_is_refused() -> None:
 
 
 def test_the_reserved_quarter_is_for_marked_clients() -> None:
-    """While unmarked clients of 48 networks hold every unreserved place, 16 marked ones find a place each."""
+    """While unmarked clients of 48 networks use every unreserved place, 16 marked clients get a place each."""
     queue = HashingQueue[str](64)
     for i in range(60):
         queue.put(f"x{i}", HashingClient(f"192.0.2.{i}"))
@@ -98,7 +98,7 @@ def test_the_reserved_quarter_is_for_marked_clients() -> None:
 
 
 def test_the_reserved_quarter_is_fair_too() -> None:
-    """A marked network that holds many places gives way to another marked one when all are taken."""
+    """When all places are taken, a marked network with many hashes is evicted for another marked network."""
     queue = HashingQueue[str](64)
     for i in range(48):
         queue.put(f"x{i}", HashingClient(f"192.0.2.{i}"))
@@ -107,12 +107,12 @@ def test_the_reserved_quarter_is_fair_too() -> None:
 
 
 def test_marked_clients_may_use_the_other_places_too() -> None:
-    """40 marked employees behind one address find 40 places, not only the reserved 16."""
+    """40 marked clients behind one address get 40 places, not only the 16 reserved ones."""
     assert fill(HashingQueue[str](64), MARKED_ADA, 40) == [None] * 40
 
 
-def test_behind_one_address_the_unmarked_give_way_to_the_marked() -> None:
-    """Where one address holds all that one may, a marked client behind it pushes out the newest unmarked hash."""
+def test_unmarked_hashes_of_a_network_are_evicted_first() -> None:
+    """When a network uses all its places, its marked client evicts its newest unmarked hash."""
     queue = HashingQueue[str](64)
     fill(queue, ATTACKER, 48, "attack")
     assert queue.put("owner", MARKED_ATTACKER) == "attack47"
@@ -120,7 +120,7 @@ def test_behind_one_address_the_unmarked_give_way_to_the_marked() -> None:
 
 
 def test_every_fourth_turn_goes_to_a_marked_client() -> None:
-    """Marked clients are served within four turns each, whatever the number of unmarked networks that wait."""
+    """Marked clients run within four turns each, whatever the number of waiting unmarked networks."""
     queue = HashingQueue[str](64)
     for i in range(48):
         queue.put(f"x{i}", HashingClient(f"192.0.2.{i}"))
@@ -131,8 +131,8 @@ def test_every_fourth_turn_goes_to_a_marked_client() -> None:
     assert order.index("bob") < 2 * RESERVED_PART
 
 
-def test_who_leaves_gives_the_place_back() -> None:
-    """A removed hash is never served, and its place is free at once; to remove it again is harmless."""
+def test_a_removed_hash_frees_its_place() -> None:
+    """A removed hash never runs, its place is free at once, and removing it again has no effect."""
     queue = HashingQueue[str](4)
     fill(queue, ATTACKER, 3)
     queue.remove("x1")
@@ -143,17 +143,17 @@ def test_who_leaves_gives_the_place_back() -> None:
 
 @pytest.mark.parametrize("places", [0, 1, 3])
 def test_a_queue_too_small_for_a_quarter_reserves_nothing(places: int) -> None:
-    """Below four places there is no reserved one: all are for everybody."""
+    """A queue with fewer than four places reserves none."""
     assert fill(HashingQueue[str](places), ADA, 4) == [None] * places + [f"x{i}" for i in range(places, 4)]
 
 
 NETWORKS = [f"192.0.2.{i}" for i in range(4)]
 MOST_TURNS = len(NETWORKS) + len(NETWORKS) // (RESERVED_PART - 1)
-"""One of each other network, and the turns of the marked clients in between."""
+"""One hash of each other network, and the turns of marked clients between them."""
 
 
 class AnyTraffic(RuleBasedStateMachine):
-    """Arrivals, departures and turns in any order, beside a plain record of who waits."""
+    """Arrivals, removals and turns in any order, compared with a plain list of waiting items."""
 
     @initialize(places=st.integers(0, 12))
     def make(self, places: int) -> None:
@@ -214,8 +214,8 @@ class AnyTraffic(RuleBasedStateMachine):
         assert max(self.turns_waited.values(), default=0) <= MOST_TURNS
 
     @invariant()
-    def nobody_fills_it_for_everybody(self) -> None:
-        """At most all places, all but a quarter by unmarked clients, and all but a quarter by one network."""
+    def no_network_fills_the_queue(self) -> None:
+        """The queue never exceeds its places, nor unmarked clients or one network three quarters of them."""
         assert len(self.queue) == len(self.waiting) <= self.places
         assert sum(not client.trusted for client, _ in self.waiting.values()) <= self.unreserved
         assert max(self.held().values(), default=0) <= self.unreserved

@@ -1,4 +1,4 @@
-"""The life of signing keys, over the in-memory twins."""
+"""Creation, rotation and revocation of signing keys, with the in-memory fakes."""
 
 from datetime import timedelta
 
@@ -53,15 +53,15 @@ async def published(keys: KeyService) -> list[str]:
     return [key.kid for key in await keys.published()]
 
 
-async def test_the_first_use_makes_a_key_and_the_next(keys: KeyService) -> None:
-    """The first active key comes with its successor, published from the beginning; a second use makes nothing."""
+async def test_the_first_use_creates_an_active_and_a_next_key(keys: KeyService) -> None:
+    """The first use creates and publishes an active and a next key; a second use creates none."""
     for _ in range(2):
         assert await published(keys) == ["key-1", "key-2"]
     assert await states(keys) == {"key-1": "active", "key-2": "next"}
 
 
 async def test_a_key_is_published_before_it_signs(keys: KeyService, clock: FrozenClock) -> None:
-    """A next key may not sign before everybody who keeps the key set has come for it again."""
+    """A next key becomes active only after every cached key set has expired."""
     await keys.published()
     clock.advance(POLICY.jwks_max_age - MOMENT)
     with pytest.raises(KeyNotPublishedLongEnough, match="rotate after") as refusal:
@@ -76,7 +76,7 @@ async def test_a_key_is_published_before_it_signs(keys: KeyService, clock: Froze
 async def test_a_retiring_key_is_published_until_its_last_token_has_expired(
     keys: KeyService, clock: FrozenClock
 ) -> None:
-    """Its tokens live 15 min and half a minute more, and another process may have signed with it for a minute."""
+    """It is published for 15 min and 30 s for its tokens, and a minute longer for processes that still sign with it."""
     await keys.published()
     clock.advance(POLICY.jwks_max_age)
     await keys.rotate()
@@ -89,7 +89,7 @@ async def test_a_retiring_key_is_published_until_its_last_token_has_expired(
 
 
 async def test_a_key_is_known_to_every_process_before_it_signs() -> None:
-    """However short the key set's life is set, a process looks at the keys twice in that time."""
+    """A process reloads its keys twice within the max-age of the key set, however short that is."""
     for max_age in (timedelta(minutes=5), timedelta(seconds=2)):
         policy = AuthPolicy(public_url=PUBLIC_URL, jwks_max_age=max_age)
         assert policy.key_ring_max_age <= max_age / 2
@@ -110,7 +110,7 @@ async def test_a_revoked_key_is_refused_at_once_and_replaced(
     kid: str,
     after: dict[str, str],
 ) -> None:
-    """The active key's place is taken by the next one, however young; every process is told, twice if need be."""
+    """The next key replaces the revoked active key; the revocation is published directly and by a task."""
     await keys.published()
     await keys.revoke(kid)
     assert await states(keys) == after
@@ -121,7 +121,7 @@ async def test_a_revoked_key_is_refused_at_once_and_replaced(
 
 
 async def test_only_a_known_key_is_revoked_and_only_once(keys: KeyService, work: MemoryAuthUnitOfWork) -> None:
-    """A typing error is told, and nothing happens."""
+    """Revoking an unknown or revoked key raises an error and changes nothing."""
     await keys.published()
     await keys.revoke("key-1")
     for kid in ("key-1", "key-9"):
@@ -130,12 +130,12 @@ async def test_only_a_known_key_is_revoked_and_only_once(keys: KeyService, work:
     assert len(work.outbox.tasks) == 1
 
 
-async def test_keys_from_before_there_was_a_next_one_rotate(
+async def test_a_table_with_only_an_active_key_rotates(
     keys: KeyService, work: MemoryAuthUnitOfWork, clock: FrozenClock
 ) -> None:
-    """A table with an active key alone gets its next key at the first attempt, and rotates at the second."""
+    """A table with only an active key gets a next key at the first rotation and rotates at the second."""
     await work.signing_keys.add(FakeKeyMaker().make(KeyState.ACTIVE, clock.now()))
-    keys._maker.make(KeyState.NEXT, clock.now())  # the id is taken
+    keys._maker.make(KeyState.NEXT, clock.now())  # the key id exists already
     with pytest.raises(KeyNotPublishedLongEnough):
         await keys.rotate()
     assert await states(keys) == {"key-1": "active", "key-2": "next"}
@@ -148,7 +148,7 @@ def versions(work: MemoryAuthUnitOfWork) -> dict[str, int | None]:
 
 
 async def test_keys_are_encrypted_under_the_newest_key(keys: KeyService, work: MemoryAuthUnitOfWork) -> None:
-    """Every key but the revoked ones moves to the newest version, once; each move is on record."""
+    """Every key except revoked ones is re-encrypted with the newest version once, and each change is audited."""
     maker = keys._maker
     assert isinstance(maker, FakeKeyMaker)
     await keys.published()
@@ -165,7 +165,7 @@ async def test_keys_are_encrypted_under_the_newest_key(keys: KeyService, work: M
 async def test_a_key_that_cannot_be_decrypted_changes_nothing(
     keys: KeyService, work: MemoryAuthUnitOfWork, clock: FrozenClock
 ) -> None:
-    """With the old key-encryption key gone, keys neither move, nor become active; revoking them is the way out."""
+    """Keys whose key-encryption key is missing are neither re-encrypted nor activated, but can be revoked."""
     maker = keys._maker
     assert isinstance(maker, FakeKeyMaker)
     await keys.published()

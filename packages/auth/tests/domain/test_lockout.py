@@ -1,4 +1,4 @@
-"""The ladder of locks as pure rules."""
+"""The lockout rules as pure functions."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def after(failures: int, scope: Scope = Scope.PAIR, *, every: timedelta = MOMENT) -> Counter:
-    """Return the counter after so many failures, the first at `EPOCH`."""
+    """Return the counter after a number of failures, the first one at `EPOCH`."""
     counter = Counter()
     for number in range(failures):
         counter = counter.with_failure(scope, EPOCH + number * every)
@@ -32,8 +32,8 @@ def after(failures: int, scope: Scope = Scope.PAIR, *, every: timedelta = MOMENT
         (Scope.SESSION, 5, timedelta(minutes=15)),
     ],
 )
-def test_so_many_failures_within_the_period_lock(scope: Scope, failures: int, period: timedelta) -> None:
-    """One fewer does not lock, nor do they when the first is older than the period."""
+def test_failures_within_the_period_cause_a_lock(scope: Scope, failures: int, period: timedelta) -> None:
+    """One failure less causes no lock, nor do failures of which the first is older than the period."""
     assert after(failures - 1, scope).refuses(scope, EPOCH + MOMENT) is None
     locked = after(failures, scope)
     assert locked.refuses(scope, EPOCH + (failures - 1) * MOMENT) == timedelta(seconds=30)
@@ -43,8 +43,8 @@ def test_so_many_failures_within_the_period_lock(scope: Scope, failures: int, pe
     assert almost.with_failure(scope, EPOCH + period).locks == 0
 
 
-def test_after_a_lock_each_failure_takes_the_next_step() -> None:
-    """30 s, then 1, 2, 4, 8 and at most 15 min, for one failure each."""
+def test_after_a_lock_each_failure_causes_a_longer_lock() -> None:
+    """The locks last 30 s, then 1, 2, 4, 8 and at most 15 min."""
     counter, now = after(5), EPOCH
     lengths = []
     for _ in range(8):
@@ -57,8 +57,8 @@ def test_after_a_lock_each_failure_takes_the_next_step() -> None:
     assert Counter((EPOCH,), locks=10_000).with_failure(Scope.PAIR, EPOCH).locked_until == EPOCH + MAX_LOCK
 
 
-def climb(scope: Scope, waits: list[timedelta]) -> list[tuple[datetime, float]]:
-    """Fail again and again, each time so long after the lock before; return when each lock began and its seconds."""
+def fail_repeatedly(scope: Scope, waits: list[timedelta]) -> list[tuple[datetime, float]]:
+    """Fail repeatedly, each time a given time after the previous lock; return start and seconds of each lock."""
     counter, now, locks = after(scope.failures - 1, scope), EPOCH + MINUTE, []
     for wait in [timedelta(0), *waits]:
         now = max(now, counter.locked_until or now) + wait
@@ -70,29 +70,29 @@ def climb(scope: Scope, waits: list[timedelta]) -> list[tuple[datetime, float]]:
 
 
 @pytest.mark.parametrize("scope", [Scope.ACCOUNT, Scope.CLIENT])
-def test_the_ladder_of_an_account_or_client_address_falls_back_after_its_hour(scope: Scope) -> None:
-    """A stranger who fails the moment that each lock ends climbs for an hour, then needs many failures for 30 s."""
-    locks = climb(scope, [timedelta(0)] * 8)
+def test_account_and_client_locks_start_short_again_after_an_hour(scope: Scope) -> None:
+    """An attacker who fails after each lock gets longer locks for an hour, then needs many failures for 30 s."""
+    locks = fail_repeatedly(scope, [timedelta(0)] * 8)
     assert [seconds for _, seconds in locks] == [30, 60, 120, 240, 480, 900, 900, 900]
     assert locks[-1][0] + 15 * MINUTE > locks[0][0] + scope.period, "a lock that began before stands until its end"
-    locks = climb(scope, [timedelta(0)] * 60)
+    locks = fail_repeatedly(scope, [timedelta(0)] * 60)
     assert [seconds for _, seconds in locks[8:11]] == [30, 60, 120]
 
 
 @pytest.mark.parametrize("scope", [Scope.PAIR, Scope.DEVICE, Scope.SESSION])
-def test_the_ladder_of_one_client_does_not_fall_back(scope: Scope) -> None:
-    """It is the client's own doing, and half a day without failures ends it."""
-    assert [seconds for _, seconds in climb(scope, [timedelta(hours=2)] * 8)][-3:] == [900, 900, 900]
+def test_pair_locks_stay_long_until_the_counter_expires(scope: Scope) -> None:
+    """Locks of a pair start short again only after 12 hours without failures."""
+    assert [seconds for _, seconds in fail_repeatedly(scope, [timedelta(hours=2)] * 8)][-3:] == [900, 900, 900]
 
 
 @given(
     st.sampled_from([Scope.ACCOUNT, Scope.CLIENT]),
     st.lists(st.integers(0, 80).map(lambda minutes: minutes * MINUTE), max_size=150),
 )
-def test_no_lock_is_long_when_an_hour_has_passed(scope: Scope, waits: list[timedelta]) -> None:
-    """Whenever somebody fails: the first lock of an hour takes 30 s, and each further one twice as long."""
+def test_the_first_lock_of_an_hour_is_short(scope: Scope, waits: list[timedelta]) -> None:
+    """Whenever failures occur, the first lock of an hour lasts 30 s and each further one twice as long."""
     began, expected = EPOCH, 0.0
-    for moment, seconds in climb(scope, waits):
+    for moment, seconds in fail_repeatedly(scope, waits):
         if not expected or moment >= began + scope.period:
             began, expected = moment, 30.0
         else:
@@ -101,8 +101,8 @@ def test_no_lock_is_long_when_an_hour_has_passed(scope: Scope, waits: list[timed
 
 
 @given(st.sampled_from(list(Scope)), st.lists(st.booleans(), max_size=200))
-def test_no_more_than_the_budget_is_looked_at_before_the_lock(scope: Scope, finishes: list[bool]) -> None:
-    """However attempts and failures interleave, no more are looked at than the scope allows; 5 for a pair."""
+def test_no_more_attempts_than_the_limit_are_checked_before_a_lock(scope: Scope, finishes: list[bool]) -> None:
+    """For any order of attempts and failures, no more attempts are checked than the scope allows; 5 for a pair."""
     counter, under_way, looked_at = Counter(), 0, 0
     for finish in [*finishes, *[True] * 200]:
         if not finish and counter.refuses(scope, EPOCH) is None:
@@ -115,8 +115,8 @@ def test_no_more_than_the_budget_is_looked_at_before_the_lock(scope: Scope, fini
     assert (counter.locks > 0) == (looked_at == scope.failures)
 
 
-def test_a_counter_of_the_release_before_falls_back_too() -> None:
-    """It knows no beginning of its ladder: an hour after its latest lock it is over."""
+def test_a_counter_of_an_earlier_release_starts_short_again() -> None:
+    """A counter without the time of its first lock starts with short locks again an hour after its latest lock."""
     counter = replace(after(20, Scope.ACCOUNT), first_locked_at=None)
     assert counter.locked_until is not None
     later = counter.locked_until + timedelta(hours=1)
@@ -125,8 +125,8 @@ def test_a_counter_of_the_release_before_falls_back_too() -> None:
 
 
 @pytest.mark.parametrize("scope", list(Scope))
-def test_what_a_clock_noted_that_was_years_ahead_is_forgotten(scope: Scope) -> None:
-    """Once it is right, its failures, attempts and locks do not count; a skew of some minutes changes nothing."""
+def test_times_from_a_wrong_clock_are_ignored(scope: Scope) -> None:
+    """Failures, attempts and locks that are years in the future do not count; a skew of minutes is accepted."""
     locked = replace(after(scope.failures, scope), reserved_at=(EPOCH,) * 100)
     years_before, moments_before = EPOCH - timedelta(days=1000), EPOCH - MINUTE
     assert not locked.is_locked(years_before)
@@ -139,7 +139,7 @@ def test_what_a_clock_noted_that_was_years_ahead_is_forgotten(scope: Scope) -> N
 
 
 def test_trust_is_kept_for_its_time() -> None:
-    """It outlives failures, success has it forgotten with the counter, and the row lives no shorter."""
+    """Trust after a reset outlasts failures and extends the counter's expiry; a success deletes it."""
     counter = Counter(trusted_until=EPOCH + timedelta(days=1)).with_reservation(Scope.PAIR, EPOCH)
     counter = counter.without_reservation(EPOCH).with_failure(Scope.PAIR, EPOCH)
     assert counter.is_trusted(EPOCH + timedelta(days=1) - MOMENT)
@@ -148,8 +148,8 @@ def test_trust_is_kept_for_its_time() -> None:
     assert counter.with_failure(Scope.PAIR, EPOCH + COUNTER_TTL).is_trusted(EPOCH + COUNTER_TTL)
 
 
-def test_the_counter_dies_half_a_day_after_the_last_failure() -> None:
-    """Until then one failure takes the next step, from then on all is forgotten."""
+def test_a_counter_expires_12_hours_after_the_last_failure() -> None:
+    """Until then one failure causes a longer lock; afterwards the counter is empty."""
     counter = after(5)
     last = counter.failed_at[-1]
     assert counter.expires_at == last + COUNTER_TTL == last + timedelta(hours=12)
@@ -157,8 +157,8 @@ def test_the_counter_dies_half_a_day_after_the_last_failure() -> None:
     assert counter.with_failure(Scope.PAIR, last + COUNTER_TTL) == Counter((last + COUNTER_TTL,))
 
 
-def test_no_more_is_kept_than_the_period_needs() -> None:
-    """However long somebody fails now and then, the counter stays small, and it knows its latest failure."""
+def test_a_counter_stays_small() -> None:
+    """The counter keeps only failures within the period and the latest one."""
     assert len(after(500, every=timedelta(minutes=4)).failed_at) <= 5
     assert after(500, every=timedelta(minutes=4)).locks == 0
     lonely = after(2, every=timedelta(hours=1))
@@ -166,8 +166,8 @@ def test_no_more_is_kept_than_the_period_needs() -> None:
 
 
 @pytest.mark.parametrize("failed", range(5))
-def test_no_more_are_looked_at_than_may_fail(failed: int) -> None:
-    """Failures and attempts under way together never exceed what locks; a place that is given back is free again."""
+def test_reservations_and_failures_never_exceed_the_limit(failed: int) -> None:
+    """Failures and reservations together never exceed the limit; a released reservation is available again."""
     counter, now = after(failed), EPOCH + MINUTE
     for _ in range(5 - failed):
         assert counter.refuses(Scope.PAIR, now) is None
@@ -176,15 +176,15 @@ def test_no_more_are_looked_at_than_may_fail(failed: int) -> None:
     assert counter.without_reservation(now).refuses(Scope.PAIR, now) is None, "one of several at the same moment"
 
 
-def test_after_a_lock_one_at_a_time_is_looked_at() -> None:
-    """Or a lock would be followed by more guesses than one for each step."""
+def test_after_a_lock_one_attempt_at_a_time_is_checked() -> None:
+    """After a lock only one attempt may be in progress, so that each lock allows one guess."""
     now = EPOCH + MINUTE
     counter = after(5).with_reservation(Scope.PAIR, now)
     assert counter.refuses(Scope.PAIR, now) == timedelta(seconds=1)
 
 
-def test_an_attempt_that_nobody_finishes_gives_its_place_back() -> None:
-    """After a minute it counts for nothing; if it fails later all the same, that counts."""
+def test_an_abandoned_reservation_expires() -> None:
+    """A reservation expires after a minute; a failure that arrives later is still counted."""
     counter = Counter()
     for _ in range(5):
         counter = counter.with_reservation(Scope.PAIR, EPOCH)
@@ -208,6 +208,6 @@ def test_an_attempt_that_nobody_finishes_gives_its_place_back() -> None:
         ("testclient", "unknown"),
     ],
 )
-def test_a_client_address_is_what_one_subscriber_has(ip: str | None, network: str) -> None:
-    """IPv4 counts as it is, also when mapped into IPv6; IPv6 counts by /64."""
+def test_client_networks(ip: str | None, network: str) -> None:
+    """IPv4 addresses count individually, also when mapped into IPv6; IPv6 addresses count by /64."""
     assert client_network(ip) == network

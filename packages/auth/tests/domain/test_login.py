@@ -1,4 +1,4 @@
-"""Logging in under the ladder of locks, over the in-memory twins: what is looked at, counted, told and recorded."""
+"""Login with lockout, with the in-memory fakes: what is checked, counted, answered and audited."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -46,7 +46,7 @@ LOCK = timedelta(seconds=30)
 
 
 class CountingHasher(FakePasswordHasher):
-    """Counts the passwords that it looks at; a `full` one has no place for another, one that `dies` never answers."""
+    """Counts password checks; `full` makes it raise `Unavailable`, `dies` makes it never return."""
 
     def __init__(self) -> None:
         self.looked_at = 0
@@ -100,14 +100,14 @@ async def log_in(auth: Auth, client: Client = HOME, *, email: str = EMAIL) -> To
 
 
 async def fail(auth: Auth, times: int = 1, client: Client = HOME, *, email: str = EMAIL) -> None:
-    """Guess wrongly; each guess must be looked at and be refused as one."""
+    """Try wrong passwords; each attempt must be checked and refused."""
     for _ in range(times):
         with pytest.raises(InvalidCredentials):
             await auth.login.with_password(email=email, password="wrong", client=client)
 
 
 async def is_locked(auth: Auth, client: Client = HOME, *, email: str = EMAIL) -> float:
-    """Return how many seconds the lock still lasts, even for the right password."""
+    """Return the remaining seconds of the lock, even for the correct password."""
     with pytest.raises(LoginLocked) as refusal:
         await log_in(auth, client, email=email)
     return refusal.value.retry_after
@@ -117,10 +117,10 @@ def at(number: int) -> Client:
     return Client(f"203.0.113.{number}")
 
 
-async def test_a_process_that_can_sign_nothing_begins_no_session(
+async def test_login_is_unavailable_without_a_signing_key(
     auth: Auth, work: MemoryAuthUnitOfWork, hasher: CountingHasher
 ) -> None:
-    """While the signing keys cannot be read a login is `Unavailable`: no hash, no attempt and no session."""
+    """A login without a usable signing key raises `Unavailable` and creates no hash, attempt or session."""
     tokens = auth.access_tokens
     assert isinstance(tokens, FakeAccessTokens)
     tokens.error = KeyUnusable("it cannot be read")
@@ -132,10 +132,10 @@ async def test_a_process_that_can_sign_nothing_begins_no_session(
     await log_in(auth)
 
 
-async def test_a_process_that_can_sign_nothing_renews_no_session(
+async def test_reauthentication_is_unavailable_without_a_signing_key(
     auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock
 ) -> None:
-    """While the signing keys cannot be read, `reauthenticate` is `Unavailable` and leaves the session as it was."""
+    """`reauthenticate` without a usable signing key raises `Unavailable` and leaves the session unchanged."""
     tokens = auth.access_tokens
     assert isinstance(tokens, FakeAccessTokens)
     principal = await auth.access_tokens.verify((await log_in(auth)).access.value)
@@ -147,22 +147,22 @@ async def test_a_process_that_can_sign_nothing_renews_no_session(
     assert work.sessions.rows == sessions
 
 
-async def test_the_fifth_failure_is_told_and_the_next_attempt_is_locked(auth: Auth, hasher: CountingHasher) -> None:
-    """Five wrong passwords from one address answer as such, then even the right one is not looked at for 30 s."""
+async def test_the_attempt_after_the_fifth_failure_is_locked(auth: Auth, hasher: CountingHasher) -> None:
+    """Five wrong passwords are refused as wrong; then even the correct one is not checked for 30 s."""
     await fail(auth, 5)
     assert await is_locked(auth) == 30
     assert hasher.looked_at == 5
 
 
 @pytest.mark.parametrize("email", [EMAIL, "nobody@example.com"])
-async def test_a_lock_says_nothing_of_the_account(auth: Auth, email: str) -> None:
-    """An address without an account locks like one with an account, in whatever spelling."""
+async def test_a_lock_does_not_reveal_whether_an_account_exists(auth: Auth, email: str) -> None:
+    """An address without an account is locked like one with an account, in any spelling."""
     await fail(auth, 5, email=email)
     assert await is_locked(auth, email=f" {email.upper()} ") == 30
 
 
 async def test_attempts_while_locked_neither_count_nor_extend(auth: Auth, clock: FrozenClock) -> None:
-    """A hundred tries at a lock change nothing: it ends when it was to end, and the next failure is the next step."""
+    """100 attempts during a lock do not extend it, and the next failure causes the next lock."""
     await fail(auth, 5)
     clock.advance(LOCK - MOMENT)
     for _ in range(100):
@@ -172,8 +172,8 @@ async def test_attempts_while_locked_neither_count_nor_extend(auth: Auth, clock:
     assert await is_locked(auth) == 60
 
 
-async def test_the_ladder_is_climbed_by_one_failure_each(auth: Auth, clock: FrozenClock) -> None:
-    """30 s, then 1, 2, 4, 8 and at most 15 min."""
+async def test_each_failure_after_a_lock_causes_a_longer_lock(auth: Auth, clock: FrozenClock) -> None:
+    """The locks last 30 s, then 1, 2, 4, 8 and at most 15 min."""
     await fail(auth, 4)
     lengths = []
     for _ in range(7):
@@ -184,7 +184,7 @@ async def test_the_ladder_is_climbed_by_one_failure_each(auth: Auth, clock: Froz
 
 
 async def test_a_success_clears_the_pair(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """After a success five more failures are needed; what was counted for account and client address stays."""
+    """A success clears the counter of the pair; the counters of the account and the client address stay."""
     await fail(auth, 4)
     await log_in(auth)
     await fail(auth, 5)
@@ -194,14 +194,14 @@ async def test_a_success_clears_the_pair(auth: Auth, work: MemoryAuthUnitOfWork)
 
 
 async def test_a_success_is_no_failure_of_account_or_client_address(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """However often somebody logs in, the counters of account and address stay empty."""
+    """Successful logins never change the counters of the account and the client address."""
     for _ in range(60):
         await log_in(auth)
     assert all(not counter.failed_at for counter in work.attempts.rows.values())
 
 
 async def test_twenty_failures_from_anywhere_lock_the_account(auth: Auth) -> None:
-    """Guessing from many addresses locks the account for all of them, but no other account."""
+    """20 failures from any addresses lock the account for all of them, but no other account."""
     for number in range(20):
         await fail(auth, client=at(number))
     assert await is_locked(auth, at(99)) == 30
@@ -209,7 +209,7 @@ async def test_twenty_failures_from_anywhere_lock_the_account(auth: Auth) -> Non
 
 
 async def test_fifty_failures_from_one_address_lock_it(auth: Auth) -> None:
-    """Guessing at many accounts locks the client address for all of them, its neighbours in the /64 included."""
+    """50 failures at any accounts lock the client address, including its neighbours in the /64, for all accounts."""
     subscriber = "2001:db8:1:2"
     for number in range(50):
         await fail(auth, client=Client(f"{subscriber}::{number}"), email=f"user{number}@example.com")
@@ -217,16 +217,16 @@ async def test_fifty_failures_from_one_address_lock_it(auth: Auth) -> None:
     await log_in(auth, Client("2001:db8:1:3::1"))
 
 
-async def test_the_counters_die_half_a_day_after_the_last_failure(auth: Auth, clock: FrozenClock) -> None:
-    """Then the ladder begins at its foot again."""
+async def test_counters_expire_12_hours_after_the_last_failure(auth: Auth, clock: FrozenClock) -> None:
+    """12 hours after the last failure locks start short again."""
     await fail(auth, 5)
     clock.advance(timedelta(hours=12))
     await fail(auth, 5)
     assert await is_locked(auth) == 30
 
 
-async def test_of_many_guesses_at_once_five_are_looked_at(auth: Auth, hasher: CountingHasher) -> None:
-    """50 parallel guesses: the attempts are reserved before anything is hashed."""
+async def test_at_most_five_parallel_guesses_are_checked(auth: Auth, hasher: CountingHasher) -> None:
+    """Of 50 parallel guesses five are checked, because attempts are reserved before hashing."""
     guesses = (auth.login.with_password(email=EMAIL, password="wrong", client=HOME) for _ in range(50))
     answers = await asyncio.gather(*guesses, return_exceptions=True)
     kinds = [type(answer) for answer in answers]
@@ -237,7 +237,7 @@ async def test_of_many_guesses_at_once_five_are_looked_at(auth: Auth, hasher: Co
 async def test_a_full_queue_is_no_failure(
     auth: Auth, hasher: CountingHasher, work: MemoryAuthUnitOfWork, operations: RecordingOperations
 ) -> None:
-    """Whoever was turned away by 503 has not guessed."""
+    """An attempt that was refused with 503 is not counted."""
     hasher.full = True
     for _ in range(10):
         with pytest.raises(Unavailable):
@@ -251,7 +251,7 @@ async def test_a_full_queue_is_no_failure(
 async def test_a_right_password_is_no_failure_when_the_rest_fails(
     auth: Auth, work: MemoryAuthUnitOfWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Login, reauthentication and change that end in 503 after the password was checked keep no place of an attempt."""
+    """Operations that end in 503 after the password check leave no reservation."""
 
     async def fail_to_keep(*_: object, **__: object) -> None:
         raise Unavailable
@@ -273,8 +273,8 @@ async def test_a_right_password_is_no_failure_when_the_rest_fails(
         await attempt()
 
 
-async def test_a_stranger_cannot_lock_the_owner_out(auth: Auth) -> None:
-    """A browser that has logged in before has a budget of its own: five failures, whatever others do."""
+async def test_an_attacker_cannot_lock_the_owner_out(auth: Auth) -> None:
+    """A client with a device mark has its own limit of five failures, whatever others do."""
     owner = replace(HOME, device=(await log_in(auth)).device_token)
     for number in range(20):
         await fail(auth, client=at(number))
@@ -285,8 +285,8 @@ async def test_a_stranger_cannot_lock_the_owner_out(auth: Auth) -> None:
     assert await is_locked(auth, replace(CAFE, device=owner.device)) == 30, "the device, wherever it is"
 
 
-async def test_a_device_of_another_account_is_none(auth: Auth) -> None:
-    """A mark helps only at the account that it was made for."""
+async def test_a_mark_of_another_account_has_no_effect(auth: Auth) -> None:
+    """A device mark only has an effect on its own account."""
     await auth.registration.create_admin(email="bob@example.com", password=PASSWORD)
     foreign = replace(HOME, device=(await log_in(auth, email="bob@example.com")).device_token)
     await fail(auth, 5)
@@ -320,10 +320,10 @@ async def test_an_outdated_hash_is_renewed_at_login(work: MemoryAuthUnitOfWork) 
 
 
 @pytest.mark.parametrize("email", [EMAIL, "nobody@example.com", "older@example.com"])
-async def test_every_check_is_told_the_highest_cost_that_is_stored(
+async def test_every_check_gets_the_highest_stored_cost(
     auth: Auth, work: MemoryAuthUnitOfWork, hasher: CountingHasher, email: str
 ) -> None:
-    """For a known, an unknown and a costlier account alike; a cost that is never checked does not count."""
+    """Every check gets the highest stored cost, also for unknown accounts; costs above the maximum do not count."""
     for name, cost in (("older", 14), ("damaged", 16)):
         await auth.registration.create_admin(email=f"{name}@example.com", password=PASSWORD)
         user = await work.users.by_email(f"{name}@example.com")
@@ -336,7 +336,7 @@ async def test_every_check_is_told_the_highest_cost_that_is_stored(
 async def test_a_password_changed_while_it_was_checked_is_wrong(
     auth: Auth, work: MemoryAuthUnitOfWork, hasher: CountingHasher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A login that was under way when the password changed begins no session, and is a failure like any other."""
+    """A login with a password that is changed meanwhile starts no session and counts as a failure."""
     (user,) = work.users.rows.values()
 
     async def verify_slowly(
@@ -354,8 +354,8 @@ async def test_a_password_changed_while_it_was_checked_is_wrong(
     assert {(len(each.failed_at), each.reserved_at) for each in work.attempts.rows.values()} == {(1, ())}
 
 
-async def test_every_attempt_is_on_record(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """Success, failure and lock, for known and unknown addresses; what was typed is a pseudonym and nothing else."""
+async def test_every_attempt_is_audited(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Successes, failures and locks are audited for known and unknown addresses, which are stored as pseudonyms."""
     pair = await log_in(auth)
     await fail(auth, 5, CAFE)
     await is_locked(auth, CAFE)
@@ -381,7 +381,7 @@ async def test_every_attempt_is_on_record(auth: Auth, work: MemoryAuthUnitOfWork
 
 
 async def test_every_attempt_is_counted(auth: Auth, operations: RecordingOperations) -> None:
-    """The metric tells successes, failures and locks apart."""
+    """The metric distinguishes successes, failures and locks."""
     await log_in(auth)
     await fail(auth, 5)
     await is_locked(auth)
@@ -391,21 +391,21 @@ async def test_every_attempt_is_counted(auth: Auth, operations: RecordingOperati
 
 @pytest.fixture
 async def unverified(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
-    """Auth with open registration, and an account that nobody has verified."""
+    """Auth with open registration, and an unverified account."""
     auth = build_fake_auth(work, clock=clock, policy=AuthPolicy(public_url=PUBLIC_URL, open_registration=True))
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=HOME)
     return auth
 
 
-async def test_an_unverified_address_is_told_after_the_right_password_alone(unverified: Auth) -> None:
-    """With the wrong password an open account answers like any other."""
+async def test_only_the_right_password_reveals_an_unverified_address(unverified: Auth) -> None:
+    """With a wrong password an unverified account answers like any other."""
     await fail(unverified)
     with pytest.raises(EmailNotVerified):
         await log_in(unverified)
 
 
 async def test_an_unverified_address_is_no_failure(unverified: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """The right password locks nothing however often it comes too early, and clears nothing either."""
+    """The correct password for an unverified account neither locks nor clears counters."""
     await fail(unverified, 4)
     for _ in range(20):
         with pytest.raises(EmailNotVerified):
@@ -421,10 +421,10 @@ async def principal(auth: Auth) -> Principal:
     return await auth.access_tokens.verify((await log_in(auth)).access.value)
 
 
-async def test_a_reauthentication_renews_the_time_of_proof(
+async def test_a_reauthentication_renews_the_authentication_time(
     auth: Auth, work: MemoryAuthUnitOfWork, principal: Principal, clock: FrozenClock
 ) -> None:
-    """The new access token and the session both say when; the refresh tokens stay."""
+    """The new access token and the session have the new time; the refresh tokens stay unchanged."""
     clock.advance(timedelta(hours=1))
     tokens = dict(work.refresh_tokens.rows)
     token = await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
@@ -436,14 +436,14 @@ async def test_a_reauthentication_renews_the_time_of_proof(
 
 
 async def fail_again(auth: Auth, principal: Principal, times: int) -> None:
-    """Guess wrongly in a session."""
+    """Try a wrong password in a session."""
     for _ in range(times):
         with pytest.raises(InvalidCredentials):
             await auth.login.reauthenticate(principal, password="wrong", client=HOME)
 
 
-async def test_a_session_has_a_budget_of_its_own(auth: Auth, principal: Principal, clock: FrozenClock) -> None:
-    """A stolen access token is good for five guesses wherever it is used; other sessions go on."""
+async def test_a_session_has_its_own_counter(auth: Auth, principal: Principal, clock: FrozenClock) -> None:
+    """A stolen access token allows five guesses from all clients together; other sessions are not affected."""
     other = await auth.access_tokens.verify((await log_in(auth)).access.value)
     await fail_again(auth, principal, 5)
     for client in (HOME, CAFE):
@@ -460,7 +460,7 @@ async def test_a_session_has_a_budget_of_its_own(auth: Auth, principal: Principa
 async def test_guesses_in_sessions_and_under_marks_count_towards_the_account(
     auth: Auth, clock: FrozenClock, work: MemoryAuthUnitOfWork
 ) -> None:
-    """Two sessions and two devices with five failures each lock the account for all others, but not for themselves."""
+    """Failures in sessions and with device marks lock the account for others, but not for themselves."""
     sessions = [await auth.access_tokens.verify((await log_in(auth)).access.value) for _ in range(3)]
     devices = [replace(CAFE, device=(await log_in(auth)).device_token) for _ in range(3)]
     for principal in sessions[:2]:
@@ -478,8 +478,8 @@ async def test_guesses_in_sessions_and_under_marks_count_towards_the_account(
     assert await is_locked(auth, at(1)) == 60, "once the lock has ended, a failure is the next step"
 
 
-async def test_marked_clients_behind_a_locked_address_go_on(auth: Auth) -> None:
-    """50 failures lock a client address for everybody behind it but clients that have logged in before."""
+async def test_marked_clients_behind_a_locked_address_can_log_in(auth: Auth) -> None:
+    """50 failures lock a client address for all clients behind it except those with a device mark."""
     marked = replace(HOME, device=(await log_in(auth, HOME)).device_token)
     for number in range(50):
         await fail(auth, client=HOME, email=f"user{number}@example.com")
@@ -487,8 +487,8 @@ async def test_marked_clients_behind_a_locked_address_go_on(auth: Auth) -> None:
     await log_in(auth, marked)
 
 
-async def test_an_account_ladder_falls_back_under_attack(auth: Auth, clock: FrozenClock) -> None:
-    """A stranger who fails once after each lock holds the account for an hour, not for ever."""
+async def test_account_locks_start_short_again_under_attack(auth: Auth, clock: FrozenClock) -> None:
+    """An attacker who fails once after each lock gets longer account locks for an hour only."""
     for number in range(20):
         await fail(auth, client=at(number))
     started, number = clock.now(), 20
@@ -502,7 +502,7 @@ async def test_an_account_ladder_falls_back_under_attack(auth: Auth, clock: Froz
 
 
 Step = tuple[str, int]
-"""What strangers do, and how often or for how many minutes."""
+"""What attackers do, and how often or for how many minutes."""
 
 
 @settings(max_examples=60, deadline=None)
@@ -514,8 +514,8 @@ Step = tuple[str, int]
         max_size=12,
     )
 )
-def test_no_stranger_locks_a_mark_or_a_live_session_out(steps: list[Step]) -> None:
-    """Whatever strangers try, from wherever and whenever: the owner's device and session are never refused."""
+def test_attackers_never_lock_a_mark_or_a_live_session(steps: list[Step]) -> None:
+    """Whatever attackers do at any time, attempts with the owner's device mark and session are never refused."""
     asyncio.run(_attack(steps))
 
 
@@ -543,7 +543,7 @@ async def _attack(steps: list[Step]) -> None:
             assert sum(isinstance(answer, InvalidCredentials) for answer in answers) <= 5
         if kind == "wait":
             clock.advance(timedelta(minutes=times))
-        with pytest.raises(InvalidCredentials):  # four failures of the owner's own are within the budget
+        with pytest.raises(InvalidCredentials):  # four failures of the owner are within the limit
             await auth.login.with_password(email=EMAIL, password="mistyped", client=owner)
         with pytest.raises(InvalidCredentials):
             await auth.login.reauthenticate(session, password="mistyped", client=HOME)
@@ -561,7 +561,7 @@ async def _attack(steps: list[Step]) -> None:
 async def test_a_session_that_has_ended_is_not_renewed(
     auth: Auth, work: MemoryAuthUnitOfWork, principal: Principal, clock: FrozenClock
 ) -> None:
-    """Neither a reauthentication nor a sensitive operation goes on with a token of an ended session."""
+    """Reauthentication and sensitive operations refuse a token of an ended session."""
     await work.sessions.revoke(principal.session_id, at=clock.now(), reason="logout")
     with pytest.raises(InvalidAccessToken):
         await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
@@ -569,8 +569,10 @@ async def test_a_session_that_has_ended_is_not_renewed(
         await auth.login.require_fresh(principal)
 
 
-async def test_a_sensitive_operation_needs_a_fresh_proof(auth: Auth, principal: Principal, clock: FrozenClock) -> None:
-    """It is allowed for less than five minutes after a login or a reauthentication, whatever the token says."""
+async def test_a_sensitive_operation_needs_fresh_authentication(
+    auth: Auth, principal: Principal, clock: FrozenClock
+) -> None:
+    """It is allowed for less than five minutes after a login or reauthentication, independent of the token's claims."""
     clock.advance(timedelta(minutes=5) - MOMENT)
     await auth.login.require_fresh(principal)
     clock.advance(MOMENT)
@@ -580,8 +582,8 @@ async def test_a_sensitive_operation_needs_a_fresh_proof(auth: Auth, principal: 
     await auth.login.require_fresh(principal)
 
 
-async def test_many_logins_of_the_owner_at_once_lock_nobody(auth: Auth) -> None:
-    """Those beyond the five that may be looked at are told to come back in a second; nothing is left of it."""
+async def test_parallel_logins_of_the_owner_cause_no_lock(auth: Auth) -> None:
+    """Parallel logins beyond five get `Retry-After` 1 s and leave no trace."""
     answers = await asyncio.gather(*(log_in(auth) for _ in range(20)), return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, LoginLocked)]
     assert {answer.retry_after for answer in refused} == {1}
@@ -590,7 +592,7 @@ async def test_many_logins_of_the_owner_at_once_lock_nobody(auth: Auth) -> None:
 
 
 async def test_a_process_that_dies_locks_nobody_out(auth: Auth, hasher: CountingHasher, clock: FrozenClock) -> None:
-    """Attempts that were never finished give their places back after a minute and count for nothing."""
+    """Abandoned attempts expire after a minute and count for nothing."""
     hasher.dies = True
     for _ in range(5):
         with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""How many mails anybody can have sent to one address, over the in-memory twins."""
+"""Mail budgets of addresses, with the in-memory fakes."""
 
 from collections import Counter
 from datetime import timedelta
@@ -17,7 +17,7 @@ HOUR = timedelta(hours=1)
 
 
 class Post:
-    """The worker's part: sends what the outbox asks for, and tries again what has failed."""
+    """Acts as the worker: runs the mail tasks of the outbox and retries failed ones."""
 
     def __init__(self, auth: Auth, work: MemoryAuthUnitOfWork) -> None:
         self.mailer = MoodyMailer()
@@ -26,7 +26,7 @@ class Post:
         self._waiting: list[tuple[Delivery, dict[str, Any]]] = []
 
     async def deliver(self) -> Counter[str]:
-        """Attempt every mail that waits, and return how many of each kind have been sent so far."""
+        """Attempt every pending mail, and return the number of mails sent so far by kind."""
         self._waiting += [(Delivery(self._work.new_id(), each.task), each.payload) for each in self._work.outbox.tasks]
         self._work.outbox.tasks.clear()
         again = []
@@ -42,7 +42,7 @@ class Post:
 
 
 class MoodyMailer(RecordingMailer):
-    """Sends, or raises what a test says."""
+    """Sends mails or raises the given error."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,10 +84,10 @@ async def register(auth: Auth, times: int, email: str = VICTIM) -> None:
         await auth.registration.register(email=email, password=PASSWORD, client=Client(f"192.0.2.{number % 3}"))
 
 
-async def test_a_victim_gets_five_mails_an_hour_of_any_number_of_registrations(
+async def test_an_address_gets_at_most_five_mails_an_hour(
     auth: Auth, post: Post, clock: FrozenClock, operations: RecordingOperations
 ) -> None:
-    """60 registrations from three addresses are five mails, an hour later five more; the rest is counted."""
+    """60 registrations from three client addresses send five mails per hour; the others are counted as over budget."""
     await register(auth, 60)
     assert (await post.deliver()).total() == 5
     assert operations.counts["send_mail", "over_budget"] == 55
@@ -96,15 +96,15 @@ async def test_a_victim_gets_five_mails_an_hour_of_any_number_of_registrations(
     assert (await post.deliver()).total() == 10
 
 
-async def test_an_owner_is_told_five_times_an_hour_that_there_is_an_account(auth: Auth, post: Post) -> None:
-    """The budget is the same for an address that has an account."""
+async def test_the_budget_covers_addresses_with_an_account(auth: Auth, post: Post) -> None:
+    """The budget is the same for an address with an account."""
     await auth.registration.create_admin(email=VICTIM, password=PASSWORD)
     await register(auth, 60)
     assert await post.deliver() == {"already_registered": 5}
 
 
-async def test_every_spelling_has_one_budget_and_every_address_its_own(auth: Auth, post: Post) -> None:
-    """Case does not make another address."""
+async def test_all_spellings_of_an_address_share_a_budget(auth: Auth, post: Post) -> None:
+    """Spellings of an address in other case share its budget; other addresses have their own."""
     await register(auth, 4)
     await register(auth, 4, VICTIM.upper())
     await register(auth, 4, "other@example.com")
@@ -112,8 +112,8 @@ async def test_every_spelling_has_one_budget_and_every_address_its_own(auth: Aut
     assert Counter(mail.to.lower() for mail in post.mailer.mails) == {VICTIM: 5, "other@example.com": 4}
 
 
-async def test_asking_for_what_is_not_sent_costs_nothing(auth: Auth, post: Post) -> None:
-    """Resends for a verified address mail nothing: the owner's reset is mailed all the same."""
+async def test_requests_without_a_mail_are_not_charged(auth: Auth, post: Post) -> None:
+    """Resends for a verified address send nothing and leave the budget for a reset unchanged."""
     await auth.registration.create_admin(email=VICTIM, password=PASSWORD)
     for _ in range(20):
         await auth.registration.resend_verification(email=VICTIM)
@@ -122,8 +122,8 @@ async def test_asking_for_what_is_not_sent_costs_nothing(auth: Auth, post: Post)
     assert await post.deliver() == {"reset_password": 1}
 
 
-async def test_each_purpose_has_a_budget_of_its_own(auth: Auth, post: Post, work: MemoryAuthUnitOfWork) -> None:
-    """Registrations leave other links their mails, and those leave resets theirs."""
+async def test_each_purpose_has_its_own_budget(auth: Auth, post: Post, work: MemoryAuthUnitOfWork) -> None:
+    """Registrations, resends and resets do not use up each other's budgets."""
     await register(auth, 6)
     await post.deliver()
     for registration in list(work.registrations.rows)[1:]:
@@ -137,8 +137,8 @@ async def test_each_purpose_has_a_budget_of_its_own(auth: Auth, post: Post, work
     assert (await post.deliver())["reset_password"] == 5
 
 
-async def test_an_attempt_that_is_made_again_is_charged_once(auth: Auth, post: Post, clock: FrozenClock) -> None:
-    """Mails that wait for the server are all sent in the end, whatever number of attempts that takes."""
+async def test_a_retried_mail_is_charged_once(auth: Auth, post: Post, clock: FrozenClock) -> None:
+    """Mails that wait for the server are all sent in the end, for any number of attempts."""
     post.mailer.error = MailUnavailable()
     await register(auth, 5)
     for _ in range(20):
@@ -148,10 +148,8 @@ async def test_an_attempt_that_is_made_again_is_charged_once(auth: Auth, post: P
     assert (await post.deliver()).total() == 5
 
 
-async def test_no_more_mails_wait_for_an_address_than_an_hour_allows(
-    auth: Auth, post: Post, clock: FrozenClock
-) -> None:
-    """An outage of a night does not pour a night's worth of mails over a victim when it is over."""
+async def test_waiting_mails_are_limited_too(auth: Auth, post: Post, clock: FrozenClock) -> None:
+    """After an outage of a night an address gets no more mails than the hourly budget."""
     post.mailer.error = MailUnavailable()
     for _ in range(8 * 6):
         await register(auth, 5)
@@ -161,8 +159,8 @@ async def test_no_more_mails_wait_for_an_address_than_an_hour_allows(
     assert (await post.deliver()).total() == 5
 
 
-async def test_a_mail_that_is_refused_for_good_costs_nothing(auth: Auth, post: Post) -> None:
-    """It was not sent: the next one is."""
+async def test_a_rejected_mail_is_not_charged(auth: Auth, post: Post) -> None:
+    """A mail that the server rejected for good releases its charge."""
     post.mailer.error = MailRejected()
     await register(auth, 5)
     await post.deliver()
@@ -171,8 +169,8 @@ async def test_a_mail_that_is_refused_for_good_costs_nothing(auth: Auth, post: P
     assert (await post.deliver()).total() == 5
 
 
-async def test_what_is_not_sent_ends_no_link(auth: Auth, post: Post) -> None:
-    """Whoever asks for more than the budget does not push the owner's links out."""
+async def test_an_unsent_mail_invalidates_no_link(auth: Auth, post: Post) -> None:
+    """Requests above the budget do not invalidate the owner's earlier links."""
     await auth.registration.create_admin(email=VICTIM, password=PASSWORD)
     for _ in range(20):
         await auth.passwords.forgot(email=VICTIM, client=CLIENT)
@@ -182,7 +180,7 @@ async def test_what_is_not_sent_ends_no_link(auth: Auth, post: Post) -> None:
 
 
 async def test_notices_have_no_budget(auth: Auth, post: Post, work: MemoryAuthUnitOfWork) -> None:
-    """Nobody has one sent without the account's password or token: the owner is told each time."""
+    """The owner gets every notice, because a notice requires the account's password or token."""
     await auth.registration.create_admin(email=VICTIM, password=PASSWORD)
     (user,) = work.users.rows.values()
     for _ in range(8):
@@ -190,10 +188,10 @@ async def test_notices_have_no_budget(auth: Auth, post: Post, work: MemoryAuthUn
     assert await post.deliver() == {"session_stolen": 8}
 
 
-async def test_charges_are_forgotten_after_their_hour(
+async def test_charges_are_deleted_after_an_hour(
     auth: Auth, post: Post, work: MemoryAuthUnitOfWork, clock: FrozenClock
 ) -> None:
-    """The hourly purge leaves nothing of them, and they never held an address."""
+    """The hourly purge deletes old charges, which never contain an address."""
     await register(auth, 3)
     await post.deliver()
     assert "example.com" not in repr(work.mail_charges.rows)

@@ -1,4 +1,4 @@
-"""The mails of auth, over the in-memory twins: what is sent, and that it is sent once."""
+"""The mails of auth, with the in-memory fakes: which ones are sent, and that each is sent once."""
 
 from datetime import timedelta
 from typing import Any
@@ -17,7 +17,7 @@ EMAIL = "Ada@Example.com"
 
 
 class FailingMailer(Mailer):
-    """Refuses every mail in one way."""
+    """Refuses every mail with the given error."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -53,7 +53,7 @@ def delivery() -> Delivery:
 
 @pytest.fixture
 async def request_(auth: Auth, work: MemoryAuthUnitOfWork) -> dict[str, Any]:
-    """Return the payload of the mail that a registration has asked for."""
+    """Return the payload of the mail task that a registration created."""
     await auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada", client=Client())
     return dict(work.outbox.tasks[-1].payload)
 
@@ -61,7 +61,7 @@ async def request_(auth: Auth, work: MemoryAuthUnitOfWork) -> dict[str, Any]:
 async def test_a_registration_is_mailed_its_link(
     auth: Auth, mailer: RecordingMailer, delivery: Delivery, request_: dict[str, Any]
 ) -> None:
-    """The mail goes to the address as written, its link has the token in the fragment, and the link works."""
+    """The mail goes to the address as written, has the token in the link's fragment, and the link works."""
     await auth.mailing(mailer).send_mail(delivery, **request_)
     (mail,) = mailer.mails
     assert (mail.to, mail.subject) == (EMAIL, "verify_email")
@@ -73,7 +73,7 @@ async def test_a_registration_is_mailed_its_link(
 
 
 @pytest.mark.parametrize("hours", [0, 47])
-async def test_a_link_says_when_it_ends(
+async def test_a_mail_contains_the_expiry_of_its_link(
     auth: Auth,
     work: MemoryAuthUnitOfWork,
     mailer: RecordingMailer,
@@ -82,7 +82,7 @@ async def test_a_link_says_when_it_ends(
     clock: FrozenClock,
     hours: int,
 ) -> None:
-    """A day after it was minted, or sooner when its registration ends sooner."""
+    """The link expires a day after its creation, or with its registration if that is sooner."""
     clock.advance(timedelta(hours=hours))
     await auth.mailing(mailer).send_mail(delivery, **request_)
     (mail,), (token,) = mailer.mails, work.one_time_tokens.rows.values()
@@ -90,10 +90,10 @@ async def test_a_link_says_when_it_ends(
     assert token.expires_at - clock.now() == timedelta(hours=min(24, 48 - hours))
 
 
-async def test_a_known_address_is_told_of_its_account(
+async def test_the_owner_is_told_about_a_registration(
     auth: Auth, work: MemoryAuthUnitOfWork, mailer: RecordingMailer, delivery: Delivery
 ) -> None:
-    """The owner of an account learns that somebody registered; no token is minted."""
+    """The owner of an account gets a notice about the registration; no token is created."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     payload: dict[str, Any] = work.outbox.tasks[-1].payload
@@ -102,10 +102,10 @@ async def test_a_known_address_is_told_of_its_account(
     assert not work.one_time_tokens.rows
 
 
-async def test_a_registration_that_is_over_is_mailed_nothing(
+async def test_an_expired_registration_gets_no_mail(
     auth: Auth, mailer: RecordingMailer, delivery: Delivery, request_: dict[str, Any], clock: FrozenClock
 ) -> None:
-    """A mail that comes after its registration's end is done without being sent."""
+    """A mail task that runs after the registration's expiry ends without sending."""
     clock.advance(REGISTRATION_TTL)
     await auth.mailing(mailer).send_mail(delivery, **request_)
     assert not mailer.mails
@@ -114,23 +114,23 @@ async def test_a_registration_that_is_over_is_mailed_nothing(
 async def test_a_repeated_delivery_sends_one_mail(
     auth: Auth, mailer: RecordingMailer, delivery: Delivery, request_: dict[str, Any]
 ) -> None:
-    """A message delivered twice is one mail."""
+    """A message that is delivered twice sends one mail."""
     for _ in range(2):
         await auth.mailing(mailer).send_mail(delivery, **request_)
     assert len(mailer.mails) == 1
 
 
-async def test_an_attempt_does_not_disturb_another(
+async def test_concurrent_attempts_send_one_mail(
     auth: Auth, work: MemoryAuthUnitOfWork, mailer: RecordingMailer, delivery: Delivery, request_: dict[str, Any]
 ) -> None:
-    """While one attempt holds the lease, another is told to come back."""
+    """While one attempt holds the lease, another one raises an error that leads to a retry."""
     assert await work.inbox.lease(delivery, LEASE) is Lease.TAKEN
     with pytest.raises(MailUnavailable):
         await auth.mailing(mailer).send_mail(delivery, **request_)
     assert not mailer.mails
 
 
-async def test_a_dead_attempt_is_made_up_for(
+async def test_an_attempt_sends_after_the_lease_of_a_dead_one(
     *,
     auth: Auth,
     work: MemoryAuthUnitOfWork,
@@ -139,7 +139,7 @@ async def test_a_dead_attempt_is_made_up_for(
     request_: dict[str, Any],
     clock: FrozenClock,
 ) -> None:
-    """When the lease of an attempt that died has ended, the next one sends."""
+    """When the lease of an attempt that died has expired, the next attempt sends."""
     await work.inbox.lease(delivery, LEASE)
     clock.advance(LEASE)
     await auth.mailing(mailer).send_mail(delivery, **request_)
@@ -147,20 +147,20 @@ async def test_a_dead_attempt_is_made_up_for(
 
 
 @pytest.mark.parametrize("error", [MailUnavailable(), MailRejected(), RuntimeError()])
-async def test_a_failed_attempt_gives_its_lease_back(
+async def test_a_failed_attempt_releases_its_lease(
     auth: Auth, mailer: RecordingMailer, delivery: Delivery, request_: dict[str, Any], error: Exception
 ) -> None:
-    """The next attempt need not wait, and its mail has the same Message-ID."""
+    """The next attempt does not have to wait, and its mail has the same Message-ID."""
     with pytest.raises(type(error)):
         await auth.mailing(FailingMailer(error)).send_mail(delivery, **request_)
     await auth.mailing(mailer).send_mail(delivery, **request_)
     assert [mail.message_id for mail in mailer.mails] == [f"<{delivery.id}@testserver>"]
 
 
-async def test_each_attempt_mints_a_token_and_three_live(
+async def test_three_tokens_of_a_registration_are_valid(
     auth: Auth, work: MemoryAuthUnitOfWork, mailer: RecordingMailer, request_: dict[str, Any], clock: FrozenClock
 ) -> None:
-    """Of one registration's tokens the three newest live: the link of the last mail always works."""
+    """Each attempt creates a token and the three newest are valid, so the link of the last mail always works."""
     ids = CountingIds()
     for _ in range(5):
         await auth.mailing(mailer).send_mail(Delivery(ids(), "auth.send_mail"), **request_)
@@ -171,6 +171,6 @@ async def test_each_attempt_mints_a_token_and_three_live(
 
 
 async def test_an_unknown_kind_of_mail_is_an_error(auth: Auth, mailer: RecordingMailer, delivery: Delivery) -> None:
-    """A message of a newer release that this one does not know fails, and waits for a worker that does."""
+    """A message of a newer release fails and is retried by a worker that knows it."""
     with pytest.raises(LookupError):
         await auth.mailing(mailer).send_mail(delivery, mail="birthday", subject_id=str(delivery.id))

@@ -1,4 +1,4 @@
-"""Operations are counted by how they ended."""
+"""The metric of operations by outcome."""
 
 import asyncio
 from typing import Final
@@ -11,7 +11,7 @@ from tequipy_platform import NotFound
 
 
 class Service:
-    """A service whose one operation ends as it is told."""
+    """A service whose only operation ends as the test specifies."""
 
     def __init__(self) -> None:
         self.operations: Final = RecordingOperations()
@@ -25,8 +25,8 @@ class Service:
         return "done"
 
 
-async def test_each_ending_has_its_status() -> None:
-    """A result counts as ok, a domain error as its code, anything else as an error; all of them pass through."""
+async def test_each_outcome_has_its_status() -> None:
+    """A result counts as ok, a domain error as its code, any other error as `error`; all reach the caller."""
     service = Service()
     assert await service.work() == "done"
     for error in (NotFound(), NotFound(code="no_such_user"), RuntimeError()):
@@ -41,7 +41,7 @@ async def test_each_ending_has_its_status() -> None:
 
 
 async def test_a_cancelled_operation_is_counted() -> None:
-    """An operation whose caller went away is an error, not a gap."""
+    """A cancelled operation counts as an error."""
     service = Service()
     task = asyncio.create_task(service.work(wait=True))
     await asyncio.sleep(0)

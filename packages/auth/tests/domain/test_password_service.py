@@ -1,4 +1,4 @@
-"""Forgetting, resetting and changing a password, over the in-memory twins."""
+"""Password reset and change, with the in-memory fakes."""
 
 import asyncio
 from dataclasses import replace
@@ -52,7 +52,7 @@ async def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
 
 
 async def mails(auth: Auth, work: MemoryAuthUnitOfWork) -> list[Mail]:
-    """Send what the outbox asks for."""
+    """Run the tasks of the outbox and return the mails."""
     mailer = RecordingMailer()
     asked = [added for added in work.outbox.tasks if added.task == "auth.send_mail"]
     work.outbox.tasks.clear()
@@ -78,10 +78,8 @@ async def principal_of(auth: Auth, pair: TokenPair) -> Principal:
     return await auth.access_tokens.verify(pair.access.value)
 
 
-async def test_a_forgotten_password_leaves_the_same_row_for_every_address(
-    auth: Auth, work: MemoryAuthUnitOfWork
-) -> None:
-    """Known, unknown and pending addresses ask for the same mail, without the address; only the known one gets it."""
+async def test_a_reset_request_creates_the_same_row_for_every_address(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Known, unknown and pending addresses create the same outbox row; only the known one gets a mail."""
     await auth.registration.register(email="pending@example.com", password=PASSWORD, client=CLIENT)
     work.outbox.tasks.clear()
     for email in (EMAIL.upper(), "nobody@example.com", "pending@example.com"):
@@ -96,7 +94,7 @@ async def test_a_forgotten_password_leaves_the_same_row_for_every_address(
 
 
 async def test_a_reset_sets_the_password_and_ends_every_session(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """The new password works, the old one does not, every session has ended, and the owner is told."""
+    """The new password works, the old one does not, every session has ended, and the owner gets a notice."""
     pair = await log_in(auth)
     await auth.passwords.reset(await reset_token(auth, work), new_password=NEW, client=CLIENT)
     assert [mail.subject for mail in await mails(auth, work)] == ["password_changed"]
@@ -110,8 +108,8 @@ async def test_a_reset_sets_the_password_and_ends_every_session(auth: Auth, work
     await log_in(auth, NEW)
 
 
-async def test_a_reset_lifts_every_lock_of_the_account(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """Whoever reads the account's mail gets in, from wherever it was locked; a guessing address stays locked."""
+async def test_a_reset_ends_every_lock_of_the_account(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """After a reset the owner can log in from everywhere; a locked client address stays locked for other accounts."""
     device = (await log_in(auth)).device_token
     places = [CLIENT, Client("198.51.100.7"), replace(CLIENT, device=device)]
     for place in places:
@@ -126,10 +124,10 @@ async def test_a_reset_lifts_every_lock_of_the_account(auth: Auth, work: MemoryA
     assert {key.scope.label for key, counter in work.attempts.rows.items() if counter.failed_at} == {"client"}
 
 
-async def test_a_reset_link_is_good_once_and_for_half_an_hour(
+async def test_a_reset_link_works_once_within_30_minutes(
     auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock
 ) -> None:
-    """It works within 30 minutes and not at their end; with its use all others die."""
+    """It works before 30 minutes have passed, and its use invalidates all other links."""
     first = await reset_token(auth, work)
     clock.advance(timedelta(minutes=29))
     second = await reset_token(auth, work)
@@ -144,8 +142,8 @@ async def test_a_reset_link_is_good_once_and_for_half_an_hour(
     await log_in(auth, NEW)
 
 
-async def test_three_reset_links_live(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
-    """The fourth pushes the oldest out."""
+async def test_three_reset_links_are_valid(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """The fourth link invalidates the oldest."""
     tokens = []
     for _ in range(4):
         tokens.append(await reset_token(auth, work))
@@ -155,7 +153,7 @@ async def test_three_reset_links_live(auth: Auth, work: MemoryAuthUnitOfWork, cl
     await auth.passwords.reset(tokens[1], new_password=NEW, client=CLIENT)
 
 
-async def test_of_two_resets_at_once_one_is_done(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+async def test_one_of_two_parallel_resets_succeeds(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """A token that is used twice at the same time sets one password."""
     token = await reset_token(auth, work)
     answers = await asyncio.gather(
@@ -166,18 +164,18 @@ async def test_of_two_resets_at_once_one_is_done(auth: Auth, work: MemoryAuthUni
 
 
 @pytest.mark.parametrize("weak", ["short", COMMON_PASSWORD, EMAIL])
-async def test_a_weak_password_leaves_the_link_good(auth: Auth, work: MemoryAuthUnitOfWork, weak: str) -> None:
-    """Whoever was refused for the password may try another one by the same link."""
+async def test_a_weak_password_leaves_the_link_valid(auth: Auth, work: MemoryAuthUnitOfWork, weak: str) -> None:
+    """After a weak password was refused, the same link accepts another one."""
     token = await reset_token(auth, work)
     with pytest.raises(WeakPassword):
         await auth.passwords.reset(token, new_password=weak, client=CLIENT)
     await auth.passwords.reset(token, new_password=NEW, client=CLIENT)
 
 
-async def test_what_is_no_link_is_refused_before_the_password_is_looked_at(
+async def test_invalid_reset_tokens_are_refused_before_the_password_check(
     auth: Auth, work: MemoryAuthUnitOfWork
 ) -> None:
-    """Malformed, forged and foreign tokens answer alike, whatever the password; those that we mailed are on record."""
+    """Malformed, forged and foreign tokens get the same answer for any password; issued ones are audited."""
     token = await reset_token(auth, work)
     await auth.registration.register(email="bob@example.com", password=PASSWORD, client=CLIENT)
     (mail,) = await mails(auth, work)
@@ -196,15 +194,15 @@ async def test_what_is_no_link_is_refused_before_the_password_is_looked_at(
 
 
 async def test_a_reset_verifies_the_address(work: MemoryAuthUnitOfWork, auth: Auth) -> None:
-    """Whoever opens the link reads the account's mail, so an open account needs no other proof of the address."""
+    """A reset verifies the address of an open account, because its link was sent there."""
     (user,) = work.users.rows.values()
     work.users.rows[user.id] = replace(user, email_verified=False)
     await auth.passwords.reset(await reset_token(auth, work), new_password=NEW, client=CLIENT)
     await log_in(auth, NEW)
 
 
-async def test_a_change_ends_the_other_sessions_alone(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """The caller's tokens live on, the others' are dead, the owner is told, and reset links of before are dead."""
+async def test_a_change_ends_only_the_other_sessions(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """The caller's tokens stay valid, other sessions and earlier reset links do not, the owner gets a notice."""
     token = await reset_token(auth, work)
     other, own = await log_in(auth), await log_in(auth)
     principal = await principal_of(auth, own)
@@ -221,10 +219,10 @@ async def test_a_change_ends_the_other_sessions_alone(auth: Auth, work: MemoryAu
     await log_in(auth, NEW)
 
 
-async def test_what_another_transaction_undid_is_done_again(
+async def test_transactions_are_retried_after_a_conflict(
     auth: Auth, work: MemoryAuthUnitOfWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reset, login, reauthentication and change begin their last step again when the database broke it off."""
+    """Reset, login, reauthentication and change repeat their last transaction after a serialisation failure."""
     token, lock = await reset_token(auth, work), work.users.lock
     tries = iter(range(20))
 
@@ -241,8 +239,8 @@ async def test_what_another_transaction_undid_is_done_again(
     assert next(tries) == 8
 
 
-async def test_a_change_has_the_budget_of_its_session(auth: Auth) -> None:
-    """Guesses at the current password lock the session, not the login; a weak new one is refused before."""
+async def test_a_change_uses_the_counter_of_its_session(auth: Auth) -> None:
+    """Wrong current passwords lock the session, not the login; a weak new password is refused before that."""
     principal = await principal_of(auth, await log_in(auth))
     for _ in range(10):
         with pytest.raises(WeakPassword):
@@ -257,16 +255,16 @@ async def test_a_change_has_the_budget_of_its_session(auth: Auth) -> None:
 
 
 async def reset(auth: Auth, work: MemoryAuthUnitOfWork, password: str) -> None:
-    """Reset the password by mail and let the notice be sent."""
+    """Reset the password by mail and send the notice."""
     await auth.passwords.reset(await reset_token(auth, work), new_password=password, client=CLIENT)
     await mails(auth, work)
 
 
 async def test_a_new_password_ends_all_device_marks(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """After a change and after a reset no client is marked; a renewed hash of the same password ends no mark."""
+    """A change and a reset end all device marks; a renewed hash of the same password ends none."""
 
     async def is_marked(password: str, device: str | None) -> bool:
-        """Lock the address, then look whether the mark opens it."""
+        """Lock the address, then return whether the mark allows a login."""
         place = Client("198.51.100.99")
         for _ in range(5):
             with pytest.raises((InvalidCredentials, LoginLocked)):
@@ -292,10 +290,10 @@ async def test_a_new_password_ends_all_device_marks(auth: Auth, work: MemoryAuth
     assert not await is_marked(PASSWORD, pair.device_token)
 
 
-async def test_after_a_reset_no_stranger_locks_its_client_address_out(
+async def test_after_a_reset_others_cannot_lock_its_client_address_out(
     auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock
 ) -> None:
-    """For an hour, or until the owner has logged in there, only failures from that very address lock it."""
+    """For an hour, or until the owner's next login there, only failures from that client address lock it."""
     await reset(auth, work, NEW)
 
     async def attack() -> None:
@@ -331,18 +329,18 @@ async def attack_with(auth: Auth, failures: int) -> None:
             await log_in(auth, "wrong")
 
 
-async def test_a_session_that_has_ended_changes_nothing(
+async def test_an_ended_session_cannot_change_the_password(
     auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock
 ) -> None:
-    """An access token of an ended session is of no use, although it has not expired."""
+    """An unexpired access token of an ended session is refused."""
     principal = await principal_of(auth, await log_in(auth))
     await work.sessions.revoke(principal.session_id, at=clock.now(), reason="logout")
     with pytest.raises(InvalidAccessToken):
         await auth.passwords.change(principal, current_password=PASSWORD, new_password=NEW, client=CLIENT)
 
 
-async def test_new_passwords_are_on_record(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """Who asked, who reset, who changed, which sessions ended, in the order of their happening."""
+async def test_new_passwords_are_audited(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """The audit contains the request, the reset, the change and the ended sessions in order."""
     other, own = await principal_of(auth, await log_in(auth)), await principal_of(auth, await log_in(auth))
     work.audit.rows.clear()
     await auth.passwords.change(own, current_password=PASSWORD, new_password=NEW, client=CLIENT)

@@ -1,4 +1,4 @@
-"""What a new password must be."""
+"""The password policy."""
 
 import pytest
 
@@ -28,29 +28,29 @@ def rules() -> PasswordRules:
         ("ADA.LOVELACE", ("common", "matches_email")),
     ],
 )
-def test_every_reason_is_told(rules: PasswordRules, password: str, reasons: tuple[str, ...]) -> None:
-    """Length, the list and the address are the policy; case and Unicode form make no difference."""
+def test_every_reason_is_reported(rules: PasswordRules, password: str, reasons: tuple[str, ...]) -> None:
+    """Length, common passwords and the address are checked, independent of case and Unicode form."""
     with pytest.raises(WeakPassword) as refusal:
         rules.accept(password, EMAIL)
     assert refusal.value.reasons == reasons
 
 
 @pytest.mark.parametrize("password", ["p" * 12, "p" * 128, "PPPPPPPPPPPP", "            ", "correct horse"])
-def test_no_composition_is_asked_for(rules: PasswordRules, password: str) -> None:
-    """12 to 128 characters of any kind will do, and they are kept as they were typed."""
+def test_any_composition_is_accepted(rules: PasswordRules, password: str) -> None:
+    """12 to 128 characters of any kind are accepted and kept unchanged."""
     assert rules.accept(password, EMAIL) == password
 
 
 @pytest.mark.parametrize("password", ["ada@bücher.example", "ADA@BÜCHER.example", "ada@xn--bcher-kva.example"])
 def test_an_address_is_recognised_in_both_its_spellings(rules: PasswordRules, password: str) -> None:
-    """The owner of a domain in Unicode types it in Unicode."""
+    """The password may not be the address, neither with its domain in Unicode nor in ASCII."""
     with pytest.raises(WeakPassword) as refusal:
         rules.accept(password, EmailAddress("Ada@Bücher.example", "ada@xn--bcher-kva.example"))
     assert refusal.value.reasons == ("matches_email",)
 
 
 def test_length_is_counted_after_normalisation(rules: PasswordRules) -> None:
-    """One ligature is two characters, a letter and its accent are one."""
+    """A ligature counts as two characters, a letter with its accent as one."""
     assert rules.accept("ﬁ" * 6, EMAIL) == "fi" * 6
     with pytest.raises(WeakPassword):
         rules.accept("e\u0301" * 11, EMAIL)

@@ -1,4 +1,4 @@
-"""Becoming a user, over the in-memory twins."""
+"""Registration and verification, with the in-memory fakes."""
 
 import asyncio
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
 
 
 async def mailed_tokens(auth: Auth, work: MemoryAuthUnitOfWork) -> list[str]:
-    """Send what the outbox asks for and return the tokens of the links."""
+    """Run the tasks of the outbox and return the tokens of the links."""
     mailer = RecordingMailer()
     for added in work.outbox.tasks:
         payload: dict[str, Any] = added.payload
@@ -55,8 +55,8 @@ async def mailed_tokens(auth: Auth, work: MemoryAuthUnitOfWork) -> list[str]:
     return [mail.text.partition("#token=")[2].strip() for mail in mailer.mails if "#token=" in mail.text]
 
 
-async def test_a_registration_is_no_account_yet_and_asks_for_one_mail(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """Registering keeps one row without an account, and one outbox row that holds no address."""
+async def test_a_registration_creates_no_account(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Registering stores one registration and one outbox row without an address."""
     await auth.registration.register(email=f" {EMAIL} ", password=PASSWORD, name="Ada", client=Client())
     (registration,) = work.registrations.rows.values()
     assert (registration.email.written, registration.email.canonical) == (EMAIL, "ada@example.com")
@@ -68,15 +68,15 @@ async def test_a_registration_is_no_account_yet_and_asks_for_one_mail(auth: Auth
         await auth.login.with_password(email=EMAIL, password=PASSWORD, client=Client())
 
 
-async def test_a_known_address_registers_alike(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """For an address with an account the request leaves the very same kinds of rows: it tells a stranger nothing."""
+async def test_a_known_address_registers_in_the_same_way(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """A registration for an address with an account creates the same kinds of rows."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     assert len(work.registrations.rows) == len(work.outbox.tasks) == 1
 
 
-async def test_the_mailed_token_makes_the_account_of_that_registration(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """The account has the password of the registration whose link was opened, not of a stranger's before it."""
+async def test_the_token_creates_the_account_of_its_registration(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """The account has the password of the registration whose link was opened, not of an earlier one."""
     await auth.registration.register(email=EMAIL, password="a stranger's password", name="Mallory", client=Client())
     await auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada", client=Client())
     _, token = await mailed_tokens(auth, work)
@@ -86,8 +86,8 @@ async def test_the_mailed_token_makes_the_account_of_that_registration(auth: Aut
     assert not work.registrations.rows, "the stranger's registration is forgotten"
 
 
-async def test_a_token_is_good_once(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """A used token and those of the address's other registrations are invalid from then on."""
+async def test_a_token_works_once(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """A used token and the tokens of other registrations of the address are invalid afterwards."""
     for _ in range(2):
         await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     tokens = await mailed_tokens(auth, work)
@@ -98,8 +98,8 @@ async def test_a_token_is_good_once(auth: Auth, work: MemoryAuthUnitOfWork) -> N
     assert len(work.users.rows) == 1
 
 
-async def test_a_token_ends_after_a_day(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
-    """The link works within 24 hours and not at their end."""
+async def test_a_token_expires_after_a_day(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """The link works until just before 24 hours have passed."""
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     (token,) = await mailed_tokens(auth, work)
     clock.advance(timedelta(hours=24))
@@ -108,18 +108,18 @@ async def test_a_token_ends_after_a_day(auth: Auth, work: MemoryAuthUnitOfWork, 
 
 
 @pytest.mark.parametrize("forge", [lambda _: "", lambda _: "ev1.x.y", lambda token: token.replace("ev1", "rt1")])
-async def test_what_is_no_token_is_refused_like_a_wrong_one(
+async def test_invalid_tokens_get_the_same_answer(
     auth: Auth, work: MemoryAuthUnitOfWork, forge: Callable[[str], str]
 ) -> None:
-    """Malformed, foreign and unknown tokens answer alike."""
+    """Malformed, foreign and unknown tokens get the same answer."""
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     (token,) = await mailed_tokens(auth, work)
     with pytest.raises(InvalidOneTimeToken):
         await auth.registration.verify_email(forge(token), client=Client())
 
 
-async def test_a_wrong_secret_uses_nothing_up(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """Guessing at a token's secret does not spoil the token."""
+async def test_a_wrong_secret_does_not_use_the_token(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Guessing a token's secret leaves the token valid."""
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     (token,) = await mailed_tokens(auth, work)
     guess = OneTimeTokenValue.new(OneTimeTokenValue.parse(token).id, bytes(32))
@@ -128,8 +128,8 @@ async def test_a_wrong_secret_uses_nothing_up(auth: Auth, work: MemoryAuthUnitOf
     await auth.registration.verify_email(token, client=Client())
 
 
-async def test_an_account_made_meanwhile_keeps_its_password(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """A link opened after the account came into being another way is refused and changes nothing."""
+async def test_an_existing_account_keeps_its_password(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """A link that is opened after the account was created in another way is refused."""
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     (token,) = await mailed_tokens(auth, work)
     registrations = dict(work.registrations.rows)
@@ -142,8 +142,8 @@ async def test_an_account_made_meanwhile_keeps_its_password(auth: Auth, work: Me
     assert work.one_time_tokens.rows, "the roll-back took the consumption back"
 
 
-async def test_parallel_verifications_make_one_account(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """Of 5 registrations of one address verified at once, one becomes the account."""
+async def test_parallel_verifications_create_one_account(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Five registrations of one address that are verified at once create one account."""
     for _ in range(5):
         await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     tokens = await mailed_tokens(auth, work)
@@ -168,7 +168,7 @@ async def test_parallel_verifications_make_one_account(auth: Auth, work: MemoryA
 async def test_weak_passwords_are_refused_with_reasons(
     auth: Auth, work: MemoryAuthUnitOfWork, password: str, reasons: tuple[str, ...]
 ) -> None:
-    """Length and the address itself are the policy; nothing is kept of what was refused."""
+    """A refused password leaves no rows."""
     with pytest.raises(WeakPassword) as refusal:
         await auth.registration.register(email="ada.lovelace@example.com", password=password, client=Client())
     assert refusal.value.reasons == reasons
@@ -182,14 +182,14 @@ async def test_the_bounds_of_length_are_inclusive(auth: Auth, work: MemoryAuthUn
     assert len(work.registrations.rows) == 2
 
 
-async def test_no_address_no_registration(auth: Auth) -> None:
-    """What is no address is refused before anything is hashed or kept."""
+async def test_an_invalid_address_is_refused(auth: Auth) -> None:
+    """An invalid address is refused before anything is hashed or stored."""
     with pytest.raises(InvalidAddress):
         await auth.registration.register(email="ada", password=PASSWORD, client=Client())
 
 
-async def test_an_admin_is_made_verified_once(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """The first admin's address counts as verified, and an address that has an account is refused."""
+async def test_an_administrator_is_created_once(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """An administrator's address is verified, and an address with an account is refused."""
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD, name="Root")
     (admin,) = work.users.rows.values()
@@ -200,7 +200,7 @@ async def test_an_admin_is_made_verified_once(auth: Auth, work: MemoryAuthUnitOf
 
 
 async def test_no_link_outlives_its_registration(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
-    """A link that was mailed late ends with the registration, not a day later."""
+    """A link that is mailed late expires with its registration."""
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     work.outbox.tasks.clear()
     clock.advance(REGISTRATION_TTL - timedelta(hours=1))
@@ -214,8 +214,8 @@ async def test_no_link_outlives_its_registration(auth: Auth, work: MemoryAuthUni
     assert not work.users.rows
 
 
-async def test_another_link_can_be_had(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """Whoever waits gets a new link; when the registration was made is told in the mail."""
+async def test_another_link_can_be_requested(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """A pending registration gets a new link, and the mail contains the time of the registration."""
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     work.outbox.tasks.clear()
     await auth.registration.resend_verification(email=EMAIL.upper())
@@ -224,8 +224,8 @@ async def test_another_link_can_be_had(auth: Auth, work: MemoryAuthUnitOfWork) -
     await auth.login.with_password(email=EMAIL, password=PASSWORD, client=Client())
 
 
-async def test_asking_for_a_link_leaves_the_same_row_for_every_address(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """Waiting, known and unknown addresses ask for the same mail; only the waiting one gets it."""
+async def test_a_link_request_creates_the_same_row_for_every_address(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Pending, known and unknown addresses create the same outbox row; only the pending one gets a mail."""
     await auth.registration.create_admin(email="known@example.com", password=PASSWORD)
     await auth.registration.register(email="waiting@example.com", password=PASSWORD, client=Client())
     work.outbox.tasks.clear()
@@ -245,7 +245,7 @@ def open_auth(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
 
 
 async def test_an_open_account_exists_at_once(open_auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """It is unverified until its link is opened, and then it is the same account with its password."""
+    """An open account is unverified until its link is opened, and keeps its id and password."""
     user = await open_auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada", client=Client())
     assert user is not None
     assert list(work.users.rows.values()) == [user]
@@ -261,10 +261,10 @@ async def test_an_open_account_exists_at_once(open_auth: Auth, work: MemoryAuthU
     assert await mailed_tokens(open_auth, work) == [], "there is nothing left to verify"
 
 
-async def test_an_open_account_takes_the_place_of_pending_registrations(
+async def test_an_open_account_replaces_pending_registrations(
     auth: Auth, open_auth: Auth, work: MemoryAuthUnitOfWork
 ) -> None:
-    """Who registered while registration was private, and again when it was open, may ask for another link."""
+    """A user with a pending registration and an open account can request another link."""
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     await open_auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     await mailed_tokens(open_auth, work)
@@ -273,8 +273,8 @@ async def test_an_open_account_takes_the_place_of_pending_registrations(
     await open_auth.registration.verify_email(token, client=Client())
 
 
-async def test_a_link_to_a_verified_address_is_of_no_use(open_auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """An address that was verified another way, by a reset, is not verified once more."""
+async def test_a_link_to_a_verified_address_is_refused(open_auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """A link is refused after the address was verified by a password reset."""
     user = await open_auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     assert user is not None
     (token,) = await mailed_tokens(open_auth, work)
@@ -283,8 +283,8 @@ async def test_a_link_to_a_verified_address_is_of_no_use(open_auth: Auth, work: 
         await open_auth.registration.verify_email(token, client=Client())
 
 
-async def test_a_taken_address_is_refused_openly(open_auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """The second registration of an address changes nothing, is mailed nothing, and is on record."""
+async def test_open_registration_refuses_a_taken_address(open_auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """The second registration of an address changes nothing, sends nothing, and is audited."""
     user = await open_auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
     assert user is not None
     with pytest.raises(EmailTaken):
@@ -297,8 +297,8 @@ async def test_a_taken_address_is_refused_openly(open_auth: Auth, work: MemoryAu
     ]
 
 
-async def test_becoming_a_user_is_on_record(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """Registration and verification, the failed one too; the address only as a pseudonym."""
+async def test_registration_and_verification_are_audited(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Registrations and verifications, also failed ones, are audited with the pseudonym of the address."""
     client = Client("192.0.2.1", "test")
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=client)
     (token,) = await mailed_tokens(auth, work)
@@ -316,7 +316,7 @@ async def test_becoming_a_user_is_on_record(auth: Auth, work: MemoryAuthUnitOfWo
 
 
 async def test_a_common_password_is_refused(auth: Auth) -> None:
-    """The list of common passwords counts at every registration."""
+    """Every registration checks the list of common passwords."""
     with pytest.raises(WeakPassword) as refusal:
         await auth.registration.register(email=EMAIL, password=COMMON_PASSWORD.upper(), client=Client())
     assert refusal.value.reasons == ("common",)

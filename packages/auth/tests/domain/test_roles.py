@@ -1,4 +1,4 @@
-"""What roles permit, and how a change of it reaches everybody."""
+"""Permissions of roles, and how changes reach every process."""
 
 from uuid import UUID
 
@@ -20,19 +20,19 @@ def work() -> MemoryAuthUnitOfWork:
 
 @pytest.fixture
 def processes(work: MemoryAuthUnitOfWork) -> tuple[Auth, Auth]:
-    """Two processes on one database, each with a cache that knows nothing of the other's."""
+    """Two processes with one database and separate caches."""
     return build_fake_auth(work), build_fake_auth(work)
 
 
 def test_permissions_of_several_roles_are_one_sorted_set() -> None:
-    """Each permission once, in order; a role that nobody knows permits nothing."""
+    """The permissions are sorted and unique; an unknown role grants none."""
     roles = RoleMap((Role("writer", ("b:write", "a:write")), Role("reader", ("b:write", "a:read"))))
     assert roles.permissions_of(("writer", "reader", "ghost")) == ("a:read", "a:write", "b:write")
     assert roles.permissions_of(()) == ()
 
 
-def test_a_stored_role_takes_the_place_of_a_built_in_one() -> None:
-    """What an installation says of a role holds; the other built-in roles stay, and new ones come beside them."""
+def test_a_stored_role_replaces_a_built_in_one() -> None:
+    """Stored roles replace built-in roles of the same name and are added to the others."""
     roles = RoleMap.over_built_in([Role("support", ("users:read",)), Role("auditor", ("audit:read",))])
     assert roles.permissions_of(["support"]) == ("users:read",)
     assert roles.permissions_of(["auditor"]) == ("audit:read",)
@@ -44,13 +44,13 @@ def test_a_stored_role_takes_the_place_of_a_built_in_one() -> None:
     ("name", "permission"), [("", "a:read"), ("Support", "a:read"), ("a b", "a:read"), ("a", "read"), ("a", "a:b:c")]
 )
 def test_a_malformed_role_is_refused(name: str, permission: str) -> None:
-    """Names are snake_case, permissions `resource:verb`: nothing else could be asked for."""
+    """Names must be snake_case and permissions `resource:verb`."""
     with pytest.raises(ValueError, match=r"snake_case|resource:verb"):
         Role(name, (permission,))
 
 
-async def test_a_defined_role_permits_at_once_what_it_says(work: MemoryAuthUnitOfWork) -> None:
-    """The map that was read before is dropped after the commit; what was done is on record and counted."""
+async def test_a_defined_role_takes_effect_at_once(work: MemoryAuthUnitOfWork) -> None:
+    """The cached roles are invalidated after the commit; the change is audited and counted."""
     operations = RecordingOperations()
     auth = build_fake_auth(work, operations=operations)
     assert "reports:read" in await auth.roles.permissions_of(["support"])
@@ -61,18 +61,18 @@ async def test_a_defined_role_permits_at_once_what_it_says(work: MemoryAuthUnitO
     assert operations.counts["define_role", "ok"] == 1
 
 
-async def test_the_map_is_read_once(work: MemoryAuthUnitOfWork) -> None:
-    """What the database says meanwhile is not asked for: the cache is told of changes."""
+async def test_the_roles_are_read_once(work: MemoryAuthUnitOfWork) -> None:
+    """The cached roles are used until a change invalidates them."""
     auth = build_fake_auth(work)
     before = await auth.roles.permissions_of(["support"])
     work.roles.rows["support"] = Role("support")
     assert await auth.roles.permissions_of(["support"]) == before
 
 
-async def test_a_death_after_the_commit_is_healed_by_a_task(
+async def test_a_task_invalidates_the_cache_when_the_process_died(
     processes: tuple[Auth, Auth], work: MemoryAuthUnitOfWork
 ) -> None:
-    """A task of the same commit drops the map where the news itself has not arrived."""
+    """A task of the same transaction invalidates cached roles that the process itself did not."""
     here, there = processes
     assert "reports:read" in await there.roles.permissions_of(["support"])
     await here.roles.define(Role("support"))

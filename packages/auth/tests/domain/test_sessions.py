@@ -1,4 +1,4 @@
-"""Logging in, staying logged in, logging out, over the in-memory twins."""
+"""Login, refresh and logout, with the in-memory fakes."""
 
 import asyncio
 import string
@@ -66,10 +66,10 @@ def only_session_is_revoked(work: MemoryAuthUnitOfWork) -> bool:
     return session.revoked_at is not None
 
 
-async def test_a_login_begins_a_session(
+async def test_a_login_starts_a_session(
     auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair, clock: FrozenClock
 ) -> None:
-    """A login keeps where it came from, and its access token names user, session and how it was proven."""
+    """The session contains the client; the access token names user, session and authentication method."""
     (user,), (session,) = work.users.rows.values(), work.sessions.rows.values()
     principal = await auth.access_tokens.verify(pair.access.value)
     assert (principal.user_id, principal.session_id, principal.roles) == (user.id, session.id, ("admin",))
@@ -80,23 +80,23 @@ async def test_a_login_begins_a_session(
 
 
 async def test_a_login_finds_the_account_by_any_spelling(auth: Auth) -> None:
-    """Case and outer spaces of the address do not matter; the same password in another Unicode form is the same."""
+    """Case and outer spaces of the address and the Unicode form of the password do not matter."""
     await auth.registration.create_admin(email="b@example.com", password="\u212bngström-units")
     await auth.login.with_password(email=" B@EXAMPLE.com ", password="A\u030angstro\u0308m-units", client=CLIENT)
 
 
 @pytest.mark.parametrize(("email", "password"), [(EMAIL, "wrong password"), ("nobody@example.com", PASSWORD)])
-async def test_a_failed_login_does_not_say_what_was_wrong(
+async def test_a_failed_login_does_not_reveal_the_reason(
     auth: Auth, work: MemoryAuthUnitOfWork, email: str, password: str
 ) -> None:
-    """An unknown address and a wrong password answer alike and begin nothing."""
+    """An unknown address and a wrong password get the same answer and start no session."""
     with pytest.raises(InvalidCredentials):
         await auth.login.with_password(email=email, password=password, client=CLIENT)
     assert not work.sessions.rows
 
 
 async def test_every_refresh_rotates(auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair) -> None:
-    """A refresh gives a new token of the same session, and its successor another one."""
+    """Each refresh returns a new token of the same session."""
     second = await refresh(auth, pair)
     third = await refresh(auth, second)
     assert len({str(each.refresh) for each in (pair, second, third)}) == 3
@@ -104,18 +104,20 @@ async def test_every_refresh_rotates(auth: Auth, work: MemoryAuthUnitOfWork, pai
     assert sessions == set(work.sessions.rows)
 
 
-async def test_tabs_that_refresh_at_once_get_the_same_successor(
+async def test_parallel_refreshes_return_the_same_successor(
     auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
 ) -> None:
-    """20 concurrent refreshes of one token are one rotation: one child, the very same new token for all."""
+    """20 concurrent refreshes of one token are one rotation with one successor."""
     pairs = await asyncio.gather(*(refresh(auth, pair) for _ in range(20)))
     assert len({str(each.refresh) for each in pairs}) == 1
     assert len(work.refresh_tokens.rows) == 2
     await refresh(auth, pairs[0])
 
 
-async def test_a_lost_answer_is_given_again_within_the_grace(auth: Auth, pair: TokenPair, clock: FrozenClock) -> None:
-    """A parent whose child is unused gives that child until the grace is over, its last moment included."""
+async def test_a_lost_response_can_be_requested_again_within_the_grace_period(
+    auth: Auth, pair: TokenPair, clock: FrozenClock
+) -> None:
+    """A used token returns its unused successor until the end of the grace period, inclusive."""
     second = await refresh(auth, pair)
     clock.advance(GRACE)
     again = await refresh(auth, pair)
@@ -135,7 +137,7 @@ async def test_a_lost_answer_is_given_again_within_the_grace(auth: Auth, pair: T
 async def test_a_replay_from_elsewhere_is_audited(
     auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair, client: Client, changed: list[JSON]
 ) -> None:
-    """A successor given again within the grace to another client address or user agent is on record, without actor."""
+    """A successor that is returned again to another client address or user agent is audited without an actor."""
     first = await auth.sessions.refresh(str(pair.refresh), client=replace(CLIENT, device="a mark"))
     again = await auth.sessions.refresh(str(pair.refresh), client=client)
     assert str(again.refresh) == str(first.refresh)
@@ -154,7 +156,7 @@ async def test_a_replay_from_elsewhere_is_audited(
 async def test_a_replay_is_compared_with_the_first_use_of_the_token(
     auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
 ) -> None:
-    """An owner whose network has changed since the login is not reported; an address is an IPv6 network of 64 bits."""
+    """A network that changed after the login causes no audit event; IPv6 addresses are compared by /64."""
     train, seat = Client("2001:db8::1", "test"), Client("2001:db8::2", "test")
     for _ in range(2):
         second = await auth.sessions.refresh(str(pair.refresh), client=train)
@@ -164,17 +166,17 @@ async def test_a_replay_is_compared_with_the_first_use_of_the_token(
 
 
 async def test_a_superseded_token_is_no_replay(auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair) -> None:
-    """Nothing is given out again, so nothing is recorded."""
+    """A superseded token returns no token, so nothing is audited."""
     await refresh(auth, await refresh(auth, pair))
     with pytest.raises(RefreshSuperseded):
         await auth.sessions.refresh(str(pair.refresh), client=Client("198.51.100.7", "curl"))
     assert AuditAction.REFRESH_REPLAYED not in {event.action for event in work.audit.events}
 
 
-async def test_a_tab_that_is_behind_is_told_so(
+async def test_a_token_with_a_used_successor_is_superseded(
     auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair, clock: FrozenClock
 ) -> None:
-    """Within the grace, a parent whose child has been used is superseded; nothing changes."""
+    """Within the grace period a token with a used successor is superseded, and nothing changes."""
     second = await refresh(auth, pair)
     third = await refresh(auth, second)
     clock.advance(GRACE)
@@ -188,7 +190,7 @@ async def test_a_tab_that_is_behind_is_told_so(
 async def test_a_used_token_after_the_grace_is_theft(
     auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair, clock: FrozenClock, child_used: bool
 ) -> None:
-    """After the grace a used token ends the whole session, whether its child was used or not."""
+    """After the grace period a used token ends the session, whether its successor was used or not."""
     second = await refresh(auth, pair)
     latest = await refresh(auth, second) if child_used else second
     clock.advance(GRACE + MOMENT)
@@ -200,8 +202,8 @@ async def test_a_used_token_after_the_grace_is_theft(
         await refresh(auth, latest)
 
 
-async def test_the_grace_counts_from_the_first_use(auth: Auth, pair: TokenPair, clock: FrozenClock) -> None:
-    """Asking again does not prolong the grace: nobody walks one step behind the owner for ever."""
+async def test_the_grace_period_starts_with_the_first_use(auth: Auth, pair: TokenPair, clock: FrozenClock) -> None:
+    """Repeated use does not extend the grace period, so that a thief cannot follow the owner for ever."""
     await refresh(auth, pair)
     clock.advance(GRACE)
     await refresh(auth, pair)
@@ -211,7 +213,7 @@ async def test_the_grace_counts_from_the_first_use(auth: Auth, pair: TokenPair, 
 
 
 async def test_an_idle_session_ends(auth: Auth, pair: TokenPair, clock: FrozenClock) -> None:
-    """Seven days without a refresh end a session; a refresh before that begins them anew."""
+    """A session ends after seven days without a refresh."""
     clock.advance(timedelta(days=7) - MOMENT)
     second = await refresh(auth, pair)
     clock.advance(timedelta(days=7))
@@ -220,7 +222,7 @@ async def test_an_idle_session_ends(auth: Auth, pair: TokenPair, clock: FrozenCl
 
 
 async def test_no_session_outlives_its_absolute_end(auth: Auth, pair: TokenPair, clock: FrozenClock) -> None:
-    """Thirty days after the login it is over however busy the session was, and the cookie's life says so."""
+    """A session ends thirty days after the login, and the cookie's max-age reflects that."""
     for _ in range(4):
         clock.advance(timedelta(days=6))
         pair = await refresh(auth, pair)
@@ -235,14 +237,14 @@ async def test_no_session_outlives_its_absolute_end(auth: Auth, pair: TokenPair,
 @pytest.mark.parametrize(
     "text", ["", "rt1.x.y", "ev1." + "A" * 22 + "." + "A" * 43, "rt1." + "A" * 22 + "." + "B" * 43]
 )
-async def test_what_is_no_refresh_token_is_invalid(auth: Auth, text: str) -> None:
-    """Malformed, foreign, non-canonical and unknown tokens answer alike."""
+async def test_invalid_refresh_tokens_get_the_same_answer(auth: Auth, text: str) -> None:
+    """Malformed, foreign, non-canonical and unknown tokens get the same answer."""
     with pytest.raises(RefreshInvalid):
         await auth.sessions.refresh(text, client=CLIENT)
 
 
-async def test_a_token_has_one_spelling(auth: Auth, pair: TokenPair) -> None:
-    """The last character of base64url has bits to spare: who sets them shows another token (RFC 4648, section 3.5)."""
+async def test_a_refresh_token_has_one_spelling(auth: Auth, pair: TokenPair) -> None:
+    """A token whose last base64url character has unused bits set is refused (RFC 4648, section 3.5)."""
     prefix, selector, secret = str(pair.refresh).split(".")
     alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
     other = selector[:-1] + alphabet[alphabet.index(selector[-1]) + 1]
@@ -251,8 +253,8 @@ async def test_a_token_has_one_spelling(auth: Auth, pair: TokenPair) -> None:
     await refresh(auth, pair)
 
 
-async def test_a_wrong_secret_uses_nothing_up(auth: Auth, pair: TokenPair) -> None:
-    """Guessing at a token's secret neither rotates it nor ends the session."""
+async def test_a_wrong_secret_does_not_use_the_token(auth: Auth, pair: TokenPair) -> None:
+    """Guessing a token's secret neither rotates it nor ends the session."""
     with pytest.raises(RefreshInvalid):
         await auth.sessions.refresh(str(RefreshTokenValue.new(pair.refresh.id, bytes(32))), client=CLIENT)
     await refresh(auth, pair)
@@ -261,7 +263,7 @@ async def test_a_wrong_secret_uses_nothing_up(auth: Auth, pair: TokenPair) -> No
 async def test_logout_by_refresh_token_ends_the_session(
     auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
 ) -> None:
-    """After a logout the refresh token is dead; a second logout is no error."""
+    """After a logout the refresh token is invalid; a second logout raises no error."""
     for _ in range(2):
         await auth.sessions.logout(refresh_token=str(pair.refresh), client=CLIENT)
     assert only_session_is_revoked(work)
@@ -272,14 +274,14 @@ async def test_logout_by_refresh_token_ends_the_session(
 async def test_logout_by_a_superseded_token_ends_the_session(
     auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
 ) -> None:
-    """A tab that is behind can log out too: its token is proven, though used."""
+    """A used refresh token can still end its session."""
     await refresh(auth, await refresh(auth, pair))
     await auth.sessions.logout(refresh_token=str(pair.refresh), client=CLIENT)
     assert only_session_is_revoked(work)
 
 
 async def test_logout_by_access_token_ends_the_session(auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair) -> None:
-    """A client that kept only its access token can log out."""
+    """A client without its refresh token can log out."""
     await auth.sessions.logout(access_token=pair.access.value, client=CLIENT)
     assert only_session_is_revoked(work)
 
@@ -287,14 +289,16 @@ async def test_logout_by_access_token_ends_the_session(auth: Auth, work: MemoryA
 async def test_logout_ends_the_sessions_of_both_credentials(
     auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
 ) -> None:
-    """Two good credentials of two sessions end both."""
+    """Two valid credentials of two sessions end both."""
     other = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
     await auth.sessions.logout(refresh_token=str(pair.refresh), access_token=other.access.value, client=CLIENT)
     assert all(session.revoked_at for session in work.sessions.rows.values())
 
 
-async def test_logout_with_nothing_good_is_no_error(auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair) -> None:
-    """Bad credentials, or none, end nothing."""
+async def test_logout_without_a_valid_credential_is_no_error(
+    auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
+) -> None:
+    """Invalid or missing credentials end no session."""
     await auth.sessions.logout(refresh_token="rt1.x.y", access_token="x", client=CLIENT)
     await auth.sessions.logout(client=CLIENT)
     assert not only_session_is_revoked(work)
@@ -304,9 +308,9 @@ async def test_logout_with_nothing_good_is_no_error(auth: Auth, work: MemoryAuth
 async def test_a_session_revoked_during_the_refresh_stays_revoked(
     auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
 ) -> None:
-    """A logout that lands between the look at the session and the rotation wins, and the rotation is rolled back."""
+    """A logout between the reading and the rotation takes precedence, and the rotation is rolled back."""
     refreshing = asyncio.create_task(refresh(auth, pair))
-    await asyncio.sleep(0)  # the refresh has read its rows and hashes now
+    await asyncio.sleep(0)  # at this point the refresh has read its rows and is hashing
     for session in work.sessions.rows.values():
         await work.sessions.revoke(session.id, at=session.created_at, reason="logout")
     with pytest.raises(SessionRevoked):
@@ -317,7 +321,7 @@ async def test_a_session_revoked_during_the_refresh_stays_revoked(
 async def test_a_logout_during_the_grace_is_not_undone(
     auth: Auth, pair: TokenPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A used token shown again while its session is being ended gets no successor: the logout was first."""
+    """A used token that is presented during the logout gets no successor."""
     successor = await refresh(auth, pair)
     prepare = auth.sessions._prepare
 
@@ -330,10 +334,8 @@ async def test_a_logout_during_the_grace_is_not_undone(
         await refresh(auth, pair)
 
 
-async def test_a_server_key_taken_away_costs_no_session(
-    auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair
-) -> None:
-    """When the child's key is gone it cannot be derived again: the second tab is superseded, not logged out."""
+async def test_a_removed_server_key_ends_no_session(auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair) -> None:
+    """Without the server key the successor cannot be derived again: the token is superseded."""
     second = await refresh(auth, pair)
     child = work.refresh_tokens.rows[second.refresh.id]
     work.refresh_tokens.rows[child.id] = replace(child, key_version=99)
@@ -343,7 +345,7 @@ async def test_a_server_key_taken_away_costs_no_session(
 
 
 async def test_logging_out_everywhere(auth: Auth, pair: TokenPair) -> None:
-    """Every session of the caller ends and their access tokens with them; nobody else's do."""
+    """Every session of the caller ends with its access tokens; sessions of others continue."""
     await auth.registration.create_admin(email="eve@example.com", password=PASSWORD)
     other = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
     theirs = await auth.login.with_password(email="eve@example.com", password=PASSWORD, client=CLIENT)
@@ -357,7 +359,7 @@ async def test_logging_out_everywhere(auth: Auth, pair: TokenPair) -> None:
 
 
 async def test_logging_out_the_others(auth: Auth, pair: TokenPair) -> None:
-    """The session that asks goes on."""
+    """The caller's current session continues."""
     other = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
     principal = await auth.access_tokens.verify(pair.access.value)
     await auth.sessions.logout_others(principal, client=CLIENT)
@@ -367,8 +369,8 @@ async def test_logging_out_the_others(auth: Auth, pair: TokenPair) -> None:
     await refresh(auth, pair)
 
 
-async def test_one_session_is_ended_by_its_owner_alone(auth: Auth, pair: TokenPair, clock: FrozenClock) -> None:
-    """Ending another device's session works once; a stranger's, an expired and an unknown one are not found."""
+async def test_only_the_owner_can_end_a_session(auth: Auth, pair: TokenPair, clock: FrozenClock) -> None:
+    """Ending a session works once; sessions of others, expired and unknown ones are not found."""
     await auth.registration.create_admin(email="eve@example.com", password=PASSWORD)
     other = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
     theirs = await auth.login.with_password(email="eve@example.com", password=PASSWORD, client=CLIENT)
@@ -384,8 +386,8 @@ async def test_one_session_is_ended_by_its_owner_alone(auth: Auth, pair: TokenPa
         await auth.sessions.revoke(principal, principal.session_id, client=CLIENT)
 
 
-async def test_the_oldest_session_makes_room(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
-    """Twenty sessions live at once: each further login ends the oldest, its access token included."""
+async def test_a_further_session_ends_the_oldest(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """With twenty sessions, each further login ends the oldest session with its access token."""
     pairs = []
     for _ in range(22):
         pairs.append(await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT))
@@ -398,10 +400,10 @@ async def test_the_oldest_session_makes_room(auth: Auth, work: MemoryAuthUnitOfW
     assert list(work.sessions.reasons.values()) == ["too_many_sessions"] * 2
 
 
-async def test_an_ended_session_is_told_to_every_process(
+async def test_revoked_ids_are_published_directly_and_by_a_task(
     work: MemoryAuthUnitOfWork, clock: FrozenClock, auth: Auth, pair: TokenPair
 ) -> None:
-    """The news is published at once, and asked for again in the same commit: the process may die in between."""
+    """The revoked ids are published at once, and by a task of the same transaction in case the process dies."""
     await auth.sessions.logout(access_token=pair.access.value, client=CLIENT)
     (task,) = [task for task in work.outbox.tasks if task.task == "auth.publish_revocations"]
     (session,) = work.sessions.rows.values()
@@ -414,10 +416,10 @@ async def test_an_ended_session_is_told_to_every_process(
     assert len([task for task in work.outbox.tasks if task.task == "auth.publish_revocations"]) == 1
 
 
-async def test_theft_is_told_to_its_owner_and_kept(
+async def test_theft_is_audited_and_reported_to_the_owner(
     auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair, clock: FrozenClock
 ) -> None:
-    """A reused token is audited as nobody's deed, ends the access tokens too, and has a mail sent."""
+    """A reused token is audited without an actor, ends the access tokens and sends a mail."""
     second = await refresh(auth, pair)
     clock.advance(GRACE + MOMENT)
     thief = Client("203.0.113.66", "curl")
@@ -447,11 +449,14 @@ async def test_theft_is_told_to_its_owner_and_kept(
     assert mails == [{"mail": "session_stolen", "subject_id": str(user.id)}]
 
 
-async def test_a_thief_one_step_behind_is_found_out(auth: Auth, pair: TokenPair, clock: FrozenClock) -> None:
-    """Who copied a token and comes a while after its owner is found out at the first step beyond the grace."""
+async def test_a_copied_token_is_detected_after_the_grace_period(
+    auth: Auth, pair: TokenPair, clock: FrozenClock
+) -> None:
+    """The session ends when a thief uses a copied token after the grace period."""
     owner = await refresh(auth, pair)
     clock.advance(GRACE)
-    thief = await refresh(auth, pair)  # no later than a tab whose answer was lost: the owner's own next token
+    # Within the grace period the thief gets the owner's successor, like a tab that lost the response.
+    thief = await refresh(auth, pair)
     assert thief.refresh == owner.refresh
     owner = await refresh(auth, owner)
     clock.advance(GRACE + MOMENT)
@@ -461,12 +466,12 @@ async def test_a_thief_one_step_behind_is_found_out(auth: Auth, pair: TokenPair,
         await refresh(auth, owner)
 
 
-async def test_a_thief_within_the_grace_is_found_out_when_the_owner_comes(
+async def test_a_copied_token_is_detected_when_both_use_the_successor(
     auth: Auth, pair: TokenPair, clock: FrozenClock
 ) -> None:
-    """Who is quick enough to get the owner's own next token holds that alone: used on, it betrays one of the two."""
+    """A thief within the grace period gets the same successor as the owner; its second use reveals the theft."""
     await refresh(auth, pair)
-    copied = await refresh(auth, pair)  # the thief, within the grace: the very same token
+    copied = await refresh(auth, pair)  # the thief, within the grace period: the same token
     ahead = await refresh(auth, copied)
     clock.advance(timedelta(minutes=14))
     with pytest.raises(RefreshReused):
@@ -475,10 +480,10 @@ async def test_a_thief_within_the_grace_is_found_out_when_the_owner_comes(
         await refresh(auth, ahead)
 
 
-async def test_waiting_for_the_database_makes_no_thief(
+async def test_a_slow_database_does_not_look_like_theft(
     auth: Auth, pair: TokenPair, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The grace is measured to when a request came, not to when the database had time for it."""
+    """The grace period is compared with the arrival of the request, not with the time of the transaction."""
     second = await refresh(auth, pair)
     prove = auth.sessions._verify_token
 
@@ -491,8 +496,8 @@ async def test_waiting_for_the_database_makes_no_thief(
     assert (await refresh(auth, pair)).refresh == second.refresh
 
 
-async def test_what_sessions_do_is_audited_and_counted(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
-    """Refreshes and endings are kept with whose they are and from where; every call is counted with its outcome."""
+async def test_session_operations_are_audited_and_counted(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """Refreshes and revocations are audited with user and client; every call is counted with its outcome."""
     operations = RecordingOperations()
     auth = build_fake_auth(work, clock=clock, operations=operations)
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
@@ -511,14 +516,14 @@ async def test_what_sessions_do_is_audited_and_counted(work: MemoryAuthUnitOfWor
     assert counted == {("refresh", "ok"): 1, ("refresh", "session_revoked"): 1, ("logout", "ok"): 1}
 
 
-async def test_a_profile_is_what_the_owner_sees(auth: Auth, pair: TokenPair) -> None:
-    """The owner sees address and roles."""
+async def test_a_profile_contains_address_and_roles(auth: Auth, pair: TokenPair) -> None:
+    """The profile contains the address and the roles."""
     principal = await auth.access_tokens.verify(pair.access.value)
     profile = await auth.accounts.profile(principal.user_id)
     assert (profile.id, profile.email, profile.roles) == (principal.user_id, EMAIL, ("admin",))
 
 
-async def test_a_token_of_an_account_that_is_gone_is_invalid(auth: Auth, pair: TokenPair) -> None:
-    """A good signature is not enough when nobody stands behind it."""
+async def test_a_token_of_a_deleted_account_is_invalid(auth: Auth, pair: TokenPair) -> None:
+    """A token with a valid signature is refused when its account does not exist."""
     with pytest.raises(InvalidAccessToken):
         await auth.accounts.profile(pair.refresh.id)

@@ -1,4 +1,4 @@
-"""The database that these tests share with no other process."""
+"""The PostgreSQL database of these tests."""
 
 from collections.abc import AsyncIterator
 
@@ -10,6 +10,6 @@ from tequipy_platform.wiring import Database, DatabaseSettings, build_database
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    """Yield the migrated, empty database."""
+    """Yield a migrated, empty database."""
     async with build_database(DatabaseSettings(url=SecretStr(database_url))) as database:
         yield database

@@ -1,4 +1,4 @@
-"""E-mail addresses, by the real parser and its simple twin."""
+"""E-mail addresses, parsed by the real parser and by the fake."""
 
 import email
 import email.policy
@@ -22,7 +22,7 @@ both = pytest.mark.parametrize("parser", [PARSER, SimpleAddressParser()], ids=["
 
 @both
 def test_one_account_for_every_spelling(parser: AddressParser) -> None:
-    """The canonical form forgets case and outer spaces; the written form keeps the case."""
+    """The canonical form ignores case and outer spaces; the written form keeps the case."""
     address = parser.parse("  Ada.Lovelace+x@Example.COM ")
     assert (address.written, address.canonical) == ("Ada.Lovelace+x@Example.COM", "ada.lovelace+x@example.com")
 
@@ -58,8 +58,8 @@ def test_one_account_for_every_spelling(parser: AddressParser) -> None:
         "=?@example.com",
     ],
 )
-def test_what_is_no_address_is_refused(parser: AddressParser, text: str) -> None:
-    """Display names, quoted local parts, line breaks, non-ASCII local parts and too long ones are no addresses."""
+def test_invalid_addresses_are_refused(parser: AddressParser, text: str) -> None:
+    """Display names, quoted local parts, line breaks, non-ASCII local parts and too long addresses are refused."""
     with pytest.raises(InvalidAddress) as refusal:
         parser.parse(text)
     assert not text.strip() or text not in str(refusal.value.members)
@@ -75,12 +75,12 @@ def test_what_is_no_address_is_refused(parser: AddressParser, text: str) -> None
     ],
 )
 def test_domains_are_compared_in_ascii(text: str, canonical: str) -> None:
-    """Unicode and IDNA spellings of a domain are one domain."""
+    """Unicode and IDNA spellings of a domain are equal."""
     assert PARSER.parse(text).canonical == canonical
 
 
 def test_the_longest_address_is_254_characters() -> None:
-    """254 characters pass, 255 do not, whichever side is long."""
+    """254 characters are accepted and 255 are not, whichever part is long."""
     domain = ".".join(["b" * 61] * 3) + ".example"
     local = "a" * (254 - len(domain) - 1)
     assert PARSER.parse(f"{local}@{domain}").written == f"{local}@{domain}"
@@ -94,7 +94,7 @@ address_like = st.builds("{}@{}".format, surrogates_too, surrogates_too) | st.em
 
 @given(surrogates_too | address_like)
 def test_any_text_is_an_address_or_refused(text: str) -> None:
-    """No text causes another error, and the canonical form of a canonical form is itself."""
+    """No text raises another error, and the canonical form of a canonical form is itself."""
     try:
         canonical = PARSER.parse(text).canonical
     except InvalidAddress:
@@ -105,7 +105,8 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
 
 
 atext = st.text("abzAZ09!#$%&'*+/=?^_`{|}~-.", min_size=1, max_size=64)
-# Sharp s, ligature, Kelvin sign, full-width letters, final sigma, an ideographic full stop: what IDNA maps or keeps.
+# Characters that IDNA maps or keeps: sharp s, ligature, Kelvin sign, full-width letters, final sigma, an ideographic
+# full stop.
 labels = st.text("abzAZ09-ßäﬁ\u212aＡｂςΣ日本。", min_size=1, max_size=12)  # noqa: RUF001 -- on purpose
 domains = st.lists(labels, min_size=1, max_size=3).map(".".join)
 plausible = st.builds("{}@{}.com".format, atext, domains)
@@ -113,7 +114,7 @@ plausible = st.builds("{}@{}.com".format, atext, domains)
 
 @given(plausible | st.emails())
 def test_every_accepted_address_can_be_mailed_to(text: str) -> None:
-    """What the parser accepts, the composer takes, and header and envelope of the mail name the very same mailbox."""
+    """Header and envelope of a mail contain exactly the accepted address."""
     try:
         address = PARSER.parse(text)
     except InvalidAddress:

@@ -1,4 +1,4 @@
-"""The counters of failed attempts: one suite over memory and PostgreSQL alike."""
+"""Counters of failed attempts: one contract suite for memory and PostgreSQL."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Work = Callable[[], AuthUnitOfWork]
 
 @pytest.fixture(params=["memory", "postgresql"])
 def work(request: pytest.FixtureRequest) -> Work:
-    """Return the maker of units of work over one store."""
+    """Return a function that creates units of work over one store."""
     if request.param == "memory":
         held = MemoryAuthUnitOfWork(FrozenClock())
         return lambda: held
@@ -43,8 +43,8 @@ async def counted(work: Work, keys: list[Key]) -> list[int]:
     return [len(counters[key].failed_at) for key in keys]
 
 
-async def test_what_is_kept_is_held_again(work: Work) -> None:
-    """New keys have empty counters; a kept counter comes back equal, lock and all."""
+async def test_stored_counters_are_returned(work: Work) -> None:
+    """New keys have empty counters; a stored counter is returned unchanged."""
     minute = timedelta(minutes=1)
     full = Counter((NOW - minute, NOW), (NOW,), 3, NOW + 2 * minute, NOW - minute, NOW + 60 * minute)
     async with work() as unit:
@@ -56,16 +56,16 @@ async def test_what_is_kept_is_held_again(work: Work) -> None:
         await unit.attempts.save({})
 
 
-async def test_no_failure_is_lost_when_many_count_at_once(work: Work) -> None:
-    """30 who count under overlapping keys, named in any order, wait for each other and for nothing else."""
+async def test_concurrent_failures_are_all_counted(work: Work) -> None:
+    """30 concurrent transactions with overlapping keys in any order neither lose a failure nor deadlock."""
     async with asyncio.timeout(60):
         await asyncio.gather(*(count(work, keys) for keys in [ADA, BOB, ADA[::-1], BOB[::-1], ADA] * 6))
     assert await counted(work, ADA) == [18, 18, 30]
     assert await counted(work, BOB[:2]) == [12, 12]
 
 
-async def test_what_is_rolled_back_was_never_counted(work: Work) -> None:
-    """A counter shares the fate of its unit of work."""
+async def test_a_rollback_discards_the_count(work: Work) -> None:
+    """A counter changes only when its unit of work commits."""
     await count(work, ADA)
 
     async def fail() -> None:
@@ -79,8 +79,8 @@ async def test_what_is_rolled_back_was_never_counted(work: Work) -> None:
     assert await counted(work, ADA) == [1, 1, 1]
 
 
-async def test_some_keys_are_forgotten(work: Work) -> None:
-    """Dropping a key leaves the others."""
+async def test_deleting_keys_keeps_the_others(work: Work) -> None:
+    """Deleting a key leaves the other keys unchanged."""
     await count(work, ADA)
     async with work() as unit:
         await unit.attempts.delete(ADA[:1])
@@ -88,8 +88,8 @@ async def test_some_keys_are_forgotten(work: Work) -> None:
     assert await counted(work, ADA) == [0, 1, 1]
 
 
-async def test_an_account_is_forgotten_as_a_whole(work: Work) -> None:
-    """Every counter of the account goes, from whichever client; client addresses and other accounts stay."""
+async def test_all_counters_of_an_account_are_deleted(work: Work) -> None:
+    """Counters of the account are deleted for all clients; client addresses and other accounts stay."""
     elsewhere = Key(Scope.DEVICE, "ada-phone", "ada")
     await count(work, [*ADA, elsewhere])
     await count(work, BOB)
@@ -99,8 +99,8 @@ async def test_an_account_is_forgotten_as_a_whole(work: Work) -> None:
     assert await counted(work, BOB) == [1, 1, 2]
 
 
-async def test_forgetting_an_account_never_deadlocks_with_attempts(work: Work) -> None:
-    """Forgetting an account and keeping one of its keys waits for concurrent attempts, 40 times: none is aborted."""
+async def test_deleting_an_account_never_deadlocks_with_attempts(work: Work) -> None:
+    """Deleting an account's counters and storing one of them, 40 times beside concurrent attempts, is never aborted."""
 
     async def forget(kept: Key) -> None:
         async with work() as unit:
@@ -116,8 +116,8 @@ async def test_forgetting_an_account_never_deadlocks_with_attempts(work: Work) -
             await asyncio.gather(forget(first), count(work, [first, last]))
 
 
-async def test_the_dead_are_purged_bit_by_bit(work: Work) -> None:
-    """Counters go when they have died, and those that hold nothing go at once; no more than the limit each time."""
+async def test_expired_counters_are_purged_in_batches(work: Work) -> None:
+    """Expired and empty counters are deleted, no more than the limit each time."""
     await count(work, ADA)
     async with work() as unit:
         await unit.attempts.lock([Key(Scope.CLIENT, "idle")])
@@ -131,5 +131,5 @@ async def test_the_dead_are_purged_bit_by_bit(work: Work) -> None:
     ):
         async with work() as unit:
             died.append(await unit.attempts.purge(before=moment, limit=2))
-    # In memory a counter that holds nothing is not there at all.
+    # In memory an empty counter is not stored.
     assert died in ([1, 0, 2, 1, 0], [0, 0, 2, 1, 0])

@@ -1,4 +1,4 @@
-"""The audit: one suite over memory and PostgreSQL alike, and what the database itself forbids."""
+"""The audit: one contract suite for memory and PostgreSQL, and the restrictions of the database."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ def clock() -> FrozenClock:
 
 @pytest.fixture(params=["memory", "postgresql"])
 def store(request: pytest.FixtureRequest, clock: FrozenClock) -> Store:
-    """Return the maker of units of work over one store, and the log that reads it."""
+    """Return a function that creates units of work over one store, and the log that reads it."""
     if request.param == "memory":
         held = MemoryAuthUnitOfWork(clock)
         return lambda: held, MemoryAuditLog(held.audit)
@@ -46,8 +46,8 @@ async def read(log: AuditLog, **bounds: Any) -> list[AuditRecord]:
     return [record async for record in log.stream(**bounds)]
 
 
-async def test_what_is_recorded_is_read_again(store: Store) -> None:
-    """Every field comes back, with the time of the record and the correlation id of the request."""
+async def test_recorded_events_are_returned(store: Store) -> None:
+    """Every field is returned, with the time of the event and the correlation id of the request."""
     work, log = store
     ids = CountingIds()
     event = AuditEvent(
@@ -70,8 +70,8 @@ async def test_what_is_recorded_is_read_again(store: Store) -> None:
     assert whole.id != bare.id
 
 
-async def test_what_is_rolled_back_leaves_no_record(store: Store) -> None:
-    """A record shares the fate of what it records."""
+async def test_a_rollback_discards_the_event(store: Store) -> None:
+    """An event is stored only when its unit of work commits."""
     work, log = store
 
     async def fail() -> None:
@@ -87,7 +87,7 @@ async def test_what_is_rolled_back_leaves_no_record(store: Store) -> None:
 async def test_the_stream_is_bounded_and_ordered(
     store: Store, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`since` is inclusive and `until` is not, only the asked actions come, oldest first, batch after batch."""
+    """`since` is inclusive, `until` exclusive; only the requested actions are returned, oldest first, in batches."""
     monkeypatch.setattr(audit, "BATCH_SIZE", 2)
     work, log = store
     for _ in range(3):
@@ -112,8 +112,8 @@ async def test_the_stream_is_bounded_and_ordered(
     assert await read(log, actions=[]) == []
 
 
-async def test_old_events_are_purged_bit_by_bit(store: Store, clock: FrozenClock) -> None:
-    """The oldest first, no more than asked for, and none of the moment itself or later."""
+async def test_old_events_are_purged_in_batches(store: Store, clock: FrozenClock) -> None:
+    """The oldest events are deleted first, no more than the limit, and none from the given time or later."""
     work, log = store
     for _ in range(3):
         async with work() as unit:
@@ -132,7 +132,7 @@ async def test_old_events_are_purged_bit_by_bit(store: Store, clock: FrozenClock
 
 @pytest.mark.parametrize("age", [timedelta(0), MIN_AUDIT_RETENTION - MOMENT])
 async def test_recent_events_cannot_be_purged(database: Database, age: timedelta) -> None:
-    """Whoever may call the purge cannot remove the traces of the last week: the database looks at its own clock."""
+    """A caller of the purge cannot delete events of the last week, because the database uses its own clock."""
     clock = SystemClock()
     for work in (MemoryAuthUnitOfWork(clock), SqlAuthUnitOfWork(database, clock, uuid7)):
         async with work as unit:
@@ -140,8 +140,8 @@ async def test_recent_events_cannot_be_purged(database: Database, age: timedelta
                 await unit.audit.purge(before=clock.now() - age, limit=1)
 
 
-async def test_a_clock_ahead_of_the_databases_stops_no_purge(database: Database) -> None:
-    """With the least retention, too, a process whose clock is ahead within the leeway purges what is old enough."""
+async def test_a_purge_tolerates_a_clock_ahead_of_the_database(database: Database) -> None:
+    """A process whose clock is ahead by less than the leeway can purge with the minimum retention."""
     clock = FrozenClock(datetime.now(UTC) - timedelta(days=8))
     async with SqlAuthUnitOfWork(database, clock, uuid7) as unit:
         unit.audit.record(AuditEvent(AuditAction.LOGIN_OK))
@@ -169,7 +169,7 @@ ANNOUNCE = "select set_config('tequipy_auth.purged_table', 'auth.audit_events'::
     ],
 )
 async def test_the_database_refuses_to_change_the_audit(database: Database, change: str) -> None:
-    """Append-only is no promise of the program alone, and a purge opens no way for other statements."""
+    """The database refuses UPDATE, DELETE and TRUNCATE, also after a purge in the same transaction."""
     async with SqlAuthUnitOfWork(database, FrozenClock(), CountingIds()) as unit:
         unit.audit.record(AuditEvent(AuditAction.REGISTERED))
         unit.audit.record(AuditEvent(AuditAction.REGISTERED))
@@ -182,8 +182,8 @@ async def test_the_database_refuses_to_change_the_audit(database: Database, chan
     assert len(await read(SqlAuditLog(database))) == 2
 
 
-async def test_a_role_that_may_delete_passes_by_the_purge_alone(database: Database) -> None:
-    """A role other than the owner deletes nothing by itself, and needs only EXECUTE for the purge."""
+async def test_other_roles_can_delete_only_with_the_purge(database: Database) -> None:
+    """A role other than the owner cannot delete directly, and needs only EXECUTE for the purge."""
     async with SqlAuthUnitOfWork(database, FrozenClock(), CountingIds()) as unit:
         unit.audit.record(AuditEvent(AuditAction.REGISTERED))
     purge = text("select auth.purge_audit_events(now() - interval '8 days', 1)")
@@ -210,8 +210,8 @@ async def test_a_role_that_may_delete_passes_by_the_purge_alone(database: Databa
         await connection.rollback()
 
 
-async def test_functions_of_a_role_do_not_pass_for_the_databases_own(database: Database) -> None:
-    """A role that may delete, and has a schema of its own, cannot replace the functions that the trigger calls."""
+async def test_the_trigger_ignores_functions_in_other_schemas(database: Database) -> None:
+    """A role with its own schema cannot replace the functions that the trigger calls."""
     async with SqlAuthUnitOfWork(database, FrozenClock(), CountingIds()) as unit:
         unit.audit.record(AuditEvent(AuditAction.REGISTERED))
     async with database.engine.connect() as connection:

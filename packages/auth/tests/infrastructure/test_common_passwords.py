@@ -7,8 +7,8 @@ from tequipy_auth.domain.passwords import fold
 from tequipy_auth.infrastructure.common_passwords import BundledCommonPasswords
 
 
-async def test_common_passwords_are_known_in_whatever_case() -> None:
-    """What everybody types first is there, a passphrase is not."""
+async def test_common_passwords_are_found_in_any_case() -> None:
+    """Frequent passwords are in the list, a passphrase is not."""
     async with BundledCommonPasswords() as common:
         for password in ("qwertyqwerty", "QwertyQwerty", "123456123456", "1qaz2wsx3edc", "iloveyou1234"):
             assert password in common, password
@@ -16,8 +16,8 @@ async def test_common_passwords_are_known_in_whatever_case() -> None:
             assert password not in common
 
 
-def test_it_holds_what_can_matter_and_names_its_source() -> None:
-    """Each entry is as long as a password must be, in the form that is compared; the number told is the true one."""
+def test_the_list_matches_its_description() -> None:
+    """Each entry has the minimum length and the compared form; the documented number of entries is correct."""
     entries = BundledCommonPasswords()._passwords
     policy = AuthPolicy(public_url="")
     assert all(policy.password_min_length <= len(entry) <= policy.password_max_length for entry in entries)

@@ -1,4 +1,4 @@
-"""What somebody who can write to the database, and holds no secret of ours, cannot do by changing rows."""
+"""Attacks by a person who can write to the database but knows no secret."""
 
 import json
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ PRINCIPAL = Principal(uuid7(), uuid7(), ("admin",), 1, datetime.now(UTC), ("pwd"
 
 
 def make_auth(database: Database, **changed: Any) -> Auth:
-    """Build auth as another process does, on the same database."""
+    """Build auth like another process with the same database."""
     return build_auth(
         AuthSettings.model_validate({"bcrypt_cost": 4} | changed),
         environment="test",
@@ -48,14 +48,14 @@ async def execute(database: Database, sql: str, **values: object) -> None:
 
 
 def forge(private: ec.EllipticCurvePrivateKey, like: str) -> str:
-    """Return the token with its claims as they are, signed by another key under that key's id."""
+    """Return the token with its claims, signed by another key under the same key id."""
     claims = jwt.decode(like, options={"verify_signature": False})
     kid = thumbprint(public_jwk(private.public_key()))
     return jwt.encode(claims, private, algorithm="ES256", headers={"typ": "at+jwt", "kid": kid})
 
 
-async def test_a_hash_of_their_own_opens_no_account(auth: Auth, database: Database) -> None:
-    """A bare bcrypt hash needs no pepper: it logs nobody in, unless a setting names the scheme."""
+async def test_an_inserted_hash_allows_no_login(auth: Auth, database: Database) -> None:
+    """A bcrypt hash without a pepper is refused unless a setting names its scheme."""
     digest = bcrypt.hashpw(b"chosen by the writer", bcrypt.gensalt(4)).decode()
     await execute(
         database,
@@ -67,13 +67,13 @@ async def test_a_hash_of_their_own_opens_no_account(auth: Auth, database: Databa
         await auth.login.with_password(email=EMAIL, password="chosen by the writer", client=CLIENT)
     async with make_auth(database, foreign_password_schemes=["bcrypt"]) as moving:
         await moving.login.with_password(email=EMAIL, password="chosen by the writer", client=CLIENT)
-    # Renewed by that login, it has a pepper: the setting is needed no more.
+    # The login renewed the hash with a pepper, so the setting is no longer needed.
     await auth.login.with_password(email=EMAIL, password="chosen by the writer", client=CLIENT)
 
 
 @pytest.mark.parametrize("state", ["next", "retiring"])
-async def test_a_key_of_their_own_is_not_published(auth: Auth, database: Database, state: str) -> None:
-    """A row with another public half is neither published nor believed; the service goes on."""
+async def test_a_changed_signing_key_is_not_published(auth: Auth, database: Database, state: str) -> None:
+    """A row with another public key is neither published nor accepted, and the service continues."""
     genuine = (await auth.access_tokens.issue(PRINCIPAL)).value
     private = ec.generate_private_key(ec.SECP256R1())
     jwk = public_jwk(private.public_key())
@@ -93,8 +93,8 @@ async def test_a_key_of_their_own_is_not_published(auth: Auth, database: Databas
         await other.access_tokens.check()
 
 
-async def test_a_public_half_of_their_own_is_not_believed(auth: Auth, database: Database) -> None:
-    """The public half of a genuine row is authenticated with the private one, and its id is checked."""
+async def test_a_changed_public_key_is_not_accepted(auth: Auth, database: Database) -> None:
+    """The public key of a row is authenticated with the private key, and its id is checked."""
     genuine = (await auth.access_tokens.issue(PRINCIPAL)).value
     private = ec.generate_private_key(ec.SECP256R1())
     jwk = json.dumps(public_jwk(private.public_key()))
@@ -107,8 +107,8 @@ async def test_a_public_half_of_their_own_is_not_believed(auth: Auth, database: 
             await other.access_tokens.verify(forged)
 
 
-async def test_a_revoked_key_cannot_be_brought_back(auth: Auth, database: Database) -> None:
-    """Of a revoked key no private half is left, so that a change of its state makes nobody believe it again."""
+async def test_a_revoked_key_cannot_be_reactivated(auth: Auth, database: Database) -> None:
+    """The private key of a revoked key is deleted, so that a change of its state has no effect."""
     stolen = (await auth.access_tokens.issue(PRINCIPAL)).value
     kid = jwt.get_unverified_header(stolen)["kid"]
     assert auth.keys is not None

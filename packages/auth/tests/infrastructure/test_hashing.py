@@ -1,4 +1,4 @@
-"""The threads that hash, and the bound of their queue."""
+"""The hashing threads and the limit of their queue."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ CLIENT = HashingClient("192.0.2.1")
 
 
 class Gate:
-    """Work that lasts until the test lets it go."""
+    """A function that runs until the test releases it."""
 
     def __init__(self) -> None:
         self.begun = threading.Semaphore(0)
@@ -40,7 +40,7 @@ def gate() -> Gate:
 
 @pytest.fixture
 async def pool(gate: Gate) -> AsyncIterator[HashingPool]:
-    """Yield a pool of two threads with room for one more."""
+    """Yield a pool of two threads and a queue of one place."""
     pool = HashingPool(queue=1, workers=2)
     async with pool:
         yield pool
@@ -48,7 +48,7 @@ async def pool(gate: Gate) -> AsyncIterator[HashingPool]:
 
 
 async def test_a_full_queue_is_refused_at_once(pool: HashingPool, gate: Gate) -> None:
-    """Two that run and one that waits are the limit; the next is told when to come back, and then has room."""
+    """With two running hashes and one waiting, the next one gets `Unavailable`; a free place accepts hashes again."""
     running = [asyncio.create_task(pool.run(CLIENT, gate.work)) for _ in range(3)]
     await asyncio.sleep(0)
     with pytest.raises(Unavailable) as refusal:
@@ -61,8 +61,8 @@ async def test_a_full_queue_is_refused_at_once(pool: HashingPool, gate: Gate) ->
     assert pool.pending == 0
 
 
-async def test_the_event_loop_goes_on_while_threads_hash(pool: HashingPool, gate: Gate) -> None:
-    """What the loop does meanwhile is done before the hash: shown by the order, for the loop itself opens the gate."""
+async def test_the_event_loop_runs_while_threads_hash(pool: HashingPool, gate: Gate) -> None:
+    """The event loop itself releases the running hash, so it is not blocked."""
     hashing = asyncio.create_task(pool.run(CLIENT, gate.work))
     assert await asyncio.to_thread(gate.begun.acquire, timeout=30)
     assert not hashing.done()
@@ -70,8 +70,8 @@ async def test_the_event_loop_goes_on_while_threads_hash(pool: HashingPool, gate
     assert await hashing == "done"
 
 
-async def test_a_caller_that_leaves_gives_its_place_back_only_with_the_work(pool: HashingPool, gate: Gate) -> None:
-    """A cancelled hash that runs keeps its place until its thread is free; one that waits leaves at once."""
+async def test_a_cancelled_hash_frees_its_place(pool: HashingPool, gate: Gate) -> None:
+    """A running hash keeps its thread after cancellation; a waiting one frees its place at once."""
     callers = [asyncio.create_task(pool.run(CLIENT, gate.work)) for _ in range(3)]
     for _ in range(2):
         assert await asyncio.to_thread(gate.begun.acquire, timeout=30)
@@ -85,8 +85,8 @@ async def test_a_caller_that_leaves_gives_its_place_back_only_with_the_work(pool
             await asyncio.sleep(0.001)
 
 
-async def test_a_waiting_hash_that_gives_way_is_refused_while_it_waits(gate: Gate) -> None:
-    """A newcomer of another network takes the place of the newest waiting hash, whose caller learns of it at once."""
+async def test_an_evicted_hash_is_refused_while_it_waits(gate: Gate) -> None:
+    """A hash of another network evicts the newest waiting one, whose caller gets `Unavailable` at once."""
     registry = CollectorRegistry()
     marked = HashingClient("198.51.100.7", trusted=True)
     async with HashingPool(queue=4, workers=1, name="passwords", metrics=HashingMetrics(registry)) as pool:
@@ -126,8 +126,8 @@ async def test_networks_take_turns_at_the_threads(gate: Gate) -> None:
     assert order == ["attack0", "other", "attack1", "attack2"]
 
 
-async def test_a_closing_pool_refuses_what_waits_and_finishes_what_runs(gate: Gate) -> None:
-    """Callers that wait are answered by `Unavailable`, not left alone; the one whose hash runs has its result."""
+async def test_a_closing_pool_refuses_waiting_hashes_and_finishes_running_ones(gate: Gate) -> None:
+    """Waiting callers get `Unavailable`; the caller of the running hash gets its result."""
     pool = HashingPool(queue=2, workers=1)
     async with pool:
         running = asyncio.create_task(pool.run(CLIENT, gate.work))
@@ -146,14 +146,14 @@ async def test_a_closing_pool_refuses_what_waits_and_finishes_what_runs(gate: Ga
 
 
 async def test_errors_reach_the_caller(pool: HashingPool) -> None:
-    """An error on the thread is raised where the hash was asked for, and the place is free again."""
+    """An error in the thread is raised in the caller, and the place is free again."""
     with pytest.raises(ZeroDivisionError):
         await pool.run(CLIENT, lambda: 1 / 0)
     assert pool.pending == 0
 
 
-async def test_a_pool_starts_late_and_again() -> None:
-    """No thread before the first hash, none after the context, and a closed pool may be used again."""
+async def test_a_pool_starts_its_threads_on_demand() -> None:
+    """No thread exists before the first hash or after the context, and a closed pool can be used again."""
 
     def hashing_threads() -> set[threading.Thread]:
         return {thread for thread in threading.enumerate() if thread.name.startswith("auth-hashing")}
@@ -180,13 +180,13 @@ async def test_a_pool_starts_late_and_again() -> None:
         "$2b$04$" + "a" * 53 + "\n",
     ],
 )
-def test_unbearable_digests_are_refused(digest: str) -> None:
-    """Malformed digests and costs above 15 are never handed to bcrypt."""
+def test_malformed_and_expensive_digests_are_refused(digest: str) -> None:
+    """Malformed digests and costs above 15 are never passed to bcrypt."""
     assert not is_bcrypt_digest(digest)
 
 
 def test_a_digest_matches_its_own_material() -> None:
-    """What was hashed is checked; another material, a damaged salt and more than 72 bytes are False."""
+    """Other material, a damaged salt and more than 72 bytes return False."""
     digest = make_digest(b"material", 4)
     assert is_bcrypt_digest(digest)
     assert check_digest(b"material", digest)
@@ -196,8 +196,8 @@ def test_a_digest_matches_its_own_material() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no niceness of their own")
-async def test_hashing_threads_give_way_to_the_event_loop() -> None:
-    """They are nicer than the thread of the loop, which stays as it was."""
+async def test_hashing_threads_have_a_lower_priority() -> None:
+    """Hashing threads have a higher niceness than the event loop's thread, which stays unchanged."""
 
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())

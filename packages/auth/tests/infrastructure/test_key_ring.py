@@ -1,4 +1,4 @@
-"""The ring of signing keys that each process holds: when it looks again, and what it does while the store is away."""
+"""The key ring of a process: when it reloads, and how it behaves while the store is unavailable."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from tequipy_platform.testing import FrozenClock
 
 
 class Store:
-    """Keys in memory that count how often they are asked for, fail or hang as a test says."""
+    """Keys in memory; counts loads, and fails or blocks as the test specifies."""
 
     def __init__(self) -> None:
         self.keys = make_keys()
@@ -63,20 +63,20 @@ async def ring(store: Store, clock: FrozenClock) -> AsyncIterator[KeyRing]:
 
 
 async def settle() -> None:
-    """Let what runs in the background come to its end."""
+    """Wait until background tasks have finished."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 async def test_a_ring_loads_once(ring: KeyRing, store: Store) -> None:
-    """Concurrent first uses are one load, and nothing is loaded before."""
+    """Concurrent first uses share one load, and nothing is loaded before."""
     assert store.asked == 0
     await asyncio.gather(*(ring.keys() for _ in range(10)), *(ring.find(store.keys.active.kid) for _ in range(10)))
     assert store.asked == 1
 
 
-async def test_an_unknown_key_is_asked_for_once_in_ten_seconds(ring: KeyRing, store: Store, clock: FrozenClock) -> None:
-    """Whoever invents key ids causes one query in 10 s, however many callers there are."""
+async def test_unknown_keys_cause_one_load_in_ten_seconds(ring: KeyRing, store: Store, clock: FrozenClock) -> None:
+    """Invented key ids cause one load in 10 s, for any number of callers."""
     await ring.keys()
     for expected in (2, 3):
         for _ in range(3):
@@ -86,7 +86,7 @@ async def test_an_unknown_key_is_asked_for_once_in_ten_seconds(ring: KeyRing, st
 
 
 async def test_a_new_key_is_found(ring: KeyRing, store: Store) -> None:
-    """A token signed by another process with a key made since is verified without a restart."""
+    """A token that another process signed with a new key is verified without a restart."""
     old = await ring.keys()
     store.rotate()
     assert await ring.find(store.keys.active.kid) is not None
@@ -95,7 +95,7 @@ async def test_a_new_key_is_found(ring: KeyRing, store: Store) -> None:
 
 
 async def test_a_rotation_elsewhere_is_noticed(ring: KeyRing, store: Store, clock: FrozenClock) -> None:
-    """Keys older than a minute are loaded again before anybody signs with them."""
+    """Keys older than a minute are reloaded before they are used to sign."""
     old = await ring.keys()
     store.rotate()
     clock.advance(timedelta(seconds=29))
@@ -105,7 +105,7 @@ async def test_a_rotation_elsewhere_is_noticed(ring: KeyRing, store: Store, cloc
 
 
 async def test_keys_are_renewed_before_they_are_old(ring: KeyRing, store: Store, clock: FrozenClock) -> None:
-    """From half that age on a renewal runs beside the callers, who wait for nothing."""
+    """At half the maximum age a renewal starts in the background, without delaying callers."""
     old = await ring.keys()
     store.rotate()
     store.answers.clear()
@@ -118,8 +118,8 @@ async def test_keys_are_renewed_before_they_are_old(ring: KeyRing, store: Store,
     assert store.asked == 2
 
 
-async def test_a_key_that_is_gone_is_not_held(ring: KeyRing, store: Store) -> None:
-    """What was verified with a key counts only as long as the key is published."""
+async def test_a_removed_key_is_not_held(ring: KeyRing, store: Store) -> None:
+    """`holds` returns False for a key that is no longer published."""
     assert not ring.holds(store.keys.active.kid)
     old = (await ring.keys()).active.kid
     assert ring.holds(old)
@@ -128,10 +128,10 @@ async def test_a_key_that_is_gone_is_not_held(ring: KeyRing, store: Store) -> No
     assert not ring.holds(old)
 
 
-async def test_a_store_that_is_away_costs_known_keys_nothing(
+async def test_known_keys_work_while_the_store_is_unavailable(
     ring: KeyRing, store: Store, clock: FrozenClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When a reload fails its caller is told so; known keys go on working and the store is not asked again at once."""
+    """A failed reload raises in its caller; known keys remain usable and the store is not asked again at once."""
     known = (await ring.keys()).active.kid
     store.error = Unavailable()
     with pytest.raises(Unavailable):
@@ -148,10 +148,10 @@ async def test_a_store_that_is_away_costs_known_keys_nothing(
     assert failures == {("signing_keys_load_failed", "Unavailable")}
 
 
-async def test_a_key_that_cannot_be_read_is_noticed_and_forgotten(
+async def test_an_unusable_active_key_is_reported_until_it_is_usable(
     ring: KeyRing, store: Store, clock: FrozenClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A ring whose renewal meets such a key says so in `check` and once in the log; what it holds goes on."""
+    """While the active key cannot be decrypted, `check` raises and one line is logged; loaded keys remain in use."""
     held = await ring.keys()
     await ring.check()
     store.error = KeyUnusable("signing key x was encrypted under another secret")
@@ -170,7 +170,7 @@ async def test_a_key_that_cannot_be_read_is_noticed_and_forgotten(
     await ring.keys()
     await settle()
     with pytest.raises(KeyUnusable):
-        await ring.check()  # a store that is away says nothing new
+        await ring.check()  # an unavailable store gives no new information
     store.error = None
     clock.advance(timedelta(seconds=30))
     await ring.keys()
@@ -178,8 +178,8 @@ async def test_a_key_that_cannot_be_read_is_noticed_and_forgotten(
     await ring.check()
 
 
-async def test_a_ring_without_keys_is_not_well(ring: KeyRing, store: Store) -> None:
-    """Before the first load has gone well, `check` raises what the load raises."""
+async def test_check_fails_until_the_first_load_succeeds(ring: KeyRing, store: Store) -> None:
+    """Before the first successful load, `check` raises the error of the load."""
     store.error = Unavailable()
     with pytest.raises(Unavailable):
         await ring.check()
@@ -187,10 +187,10 @@ async def test_a_ring_without_keys_is_not_well(ring: KeyRing, store: Store) -> N
     await ring.check()
 
 
-async def test_a_store_that_hangs_is_shared_by_all_who_wait(
+async def test_callers_share_the_wait_for_a_blocked_store(
     ring: KeyRing, store: Store, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Signing goes on with the keys that are loaded: ten callers wait together once, not one after the other."""
+    """Ten callers wait together once for the renewal, and sign with the loaded keys."""
     monkeypatch.setattr(key_ring, "RENEWAL_TIMEOUT", 0.2)
     old = await ring.keys()
     store.answers.clear()
@@ -206,10 +206,10 @@ async def test_a_store_that_hangs_is_shared_by_all_who_wait(
     assert time.perf_counter() - begun < first / 2, "later callers do not wait"
 
 
-async def test_a_first_load_that_hangs_is_an_answer_in_time(
+async def test_a_blocked_first_load_raises_in_time(
     ring: KeyRing, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without any keys callers are told to come again, and the load that is under way serves who does."""
+    """Without keys callers get `Unavailable`, and the load in progress serves later callers."""
     monkeypatch.setattr(key_ring, "LOAD_SECONDS", 0.01)
     store.answers.clear()
     refused = await asyncio.gather(*(ring.keys() for _ in range(10)), return_exceptions=True)
@@ -220,8 +220,8 @@ async def test_a_first_load_that_hangs_is_an_answer_in_time(
     assert store.asked == 1
 
 
-async def test_a_caller_that_gives_up_takes_nobody_along(ring: KeyRing, store: Store) -> None:
-    """Cancelling the one that began the load leaves it to the others."""
+async def test_a_cancelled_caller_does_not_cancel_the_load(ring: KeyRing, store: Store) -> None:
+    """Cancelling the caller that started the load does not affect the others."""
     store.answers.clear()
     first, second = asyncio.create_task(ring.keys()), asyncio.create_task(ring.keys())
     await settle()
@@ -232,8 +232,8 @@ async def test_a_caller_that_gives_up_takes_nobody_along(ring: KeyRing, store: S
     assert store.asked == 1
 
 
-async def test_a_first_load_that_failed_is_tried_again(ring: KeyRing, store: Store) -> None:
-    """A database that was away at first use costs no restart."""
+async def test_a_failed_first_load_is_repeated(ring: KeyRing, store: Store) -> None:
+    """A database that was unavailable at first use requires no restart."""
     store.error = Unavailable()
     with pytest.raises(Unavailable):
         await ring.keys()
@@ -241,8 +241,8 @@ async def test_a_first_load_that_failed_is_tried_again(ring: KeyRing, store: Sto
     assert await ring.keys() is store.keys
 
 
-async def test_closing_ends_a_load_under_way(store: Store) -> None:
-    """Nothing is left behind when the process stops while the store hangs."""
+async def test_closing_cancels_a_load_in_progress(store: Store) -> None:
+    """No task is left when the process stops while the store is blocked."""
     ring = KeyRing(store.load)
     store.answers.clear()
     async with ring:

@@ -1,4 +1,4 @@
-"""Signing keys: how they are made, encrypted, kept in the table, and read from files."""
+"""Signing keys: creation, encryption, storage, and loading from files."""
 
 import asyncio
 import base64
@@ -71,8 +71,8 @@ async def rows(database: Database) -> dict[str, SigningKeyRow]:
         return {row.state: row for row in await session.scalars(select(SigningKeyRow))}
 
 
-def test_a_thumbprint_is_that_of_the_standard() -> None:
-    """Members in one order without spaces, whatever else the key has; one value by hand, one of RFC 8037, A.3."""
+def test_thumbprints_follow_rfc_7638() -> None:
+    """The thumbprint ignores other members; one value is computed by hand, one is from RFC 8037, A.3."""
     jwk = {"y": "AQ", "kty": "EC", "x": "AA", "crv": "P-256", "use": "sig"}
     # printf '{"crv":"P-256","kty":"EC","x":"AA","y":"AQ"}' | openssl dgst -sha256 -binary | basenc --base64url
     assert thumbprint(jwk) == "fpsA8udergWQQtZ5ijw9k_6RoFRa-SBsNr8jkweRkU4"
@@ -81,8 +81,8 @@ def test_a_thumbprint_is_that_of_the_standard() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-async def test_a_key_opens_as_it_was_made(algorithm: AlgorithmName) -> None:
-    """Decrypted it is the same key, named by its thumbprint; every process makes the same of it."""
+async def test_a_decrypted_key_equals_the_created_one(algorithm: AlgorithmName) -> None:
+    """Every process with the same key-encryption key decrypts the same key, named by its thumbprint."""
     made = make_encrypted(algorithm=algorithm).make(KeyState.ACTIVE, FrozenClock().now())
     opened = make_encrypted().open(made)
     assert opened.kid == made.kid == thumbprint(made.public_jwk)
@@ -96,8 +96,8 @@ async def test_a_key_opens_as_it_was_made(algorithm: AlgorithmName) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_private_half_is_encrypted(algorithm: AlgorithmName) -> None:
-    """Neither a private member nor PKCS #8 is to be seen, and the same key is never encrypted alike."""
+def test_the_private_key_is_encrypted(algorithm: AlgorithmName) -> None:
+    """The row contains neither private members nor PKCS #8, and repeated encryption gives different results."""
     encrypted = make_encrypted({1: SECRET, 2: OTHER}, algorithm=algorithm)
     key = make_key(make_encrypted(algorithm=algorithm))
     opened = encrypted.open(key).key
@@ -114,7 +114,7 @@ def test_the_private_half_is_encrypted(algorithm: AlgorithmName) -> None:
 
 @pytest.fixture(params=["real", "fake"])
 def makers(request: pytest.FixtureRequest) -> Callable[[Collection[int]], KeyMaker]:
-    """Return what makes a maker that holds these versions of the key-encryption key."""
+    """Return functions that create real and fake key makers with the given key-encryption keys."""
 
     def make(versions: Collection[int]) -> KeyMaker:
         if request.param == "real":
@@ -127,7 +127,7 @@ def makers(request: pytest.FixtureRequest) -> Callable[[Collection[int]], KeyMak
 
 
 def test_a_key_moves_to_the_newest_version(makers: Callable[[Collection[int]], KeyMaker]) -> None:
-    """A key is made under the newest version, read while that is held, and moved once."""
+    """A key is created with the newest version, usable while that is configured, and re-encrypted once."""
     key = make_key(makers({1}))
     both = makers({1, 2})
     both.check(key)
@@ -139,8 +139,8 @@ def test_a_key_moves_to_the_newest_version(makers: Callable[[Collection[int]], K
     makers({2}).check(moved)
 
 
-def test_a_version_that_is_not_held_is_an_error(makers: Callable[[Collection[int]], KeyMaker]) -> None:
-    """Without its version a key neither signs nor moves; nor does a revoked one, whose private half is gone."""
+def test_a_missing_version_is_an_error(makers: Callable[[Collection[int]], KeyMaker]) -> None:
+    """Without its key-encryption key a key cannot sign or be re-encrypted; nor can a revoked key."""
     key = make_key(makers({1}))
     for refused in (key, replace(key, encryption_version=2, private_key=b"")):
         for operation in (makers({2}).check, makers({2}).reencrypt):
@@ -148,8 +148,8 @@ def test_a_version_that_is_not_held_is_an_error(makers: Callable[[Collection[int
                 operation(refused)
 
 
-def test_another_key_encryption_key_is_an_error_that_says_so() -> None:
-    """The message names the setting, the key, the version and the mend, and shows no secret."""
+def test_a_wrong_key_encryption_key_is_reported() -> None:
+    """The message names the setting, the key, the version and the remedy, and contains no secret."""
     key = make_key()
     for secrets, words in ({1: OTHER}, ["another secret than version 1"]), ({2: SECRET}, ["version 1", "not set"]):
         with pytest.raises(KeyUnusable) as refusal:
@@ -182,8 +182,8 @@ def foreign_facts() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("changed", foreign_facts(), ids="+".join)
-def test_a_row_is_believed_as_a_whole_or_not_at_all(changed: dict[str, Any]) -> None:
-    """Id, algorithm, public and private half cannot be changed or swapped, alone or together."""
+def test_any_change_of_a_row_is_detected(changed: dict[str, Any]) -> None:
+    """Id, algorithm, public and private key cannot be changed or swapped, alone or together."""
     encrypted = make_encrypted({1: SECRET, 2: SECRET + b"2"})
     key = replace(make_key(), **{"encryption_version": 1, **changed})
     for operation in (encrypted.open, encrypted.publish):
@@ -192,8 +192,8 @@ def test_a_row_is_believed_as_a_whole_or_not_at_all(changed: dict[str, Any]) -> 
 
 
 @given(data=st.data())
-def test_no_bit_of_the_private_half_can_be_changed(data: st.DataObject) -> None:
-    """Whatever is flipped, cut off or appended, the row is refused."""
+def test_any_change_of_the_encrypted_private_key_is_detected(data: st.DataObject) -> None:
+    """A row is refused after any bit flip, truncation or extension."""
     encrypted = make_encrypted()
     key = make_key(encrypted)
     position = data.draw(st.integers(0, len(key.private_key) - 1))
@@ -205,7 +205,7 @@ def test_no_bit_of_the_private_half_can_be_changed(data: st.DataObject) -> None:
 
 
 def encrypted_before_versions(key: SigningKey, *, secret: bytes = SECRET) -> SigningKey:
-    """Return the key as it was stored before key-encryption keys had versions: the id alone is authenticated."""
+    """Return the key as it was stored before versions existed, with only the id authenticated."""
     opened = make_encrypted().open(key).key
     der = opened.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     derived = HKDF(hashes.SHA256(), length=32, salt=None, info=b"tequipy-auth signing keys v1").derive(secret)
@@ -214,8 +214,8 @@ def encrypted_before_versions(key: SigningKey, *, secret: bytes = SECRET) -> Sig
     return replace(key, private_key=raw, encryption_version=None)
 
 
-def test_a_key_of_before_there_were_versions_is_renewed() -> None:
-    """It is refused with the command that renews it, whichever version its secret has now."""
+def test_a_key_without_a_version_is_re_encrypted() -> None:
+    """It is refused with the command that re-encrypts it, whichever version its secret has now."""
     key = make_key()
     old = encrypted_before_versions(key)
     encrypted = make_encrypted({1: OTHER, 2: SECRET, 3: OTHER + b"3"})
@@ -232,7 +232,7 @@ def test_a_key_of_before_there_were_versions_is_renewed() -> None:
 
 
 async def test_only_the_active_key_is_needed(caplog: pytest.LogCaptureFixture) -> None:
-    """Another one that cannot be read is left out of the key set, and told once; the active one is an error."""
+    """A key that cannot be decrypted is excluded and logged once; for the active key this is an error."""
     active, foreign = make_key(), replace(make_key(make_encrypted({1: OTHER})), state=KeyState.RETIRING)
     held = [active, foreign]
 
@@ -250,8 +250,8 @@ async def test_only_the_active_key_is_needed(caplog: pytest.LogCaptureFixture) -
         await store.load()
 
 
-async def test_the_first_use_fills_the_table(database: Database) -> None:
-    """An empty table gets an active key and the next one, and later loads find them."""
+async def test_the_first_use_creates_the_keys(database: Database) -> None:
+    """An empty table gets an active and a next key, which later loads return."""
     made = await make_store(database).load()
     found = await make_store(database).load()
     assert made.active.kid == found.active.kid
@@ -261,15 +261,15 @@ async def test_the_first_use_fills_the_table(database: Database) -> None:
     assert found.published.keys() == {kept["active"].kid, kept["next"].kid}
 
 
-async def test_processes_that_start_at_once_agree_on_one_key(database: Database) -> None:
-    """Of ten concurrent first loads one makes the keys and all return them."""
+async def test_concurrent_first_loads_create_one_key(database: Database) -> None:
+    """Of ten concurrent first loads one creates the keys and all return them."""
     loaded = await asyncio.gather(*(make_store(database).load() for _ in range(10)))
     assert len({keys.active.kid for keys in loaded}) == 1
     assert len(loaded[0].published) == 2
 
 
-async def test_of_processes_that_revoke_a_key_at_once_one_does(database: Database) -> None:
-    """The others learn that it is gone; one key takes its place, and one is made to follow."""
+async def test_one_of_several_concurrent_revocations_succeeds(database: Database) -> None:
+    """The others get an error; one key becomes active, and one next key is created."""
     kid = (await make_store(database).load()).active.kid
     answers = await asyncio.gather(*(make_service(database).revoke(kid) for _ in range(6)), return_exceptions=True)
     assert sorted(map(type, answers), key=str) == [type(None), *[UnknownKey] * 5]
@@ -278,7 +278,7 @@ async def test_of_processes_that_revoke_a_key_at_once_one_does(database: Databas
 
 
 async def test_a_revoked_key_is_not_published(database: Database) -> None:
-    """What the table calls revoked is in no key set."""
+    """A revoked key is not in the key set."""
     await make_store(database).load()
     async with database.sessions.begin() as session:
         await session.execute(update(SigningKeyRow).where(SigningKeyRow.state == "next").values(state="revoked"))
@@ -291,7 +291,7 @@ def write_pem(path: Path, key: object) -> None:
 
 
 async def test_keys_are_read_from_files(tmp_path: Path) -> None:
-    """`active.pem` signs, every other file is published beside it; each has the algorithm of its kind."""
+    """`active.pem` signs and all other files are published; the kind of key determines the algorithm."""
     keys = {name: generate(algorithm) for name, algorithm in zip(("active", "next", "old"), ALGORITHMS, strict=True)}
     for name, key in keys.items():
         write_pem(tmp_path / f"{name}.pem", key)
@@ -314,8 +314,8 @@ async def test_keys_are_read_from_files(tmp_path: Path) -> None:
     ],
     ids=["P-384", "short RSA", "DSA", "rubbish", "none"],
 )
-async def test_a_file_that_cannot_sign_is_named(tmp_path: Path, key: object, complaint: str) -> None:
-    """The message names the file and what is needed, and shows nothing of what is in it."""
+async def test_an_unusable_key_file_is_named(tmp_path: Path, key: object, complaint: str) -> None:
+    """The message names the file and the requirement, and contains none of its content."""
     write_pem(tmp_path / "other.pem", ed25519.Ed25519PrivateKey.generate())
     if isinstance(key, bytes):
         (tmp_path / "active.pem").write_bytes(key)

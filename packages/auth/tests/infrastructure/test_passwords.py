@@ -1,4 +1,4 @@
-"""Password and secret hashers: what real ones and fakes promise, and what only real ones can."""
+"""Password and secret hashers: the contract of real ones and fakes, and properties of the real ones."""
 
 import hashlib
 import hmac
@@ -42,7 +42,7 @@ def secret_hasher(request: pytest.FixtureRequest, pool: HashingPool) -> SecretHa
     "password", ["correct horse battery staple", "p" * 128, "пароль " * 20, "nul\0inside", "\ud800"]
 )
 async def test_a_password_is_verified(hasher: PasswordHasher, password: str) -> None:
-    """The password matches its hash; one that differs after 72 bytes does not; nobody's hash matches nothing."""
+    """A password matches its hash, also beyond 72 bytes; a missing account matches no password."""
     stored = await hasher.hash(password, CLIENT)
     assert await hasher.verify(password, stored, CLIENT)
     assert not await hasher.verify(password + "x", stored, CLIENT)
@@ -51,7 +51,7 @@ async def test_a_password_is_verified(hasher: PasswordHasher, password: str) -> 
 
 
 async def test_a_secret_is_verified(secret_hasher: SecretHasher) -> None:
-    """The secret of a refresh token matches its hash and no other; what is no hash is False."""
+    """A secret matches its hash and no other; a malformed hash returns False."""
     stored = await secret_hasher.hash("A" * 43)
     assert await secret_hasher.verify("A" * 43, stored)
     assert not await secret_hasher.verify("A" * 42 + "E", stored)
@@ -60,7 +60,7 @@ async def test_a_secret_is_verified(secret_hasher: SecretHasher) -> None:
 
 
 async def test_the_scheme_is_bcrypt_over_a_peppered_hmac(pool: HashingPool) -> None:
-    """The stored digest can be made by hand, and says its cost and the newest pepper's version."""
+    """The digest can be computed by hand, and the hash has the configured cost and newest pepper version."""
     stored = await BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST).hash("password", CLIENT)
     assert (stored.scheme, stored.cost, stored.pepper_version) == ("bcrypt-hmac-sha256", COST, 2)
     material = b64encode(hmac.digest(b"new pepper", b"password", hashlib.sha256))
@@ -68,7 +68,7 @@ async def test_the_scheme_is_bcrypt_over_a_peppered_hmac(pool: HashingPool) -> N
 
 
 async def test_an_older_pepper_and_cost_still_verify(pool: HashingPool) -> None:
-    """A hash of the time before the pepper and the cost were raised goes on working."""
+    """A hash with an earlier pepper and cost still verifies."""
     stored = await BcryptPasswordHasher(pool, peppers={1: b"old pepper"}, cost=5).hash("password", CLIENT)
     assert stored.pepper_version == 1
     assert await BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST).verify("password", stored, CLIENT)
@@ -87,17 +87,17 @@ async def test_an_older_pepper_and_cost_still_verify(pool: HashingPool) -> None:
 async def test_a_hash_that_cannot_be_verified_is_false(
     pool: HashingPool, damage: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Malformed hashes, unknown peppers and costs above 15 are False, after one check like any other."""
+    """Malformed hashes, unknown peppers and costs above 15 return False after a normal check."""
     hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST)
     checked = count_checks(monkeypatch)
     assert not await hasher.verify("password", replace(await hasher.hash("password", CLIENT), **damage), CLIENT)
     assert len(checked) == 1
 
 
-async def test_an_unknown_account_costs_one_check_of_the_present_cost(
+async def test_an_unknown_account_costs_one_check_of_the_current_cost(
     pool: HashingPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the first login on: nobody learns from the time whether an account exists."""
+    """The time of a login does not reveal whether an account exists."""
     hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=5)
     checked = count_checks(monkeypatch)
     assert not await hasher.verify("password", None, CLIENT)
@@ -116,7 +116,7 @@ async def test_every_failed_check_takes_the_same_rounds(
     cost: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As many as the highest stored cost or today's asks for: unknown accounts, other costs, other schemes."""
+    """A failed check takes the rounds of the highest cost, for unknown accounts, other costs and schemes."""
     monkeypatch.setattr(passwords, "MAX_STORED_COST", 8)
     hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=cost)
     stored = None
@@ -126,14 +126,14 @@ async def test_every_failed_check_takes_the_same_rounds(
         stored = PasswordHash(
             "bcrypt" if scheme == "damaged" else scheme, stored_cost, int(scheme == "bcrypt-hmac-sha256"), digest
         )
-        highest_cost = max(highest_cost, stored_cost)  # as the repository says
+        highest_cost = max(highest_cost, stored_cost)  # the value that the repository returns
     rounds = count_rounds(monkeypatch)
     assert not await hasher.verify("another password", stored, CLIENT, highest_cost=highest_cost)
     assert sum(rounds) == 2 ** max(cost, min(highest_cost, 8))
 
 
 async def test_a_right_password_is_not_padded(pool: HashingPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever knows the password waits for the stored cost alone."""
+    """A check of the correct password takes only the rounds of the stored cost."""
     stored = await BcryptPasswordHasher(pool, peppers=PEPPERS, cost=4).hash("password", CLIENT)
     rounds = count_rounds(monkeypatch)
     newer = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=6)
@@ -141,8 +141,8 @@ async def test_a_right_password_is_not_padded(pool: HashingPool, monkeypatch: py
     assert rounds == [2**4]
 
 
-async def test_a_secrets_hash_has_the_cost_that_was_set(pool: HashingPool) -> None:
-    """bcrypt's lowest unless another is set; one of before still verifies."""
+async def test_secret_hashes_have_the_configured_cost(pool: HashingPool) -> None:
+    """The default is bcrypt's lowest cost; hashes of other costs still verify."""
     digest = await BcryptSecretHasher(pool).hash("A" * 43)
     assert digest.startswith("$2b$04$")
     costlier = BcryptSecretHasher(pool, cost=5)
@@ -150,15 +150,15 @@ async def test_a_secrets_hash_has_the_cost_that_was_set(pool: HashingPool) -> No
     assert await costlier.verify("A" * 43, digest)
 
 
-async def test_a_secrets_hash_of_a_high_cost_is_not_checked(pool: HashingPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row that somebody changed to cost 31 cannot take a thread for a day."""
+async def test_secret_hashes_of_a_high_cost_are_not_checked(pool: HashingPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that was changed to cost 31 cannot block a thread for a day."""
     checked = count_checks(monkeypatch)
     assert not await BcryptSecretHasher(pool).verify("A" * 43, "$2b$31$" + "a" * 53)
     assert not checked
 
 
-async def test_an_unusable_hash_is_told_to_the_operator(pool: HashingPool, caplog: pytest.LogCaptureFixture) -> None:
-    """The log says which pepper is missing, and neither hash nor password."""
+async def test_an_unusable_hash_is_logged(pool: HashingPool, caplog: pytest.LogCaptureFixture) -> None:
+    """The log names the missing pepper version and contains neither hash nor password."""
     stored = PasswordHash("bcrypt-hmac-sha256", COST, 9, "the digest")
     assert not await BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST).verify("the password", stored, CLIENT)
     (record,) = caplog.records
@@ -169,18 +169,18 @@ async def test_an_unusable_hash_is_told_to_the_operator(pool: HashingPool, caplo
 
 @pytest.mark.parametrize("keys", [SettingsSuccessorKeys({1: b"first"}), FakeSuccessorKeys()])
 def test_successor_keys_are_found_by_version(keys: SettingsSuccessorKeys | FakeSuccessorKeys) -> None:
-    """The current version is a key that is held; an unknown one is None."""
+    """The current version has a key; an unknown version returns None."""
     assert keys.key(keys.current_version) == b"first"
     assert keys.key(99) is None
 
 
 def test_the_highest_successor_key_is_current() -> None:
-    """A rotated key is the one with the highest version, in whatever order they are named."""
+    """The key with the highest version is the current one, in any order of the settings."""
     assert SettingsSuccessorKeys({2: b"b", 10: b"c", 1: b"a"}).current_version == 10
 
 
 def count_checks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Return the list that every digest handed to bcrypt is added to."""
+    """Return a list to which every digest that bcrypt checks is added."""
     checked: list[bytes] = []
     check = bcrypt.checkpw
 
@@ -193,12 +193,12 @@ def count_checks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 def count_rounds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return the list that the rounds of every digest that bcrypt computes are added to."""
+    """Return a list to which the rounds of every bcrypt computation are added."""
     rounds: list[int] = []
     check, hashpw = bcrypt.checkpw, bcrypt.hashpw
 
     def checked(password: bytes, hashed: bytes) -> bool:
-        matches = check(password, hashed)  # raises, and takes no time, where the digest is none
+        matches = check(password, hashed)  # raises an error, without any rounds, for a malformed digest
         rounds.append(2 ** int(hashed[4:6]))
         return matches
 
@@ -211,8 +211,8 @@ def count_rounds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rounds
 
 
-async def test_what_other_systems_store_verifies_and_is_outdated(pool: HashingPool) -> None:
-    """Where it is set, accounts that were taken over keep their plain bcrypt hashes until their next login."""
+async def test_foreign_hashes_verify_and_are_outdated(pool: HashingPool) -> None:
+    """With the setting, imported bcrypt hashes work until they are renewed at the next login."""
     hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST, foreign_schemes=["bcrypt"])
     strict = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST)
     long = "p" * 100
@@ -227,7 +227,7 @@ async def test_what_other_systems_store_verifies_and_is_outdated(pool: HashingPo
 
 @pytest.mark.parametrize("change", [{"scheme": "bcrypt"}, {"cost": COST + 1}, {"pepper_version": 1}, {}])
 async def test_a_hash_is_outdated_when_a_new_one_would_differ(pool: HashingPool, change: dict[str, Any]) -> None:
-    """Scheme, cost and pepper decide, in whichever direction; the digest does not."""
+    """Scheme, cost and pepper decide, the digest does not."""
     hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST)
     stored = await hasher.hash("password", CLIENT)
     assert hasher.is_outdated(replace(stored, **change)) == bool(change)

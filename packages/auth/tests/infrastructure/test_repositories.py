@@ -1,4 +1,4 @@
-"""Repositories and unit of work: one suite over memory and PostgreSQL alike."""
+"""Repositories and unit of work: one contract suite for memory and PostgreSQL."""
 
 import asyncio
 from collections.abc import Callable
@@ -44,7 +44,7 @@ Work = Callable[[], AuthUnitOfWork]
 
 @pytest.fixture(params=["memory", "postgresql"])
 def work(request: pytest.FixtureRequest) -> Work:
-    """Return the maker of units of work over one store."""
+    """Return a function that creates units of work over one store."""
     if request.param == "memory":
         held = MemoryAuthUnitOfWork(FrozenClock())
         return lambda: held
@@ -100,7 +100,7 @@ def make_one_time_token(subject_id: UUID, *, age: timedelta = timedelta(0)) -> O
 
 @pytest.fixture
 async def session(work: Work) -> Session:
-    """Return a session that is kept, with its user."""
+    """Return a stored session with its user."""
     user = make_user("owner@example.com")
     session = make_session(user.id)
     async with work() as unit:
@@ -109,8 +109,8 @@ async def session(work: Work) -> Session:
     return session
 
 
-async def test_what_is_kept_is_found_again(work: Work, session: Session) -> None:
-    """Every entity comes back equal to what was kept, in a later unit of work."""
+async def test_stored_entities_are_returned(work: Work, session: Session) -> None:
+    """Every entity is returned unchanged in a later unit of work."""
     registration, user, token = make_registration(), make_user(), make_refresh_token(session)
     child = make_refresh_token(session, token.id)
     anonymous = make_session(user.id, Client())
@@ -130,8 +130,8 @@ async def test_what_is_kept_is_found_again(work: Work, session: Session) -> None
         assert await unit.refresh_tokens.child_of(token.id) == child
 
 
-async def test_what_is_unknown_is_none(work: Work) -> None:
-    """Unknown ids and addresses are None, never an error."""
+async def test_unknown_entities_are_none(work: Work) -> None:
+    """Unknown ids and addresses return None and never raise an error."""
     async with work() as unit:
         assert await unit.registrations.get(new_id()) is None
         assert await unit.users.get(new_id()) is None
@@ -142,8 +142,8 @@ async def test_what_is_unknown_is_none(work: Work) -> None:
         assert await unit.one_time_tokens.consume(new_id(), VERIFY, b"hash", at=NOW) is None
 
 
-async def test_an_error_takes_everything_back(work: Work) -> None:
-    """A block that is left by an exception leaves no trace, in the outbox neither."""
+async def test_an_error_rolls_everything_back(work: Work) -> None:
+    """A unit of work that ends with an exception stores nothing, also not in the outbox."""
     user, registration = make_user(), make_registration()
 
     async def fail() -> None:
@@ -161,8 +161,8 @@ async def test_an_error_takes_everything_back(work: Work) -> None:
         assert not await outbox_tasks(unit)
 
 
-async def test_a_commit_keeps_the_outbox_too(work: Work) -> None:
-    """What was asked for in a clean block is there after it."""
+async def test_a_commit_stores_the_outbox_too(work: Work) -> None:
+    """Outbox rows are stored with the other rows."""
     async with work() as unit:
         unit.outbox.add("auth.send_mail", mail="registration")
     async with work() as unit:
@@ -177,7 +177,7 @@ async def outbox_tasks(unit: AuthUnitOfWork) -> list[str]:
 
 
 async def test_one_address_is_one_account(work: Work) -> None:
-    """A second account of an address is refused, and the unit of work goes on and commits."""
+    """A second account of an address is refused, and the unit of work can still commit."""
     first, other = make_user(), make_user("other@example.com")
     async with work() as unit:
         await unit.users.add(first)
@@ -189,8 +189,8 @@ async def test_one_address_is_one_account(work: Work) -> None:
         assert await unit.users.get(other.id) == other
 
 
-async def test_accounts_made_at_once_are_one(work: Work) -> None:
-    """Of 10 concurrent accounts of one address one is kept, the others learn that it is taken."""
+async def test_concurrent_accounts_of_an_address_are_refused(work: Work) -> None:
+    """Of 10 concurrent accounts of one address one is stored, the others raise `EmailTaken`."""
 
     async def add() -> None:
         async with work() as unit:
@@ -200,8 +200,8 @@ async def test_accounts_made_at_once_are_one(work: Work) -> None:
     assert sorted(type(answer).__name__ for answer in answers) == ["EmailTaken"] * 9 + ["NoneType"]
 
 
-async def test_registrations_are_forgotten_by_address(work: Work) -> None:
-    """All registrations of the address go, others stay."""
+async def test_registrations_are_deleted_by_address(work: Work) -> None:
+    """All registrations of the address are deleted, others stay."""
     mine, more, others = make_registration(), make_registration(), make_registration("other@example.com")
     async with work() as unit:
         for registration in (mine, more, others):
@@ -213,7 +213,7 @@ async def test_registrations_are_forgotten_by_address(work: Work) -> None:
 
 
 async def test_a_session_is_touched_until_it_is_revoked(work: Work, session: Session) -> None:
-    """A touch moves the idle end and keeps from where; after a revocation, recorded once, nothing moves any more."""
+    """Use of a session updates its idle expiry and client; after its revocation nothing changes any more."""
     later, phone = NOW + HOUR, Client("2001:db8::1", "phone")
     async with work() as unit:
         assert await unit.sessions.touch(
@@ -232,8 +232,8 @@ async def test_a_session_is_touched_until_it_is_revoked(work: Work, session: Ses
 
 
 @pytest.mark.parametrize("work", ["postgresql"], indirect=True)
-async def test_a_row_is_read_as_it_is_now(work: Work, session: Session) -> None:
-    """What SQLAlchemy's session has seen of a row before does not stand in for what it is."""
+async def test_rows_are_read_in_their_current_state(work: Work, session: Session) -> None:
+    """Values that the SQLAlchemy session has cached are not returned."""
     async with work() as unit:
         assert isinstance(unit, SqlAuthUnitOfWork)
         seen = await unit.session.get(SessionRow, session.id)
@@ -243,14 +243,14 @@ async def test_a_row_is_read_as_it_is_now(work: Work, session: Session) -> None:
 
 
 async def test_an_unknown_session_cannot_be_touched(work: Work) -> None:
-    """Neither touch nor revocation of a session that is gone claims to have happened."""
+    """Use and revocation of a missing session return False."""
     async with work() as unit:
         assert not await unit.sessions.touch(new_id(), last_used_at=NOW, idle_expires_at=NOW, client=Client())
         assert not await unit.sessions.revoke(new_id(), at=NOW, reason="logout")
 
 
 async def test_a_token_is_claimed_once(work: Work, session: Session) -> None:
-    """Of 10 concurrent claims one succeeds, and the time it says is kept."""
+    """One of 10 concurrent claims succeeds, and its time is stored."""
     token = make_refresh_token(session)
     async with work() as unit:
         await unit.refresh_tokens.add(token)
@@ -265,7 +265,7 @@ async def test_a_token_is_claimed_once(work: Work, session: Session) -> None:
         assert not await unit.refresh_tokens.claim(new_id(), at=NOW)
 
 
-async def test_a_claim_that_is_rolled_back_is_free_again(work: Work, session: Session) -> None:
+async def test_a_rolled_back_claim_leaves_the_token_unused(work: Work, session: Session) -> None:
     """An error after the claim leaves the token unused."""
     token = make_refresh_token(session)
     async with work() as unit:
@@ -283,7 +283,7 @@ async def test_a_claim_that_is_rolled_back_is_free_again(work: Work, session: Se
 
 
 async def test_a_parent_has_one_child(work: Work, session: Session) -> None:
-    """A second child of one parent is an error of the program, never kept."""
+    """A second child of one parent raises an error."""
     parent = make_refresh_token(session)
     child = make_refresh_token(session, parent.id)
     async with work() as unit:
@@ -296,8 +296,8 @@ async def test_a_parent_has_one_child(work: Work, session: Session) -> None:
         assert await unit.refresh_tokens.child_of(parent.id) == child
 
 
-async def test_a_one_time_token_is_used_up_with_its_family(work: Work) -> None:
-    """Using one gives its subject and kills its siblings; another subject's tokens live on."""
+async def test_using_a_token_invalidates_its_siblings(work: Work) -> None:
+    """Using a token returns its subject and invalidates its siblings; tokens of other subjects stay valid."""
     subject, other = new_id(), new_id()
     tokens = [make_one_time_token(subject), make_one_time_token(subject), make_one_time_token(other)]
     async with work() as unit:
@@ -310,8 +310,8 @@ async def test_a_one_time_token_is_used_up_with_its_family(work: Work) -> None:
     assert used == [subject, None, None, other]
 
 
-async def test_a_wrong_or_late_token_uses_nothing_up(work: Work) -> None:
-    """A wrong secret, another purpose and an expired token give nothing and change nothing."""
+async def test_an_invalid_token_changes_nothing(work: Work) -> None:
+    """A wrong secret, another purpose and an expired token return None and change nothing."""
     token = make_one_time_token(new_id())
     async with work() as unit:
         await unit.one_time_tokens.add(token, keep=3)
@@ -323,8 +323,8 @@ async def test_a_wrong_or_late_token_uses_nothing_up(work: Work) -> None:
         assert await unit.one_time_tokens.consume(token.id, VERIFY, b"hash", at=just_in_time) == token.subject_id
 
 
-async def test_the_newest_tokens_live(work: Work) -> None:
-    """Of a subject the newest tokens stay, by age and not by the order of their keeping."""
+async def test_the_newest_tokens_are_kept(work: Work) -> None:
+    """The newest tokens of a subject are kept, by creation time and not by order of insertion."""
     subject = new_id()
     by_age = [make_one_time_token(subject, age=number * HOUR / 2) for number in range(5)]
     async with work() as unit:
@@ -341,8 +341,8 @@ async def live_tokens(unit: AuthUnitOfWork) -> set[UUID]:
     return set(unit.one_time_tokens.rows)
 
 
-async def test_siblings_used_at_once_are_good_once(work: Work) -> None:
-    """Of 10 concurrent uses of one subject's three tokens one is good, and none waits for another for ever."""
+async def test_one_of_several_concurrent_uses_succeeds(work: Work) -> None:
+    """Of 10 concurrent uses of three sibling tokens one succeeds, without a deadlock."""
     subject = new_id()
     tokens = [make_one_time_token(subject) for _ in range(3)]
     async with work() as unit:
@@ -357,8 +357,8 @@ async def test_siblings_used_at_once_are_good_once(work: Work) -> None:
     assert [each for each in used if each is not None] == [subject]
 
 
-async def test_a_token_that_another_transaction_is_using_is_used(database: Database) -> None:
-    """Whoever waits for the row looks at it again: what they saw before the wait is no more."""
+async def test_a_concurrent_use_is_seen_after_the_wait(database: Database) -> None:
+    """A transaction that waited for the row sees that the token is used."""
     token = make_one_time_token(new_id())
 
     def work() -> SqlAuthUnitOfWork:
@@ -376,7 +376,7 @@ async def test_a_token_that_another_transaction_is_using_is_used(database: Datab
 
 
 async def eventually_waiting(database: Database) -> None:
-    """Return when a connection of this database waits for another's transaction; a few seconds are plenty."""
+    """Wait a few seconds until a connection of this database waits for another transaction."""
     query = (
         "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')"
     )
@@ -385,8 +385,8 @@ async def eventually_waiting(database: Database) -> None:
             await connection.rollback()
 
 
-async def test_tokens_minted_at_once_do_not_exceed_their_number(work: Work) -> None:
-    """However many attempts mint at once, three tokens live."""
+async def test_concurrently_created_tokens_do_not_exceed_the_limit(work: Work) -> None:
+    """After any number of concurrent insertions three tokens are valid."""
     subject = new_id()
     tokens = [make_one_time_token(subject) for _ in range(10)]
 
@@ -399,8 +399,8 @@ async def test_tokens_minted_at_once_do_not_exceed_their_number(work: Work) -> N
         assert len(await live_tokens(unit)) == 3
 
 
-async def test_the_sessions_of_an_account_end_together(work: Work, session: Session) -> None:
-    """All that have not ended before end, but the one to keep, and nobody else's; the store tells which."""
+async def test_all_sessions_of_an_account_are_revoked(work: Work, session: Session) -> None:
+    """All live sessions of the account except `keep` are revoked and returned."""
     second, third, ended = (make_session(session.user_id) for _ in range(3))
     stranger = make_user("eve@example.com")
     theirs = make_session(stranger.id)
@@ -421,7 +421,7 @@ async def test_the_sessions_of_an_account_end_together(work: Work, session: Sess
 
 
 async def test_live_sessions_are_those_that_have_not_ended(work: Work, session: Session) -> None:
-    """Neither revoked nor idle for too long nor at their absolute end; the latest login comes first."""
+    """Live sessions are neither revoked nor expired; the latest login comes first."""
     newer = replace(make_session(session.user_id), created_at=NOW + timedelta(minutes=1))
     idle = replace(make_session(session.user_id), idle_expires_at=NOW)
     over = replace(make_session(session.user_id), absolute_expires_at=NOW)
@@ -434,8 +434,8 @@ async def test_live_sessions_are_those_that_have_not_ended(work: Work, session: 
         assert await unit.sessions.live_of(session.user_id, at=NOW + HOUR) == []
 
 
-async def test_what_was_revoked_lately_is_known(work: Work, session: Session) -> None:
-    """The store can tell which sessions ended, and whose versions changed, after a moment, and when."""
+async def test_recent_revocations_are_returned(work: Work, session: Session) -> None:
+    """The store returns the sessions and account versions that were revoked after a time."""
     old, recent = NOW - HOUR, NOW - timedelta(minutes=1)
     before, stranger = make_session(session.user_id), make_user("eve@example.com")
     async with work() as unit:
@@ -460,8 +460,8 @@ def make_key(kid: str, state: KeyState, *, age: timedelta = timedelta(0)) -> Sig
     return SigningKey(kid, "ES256", state, {"kty": "EC"}, b"encrypted", 1, NOW - age, NOW - age)
 
 
-async def test_signing_keys_are_kept_in_the_order_of_their_making(work: Work) -> None:
-    """Every key comes back as it was kept, the oldest first, and in the state that it was moved to."""
+async def test_signing_keys_are_returned_oldest_first(work: Work) -> None:
+    """Every key is returned unchanged, oldest first, in its current state."""
     young, old = make_key("young", KeyState.NEXT), make_key("old", KeyState.ACTIVE, age=HOUR)
     async with work() as unit:
         await unit.signing_keys.add(young)
@@ -476,8 +476,8 @@ async def test_signing_keys_are_kept_in_the_order_of_their_making(work: Work) ->
     assert states == [("old", KeyState.RETIRING, NOW), ("young", KeyState.ACTIVE, NOW)]
 
 
-async def test_a_key_is_encrypted_anew_in_its_place(work: Work) -> None:
-    """The private half and its version are replaced, and nothing else of the key."""
+async def test_replacing_a_key_changes_its_encryption_only(work: Work) -> None:
+    """Only the private key and its version are replaced."""
     first, second = make_key("first", KeyState.ACTIVE, age=HOUR), make_key("second", KeyState.NEXT)
     changed = replace(first, private_key=b"anew", encryption_version=None)
     async with work() as unit:
@@ -488,8 +488,8 @@ async def test_a_key_is_encrypted_anew_in_its_place(work: Work) -> None:
         assert list(await unit.signing_keys.all()) == [changed, second]
 
 
-async def test_a_revoked_key_loses_its_private_half(work: Work) -> None:
-    """Moved back by whoever can write to the table, it can sign nothing; other moves erase nothing."""
+async def test_revoking_a_key_deletes_its_private_key(work: Work) -> None:
+    """A revoked key cannot sign in any later state; other changes of state delete nothing."""
     async with work() as unit:
         await unit.signing_keys.add(make_key("key", KeyState.ACTIVE))
         await unit.signing_keys.move("key", KeyState.RETIRING, at=NOW)
@@ -500,7 +500,7 @@ async def test_a_revoked_key_loses_its_private_half(work: Work) -> None:
 
 
 async def test_one_key_is_active(work: Work) -> None:
-    """The store itself refuses a second one."""
+    """The store refuses a second active key."""
     async with work() as unit:
         await unit.signing_keys.add(make_key("first", KeyState.ACTIVE))
     with pytest.raises((ValueError, IntegrityError)):
@@ -508,8 +508,8 @@ async def test_one_key_is_active(work: Work) -> None:
             await unit.signing_keys.add(make_key("second", KeyState.ACTIVE))
 
 
-async def test_keys_are_changed_by_one_at_a_time(work: Work) -> None:
-    """Whoever holds the lock is alone until its unit of work has ended."""
+async def test_the_lock_of_signing_keys_is_exclusive(work: Work) -> None:
+    """The holder of the lock is alone until its unit of work ends."""
     seen: list[int] = []
 
     async def change(number: int) -> None:
@@ -522,8 +522,8 @@ async def test_keys_are_changed_by_one_at_a_time(work: Work) -> None:
     assert seen == [0, 1, 2, 3, 4]
 
 
-async def test_a_held_account_is_changed_by_one_at_a_time(work: Work) -> None:
-    """Whoever locks an account's row sees what the one before has written; new sessions need not wait."""
+async def test_the_lock_of_an_account_is_exclusive(work: Work) -> None:
+    """The next holder of the lock sees the previous changes; inserting a session does not wait."""
     user = make_user()
     async with work() as unit:
         await unit.users.add(user)
@@ -549,7 +549,7 @@ async def test_a_held_account_is_changed_by_one_at_a_time(work: Work) -> None:
 
 
 async def test_an_account_changes_in_parts(work: Work) -> None:
-    """Password, verification and name are replaced each on its own; of an unknown account nothing is."""
+    """Password, verification and name are changed separately; an unknown account changes nothing."""
     user = replace(make_user(), email_verified=False)
     password = PasswordHash("other", 4, 9, "other digest")
     async with work() as unit:
@@ -566,8 +566,8 @@ async def test_an_account_changes_in_parts(work: Work) -> None:
         await unit.users.set_verified(new_id())
 
 
-async def test_a_new_password_is_a_new_epoch(work: Work, session: Session) -> None:
-    """Setting a password counts the epoch up; a new hash of the same password does not."""
+async def test_a_new_password_increments_the_epoch(work: Work, session: Session) -> None:
+    """Setting a password increments the epoch; a new hash of the same password does not."""
     other = PasswordHash("scheme", 13, 3, "another digest")
     for epoch in (1, 2):
         async with work() as unit:
@@ -579,7 +579,7 @@ async def test_a_new_password_is_a_new_epoch(work: Work, session: Session) -> No
 
 
 async def test_a_device_is_live_until_it_expires(work: Work, session: Session) -> None:
-    """It belongs to its account alone; putting it again renews it, but nobody takes over another account's."""
+    """A device belongs to one account; storing it again renews it, but not for another account."""
     stranger = make_user("stranger@example.com")
     device = Device("phone", session.user_id, NOW, NOW + HOUR)
     async with work() as unit:
@@ -597,8 +597,8 @@ async def test_a_device_is_live_until_it_expires(work: Work, session: Session) -
         assert not await unit.devices.is_live("phone", stranger.id, at=NOW)
 
 
-async def test_the_devices_used_least_recently_make_room(work: Work, session: Session) -> None:
-    """An account keeps so many: the one that is put, whatever its time, and of the others the latest."""
+async def test_the_least_recently_used_devices_are_deleted(work: Work, session: Session) -> None:
+    """An account keeps the stored device and its most recently used other devices."""
     stranger = make_user("stranger@example.com")
     async with work() as unit:
         await unit.users.add(stranger)
@@ -613,7 +613,7 @@ async def test_the_devices_used_least_recently_make_room(work: Work, session: Se
 
 
 async def test_expired_devices_are_purged(work: Work, session: Session) -> None:
-    """Those that expired up to a moment, no more than the limit each time."""
+    """Devices that expired before a time are deleted, no more than the limit each time."""
     async with work() as unit:
         for number in range(4):
             await unit.devices.put(Device(str(number), session.user_id, NOW, NOW + number * HOUR), keep=10)
@@ -627,8 +627,8 @@ async def test_expired_devices_are_purged(work: Work, session: Session) -> None:
 
 
 @pytest.mark.parametrize("work", ["postgresql"], indirect=True)
-async def test_devices_go_with_their_account(work: Work, session: Session) -> None:
-    """Erasing an account leaves no device behind."""
+async def test_devices_are_deleted_with_their_account(work: Work, session: Session) -> None:
+    """Deleting an account deletes its devices."""
     async with work() as unit:
         assert isinstance(unit, SqlAuthUnitOfWork)
         await unit.devices.put(Device("phone", session.user_id, NOW, NOW + HOUR), keep=10)
@@ -637,7 +637,7 @@ async def test_devices_go_with_their_account(work: Work, session: Session) -> No
 
 
 async def test_the_newest_registration_of_an_address(work: Work) -> None:
-    """Of an address's registrations the latest is found, until it expires."""
+    """The latest unexpired registration of an address is returned."""
     older = replace(make_registration(), created_at=NOW - HOUR)
     newer, foreign = make_registration(), make_registration("bob@example.com")
     async with work() as unit:
@@ -648,8 +648,8 @@ async def test_the_newest_registration_of_an_address(work: Work) -> None:
         assert await unit.registrations.newest_of("nobody@example.com", at=NOW) is None
 
 
-async def test_a_reauthentication_is_kept_by_a_live_session(work: Work, session: Session) -> None:
-    """The time of proof moves on, but not of a session that has ended or never was."""
+async def test_a_reauthentication_updates_a_live_session(work: Work, session: Session) -> None:
+    """The authentication time of a live session changes, that of a revoked or missing one does not."""
     async with work() as unit:
         assert await unit.sessions.reauthenticate(session.id, at=NOW + HOUR)
         assert await unit.sessions.get(session.id) == replace(session, auth_time=NOW + HOUR)
@@ -658,8 +658,8 @@ async def test_a_reauthentication_is_kept_by_a_live_session(work: Work, session:
         assert not await unit.sessions.reauthenticate(new_id(), at=NOW)
 
 
-async def test_peeking_uses_nothing_up(work: Work) -> None:
-    """A token that was looked at is still good, and what is no good is None for both."""
+async def test_peeking_does_not_use_the_token(work: Work) -> None:
+    """A token is still valid after `peek`, which returns None for invalid tokens."""
     subject = new_id()
     token = make_one_time_token(subject)
     shown = (token.id, VERIFY, token.secret_hash)
@@ -674,8 +674,8 @@ async def test_peeking_uses_nothing_up(work: Work) -> None:
         assert await unit.one_time_tokens.peek(*shown, at=NOW) is None
 
 
-async def test_discarded_tokens_are_dead(work: Work) -> None:
-    """All of a purpose and a subject die, no others."""
+async def test_discarded_tokens_are_invalid(work: Work) -> None:
+    """All tokens of a purpose and subject are deleted, no others."""
     subject = new_id()
     doomed, other_purpose, other_subject = (
         make_one_time_token(subject),
@@ -695,7 +695,7 @@ async def test_discarded_tokens_are_dead(work: Work) -> None:
 
 
 async def test_the_highest_password_cost_is_one_that_may_be_checked(work: Work) -> None:
-    """None without accounts; then the highest that is stored, but for those that are refused."""
+    """It is 0 without accounts, and ignores costs that are never checked."""
     async with work() as unit:
         assert await unit.users.highest_password_cost() == 0
         for cost in (12, 14, 16, 10):
@@ -706,7 +706,7 @@ async def test_the_highest_password_cost_is_one_that_may_be_checked(work: Work) 
 
 
 async def test_a_token_is_known_until_it_is_purged(work: Work) -> None:
-    """Good, used and expired ones are known, whatever their purpose; one that was never kept is not."""
+    """Valid, used and expired tokens are known for any purpose; unknown ids are not."""
     good, used = make_one_time_token(new_id()), make_one_time_token(new_id())
     async with work() as unit:
         for token in (good, used):
@@ -719,8 +719,8 @@ async def test_a_token_is_known_until_it_is_purged(work: Work) -> None:
         assert not await unit.one_time_tokens.is_known(used.id)
 
 
-async def test_purging_forgets_what_is_over_bit_by_bit(work: Work, session: Session) -> None:
-    """Only what ended before the moment goes, no more than the limit at once."""
+async def test_expired_rows_are_purged_in_batches(work: Work, session: Session) -> None:
+    """Only rows that expired before the time are deleted, no more than the limit each time."""
     ended = [make_session(session.user_id) for _ in range(3)]
     async with work() as unit:
         for number in range(3):
@@ -741,8 +741,8 @@ async def test_purging_forgets_what_is_over_bit_by_bit(work: Work, session: Sess
         assert await unit.sessions.get(session.id) is None, "it was idle for too long"
 
 
-async def test_a_role_is_kept_in_the_place_of_the_one_before(work: Work) -> None:
-    """One role a name, the latest, in the order of their names."""
+async def test_a_role_replaces_the_role_of_the_same_name(work: Work) -> None:
+    """Each name has one role, the latest; roles are sorted by name."""
     async with work() as unit:
         for role in (Role("support", ("users:read",)), Role("auditor"), Role("support", ("audit:read", "users:read"))):
             await unit.roles.put(role)
@@ -751,13 +751,13 @@ async def test_a_role_is_kept_in_the_place_of_the_one_before(work: Work) -> None
 
 
 async def charge(work: Work, message_id: UUID, *, key: str = "a", at: timedelta = timedelta(0)) -> bool:
-    """Charge a message to a budget of 2 an hour."""
+    """Charge a message to a budget of 2 per hour."""
     async with work() as unit:
         return await unit.mail_charges.charge(message_id, key, at=NOW + at, since=NOW + at - HOUR, limit=2)
 
 
 async def test_a_budget_is_charged_once_for_each_message(work: Work) -> None:
-    """A message charged again keeps its place and moves to the later time; a third one finds none until then."""
+    """Charging a message again moves its charge to the later time; a third message is refused until then."""
     first, second, third = new_id(), new_id(), new_id()
     assert [await charge(work, each) for each in (first, second, third, first)] == [True, True, False, True]
     assert await charge(work, third, key="b"), "another key has a budget of its own"
@@ -767,7 +767,7 @@ async def test_a_budget_is_charged_once_for_each_message(work: Work) -> None:
 
 
 async def test_a_charge_is_released(work: Work) -> None:
-    """Its place is another's then; what was never charged can be released too."""
+    """A released charge makes room for another message; releasing an uncharged message is no error."""
     first, second, third = new_id(), new_id(), new_id()
     assert await charge(work, first)
     assert await charge(work, second)
@@ -778,7 +778,7 @@ async def test_a_charge_is_released(work: Work) -> None:
 
 
 async def test_old_charges_are_purged(work: Work) -> None:
-    """A few at a time, and only those from before."""
+    """Charges from before a time are deleted, no more than the limit each time."""
     for number in range(3):
         await charge(work, new_id(), key=str(number))
     await charge(work, new_id(), at=HOUR)
@@ -788,14 +788,14 @@ async def test_old_charges_are_purged(work: Work) -> None:
         assert await unit.mail_charges.purge(before=NOW, limit=2) == 0
 
 
-async def test_of_many_charges_at_once_no_more_succeed_than_the_budget(work: Work) -> None:
-    """20 workers at once: two of them send."""
+async def test_concurrent_charges_do_not_exceed_the_budget(work: Work) -> None:
+    """Two of 20 concurrent charges succeed."""
     outcomes = await asyncio.gather(*(charge(work, new_id()) for _ in range(20)))
     assert outcomes.count(True) == 2
 
 
 async def test_pending_registrations_are_counted(work: Work) -> None:
-    """Those of the address that have not expired."""
+    """Only unexpired registrations of the address are counted."""
     async with work() as unit:
         for email in ("ada@example.com", "ada@example.com", "bob@example.com"):
             await unit.registrations.add(make_registration(email))
@@ -806,8 +806,8 @@ async def test_pending_registrations_are_counted(work: Work) -> None:
         assert await unit.registrations.count_pending("nobody@example.com", at=NOW) == 0
 
 
-async def test_tries_of_a_token_are_counted_and_given_back(work: Work) -> None:
-    """Five, for the very token alone; then it is found by `consume` only, for the last try may be the right one."""
+async def test_password_attempts_of_a_token_are_counted_and_released(work: Work) -> None:
+    """After five attempts only `consume` accepts the token, because the last attempt may be correct."""
     token, other = make_one_time_token(new_id()), make_one_time_token(new_id())
     shown = (token.id, VERIFY, b"hash")
     async with work() as unit:

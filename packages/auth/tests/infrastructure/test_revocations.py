@@ -1,4 +1,4 @@
-"""Revocations: what the database knows of them, and how they reach other processes."""
+"""Revoked ids: loading from the database, and distribution to other processes."""
 
 import asyncio
 import time
@@ -34,8 +34,8 @@ async def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
     return MemoryAuthUnitOfWork(clock)
 
 
-async def test_the_database_knows_what_may_still_matter(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
-    """Sessions, versions and keys that were revoked within a token's life, each with the seconds it has left."""
+async def test_relevant_revocations_are_loaded(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """Sessions, versions and keys that were revoked within a token's lifetime are loaded with remaining seconds."""
     auth = build_fake_auth(work, clock=clock)
     await auth.registration.create_admin(email="ada@example.com", password=PASSWORD)
     first, second, _ = [
@@ -58,8 +58,8 @@ async def test_the_database_knows_what_may_still_matter(work: MemoryAuthUnitOfWo
     }
 
 
-async def test_what_is_added_is_remembered_for_a_tokens_life() -> None:
-    """A member counts for 930 s, as long as the last access token that could rely on it; then it is forgotten."""
+async def test_a_revoked_id_is_kept_for_a_tokens_lifetime() -> None:
+    """A revoked id is kept for 930 s, the maximum lifetime of an access token with leeway."""
     manager = MemoryCacheManager()
     revocations = SharedRevocations(manager.expiring_set("revocations"), ttl=TTL)
     await revocations.add()
@@ -72,8 +72,8 @@ async def test_what_is_added_is_remembered_for_a_tokens_life() -> None:
     assert not await revocations.contains_any(["sid:1"])
 
 
-async def test_a_process_that_has_just_started_asks_before_it_believes() -> None:
-    """While the set does not know that it is complete, the answer comes from where it is kept."""
+async def test_a_starting_process_reads_the_source() -> None:
+    """While the set may be incomplete, its source answers."""
 
     async def source() -> dict[str, float]:
         return {"sid:1": 900}
@@ -86,7 +86,7 @@ async def test_a_process_that_has_just_started_asks_before_it_believes() -> None
 async def processes(
     database: Database, redis_url: str, redis_prefix: str
 ) -> AsyncIterator[Callable[[], Awaitable[Auth]]]:
-    """Return the function that starts another process: auth with its own pool, cache and channel."""
+    """Return a function that starts another process: auth with its own pool, cache and channel."""
     async with AsyncExitStack() as stack:
 
         async def start() -> Auth:
@@ -105,7 +105,7 @@ async def processes(
 
 
 async def eventually_refused(auth: Auth, token: str) -> None:
-    """Return when the process refuses the token; fail when it does not within some seconds."""
+    """Wait some seconds until the process refuses the token; fail otherwise."""
     deadline = time.monotonic() + 10
     while True:
         try:
@@ -116,8 +116,8 @@ async def eventually_refused(auth: Auth, token: str) -> None:
         await asyncio.sleep(0.001)
 
 
-async def test_an_end_reaches_other_processes(processes: Callable[[], Awaitable[Auth]]) -> None:
-    """A session that ends on one process is refused on another that has believed its token before."""
+async def test_a_revoked_session_is_refused_by_other_processes(processes: Callable[[], Awaitable[Auth]]) -> None:
+    """A session that ends in one process is refused by another that has accepted its token before."""
     here, there = await processes(), await processes()
     await here.registration.create_admin(email="ada@example.com", password=PASSWORD)
     pair = await here.login.with_password(email="ada@example.com", password=PASSWORD, client=Client())
@@ -126,13 +126,13 @@ async def test_an_end_reaches_other_processes(processes: Callable[[], Awaitable[
     await eventually_refused(there, pair.access.value)
 
 
-async def test_a_process_that_starts_knows_what_ended_before(processes: Callable[[], Awaitable[Auth]]) -> None:
-    """What was revoked while nobody told it is read from the database."""
+async def test_a_starting_process_loads_earlier_revocations(processes: Callable[[], Awaitable[Auth]]) -> None:
+    """Revocations that were never published are loaded from the database."""
     here = await processes()
     await here.registration.create_admin(email="ada@example.com", password=PASSWORD)
     pair = await here.login.with_password(email="ada@example.com", password=PASSWORD, client=Client())
     principal = await here.access_tokens.verify(pair.access.value)
-    async with here.sessions._unit_of_work() as work:  # as a process that dies before it can publish
+    async with here.sessions._unit_of_work() as work:  # like a process that dies before it publishes
         await work.sessions.revoke(principal.session_id, at=SystemClock().now(), reason="test")
     await here.access_tokens.verify(pair.access.value)
     there = await processes()
@@ -140,7 +140,7 @@ async def test_a_process_that_starts_knows_what_ended_before(processes: Callable
 
 
 async def test_a_revoked_key_is_refused_on_every_process(processes: Callable[[], Awaitable[Auth]]) -> None:
-    """What was verified with it is dropped at once, it is published no more, another key signs the next token."""
+    """Every process refuses its tokens, no longer publishes it, and signs with another key."""
     here, there = await processes(), await processes()
     await here.registration.create_admin(email="ada@example.com", password=PASSWORD)
     pair = await here.login.with_password(email="ada@example.com", password=PASSWORD, client=Client())

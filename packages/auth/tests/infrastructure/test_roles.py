@@ -1,4 +1,4 @@
-"""The role map on PostgreSQL and Redis."""
+"""Roles on PostgreSQL and Redis."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ from tequipy_platform.wiring import Database
 async def test_a_role_changed_on_one_process_is_seen_by_the_other(
     database: Database, redis_url: str, redis_prefix: str
 ) -> None:
-    """The other process reads the map from its cache until it hears of the change, and the database right after."""
+    """The other process uses its cache until the invalidation arrives, and then reads the database."""
     settings = CacheSettings.model_validate({"url": redis_url, "prefix": redis_prefix})
     caches = build_cache(settings), build_cache(settings)
     here, there = (
@@ -28,7 +28,7 @@ async def test_a_role_changed_on_one_process_is_seen_by_the_other(
             await asyncio.sleep(0.005)
         before = await there.roles.permissions_of(["support"])
         assert "reports:read" in before
-        async with database.sessions() as session:  # past the service, so nobody is told
+        async with database.sessions() as session:  # without the service, so that nothing is published
             await session.execute(insert(RoleRow).values(name="support", permissions=()))
             await session.commit()
         assert await there.roles.permissions_of(["support"]) == before, "the database was asked again"

@@ -1,4 +1,4 @@
-"""The services on PostgreSQL and bcrypt, where races are real."""
+"""The services on PostgreSQL and bcrypt, with real concurrency."""
 
 import asyncio
 from collections import Counter
@@ -67,7 +67,7 @@ async def auth(database: Database) -> AsyncIterator[Auth]:
 
 
 async def sent_mails(auth: Auth, database: Database) -> list[Mail]:
-    """Do what the outbox asks for and return the mails that were not sent before."""
+    """Run the tasks of the outbox and return the newly sent mails."""
     mailer = RecordingMailer()
     async with database.sessions() as session:
         rows = list(await session.scalars(select(OutboxRow).where(OutboxRow.task == "auth.send_mail")))
@@ -77,12 +77,12 @@ async def sent_mails(auth: Auth, database: Database) -> list[Mail]:
 
 
 async def mailed_tokens(auth: Auth, database: Database) -> list[str]:
-    """Do what the outbox asks for and return the tokens of the links."""
+    """Run the tasks of the outbox and return the tokens of the links."""
     return [mail.text.partition("#token=")[2].split()[0] for mail in await sent_mails(auth, database)]
 
 
-async def test_the_main_road(auth: Auth, database: Database) -> None:
-    """Register, verify by the mailed link, log in, refresh, see the profile, log out."""
+async def test_register_verify_log_in_refresh_and_log_out(auth: Auth, database: Database) -> None:
+    """A user can register, verify the address, log in, refresh, see the profile and log out."""
     await auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada", client=CLIENT)
     with pytest.raises(InvalidCredentials):
         await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
@@ -97,8 +97,8 @@ async def test_the_main_road(auth: Auth, database: Database) -> None:
         await auth.sessions.refresh(str(pair.refresh), client=CLIENT)
 
 
-async def test_parallel_verifications_make_one_account(auth: Auth, database: Database) -> None:
-    """Of 5 registrations of one address verified at once, one becomes the account."""
+async def test_parallel_verifications_create_one_account(auth: Auth, database: Database) -> None:
+    """Five registrations of one address that are verified at once create one account."""
     await asyncio.gather(*(auth.registration.register(email=EMAIL, password=PASSWORD, client=CLIENT) for _ in range(5)))
     tokens = await mailed_tokens(auth, database)
     assert len(set(tokens)) == 5
@@ -113,8 +113,8 @@ async def test_parallel_verifications_make_one_account(auth: Auth, database: Dat
         assert await session.scalar(select(func.count()).select_from(UserRow)) == 1
 
 
-async def test_a_registration_beside_a_verification_is_before_or_after_it(auth: Auth, database: Database) -> None:
-    """Whoever opens the only link while others register: it is refused, or it makes the account of its registration."""
+async def test_a_registration_and_a_verification_are_serialised(auth: Auth, database: Database) -> None:
+    """A link that is opened during another registration is refused or creates the account of its registration."""
     outcomes = []
     for number in range(20):
         email = f"ada{number}@example.com"
@@ -136,7 +136,7 @@ async def test_a_registration_beside_a_verification_is_before_or_after_it(auth: 
 
 
 async def test_parallel_refreshes_are_one_rotation(auth: Auth, database: Database) -> None:
-    """20 refreshes of one token, from two processes, give one and the same successor; that one works."""
+    """20 refreshes of one token in two processes return the same successor, which then works."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
     async with make_auth(database) as other:
@@ -148,8 +148,8 @@ async def test_parallel_refreshes_are_one_rotation(auth: Auth, database: Databas
     await auth.sessions.refresh(str(pairs[0].refresh), client=CLIENT)
 
 
-async def test_a_replay_from_elsewhere_is_on_record(auth: Auth, database: Database) -> None:
-    """PostgreSQL keeps who refreshed first, across processes, and the event of a replay by somebody else."""
+async def test_a_replay_from_elsewhere_is_audited(auth: Auth, database: Database) -> None:
+    """The client of the first refresh is stored across processes, and a replay by another client is audited."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
     await auth.sessions.refresh(str(pair.refresh), client=CLIENT)
@@ -165,7 +165,7 @@ async def test_a_replay_from_elsewhere_is_on_record(auth: Auth, database: Databa
 
 
 async def test_theft_ends_the_session_for_good(database: Database) -> None:
-    """A used token after its grace revokes the session, and the revocation is committed."""
+    """A used token after the grace period revokes the session, and the revocation is committed."""
     async with make_auth(database, refresh_grace_seconds=0) as auth:
         await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
         pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
@@ -177,7 +177,7 @@ async def test_theft_ends_the_session_for_good(database: Database) -> None:
 
 
 async def test_a_secret_never_reaches_the_database(auth: Auth, database: Database) -> None:
-    """Neither password nor refresh secret nor one-time secret stands in any table."""
+    """No table contains a password, a refresh secret or a one-time secret."""
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=CLIENT)
     (token,) = await mailed_tokens(auth, database)
     await auth.registration.verify_email(token, client=CLIENT)
@@ -195,8 +195,8 @@ async def test_a_secret_never_reaches_the_database(auth: Auth, database: Databas
         assert secret not in dump
 
 
-async def test_parallel_open_registrations_make_one_account(database: Database) -> None:
-    """Of 20 open registrations of one address at once one is the account, the others learn that it is taken."""
+async def test_parallel_open_registrations_create_one_account(database: Database) -> None:
+    """One of 20 concurrent open registrations of one address succeeds, the others are refused."""
     async with make_auth(database, registration_mode="open") as auth:
         answers = await asyncio.gather(
             *(auth.registration.register(email=EMAIL, password=PASSWORD, client=CLIENT) for _ in range(20)),
@@ -211,10 +211,10 @@ async def test_parallel_open_registrations_make_one_account(database: Database) 
 
 
 @pytest.mark.parametrize("email", [EMAIL, "nobody@example.com"])
-async def test_of_many_guesses_at_once_five_are_looked_at(
+async def test_at_most_five_parallel_guesses_are_checked(
     database: Database, email: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """50 parallel wrong logins over two processes: five are hashed and refused, 45 are locked out unseen."""
+    """Of 50 parallel wrong logins in two processes, five are checked and 45 are locked out."""
     looked_at: list[str] = []
 
     def check(material: bytes, digest: str, cost: int) -> bool:
@@ -224,7 +224,7 @@ async def test_of_many_guesses_at_once_five_are_looked_at(
     monkeypatch.setattr("tequipy_auth.infrastructure.passwords.check_digest_padded", check)
     async with make_auth(database) as auth, make_auth(database) as other:
         await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
-        for process in (auth, other):  # loads the keys: behind 50 attempts that could take longer than a load may
+        for process in (auth, other):  # load the keys first: behind 50 attempts this could exceed the timeout of a load
             await process.access_tokens.check()
         answers = await asyncio.gather(
             *(
@@ -237,8 +237,8 @@ async def test_of_many_guesses_at_once_five_are_looked_at(
     assert len(looked_at) == 5
 
 
-async def test_parallel_logins_with_the_right_password_count_for_nothing(auth: Auth, database: Database) -> None:
-    """After logins from everywhere at once the counters of the account hold no failure."""
+async def test_parallel_successful_logins_leave_no_failure(auth: Auth, database: Database) -> None:
+    """After parallel logins from many clients the counters of the account contain no failure."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     await asyncio.gather(
         *(
@@ -252,7 +252,7 @@ async def test_parallel_logins_with_the_right_password_count_for_nothing(auth: A
 
 
 async def test_parallel_logins_leave_ten_devices(auth: Auth, database: Database) -> None:
-    """15 new devices at once on two processes: ten marks stay valid, and a reset ends those too."""
+    """After 15 parallel logins of new devices in two processes ten marks are valid, until a reset."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     places = [Client(f"192.0.2.{number}") for number in range(15)]
     async with make_auth(database) as other:
@@ -281,7 +281,7 @@ async def test_parallel_logins_leave_ten_devices(auth: Auth, database: Database)
 
 
 async def test_a_lock_outlives_every_process(database: Database) -> None:
-    """The counters stand in PostgreSQL: a process that has just started knows of the lock."""
+    """A process that has just started knows the lock from PostgreSQL."""
     async with make_auth(database) as auth:
         for _ in range(5):
             with pytest.raises(InvalidCredentials):
@@ -291,8 +291,8 @@ async def test_a_lock_outlives_every_process(database: Database) -> None:
             await auth.login.with_password(email=EMAIL, password="wrong", client=CLIENT)
 
 
-async def test_a_hash_of_an_older_time_is_renewed_at_login(auth: Auth, database: Database) -> None:
-    """After the cost was raised and the pepper changed, the first login stores scheme, cost and pepper of today."""
+async def test_an_outdated_hash_is_renewed_at_login(auth: Auth, database: Database) -> None:
+    """After a change of cost and pepper the first login stores a hash with the new parameters."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     peppers = {1: AuthSettings().peppers[1], 2: SecretStr("a new pepper of thirty-two letters")}
     async with make_auth(database, bcrypt_cost=5, peppers=peppers) as newer:
@@ -303,8 +303,8 @@ async def test_a_hash_of_an_older_time_is_renewed_at_login(auth: Auth, database:
     assert user.password_digest.startswith("$2b$05$")
 
 
-async def test_logins_at_once_renew_one_hash_and_all_succeed(auth: Auth, database: Database) -> None:
-    """Who logs in on several devices at once after the cost was raised is refused nowhere, and counted nowhere."""
+async def test_parallel_logins_with_an_outdated_hash_all_succeed(auth: Auth, database: Database) -> None:
+    """Parallel logins after a change of cost all succeed and leave no failure."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     async with make_auth(database, bcrypt_cost=5) as newer:
         logins = (newer.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT) for _ in range(4))
@@ -314,8 +314,8 @@ async def test_logins_at_once_renew_one_hash_and_all_succeed(auth: Auth, databas
     assert {(row.failed_at, row.reserved_at) for row in rows} == {((), ())}
 
 
-async def test_purging_leaves_what_is_alive(auth: Auth, database: Database) -> None:
-    """What a registration, a login and a failure have left today is all there after a purge."""
+async def test_purging_keeps_live_rows(auth: Auth, database: Database) -> None:
+    """A purge keeps the rows of a recent registration, login and failure."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     await auth.registration.register(email="bob@example.com", password=PASSWORD, client=CLIENT)
     await mailed_tokens(auth, database)
@@ -327,8 +327,8 @@ async def test_purging_leaves_what_is_alive(auth: Auth, database: Database) -> N
             assert await session.scalar(select(func.count()).select_from(table)) == 1
 
 
-async def test_of_parallel_resets_by_one_link_one_is_done(auth: Auth, database: Database) -> None:
-    """20 uses of one mailed link at once set one password, which logs in; the sessions of before are dead."""
+async def test_one_of_several_parallel_resets_succeeds(auth: Auth, database: Database) -> None:
+    """20 parallel uses of one link set one password, which works; earlier sessions end."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
     await auth.passwords.forgot(email=EMAIL, client=CLIENT)
@@ -348,7 +348,7 @@ async def test_of_parallel_resets_by_one_link_one_is_done(auth: Auth, database: 
 async def test_a_login_and_a_change_at_once_leave_no_session_of_the_old_password(
     auth: Auth, database: Database
 ) -> None:
-    """Logins that were under way while the password changed begin no session that outlives the change."""
+    """A login during a password change starts no session that survives the change."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     own = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
     principal = await auth.access_tokens.verify(own.access.value)
@@ -365,8 +365,8 @@ async def test_a_login_and_a_change_at_once_leave_no_session_of_the_old_password
     assert live == [principal.session_id]
 
 
-async def test_every_mail_can_be_written(auth: Auth, database: Database) -> None:
-    """Each kind of mail has a template that asks for no more than it is given, and the right words in it."""
+async def test_every_mail_template_can_be_rendered(auth: Auth, database: Database) -> None:
+    """Each kind of mail has a template that needs no other values and contains the right words."""
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=CLIENT)
     await auth.registration.register(email="bob@example.com", password=PASSWORD, client=CLIENT)

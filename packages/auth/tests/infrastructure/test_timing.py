@@ -1,4 +1,4 @@
-"""The time an answer takes says nothing of who has an account: medians over interleaved samples."""
+"""Response times do not reveal whether an account exists: medians over interleaved samples."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,8 +17,9 @@ from tequipy_platform.wiring import Database
 PASSWORD = "correct horse battery staple"
 CLIENT = Client("192.0.2.1", "test")
 
-# Cost, samples, and how far the largest median may be over the smallest: a wrong path takes no hash at all, or two, or
-# one of another cost, and the short form runs beside other tests. A hash of cost 8 takes some 20 ms.
+# Cost, number of samples, and the allowed ratio of the largest to the smallest median. A wrong implementation computes
+# no hash, two hashes or a hash of another cost. The short form runs beside other tests. A hash of cost 8 takes about 20
+# ms.
 SIZES = [
     pytest.param(8, 15, 0.8, id="short"),
     pytest.param(12, 40, 0.25, id="long", marks=[pytest.mark.prove, pytest.mark.timeout(600)]),
@@ -37,12 +38,12 @@ def make_auth(database: Database, cost: int, mode: str) -> Auth:
 
 
 async def medians(acts: Mapping[str, Act], samples: int, database: Database) -> dict[str, float]:
-    """Return the median seconds of each act, one of each in turn; a round before the count warms all up."""
+    """Return the median seconds of each function, measured in turns after one unmeasured round."""
     seconds: dict[str, list[float]] = {name: [] for name in acts}
     for _ in range(samples + 1):
         for name, act in acts.items():
             async with database.sessions.begin() as session:
-                await session.execute(delete(LoginAttemptRow))  # nobody is locked
+                await session.execute(delete(LoginAttemptRow))  # no account is locked
             began = time.perf_counter()
             with suppress(InvalidCredentials):
                 await act()
@@ -61,7 +62,7 @@ def assert_alike(what: str, found: Mapping[str, float], tolerance: float) -> Non
 async def test_a_login_takes_as_long_for_every_address(
     database: Database, cost: int, samples: int, tolerance: float
 ) -> None:
-    """Wrong passwords for a known, an unknown, a pending and an unverified account."""
+    """A wrong password takes the same time for a known, an unknown, a pending and an unverified account."""
     async with make_auth(database, cost, "private") as auth, make_auth(database, cost, "open") as open_auth:
         await auth.registration.create_admin(email="known@example.com", password=PASSWORD)
         await auth.registration.register(email="pending@example.com", password=PASSWORD, client=CLIENT)
@@ -88,7 +89,7 @@ async def test_a_login_takes_as_long_for_every_address(
 async def test_a_login_takes_as_long_after_the_cost_was_changed(
     database: Database, before: int, now: int, samples: int, tolerance: float
 ) -> None:
-    """Wrong passwords for an account that has not logged in since, for one that has, and for an unknown address."""
+    """A wrong password takes the same time for accounts with an old and a new cost and for an unknown address."""
     async with make_auth(database, before, "private") as auth:
         await auth.registration.create_admin(email="older@example.com", password=PASSWORD)
     async with make_auth(database, now, "private") as auth:
@@ -105,7 +106,7 @@ async def test_a_login_takes_as_long_after_the_cost_was_changed(
 async def test_a_registration_takes_as_long_for_every_address(
     database: Database, cost: int, samples: int, tolerance: float
 ) -> None:
-    """Registering a known, a pending and an unknown address."""
+    """A registration takes the same time for a known, a pending and an unknown address."""
     async with make_auth(database, cost, "private") as auth:
         await auth.registration.create_admin(email="known@example.com", password=PASSWORD)
         await auth.registration.register(email="pending@example.com", password=PASSWORD, client=CLIENT)
@@ -119,8 +120,10 @@ async def test_a_registration_takes_as_long_for_every_address(
 
 
 @pytest.mark.parametrize(("samples", "tolerance"), [(60, 0.8), pytest.param(600, 0.25, marks=pytest.mark.prove)])
-async def test_forgetting_takes_as_long_for_every_address(database: Database, samples: int, tolerance: float) -> None:
-    """Asking for a reset of a known, a pending and an unknown address: nothing is hashed, so milliseconds count."""
+async def test_a_reset_request_takes_as_long_for_every_address(
+    database: Database, samples: int, tolerance: float
+) -> None:
+    """A reset request, which hashes nothing, takes the same time for a known, a pending and an unknown address."""
     async with make_auth(database, 4, "private") as auth:
         await auth.registration.create_admin(email="known@example.com", password=PASSWORD)
         await auth.registration.register(email="pending@example.com", password=PASSWORD, client=CLIENT)

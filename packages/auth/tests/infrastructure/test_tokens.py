@@ -1,4 +1,4 @@
-"""Access tokens: what real ones and fakes promise, and everything that a real one refuses."""
+"""Access tokens: the contract of the real ones and the fakes, and all tokens that the real ones refuse."""
 
 import asyncio
 import json
@@ -101,15 +101,15 @@ def tokens(clock: FrozenClock) -> JwtAccessTokens:
     return make_tokens(clock)
 
 
-async def test_a_token_speaks_for_its_principal(either: AccessTokens) -> None:
-    """What was issued is verified as the very same principal."""
+async def test_an_issued_token_returns_its_principal(either: AccessTokens) -> None:
+    """An issued token verifies as the same principal."""
     token = await either.issue(PRINCIPAL)
     assert await either.verify(token.value) == PRINCIPAL
     assert token.value not in repr(token)
 
 
-async def test_a_token_ends(either: AccessTokens, clock: FrozenClock) -> None:
-    """Once its life is over, the leeway for wrong clocks included, a token is invalid."""
+async def test_a_token_expires(either: AccessTokens, clock: FrozenClock) -> None:
+    """A token is invalid after its lifetime and leeway."""
     token = await either.issue(PRINCIPAL)
     clock.advance(timedelta(seconds=token.expires_in) - MOMENT)
     assert await either.verify(token.value) == PRINCIPAL
@@ -120,7 +120,7 @@ async def test_a_token_ends(either: AccessTokens, clock: FrozenClock) -> None:
 
 @pytest.mark.parametrize("member", [f"sid:{PRINCIPAL.session_id}", f"ver:{PRINCIPAL.user_id}:3"])
 async def test_a_revoked_token_is_invalid(either: AccessTokens, revocations: MemoryRevocations, member: str) -> None:
-    """The end of its session, or of what it says of the account, ends a token that was good a moment ago."""
+    """A revoked session or account version makes a valid token invalid."""
     token = await either.issue(PRINCIPAL)
     await revocations.add(f"sid:{PRINCIPAL.user_id}", f"ver:{PRINCIPAL.user_id}:2")
     assert await either.verify(token.value) == PRINCIPAL
@@ -130,24 +130,24 @@ async def test_a_revoked_token_is_invalid(either: AccessTokens, revocations: Mem
 
 
 @pytest.mark.parametrize("text", ["", ".", "..", "x.y.z", "a" * 100_000, "\ud800", "ä.ö.ü", "\0"])
-async def test_what_is_no_token_is_invalid(either: AccessTokens, text: str) -> None:
-    """Any other text is refused in one way."""
+async def test_other_text_is_refused(either: AccessTokens, text: str) -> None:
+    """Any other text raises the same error."""
     with pytest.raises(InvalidAccessToken):
         await either.verify(text)
 
 
-async def test_the_key_set_holds_keys(either: AccessTokens) -> None:
-    """The key set is one in form, whatever is in it (RFC 7517, section 5)."""
+async def test_the_key_set_has_the_form_of_rfc_7517(either: AccessTokens) -> None:
+    """The key set has the form of RFC 7517, section 5."""
     assert isinstance((await either.jwks())["keys"], list)
 
 
-async def test_a_process_that_can_sign_is_well(either: AccessTokens) -> None:
-    """Keys that can be read are no fault."""
+async def test_check_succeeds_with_a_usable_key(either: AccessTokens) -> None:
+    """`check` raises nothing while the active key is usable."""
     await either.check()
 
 
-async def test_keys_that_cannot_be_read_are_unavailable(clock: FrozenClock, revocations: MemoryRevocations) -> None:
-    """Real and fake raise what their keys raise, and it is a kind of `Unavailable`: 503, not 500."""
+async def test_unusable_keys_raise_unavailable(clock: FrozenClock, revocations: MemoryRevocations) -> None:
+    """The real one and the fake raise a kind of `Unavailable` (503) for unusable keys."""
 
     async def load() -> KeySet:
         raise KeyUnusable("it cannot be read")
@@ -168,7 +168,7 @@ async def test_keys_that_cannot_be_read_are_unavailable(clock: FrozenClock, revo
 
 
 async def test_a_token_has_the_profile_of_rfc_9068(tokens: JwtAccessTokens, clock: FrozenClock) -> None:
-    """Header and claims are exactly those of the contract, and anybody can verify it with the published key."""
+    """Header and claims are those of the contract, and the published key verifies the token."""
     token = await tokens.issue(PRINCIPAL)
     assert jwt.get_unverified_header(token.value) == {"typ": "at+jwt", "alg": "ES256", "kid": KID}
     key = jwt.PyJWKSet.from_json(json.dumps(await tokens.jwks()))[KID]
@@ -192,14 +192,14 @@ async def test_a_token_has_the_profile_of_rfc_9068(tokens: JwtAccessTokens, cloc
 
 
 async def test_the_published_key_is_public(tokens: JwtAccessTokens) -> None:
-    """The key set shows the public members alone, never `d`."""
+    """The key set contains only public members, never `d`."""
     (key,) = json.loads(json.dumps(await tokens.jwks()))["keys"]
     assert key.keys() == {"kty", "crv", "x", "y", "kid", "use", "alg"}
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256", "EdDSA"])
 async def test_each_algorithm_signs_and_verifies(clock: FrozenClock, algorithm: AlgorithmName) -> None:
-    """Tokens of every algorithm that may be set are good, here and for anybody with the published key."""
+    """Tokens of every supported algorithm verify here and with the published key."""
     private = generate(algorithm)
     jwk = public_jwk(private.public_key())
     kid = thumbprint(jwk)
@@ -222,7 +222,7 @@ async def test_each_algorithm_signs_and_verifies(clock: FrozenClock, algorithm: 
 async def test_a_verified_token_is_not_verified_again(
     clock: FrozenClock, revocations: MemoryRevocations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A repeated request costs no signature check, and is refused all the same once time or revocation says so."""
+    """A repeated request needs no signature check, and is refused after expiry or revocation."""
     tokens = make_tokens(clock, revocations=revocations)
     token = (await tokens.issue(PRINCIPAL)).value
     decoded: list[str] = []
@@ -247,8 +247,8 @@ async def test_a_verified_token_is_not_verified_again(
         await tokens.verify(token)
 
 
-async def test_a_key_that_is_gone_ends_what_was_verified_with_it(clock: FrozenClock) -> None:
-    """Even without any message: once a process has looked at the keys again, the removed one's tokens are refused."""
+async def test_a_removed_key_invalidates_verified_tokens(clock: FrozenClock) -> None:
+    """Once a process has reloaded its keys, it refuses tokens of the removed key without any message."""
     held = [KEYS]
 
     async def load() -> KeySet:
@@ -268,7 +268,7 @@ async def test_a_key_that_is_gone_ends_what_was_verified_with_it(clock: FrozenCl
 
 
 async def test_nothing_is_signed_with_a_revoked_key(clock: FrozenClock, revocations: MemoryRevocations) -> None:
-    """A process that hears of a revocation looks for the new active key before it signs again."""
+    """A process that receives a revocation reloads its keys before it signs again."""
     private = generate("ES256")
     jwk = public_jwk(private.public_key())
     kid = thumbprint(jwk)
@@ -288,14 +288,14 @@ async def test_nothing_is_signed_with_a_revoked_key(clock: FrozenClock, revocati
 
 
 @pytest.mark.parametrize(("random", "life"), [(b"\0\0", 900), (b"\xff\xff", 855)])
-async def test_lives_are_shortened_by_up_to_a_twentieth(clock: FrozenClock, random: bytes, life: int) -> None:
-    """Between 95 and 100 % of the configured life, so that clients do not all come back at once."""
+async def test_lifetimes_are_shortened_by_up_to_five_percent(clock: FrozenClock, random: bytes, life: int) -> None:
+    """Lifetimes are 95 to 100 % of the configured one, so that clients do not refresh at the same time."""
     assert (await make_tokens(clock, random=random).issue(PRINCIPAL)).expires_in == life
 
 
 @pytest.mark.parametrize(("ahead", "good"), [(LEEWAY, True), (LEEWAY + MOMENT, False)])
-async def test_a_token_of_a_clock_ahead_is_borne_with_for_half_a_minute(ahead: timedelta, good: bool) -> None:
-    """`nbf` has 30 s of leeway and no more."""
+async def test_nbf_has_30_seconds_of_leeway(ahead: timedelta, good: bool) -> None:
+    """A token from a clock that is ahead is accepted within 30 s."""
     token = await make_tokens(FrozenClock(FrozenClock().now() + ahead)).issue(PRINCIPAL)
     verifying = make_tokens(FrozenClock())
     if good:
@@ -307,7 +307,7 @@ async def test_a_token_of_a_clock_ahead_is_borne_with_for_half_a_minute(ahead: t
 
 @pytest.mark.parametrize("changed", [{"issuer": "https://issuer.example/"}, {"audience": "ap"}])
 async def test_issuer_and_audience_are_exact(tokens: JwtAccessTokens, clock: FrozenClock, changed: Any) -> None:
-    """A token of another issuer or for another audience is refused, though the key is right."""
+    """A token of another issuer or audience is refused although its key is right."""
     token = await make_tokens(clock, **changed).issue(PRINCIPAL)
     with pytest.raises(InvalidAccessToken):
         await tokens.verify(token.value)
@@ -316,7 +316,7 @@ async def test_issuer_and_audience_are_exact(tokens: JwtAccessTokens, clock: Fro
 async def forge(
     tokens: JwtAccessTokens, *, claims: dict[str, Any] | None = None, header: dict[str, Any] | None = None
 ) -> str:
-    """Return a token signed with our own key, some of its parts changed; `...` takes a part away."""
+    """Return a token signed with our own key and changed parts; `...` removes a part."""
     good = await tokens.issue(PRINCIPAL)
     payload = jwt.decode(good.value, options={"verify_signature": False}) | (claims or {})
     head = jwt.get_unverified_header(good.value) | (header or {})
@@ -327,8 +327,8 @@ async def forge(
     return b".".join([signed, signature]).decode()
 
 
-async def test_a_forged_copy_without_changes_is_good(tokens: JwtAccessTokens) -> None:
-    """The forge of the following tests signs rightly: what they see refused is refused for what they change."""
+async def test_an_unchanged_forged_copy_is_accepted(tokens: JwtAccessTokens) -> None:
+    """`forge` signs correctly, so the following tests see refusals only because of their changes."""
     assert await tokens.verify(await forge(tokens)) == PRINCIPAL
 
 
@@ -357,8 +357,8 @@ async def test_a_forged_copy_without_changes_is_good(tokens: JwtAccessTokens) ->
     ],
     ids=str,
 )
-async def test_headers_that_are_not_ours_are_refused(tokens: JwtAccessTokens, header: dict[str, Any]) -> None:
-    """Another type or algorithm, a key of the sender's choice, an extension, more than 8 KiB: all refused."""
+async def test_other_headers_are_refused(tokens: JwtAccessTokens, header: dict[str, Any]) -> None:
+    """Other types, algorithms, sender's keys, extensions and headers over 8 KiB are refused."""
     with pytest.raises(InvalidAccessToken):
         await tokens.verify(await forge(tokens, header=header))
 
@@ -394,14 +394,14 @@ async def test_every_claim_is_required(tokens: JwtAccessTokens, name: str) -> No
     ],
     ids=str,
 )
-async def test_claims_of_another_shape_are_refused(tokens: JwtAccessTokens, claims: dict[str, Any]) -> None:
-    """Even under our own signature: the wrong shape never becomes another error."""
+async def test_claims_of_another_type_are_refused(tokens: JwtAccessTokens, claims: dict[str, Any]) -> None:
+    """Correctly signed claims of a wrong type raise `InvalidAccessToken` and no other error."""
     with pytest.raises(InvalidAccessToken):
         await tokens.verify(await forge(tokens, claims=claims))
 
 
 async def test_a_foreign_key_under_our_id_is_refused(tokens: JwtAccessTokens) -> None:
-    """A token signed with another key of the same kind is refused, and so is one with its signature cut off."""
+    """A token signed with another key under our key id, or without a signature, is refused."""
     good = (await tokens.issue(PRINCIPAL)).value
     payload = jwt.decode(good, options={"verify_signature": False})
     eve = jwt.encode(
@@ -413,7 +413,7 @@ async def test_a_foreign_key_under_our_id_is_refused(tokens: JwtAccessTokens) ->
 
 
 async def test_the_keys_algorithm_decides(tokens: JwtAccessTokens, clock: FrozenClock) -> None:
-    """A key that is kept for another algorithm verifies nothing in the one that the token names."""
+    """A key verifies only tokens of its own algorithm, whatever the token names."""
     kept = replace(KEYS, published={KID: replace(KEYS.published[KID], algorithm="ES384")})
 
     async def load() -> KeySet:
@@ -424,7 +424,7 @@ async def test_the_keys_algorithm_decides(tokens: JwtAccessTokens, clock: Frozen
 
 
 async def test_the_public_key_is_no_shared_secret(tokens: JwtAccessTokens) -> None:
-    """HS256 with the published key as its secret, the classic confusion, is refused."""
+    """HS256 with the published key as the secret (algorithm confusion) is refused."""
     header, payload, _ = (await forge(tokens, header={"alg": "HS256"})).split(".")
     secret = json.dumps(public_jwk(PRIVATE.public_key())).encode()
     signature = jwt.get_algorithm_by_name("HS256").sign(f"{header}.{payload}".encode(), secret)
@@ -439,13 +439,13 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault of ours
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine must not fail the test
 @given(
     st.dictionaries(st.sampled_from([*NAMES, "other"]), json_values),
     st.dictionaries(st.sampled_from(["typ", "alg", "kid", "crit", "b64", "jwk", "zip"]), json_values),
 )
-def test_any_signed_token_is_good_or_refused(claims: dict[str, Any], header: dict[str, Any]) -> None:
-    """Whatever JSON stands in header and claims, under our own signature, the answer is a principal or the refusal."""
+def test_any_signed_token_is_accepted_or_refused(claims: dict[str, Any], header: dict[str, Any]) -> None:
+    """Any JSON in header and claims returns a principal or raises `InvalidAccessToken`."""
 
     async def verify() -> None:
         tokens = make_tokens(FrozenClock())
@@ -463,7 +463,7 @@ segments = st.binary(max_size=60).map(lambda raw: urlsafe_b64encode(raw).rstrip(
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(st.characters(exclude_categories=())) | st.lists(segments, max_size=5).map(".".join))
 def test_any_text_is_refused(text: str) -> None:
-    """No text causes another error."""
+    """No text raises another error."""
 
     async def verify() -> None:
         with pytest.raises(InvalidAccessToken):
@@ -477,7 +477,7 @@ BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256", "EdDSA"])
 async def test_each_last_character_has_one_spelling(clock: FrozenClock, algorithm: AlgorithmName) -> None:
-    """No other last character of any part, and no padding behind it, says the same token (RFC 7515, section 2)."""
+    """Another last character of a part, or padding, makes the token invalid (RFC 7515, section 2)."""
     private = generate(algorithm)
     public = public_jwk(private.public_key())
     kid = thumbprint(public)
@@ -510,8 +510,8 @@ async def test_each_last_character_has_one_spelling(clock: FrozenClock, algorith
     st.text("=", max_size=4) | st.text(st.sampled_from(BASE64URL + "+/~. \n") | st.characters(), max_size=4),
     st.integers(0, 2),
 )
-def test_a_token_has_one_spelling(position: int, inserted: str, removed: int) -> None:
-    """Wherever characters are put in, taken out or replaced, the text is no token any more; -1 is the end."""
+def test_an_access_token_has_one_spelling(position: int, inserted: str, removed: int) -> None:
+    """A token with an inserted, removed or replaced character is refused; -1 is the end."""
 
     async def verify() -> None:
         tokens = make_tokens(FrozenClock())
@@ -526,7 +526,7 @@ def test_a_token_has_one_spelling(position: int, inserted: str, removed: int) ->
 
 
 async def test_deep_json_is_refused(tokens: JwtAccessTokens) -> None:
-    """A header nested as deep as 8 KiB allow exhausts nothing."""
+    """A header with the deepest nesting that fits into 8 KiB is refused."""
     header = urlsafe_b64encode(b"[" * 6000).decode()
     with pytest.raises(InvalidAccessToken):
         await tokens.verify(f"{header}.e30.e30")

@@ -61,7 +61,7 @@ class TestAbuse:
             change = {"current_password": somebody.password, "new_password": "another good horse"}
             assert (await somebody.post("password/change", change, headers=bearer)).status_code == 204
 
-    async def test_a_mark_is_no_way_around_the_lock(self, auth_target: Target) -> None:
+    async def test_a_mark_does_not_bypass_the_lock(self, auth_target: Target) -> None:
         """Five failures with a device mark lock it, and failures with four marks lock the account for other clients."""
         async with owner(auth_target) as somebody, browser(auth_target, like=somebody) as stranger:
             for _ in range(4):
@@ -99,7 +99,7 @@ class TestAbuse:
             await lock(auth_target, somebody)
             assert (await somebody.log_in()).status_code == 200
 
-    async def test_parallel_guesses_are_few(self, auth_target: Target) -> None:
+    async def test_few_parallel_guesses_are_checked(self, auth_target: Target) -> None:
         """At most 5 of 50 parallel guesses are checked."""
         async with owner(auth_target) as somebody, browser(auth_target, like=somebody) as guesser:
             answers = await asyncio.gather(*(guesser.log_in(password=WRONG) for _ in range(50)))
@@ -124,7 +124,7 @@ class TestAbuse:
                     part.pop("correlation_id", None)
                 assert parts[0] == parts[1]
 
-    async def test_nobody_registers_for_somebody_else(self, auth_target: Target) -> None:
+    async def test_nobody_can_register_for_another_person(self, auth_target: Target) -> None:
         """A person who registers another person's address gets no access when the owner verifies it.
 
         While both registrations are pending, a link requires the password of its own registration: without a password
@@ -142,7 +142,7 @@ class TestAbuse:
             assert problem(await eve.log_in(), 401) == "invalid_credentials"
             assert (await victim.log_in()).status_code == 200
 
-    async def test_another_link_is_never_a_strangers(self, auth_target: Target) -> None:
+    async def test_a_requested_link_is_never_an_attackers(self, auth_target: Target) -> None:
         """While an address has several pending registrations, another mail has no link; registering again sends one."""
         async with browser(auth_target) as victim, browser(auth_target, like=victim) as eve:
             eve.password = "eve's own long password"
@@ -156,7 +156,7 @@ class TestAbuse:
             assert (await victim.verify(password=victim.password)).status_code == 204
             assert problem(await eve.log_in(), 401) == "invalid_credentials"
 
-    async def test_a_contested_link_is_good_for_five_passwords(self, auth_target: Target) -> None:
+    async def test_a_contested_link_allows_five_attempts(self, auth_target: Target) -> None:
         """After five wrong passwords the response is 400 `token_invalid`, even for the correct password."""
         async with browser(auth_target) as victim:
             for _ in range(2):
@@ -165,14 +165,14 @@ class TestAbuse:
                 assert problem(await victim.verify(password=WRONG), 401) == "invalid_credentials"
             assert problem(await victim.verify(password=victim.password), 400) == "token_invalid"
 
-    async def test_nobody_is_flooded_with_mails(self, auth_target: Target) -> None:
+    async def test_the_number_of_mails_is_limited(self, auth_target: Target) -> None:
         """Eight registrations of one address get the same response, and at most five mails are sent."""
         async with browser(auth_target) as victim:
             answers = [await victim.register() for _ in range(8)]
             assert {answer.status_code for answer in answers} <= {202, 201, 409}
             assert len(await auth_target.mails(victim.email)) <= 5
 
-    async def test_resends_leave_the_owner_the_reset(self, auth_target: Target) -> None:
+    async def test_resends_do_not_use_up_resets(self, auth_target: Target) -> None:
         """Requests for another link to a verified address send no mail and leave the budget for resets unchanged."""
         async with owner(auth_target) as somebody, browser(auth_target) as stranger:
             before = len(await auth_target.mails(somebody.email))
@@ -197,7 +197,7 @@ class TestAbuse:
             for spelling in spellings:
                 assert (await person.log_in(email=spelling)).status_code == 200
 
-    async def test_a_mailed_token_is_good_once(self, auth_target: Target) -> None:
+    async def test_a_mailed_token_works_once(self, auth_target: Target) -> None:
         """A mailed token that was used, changed or has another purpose gets 400 `token_invalid`."""
         async with browser(auth_target) as person:
             assert (await person.register()).is_success

@@ -61,7 +61,7 @@ class TestAccessTokens:
             assert key["alg"] in {"ES256", "RS256", "EdDSA"}
             assert key["use"] == "sig"
 
-    async def test_without_a_token_nobody_is_known(self, auth_target: Target) -> None:
+    async def test_a_missing_token_is_unauthenticated(self, auth_target: Target) -> None:
         """Requests without a bearer token get 401 with a challenge (RFC 6750); URL and cookies are ignored."""
         async with owner(auth_target) as person:
             token = person.access_token
@@ -88,7 +88,7 @@ class TestAccessTokens:
         ],
         ids=str,
     )
-    async def test_another_header_is_refused(self, auth_target: Target, changed: dict[str, object]) -> None:
+    async def test_a_changed_header_is_refused(self, auth_target: Target, changed: dict[str, object]) -> None:
         """A token with a changed header is rejected, whether it is unsigned or signed with a published key."""
         async with owner(auth_target) as person:
             header, payload, signature = person.access_token.split(".")
@@ -112,7 +112,7 @@ class TestAccessTokens:
                 assert problem(await person.get("me", forged), 401) == "invalid_token"
 
     @pytest.mark.parametrize("text", ["x", "a.b.c", "." * 100, "e30.e30.e30", "x" * 9000])
-    async def test_rubbish_is_refused(self, auth_target: Target, text: str) -> None:
+    async def test_other_text_is_refused(self, auth_target: Target, text: str) -> None:
         """Any other text gets 401, never a 5xx status."""
         async with browser(auth_target) as person:
             assert problem(await person.get("me", text), 401) == "invalid_token"

@@ -30,7 +30,7 @@ class TestPasswords:
             assert reason in answer.json()["reasons"]
             assert not password or password not in answer.text
 
-    async def test_the_address_is_no_password(self, auth_target: Target) -> None:
+    async def test_the_address_is_refused_as_password(self, auth_target: Target) -> None:
         """The address and its local part are rejected as passwords, in any case."""
         async with browser(auth_target) as person:
             for password in (person.email.upper(), person.email.partition("@")[0]):
@@ -52,7 +52,7 @@ class TestPasswords:
         ],
         ids=ascii,
     )
-    async def test_any_composition_is_taken(self, auth_target: Target, password: str) -> None:
+    async def test_any_composition_is_accepted(self, auth_target: Target, password: str) -> None:
         """Passwords may contain spaces and any script, up to 128 characters, and work at login."""
         async with browser(auth_target) as person:
             person.password = password
@@ -60,7 +60,7 @@ class TestPasswords:
             assert (await person.verify()).status_code == 204
             assert (await person.log_in()).status_code == 200
 
-    async def test_long_passwords_are_compared_to_their_end(self, auth_target: Target) -> None:
+    async def test_long_passwords_are_compared_in_full(self, auth_target: Target) -> None:
         """Passwords are not truncated at 72 bytes, and case matters."""
         async with browser(auth_target) as person:
             person.password = "x" * 100 + "-the-end"
@@ -70,7 +70,7 @@ class TestPasswords:
                 assert problem(await person.log_in(password=wrong), 401) == "invalid_credentials"
             assert (await person.log_in()).status_code == 200
 
-    async def test_a_password_is_the_same_from_every_keyboard(self, auth_target: Target) -> None:
+    async def test_passwords_are_normalised(self, auth_target: Target) -> None:
         """Composed and decomposed characters are the same password (NFKC)."""
         async with browser(auth_target) as person:
             person.password = "\u212bngström and more"
@@ -79,7 +79,7 @@ class TestPasswords:
             assert (await person.log_in(password="A\u030angstro\u0308m and more")).status_code == 200
 
     @pytest.mark.parametrize("raw", ['"\\u0000 nul and more words"', '"\\ud800 surrogate and words"'])
-    async def test_what_no_keyboard_types_is_refused(self, auth_target: Target, raw: str) -> None:
+    async def test_nul_and_surrogates_are_refused(self, auth_target: Target, raw: str) -> None:
         """NUL and lone surrogates get 422, never a 5xx status."""
         async with browser(auth_target) as person:
             body = f'{{"email": "{person.email}", "password": {raw}}}'
@@ -88,7 +88,7 @@ class TestPasswords:
                 answer = await person.client.post(f"{auth_target.prefix}/{route}", content=body, headers=headers)
                 assert problem(answer, 422) == "validation_failed"
 
-    async def test_changing_needs_the_current_one(self, auth_target: Target) -> None:
+    async def test_a_change_requires_the_current_password(self, auth_target: Target) -> None:
         """A password change requires the current password, ends all other sessions and keeps this one."""
         async with owner(auth_target) as person, browser(auth_target, like=person) as phone:
             assert (await phone.log_in()).status_code == 200

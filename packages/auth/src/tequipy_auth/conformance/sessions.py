@@ -60,7 +60,7 @@ class TestSessions:
             assert len(set(tokens)) == 4
             assert len((await person.get("sessions")).json()["items"]) == 1
 
-    async def test_tabs_that_refresh_at_once_get_the_same_token(self, auth_target: Target) -> None:
+    async def test_parallel_refreshes_get_the_same_token(self, auth_target: Target) -> None:
         """20 parallel refreshes of one cookie return the same successor, which then works."""
         async with owner(auth_target) as person:
             old = person.token
@@ -69,7 +69,7 @@ class TestSessions:
             (successor,) = {answer.cookies[auth_target.cookie] for answer in answers}
             assert (await person.refresh(successor)).status_code == 200
 
-    async def test_a_lost_answer_is_given_again(self, auth_target: Target) -> None:
+    async def test_a_lost_response_can_be_requested_again(self, auth_target: Target) -> None:
         """A refresh can be repeated after 30 s, because its response may have been lost."""
         async with owner(auth_target) as person:
             old = person.token
@@ -79,7 +79,7 @@ class TestSessions:
             assert again.status_code == 200
             assert again.cookies[auth_target.cookie] == lost.cookies[auth_target.cookie]
 
-    async def test_a_tab_that_is_behind_loses_nothing(self, auth_target: Target) -> None:
+    async def test_a_superseded_token_ends_no_session(self, auth_target: Target) -> None:
         """A token whose successor was used gets 401 `refresh_superseded`; cookie and session stay valid."""
         async with owner(auth_target) as person:
             old = person.token
@@ -105,7 +105,7 @@ class TestSessions:
             assert problem(await person.refresh(), 401) == "session_revoked"
             assert len(await auth_target.mails(person.email)) == before + 1
 
-    async def test_guessing_uses_nothing_up(self, auth_target: Target) -> None:
+    async def test_guessing_does_not_use_the_token(self, auth_target: Target) -> None:
         """A wrong or malformed token gets 401 `refresh_invalid`; the cookie stays and still works."""
         async with owner(auth_target) as person:
             head, secret = person.token.rsplit(".", 1)
@@ -123,7 +123,7 @@ class TestSessions:
             await auth_target.pass_time(timedelta(days=7))
             assert problem(await person.refresh(person.token), 401) == "refresh_expired"
 
-    async def test_busy_sessions_end_too(self, auth_target: Target) -> None:
+    async def test_refreshed_sessions_end_too(self, auth_target: Target) -> None:
         """A session ends a month after the login, even if it is refreshed regularly."""
         async with owner(auth_target) as person:
             # Sent explicitly, because the cookie jar uses the real time.
@@ -147,7 +147,9 @@ class TestSessions:
         ids=str,
     )
     @pytest.mark.parametrize("route", ["refresh", "logout"])
-    async def test_other_sites_use_no_cookie(self, auth_target: Target, route: str, headers: dict[str, str]) -> None:
+    async def test_other_sites_cannot_use_the_cookie(
+        self, auth_target: Target, route: str, headers: dict[str, str]
+    ) -> None:
         """Requests of other sites get 403 `csrf_failed`; the token stays unused and the session continues."""
         async with owner(auth_target) as person:
             headers = {"Content-Type": "application/json"} | headers
@@ -185,7 +187,7 @@ class TestSessions:
             assert (await person.post("logout")).status_code == 204
 
     @pytest.mark.parametrize(("route", "mine_lives"), [("logout-all", False), ("logout-others", True)])
-    async def test_logging_out_of_many(self, auth_target: Target, route: str, mine_lives: bool) -> None:  # noqa: FBT001 -- a case
+    async def test_logging_out_of_several_sessions(self, auth_target: Target, route: str, mine_lives: bool) -> None:  # noqa: FBT001 -- a case
         """`logout-all` ends all sessions of the user, `logout-others` all but the current one."""
         async with owner(auth_target) as person, browser(auth_target, like=person) as phone:
             assert (await phone.log_in()).status_code == 200
@@ -194,7 +196,7 @@ class TestSessions:
             assert problem(await phone.refresh(), 401) == "session_revoked"
             assert (await person.get("me")).status_code == (200 if mine_lives else 401)
 
-    async def test_sessions_are_their_owners_alone(self, auth_target: Target) -> None:
+    async def test_users_end_only_their_own_sessions(self, auth_target: Target) -> None:
         """Users can list and end their own sessions; sessions of others are not found."""
         async with owner(auth_target) as person, owner(auth_target) as stranger:
             (mine,) = (await person.get("sessions")).json()["items"]
@@ -204,7 +206,7 @@ class TestSessions:
             assert (await person.send("DELETE", f"sessions/{mine['id']}")).status_code == 204
             await eventually_refused(person, person.access_token)
 
-    async def test_the_oldest_session_makes_room(self, auth_target: Target) -> None:
+    async def test_a_further_session_ends_the_oldest(self, auth_target: Target) -> None:
         """A user has at most 20 sessions; the 21st login ends the first one."""
         async with owner(auth_target) as person, browser(auth_target, like=person) as other:
             for _ in range(20):
