@@ -88,7 +88,7 @@ def test_a_missing_target_is_explained(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["tequipy_auth.conformance"]\n')
     (tmp_path / "test_ours.py").write_text("from tequipy_auth.conformance import *\n")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "without_a_token or the_oldest"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "missing_token or the_oldest"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
