@@ -1,4 +1,4 @@
-"""Both apps with everything they stand on, for one module of proofs to break."""
+"""Fixtures: both apps with their own servers, for one module of proofs."""
 
 import tempfile
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def mails(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailSink]:
 def deployment(
     postgres: PostgresServer, redis: ValkeyServer, mails: MailSink, tmp_path_factory: pytest.TempPathFactory
 ) -> Deployment:
-    """Migrated and with one account; nothing of it runs before a test says so."""
+    """Yield a migrated deployment with one account, whose processes tests start themselves."""
     folder = tmp_path_factory.mktemp("deployment")
     deployment = Deployment(folder, database_url=postgres.create_database("tequipy"), redis=redis, mails=mails)
     deployment.migrate()

@@ -1,4 +1,4 @@
-"""The database roles of docs/security.md: both apps, migrations and commands with the rights that it grants."""
+"""The database roles of docs/security.md: both apps, migrations and commands work with exactly these rights."""
 
 import re
 from pathlib import Path
@@ -57,9 +57,9 @@ def mailed_token(mails: MailSink, title: str) -> str:
 
 
 def refusal(postgres: PostgresServer, statement: str) -> str:
-    """Return what PostgreSQL says when the apps' role runs a statement; nothing when it does as it is told."""
+    """Return PostgreSQL's error for a statement run by the apps' role, or an empty text if it succeeds."""
     try:
-        # The session's own role: one that a superuser's session was merely set to could be set to another.
+        # A session of the role itself, because a superuser's session with SET ROLE could switch back.
         postgres.execute(f"set session authorization tequipy_app; {statement}", DATABASE)
     except DevstackError as error:
         return str(error)
@@ -69,14 +69,14 @@ def refusal(postgres: PostgresServer, statement: str) -> str:
 def test_the_journey_with_the_least_rights(
     postgres: PostgresServer, redis: ValkeyServer, mails: MailSink, tmp_path: Path
 ) -> None:
-    """The owner migrates; with the other role everything works that the apps do, and nothing that they never do."""
+    """The owner migrates; the other role can do all that the apps do, and none of the forbidden statements."""
     postgres.create_database(DATABASE)
     postgres.execute(ONCE, DATABASE)
     for role in ("tequipy_owner", "tequipy_app"):
         postgres.execute(f"alter role {role} password '{role}-password'")
     owner = deployment_of("tequipy_owner", tmp_path / "owner", postgres, redis, mails)
     app = deployment_of("tequipy_app", tmp_path / "app", postgres, redis, mails)
-    for _ in range(2):  # the second time there is nothing left to do
+    for _ in range(2):  # the second run has nothing to do
         owner.migrate()
         postgres.execute(f"set role tequipy_owner; {AFTER_MIGRATING}", DATABASE)
     app.create_admin()

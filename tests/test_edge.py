@@ -1,4 +1,4 @@
-"""Clients that misuse connections: slow ones, huge heads, more than there are files for, and `Upgrade` with a body."""
+"""Clients that misuse connections: slow ones, huge heads, too many connections, and `Upgrade` with a body."""
 
 import contextlib
 import resource
@@ -21,12 +21,12 @@ from tequipy_devstack.proving.apps import program
 
 LOGIN = "/api/v1/auth/login"
 LIMITED = ("/bin/sh", "-c", 'ulimit -n 1024; exec "$0" "$@"', program("tequipy-api"), "serve")
-"""The API as a process that may open 1,024 files."""
+"""Starts the API as a process that may open 1,024 files."""
 
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """Let this process open as many files as its hard limit allows."""
+    """Allow this process as many open files as its hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield
@@ -34,7 +34,7 @@ def many_files() -> Iterator[None]:
 
 
 class Connections:
-    """Raw connections to an API; closed when the block ends."""
+    """Raw connections to an API, closed when the block ends."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -48,14 +48,14 @@ class Connections:
             connection.close()
 
     def add(self, count: int, first: bytes = b"") -> None:
-        """Open `count` of them, and send the first bytes on each."""
+        """Open `count` connections, and send the first bytes on each."""
         for _ in range(count):
             connection = socket.create_connection(("127.0.0.1", self._port), timeout=30)
             self.open.append(connection)
             connection.sendall(first)
 
     def statuses(self) -> Counter[str]:
-        """Return how each of them stands: `open`, or the status or nothing with which the server closed it."""
+        """Return the state of each connection: `open`, or the status (or nothing) with which it was closed."""
         found = Counter[str]()
         for connection in self.open:
             connection.setblocking(False)
@@ -72,7 +72,7 @@ class Connections:
 
 @contextlib.contextmanager
 def dripping(connections: list[socket.socket]) -> Iterator[None]:
-    """Send one more byte on each of the connections every half second, for as long as the block lasts."""
+    """Send one more byte on each connection every half second while the block lasts."""
     over = threading.Event()
 
     def drip() -> None:
@@ -101,7 +101,7 @@ def rss(api: Api) -> float:
 
 
 def peak_rss(api: Api) -> float:
-    """Return the most memory that the API's process has ever had resident, in megabytes."""
+    """Return the peak resident memory of the API's process in megabytes."""
     status = Path(f"/proc/{api.pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
@@ -112,7 +112,7 @@ def peak_rss(api: Api) -> float:
     "requests", [pytest.param(1000, marks=pytest.mark.quick, id="quick"), pytest.param(5000, id="long")]
 )
 def test_slow_connections_are_hardly_felt(deployment: Deployment, requests: int) -> None:
-    """200 connections send their heads and bodies a byte each half second: others are served, and each is ended."""
+    """200 connections that send a byte every half second hardly slow other requests, and each times out."""
     head = b"POST %b HTTP/1.1\r\nHost: x\r\n" % LOGIN.encode()
     with deployment.api(TEQUIPY_SERVER__HEAD_TIMEOUT="5", TEQUIPY_SERVER__BODY_TIMEOUT="8") as api:
         with Load(api.url, [HEALTH], rate=50) as alone:
@@ -138,7 +138,7 @@ def test_slow_connections_are_hardly_felt(deployment: Deployment, requests: int)
     "megabytes", [pytest.param(30, marks=pytest.mark.quick, id="quick"), pytest.param(300, id="long")]
 )
 def test_a_huge_head_is_not_kept(deployment: Deployment, megabytes: int) -> None:
-    """A head of 30 MB, in one field and in many, is answered with 431, takes no memory and blocks nobody."""
+    """A head of 30 MB, in one field or many, gives 431 without using memory or blocking others."""
     with deployment.api() as api:
         with Load(api.url, [HEALTH], rate=50) as alone:
             alone.send(200)
@@ -170,7 +170,7 @@ def test_a_huge_head_is_not_kept(deployment: Deployment, megabytes: int) -> None
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("many_files")
 def test_more_connections_than_files_do_not_end_the_service(deployment: Deployment) -> None:
-    """1,100 idle connections to a process that may open 1,024 files: others are served, with database and Redis."""
+    """With 1,100 idle connections to a process that may open 1,024 files, others are still served."""
     body = {"email": "nobody@example.com", "password": "correct horse battery staple"}
     with deployment.api(*LIMITED, TEQUIPY_SERVER__HEAD_TIMEOUT="120") as api, Connections(api.port) as idle:
         idle.add(1100)
@@ -197,7 +197,7 @@ def test_more_connections_than_files_do_not_end_the_service(deployment: Deployme
 @pytest.mark.prove
 @pytest.mark.quick
 def test_an_upgrade_is_ignored_and_its_body_delivered(deployment: Deployment) -> None:
-    """As the JDK's client sends each first request: `Upgrade: h2c` with a body; one answer, that of the body."""
+    """`Upgrade: h2c` with a body, as in the JDK's first request, gives one response to that body."""
 
     def pieces_of(number: int, cuts: list[int]) -> list[bytes]:
         body = b'{"email": "nobody%d@example.com", "password": "correct horse battery staple"}' % number
@@ -230,4 +230,4 @@ def test_an_upgrade_is_ignored_and_its_body_delivered(deployment: Deployment) ->
                     answer += piece
             answers.append([line[9:12].decode() for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")])
     print(f"\nUpgrade with a body, whole, in two and four pieces, whole again: statuses {answers}")
-    assert answers == [["401"]] * 4  # the credentials have arrived, and are wrong
+    assert answers == [["401"]] * 4  # the credentials arrived and are wrong

@@ -1,4 +1,4 @@
-"""An owner's ways in while strangers guess at the account from everywhere: the served API, PostgreSQL and the mails."""
+"""An owner can log in while attackers guess the password from many addresses, on real processes."""
 
 import asyncio
 import re
@@ -23,14 +23,14 @@ from tequipy_devstack.proving.traffic import PASSWORD
 
 COOKIE = "__Host-device"
 PAUSE = 0.2
-"""Seconds between two guesses at one account."""
+"""Seconds between two guesses for one account."""
 PROXIED = {"TEQUIPY_TRUSTED_PROXIES": '["127.0.0.1/32"]'}
-"""The test is the proxy: `X-Forwarded-For` names the client address."""
+"""The test acts as the proxy: `X-Forwarded-For` names the client address."""
 
 
 @pytest.fixture
 def accounts(deployment: Deployment) -> tuple[str, str, str]:
-    """Return the addresses of three new, verified accounts: a new password ends the marks of its account."""
+    """Return the addresses of three new accounts; a new password invalidates device marks."""
     owner, changer, resetter = (f"{uuid4().hex}@example.com" for _ in range(3))
 
     async def verify() -> None:
@@ -48,7 +48,7 @@ def accounts(deployment: Deployment) -> tuple[str, str, str]:
 
 @dataclass
 class Person:
-    """Somebody at a client address; `seen` holds the status and the seconds of each answer by what was asked."""
+    """A person at a client address; `seen` has status and duration of each response by kind of request."""
 
     client: httpx.Client
     email: str
@@ -57,7 +57,7 @@ class Person:
     seen: dict[str, list[tuple[int, float]]] = field(default_factory=lambda: defaultdict(list))
 
     def post(self, what: str, route: str, body: dict[str, str], **headers: str) -> httpx.Response:
-        """Send JSON to a route of auth and note the answer."""
+        """Send JSON to a route of auth and record the response."""
         started = time.monotonic()
         headers = {"X-Forwarded-For": self.address, **headers}
         answer = self.client.post(f"/api/v1/auth/{route}", json=body, headers=headers)
@@ -71,13 +71,13 @@ class Person:
 
 
 def requests(api: Api) -> httpx.Client:
-    """Return what sends everybody's requests; to be entered. It sends no secure cookie by itself: this is no TLS."""
+    """Return the HTTP client of all persons; it sends no secure cookies by itself, because this is plain HTTP."""
     return httpx.Client(base_url=api.url, timeout=60)
 
 
 @contextmanager
 def strangers(client: httpx.Client, accounts: Collection[str]) -> Iterator[dict[str, Counter[int]]]:
-    """Guess at each account while the block lasts, every time from another client address; yield the statuses.
+    """Guess the password of each account from changing addresses while the block lasts; yield the statuses.
 
     The block begins when all accounts are locked.
     """
@@ -107,7 +107,7 @@ def strangers(client: httpx.Client, accounts: Collection[str]) -> Iterator[dict[
 
 
 def report(title: str, *people: Person) -> dict[str, Counter[int]]:
-    """Print what was answered; return the statuses by what was asked."""
+    """Print the responses; return the statuses by kind of request."""
     seen = {what: answers for person in people for what, answers in person.seen.items() if not what.startswith("-")}
     print(f"\n{title}")
     for what, answers in seen.items():
@@ -118,7 +118,7 @@ def report(title: str, *people: Person) -> dict[str, Counter[int]]:
 
 
 def reset(person: Person, mails: MailSink) -> None:
-    """Reset a forgotten password by the mailed link, and log in once strangers have locked the account again."""
+    """Reset a forgotten password by the mailed link, and log in after attackers have locked the account again."""
     before = len(mails.messages(person.email))
 
     def link() -> str | None:
@@ -146,7 +146,7 @@ def reset(person: Person, mails: MailSink) -> None:
 def test_an_owner_gets_in_while_strangers_guess(
     deployment: Deployment, mails: MailSink, accounts: tuple[str, str, str], seconds: float, every: float, resets: int
 ) -> None:
-    """Marked by cookie or in the body, in a live session and by a reset: always; unmarked, the attack is felt."""
+    """With a device mark, a live session or a reset the owner always succeeds; without one the lockout applies."""
     with (
         deployment.api(**PROXIED) as api,
         deployment.relay(),
@@ -189,7 +189,7 @@ def test_an_owner_gets_in_while_strangers_guess(
 @pytest.mark.quick
 @pytest.mark.timeout(200)
 def test_marked_clients_go_on_behind_a_locked_address(deployment: Deployment, accounts: tuple[str, str, str]) -> None:
-    """50 failures at many accounts lock the one address of a NAT; of its clients those that are marked log in."""
+    """After 50 failures have locked a NAT's address, its clients with device marks can still log in."""
     nat = "203.0.113.7"
     with deployment.api(**PROXIED) as api, requests(api) as client:
         owner, unmarked = Person(client, accounts[0], nat), Person(client, accounts[0], nat)

@@ -1,4 +1,4 @@
-"""Other people's logins while one network asks for more hashes than the processors can make."""
+"""Logins of others while one network requests more password hashes than the processors can compute."""
 
 import asyncio
 from collections import Counter
@@ -17,7 +17,7 @@ from tequipy_devstack.proving.traffic import PASSWORD
 
 SETTINGS = {
     "TEQUIPY_AUTH__BCRYPT_COST": "12",
-    "TEQUIPY_TRUSTED_PROXIES": '["127.0.0.0/8"]',  # X-Forwarded-For says where each request comes from
+    "TEQUIPY_TRUSTED_PROXIES": '["127.0.0.0/8"]',  # X-Forwarded-For names the client address
 } | {f"TEQUIPY_RATE_LIMITS__{policy.upper()}": "off" for policy in RATE_POLICIES}
 OTHERS = [f"user{number}@example.com" for number in range(10)]
 ATTACKER = "attacker@example.com"
@@ -25,7 +25,7 @@ ATTACKER = "attacker@example.com"
 
 @pytest.fixture(scope="module")
 def accounts(deployment: Deployment) -> None:
-    """Verified accounts, their passwords hashed at the cost of production."""
+    """Create verified accounts with hashes at the cost of production."""
 
     async def verify() -> None:
         connection = await asyncpg.connect(deployment.environment["TEQUIPY_DATABASE__URL"].replace("+asyncpg", ""))
@@ -40,7 +40,7 @@ def accounts(deployment: Deployment) -> None:
 
 
 def logins_of_others() -> list[Route]:
-    """Return a login of each of the others, from an address of its own."""
+    """Return one login route for each of the others, each from its own address."""
     return [
         Route(
             "POST",
@@ -54,7 +54,7 @@ def logins_of_others() -> list[Route]:
 
 
 def reauthentications(url: str, addresses: Sequence[str]) -> list[Route]:
-    """Log the attacker in and return requests of that one session from each address."""
+    """Log the attacker in and return requests of that session from each address."""
     body = {"email": ATTACKER, "password": PASSWORD, "token_delivery": "body"}
     answer = httpx.post(f"{url}/api/v1/auth/login", json=body, timeout=60)
     bearer = {"Authorization": f"Bearer {answer.raise_for_status().json()['access_token']}"}
@@ -71,7 +71,7 @@ def reauthentications(url: str, addresses: Sequence[str]) -> list[Route]:
 
 
 def registrations(addresses: Sequence[str]) -> list[Route]:
-    """Return registrations of new addresses: unlike attempts at an account, no lock bounds how many are hashed."""
+    """Return registrations of new addresses, whose number of hashes no lockout limits."""
     return [
         Route(
             "POST",
@@ -89,7 +89,7 @@ ONE_IPV6_56 = [f"2001:db8:0:{subnet:x}::1" for subnet in range(256)]
 
 
 def told(samples: Sequence[Sample]) -> str:
-    """Return how many were answered as they should, their p50 and p95, and what became of the rest."""
+    """Describe the samples: successes, p50, p95 and other outcomes."""
     good = [sample.seconds for sample in samples if sample.good]
     points = quantiles(good, n=100) if len(good) > 1 else [float("nan")] * 99
     rest = Counter(sample.outcome for sample in samples if not sample.good)
@@ -97,7 +97,7 @@ def told(samples: Sequence[Sample]) -> str:
 
 
 def seconds_of_a_login(url: str) -> float:
-    """Return the median time of a login while nothing else is asked."""
+    """Return the median duration of a login without other load."""
     body = {"email": OTHERS[0], "password": PASSWORD, "token_delivery": "body"}
     with httpx.Client(base_url=url, timeout=60) as client:
         answers = [client.post("/api/v1/auth/login", json=body).raise_for_status() for _ in range(5)]
@@ -121,14 +121,14 @@ LONG = [pytest.mark.prove, pytest.mark.timeout(900)]
 def test_one_network_keeps_nobody_from_logging_in(
     deployment: Deployment, attack: str, addresses: Sequence[str], rate: float, queue: int, seconds: int
 ) -> None:
-    """Every login of others is answered by 200 while one network floods: at a full queue its own requests give way."""
+    """Every login of others succeeds while one network floods; a full queue refuses that network's own requests."""
     with deployment.api(TEQUIPY_AUTH__HASHING_QUEUE=str(queue), **SETTINGS) as api:
         routes = registrations(addresses) if attack == "register" else reauthentications(api.url, addresses)
         alone = seconds_of_a_login(api.url)
-        # What two processors could do twice over beside the flood, however busy the machine is: at most one a second.
+        # At most one a second: half of what two processors can compute beside the flood, on any machine.
         logins = min(1.0, 0.5 / alone)
         with Load(api.url, routes, rate=rate) as flood:
-            flood.send(queue + 40)  # now the queue is full, unless locks hold the flood back
+            flood.send(queue + 40)  # fills the queue, unless lockouts limit the flood
             with Load(api.url, logins_of_others(), rate=logins) as others:
                 others.send(max(3, int(seconds * logins)))
     print(

@@ -1,4 +1,4 @@
-"""Logins in parallel, and what other requests feel of them."""
+"""The effect of parallel logins on other requests."""
 
 import asyncio
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ COST = "12"
 
 @pytest.fixture
 def accounts(deployment: Deployment) -> None:
-    """Thirty verified accounts, their passwords hashed at the cost of production."""
+    """Create thirty verified accounts with hashes at the cost of production."""
 
     async def verify() -> None:
         connection = await asyncpg.connect(deployment.environment["TEQUIPY_DATABASE__URL"].replace("+asyncpg", ""))
@@ -38,7 +38,7 @@ def accounts(deployment: Deployment) -> None:
 
 @contextmanager
 def thirty_logins(url: str) -> Iterator[list[int]]:
-    """Keep thirty logins under way, one for each account, for as long as the block lasts; yield their statuses."""
+    """Keep thirty logins in progress, one per account, while the block lasts; yield their statuses."""
     over, statuses = Event(), list[int]()
 
     async def log_in(client: httpx.AsyncClient, email: str) -> None:
@@ -68,7 +68,7 @@ def percentiles(samples: list[Sample]) -> tuple[float, float]:
 
 
 def loop_lags(url: str) -> tuple[float, float]:
-    """Return how often the event loop was looked at, and how often it came no later than a hash of its own would."""
+    """Return the number of measurements of the event loop, and of those with a lag below the time of one hash."""
     samples = {
         (sample.name, sample.labels.get("le")): sample.value
         for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=60).text)
@@ -82,7 +82,7 @@ def loop_lags(url: str) -> tuple[float, float]:
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("accounts")
 def test_thirty_parallel_logins_are_hardly_felt(deployment: Deployment) -> None:
-    """bcrypt works on threads of its own: what else is asked meanwhile waits for no hash."""
+    """bcrypt runs in separate threads, so other requests do not wait for a hash."""
     with deployment.api(TEQUIPY_AUTH__BCRYPT_COST=COST) as api:
         with Load(api.url, [HEALTH], rate=50) as alone:
             alone.send(500)
@@ -98,5 +98,5 @@ def test_thirty_parallel_logins_are_hardly_felt(deployment: Deployment) -> None:
     )
     assert all(sample.good for sample in alone.samples + beside.samples)
     assert set(statuses) == {200}
-    # The server's own view: on a busy machine the percentiles tell as much of this process as of that one.
+    # The server's own metric, because on a busy machine the percentiles also depend on this test process.
     assert in_time > 0.9 * looked

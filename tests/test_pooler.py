@@ -1,4 +1,4 @@
-"""The deployment behind a real pgbouncer in transaction mode, where no two transactions need meet on one connection."""
+"""The deployment behind a real pgbouncer in transaction mode, where each transaction may use another connection."""
 
 import asyncio
 import re
@@ -22,7 +22,7 @@ from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_platform.wiring import DatabaseSettings, build_database
 
 PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
-# Without the package this cannot be shown at all: CI installs it, and then runs what is quick of the proofs.
+# Requires the Debian package pgbouncer: CI installs it, and then runs the quick proofs.
 pytestmark = [
     pytest.mark.prove,
     pytest.mark.quick,
@@ -31,7 +31,7 @@ pytestmark = [
 
 
 class Pgbouncer(PostgresServer):
-    """Two connections to the server for all its clients, each lent for one transaction; speaks as PostgreSQL does."""
+    """A pgbouncer with two server connections for all clients, each lent for one transaction."""
 
     name = "pgbouncer"
     stop_signal = Signals.SIGTERM
@@ -90,7 +90,7 @@ def pooled_deployment(
 
 
 def travel(url: str, mails: MailSink) -> list[int]:
-    """Register, verify, log in, ask who one is, refresh, log out and refresh once more; return the statuses."""
+    """Register, verify, log in, get the account, refresh, log out and refresh again; return the statuses."""
     address = f"{uuid4().hex}@example.com"
     account = {"email": address, "password": PASSWORD}
     statuses: list[int] = []
@@ -119,7 +119,7 @@ def travel(url: str, mails: MailSink) -> list[int]:
 def test_the_journey_passes_through_pgbouncer(
     pooled_deployment: Deployment, pgbouncer: Pgbouncer, mails: MailSink
 ) -> None:
-    """Eight journeys at once, and 20 requests a second besides, on two server connections: no request fails."""
+    """Eight parallel walkthroughs and 20 requests a second on two server connections: no request fails."""
     with (
         pooled_deployment.api() as api,
         pooled_deployment.worker(),
@@ -143,7 +143,7 @@ def test_the_journey_passes_through_pgbouncer(
 
 
 def test_a_transaction_is_set_up_through_pgbouncer(pgbouncer: Pgbouncer, postgres: PostgresServer) -> None:
-    """Whatever the defaults, each transaction is READ COMMITTED, in UTC and has its limits, the next client none."""
+    """Each transaction is READ COMMITTED, in UTC and with timeouts, and leaves no setting for the next client."""
     direct = postgres.create_database("odd")
     for setting in ("default_transaction_isolation = serializable", "TimeZone = 'Asia/Tokyo'"):
         postgres.execute(f"alter database odd set {setting}")

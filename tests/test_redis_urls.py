@@ -1,4 +1,4 @@
-"""The URLs of Redis: what cache, limiter and broker refuse, and that `rediss://` verifies whom it talks to."""
+"""Redis URLs: invalid ones are refused by cache, limiter and broker, and `rediss://` verifies the server."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -75,7 +75,7 @@ REFUSED = {
 @pytest.mark.parametrize("section", SECTIONS)
 @pytest.mark.parametrize("url", REFUSED)
 def test_a_wrong_url_is_one_line(section: str, url: str) -> None:
-    """Path, options and spelling of each Redis URL are checked when settings are read; the fault shows no value."""
+    """Path, options and form of each Redis URL are checked with the settings; the fault shows no value."""
     with pytest.raises(ValidationError) as caught:
         SECTIONS[section](url)
     (fault,) = caught.value.errors(include_input=False)
@@ -84,7 +84,7 @@ def test_a_wrong_url_is_one_line(section: str, url: str) -> None:
 
 
 def accepts(section: str, url: str) -> bool:
-    """Whether a section takes a URL; whatever it says, it says it as a fault of the setting."""
+    """Return whether a section accepts a URL; any other error than a fault of the setting propagates."""
     try:
         SECTIONS[section](url)
     except ValidationError:
@@ -102,12 +102,12 @@ PIECES = st.sampled_from([*WORDS, *":/?#@%[]=&; \t0h"])
 
 @given(st.one_of(st.text(), st.lists(PIECES, max_size=12).map("".join), st.lists(PIECES).map(_behind_a_host)))
 def test_cache_and_broker_agree_on_every_url(url: str) -> None:
-    """The two packages that may not import each other hold to the same rules, and no text raises anything else."""
+    """Cache and broker, which may not share code, accept the same URLs, and no text causes another error."""
     assert len({accepts(section, url) for section in SECTIONS}) == 1
 
 
 class Trust(NamedTuple):
-    """What a client is told of the server that it is about to meet."""
+    """A server's URL and certificate options for a client."""
 
     url: str
     accepted: bool
@@ -115,7 +115,7 @@ class Trust(NamedTuple):
 
 @pytest.fixture(params=["right", "another authority", "another host", "system authorities", "unverified"])
 def trust(request: pytest.FixtureRequest, private_redis: ValkeyServer, tmp_path: Path) -> Iterator[Trust]:
-    """A Valkey behind TLS, the client's URL, and whether the client should believe what it meets there."""
+    """Yield a Valkey behind TLS, the client's URL, and whether the client should trust the server."""
     ours, theirs = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
     certificate = ours.issue("127.0.0.2" if request.param == "another host" else "127.0.0.1")
     options = {
@@ -131,7 +131,7 @@ def trust(request: pytest.FixtureRequest, private_redis: ValkeyServer, tmp_path:
 
 
 def test_the_cache_verifies_certificate_and_host(trust: Trust) -> None:
-    """A server whose certificate is not trusted, or is another host's, is as good as away; its password is not sent."""
+    """A server with an untrusted certificate or another host's counts as unreachable and gets no password."""
 
     async def run() -> bool:
         async with build_cache(CacheSettings(url=SecretStr(trust.url), l2_timeout=5)) as manager:
@@ -145,7 +145,7 @@ def test_the_cache_verifies_certificate_and_host(trust: Trust) -> None:
 
 
 def test_the_limiter_verifies_certificate_and_host(trust: Trust) -> None:
-    """A limiter with a Redis of its own decides alone when that cannot be trusted."""
+    """A limiter decides alone if its Redis cannot be trusted."""
 
     async def run() -> bool:
         cache = CacheSettings(url=SecretStr("redis://127.0.0.1:1"), l2_timeout=5)
@@ -156,13 +156,13 @@ def test_the_limiter_verifies_certificate_and_host(trust: Trust) -> None:
 
 
 def test_the_broker_verifies_certificate_and_host(trust: Trust, caplog: pytest.LogCaptureFixture) -> None:
-    """kombu and the result backend connect to a trusted server alone, and say nothing of insecure defaults."""
+    """kombu and the result backend connect to a trusted server only, without warnings about insecure defaults."""
     url = SecretStr(trust.url)
     celery = build_celery(CelerySettings(broker_url=url, result_backend=url), name="test")
     with celery.connection_for_write() as connection:
         if trust.accepted:
             connection.ensure_connection(max_retries=1)
-            assert connection.default_channel.client.ping()  # type: ignore[attr-defined]  # -- Redis's has one
+            assert connection.default_channel.client.ping()  # type: ignore[attr-defined]  # -- exists for Redis
             assert celery.backend.client.ping()  # type: ignore[attr-defined]  # -- as above
         else:
             with pytest.raises(OperationalError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -174,7 +174,7 @@ def test_the_broker_verifies_certificate_and_host(trust: Trust, caplog: pytest.L
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_production_refuses_an_unverified_server(section: str) -> None:
-    """`ssl_cert_reqs=none` is for a developer's machine; a verified server, or none that is encrypted, passes."""
+    """Production refuses `ssl_cert_reqs=none`, and accepts a verified or an unencrypted server."""
     for url, faults in [("redis://h", 0), ("rediss://h", 0), ("rediss://h?ssl_cert_reqs=CERT_NONE", 1)]:
         found = list(SECTIONS[section](url).production_faults())
         assert len(found) == faults

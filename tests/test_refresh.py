@@ -1,4 +1,4 @@
-"""Refresh tokens on two real processes: tabs, lost answers, thieves, and how soon a theft is felt."""
+"""Refresh tokens on two real processes: parallel tabs, lost responses and theft."""
 
 import time
 from collections import Counter
@@ -25,7 +25,7 @@ DATABASE = "tequipy"
 
 @pytest.fixture(scope="module")
 def apis(deployment: Deployment) -> Iterator[tuple[Api, Api]]:
-    """Two API processes on one PostgreSQL and one Valkey."""
+    """Yield two API processes on one PostgreSQL and one Valkey."""
     with ExitStack() as stack:
         one, other = (deployment.api() for _ in range(2))
         yield stack.enter_context(one), stack.enter_context(other)
@@ -33,7 +33,7 @@ def apis(deployment: Deployment) -> Iterator[tuple[Api, Api]]:
 
 @dataclass
 class Jar:
-    """A browser that keeps its refresh cookie, by hand: a jar of Python's sends no secure one to loopback."""
+    """A browser's refresh cookie, handled explicitly because Python's jar sends no secure cookie to loopback."""
 
     cookie: str
     access_token: str
@@ -44,14 +44,14 @@ class Jar:
         return cls(answer.raise_for_status().cookies[COOKIE], answer.json()["access_token"])
 
     def refresh(self, api: Api) -> httpx.Response:
-        """Send the cookie, and keep the one that comes back."""
+        """Send the cookie, and keep the one of the response."""
         answer = send(api, self.cookie)
         if answer.status_code == httpx.codes.OK:
             self.cookie, self.access_token = answer.cookies[COOKIE], answer.json()["access_token"]
         return answer
 
     def is_known(self, api: Api) -> bool:
-        """Tell whether a process believes the access token."""
+        """Return whether a process accepts the access token."""
         bearer = {"Authorization": f"Bearer {self.access_token}"}
         return httpx.get(f"{api.url}/api/v1/auth/me", headers=bearer).status_code == httpx.codes.OK
 
@@ -61,18 +61,18 @@ def send(api: Api, cookie: str) -> httpx.Response:
 
 
 def outcome(answer: httpx.Response) -> str:
-    """Return the status of an answer, and the code of a refusal."""
+    """Return the status of a response, and the code of a refusal."""
     return str(answer.json().get("code", "")) or str(answer.status_code)
 
 
 def pass_time(postgres: PostgresServer, seconds: float) -> None:
-    """Let what was done be so many seconds ago: the processes run by the clock of the machine."""
+    """Move the use of tokens into the past by this many seconds, because the processes use the real clock."""
     earlier = f"used_at - interval '{seconds} s'"
     postgres.execute(f"update auth.refresh_tokens set used_at = {earlier}", DATABASE)  # noqa: S608 -- our own numbers
 
 
 def live_branches(postgres: PostgresServer) -> int:
-    """Return how many tokens of the latest session may still be used for the first time."""
+    """Return the number of unused tokens of the latest session."""
     unused = (
         "select count(*) from auth.refresh_tokens where used_at is null"
         " and session_id = (select id from auth.sessions order by created_at desc limit 1)"
@@ -81,7 +81,7 @@ def live_branches(postgres: PostgresServer) -> int:
 
 
 def test_twenty_tabs_refresh_at_once(apis: tuple[Api, Api], postgres: PostgresServer) -> None:
-    """All get the very same new cookie, one branch is alive, and the jar goes on refreshing."""
+    """Twenty tabs that refresh at once get the same new cookie, with one unused token, and can refresh again."""
     jar = Jar.log_in(apis[0])
     old = jar.cookie
     with ThreadPoolExecutor(20) as tabs:
@@ -99,7 +99,7 @@ def test_twenty_tabs_refresh_at_once(apis: tuple[Api, Api], postgres: PostgresSe
 
 
 def test_a_lost_answer_is_given_again(apis: tuple[Api, Api], postgres: PostgresServer) -> None:
-    """A phone that lost the answer asks again after 30 s, another process even: it gets what it lost."""
+    """A client that lost a response gets the same token again after 30 s, even from another process."""
     jar = Jar.log_in(apis[0])
     lost = send(apis[0], jar.cookie).cookies[COOKIE]
     pass_time(postgres, 30)
@@ -122,10 +122,10 @@ def test_a_copied_token_is_detected_after_the_grace_period(
     quick: bool,
     last: str,
 ) -> None:
-    """Who follows the owner with a copy of each cookie that the owner has used is found out at the first step.
+    """An attacker who uses a copy of each cookie after the owner has used it is detected at the first step.
 
-    Within the grace a thief gets the owner's own next cookie; using it, the thief is ahead, and the owner's next
-    refresh finds out. In no case do both go on.
+    Within the grace period the attacker gets the owner's next cookie. If the attacker uses it first, the owner's next
+    refresh detects the theft. The session never continues for both.
     """
     owner = Jar.log_in(apis[0])
     thief = Jar(owner.cookie, "")
@@ -149,7 +149,7 @@ def test_a_copied_token_is_detected_after_the_grace_period(
 def test_a_theft_ends_the_session_on_every_process(
     apis: tuple[Api, Api], postgres: PostgresServer, rounds: int
 ) -> None:
-    """A stolen token used after the grace: what the session's access tokens opened on another process closes."""
+    """A stolen token used after the grace period ends the session's access tokens on another process too."""
     one, other = apis
     waited = []
     for _ in range(rounds):
@@ -161,7 +161,7 @@ def test_a_theft_ends_the_session_on_every_process(
         answer = send(one, stolen)
         answered = time.monotonic()
         assert outcome(answer) == "refresh_reused"
-        eventually("the session is dead on the other process", lambda: not owner.is_known(other))  # noqa: B023 -- called at once
+        eventually("the session has ended on the other process", lambda: not owner.is_known(other))  # noqa: B023 -- called at once
         waited.append(1000 * (time.monotonic() - answered))
         assert outcome(owner.refresh(other)) == "session_revoked"
     print(

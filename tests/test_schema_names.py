@@ -1,4 +1,4 @@
-"""Schemas under other names: both apps in a database where `auth` and `platform` are another product's."""
+"""Renamed schemas: both apps in a database in which another product owns `auth` and `platform`."""
 
 import re
 import subprocess
@@ -56,7 +56,7 @@ def mailed_token(mails: MailSink, title: str) -> str:
 
 
 def test_the_journey_in_renamed_schemas(deployment: Deployment, postgres: PostgresServer, mails: MailSink) -> None:
-    """Without the names every command refuses the foreign schemas; with them, all the apps do ends up in ours."""
+    """Without the setting every command refuses the foreign schemas; with it, everything is in our own schemas."""
     before = postgres.execute(THEIRS, DATABASE)
     refused = command(deployment, "migrate", "upgrade", without=tuple(SCHEMAS))
     assert (refused.returncode, refused.stdout) == (1, "")

@@ -1,4 +1,4 @@
-"""The deployment as its users meet it: `make dev` in real processes, and the README's journey pasted as it stands."""
+"""The whole system as users meet it: `make dev` with real processes, and the README's walkthrough."""
 
 import email
 import os
@@ -20,12 +20,12 @@ import pytest
 from tequipy_devstack.ports import free_port
 
 ROOT = Path(__file__).parents[1]
-# One stack serves all of these tests, so they run in one process of pytest.
+# One stack serves all these tests, so they must run in one pytest process.
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
 
 
 def eventually(what: str, probe: Callable[[], bool], *, within: float = 60) -> None:
-    """Poll until the probe is true; fail with `what` when the deadline passes."""
+    """Poll until the probe is true; fail with `what` after the deadline."""
     deadline = time.monotonic() + within
     while not probe():
         assert time.monotonic() < deadline, f"not within {within} s: {what}"
@@ -77,7 +77,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     environment |= {
         "TEQUIPY_DEV_HOME": str(home),
         "TEQUIPY_DEV_PORT": str(port),
-        # A killed worker's message comes back after this long; the local stack's own minute would do as well.
+        # A killed worker's message returns after this time; the stack's default of one minute would work too.
         "TEQUIPY_CELERY__VISIBILITY_TIMEOUT": "45",
     }
     with log.open("wb") as output:
@@ -106,7 +106,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def readme_session(stack: Stack) -> str:
-    """Return the README's shell session, its address and mailbox pointed at the stack under test."""
+    """Return the README's shell session with the URL and mailbox of the tested stack."""
     block: str
     (block,) = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     assert "http://127.0.0.1:8000" in block
@@ -115,7 +115,7 @@ def readme_session(stack: Stack) -> str:
 
 
 def test_the_readme_journey_works_as_it_is_pasted(stack: Stack) -> None:
-    """Register, verify, log in, me, refresh and log out answer as the contract says; the old cookie is dead then."""
+    """The README's commands give the documented responses, and the old cookie is refused at the end."""
     result = subprocess.run(
         ["/bin/bash", "-c", readme_session(stack)], capture_output=True, text=True, check=True, timeout=120
     )
@@ -126,7 +126,7 @@ def test_the_readme_journey_works_as_it_is_pasted(stack: Stack) -> None:
 
 
 def test_one_correlation_id_is_found_all_along_the_way(stack: Stack) -> None:
-    """The id sent with a registration is in the API's log, in the worker's log and on the mail."""
+    """The id sent with a registration is in the API's log, in the worker's log and in the mail."""
     correlation_id = f"trace-{uuid4().hex}"
     stack.register(correlation_id)
     eventually("the mail has arrived", lambda: len(stack.mails(correlation_id)) == 1)
@@ -135,7 +135,7 @@ def test_one_correlation_id_is_found_all_along_the_way(stack: Stack) -> None:
 
 
 def test_a_killed_worker_loses_no_mail(stack: Stack) -> None:
-    """`kill -9` of the whole worker right after a registration: the mail still arrives, under one Message-ID."""
+    """After `kill -9` of the whole worker right after a registration, the mail arrives, with one Message-ID."""
     correlation_id = f"killed-{uuid4().hex}"
     victims = stack.worker_processes()
     assert victims

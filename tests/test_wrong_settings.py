@@ -1,4 +1,4 @@
-"""Wrong settings end both commands at once: status 78, one line that names the variable and never shows the value."""
+"""Wrong settings end both commands with status 78 and one line that names the variable without its value."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ WRONG = [
 
 
 def end(command: list[str], folder: Path, variables: dict[str, str]) -> tuple[int, list[str], float]:
-    """Run a command to its end; return its status, the lines it wrote and the seconds it took."""
+    """Run a command; return its status, its output lines and its duration in seconds."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
     program = Path(sys.executable).with_name(command[0])
     started = time.monotonic()
@@ -53,7 +53,7 @@ def end(command: list[str], folder: Path, variables: dict[str, str]) -> tuple[in
     ids=lambda part: part[0],
 )
 def test_each_wrong_setting_is_one_line(command: list[str], tmp_path: Path) -> None:
-    """Each of them wrong alone, among them one that is missing and one that does not exist."""
+    """Each wrong setting alone is one line, including a missing and an unknown one."""
     slowest = 0.0
     own = {
         "tequipy-api": ("TEQUIPY_LIMITER__URL", f"redis://:{SECRET}@localhost/2?foo=bar"),
@@ -70,7 +70,7 @@ def test_each_wrong_setting_is_one_line(command: list[str], tmp_path: Path) -> N
 
 @pytest.mark.parametrize("command", [["tequipy-api", "serve"], ["tequipy-worker", "run"]], ids=lambda part: part[0])
 def test_a_typo_in_the_env_file_is_told_its_nearest(command: list[str], tmp_path: Path) -> None:
-    """A name that neither app knows is refused, although the environment has everything; the others' names pass."""
+    """An unknown name in `.env` is refused with the nearest known name; names of the other app are accepted."""
     (tmp_path / ".env").write_text(
         f"TEQUIPY_CELERY__TIME_LIMIT=300\nTEQUIPY_SERVER__DRAIN_PERIOD=5\nTEQUIPY_OBSERVABLITY__LOG_LEVEL={SECRET}\n"
     )
@@ -82,7 +82,7 @@ def test_a_typo_in_the_env_file_is_told_its_nearest(command: list[str], tmp_path
 
 
 def test_production_refuses_what_only_the_worker_has(tmp_path: Path) -> None:
-    """Mails that reach nobody, a broker in the cache's database, and debug; by the side of built-in secrets."""
+    """Production refuses mails in a folder, a broker in the cache's database, DEBUG, and built-in secrets."""
     unsafe = {
         "TEQUIPY_ENVIRONMENT": "production",
         "TEQUIPY_CELERY__BROKER_URL": GOOD["TEQUIPY_CACHE__URL"],

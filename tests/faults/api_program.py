@@ -1,4 +1,4 @@
-"""The API as it ships, but it dies (`kill -9`) right after each commit that asks for a task, and is started again."""
+"""The shipped API, killed (`kill -9`) after each commit that writes to the outbox, and started again."""
 
 import os
 import signal
@@ -13,13 +13,13 @@ from tequipy_platform.infrastructure.models import OutboxRow
 
 
 def remember(session: Session, _: UOWTransaction) -> None:
-    """Note that this transaction has written to the outbox."""
+    """Record that this transaction has written to the outbox."""
     if any(isinstance(row, OutboxRow) for row in session.new):
         session.info["asks_for_a_task"] = True
 
 
 def die(session: Session) -> None:
-    """End at the very moment at which the commit has succeeded and nobody has been told."""
+    """Kill the process right after the commit, before anything else happens."""
     if session.info.get("asks_for_a_task"):
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,6 +1,6 @@
-"""The relay as it ships, but it dies (`kill -9`) whenever it has published and not yet marked what it has published.
+"""The shipped relay, killed (`kill -9`) whenever it has published messages and not yet marked them.
 
-It is started again at once, and lives on when it has died as often as its argument says.
+It is started again at once, and survives after the number of deaths in its argument.
 """
 
 import os
@@ -19,7 +19,7 @@ lend = SqlUnpublishedMessages.batch
 
 @asynccontextmanager
 async def lend_and_die(self: SqlUnpublishedMessages, limit: int) -> AsyncIterator[Batch]:
-    """Lend a batch, and end when the borrower has published it."""
+    """Lock a batch, and die when its messages have been published."""
     async with lend(self, limit) as batch:
         yield batch
         if batch.published:
@@ -29,5 +29,5 @@ async def lend_and_die(self: SqlUnpublishedMessages, limit: int) -> AsyncIterato
 
 if __name__ == "__main__":
     if fork_for_each_run(deaths=int(sys.argv[1])):
-        SqlUnpublishedMessages.batch = lend_and_die  # type: ignore[method-assign]  # -- the moment that is to be hit
+        SqlUnpublishedMessages.batch = lend_and_die  # type: ignore[method-assign]  # -- kills the relay at this step
     main(["relay"])

@@ -1,4 +1,4 @@
-"""What a commit has asked for happens, once, whatever is killed, frozen or emptied on the way."""
+"""Committed messages take effect once, whatever process or server is killed, frozen or emptied."""
 
 import re
 import sys
@@ -32,7 +32,7 @@ Fault = Callable[[Program, ValkeyServer], None]
 Quiet = Callable[[], bool]
 
 HERE = Path(__file__).parent
-# The module's deployment has one outbox and one broker, so these tests run one after the other.
+# The module's deployment has one outbox and one broker, so these tests must run one after another.
 pytestmark = [pytest.mark.xdist_group("delivery"), pytest.mark.timeout(600)]
 
 
@@ -48,13 +48,13 @@ class Post:
         self._before = set(self._folder.glob("*.eml"))
 
     def ids(self) -> Counter[str]:
-        """Return how often each Message-ID has arrived."""
+        """Return the number of mails by Message-ID."""
         new = set(self._folder.glob("*.eml")) - self._before
         found = (re.search(r"(?im)^message-id: *(\S+)", mail.read_text()) for mail in new)
         return Counter(match[1] for match in found if match)
 
     def goes_on(self) -> None:
-        """Wait until some more have arrived."""
+        """Wait until further mails have arrived."""
         target = len(self.ids()) + 5
         eventually("mails arrive", lambda: len(self.ids()) >= target)
 
@@ -64,7 +64,7 @@ class Post:
 
 
 def task_retries(worker: Program) -> int:
-    """Return how many attempts of the worker's tasks have failed so far."""
+    """Return the number of failed attempts of the worker's tasks."""
     return worker.log.read_text().count("task_retried")
 
 
@@ -75,7 +75,7 @@ def post(mails: MailSink) -> Post:
 
 @pytest.fixture
 def quiet(postgres: PostgresServer, redis: ValkeyServer) -> Quiet:
-    """Tell whether every message of the outbox is settled, and none waits in the broker or is at a worker."""
+    """Return a function that returns whether all messages are settled and none is in the broker or a worker."""
 
     def is_quiet() -> bool:
         unsettled = "SELECT count(*) FROM platform.outbox WHERE settled_at IS NULL"
@@ -87,7 +87,7 @@ def quiet(postgres: PostgresServer, redis: ValkeyServer) -> Quiet:
 
 @pytest.fixture(scope="module")
 def mail_link(mails: MailSink) -> Iterator[Link]:
-    """The way from the worker to the mail server."""
+    """Yield the link from the worker to the mail server."""
     with in_background(Link(mails.port)) as link:
         yield link
 
@@ -116,13 +116,13 @@ def api(deployment: Deployment) -> Iterator[Api]:
 def test_writes_go_on_without_the_broker(
     api: Api, worker: Program, redis: ValkeyServer, post: Post, requests: int
 ) -> None:
-    """Redis away while 20 registrations a second come in: all are 202 before it is back, and every task runs then."""
+    """With Redis down during 20 registrations a second, all give 202 before it is back, and every task runs then."""
     retries = task_retries(worker)
     with Load(api.url, [REGISTER], rate=20) as load:
         redis.kill()
         began = time.monotonic()
         load.send(requests)
-        # A write that needed the broker would be answered after its return, however long this machine takes.
+        # A write that needed the broker would be answered only after the broker's return.
         eventually("the writes are answered while Redis is away", lambda: len(load.samples) >= requests)
         away = time.monotonic() - began
         redis.restart()
@@ -136,14 +136,14 @@ def test_writes_go_on_without_the_broker(
     assert count(load.samples) == {"202 accepted": asked}
     ids = post.ids()
     assert len(ids) == asked
-    # A mail that took longer than the time-out of this module's worker was sent again, under the same id.
+    # A mail that took longer than the worker's timeout in this module is sent again under the same id.
     assert ids.total() - asked <= task_retries(worker) - retries
 
 
 @pytest.mark.usefixtures("worker", "relay")
 @pytest.mark.parametrize("deaths", sizes(3, 50))
 def test_an_api_killed_before_publishing_loses_nothing(deployment: Deployment, post: Post, deaths: int) -> None:
-    """`kill -9` right after each commit: the client has no answer, and one mail arrives for each registration."""
+    """After `kill -9` right after each commit, the client has no response, and one mail per registration arrives."""
     api = deployment.api(sys.executable, HERE / "api_program.py")
     with api:
         for _ in range(deaths):
@@ -160,13 +160,13 @@ def test_an_api_killed_before_publishing_loses_nothing(deployment: Deployment, p
 def test_a_relay_killed_before_marking_doubles_nothing(
     deployment: Deployment, api: Api, relay: Program, quiet: Quiet, post: Post, deaths: int
 ) -> None:
-    """`kill -9` each time between publishing and marking: every mail arrives, and once."""
+    """With `kill -9` between publication and marking, every mail arrives once."""
     relay.terminate()
     with deployment.relay(sys.executable, HERE / "relay_program.py", str(deaths)) as mortal:
         deadline = time.monotonic() + 300
         with Load(api.url, [REGISTER], rate=10) as load:
             load.send(30)
-            # What the worker has settled meanwhile is not published again: there has to be something for each death.
+            # Settled messages are not published again, so each death needs an unsettled message.
             while mortal.log.read_text().count("died\n") < deaths:
                 assert time.monotonic() < deadline, "it has not died that often"
                 load.send(1)
@@ -210,7 +210,7 @@ def empty_broker(_: Program, redis: ValkeyServer) -> None:
 
 QUICK_FAULTS = [freeze_worker, freeze_broker, kill_broker]
 SLOW_FAULTS = [kill_child, kill_worker, empty_broker]
-"""What these interrupt or lose comes back when a lease or the visibility timeout is over, after half a minute."""
+"""Faults after which messages return when a lease or the visibility timeout expires, that is, after half a minute."""
 
 
 @pytest.mark.usefixtures("relay")
@@ -224,8 +224,8 @@ SLOW_FAULTS = [kill_child, kill_worker, empty_broker]
 def test_no_task_is_lost(
     api: Api, worker: Program, redis: ValkeyServer, mail_link: Link, post: Post, tasks: int, faults: Sequence[Fault]
 ) -> None:
-    """Worker and broker killed and frozen, the broker emptied, while tasks wait: each of them runs all the same."""
-    mail_link.delay = 0.01  # so that they do wait
+    """Every waiting task runs although worker and broker are killed and frozen and the broker is emptied."""
+    mail_link.delay = 0.01  # so that tasks have to wait
     with Load(api.url, [REGISTER], rate=100) as load:
         load.send(tasks)
     asked, began = len(load.samples), time.monotonic()
@@ -245,7 +245,7 @@ def test_no_task_is_lost(
 def test_mails_wait_for_their_server(
     api: Api, worker: Program, mails: MailSink, mail_link: Link, post: Post, fault: str
 ) -> None:
-    """A mail server that is away, or never answers: registrations are 202, and the mails arrive when it is back."""
+    """With the mail server down or hanging, registrations give 202, and the mails arrive when it is back."""
     if fault == "mute":
         mail_link.delay = 60
     else:

@@ -1,4 +1,4 @@
-"""Each dependency stopped, killed, frozen and started again under 50 requests a second: what clients see of it."""
+"""Each dependency is stopped, killed, frozen and restarted under 50 requests a second, as clients see it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -24,11 +24,11 @@ from tequipy_devstack.servers import PostgresServer, Server, ValkeyServer
 
 Fault = Callable[[Server], AbstractContextManager[None]]
 
-# One API serves all of these tests, so they run in one process of pytest.
+# One API serves all these tests, so they must run in one pytest process.
 pytestmark = pytest.mark.xdist_group("dependencies")
 
 LENGTHS = [pytest.param(150, id="short"), pytest.param(750, id="long", marks=pytest.mark.prove)]
-"""For how many requests, 50 a second, a fault lasts."""
+"""The duration of a fault in requests, at 50 a second."""
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def routes(api: Api) -> list[Route]:
 
 
 def check_what_always_holds(findings: Findings) -> None:
-    """Nothing fails but during the outage; readiness never hangs; recovery takes seconds."""
+    """Check that requests fail only during the outage, readiness never hangs, and recovery takes seconds."""
     assert count(failed(findings.outside)) == {}
     assert all(probe.seconds < 10 for probe in findings.probes), findings.meanwhile
     assert findings.recovery_seconds < 30
@@ -88,7 +88,7 @@ def check_what_always_holds(findings: Findings) -> None:
 def test_postgres_goes_away_and_comes_back(
     api: Api, routes: list[Route], postgres: PostgresServer, fault: Fault, requests: int
 ) -> None:
-    """Failures are 503 with Retry-After and end with the outage; what needs no database is answered all along."""
+    """Failures are 503 with Retry-After and end with the outage; requests without database work throughout."""
     noticed = None if fault is restarted else "503 not_ready"
     findings = endure(fault(postgres), api.url, routes, requests=requests, noticed=noticed)
     print(findings.describe(f"PostgreSQL {fault.__name__}"))
@@ -104,7 +104,7 @@ def test_postgres_goes_away_and_comes_back(
 def test_redis_goes_away_and_comes_back(
     api: Api, routes: list[Route], redis: ValkeyServer, fault: Fault, requests: int
 ) -> None:
-    """No request fails, during the outage neither; readiness says that it is degraded, and stays 200."""
+    """No request fails during the outage; readiness stays 200 and reports `degraded`."""
     noticed = "200 degraded" if fault in {stopped, killed, frozen} else None
     findings = endure(fault(redis), api.url, routes, requests=requests, noticed=noticed)
     print(findings.describe(f"Redis {fault.__name__}"))
@@ -115,7 +115,7 @@ def test_redis_goes_away_and_comes_back(
 
 @pytest.mark.parametrize("requests", LENGTHS)
 def test_storage_goes_away_and_comes_back(api: Api, routes: list[Route], deployment: Deployment, requests: int) -> None:
-    """A file where the folder should be: readiness is 503 until the folder is back; what needs no storage goes on."""
+    """With a file in place of the folder readiness is 503, and requests without storage work."""
 
     @contextmanager
     def replaced() -> Iterator[None]:
@@ -153,7 +153,7 @@ def far_database_url(links: tuple[Link, Link], postgres: PostgresServer) -> str:
 def far_api(
     deployment: Deployment, links: tuple[Link, Link], far_database_url: str, redis: ValkeyServer
 ) -> Iterator[Api]:
-    """Another API on the same servers, its way to them being the links."""
+    """Yield another API process that reaches the servers through the links."""
     cache_url = redis.url().replace(f":{redis.port}", f":{links[1].port}")
     with deployment.api(TEQUIPY_DATABASE__URL=far_database_url, TEQUIPY_CACHE__URL=cache_url) as api:
         yield api
@@ -166,7 +166,7 @@ def far_api(
 def test_a_slow_postgres_makes_slow_answers(
     far_api: Api, routes: list[Route], links: tuple[Link, Link], delay: float, requests: int
 ) -> None:
-    """20 ms a round trip is felt and nothing more; at 2 s the pool runs out, and who waits 5 s for it is told: 503."""
+    """A delay of 20 ms per round trip slows responses; at 2 s requests wait for the pool, and get 503 after 5 s."""
     findings = endure(slow(links[0], delay), far_api.url, routes, requests=requests)
     print(findings.describe(f"PostgreSQL {2 * delay:g} s away"))
     check_what_always_holds(findings)
@@ -176,7 +176,7 @@ def test_a_slow_postgres_makes_slow_answers(
 def test_an_account_that_loads_too_slowly_is_503(
     deployment: Deployment, routes: list[Route], links: tuple[Link, Link], far_database_url: str, redis: ValkeyServer
 ) -> None:
-    """A cached read that has to load, and does not within its cache's `hard_timeout`, fails as any other read does."""
+    """A cached read whose load exceeds the cache's `hard_timeout` gives 503."""
     policies = '{"user_profile": {"ttl": 300, "hard_timeout": 0.5}}'
     me = next(route for route in routes if route.path.endswith("/me"))
     with deployment.api(TEQUIPY_DATABASE__URL=far_database_url, TEQUIPY_CACHE__POLICIES=policies) as api:
@@ -189,7 +189,7 @@ def test_an_account_that_loads_too_slowly_is_503(
 
 @pytest.mark.parametrize("requests", LENGTHS)
 def test_a_slow_redis_is_left_alone(far_api: Api, routes: list[Route], links: tuple[Link, Link], requests: int) -> None:
-    """A Redis that answers after a second is worse than none: it is asked no more, and no request fails."""
+    """A Redis that takes a second to answer is not used, and no request fails."""
     findings = endure(slow(links[1], 0.5), far_api.url, routes, requests=requests)
     print(findings.describe("Redis 1 s away"))
     check_what_always_holds(findings)
@@ -200,7 +200,7 @@ def test_a_slow_redis_is_left_alone(far_api: Api, routes: list[Route], links: tu
 def test_the_api_starts_before_its_servers(
     deployment: Deployment, postgres: PostgresServer, redis: ValkeyServer
 ) -> None:
-    """Started with both away it runs and is not ready; with PostgreSQL it is ready, and serves while Redis is away."""
+    """Started without servers it runs and is not ready; with PostgreSQL it is ready and serves without Redis."""
     api = deployment.api()
     redis.kill()
     postgres.kill()

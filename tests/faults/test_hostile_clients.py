@@ -1,4 +1,4 @@
-"""What one hostile client costs the others, measured on the API as a real process."""
+"""The effect of one hostile client on others, measured on a real API process."""
 
 from collections.abc import Sequence
 
@@ -13,13 +13,13 @@ HEALTH_PER_SECOND = 20
 
 
 def p95(samples: Sequence[Sample]) -> float:
-    """Return the 95th percentile of the answer times, in milliseconds."""
+    """Return the 95th percentile of the response times in milliseconds."""
     seconds = sorted(sample.seconds for sample in samples)
     return seconds[int(len(seconds) * 0.95)] * 1000
 
 
 def health_beside(url: str, cookie: str, requests: int) -> tuple[list[Sample], list[Sample]]:
-    """Return the samples of health, and of a client that sends this cookie meanwhile."""
+    """Return the results of health requests, and of a client that sends this cookie meanwhile."""
     attack = Route("GET", HEALTH.path, 200, headers={"Cookie": cookie})
     with Load(url, [attack], rate=ATTACKS_PER_SECOND) as attacks:
         attacks.send(ATTACKS_PER_SECOND)
@@ -37,7 +37,7 @@ def health_beside(url: str, cookie: str, requests: int) -> tuple[list[Sample], l
     ],
 )
 def test_a_cookie_costs_nobody_else_anything(deployment: Deployment, size: int, requests: int) -> None:
-    """Health answers beside quoted cookies full of backslashes as it does beside plain cookies of the same length.
+    """Health requests are as fast beside quoted cookies full of backslashes as beside plain cookies of that length.
 
     Python's own parser unquotes such a cookie in quadratic time (CVE-2024-7592).
     """

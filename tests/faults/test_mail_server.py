@@ -1,4 +1,4 @@
-"""Mails in the shipped processes: a server that refuses the sender loses none, and strangers have few sent."""
+"""Mails in the shipped processes: none is lost if the server refuses the sender, and a victim gets only a few."""
 
 import time
 from collections import Counter
@@ -14,12 +14,12 @@ from tequipy_devstack.proving import REGISTER, Api, Deployment, Load, count, eve
 from tequipy_devstack.proving.traffic import ADMIN, PASSWORD
 from tequipy_devstack.servers import PostgresServer
 
-# The module's deployment has one outbox, so these tests run one after the other.
+# The module's deployment has one outbox, so these tests must run one after another.
 pytestmark = [pytest.mark.xdist_group("mail_server"), pytest.mark.timeout(600)]
 
 
 class MoodySink(MailSink):
-    """A mail sink that refuses every MAIL command while it has an `answer`."""
+    """A mail sink that refuses every MAIL command while `answer` is set."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -44,13 +44,13 @@ def server(tmp_path: Path) -> Iterator[MoodySink]:
 
 
 def unsettled(postgres: PostgresServer) -> int:
-    """Return how many messages wait or are being worked on."""
+    """Return the number of unsettled messages."""
     query = "SELECT count(*) FROM platform.outbox WHERE settled_at IS NULL"
     return int(postgres.execute(query, database="tequipy").strip())
 
 
 def ask(api: Api, route: str, body: dict[str, str], *, address: str = "127.0.0.1") -> int:
-    """Post to a route of auth from an address of this machine; return the answer's status."""
+    """Post to a route of auth from an address of this machine; return the status."""
     transport = httpx.HTTPTransport(local_address=address)
     with httpx.Client(transport=transport, base_url=api.url) as client:
         return client.post(f"/api/v1/auth/{route}", json=body).status_code
@@ -67,7 +67,7 @@ def ask(api: Api, route: str, body: dict[str, str], *, address: str = "127.0.0.1
 def test_mails_wait_while_the_server_refuses_the_sender(
     deployment: Deployment, postgres: PostgresServer, server: MoodySink, answer: str, seconds: int
 ) -> None:
-    """20 registrations while the server answers 530 (or a quota) for a minute: mended, it gets 20 mails, each once."""
+    """After 20 registrations while the server replies 530 (or a quota) for a minute, 20 mails arrive, each once."""
     server.answer = answer
     with deployment.relay(), deployment.worker(TEQUIPY_MAIL__SMTP_URL=server.url) as worker, deployment.api() as api:
         with Load(api.url, [REGISTER], rate=20 / seconds) as load:
@@ -93,7 +93,7 @@ def test_mails_wait_while_the_server_refuses_the_sender(
 def test_a_victim_is_not_flooded(
     deployment: Deployment, postgres: PostgresServer, server: MoodySink, registrations: int
 ) -> None:
-    """60 registrations of one address from three client addresses (20 an hour each): all 202, five mails."""
+    """60 registrations of one address from three client addresses (20 an hour each) give 202 and five mails."""
     victim = f"victim{registrations}@example.com"
     body = {"email": victim, "password": PASSWORD}
     addresses = [f"127.0.{registrations}.{number}" for number in (2, 3, 4)]
@@ -113,7 +113,7 @@ def test_a_victim_is_not_flooded(
 
 
 def test_resends_leave_the_owner_the_reset(deployment: Deployment, postgres: PostgresServer, server: MoodySink) -> None:
-    """A stranger asks 20 times for another link to a verified address: nothing is mailed, and the owner's reset is."""
+    """Another person's 20 resend requests for a verified address mail nothing and do not prevent the owner's reset."""
     with deployment.relay(), deployment.worker(TEQUIPY_MAIL__SMTP_URL=server.url), deployment.api() as api:
         resends = Counter(ask(api, "verify-email/resend", {"email": ADMIN}) for _ in range(20))
         forgot = ask(api, "password/forgot", {"email": ADMIN})

@@ -1,4 +1,4 @@
-"""Two API processes while Redis answers and refuses writes: what one changes, the other shows; a logout counts."""
+"""Two API processes while Redis refuses writes: changes and logouts at one reach the other."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,19 +20,19 @@ REFUSALS = {
     "a replica": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
     "too few replicas": ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
 }
-"""What makes Redis refuse writes, and what mends it; a failed save is done by hand."""
+"""Commands that make Redis refuse writes, and that end it; the failed save is caused by a function."""
 
 
 @pytest.fixture(scope="module")
 def apis(deployment: Deployment) -> Iterator[tuple[Api, Api]]:
-    """Two API processes on one PostgreSQL and one Valkey, which keep accounts in memory for as long as they like."""
+    """Yield two API processes on one PostgreSQL and one Valkey, which keep accounts in memory without a short ttl."""
     with ExitStack() as stack:
         one, other = (deployment.api(TEQUIPY_CACHE__POLICIES="{}") for _ in range(2))
         yield stack.enter_context(one), stack.enter_context(other)
 
 
 def fail_to_save(redis: Redis, server: ValkeyServer) -> None:
-    """Let a save fail, for a folder is in its file's place."""
+    """Make a save fail by a folder in the place of the file."""
     redis.config_set("save", "3600 1")
     (server.data / "dump.rdb").mkdir()
     redis.bgsave()
@@ -45,7 +45,7 @@ def save_again(redis: Redis, server: ValkeyServer) -> None:
     def saved() -> bool:
         try:
             redis.bgsave()
-        except ResponseError:  # the last one goes on
+        except ResponseError:  # the previous save is still running
             return False
         return bool(redis.info("persistence")["rdb_last_bgsave_status"] == "ok")
 
@@ -53,13 +53,13 @@ def save_again(redis: Redis, server: ValkeyServer) -> None:
 
 
 def redis_status(api: Api) -> tuple[int, str, str]:
-    """Return what readiness says."""
+    """Return the readiness report."""
     answer = httpx.get(f"{api.url}{READINESS}")
     return answer.status_code, answer.json()["status"], answer.json()["checks"]["redis"]["status"]
 
 
 def comes_true(probe: Callable[[], bool]) -> bool:
-    """Poll for two seconds, and tell whether the probe was true: the channel needs milliseconds."""
+    """Poll for two seconds and return whether the probe became true; the channel takes milliseconds."""
     try:
         eventually("seen", probe, within=2)
     except AssertionError:
@@ -69,7 +69,7 @@ def comes_true(probe: Callable[[], bool]) -> bool:
 
 @contextmanager
 def refusing(kind: str, server: ValkeyServer) -> Iterator[None]:
-    """Have Redis refuse writes as long as the block lasts."""
+    """Make Redis refuse writes while the block lasts."""
     with Redis.from_url(server.url()) as operator:
         begin, end = REFUSALS.get(kind, ("", ""))
         if begin:
@@ -90,7 +90,7 @@ def refusing(kind: str, server: ValkeyServer) -> Iterator[None]:
 def test_changes_and_logouts_are_seen_by_both(
     apis: tuple[Api, Api], redis: ValkeyServer, kind: str, rounds: int
 ) -> None:
-    """A changed profile and a logout at one process are seen at the other at once, and readiness tells the state."""
+    """A changed profile and a logout at one process reach the other at once, and readiness reports the state."""
     one, other = (httpx.Client(base_url=api.url, timeout=60) for api in apis)
 
     def log_in() -> dict[str, str]:
@@ -112,7 +112,7 @@ def test_changes_and_logouts_are_seen_by_both(
 
     def both_say(*expected: object) -> None:
         for api in apis:
-            eventually(f"readiness is {expected}", lambda api=api: redis_status(api) == expected)  # type: ignore[misc]  # -- a default binds the process
+            eventually(f"readiness is {expected}", lambda api=api: redis_status(api) == expected)  # type: ignore[misc]  # -- the default binds the process
 
     with one, other:
         owner, sessions = log_in(), [log_in() for _ in range(rounds)]

@@ -1,4 +1,4 @@
-"""Two API processes behind a balancer that polls readiness, restarted one after the other under load."""
+"""Two API processes behind a balancer that polls readiness are restarted one after the other under load."""
 
 from signal import Signals
 
@@ -25,9 +25,9 @@ from tequipy_devstack.proving import (
     ],
 )
 def test_a_rolling_restart_loses_no_request(deployment: Deployment, drain_period: str, rounds: int) -> None:
-    """70 requests a second through the balancer while each process is ended by SIGTERM and started again: none fails.
+    """Of 70 requests a second through the balancer none fails while each process gets SIGTERM and is started again.
 
-    Keep-alive connections included: a draining process closes each with the answer that it is asked for.
+    This includes keep-alive connections, which a draining process closes with its next response.
     """
     one, other = (deployment.api(TEQUIPY_SERVER__DRAIN_PERIOD=drain_period) for _ in range(2))
     with one, other, in_background(Balancer([one.port, other.port])) as balancer:

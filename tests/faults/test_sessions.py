@@ -1,4 +1,4 @@
-"""Sessions and keys on real processes: logout is felt everywhere, no fault and no rotation logs anybody out."""
+"""Sessions and keys on real processes: a logout takes effect everywhere, and faults and rotations end no session."""
 
 import asyncio
 import subprocess
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.xdist_group("sessions")
 
 REFRESH, ME, LOGOUT = (f"/api/v1/auth/{name}" for name in ("refresh", "me", "logout"))
 JWKS_MAX_AGE = 2
-"""Seconds that a next key waits in these proofs, instead of 300."""
+"""Seconds before a next key may sign in these proofs, instead of 300."""
 
 
 @pytest.fixture(scope="module")
 def apis(deployment: Deployment) -> Iterator[tuple[Api, Api]]:
-    """Two API processes on one PostgreSQL and one Valkey."""
+    """Yield two API processes on one PostgreSQL and one Valkey."""
     with ExitStack() as stack:
         one, other = (deployment.api(TEQUIPY_AUTH__JWKS_MAX_AGE=str(JWKS_MAX_AGE)) for _ in range(2))
         yield stack.enter_context(one), stack.enter_context(other)
@@ -51,7 +51,7 @@ def await_refusal(api: Api, headers: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("rounds", [pytest.param(3, id="short"), pytest.param(50, id="long", marks=pytest.mark.prove)])
 def test_a_logout_reaches_every_process(apis: tuple[Api, Api], rounds: int) -> None:
-    """Who logs out on one process is refused on another that believed the token: bar 100 ms, the polls included."""
+    """After a logout on one process, another one that accepted the token refuses it within 100 ms."""
     one, other = apis
     waited, alone = [], []
     for _ in range(rounds):
@@ -71,7 +71,7 @@ def test_a_logout_reaches_every_process(apis: tuple[Api, Api], rounds: int) -> N
 
 @pytest.mark.parametrize("empty", [False, True])
 def test_a_logout_is_known_after_redis_was_away(apis: tuple[Api, Api], redis: ValkeyServer, empty: bool) -> None:
-    """A session that ends while Redis is away is refused by other processes once it is back, empty or not."""
+    """A session that ends while Redis is down is refused by other processes once it is back, with or without data."""
     one, other = apis
     headers = bearer(log_in(one))
     assert httpx.get(f"{other.url}{ME}", headers=headers).status_code == 200
@@ -82,7 +82,7 @@ def test_a_logout_is_known_after_redis_was_away(apis: tuple[Api, Api], redis: Va
 
 
 def rotate(deployment: Deployment) -> None:
-    """Rotate the signing keys as an operator does, as soon as the next one may sign."""
+    """Rotate the signing keys by the command, as soon as the next key may sign."""
     environment = deployment.environment | {"TEQUIPY_AUTH__JWKS_MAX_AGE": str(JWKS_MAX_AGE)}
 
     def rotated() -> bool:
@@ -108,14 +108,14 @@ def rotate(deployment: Deployment) -> None:
 def test_rotating_the_keys_loses_no_request(
     apis: tuple[Api, Api], deployment: Deployment, rate: int, requests: int
 ) -> None:
-    """Three rotations under authenticated requests on two processes, tokens old and new: none fails."""
+    """During three rotations no authenticated request on two processes fails, with old and new tokens."""
     one, other = apis
     held = [bearer(log_in(api)) for api in apis]
     routes = [Route("GET", ME, 200, headers=headers) for headers in held]
     failures = []
 
     def refresh_here_use_there(tokens: dict[str, str]) -> dict[str, str]:
-        """Have a token signed by one process, after each rotation with another key, and verified by the other."""
+        """Get a token from one process, signed by another key after each rotation, and use it at the other."""
         answer = httpx.post(f"{one.url}{REFRESH}", json={"refresh_token": tokens["refresh_token"]}, timeout=30)
         if answer.status_code != 200:
             failures.append(f"refresh {answer.status_code} {answer.text}")
@@ -145,7 +145,7 @@ def test_rotating_the_keys_loses_no_request(
 
 
 async def keep_refreshing(url: str, token: str, over: threading.Event, lost: list[str]) -> int:
-    """Refresh until it is over, each one repeated until it is answered; return how many were answered."""
+    """Refresh until the end, repeating each refresh until it is answered; return the number of responses."""
     answered = 0
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         while not over.is_set():
@@ -153,7 +153,7 @@ async def keep_refreshing(url: str, token: str, over: threading.Event, lost: lis
                 try:
                     answer = await client.post(REFRESH, json={"refresh_token": token})
                 except httpx.TransportError:
-                    answer = None  # nobody knows what became of it
+                    answer = None  # it is unknown whether the server handled it
                 if answer is not None and answer.status_code < 500:
                     break
                 await asyncio.sleep(0.2)
@@ -167,7 +167,7 @@ async def keep_refreshing(url: str, token: str, over: threading.Event, lost: lis
 
 
 def outages(postgres: PostgresServer, redis: ValkeyServer, seconds: float) -> Iterator[str]:
-    """Freeze, kill and restart each server in turn, for so long at most; yields after each what was done."""
+    """Freeze, kill and restart each server in turn for up to `seconds`; yield a description after each fault."""
     for server in (postgres, redis):
         server.freeze()
         time.sleep(seconds)
@@ -191,7 +191,7 @@ def outages(postgres: PostgresServer, redis: ValkeyServer, seconds: float) -> It
 def test_faults_log_nobody_out(
     apis: tuple[Api, Api], postgres: PostgresServer, redis: ValkeyServer, clients: int, seconds: float
 ) -> None:
-    """Sessions refresh while each server freezes, dies and restarts, each repeated until answered: none is lost."""
+    """Sessions that refresh during all faults of the servers, repeating until answered, are never lost."""
     tokens = [log_in(apis[number % 2])["refresh_token"] for number in range(clients)]
     lost: list[str] = []
 
@@ -201,7 +201,7 @@ def test_faults_log_nobody_out(
         clients = (keep_refreshing(apis[number % 2].url, token, over, lost) for number, token in enumerate(tokens))
         return await asyncio.gather(*clients)
 
-    # The clients in a thread, not the outages: a server ends with the thread that has started it.
+    # The clients run in a thread and the outages in the main thread, because a server ends with its starting thread.
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(asyncio.run, run())
         try:

@@ -1,4 +1,4 @@
-"""The API that ships, with routes whose authors are careless with secrets; the tests beside it run it as a process."""
+"""The shipped API with two routes that handle secrets carelessly; tests run it as a process."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ SECRET = os.environ["PLANTED_SECRET"]
 
 @dataclass
 class Account:
-    """What a careless author logs whole."""
+    """A dataclass with a secret that is logged as a whole."""
 
     name: str = "ada"
     password_hash: str = SECRET
@@ -27,14 +27,14 @@ class Account:
 
 
 class Shy:
-    """Nobody may look at it."""
+    """An object whose repr raises."""
 
     def __repr__(self) -> str:
         raise RuntimeError(SECRET)
 
 
 def fail(kind: int) -> None:
-    """Raise an error whose message or locals hold the secret."""
+    """Raise an error whose message or local variables contain the secret."""
     local = SecretStr(SECRET).get_secret_value()
     messages = [
         f"no login with password={local}",
@@ -49,7 +49,7 @@ def fail(kind: int) -> None:
 
 
 def log(kind: int) -> None:
-    """Log the secret in one way or another."""
+    """Log the secret in one of several ways."""
     endless = Account()
     endless.friends.append(endless)
     logger, own = logging.getLogger("careless"), structlog.get_logger(logger_name="careless")
@@ -69,7 +69,7 @@ def log(kind: int) -> None:
 
 
 def careless(settings: ApiSettings) -> FastAPI:
-    """Return the app that ships, and these two routes."""
+    """Return the shipped app with the two routes."""
     app = create_app(settings)
     app.add_api_route("/careless/fail/{kind}", fail)
     app.add_api_route("/careless/log/{kind}", log)
@@ -78,5 +78,5 @@ def careless(settings: ApiSettings) -> FastAPI:
 
 if __name__ == "__main__":
     warnings.simplefilter("always")
-    vars(server)["create_app"] = careless  # what `serve` serves
+    vars(server)["create_app"] = careless  # the app that `serve` serves
     cli.main()

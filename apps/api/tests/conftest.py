@@ -1,4 +1,4 @@
-"""The app that ships, on a real PostgreSQL and a real Valkey, in this process or as the command that operators run."""
+"""Fixtures: the shipped app on a real PostgreSQL and Valkey, in this process or as a command."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def environment(database_url: str, redis_url: str, redis_prefix: str, tmp_path: Path) -> dict[str, str]:
-    """The variables of a deployed app, its servers being those of the test run."""
+    """Return the variables of a deployed app, with the servers of the test run."""
     return {
         "TEQUIPY_ENVIRONMENT": "test",
         "TEQUIPY_PUBLIC_URL": "https://app.example.com",
@@ -31,13 +31,13 @@ def environment(database_url: str, redis_url: str, redis_prefix: str, tmp_path: 
         "TEQUIPY_CACHE__URL": redis_url,
         "TEQUIPY_CACHE__PREFIX": redis_prefix,
         "TEQUIPY_STORAGE__URL": tmp_path.as_uri(),
-        "TEQUIPY_AUTH__BCRYPT_COST": "4",  # these tests prove no hash
+        "TEQUIPY_AUTH__BCRYPT_COST": "4",  # these tests do not test hashing
     }
 
 
 @pytest.fixture
 def settings(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ApiSettings:
-    """The settings as the app reads them, whatever the developer's own environment and `.env` say."""
+    """Return the app's settings, independent of the developer's environment and `.env`."""
     for name in [name for name in os.environ if name.startswith("TEQUIPY_")]:
         monkeypatch.delenv(name)
     for name, value in environment.items():
@@ -48,7 +48,7 @@ def settings(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture
 async def app(settings: ApiSettings) -> AsyncIterator[FastAPI]:
-    """The app, within its lifespan."""
+    """Yield the app within its lifespan."""
     app = create_app(settings)
     async with app.router.lifespan_context(app):
         yield app
@@ -63,7 +63,7 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def deliver_mails(app: FastAPI, database_url: str) -> Callable[[], Awaitable[list[Mail]]]:
-    """Do by hand what relay and worker do: each unpublished outbox row goes to its task; return the mails."""
+    """Return a function that does the work of relay and worker: runs the task of each outbox row, returns the mails."""
 
     async def deliver() -> list[Mail]:
         mailer = RecordingMailer()
@@ -82,7 +82,7 @@ def deliver_mails(app: FastAPI, database_url: str) -> Callable[[], Awaitable[lis
 
 @pytest.fixture
 def run_command(environment: dict[str, str], tmp_path: Path) -> Command:
-    """Run `tequipy-api` with these arguments in an empty folder; `without` and `also` change its environment."""
+    """Return a function that runs `tequipy-api` in an empty folder; `without` and `also` change its environment."""
 
     def run(
         *arguments: str, stdin: str = "", without: tuple[str, ...] = (), **also: str

@@ -1,4 +1,4 @@
-"""The app that ships: the journey, its probes and metrics, and what every answer carries."""
+"""The shipped app: the main requests, readiness, metrics, and headers of every response."""
 
 import importlib
 import re
@@ -30,13 +30,13 @@ async def sign_up(client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitab
 
 
 async def test_the_whole_journey(client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitable[list[Mail]]]) -> None:
-    """Register, follow the mailed link, log in, me, refresh, log out: each on PostgreSQL and Valkey."""
+    """Register, follow the mailed link, log in, me, refresh and log out work on PostgreSQL and Valkey."""
     assert (await client.post(f"{API}/login", json=GOOD)).status_code == 401
     await sign_up(client, deliver_mails)
     login = await client.post(f"{API}/login", json=GOOD)
     assert login.status_code == 200, login.text
     first = client.cookies["__Host-refresh"]
-    for _ in range(2):  # from PostgreSQL, then from the cache
+    for _ in range(2):  # answered from PostgreSQL, then from the cache
         me = await client.get(f"{API}/me", headers={"Authorization": f"Bearer {login.json()['access_token']}"})
         assert (me.status_code, me.json()["email"], me.json()["name"]) == (200, GOOD["email"], "Ada")
     assert (await client.post(f"{API}/refresh", json={})).status_code == 200
@@ -50,7 +50,7 @@ async def test_the_whole_journey(client: httpx.AsyncClient, deliver_mails: Calla
 async def test_a_known_address_is_told_by_mail_alone(
     client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitable[list[Mail]]]
 ) -> None:
-    """Whoever registers an address that has an account gets 202, its owner a mail without a link to verify."""
+    """Registering an address with an account gives 202, and its owner a mail without a verification link."""
     await sign_up(client, deliver_mails)
     assert (await client.post(f"{API}/register", json=GOOD)).status_code == 202
     (mail,) = await deliver_mails()
@@ -60,7 +60,7 @@ async def test_a_known_address_is_told_by_mail_alone(
 async def test_a_lost_answer_logs_nobody_out(
     client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitable[list[Mail]]]
 ) -> None:
-    """Within the grace the same parent gives the very same successor, and superseded once that was used."""
+    """Within the grace period a parent token gives the same successor again, until the successor is used."""
     await sign_up(client, deliver_mails)
     tokens = (await client.post(f"{API}/login", json=GOOD | {"token_delivery": "body"})).json()
     old = {"refresh_token": tokens["refresh_token"]}
@@ -72,7 +72,7 @@ async def test_a_lost_answer_logs_nobody_out(
 
 
 async def test_readiness_names_its_checks(client: httpx.AsyncClient) -> None:
-    """Database, redis and storage are all up; the signing keys are named only while they cannot be read."""
+    """The checks database, redis and storage are up; signing_keys is shown only while the keys cannot be read."""
     answer = await client.get("/api/v1/readiness")
     report = answer.json()
     assert (answer.status_code, report["status"]) == (200, "ready"), report
@@ -84,7 +84,7 @@ async def test_readiness_names_its_checks(client: httpx.AsyncClient) -> None:
 
 
 async def test_metrics_count_by_route_template(client: httpx.AsyncClient) -> None:
-    """Routes appear with their whole path, requests to nowhere as one series, and parts report their own."""
+    """Routes are labelled with their complete path, unknown paths with one label; packages have their own metrics."""
     await client.get(f"{API}/me")
     await client.get("/nowhere/at/all")
     metrics = (await client.get("/metrics")).text
@@ -97,7 +97,7 @@ async def test_metrics_count_by_route_template(client: httpx.AsyncClient) -> Non
 async def test_every_answer_carries_the_correlation_id(
     app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """200, 404, 413, 422 and 500: the header always, the problem document too."""
+    """Responses 200, 404, 413, 422 and 500 have the header, and problem documents contain the id."""
 
     async def fail(*_: object, **__: object) -> None:
         raise RuntimeError("secret cause")
@@ -118,7 +118,7 @@ async def test_every_answer_carries_the_correlation_id(
 
 
 async def test_every_answer_carries_the_security_headers(client: httpx.AsyncClient) -> None:
-    """200, 404 and 413, which the error layer makes: nosniff, no referrer, a strict policy and HSTS outside local."""
+    """Responses 200, 404 and 413 carry nosniff, no-referrer, a strict policy, and HSTS outside of local."""
     answers = [
         await client.get("/api/v1/health"),
         await client.get("/nowhere"),
@@ -133,7 +133,7 @@ async def test_every_answer_carries_the_security_headers(client: httpx.AsyncClie
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
 async def test_the_contract_is_shown_under_a_policy_of_its_own(client: httpx.AsyncClient, page: str) -> None:
-    """Whoever opens the page gets it, with our scripts let in and the other security headers as everywhere."""
+    """The docs pages are served with a policy that allows our scripts, and with the other security headers."""
     answer = await client.get(page)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "script-src 'self'" in answer.headers["content-security-policy"]
@@ -144,7 +144,7 @@ async def test_the_contract_is_shown_under_a_policy_of_its_own(client: httpx.Asy
 async def test_the_public_keys_verify_what_login_signs(
     client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitable[list[Mail]]]
 ) -> None:
-    """Another service needs the key set alone: it holds the token's key, and public members only."""
+    """The key set contains the token's key with public members only, so another service can verify tokens."""
     await sign_up(client, deliver_mails)
     token = (await client.post(f"{API}/login", json=GOOD)).json()["access_token"]
     keys = (await client.get("/.well-known/jwks.json")).json()
@@ -157,7 +157,7 @@ async def test_the_public_keys_verify_what_login_signs(
 
 
 def test_the_app_is_built_without_any_server(settings: ApiSettings) -> None:
-    """`create_app` opens nothing: it works while every server is away."""
+    """`create_app` opens no connection, so it works while all servers are unreachable."""
     nowhere = {
         "database": {"url": "postgresql+asyncpg://nobody@127.0.0.1:1/none"},
         "cache": {"url": "redis://127.0.0.1:1/0"},
@@ -166,18 +166,18 @@ def test_the_app_is_built_without_any_server(settings: ApiSettings) -> None:
 
 
 def test_any_asgi_server_may_serve_it(settings: ApiSettings) -> None:
-    """`tequipy_api.main:app` is the app, with the settings of the environment."""
+    """`tequipy_api.main:app` is the app with the settings of the environment."""
     app = importlib.import_module("tequipy_api.main").app
     assert isinstance(app, FastAPI)
     assert app.title == settings.app_name
 
 
 def test_the_api_does_not_know_celery() -> None:
-    """Importing the app loads no Celery: the API never talks to the broker."""
+    """Importing the app does not import Celery, because the API never connects to the broker."""
     code = "import sys, tequipy_api.app; sys.exit(bool({'celery', 'kombu'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
 def test_the_shared_env_file_may_name_every_setting() -> None:
-    """What `.env` may hold for the API is known to platform, so that the worker does not refuse it."""
+    """Platform knows all top-level settings of the API, so the worker does not refuse a shared `.env`."""
     assert set(ApiSettings.model_fields) <= set(KNOWN_NAMES)

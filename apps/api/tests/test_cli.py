@@ -1,4 +1,4 @@
-"""The command line, run as operators run it."""
+"""The command line as operators run it."""
 
 import os
 import pty
@@ -21,7 +21,7 @@ PASSWORD = "correct horse battery staple"
     ids=lambda command: command[0],
 )
 def test_wrong_settings_end_every_command(run_command: Command, command: list[str]) -> None:
-    """Status 78 and one line a fault, naming the variable and never showing its value."""
+    """A wrong setting gives status 78 and one line per fault with the variable and without its value."""
     result = run_command(
         *command, without=("TEQUIPY_ENVIRONMENT",), TEQUIPY_DATABASE__URL="mysql://ada:hunter2@localhost/x"
     )
@@ -35,14 +35,14 @@ def test_wrong_settings_end_every_command(run_command: Command, command: list[st
 
 @pytest.mark.parametrize("command", [[], ["serve"], ["migrate"], ["create-admin"], ["settings"], ["openapi"]], ids=str)
 def test_help_needs_no_settings(run_command: Command, command: list[str]) -> None:
-    """Whoever asks for help has nothing set up yet."""
+    """`--help` works without any settings."""
     result = run_command(*command, "--help", without=("TEQUIPY_ENVIRONMENT", "TEQUIPY_DATABASE__URL"))
     assert (result.returncode, result.stderr) == (0, "")
     assert "Usage: tequipy-api" in result.stdout
 
 
 def test_production_refuses_what_is_unsafe(run_command: Command) -> None:
-    """Built-in secrets, cheap hashes and open metrics are named, all at once; with values of its own it is content."""
+    """Built-in secrets, cheap hashes and open metrics are reported together; safe values are accepted."""
     result = run_command("settings", TEQUIPY_ENVIRONMENT="production")
     assert result.returncode == os.EX_CONFIG
     assert [line.partition(":")[0] for line in result.stderr.splitlines()] == [
@@ -69,13 +69,13 @@ def test_production_refuses_what_is_unsafe(run_command: Command) -> None:
 
 
 def test_nobody_may_open_cors_to_everyone(run_command: Command) -> None:
-    """`*` among the CORS origins is refused wherever the app runs."""
+    """`*` among the CORS origins is refused in every environment."""
     result = run_command("settings", TEQUIPY_HEADERS__CORS_ORIGINS='["*"]')
     assert (result.returncode, result.stderr.partition(":")[0]) == (os.EX_CONFIG, "TEQUIPY_HEADERS__CORS_ORIGINS")
 
 
 def test_settings_are_shown_with_secrets_masked(run_command: Command, database_url: str) -> None:
-    """The effective values, defaults included; no password, no key."""
+    """The command prints the effective values, defaults included, without passwords and keys."""
     result = run_command("settings", TEQUIPY_TRUSTED_PROXIES='["10.0.0.0/8"]')
     assert result.returncode == 0, result.stderr
     assert "TEQUIPY_DATABASE__POOL_SIZE=5" in result.stdout
@@ -86,7 +86,7 @@ def test_settings_are_shown_with_secrets_masked(run_command: Command, database_u
 
 
 def test_migrations_go_up_are_checked_and_go_down(run_command: Command, empty_database_url: str) -> None:
-    """Every package's history, in order; models and histories agree."""
+    """All histories are migrated in order, and lead to the models."""
 
     def migrate(*command: str) -> str:
         result = run_command("migrate", *command, TEQUIPY_DATABASE__URL=empty_database_url)
@@ -103,7 +103,7 @@ def test_migrations_go_up_are_checked_and_go_down(run_command: Command, empty_da
 
 
 def test_two_upgrades_at_once_end_well(run_command: Command, empty_database_url: str) -> None:
-    """On an empty database one process applies every revision, and the other one waits and finds nothing left to do."""
+    """On an empty database one process applies every revision, and the other waits and has nothing to do."""
 
     def upgrade(_: int) -> subprocess.CompletedProcess[str]:
         return run_command("migrate", "upgrade", "head", TEQUIPY_DATABASE__URL=empty_database_url)
@@ -115,7 +115,7 @@ def test_two_upgrades_at_once_end_well(run_command: Command, empty_database_url:
 
 
 def test_a_migration_that_cannot_be_says_why(run_command: Command, empty_database_url: str) -> None:
-    """An unknown revision, an unmigrated database and an absent server are one line and status 1, no traceback."""
+    """An unknown revision, an unmigrated database and an unreachable server give one line and status 1."""
     for command, url in (
         (("upgrade", "nothing"), empty_database_url),
         (("check",), empty_database_url),
@@ -128,9 +128,9 @@ def test_a_migration_that_cannot_be_says_why(run_command: Command, empty_databas
 
 
 async def test_an_admin_is_made_and_may_log_in(run_command: Command, client: httpx.AsyncClient) -> None:
-    """The password comes from standard input; the address counts as verified; a second one is refused."""
+    """The password is read from standard input, the address counts as verified, and a second account is refused."""
     arguments = ("create-admin", "--email", "Ada@Example.com", "--name", "Ada")
-    # Redis being away is no hindrance.
+    # The command works without Redis.
     result = run_command(*arguments, stdin=f"{PASSWORD}\n", TEQUIPY_CACHE__URL="redis://127.0.0.1:1/0")
     assert (result.returncode, result.stderr) == (0, "")
     login = await client.post("/api/v1/auth/login", json={"email": "ada@example.com", "password": PASSWORD})
@@ -152,7 +152,7 @@ async def test_an_admin_is_made_and_may_log_in(run_command: Command, client: htt
 def test_a_bad_admin_is_refused_in_one_line(
     run_command: Command, email: str, name: str, password: str, expected: str
 ) -> None:
-    """Weak passwords, bad addresses and bad names: status 1 or 2, and what to mend."""
+    """A weak password, invalid address or invalid name gives status 1 or 2 and advice."""
     result = run_command("create-admin", "--email", email, "--name", name, stdin=password)
     assert result.returncode in {1, 2}
     assert expected in result.stderr.splitlines()[-1]
@@ -161,7 +161,7 @@ def test_a_bad_admin_is_refused_in_one_line(
 
 
 def test_the_password_is_asked_twice_at_a_terminal(environment: dict[str, str], tmp_path: Path) -> None:
-    """At a terminal the password is not shown, and must be typed alike."""
+    """At a terminal the password is hidden and must be entered twice."""
     controller, terminal = pty.openpty()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
     process = subprocess.Popen(
@@ -171,7 +171,7 @@ def test_the_password_is_asked_twice_at_a_terminal(environment: dict[str, str], 
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
-        start_new_session=True,  # click reads from /dev/tty if there is one: this one shall be it
+        start_new_session=True,  # makes this terminal /dev/tty, from which click reads
     )
     os.close(terminal)
     seen = ""
@@ -191,7 +191,7 @@ def test_the_password_is_asked_twice_at_a_terminal(environment: dict[str, str], 
 
 
 def test_a_check_of_the_settings_refuses_unknown_names(run_command: Command) -> None:
-    """`settings --check` prints nothing when all is known, and ends with 78 for a name that is exported in vain."""
+    """`settings --check` prints nothing for known names, and ends with 78 for an unknown exported one."""
     good = run_command("settings", "--check")
     assert (good.returncode, good.stdout, good.stderr) == (0, "", "")
     wrong = run_command("settings", "--check", TEQUIPY_RATE_LIMIT__LOGIN="hunter2")
@@ -200,7 +200,7 @@ def test_a_check_of_the_settings_refuses_unknown_names(run_command: Command) -> 
 
 
 def test_an_unknown_exported_name_is_one_warning(run_command: Command) -> None:
-    """Any command goes on; what Kubernetes injects is not even that."""
+    """Any other command continues after a warning; variables of Kubernetes cause none."""
     result = run_command(
         "settings",
         TEQUIPY_OBSERVABILTY__LOG_LEVEL="hunter2",
@@ -215,7 +215,7 @@ def test_an_unknown_exported_name_is_one_warning(run_command: Command) -> None:
 
 @pytest.mark.parametrize("command", ["serve", "settings"])
 def test_a_metrics_folder_that_is_none_is_one_line(run_command: Command, tmp_path: Path, command: str) -> None:
-    """PROMETHEUS_MULTIPROC_DIR, which the metrics library obeys, ends the process with 78 when there is no folder."""
+    """If PROMETHEUS_MULTIPROC_DIR, which prometheus_client reads, names no folder, the process ends with 78."""
     result = run_command(command, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "none"))
     assert (result.returncode, result.stdout) == (os.EX_CONFIG, "")
     (line,) = result.stderr.splitlines()
@@ -223,7 +223,7 @@ def test_a_metrics_folder_that_is_none_is_one_line(run_command: Command, tmp_pat
 
 
 def test_a_file_that_is_not_utf8_is_one_line(run_command: Command, tmp_path: Path) -> None:
-    """`.env` in another encoding is named, with status 78."""
+    """A `.env` in another encoding is reported with status 78."""
     (tmp_path / ".env").write_bytes(b"TEQUIPY_APP_NAME=caf\xe9\n")
     result = run_command("serve")
     assert (result.returncode, result.stdout, result.stderr) == (os.EX_CONFIG, "", ".env: should be UTF-8 text\n")

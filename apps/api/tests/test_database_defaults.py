@@ -1,4 +1,4 @@
-"""The app on databases whose defaults are not those that it was written for."""
+"""The app on databases with unusual defaults."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ def serializable_url(postgres_server: PostgresServer, empty_database_url: str) -
 async def test_a_default_of_serializable_changes_nothing(
     settings: ApiSettings, serializable_url: str, postgres_server: PostgresServer
 ) -> None:
-    """Twelve logins at once, each to its own account, are all answered, though the default is SERIALIZABLE."""
+    """Twelve concurrent logins to different accounts succeed although the database's default is SERIALIZABLE."""
     values = settings.model_dump()
     values["database"]["url"] = serializable_url
     values["auth"]["registration_mode"] = "open"
@@ -67,7 +67,7 @@ def latin_url(postgres_server: PostgresServer) -> Iterator[str]:
 async def test_readiness_refuses_another_encoding(
     settings: ApiSettings, latin_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever server runs the app: it is not ready on a database that cannot store every text, its tables there."""
+    """Under any server the app is not ready on a database that cannot store every text, even with its tables."""
     with monkeypatch.context() as patched:
         patched.setattr("tequipy_platform.migrations.check_encoding", lambda _: None, raising=False)
         await asyncio.to_thread(create_tables, latin_url)
@@ -87,7 +87,7 @@ async def test_readiness_refuses_another_encoding(
     "command", [["serve"], ["create-admin", "--email", "ada@example.com"], ["keys", "list"]], ids=lambda words: words[0]
 )
 def test_another_encoding_ends_a_command_at_once(run_command: Command, latin_url: str, command: list[str]) -> None:
-    """Status 78 and one line that names the setting, the encoding and the mend."""
+    """Status 78 and one line with the setting, the encoding and advice."""
     result = run_command(*command, stdin=PASSWORD, TEQUIPY_DATABASE__URL=latin_url)
     assert (result.returncode, result.stdout) == (os.EX_CONFIG, ""), result.stderr
     assert result.stderr.splitlines() == [
@@ -96,7 +96,7 @@ def test_another_encoding_ends_a_command_at_once(run_command: Command, latin_url
 
 
 def test_a_migration_refuses_another_encoding(run_command: Command, latin_url: str) -> None:
-    """Nothing is made in it."""
+    """The migration fails and creates nothing."""
     result = run_command("migrate", "upgrade", TEQUIPY_DATABASE__URL=latin_url)
     assert result.returncode == 1
     assert "encoding is LATIN1" in result.stderr

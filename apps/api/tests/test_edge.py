@@ -1,4 +1,4 @@
-"""The bounds of connections: sizes, times, how many there are, and one answer to each request, in order."""
+"""Connection limits: sizes, timeouts, number, and one response to each request in order."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ LIMIT = 2048
 
 
 def build_app() -> FastAPI:
-    """Return an app that says what has reached it."""
+    """Return an app that reports the requests it receives."""
     app = FastAPI()
     wire_observability(app, Observability(ObservabilitySettings(), CollectorRegistry()))
     wire_headers(app, HeaderSettings())
@@ -58,17 +58,17 @@ def build_app() -> FastAPI:
 
 
 class Client:
-    """A connection, and what comes back on it."""
+    """A connection, and the data received on it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
     def send(self, data: bytes) -> None:
-        """Send in one piece."""
+        """Send the data at once."""
         self.writer.write(data)
 
     async def send_pieces(self, data: bytes, cuts: list[int]) -> None:
-        """Send in pieces, cut at these places, that arrive apart from each other."""
+        """Send the data in pieces, cut at these positions, that arrive separately."""
         places = sorted({cut % (len(data) + 1) for cut in cuts})
         for start, end in zip([0, *places], [*places, len(data)], strict=True):
             if self.writer.is_closing():
@@ -77,7 +77,7 @@ class Client:
             await asyncio.sleep(0.001)
 
     async def answer(self) -> tuple[int, dict[str, str], Any]:
-        """Return status, header fields and JSON of the next answer."""
+        """Return status, header fields and JSON of the next response."""
         async with asyncio.timeout(20):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
             fields = dict(line.split(": ", 1) for line in head.splitlines()[1:-1])
@@ -85,7 +85,7 @@ class Client:
         return int(head.split()[1]), fields, json.loads(body)
 
     async def end(self) -> bytes:
-        """Return what comes until the server closes the connection."""
+        """Return all data until the server closes the connection."""
         async with asyncio.timeout(20):
             try:
                 return await self.reader.read()
@@ -94,7 +94,7 @@ class Client:
 
 
 class Served:
-    """An app behind the edge, in this process."""
+    """An app behind the edge in this process."""
 
     def __init__(self, edge: Edge, port: int, registry: CollectorRegistry) -> None:
         self.edge, self.port, self.registry = edge, port, registry
@@ -105,12 +105,12 @@ class Served:
         return self.clients[-1]
 
     def refused(self, reason: str) -> float:
-        """Return how often something was refused for this reason."""
+        """Return the number of refusals with this reason."""
         return self.registry.get_sample_value("http_edge_refusals_total", {"reason": reason}) or 0
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Return once it holds."""
+    """Return when the condition holds."""
     async with asyncio.timeout(20):
         while not holds():
             await asyncio.sleep(0.01)
@@ -118,7 +118,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def served(app: FastAPI | None = None, *, max_connections: int = 100, **bounds: float) -> AsyncIterator[Served]:
-    """Serve the app, or another one, with these bounds."""
+    """Serve an app with these limits."""
     registry = CollectorRegistry()
     server_settings = ServerSettings.model_validate({"max_head_size": LIMIT} | bounds)
     edge = Edge(server_settings, max_connections=max_connections, hsts=True, registry=registry)
@@ -145,7 +145,7 @@ async def served(app: FastAPI | None = None, *, max_connections: int = 100, **bo
 
 
 def request(method: str, path: str, body: str, *fields: bytes, chunks: int = 0) -> bytes:
-    """Return the bytes of a request; in `chunks` when there are any."""
+    """Return the bytes of a request; with `chunks`, its body is chunked."""
     data = body.encode()
     head = [f"{method} /{path} HTTP/1.1".encode(), b"Host: x", *fields]
     if not chunks:
@@ -176,7 +176,7 @@ requests = st.fixed_dictionaries(
 @settings(deadline=None, max_examples=150)
 @given(st.lists(requests, min_size=1, max_size=6), st.lists(st.integers(0, 100_000), max_size=8), st.booleans())
 async def test_each_request_has_one_answer_in_order(sent: list[dict[str, Any]], cuts: list[int], garbage: bool) -> None:
-    """Pipelined or not, cut anywhere, with and without `Upgrade`: every body arrives, what is no HTTP comes last."""
+    """Pipelined or not, cut anywhere, with and without `Upgrade`: every body arrives, invalid HTTP is answered last."""
     whole = b"".join(
         request(one["method"], one["path"], one["body"], *one["upgrade"], chunks=one["chunks"]) for one in sent
     )
@@ -199,7 +199,7 @@ async def test_each_request_has_one_answer_in_order(sent: list[dict[str, Any]], 
 
 
 def head_of(size: int, fields: int) -> bytes:
-    """Return a head of so many bytes with so many fields beside `Host`."""
+    """Return a head with this number of bytes, and this number of fields besides `Host`."""
     head = HEAD + b"".join(b"X-%04d: \r\n" % number for number in range(fields))
     return head[:-2] + b"x" * (size - len(head) - 2) + b"\r\n\r\n"
 
@@ -212,7 +212,7 @@ def head_of(size: int, fields: int) -> bytes:
     st.booleans(),
 )
 async def test_a_head_may_have_so_many_bytes(size: int, fields: int, cuts: list[int], second: bool) -> None:
-    """Up to the limit it is served, beyond it is 431, whether in one piece, in many, or behind another request."""
+    """A head is served up to the limit and gives 431 beyond it, in one piece, in many, or after another request."""
     head = head_of(size, fields)
     assert len(head) == size
     async with served() as server:
@@ -241,7 +241,7 @@ async def test_a_head_may_have_so_many_bytes(size: int, fields: int, cuts: list[
     ids=["one field", "many fields", "target", "trailer", "chunk extension"],
 )
 async def test_what_has_no_end_is_refused_at_the_limit(start: bytes) -> None:
-    """Megabytes of a field, fields, a target, trailer fields or a chunk extension: 431 after the first kilobytes."""
+    """Megabytes of a field, fields, a target, trailer fields or a chunk extension give 431 after a few kilobytes."""
     piece = b"X-Some: thing\r\n" * 600 if start == HEAD else b"x" * 9000
     async with served() as server:
         client = await server.connect()
@@ -257,8 +257,8 @@ async def test_what_has_no_end_is_refused_at_the_limit(start: bytes) -> None:
 
 @pytest.mark.parametrize("early", [False, True], ids=["answered behind it", "answered before"])
 async def test_a_trailer_that_ends_the_connection_leaves_no_request_without_an_answer(early: bool) -> None:
-    """The parser reads nothing behind it, so the connection is closed: what a client sends there it sends again."""
-    app = FastAPI()  # without the error layer, which reads each body before it is answered
+    """A trailer field that ends the connection makes the server close it, so clients repeat later requests."""
+    app = FastAPI()  # without the error middleware, which reads each body before the route runs
 
     async def answer(request: Request) -> Response:
         return JSONResponse({} if early else {"size": len(await request.body())})
@@ -276,7 +276,7 @@ async def test_a_trailer_that_ends_the_connection_leaves_no_request_without_an_a
 
 
 async def test_trailer_fields_are_no_header_fields() -> None:
-    """What comes behind a chunked body cannot pose as a header field (RFC 9110, section 6.5.1)."""
+    """A field after a chunked body is not treated as a header field (RFC 9110, section 6.5.1)."""
     async with served() as server:
         client = await server.connect()
         client.send(request("POST", "a", "abc", chunks=1).replace(b"X-Trailer: y", b"Authorization: Bearer x"))
@@ -300,7 +300,7 @@ async def test_trailer_fields_are_no_header_fields() -> None:
     ids=["TLS", "version", "h2", "CONNECT", "blank", "raw bytes", "folded", "two framings", "two lengths", "chunk"],
 )
 async def test_what_is_no_http_is_a_problem(data: bytes) -> None:
-    """One answer, 400 as a problem document under a correlation id, one access event with that id; then the end."""
+    """Invalid HTTP gives one 400 problem document, one access event with its correlation id, and a close."""
     seen: list[EventDict] = []
 
     def note(_: object, __: str, event: EventDict) -> EventDict:
@@ -326,7 +326,7 @@ async def test_what_is_no_http_is_a_problem(data: bytes) -> None:
 
 
 async def test_a_target_without_a_path_is_the_root() -> None:
-    """In absolute form the path may be empty (RFC 9112, section 3.2.2)."""
+    """In absolute form the path may be empty, which means `/` (RFC 9112, section 3.2.2)."""
     async with served() as server:
         client = await server.connect()
         client.send(b"GET http://example.com HTTP/1.1\r\nHost: example.com\r\n\r\n")
@@ -334,7 +334,7 @@ async def test_a_target_without_a_path_is_the_root() -> None:
 
 
 async def test_http_1_0_has_one_answer_and_ends() -> None:
-    """Without keep-alive the connection is closed behind the answer, and `Upgrade` changes nothing."""
+    """Without keep-alive the connection is closed after the response, also with `Upgrade`."""
     async with served() as server:
         client = await server.connect()
         client.send(b"POST /a HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nab")
@@ -345,7 +345,7 @@ async def test_http_1_0_has_one_answer_and_ends() -> None:
 
 @pytest.mark.parametrize(("version", "interim"), [("1.0", False), ("1.1", True)])
 async def test_only_http_1_1_is_told_to_continue(version: str, interim: bool) -> None:
-    """An older client would take the 100 for its answer (RFC 9110, section 10.1.1)."""
+    """HTTP/1.0 clients get no 100 Continue, which they would take for the response (RFC 9110, section 10.1.1)."""
     async with served() as server:
         client = await server.connect()
         client.send(f"POST /a HTTP/{version}\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n".encode())
@@ -358,7 +358,7 @@ async def test_only_http_1_1_is_told_to_continue(version: str, interim: bool) ->
 
 
 async def test_ten_thousand_requests_in_one_packet_are_answered() -> None:
-    """They are parsed a few at a time, each is answered, and others are served in between."""
+    """Ten thousand pipelined requests are parsed in small parts and all answered, with others served in between."""
     async with served() as server:
         client, other = await server.connect(), await server.connect()
         count, between = 10_000, 0
@@ -377,11 +377,11 @@ async def test_ten_thousand_requests_in_one_packet_are_answered() -> None:
         assert between > 10
 
 
-# Times
+# Timeouts
 
 
 async def drip(client: Client, data: bytes) -> None:
-    """Send a byte every 10 ms, until the connection ends."""
+    """Send a byte every 10 ms until the connection is closed."""
     for number in range(2000):
         if client.writer.is_closing():
             return
@@ -395,7 +395,7 @@ async def drip(client: Client, data: bytes) -> None:
     ids=["fields", "target", "second request"],
 )
 async def test_a_head_has_its_time_as_a_whole(start: bytes) -> None:
-    """Bytes that drip do not prolong it: 408, whether it is the first on its connection or a later one."""
+    """Slow bytes do not extend the timeout of a head: 408, for the first request of a connection and later ones."""
     async with served(head_timeout=0.3) as server:
         client = await server.connect()
         client.send(start)
@@ -409,7 +409,7 @@ async def test_a_head_has_its_time_as_a_whole(start: bytes) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_has_its_time_as_a_whole(chunked: bool) -> None:
-    """Bytes that drip do not prolong it: 408 from the app's own error layer, as one access event."""
+    """Slow bytes do not extend the timeout of a body: 408 from the app's error handling, as one access event."""
     framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 100000"
     async with served(body_timeout=0.3) as server:
         with capture_logs() as events:
@@ -425,7 +425,7 @@ async def test_a_body_has_its_time_as_a_whole(chunked: bool) -> None:
 
 
 async def test_a_connection_without_a_request_ends_in_silence() -> None:
-    """Nothing has been asked, so nothing is answered or logged: browsers open connections ahead."""
+    """A connection without a request is closed without a response or log, because browsers open spare connections."""
     async with served(head_timeout=0.2) as server:
         with capture_logs() as events:
             silent, blank = await server.connect(), await server.connect()
@@ -435,7 +435,7 @@ async def test_a_connection_without_a_request_ends_in_silence() -> None:
 
 
 async def test_an_idle_connection_has_a_time_of_its_own() -> None:
-    """Between two requests the time of heads does not count; the keep-alive time does, blank lines or not."""
+    """Between two requests the keep-alive timeout applies instead of the head timeout, with or without blank lines."""
     async with served(head_timeout=0.2, keep_alive_timeout=3) as server:
         client = await server.connect()
         for _ in range(2):
@@ -447,7 +447,7 @@ async def test_an_idle_connection_has_a_time_of_its_own() -> None:
 
 
 async def test_time_in_which_the_app_does_not_read_is_not_the_clients() -> None:
-    """A body that waits for the app to take it is not late."""
+    """A body does not time out while the app does not read it."""
     app = FastAPI()
     go = asyncio.Event()
 
@@ -465,7 +465,7 @@ async def test_time_in_which_the_app_does_not_read_is_not_the_clients() -> None:
 
 
 async def test_a_client_that_takes_no_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection whose buffers have stayed full too long is closed, and the request behind it ends."""
+    """A connection whose write buffers stay full for too long is closed, and its request ends."""
     monkeypatch.setattr(edge_module, "_STALL_SECONDS", 0.3)
     async with served() as server:
         raw = socket.create_connection(("127.0.0.1", server.port))
@@ -475,11 +475,11 @@ async def test_a_client_that_takes_no_answer_is_left(monkeypatch: pytest.MonkeyP
         raw.close()
 
 
-# How many
+# Number of connections
 
 
 async def test_the_connection_that_waits_longest_gives_way() -> None:
-    """Beyond the limit: first heads that have not come, then idle connections, then bodies; one log line in all."""
+    """Over the limit, incomplete heads are closed first, then idle connections, then bodies, with one log line."""
     async with served(max_connections=6) as server:
         with capture_logs() as events:
             clients = [await server.connect() for _ in range(6)]
@@ -508,7 +508,7 @@ async def test_the_connection_that_waits_longest_gives_way() -> None:
 
 
 async def test_bodies_that_never_come_cannot_exceed_the_limit() -> None:
-    """Connections that were told to go and still linger are closed first: none of them makes room for a new one."""
+    """Closed connections that linger are dropped first and do not count as freed slots."""
     async with served(max_connections=6) as server:
         clients: list[Client] = []
         for _ in range(60):
@@ -522,7 +522,7 @@ async def test_bodies_that_never_come_cannot_exceed_the_limit() -> None:
 
 
 async def test_when_all_are_served_new_ones_are_refused() -> None:
-    """503 with `Retry-After` and the end, without waiting for a request; those that are served are left alone."""
+    """If all connections are being served, a new one gets 503 with `Retry-After` at once, and the others continue."""
     app = FastAPI()
     go = asyncio.Event()
 
@@ -561,7 +561,7 @@ async def test_when_all_are_served_new_ones_are_refused() -> None:
 def test_the_limit_leaves_files_for_the_process(
     settings: ApiSettings, monkeypatch: pytest.MonkeyPatch, files: int, wanted: int | None, limit: int | str
 ) -> None:
-    """Database, Redis and the rest have theirs, whatever the limit of the operating system."""
+    """The default limit leaves files for database, Redis and others, whatever the operating system's limit is."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
     settings = settings.model_copy(update={"server": ServerSettings(max_connections=wanted)})
     if isinstance(limit, int):

@@ -1,4 +1,4 @@
-"""What hostile and broken clients get from the app that ships: answers of the contract, and nothing of their own."""
+"""Responses of the shipped app to hostile and broken clients follow the contract and repeat no input."""
 
 import json
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ POSTS = ("register", "verify-email", "login", "refresh", "logout")
 
 
 def check(answer: httpx.Response) -> dict[str, Any]:
-    """Return the problem document of an error answer that keeps the contract; an empty one for a success."""
+    """Return the problem document of a valid error response, or an empty one for a success."""
     assert answer.status_code < 500, answer.text
     assert SECRET not in answer.text
     assert answer.headers["cache-control"] == "no-store"
@@ -34,7 +34,7 @@ def check(answer: httpx.Response) -> dict[str, Any]:
 
 
 def credentials(value: str) -> bytes:
-    """Return a login whose password is this piece of JSON."""
+    """Return the body of a login whose password is this piece of JSON."""
     return b'{"email": "ada@example.com", "password": ' + value.encode() + b"}"
 
 
@@ -60,7 +60,7 @@ def credentials(value: str) -> bytes:
 async def test_strange_bodies_are_the_senders_fault(
     client: httpx.AsyncClient, body: bytes, status: int, code: str
 ) -> None:
-    """Each has the status of the contract, in full sentences that repeat nothing."""
+    """Each malformed body gives the status of the contract, with texts that repeat nothing."""
     answer = await client.post(LOGIN, content=body, headers=JSON)
     assert (answer.status_code, check(answer)["code"]) == (status, code)
 
@@ -85,27 +85,27 @@ async def test_strange_bodies_are_the_senders_fault(
 async def test_strange_requests_have_their_status(
     client: httpx.AsyncClient, request_line: str, status: int, code: str, headers: dict[str, str]
 ) -> None:
-    """Unknown routes, other methods and NUL are told by status, code and the header that goes with it."""
+    """Unknown routes, wrong methods and NUL give the right status, code and headers."""
     answer = await client.request(*request_line.split())
     assert (answer.status_code, check(answer)["code"]) == (status, code)
     assert headers.items() <= dict(answer.headers).items()
 
 
 async def test_routes_answer_the_methods_of_the_contract_alone(client: httpx.AsyncClient) -> None:
-    """HEAD is none of them: 405 without content, and `Allow` names what there is."""
+    """HEAD gives 405 without content, and `Allow` lists the methods of the contract."""
     answer = await client.head("/api/v1/auth/me")
     assert (answer.status_code, answer.content, answer.headers["allow"]) == (405, b"", "GET, PATCH")
 
 
 async def test_logging_out_has_no_content_and_no_type(client: httpx.AsyncClient) -> None:
-    """204 is a status and headers, nothing else."""
+    """A 204 has no content and no content type."""
     answer = await client.post("/api/v1/auth/logout", json={})
     assert (answer.status_code, answer.content) == (204, b"")
     assert "content-type" not in answer.headers
 
 
 async def test_a_slash_too_many_is_redirected_with_method_and_body(client: httpx.AsyncClient) -> None:
-    """307 leads to the same request without the slash, on whatever host: nothing of it is lost."""
+    """A superfluous slash gives 307, which keeps method and body, on any host."""
     answer = await client.post(f"{LOGIN}/?a=b", json={}, follow_redirects=True)
     (redirect,) = answer.history
     assert (redirect.status_code, redirect.headers["location"]) == (307, "../login?a=b")
@@ -114,7 +114,7 @@ async def test_a_slash_too_many_is_redirected_with_method_and_body(client: httpx
 
 @pytest.mark.parametrize("announced", [True, False])
 async def test_auth_routes_take_64_kib(client: httpx.AsyncClient, announced: bool) -> None:
-    """A body over the limit is 413 whether its length was announced or it comes in pieces; one at the limit passes."""
+    """A body over the limit gives 413, with or without a length; one at the limit passes."""
 
     async def send(size: int) -> int:
         whole = credentials(f'"{"x" * (size - len(credentials("")) - 2)}"')
@@ -162,13 +162,13 @@ content_types = st.sampled_from(
 async def test_no_body_breaks_or_is_echoed(
     client: httpx.AsyncClient, route: str, body: bytes, content_type: str
 ) -> None:
-    """Whatever is posted, the answer is no server error, keeps the contract and holds no planted secret."""
+    """No body causes a server error, and no response violates the contract or contains a secret of the body."""
     headers = {"content-type": content_type} if content_type else {}
     check(await client.post(f"/api/v1/auth/{route}", content=body, headers=headers))
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/api/v1/auth/me", "/api/v1/auth/sessions"])
 async def test_two_authorization_headers_are_ambiguous(client: httpx.AsyncClient, path: str) -> None:
-    """Every route that reads the header refuses two of them as 400 `ambiguous_credentials`."""
+    """Every route that reads the header refuses two of them with 400 `ambiguous_credentials`."""
     answer = await client.get(path, headers=[("Authorization", "Bearer a"), ("Authorization", "Bearer b")])
     assert (answer.status_code, answer.json()["code"]) == (400, "ambiguous_credentials")

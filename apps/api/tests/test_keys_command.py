@@ -1,4 +1,4 @@
-"""`tequipy-api keys`, run as operators run it."""
+"""`tequipy-api keys` as operators run it."""
 
 import asyncio
 import subprocess
@@ -17,20 +17,20 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def states(run_command: Command) -> dict[str, str]:
-    """Return the state of each key that the command lists, the oldest first."""
+    """Return the states of the listed keys, oldest first."""
     result = run_command("keys", "list")
     assert result.returncode == 0, result.stderr
     return {kid: state for kid, _, state, *_ in (line.split() for line in result.stdout.splitlines())}
 
 
 def test_keys_are_rotated_and_revoked(run_command: Command) -> None:
-    """A next key is published at once and signs when it has been for long enough; revoking it lets another sign."""
+    """A next key is published at once and can be activated later; after a revocation another key signs."""
     result = run_command("keys", "rotate")
     assert result.returncode == 1
     assert "rotate after" in result.stderr
     first, second = sorted(states(run_command), key=states(run_command).__getitem__)
     assert states(run_command) == {first: "active", second: "next"}
-    # The commands take longer than this second.
+    # Running the commands takes longer than this second.
     result = run_command("keys", "rotate", TEQUIPY_AUTH__JWKS_MAX_AGE="1")
     assert (result.returncode, result.stdout) == (0, f"{second} signs from now on.\n"), result.stderr
     assert sorted(states(run_command).values()) == ["active", "next", "retiring"]
@@ -41,14 +41,14 @@ def test_keys_are_rotated_and_revoked(run_command: Command) -> None:
 
 
 def test_files_are_not_rotated_by_command(run_command: Command, tmp_path: Path) -> None:
-    """Whoever mounts the keys changes them: the command says where."""
+    """With keys from files, the command refuses and names the setting of the folder."""
     result = run_command("keys", "rotate", TEQUIPY_AUTH__SIGNING_KEYS_FOLDER=str(tmp_path))
     assert result.returncode == 1
     assert "TEQUIPY_AUTH__SIGNING_KEYS_FOLDER" in result.stderr
 
 
 def test_a_key_that_is_not_there_is_named(run_command: Command) -> None:
-    """A typing error ends with status 1 and the command that shows the right ids."""
+    """An unknown id gives status 1 and names the command that lists the ids."""
     result = run_command("keys", "revoke", "nothing")
     assert result.returncode == 1
     assert result.stderr == "Error: There is no signing key nothing to revoke: `tequipy-api keys list` shows all.\n"
@@ -58,11 +58,11 @@ OLD, NEW, WRONG = (f"{name} key-encryption key of a test, 32 characters" for nam
 
 
 def test_keys_move_to_the_newest_key_encryption_key(run_command: Command) -> None:
-    """`keys reseal` moves every key, and then the old version is needed no more; without either it changes
-    nothing.
+    """`keys reseal` encrypts every key under the newest version, after which the old version is not needed; a second
+    run changes nothing.
     """
     setting = "TEQUIPY_AUTH__KEY_ENCRYPTION_KEY"
-    assert run_command("keys", "rotate", **{setting: OLD}).returncode == 1  # made, too young to be rotated
+    assert run_command("keys", "rotate", **{setting: OLD}).returncode == 1  # creates a key that is too young to sign
     kids = sorted(states(run_command))
     refused = run_command("keys", "reseal", **{setting: f'{{"2": "{WRONG}"}}'})
     assert (refused.returncode, refused.stdout) == (1, "")
@@ -83,18 +83,18 @@ def test_keys_move_to_the_newest_key_encryption_key(run_command: Command) -> Non
 
 @pytest.mark.parametrize("kid", [first + "X" * 41 for first in ("-x", "--", "-h")])
 def test_a_key_id_may_begin_with_a_hyphen(run_command: Command, kid: str) -> None:
-    """One id in 64 does: it is taken for the id that it is, not for an option."""
+    """A key id that begins with a hyphen is not treated as an option; one in 64 does."""
     result = run_command("keys", "revoke", kid)
     assert result.returncode == 1
     assert result.stderr == f"Error: There is no signing key {kid} to revoke: `tequipy-api keys list` shows all.\n"
 
 
 async def _perform(action: Callable[[KeyService], Awaitable[None]], service: "_Recorder") -> None:
-    await action(service)  # type: ignore[arg-type]  # -- the one method that the command calls
+    await action(service)  # type: ignore[arg-type]  # -- has only the method that the command calls
 
 
 class _Recorder:
-    """Stands in the place of the service and notes what it is asked to revoke."""
+    """A key service that records the ids it is asked to revoke."""
 
     def __init__(self) -> None:
         self.revoked: list[str] = []
@@ -106,7 +106,7 @@ class _Recorder:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kid=st.from_regex(r"[A-Za-z0-9_-]{43}", fullmatch=True) | st.from_regex(r"-[A-Za-z0-9_-]{42}", fullmatch=True))
 def test_every_key_id_reaches_the_service_as_it_was_typed(monkeypatch: pytest.MonkeyPatch, kid: str) -> None:
-    """Whatever 43 characters of base64url a thumbprint has, the command revokes that very key."""
+    """For any thumbprint of 43 base64url characters the command revokes exactly that key."""
     recorder = _Recorder()
 
     def run(action: Callable[[KeyService], Awaitable[None]]) -> None:

@@ -1,4 +1,4 @@
-"""The app that ships under hostile eyes: its log, its metrics, its correlation ids."""
+"""Logs, metrics and correlation ids of the shipped app under hostile requests."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 @dataclass
 class Server:
-    """The program beside this file, as a process of its own."""
+    """The program `careless_program.py` as a process."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -50,8 +50,8 @@ class Server:
                     return
 
     def stop(self) -> list[dict[str, Any]]:
-        """End the server and return its log; each line of it is an object of JSON, and nothing went past it."""
-        self.process.send_signal(signal.SIGINT)  # at once: no balancer is waited for
+        """Stop the server and return its log, after checking that each line is a JSON object."""
+        self.process.send_signal(signal.SIGINT)  # ends without the drain period
         self.process.wait(30)
         assert self.log.with_suffix(".stderr").read_text() == ""
         return [json.loads(line) for line in self.log.read_bytes().splitlines()]
@@ -59,7 +59,7 @@ class Server:
 
 @pytest.fixture
 def environment(environment: dict[str, str]) -> dict[str, str]:
-    """These tests ask more often than anybody may."""
+    """Disable rate limits, because these tests send many requests."""
     return environment | {f"TEQUIPY_RATE_LIMITS__{name.upper()}": "off" for name in ("default", *RATE_POLICIES)}
 
 
@@ -88,14 +88,14 @@ def start(environment: dict[str, str], tmp_path: Path, free_port: Callable[[], i
 
 
 class Client:
-    """Sends what no client library would, over one connection that is opened again when the server has closed it."""
+    """Sends raw requests over one connection, which it reopens after the server has closed it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, head: bytes, body: bytes = b"") -> tuple[int, bytes]:
-        """Return status and head of the answer."""
+        """Return status and head of the response."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
@@ -109,14 +109,14 @@ class Client:
         return int(answer.split(b" ", 2)[1]), answer
 
     def close(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection if there is one."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
 
 
 def hostile(dice: random.Random, secret: str) -> tuple[bytes, bytes]:
-    """Return the head and the body of a request that tries to be written into the log."""
+    """Return head and body of a request that tries to inject text or a secret into the log."""
     forged = quote('\r\n{"level":"INFO","message":"forged"}\x1b[31m\x00')
     login = b"POST /api/v1/auth/login HTTP/1.1\r\nContent-Type: application/json\r\n"
     jwt = f"eyJhbGciOiJFUzI1NiJ9.{secret}.c2lnbmF0dXJl"
@@ -149,9 +149,9 @@ def hostile(dice: random.Random, secret: str) -> tuple[bytes, bytes]:
 
 
 async def under_hostile_requests(server: Server, requests: int) -> list[dict[str, Any]]:
-    """Send so many, and return the log when each has been found to be one event, and no line shows the secret."""
+    """Send requests, and return the log after checking that each is one event and no line contains the secret."""
     await server.ready()
-    dice = random.Random(requests)  # noqa: S311 -- the same requests in each run
+    dice = random.Random(requests)  # noqa: S311 -- seeded, for the same requests in each run
     client, statuses = Client(server.port), Counter[int]()
     for _ in range(requests):
         status, answer = await client.send(*hostile(dice, server.secret))
@@ -174,7 +174,7 @@ async def under_hostile_requests(server: Server, requests: int) -> list[dict[str
 
 
 def assert_well_formed(line: dict[str, Any]) -> None:
-    """Check the fields that every line has, and the types of those that some have."""
+    """Check the fields that every line has, and the types of optional fields."""
     assert TIMESTAMP.fullmatch(line["timestamp"])
     assert line["level"] in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
     for name in ("message", "logger", "service", "environment", "version"):
@@ -188,7 +188,7 @@ def assert_well_formed(line: dict[str, Any]) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("requests", [300, pytest.param(10_000, marks=pytest.mark.prove)])
 async def test_no_request_breaks_the_log_or_shows_a_secret(start: Callable[..., Server], requests: int) -> None:
-    """Whatever is sent: each line is JSON of at most 16 KiB, one event a request, with no secret that was planted."""
+    """Whatever is sent, each log line is JSON of at most 16 KiB, one event per request, without the secret."""
     lines = await under_hostile_requests(start(), requests)
     for line in lines:
         assert_well_formed(line)
@@ -198,11 +198,11 @@ async def test_no_request_breaks_the_log_or_shows_a_secret(start: Callable[..., 
     assert {event["level"] for event in events if event["status"] < 400} == {"INFO"}
     ids = Counter(line["correlation_id"] for line in lines if line["message"] == "request_failed")
     assert ids
-    assert set(ids.values()) == {1}  # each bug is told once
+    assert set(ids.values()) == {1}  # each error is logged once
 
 
 async def test_a_reader_of_the_log_that_has_gone_breaks_no_request(start: Callable[..., Server]) -> None:
-    """With nobody at the other end of its standard output, the server answers as before."""
+    """The server continues after the reader of its standard output has ended."""
     reader, writer = os.pipe()
     server = start(stdout=writer)
     os.close(writer)
@@ -215,7 +215,7 @@ async def test_a_reader_of_the_log_that_has_gone_breaks_no_request(start: Callab
 
 
 async def test_garbage_is_answered_by_the_server_itself(start: Callable[..., Server]) -> None:
-    """What is no HTTP never reaches the app: a 400 and an event of the server's own, under one correlation id."""
+    """Invalid HTTP does not reach the app: the server responds 400 and logs one event with the same correlation id."""
     server = start()
     await server.ready()
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -230,7 +230,7 @@ async def test_garbage_is_answered_by_the_server_itself(start: Callable[..., Ser
 
 
 async def test_random_requests_add_at_most_five_series(client: httpx.AsyncClient) -> None:
-    """1,000 random paths, 1,000 slash redirects and 50 invented methods, asked of a fresh app."""
+    """1,000 random paths, 1,000 slash redirects and 50 invented methods add at most five series to a new app."""
     await client.get("/metrics")
     before = series(await client.get("/metrics"))
     for _ in range(1000):
@@ -265,7 +265,7 @@ ORIGIN = "https://shop.example.com"
 async def test_every_answer_has_the_correlation_id(
     settings: ApiSettings, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
-    """Errors of any layer, redirects and preflights: the id that was sent comes back, once; a bad one is replaced."""
+    """Errors of any layer, redirects and preflight responses carry the client's id once; an invalid one is replaced."""
     app = create_app(
         settings.model_copy(update={"headers": settings.headers.model_copy(update={"cors_origins": (ORIGIN,)})})
     )
@@ -285,6 +285,6 @@ async def test_every_answer_has_the_correlation_id(
 
 
 def series(answer: httpx.Response) -> set[str]:
-    """Return the series of an exposition: its lines without their values."""
+    """Return the series of a metrics response: its lines without values."""
     assert answer.status_code == 200
     return {line.rpartition(" ")[0] for line in answer.text.splitlines() if not line.startswith("#")}

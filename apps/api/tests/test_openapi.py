@@ -1,4 +1,4 @@
-"""The HTTP contract: the committed document is the code's, it says all, and the app keeps it."""
+"""The HTTP contract: the committed document equals the code's, is complete, and the app follows it."""
 
 import json
 import re
@@ -25,20 +25,20 @@ schema = schemathesis.openapi.from_path(CONTRACT)
 
 @pytest.fixture
 def served_app(settings: ApiSettings) -> FastAPI:
-    """The app without limits; schemathesis runs its lifespan, in a loop of its own."""
+    """Return the app without rate limits; schemathesis runs its lifespan on its own event loop."""
     unlimited = {"rate_limits": dict.fromkeys(["default", *RATE_POLICIES], "off")}
     return create_app(ApiSettings.model_validate(settings.model_dump() | unlimited))
 
 
 def keeps_its_contract(case: schemathesis.Case[Any], app: FastAPI) -> None:
-    # All checks but one: what the schema allows may still break a rule that no schema can say (a weak password).
+    # Without one check: valid input by the schema may break a rule that a schema cannot express (a weak password).
     case.call_and_validate(app=app, excluded_checks=[positive_data_acceptance])
 
 
 @schema.parametrize()
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_app_keeps_its_contract(case: schemathesis.Case[Any], served_app: FastAPI) -> None:
-    """Whatever is sent, no answer is a server error, and each has a status, a type and a shape that were promised."""
+    """No generated request causes a server error, and each response has a documented status, type and schema."""
     keeps_its_contract(case, served_app)
 
 
@@ -47,17 +47,17 @@ def test_the_app_keeps_its_contract(case: schemathesis.Case[Any], served_app: Fa
 @schema.parametrize()
 @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_app_keeps_its_contract_for_long(case: schemathesis.Case[Any], served_app: FastAPI) -> None:
-    """The same with twenty times as many requests to each route."""
+    """The same with twenty times as many requests per route."""
     keeps_its_contract(case, served_app)
 
 
 def test_the_committed_contract_is_that_of_the_code() -> None:
-    """Renew it by `tequipy-api openapi > apps/api/openapi.json`."""
+    """The committed document is up to date; update it by `tequipy-api openapi > apps/api/openapi.json`."""
     assert CONTRACT.read_text(encoding="utf-8") == openapi_document()
 
 
 def test_the_command_compares(run_command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
-    """`openapi` prints the contract without any settings; `--check` is silent when a file is the same, else says so."""
+    """`openapi` works without settings; `--check` prints nothing for an equal file, and reports a different one."""
     nothing = {"TEQUIPY_ENVIRONMENT": "", "TEQUIPY_DATABASE__URL": "rubbish", "TEQUIPY_APP_NAME": "other"}
     printed = run_command("openapi", **nothing)
     assert (printed.returncode, printed.stdout) == (0, CONTRACT.read_text(encoding="utf-8"))
@@ -71,7 +71,7 @@ def test_the_command_compares(run_command: Callable[..., subprocess.CompletedPro
 
 
 def test_every_operation_says_what_it_answers() -> None:
-    """Readable names without doubles, a summary, and for each error its codes with an example of each."""
+    """Operations have unique readable ids and a summary, and each error has its codes with examples."""
     document = json.loads(openapi_document())
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     names = [operation["operationId"] for operation in operations]
@@ -88,7 +88,7 @@ def test_every_operation_says_what_it_answers() -> None:
 
 
 def test_no_body_has_names_of_the_senders_choice() -> None:
-    """Every object of a request body has the fields of the contract alone: an error's pointer can name no other."""
+    """Objects in request bodies allow no other fields, so an error's pointer cannot contain a client's text."""
     document = json.loads(openapi_document())
     sent = [
         operation.get("requestBody", {})
@@ -104,7 +104,7 @@ def test_no_body_has_names_of_the_senders_choice() -> None:
 
 
 def test_every_operation_has_an_example_of_what_goes_in_and_out() -> None:
-    """Each JSON body of the contract, sent or answered, is shown filled in, down to its last field."""
+    """Each JSON body of the contract has an example with all fields."""
     document = json.loads(openapi_document())
 
     def shown(schema: dict[str, Any]) -> bool:
@@ -112,7 +112,7 @@ def test_every_operation_has_an_example_of_what_goes_in_and_out() -> None:
             return shown(document["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
         if {"examples", "example", "const", "enum"} & schema.keys():
             return True
-        if "anyOf" in schema:  # a value or null, a body or none
+        if "anyOf" in schema:  # a value or null, a body or no body
             return any(shown(each) for each in schema["anyOf"])
         if "items" in schema:
             return shown(schema["items"])

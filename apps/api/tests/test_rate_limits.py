@@ -1,4 +1,4 @@
-"""The rates of the app that ships, counted by its own limiter: what a client sees, and what is never limited."""
+"""Rate limits of the shipped app with its real limiter, as clients see them."""
 
 import json
 import re
@@ -25,7 +25,7 @@ async def post(client: httpx.AsyncClient, path: str) -> httpx.Response:
 
 
 def at(address: str, app: FastAPI) -> httpx.AsyncClient:
-    """Return a client of an address."""
+    """Return a client with this address."""
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app, client=(address, 5000)), base_url="https://app.example.com"
     )
@@ -33,7 +33,7 @@ def at(address: str, app: FastAPI) -> httpx.AsyncClient:
 
 @pytest.mark.parametrize("name", RATE_POLICIES)
 async def test_each_policy_refuses_the_next_one(app: FastAPI, name: str) -> None:
-    """As many as the policy says pass, whatever they are answered; the next is 429 and says when, others still pass."""
+    """The allowed number of requests passes, the next one gets 429 with the wait, and other policies are unaffected."""
     rate, endpoints = RATE_POLICIES[name]
     paths = [str(context.path) for context in iter_route_contexts(app.routes) if context.endpoint in endpoints]
     assert len(paths) == len(endpoints)
@@ -57,7 +57,7 @@ async def test_each_policy_refuses_the_next_one(app: FastAPI, name: str) -> None
 
 
 async def test_every_other_route_shares_the_default(app: FastAPI) -> None:
-    """600 a minute for all of them together; what machines ask for is never limited and has no such fields."""
+    """All other routes share 600 requests a minute; polled routes are not limited and have no such fields."""
     async with at("2001:db8::1", app) as client, at("2001:db8::2", app) as neighbour:
         answers = [await client.get(path) for path in ("/api/v1/auth/me", "/nowhere")]
         assert [answer.headers["ratelimit-policy"] for answer in answers] == ['"default";q=600;w=60'] * 2
@@ -71,7 +71,7 @@ async def test_every_other_route_shares_the_default(app: FastAPI) -> None:
 
 
 async def test_decisions_are_counted(app: FastAPI) -> None:
-    """`/metrics` says how many of each policy passed and how many did not."""
+    """`/metrics` shows allowed and refused requests by policy."""
     async with at("203.0.113.7", app) as client:
         for _ in range(3):
             await post(client, LOGIN)
@@ -80,8 +80,8 @@ async def test_decisions_are_counted(app: FastAPI) -> None:
 
 
 async def test_the_default_leases_and_the_tight_ones_do_not(settings: ApiSettings, private_redis: ValkeyServer) -> None:
-    """Ordinary requests cost under 0.1 commands each; each attempt to log in is counted in Redis."""
-    url = private_redis.url()  # its own: the commands of a server are counted for all who use it
+    """Ordinary requests cost under 0.1 Redis commands each, while each login attempt is counted in Redis."""
+    url = private_redis.url()  # a private server, because commands are counted per server
     app = create_app(ApiSettings.model_validate(settings.model_dump() | {"cache": {"url": url}}))
     async with (
         app.router.lifespan_context(app),
@@ -107,7 +107,7 @@ async def test_the_default_leases_and_the_tight_ones_do_not(settings: ApiSetting
 
 
 async def test_a_setting_lifts_a_limit(settings: ApiSettings) -> None:
-    """`off` lifts it, and a route that is not limited says nothing of limits."""
+    """`off` disables a limit, and the route then sends no rate limit fields."""
     changed = settings.model_dump() | {"rate_limits": {"login": "off", "register": "1/60"}}
     app = create_app(ApiSettings.model_validate(changed))
     async with app.router.lifespan_context(app), at("203.0.113.7", app) as client:
@@ -118,7 +118,7 @@ async def test_a_setting_lifts_a_limit(settings: ApiSettings) -> None:
 
 
 def test_every_route_that_hashes_a_password_has_a_policy(app: FastAPI) -> None:
-    """A route that takes a password has another policy than the default: hashing costs a quarter of a second."""
+    """A route that hashes a password has its own policy, because hashing takes a quarter of a second."""
     document = app.openapi()
     schemas = document["components"]["schemas"]
     limited = {endpoint for _, endpoints in RATE_POLICIES.values() for endpoint in endpoints}
@@ -136,7 +136,7 @@ def test_every_route_that_hashes_a_password_has_a_policy(app: FastAPI) -> None:
 
 
 async def test_one_customer_has_not_a_thousand_budgets(app: FastAPI) -> None:
-    """From as many /64 as one likes, a /56 gets 8 times the budget of a client, and the /48 around it goes on."""
+    """Any number of /64 in one /56 share 8 times the budget of a client, and the rest of the /48 is unaffected."""
     statuses, policy = Counter[int](), ""
     started = time.monotonic()
     for number in range(600):

@@ -1,4 +1,4 @@
-"""Readiness of the app that ships while what it stands on is stopped, frozen or broken, and comes back."""
+"""Readiness of the shipped app while its dependencies are stopped, frozen or broken, and after they are back."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ READINESS = "/api/v1/readiness"
 
 @asynccontextmanager
 async def serving(settings: ApiSettings, **sections: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a client of the app, with some sections of its settings changed."""
+    """Yield a client of the app with some settings sections changed."""
     changed = {name: getattr(settings, name).model_dump() | section for name, section in sections.items()}
     app = create_app(ApiSettings.model_validate(settings.model_dump() | changed))
     async with (
@@ -29,7 +29,7 @@ async def serving(settings: ApiSettings, **sections: dict[str, str]) -> AsyncIte
 
 
 async def ask(client: httpx.AsyncClient) -> tuple[int, str, dict[str, str]]:
-    """Return status, outcome and what each check says; hold every answer to its time and to its silence."""
+    """Return status, outcome and checks of a readiness request; check its duration and that it shows no cause."""
     started = time.monotonic()
     answer = await client.get(READINESS)
     assert time.monotonic() - started < 4, "each check has 2 s, all of them side by side"
@@ -40,7 +40,7 @@ async def ask(client: httpx.AsyncClient) -> tuple[int, str, dict[str, str]]:
 
 
 async def becomes(client: httpx.AsyncClient, status: int, outcome: str, *down: str) -> None:
-    """Poll until readiness is this, with exactly these checks down; fail when it takes too long."""
+    """Poll until readiness is as expected with exactly these checks down; fail after a deadline."""
     expected = (status, outcome, {name: "down" if name in down else "up" for name in ("database", "redis", "storage")})
     deadline = time.monotonic() + 30
     while (seen := await ask(client)) != expected:
@@ -49,7 +49,7 @@ async def becomes(client: httpx.AsyncClient, status: int, outcome: str, *down: s
 
 
 async def test_without_redis_the_service_is_degraded(settings: ApiSettings, private_redis: ValkeyServer) -> None:
-    """Redis frozen or gone, alone, is 200 `degraded`; once it is back, 200 `ready`."""
+    """With Redis frozen or killed readiness is 200 `degraded`, and 200 `ready` when it is back."""
     async with serving(settings, cache={"url": private_redis.url()}) as client:
         await becomes(client, 200, "ready")
         private_redis.freeze()
@@ -65,7 +65,7 @@ async def test_without_redis_the_service_is_degraded(settings: ApiSettings, priv
 async def test_without_the_database_the_service_is_not_ready(
     settings: ApiSettings, private_postgres: PostgresServer
 ) -> None:
-    """PostgreSQL frozen or gone is 503 `not_ready`, told in time although a frozen server says nothing."""
+    """With PostgreSQL frozen or killed readiness is 503 `not_ready`, without waiting for a frozen server."""
     url = private_postgres.create_database("tequipy")
     await asyncio.to_thread(create_tables, url)
     async with serving(settings, database={"url": url}) as client:
@@ -81,7 +81,7 @@ async def test_without_the_database_the_service_is_not_ready(
 
 
 async def test_without_storage_the_service_is_not_ready(settings: ApiSettings, tmp_path: Path) -> None:
-    """The folder replaced by a file is 503; put back, it is 200 again."""
+    """With the folder replaced by a file readiness is 503, and 200 when it is restored."""
     folder = tmp_path / "objects"
     async with serving(settings, storage={"url": folder.as_uri()}) as client:
         await becomes(client, 200, "ready")

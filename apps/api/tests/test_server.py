@@ -1,4 +1,4 @@
-"""The server that ships, in real processes: whom it believes, and how it ends."""
+"""The shipped server as a real process: trusted proxies, limits and shutdown."""
 
 import contextlib
 import gc
@@ -37,7 +37,7 @@ class Instance:
         return f"http://127.0.0.1:{self.port}"
 
     def status(self, path: str = READINESS) -> int:
-        """Return the status of an answer over a new connection, 0 without one."""
+        """Return the status of a request over a new connection, or 0 without a response."""
         with contextlib.suppress(httpx.TransportError):
             return httpx.get(f"{self.url}{path}").status_code
         return 0
@@ -52,9 +52,9 @@ StartApi = Callable[..., Instance]
 
 @pytest.fixture
 def start_api(environment: dict[str, str], tmp_path: Path, free_port: Callable[[], int]) -> Iterator[StartApi]:
-    """Start `tequipy-api serve`, on a port of its own unless one is named; `also` changes its environment.
+    """Return a function that starts `tequipy-api serve` on its own port or `port`; `also` changes its environment.
 
-    `before` is what a shell does right before it becomes the server, as `exec >&-` or `ulimit -n 1024`.
+    `before` is a shell command that runs before the server replaces the shell: `exec >&-` or `ulimit -n 1024`.
     """
     instances: list[Instance] = []
 
@@ -82,7 +82,7 @@ def start_api(environment: dict[str, str], tmp_path: Path, free_port: Callable[[
 
 
 def eventually(what: str, probe: Callable[[], bool], *, within: float = 60) -> None:
-    """Poll until the probe is true; fail with `what` when the deadline passes."""
+    """Poll until the probe is true; fail with `what` after the deadline."""
     deadline = time.monotonic() + within
     while not probe():
         assert time.monotonic() < deadline, f"not within {within} s: {what}"
@@ -90,7 +90,7 @@ def eventually(what: str, probe: Callable[[], bool], *, within: float = 60) -> N
 
 
 def begin_login(instance: Instance) -> tuple[socket.socket, bytes]:
-    """Return a connection on which a request is in flight, and what is still to be sent of it."""
+    """Return a connection with an incomplete request, and the rest of the request."""
     body = json.dumps({"email": "nobody@example.com", "password": "correct horse battery staple"}).encode()
     connection = socket.create_connection(("127.0.0.1", instance.port), timeout=30)
     head = [f"POST {LOGIN} HTTP/1.1", "Host: test", "Content-Type: application/json", f"Content-Length: {len(body)}"]
@@ -101,7 +101,7 @@ def begin_login(instance: Instance) -> tuple[socket.socket, bytes]:
 
 
 def read_answer(connection: socket.socket) -> str:
-    """Return all that comes until the server closes the connection."""
+    """Return all data until the server closes the connection."""
     answer = b""
     while piece := connection.recv(65536):
         answer += piece
@@ -131,7 +131,7 @@ def listens(instance: Instance) -> bool:
     ],
 )
 def test_only_trusted_proxies_say_who_is_asking(start_api: StartApi, trusted: str, expected: dict[str, str]) -> None:
-    """X-Forwarded-For counts when the peer is trusted, read from right to left up to the first stranger."""
+    """X-Forwarded-For of a trusted peer is read from right to left up to the first untrusted address."""
     instance = start_api(TEQUIPY_TRUSTED_PROXIES=trusted, WEB_CONCURRENCY="2", FORWARDED_ALLOW_IPS="*")
     instance.wait_until_ready()
     for forwarded in expected:
@@ -148,7 +148,7 @@ def test_only_trusted_proxies_say_who_is_asking(start_api: StartApi, trusted: st
 
 
 def test_clients_that_go_away_break_nothing(start_api: StartApi) -> None:
-    """Connections cut in the middle of a body, announced or in pieces, are no error of ours."""
+    """A client that disconnects in the middle of a body causes no error."""
     instance = start_api()
     instance.wait_until_ready()
     for _ in range(20):
@@ -166,7 +166,7 @@ def test_clients_that_go_away_break_nothing(start_api: StartApi) -> None:
 
 
 def test_a_server_without_standard_output_answers(start_api: StartApi) -> None:
-    """Started with standard output closed (`>&-`), the server answers and only its log is lost."""
+    """Started with closed standard output (`>&-`), the server works without logs."""
     instance = start_api(before="exec >&-")
     instance.wait_until_ready()
     assert [instance.status(path) for path in ("/api/v1/health", "/nowhere", "/api/v1/auth/me")] == [200, 404, 401]
@@ -174,7 +174,7 @@ def test_a_server_without_standard_output_answers(start_api: StartApi) -> None:
 
 
 def test_connections_have_their_bounds(start_api: StartApi) -> None:
-    """Head too large 431, head or body too slow 408, and `Upgrade` ignored with its body delivered: one answer each."""
+    """A large head gives 431, a slow head or body 408, and `Upgrade` is ignored; each gets one response."""
     instance = start_api(
         TEQUIPY_SERVER__MAX_HEAD_SIZE="2000", TEQUIPY_SERVER__HEAD_TIMEOUT="1", TEQUIPY_SERVER__BODY_TIMEOUT="1"
     )
@@ -200,7 +200,7 @@ def test_connections_have_their_bounds(start_api: StartApi) -> None:
 
 
 def test_more_connections_than_files_are_a_wrong_setting(start_api: StartApi) -> None:
-    """The process ends with status 78 and says how many there may be."""
+    """A connection limit over the file limit ends the process with status 78 and the possible maximum."""
     instance = start_api(before="ulimit -n 1024", TEQUIPY_SERVER__MAX_CONNECTIONS="1000")
     assert instance.process.wait(60) == os.EX_CONFIG
     (line,) = instance.log.read_text().splitlines()
@@ -208,7 +208,7 @@ def test_more_connections_than_files_are_a_wrong_setting(start_api: StartApi) ->
 
 
 def test_a_body_without_a_length_has_the_limit_too(start_api: StartApi) -> None:
-    """Sent in chunks, a megabyte is refused with 413 when 64 KiB of it have come."""
+    """A chunked megabyte is refused with 413 after 64 KiB of it have arrived."""
     instance = start_api()
     instance.wait_until_ready()
     answer = httpx.post(f"{instance.url}{LOGIN}", content=(b"x" * 65_536 for _ in range(2)))
@@ -216,11 +216,11 @@ def test_a_body_without_a_length_has_the_limit_too(start_api: StartApi) -> None:
 
 
 def test_a_process_that_is_told_to_end_drains_first(start_api: StartApi) -> None:
-    """At SIGTERM: not ready and `Connection: close` at once, still listening; then what is in flight is answered."""
+    """After SIGTERM the server is not ready and closes connections, but still accepts and answers requests."""
     instance = start_api(TEQUIPY_SERVER__DRAIN_PERIOD="2")
     instance.wait_until_ready()
     with httpx.Client(base_url=instance.url) as client, contextlib.ExitStack() as connections:
-        assert "connection" not in client.get(READINESS).headers  # from now on an idle connection
+        assert "connection" not in client.get(READINESS).headers  # the connection is now idle
         in_flight, rest = begin_login(instance)
         connections.enter_context(in_flight)
         instance.process.send_signal(signal.SIGTERM)
@@ -247,7 +247,7 @@ def test_a_process_that_is_told_to_end_drains_first(start_api: StartApi) -> None
 
 
 def test_a_request_that_hangs_is_cut_off_with_an_answer(start_api: StartApi) -> None:
-    """What is not done when the time is over gets 503 as a problem document, and the process ends."""
+    """A request that does not finish in time gets a 503 problem document, and the process ends."""
     instance = start_api(TEQUIPY_SERVER__DRAIN_PERIOD="0", TEQUIPY_SERVER__SHUTDOWN_TIMEOUT="1")
     instance.wait_until_ready()
     hanging, _ = begin_login(instance)
@@ -261,7 +261,7 @@ def test_a_request_that_hangs_is_cut_off_with_an_answer(start_api: StartApi) -> 
 
 
 def test_slow_clients_have_no_longer_while_the_process_ends(start_api: StartApi) -> None:
-    """A body that does not come is 408 after its time also while requests in flight finish, not cut off with 503."""
+    """During the shutdown a body that does not arrive gets 408 after its timeout instead of 503."""
     instance = start_api(
         TEQUIPY_SERVER__DRAIN_PERIOD="0", TEQUIPY_SERVER__SHUTDOWN_TIMEOUT="60", TEQUIPY_SERVER__BODY_TIMEOUT="2"
     )
@@ -279,7 +279,7 @@ def test_slow_clients_have_no_longer_while_the_process_ends(start_api: StartApi)
     "signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]], ids=str
 )
 def test_who_is_in_a_hurry_need_not_wait(start_api: StartApi, signals: list[signal.Signals]) -> None:
-    """Ctrl-C drains nothing, and a second signal ends the process although a request hangs."""
+    """Ctrl-C skips the drain period, and a second signal ends the process although a request hangs."""
     instance = start_api(TEQUIPY_SERVER__DRAIN_PERIOD="100", TEQUIPY_SERVER__SHUTDOWN_TIMEOUT="100")
     instance.wait_until_ready()
     first, *second = signals
@@ -294,7 +294,7 @@ def test_who_is_in_a_hurry_need_not_wait(start_api: StartApi, signals: list[sign
 
 
 def test_what_was_built_is_never_collected(settings: ApiSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the first request, all that stands is taken out of what the garbage collector goes through."""
+    """Before the first request all existing objects are excluded from garbage collection."""
     left: list[int] = []
     monkeypatch.setattr(DrainingServer, "run", lambda _: left.append(len(gc.get_objects())))
     built = len(gc.get_objects())

@@ -1,4 +1,4 @@
-"""The API's settings as a whole: what is told once, and what production refuses."""
+"""The API's settings as a whole: app-wide values, and values that production refuses."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ SAFE: dict[str, dict[str, Any]] = {
 
 
 def names(model: type[BaseModel]) -> set[str]:
-    """Return the names of a section's fields, those of its own sections too."""
+    """Return the names of a section's fields, including nested sections."""
     found = set(model.model_fields)
     for field in model.model_fields.values():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -31,7 +31,7 @@ def names(model: type[BaseModel]) -> set[str]:
 
 
 def refused_by(environment: str, settings: ApiSettings, **changes: Any) -> list[tuple[str, ...]]:
-    """Return what an environment refuses of settings that are safe but for these changes."""
+    """Return the settings that an environment refuses, for safe settings with these changes."""
     values = settings.model_dump(exclude={"auth", "observability"}) | {"environment": environment}
     for name, value in (SAFE | changes).items():
         values[name] = SAFE.get(name, {}) | value if isinstance(value, dict) else value
@@ -43,7 +43,7 @@ def refused_by(environment: str, settings: ApiSettings, **changes: Any) -> list[
 
 
 def test_no_section_repeats_what_the_app_is_told_once() -> None:
-    """Name, version, environment and public URL have one variable each, so no two can disagree."""
+    """Name, version, environment and public URL have one variable each, so they cannot differ."""
     sections = [
         field.annotation
         for field in ApiSettings.model_fields.values()
@@ -86,13 +86,13 @@ def test_no_section_repeats_what_the_app_is_told_once() -> None:
 def test_production_refuses_what_is_unsafe(
     settings: ApiSettings, changes: dict[str, Any], refused: list[tuple[str, ...]]
 ) -> None:
-    """Each unsafe value alone is refused by its name, and the safe ones beside it pass."""
+    """Each unsafe value is refused with its name, and the safe values are accepted."""
     assert refused_by("production", settings, **changes) == refused
 
 
 @pytest.mark.parametrize("name", ["peppers", "refresh_keys", "key_encryption_key", "pseudonym_key"])
 def test_staging_refuses_built_in_secrets(settings: ApiSettings, name: str) -> None:
-    """What everybody can read protects no copy of real data either; what production alone refuses passes."""
+    """Staging refuses built-in secrets, which are public, and accepts what only production refuses."""
     built_in = "local-only-" + OWN
     secret = {1: built_in} if name in {"peppers", "refresh_keys"} else built_in
     assert refused_by("staging", settings, auth={name: secret}) == [("auth", name)]

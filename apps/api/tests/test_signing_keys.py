@@ -1,4 +1,4 @@
-"""An API process that cannot read its signing keys: whether it starts, is ready, what it answers and what it logs."""
+"""An API process that cannot read its signing keys: start, readiness, responses and logs."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ LOGIN = {"email": "ada@example.com", "password": "correct horse battery staple"}
 
 @pytest.fixture
 def keys_in_the_database(run_command: Command) -> list[str]:
-    """Have the signing keys made under the right key-encryption key, and return their ids."""
+    """Create the signing keys under the right key-encryption key, and return their ids."""
     run_command("keys", "rotate", **{SETTING: RIGHT})
     listed = run_command("keys", "list", **{SETTING: RIGHT})
     kids = [line.split()[0] for line in listed.stdout.splitlines()]
@@ -34,7 +34,7 @@ def keys_in_the_database(run_command: Command) -> list[str]:
 def start_uvicorn(
     environment: dict[str, str], tmp_path: Path, free_port: Callable[[], int]
 ) -> Iterator[Callable[..., tuple[str, Path]]]:
-    """Start the app under a server that is not ours, which checks nothing before it listens; return address and log."""
+    """Return a function that starts the app under uvicorn without our checks; it returns URL and log file."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(**also: str) -> tuple[str, Path]:
@@ -59,7 +59,7 @@ def start_uvicorn(
 
 
 def get(url: str, *, within: float = 60) -> httpx.Response:
-    """Return the answer, as soon as there is one."""
+    """Return the response as soon as the server responds."""
     deadline = time.monotonic() + within
     while True:
         try:
@@ -72,7 +72,7 @@ def get(url: str, *, within: float = 60) -> httpx.Response:
 def test_a_wrong_key_is_no_ready_process(
     keys_in_the_database: list[str], start_uvicorn: Callable[..., tuple[str, Path]]
 ) -> None:
-    """Readiness is 503, what needs a signing key is 503 and not 500, and one log line names the setting."""
+    """Readiness and all requests that need a signing key give 503, and one log line names the setting."""
     url, log = start_uvicorn(**{SETTING: WRONG})
     readiness = get(f"{url}/api/v1/readiness")
     report = readiness.json()
@@ -102,7 +102,7 @@ def test_a_wrong_key_is_no_ready_process(
 
 @pytest.mark.usefixtures("keys_in_the_database")
 def test_serve_does_not_start_with_a_wrong_key(run_command: Command, free_port: Callable[[], int]) -> None:
-    """It ends with status 78 and one line that names the variable, as for any other wrong setting."""
+    """`serve` ends with status 78 and one line with the variable, as for any other wrong setting."""
     result = run_command("serve", "--port", str(free_port()), **{SETTING: WRONG})
     assert result.returncode == os.EX_CONFIG
     (line,) = result.stderr.splitlines()
@@ -113,15 +113,15 @@ def test_serve_does_not_start_with_a_wrong_key(run_command: Command, free_port: 
 def test_serve_does_not_start_without_its_key_file(
     run_command: Command, free_port: Callable[[], int], tmp_path: Path
 ) -> None:
-    """A folder of keys without an active one is told in the same way."""
+    """A key folder without an active key is reported in the same way."""
     result = run_command("serve", "--port", str(free_port()), TEQUIPY_AUTH__SIGNING_KEYS_FOLDER=str(tmp_path))
     assert result.returncode == os.EX_CONFIG
     assert result.stderr.startswith("TEQUIPY_AUTH__SIGNING_KEYS_FOLDER: there is no active.pem")
 
 
 async def test_a_key_of_another_version_is_noticed_while_running(settings: ApiSettings, run_command: Command) -> None:
-    """A process that holds its keys is not ready once another process has encrypted them under a key it lacks."""
-    auth = settings.auth.model_dump() | {"key_encryption_key": RIGHT, "jwks_max_age": 1}  # looks twice a second
+    """A process with keys in memory is not ready after another one has encrypted them under an unknown key."""
+    auth = settings.auth.model_dump() | {"key_encryption_key": RIGHT, "jwks_max_age": 1}  # reloads twice a second
     app = create_app(ApiSettings.model_validate(settings.model_dump() | {"auth": auth}))
     transport = httpx.ASGITransport(app)
     async with (
@@ -144,4 +144,4 @@ TOKEN = (
     "eyJhbGciOiJFUzI1NiIsImtpZCI6ImZwc0E4dWRlcmdXUVF0WjVpanc5a182Um9GUmEtU0JzTnI4amt3ZVJrVTQiLCJ0eXAiOiJhdCtqd3QifQ"
     ".e30.AAAA"
 )
-"""A header of ours, under an id that nobody has."""
+"""A token's header with an unknown key id."""

@@ -11,7 +11,7 @@ def send(sink: MailSink, to: str, body: str) -> None:
 
 
 def test_each_mail_becomes_one_file_as_it_was_sent(mail_sink: MailSink) -> None:
-    """A mail handed over by SMTP is one complete `.eml`, found by its recipient, the oldest first."""
+    """A mail sent by SMTP is one complete `.eml` file; mails are found by recipient, oldest first."""
     send(mail_sink, "ann@example.com", "one")
     send(mail_sink, "bob@example.com", "other")
     send(mail_sink, "ann@example.com", "two")
@@ -20,7 +20,7 @@ def test_each_mail_becomes_one_file_as_it_was_sent(mail_sink: MailSink) -> None:
 
 
 def test_a_recipient_cannot_choose_the_folder(mail_sink: MailSink) -> None:
-    """What an address holds beside letters becomes no path."""
+    """Special characters in an address cannot change the file's folder."""
     send(mail_sink, "../../up@example.com", "out")
     (mail,) = mail_sink.messages(to="up@example.com")
     assert mail["Subject"] == "Hello"

@@ -6,7 +6,7 @@ from tequipy_devstack.ports import free_port, is_free
 
 
 def test_a_port_is_free_until_somebody_listens() -> None:
-    """A port that was given out is free, and no longer free while a server listens on it."""
+    """A returned port is free, and no longer free while a server listens on it."""
     port = free_port()
     assert is_free(port)
     with socket.socket() as listener:

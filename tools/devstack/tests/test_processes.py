@@ -1,4 +1,4 @@
-"""The servers' processes: who they run as, and what that leaves of the machine as it was."""
+"""The user of the servers' processes, and unchanged permissions of the machine."""
 
 import os
 import pwd
@@ -11,7 +11,7 @@ from tequipy_devstack.servers import PostgresServer, Server, ValkeyServer
 
 
 def permissions(folder: Path) -> dict[Path, tuple[int, int, int]]:
-    """Return owner, group and mode of a folder and of all that are above it."""
+    """Return owner, group and mode of a folder and of all its parents."""
     facts = {path: path.stat() for path in (folder, *folder.parents)}
     return {path: (fact.st_uid, fact.st_gid, fact.st_mode) for path, fact in facts.items()}
 
@@ -19,7 +19,7 @@ def permissions(folder: Path) -> dict[Path, tuple[int, int, int]]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
 @pytest.mark.parametrize("kind", [PostgresServer, ValkeyServer], ids=lambda kind: kind.name)
 def test_root_starts_a_server_as_nobody_below_a_closed_folder(kind: type[Server], tmp_path: Path) -> None:
-    """It starts, every process of it is nobody's, and the folder above is as closed as it was."""
+    """As root, a server below a private folder starts as nobody, and permissions above do not change."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     before = permissions(home)

@@ -1,4 +1,4 @@
-"""The harness of the proofs: a load that does not bend, a link and a balancer that do what they are told."""
+"""The tools of the proofs: load at a constant rate, link, balancer and programs."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ BAD = Route("GET", "/bad", 200)
 
 
 class Backend(ThreadingHTTPServer):
-    """A server whose readiness can be set, and which tells its port."""
+    """A server whose readiness can be set, and which responds with its port."""
 
     daemon_threads = True
     ready = True
@@ -67,7 +67,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the signature of the standard library
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def backend(backends: tuple[Backend, Backend]) -> Backend:
 
 
 def test_the_rate_does_not_bend_to_slow_answers(backend: Backend) -> None:
-    """Requests go out on time while every answer takes a second, and leaving the block waits for the answers."""
+    """Requests are sent on time while every response takes a second, and leaving the block waits for responses."""
     with Load(backend.url, [Route("GET", "/slow", 200)], rate=100) as load:
         load.send(30)
         assert load.samples == []
@@ -98,7 +98,7 @@ def test_the_rate_does_not_bend_to_slow_answers(backend: Backend) -> None:
 
 
 def test_each_request_is_recorded_as_it_ended(backend: Backend) -> None:
-    """Outcomes name status and code, or the exception; what was not expected has failed."""
+    """Outcomes name status and code, or the exception; unexpected ones count as failed."""
     with Load(backend.url, [HEALTH, BAD], rate=50) as load:
         load.send(10)
     assert set(count(load.samples)) == {"200 ready", "503 unavailable"}
@@ -109,7 +109,7 @@ def test_each_request_is_recorded_as_it_ended(backend: Backend) -> None:
 
 
 def test_an_outage_is_told_apart_from_what_is_around_it() -> None:
-    """It lasts from the fault to the first `ready` after it was mended; recovery is the part after the mend."""
+    """An outage lasts from the fault to the first `ready` after its end; recovery is the part after the end."""
 
     def sample(sent_at: float, ended_at: float) -> Sample:
         return Sample("/", sent_at, ended_at, "200", good=True)
@@ -128,7 +128,7 @@ def test_an_outage_is_told_apart_from_what_is_around_it() -> None:
 
 
 def test_a_load_runs_before_during_and_after_a_fault(backend: Backend) -> None:
-    """With no fault at all nothing fails, and there are requests on either side."""
+    """Without a fault nothing fails, and there are requests before and after."""
     findings = endure(nullcontext(), backend.url, [HEALTH], requests=20)
     assert failed(findings.requests) == []
     assert min(len(findings.inside), len(findings.outside)) >= 20
@@ -136,7 +136,7 @@ def test_a_load_runs_before_during_and_after_a_fault(backend: Backend) -> None:
 
 
 def test_a_link_is_as_slow_as_it_is_told(backend: Backend) -> None:
-    """Each piece of data comes late by the delay, both ways; without a target nobody is let through."""
+    """All data is delayed in both directions; without a target, connections are refused."""
     with in_background(Link(backend.port)) as link, Load(f"http://127.0.0.1:{link.port}", [HEALTH], rate=20) as load:
         load.send(3)
         assert count(load.samples)["200 ready"]
@@ -146,7 +146,7 @@ def test_a_link_is_as_slow_as_it_is_told(backend: Backend) -> None:
 
 
 def test_a_balancer_leaves_out_who_is_not_ready(backends: tuple[Backend, Backend]) -> None:
-    """New connections go to the ready ones in turn, to none when there is none, and to one that is ready again."""
+    """New connections go to ready backends in turn, to none if none is ready, and to one that is ready again."""
     one, other = backends
 
     def answering() -> set[int]:
@@ -168,7 +168,7 @@ def test_a_balancer_leaves_out_who_is_not_ready(backends: tuple[Backend, Backend
 
 
 def test_a_program_ends_with_its_block_and_may_be_killed(tmp_path: Path) -> None:
-    """A program is started, killed with its children, started again, and gone after the block."""
+    """A program can be started, killed with its children and started again, and ends with the block."""
     sleeper = Program(["sh", "-c", "sleep 60 & echo $! >> pids; wait"], {"PATH": "/usr/bin:/bin"}, tmp_path / "log")
     pids = tmp_path / "pids"
     with sleeper:
@@ -192,6 +192,6 @@ if mortal:
 
 
 def test_a_program_has_as_many_lives_as_it_is_given() -> None:
-    """Each killed child is followed by another; after the last death the program itself goes on."""
+    """Each killed child is replaced; after the last death the program itself continues."""
     result = subprocess.run([sys.executable, "-c", LIVES], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.split() == ["life"] * 3 + ["afterwards"]

@@ -1,4 +1,4 @@
-"""The pytest plugin, in runs of pytest of their own: what is shared, what is not, and what is left when they end."""
+"""The pytest plugin in separate pytest runs: shared servers, separate data, and clean-up."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def run_pytest(tmp_path: Path) -> Pytest:
     def run(tests: str, *options: str) -> "subprocess.Popen[str]":
         (tmp_path / "test_inner.py").write_text(tests)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-        # No other plugins: each costs every process of the run its import.
+        # Without other plugins, whose import takes time in every process.
         environment |= {"TMPDIR": str(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         plugins = ["-p", "xdist", "-p", "tequipy_devstack.pytest_plugin", "-p", "no:cacheprovider"]
         command = [sys.executable, "-c", MAIN, "-q", *plugins, *options, str(tmp_path)]
@@ -91,7 +91,7 @@ def left_over(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("processes", [0, 2])
 def test_a_run_shares_its_servers_and_no_data(run_pytest: Pytest, tmp_path: Path, processes: int) -> None:
-    """All processes of a run see the same two servers, each its own databases; afterwards nothing is left."""
+    """All processes of a run share the two servers with separate databases; afterwards nothing is left."""
     run = run_pytest(TESTS, "-n", str(processes), "--dist", "load")
     output, _ = run.communicate(timeout=100)
     assert run.returncode == 0, output
@@ -108,7 +108,7 @@ def test_a_run_shares_its_servers_and_no_data(run_pytest: Pytest, tmp_path: Path
 
 @pytest.mark.parametrize("options", [[], ["--collect-only"]], ids=["run", "collect-only"])
 def test_who_needs_no_server_starts_none(run_pytest: Pytest, tmp_path: Path, options: list[str]) -> None:
-    """A run of plain tests, and a collection of any, makes no folder and so no server."""
+    """A run without server fixtures, and any collection, creates no folder and starts no server."""
     run = run_pytest(TESTS if options else NEEDS_NOTHING, *options)
     output, _ = run.communicate(timeout=100)
     assert run.returncode == 0, output
@@ -117,7 +117,7 @@ def test_who_needs_no_server_starts_none(run_pytest: Pytest, tmp_path: Path, opt
 
 @pytest.mark.parametrize("ending", ["SIGINT", "SIGKILL"])
 def test_the_servers_end_however_the_run_ends(run_pytest: Pytest, tmp_path: Path, ending: str) -> None:
-    """Ctrl-C and even `kill -9` of a parallel run's first process end its servers and remove their folder."""
+    """Ctrl-C and `kill -9` of a parallel run's first process both end its servers and remove their folder."""
     run = run_pytest(WAITS, "-n", "1")
     file = tmp_path / "told.json"
     deadline = time.monotonic() + 60
@@ -128,7 +128,7 @@ def test_the_servers_end_however_the_run_ends(run_pytest: Pytest, tmp_path: Path
     servers = [psutil.Process(pid) for pid in json.loads(file.read_text())["pids"]]
     inner = psutil.Process(run.pid).children(recursive=True)
     if ending == "SIGINT":
-        os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to every process in the foreground
+        os.killpg(run.pid, signal.SIGINT)  # like a terminal, to every process in the foreground
     else:
         run.kill()
     run.communicate(timeout=60)
@@ -136,7 +136,7 @@ def test_the_servers_end_however_the_run_ends(run_pytest: Pytest, tmp_path: Path
     while left_over(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    for process in inner:  # xdist's own: they may still be in their test
+    for process in inner:  # xdist's worker processes may still run their test
         if is_running(process):
             process.kill()
 
@@ -149,7 +149,7 @@ def test_a_migrated_database_holds_every_package(database_url: str, postgres_ser
 
 
 def test_emptying_keeps_the_tables_and_the_versions(empty_database_url: str, postgres_server: PostgresServer) -> None:
-    """After a test every row is gone, numbering begins anew, and the database still knows its migrations."""
+    """After a test all rows are deleted and sequences restarted, and the version tables are kept."""
     name = empty_database_url.rpartition("/")[2]
     for sql in (
         "CREATE SCHEMA auth",

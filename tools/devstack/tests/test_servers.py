@@ -1,4 +1,4 @@
-"""The servers: started, stopped, killed, frozen and started again, by tests alike for both."""
+"""Both servers can be started, stopped, killed, frozen and restarted."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 
 
 def test_what_was_committed_survives_every_end(server: Server) -> None:
-    """A kill, an orderly stop and a restart keep the data, and the address stays the same."""
+    """A kill, an orderly stop and a restart keep the data and the address."""
     address = (server.port, server.password)
     remember(server, "this")
     server.kill()
@@ -53,7 +53,7 @@ def test_what_was_committed_survives_every_end(server: Server) -> None:
 
 
 def test_a_frozen_server_goes_on_where_it_stood(server: Server) -> None:
-    """Freezing stops every process of the server, thawing lets them go on; a frozen one can be stopped in order."""
+    """Freezing stops every process of the server, thawing continues them; a frozen server can be stopped."""
     remember(server, "this")
     server.freeze()
     leader = psutil.Process(server.pid)
@@ -67,7 +67,7 @@ def test_a_frozen_server_goes_on_where_it_stood(server: Server) -> None:
 
 
 def test_a_leftover_on_the_folder_is_ended_first(server: Server) -> None:
-    """A second owner of the folder ends the server that the first one left running, and has its data and its port."""
+    """A second owner of the folder ends the server that the first one left, and takes over its data and port."""
     remember(server, "this")
     leftover, port = psutil.Process(server.pid), server.port
     with type(server)(server.folder) as successor:
@@ -77,7 +77,7 @@ def test_a_leftover_on_the_folder_is_ended_first(server: Server) -> None:
 
 
 def test_a_port_that_was_taken_meanwhile_is_left_alone(private_redis: ValkeyServer, tmp_path: Path) -> None:
-    """A server whose port somebody else has now starts on another one."""
+    """A server whose port is taken starts on another one."""
     stopped = ValkeyServer(tmp_path)
     with stopped:
         pass
@@ -88,7 +88,7 @@ def test_a_port_that_was_taken_meanwhile_is_left_alone(private_redis: ValkeyServ
 
 
 def test_nobody_else_gets_in(server: Server) -> None:
-    """Without the password there is no answer, and what holds the password is readable by its owner alone."""
+    """The server refuses clients without password, and files with the password are readable by its owner only."""
     server._keep(replace(server._state(), password="wrong"))
     if isinstance(server, PostgresServer):
         with pytest.raises(DevstackError, match="password authentication failed"):
@@ -101,7 +101,7 @@ def test_nobody_else_gets_in(server: Server) -> None:
 
 
 def test_only_its_owner_may_disturb_it(server: Server) -> None:
-    """An object that did not start the server knows its address, and refuses to stop what others use."""
+    """An object that did not start the server returns its address, and refuses to stop or disturb it."""
     guest = type(server)(server.folder)
     assert (guest.port, guest.pid) == (server.port, server.pid)
     for disturb in (guest.freeze, guest.kill, guest.restart):
@@ -125,7 +125,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.parametrize("before_the_end", ["pass", "server.freeze()"], ids=["running", "frozen"])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_a_server_dies_with_its_owner(kind: type[Server], before_the_end: str, tmp_path: Path) -> None:
-    """`kill -9` of the process that started a server ends the server, even one that it had frozen."""
+    """`kill -9` of the process that started a server ends the server, even a frozen one."""
     code = ORPHAN.format(kind=kind.__name__, before_the_end=before_the_end)
     subprocess.run([sys.executable, "-c", code, tmp_path], check=False, timeout=60)
     deadline = time.monotonic() + 20
@@ -142,7 +142,7 @@ def command_line(process: psutil.Process) -> str:
 
 
 def test_a_start_that_fails_shows_the_end_of_the_log(tmp_path: Path) -> None:
-    """Data of another major version are refused with PostgreSQL's own words."""
+    """Data of another major version is refused with PostgreSQL's own message."""
     with PostgresServer(tmp_path) as server:
         pass
     (server.data / "PG_VERSION").write_text("9\n")
@@ -152,7 +152,7 @@ def test_a_start_that_fails_shows_the_end_of_the_log(tmp_path: Path) -> None:
 
 
 def test_an_emptied_valkey_is_empty(private_redis: ValkeyServer) -> None:
-    """A restart can lose everything, as a cache without persistence does."""
+    """A restart with `empty` loses all data, like a cache without persistence."""
     remember(private_redis, "this")
     private_redis.restart(empty=True)
     assert recall(private_redis) == ""
@@ -161,7 +161,7 @@ def test_an_emptied_valkey_is_empty(private_redis: ValkeyServer) -> None:
 def test_a_killed_postgres_leaves_no_shared_memory(
     private_postgres: PostgresServer, shared_memory: Callable[[], set[str]]
 ) -> None:
-    """SIGKILL would leave a segment of shared memory behind; it is removed."""
+    """The shared memory segment that would survive SIGKILL is removed."""
     key = (private_postgres.data / "postmaster.pid").read_text().splitlines()[6].split()[1]
     assert key in shared_memory()
     private_postgres.kill()

@@ -1,4 +1,4 @@
-"""The whole local stack, with small programs in the place of Tequipy's and real servers."""
+"""The whole local stack with real servers, and small programs in place of Tequipy's."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from tequipy_devstack.processes import DevstackError, await_end, family, is_runn
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_devstack.stack import Home, Stack
 
-# Says what it was told, as all of Tequipy's programs; `serve` answers every request, `create-admin` reads a password.
+# Prints its arguments and variables for all of Tequipy's programs; `serve` responds, `create-admin` reads a password.
 STAND_IN = """#!{python}
 import http.server, os, sys, time
 class Yes(http.server.BaseHTTPRequestHandler):
@@ -40,7 +40,7 @@ elif words in ("run", "beat", "relay"):
 
 @dataclass
 class Tools:
-    """Two stand-ins, and the command line that takes them for Tequipy's programs."""
+    """Two replacement programs, and the command line that starts them instead of Tequipy's."""
 
     folder: Path
 
@@ -53,7 +53,7 @@ class Tools:
         return [sys.executable, "-c", code]
 
     def run(self, *words: str, home: Path, text: str = "", **given: str) -> subprocess.CompletedProcess[str]:
-        """Run a command that is expected to end by itself."""
+        """Run a command that ends by itself."""
         environment = self.environment(home, **given)
         return subprocess.run(
             self.command(*words),
@@ -123,7 +123,7 @@ def run(tools: Tools, tmp_path: Path) -> Run:
 
 
 def test_one_command_runs_everything_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
-    """It migrates, runs the four programs, says where they are, and keeps its data when it is started again."""
+    """The stack migrates, runs the four programs, prints their addresses, and keeps its data across restarts."""
     home = tmp_path / "home"
     with run(home, TEQUIPY_DEV_PORT=(port := str(free_port()))) as stack:
         output = stack.log.read_text()
@@ -144,7 +144,7 @@ def test_one_command_runs_everything_and_leaves_nothing(run: Run, tmp_path: Path
 
 
 def test_beside_the_running_stack(run: Run, tools: Tools, tmp_path: Path) -> None:
-    """A second stack on the same home is refused, one on another home is not, and an admin is made in the right one."""
+    """A second stack on the same home is refused, on another home not; an admin is created in the right one."""
     home = tmp_path / "home"
     before = tools.run("admin", "a@example.com", home=home)
     assert "no stack runs on" in before.stderr
@@ -160,7 +160,7 @@ def test_beside_the_running_stack(run: Run, tools: Tools, tmp_path: Path) -> Non
 
 
 def test_a_stack_that_was_killed_leaves_nothing_and_starts_again(run: Run, tmp_path: Path) -> None:
-    """`kill -9` of the supervisor ends everything it ran, and the next start finds its data."""
+    """`kill -9` of the supervisor ends all its processes, and the next start finds the data."""
     home = tmp_path / "home"
     with run(home) as stack:
         PostgresServer(home / "postgres").execute("CREATE TABLE memory AS SELECT 1", "tequipy")
@@ -172,7 +172,7 @@ def test_a_stack_that_was_killed_leaves_nothing_and_starts_again(run: Run, tmp_p
 
 
 def test_what_dies_comes_back(run: Run, tmp_path: Path) -> None:
-    """A program and a server that are killed run again within seconds, at the same address."""
+    """A killed program and a killed server run again within seconds, at the same address."""
     home = tmp_path / "home"
     with run(home) as stack:
         valkey = ValkeyServer(home / "valkey")
@@ -191,7 +191,7 @@ def test_what_dies_comes_back(run: Run, tmp_path: Path) -> None:
 
 
 def test_given_servers_are_used_instead(run: Run, tmp_path: Path, empty_database_url: str, redis_url: str) -> None:
-    """With a PostgreSQL and a Redis given, in the environment or `.env`, none is started; given values win."""
+    """With a given PostgreSQL and Redis, in the environment or `.env`, none is started; given values override."""
     home = tmp_path / "home"
     (tmp_path / ".env").write_text(f"TEQUIPY_CACHE__URL={redis_url}\nTEQUIPY_CELERY__TIME_LIMIT=7\nOTHER=1\n")
     with run(home, TEQUIPY_DATABASE__URL=empty_database_url):
@@ -208,7 +208,7 @@ def test_given_servers_are_used_instead(run: Run, tmp_path: Path, empty_database
 
 
 def test_what_cannot_start_says_why(tools: Tools, tmp_path: Path, redis_server: ValkeyServer) -> None:
-    """A taken port, a port that is none and a failed migration end the command with a message, and nothing stays."""
+    """A taken port, an invalid port and a failed migration end the command with a message, without leftovers."""
     home = tmp_path / "home"
     taken = tools.run("run", home=home, TEQUIPY_DEV_PORT=str(redis_server.port))
     assert taken.returncode == 1
@@ -223,7 +223,7 @@ def test_what_cannot_start_says_why(tools: Tools, tmp_path: Path, redis_server: 
 
 
 def test_what_a_home_keeps_for_other_commands_is_its_owners_alone(tmp_path: Path) -> None:
-    """Values of any shape come back as they were, from a file that nobody else may read; without a stack, an error."""
+    """Any values are read back unchanged from a private file; without a running stack it is an error."""
     home, values = Home(tmp_path / "home"), {"A": 'it\'s "quoted"\nover lines', "B": ""}
     with home.locked():
         home.write_environment(values)
@@ -234,7 +234,7 @@ def test_what_a_home_keeps_for_other_commands_is_its_owners_alone(tmp_path: Path
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is exported is taken before what `.env` says; an empty value is none."""
+    """Exported variables override `.env`; an empty value counts as unset."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("TEQUIPY_DEV_PORT=8111\nTEQUIPY_APP_NAME=file\nTEQUIPY_CACHE__URL=\n")
     monkeypatch.setenv("TEQUIPY_APP_NAME", "environment")
@@ -245,7 +245,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_home_that_cannot_be_written_to_is_one_line(tools: Tools, tmp_path: Path) -> None:
-    """TEQUIPY_DEV_HOME is named, with status 78 and no traceback."""
+    """TEQUIPY_DEV_HOME is reported with status 78 and without a traceback."""
     (tmp_path / "file").touch()
     result = tools.run("run", home=tmp_path / "file" / "home")
     assert (result.returncode, result.stdout) == (os.EX_CONFIG, "")
@@ -253,7 +253,7 @@ def test_a_home_that_cannot_be_written_to_is_one_line(tools: Tools, tmp_path: Pa
 
 
 def test_a_file_of_settings_that_is_not_utf8_is_one_line(tools: Tools, tmp_path: Path) -> None:
-    """`.env` is named, with status 78 and no traceback."""
+    """`.env` is reported with status 78 and without a traceback."""
     (tools.folder / ".env").write_bytes(b"TEQUIPY_APP_NAME=caf\xe9\n")
     result = tools.run("run", home=tmp_path / "home")
     assert (result.returncode, result.stdout, result.stderr) == (os.EX_CONFIG, "", ".env: should be UTF-8 text\n")

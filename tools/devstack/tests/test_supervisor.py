@@ -1,4 +1,4 @@
-"""The supervisor, with small programs in the place of Tequipy's."""
+"""The supervisor with small programs in place of Tequipy's."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ def supervisor() -> Supervisor:
 
 @asynccontextmanager
 async def running(work: Coroutine[object, object, None]) -> AsyncIterator[asyncio.Task[None]]:
-    """Run something in the background and cancel it in the end."""
+    """Run a coroutine in the background, and cancel it at the end."""
     task = asyncio.ensure_future(work)
     try:
         yield task
@@ -38,7 +38,7 @@ async def running(work: Coroutine[object, object, None]) -> AsyncIterator[asynci
 
 
 class Output:
-    """What has been printed so far."""
+    """The output printed so far."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -58,7 +58,7 @@ async def eventually(probe: Callable[[], bool]) -> None:
 async def test_each_line_carries_the_name_of_its_program(
     supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Output and errors, an unfinished last line and bytes that are no text are printed behind the prefix."""
+    """Standard output, standard error, an unfinished last line and invalid UTF-8 are printed with the prefix."""
     code = r"import os; os.write(1, b'one\n\xff\n'); os.write(2, os.environ['GREETING'].encode())"
     assert await supervisor.once(python("api", code)) == 0
     assert capsys.readouterr().out == "api     | one\napi     | \ufffd\napi     | hello\n"
@@ -73,7 +73,7 @@ async def test_an_endless_line_is_printed_in_parts(supervisor: Supervisor, capsy
 
 
 async def test_once_tells_the_exit_status(supervisor: Supervisor) -> None:
-    """A command that fails is told from one that does not."""
+    """`once` returns the exit status, so that a failed command is noticed."""
     assert await supervisor.once(python("migrate", "raise SystemExit(3)")) == 3
     assert await supervisor.succeeds([sys.executable, "-c", "pass"])
     assert not await supervisor.succeeds([sys.executable, "-c", "raise SystemExit(1)"])
@@ -82,7 +82,7 @@ async def test_once_tells_the_exit_status(supervisor: Supervisor) -> None:
 async def test_a_program_that_dies_is_started_again(
     supervisor: Supervisor, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Each death is told with its status, and the pause before the next start doubles up to its limit."""
+    """Each death is printed with its status, and the pause before the next start doubles up to its limit."""
     log = tmp_path / "starts"
     dying = python("worker", f"open({str(log)!r}, 'a').write('x'); raise SystemExit(7)")
     async with running(supervisor.keep(dying)):
@@ -110,7 +110,7 @@ time.sleep(600)
 async def test_nothing_that_a_program_started_outlives_it(
     supervisor: Supervisor, capsys: pytest.CaptureFixture[str], death: str
 ) -> None:
-    """A child that ignores SIGTERM ends with its parent, whether that is stopped or dies by itself."""
+    """A child that ignores SIGTERM ends with its parent, whether that is stopped or dies."""
     async with running(supervisor.keep(python("worker", FAMILY))):
         output = Output(capsys)
         await eventually(lambda: "worker" in output.text())
@@ -127,7 +127,7 @@ async def test_nothing_that_a_program_started_outlives_it(
 async def test_a_second_cancellation_waits_for_nothing(
     supervisor: Supervisor, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program that takes its time to end is killed at once when asked twice, and asyncio knows that it has ended."""
+    """A program that ends slowly is killed at the second cancellation, and asyncio knows that it has ended."""
     start, started = supervisor._start, list[asyncio.subprocess.Process]()
 
     async def note(program: Program) -> asyncio.subprocess.Process:
@@ -153,7 +153,7 @@ async def test_a_second_cancellation_waits_for_nothing(
 async def test_a_changed_file_starts_everything_again(
     supervisor: Supervisor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Saving a source file starts a healthy program again; what Python writes beside it does not."""
+    """Saving a source file restarts a running program; Python's own files beside it do not."""
     sources, log = tmp_path / "src", tmp_path / "starts"
     (sources / "__pycache__").mkdir(parents=True)
     program = python("api", f"open({str(log)!r}, 'a').write('x'); import time; time.sleep(600)")
@@ -161,7 +161,7 @@ async def test_a_changed_file_starts_everything_again(
         await eventually(lambda: log.exists() and log.read_text() == "x")
 
         def changed() -> bool:
-            # Again and again: the watch begins at a moment that nobody tells.
+            # Repeated, because the start of the watch is not signalled.
             (sources / "__pycache__" / "app.pyc").write_bytes(os.urandom(8))
             (sources / "app.py").write_bytes(os.urandom(8))
             return len(log.read_text()) > 1
@@ -174,7 +174,7 @@ async def test_a_changed_file_starts_everything_again(
 
 
 async def test_readiness_is_told_once_it_is_there(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
-    """The lines are printed after the first yes."""
+    """The lines are printed when `ready` first returns True."""
     answers = iter([False, True])
 
     async def ready() -> bool:
