@@ -20,7 +20,7 @@ def auth_tasks(auth: Auth, mailer: Mailer) -> tuple[Task, ...]:
                 attempts=20, cap=timedelta(minutes=10), permanent=(MailRejected,), lifetime=timedelta(hours=24)
             ),
         ),
-        Task("auth.publish_revocations", auth.session_ender.publish_again, time_limit=timedelta(seconds=30)),
+        Task("auth.publish_revocations", auth.session_issuer.publish_again, time_limit=timedelta(seconds=30)),
         Task(
             "auth.purge",
             auth.housekeeping.purge,

@@ -410,7 +410,7 @@ async def test_revoked_ids_are_published_directly_and_by_a_task(
     assert task.payload == {"members": [f"sid:{session.id}"]}
     revocations = MemoryRevocations(clock, ttl=timedelta(seconds=930))
     other = build_fake_auth(work, clock=clock, revocations=revocations)
-    await other.session_ender.publish_again(Delivery(session.id, task.task), members=[f"sid:{session.id}"])
+    await other.session_issuer.publish_again(Delivery(session.id, task.task), members=[f"sid:{session.id}"])
     assert await revocations.contains_any([f"sid:{session.id}"])
     await auth.sessions.logout(access_token=pair.access.value, client=CLIENT)
     assert len([task for task in work.outbox.tasks if task.task == "auth.publish_revocations"]) == 1

@@ -17,7 +17,7 @@ from tequipy_auth.domain.services.mailing import MailingService
 from tequipy_auth.domain.services.passwords import PasswordService
 from tequipy_auth.domain.services.registration import RegistrationService
 from tequipy_auth.domain.services.roles import RoleService
-from tequipy_auth.domain.services.session_ender import SessionEnder
+from tequipy_auth.domain.services.session_issuer import SessionIssuer
 from tequipy_auth.domain.services.sessions import SessionService
 from tequipy_platform import Mailer
 
@@ -36,7 +36,7 @@ class Auth:
     accounts: AccountService
     roles: RoleService
     access_tokens: AccessTokens
-    session_ender: SessionEnder
+    session_issuer: SessionIssuer
     audit_log: AuditLog
     keys: KeyService | None
     """None when the signing keys are files: then the keys are rotated by replacing the files."""

@@ -33,10 +33,8 @@ from tequipy_auth.domain.services.password_check import PasswordCheck
 from tequipy_auth.domain.services.passwords import PasswordService
 from tequipy_auth.domain.services.registration import RegistrationService
 from tequipy_auth.domain.services.roles import RoleService
-from tequipy_auth.domain.services.session_ender import SessionEnder
-from tequipy_auth.domain.services.session_starter import SessionStarter
+from tequipy_auth.domain.services.session_issuer import SessionIssuer
 from tequipy_auth.domain.services.sessions import SessionService
-from tequipy_auth.domain.services.token_issuer import TokenIssuer
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_caching import Cache
 from tequipy_platform import Clock, IdSource, Mailer, MailTemplates, RandomSource
@@ -80,7 +78,7 @@ class Composition:
             roles=RoleService(self.unit_of_work, config=self.config, operations=self.operations),
             housekeeping=Housekeeping(self.unit_of_work, self.clock, self.policy),
             access_tokens=self.access_tokens,
-            session_ender=self._ender,
+            session_issuer=self._issuer,
             keys=self.keys,
             policy=self.policy,
             audit_log=self.audit_log,
@@ -108,7 +106,6 @@ class Composition:
             addresses=self.addresses,
             check=self._check,
             devices=self._devices,
-            starter=self._starter,
             issuer=self._issuer,
             policy=self.policy,
             clock=self.clock,
@@ -125,7 +122,7 @@ class Composition:
             check=self._check,
             devices=self._devices,
             lockout=self._lockout,
-            ender=self._ender,
+            issuer=self._issuer,
             pseudonyms=self.pseudonyms,
             clock=self.clock,
             new_id=self.new_id,
@@ -140,7 +137,6 @@ class Composition:
             successor_keys=self.successor_keys,
             access_tokens=self.access_tokens,
             issuer=self._issuer,
-            ender=self._ender,
             policy=self.policy,
             clock=self.clock,
             new_id=self.new_id,
@@ -160,9 +156,10 @@ class Composition:
         )
 
     @cached_property
-    def _starter(self) -> SessionStarter:
-        return SessionStarter(
-            ender=self._ender,
+    def _issuer(self) -> SessionIssuer:
+        return SessionIssuer(
+            access_tokens=self.access_tokens,
+            revocations=self.revocations,
             secrets=self.secrets,
             successor_keys=self.successor_keys,
             policy=self.policy,
@@ -192,11 +189,3 @@ class Composition:
     @cached_property
     def _rules(self) -> PasswordRules:
         return PasswordRules(self.policy, self.common_passwords)
-
-    @cached_property
-    def _ender(self) -> SessionEnder:
-        return SessionEnder(self.revocations)
-
-    @cached_property
-    def _issuer(self) -> TokenIssuer:
-        return TokenIssuer(self.access_tokens, self.policy)

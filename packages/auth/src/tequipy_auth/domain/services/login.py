@@ -12,8 +12,7 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AddressParser
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.password_check import PasswordCheck, Proof
-from tequipy_auth.domain.services.session_starter import NewSession, SessionStarter
-from tequipy_auth.domain.services.token_issuer import TokenIssuer
+from tequipy_auth.domain.services.session_issuer import NewSession, SessionIssuer
 from tequipy_auth.domain.value_objects import AccessToken, Client, Principal, TokenPair
 from tequipy_platform import Clock, retry_conflicts
 
@@ -28,8 +27,7 @@ class LoginService:
         addresses: AddressParser,
         check: PasswordCheck,
         devices: DeviceMarks,
-        starter: SessionStarter,
-        issuer: TokenIssuer,
+        issuer: SessionIssuer,
         policy: AuthPolicy,
         clock: Clock,
         operations: Operations,
@@ -38,7 +36,6 @@ class LoginService:
         self._addresses = addresses
         self._check = check
         self._devices = devices
-        self._starter = starter
         self._issuer = issuer
         self._policy = policy
         self._clock = clock
@@ -95,7 +92,7 @@ class LoginService:
             async with self._unit_of_work() as work:
                 await self._check.refuse(work, proof, EmailNotVerified.code)
             raise EmailNotVerified
-        new = await self._starter.prepare(proof.user, client, amr=("pwd",))
+        new = await self._issuer.prepare(proof.user, client, amr=("pwd",))
         user, device_token = await self._begin(proof, new, client)
         pair = await self._issuer.pair(user, new.session, new.value, new.session.created_at)
         return replace(pair, device_token=device_token)
@@ -105,9 +102,9 @@ class LoginService:
         async with self._unit_of_work() as work:
             user = await self._check.succeed(work, proof)
             device_token = await self._devices.issue(work, user, known=client.device)
-            revoked_ids = await self._starter.save(work, new)
+            revoked_ids = await self._issuer.save(work, new)
             work.audit.record(_logged_in(user, new.session, new.session.client))
-        await self._starter.publish(revoked_ids)
+        await self._issuer.publish(revoked_ids)
         return user, device_token
 
     @retry_conflicts

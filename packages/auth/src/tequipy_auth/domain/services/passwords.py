@@ -16,7 +16,7 @@ from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.lockout import Lockout
 from tequipy_auth.domain.services.one_time_tokens import read_one_time_token, record_refused_token
 from tequipy_auth.domain.services.password_check import PasswordCheck, Proof
-from tequipy_auth.domain.services.session_ender import SessionEnder, SessionRevocation
+from tequipy_auth.domain.services.session_issuer import SessionIssuer, SessionRevocation
 from tequipy_auth.domain.value_objects import Client, OneTimeTokenValue, PasswordHash, Principal, Purpose
 from tequipy_platform import Clock, IdSource, retry_conflicts
 
@@ -34,7 +34,7 @@ class PasswordService:
         check: PasswordCheck,
         devices: DeviceMarks,
         lockout: Lockout,
-        ender: SessionEnder,
+        issuer: SessionIssuer,
         pseudonyms: Pseudonyms,
         clock: Clock,
         new_id: IdSource,
@@ -47,7 +47,7 @@ class PasswordService:
         self._check = check
         self._devices = devices
         self._lockout = lockout
-        self._ender = ender
+        self._issuer = issuer
         self._pseudonyms = pseudonyms
         self._clock = clock
         self._new_id = new_id
@@ -139,7 +139,7 @@ class PasswordService:
                 work, user, hashed, SessionRevocation("password_reset", now, client=client)
             )
             work.audit.record(AuditEvent(AuditAction.RESET_DONE, subject_id=user.id, client=client))
-        await self._ender.publish(revoked_ids)
+        await self._issuer.publish(revoked_ids)
 
     @retry_conflicts
     async def _change(self, proof: Proof, accepted: str, session_id: UUID, client: Client) -> None:
@@ -157,7 +157,7 @@ class PasswordService:
                     client=client,
                 )
             )
-        await self._ender.publish(revoked_ids)
+        await self._issuer.publish(revoked_ids)
 
     async def _replace(
         self,
@@ -175,4 +175,4 @@ class PasswordService:
         await work.users.set_password(user.id, password)
         await work.one_time_tokens.discard(user.id, Purpose.RESET_PASSWORD)
         work.outbox.add("auth.send_mail", mail="password_changed", subject_id=str(user.id))
-        return await self._ender.end_all(work, user.id, revocation, keep=keep)
+        return await self._issuer.end_all(work, user.id, revocation, keep=keep)

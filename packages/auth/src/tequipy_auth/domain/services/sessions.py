@@ -21,8 +21,7 @@ from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AccessTokens, SecretHasher, SuccessorKeys
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.services.session_ender import SessionEnder, SessionRevocation
-from tequipy_auth.domain.services.token_issuer import TokenIssuer
+from tequipy_auth.domain.services.session_issuer import SessionIssuer, SessionRevocation
 from tequipy_auth.domain.value_objects import Client, Principal, RefreshTokenValue, TokenPair
 from tequipy_platform import JSON, Clock, IdSource, NotFound, retry_conflicts
 
@@ -47,8 +46,7 @@ class SessionService:
         secrets: SecretHasher,
         successor_keys: SuccessorKeys,
         access_tokens: AccessTokens,
-        issuer: TokenIssuer,
-        ender: SessionEnder,
+        issuer: SessionIssuer,
         policy: AuthPolicy,
         clock: Clock,
         new_id: IdSource,
@@ -59,7 +57,6 @@ class SessionService:
         self._successor_keys = successor_keys
         self._access_tokens = access_tokens
         self._issuer = issuer
-        self._ender = ender
         self._policy = policy
         self._clock = clock
         self._new_id = new_id
@@ -94,7 +91,7 @@ class SessionService:
                 outcome = await self._resolve_used_token(work, link, client, now)
                 if isinstance(outcome, RefreshReused):
                     revoked_ids = await self._end_stolen(work, link, client, now)
-        await self._ender.publish(revoked_ids)
+        await self._issuer.publish(revoked_ids)
         # Raised after the commit, so that the revocation of a stolen session is stored.
         if isinstance(outcome, Exception):
             raise outcome
@@ -121,8 +118,8 @@ class SessionService:
         async with self._unit_of_work() as work:
             for session_id, user_id in sorted(owners.items()):
                 revocation = SessionRevocation("logout", self._clock.now(), AuditAction.LOGOUT, user_id, client)
-                revoked_ids += await self._ender.end(work, user_id, [session_id], revocation)
-        await self._ender.publish(revoked_ids)
+                revoked_ids += await self._issuer.end(work, user_id, [session_id], revocation)
+        await self._issuer.publish(revoked_ids)
 
     @counted("logout_all")
     async def logout_all(self, principal: Principal, *, client: Client) -> None:
@@ -149,17 +146,17 @@ class SessionService:
             if session is None or session.user_id != principal.user_id or session.expires_at <= now:
                 raise NotFound
             revocation = SessionRevocation("revoked_by_user", now, actor_id=principal.user_id, client=client)
-            revoked_ids = await self._ender.end(work, principal.user_id, [session_id], revocation)
+            revoked_ids = await self._issuer.end(work, principal.user_id, [session_id], revocation)
             if not revoked_ids:
                 raise NotFound
-        await self._ender.publish(revoked_ids)
+        await self._issuer.publish(revoked_ids)
 
     @retry_conflicts
     async def _logout_all(self, principal: Principal, client: Client, *, keep: UUID | None) -> None:
         revocation = SessionRevocation("logout", self._clock.now(), AuditAction.LOGOUT, principal.user_id, client)
         async with self._unit_of_work() as work:
-            revoked_ids = await self._ender.end_all(work, principal.user_id, revocation, keep=keep)
-        await self._ender.publish(revoked_ids)
+            revoked_ids = await self._issuer.end_all(work, principal.user_id, revocation, keep=keep)
+        await self._issuer.publish(revoked_ids)
 
     async def _verify_token(self, token: str) -> _PresentedToken:
         """Return the presented token with its rows; raises `RefreshInvalid` if it is unknown or its secret is wrong."""
@@ -270,6 +267,6 @@ class SessionService:
             )
         )
         work.outbox.add("auth.send_mail", mail="session_stolen", subject_id=str(link.user.id))
-        return await self._ender.end(
+        return await self._issuer.end(
             work, link.user.id, [link.session.id], SessionRevocation("refresh_reused", now, client=client)
         )

@@ -1,0 +1,181 @@
+"""Sessions and their tokens: start, revocation, and the tokens that the client gets."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from tequipy_auth.domain.audit import AuditAction, AuditEvent
+from tequipy_auth.domain.entities import RefreshToken, Session, User
+from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.ports import AccessTokens, Revocations, SecretHasher, SuccessorKeys
+from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_auth.domain.revocations import revoked_session
+from tequipy_auth.domain.value_objects import (
+    SECRET_BYTES,
+    AccessToken,
+    Client,
+    Principal,
+    RefreshTokenValue,
+    TokenPair,
+)
+from tequipy_platform import Clock, Delivery, IdSource, RandomSource
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A new session and its first refresh token, not stored yet."""
+
+    session: Session
+    token: RefreshToken
+    value: RefreshTokenValue = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRevocation:
+    """The reason, the time and the author of a session revocation."""
+
+    reason: str
+    at: datetime
+    action: AuditAction = AuditAction.SESSION_REVOKED
+    actor_id: UUID | None = None
+    client: Client = field(default_factory=Client)
+
+
+class SessionIssuer:
+    """Starts and revokes sessions within the caller's unit of work, and signs their access tokens.
+
+    Revoked ids are published twice: by `publish` right after the commit, so that they arrive within milliseconds, and
+    by a task from the outbox of the same transaction, so that they arrive even if the process dies. Both are
+    idempotent.
+    """
+
+    def __init__(
+        self,
+        *,
+        access_tokens: AccessTokens,
+        revocations: Revocations,
+        secrets: SecretHasher,
+        successor_keys: SuccessorKeys,
+        policy: AuthPolicy,
+        clock: Clock,
+        new_id: IdSource,
+        random: RandomSource,
+    ) -> None:
+        self._access_tokens = access_tokens
+        self._revocations = revocations
+        self._secrets = secrets
+        self._successor_keys = successor_keys
+        self._policy = policy
+        self._clock = clock
+        self._new_id = new_id
+        self._random = random
+
+    async def check(self) -> None:
+        """Raise `Unavailable` unless this process can sign tokens."""
+        await self._access_tokens.check()
+
+    async def prepare(self, user: User, client: Client, *, amr: tuple[str, ...]) -> NewSession:
+        """Create a session and hash the secret of its first refresh token; nothing is stored yet."""
+        value = RefreshTokenValue.new(self._new_id(), self._random(SECRET_BYTES))
+        secret_hash = await self._secrets.hash(value.secret)
+        now = self._clock.now()
+        session = Session(
+            id=self._new_id(),
+            user_id=user.id,
+            client=client,
+            amr=amr,
+            auth_time=now,
+            created_at=now,
+            last_used_at=now,
+            idle_expires_at=now + self._policy.refresh_idle,
+            absolute_expires_at=now + self._policy.refresh_absolute,
+        )
+        token = RefreshToken(value.id, session.id, None, secret_hash, self._successor_keys.current_version, now)
+        return NewSession(session, token, value)
+
+    async def save(self, work: AuthUnitOfWork, new: NewSession) -> tuple[str, ...]:
+        """Store the session in the caller's transaction, which holds the lock of the user's row.
+
+        If the account has the maximum number of sessions, the oldest are revoked. Returns their revoked ids to
+        `publish` after the commit.
+        """
+        session = new.session
+        oldest = await work.sessions.live_of(
+            session.user_id, at=session.created_at, beyond=self._policy.sessions_per_user - 1
+        )
+        revocation = SessionRevocation(
+            "too_many_sessions", session.created_at, actor_id=session.user_id, client=session.client
+        )
+        revoked_ids = await self.end(work, session.user_id, [each.id for each in oldest], revocation)
+        await work.sessions.add(session)
+        await work.refresh_tokens.add(new.token)
+        return revoked_ids
+
+    async def end(
+        self, work: AuthUnitOfWork, user_id: UUID, session_ids: Iterable[UUID], revocation: SessionRevocation
+    ) -> tuple[str, ...]:
+        """Revoke these sessions of an account; return the revoked ids to `publish` after the commit."""
+        ended = [
+            each
+            for each in sorted(session_ids)
+            if await work.sessions.revoke(each, at=revocation.at, reason=revocation.reason)
+        ]
+        return self._announce(work, user_id, ended, revocation)
+
+    async def end_all(
+        self, work: AuthUnitOfWork, user_id: UUID, revocation: SessionRevocation, *, keep: UUID | None = None
+    ) -> tuple[str, ...]:
+        """Revoke all sessions of an account except `keep`; return the revoked ids to `publish` after the commit."""
+        ended = await work.sessions.revoke_all(user_id, keep=keep, at=revocation.at, reason=revocation.reason)
+        return self._announce(work, user_id, ended, revocation)
+
+    async def publish(self, revoked_ids: Iterable[str]) -> None:
+        """Publish the ids that `save`, `end` or `end_all` returned to every process."""
+        await self._revocations.add(*revoked_ids)
+
+    async def publish_again(self, _delivery: Delivery, *, members: list[str]) -> None:
+        """Run the task `auth.publish_revocations`."""
+        await self.publish(members)
+
+    async def access_token(self, user: User, session: Session) -> AccessToken:
+        """Return an access token for the session."""
+        return await self._access_tokens.issue(
+            Principal(
+                user_id=user.id,
+                session_id=session.id,
+                roles=user.roles,
+                version=user.version,
+                auth_time=session.auth_time,
+                amr=session.amr,
+            )
+        )
+
+    async def pair(self, user: User, session: Session, refresh: RefreshTokenValue, now: datetime) -> TokenPair:
+        """Sign an access token and return it with the given refresh token."""
+        return self.assemble(await self.access_token(user, session), session, refresh, now)
+
+    def assemble(self, access: AccessToken, session: Session, refresh: RefreshTokenValue, now: datetime) -> TokenPair:
+        """Return a token pair made of an access token and a refresh token."""
+        idle_end = min(now + self._policy.refresh_idle, session.absolute_expires_at)
+        return TokenPair(access, refresh, refresh_expires_in=int((idle_end - now).total_seconds()))
+
+    def _announce(
+        self, work: AuthUnitOfWork, user_id: UUID, ended: Iterable[UUID], revocation: SessionRevocation
+    ) -> tuple[str, ...]:
+        revoked_ids = []
+        for session_id in ended:
+            revoked_ids.append(revoked_session(session_id))
+            work.audit.record(
+                AuditEvent(
+                    revocation.action,
+                    reason=revocation.reason,
+                    actor_id=revocation.actor_id,
+                    subject_id=user_id,
+                    session_id=session_id,
+                    client=revocation.client,
+                )
+            )
+        if revoked_ids:
+            work.outbox.add("auth.publish_revocations", members=list(revoked_ids))
+        return tuple(revoked_ids)
