@@ -143,7 +143,7 @@ def reset(person: Person, mails: MailSink) -> None:
         pytest.param(600, 5, 4, id="long", marks=pytest.mark.timeout(1000)),
     ],
 )
-def test_an_owner_gets_in_while_strangers_guess(
+def test_an_owner_can_log_in_during_an_attack(
     deployment: Deployment, mails: MailSink, accounts: tuple[str, str, str], seconds: float, every: float, resets: int
 ) -> None:
     """With a device mark, a live session or a reset the owner always succeeds; without one the lockout applies."""
@@ -188,7 +188,9 @@ def test_an_owner_gets_in_while_strangers_guess(
 @pytest.mark.prove
 @pytest.mark.quick
 @pytest.mark.timeout(200)
-def test_marked_clients_go_on_behind_a_locked_address(deployment: Deployment, accounts: tuple[str, str, str]) -> None:
+def test_marked_clients_can_log_in_behind_a_locked_address(
+    deployment: Deployment, accounts: tuple[str, str, str]
+) -> None:
     """After 50 failures have locked a NAT's address, its clients with device marks can still log in."""
     nat = "203.0.113.7"
     with deployment.api(**PROXIED) as api, requests(api) as client:

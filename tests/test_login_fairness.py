@@ -118,7 +118,7 @@ LONG = [pytest.mark.prove, pytest.mark.timeout(900)]
         pytest.param("reauthenticate", ONE_IPV6_56, 7, 64, 90, id="one-session-ipv6-56", marks=LONG),
     ],
 )
-def test_one_network_keeps_nobody_from_logging_in(
+def test_one_network_cannot_prevent_logins_of_others(
     deployment: Deployment, attack: str, addresses: Sequence[str], rate: float, queue: int, seconds: int
 ) -> None:
     """Every login of others succeeds while one network floods; a full queue refuses that network's own requests."""

@@ -81,7 +81,7 @@ def loop_lags(url: str) -> tuple[float, float]:
 @pytest.mark.prove
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("accounts")
-def test_thirty_parallel_logins_are_hardly_felt(deployment: Deployment) -> None:
+def test_thirty_parallel_logins_hardly_slow_other_requests(deployment: Deployment) -> None:
     """bcrypt runs in separate threads, so other requests do not wait for a hash."""
     with deployment.api(TEQUIPY_AUTH__BCRYPT_COST=COST) as api:
         with Load(api.url, [HEALTH], rate=50) as alone:

@@ -114,7 +114,7 @@ def readme_session(stack: Stack) -> str:
     return block.replace("http://127.0.0.1:8000", stack.url).replace(".dev/mail", str(stack.home / "mail"))
 
 
-def test_the_readme_journey_works_as_it_is_pasted(stack: Stack) -> None:
+def test_the_readme_walkthrough_works(stack: Stack) -> None:
     """The README's commands give the documented responses, and the old cookie is refused at the end."""
     result = subprocess.run(
         ["/bin/bash", "-c", readme_session(stack)], capture_output=True, text=True, check=True, timeout=120
@@ -125,7 +125,7 @@ def test_the_readme_journey_works_as_it_is_pasted(stack: Stack) -> None:
     assert "session_revoked" in result.stdout
 
 
-def test_one_correlation_id_is_found_all_along_the_way(stack: Stack) -> None:
+def test_one_correlation_id_is_in_all_logs_and_the_mail(stack: Stack) -> None:
     """The id sent with a registration is in the API's log, in the worker's log and in the mail."""
     correlation_id = f"trace-{uuid4().hex}"
     stack.register(correlation_id)

@@ -69,7 +69,7 @@ def test_each_wrong_setting_is_one_line(command: list[str], tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("command", [["tequipy-api", "serve"], ["tequipy-worker", "run"]], ids=lambda part: part[0])
-def test_a_typo_in_the_env_file_is_told_its_nearest(command: list[str], tmp_path: Path) -> None:
+def test_a_typo_in_the_env_file_gets_a_suggestion(command: list[str], tmp_path: Path) -> None:
     """An unknown name in `.env` is refused with the nearest known name; names of the other app are accepted."""
     (tmp_path / ".env").write_text(
         f"TEQUIPY_CELERY__TIME_LIMIT=300\nTEQUIPY_SERVER__DRAIN_PERIOD=5\nTEQUIPY_OBSERVABLITY__LOG_LEVEL={SECRET}\n"

@@ -113,7 +113,7 @@ def api(deployment: Deployment) -> Iterator[Api]:
 
 @pytest.mark.usefixtures("relay")
 @pytest.mark.parametrize("requests", sizes(100, 600))
-def test_writes_go_on_without_the_broker(
+def test_writes_work_without_the_broker(
     api: Api, worker: Program, redis: ValkeyServer, post: Post, requests: int
 ) -> None:
     """With Redis down during 20 registrations a second, all give 202 before it is back, and every task runs then."""
@@ -157,7 +157,7 @@ def test_an_api_killed_before_publishing_loses_nothing(deployment: Deployment, p
 
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("deaths", sizes(3, 50))
-def test_a_relay_killed_before_marking_doubles_nothing(
+def test_a_relay_killed_before_marking_sends_nothing_twice(
     deployment: Deployment, api: Api, relay: Program, quiet: Quiet, post: Post, deaths: int
 ) -> None:
     """With `kill -9` between publication and marking, every mail arrives once."""

@@ -36,7 +36,7 @@ def health_beside(url: str, cookie: str, requests: int) -> tuple[list[Sample], l
         pytest.param(60 * 1024, 100, id="60 KiB", marks=[pytest.mark.prove, pytest.mark.timeout(600)]),
     ],
 )
-def test_a_cookie_costs_nobody_else_anything(deployment: Deployment, size: int, requests: int) -> None:
+def test_a_hostile_cookie_does_not_slow_others(deployment: Deployment, size: int, requests: int) -> None:
     """Health requests are as fast beside quoted cookies full of backslashes as beside plain cookies of that length.
 
     Python's own parser unquotes such a cookie in quadratic time (CVE-2024-7592).

@@ -70,7 +70,9 @@ def test_a_logout_reaches_every_process(apis: tuple[Api, Api], rounds: int) -> N
 
 
 @pytest.mark.parametrize("empty", [False, True])
-def test_a_logout_is_known_after_redis_was_away(apis: tuple[Api, Api], redis: ValkeyServer, empty: bool) -> None:
+def test_a_logout_takes_effect_after_an_outage_of_redis(
+    apis: tuple[Api, Api], redis: ValkeyServer, empty: bool
+) -> None:
     """A session that ends while Redis is down is refused by other processes once it is back, with or without data."""
     one, other = apis
     headers = bearer(log_in(one))
@@ -188,7 +190,7 @@ def outages(postgres: PostgresServer, redis: ValkeyServer, seconds: float) -> It
         pytest.param(25, 20.0, id="long", marks=[pytest.mark.prove, pytest.mark.timeout(600)]),
     ],
 )
-def test_faults_log_nobody_out(
+def test_faults_end_no_session(
     apis: tuple[Api, Api], postgres: PostgresServer, redis: ValkeyServer, clients: int, seconds: float
 ) -> None:
     """Sessions that refresh during all faults of the servers, repeating until answered, are never lost."""

@@ -29,7 +29,9 @@ async def sign_up(client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitab
     assert answer.status_code == 204, answer.text
 
 
-async def test_the_whole_journey(client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitable[list[Mail]]]) -> None:
+async def test_the_main_requests_of_an_account(
+    client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitable[list[Mail]]]
+) -> None:
     """Register, follow the mailed link, log in, me, refresh and log out work on PostgreSQL and Valkey."""
     assert (await client.post(f"{API}/login", json=GOOD)).status_code == 401
     await sign_up(client, deliver_mails)
@@ -47,7 +49,7 @@ async def test_the_whole_journey(client: httpx.AsyncClient, deliver_mails: Calla
     assert (again.status_code, again.json()["code"]) == (401, "session_revoked")
 
 
-async def test_a_known_address_is_told_by_mail_alone(
+async def test_a_known_address_is_only_revealed_by_mail(
     client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitable[list[Mail]]]
 ) -> None:
     """Registering an address with an account gives 202, and its owner a mail without a verification link."""
@@ -57,7 +59,7 @@ async def test_a_known_address_is_told_by_mail_alone(
     assert "#token=" not in mail.text
 
 
-async def test_a_lost_answer_logs_nobody_out(
+async def test_a_lost_response_does_not_end_the_session(
     client: httpx.AsyncClient, deliver_mails: Callable[[], Awaitable[list[Mail]]]
 ) -> None:
     """Within the grace period a parent token gives the same successor again, until the successor is used."""
@@ -71,7 +73,7 @@ async def test_a_lost_answer_logs_nobody_out(
     assert (answer.status_code, answer.json()["code"]) == (401, "refresh_superseded")
 
 
-async def test_readiness_names_its_checks(client: httpx.AsyncClient) -> None:
+async def test_readiness_lists_its_checks(client: httpx.AsyncClient) -> None:
     """The checks database, redis and storage are up; signing_keys is shown only while the keys cannot be read."""
     answer = await client.get("/api/v1/readiness")
     report = answer.json()
@@ -132,7 +134,7 @@ async def test_every_answer_carries_the_security_headers(client: httpx.AsyncClie
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
-async def test_the_contract_is_shown_under_a_policy_of_its_own(client: httpx.AsyncClient, page: str) -> None:
+async def test_the_docs_pages_have_their_own_content_security_policy(client: httpx.AsyncClient, page: str) -> None:
     """The docs pages are served with a policy that allows our scripts, and with the other security headers."""
     answer = await client.get(page)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
@@ -172,7 +174,7 @@ def test_any_asgi_server_may_serve_it(settings: ApiSettings) -> None:
     assert app.title == settings.app_name
 
 
-def test_the_api_does_not_know_celery() -> None:
+def test_the_api_does_not_import_celery() -> None:
     """Importing the app does not import Celery, because the API never connects to the broker."""
     code = "import sys, tequipy_api.app; sys.exit(bool({'celery', 'kombu'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

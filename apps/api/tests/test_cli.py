@@ -41,7 +41,7 @@ def test_help_needs_no_settings(run_command: Command, command: list[str]) -> Non
     assert "Usage: tequipy-api" in result.stdout
 
 
-def test_production_refuses_what_is_unsafe(run_command: Command) -> None:
+def test_production_refuses_unsafe_values(run_command: Command) -> None:
     """Built-in secrets, cheap hashes and open metrics are reported together; safe values are accepted."""
     result = run_command("settings", TEQUIPY_ENVIRONMENT="production")
     assert result.returncode == os.EX_CONFIG
@@ -68,7 +68,7 @@ def test_production_refuses_what_is_unsafe(run_command: Command) -> None:
     assert own not in result.stdout
 
 
-def test_nobody_may_open_cors_to_everyone(run_command: Command) -> None:
+def test_cors_origins_cannot_be_a_wildcard(run_command: Command) -> None:
     """`*` among the CORS origins is refused in every environment."""
     result = run_command("settings", TEQUIPY_HEADERS__CORS_ORIGINS='["*"]')
     assert (result.returncode, result.stderr.partition(":")[0]) == (os.EX_CONFIG, "TEQUIPY_HEADERS__CORS_ORIGINS")
@@ -85,7 +85,7 @@ def test_settings_are_shown_with_secrets_masked(run_command: Command, database_u
     assert "local-only" not in result.stdout
 
 
-def test_migrations_go_up_are_checked_and_go_down(run_command: Command, empty_database_url: str) -> None:
+def test_migrations_upgrade_check_and_downgrade(run_command: Command, empty_database_url: str) -> None:
     """All histories are migrated in order, and lead to the models."""
 
     def migrate(*command: str) -> str:
@@ -102,7 +102,7 @@ def test_migrations_go_up_are_checked_and_go_down(run_command: Command, empty_da
     migrate("upgrade", "head")
 
 
-def test_two_upgrades_at_once_end_well(run_command: Command, empty_database_url: str) -> None:
+def test_two_concurrent_upgrades_succeed(run_command: Command, empty_database_url: str) -> None:
     """On an empty database one process applies every revision, and the other waits and has nothing to do."""
 
     def upgrade(_: int) -> subprocess.CompletedProcess[str]:
@@ -114,7 +114,7 @@ def test_two_upgrades_at_once_end_well(run_command: Command, empty_database_url:
     assert run_command("migrate", "check", TEQUIPY_DATABASE__URL=empty_database_url).returncode == 0
 
 
-def test_a_migration_that_cannot_be_says_why(run_command: Command, empty_database_url: str) -> None:
+def test_a_failed_migration_reports_the_reason(run_command: Command, empty_database_url: str) -> None:
     """An unknown revision, an unmigrated database and an unreachable server give one line and status 1."""
     for command, url in (
         (("upgrade", "nothing"), empty_database_url),
@@ -127,7 +127,7 @@ def test_a_migration_that_cannot_be_says_why(run_command: Command, empty_databas
         assert "Traceback" not in result.stderr
 
 
-async def test_an_admin_is_made_and_may_log_in(run_command: Command, client: httpx.AsyncClient) -> None:
+async def test_a_created_admin_can_log_in(run_command: Command, client: httpx.AsyncClient) -> None:
     """The password is read from standard input, the address counts as verified, and a second account is refused."""
     arguments = ("create-admin", "--email", "Ada@Example.com", "--name", "Ada")
     # The command works without Redis.
@@ -214,7 +214,7 @@ def test_an_unknown_exported_name_is_one_warning(run_command: Command) -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "settings"])
-def test_a_metrics_folder_that_is_none_is_one_line(run_command: Command, tmp_path: Path, command: str) -> None:
+def test_a_missing_metrics_folder_is_one_line(run_command: Command, tmp_path: Path, command: str) -> None:
     """If PROMETHEUS_MULTIPROC_DIR, which prometheus_client reads, names no folder, the process ends with 78."""
     result = run_command(command, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "none"))
     assert (result.returncode, result.stdout) == (os.EX_CONFIG, "")

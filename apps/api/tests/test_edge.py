@@ -175,7 +175,9 @@ requests = st.fixed_dictionaries(
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(requests, min_size=1, max_size=6), st.lists(st.integers(0, 100_000), max_size=8), st.booleans())
-async def test_each_request_has_one_answer_in_order(sent: list[dict[str, Any]], cuts: list[int], garbage: bool) -> None:
+async def test_each_request_has_one_response_in_order(
+    sent: list[dict[str, Any]], cuts: list[int], garbage: bool
+) -> None:
     """Pipelined or not, cut anywhere, with and without `Upgrade`: every body arrives, invalid HTTP is answered last."""
     whole = b"".join(
         request(one["method"], one["path"], one["body"], *one["upgrade"], chunks=one["chunks"]) for one in sent
@@ -211,7 +213,7 @@ def head_of(size: int, fields: int) -> bytes:
     st.lists(st.integers(0, 100_000), max_size=5),
     st.booleans(),
 )
-async def test_a_head_may_have_so_many_bytes(size: int, fields: int, cuts: list[int], second: bool) -> None:
+async def test_a_head_is_refused_beyond_the_size_limit(size: int, fields: int, cuts: list[int], second: bool) -> None:
     """A head is served up to the limit and gives 431 beyond it, in one piece, in many, or after another request."""
     head = head_of(size, fields)
     assert len(head) == size
@@ -240,7 +242,7 @@ async def test_a_head_may_have_so_many_bytes(size: int, fields: int, cuts: list[
     ],
     ids=["one field", "many fields", "target", "trailer", "chunk extension"],
 )
-async def test_what_has_no_end_is_refused_at_the_limit(start: bytes) -> None:
+async def test_endless_input_is_refused_at_the_limit(start: bytes) -> None:
     """Megabytes of a field, fields, a target, trailer fields or a chunk extension give 431 after a few kilobytes."""
     piece = b"X-Some: thing\r\n" * 600 if start == HEAD else b"x" * 9000
     async with served() as server:
@@ -256,7 +258,7 @@ async def test_what_has_no_end_is_refused_at_the_limit(start: bytes) -> None:
 
 
 @pytest.mark.parametrize("early", [False, True], ids=["answered behind it", "answered before"])
-async def test_a_trailer_that_ends_the_connection_leaves_no_request_without_an_answer(early: bool) -> None:
+async def test_a_trailer_that_ends_the_connection_closes_it(early: bool) -> None:
     """A trailer field that ends the connection makes the server close it, so clients repeat later requests."""
     app = FastAPI()  # without the error middleware, which reads each body before the route runs
 
@@ -275,7 +277,7 @@ async def test_a_trailer_that_ends_the_connection_leaves_no_request_without_an_a
         assert await client.end() == b""
 
 
-async def test_trailer_fields_are_no_header_fields() -> None:
+async def test_trailer_fields_are_not_header_fields() -> None:
     """A field after a chunked body is not treated as a header field (RFC 9110, section 6.5.1)."""
     async with served() as server:
         client = await server.connect()
@@ -299,7 +301,7 @@ async def test_trailer_fields_are_no_header_fields() -> None:
     ],
     ids=["TLS", "version", "h2", "CONNECT", "blank", "raw bytes", "folded", "two framings", "two lengths", "chunk"],
 )
-async def test_what_is_no_http_is_a_problem(data: bytes) -> None:
+async def test_invalid_http_gives_a_problem_document(data: bytes) -> None:
     """Invalid HTTP gives one 400 problem document, one access event with its correlation id, and a close."""
     seen: list[EventDict] = []
 
@@ -333,7 +335,7 @@ async def test_a_target_without_a_path_is_the_root() -> None:
         assert (await client.answer())[2]["path"] == "/"
 
 
-async def test_http_1_0_has_one_answer_and_ends() -> None:
+async def test_http_1_0_has_one_response_and_closes() -> None:
     """Without keep-alive the connection is closed after the response, also with `Upgrade`."""
     async with served() as server:
         client = await server.connect()
@@ -344,7 +346,7 @@ async def test_http_1_0_has_one_answer_and_ends() -> None:
 
 
 @pytest.mark.parametrize(("version", "interim"), [("1.0", False), ("1.1", True)])
-async def test_only_http_1_1_is_told_to_continue(version: str, interim: bool) -> None:
+async def test_only_http_1_1_gets_100_continue(version: str, interim: bool) -> None:
     """HTTP/1.0 clients get no 100 Continue, which they would take for the response (RFC 9110, section 10.1.1)."""
     async with served() as server:
         client = await server.connect()
@@ -394,7 +396,7 @@ async def drip(client: Client, data: bytes) -> None:
     [HEAD + b"X: ", b"GET /", request("GET", "first", "") + HEAD + b"X: "],
     ids=["fields", "target", "second request"],
 )
-async def test_a_head_has_its_time_as_a_whole(start: bytes) -> None:
+async def test_a_slow_head_times_out(start: bytes) -> None:
     """Slow bytes do not extend the timeout of a head: 408, for the first request of a connection and later ones."""
     async with served(head_timeout=0.3) as server:
         client = await server.connect()
@@ -408,7 +410,7 @@ async def test_a_head_has_its_time_as_a_whole(start: bytes) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_has_its_time_as_a_whole(chunked: bool) -> None:
+async def test_a_slow_body_times_out(chunked: bool) -> None:
     """Slow bytes do not extend the timeout of a body: 408 from the app's error handling, as one access event."""
     framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 100000"
     async with served(body_timeout=0.3) as server:
@@ -424,7 +426,7 @@ async def test_a_body_has_its_time_as_a_whole(chunked: bool) -> None:
     assert [(event["event"], event["status"]) for event in events] == [("http_request", 408)]
 
 
-async def test_a_connection_without_a_request_ends_in_silence() -> None:
+async def test_a_connection_without_a_request_is_closed_without_a_response() -> None:
     """A connection without a request is closed without a response or log, because browsers open spare connections."""
     async with served(head_timeout=0.2) as server:
         with capture_logs() as events:
@@ -434,7 +436,7 @@ async def test_a_connection_without_a_request_ends_in_silence() -> None:
         assert events == []
 
 
-async def test_an_idle_connection_has_a_time_of_its_own() -> None:
+async def test_an_idle_connection_has_the_keep_alive_timeout() -> None:
     """Between two requests the keep-alive timeout applies instead of the head timeout, with or without blank lines."""
     async with served(head_timeout=0.2, keep_alive_timeout=3) as server:
         client = await server.connect()
@@ -446,7 +448,7 @@ async def test_an_idle_connection_has_a_time_of_its_own() -> None:
         assert await client.end() == b""
 
 
-async def test_time_in_which_the_app_does_not_read_is_not_the_clients() -> None:
+async def test_pauses_of_the_app_do_not_count_towards_the_body_timeout() -> None:
     """A body does not time out while the app does not read it."""
     app = FastAPI()
     go = asyncio.Event()
@@ -464,7 +466,7 @@ async def test_time_in_which_the_app_does_not_read_is_not_the_clients() -> None:
         assert (await client.answer())[2] == {"size": 300_000}
 
 
-async def test_a_client_that_takes_no_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_reads_no_response_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection whose write buffers stay full for too long is closed, and its request ends."""
     monkeypatch.setattr(edge_module, "_STALL_SECONDS", 0.3)
     async with served() as server:
@@ -478,7 +480,7 @@ async def test_a_client_that_takes_no_answer_is_left(monkeypatch: pytest.MonkeyP
 # Number of connections
 
 
-async def test_the_connection_that_waits_longest_gives_way() -> None:
+async def test_the_connection_that_waited_longest_is_closed() -> None:
     """Over the limit, incomplete heads are closed first, then idle connections, then bodies, with one log line."""
     async with served(max_connections=6) as server:
         with capture_logs() as events:
@@ -507,7 +509,7 @@ async def test_the_connection_that_waits_longest_gives_way() -> None:
         assert server.refused("connection_evicted") == 6
 
 
-async def test_bodies_that_never_come_cannot_exceed_the_limit() -> None:
+async def test_lingering_connections_count_towards_the_limit() -> None:
     """Closed connections that linger are dropped first and do not count as freed slots."""
     async with served(max_connections=6) as server:
         clients: list[Client] = []
@@ -521,7 +523,7 @@ async def test_bodies_that_never_come_cannot_exceed_the_limit() -> None:
         assert server.refused("connection_evicted") == 54
 
 
-async def test_when_all_are_served_new_ones_are_refused() -> None:
+async def test_new_connections_are_refused_if_all_are_being_served() -> None:
     """If all connections are being served, a new one gets 503 with `Retry-After` at once, and the others continue."""
     app = FastAPI()
     go = asyncio.Event()

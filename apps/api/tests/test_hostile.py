@@ -57,7 +57,7 @@ def credentials(value: str) -> bytes:
         pytest.param(credentials(f'"x", "{SECRET}": "{SECRET}"'), 422, "validation_failed", id="secret as a name"),
     ],
 )
-async def test_strange_bodies_are_the_senders_fault(
+async def test_malformed_bodies_give_client_errors(
     client: httpx.AsyncClient, body: bytes, status: int, code: str
 ) -> None:
     """Each malformed body gives the status of the contract, with texts that repeat nothing."""
@@ -82,7 +82,7 @@ async def test_strange_bodies_are_the_senders_fault(
         ("GET /api/v1/auth/me", 401, "unauthenticated", {"www-authenticate": "Bearer"}),
     ],
 )
-async def test_strange_requests_have_their_status(
+async def test_malformed_requests_have_their_status(
     client: httpx.AsyncClient, request_line: str, status: int, code: str, headers: dict[str, str]
 ) -> None:
     """Unknown routes, wrong methods and NUL give the right status, code and headers."""
@@ -91,7 +91,7 @@ async def test_strange_requests_have_their_status(
     assert headers.items() <= dict(answer.headers).items()
 
 
-async def test_routes_answer_the_methods_of_the_contract_alone(client: httpx.AsyncClient) -> None:
+async def test_routes_allow_only_the_methods_of_the_contract(client: httpx.AsyncClient) -> None:
     """HEAD gives 405 without content, and `Allow` lists the methods of the contract."""
     answer = await client.head("/api/v1/auth/me")
     assert (answer.status_code, answer.content, answer.headers["allow"]) == (405, b"", "GET, PATCH")
@@ -104,7 +104,7 @@ async def test_logging_out_has_no_content_and_no_type(client: httpx.AsyncClient)
     assert "content-type" not in answer.headers
 
 
-async def test_a_slash_too_many_is_redirected_with_method_and_body(client: httpx.AsyncClient) -> None:
+async def test_a_superfluous_slash_is_redirected_with_method_and_body(client: httpx.AsyncClient) -> None:
     """A superfluous slash gives 307, which keeps method and body, on any host."""
     answer = await client.post(f"{LOGIN}/?a=b", json={}, follow_redirects=True)
     (redirect,) = answer.history

@@ -40,14 +40,14 @@ def test_keys_are_rotated_and_revoked(run_command: Command) -> None:
     assert (states(run_command)[first], states(run_command)[second]) == ("retiring", "revoked")
 
 
-def test_files_are_not_rotated_by_command(run_command: Command, tmp_path: Path) -> None:
+def test_keys_from_files_cannot_be_rotated_by_command(run_command: Command, tmp_path: Path) -> None:
     """With keys from files, the command refuses and names the setting of the folder."""
     result = run_command("keys", "rotate", TEQUIPY_AUTH__SIGNING_KEYS_FOLDER=str(tmp_path))
     assert result.returncode == 1
     assert "TEQUIPY_AUTH__SIGNING_KEYS_FOLDER" in result.stderr
 
 
-def test_a_key_that_is_not_there_is_named(run_command: Command) -> None:
+def test_an_unknown_key_id_is_reported(run_command: Command) -> None:
     """An unknown id gives status 1 and names the command that lists the ids."""
     result = run_command("keys", "revoke", "nothing")
     assert result.returncode == 1

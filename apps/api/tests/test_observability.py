@@ -201,7 +201,7 @@ async def test_no_request_breaks_the_log_or_shows_a_secret(start: Callable[..., 
     assert set(ids.values()) == {1}  # each error is logged once
 
 
-async def test_a_reader_of_the_log_that_has_gone_breaks_no_request(start: Callable[..., Server]) -> None:
+async def test_requests_work_without_a_reader_of_the_log(start: Callable[..., Server]) -> None:
     """The server continues after the reader of its standard output has ended."""
     reader, writer = os.pipe()
     server = start(stdout=writer)
@@ -214,7 +214,7 @@ async def test_a_reader_of_the_log_that_has_gone_breaks_no_request(start: Callab
     assert server.process.poll() is None
 
 
-async def test_garbage_is_answered_by_the_server_itself(start: Callable[..., Server]) -> None:
+async def test_the_server_itself_responds_to_invalid_http(start: Callable[..., Server]) -> None:
     """Invalid HTTP does not reach the app: the server responds 400 and logs one event with the same correlation id."""
     server = start()
     await server.ready()

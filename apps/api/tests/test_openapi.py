@@ -70,7 +70,7 @@ def test_the_command_compares(run_command: Callable[..., subprocess.CompletedPro
     assert f"tequipy-api openapi > {other}" in differing.stderr
 
 
-def test_every_operation_says_what_it_answers() -> None:
+def test_every_operation_documents_its_responses() -> None:
     """Operations have unique readable ids and a summary, and each error has its codes with examples."""
     document = json.loads(openapi_document())
     operations = [operation for path in document["paths"].values() for operation in path.values()]
@@ -87,7 +87,7 @@ def test_every_operation_says_what_it_answers() -> None:
                 assert [shown["value"]["code"] for shown in problem["examples"].values()] == codes
 
 
-def test_no_body_has_names_of_the_senders_choice() -> None:
+def test_no_request_body_allows_arbitrary_names() -> None:
     """Objects in request bodies allow no other fields, so an error's pointer cannot contain a client's text."""
     document = json.loads(openapi_document())
     sent = [

@@ -106,7 +106,7 @@ async def test_the_default_leases_and_the_tight_ones_do_not(settings: ApiSetting
     assert login >= 1
 
 
-async def test_a_setting_lifts_a_limit(settings: ApiSettings) -> None:
+async def test_a_setting_can_disable_a_limit(settings: ApiSettings) -> None:
     """`off` disables a limit, and the route then sends no rate limit fields."""
     changed = settings.model_dump() | {"rate_limits": {"login": "off", "register": "1/60"}}
     app = create_app(ApiSettings.model_validate(changed))
@@ -135,7 +135,7 @@ def test_every_route_that_hashes_a_password_has_a_policy(app: FastAPI) -> None:
     assert bare == []
 
 
-async def test_one_customer_has_not_a_thousand_budgets(app: FastAPI) -> None:
+async def test_many_networks_of_one_customer_share_a_budget(app: FastAPI) -> None:
     """Any number of /64 in one /56 share 8 times the budget of a client, and the rest of the /48 is unaffected."""
     statuses, policy = Counter[int](), ""
     started = time.monotonic()

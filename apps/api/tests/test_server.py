@@ -130,7 +130,9 @@ def listens(instance: Instance) -> bool:
         ),
     ],
 )
-def test_only_trusted_proxies_say_who_is_asking(start_api: StartApi, trusted: str, expected: dict[str, str]) -> None:
+def test_only_trusted_proxies_determine_the_client_address(
+    start_api: StartApi, trusted: str, expected: dict[str, str]
+) -> None:
     """X-Forwarded-For of a trusted peer is read from right to left up to the first untrusted address."""
     instance = start_api(TEQUIPY_TRUSTED_PROXIES=trusted, WEB_CONCURRENCY="2", FORWARDED_ALLOW_IPS="*")
     instance.wait_until_ready()
@@ -147,7 +149,7 @@ def test_only_trusted_proxies_say_who_is_asking(start_api: StartApi, trusted: st
     assert logged() == list(expected.values())
 
 
-def test_clients_that_go_away_break_nothing(start_api: StartApi) -> None:
+def test_clients_that_disconnect_cause_no_error(start_api: StartApi) -> None:
     """A client that disconnects in the middle of a body causes no error."""
     instance = start_api()
     instance.wait_until_ready()
@@ -165,7 +167,7 @@ def test_clients_that_go_away_break_nothing(start_api: StartApi) -> None:
     assert instance.status("/api/v1/health") == 200
 
 
-def test_a_server_without_standard_output_answers(start_api: StartApi) -> None:
+def test_a_server_without_standard_output_works(start_api: StartApi) -> None:
     """Started with closed standard output (`>&-`), the server works without logs."""
     instance = start_api(before="exec >&-")
     instance.wait_until_ready()
@@ -173,7 +175,7 @@ def test_a_server_without_standard_output_answers(start_api: StartApi) -> None:
     assert instance.log.read_text() == ""
 
 
-def test_connections_have_their_bounds(start_api: StartApi) -> None:
+def test_connections_are_limited(start_api: StartApi) -> None:
     """A large head gives 431, a slow head or body 408, and `Upgrade` is ignored; each gets one response."""
     instance = start_api(
         TEQUIPY_SERVER__MAX_HEAD_SIZE="2000", TEQUIPY_SERVER__HEAD_TIMEOUT="1", TEQUIPY_SERVER__BODY_TIMEOUT="1"
@@ -215,7 +217,7 @@ def test_a_body_without_a_length_has_the_limit_too(start_api: StartApi) -> None:
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 
-def test_a_process_that_is_told_to_end_drains_first(start_api: StartApi) -> None:
+def test_a_process_drains_after_sigterm(start_api: StartApi) -> None:
     """After SIGTERM the server is not ready and closes connections, but still accepts and answers requests."""
     instance = start_api(TEQUIPY_SERVER__DRAIN_PERIOD="2")
     instance.wait_until_ready()
@@ -246,7 +248,7 @@ def test_a_process_that_is_told_to_end_drains_first(start_api: StartApi) -> None
     assert "exception" not in instance.log.read_text()
 
 
-def test_a_request_that_hangs_is_cut_off_with_an_answer(start_api: StartApi) -> None:
+def test_a_hanging_request_gets_503_at_the_shutdown(start_api: StartApi) -> None:
     """A request that does not finish in time gets a 503 problem document, and the process ends."""
     instance = start_api(TEQUIPY_SERVER__DRAIN_PERIOD="0", TEQUIPY_SERVER__SHUTDOWN_TIMEOUT="1")
     instance.wait_until_ready()
@@ -260,7 +262,7 @@ def test_a_request_that_hangs_is_cut_off_with_an_answer(start_api: StartApi) -> 
     assert instance.process.wait(30) == -signal.SIGTERM
 
 
-def test_slow_clients_have_no_longer_while_the_process_ends(start_api: StartApi) -> None:
+def test_slow_clients_time_out_during_the_shutdown(start_api: StartApi) -> None:
     """During the shutdown a body that does not arrive gets 408 after its timeout instead of 503."""
     instance = start_api(
         TEQUIPY_SERVER__DRAIN_PERIOD="0", TEQUIPY_SERVER__SHUTDOWN_TIMEOUT="60", TEQUIPY_SERVER__BODY_TIMEOUT="2"
@@ -278,7 +280,7 @@ def test_slow_clients_have_no_longer_while_the_process_ends(start_api: StartApi)
 @pytest.mark.parametrize(
     "signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]], ids=str
 )
-def test_who_is_in_a_hurry_need_not_wait(start_api: StartApi, signals: list[signal.Signals]) -> None:
+def test_sigint_and_a_second_signal_end_at_once(start_api: StartApi, signals: list[signal.Signals]) -> None:
     """Ctrl-C skips the drain period, and a second signal ends the process although a request hangs."""
     instance = start_api(TEQUIPY_SERVER__DRAIN_PERIOD="100", TEQUIPY_SERVER__SHUTDOWN_TIMEOUT="100")
     instance.wait_until_ready()
@@ -293,7 +295,9 @@ def test_who_is_in_a_hurry_need_not_wait(start_api: StartApi, signals: list[sign
         assert instance.process.wait(30) in {0, *(-number for number in signals)}
 
 
-def test_what_was_built_is_never_collected(settings: ApiSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_up_objects_are_excluded_from_garbage_collection(
+    settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before the first request all existing objects are excluded from garbage collection."""
     left: list[int] = []
     monkeypatch.setattr(DrainingServer, "run", lambda _: left.append(len(gc.get_objects())))

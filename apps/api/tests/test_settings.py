@@ -42,7 +42,7 @@ def refused_by(environment: str, settings: ApiSettings, **changes: Any) -> list[
     return []
 
 
-def test_no_section_repeats_what_the_app_is_told_once() -> None:
+def test_no_section_repeats_an_app_wide_setting() -> None:
     """Name, version, environment and public URL have one variable each, so they cannot differ."""
     sections = [
         field.annotation
@@ -83,7 +83,7 @@ def test_no_section_repeats_what_the_app_is_told_once() -> None:
     ],
     ids=str,
 )
-def test_production_refuses_what_is_unsafe(
+def test_production_refuses_unsafe_values(
     settings: ApiSettings, changes: dict[str, Any], refused: list[tuple[str, ...]]
 ) -> None:
     """Each unsafe value is refused with its name, and the safe values are accepted."""

@@ -69,7 +69,7 @@ def get(url: str, *, within: float = 60) -> httpx.Response:
             time.sleep(0.05)
 
 
-def test_a_wrong_key_is_no_ready_process(
+def test_a_process_with_a_wrong_key_is_not_ready(
     keys_in_the_database: list[str], start_uvicorn: Callable[..., tuple[str, Path]]
 ) -> None:
     """Readiness and all requests that need a signing key give 503, and one log line names the setting."""
@@ -119,7 +119,9 @@ def test_serve_does_not_start_without_its_key_file(
     assert result.stderr.startswith("TEQUIPY_AUTH__SIGNING_KEYS_FOLDER: there is no active.pem")
 
 
-async def test_a_key_of_another_version_is_noticed_while_running(settings: ApiSettings, run_command: Command) -> None:
+async def test_a_key_of_an_unknown_version_is_detected_while_running(
+    settings: ApiSettings, run_command: Command
+) -> None:
     """A process with keys in memory is not ready after another one has encrypted them under an unknown key."""
     auth = settings.auth.model_dump() | {"key_encryption_key": RIGHT, "jwks_max_age": 1}  # reloads twice a second
     app = create_app(ApiSettings.model_validate(settings.model_dump() | {"auth": auth}))

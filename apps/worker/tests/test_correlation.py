@@ -14,7 +14,7 @@ from tequipy_platform.wiring import DatabaseSettings, build_database, uuid7
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 
 
-async def test_what_a_task_causes_is_part_of_its_chain(
+async def test_tasks_carry_the_context_of_their_cause(
     chain: Callable[[str], None], database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     """All tasks that a request causes, directly or through other tasks, and all their attempts, have its correlation id

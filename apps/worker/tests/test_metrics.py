@@ -161,7 +161,7 @@ def test_a_worker_starts_counting_at_nothing(programs: Programs, celery: Celery)
         programs.stop()
 
 
-def test_no_message_invents_a_label(programs: Programs, celery: Celery) -> None:
+def test_messages_cannot_add_labels(programs: Programs, celery: Celery) -> None:
     """Messages for unknown tasks are counted under one label."""
     programs.start("run")
     for number in range(20):

@@ -73,7 +73,7 @@ def test_another_encoding_ends_a_command_at_once(command: str, postgres_server: 
 
 
 @pytest.mark.parametrize("command", ["beat", "relay", "settings"])
-def test_a_metrics_folder_that_is_none_is_one_line(command: str, tmp_path: Path) -> None:
+def test_a_missing_metrics_folder_is_one_line(command: str, tmp_path: Path) -> None:
     """If PROMETHEUS_MULTIPROC_DIR names no folder, a command ends with 78; `run` creates its own."""
     variables = GOOD | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "none")}
     result = worker(command, cwd=tmp_path, **variables)
@@ -173,7 +173,7 @@ def test_health_goes_by_the_heartbeat(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 @pytest.mark.parametrize("command", ["run", "beat"])
-def test_nobody_elses_folder_is_trusted(command: str, tmp_path: Path) -> None:
+def test_a_folder_of_another_user_is_refused(command: str, tmp_path: Path) -> None:
     """A folder of another user is refused, because the schedule is a pickle and a heartbeat can be forged."""
     folder = tmp_path / "tequipy-worker"
     folder.mkdir()
@@ -189,7 +189,7 @@ def test_a_message_carries_the_context_that_tasks_read() -> None:
     assert (wire.CORRELATION_HEADER, wire.TRACE_HEADER) == (tasks.CORRELATION_HEADER, tasks.TRACE_HEADER)
 
 
-def test_the_worker_does_not_know_fastapi() -> None:
+def test_the_worker_does_not_import_fastapi() -> None:
     """Importing the worker imports no web framework, because its image has none."""
     code = "import sys, tequipy_worker.cli; print({'fastapi', 'starlette', 'uvicorn'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -88,7 +88,7 @@ def backend(backends: tuple[Backend, Backend]) -> Backend:
     return backends[0]
 
 
-def test_the_rate_does_not_bend_to_slow_answers(backend: Backend) -> None:
+def test_the_rate_does_not_depend_on_slow_responses(backend: Backend) -> None:
     """Requests are sent on time while every response takes a second, and leaving the block waits for responses."""
     with Load(backend.url, [Route("GET", "/slow", 200)], rate=100) as load:
         load.send(30)
@@ -108,7 +108,7 @@ def test_each_request_is_recorded_as_it_ended(backend: Backend) -> None:
     assert set(count(failed(load.samples))) <= {"RemoteProtocolError", "ReadError"}
 
 
-def test_an_outage_is_told_apart_from_what_is_around_it() -> None:
+def test_an_outage_is_separated_from_its_surroundings() -> None:
     """An outage lasts from the fault to the first `ready` after its end; recovery is the part after the end."""
 
     def sample(sent_at: float, ended_at: float) -> Sample:
@@ -135,7 +135,7 @@ def test_a_load_runs_before_during_and_after_a_fault(backend: Backend) -> None:
     assert "failed outside the outage: 0" in findings.describe("nothing")
 
 
-def test_a_link_is_as_slow_as_it_is_told(backend: Backend) -> None:
+def test_a_link_has_the_configured_delay(backend: Backend) -> None:
     """All data is delayed in both directions; without a target, connections are refused."""
     with in_background(Link(backend.port)) as link, Load(f"http://127.0.0.1:{link.port}", [HEALTH], rate=20) as load:
         load.send(3)
@@ -145,7 +145,7 @@ def test_a_link_is_as_slow_as_it_is_told(backend: Backend) -> None:
         link.delay, link.target = 0, None
 
 
-def test_a_balancer_leaves_out_who_is_not_ready(backends: tuple[Backend, Backend]) -> None:
+def test_a_balancer_skips_backends_that_are_not_ready(backends: tuple[Backend, Backend]) -> None:
     """New connections go to ready backends in turn, to none if none is ready, and to one that is ready again."""
     one, other = backends
 
@@ -191,7 +191,7 @@ if mortal:
 """
 
 
-def test_a_program_has_as_many_lives_as_it_is_given() -> None:
+def test_a_program_is_replaced_after_each_death() -> None:
     """Each killed child is replaced; after the last death the program itself continues."""
     result = subprocess.run([sys.executable, "-c", LIVES], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.split() == ["life"] * 3 + ["afterwards"]

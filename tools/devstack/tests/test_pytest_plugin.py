@@ -107,7 +107,7 @@ def test_a_run_shares_its_servers_and_no_data(run_pytest: Pytest, tmp_path: Path
 
 
 @pytest.mark.parametrize("options", [[], ["--collect-only"]], ids=["run", "collect-only"])
-def test_who_needs_no_server_starts_none(run_pytest: Pytest, tmp_path: Path, options: list[str]) -> None:
+def test_a_run_without_server_fixtures_starts_none(run_pytest: Pytest, tmp_path: Path, options: list[str]) -> None:
     """A run without server fixtures, and any collection, creates no folder and starts no server."""
     run = run_pytest(TESTS if options else NEEDS_NOTHING, *options)
     output, _ = run.communicate(timeout=100)

@@ -38,7 +38,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def test_what_was_committed_survives_every_end(server: Server) -> None:
+def test_committed_data_survives_every_end(server: Server) -> None:
     """A kill, an orderly stop and a restart keep the data and the address."""
     address = (server.port, server.password)
     remember(server, "this")
@@ -52,7 +52,7 @@ def test_what_was_committed_survives_every_end(server: Server) -> None:
     assert (server.port, server.password) == address
 
 
-def test_a_frozen_server_goes_on_where_it_stood(server: Server) -> None:
+def test_a_frozen_server_can_be_continued(server: Server) -> None:
     """Freezing stops every process of the server, thawing continues them; a frozen server can be stopped."""
     remember(server, "this")
     server.freeze()
@@ -87,7 +87,7 @@ def test_a_port_that_was_taken_meanwhile_is_left_alone(private_redis: ValkeyServ
         assert stopped._answers()
 
 
-def test_nobody_else_gets_in(server: Server) -> None:
+def test_other_users_cannot_connect(server: Server) -> None:
     """The server refuses clients without password, and files with the password are readable by its owner only."""
     server._keep(replace(server._state(), password="wrong"))
     if isinstance(server, PostgresServer):

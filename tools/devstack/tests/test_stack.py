@@ -171,7 +171,7 @@ def test_a_stack_that_was_killed_leaves_nothing_and_starts_again(run: Run, tmp_p
         assert PostgresServer(home / "postgres").execute("SELECT * FROM memory", "tequipy") == "1\n"
 
 
-def test_what_dies_comes_back(run: Run, tmp_path: Path) -> None:
+def test_killed_processes_are_restarted(run: Run, tmp_path: Path) -> None:
     """A killed program and a killed server run again within seconds, at the same address."""
     home = tmp_path / "home"
     with run(home) as stack:
@@ -207,7 +207,7 @@ def test_given_servers_are_used_instead(run: Run, tmp_path: Path, empty_database
     assert not (home / "valkey").exists()
 
 
-def test_what_cannot_start_says_why(tools: Tools, tmp_path: Path, redis_server: ValkeyServer) -> None:
+def test_a_failed_start_reports_the_reason(tools: Tools, tmp_path: Path, redis_server: ValkeyServer) -> None:
     """A taken port, an invalid port and a failed migration end the command with a message, without leftovers."""
     home = tmp_path / "home"
     taken = tools.run("run", home=home, TEQUIPY_DEV_PORT=str(redis_server.port))

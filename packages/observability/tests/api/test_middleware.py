@@ -126,7 +126,7 @@ async def test_the_apps_own_error_handler_is_called(lines: Lines) -> None:
     assert [line["message"] for line in lines()] == ["request_failed", "http_request"]
 
 
-async def test_an_answer_that_breaks_off_is_logged_under_its_id(lines: Lines, client: httpx.AsyncClient) -> None:
+async def test_an_interrupted_response_is_logged_with_its_id(lines: Lines, client: httpx.AsyncClient) -> None:
     """The server gets an exception with the correlation id only, so the traceback is logged once."""
     with pytest.raises(ResponseInterruptedError, match=r"abc\.1") as raised:
         await client.get("/half", headers=ID)
@@ -160,7 +160,7 @@ async def test_a_long_user_agent_is_cut_between_words(client: httpx.AsyncClient,
     assert [event["user_agent"] for event in events] == [told]
 
 
-async def test_what_a_dependency_binds_is_known_to_the_access_event(client: httpx.AsyncClient) -> None:
+async def test_the_access_event_contains_bound_fields(client: httpx.AsyncClient) -> None:
     """A user id that a dependency binds is in the access event."""
     seen = []
 
@@ -176,7 +176,7 @@ async def test_what_a_dependency_binds_is_known_to_the_access_event(client: http
     assert seen == ["ada"]
 
 
-async def test_requests_count_under_their_template(client: httpx.AsyncClient) -> None:
+async def test_requests_are_counted_by_their_template(client: httpx.AsyncClient) -> None:
     """The label is the template with all its prefixes, also of a router that is included twice."""
     for path in ("/api/outer/inner/1", "/api/outer/inner/2", "/again/inner/3", "/again/inner/4/"):
         await client.get(path, follow_redirects=False)
@@ -201,7 +201,7 @@ async def test_random_requests_add_no_series(client: httpx.AsyncClient) -> None:
     assert len([series for series in added if 'route="/metrics"' not in series]) <= 5, added
 
 
-async def test_an_invented_method_counts_as_any_other(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_method_is_counted_as_other(client: httpx.AsyncClient) -> None:
     """A request with an unknown method is counted as unmatched, whatever its path."""
     await client.request("INVENTED", "/me")
     text = (await client.get("/metrics")).text

@@ -86,7 +86,7 @@ def test_a_queue_that_is_not_ours_has_no_name(attempts: Attempts) -> None:
     assert attempts.count("succeeded", queue="__unknown__") == 1
 
 
-def test_the_parent_tells_of_children_that_cannot(attempts: Attempts) -> None:
+def test_the_parent_reports_dead_children(attempts: Attempts) -> None:
     """The parent counts a killed child as `lost`, retried or not, and one over its hard limit as `timed_out`."""
     request = Context(id="1", delivery_info={"routing_key": "email"})
     lost = WorkerLostError("killed")

@@ -89,7 +89,7 @@ def published(headers: dict[str, object]) -> dict[str, object]:
     return headers
 
 
-def test_what_a_task_sends_goes_on_with_its_work(observability: Observability) -> None:
+def test_messages_of_a_task_carry_its_context(observability: Observability) -> None:
     """A message carries its sender's correlation id and trace; headers that are set already are kept."""
     wire_observability(Celery("test", set_as_current=False), observability)
     with request_context(RequestContext(correlation_id="abc", traceparent=TRACE)):
@@ -100,7 +100,7 @@ def test_what_a_task_sends_goes_on_with_its_work(observability: Observability) -
     assert "tequipy_correlation_id" not in published({})
 
 
-def test_a_message_says_since_when_it_waits(observability: Observability) -> None:
+def test_a_message_carries_its_publication_time(observability: Observability) -> None:
     """The header is the current time, or the message's ETA if that is later."""
     wire_observability(Celery("test", set_as_current=False), observability)
     later = datetime.now(UTC) + timedelta(hours=1)

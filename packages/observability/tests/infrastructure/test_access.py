@@ -61,7 +61,7 @@ def test_a_client_is_an_address_or_a_64(access: MetricsAccess, one: str | None, 
     assert access.check(RIGHT, other) == (429 if same else 200)
 
 
-def test_asking_without_a_token_is_no_guess(access: MetricsAccess) -> None:
+def test_requests_without_a_token_do_not_count(access: MetricsAccess) -> None:
     """Requests without a token are refused, but never lead to 429."""
     assert {access.check("", "192.0.2.1") for _ in range(100)} == {401}
     assert access.check(RIGHT, "192.0.2.1") == 200
@@ -84,7 +84,7 @@ def test_refusals_are_logged_once_a_minute(access: MetricsAccess, clock: Clock) 
     assert "guess" not in str([{name: value for name, value in event.items() if name != "event"} for event in events])
 
 
-def test_clients_without_number_are_forgotten(access: MetricsAccess) -> None:
+def test_the_number_of_remembered_clients_is_bounded(access: MetricsAccess) -> None:
     """The number of remembered clients is bounded."""
     for number in range(5000):
         access.check(WRONG, f"10.0.{number // 256}.{number % 256}")

@@ -148,7 +148,7 @@ def test_a_value_that_cannot_be_shown_breaks_nothing(lines: Lines) -> None:
     assert line["message"] == line["field"] == "<Shy whose repr raised RuntimeError>"
 
 
-def test_the_trace_is_told_by_its_ids(lines: Lines) -> None:
+def test_the_trace_is_logged_by_its_ids(lines: Lines) -> None:
     """A traceparent is logged as `trace_id` and `span_id`."""
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with request_context(RequestContext(traceparent=traceparent)):
@@ -306,7 +306,7 @@ def test_an_event_that_cannot_be_rendered_is_a_line_of_its_own(capfd: pytest.Cap
     assert "hunter2" not in written + errors
 
 
-def test_the_console_is_for_a_person(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_the_console_style_is_for_people(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     """In console style a line begins with time, level and message, and has the correlation id."""
     configure_logging(Process("test", "local", "1.0"), level="INFO", style="console")
     with request_context(RequestContext(correlation_id="abc")):

@@ -61,7 +61,7 @@ def test_the_port_answers_over_both_protocols(url: str, host: str) -> None:
     assert httpx.get(url.replace("127.0.0.1", host), headers=headers).status_code == 200
 
 
-def test_connections_that_say_nothing_do_not_block_the_port(url: str) -> None:
+def test_silent_connections_do_not_block_the_port(url: str) -> None:
     """With 100 silent connections the oldest are closed, and every scrape is served."""
     headers = {b"Authorization": f"Bearer {TOKEN}".encode()}
     before = threading.active_count()

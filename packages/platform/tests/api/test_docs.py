@@ -29,7 +29,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         ("/redoc", ["image/png", "text/javascript", "text/javascript"]),
     ],
 )
-async def test_every_file_of_a_page_is_ours(client: httpx.AsyncClient, page: str, types: list[str]) -> None:
+async def test_every_file_of_a_page_is_local(client: httpx.AsyncClient, page: str, types: list[str]) -> None:
     """The page names no host, and every file that it names is served with the right type."""
     answer = await client.get(page)
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -42,7 +42,7 @@ async def test_every_file_of_a_page_is_ours(client: httpx.AsyncClient, page: str
     assert all(file.headers["cache-control"] == "public, max-age=3600" for file in files)
 
 
-async def test_what_redoc_asks_for_later_is_ours_too(client: httpx.AsyncClient) -> None:
+async def test_files_that_redoc_loads_later_are_local(client: httpx.AsyncClient) -> None:
     """Redoc's script loads its logo from this server and not from a third party."""
     script = (await client.get("/redoc/redoc.standalone.js")).text
     assert 'window.location.pathname+"/logo-mini.svg"' in script
@@ -51,7 +51,7 @@ async def test_what_redoc_asks_for_later_is_ours_too(client: httpx.AsyncClient) 
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
-async def test_the_policy_lets_no_foreign_and_no_inline_script_in(client: httpx.AsyncClient, page: str) -> None:
+async def test_the_policy_forbids_foreign_and_inline_scripts(client: httpx.AsyncClient, page: str) -> None:
     """The policy allows scripts of this origin only and no `eval`, and the page contains no inline script."""
     answer = await client.get(page)
     (policy,) = answer.headers.get_list("content-security-policy")
@@ -71,6 +71,6 @@ async def test_nothing_else_is_served(client: httpx.AsyncClient, path: str) -> N
     assert (await client.get(path)).status_code == 404
 
 
-async def test_the_contract_does_not_speak_of_its_pages(client: httpx.AsyncClient) -> None:
+async def test_openapi_does_not_contain_the_docs_pages(client: httpx.AsyncClient) -> None:
     """The OpenAPI document does not contain the docs pages."""
     assert (await client.get("/openapi.json")).json()["paths"] == {}

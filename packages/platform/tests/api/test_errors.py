@@ -149,7 +149,7 @@ async def test_challenge_names_the_error_of_a_bad_token_only(code: str, challeng
         assert (await http.get("/fail")).headers["www-authenticate"] == challenge
 
 
-async def test_a_bug_shows_nothing_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bug_is_not_shown_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """A bug gives a 500 without its cause, with security headers, and one log record with its traceback."""
     with request_context(RequestContext(correlation_id="abc")), caplog.at_level(logging.WARNING):
         async with client(make_app(lambda: RuntimeError(SECRET))) as http:
@@ -162,7 +162,7 @@ async def test_a_bug_shows_nothing_and_is_logged_once(caplog: pytest.LogCaptureF
     assert caplog.records[0].exc_info is not None
 
 
-async def test_an_error_in_the_middle_of_an_answer_breaks_it_off() -> None:
+async def test_an_error_in_the_middle_of_a_response_closes_the_connection() -> None:
     """After the response has started, an error reaches the server, which closes the connection."""
     app = make_app()
 
@@ -179,7 +179,7 @@ async def test_an_error_in_the_middle_of_an_answer_breaks_it_off() -> None:
             await http.get("/stream")
 
 
-async def test_a_request_that_is_cut_off_is_answered() -> None:
+async def test_a_request_cancelled_at_shutdown_gets_503() -> None:
     """A request that the server cancels at shutdown gets 503, and the cancellation continues."""
     sent: list[Message] = []
 
@@ -209,7 +209,7 @@ async def test_unknown_routes_are_problems_too() -> None:
     assert wrong_method.headers["allow"] == "POST"
 
 
-async def test_a_path_of_several_routes_tells_all_its_methods() -> None:
+async def test_allow_lists_the_methods_of_all_routes_at_a_path() -> None:
     """`Allow` lists the methods of all routes at the path, also below a prefix."""
     app, router = make_app(), APIRouter()
 
@@ -281,7 +281,7 @@ async def test_an_object_has_a_thousand_members_at_most(body: str, status: int) 
     ],
 )
 @pytest.mark.parametrize("host", ["test", "evil.example", "evil.example:1/x?"])
-async def test_a_slash_too_many_or_too_few_redirects_to_no_host(path: str, location: str, host: str) -> None:
+async def test_redirects_of_slashes_are_relative(path: str, location: str, host: str) -> None:
     """The redirect is relative, so a forged `Host` cannot send a browser to another host."""
     app = make_app()
     app.add_api_route("/with/slash/", lambda: None)
@@ -290,7 +290,7 @@ async def test_a_slash_too_many_or_too_few_redirects_to_no_host(path: str, locat
     assert (answer.status_code, answer.headers["location"]) == (307, location)
 
 
-async def test_errors_are_kept_by_no_cache() -> None:
+async def test_errors_are_not_cacheable() -> None:
     """Every problem document is sent with `no-store`, also for unknown routes."""
     async with client(make_app()) as http:
         answers = [await http.get("/nowhere"), await http.get("/fail"), await http.get("/things/z")]
@@ -345,7 +345,7 @@ DIGITS = b"1" * 5_000
         pytest.param(b'{"email": "a"}', 200, id="well-formed"),
     ],
 )
-async def test_strange_bodies_are_the_senders_fault(body: bytes, status: int) -> None:
+async def test_malformed_bodies_give_client_errors(body: bytes, status: int) -> None:
     """No JSON body causes a 5xx, and valid ones pass."""
     response = await post(body)
     assert response.status_code == status

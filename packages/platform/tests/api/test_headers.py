@@ -30,7 +30,7 @@ def client(settings: HeaderSettings, *, hsts: bool = True) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
-async def test_every_answer_is_guarded() -> None:
+async def test_every_response_has_security_headers() -> None:
     """The security headers are on every response, 404 included."""
     async with client(HeaderSettings()) as http:
         for path in ("/plain", "/nowhere"):
@@ -83,7 +83,7 @@ async def test_a_refused_preflight_is_a_problem(origin: str, method: str, header
     assert answer.headers.get("access-control-allow-origin") == (OURS if origin == OURS else None)
 
 
-async def test_what_has_no_content_has_no_type() -> None:
+async def test_a_response_without_content_has_no_type() -> None:
     """A 204 has no Content-Type; a type that the route sets is kept."""
     async with client(HeaderSettings()) as http:
         answer = await http.delete("/plain")

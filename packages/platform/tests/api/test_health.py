@@ -39,14 +39,14 @@ def client(*checks: HealthCheck) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
-async def test_health_says_that_the_process_runs() -> None:
+async def test_health_runs_no_check() -> None:
     """The health route runs no check."""
     async with client(HealthCheck("database", broken)) as http:
         response = await http.get("/api/v1/health")
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
-async def test_what_refuses_writes_is_named(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_service_that_refuses_writes_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     """A check that raises `RefusesWrites` has the status `refusing`; the reason is logged once and not in the body."""
     async with client(HealthCheck("redis", refusing, required=False)) as http:
         response = await http.get("/api/v1/readiness")
@@ -78,7 +78,7 @@ async def test_readiness_follows_the_checks(checks: list[HealthCheck], code: int
     assert (response.status_code, response.json()["status"]) == (code, status)
 
 
-async def test_a_check_that_is_well_may_go_unnamed() -> None:
+async def test_a_check_can_be_shown_only_when_it_fails() -> None:
     """A check with `only_when_down` makes the process not ready when it fails, and is otherwise not in the report."""
     for check, code, named in ((well, 200, ["a"]), (broken, 503, ["a", "keys"])):
         async with client(HealthCheck("a", well), HealthCheck("keys", check, only_when_down=True)) as http:
@@ -86,7 +86,7 @@ async def test_a_check_that_is_well_may_go_unnamed() -> None:
         assert (response.status_code, list(response.json()["checks"])) == (code, named)
 
 
-async def test_a_draining_process_is_not_ready_and_says_goodbye_in_every_answer() -> None:
+async def test_a_draining_process_is_not_ready_and_closes_connections() -> None:
     """While draining, readiness is 503 without running checks, and all responses carry `Connection: close`."""
     app = FastAPI()
     wire_errors(app)
@@ -101,7 +101,7 @@ async def test_a_draining_process_is_not_ready_and_says_goodbye_in_every_answer(
     assert {answer.headers["connection"] for answer in [readiness, *others]} == {"close"}
 
 
-async def test_readiness_tells_no_addresses_and_the_log_tells_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_cause_of_a_failed_check_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
     """The cause of a failed check is logged once per outage and not shown in the response."""
     readiness = health.Readiness([HealthCheck("database", broken)])
     with caplog.at_level(logging.WARNING):
@@ -114,7 +114,7 @@ async def test_readiness_tells_no_addresses_and_the_log_tells_once(caplog: pytes
     assert len(caplog.records) == 1
 
 
-async def test_checks_run_side_by_side_and_a_hung_one_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_checks_run_concurrently_and_a_hung_one_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three hung checks take one timeout together, and the time they need to be cancelled is not waited for."""
     monkeypatch.setattr(health, "_CHECK_SECONDS", 0.2)
     readiness = health.Readiness([HealthCheck(name, hung) for name in "abc"] + [HealthCheck("d", well)])
@@ -126,7 +126,7 @@ async def test_checks_run_side_by_side_and_a_hung_one_holds_up_nobody(monkeypatc
     assert not readiness._abandoned
 
 
-async def test_many_askers_share_one_run() -> None:
+async def test_concurrent_requests_share_one_run_of_the_checks() -> None:
     """Fifty concurrent requests and one soon after run a check once; after a second it runs again."""
     runs = 0
 

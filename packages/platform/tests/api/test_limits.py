@@ -56,7 +56,7 @@ async def see(path: str, query: bytes) -> None:
 
 
 @pytest.mark.parametrize("query", [b"a=%00", b"%00=1", b"a=1&b=x%00y"])
-async def test_nul_is_no_part_of_a_query(query: bytes) -> None:
+async def test_nul_in_a_query_is_refused(query: bytes) -> None:
     """A query with NUL is invalid before any route sees it; an escaped percent sign before `00` is not NUL."""
     with pytest.raises(Invalid) as error:
         await see("/", query)
@@ -119,7 +119,7 @@ def test_depth_is_counted_outside_of_strings() -> None:
         b":" * 1_000_000,
     ],
 )
-def test_the_look_is_linear(body: bytes) -> None:
+def test_the_check_takes_linear_time(body: bytes) -> None:
     """A megabyte of adversarial JSON is checked within seconds."""
     started = time.process_time()
     with contextlib.suppress(MalformedBody):

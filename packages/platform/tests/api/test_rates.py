@@ -106,7 +106,7 @@ def client(app: FastAPI, host: str = "192.0.2.1") -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
-async def test_answers_tell_the_policy_and_what_is_left() -> None:
+async def test_responses_report_the_policy_and_the_remaining_budget() -> None:
     """Both fields follow the draft's syntax of structured fields, on successes and on errors."""
     limiter = FixedWindow()
     async with client(make_app(limiter)) as http:
@@ -117,7 +117,7 @@ async def test_answers_tell_the_policy_and_what_is_left() -> None:
     assert [(policy.lease, key) for policy, key in limiter.hits] == [(20, "192.0.2.1")]
 
 
-async def test_one_too_many_is_refused_before_its_body_is_read() -> None:
+async def test_an_excess_request_is_refused_before_its_body_is_read() -> None:
     """An excess request gets 429 as a problem document with all usual headers, and its body is not read."""
     read = []
 
@@ -166,14 +166,14 @@ async def test_a_route_may_have_a_policy_of_its_own() -> None:
         ({"login": "off", "default": "5/6"}, [None, '"default";q=5;w=6']),
     ],
 )
-async def test_settings_change_and_lift_each_policy(rates: dict[str, str], policies: list[str | None]) -> None:
+async def test_settings_change_and_disable_each_policy(rates: dict[str, str], policies: list[str | None]) -> None:
     """Settings can change or disable each policy; a disabled one is neither reported nor counted."""
     async with client(make_app(FixedWindow(), **rates)) as http:
         answers = [await http.post(path, json={"email": "a"}) for path in ("/login", "/other")]
     assert [answer.headers.get("ratelimit-policy") for answer in answers] == policies
 
 
-async def test_machines_are_never_limited() -> None:
+async def test_polled_and_exempt_routes_are_never_limited() -> None:
     """Health, readiness, exempt routes and preflight requests are not counted."""
     limiter = FixedWindow()
     preflight = {"origin": OURS, "access-control-request-method": "POST"}
@@ -203,7 +203,7 @@ async def test_machines_are_never_limited() -> None:
         ("1" * 5000, ["unknown"]),
     ],
 )
-def test_addresses_count_by_whom_they_belong_to(host: str, keys: list[str]) -> None:
+def test_the_keys_of_client_addresses(host: str, keys: list[str]) -> None:
     """IPv6 counts by /64, /56 and /48, an IPv4-mapped address as IPv4, and all unparsable addresses together."""
     assert list(client_keys(host)) == keys
 
@@ -239,7 +239,7 @@ async def test_wider_networks_have_wider_budgets(networks: list[str], passing: i
     assert await statuses(app, ["2001:db8:ffff::1", "192.0.2.1"]) == [200, 200]
 
 
-async def test_a_refused_request_is_counted_nowhere() -> None:
+async def test_a_refused_request_uses_up_no_budget() -> None:
     """A /64 over its own limit uses up nothing of the budgets of its /56 and /48."""
     limiter = FixedWindow()
     app = make_app(limiter)
@@ -257,7 +257,7 @@ async def test_each_client_has_a_budget_of_its_own() -> None:
     assert statuses == [404, 429, 404, 404, 429]
 
 
-async def test_the_contract_tells_of_refusals() -> None:
+async def test_openapi_documents_rate_limits() -> None:
     """Every limited operation declares the response 429 in OpenAPI, and no other does."""
     paths = make_app(FixedWindow()).openapi()["paths"]
     documented = {

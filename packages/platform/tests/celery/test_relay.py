@@ -270,7 +270,7 @@ async def test_a_cancelled_relay_ends_its_batch(redis_url: str, build_worker: Bu
     assert {message["id"] for message in published(redis_url)} == set(map(str, messages.marked))
 
 
-async def test_what_the_broker_lost_is_published_again(
+async def test_messages_that_the_broker_lost_are_published_again(
     database: Database, private_redis: ValkeyServer, run_relay: RunRelay
 ) -> None:
     """When the broker comes back empty, unsettled messages are published again under their ids, settled ones not."""
@@ -285,7 +285,7 @@ async def test_what_the_broker_lost_is_published_again(
     assert {message["id"] for message in published(broker_url)} == {str(lost)}
 
 
-async def test_what_failed_is_published_again_when_it_is_due(
+async def test_a_failed_message_is_published_again_when_it_is_due(
     database: Database, redis_url: str, run_relay: RunRelay
 ) -> None:
     """A failed message is published after its wait, with its id, the number of failures and the time of the first."""
@@ -309,9 +309,7 @@ async def test_what_failed_is_published_again_when_it_is_due(
     assert ids(redis_url).count(str(waiting)) == 1
 
 
-async def test_a_message_that_has_ended_is_not_tried_again(
-    database: Database, redis_url: str, run_relay: RunRelay
-) -> None:
+async def test_a_settled_message_is_not_retried(database: Database, redis_url: str, run_relay: RunRelay) -> None:
     """When one of two copies of a message succeeds, the other one's failure causes no further attempt."""
     (before,) = await commit(database, lambda work: work.outbox.add("test.note", word="before"))
     (after,) = await commit(database, lambda work: work.outbox.add("test.note", word="after"))
@@ -347,7 +345,7 @@ async def change(database: Database, row_id: UUID, **values: object) -> None:
         await session.execute(update(OutboxRow).where(OutboxRow.id == row_id).values(**values))
 
 
-async def test_a_message_that_cannot_be_published_holds_nobody_up(
+async def test_an_unpublishable_message_delays_no_other(
     database: Database, redis_url: str, run_relay: RunRelay, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An unpublishable message is logged as an error and postponed; the messages behind it are published at once."""
@@ -364,7 +362,7 @@ async def test_a_message_that_cannot_be_published_holds_nobody_up(
     assert row.not_before > datetime.now(UTC) + timedelta(minutes=50)
 
 
-async def test_what_a_clock_scheduled_that_was_ahead_is_published(
+async def test_messages_postponed_by_a_wrong_clock_are_published(
     database: Database, redis_url: str, run_relay: RunRelay
 ) -> None:
     """Messages postponed while the database's clock was years ahead are published; intended delays are kept."""
@@ -383,7 +381,7 @@ async def test_what_a_clock_scheduled_that_was_ahead_is_published(
     assert failing_since < later, "its lifetime counts from the correction"
 
 
-async def test_a_message_that_never_ends_is_given_up(
+async def test_a_message_that_is_never_settled_becomes_a_dead_letter(
     database: Database, redis_url: str, run_relay: RunRelay, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A message that was published ten times and never settled is logged once, marked, and not published again."""
@@ -401,7 +399,7 @@ async def test_a_message_that_never_ends_is_given_up(
     assert (await row_of(database, endless)).given_up_at is not None
 
 
-async def test_a_broker_that_hangs_holds_no_relay(
+async def test_a_relay_can_be_stopped_while_the_broker_hangs(
     database: Database, private_redis: ValkeyServer, run_relay: RunRelay, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A frozen broker is logged as an outage, the relay can be stopped meanwhile, and no message is lost."""
@@ -523,9 +521,7 @@ async def test_polling_finds_rows_after_a_silent_cut(database_url: str, redis_ur
         await until(lambda: len(published(redis_url)) >= 2)
 
 
-async def test_a_listener_that_was_cut_off_in_silence_listens_again(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_silently_cut_listener_reconnects(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The listener checks its connection periodically and opens a new one when there is no reply."""
     monkeypatch.setattr("tequipy_platform.infrastructure.unpublished._LISTENER_SECONDS", 0.3)
     async with (

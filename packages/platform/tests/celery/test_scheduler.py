@@ -68,7 +68,7 @@ def run_in_the_future(scheduler: Scheduler) -> None:
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "while-it-runs"])
-def test_a_last_run_in_the_future_is_none(
+def test_a_last_run_in_the_future_is_ignored(
     open_scheduler: Callable[[], Scheduler], redis_url: str, stored: bool
 ) -> None:
     """After a last run in the future, the frequent task is sent within its period, the daily ones on their day."""

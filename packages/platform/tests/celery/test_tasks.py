@@ -141,7 +141,7 @@ def test_a_soft_limit_during_the_handling_of_an_error_loses_nothing(worker: Work
     assert [(line["id"], line["attempt"]) for line in attempts] == [(task_id, 1), (task_id, 2)]
 
 
-def test_a_permanent_error_is_not_tried_again(worker: WorkerUnderTest) -> None:
+def test_a_permanent_error_is_not_retried(worker: WorkerUnderTest) -> None:
     """An error that the policy lists as permanent ends the task after its first attempt."""
     worker.send("test.refuse")
     worker.until("refuse")
@@ -151,7 +151,7 @@ def test_a_permanent_error_is_not_tried_again(worker: WorkerUnderTest) -> None:
     assert (worker.folder / "log").read_text().count("LookupError: for good") == 1  # logged once
 
 
-def test_the_log_is_told_what_became_of_each_message(worker: WorkerUnderTest) -> None:
+def test_the_outcome_of_each_message_is_recorded(worker: WorkerUnderTest) -> None:
     """A message is settled when it succeeds or fails for good, and scheduled for a retry otherwise."""
     good, failing, refused = (
         worker.send("test.note", word="a"),
@@ -169,7 +169,7 @@ def in_broker(worker: WorkerUnderTest) -> int:
         return int(redis.llen("default")) + int(redis.hlen("unacked"))
 
 
-def test_a_failed_message_of_the_outbox_waits_there(worker: WorkerUnderTest) -> None:
+def test_a_failed_message_waits_in_the_outbox(worker: WorkerUnderTest) -> None:
     """A failed message of the outbox is not kept in the broker; the relay sends it with its number of failures."""
     task_id = str(uuid4())
     (worker.folder / "outbox").write_text(task_id)
@@ -188,7 +188,7 @@ def test_a_failed_message_of_the_outbox_waits_there(worker: WorkerUnderTest) -> 
     assert len(worker.until("retried", times=2)) == 2, "its policy has a lifetime: attempts do not end it"
 
 
-def test_a_message_ends_when_its_policys_lifetime_is_over(worker: WorkerUnderTest) -> None:
+def test_a_message_is_settled_when_its_policys_lifetime_is_over(worker: WorkerUnderTest) -> None:
     """A day after its first failure a message is settled, logged as an error, and not retried."""
     task_id = str(uuid4())
     (worker.folder / "outbox").write_text(task_id)

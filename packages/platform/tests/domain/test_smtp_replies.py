@@ -65,13 +65,13 @@ TRANSIENT = [
         *((*reply, Refusal.TRANSIENT) for reply in TRANSIENT),
     ],
 )
-def test_only_what_concerns_the_mail_is_permanent(phase: SmtpPhase, code: int, text: str, refusal: Refusal) -> None:
+def test_only_refusals_of_the_mail_are_permanent(phase: SmtpPhase, code: int, text: str, refusal: Refusal) -> None:
     """Real replies: an unknown mailbox or a too large mail is final; faults of the sender and any 4xx are not."""
     assert classify(phase, code, text) is refusal
 
 
 @pytest.mark.parametrize("phase", [SmtpPhase.CONNECT, SmtpPhase.AUTH])
 @pytest.mark.parametrize("code", range(500, 600))
-def test_before_the_mail_nothing_is_permanent(phase: SmtpPhase, code: int) -> None:
+def test_no_refusal_before_the_mail_is_permanent(phase: SmtpPhase, code: int) -> None:
     """A refusal before the server knows the mail is never final."""
     assert classify(phase, code, "5.1.1") is Refusal.SENDER

@@ -55,7 +55,7 @@ async def test_a_url_may_say_how_tls_is_used(database_url: str) -> None:
         await database.ping()
 
 
-async def test_a_session_is_set_up_as_promised(database: Database) -> None:
+async def test_a_session_has_the_configured_parameters(database: Database) -> None:
     """Statement timeout, idle timeout and application name of a session are those of the settings."""
     async with database.engine.connect() as connection:
         names = ("statement_timeout", "idle_in_transaction_session_timeout", "application_name")
@@ -63,7 +63,7 @@ async def test_a_session_is_set_up_as_promised(database: Database) -> None:
     assert values == ["30s", "1min", "tequipy"]
 
 
-async def test_through_a_pooler_nothing_belongs_to_the_server_connection(database_url: str) -> None:
+async def test_behind_a_pooler_settings_are_per_transaction(database_url: str) -> None:
     """With `pgbouncer`, timeouts are set per transaction, and no statement is prepared."""
     async with build_database(settings(database_url, direct_url=database_url, pgbouncer=True)) as database:
         await database.ping()
@@ -78,14 +78,14 @@ async def test_through_a_pooler_nothing_belongs_to_the_server_connection(databas
             assert await connection.scalar(text("select count(*) from pg_prepared_statements")) <= 1
 
 
-async def test_a_clean_block_has_committed_when_it_is_left(database: Database) -> None:
+async def test_a_block_has_committed_when_it_is_left(database: Database) -> None:
     """Rows written in the block are visible to others as soon as the block is left."""
     async with unit_of_work(database) as work:
         work.outbox.add("test.do")
     assert await outbox_rows(database) == 1
 
 
-async def test_a_failed_block_leaves_nothing(database: Database) -> None:
+async def test_a_failed_block_is_rolled_back(database: Database) -> None:
     """An exception rolls back and reaches the caller."""
 
     async def fail() -> None:
@@ -133,7 +133,7 @@ async def test_a_cancelled_block_rolls_back_and_returns_its_connection(database:
     assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # -- the pool is a QueuePool
 
 
-async def test_a_commit_that_has_begun_ends_although_cancelled(
+async def test_a_started_commit_finishes_despite_cancellation(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cancellation during the commit waits for it: the caller is cancelled, and the rows are committed."""
@@ -175,7 +175,7 @@ async def outbox_add(database: Database) -> None:
         await work.session.flush()
 
 
-async def test_a_server_that_is_away_is_unavailable_and_comes_back(private_postgres: PostgresServer) -> None:
+async def test_a_killed_server_is_unavailable_until_it_is_back(private_postgres: PostgresServer) -> None:
     """A killed server causes `Unavailable` until it is back; no restart is needed."""
     async with build_database(settings(private_postgres.url("postgres"))) as database:
         await select_one(database)
@@ -190,7 +190,9 @@ async def test_a_server_that_is_away_is_unavailable_and_comes_back(private_postg
         await database.ping()
 
 
-async def test_a_server_without_a_place_is_unavailable(database_url: str, postgres_server: PostgresServer) -> None:
+async def test_a_server_without_a_free_connection_is_unavailable(
+    database_url: str, postgres_server: PostgresServer
+) -> None:
     """A server that accepts no further connection causes `Unavailable`."""
     role = f"narrow_{uuid4().hex}"
     postgres_server.execute(f"create role {role} login password 'narrow' connection limit 1")
@@ -244,7 +246,7 @@ async def execute(database: Database, statement: str) -> None:
         await work.session.execute(text(statement))
 
 
-async def test_a_server_that_hangs_holds_nobody_for_a_statements_time(private_postgres: PostgresServer) -> None:
+async def test_a_frozen_server_delays_callers_by_one_ping_and_connect(private_postgres: PostgresServer) -> None:
     """A frozen server costs a caller one ping and one connection attempt, whatever the statement timeout."""
     changes = {"statement_timeout": 600, "connect_timeout": 1, "pool_size": 1, "max_overflow": 0}
     async with build_database(settings(private_postgres.url("postgres"), **changes)) as database:
@@ -267,7 +269,7 @@ async def test_a_server_that_hangs_holds_nobody_for_a_statements_time(private_po
             private_postgres.thaw()
 
 
-async def test_a_server_that_hangs_in_the_middle_keeps_no_connection(
+async def test_a_frozen_server_keeps_no_connection_busy(
     private_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Frozen at a statement, at the commit, or during a cancellation: each block ends and returns its connection."""
@@ -298,7 +300,7 @@ async def freeze_within(database: Database, server: PostgresServer, *, commit: b
             await work.session.execute(text("select 2"))
 
 
-async def test_a_server_that_is_slower_than_a_ping_is_used(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_slower_than_the_ping_is_used(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """If no pooled connection answers the ping in time, a new one is used, however slow the server is."""
     monkeypatch.setattr("tequipy_platform.infrastructure.database.engine._PING_SECONDS", 0)
     for _ in range(3):
@@ -365,21 +367,21 @@ async def account(database: Database) -> AsyncIterator[Account]:
     await account.drop()
 
 
-async def test_a_serialisation_failure_is_tried_again(account: Account) -> None:
+async def test_a_serialisation_failure_is_retried(account: Account) -> None:
     """Of two concurrent updates of a row, the one that was rolled back is retried, and both take effect."""
     await asyncio.gather(account.read_and_add(), account.read_and_add())
     assert await account.balances() == [2, 0]
     assert account.attempts == 3
 
 
-async def test_a_deadlock_is_tried_again(account: Account) -> None:
+async def test_a_deadlock_is_retried(account: Account) -> None:
     """Of two deadlocked transactions, the one that was rolled back is retried, and both take effect."""
     await asyncio.gather(account.add_to_both(1, 2), account.add_to_both(2, 1))
     assert await account.balances() == [2, 2]
     assert account.attempts == 3
 
 
-async def test_a_conflict_that_stays_is_unavailable(account: Account) -> None:
+async def test_a_permanent_conflict_is_unavailable(account: Account) -> None:
     """After three retries the caller gets `Unavailable`."""
     with pytest.raises(Unavailable) as error:
         await account.lose()
@@ -417,7 +419,7 @@ async def test_ping_can_be_abandoned_on_a_server_that_hangs(
             private_postgres.thaw()
 
 
-async def test_ping_needs_no_place_in_the_pool(database_url: str) -> None:
+async def test_ping_needs_no_connection_of_the_pool(database_url: str) -> None:
     """An exhausted pool does not make the readiness check fail."""
     full = settings(database_url, pool_size=1, max_overflow=0, pool_timeout=0.1)
     async with build_database(full) as database, database.engine.connect():

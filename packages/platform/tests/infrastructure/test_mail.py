@@ -111,7 +111,7 @@ async def test_every_mailer_refuses_broken_headers(mailer: Mailer, change: dict[
         await mailer.send(replace(MAIL, **change))
 
 
-async def test_every_mailer_takes_a_good_mail_twice(mailer: Mailer) -> None:
+async def test_every_mailer_accepts_a_mail_twice(mailer: Mailer) -> None:
     """Sending the same mail twice is no error."""
     await mailer.send(MAIL)
     await mailer.send(MAIL)
@@ -147,7 +147,7 @@ async def test_smtp_delivers_all_parts_of_a_mail(sink: tuple[Sink, str]) -> None
         ("DATA", "250 OK", None, "sent"),
     ],
 )
-async def test_what_a_refusal_concerns_decides_whether_to_try_again(
+async def test_the_kind_of_a_refusal_decides_about_retries(
     sink: tuple[Sink, str],
     caplog: pytest.LogCaptureFixture,
     step: str,
@@ -174,7 +174,7 @@ async def test_what_a_refusal_concerns_decides_whether_to_try_again(
 
 
 @pytest.mark.parametrize("credentials", ["", "user:password@"])
-async def test_a_server_that_does_not_fit_the_settings_is_an_error_of_ours(
+async def test_a_server_that_does_not_fit_the_settings_refuses_the_sender(
     sink: tuple[Sink, str], credentials: str
 ) -> None:
     """If the server does not offer STARTTLS or a login, the mail waits until the settings are corrected."""
@@ -185,7 +185,7 @@ async def test_a_server_that_does_not_fit_the_settings_is_an_error_of_ours(
 
 
 @pytest.mark.parametrize("scheme", ["smtps", "smtp+starttls"])
-async def test_a_certificate_that_is_not_trusted_is_an_error_of_ours(
+async def test_an_untrusted_certificate_refuses_the_sender(
     scheme: str, free_port: Callable[[], int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An untrusted certificate makes the mail wait and logs an error, with STARTTLS and with smtps."""
@@ -227,7 +227,7 @@ def test_anything_else_is_no_ehlo_name(name: str) -> None:
         MailSettings(ehlo_name=name)
 
 
-async def test_a_mail_goes_to_the_domain_that_was_written(sink: tuple[Sink, str]) -> None:
+async def test_a_mail_is_sent_to_the_exact_domain(sink: tuple[Sink, str]) -> None:
     """straße.de is not strasse.de (IDNA 2008), so its mail must not go there."""
     handler, url = sink
     async with smtp(url) as mailer:
@@ -261,7 +261,7 @@ async def test_a_folder_holds_one_whole_file_for_each_message_id(tmp_path: Path)
     assert parse(files[0].read_bytes())["To"] == "ann@example.com"
 
 
-async def test_a_folder_that_is_none_is_unavailable(tmp_path: Path) -> None:
+async def test_an_unusable_mail_folder_is_unavailable(tmp_path: Path) -> None:
     """If the folder cannot be created, the mailer raises `MailUnavailable`."""
     (tmp_path / "file").touch()
     with pytest.raises(MailUnavailable):
@@ -303,7 +303,7 @@ def test_a_template_fills_subject_and_texts(templates: JinjaMailTemplates) -> No
 
 
 @pytest.mark.parametrize("name", ["nothing", "hello", "headless", "evil", "../__init__"])
-def test_what_cannot_be_rendered_is_a_lookup_error(templates: JinjaMailTemplates, name: str) -> None:
+def test_a_template_that_cannot_be_rendered_is_a_lookup_error(templates: JinjaMailTemplates, name: str) -> None:
     """An unknown template, a missing value, a missing block or an attempt to leave the sandbox raises `LookupError`."""
     with pytest.raises(LookupError):
         templates.render(name)

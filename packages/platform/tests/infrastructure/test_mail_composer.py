@@ -124,7 +124,7 @@ def test_an_address_that_looks_encoded_is_written_as_it_is() -> None:
         {"headers": {"X-Y": "\0"}},
     ],
 )
-def test_what_cannot_be_sent_is_refused_for_good(change: dict[str, object]) -> None:
+def test_invalid_mails_are_refused_permanently(change: dict[str, object]) -> None:
     """Invalid input raises `MailRejected` and no other error."""
     with pytest.raises(MailRejected):
         content(replace(MAIL, **change))  # type: ignore[arg-type]  # -- the fields have several types

@@ -66,7 +66,7 @@ async def test_a_delivery_is_taken_once(new_work: NewWork, delivery: Delivery) -
         assert await work.inbox.take(Delivery(delivery.id, "test.other"))
 
 
-async def test_a_claim_that_rolls_back_is_none(new_work: NewWork, delivery: Delivery) -> None:
+async def test_a_rolled_back_claim_does_not_count(new_work: NewWork, delivery: Delivery) -> None:
     """When the effect is rolled back, so is the claim, and the next delivery counts as the first."""
 
     async def fail() -> None:
@@ -80,7 +80,7 @@ async def test_a_claim_that_rolls_back_is_none(new_work: NewWork, delivery: Deli
         assert await work.inbox.take(delivery)
 
 
-async def test_a_lease_keeps_others_out_until_it_ends(
+async def test_a_lease_excludes_others_until_it_expires(
     new_work: NewWork, delivery: Delivery, clock: FrozenClock
 ) -> None:
     """A second attempt finds the lease held until it expires; then the effect may be repeated."""
@@ -92,7 +92,7 @@ async def test_a_lease_keeps_others_out_until_it_ends(
     assert await lease(new_work, delivery) is Lease.HELD
 
 
-async def test_done_is_for_ever(new_work: NewWork, delivery: Delivery, clock: FrozenClock) -> None:
+async def test_done_is_permanent(new_work: NewWork, delivery: Delivery, clock: FrozenClock) -> None:
     """After `done` no attempt gets a lease, and `release` changes nothing."""
     await lease(new_work, delivery)
     async with new_work() as work:
@@ -125,7 +125,7 @@ async def test_of_concurrent_deliveries_one_is_taken(sql_work: Callable[[], SqlU
     assert leases.count(Lease.HELD) == 9
 
 
-async def test_a_row_keeps_what_the_message_needs(
+async def test_a_row_contains_the_data_of_the_message(
     sql_work: Callable[[], SqlUnitOfWork], database: Database, clock: FrozenClock
 ) -> None:
     """A task's row has payload, earliest time and request context; an event's row has its name."""
@@ -144,7 +144,7 @@ async def test_a_row_keeps_what_the_message_needs(
         assert (row.created_at, row.published_at, row.given_up_at) == (clock.now(), None, None)
 
 
-async def test_the_recording_outbox_forgets_what_was_rolled_back(clock: FrozenClock) -> None:
+async def test_the_recording_outbox_drops_rolled_back_messages(clock: FrozenClock) -> None:
     """The fake holds committed messages only."""
     work = MemoryUnitOfWork(clock)
 

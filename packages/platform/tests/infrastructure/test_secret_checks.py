@@ -42,13 +42,13 @@ def test_a_part_that_repeats_is_guessable(part: str, times: int) -> None:
         "aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb",
     ],
 )
-def test_what_was_typed_is_guessable(secret: str) -> None:
+def test_typed_secrets_are_guessable(secret: str) -> None:
     """Few characters, a sequence or a repeated word are guessable even with 32 characters or more."""
     assert len(secret) >= 32
     assert is_guessable(secret)
 
 
-def test_what_was_drawn_is_not_guessable() -> None:
+def test_random_secrets_are_not_guessable() -> None:
     """Of 10,000 random secrets of the usual kinds, and tokens of 16 characters, none is refused."""
     for _ in range(2500):
         raw = secrets.token_bytes(32)

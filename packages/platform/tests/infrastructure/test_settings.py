@@ -165,7 +165,7 @@ def test_all_faults_are_reported_at_once(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 @pytest.mark.parametrize("in_file", [False, True])
-def test_a_value_does_not_hide_its_parts(
+def test_a_value_beside_its_parts_is_a_fault(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_file: bool
 ) -> None:
     """A part beside a complete value, which would be ignored, is a fault; a part alone is read."""
@@ -252,7 +252,7 @@ KUBERNETES = {
 }
 
 
-def test_what_kubernetes_injects_is_ignored(
+def test_variables_of_kubernetes_are_ignored(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Variables of Kubernetes Services named tequipy-api or tequipy-worker neither warn nor fail a strict check."""
@@ -285,7 +285,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(monkeypatch: pytest.MonkeyPatch)
     assert load(monkeypatch).app_name == "named"
 
 
-def test_production_refuses_what_is_unsafe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_production_refuses_unsafe_values(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Each section reports its unsafe values in production, one line each; other environments accept them."""
     changes = {
         "TEQUIPY_STORAGE__URL": "memory://",

@@ -29,7 +29,7 @@ async def read(storage: ObjectStorage, key: str) -> bytes:
     return b"".join([chunk async for chunk in storage.get(key)])
 
 
-async def test_what_was_put_can_be_read(storage: ObjectStorage) -> None:
+async def test_a_stored_object_can_be_read(storage: ObjectStorage) -> None:
     """Bytes and streams can be read back, and are described by key and size."""
     stored = await storage.put("reports/1", b"hello")
     assert (stored.key, stored.size, stored.modified_at.tzinfo is not None) == ("reports/1", 5, True)
@@ -60,7 +60,7 @@ async def test_a_refused_stream_leaves_no_file(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "objects").rglob("*") if path.is_file()] == ["a"]
 
 
-async def test_a_stream_that_breaks_leaves_nothing(storage: ObjectStorage) -> None:
+async def test_a_failed_stream_stores_nothing(storage: ObjectStorage) -> None:
     """A stream that fails stores nothing."""
 
     async def broken() -> AsyncIterator[bytes]:
@@ -73,7 +73,7 @@ async def test_a_stream_that_breaks_leaves_nothing(storage: ObjectStorage) -> No
     await storage.put("a", b"whole")
 
 
-async def test_what_is_not_there(storage: ObjectStorage) -> None:
+async def test_missing_objects(storage: ObjectStorage) -> None:
     """Reading a missing object raises `ObjectNotFound`, deleting it is no error."""
     with pytest.raises(ObjectNotFound):
         await storage.head("a")
@@ -111,7 +111,7 @@ async def test_a_folder_that_became_a_file_is_unavailable(tmp_path: Path) -> Non
             await storage.put("a", b"")
 
 
-async def test_nothing_is_touched_before_the_first_use(tmp_path: Path) -> None:
+async def test_building_does_no_io(tmp_path: Path) -> None:
     """Building the storage does no I/O."""
     build_storage(StorageSettings(url=f"file://{tmp_path}/objects"))
     assert not (tmp_path / "objects").exists()

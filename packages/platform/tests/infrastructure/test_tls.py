@@ -136,7 +136,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("mode", SSL_MODES)
-async def test_each_mode_asks_for_what_it_promises(database_url: str, tmp_path: Path, mode: str) -> None:
+async def test_each_mode_verifies_as_documented(database_url: str, tmp_path: Path, mode: str) -> None:
     """With TLS on the server: which modes use it, and which refuse an unknown authority or a wrong host name."""
     ours, other = make_pair(tmp_path, "localhost"), make_pair(tmp_path, "db.example.com")
     verifies = mode in {"require", "verify-ca", "verify-full"}

@@ -142,7 +142,7 @@ def test_a_command_that_fits_no_single_history_is_refused(empty_database_url: st
         migrate(empty_database_url, [HISTORY, shop], command)
 
 
-def test_a_command_that_is_none_ends_like_any_command_line(empty_database_url: str) -> None:
+def test_an_unknown_command_prints_the_usage(empty_database_url: str) -> None:
     """An unknown command prints the usage and exits with 2."""
     with pytest.raises(SystemExit) as exit_:
         migrate(empty_database_url, [HISTORY], "upgarde head")
@@ -197,7 +197,7 @@ def test_a_busy_table_fails_the_migration_and_not_the_service(
         asyncio.run(hold_and_downgrade())
 
 
-def test_a_server_that_hangs_is_not_waited_for(
+def test_a_hanging_server_is_reported_as_unreachable(
     private_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that accepts connections but does not answer is reported as unreachable."""

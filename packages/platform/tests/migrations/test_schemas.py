@@ -52,7 +52,7 @@ def test_a_role_that_cannot_create_schemas_migrates_those_that_a_dba_made(role: 
     assert "(head)" in output.getvalue()
 
 
-def test_a_role_that_cannot_create_the_schema_is_told_the_statement(role: Role) -> None:
+def test_the_error_of_a_missing_right_contains_the_statement(role: Role) -> None:
     """The error message holds the statement that a DBA has to run."""
     with pytest.raises(MigrationFailed, match=f'CREATE SCHEMA "platform" AUTHORIZATION "{role.name}"'):
         migrate(role.url, [HISTORY])
