@@ -184,14 +184,14 @@ def test_more_connections_than_files_do_not_end_the_service(deployment: Deployme
                     answers[path, type(error).__name__] += 1
         files = psutil.Process(api.pid).num_fds()
         ended = idle.statuses()
-        told = [line for line in api.log.read_text().splitlines() if "connection_limit_reached" in line]
+        logged = [line for line in api.log.read_text().splitlines() if "connection_limit_reached" in line]
     print(
         f"\n1,100 idle connections at ulimit -n 1024: {dict(answers)}; "
-        f"files {files}; idle ones {dict(ended)}; log {told}"
+        f"files {files}; idle ones {dict(ended)}; log {logged}"
     )
     assert {key[1] for key in answers if isinstance(key, tuple)} <= {200, 401, 429}
     assert answers["/api/v1/health", 200] == answers["/api/v1/readiness", 200] == 20
-    assert len(told) == 1
+    assert len(logged) == 1
 
 
 @pytest.mark.prove

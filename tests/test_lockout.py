@@ -76,7 +76,7 @@ def requests(api: Api) -> httpx.Client:
 
 
 @contextmanager
-def strangers(client: httpx.Client, accounts: Collection[str]) -> Iterator[dict[str, Counter[int]]]:
+def attackers(client: httpx.Client, accounts: Collection[str]) -> Iterator[dict[str, Counter[int]]]:
     """Guess the password of each account from changing addresses while the block lasts; yield the statuses.
 
     The block begins when all accounts are locked.
@@ -84,19 +84,19 @@ def strangers(client: httpx.Client, accounts: Collection[str]) -> Iterator[dict[
     over, statuses = Event(), dict[str, Counter[int]]()
 
     def guess(email: str) -> None:
-        guesser, told = Person(client, email, "", "wrong horse battery staple"), statuses.setdefault(email, Counter())
+        guesser, counts = Person(client, email, "", "wrong horse battery staple"), statuses.setdefault(email, Counter())
         for number in count():
             if over.wait(PAUSE):
                 return
             guesser.address = f"198.18.{number // 256 % 256}.{number % 256}"
-            told[guesser.log_in("guess").status_code] += 1
+            counts[guesser.log_in("guess").status_code] += 1
 
     with ThreadPoolExecutor(len(accounts)) as threads:
         running = [threads.submit(guess, email) for email in accounts]
         try:
             eventually(
                 "all accounts are locked",
-                lambda: len(statuses) == len(accounts) and all(told[429] for told in statuses.values()),
+                lambda: len(statuses) == len(accounts) and all(counts[429] for counts in statuses.values()),
                 within=150,
             )
             yield statuses
@@ -160,7 +160,7 @@ def test_an_owner_can_log_in_during_an_attack(
         session = owner.log_in("- first", **body).json()
         marked = body | {"device_token": session["device_token"]}
         changing = changer.log_in("- first", **body).json()["access_token"]
-        with strangers(client, accounts) as guesses:
+        with attackers(client, accounts) as guesses:
             started, due = time.monotonic(), 0.0
             while (passed := time.monotonic() - started) < seconds:
                 owner.log_in("login, marked by cookie", cookie)
@@ -177,8 +177,8 @@ def test_an_owner_can_log_in_during_an_attack(
                     reset(resetter, mails)
                     due += seconds / resets
                 time.sleep(every)
-    told = ", ".join(f"{number} x {status}" for status, number in sum(guesses.values(), Counter()).items())
-    statuses = report(f"{seconds:g} s, guesses: {told}", owner, unmarked, changer, resetter)
+    counts = ", ".join(f"{number} x {status}" for status, number in sum(guesses.values(), Counter()).items())
+    statuses = report(f"{seconds:g} s, guesses: {counts}", owner, unmarked, changer, resetter)
     assert statuses.pop("login, unmarked")[429] > 0, "the account was locked"
     good = {"forgot": 202, "reset": 204, "password/change": 204}
     assert {what: set(found) for what, found in statuses.items()} == {what: {good.get(what, 200)} for what in statuses}

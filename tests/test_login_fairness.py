@@ -88,7 +88,7 @@ ONE_ADDRESS = ["192.0.2.1"]
 ONE_IPV6_56 = [f"2001:db8:0:{subnet:x}::1" for subnet in range(256)]
 
 
-def told(samples: Sequence[Sample]) -> str:
+def described(samples: Sequence[Sample]) -> str:
     """Describe the samples: successes, p50, p95 and other outcomes."""
     good = [sample.seconds for sample in samples if sample.good]
     points = quantiles(good, n=100) if len(good) > 1 else [float("nan")] * 99
@@ -133,6 +133,6 @@ def test_one_network_cannot_prevent_logins_of_others(
                 others.send(max(3, int(seconds * logins)))
     print(
         f"\n{attack} from {len(addresses)} addresses, {rate} a second; a login alone: {alone:.2f} s; meanwhile, "
-        f"{logins:.2f} a second: {told(others.samples)};\n  the flood: {told(flood.samples)}"
+        f"{logins:.2f} a second: {described(others.samples)};\n  the flood: {described(flood.samples)}"
     )
     assert Counter(sample.outcome for sample in others.samples) == {"200": len(others.samples)}

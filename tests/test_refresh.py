@@ -90,12 +90,12 @@ def test_twenty_tabs_refresh_at_once(apis: tuple[Api, Api], postgres: PostgresSe
     alive = live_branches(postgres)
     (jar.cookie,) = cookies
     after = [outcome(jar.refresh(apis[number % 2])) for number in range(3)]
-    told = dict(Counter(outcome(answer) for answer in answers))
+    outcomes = dict(Counter(outcome(answer) for answer in answers))
     print(
-        f"\n20 refreshes of one cookie on two processes: {told}, {len(cookies)} new cookie, "
+        f"\n20 refreshes of one cookie on two processes: {outcomes}, {len(cookies)} new cookie, "
         f"{alive} live branch, the jar's next refreshes: {after}"
     )
-    assert (told, alive, after) == ({"200": 20}, 1, ["200"] * 3)
+    assert (outcomes, alive, after) == ({"200": 20}, 1, ["200"] * 3)
 
 
 def test_a_lost_answer_is_given_again(apis: tuple[Api, Api], postgres: PostgresServer) -> None:

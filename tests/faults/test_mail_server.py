@@ -73,18 +73,18 @@ def test_mails_wait_while_the_server_refuses_the_sender(
         with Load(api.url, [REGISTER], rate=20 / seconds) as load:
             load.send(20)
         eventually("every mail has been refused", lambda: server.refused >= 20)
-        server.answer, mended = None, time.monotonic()
+        server.answer, repaired = None, time.monotonic()
         eventually("every message is over", lambda: unsettled(postgres) == 0, within=240)
-        took = time.monotonic() - mended
+        took = time.monotonic() - repaired
         log = worker.log.read_text()
     ids = [str(mail["Message-ID"]) for mail in server.messages()]
     print(
         f"\n{answer!r} for {seconds} s under 20 registrations ({count(load.samples)}), {server.refused} refusals; "
-        f"mended: {len(set(ids))} mails arrived, {len(ids) - len(set(ids))} twice, the last {took:.1f} s later"
+        f"repaired: {len(set(ids))} mails arrived, {len(ids) - len(set(ids))} twice, the last {took:.1f} s later"
     )
     assert count(load.samples) == {"202 accepted": 20}
     assert len(ids) == len(set(ids)) == 20
-    assert "mail_sender_refused" in log, "the operator is told"
+    assert "mail_sender_refused" in log, "the error is logged"
 
 
 @pytest.mark.parametrize(

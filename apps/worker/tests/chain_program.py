@@ -55,7 +55,7 @@ def build(settings: WorkerSettings, folder: Path) -> Celery:
     limit = timedelta(seconds=20)
     tasks = [Task("chain.begin", chain.begin, time_limit=limit)]
     tasks += [Task(f"chain.{how}", chain.end, time_limit=limit) for how in ("added", "sent")]
-    tasks.append(Task("chain.heard", chain.end, on=("chain.begun",), time_limit=limit))
+    tasks.append(Task("chain.subscribed", chain.end, on=("chain.begun",), time_limit=limit))
     wire_tasks(celery, tasks, resources=[observability, database])
     return celery
 

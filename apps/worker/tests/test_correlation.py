@@ -30,10 +30,10 @@ async def test_tasks_carry_the_context_of_their_cause(
         assert time.monotonic() < deadline, (tmp_path / "run.log").read_text()
         time.sleep(0.05)  # noqa: ASYNC251 -- no other coroutine runs here
     found = sorted(json.loads(line) for line in notes.read_text().splitlines())
-    hows = ("added", "heard", "sent")
+    hows = ("added", "subscribed", "sent")
     ends: list[list[Any]] = [[f"chain.{how}", attempt, "the-request", TRACE] for how in hows for attempt in (1, 2)]
     assert found == sorted([["chain.begin", 1, "the-request", TRACE], *ends])
     lines = [json.loads(line) for line in (tmp_path / "run.log").read_text().splitlines()]
-    told = [line for line in lines if "task_name" in line]
-    assert {line["task_name"] for line in told} == {"chain.begin", "chain.added", "chain.heard", "chain.sent"}
-    assert {(line["correlation_id"], line["trace_id"]) for line in told} == {("the-request", "a" * 32)}
+    logged = [line for line in lines if "task_name" in line]
+    assert {line["task_name"] for line in logged} == {"chain.begin", "chain.added", "chain.subscribed", "chain.sent"}
+    assert {(line["correlation_id"], line["trace_id"]) for line in logged} == {("the-request", "a" * 32)}

@@ -118,7 +118,7 @@ def test_an_outage_is_separated_from_its_surroundings() -> None:
         requests=[sample(0, 1), sample(1, 2.5), sample(3, 3.1), sample(4, 6.5), sample(6, 7)],
         probes=[sample(1, 1.1), sample(3, 3.1), sample(5, 5.5)],
         began=2,
-        mended=4,
+        ended=4,
         recovered=5.5,
     )
     assert [request.sent_at for request in findings.inside] == [1, 3, 4]

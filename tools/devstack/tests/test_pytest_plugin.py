@@ -52,9 +52,9 @@ import json, time
 from pathlib import Path
 
 def test_waits(postgres_server, redis_server):
-    told = {"pids": [postgres_server.pid, redis_server.pid], "folder": str(postgres_server.folder.parent)}
-    Path(__file__).with_name("draft").write_text(json.dumps(told))
-    Path(__file__).with_name("draft").rename(Path(__file__).with_name("told.json"))
+    reports = {"pids": [postgres_server.pid, redis_server.pid], "folder": str(postgres_server.folder.parent)}
+    Path(__file__).with_name("draft").write_text(json.dumps(reports))
+    Path(__file__).with_name("draft").rename(Path(__file__).with_name("report.json"))
     time.sleep(600)
 """
 
@@ -95,14 +95,14 @@ def test_a_run_shares_its_servers_and_no_data(run_pytest: Pytest, tmp_path: Path
     run = run_pytest(TESTS, "-n", str(processes), "--dist", "load")
     output, _ = run.communicate(timeout=100)
     assert run.returncode == 0, output
-    told = [json.loads(file.read_text()) for file in tmp_path.glob("*.json")]
-    assert len(told) == 4
-    assert len({tuple(tell["pids"]) for tell in told}) == 1
-    assert len({tell["empty"] for tell in told}) == 4
-    workers = {tell["worker"] for tell in told}
+    reports = [json.loads(file.read_text()) for file in tmp_path.glob("*.json")]
+    assert len(reports) == 4
+    assert len({tuple(report["pids"]) for report in reports}) == 1
+    assert len({report["empty"] for report in reports}) == 4
+    workers = {report["worker"] for report in reports}
     assert len(workers) == max(processes, 1)
-    assert len({tell["redis"] for tell in told}) == len(workers)
-    assert not any(psutil.pid_exists(pid) and is_running(psutil.Process(pid)) for pid in told[0]["pids"])
+    assert len({report["redis"] for report in reports}) == len(workers)
+    assert not any(psutil.pid_exists(pid) and is_running(psutil.Process(pid)) for pid in reports[0]["pids"])
     assert left_over(tmp_path) == []
 
 
@@ -119,7 +119,7 @@ def test_a_run_without_server_fixtures_starts_none(run_pytest: Pytest, tmp_path:
 def test_the_servers_end_however_the_run_ends(run_pytest: Pytest, tmp_path: Path, ending: str) -> None:
     """Ctrl-C and `kill -9` of a parallel run's first process both end its servers and remove their folder."""
     run = run_pytest(WAITS, "-n", "1")
-    file = tmp_path / "told.json"
+    file = tmp_path / "report.json"
     deadline = time.monotonic() + 60
     while not file.exists():
         assert run.poll() is None, run.communicate()

@@ -131,8 +131,8 @@ def test_one_command_runs_everything_and_leaves_nothing(run: Run, tmp_path: Path
         assert re.search(f"^api     . runs: serve --host 127.0.0.1 --port {port} local$", output, re.MULTILINE)
         for name, word in (("worker", "run"), ("beat", "beat"), ("relay", "relay")):
             stack.awaits(f"^{name:8}. runs: {word} local$")
-        for told in (f"http://127.0.0.1:{port}/docs", str(home / "mail"), "make admin EMAIL="):
-            assert told in output
+        for text in (f"http://127.0.0.1:{port}/docs", str(home / "mail"), "make admin EMAIL="):
+            assert text in output
         PostgresServer(home / "postgres").execute("CREATE TABLE memory AS SELECT 1", "tequipy")
         sink = Home(home).read_environment()["TEQUIPY_MAIL__SMTP_URL"]
         with smtplib.SMTP("127.0.0.1", int(sink.rpartition(":")[2])) as client:

@@ -87,8 +87,8 @@ async def test_a_program_that_dies_is_started_again(
     dying = python("worker", f"open({str(log)!r}, 'a').write('x'); raise SystemExit(7)")
     async with running(supervisor.keep(dying)):
         await eventually(lambda: log.exists() and len(log.read_text()) >= 5)
-    told = [line for line in capsys.readouterr().out.splitlines() if "status 7" in line]
-    pauses = [line.split()[-2] for line in told]
+    deaths = [line for line in capsys.readouterr().out.splitlines() if "status 7" in line]
+    pauses = [line.split()[-2] for line in deaths]
     assert pauses[:4] == ["0.05", "0.1", "0.2", "0.2"]
 
 

@@ -103,7 +103,10 @@ class Edge(ServerState):
         gauge = Gauge("http_connections", "Open connections.", registry=registry)
         gauge.set_function(lambda: len(self.connections))
         self._refusals = Counter(
-            "http_edge_refusals", "What the server refused before the app, by reason.", ["reason"], registry=registry
+            "http_edge_refusals",
+            "Requests refused by the server before the app, by reason.",
+            ["reason"],
+            registry=registry,
         )
 
     def sweep(self) -> None:

@@ -86,7 +86,10 @@ class ApiSettings(AppSettings):
         """Refuse in addition: log level DEBUG, metrics without protection, and proxy networks that are too wide."""
         yield from super().production_faults()
         if self.observability.log_level == "DEBUG":
-            yield ("observability", "log_level"), "DEBUG is refused in production: libraries then log what they carry"
+            yield (
+                ("observability", "log_level"),
+                "DEBUG is refused in production: libraries then log the data that they handle",
+            )
         if self.observability.metrics_port is None and self.observability.metrics_token is None:
             yield (
                 ("observability", "metrics_token"),

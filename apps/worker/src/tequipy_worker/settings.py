@@ -51,7 +51,10 @@ class WorkerSettings(AppSettings):
         """Refuse in addition: log level DEBUG, and a broker in the cache's Redis database."""
         yield from super().production_faults()
         if self.observability.log_level == "DEBUG":
-            yield ("observability", "log_level"), "DEBUG is refused in production: libraries then log what they carry"
+            yield (
+                ("observability", "log_level"),
+                "DEBUG is refused in production: libraries then log the data that they handle",
+            )
         if _redis_database(self.celery.broker_url.get_secret_value()) == _redis_database(
             self.cache.url.get_secret_value()
         ):

@@ -150,14 +150,14 @@ async def test_a_request_is_one_access_event(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "told"),
+    ("sent", "logged"),
     [("short", "short"), ("a " * 300, ("a " * 256)[:-1]), ("a redis://u:" + "p" * 600 + "@x", "a"), ("x" * 600, "")],
 )
-async def test_a_long_user_agent_is_cut_between_words(client: httpx.AsyncClient, sent: str, told: str) -> None:
+async def test_a_long_user_agent_is_cut_between_words(client: httpx.AsyncClient, sent: str, logged: str) -> None:
     """The user agent is cut off between words, since redaction would not recognise a part of a secret."""
     with capture_logs() as events:
         await client.get("/me", headers={"User-Agent": sent})
-    assert [event["user_agent"] for event in events] == [told]
+    assert [event["user_agent"] for event in events] == [logged]
 
 
 async def test_the_access_event_contains_bound_fields(client: httpx.AsyncClient) -> None:

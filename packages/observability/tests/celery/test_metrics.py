@@ -92,7 +92,7 @@ def test_the_parent_reports_dead_children(attempts: Attempts) -> None:
     lost = WorkerLostError("killed")
     signals.task_retry.send(sender=attempts.task, request=request, reason=Retry(exc=lost), einfo=None)
     attempts.task.request_stack.push(request)
-    for error in (lost, TimeLimitExceeded(10), ValueError("told by the child itself")):
+    for error in (lost, TimeLimitExceeded(10), ValueError("reported by the child itself")):
         signals.task_failure.send(sender=attempts.task, task_id="1", exception=error, einfo=None)
     attempts.task.request_stack.pop()
     assert (attempts.count("lost"), attempts.count("timed_out"), attempts.count("failed")) == (2, 1, None)

@@ -175,7 +175,7 @@ async def test_an_event_becomes_a_message_for_each_listener(
 
 async def test_an_event_without_tasks_is_settled(database: Database, redis_url: str, run_relay: RunRelay) -> None:
     """An event without subscribed tasks does not block other messages."""
-    await commit(database, lambda work: work.outbox.publish(Event("test.unheard")))
+    await commit(database, lambda work: work.outbox.publish(Event("test.unsubscribed")))
     await commit(database, lambda work: work.outbox.add("test.note", word="after"))
     async with run_relay(redis_url):
         await until(lambda: bool(published(redis_url)))
@@ -355,8 +355,8 @@ async def test_an_unpublishable_message_delays_no_other(
     async with run_relay(redis_url, timedelta(hours=1)):
         await until(lambda: bool(published(redis_url)))
     assert [message["kwargs"]["word"] for message in published(redis_url)] == ["good"]
-    (told,) = [record for record in caplog.records if record.message == "message_refused"]
-    assert told.__dict__["message_id"] == str(bad)
+    (logged,) = [record for record in caplog.records if record.message == "message_refused"]
+    assert logged.__dict__["message_id"] == str(bad)
     row = await row_of(database, bad)
     assert (row.published_at, row.publications) == (None, 1)
     assert row.not_before > datetime.now(UTC) + timedelta(minutes=50)
@@ -394,8 +394,8 @@ async def test_a_message_that_is_never_settled_becomes_a_dead_letter(
         await commit(database, lambda work: work.outbox.add("test.note", word="later"))
         await until(lambda: len(published(redis_url)) >= 2)
     assert [message["kwargs"]["word"] for message in published(redis_url)] == ["good", "later"]
-    (told,) = [record for record in caplog.records if record.message == "message_dead_lettered"]
-    assert (told.__dict__["message_id"], told.__dict__["task"]) == (str(endless), "test.note")
+    (logged,) = [record for record in caplog.records if record.message == "message_dead_lettered"]
+    assert (logged.__dict__["message_id"], logged.__dict__["task"]) == (str(endless), "test.note")
     assert (await row_of(database, endless)).given_up_at is not None
 
 
@@ -423,7 +423,7 @@ async def test_polling_finds_rows_without_a_notification(
         await commit(database, lambda work: work.outbox.add("test.note", word="woken"))
         await until(lambda: bool(published(redis_url)))
         postgres_server.execute("select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen%'")
-        await commit(database, lambda work: work.outbox.add("test.note", word="unheard"))
+        await commit(database, lambda work: work.outbox.add("test.note", word="polled"))
         await until(lambda: len(published(redis_url)) >= 2)
 
 
@@ -517,7 +517,7 @@ async def test_polling_finds_rows_after_a_silent_cut(database_url: str, redis_ur
         await commit(database, lambda work: work.outbox.add("test.note", word="woken"))
         await until(lambda: bool(published(redis_url)))
         link.delay = 3600
-        await commit(database, lambda work: work.outbox.add("test.note", word="unheard"))
+        await commit(database, lambda work: work.outbox.add("test.note", word="polled"))
         await until(lambda: len(published(redis_url)) >= 2)
 
 

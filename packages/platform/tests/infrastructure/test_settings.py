@@ -295,7 +295,7 @@ def test_production_refuses_unsafe_values(monkeypatch: pytest.MonkeyPatch, capsy
     assert refused(monkeypatch, capsys, TEQUIPY_ENVIRONMENT="production", **changes) == [
         "TEQUIPY_PUBLIC_URL: should begin with https:// in production: links and cookies go there",
         "TEQUIPY_HEADERS__CORS_ORIGINS: should be https:// origins alone in production",
-        "TEQUIPY_MAIL__SMTP_URL: is required in production: mails in a folder reach nobody",
+        "TEQUIPY_MAIL__SMTP_URL: is required in production: mails in a folder are not sent",
         "TEQUIPY_STORAGE__URL: memory:// is refused in production: it ends with the process",
     ]
     load(monkeypatch, TEQUIPY_ENVIRONMENT="staging", **changes)

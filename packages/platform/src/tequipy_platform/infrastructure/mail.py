@@ -96,7 +96,7 @@ class MailSettings(BaseModel):
 
     def production_faults(self) -> list[tuple[str, str]]:
         """Require a server in production."""
-        return [] if self.smtp_url else [("smtp_url", "is required in production: mails in a folder reach nobody")]
+        return [] if self.smtp_url else [("smtp_url", "is required in production: mails in a folder are not sent")]
 
 
 class SmtpMailer(Mailer):

@@ -23,7 +23,7 @@ class Findings:
     requests: Sequence[Sample]
     probes: Sequence[Sample]
     began: float
-    mended: float
+    ended: float
     """When the dependency itself worked again."""
     recovered: float
 
@@ -45,7 +45,7 @@ class Findings:
     @property
     def recovery_seconds(self) -> float:
         """The time from the dependency's recovery to the first readiness that reports it."""
-        return self.recovered - self.mended
+        return self.recovered - self.ended
 
     def describe(self, what: str) -> str:
         """Return the figures as two lines of text."""
@@ -69,7 +69,7 @@ def endure(
     requests: int,
     noticed: str | None = None,
 ) -> Findings:
-    """Send 50 requests a second to an API before, during and after a fault, which lasts for `during` of them.
+    """Send 50 requests a second to an API before, during and after a fault, which lasts for `requests` of them.
 
     With `noticed` the fault lasts until readiness has reported that state too. This takes up to 3 s (1 s of its cache,
     2 s of a check) and longer on a busy machine.
@@ -82,11 +82,11 @@ def endure(
             load.send(requests)
             if noticed is not None:
                 eventually(f"readiness says {noticed}", lambda: _said_since(probes.samples, began, noticed))
-        mended = time.monotonic()
-        eventually("the API is ready again", lambda: _ready_since(probes.samples, mended))
-        recovered = min(_ready_since(probes.samples, mended))
+        ended = time.monotonic()
+        eventually("the API is ready again", lambda: _ready_since(probes.samples, ended))
+        recovered = min(_ready_since(probes.samples, ended))
         load.send(calm)
-    return Findings(load.samples, probes.samples, began, mended, recovered)
+    return Findings(load.samples, probes.samples, began, ended, recovered)
 
 
 def failed(samples: Iterable[Sample]) -> list[Sample]:
