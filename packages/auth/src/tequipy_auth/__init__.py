@@ -40,6 +40,7 @@ from tequipy_auth.domain.exceptions import (
     WeakPassword,
 )
 from tequipy_auth.domain.hashing import HashingClient
+from tequipy_auth.domain.lockout import LoginAttempts
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import (
@@ -57,7 +58,6 @@ from tequipy_auth.domain.repositories import (
     AuditTrail,
     AuthUnitOfWork,
     Devices,
-    LoginAttempts,
     OneTimeTokens,
     RefreshTokens,
     Registrations,

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.devices import DeviceMarks
+from tequipy_auth.domain.lockout import Lockout
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.passwords import PasswordRules
 from tequipy_auth.domain.policy import AuthPolicy
@@ -24,7 +25,6 @@ from tequipy_auth.domain.roles import RoleMap
 from tequipy_auth.domain.services.accounts import AccountService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
-from tequipy_auth.domain.services.lockout import Lockout
 from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mail_budget import MailBudget
 from tequipy_auth.domain.services.mailing import MailingService

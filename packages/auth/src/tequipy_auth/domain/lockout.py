@@ -3,11 +3,18 @@
 Each failure after a lock causes a further lock that lasts twice as long, up to a maximum.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from ipaddress import IPv6Address, ip_address
 from typing import Final
+from uuid import UUID
+
+from tequipy_auth.domain.pseudonyms import Pseudonyms
+from tequipy_auth.domain.value_objects import Client, EmailAddress
+from tequipy_platform import Clock
 
 FIRST_LOCK: Final = timedelta(seconds=30)
 """The duration of the first lock; each further lock lasts twice as long as the one before it, up to `MAX_LOCK`."""
@@ -159,6 +166,154 @@ class Counter:
         if scope.resets_after_period and began is not None and began <= now - scope.period and not self.is_locked(now):
             return replace(counter, locks=0, locked_until=None, first_locked_at=None)
         return counter
+
+
+class LoginAttempts(ABC):
+    """The stored counters of failed attempts, one for each key, within one unit of work."""
+
+    @abstractmethod
+    async def lock(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
+        """Lock the keys until the unit of work ends and return their counters; a new key has an empty counter."""
+
+    @abstractmethod
+    async def save(self, counters: Mapping[Key, Counter]) -> None:
+        """Store the counters of locked keys."""
+
+    @abstractmethod
+    async def delete(self, keys: Collection[Key]) -> None:
+        """Delete the counters of these keys."""
+
+    @abstractmethod
+    async def delete_for_account(self, account: str, *, also_lock: Collection[Key] = ()) -> None:
+        """Delete every counter of an account, including those of its client addresses, devices and sessions.
+
+        The rows of `also_lock` are locked together with them, in one order, so that no concurrent attempt causes a
+        deadlock: the unit of work may lock these keys again afterwards.
+        """
+
+    @abstractmethod
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Delete up to `limit` counters that expired before that time and return the number of deleted rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The origin of an attempt: its client, and the device or session that gives it a separate counter."""
+
+    client: Client
+    device: str | None = None
+    """The id of the device, if the client sent a valid device mark."""
+    session_id: UUID | None = None
+    """The id of the live session, if the attempt is made in one; it takes precedence over the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A reserved attempt, which is in progress.
+
+    Attributes:
+        at: When it was reserved.
+        keys: The keys under which it was reserved.
+        counted: Further keys whose locks do not refuse it, but under which a failure is counted.
+    """
+
+    at: datetime
+    keys: tuple[Key, ...]
+    counted: tuple[Key, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """An attempt that was refused; it is not counted."""
+
+    scope: Scope
+    retry_after: float
+    """In seconds."""
+
+
+_CLEARED_BY_SUCCESS: Final = frozenset({Scope.PAIR, Scope.DEVICE, Scope.SESSION})
+"""The scopes whose counters are deleted after a successful login, because they belong to the account's owner."""
+
+
+class Lockout:
+    """Applies the rules to stored counters.
+
+    An attempt is reserved before the password is hashed, so that concurrent attempts cannot exceed the number of
+    failures that causes a lock. It ends with `fail`, `succeed` or `release`. An abandoned reservation expires, so that
+    a process that dies does not lock anybody out.
+    """
+
+    def __init__(self, pseudonyms: Pseudonyms, clock: Clock) -> None:
+        self._pseudonyms = pseudonyms
+        self._clock = clock
+
+    async def reserve(self, attempts: LoginAttempts, address: EmailAddress, origin: Origin) -> Reservation | Locked:
+        """Reserve an attempt, or return `Locked` if one of its keys is locked; a refused attempt changes no counter.
+
+        An attempt in a live session or with a device mark has a counter of its own, which an attacker cannot use up.
+        The client address that reset the password has one for some time too.
+        """
+        now = self._clock.now()
+        keys, counted = self._keys(address, origin)
+        counters = await attempts.lock(keys)
+        if counters[keys[0]].is_trusted(now):
+            keys, counted = keys[:1], keys[1:]
+        refusals = [(wait, key.scope) for key in keys if (wait := counters[key].refuses(key.scope, now)) is not None]
+        if refusals:
+            wait, scope = max(refusals, key=lambda refusal: refusal[0])
+            return Locked(scope, wait.total_seconds())
+        await attempts.save({key: counters[key].with_reservation(key.scope, now) for key in keys})
+        return Reservation(now, keys, counted)
+
+    async def fail(self, attempts: LoginAttempts, reservation: Reservation) -> None:
+        """Count a failure under every key; it may cause locks.
+
+        Under the keys of `counted` that are locked, the failure is not counted, like any attempt during a lock.
+        """
+        now = self._clock.now()
+        counters = await attempts.lock([*reservation.keys, *reservation.counted])
+        failed = {key: counters[key].without_reservation(reservation.at) for key in reservation.keys}
+        failed |= {key: counters[key] for key in reservation.counted if not counters[key].is_locked(now)}
+        await attempts.save({key: each.with_failure(key.scope, now) for key, each in failed.items()})
+
+    async def succeed(self, attempts: LoginAttempts, reservation: Reservation) -> None:
+        """Delete the account's counter for this client address, device or session; the others stay unchanged."""
+        await self.release(attempts, reservation)
+        await attempts.delete([key for key in reservation.keys if key.scope in _CLEARED_BY_SUCCESS])
+
+    async def release(self, attempts: LoginAttempts, reservation: Reservation) -> None:
+        """Remove the reservation of an attempt that did not fail."""
+        counters = await attempts.lock(reservation.keys)
+        await attempts.save({key: counter.without_reservation(reservation.at) for key, counter in counters.items()})
+
+    async def reset(self, attempts: LoginAttempts, address: EmailAddress, client: Client) -> None:
+        """Delete the counters of an account after a password reset; counters for all accounts of a client address stay.
+
+        For `RESET_TRUST`, failures of other clients do not lock this client address out of the account again; its own
+        do.
+        """
+        account = self._pseudonyms.of_address(address)
+        pair = self._pair(account, client)
+        await attempts.delete_for_account(account, also_lock=[pair])
+        await attempts.lock([pair])
+        await attempts.save({pair: Counter(trusted_until=self._clock.now() + RESET_TRUST)})
+
+    def _keys(self, address: EmailAddress, origin: Origin) -> tuple[tuple[Key, ...], tuple[Key, ...]]:
+        """Return the keys that can refuse an attempt, most specific first, and the keys that only count a failure."""
+        account = self._pseudonyms.of_address(address)
+        everybody = self._key(Scope.ACCOUNT, account)
+        if origin.session_id is not None:
+            return (self._key(Scope.SESSION, account, str(origin.session_id)),), (everybody,)
+        if origin.device is not None:
+            return (self._key(Scope.DEVICE, account, origin.device),), (everybody,)
+        client = Key(Scope.CLIENT, self._pseudonyms.of(Scope.CLIENT.label, client_network(origin.client.ip)))
+        return (self._pair(account, origin.client), everybody, client), ()
+
+    def _pair(self, account: str, client: Client) -> Key:
+        return self._key(Scope.PAIR, account, client_network(client.ip))
+
+    def _key(self, scope: Scope, account: str, *more: str) -> Key:
+        return Key(scope, self._pseudonyms.of(scope.label, account, *more), account)
 
 
 def client_network(ip: str | None) -> str:

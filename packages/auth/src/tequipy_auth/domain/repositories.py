@@ -16,7 +16,7 @@ from tequipy_auth.domain.entities import (
     SigningKey,
     User,
 )
-from tequipy_auth.domain.lockout import Counter, Key
+from tequipy_auth.domain.lockout import LoginAttempts
 from tequipy_auth.domain.roles import Role
 from tequipy_auth.domain.value_objects import Client, PasswordHash, Purpose
 from tequipy_platform import UnitOfWork
@@ -236,34 +236,6 @@ class Devices(ABC):
     @abstractmethod
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Delete up to `limit` devices that expired before that time and return the number of deleted rows."""
-
-
-class LoginAttempts(ABC):
-    """Counters of failed attempts; `domain.lockout` defines their meaning."""
-
-    @abstractmethod
-    async def lock(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
-        """Lock the keys until the unit of work ends and return their counters; a new key has an empty counter."""
-
-    @abstractmethod
-    async def save(self, counters: Mapping[Key, Counter]) -> None:
-        """Store the counters of locked keys."""
-
-    @abstractmethod
-    async def delete(self, keys: Collection[Key]) -> None:
-        """Delete the counters of these keys."""
-
-    @abstractmethod
-    async def delete_for_account(self, account: str, *, also_lock: Collection[Key] = ()) -> None:
-        """Delete every counter of an account, including those of its client addresses, devices and sessions.
-
-        The rows of `also_lock` are locked together with them, in one order, so that no concurrent attempt causes a
-        deadlock: the unit of work may lock these keys again afterwards.
-        """
-
-    @abstractmethod
-    async def purge(self, *, before: datetime, limit: int) -> int:
-        """Delete up to `limit` counters that expired before that time and return the number of deleted rows."""
 
 
 class MailCharges(ABC):

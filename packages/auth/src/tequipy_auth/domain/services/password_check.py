@@ -11,11 +11,11 @@ from tequipy_auth.domain.devices import DeviceMarks
 from tequipy_auth.domain.entities import User
 from tequipy_auth.domain.exceptions import InvalidCredentials, LoginLocked
 from tequipy_auth.domain.hashing import HashingClient
+from tequipy_auth.domain.lockout import Locked, Lockout, Origin, Reservation
 from tequipy_auth.domain.passwords import normalise
 from tequipy_auth.domain.ports import PasswordHasher
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.services.lockout import Locked, Lockout, Origin, Reservation
 from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash
 from tequipy_platform import Unavailable
 
@@ -96,7 +96,7 @@ class PasswordCheck:
             metadata={"operation": operation, "address": self._pseudonyms.of_address(address)},
         )
         device = await self._devices.recognise(work, user, client.device) if user else None
-        reserved = await self._lockout.reserve(work, address, Origin(client, device, session_id))
+        reserved = await self._lockout.reserve(work.attempts, address, Origin(client, device, session_id))
         if isinstance(reserved, Locked):
             scope = {"scope": reserved.scope.label}
             metadata = {**event.metadata, **scope}
@@ -123,7 +123,7 @@ class PasswordCheck:
             return await use(proof)
         except Unavailable:
             async with self._unit_of_work() as work:
-                await self._lockout.release(work, proof.reservation)
+                await self._lockout.release(work.attempts, proof.reservation)
             raise
 
     async def _verify(self, attempt: Attempt, password: str) -> Proof:
@@ -140,11 +140,11 @@ class PasswordCheck:
             )
         except Unavailable:
             async with self._unit_of_work() as work:
-                await self._lockout.release(work, attempt.reserved)
+                await self._lockout.release(work.attempts, attempt.reserved)
             raise
         if user is None or not matches:
             async with self._unit_of_work() as work:
-                await self._lockout.fail(work, attempt.reserved)
+                await self._lockout.fail(work.attempts, attempt.reserved)
                 work.audit.record(attempt.event)
             raise InvalidCredentials
         renewed = await self._renewed(user.password, normalised, attempt.hashing_client)
@@ -160,7 +160,7 @@ class PasswordCheck:
             raise InvalidCredentials
         if user.password != proof.user.password:
             raise _PasswordHashReplaced(user)
-        await self._lockout.succeed(work, proof.reservation)
+        await self._lockout.succeed(work.attempts, proof.reservation)
         if proof.renewed is not None:
             await work.users.renew_password_hash(user.id, proof.renewed)
             user = replace(user, password=proof.renewed)
@@ -168,7 +168,7 @@ class PasswordCheck:
 
     async def refuse(self, work: AuthUnitOfWork, proof: Proof, reason: str) -> None:
         """Audit that the correct password was not accepted; this counts neither as a failure nor as a success."""
-        await self._lockout.release(work, proof.reservation)
+        await self._lockout.release(work.attempts, proof.reservation)
         work.audit.record(replace(proof.event, reason=reason))
 
     async def _renewed(self, stored: PasswordHash, password: str, client: HashingClient) -> PasswordHash | None:

@@ -8,12 +8,12 @@ from tequipy_auth.domain.devices import DeviceMarks
 from tequipy_auth.domain.entities import User
 from tequipy_auth.domain.exceptions import InvalidAccessToken, InvalidOneTimeToken
 from tequipy_auth.domain.hashing import HashingClient
+from tequipy_auth.domain.lockout import Lockout
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.passwords import PasswordRules
 from tequipy_auth.domain.ports import AddressParser, PasswordHasher
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.services.lockout import Lockout
 from tequipy_auth.domain.services.one_time_tokens import read_one_time_token, record_refused_token
 from tequipy_auth.domain.services.password_check import PasswordCheck, Proof
 from tequipy_auth.domain.services.session_issuer import SessionIssuer, SessionRevocation
@@ -133,7 +133,7 @@ class PasswordService:
             user = await work.users.lock(user.id)
             if user is None or await work.one_time_tokens.consume(*shown, at=now) is None:
                 raise InvalidOneTimeToken
-            await self._lockout.reset(work, user.email, client)
+            await self._lockout.reset(work.attempts, user.email, client)
             await work.users.set_verified(user.id)
             revoked_ids = await self._replace(
                 work, user, hashed, SessionRevocation("password_reset", now, client=client)

@@ -7,8 +7,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tequipy_auth.domain.lockout import Counter, Key, Scope
-from tequipy_auth.domain.repositories import LoginAttempts
+from tequipy_auth.domain.lockout import Counter, Key, LoginAttempts, Scope
 from tequipy_auth.infrastructure.models import LoginAttemptRow as Row
 
 

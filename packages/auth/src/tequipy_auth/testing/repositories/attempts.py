@@ -3,8 +3,7 @@
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
-from tequipy_auth.domain.lockout import Counter, Key
-from tequipy_auth.domain.repositories import LoginAttempts
+from tequipy_auth.domain.lockout import Counter, Key, LoginAttempts
 from tequipy_auth.testing.repositories.purging import purge
 
 
