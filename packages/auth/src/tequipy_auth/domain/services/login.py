@@ -6,7 +6,7 @@ from dataclasses import replace
 from tequipy_auth.domain.audit import AuditAction, AuditEvent
 from tequipy_auth.domain.devices import DeviceMarks
 from tequipy_auth.domain.entities import Session, User
-from tequipy_auth.domain.exceptions import EmailNotVerified, InvalidAccessToken, ReauthRequired
+from tequipy_auth.domain.exceptions import EmailNotVerified, InvalidAccessToken, InvalidCredentials, ReauthRequired
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AddressParser
@@ -53,8 +53,22 @@ class LoginService:
         await self._issuer.check()
         async with self._unit_of_work() as work:
             user = await work.users.by_email(address.canonical)
-            attempt = await self._check.begin(work, address=address, user=user, client=client, operation="login")
-        return await self._check.verify(attempt, password, lambda proof: self._log_in(proof, client))
+            attempt = await self._check.reserve(work, address=address, user=user, client=client, operation="login")
+        async with self._check.released_on_outage(attempt):
+            proof = await self._check.verify(attempt, password)
+            if not proof.user.email_verified:
+                await self._check.refuse(proof, EmailNotVerified.code)
+                raise EmailNotVerified
+            new = await self._issuer.prepare(proof.user, client, amr=("pwd",))
+            logged_in = await self._start_session(proof, new, client)
+            if logged_in is None:
+                proof = await self._check.verify_again(proof, password)
+                logged_in = await self._start_session(proof, new, client)
+            if logged_in is None:
+                raise InvalidCredentials
+        user, device_token = logged_in
+        pair = await self._issuer.pair(user, new.session, new.value, new.session.created_at)
+        return replace(pair, device_token=device_token)
 
     @counted("reauthenticate")
     async def reauthenticate(self, principal: Principal, *, password: str, client: Client) -> AccessToken:
@@ -66,7 +80,7 @@ class LoginService:
         await self._issuer.check()
         async with self._unit_of_work() as work:
             user, session = await self._caller(work, principal)
-            attempt = await self._check.begin(
+            attempt = await self._check.reserve(
                 work,
                 address=user.email,
                 user=user,
@@ -74,7 +88,15 @@ class LoginService:
                 operation="reauthenticate",
                 session_id=session.id,
             )
-        return await self._check.verify(attempt, password, lambda proof: self._renew(proof, session, client))
+        async with self._check.released_on_outage(attempt):
+            proof = await self._check.verify(attempt, password)
+            renewed = await self._renew_session(proof, session, client)
+            if renewed is None:
+                proof = await self._check.verify_again(proof, password)
+                renewed = await self._renew_session(proof, session, client)
+            if renewed is None:
+                raise InvalidCredentials
+        return await self._issuer.access_token(*renewed)
 
     async def require_fresh(self, principal: Principal) -> None:
         """Raise `ReauthRequired` unless the caller authenticated within the last few minutes.
@@ -87,20 +109,13 @@ class LoginService:
         if self._clock.now() - session.auth_time >= self._policy.fresh_for:
             raise ReauthRequired
 
-    async def _log_in(self, proof: Proof, client: Client) -> TokenPair:
-        if not proof.user.email_verified:
-            async with self._unit_of_work() as work:
-                await self._check.refuse(work, proof, EmailNotVerified.code)
-            raise EmailNotVerified
-        new = await self._issuer.prepare(proof.user, client, amr=("pwd",))
-        user, device_token = await self._begin(proof, new, client)
-        pair = await self._issuer.pair(user, new.session, new.value, new.session.created_at)
-        return replace(pair, device_token=device_token)
-
     @retry_conflicts
-    async def _begin(self, proof: Proof, new: NewSession, client: Client) -> tuple[User, str]:
+    async def _start_session(self, proof: Proof, new: NewSession, client: Client) -> tuple[User, str] | None:
+        """Commit the session and return the account and a device token; None if the password hash was replaced."""
         async with self._unit_of_work() as work:
-            user = await self._check.succeed(work, proof)
+            user = await self._check.confirm(work, proof)
+            if user is None:
+                return None
             device_token = await self._devices.issue(work, user, known=client.device)
             revoked_ids = await self._issuer.save(work, new)
             work.audit.record(_logged_in(user, new.session, new.session.client))
@@ -108,14 +123,17 @@ class LoginService:
         return user, device_token
 
     @retry_conflicts
-    async def _renew(self, proof: Proof, session: Session, client: Client) -> AccessToken:
+    async def _renew_session(self, proof: Proof, session: Session, client: Client) -> tuple[User, Session] | None:
+        """Commit the time of authentication and return account and session; None if the password hash was replaced."""
         now = self._clock.now()
         async with self._unit_of_work() as work:
-            user = await self._check.succeed(work, proof)
+            user = await self._check.confirm(work, proof)
+            if user is None:
+                return None
             if not await work.sessions.reauthenticate(session.id, at=now):
                 raise InvalidAccessToken
             work.audit.record(_logged_in(user, session, client, reason="reauthenticate"))
-        return await self._issuer.access_token(user, replace(session, auth_time=now))
+        return user, replace(session, auth_time=now)
 
     async def _caller(self, work: AuthUnitOfWork, principal: Principal) -> tuple[User, Session]:
         user = await work.users.get(principal.user_id)

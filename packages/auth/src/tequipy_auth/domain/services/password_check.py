@@ -1,9 +1,8 @@
 """Password checks with lockout and audit, for every operation that asks for a password."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
 from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
@@ -17,9 +16,7 @@ from tequipy_auth.domain.ports import PasswordHasher
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash
-from tequipy_platform import Unavailable
-
-R = TypeVar("R")
+from tequipy_platform import Unavailable, retry_conflicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +36,22 @@ class Proof:
 
     user: User
     reservation: Reservation
-    event: AuditEvent
+    attempt: Attempt
     renewed: PasswordHash | None
-    hashing_client: HashingClient
-
-
-class _PasswordHashReplaced(InvalidCredentials):
-    """The stored hash was replaced after it was checked; `user` is the current account."""
-
-    def __init__(self, user: User) -> None:
-        super().__init__()
-        self.user = user
 
 
 class PasswordCheck:
     """Checks a password in three steps, because hashing must not happen in a transaction.
 
-    The steps are `begin`, `verify`, and `succeed` or `refuse`. All except `verify` run in the caller's units of work.
+    `reserve` runs in the caller's unit of work, `verify` outside of any, and `confirm` in the unit of work that uses
+    the proof:
+
+        async with unit_of_work() as work:
+            attempt = await check.reserve(work, ...)
+        async with check.released_on_outage(attempt):
+            proof = await check.verify(attempt, password)
+            async with unit_of_work() as work:
+                user = await check.confirm(work, proof)
     """
 
     def __init__(
@@ -73,7 +69,7 @@ class PasswordCheck:
         self._lockout = lockout
         self._devices = devices
 
-    async def begin(
+    async def reserve(
         self,
         work: AuthUnitOfWork,
         *,
@@ -106,70 +102,69 @@ class PasswordCheck:
         hashing_client = HashingClient.of(client, trusted=device is not None)
         return Attempt(user, reserved, event, hashing_client, await work.users.highest_password_cost())
 
-    async def verify(self, attempt: Attempt, password: str, use: Callable[[Proof], Awaitable[R]]) -> R:
-        """Check the password and return the result of `use(proof)`, which must call `succeed` or `refuse`.
-
-        When `succeed` finds that the stored hash was replaced, the password is checked once more, because another login
-        may have renewed the hash of the same password. Raises `LoginLocked`, `InvalidCredentials` and `Unavailable`.
-        """
-        try:
-            return await self._use(await self._verify(attempt, password), use)
-        except _PasswordHashReplaced as replaced:
-            return await self._use(await self._verify(replace(attempt, user=replaced.user), password), use)
-
-    async def _use(self, proof: Proof, use: Callable[[Proof], Awaitable[R]]) -> R:
-        """Return the result of `use(proof)`; release the reservation if it raises `Unavailable`."""
-        try:
-            return await use(proof)
-        except Unavailable:
-            async with self._unit_of_work() as work:
-                await self._lockout.release(work.attempts, proof.reservation)
-            raise
-
-    async def _verify(self, attempt: Attempt, password: str) -> Proof:
-        """Check the password if the attempt was reserved; release the reservation if it could not be checked."""
+    async def verify(self, attempt: Attempt, password: str) -> Proof:
+        """Check the password, or count a failure; raises `LoginLocked`, `InvalidCredentials` and `Unavailable`."""
         if isinstance(attempt.reserved, Locked):
             raise LoginLocked(retry_after=attempt.reserved.retry_after)
         user, normalised = attempt.user, normalise(password)
-        try:
-            matches = await self._hasher.verify(
-                normalised,
-                user.password if user else None,
-                attempt.hashing_client,
-                highest_cost=attempt.highest_cost,
-            )
-        except Unavailable:
-            async with self._unit_of_work() as work:
-                await self._lockout.release(work.attempts, attempt.reserved)
-            raise
+        stored = user.password if user else None
+        matches = await self._hasher.verify(
+            normalised, stored, attempt.hashing_client, highest_cost=attempt.highest_cost
+        )
         if user is None or not matches:
-            async with self._unit_of_work() as work:
-                await self._lockout.fail(work.attempts, attempt.reserved)
-                work.audit.record(attempt.event)
+            await self._fail(attempt, attempt.reserved)
             raise InvalidCredentials
         renewed = await self._renewed(user.password, normalised, attempt.hashing_client)
-        return Proof(user, attempt.reserved, attempt.event, renewed, attempt.hashing_client)
+        return Proof(user, attempt.reserved, attempt, renewed)
 
-    async def succeed(self, work: AuthUnitOfWork, proof: Proof) -> User:
+    async def verify_again(self, proof: Proof, password: str) -> Proof:
+        """Check the password against the hash that replaced the one of `proof`; raises the same errors as `verify`.
+
+        Another login may have renewed the hash of the same password while this one was checked.
+        """
+        async with self._unit_of_work() as work:
+            user = await work.users.get(proof.user.id)
+        return await self.verify(replace(proof.attempt, user=user), password)
+
+    async def confirm(self, work: AuthUnitOfWork, proof: Proof) -> User | None:
         """Lock the user's row, delete the counters of this client and return the current account.
 
-        Raises `InvalidCredentials` when the account is gone or its hash was replaced since it was checked.
+        Returns None if the stored hash was replaced since it was checked; then nothing is changed. Raises
+        `InvalidCredentials` if the account is gone.
         """
         user = await work.users.lock(proof.user.id)
         if user is None:
             raise InvalidCredentials
         if user.password != proof.user.password:
-            raise _PasswordHashReplaced(user)
+            return None
         await self._lockout.succeed(work.attempts, proof.reservation)
         if proof.renewed is not None:
             await work.users.renew_password_hash(user.id, proof.renewed)
             user = replace(user, password=proof.renewed)
         return user
 
-    async def refuse(self, work: AuthUnitOfWork, proof: Proof, reason: str) -> None:
+    async def refuse(self, proof: Proof, reason: str) -> None:
         """Audit that the correct password was not accepted; this counts neither as a failure nor as a success."""
-        await self._lockout.release(work.attempts, proof.reservation)
-        work.audit.record(replace(proof.event, reason=reason))
+        async with self._unit_of_work() as work:
+            await self._lockout.release(work.attempts, proof.reservation)
+            work.audit.record(replace(proof.attempt.event, reason=reason))
+
+    @asynccontextmanager
+    async def released_on_outage(self, attempt: Attempt) -> AsyncIterator[None]:
+        """Release the reservation if the block raises `Unavailable`: an outage is not the caller's failure."""
+        try:
+            yield
+        except Unavailable:
+            if isinstance(attempt.reserved, Reservation):
+                async with self._unit_of_work() as work:
+                    await self._lockout.release(work.attempts, attempt.reserved)
+            raise
+
+    @retry_conflicts
+    async def _fail(self, attempt: Attempt, reservation: Reservation) -> None:
+        async with self._unit_of_work() as work:
+            await self._lockout.fail(work.attempts, reservation)
+            work.audit.record(attempt.event)
 
     async def _renewed(self, stored: PasswordHash, password: str, client: HashingClient) -> PasswordHash | None:
         if self._hasher.is_outdated(stored):

@@ -6,7 +6,7 @@ from uuid import UUID
 from tequipy_auth.domain.audit import AuditAction, AuditEvent
 from tequipy_auth.domain.devices import DeviceMarks
 from tequipy_auth.domain.entities import User
-from tequipy_auth.domain.exceptions import InvalidAccessToken, InvalidOneTimeToken
+from tequipy_auth.domain.exceptions import InvalidAccessToken, InvalidCredentials, InvalidOneTimeToken
 from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.lockout import Lockout
 from tequipy_auth.domain.operations import Operations, counted
@@ -106,7 +106,7 @@ class PasswordService:
             raise InvalidAccessToken
         accepted = self._rules.accept(new_password, user.email)
         async with self._unit_of_work() as work:
-            attempt = await self._check.begin(
+            attempt = await self._check.reserve(
                 work,
                 address=user.email,
                 user=user,
@@ -114,9 +114,15 @@ class PasswordService:
                 operation="change_password",
                 session_id=session.id,
             )
-        await self._check.verify(
-            attempt, current_password, lambda proof: self._change(proof, accepted, session.id, client)
-        )
+        async with self._check.released_on_outage(attempt):
+            proof = await self._check.verify(attempt, current_password)
+            hashed = await self._hasher.hash(accepted, attempt.hashing_client)
+            changed = await self._change(proof, hashed, session.id, client)
+            if not changed:
+                proof = await self._check.verify_again(proof, current_password)
+                changed = await self._change(proof, hashed, session.id, client)
+            if not changed:
+                raise InvalidCredentials
 
     async def _reset(self, token: OneTimeTokenValue, new_password: str, client: Client) -> None:
         shown = (token.id, Purpose.RESET_PASSWORD, token.secret_hash)
@@ -142,11 +148,13 @@ class PasswordService:
         await self._issuer.publish(revoked_ids)
 
     @retry_conflicts
-    async def _change(self, proof: Proof, accepted: str, session_id: UUID, client: Client) -> None:
-        hashed = await self._hasher.hash(accepted, proof.hashing_client)
+    async def _change(self, proof: Proof, hashed: PasswordHash, session_id: UUID, client: Client) -> bool:
+        """Commit the new hash; return False if the checked one was replaced meanwhile."""
         revocation = SessionRevocation("password_changed", self._clock.now(), actor_id=proof.user.id, client=client)
         async with self._unit_of_work() as work:
-            user = await self._check.succeed(work, proof)
+            user = await self._check.confirm(work, proof)
+            if user is None:
+                return False
             revoked_ids = await self._replace(work, user, hashed, revocation, keep=session_id)
             work.audit.record(
                 AuditEvent(
@@ -158,6 +166,7 @@ class PasswordService:
                 )
             )
         await self._issuer.publish(revoked_ids)
+        return True
 
     async def _replace(
         self,
