@@ -22,7 +22,7 @@ from tequipy_platform.infrastructure.models import OUTBOX_CHANNEL, SCHEMA, Outbo
 MAX_PUBLICATIONS: Final = 10
 """A message published this often becomes a dead letter; with a visibility timeout of 600 s that takes a week."""
 _MAX_CLOCK_STEP: Final = timedelta(minutes=1)
-"""Times that the database wrote and that are further ahead than this show that its clock was ahead meanwhile."""
+"""If a time that the database wrote is further ahead than this, its clock was ahead and has been corrected."""
 _RECONNECT_SECONDS: Final = 1.0
 _MEASURE_SECONDS: Final = 5.0
 _LISTENER_SECONDS: Final = 10.0
