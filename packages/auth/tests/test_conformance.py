@@ -51,7 +51,7 @@ class ShippedApp(Target):
         for row in rows.mappings():
             if row["task"] in tasks:
                 await tasks[row["task"]].handler(Delivery(row["id"], row["task"]), **row["payload"])
-        return [mail.text for mail in self._mailer.mails if mail.to == address]
+        return [mail.text for mail in self._mailer.mails if mail.to.casefold() == address.casefold()]
 
     async def pass_time(self, duration: timedelta) -> None:
         """Advance the clock of both processes."""

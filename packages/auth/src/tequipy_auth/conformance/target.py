@@ -33,7 +33,7 @@ class Target(ABC):
 
     @abstractmethod
     async def mails(self, address: str) -> Sequence[str]:
-        """Wait until pending mails are sent, and return the texts of all mails to an address."""
+        """Wait until pending mails are sent, and return the texts of all mails to an address, ignoring its case."""
 
     async def pass_time(self, duration: timedelta) -> None:
         """Advance the app's clock; cases that need this are skipped unless it is overridden."""
