@@ -118,14 +118,14 @@ class Counter:
         """
         if self.locked_until is not None and self.is_locked(now):
             return self.locked_until - now
-        counter = self._as_of(scope, now)
+        counter = self._without_expired(scope, now)
         left = scope.failures - len(_recent(counter.failed_at, scope, now))
-        chances = 1 if counter.locks else max(1, left)
-        return None if len(counter.reserved_at) < chances else BUSY_RETRY_AFTER
+        allowed = 1 if counter.locks else max(1, left)
+        return None if len(counter.reserved_at) < allowed else BUSY_RETRY_AFTER
 
     def with_reservation(self, scope: Scope, now: datetime) -> "Counter":
         """Return the counter with one more attempt in progress."""
-        counter = self._as_of(scope, now)
+        counter = self._without_expired(scope, now)
         return replace(counter, reserved_at=(*counter.reserved_at, now))
 
     def without_reservation(self, at: datetime) -> "Counter":
@@ -137,7 +137,7 @@ class Counter:
 
     def with_failure(self, scope: Scope, now: datetime) -> "Counter":
         """Return the counter after one more failure; once there has been a lock, every failure causes the next lock."""
-        counter = self._as_of(scope, now)
+        counter = self._without_expired(scope, now)
         counter = replace(counter, failed_at=(*counter.failed_at, now))
         if len(_recent(counter.failed_at, scope, now)) < scope.failures and not counter.locks:
             return counter
@@ -148,7 +148,7 @@ class Counter:
             first_locked_at=counter.first_locked_at or now,
         )
 
-    def _as_of(self, scope: Scope, now: datetime) -> "Counter":
+    def _without_expired(self, scope: Scope, now: datetime) -> "Counter":
         """Return the counter without expired data and without times that are too far in the future.
 
         Expired are: the whole counter, the number of past locks, failures outside the period, and abandoned
@@ -156,14 +156,19 @@ class Counter:
         """
         latest = now + MAX_CLOCK_SKEW
         reserved_at = tuple(at for at in self.reserved_at if now - RESERVATION_TTL < at <= latest)
-        noted = tuple(at for at in self.failed_at if at <= latest)
-        if not noted or noted[-1] <= now - COUNTER_TTL:
+        plausible = tuple(at for at in self.failed_at if at <= latest)
+        if not plausible or plausible[-1] <= now - COUNTER_TTL:
             return Counter(reserved_at=reserved_at, trusted_until=self.trusted_until)
-        failed_at = _recent(noted, scope, now) or noted[-1:]
+        failed_at = _recent(plausible, scope, now) or plausible[-1:]
         counter = replace(self, failed_at=failed_at, reserved_at=reserved_at)
         # Rows of an earlier release have no time of the first lock; the latest lock is the best approximation.
-        began = self.first_locked_at or self.locked_until
-        if scope.resets_after_period and began is not None and began <= now - scope.period and not self.is_locked(now):
+        first_lock = self.first_locked_at or self.locked_until
+        if (
+            scope.resets_after_period
+            and first_lock is not None
+            and first_lock <= now - scope.period
+            and not self.is_locked(now)
+        ):
             return replace(counter, locks=0, locked_until=None, first_locked_at=None)
         return counter
 

@@ -147,7 +147,7 @@ class HashingPool:
         self._metrics.started(self._name, job.client, waited=time.perf_counter() - job.asked_at)
         try:
             return partial(job.future.set_result, job.function())
-        except BaseException as error:  # noqa: BLE001 -- it is the caller's, whatever it is
+        except BaseException as error:  # noqa: BLE001 -- any error belongs to the caller
             return partial(job.future.set_exception, error)
 
     def _lower_priority(self) -> None:

@@ -129,8 +129,8 @@ class JwtAccessTokens(AccessTokens):
         found = self._verified.peek(digest)
         if found is MISSING:
             found = await self._verified.get_or_set(digest, lambda: self._verify(token))
-        good = found.usable_from <= self._clock.now() < found.usable_until and self._ring.holds(found.kid)
-        if not good or await self._revocations.contains_any(found.revocation_ids):
+        valid = found.usable_from <= self._clock.now() < found.usable_until and self._ring.holds(found.kid)
+        if not valid or await self._revocations.contains_any(found.revocation_ids):
             raise InvalidAccessToken
         return found.principal
 

@@ -125,9 +125,9 @@ class PasswordService:
                 raise InvalidCredentials
 
     async def _reset(self, token: OneTimeTokenValue, new_password: str, client: Client) -> None:
-        shown = (token.id, Purpose.RESET_PASSWORD, token.secret_hash)
+        presented = (token.id, Purpose.RESET_PASSWORD, token.secret_hash)
         async with self._unit_of_work() as work:
-            subject_id = await work.one_time_tokens.peek(*shown, at=self._clock.now())
+            subject_id = await work.one_time_tokens.peek(*presented, at=self._clock.now())
             user = await work.users.get(subject_id) if subject_id else None
             if user is None:  # checked before the expensive hash
                 raise InvalidOneTimeToken
@@ -137,7 +137,7 @@ class PasswordService:
         now = self._clock.now()
         async with self._unit_of_work() as work:
             user = await work.users.lock(user.id)
-            if user is None or await work.one_time_tokens.consume(*shown, at=now) is None:
+            if user is None or await work.one_time_tokens.consume(*presented, at=now) is None:
                 raise InvalidOneTimeToken
             await self._lockout.reset(work.attempts, user.email, client)
             await work.users.set_verified(user.id)

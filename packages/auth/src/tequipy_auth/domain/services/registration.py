@@ -131,9 +131,9 @@ class RegistrationService:
 
         The attempt is counted before the password is hashed, so that concurrent attempts cannot exceed the limit.
         """
-        shown = (value.id, Purpose.VERIFY_EMAIL, value.secret_hash)
+        presented = (value.id, Purpose.VERIFY_EMAIL, value.secret_hash)
         async with self._unit_of_work() as work:
-            subject_id = await work.one_time_tokens.reserve_try(*shown, at=self._clock.now())
+            subject_id = await work.one_time_tokens.reserve_try(*presented, at=self._clock.now())
             registration = await work.registrations.get(subject_id) if subject_id else None
             if subject_id is None:
                 raise InvalidOneTimeToken
@@ -151,11 +151,11 @@ class RegistrationService:
         return True
 
     async def _verify(self, value: OneTimeTokenValue, client: Client, *, password_checked: bool) -> None:
-        now, shown = self._clock.now(), (value.id, Purpose.VERIFY_EMAIL, value.secret_hash)
+        now, presented = self._clock.now(), (value.id, Purpose.VERIFY_EMAIL, value.secret_hash)
         async with self._unit_of_work() as work:  # an exception for an invalid token rolls everything back
-            if not password_checked and await work.one_time_tokens.peek(*shown, at=now) is None:
+            if not password_checked and await work.one_time_tokens.peek(*presented, at=now) is None:
                 raise InvalidOneTimeToken
-            subject_id = await work.one_time_tokens.consume(*shown, at=now)
+            subject_id = await work.one_time_tokens.consume(*presented, at=now)
             registration = await work.registrations.get(subject_id) if subject_id else None
             user = await work.users.lock(subject_id) if subject_id else None
             if registration is not None:

@@ -99,13 +99,13 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
 
     async def consume(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
         """Mark the token and its siblings as used in one statement, so that only one concurrent call succeeds."""
-        shown = aliased(OneTimeTokenRow)
-        family = select(shown.subject_id, shown.purpose).where(
-            shown.id == token_id,
-            shown.purpose == purpose.value,
-            shown.secret_hash == secret_hash,
-            shown.expires_at > at,
-            shown.used_at.is_(None),
+        presented = aliased(OneTimeTokenRow)
+        family = select(presented.subject_id, presented.purpose).where(
+            presented.id == token_id,
+            presented.purpose == purpose.value,
+            presented.secret_hash == secret_hash,
+            presented.expires_at > at,
+            presented.used_at.is_(None),
         )
         used = await self._session.execute(
             update(OneTimeTokenRow)

@@ -26,7 +26,7 @@ class MemoryOneTimeTokens(OneTimeTokens):
 
     async def consume(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
         """Mark a token and its siblings as used."""
-        token = self._good(token_id, purpose, secret_hash, at)
+        token = self._find_valid(token_id, purpose, secret_hash, at)
         if token is None:
             return None
         self.used |= {row.id: row for row in self._family(token)}
@@ -39,12 +39,12 @@ class MemoryOneTimeTokens(OneTimeTokens):
 
     async def peek(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
         """Return the subject of a valid token."""
-        token = self._good(token_id, purpose, secret_hash, at)
+        token = self._find_valid(token_id, purpose, secret_hash, at)
         return token.subject_id if token and token.tries < TRIES_PER_TOKEN else None
 
     async def reserve_try(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
         """Count one password attempt."""
-        token = self._good(token_id, purpose, secret_hash, at)
+        token = self._find_valid(token_id, purpose, secret_hash, at)
         if token is None or token.tries >= TRIES_PER_TOKEN:
             return None
         self.rows[token_id] = replace(token, tries=token.tries + 1)
@@ -66,7 +66,7 @@ class MemoryOneTimeTokens(OneTimeTokens):
         forgotten = purge(self.rows, lambda row: row.expires_at <= before, limit)
         return forgotten + purge(self.used, lambda row: row.expires_at <= before, limit - forgotten)
 
-    def _good(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, at: datetime) -> OneTimeToken | None:
+    def _find_valid(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, at: datetime) -> OneTimeToken | None:
         token = self.rows.get(token_id)
         if token is None or (token.purpose, token.secret_hash) != (purpose, secret_hash) or token.expires_at <= at:
             return None
