@@ -132,7 +132,7 @@ def test_a_copied_token_is_detected_after_the_grace_period(
     steps, found = 0, ""
     while not found:
         steps += 1
-        assert steps < 10, "nobody is found out"
+        assert steps < 10, "the theft is not detected"
         assert outcome(owner.refresh(apis[0])) == "200"
         if quick:
             assert outcome(thief.refresh(apis[1])) == "200", "as good as a tab of the owner's"
