@@ -7,6 +7,7 @@ library is imported. The mode supports the library's own metrics alone. Here cus
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Metric
@@ -35,9 +36,17 @@ class SharedRegistry(CollectorRegistry):
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics summed over all processes, and those of this process alone."""
         self._remove_dead_processes()
-        shared: Collector = MultiProcessCollector(None, path=str(self._folder))  # type: ignore[no-untyped-call]  # -- it takes a registry to join and a path
-        yield from shared.collect()
+        yield from self._merge()
         yield from self._own.collect()
+
+    def _merge(self) -> Iterable[Metric]:
+        """Return the metrics in the files, while other processes create and concurrent scrapes remove some of them."""
+        while True:
+            # The library cannot read a file that was created a moment ago and has no size yet.
+            files = [str(file) for file in self._folder.glob("*.db") if _has_content(file)]
+            with suppress(FileNotFoundError):  # removed since it was listed; each retry has fewer files
+                merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # -- it takes paths
+                return merged
 
     def write_samples(self) -> None:
         """Write the current counters and gauges of this process's custom collectors; other types are skipped."""
@@ -69,6 +78,13 @@ class SharedRegistry(CollectorRegistry):
             pid = file.stem.rpartition("_")[2].removesuffix("-noted")
             if not _is_alive(int(pid)):
                 file.unlink(missing_ok=True)
+
+
+def _has_content(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _is_alive(pid: int) -> bool:
