@@ -5,7 +5,6 @@ Only apps fill the settings from the environment.
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Final, Literal
@@ -235,7 +234,7 @@ def build_auth(
     common_passwords = BundledCommonPasswords()
     revocations = _revocations(policy, cache, unit_of_work, clock)
     ring, keys = _signing_keys(settings, policy, unit_of_work, revocations, operations)
-    composition = Composition(
+    return Composition(
         unit_of_work=unit_of_work,
         policy=policy,
         clock=clock,
@@ -260,13 +259,10 @@ def build_auth(
         operations=operations,
         audit_log=SqlAuditLog(database),
         keys=keys,
-    )
-    return replace(
-        composition.auth(),
         local=environment == "local",
         origins=frozenset({_origin(policy.public_url), *settings.allowed_origins}),
         resources=(*pools.values(), common_passwords, ring),
-    )
+    ).auth()
 
 
 def _access_tokens(

@@ -44,12 +44,13 @@ class Auth:
     housekeeping: Housekeeping
     mailing: Callable[[Mailer], MailingService]
     """Builds the mailing service for a mailer; only a worker calls it."""
-    local: bool = False
+    local: bool
     """Whether the app runs on a developer's machine: cookies lack `Secure`, and the app's own host is an allowed
     origin."""
-    origins: frozenset[str] = frozenset()
+    origins: frozenset[str]
     """The origins whose pages may use the refresh cookie (scheme, host and port, RFC 6454)."""
-    resources: Sequence[AbstractAsyncContextManager[object]] = ()
+    resources: Sequence[AbstractAsyncContextManager[object]]
+    """What the services need, opened in this order."""
     _open: AsyncExitStack = field(default_factory=AsyncExitStack, init=False, repr=False, compare=False)
 
     async def __aenter__(self) -> Self:

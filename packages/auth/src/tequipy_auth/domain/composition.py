@@ -1,6 +1,7 @@
 """Construction of auth's services from their ports."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,12 +64,12 @@ class Composition:
     operations: Operations
     audit_log: AuditLog
     keys: KeyService | None
+    local: bool
+    origins: frozenset[str]
+    resources: Sequence[AbstractAsyncContextManager[object]] = ()
 
     def auth(self) -> Auth:
-        """Build the services and return `Auth`.
-
-        The caller sets `local`, `origins` and `resources` with `dataclasses.replace`.
-        """
+        """Build the services and return `Auth`."""
         return Auth(
             registration=self._registration,
             login=self._login,
@@ -83,6 +84,9 @@ class Composition:
             policy=self.policy,
             audit_log=self.audit_log,
             mailing=self._mailing,
+            local=self.local,
+            origins=self.origins,
+            resources=self.resources,
         )
 
     @cached_property

@@ -1,7 +1,6 @@
 """Fakes of all ports, which keep data in memory, and `build_fake_auth`, which needs no database."""
 
 import secrets
-from dataclasses import replace
 from typing import Final
 
 from tequipy_auth.domain.auth import Auth
@@ -76,7 +75,7 @@ def build_fake_auth(
     revocations = revocations or MemoryRevocations(clock, ttl=policy.revocation_ttl)
     operations = operations or RecordingOperations()
     cache = MemoryCacheManager()
-    composition = Composition(
+    return Composition(
         unit_of_work=lambda: held,
         policy=policy,
         clock=clock,
@@ -103,5 +102,6 @@ def build_fake_auth(
             clock=clock,
             operations=operations,
         ),
-    )
-    return replace(composition.auth(), local=local, origins=origins)
+        local=local,
+        origins=origins,
+    ).auth()
