@@ -18,7 +18,8 @@ PACKAGES = ["observability", "platform", "caching", "auth"]
 
 # For each contract: a module, and an import in it that breaks the contract.
 VIOLATIONS = {
-    "packages": ("tequipy_caching/domain/__init__.py", "import tequipy_platform"),
+    "packages": ("tequipy_platform/domain/__init__.py", "import tequipy_caching"),
+    "caching-alone": ("tequipy_caching/wiring.py", "import tequipy_platform"),
     "layers": ("tequipy_auth/domain/__init__.py", "import tequipy_auth.infrastructure"),
     "observability-root": ("tequipy_caching/infrastructure/__init__.py", "import tequipy_observability.wiring"),
     "observability-api": ("tequipy_caching/infrastructure/__init__.py", "import tequipy_observability.api"),

@@ -24,8 +24,9 @@ ALONE = {
     "tequipy-platform[celery]": (["tequipy_platform.celery"], ["fastapi"]),
     "tequipy-caching": (
         ["tequipy_caching", "tequipy_caching.wiring", "tequipy_caching.testing"],
-        ["sqlalchemy", "pytest"],
+        ["sqlalchemy", "fastapi", "pytest"],
     ),
+    "tequipy-caching[api]": (["tequipy_caching.api"], ["celery"]),
     "tequipy-caching[conformance]": (["tequipy_caching.conformance"], []),
     "tequipy-auth": (["tequipy_auth", "tequipy_auth.wiring", "tequipy_auth.tasks"], ["fastapi", "celery", "pytest"]),
     "tequipy-auth[api]": (["tequipy_auth.api"], ["celery"]),

@@ -10,12 +10,13 @@ from tequipy_api.histories import HISTORIES
 from tequipy_api.settings import ApiSettings
 from tequipy_auth.api import wire_auth
 from tequipy_auth.wiring import build_auth
-from tequipy_caching import CacheManager, RatePolicy
+from tequipy_caching import CacheManager
+from tequipy_caching.api import wire_rate_limits
 from tequipy_caching.wiring import build_cache, build_rate_limiter
 from tequipy_observability.api import wire_observability
 from tequipy_observability.wiring import configure_observability
 from tequipy_platform import HealthCheck, RefusesWrites
-from tequipy_platform.api import wire_docs, wire_errors, wire_headers, wire_health, wire_rate_limits
+from tequipy_platform.api import wire_docs, wire_errors, wire_headers, wire_health
 from tequipy_platform.migrations import build_schema_check
 from tequipy_platform.wiring import build_database, build_storage
 
@@ -57,7 +58,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # Middleware, outermost first.
     wire_observability(app, observability)
     wire_headers(app, settings.headers, hsts=not settings.local)
-    wire_rate_limits(app, limiter, settings.rate_limits, RatePolicy)
+    wire_rate_limits(app, limiter, settings.rate_limits)
     wire_errors(app)
     wire_health(
         app,

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validato
 from tequipy_auth.api import RATE_POLICIES
 from tequipy_auth.wiring import AuthSettings
 from tequipy_caching import RatePolicy
+from tequipy_caching.api import WIDER_NETWORKS, RateLimitSettings
 from tequipy_caching.wiring import CacheSettings, LimiterSettings
 from tequipy_observability.wiring import ObservabilitySettings
-from tequipy_platform.api import WIDER_NETWORKS
-from tequipy_platform.wiring import AppSettings, DatabaseSettings, HeaderSettings, RateLimitSettings, StorageSettings
+from tequipy_platform.wiring import AppSettings, DatabaseSettings, HeaderSettings, StorageSettings
 
 WIDEST_PROXY_NETWORKS: Final = {4: 8, 6: 16}
 """The shortest allowed prefix of a public network of proxies, by IP version; wider ones contain other hosts."""

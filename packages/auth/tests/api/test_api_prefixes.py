@@ -8,18 +8,17 @@ from fastapi import FastAPI
 
 from tequipy_auth.api import wire_auth
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
-from tequipy_caching import RatePolicy
+from tequipy_caching.api import RateLimitSettings, wire_rate_limits
 from tequipy_caching.testing import MemoryRateLimiter
 from tequipy_platform import SystemClock
-from tequipy_platform.api import wire_errors, wire_rate_limits
-from tequipy_platform.wiring import RateLimitSettings
+from tequipy_platform.api import wire_errors
 
 LARGE = b'{"x": "' + b"x" * 65 * 1024 + b'"}'
 
 
 def build_app(prefix: str) -> FastAPI:
     app = FastAPI()
-    wire_rate_limits(app, MemoryRateLimiter(), RateLimitSettings(), RatePolicy)
+    wire_rate_limits(app, MemoryRateLimiter(), RateLimitSettings())
     wire_errors(app)
     wire_auth(app, build_fake_auth(MemoryAuthUnitOfWork(SystemClock())), prefix=prefix)
     return app

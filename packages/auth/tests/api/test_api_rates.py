@@ -8,10 +8,9 @@ from fastapi import FastAPI
 
 from tequipy_auth.api import RATE_POLICIES, wire_auth
 from tequipy_auth.testing import PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
-from tequipy_caching import RatePolicy
+from tequipy_caching.api import RateLimitSettings, wire_rate_limits
 from tequipy_caching.testing import MemoryRateLimiter
-from tequipy_platform.api import wire_errors, wire_rate_limits
-from tequipy_platform.wiring import RateLimitSettings
+from tequipy_platform.api import wire_errors
 
 AUTH = "/api/v1/auth"
 EMAIL = {"email": "nobody@example.com"}
@@ -21,7 +20,7 @@ EMAIL = {"email": "nobody@example.com"}
 async def client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncClient]:
     limiter = MemoryRateLimiter()
     app = FastAPI()
-    wire_rate_limits(app, limiter, RateLimitSettings(), RatePolicy)
+    wire_rate_limits(app, limiter, RateLimitSettings())
     wire_errors(app)
     wire_auth(app, build_fake_auth(work))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=PUBLIC_URL) as client:

@@ -1,25 +1,21 @@
 """Settings of platform, and the functions that build its parts. Only apps read these settings from the environment."""
 
 import asyncio
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from tequipy_platform.infrastructure.database import Database, DatabaseSettings
 from tequipy_platform.infrastructure.database.encoding import WrongEncoding
@@ -54,8 +50,6 @@ __all__ = [
     "MailSettings",
     "ProductionChecked",
     "PublicUrl",
-    "Rate",
-    "RateLimitSettings",
     "StorageSettings",
     "build_database",
     "build_mailer",
@@ -71,7 +65,6 @@ __all__ = [
 ]
 
 _START_SECONDS: Final = 5.0
-_COUNT: Final = r"[1-9][0-9]{0,4}"
 
 
 class HeaderSettings(BaseModel):
@@ -96,61 +89,6 @@ class HeaderSettings(BaseModel):
         """Refuse `http` origins in production: an attacker on the network can change their pages."""
         plain = any(not origin.startswith("https://") for origin in self.cors_origins)
         return [("cors_origins", "should be https:// origins alone in production")] if plain else []
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """A number of requests per number of whole seconds, both at least 1."""
-
-    limit: int
-    period: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self | None:
-        """Parse a rate such as `600/60`; return None for `off`; raise `ValueError` for anything else."""
-        if text == "off":
-            return None
-        limit, _, period = text.partition("/")
-        if not (re.fullmatch(_COUNT, limit) and re.fullmatch(_COUNT, period)):
-            raise PydanticCustomError("rate", "should be requests/seconds as 600/60, or off")
-        return cls(int(limit), int(period))
-
-
-def _check_rate(text: str) -> str:
-    Rate.parse(text)
-    return text
-
-
-RateText = Annotated[str, AfterValidator(_check_rate)]
-"""A rate such as `600/60` (requests/seconds), or `off` for no limit."""
-
-
-class RateLimitSettings(BaseModel):
-    """Rates by the name of their policy; a policy without an entry keeps the default that its feature declares.
-
-    An app subclasses it and lists the allowed `names` beside `default`, because only the app knows all its features.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
-    __pydantic_extra__: dict[str, RateText]
-
-    names: ClassVar[frozenset[str]] = frozenset()
-
-    default: RateText = "600/60"
-    """The rate of each client address on every route that has no policy of its own."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown(cls, data: object) -> object:
-        unknown = sorted(set(data) - cls.names - {"default"}) if isinstance(data, dict) else []
-        if unknown:
-            faults = [InitErrorDetails(type="extra_forbidden", loc=(name,), input=None) for name in unknown]
-            raise ValidationError.from_exception_data(cls.__name__, faults, hide_input=True)
-        return data
-
-    def rate(self, name: str, default: str) -> Rate | None:
-        """Return the rate of a policy (`default` if the settings have none), or None when the limit is off."""
-        return Rate.parse((self.__pydantic_extra__ or {}).get(name, default))
 
 
 class CelerySettings(BaseModel):

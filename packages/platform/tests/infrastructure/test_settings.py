@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -12,8 +13,6 @@ from tequipy_platform.wiring import (
     DatabaseSettings,
     HeaderSettings,
     MailSettings,
-    Rate,
-    RateLimitSettings,
     StorageSettings,
     describe_settings,
     load_settings,
@@ -36,10 +35,14 @@ class Limits(BaseModel):
     secrets: tuple[SecretStr, ...] = ()
 
 
-class ExampleRates(RateLimitSettings):
-    """Rate limit settings with known policies."""
+class ExampleRates(BaseModel):
+    """A section with fields and with further names that its app lists, as the settings of rate limits have."""
 
-    names = frozenset({"login", "register"})
+    model_config = ConfigDict(extra="allow")
+
+    names: ClassVar[frozenset[str]] = frozenset({"login", "register"})
+
+    default: str = "600/60"
 
 
 class ExampleDatabase(DatabaseSettings):
@@ -129,9 +132,6 @@ def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TEQUIPY_DATABASE__SCHEMAS__AUTH", "Auth-2", "should be a schema's name in lower case, as shop_auth"),
         ("TEQUIPY_DATABASE__SCHEMAS__AUTH", "pg_auth", "should be a schema's name in lower case, as shop_auth"),
         ("TEQUIPY_DATABASE__SCHEMAS__SHOP", "other", "no package has it, only: auth, platform"),
-        ("TEQUIPY_RATE_LIMITS__DEFAULT", SECRET, "should be requests/seconds as 600/60, or off"),
-        ("TEQUIPY_RATE_LIMITS__LOGIN", "0/60", "should be requests/seconds as 600/60, or off"),
-        ("TEQUIPY_RATE_LIMITS__LOGIN", "60", "should be requests/seconds as 600/60, or off"),
     ],
 )
 def test_a_fault_is_one_line_without_the_value(
@@ -196,8 +196,6 @@ def test_env_file_serves_both_apps_and_refuses_typos(
 UNKNOWN = [
     ("TEQUIPY_DATABASE__ULR", "; did you mean TEQUIPY_DATABASE__URL?"),
     ("TEQUIPY_MAIL__XYZ", ""),
-    ("TEQUIPY_RATE_LIMITS__DEFOULT", "; did you mean TEQUIPY_RATE_LIMITS__DEFAULT?"),
-    ("TEQUIPY_RATE_LIMITS__LOGINN", "; did you mean TEQUIPY_RATE_LIMITS__LOGIN?"),
     ("TEQUIPY_RATE_LIMIT__LOGIN", "; did you mean TEQUIPY_RATE_LIMITS__LOGIN?"),
     ("TEQUIPY_OBSERVABILTY__LOG_LEVEL", "; did you mean TEQUIPY_OBSERVABILITY__LOG_LEVEL?"),
     ("TEQUIPY_ZZZZZZ", ""),
@@ -318,17 +316,6 @@ def test_effective_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> N
     assert "TEQUIPY_DATABASE__DIRECT_URL=null" in lines
     assert 'TEQUIPY_LIMITS__SECRETS=["**********"]' in lines
     assert not any(SECRET in line for line in lines)
-
-
-def test_rates_are_named_by_their_policies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A configured rate overrides the feature's default, `off` disables a limit, and the description shows both."""
-    settings = load(monkeypatch, TEQUIPY_RATE_LIMITS__LOGIN="5/10", TEQUIPY_RATE_LIMITS__REGISTER="off")
-    rates = settings.rate_limits
-    assert rates.default == "600/60"
-    assert (rates.rate("login", "60/60"), rates.rate("register", "20/3600")) == (Rate(5, 10), None)
-    assert rates.rate("refresh", "120/60") == Rate(120, 60)
-    lines = describe_settings(settings)
-    assert {"TEQUIPY_RATE_LIMITS__DEFAULT=600/60", "TEQUIPY_RATE_LIMITS__LOGIN=5/10"} <= set(lines)
 
 
 def test_errors_of_a_model_hide_the_input() -> None:

@@ -15,8 +15,9 @@ from tequipy_auth.api.dependencies import CurrentPrincipal, FreshPrincipal, get_
 from tequipy_auth.api.no_store import NoStore
 from tequipy_auth.api.routes import passwords, registration, router, sessions, well_known, well_known_router
 from tequipy_auth.domain.auth import Auth
+from tequipy_caching.api import wire_rate_policy, wire_unlimited_routes
 from tequipy_observability.api import endpoints_of, route_table
-from tequipy_platform.api import wire_body_limit, wire_rate_policy, wire_unlimited_routes
+from tequipy_platform.api import wire_body_limit
 
 __all__ = [
     "RATE_POLICIES",
@@ -55,7 +56,7 @@ def wire_auth(app: FastAPI, auth: Auth, *, prefix: str = "/api/v1/auth") -> None
     """Attach auth's routes under `prefix`, and its public keys at `/.well-known/jwks.json`.
 
     The app needs problem documents (`tequipy_platform.api.wire_errors`) and must keep `auth` entered while it serves.
-    `RATE_POLICIES` take effect when the app calls `tequipy_platform.api.wire_rate_limits`.
+    `RATE_POLICIES` take effect when the app calls `tequipy_caching.api.wire_rate_limits`.
     """
     app.state.auth = auth
     # This must be the outermost middleware, because responses of other middleware (413, 500) must not be cached either.

@@ -22,12 +22,10 @@ from tequipy_platform.api.problems import (
     problem_response,
     problem_responses,
 )
-from tequipy_platform.api.rates import WIDER_NETWORKS, wire_rate_limits, wire_rate_policy, wire_unlimited_routes
 from tequipy_platform.api.schemas import StrictModel
 
 __all__ = [
     "BODY_PROBLEMS",
-    "WIDER_NETWORKS",
     "BodyLimits",
     "BodyTooLarge",
     "HeadTooLarge",
@@ -46,7 +44,4 @@ __all__ = [
     "wire_errors",
     "wire_headers",
     "wire_health",
-    "wire_rate_limits",
-    "wire_rate_policy",
-    "wire_unlimited_routes",
 ]

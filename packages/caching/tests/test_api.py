@@ -1,60 +1,41 @@
 """Rate limits over HTTP: keys, response fields, refusals and exempt routes."""
 
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import Field
 
-from tequipy_platform.api import (
-    StrictModel,
-    wire_errors,
-    wire_headers,
-    wire_health,
+from tequipy_caching import RateDecision, RatePolicy
+from tequipy_caching.api import (
+    Rate,
+    RateLimitSettings,
+    client_keys,
     wire_rate_limits,
     wire_rate_policy,
     wire_unlimited_routes,
 )
-from tequipy_platform.api.rates import client_keys
-from tequipy_platform.wiring import HeaderSettings, RateLimitSettings
+from tequipy_caching.domain.keys import Key
+from tequipy_caching.testing import MemoryRateLimiter
+from tequipy_platform.api import StrictModel, wire_errors, wire_headers, wire_health
+from tequipy_platform.wiring import AppSettings, HeaderSettings, describe_settings, load_settings
 
 OURS = "https://app.example.com"
 
 
-@dataclass(frozen=True)
-class Policy:
-    """Has the attributes of caching's RatePolicy."""
-
-    name: str
-    limit: int
-    period: float
-    burst: int | None = None
-    lease: int = 0
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Has the attributes of caching's RateDecision."""
-
-    allowed: bool
-    limit: int
-    remaining: int
-    retry_after: float
-    reset_after: float
-    degraded: bool = False
-
-
-@dataclass
-class FixedWindow:
+class FixedWindow(MemoryRateLimiter):
     """A limiter in memory whose counts never expire."""
 
-    hits: Counter[tuple[Policy, str]] = field(default_factory=Counter)
-    asked: list[list[str]] = field(default_factory=list)
+    def __init__(self) -> None:
+        super().__init__()
+        self.hits: Counter[tuple[RatePolicy, Key]] = Counter()
 
-    async def hit_all(self, hits: Sequence[tuple[Policy, str]]) -> tuple[Policy, Decision]:
-        self.asked.append([key for _, key in hits])
+    async def hit_all(self, hits: Sequence[tuple[RatePolicy, Key]], cost: int = 1) -> tuple[RatePolicy, RateDecision]:
+        assert cost == 1
         if all(self.hits[hit] < hit[0].limit for hit in hits):
             self.hits.update(hits)
             decisions = [(policy, self.decide(policy, key, allowed=True)) for policy, key in hits]
@@ -63,10 +44,12 @@ class FixedWindow:
             decisions = [(policy, self.decide(policy, key, allowed=False)) for policy, key in full]
         return min(decisions, key=lambda each: each[1].remaining)
 
-    def decide(self, policy: Policy, key: str, *, allowed: bool) -> Decision:
+    def decide(self, policy: RatePolicy, key: Key, *, allowed: bool) -> RateDecision:
         used, each = self.hits[policy, key], policy.period / policy.limit
         remaining = max(0, policy.limit - used)
-        return Decision(allowed, policy.limit, remaining, 0 if allowed else each, min(used, policy.limit) * each)
+        return RateDecision(
+            allowed, policy.limit, remaining, 0 if allowed else each, min(used, policy.limit) * each, degraded=False
+        )
 
 
 class Settings(RateLimitSettings):
@@ -80,7 +63,7 @@ class Body(StrictModel):
 def make_app(limiter: FixedWindow, **rates: str) -> FastAPI:
     app = FastAPI()
     wire_headers(app, HeaderSettings(cors_origins=(OURS,)))
-    wire_rate_limits(app, limiter, Settings.model_validate(rates), Policy)
+    wire_rate_limits(app, limiter, Settings.model_validate(rates))
     wire_errors(app)
     wire_health(app, [])
 
@@ -266,3 +249,61 @@ async def test_openapi_documents_rate_limits() -> None:
     assert documented == {"/login", "/other"}
     schema = paths["/login"]["post"]["responses"]["429"]["content"]["application/problem+json"]["schema"]
     assert schema["properties"]["code"]["enum"] == ["rate_limited"]
+
+
+class ExampleSettings(AppSettings):
+    """Settings of an app with rate limits."""
+
+    rate_limits: Settings = Field(default_factory=Settings)
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """Return an environment that has only what an app needs."""
+    for name in [name for name in os.environ if name.startswith("TEQUIPY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TEQUIPY_ENVIRONMENT", "test")
+    monkeypatch.setenv("TEQUIPY_PUBLIC_URL", "https://app.example.com")
+    monkeypatch.chdir(tmp_path)
+    return monkeypatch
+
+
+def test_rates_are_named_by_their_policies(environment: pytest.MonkeyPatch) -> None:
+    """A configured rate overrides the feature's default, `off` disables a limit, and the description shows both."""
+    environment.setenv("TEQUIPY_RATE_LIMITS__LOGIN", "5/10")
+    environment.setenv("TEQUIPY_RATE_LIMITS__DEFAULT", "off")
+    settings = load_settings(ExampleSettings)
+    rates = settings.rate_limits
+    assert (rates.rate("login", "60/60"), rates.rate("default", rates.default)) == (Rate(5, 10), None)
+    assert rates.rate("refresh", "120/60") == Rate(120, 60)
+    lines = describe_settings(settings)
+    assert {"TEQUIPY_RATE_LIMITS__DEFAULT=off", "TEQUIPY_RATE_LIMITS__LOGIN=5/10"} <= set(lines)
+
+
+@pytest.mark.parametrize(("name", "value"), [("DEFAULT", "s3cret"), ("LOGIN", "0/60"), ("LOGIN", "60")])
+def test_a_wrong_rate_is_one_line(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    """A wrong rate ends the process with 78 and one line that names the variable and not its value."""
+    environment.setenv(f"TEQUIPY_RATE_LIMITS__{name}", value)
+    with pytest.raises(SystemExit) as exit_:
+        load_settings(ExampleSettings)
+    assert exit_.value.code == os.EX_CONFIG
+    assert capsys.readouterr().err == f"TEQUIPY_RATE_LIMITS__{name}: should be requests/seconds as 600/60, or off\n"
+
+
+@pytest.mark.parametrize(("name", "meant"), [("DEFOULT", "DEFAULT"), ("LOGINN", "LOGIN")])
+def test_a_misspelt_policy_gets_a_suggestion(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, meant: str
+) -> None:
+    """The name of a policy that no feature declares is a warning when exported, and a fault in `.env`."""
+    hint = f"TEQUIPY_RATE_LIMITS__{name}: unknown name; did you mean TEQUIPY_RATE_LIMITS__{meant}?\n"
+    with environment.context() as exported:
+        exported.setenv(f"TEQUIPY_RATE_LIMITS__{name}", "1/1")
+        load_settings(ExampleSettings)
+        assert capsys.readouterr().err == f"warning: {hint}"
+    Path(".env").write_text(f"TEQUIPY_RATE_LIMITS__{name}=1/1\n")
+    with pytest.raises(SystemExit) as exit_:
+        load_settings(ExampleSettings)
+    assert exit_.value.code == os.EX_CONFIG
+    assert capsys.readouterr().err in {hint, hint.replace("unknown name", "unknown name in .env")}

@@ -1,21 +1,41 @@
-"""Rate limits: a policy per route, response fields that report it, and refusal before a body is read."""
+"""Rate limits over HTTP: a policy per route, response fields that report it, and refusal before a body is read.
+
+Needs the extra `api`.
+"""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
-from typing import Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Self
 
-from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
+try:
+    from fastapi import FastAPI
+    from fastapi.routing import iter_route_contexts
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("tequipy_caching.api needs FastAPI: install tequipy-caching[api]") from error
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tequipy_caching.domain.limits import RateLimiter, RatePolicy
 from tequipy_observability.api import RouteTable, polled_endpoints, route_table
-from tequipy_platform.api.problems import problem_response, problem_responses
-from tequipy_platform.domain.exceptions import TooMany
+from tequipy_platform import TooMany
+from tequipy_platform.api import problem_response, problem_responses
+
+__all__ = [
+    "WIDER_NETWORKS",
+    "Rate",
+    "RateLimitSettings",
+    "wire_rate_limits",
+    "wire_rate_policy",
+    "wire_unlimited_routes",
+]
 
 DEFAULT: Final = "default"
 """The policy of every route without a policy of its own."""
@@ -27,72 +47,69 @@ customer often has a whole /56 or /48, which contains 256 or 65,536 networks of 
 _LEASED_SHARE: Final = 30
 """A process may lease this fraction of the default policy's budget, so that few requests ask Redis."""
 
-P = TypeVar("P")
-P_co = TypeVar("P_co", covariant=True)
+_COUNT: Final = r"[1-9][0-9]{0,4}"
 
 
-class Rate(Protocol):
-    """A number of requests per number of seconds."""
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A number of requests per number of whole seconds, both at least 1."""
 
-    @property
-    def limit(self) -> int:
-        """The number of requests, at least 1."""
+    limit: int
+    period: int
 
-    @property
-    def period(self) -> int:
-        """Whole seconds, at least 1, because the response fields have no fractions."""
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Parse a rate such as `600/60`; return None for `off`; raise `ValueError` for anything else."""
+        if text == "off":
+            return None
+        limit, _, period = text.partition("/")
+        if not (re.fullmatch(_COUNT, limit) and re.fullmatch(_COUNT, period)):
+            raise PydanticCustomError("rate", "should be requests/seconds as 600/60, or off")
+        return cls(int(limit), int(period))
 
 
-class RateLimits(Protocol):
-    """The settings of `wire_rate_limits`, such as `tequipy_platform.wiring.RateLimitSettings`."""
+def _check_rate(text: str) -> str:
+    Rate.parse(text)
+    return text
 
-    @property
-    def default(self) -> str:
-        """The rate of every route without a policy of its own, such as `600/60`."""
+
+RateText = Annotated[str, AfterValidator(_check_rate)]
+"""A rate such as `600/60` (requests/seconds), or `off` for no limit."""
+
+
+class RateLimitSettings(BaseModel):
+    """Rates by the name of their policy; a policy without an entry keeps the default that its feature declares.
+
+    An app subclasses it and lists the allowed `names` beside `default`, because only the app knows all its features.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+    __pydantic_extra__: dict[str, RateText]
+
+    names: ClassVar[frozenset[str]] = frozenset()
+
+    default: RateText = "600/60"
+    """The rate of each client address on every route that has no policy of its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, data: object) -> object:
+        unknown = sorted(set(data) - cls.names - {"default"}) if isinstance(data, dict) else []
+        if unknown:
+            faults = [InitErrorDetails(type="extra_forbidden", loc=(name,), input=None) for name in unknown]
+            raise ValidationError.from_exception_data(cls.__name__, faults, hide_input=True)
+        return data
 
     def rate(self, name: str, default: str) -> Rate | None:
         """Return the rate of a policy (`default` if the settings have none), or None when the limit is off."""
-
-
-class Decision(Protocol):
-    """A limiter's decision about one request; times in seconds."""
-
-    @property
-    def allowed(self) -> bool:
-        """Whether the request is allowed."""
-
-    @property
-    def remaining(self) -> int:
-        """How many more requests would be allowed now."""
-
-    @property
-    def retry_after(self) -> float:
-        """The time until the next request will be allowed; 0 if it is allowed now."""
-
-    @property
-    def reset_after(self) -> float:
-        """The time until the whole budget is available again."""
-
-
-class Limiter(Protocol[P]):
-    """Counts requests, as `tequipy_caching.RateLimiter` does for its `RatePolicy`."""
-
-    async def hit_all(self, hits: Sequence[tuple[P, str]]) -> tuple[P, Decision]:
-        """Count one request under all policies or under none, and return the decisive policy; never raises."""
-
-
-class PolicyType(Protocol[P_co]):
-    """Creates a limiter's policies, as the class `tequipy_caching.RatePolicy` does."""
-
-    def __call__(self, name: str, limit: int, period: float, *, lease: int) -> P_co:
-        """Return a policy of `limit` requests in `period` seconds; a process may lease `lease` of them at once."""
+        return Rate.parse((self.__pydantic_extra__ or {}).get(name, default))
 
 
 @dataclass(frozen=True, slots=True)
 class _Budget:
     """A policy in the forms of the limiter and of the response fields."""
 
-    policy: Any  # of the limiter's own type, which `wire_rate_limits` ensures
+    policy: RatePolicy
     name: str
     field: str
 
@@ -101,7 +118,7 @@ _Limit = Sequence[_Budget]
 """The budgets of one policy: for a client's own address, and for the wider IPv6 networks that contain it."""
 
 
-def wire_rate_limits(app: FastAPI, limiter: Limiter[P], settings: RateLimits, policy_type: PolicyType[P]) -> None:
+def wire_rate_limits(app: FastAPI, limiter: RateLimiter, settings: RateLimitSettings) -> None:
     """Limit each client on all routes of `app`, except those of `wire_polled_routes` and `wire_unlimited_routes`.
 
     The limit is 600 requests a minute, unless the settings or `wire_rate_policy` say otherwise. Responses carry
@@ -120,7 +137,7 @@ def wire_rate_limits(app: FastAPI, limiter: Limiter[P], settings: RateLimits, po
         return [budget(*each, rate.period, leased=name == DEFAULT) for each in ((name, rate.limit), *wider)]
 
     def budget(name: str, limit: int, period: int, *, leased: bool) -> _Budget:
-        policy = policy_type(name, limit, period, lease=limit // _LEASED_SHARE if leased else 0)
+        policy = RatePolicy(name, limit, period, lease=limit // _LEASED_SHARE if leased else 0)
         return _Budget(policy, name, f'"{name}";q={limit};w={period}')
 
     def limit_of_endpoint() -> Mapping[object, _Limit | None]:
@@ -170,7 +187,7 @@ class LimitRates:
         self,
         app: ASGIApp,
         *,
-        limiter: Limiter[Any],
+        limiter: RateLimiter,
         routes: RouteTable,
         default: _Limit | None,
         limit_of_endpoint: Callable[[], Mapping[object, _Limit | None]],
