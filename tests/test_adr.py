@@ -28,12 +28,18 @@ def guards(number: str) -> list[tuple[str, str]]:
 
 
 def exists(reference: str) -> bool:
-    """Return whether `path` or `path::function` exists."""
-    path, _, function = reference.partition("::")
-    if not function or not (ROOT / path).is_file():
+    """Return whether `path`, `path::function`, `path::Class` or `path::Class.method` exists."""
+    path, _, name = reference.partition("::")
+    if not name or not (ROOT / path).is_file():
         return (ROOT / path).is_file()
-    nodes = ast.parse((ROOT / path).read_text()).body
-    return function in {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    definitions = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    nodes: list[ast.stmt] = ast.parse((ROOT / path).read_text()).body
+    for step in name.split("."):
+        found = next((node for node in nodes if isinstance(node, definitions) and node.name == step), None)
+        if found is None:
+            return False
+        nodes = found.body
+    return True
 
 
 @pytest.mark.parametrize("number", ADRS)
