@@ -105,7 +105,7 @@ def test_links_between_documents_are_valid(page: Path) -> None:
 )
 def test_the_files_and_tests_of_a_page_exist(page: Path) -> None:
     """Each Python file and each test that a page of docs/ names exists."""
-    cited = re.findall(r"`([\w/.-]+\.py(?:::\w+)?)`", page.read_text())
+    cited = re.findall(r"`([\w/.-]+\.py(?:::[\w.]+)?)`", page.read_text())
     assert [name for name in cited if not exists(name)] == []
 
 
