@@ -106,7 +106,7 @@ class Backplane:
                     logger.warning("cache_backplane_deaf", extra={"error": f"{type(error).__name__}: {error}"})
                     self._deaf_since = monotonic()
                 elif kind_of(error) == "connection":
-                    self._link.breaker.trip(error)
+                    await self._link.find_out()
                 if (refusal := refusal_of(error)) is not None:
                     self._link.writes.refuse_channel(refusal)
                     self._link.recovery.distrust()

@@ -34,6 +34,8 @@ _PROBES: Final = 2
 """Connections beside those, so that a crowd does not keep probes from Redis."""
 _WAITS: Final = 4
 """How many times the timeout a request may wait for a connection, before its own time begins."""
+_ATTEMPTS: Final = 3
+"""How many connections a command is tried on, when they are lost."""
 _SCRIPTS: Final = files("tequipy_caching.infrastructure") / "scripts"
 _TELL: Final = "tell"
 _JOIN: Final = "join"
@@ -57,6 +59,10 @@ def script(name: str) -> str:
 def digest_of(name: str) -> str:
     """Return the digest by which a server knows a script that it has run before."""
     return sha1(script(name).encode()).hexdigest()  # noqa: S324 -- as EVALSHA has it
+
+
+class ConnectionLost(RedisConnectionError):
+    """A connection was lost in use, though it could be made: Redis is not away."""
 
 
 class Position(NamedTuple):
@@ -169,7 +175,9 @@ class RedisLink:
                 answer = await self._evaluate(name, len(keys), [*keys, *arguments])
         except Exception as error:
             kind = kind_of(error)
-            if kind == "connection" or (kind == "timeout" and not await self._lags(started)):
+            if (kind == "connection" and not isinstance(error, ConnectionLost)) or (
+                kind == "timeout" and not await self._lags(started)
+            ):
                 self.breaker.trip(error)
             raise
         self._observe(name)(monotonic() - started)
@@ -187,6 +195,11 @@ class RedisLink:
         answer = await self._run(name, [self.state, *keys], [*told, *arguments], message.refused)
         self._published.count += 1
         return answer
+
+    async def find_out(self) -> None:
+        """Open the breaker if Redis is away: the channel could not be joined."""
+        with contextlib.suppress(CacheUnavailable):
+            await self._run("probe", [self.state, self.probe_key], [])
 
     async def ping(self) -> float:
         """Return the seconds that Redis took to answer, and learn whether it takes writes.
@@ -269,21 +282,37 @@ class RedisLink:
     async def _execute(self, *command: Any) -> Any:  # noqa: ANN401 -- as run
         """Send a command and return its answer.
 
+        A connection that is lost meanwhile says nothing of Redis: the command is sent again on a new one. All of ours
+        may be made twice; a request that a limit has counted already is counted twice then, never not at all.
+
         On connections that stay lent from the pool: to lend, check and measure one for each command, as redis-py's own
         `execute_command` does, costs more than the command.
         """
         with Cancellation() as cancellation:
-            connection = await self._lend()
-            try:
-                cancellation.check()
-                answer = await _exchange(connection, command, cancellation)
-            except ResponseError:
-                self._lent.append(connection)
-                raise
-            except BaseException:  # cancelled too: its answer is still to come
-                await self._end(connection)
-                raise
+            attempts = 0
+            while True:
+                attempts, used = attempts + 1, False
+                try:
+                    connection = await self._lend()
+                    used = True
+                    return await self._ask(connection, command, cancellation)
+                except RedisConnectionError as error:
+                    cancellation.check()
+                    if attempts == _ATTEMPTS:
+                        raise (ConnectionLost(str(error)) if used else error) from error
+
+    async def _ask(self, connection: AbstractConnection, command: Sequence[Any], cancellation: Cancellation) -> Any:  # noqa: ANN401 -- as run
+        """Send a command on a connection and return its answer; keep the connection unless it is out of step."""
+        try:
+            cancellation.check()
+            answer = await _exchange(connection, command, cancellation)
+        except ResponseError:
             self._lent.append(connection)
+            raise
+        except BaseException:  # cancelled too: its answer is still to come
+            await self._end(connection)
+            raise
+        self._lent.append(connection)
         return answer
 
     async def _leave(self) -> None:

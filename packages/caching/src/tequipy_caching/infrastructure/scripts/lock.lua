@@ -1,7 +1,8 @@
 -- Take the leases that are free, or whose holder loads what has been invalidated since.
 -- KEYS: the state; leases; their names; keys of the tags
 -- ARGV: token (16 bytes); how long in milliseconds; number of leases; field of the cache's generation
--- Returns for each how long it is somebody else's in milliseconds; 0: it is the caller's now.
+-- Returns for each how long it is somebody else's in milliseconds; 0: it is the caller's now,
+-- or was already: who has lost the answer asks again.
 local count = tonumber(ARGV[3])
 local common = redis.call('HGET', KEYS[1], ARGV[4]) or ''
 for number = 2 * count + 2, #KEYS do
@@ -13,7 +14,7 @@ for number = 1, count do
   local state = redis.pcall('GETRANGE', KEYS[1 + count + number], 0, 23)
   local loads = (type(state) == 'table' and '' or state) .. common
   local held = redis.call('GET', lease)
-  if held and string.sub(held, 17) == loads then
+  if held and string.sub(held, 17) == loads and string.sub(held, 1, 16) ~= ARGV[1] then
     answer[number] = math.max(1, redis.call('PTTL', lease))
   else
     redis.call('SET', lease, ARGV[1] .. loads, 'PX', ARGV[2])
