@@ -1,11 +1,12 @@
 """The cache itself: memory first, Redis behind it, one load when neither has the value."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from tequipy_caching.domain.changes import Changes
+from tequipy_caching.domain.changes import Changes, Kind
 from tequipy_caching.domain.exceptions import CacheUnavailable
 from tequipy_caching.domain.fences import Fences
 from tequipy_caching.domain.flights import Flight, Flights
@@ -19,6 +20,9 @@ from tequipy_caching.domain.recovery import RecoveryQueue
 from tequipy_caching.domain.tiers import Channel, Listener, SharedTier
 
 V = TypeVar("V")
+
+_AT_ONCE: Final = 1000
+"""How many keys are changed at once."""
 
 
 class TieredCache(Cache[V], Listener, Generic[V]):
@@ -138,18 +142,14 @@ class TieredCache(Cache[V], Listener, Generic[V]):
     async def delete(self, *keys: Key) -> None:
         """Remove keys everywhere; a load that began before never brings the old value back."""
         if keys:
-            names = [canonical(key) for key in keys]
-            drop = partial(self._drop, names)
-            await self._change(drop, self._changes.make(self._shared.remove(names), keys=names))
+            await self._change_keys(await _canonical(keys), self._drop, self._shared.remove, "delete")
 
     async def expire(self, *keys: Key) -> None:
         """End the life of keys everywhere; with `fail_safe` the old values may still stand in."""
         if not self._policy.fail_safe:
             await self.delete(*keys)
         elif keys:
-            names = [canonical(key) for key in keys]
-            drop = partial(self._expire, names)
-            await self._change(drop, self._changes.make(self._shared.expire(names), keys=names, kind="expire"))
+            await self._change_keys(await _canonical(keys), self._expire, self._shared.expire, "expire")
 
     async def delete_by_tag(self, *tags: str) -> None:
         """Remove all values that were stored with one of the tags."""
@@ -251,6 +251,25 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         self._l1_hits.count += len(keys) - len(missing)
         return found, missing
 
+    async def _change_keys(
+        self,
+        keys: Sequence[Key],
+        drop: Callable[[Iterable[Key]], None],
+        change: Callable[[Sequence[Key]], Awaitable[None]],
+        kind: Kind,
+    ) -> None:
+        """Change keys, a part at once: many would hold the event loop, and Redis."""
+        for start in range(0, len(keys), _AT_ONCE):
+            part, end = keys[start : start + _AT_ONCE], start + _AT_ONCE
+            try:
+                await self._change(partial(drop, part), self._changes.make(change(part), keys=part, kind=kind))
+                if end < len(keys):
+                    await asyncio.sleep(0)  # without Redis nothing else waits
+            except (CacheUnavailable, asyncio.CancelledError):
+                drop(keys[end:])
+                self._changes.keep(keys=keys[end:], kind=kind)
+                raise
+
     async def _change(self, drop: Callable[[], None], change: Awaitable[None]) -> None:
         drop()
         try:
@@ -282,6 +301,15 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         self._loader.fences.breach_all()
         self._writes.breach_all()
         self._flights.forget_all()
+
+
+async def _canonical(keys: Sequence[Key]) -> list[Key]:
+    names: list[Key] = []
+    for start in range(0, len(keys), _AT_ONCE):
+        if start:
+            await asyncio.sleep(0)
+        names += [canonical(key) for key in keys[start : start + _AT_ONCE]]
+    return names
 
 
 def topic_of(name: str) -> str:

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import islice
+from math import inf
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from tequipy_caching.domain.exceptions import CacheUnavailable
 from tequipy_caching.domain.expiring_set import ExpiringSet, Source, check_member, lives_of
@@ -32,9 +33,14 @@ PATIENCE: Final = 1.0
 _SLACK: Final = 1.0
 """Two processes count the same life from moments that lie this far apart at most; it is no reason to send it again."""
 _CHUNK: Final = 500
+"""Members that are sent at once."""
+_PART: Final = 2000
+"""Members that are read or kept at once: more would hold Redis or the event loop."""
 _LEAVING_AT_ONCE: Final = 64
 _ALL: Final = ""
 """In the recovery queue: whatever this process knows."""
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -72,13 +78,19 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         for member in members:
             check_member(member)
         deadline = monotonic() + ttl
-        for member in members:
-            self._keep(member, deadline)
         try:
+            for part in _batched(members, _PART):
+                for member in part:
+                    self._keep(member, deadline)
+                if len(members) > _PART:
+                    await asyncio.sleep(0)
             self.check(await self._tell(dict.fromkeys(members, ttl)))
         except (CacheUnavailable, asyncio.CancelledError) as error:  # cancelled: it may have arrived or not
-            for member in members:
-                self._link.recovery.add(self.topic, member, deadline)
+            if isinstance(error, asyncio.CancelledError):
+                for member in members:
+                    self._keep(member, deadline)
+            for entry in members if len(members) <= _PART else (_ALL,):
+                self._link.recovery.add(self.topic, entry, deadline)
             if isinstance(error, asyncio.CancelledError):
                 raise
 
@@ -183,18 +195,17 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         read = await self._read_source()
         self._attempted.set()
         try:
-            answer = await self._link.run("set_members", [self.key])
-            now = monotonic()
-            with reading("set_members"):
-                sentinel, age, *members = answer
-                pairs = zip(*[iter(members)] * 2, strict=True)
-                theirs = {member.decode(errors="replace"): left / 1000 for member, left in pairs}
-                young: float = min(OTHERS_WITHIN, max(0.0, OTHERS_WITHIN - age / 1000))
-            for member, left in theirs.items():
-                self._keep(member, now + left)
-            lacking = {
-                member: left for member, left in self._lives().items() if left > theirs.get(member, -_SLACK) + _SLACK
-            }
+            sentinel, age, theirs = await self._read_members()
+            young = min(OTHERS_WITHIN, max(0.0, OTHERS_WITHIN - age))
+            lacking: dict[str, float] = {}
+            for part in _batched(list(self._deadlines.items()), _PART):
+                now = monotonic()
+                lacking |= {
+                    member: deadline - now
+                    for member, deadline in part
+                    if deadline > now and deadline > theirs.get(member, -inf) + _SLACK
+                }
+                await asyncio.sleep(0)
             if lacking or (sentinel is None and self._backplane.live):
                 sentinel = await self._tell(lacking)
         except CacheUnavailable:
@@ -203,6 +214,28 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
             return None
         self._sentinel = sentinel
         return young
+
+    async def _read_members(self) -> tuple[bytes | None, float, dict[str, float]]:
+        """Keep what Redis has; return the set's sentinel, its age in seconds, and when each of its members leaves."""
+        theirs: dict[str, float] = {}
+        sentinel, age, more = None, 0.0, True
+        start = 0
+        while more:
+            answer = await self._link.run("set_members", [self.key], [start, start + _PART - 1])
+            now = monotonic()
+            with reading("set_members"):
+                found, milliseconds, goes_on, *members = answer
+                pairs = zip(*[iter(members)] * 2, strict=True)
+                part = {member.decode(errors="replace"): now + left / 1000 for member, left in pairs}
+                age = milliseconds / 1000
+            if start and found != sentinel:
+                raise CacheUnavailable("the set was lost while it was read")
+            for member, deadline in part.items():
+                self._keep(member, deadline)
+            theirs |= part
+            sentinel, more = found, bool(goes_on)
+            start += _PART
+        return sentinel, age, theirs
 
     async def _read_source(self) -> bool:
         if self.source is None:
@@ -252,6 +285,11 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
             if not self._leaving or self._leaving[0][0] > now:
                 return
             yield heappop(self._leaving)
+
+
+def _batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 class ExpiringSets:

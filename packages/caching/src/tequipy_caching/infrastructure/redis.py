@@ -12,7 +12,6 @@ from importlib.resources import files
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
-from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 from redis.asyncio.retry import Retry
@@ -25,17 +24,23 @@ from tequipy_caching.domain.exceptions import CacheUnavailable
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.recovery import RecoveryQueue
 from tequipy_caching.infrastructure.breaker import Breaker
+from tequipy_caching.infrastructure.connections import (
+    ConnectionLost,
+    Connections,
+    Deadline,
+    NoneFree,
+    ProgressParser,
+    current_deadline,
+    exchange,
+)
 from tequipy_caching.infrastructure.ending import Cancellation
 from tequipy_caching.infrastructure.redis_url import parse_redis_url
 from tequipy_caching.infrastructure.writes import Writes, as_reason, refusal_of
 
-_CONNECTIONS: Final = 50
-_PROBES: Final = 2
-"""Connections beside those, so that a crowd does not keep probes from Redis."""
 _WAITS: Final = 4
 """How many times the timeout a request may wait for a connection, before its own time begins."""
-_ATTEMPTS: Final = 3
-"""How many connections a command is tried on, when they are lost."""
+_LARGE_AT_ONCE: Final = 2
+"""How many values over a mebibyte are on their way at once: the small ones are not to wait for them."""
 _SCRIPTS: Final = files("tequipy_caching.infrastructure") / "scripts"
 _TELL: Final = "tell"
 _JOIN: Final = "join"
@@ -59,10 +64,6 @@ def script(name: str) -> str:
 def digest_of(name: str) -> str:
     """Return the digest by which a server knows a script that it has run before."""
     return sha1(script(name).encode()).hexdigest()  # noqa: S324 -- as EVALSHA has it
-
-
-class ConnectionLost(RedisConnectionError):
-    """A connection was lost in use, though it could be made: Redis is not away."""
 
 
 class Position(NamedTuple):
@@ -101,9 +102,8 @@ class RedisLink:
         self.channel = f"{prefix}:invalidations:{self._server.database}"
         self._timeout = timeout
         self._observe = cache(partial(metrics.seconds, "cache_l2_seconds"))
-        self._client = self.connect(_CONNECTIONS + _PROBES)
-        self._slots = asyncio.Semaphore(_CONNECTIONS)
-        self._lent: list[AbstractConnection] = []
+        self._connections = Connections(self.connect, self._compare_epoch)
+        self.large_turns = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._reported: set[type[Exception]] = set()
         self._errors = {
             kind: metrics.tally("cache_l2_errors", kind) for kind in ("busy", "connection", "timeout", "answer")
@@ -128,6 +128,7 @@ class RedisLink:
                 timeout=None,  # waiting for a connection is no outage: the caller's own deadline ends it
                 socket_timeout=self._timeout,
                 socket_connect_timeout=self._timeout,
+                parser_class=ProgressParser,
                 retry=Retry(NoBackoff(), 0),
                 retry_on_error=[],
                 health_check_interval=0,
@@ -146,19 +147,15 @@ class RedisLink:
         if not self.breaker.admits():
             raise CacheUnavailable("Redis is away")
         try:
-            async with asyncio.timeout(_WAITS * self._timeout):
-                await self._slots.acquire()
-        except TimeoutError as error:
+            async with self._connections.slot(_WAITS * self._timeout):
+                return await self._run_now(name, keys, arguments)
+        except NoneFree as error:
             self._errors["busy"].count += 1
             raise CacheUnavailable(f"Redis did not {name}: no connection was free") from error
-        try:
-            return await self._run_now(name, keys, arguments)
         except CacheUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 -- whatever server and driver do, callers go on without Redis
             failure = error
-        finally:
-            self._slots.release()
         self._errors[kind_of(failure)].count += 1
         self._report_unexpected(failure)
         if (reason := refusal_of(failure)) is not None:
@@ -169,17 +166,21 @@ class RedisLink:
         """Run a script in time, or open the breaker; before the connection is free for those who wait behind."""
         if not self.breaker.admits():  # opened by those in front
             raise CacheUnavailable("Redis is away")
-        started = monotonic()
+        started, deadline = monotonic(), Deadline(self._timeout)
+        token = current_deadline.set(deadline)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with deadline.timeout:
                 answer = await self._evaluate(name, len(keys), [*keys, *arguments])
         except Exception as error:
             kind = kind_of(error)
             if (kind == "connection" and not isinstance(error, ConnectionLost)) or (
-                kind == "timeout" and not await self._lags(started)
+                kind == "timeout" and not await self._lags(deadline)
             ):
                 self.breaker.trip(error)
             raise
+        finally:
+            current_deadline.reset(token)
+            deadline.over = True
         self._observe(name)(monotonic() - started)
         return answer
 
@@ -233,12 +234,12 @@ class RedisLink:
         """Note a refusal and tell the other processes of the change that was refused: PUBLISH is no write."""
         self.writes.refuse(reason, blocked=not isinstance(error, OutOfMemoryError))
         if message is not None:
-            with contextlib.suppress(RedisError, OSError):
-                async with asyncio.timeout(self._timeout), self._slots:
-                    await self._execute("PUBLISH", self.channel, message)
+            with contextlib.suppress(RedisError, OSError, NoneFree):
+                async with asyncio.timeout(self._timeout), self._connections.slot(self._timeout):
+                    await self._connections.execute("PUBLISH", self.channel, message)
                 self._published.count += 1
         if isinstance(error, ReadOnlyError):  # after PUBLISH: by now the name may be that of another server
-            await self._leave()
+            await self._connections.leave()
             if not self._demoted:
                 self._demoted = True
                 self.breaker.hurry()
@@ -255,88 +256,29 @@ class RedisLink:
         with contextlib.suppress(CacheUnavailable):
             await self.recovery.replay()
         await self.breaker.stop()  # the replay may have opened it
-        self._lent.clear()
-        await self._client.aclose()
-        self._client = self.connect(_CONNECTIONS + _PROBES)  # what comes after may be on another loop
-        self._slots = asyncio.Semaphore(_CONNECTIONS)
+        await self._connections.close()
+        self.large_turns = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     async def _recover(self) -> None:
         await self.ping()
         if not self.writes.blocked:
             await self.recovery.replay()
 
-    async def _lags(self, started: float) -> bool:
+    async def _lags(self, deadline: Deadline) -> bool:
         """Tell whether this process itself was too busy to hear an answer in time."""
-        noticed = monotonic()
+        noticed, due = monotonic(), deadline.timeout.when() or 0
         await asyncio.sleep(0)
         slack = self._timeout * _LATE
-        return noticed - started > self._timeout + slack or monotonic() - noticed > slack
+        return noticed - due > slack or monotonic() - noticed > slack
 
     async def _evaluate(self, name: str, number_of_keys: int, values: Sequence[Any]) -> Any:  # noqa: ANN401 -- as run
         """Run a script by its digest; a server that does not know it is given its text."""
         try:
-            return await self._execute("EVALSHA", digest_of(name), number_of_keys, *values)
+            return await self._connections.execute("EVALSHA", digest_of(name), number_of_keys, *values)
         except NoScriptError:
-            return await self._execute("EVAL", script(name), number_of_keys, *values)
+            return await self._connections.execute("EVAL", script(name), number_of_keys, *values)
 
-    async def _execute(self, *command: Any) -> Any:  # noqa: ANN401 -- as run
-        """Send a command and return its answer.
-
-        A connection that is lost meanwhile says nothing of Redis: the command is sent again on a new one. All of ours
-        may be made twice; a request that a limit has counted already is counted twice then, never not at all.
-
-        On connections that stay lent from the pool: to lend, check and measure one for each command, as redis-py's own
-        `execute_command` does, costs more than the command.
-        """
-        with Cancellation() as cancellation:
-            attempts = 0
-            while True:
-                attempts, used = attempts + 1, False
-                try:
-                    connection = await self._lend()
-                    used = True
-                    return await self._ask(connection, command, cancellation)
-                except RedisConnectionError as error:
-                    cancellation.check()
-                    if attempts == _ATTEMPTS:
-                        raise (ConnectionLost(str(error)) if used else error) from error
-
-    async def _ask(self, connection: AbstractConnection, command: Sequence[Any], cancellation: Cancellation) -> Any:  # noqa: ANN401 -- as run
-        """Send a command on a connection and return its answer; keep the connection unless it is out of step."""
-        try:
-            cancellation.check()
-            answer = await _exchange(connection, command, cancellation)
-        except ResponseError:
-            self._lent.append(connection)
-            raise
-        except BaseException:  # cancelled too: its answer is still to come
-            await self._end(connection)
-            raise
-        self._lent.append(connection)
-        return answer
-
-    async def _leave(self) -> None:
-        """Let go of a server that has become a replica."""
-        while self._lent:
-            await self._end(self._lent.pop())
-        await self._client.connection_pool.disconnect(inuse_connections=False)
-
-    async def _lend(self) -> AbstractConnection:
-        while self._lent:
-            connection = self._lent.pop()
-            with contextlib.suppress(OSError):
-                if not await connection.can_read():
-                    return connection
-            await self._end(connection)  # closed by the server, or out of step
-        new: AbstractConnection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # -- redis-py
-        try:
-            await self._compare_epoch(new)
-        except BaseException:
-            await self._end(new)
-            raise
-        return new
-
-    async def _compare_epoch(self, connection: AbstractConnection) -> None:
+    async def _compare_epoch(self, connection: AbstractConnection, cancellation: Cancellation) -> None:
         """Have a new connection's server begin a new epoch if it has started again, before any answer is believed.
 
         It may have an older state, which shows what has been deleted since. Where writes are refused it cannot begin
@@ -344,28 +286,17 @@ class RedisLink:
         """
         known = self.position or Position("", 0)
         rest: list[Any] = [2, self.state, self.probe_key, secrets.token_hex(8), known.epoch, known.sequence]
-        with Cancellation() as cancellation, reading(_JOIN):
+        with reading(_JOIN):
             try:
                 command = ["EVALSHA", digest_of(_JOIN), *rest]
-                answer = await _exchange(connection, command, cancellation)
+                answer = await exchange(connection, command, cancellation)
             except NoScriptError:
                 command = ["EVAL", script(_JOIN), *rest]
-                answer = await _exchange(connection, command, cancellation)
+                answer = await exchange(connection, command, cancellation)
             _, _, refusal, old = answer
             if old:
                 self.writes.refuse(as_reason(refusal.decode(errors="replace")), blocked=True)
                 self.recovery.distrust()
-
-    async def _end(self, connection: AbstractConnection) -> None:
-        await connection.disconnect(nowait=True)
-        await self._client.connection_pool.release(connection)
-
-
-async def _exchange(connection: AbstractConnection, command: Sequence[Any], cancellation: Cancellation) -> Any:  # noqa: ANN401 -- as run
-    # Packed by hiredis: redis-py's own packing costs more than the command.
-    await connection.send_packed_command(pack_command(tuple(command)))
-    cancellation.check()
-    return await connection.read_response()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -34,6 +35,8 @@ V = TypeVar("V")
 
 _AT_ONCE: Final = 1000
 """How many names one script takes: Lua's stack is bounded."""
+_PART: Final = 1_048_576
+"""How many bytes of a value one script reads."""
 _CHANGED: Final = 0
 """In a store's answer; 1: stored, 2: the mark has vanished."""
 _VOID: Final[Look[Any]] = Look()
@@ -87,6 +90,7 @@ class RedisTier(SharedTier[V], Generic[V]):
         self._names = f"{link.prefix}:cache:{name}:"
         self._tags = f"{link.prefix}:tag:{name}:"
         self._leases = f"{link.prefix}:lease:{name}:"
+        self._most = _PART if policy.max_value_bytes > _PART else 0
         self._unreadable = metrics.tally("cache_requests", name, "l2", "unreadable")
 
     @property
@@ -147,7 +151,8 @@ class RedisTier(SharedTier[V], Generic[V]):
         names = [self._names + encode_key(key), *(self._tags + tag for tag in sealed.tags)]
         value = [new_state(VALUE), sealed.envelope, sealed.milliseconds]
         arguments = [self._field, secrets.token_hex(8), *value, new_state(TOMBSTONE), self._tombstone_ms, *sealed.tags]
-        refusal = await self._tell("write", names, arguments, "delete", [key_to_json(key)])
+        async with self._turn(len(sealed.envelope)):
+            refusal = await self._tell("write", names, arguments, "delete", [key_to_json(key)])
         if isinstance(refusal, bytes):
             self._link.writes.refuse(as_reason(refusal.decode(errors="replace")), blocked=False)
 
@@ -198,11 +203,27 @@ class RedisTier(SharedTier[V], Generic[V]):
                 secrets.token_hex(8),
                 self._tombstone_ms,
                 new_state(MARK) if storing else b"",
+                self._most,
             ],
         )
         waited = monotonic() - asked
         with reading("read"):
+            for number, data in enumerate(answer[1 : 2 * len(keys) : 2] if self._most else ()):
+                if data and len(data) == self._most:
+                    answer[1 + 2 * number] = await self._rest(self._names + names[number], data)
             return self._looks(keys, names, tags, answer, waited)
+
+    async def _rest(self, name: str, data: bytes) -> bytes:
+        """Return a large value whose first part has been read; its state alone when it has changed meanwhile."""
+        parts = [data]
+        async with self._link.large_turns:
+            while len(parts[-1]) == _PART:
+                start = len(parts) * _PART
+                state, part = await self._link.run("part", [name], [start, start + _PART - 1])
+                if state != data[:STATE_BYTES]:
+                    return data[:STATE_BYTES]
+                parts.append(part)
+        return b"".join(parts)
 
     def _looks(
         self,
@@ -267,7 +288,8 @@ class RedisTier(SharedTier[V], Generic[V]):
         for _, sealed, before in items:
             arguments += [before.state, new_state(VALUE), sealed.envelope, sealed.milliseconds]
         names = [*self._full([key for key, _, _ in items]), *(self._tags + tag for tag in first.tags)]
-        answer = await self._link.run("store", [self._link.state, *names], arguments)
+        async with self._turn(sum(len(sealed.envelope) for _, sealed, _ in items)):
+            answer = await self._link.run("store", [self._link.state, *names], arguments)
         with reading("store"):
             return {key for (key, _, _), outcome in zip(items, answer, strict=True) if outcome == _CHANGED}
 
@@ -276,6 +298,10 @@ class RedisTier(SharedTier[V], Generic[V]):
     ) -> Any:  # noqa: ANN401 -- as the script's
         message = self._backplane.message(self._topic, [operation, what])
         return await self._link.tell(script, names, arguments, message=message)
+
+    def _turn(self, size: int) -> AbstractAsyncContextManager[None]:
+        """Return what waits for a turn, for what is large."""
+        return self._link.large_turns if size > _PART else nullcontext()
 
     def _full(self, keys: Sequence[Key]) -> list[str]:
         return [self._names + encode_key(key) for key in keys] if self.stores else []

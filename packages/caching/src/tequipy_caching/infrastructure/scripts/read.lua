@@ -1,7 +1,8 @@
 -- Read names with what they have left, in one step.
 -- KEYS: the state; names; keys of the tags with which the reader will store
 -- ARGV: field of the cache's generation; number of names; beginning of the tags' keys; a generation for what has none;
---       how long a load may take, in milliseconds; a mark to leave where nothing is (empty: nothing will be stored)
+--       how long a load may take, in milliseconds; a mark to leave where nothing is (empty: nothing will be stored);
+--       how many bytes of each at most (0: all)
 -- Returns the cache's generation; for each name its bytes (false: none; the state alone: a tombstone, a mark, or void)
 -- and its PTTL; for each tag its generation.
 local count = tonumber(ARGV[2])
@@ -40,7 +41,15 @@ local function hold(name, bytes)
   return bytes
 end
 
-local found = count > 0 and redis.call('MGET', unpack(KEYS, 2, count + 1)) or {}
+local most, found = tonumber(ARGV[7]), {}
+if most > 0 then
+  for number = 1, count do
+    local bytes = redis.pcall('GETRANGE', KEYS[number + 1], 0, most - 1)
+    found[number] = type(bytes) == 'string' and bytes ~= '' and bytes
+  end
+elseif count > 0 then
+  found = redis.call('MGET', unpack(KEYS, 2, count + 1))
+end
 for number = 1, count do
   local bytes = found[number]
   if bytes and #bytes > 24 and not holds(bytes) then

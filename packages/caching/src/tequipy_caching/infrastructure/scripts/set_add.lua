@@ -7,7 +7,9 @@ local forever = '9007199254740991' -- the largest whole number that a score hold
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 begin()
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+-- About a thousand leave at once: all of a large set would hold the server.
+local last = redis.call('ZRANGE', KEYS[2], 999, 999, 'WITHSCORES')[2]
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', math.min(now, last or now))
 local sentinel = redis.call('ZRANGE', KEYS[2], forever, forever, 'BYSCORE')[1]
 if not sentinel then
   sentinel = string.format('\255%.0f ', now) .. ARGV[4]

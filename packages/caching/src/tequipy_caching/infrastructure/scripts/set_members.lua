@@ -1,15 +1,22 @@
--- Read a set.
+-- Read a part of a set: by rank, those that stay longest first, so that members which expire meanwhile move no other.
 -- KEYS[1] the set
--- Returns its sentinel (false: the set is not there), how old that is in milliseconds, then each member and what it has
--- left in milliseconds.
+-- ARGV: ranks of the first and the last member of the part
+-- Returns the set's sentinel (false: the set is not there), how old that is in milliseconds, whether the set goes on (1),
+-- then each member and what it has left in milliseconds.
 local forever = '9007199254740991'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local sentinel = redis.call('ZRANGE', KEYS[1], forever, forever, 'BYSCORE')[1]
-local answer = {sentinel or false, sentinel and now - string.match(sentinel, '%d+') or 0}
-local members = redis.call('ZRANGE', KEYS[1], '(' .. now, '(' .. forever, 'BYSCORE', 'WITHSCORES')
+local members = redis.call('ZRANGE', KEYS[1], ARGV[1], ARGV[2], 'REV', 'WITHSCORES')
+local more = #members / 2 > ARGV[2] - ARGV[1] and 1 or 0
+local answer = {sentinel or false, sentinel and now - string.match(sentinel, '%d+') or 0, more}
 for number = 1, #members, 2 do
-  answer[#answer + 1] = members[number]
-  answer[#answer + 1] = members[number + 1] - now
+  local left = members[number + 1] - now
+  if left <= 0 then
+    answer[3] = 0
+  elseif members[number] ~= sentinel then
+    answer[#answer + 1] = members[number]
+    answer[#answer + 1] = left
+  end
 end
 return answer

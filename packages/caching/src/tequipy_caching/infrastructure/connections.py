@@ -1,0 +1,176 @@
+"""The connections on which requests are made: kept, bounded, and made again when they are lost."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from math import inf
+from time import monotonic
+from typing import Any, Final
+
+from hiredis import pack_command
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection, DefaultParser
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from tequipy_caching.infrastructure.ending import Cancellation
+
+CONNECTIONS: Final = 50
+PROBES: Final = 2
+"""Connections beside those, so that a crowd does not keep probes from Redis."""
+_ATTEMPTS: Final = 3
+"""How many connections a command is tried on, when they are lost."""
+_PIECE: Final = 65_536
+"""Bytes that are sent or received at once."""
+_LARGE_WAITS: Final = 40
+"""How many times the timeout a large request may take as a whole, while it goes on."""
+
+Prepare = Callable[[AbstractConnection, Cancellation], Awaitable[None]]
+
+
+class ConnectionLost(RedisConnectionError):
+    """A connection was lost in use, though it could be made: Redis is not away."""
+
+
+class NoneFree(Exception):
+    """All connections were in use for too long."""
+
+
+class Deadline:
+    """When a request is late: `seconds` after its last progress, for what is large goes in pieces."""
+
+    def __init__(self, seconds: float) -> None:
+        self.timeout = asyncio.timeout(seconds)
+        self.over = False
+        """Whether the request has ended; tasks that it has started may outlive it."""
+        self._seconds = seconds
+        self._pieces = 0
+        self._latest = monotonic() + _LARGE_WAITS * seconds
+
+    def go_on(self) -> None:
+        """Be called before each piece: from the second on the time counts from now."""
+        self._pieces += 1
+        if self._pieces > 1 and not self.over and not self.timeout.expired():
+            self.timeout.reschedule(min(monotonic() + self._seconds, self._latest))
+
+
+current_deadline: ContextVar[Deadline | None] = ContextVar("tequipy_caching_deadline", default=None)
+"""Of the request that the running task makes."""
+
+
+class ProgressParser(DefaultParser):  # type: ignore[misc,valid-type]  # -- redis-py chooses it by what is installed
+    """Postpones the deadline as long as an answer arrives."""
+
+    async def read_from_socket(self) -> Any:  # noqa: ANN401 -- as redis-py has it
+        """Wait for the next piece."""
+        if (deadline := current_deadline.get()) is not None:
+            deadline.go_on()
+        return await super().read_from_socket()
+
+
+class Connections:
+    """Lends connections that stay open; each is prepared before its first use.
+
+    To lend, check and measure one for each command, as redis-py's own `execute_command` does, costs more than the
+    command.
+    """
+
+    def __init__(self, connect: Callable[[int], Redis], prepare: Prepare) -> None:
+        self._connect = connect
+        self._prepare = prepare
+        self._idle: list[AbstractConnection] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._client = self._connect(CONNECTIONS + PROBES)
+        self._slots = asyncio.Semaphore(CONNECTIONS)
+
+    @contextlib.asynccontextmanager
+    async def slot(self, within: float) -> AsyncIterator[None]:
+        """Wait until a connection is free; raises `NoneFree`."""
+        try:
+            async with asyncio.timeout(within):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            raise NoneFree from error
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def execute(self, *command: Any) -> Any:  # noqa: ANN401 -- each command has an answer of its own
+        """Send a command and return its answer.
+
+        A connection that is lost meanwhile says nothing of Redis: the command is sent again on a new one. All of ours
+        may be made twice; a request that a limit has counted already is counted twice then, never not at all.
+        """
+        with Cancellation() as cancellation:
+            attempts = 0
+            while True:
+                attempts, used = attempts + 1, False
+                try:
+                    connection = await self._lend(cancellation)
+                    used = True
+                    return await self._ask(connection, command, cancellation)
+                except RedisConnectionError as error:
+                    cancellation.check()
+                    if attempts == _ATTEMPTS:
+                        raise (ConnectionLost(str(error)) if used else error) from error
+
+    async def leave(self) -> None:
+        """Let go of a server that has become a replica."""
+        while self._idle:
+            await self._end(self._idle.pop())
+        await self._client.connection_pool.disconnect(inuse_connections=False)
+
+    async def close(self) -> None:
+        """Close all connections; what comes after may be on another event loop."""
+        self._idle.clear()
+        await self._client.aclose()
+        self._begin()
+
+    async def _ask(self, connection: AbstractConnection, command: Sequence[Any], cancellation: Cancellation) -> Any:  # noqa: ANN401 -- as execute
+        """Send a command on a connection and return its answer; keep the connection unless it is out of step."""
+        try:
+            cancellation.check()
+            answer = await exchange(connection, command, cancellation)
+        except ResponseError:
+            self._idle.append(connection)
+            raise
+        except BaseException:  # cancelled too: its answer is still to come
+            await self._end(connection)
+            raise
+        self._idle.append(connection)
+        return answer
+
+    async def _lend(self, cancellation: Cancellation) -> AbstractConnection:
+        while self._idle:
+            connection = self._idle.pop()
+            with contextlib.suppress(OSError):
+                if not await connection.can_read():
+                    return connection
+            await self._end(connection)  # closed by the server, or out of step
+        new: AbstractConnection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # -- redis-py
+        try:
+            await self._prepare(new, cancellation)
+        except BaseException:
+            await self._end(new)
+            raise
+        return new
+
+    async def _end(self, connection: AbstractConnection) -> None:
+        await connection.disconnect(nowait=True)
+        await self._client.connection_pool.release(connection)
+
+
+async def exchange(connection: AbstractConnection, command: Sequence[Any], cancellation: Cancellation) -> Any:  # noqa: ANN401 -- as execute
+    """Send a command on a connection, in pieces, and return its answer."""
+    packed = pack_command(tuple(command))  # by hiredis: redis-py's own packing costs more than the command
+    deadline = current_deadline.get()
+    for start in range(0, len(packed), _PIECE):
+        if deadline is not None:
+            deadline.go_on()
+        await connection.send_packed_command(packed[start : start + _PIECE] if len(packed) > _PIECE else packed)
+        cancellation.check()
+    return await connection.read_response(timeout=inf)  # the caller has a deadline, which moves on with the answer

@@ -1,0 +1,149 @@
+"""What is large goes in parts: it opens nothing, and holds neither the event loop nor Redis."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any, cast
+
+import pytest
+from redis.asyncio import Redis
+
+from tequipy_caching import CachePolicy
+from tequipy_devstack.servers import ValkeyServer
+
+MIB = 1024 * 1024
+READERS = 20
+DELETED = 200_000
+MEMBERS = 300_000
+L2_TIMEOUT = 2
+"""A busy machine is no outage; the usual 0.25 s are for a quiet one."""
+
+
+class Holds:
+    """How long a block took, and the longest turn of the event loop and command of Redis meanwhile; seconds."""
+
+    whole = 0.0
+    loop = 0.0
+    redis = 0.0
+
+    def __str__(self) -> str:
+        return f"of {self.whole:.3f} s the loop was held {self.loop:.3f} s at most, Redis {self.redis:.3f} s"
+
+
+@asynccontextmanager
+async def watched(server: ValkeyServer, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Holds]:
+    """Measure what is held, and fail if the breaker opens."""
+    holds, done = Holds(), asyncio.Event()
+
+    async def turn() -> None:
+        while not done.is_set():
+            began = monotonic()
+            await asyncio.sleep(0)
+            holds.loop = max(holds.loop, monotonic() - began)
+
+    async with Redis.from_url(server.url()) as redis:
+        await redis.config_set("slowlog-log-slower-than", 0)
+        await redis.config_set("slowlog-max-len", 100_000)
+        await redis.slowlog_reset()
+        turning = asyncio.create_task(turn())
+        began = monotonic()
+        yield holds
+        holds.whole = monotonic() - began
+        done.set()
+        await turning
+        entries = cast("Any", await redis.slowlog_get(-1))
+        holds.redis = max(each["duration"] for each in entries if b"SLOWLOG" not in each["command"]) / 1_000_000
+    assert "cache_redis_away" not in [each.message for each in caplog.records]
+
+
+async def test_large_values_open_nothing(
+    start: Any, private_redis: ValkeyServer, policies: dict[str, CachePolicy], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Twenty readers of 10 MiB each, all at once: all find them, small reads too, and nothing opens."""
+    policies["large"] = CachePolicy(ttl=60, tiers="l2", max_value_bytes=16 * MIB)
+    manager = await start(private_redis.url(), l2_timeout=L2_TIMEOUT)
+    large, remote = manager.cache("large", str), manager.cache("remote", str)
+    value = "x" * (10 * MIB)
+    small = [0, 0]
+    await remote.set("small", "small")
+
+    async def read_small(reading: asyncio.Future[Any]) -> None:
+        while not reading.done():
+            small[await remote.get("small") == "small"] += 1
+            await asyncio.sleep(0)
+
+    async with watched(private_redis, caplog) as holds:
+        for number in range(READERS):
+            await large.set(number, value)
+        reading = asyncio.gather(*(large.get(number) for number in range(READERS)))
+        await read_small(reading)
+        found = await reading
+    print(f"{found.count(value)} of {READERS} found, {small[True]} small ones, {small[False]} of these not found")
+    print(holds)
+    assert found.count(value) == READERS
+    assert small[False] == 0
+    assert manager.health().l2 == "up"
+
+
+async def test_a_slow_large_answer_is_waited_for(
+    start: Any, proxy: Any, proxy_url: str, policies: dict[str, CachePolicy]
+) -> None:
+    """An answer that needs longer than `l2_timeout` as a whole is no outage as long as it goes on arriving."""
+    policies["large"] = CachePolicy(ttl=60, tiers="l2", max_value_bytes=16 * MIB)
+    manager = await start(proxy_url, l2_timeout=0.5)
+    large = manager.cache("large", str)
+    await large.set("ada", "x" * (4 * MIB))
+    proxy.delay = 0.05  # for each 64 KiB: 3 s for all
+    assert await large.get("ada") == "x" * (4 * MIB)
+    assert manager.health().l2 == "up"
+
+
+async def test_many_keys_are_deleted_in_parts(
+    start: Any,
+    private_redis: ValkeyServer,
+    caplog: pytest.LogCaptureFixture,
+    eventually: Callable[..., Awaitable[None]],
+) -> None:
+    """A delete of 200,000 keys opens nothing, reaches Redis and the other process, and others are served meanwhile."""
+    one, other = [await start(private_redis.url(), l2_timeout=L2_TIMEOUT) for _ in range(2)]
+    keys = [f"user {number}" for number in range(DELETED)]
+    await one.cache("words", str).set(keys[-1], "old")
+    assert await other.cache("words", str).get(keys[-1]) == "old"
+    async with watched(private_redis, caplog) as holds:
+        await one.cache("words", str).delete(*keys)
+    print(holds)
+    assert max(holds.loop, holds.redis) < holds.whole / 5
+    assert one.health().recovery_queue == 0
+    await eventually(lambda: not other.cache("words", str).peek(keys[-1]))
+    assert await other.cache("words", str).get(keys[-1]) is None
+
+
+async def test_a_large_set_opens_nothing(
+    open_set: Any,
+    private_redis: ValkeyServer,
+    caplog: pytest.LogCaptureFixture,
+    eventually: Callable[..., Awaitable[None]],
+) -> None:
+    """A set of 300,000 members is added to, heard, and read by a process that starts later."""
+    (manager, one), (_, other) = [await open_set(private_redis.url(), l2_timeout=L2_TIMEOUT) for _ in range(2)]
+    members = [f"session {number}" for number in range(MEMBERS)]
+    async with watched(private_redis, caplog) as holds:
+        await one.add(*members, ttl=600)
+        await eventually(lambda: members[-1] in other and other.live)
+        _, third = await open_set(private_redis.url(), l2_timeout=L2_TIMEOUT)
+        await eventually(lambda: third.live, 60)
+    print(holds)
+    assert max(holds.loop, holds.redis) < holds.whole / 5
+    assert manager.health().recovery_queue == 0
+    missing = [sum(member not in each for member in members) for each in (one, other, third)]
+    assert missing == [0, 0, 0]
+
+
+async def test_a_change_in_parts_is_kept_whole(start: Any, free_port: Callable[[], int]) -> None:
+    """Told to raise, a delete of many keys raises at its first part and keeps all of them to be replayed."""
+    manager = await start(f"redis://127.0.0.1:{free_port()}", live=False, on_error="raise")
+    words = manager.cache("words", str)
+    with pytest.raises(Exception, match="Redis"):
+        await words.delete(*range(2500))
+    assert manager.health().recovery_queue == 2500
