@@ -3,7 +3,14 @@
 Doors beside this one: `wiring` (settings and `build_cache`) and `testing`.
 """
 
-from tequipy_caching.domain.exceptions import CacheError, CacheUnavailable, LoadTimeout, RecursiveLoad, UnknownCache
+from tequipy_caching.domain.exceptions import (
+    CacheError,
+    CacheUnavailable,
+    LoadTimeout,
+    RecursiveLoad,
+    UnknownCache,
+    WrongEventLoop,
+)
 from tequipy_caching.domain.expiring_set import ExpiringSet, Source
 from tequipy_caching.domain.keys import Key
 from tequipy_caching.domain.limits import RateDecision, RateLimiter, RatePolicy
@@ -28,4 +35,5 @@ __all__ = [
     "RecursiveLoad",
     "Source",
     "UnknownCache",
+    "WrongEventLoop",
 ]

@@ -9,6 +9,10 @@ class CacheUnavailable(CacheError):
     """Redis cannot be reached: raised by `ping`, and by everything else with `on_error="raise"` alone."""
 
 
+class WrongEventLoop(CacheError, RuntimeError):
+    """A manager or limiter was used in another event loop or process than the one that it belongs to."""
+
+
 class UnknownCache(CacheError, LookupError):
     """There is no policy of this name: caches are named in the settings, so that a typing error is no new cache."""
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
-from tequipy_caching.domain.exceptions import CacheError, RecursiveLoad
+from tequipy_caching.domain.exceptions import CacheError, RecursiveLoad, WrongEventLoop
 from tequipy_caching.domain.keys import Key
 from tequipy_caching.domain.metrics import Tally
 
@@ -98,6 +98,12 @@ class Flights(Generic[V]):
         flights = list(dict.fromkeys(filter(None, map(self._current.get, keys))))
         if mine:
             flights.append(self._depart(mine, load))
+        loop = asyncio.get_running_loop()
+        for flight in flights:
+            if flight.task.get_loop() is not loop:
+                raise WrongEventLoop(
+                    f"a load of the cache {self._cache!r} runs in another event loop: build and enter a manager in each"
+                )
         for flight in flights:
             flight.waiting += 1
         return flights

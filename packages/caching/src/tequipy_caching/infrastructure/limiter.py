@@ -164,6 +164,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
             await self._reset(str(name), known)
 
     async def __aenter__(self) -> Self:
+        self.link.home.check()
         self.backplane.start()
         if self._eviction.due:
             await self._eviction.run()

@@ -34,6 +34,7 @@ from tequipy_caching.infrastructure.connections import (
     exchange,
 )
 from tequipy_caching.infrastructure.ending import Cancellation
+from tequipy_caching.infrastructure.home import Home
 from tequipy_caching.infrastructure.redis_url import parse_redis_url
 from tequipy_caching.infrastructure.writes import Writes, as_reason, refusal_of
 
@@ -102,6 +103,7 @@ class RedisLink:
         self.channel = f"{prefix}:invalidations:{self._server.database}"
         self._timeout = timeout
         self._observe = cache(partial(metrics.seconds, "cache_l2_seconds"))
+        self.home = Home()
         self._connections = Connections(self.connect, self._compare_epoch)
         self.large_turns = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._reported: set[type[Exception]] = set()
@@ -144,6 +146,7 @@ class RedisLink:
         self, name: str, keys: Sequence[str], arguments: Sequence[Any], refused_message: str | None = None
     ) -> Any:  # noqa: ANN401 -- as above
         """Run a script; when Redis answers that it refuses writes, publish the message that stands for the change."""
+        self.home.check()
         if not self.breaker.admits():
             raise CacheUnavailable("Redis is away")
         try:
@@ -207,6 +210,7 @@ class RedisLink:
 
         Asks it even while the breaker is open. Raises `CacheUnavailable`; a server that refuses writes is there.
         """
+        self.home.check()
         started = monotonic()
         try:
             async with asyncio.timeout(self._timeout):
@@ -257,6 +261,7 @@ class RedisLink:
             await self.recovery.replay()
         await self.breaker.stop()  # the replay may have opened it
         await self._connections.close()
+        self.home.leave()
         self.large_turns = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     async def _recover(self) -> None:

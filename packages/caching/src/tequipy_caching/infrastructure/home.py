@@ -1,0 +1,35 @@
+"""The event loop and the process that a manager or limiter belongs to: its connections work in no other."""
+
+import asyncio
+import os
+
+from tequipy_caching.domain.exceptions import WrongEventLoop
+
+
+class Home:
+    """Taken by the first use, and left when all connections are closed."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+
+    def check(self) -> None:
+        """Raise `WrongEventLoop` where the connections do not work."""
+        loop, process = asyncio.get_running_loop(), os.getpid()
+        if self._loop is None:
+            self._loop, self._process = loop, process
+        elif process != self._process:
+            raise WrongEventLoop(
+                f"this cache or limiter belongs to the process {self._process}, and this one ({process}) is a fork:"
+                " build and enter another one after the fork"
+            )
+        elif loop is not self._loop:
+            ended = " which has ended" if self._loop.is_closed() else ""
+            raise WrongEventLoop(
+                f"this cache or limiter belongs to another event loop{ended}: build and enter one in each event loop,"
+                " or hand the call over by `asyncio.run_coroutine_threadsafe`"
+            )
+
+    def leave(self) -> None:
+        """Belong to nobody, so that the next use may be elsewhere."""
+        self._loop = None

@@ -1,0 +1,117 @@
+"""A manager or limiter belongs to one event loop of one process, and says so in any other."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from tequipy_caching import RatePolicy
+from tequipy_caching.infrastructure.limiter import RedisRateLimiter
+from tequipy_caching.wiring import CacheSettings, build_cache
+
+LOGIN = RatePolicy("login", 5, 60)
+
+
+def elsewhere(call: Callable[[], Awaitable[object]]) -> BaseException | None:
+    """Await a call in an event loop of another thread, and return what it raised."""
+    raised: list[BaseException | None] = []
+
+    async def run() -> None:
+        await call()
+
+    def in_thread() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as error:  # noqa: BLE001 -- is looked at
+            raised.append(error)
+        else:
+            raised.append(None)
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    return raised[0]
+
+
+async def ada() -> str:
+    return "Ada"
+
+
+CALLS: dict[str, Callable[[Any, Any], Awaitable[object]]] = {
+    "get": lambda manager, _: manager.cache("remote", str).get("ada"),
+    "get_or_set": lambda manager, _: manager.cache("remote", str).get_or_set("ada", ada),
+    "set": lambda manager, _: manager.cache("words", str).set("ada", "Ada"),
+    "delete": lambda manager, _: manager.cache("words", str).delete("ada"),
+    "add": lambda manager, _: manager.expiring_set("revoked").add("ada", ttl=60),
+    "ping": lambda manager, _: manager.ping(),
+    "enter": lambda manager, _: manager.__aenter__(),
+    "hit": lambda _, limiter: limiter.hit(LOGIN, "ada"),
+    "reset": lambda _, limiter: limiter.reset(LOGIN, "ada"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_another_event_loop_is_named(
+    start: Any, limiters: Callable[..., Awaitable[RedisRateLimiter]], redis_url: str, call: str
+) -> None:
+    """Used in the event loop of another thread, a call raises what is wrong and what to do, and harms nothing."""
+    manager, limiter = await start(redis_url), await limiters(redis_url)
+    await manager.ping()
+    await limiter.hit(LOGIN, "eve")
+    raised = elsewhere(lambda: CALLS[call](manager, limiter))
+    print(f"{call}: {type(raised).__name__}: {raised}")
+    assert type(raised).__name__ == "WrongEventLoop"
+    assert "build and enter one in each event loop" in str(raised)
+    await CALLS["set"](manager, limiter)
+    assert manager.health().l2 == "up"
+    assert not (await limiter.hit(LOGIN, "eve")).degraded
+
+
+async def test_a_load_of_another_event_loop_is_named(start: Any, redis_url: str, factory: Any) -> None:
+    """Joined from another event loop, a load of a cache that asks no Redis raises the same."""
+    local = (await start(redis_url)).cache("local", str)
+    load = factory("Ada", held=True)
+    loading = asyncio.create_task(local.get_or_set("ada", load))
+    await load.called()
+    raised = elsewhere(lambda: local.get_or_set("ada", ada))
+    assert "runs in another event loop" in str(raised)
+    load.go.set()
+    assert await loading == "Ada"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+async def test_a_fork_is_named(start: Any, redis_url: str) -> None:
+    """Used in a fork, a call raises that another manager is to be built there."""
+    manager = await start(redis_url)
+    await manager.ping()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:  # in which no event loop and no fixture may go on
+        raised = elsewhere(lambda: manager.cache("words", str).set("ada", "Ada"))
+        os.write(writer, f"{type(raised).__name__}: {raised}".encode())
+        os._exit(0)
+    await asyncio.to_thread(os.waitpid, child, 0)
+    said = os.read(reader, 10_000).decode()
+    os.close(reader)
+    os.close(writer)
+    print(said)
+    assert said.startswith("WrongEventLoop: ")
+    assert "build and enter another one after the fork" in said
+    await manager.cache("words", str).set("ada", "Ada")
+    assert manager.health().l2 == "up"
+
+
+def test_one_event_loop_after_another(redis_url: str, redis_prefix: str) -> None:
+    """Left in order, a manager may be entered again in the next event loop."""
+    manager = build_cache(CacheSettings(url=SecretStr(redis_url), prefix=redis_prefix))
+
+    async def use() -> None:
+        async with manager:
+            await manager.ping()
+
+    asyncio.run(use())
+    asyncio.run(use())
