@@ -15,6 +15,7 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError, Respons
 
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.tiers import Listener
+from tequipy_caching.infrastructure.connections import CHANNEL
 from tequipy_caching.infrastructure.ending import end
 from tequipy_caching.infrastructure.redis import PROBE, Message, Position, RedisLink, digest_of, kind_of, script
 from tequipy_caching.infrastructure.writes import UNDELIVERED, as_reason, refusal_of
@@ -97,7 +98,7 @@ class Backplane:
         while True:
             # A pair of connections of its own, one that listens and one that asks where it stands; new ones each time,
             # for by now the name may be that of another server.
-            client = self._client = self._link.connect(2)
+            client = self._client = self._link.connect(CHANNEL)
             try:
                 async with client.pubsub() as channel:
                     await self._hear_from(channel, client)

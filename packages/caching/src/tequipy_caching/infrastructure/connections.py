@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from math import inf
@@ -17,6 +18,8 @@ from redis.exceptions import ResponseError
 from tequipy_caching.infrastructure.ending import Cancellation
 
 CONNECTIONS: Final = 50
+CHANNEL: Final = 2
+"""Connections of the channel."""
 PROBES: Final = 2
 """Connections beside those, so that a crowd does not keep probes from Redis."""
 _ATTEMPTS: Final = 3
@@ -26,11 +29,20 @@ _PIECE: Final = 65_536
 _LARGE_WAITS: Final = 40
 """How many times the timeout a large request may take as a whole, while it goes on."""
 
+_RETIRED_FOR: Final = 30.0
+"""Seconds after which it is tried again whether the server takes more connections."""
+
+logger = logging.getLogger(__name__)
+
 Prepare = Callable[[AbstractConnection, Cancellation], Awaitable[None]]
 
 
 class ConnectionLost(RedisConnectionError):
     """A connection was lost in use, though it could be made: Redis is not away."""
+
+
+class ServerFull(Exception):
+    """The server takes no further connection, and others of ours are there: wait for one of these."""
 
 
 class NoneFree(Exception):
@@ -80,11 +92,15 @@ class Connections:
         self._connect = connect
         self._prepare = prepare
         self._idle: list[AbstractConnection] = []
+        self._said = False
         self._begin()
 
     def _begin(self) -> None:
         self._client = self._connect(CONNECTIONS + PROBES)
         self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._there: set[AbstractConnection] = set()
+        self._surplus = 0
+        """How many are to be given up, for others to have room."""
 
     @contextlib.asynccontextmanager
     async def slot(self, within: float) -> AsyncIterator[None]:
@@ -94,10 +110,41 @@ class Connections:
                 await self._slots.acquire()
         except TimeoutError as error:
             raise NoneFree from error
+        slots = self._slots
         try:
             yield
-        finally:
-            self._slots.release()
+        except ServerFull:
+            self._retire(slots)
+            raise
+        except BaseException:
+            slots.release()
+            raise
+        if self._surplus and self._idle:
+            self._surplus -= 1
+            await self._end(self._idle.pop())
+            self._retire(slots)
+        else:
+            slots.release()
+
+    def _retire(self, slots: asyncio.Semaphore) -> None:
+        """Give a slot up for a while: the server has no connection for it."""
+        asyncio.get_running_loop().call_later(_RETIRED_FOR, slots.release)
+
+    async def make_room(self) -> None:
+        """Give up as many connections as the channel needs, which the server has refused."""
+        if self._there:
+            self._say("the channel")
+            self._surplus = CHANNEL
+            for _ in range(CHANNEL):
+                if self._idle and not self._slots.locked():
+                    async with self.slot(0):
+                        pass
+
+    def _say(self, error: object) -> None:
+        if not self._said:
+            self._said = True
+            extra = {"connections": len(self._there), "error": str(error)}
+            logger.warning("cache_connections_limited", extra=extra)
 
     async def execute(self, *command: Any) -> Any:  # noqa: ANN401 -- each command has an answer of its own
         """Send a command and return its answer.
@@ -151,15 +198,27 @@ class Connections:
                 if not await connection.can_read():
                     return connection
             await self._end(connection)  # closed by the server, or out of step
+        try:
+            return await self._make(cancellation)
+        except RedisConnectionError as error:
+            cancellation.check()
+            if self._there and not isinstance(error.__context__, ConnectionRefusedError):
+                self._say(error)
+                raise ServerFull(str(error)) from error
+            raise
+
+    async def _make(self, cancellation: Cancellation) -> AbstractConnection:
         new: AbstractConnection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # -- redis-py
         try:
             await self._prepare(new, cancellation)
         except BaseException:
             await self._end(new)
             raise
+        self._there.add(new)
         return new
 
     async def _end(self, connection: AbstractConnection) -> None:
+        self._there.discard(connection)
         await connection.disconnect(nowait=True)
         await self._client.connection_pool.release(connection)
 

@@ -30,6 +30,7 @@ from tequipy_caching.infrastructure.connections import (
     Deadline,
     NoneFree,
     ProgressParser,
+    ServerFull,
     current_deadline,
     exchange,
 )
@@ -150,8 +151,7 @@ class RedisLink:
         if not self.breaker.admits():
             raise CacheUnavailable("Redis is away")
         try:
-            async with self._connections.slot(_WAITS * self._timeout):
-                return await self._run_now(name, keys, arguments)
+            return await self._run_in_turn(name, keys, arguments)
         except NoneFree as error:
             self._errors["busy"].count += 1
             raise CacheUnavailable(f"Redis did not {name}: no connection was free") from error
@@ -164,6 +164,14 @@ class RedisLink:
         if (reason := refusal_of(failure)) is not None:
             await self._refuse(reason, failure, refused_message)
         raise CacheUnavailable(f"Redis did not {name}: {type(failure).__name__}") from failure
+
+    async def _run_in_turn(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:  # noqa: ANN401 -- as above
+        """Run a script when a connection is free; where the server takes no more, that is one of those it has taken."""
+        ends = monotonic() + _WAITS * self._timeout
+        while True:
+            with contextlib.suppress(ServerFull):
+                async with self._connections.slot(ends - monotonic()):
+                    return await self._run_now(name, keys, arguments)
 
     async def _run_now(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:  # noqa: ANN401 -- as above
         """Run a script in time, or open the breaker; before the connection is free for those who wait behind."""
@@ -201,9 +209,10 @@ class RedisLink:
         return answer
 
     async def find_out(self) -> None:
-        """Open the breaker if Redis is away: the channel could not be joined."""
+        """The channel could not be joined: open the breaker if Redis is away, else make room for the channel."""
         with contextlib.suppress(CacheUnavailable):
             await self._run("probe", [self.state, self.probe_key], [])
+            await self._connections.make_room()
 
     async def ping(self) -> float:
         """Return the seconds that Redis took to answer, and learn whether it takes writes.
@@ -214,7 +223,11 @@ class RedisLink:
         started = monotonic()
         try:
             async with asyncio.timeout(self._timeout):
-                await self._probe()
+                try:
+                    await self._probe()
+                except ServerFull:
+                    async with self._connections.slot(self._timeout):
+                        await self._probe()
         except Exception as error:
             raise CacheUnavailable(f"Redis does not answer: {type(error).__name__}") from error
         return monotonic() - started
@@ -238,7 +251,7 @@ class RedisLink:
         """Note a refusal and tell the other processes of the change that was refused: PUBLISH is no write."""
         self.writes.refuse(reason, blocked=not isinstance(error, OutOfMemoryError))
         if message is not None:
-            with contextlib.suppress(RedisError, OSError, NoneFree):
+            with contextlib.suppress(RedisError, OSError, NoneFree, ServerFull):
                 async with asyncio.timeout(self._timeout), self._connections.slot(self._timeout):
                     await self._connections.execute("PUBLISH", self.channel, message)
                 self._published.count += 1
