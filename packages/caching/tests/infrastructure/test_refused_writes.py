@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
+from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
@@ -171,6 +172,24 @@ async def test_health_says_so(
     assert manager.health().reason is None
     lines = [record.message for record in caplog.records if record.message.startswith("cache_writes")]
     assert lines == ["cache_writes_refused", "cache_writes_accepted"]
+
+
+async def test_a_refusal_is_counted(
+    start: Any, limiters: Any, server: ValkeyServer, refusal: Refusal, eventually: Any
+) -> None:
+    """A metric of the caches and one of the limiter is 1 while Redis refuses writes, and 0 before and after."""
+    registry = CollectorRegistry()
+    manager = await start(url(server), l2_timeout=1, registry=registry)
+    limiter = await limiters(url(server), l2_timeout=1, registry=registry)
+    names = ("cache_writes_refused", "ratelimit_writes_refused")
+    assert [registry.get_sample_value(name) for name in names] == [0, 0]
+    await refusal.begin(server)
+    await manager.ping()
+    await limiter.link.ping()
+    assert [registry.get_sample_value(name) for name in names] == [1, 1]
+    assert [registry.get_sample_value(name) for name in ("cache_breaker_state", "ratelimit_breaker_state")] == [0, 0]
+    await refusal.end(server)
+    await eventually(lambda: [registry.get_sample_value(name) for name in names] == [0, 0])
 
 
 async def test_ping_finds_it_out(start: Any, server: ValkeyServer, refusal: Refusal) -> None:

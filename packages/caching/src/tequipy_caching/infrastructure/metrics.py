@@ -29,6 +29,7 @@ _COUNTERS: Final[_Families] = {
 _GAUGES: Final[_Families] = {
     "cache_l1_size": ("Values in memory.", ("cache",)),
     "cache_breaker_state": ("Whether Redis is taken for away (1) or asked (0).", ()),
+    "cache_writes_refused": ("Whether Redis answers and refuses writes, scripts or the channel (1): alert on it.", ()),
     "cache_recovery_queue": ("Changes that wait for Redis.", ()),
 }
 _DURATIONS: Final[Mapping[str, tuple[str, str, Sequence[float]]]] = {

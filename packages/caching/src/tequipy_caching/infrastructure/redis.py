@@ -113,6 +113,7 @@ class RedisLink:
         }
         self._published = metrics.tally("cache_backplane_messages", "out")
         metrics.watch("cache_breaker_state", lambda: self.breaker.open)
+        metrics.watch("cache_writes_refused", lambda: self.writes.refusal is not None)
         metrics.watch("cache_recovery_queue", lambda: len(self.recovery))
 
     def connect(self, connections: int) -> Redis:
