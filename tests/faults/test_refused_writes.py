@@ -34,6 +34,8 @@ def apis(deployment: Deployment) -> Iterator[tuple[Api, Api]]:
 def fail_to_save(redis: Redis, server: ValkeyServer) -> None:
     """Make a save fail by a folder in the place of the file."""
     redis.config_set("save", "3600 1")
+    eventually("no save goes on", lambda: not redis.info("persistence")["rdb_bgsave_in_progress"])
+    (server.data / "dump.rdb").unlink(missing_ok=True)  # of the last save that went well
     (server.data / "dump.rdb").mkdir()
     redis.bgsave()
     eventually("the save has failed", lambda: redis.info("persistence")["rdb_last_bgsave_status"] == "err")
@@ -83,6 +85,15 @@ def refusing(kind: str, server: ValkeyServer) -> Iterator[None]:
                 operator.execute_command(*end.split())
             else:
                 save_again(operator, server)
+
+
+def test_a_save_can_fail_again(redis: ValkeyServer) -> None:
+    """Writes are refused for a failed save as often as a run wants it, and taken in between."""
+    with Redis.from_url(redis.url()) as client:
+        for _ in range(2):
+            with refusing("a save has failed", redis), pytest.raises(ResponseError, match="MISCONF"):
+                client.set("word", "refused")
+            assert client.set("word", "taken")
 
 
 @pytest.mark.parametrize("rounds", [pytest.param(5, id="short"), pytest.param(100, id="long", marks=pytest.mark.prove)])
