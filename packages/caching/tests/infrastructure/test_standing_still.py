@@ -1,9 +1,14 @@
 """A process that stands still has read nothing meanwhile: it believes its memory only when it has read the channel."""
 
 import asyncio
+import sys
 import threading
 import time
-from collections.abc import Callable
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from signal import SIGCONT, SIGSTOP
 from typing import Any
 
 import pytest
@@ -13,6 +18,7 @@ from tequipy_caching import MISSING, CachePolicy
 from tequipy_caching.infrastructure.backplane import DEAF_AFTER, PING_AFTER
 from tequipy_caching.wiring import CacheSettings, build_cache
 
+SLEEPER = Path(__file__).with_name("sleeper.py")
 TRUSTED = PING_AFTER + DEAF_AFTER
 
 
@@ -51,6 +57,48 @@ async def test_a_blocked_process_serves_nothing_old(
         assert await words.get("bob") == "Bob"
     print(f"blocked for {seconds:g} s: {stale} of 6 reads were old")
     assert stale == 0
+
+
+@pytest.fixture(params=["doubting", "trusting"])
+async def sleeper(request: pytest.FixtureRequest, redis_url: str, redis_prefix: str) -> AsyncIterator[Process]:
+    """Yield a process that reads all the time."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, SLEEPER, redis_url, redis_prefix, request.param, stdin=PIPE, stdout=PIPE
+    )
+    yield process
+    with suppress(ProcessLookupError):
+        process.send_signal(SIGCONT)
+        process.terminate()
+    await process.wait()
+
+
+async def ask(process: Process, line: str) -> str:
+    """Give a process a line, and return its answer."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{line}\n".encode())
+    async with asyncio.timeout(60):
+        return (await process.stdout.readline()).decode().strip()
+
+
+async def test_a_stopped_process_serves_nothing_old(
+    start: Any, redis_url: str, sleeper: Process, request: pytest.FixtureRequest
+) -> None:
+    """After SIGSTOP and SIGCONT a real process reads nothing that was deleted; with its doubts switched off it does."""
+    words = (await start(redis_url)).cache("words", str)
+    old = []
+    for _ in range(5):
+        await words.set("ada", "old")
+        assert await ask(sleeper, "hold") == "held"
+        sleeper.send_signal(SIGSTOP)
+        await words.delete("ada")
+        await asyncio.sleep(TRUSTED + 0.1)  # the fault
+        went_on = time.monotonic()
+        sleeper.send_signal(SIGCONT)
+        old.append(int(await ask(sleeper, repr(went_on))))
+    kind = request.node.callspec.params["sleeper"]
+    print(f"{kind}: {sum(old)} old reads in {len(old)} rounds: {old}")
+    assert (sum(old) > 0) == (kind == "trusting")
 
 
 async def test_a_tight_loop_of_hits_ends(start: Any, redis_url: str, redis_prefix: str) -> None:
