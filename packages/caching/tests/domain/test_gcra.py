@@ -1,6 +1,7 @@
 """The arithmetic of the limiter: the bound holds on every interval, to the last microsecond and request."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import accumulate
 
 from hypothesis import given
@@ -206,10 +207,36 @@ def test_alone_the_policy_decides() -> None:
     assert all(decision.degraded for made in decisions.values() for decision in made)
 
 
-def test_another_unit_counts_anew() -> None:
-    """A policy whose units change has buckets of its own; one that has the same rate goes on."""
-    names = [bucket_name(RatePolicy("p", limit, period), "ada") for limit, period in ((1, 1), (2, 2), (2, 1))]
-    assert names[0] == names[1] != names[2]
+@given(
+    st.lists(POLICIES, min_size=2, max_size=3),
+    st.lists(st.tuples(PAUSES, st.integers(1, 3), st.integers(0, 2)), max_size=60),
+)
+def test_policies_of_one_name_share_the_bound(policies: list[RatePolicy], hits: list[tuple[int, int, int]]) -> None:
+    """However releases with other limits take turns, no more pass in any interval than the loosest of each allow."""
+    name, *others = {bucket_name(policy, "ada") for policy in policies}
+    assert not others
+    buckets, now, passed = Buckets(10), 1_000_000, list[tuple[int, int]]()
+    for pause, cost, number in hits:
+        now += pause
+        policy = policies[number % len(policies)]
+        if cost <= policy.capacity and buckets.take(policy, name, cost, now).allowed:
+            passed.append((now, cost))
+    most = max(policy.capacity for policy in policies)
+    rate = max(Fraction(policy.fall, policy.height) for policy in policies)
+    for first, (begin, _) in enumerate(passed):
+        count = 0
+        for moment, cost in passed[first:]:
+            count += cost
+            assert count <= most + (moment - begin) * rate
+
+
+def test_a_changed_limit_goes_on_with_what_was_counted() -> None:
+    """Half used under one limit, a bucket is as many requests used under another, and not a whole new one."""
+    ten, five = RatePolicy("p", 10, 60), RatePolicy("p", 5, 60)
+    buckets = Buckets(10)
+    assert [buckets.take(ten, "ada", 1, 0).allowed for _ in range(4)] == [True] * 4
+    assert [buckets.take(five, "ada", 1, 0).allowed for _ in range(2)] == [True, False]
+    assert [buckets.take(ten, "ada", 1, 0).allowed for _ in range(6)] == [True] * 5 + [False]
 
 
 def test_a_grant_is_shown_in_seconds() -> None:

@@ -12,13 +12,17 @@ is never above the one counted here.
 A server that is short of memory may evict a bucket. Each bucket therefore has a birth, and a process that asks tells
 which one it knew and how much of it must still be used: a bucket that was born later without a reset (or is not there)
 is counted on from that.
+
+A bucket belongs to a policy's name: while two releases have other limits under it, each takes the level for as many
+requests as the other has counted, so that together no more pass than the looser of them allows.
 """
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Final, NamedTuple
 
 from tequipy_caching.domain.keys import Key, canonical, encode_key
-from tequipy_caching.domain.limits import RateDecision, RatePolicy
+from tequipy_caching.domain.limits import EXACT, RateDecision, RatePolicy
 
 LEASE_US: Final = 60_000_000
 """How long a process may spend a lease, in microseconds."""
@@ -39,6 +43,8 @@ class Bucket(NamedTuple):
     """By holder: how many requests, and until when."""
     born: int = 0
     """When it was first counted in; 0: never yet, negative: when it was reset."""
+    height: int = 0
+    """Of a request, in the units of the level; 0: the asker's."""
 
 
 class Ask(NamedTuple):
@@ -113,7 +119,7 @@ def _settle(policy: RatePolicy, bucket: Bucket, ask: Ask, now: int) -> _Settled:
         if holder == ask.holder or until <= now:
             over.append((min(until, now), ask.spent if holder == ask.holder else held))
             del leases[holder]
-    level, at = bucket.level, bucket.at
+    level, at = _in_units(policy, bucket), bucket.at
     for until, used in sorted(over):
         level, at = max(0, level - max(0, until - at) * fall) + used * height, until
     level = max(0, level - max(0, now - at) * fall)
@@ -123,6 +129,15 @@ def _settle(policy: RatePolicy, bucket: Bucket, ask: Ask, now: int) -> _Settled:
         level = max(level, ask.known - sum(held for held, _ in leases.values()) * height)
     lacking = max(ask.need, 1) * height - _room(policy, level, leases)
     return _Settled(level, leases, lacking, born, vanished)
+
+
+def _in_units(policy: RatePolicy, bucket: Bucket) -> int:
+    """Return the level in units of the policy, as many requests high."""
+    if bucket.height in {0, policy.height}:
+        return bucket.level
+    whole, rest = divmod(bucket.level, bucket.height)
+    # As floats, for so the script has it.
+    return min(whole * policy.height + ceil(float(rest) * policy.height / bucket.height), EXACT)
 
 
 def _room(policy: RatePolicy, level: int, leases: Mapping[str, tuple[int, int]]) -> int:
@@ -150,7 +165,7 @@ def _grant(policy: RatePolicy, ask: Ask, settled: _Settled, now: int, *, passes:
     reset = _ceil(level + reserved * height, fall)
     used_for = _ceil(level + max(leased, 0) * height, fall)
     grant = Grant(lacking <= 0, leased, max(0, room // height), retry, reset, used_for, born, vanished)
-    return Bucket(now, level, leases, born), grant
+    return Bucket(now, level, leases, born, height), grant
 
 
 class Buckets:
@@ -204,8 +219,8 @@ def _without_counting(policy: RatePolicy) -> RateDecision:
 
 
 def bucket_name(policy: RatePolicy, key: Key) -> str:
-    """Return what a budget is found by; a policy of another unit counts anew, for its levels mean something else."""
-    return f"{policy.name}:{policy.height}:{encode_key(canonical(key))}"
+    """Return what a budget is found by: the policies of one name share it, whatever their limits."""
+    return f"{policy.name}:{encode_key(canonical(key))}"
 
 
 def _ceil(dividend: int, divisor: int) -> int:

@@ -11,7 +11,7 @@ from tequipy_caching.domain.keys import Key
 from tequipy_caching.domain.names import NAME_RULE, is_name
 
 _SHORTEST: Final = 0.000_001
-_EXACT: Final = 2**52
+EXACT: Final = 2**52
 """Up to here the numbers of a Lua script are exact, their quotients too."""
 
 
@@ -70,7 +70,7 @@ class RatePolicy:
             yield "burst must be at least 1"
         if not self.height:
             yield f"period must be at least {_SHORTEST:f}, in seconds"
-        elif self.capacity * self.height > _EXACT:
+        elif self.capacity * self.height > EXACT:
             yield "limit and period must be rounder to be counted exactly"
         if not 0 <= self.lease <= self.capacity:
             yield "lease must be at least 0 and at most burst"

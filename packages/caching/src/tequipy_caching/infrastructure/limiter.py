@@ -50,6 +50,7 @@ _Budget = tuple[RatePolicy, str]
 class _Refusal(NamedTuple):
     """A refusal that Redis would only repeat; moments are microseconds of the monotonic clock."""
 
+    policy: RatePolicy
     cost: int
     ends: int
     full: int
@@ -120,7 +121,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
             (grant,) = await self._run([(policy, name)], [self._remind(Ask(0), policy, name, now)])
         except CacheUnavailable:
             return decide_alone(policy, self._alone, name, 0, now)
-        lease = self._leases.get(name)
+        lease = self._held(policy, name)
         if lease is None or not lease.left or now >= lease.ends:
             return grant.decision(policy)
         return grant._replace(allowed=True, remaining=grant.remaining + lease.left, retry_after=0).decision(policy)
@@ -184,7 +185,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
     def _from_memory(self, budgets: Sequence[_Budget], cost: int) -> Sequence[RateDecision | None] | None:
         """Spend of the leases if all budgets have enough, or repeat refusals; None: Redis must be asked."""
         now = now_us()
-        leases = [self._leases.get(name) if policy.lease else None for policy, name in budgets]
+        leases = [self._held(policy, name) if policy.lease else None for policy, name in budgets]
         held = [lease for lease in leases if lease is not None and lease.left >= cost and now < lease.ends]
         if len(held) == len(budgets):
             return [lease.spend(cost, now) for lease in held]
@@ -193,7 +194,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
 
     def _refused(self, policy: RatePolicy, name: str, cost: int, now: int) -> RateDecision | None:
         refusal = self._refusals.plain(name, self._refusals.clock())
-        if refusal is MISSING or cost < refusal.cost or now >= refusal.ends:
+        if refusal is MISSING or cost < refusal.cost or now >= refusal.ends or refusal.policy != policy:
             return None
         more = (cost - refusal.cost) * policy.height // policy.fall
         retry, reset = (refusal.ends - now + more) / 1_000_000, max(0, refusal.full - now) / 1_000_000
@@ -234,28 +235,37 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
                     if grant.vanished:
                         self._counts.count_vanished(policy.name)
                     if fence.whole(name):
-                        self._remember(name, grant, cost, now)
+                        self._remember(policy, name, grant, cost, now)
         finally:
             for lease in ours.values():
                 lease.asked = None
             answered.set()
         return [grant.decision(policy) for (policy, _), grant in zip(budgets, grants, strict=True)]
 
-    def _remember(self, name: str, grant: Grant, cost: int, now: int) -> None:
+    def _remember(self, policy: RatePolicy, name: str, grant: Grant, cost: int, now: int) -> None:
         """Keep what an answer to an ask of that moment says of a bucket."""
         self._known[name] = _Known(grant.born, now + grant.used_for)
         if not grant.allowed:
             left = grant.retry_after / 1_000_000
-            self._refusals.keep(name, _Refusal(cost, now + grant.retry_after, now + grant.reset_after), left, life=left)
+            self._refusals.keep(
+                name, _Refusal(policy, cost, now + grant.retry_after, now + grant.reset_after), left, life=left
+            )
 
     def _remind(self, ask: Ask, policy: RatePolicy, name: str, now: int) -> Ask:
         """Return the ask with what this process knows of the bucket."""
         born, until = self._known.get(name, _Known(0, 0))
         return ask._replace(born=born, known=(until - now) * policy.fall) if until > now else ask
 
-    def _lease(self, policy: RatePolicy, name: str) -> Lease:
+    def _held(self, policy: RatePolicy, name: str) -> Lease | None:
+        """Return the lease of a bucket, unless it was taken by another policy of that name."""
         lease = self._leases.get(name)
+        return lease if lease is not None and lease.policy == policy else None
+
+    def _lease(self, policy: RatePolicy, name: str) -> Lease:
+        lease = self._held(policy, name)
         if lease is None:
+            if (other := self._leases.pop(name, None)) is not None and other.asked is None:
+                self._leases.forget(other)
             lease = self._leases[name] = Lease(policy, name)
             self._give_back_soon()
         return lease

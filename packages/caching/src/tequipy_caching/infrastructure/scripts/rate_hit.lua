@@ -1,6 +1,6 @@
 -- Count a request, unless it may not pass: the twin of domain/gcra.py, which explains the arithmetic. Several buckets
 -- count it together: when one of them refuses it, none does.
--- KEYS the buckets: each a hash of at, level, born and, for each lease, its holder: "<requests> <until>"
+-- KEYS the buckets: each a hash of at, level, height (of a request in the units of the level), born and, for each lease, its holder: "<requests> <until>"
 -- ARGV: for each bucket how far the level falls in a microsecond; how high a request is; burst; how many must pass (0:
 --       only look, and give back the holder's lease); how many to lease; holder of the lease (empty: nobody); how much of its last lease it has spent;
 --       birth of the bucket that it knows (0: none); how much of that must still be used.
@@ -10,6 +10,7 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local life = tonumber(ARGV[#ARGV])
+local exact = 4503599627370496 -- to where whole numbers and their quotients are exact
 
 local function settle(key, from)
   local bucket = {
@@ -18,19 +19,25 @@ local function settle(key, from)
     key = key, at = 0, level = 0, born = 0, reserved = 0, first = math.huge, last = now, over = {},
   }
   local leases, used = {}, {} -- over: holders of leases that end here, used: what they count as
-  local state = redis.call('HGETALL', key)
+  local state, height = redis.call('HGETALL', key), bucket.height
   for index = 1, #state, 2 do
     local field, value = state[index], state[index + 1]
     if field == 'at' then
       bucket.at = tonumber(value)
     elseif field == 'level' then
       bucket.level = tonumber(value)
+    elseif field == 'height' then
+      height = tonumber(value)
     elseif field == 'born' then
       bucket.born = tonumber(value)
     else
       local held, ends = string.match(value, '^(%d+) (%d+)$')
       leases[field] = {tonumber(held), tonumber(ends)}
     end
+  end
+  if height ~= bucket.height then -- of a policy of another release
+    local whole, rest = math.floor(bucket.level / height), bucket.level % height
+    bucket.level = math.min(whole * bucket.height + math.ceil(rest * bucket.height / height), exact)
   end
   for holder, lease in pairs(leases) do
     local held, ends = lease[1], lease[2]
@@ -89,7 +96,7 @@ for _, bucket in ipairs(buckets) do
   local changes = bucket.need > 0 and (passes or bucket.vanished or now < bucket.at) -- the last: the clock has gone back
   if changes or #bucket.over > 0 and (bucket.need > 0 or bucket.holder ~= '') then
     local last = bucket.last
-    redis.call('HSET', bucket.key, 'at', now, 'level', bucket.level, 'born', bucket.born)
+    redis.call('HSET', bucket.key, 'at', now, 'level', bucket.level, 'height', height, 'born', bucket.born)
     if #bucket.over > 0 then
       redis.call('HDEL', bucket.key, unpack(bucket.over))
     end
