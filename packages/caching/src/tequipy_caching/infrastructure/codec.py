@@ -37,7 +37,7 @@ class Codec(Generic[V]):
         shape = json.dumps(schemas, sort_keys=True)
         if '"writeOnly": true' in shape:
             raise TypeError(f"{type_!r} holds a secret, which JSON masks: cache a type without it")
-        self._fingerprint = digest(shape.encode())
+        self.fingerprint = digest(shape.encode())
         self._validate = self._adapter.validator.validate_json  # what the adapter adds is not needed here
 
     def encode(self, key: str, value: V, *, life: int, tail: int) -> bytes:
@@ -49,14 +49,14 @@ class Codec(Generic[V]):
             raise TypeError(f"this {type(value).__name__} cannot be encoded as the cache's type: {why}") from None
         if len(body) <= self._max_bytes and self._to_be_checked(value, len(body)):
             self._check(value, body)
-        return seal(self._fingerprint, key, body, life=life, tail=tail)
+        return seal(self.fingerprint, key, body, life=life, tail=tail)
 
     def open(self, key: str, data: bytes) -> Opened:
         """Return what Redis holds, taken apart.
 
         Raises `ValueError` for what is damaged, too large, or of another key or shape.
         """
-        opened = unseal(self._fingerprint, key, data)
+        opened = unseal(self.fingerprint, key, data)
         if len(opened[-1]) > self._max_bytes:
             raise ValueError("too large")
         return opened

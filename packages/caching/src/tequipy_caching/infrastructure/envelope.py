@@ -46,6 +46,10 @@ NOTHING: Final[Opened] = (TOMBSTONE, (), 0, 0, b"")
 MARKED: Final[Opened] = (MARK, (), 0, 0, b"")
 
 
+class OtherShape(ValueError):
+    """A sound value of this key, of the shape that another release gives it."""
+
+
 def digest(data: bytes) -> bytes:
     """Return a short BLAKE2b digest, by which keys and shapes are told apart."""
     hasher = _BLANK.copy()  # to make one anew takes longer than to hash a key
@@ -78,8 +82,10 @@ def unseal(fingerprint: bytes, key: str, data: bytes) -> Opened:
     version, shape, of_key, life, tail, body_check, header_check = _HEADER.unpack_from(data, start)
     if crc32(data[start : start + _FIELDS.size]) != header_check:
         raise ValueError("a damaged header")
-    if version != _VERSION or shape != fingerprint or of_key != digest(key.encode()):
-        raise ValueError("an envelope of another version, shape or key")
+    if version != _VERSION or of_key != digest(key.encode()):
+        raise ValueError("an envelope of another version or key")
+    if shape != fingerprint:
+        raise OtherShape("an envelope of another shape")
     body = data[start + HEADER_BYTES :]
     if crc32(body) != body_check:
         raise ValueError("a damaged body")

@@ -26,6 +26,7 @@ from tequipy_caching.infrastructure.envelope import (
     TOMBSTONE,
     VALUE,
     Opened,
+    OtherShape,
     new_state,
 )
 from tequipy_caching.infrastructure.redis import RedisLink, reading
@@ -40,6 +41,8 @@ _PART: Final = 1_048_576
 _CHANGED: Final = 0
 """In a store's answer; 1: stored, 2: the mark has vanished."""
 _VOID: Final[Look[Any]] = Look()
+_OTHER: Final[Opened] = (b"", (), 0, 0, b"")
+"""Stands for a value of another shape."""
 _BURIED: Final[Look[Any]] = Look(buried=True)
 
 
@@ -52,6 +55,8 @@ class Seen(NamedTuple):
     """Of the cache."""
     tags: bytes
     """With which the value will be stored, with their generations."""
+    beside: bool = False
+    """Whether it is a value of another release's shape: what is stored goes beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,8 @@ class RedisTier(SharedTier[V], Generic[V]):
         self._tombstone_ms = round(tombstone_ttl * 1000)
         self._field = f"generation:{name}"
         self._names = f"{link.prefix}:cache:{name}:"
+        # No key's name begins so.
+        self._beside = f"{self._names}~{self._codec.fingerprint.hex()}:" if self._codec else ""
         self._tags = f"{link.prefix}:tag:{name}:"
         self._leases = f"{link.prefix}:lease:{name}:"
         self._most = _PART if policy.max_value_bytes > _PART else 0
@@ -140,7 +147,10 @@ class RedisTier(SharedTier[V], Generic[V]):
         ]
         changed: set[Key] = set()
         for start in range(0, len(items), _AT_ONCE):
-            changed |= await self._store(items[start : start + _AT_ONCE])
+            part = items[start : start + _AT_ONCE]
+            for beside in (False, True):
+                if some := [item for item in part if item[2].beside is beside]:
+                    changed |= await (self._store_beside(some) if beside else self._store(some))
         return changed
 
     async def write(self, key: Key, sealed: Sealed) -> None:
@@ -191,27 +201,42 @@ class RedisTier(SharedTier[V], Generic[V]):
         await self._tell("unlock", names, [token], "released", [key_to_json(key) for key in keys])
 
     async def _read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> dict[Key, Look[V]]:
-        asked = monotonic()
         names = [encode_key(key) for key in keys]
+        full = [self._names + name for name in names]
+        answer, waited = await self._ask(full, tags, new_state(MARK) if storing else b"")
+        with reading("read"):
+            looks, others = self._looks(keys, names, tags, answer, waited)
+        if others:
+            looks |= await self._look_beside(looks, others)
+        return looks
+
+    async def _ask(self, names: Sequence[str], tags: Sequence[str], mark: bytes) -> tuple[Sequence[Any], float]:
+        """Return what Redis has of names, and the seconds that it took."""
+        asked = monotonic()
         answer = await self._link.run(
             "read",
-            [self._link.state, *(self._names + name for name in names), *(self._tags + tag for tag in tags)],
-            [
-                self._field,
-                len(keys),
-                self._tags,
-                secrets.token_hex(8),
-                self._tombstone_ms,
-                new_state(MARK) if storing else b"",
-                self._most,
-            ],
+            [self._link.state, *names, *(self._tags + tag for tag in tags)],
+            [self._field, len(names), self._tags, secrets.token_hex(8), self._tombstone_ms, mark, self._most],
         )
         waited = monotonic() - asked
         with reading("read"):
-            for number, data in enumerate(answer[1 : 2 * len(keys) : 2] if self._most else ()):
+            for number, data in enumerate(answer[1 : 2 * len(names) : 2] if self._most else ()):
                 if data and len(data) == self._most:
-                    answer[1 + 2 * number] = await self._rest(self._names + names[number], data)
-            return self._looks(keys, names, tags, answer, waited)
+                    answer[1 + 2 * number] = await self._rest(names[number], data)
+        return answer, waited
+
+    async def _look_beside(self, looks: Mapping[Key, Look[V]], others: Mapping[Key, bytes]) -> dict[Key, Look[V]]:
+        """Look beside values of other shapes; what was stored there is valid with the state of its value alone."""
+        names = [encode_key(key) for key in others]
+        answer, waited = await self._ask([self._beside + name for name in names], (), b"")
+        found: dict[Key, Look[V]] = {}
+        with reading("read"):
+            for (key, state), name, data, left in zip(others.items(), names, answer[1::2], answer[2::2], strict=True):
+                if not data or data[:STATE_BYTES] != state:
+                    self._unreadable.count += 1
+                elif (parts := self._open(name, data)) is not None:
+                    found[key] = self._judge(parts, left / 1000 - waited)._replace(seen=looks[key].seen)
+        return found
 
     async def _rest(self, name: str, data: bytes) -> bytes:
         """Return a large value whose first part has been read; its state alone when it has changed meanwhile."""
@@ -232,7 +257,8 @@ class RedisTier(SharedTier[V], Generic[V]):
         tags: Sequence[str],
         answer: Sequence[Any],
         waited: float,
-    ) -> dict[Key, Look[V]]:
+    ) -> tuple[dict[Key, Look[V]], dict[Key, bytes]]:
+        """Return what was found of keys, and the states of those whose values have other shapes."""
         generation, *answers = answer
         tokens = answers[2 * len(keys) :]
         stamp = bytes([len(tags)]) + b"".join(
@@ -242,12 +268,16 @@ class RedisTier(SharedTier[V], Generic[V]):
         # All are opened, then all decoded: in turns each drives the other's code out of the processor's cache.
         opened = [self._open(name, data) for name, data in zip(names, answers[::2], strict=False)]  # tokens come after
         looks: dict[Key, Look[V]] = {}
+        others: dict[Key, bytes] = {}
         for key, parts, data, left in zip(keys, opened, answers[::2], answers[1::2], strict=False):
-            look = _VOID if parts is None else self._judge(parts, left / 1000 - waited)
+            other = parts is _OTHER
+            if other:
+                others[key] = data[:STATE_BYTES]
+            look = _VOID if parts is None or other else self._judge(parts, left / 1000 - waited)
             if known and data and (look.value is MISSING or self._policy.refresh_ahead):  # else nothing will be stored
-                look = look._replace(seen=Seen(data[:STATE_BYTES], generation, stamp))
+                look = look._replace(seen=Seen(data[:STATE_BYTES], generation, stamp, other))
             looks[key] = look
-        return looks
+        return looks, others
 
     def _open(self, name: str, data: bytes | None) -> Opened | None:
         """Return what Redis holds, taken apart; None when there is nothing that can be read."""
@@ -255,6 +285,8 @@ class RedisTier(SharedTier[V], Generic[V]):
             return None
         try:
             return self._codec.open(name, data)
+        except OtherShape:
+            return _OTHER
         except ValueError:
             self._unreadable.count += 1
             return None
@@ -291,6 +323,19 @@ class RedisTier(SharedTier[V], Generic[V]):
         async with self._turn(sum(len(sealed.envelope) for _, sealed, _ in items)):
             answer = await self._link.run("store", [self._link.state, *names], arguments)
         with reading("store"):
+            return {key for (key, _, _), outcome in zip(items, answer, strict=True) if outcome == _CHANGED}
+
+    async def _store_beside(self, items: Sequence[tuple[Key, SealedBytes, Seen]]) -> set[Key]:
+        _, first, seen = items[0]
+        arguments: list[Any] = [self._field, seen.generation, len(items), seen.tags]
+        for _, sealed, before in items:
+            arguments += [before.state, sealed.envelope, sealed.milliseconds]
+        names = [encode_key(key) for key, _, _ in items]
+        both = [start + name for start in (self._names, self._beside) for name in names]
+        async with self._turn(sum(len(sealed.envelope) for _, sealed, _ in items)):
+            keys = [self._link.state, *both, *(self._tags + tag for tag in first.tags)]
+            answer = await self._link.run("store_beside", keys, arguments)
+        with reading("store_beside"):
             return {key for (key, _, _), outcome in zip(items, answer, strict=True) if outcome == _CHANGED}
 
     async def _tell(

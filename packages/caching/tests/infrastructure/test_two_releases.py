@@ -1,0 +1,150 @@
+"""Two releases side by side whose values have other shapes: each finds its own, and both see every change."""
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
+from redis.asyncio import Redis
+
+from tequipy_caching import Cache
+
+
+class Old(BaseModel, frozen=True):
+    """As the last release has it."""
+
+    version: int
+
+
+class New(BaseModel, frozen=True):
+    """As the next release has it."""
+
+    version: int
+    nickname: str = ""
+
+
+class Releases(NamedTuple):
+    """A cache as both have it."""
+
+    name: str
+    old: Cache[Old]
+    new: Cache[New]
+
+
+@pytest.fixture(params=["remote", "words"])
+async def releases(request: pytest.FixtureRequest, start: Any, redis_url: str) -> Releases:
+    one, other = await start(redis_url), await start(redis_url)
+    return Releases(request.param, one.cache(request.param, Old), other.cache(request.param, New))
+
+
+class Table:
+    """The database: what both load."""
+
+    def __init__(self) -> None:
+        self.version = 1
+        self.loads = 0
+
+    async def old(self) -> Old:
+        self.loads += 1
+        return Old(version=self.version)
+
+    async def new(self) -> New:
+        self.loads += 1
+        return New(version=self.version)
+
+
+async def test_each_release_loads_once(releases: Releases) -> None:
+    """Of 100 reads of each release, taking turns, two load: before, each overwrote what the other had stored."""
+    table = Table()
+    for _ in range(100):
+        assert await releases.old.get_or_set("ada", table.old, tags=["team"]) == Old(version=1)
+        assert await releases.new.get_or_set("ada", table.new, tags=["group"]) == New(version=1)
+    print(f"{table.loads} loads of 200 reads")
+    assert table.loads == 2
+    assert await releases.new.get("ada") == New(version=1)
+
+
+CHANGES: dict[str, Callable[[Cache[Any]], Awaitable[object]]] = {
+    "delete": lambda cache: cache.delete("ada"),
+    "expire": lambda cache: cache.expire("ada"),
+    "tag": lambda cache: cache.delete_by_tag("team"),
+    "clear": lambda cache: cache.clear(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("changer", ["old", "new"])
+@pytest.mark.parametrize("first", ["old", "new"])
+async def test_a_change_reaches_both(
+    start: Any, releases: Releases, redis_url: str, change: str, changer: str, first: str
+) -> None:
+    """Whichever release was first to store, and whichever makes a change: neither finds what it had before."""
+    table = Table()
+    for release in (first, "new" if first == "old" else "old"):
+        await getattr(releases, release).get_or_set("ada", getattr(table, release), tags=["team"])
+    table.version = 2
+    await CHANGES[change](getattr(releases, changer))
+    third = await start(redis_url)
+    assert await third.cache(releases.name, New).get("ada") is None
+    fourth = await start(redis_url)
+    assert await fourth.cache(releases.name, Old).get("ada") is None
+
+
+async def test_a_batch_finds_both(releases: Releases) -> None:
+    """In a batch, too, each release finds what it has stored beside the other's, in one round trip more."""
+    loads = 0
+
+    async def old(keys: Any) -> dict[Any, Old]:
+        nonlocal loads
+        loads += len(keys)
+        return {key: Old(version=key) for key in keys}
+
+    async def new(keys: Any) -> dict[Any, New]:
+        nonlocal loads
+        loads += len(keys)
+        return {key: New(version=key) for key in keys}
+
+    for _ in range(3):
+        assert await releases.old.get_or_set_many(range(10), old) == {key: Old(version=key) for key in range(10)}
+        assert await releases.new.get_or_set_many(range(20), new) == {key: New(version=key) for key in range(20)}
+    assert loads == 30
+
+
+async def test_nothing_old_comes_back(start: Any, redis_url: str) -> None:
+    """In any order of loads, sets and changes of two releases, on L2 alone, each read gives the last version."""
+    one, other = await start(redis_url), await start(redis_url)
+    releases = Releases("remote", one.cache("remote", Old), other.cache("remote", New))
+    dice, table = random.Random(), Table()  # noqa: S311 -- no secret; pytest-randomly prints and repeats its seed
+    types: dict[str, Any] = {"old": Old, "new": New}
+    for _ in range(500):
+        release = dice.choice(["old", "new"])
+        cache = getattr(releases, release)
+        match dice.randrange(10):
+            case 0:
+                table.version += 1
+                await cache.set("ada", types[release](version=table.version), tags=["team"])
+            case 1:
+                table.version += 1
+                await CHANGES[dice.choice(["delete", "expire", "clear"])](cache)
+            case _:
+                loaded = await cache.get_or_set("ada", getattr(table, release), tags=["team"])
+                assert loaded == types[release](version=table.version)
+
+
+async def test_a_value_that_is_nobodys_counts_as_unreadable(start: Any, redis_url: str) -> None:
+    """A value of another shape with nothing beside it is a miss and is counted; one that is damaged is, too."""
+    registry = CollectorRegistry()
+    one, other = await start(redis_url), await start(redis_url, registry=registry)
+    await one.cache("remote", Old).set("ada", Old(version=1))
+    theirs = other.cache("remote", New)
+    assert await theirs.get("ada") is None
+    unreadable = {"cache": "remote", "tier": "l2", "result": "unreadable"}
+    assert registry.get_sample_value("cache_requests_total", unreadable) == 1
+    await theirs.get_or_set("ada", Table().new)
+    async with Redis.from_url(redis_url) as redis:
+        (beside,) = [name async for name in redis.scan_iter(f"{one.link.prefix}:cache:remote:~*")]
+        await redis.setrange(beside, await redis.strlen(beside) - 1, b"!")
+    assert await theirs.get("ada") is None
+    assert registry.get_sample_value("cache_requests_total", unreadable) == 3
