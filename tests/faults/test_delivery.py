@@ -63,6 +63,13 @@ class Post:
         return f"{expected} asked for, {max(0, expected - len(ids))} lost, {ids.total() - len(ids)} sent twice"
 
 
+def accepted(load: Load) -> int:
+    """Return the number of accepted registrations; a starved machine may refuse some, and mails none of these."""
+    counts = count(load.samples)
+    assert set(counts) <= {"202 accepted", "503 unavailable"}
+    return counts["202 accepted"]
+
+
 def task_retries(worker: Program) -> int:
     """Return the number of failed attempts of the worker's tasks."""
     return worker.log.read_text().count("task_retried")
@@ -128,12 +135,12 @@ def test_writes_work_without_the_broker(
         redis.restart()
         back = time.monotonic()
     asked = len(load.samples)
+    assert count(load.samples) == {"202 accepted": asked}
     eventually("every task has run", lambda: len(post.ids()) >= asked, within=240)
     print(
         f"\nRedis away for {away:.0f} s: writes {count(load.samples)}, slowest {slowest(load.samples) * 1000:.0f} ms; "
         f"{post.describe(asked)}, the last one {time.monotonic() - back:.1f} s after it was back"
     )
-    assert count(load.samples) == {"202 accepted": asked}
     ids = post.ids()
     assert len(ids) == asked
     # A mail that took longer than the worker's timeout in this module is sent again under the same id.
@@ -155,12 +162,12 @@ def test_an_api_killed_before_publishing_loses_nothing(deployment: Deployment, p
     assert post.ids().total() == len(post.ids()) == deaths
 
 
-@pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("deaths", sizes(3, 50))
 def test_a_relay_killed_before_marking_sends_nothing_twice(
-    deployment: Deployment, api: Api, relay: Program, quiet: Quiet, post: Post, deaths: int
+    deployment: Deployment, api: Api, relay: Program, worker: Program, quiet: Quiet, post: Post, deaths: int
 ) -> None:
     """With `kill -9` between publication and marking, every mail arrives once."""
+    retries = task_retries(worker)
     relay.terminate()
     with deployment.relay(sys.executable, HERE / "relay_program.py", str(deaths)) as mortal:
         deadline = time.monotonic() + 300
@@ -170,11 +177,13 @@ def test_a_relay_killed_before_marking_sends_nothing_twice(
             while mortal.log.read_text().count("died\n") < deaths:
                 assert time.monotonic() < deadline, "it has not died that often"
                 load.send(1)
-        asked = len(load.samples)
+        asked = accepted(load)
         eventually("every message is over", quiet, within=300)
     relay.start()
     print(f"\nRelay killed {deaths} times between publishing and marking: {post.describe(asked)}")
-    assert post.ids().total() == len(post.ids()) == asked
+    ids = post.ids()
+    assert len(ids) == asked
+    assert ids.total() - asked <= task_retries(worker) - retries  # as above: only after a timeout of the worker
 
 
 def kill_child(worker: Program, _: ValkeyServer) -> None:
@@ -228,7 +237,7 @@ def test_no_task_is_lost(
     mail_link.delay = 0.01  # so that tasks have to wait
     with Load(api.url, [REGISTER], rate=100) as load:
         load.send(tasks)
-    asked, began = len(load.samples), time.monotonic()
+    asked, began = accepted(load), time.monotonic()
     for fault in faults:
         post.goes_on()
         assert len(post.ids()) < asked
@@ -256,7 +265,7 @@ def test_mails_wait_for_their_server(
         eventually("a mail has failed", lambda: worker.log.read_text().count("task_retried") > retried)
     assert post.ids() == {}
     mail_link.delay, mail_link.target = 0, mails.port
-    asked = len(load.samples)
+    asked = accepted(load)
     eventually("every mail has arrived", lambda: len(post.ids()) >= asked)
     assert count(load.samples) == {"202 accepted": asked}
     assert post.ids().total() == len(post.ids()) == asked
