@@ -18,7 +18,7 @@ from tequipy_caching.domain.tiers import Listener
 from tequipy_caching.infrastructure.connections import CHANNEL
 from tequipy_caching.infrastructure.ending import end
 from tequipy_caching.infrastructure.redis import PROBE, Message, Position, RedisLink, digest_of, kind_of, script
-from tequipy_caching.infrastructure.writes import UNDELIVERED, as_reason, refusal_of
+from tequipy_caching.infrastructure.writes import UNDELIVERED, refusal_of
 
 PING_AFTER: Final = 0.4
 """Seconds between two questions whether the channel is still there."""
@@ -165,9 +165,8 @@ class Backplane:
         epoch, sequence, refusal, _ = answer
         position = Position((epoch or b"").decode(), int(sequence or 0))
         if refusal is not None:
-            self._link.writes.refuse(as_reason(refusal.decode(errors="replace")), blocked=True)
             # Changes have no numbers while writes are refused, any may have been missed.
-            self._link.recovery.distrust()
+            self._link.distrust(refusal)
         if refusal is not None or position != self._link.position:
             self._miss()
         self._link.position = position
@@ -199,6 +198,9 @@ class Backplane:
         self._link.position = position
         if topic == PROBE and origin == self._origin and body == self._probe and not self._joined:
             self._note_joined()
+        if topic == PROBE and origin not in {"", self._origin} and len(self._link.recovery):
+            # Who joins now has not received what Redis has refused, and cannot miss what has no number: send it again.
+            self._link.breaker.hurry()
         listener = self._listeners.get(topic)
         if listener is not None and origin != self._origin:
             try:

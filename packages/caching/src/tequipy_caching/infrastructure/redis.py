@@ -314,8 +314,12 @@ class RedisLink:
                 answer = await exchange(connection, command, cancellation)
             _, _, refusal, old = answer
             if old:
-                self.writes.refuse(as_reason(refusal.decode(errors="replace")), blocked=True)
-                self.recovery.distrust()
+                self.distrust(refusal)
+
+    def distrust(self, refusal: bytes) -> None:
+        """Note that Redis refuses writes, by its own words, and that this process has not received all of them."""
+        self.writes.refuse(as_reason(refusal.decode(errors="replace")), blocked=True)
+        self.recovery.distrust()
 
 
 @contextlib.contextmanager

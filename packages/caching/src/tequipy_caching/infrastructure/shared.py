@@ -136,6 +136,8 @@ class RedisTier(SharedTier[V], Generic[V]):
                 keys = list(states)[start : start + _AT_ONCE]
                 now = await self._read(keys, tags, storing=False)
                 changed |= {key for key in keys if now[key].seen != states[key]}
+        if self._link.recovery.distrusts_all:
+            return seen.keys()
         return changed
 
     async def store(self, loaded: Mapping[Key, tuple[Sealed, object]]) -> AbstractSet[Key]:
@@ -216,14 +218,27 @@ class RedisTier(SharedTier[V], Generic[V]):
         answer = await self._link.run(
             "read",
             [self._link.state, *names, *(self._tags + tag for tag in tags)],
-            [self._field, len(names), self._tags, secrets.token_hex(8), self._tombstone_ms, mark, self._most],
+            [
+                self._field,
+                len(names),
+                self._tags,
+                secrets.token_hex(8),
+                self._tombstone_ms,
+                mark,
+                self._most,
+                int(not self._backplane.live),
+            ],
         )
         waited = monotonic() - asked
         with reading("read"):
-            for number, data in enumerate(answer[1 : 2 * len(names) : 2] if self._most else ()):
+            refusal, *answers = answer
+            if refusal is not None:
+                # While disconnected, this process has not received the changes that are refused.
+                self._link.distrust(refusal)
+            for number, data in enumerate(answers[1 : 2 * len(names) : 2] if self._most else ()):
                 if data and len(data) == self._most:
-                    answer[1 + 2 * number] = await self._rest(names[number], data)
-        return answer, waited
+                    answers[1 + 2 * number] = await self._rest(names[number], data)
+        return answers, waited
 
     async def _look_beside(self, looks: Mapping[Key, Look[V]], others: Mapping[Key, bytes]) -> dict[Key, Look[V]]:
         """Look beside values of other shapes; what was stored there is valid with the state of its value alone."""

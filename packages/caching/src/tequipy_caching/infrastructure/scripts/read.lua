@@ -2,16 +2,18 @@
 -- KEYS: the state; names; keys of the tags with which the reader will store
 -- ARGV: field of the cache's generation; number of names; beginning of the tags' keys; a generation for what has none;
 --       how long a load may take, in milliseconds; a mark to leave where nothing is (empty: nothing will be stored);
---       how many bytes of each at most (0: all)
--- Returns the cache's generation; for each name its bytes (false: none; the state alone: a tombstone, a mark, or void)
--- and its PTTL; for each tag its generation.
+--       how many bytes of each at most (0: all); 1 to find out whether the server refuses writes: what it holds may then
+--       be invalid
+-- Returns why the server refuses writes (false: it does not, or that was not asked); the cache's generation; for each
+-- name its bytes (false: none; the state alone: a tombstone, a mark, or void) and its PTTL; for each tag its generation.
 local count = tonumber(ARGV[2])
 local generation = redis.call('HGET', KEYS[1], ARGV[1])
 if not generation then
   generation = ARGV[4]
   redis.pcall('HSETNX', KEYS[1], ARGV[1], generation) -- refused, nothing will be stored: the next load tries again
 end
-local answer = {generation}
+local tried = ARGV[8] == '1' and redis.pcall('HDEL', KEYS[1], 'none')
+local answer = {type(tried) == 'table' and tried.err or false, generation}
 
 -- Whether the generations in a value are still those of its cache and its tags.
 local function holds(bytes)
@@ -58,8 +60,8 @@ for number = 1, count do
   if ARGV[6] ~= '' and (not bytes or #bytes <= 24) then
     bytes = hold(KEYS[number + 1], bytes)
   end
-  answer[2 * number] = bytes
-  answer[2 * number + 1] = bytes and redis.call('PTTL', KEYS[number + 1]) or 0
+  answer[2 * number + 1] = bytes
+  answer[2 * number + 2] = bytes and redis.call('PTTL', KEYS[number + 1]) or 0
 end
 for number = count + 2, #KEYS do
   redis.pcall('SET', KEYS[number], ARGV[4], 'NX', 'PX', ARGV[5])
