@@ -83,9 +83,8 @@ class Writes:
         """Note that writes are taken."""
         if self.refusal is not None and not self.channel_refused:
             logger.info("cache_writes_accepted")
-            self.refusal, was_blocked, self.blocked = None, self.blocked, False
-            if was_blocked:
-                self._on_accepted()
+            self.refusal, self.blocked = None, False
+            self._on_accepted()
 
 
 def _kind(reason: str) -> str:

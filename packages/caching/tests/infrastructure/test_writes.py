@@ -1,0 +1,19 @@
+"""What is remembered of a server that refuses writes, one reason after the other."""
+
+import pytest
+
+from tequipy_caching.domain.recovery import RecoveryQueue
+from tequipy_caching.infrastructure.writes import Writes
+
+
+def test_redis_is_trusted_again_whatever_the_last_reason_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that is promoted with its memory full, and gets room, is read from again."""
+    monkeypatch.setattr("tequipy_caching.domain.recovery.TRUST_AFTER", 0)
+    recovery = RecoveryQueue(lambda: None)
+    writes = Writes(lambda: None, recovery.trust_soon)
+    recovery.distrust()
+    writes.refuse("READONLY You can't write against a read only replica.", blocked=True)
+    writes.refuse("OOM command not allowed when used memory > 'maxmemory'.", blocked=False)
+    assert recovery.distrusts_all
+    writes.accept()
+    assert not recovery.distrusts_all
