@@ -242,7 +242,7 @@ async def expiry(brief: Cache[User]) -> list[Bar]:
     depends on all objects of the process. It is measured without the collector, which the limit concerns, and with it.
     """
     plain: TTLCache[Key, User] = TTLCache(ENTRIES, POLICIES["brief"].ttl)
-    held = {"TTLCache itself, collector off": 0.0, "tequipy, collector off": 0.0, "tequipy, collector on": 0.0}
+    held = {"TTLCache itself, GC off": 0.0, "tequipy, GC off": 0.0, "tequipy, GC on": 0.0}
     for collector in ("off", "on"):
         for _ in range(5):
             for number in range(ENTRIES):
@@ -253,16 +253,16 @@ async def expiry(brief: Cache[User]) -> list[Bar]:
                 gc.disable()
                 started = time.process_time()
                 plain[0] = USERS[NAMES[0]]
-                first = "TTLCache itself, collector off"
+                first = "TTLCache itself, GC off"
                 held[first] = max(held[first], (time.process_time() - started) * 1000)
-            name = f"tequipy, collector {collector}"
+            name = f"tequipy, GC {collector}"
             held[name] = max(held[name], await _longest_hold(brief))
             gc.enable()
-    print_table(f"{ENTRIES:,} entries expire at once: the loop's longest hold", ["", "ms"], list(held.items()))
-    question = f"{ENTRIES:,} expire at once: longest hold"
+    print_table(f"{ENTRIES:,} entries expire at once: longest block of the event loop", ["", "ms"], list(held.items()))
+    question = f"{ENTRIES:,} expire at once, longest block"
     return [
-        Bar(f"{question}, collector off", held["tequipy, collector off"], 5, unit="ms"),
-        Bar(f"{question}, collector on", held["tequipy, collector on"], 5, unit="ms"),
+        Bar(f"{question}, GC off", held["tequipy, GC off"], 5, unit="ms"),
+        Bar(f"{question}, GC on", held["tequipy, GC on"], 5, unit="ms"),
     ]
 
 

@@ -180,7 +180,7 @@ def main() -> None:
     print_table(
         f"Cost of observability: {ROUNDS} rounds of {SECONDS:g} s each, medians; the bar is {BAR:.2f}",
         ["", "requests a second", "µs of CPU a request"],
-        [*rows, ("kept (median of the rounds' ratios)", throughput, cpu)],
+        [*rows, ("share (median of rounds' ratios)", throughput, cpu)],
     )
 
 

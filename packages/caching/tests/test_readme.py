@@ -23,7 +23,7 @@ def test_the_example_prints_what_it_says(redis_url: str) -> None:
 
 def test_each_line_about_redis_names_tests_that_there_are() -> None:
     """Each row of the table of what Redis must be names a test, and each test that it names exists."""
-    _, _, section = README.read_text(encoding="utf-8").partition("## What Redis must be\n")
+    _, _, section = README.read_text(encoding="utf-8").partition("## Requirements on Redis\n")
     rows = [row for row in section.partition("\n## ")[0].splitlines() if row.startswith("| ")][1:]
     assert rows
     for row in rows:
