@@ -1,0 +1,326 @@
+"""The model of Redis answers as a real Valkey does: every script, in any order, while writes are taken and refused."""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from tequipy_caching.infrastructure.redis import script
+from tequipy_caching.infrastructure.writes import as_reason, refusal_of
+from tequipy_devstack.servers import ValkeyServer
+
+from .redis_model import ErrorReply, RedisModel, Refusal, Session
+
+CHANNEL: Final = b"channel"
+STATE: Final = b"state"
+NAMES: Final = (b"value:1", b"value:2")
+TAGS: Final = (b"tag:aaaaaaaaaaaaaaaa", b"tag:bbbbbbbbbbbbbbbb")
+SET: Final = b"set"
+LONG: Final = b"60000"
+TOLERANCE: Final = 20_000
+"""Milliseconds by which times that are left may differ; all are longer."""
+
+Call = tuple[str, list[bytes], list[bytes]]
+
+
+class Sides:
+    """A real server and the model of one, which are told the same."""
+
+    def __init__(self, client: Redis) -> None:
+        self.client = client
+        self.model = RedisModel(time.monotonic)
+        self.pushed: list[Any] = []
+        self.model.execute(Session(self.pushed.append), [b"SUBSCRIBE", CHANNEL])
+        self.session = Session(self.pushed.append)
+        self.channel = client.pubsub()  # type: ignore[no-untyped-call]  # -- redis-py
+        self._drain()
+        self.numbers = iter(range(10**6))
+        self.generation = b""
+        self.seen: dict[bytes, bytes] = {}
+        self.stamps: dict[bytes, bytes] = {}
+
+    def token(self, begins: bytes = b"", length: int = 16) -> bytes:
+        """Return bytes that were never there."""
+        return begins + b"%0*d" % (length - len(begins), next(self.numbers))
+
+    def run(self, call: Call) -> Any:
+        """Run a script on both, compare what they answer and publish, and return the model's answer."""
+        name, keys, arguments = call
+        command: list[Any] = ["EVAL", script(name), len(keys), *keys, *arguments]
+        mine = self.model.execute(self.session, [_bytes(part) for part in command])
+        theirs = self._run_there(command)
+        if name == "set_members":  # how old it is, in milliseconds
+            mine[1] = theirs[1] = 0
+        assert _alike(mine, theirs), (call, mine, theirs)
+        told = [message[2] for message in self.pushed]
+        self.pushed.clear()
+        assert told == self._drain(), call
+        return mine
+
+    def lose(self, key: bytes) -> None:
+        """Have both lose a key."""
+        self.client.delete(key)
+        self.model.databases.get(0, {}).pop(key, None)
+
+    def close(self) -> None:
+        self.channel.close()
+
+    def _run_there(self, command: list[Any]) -> Any:
+        try:
+            return self.client.execute_command(*command)  # type: ignore[no-untyped-call]  # -- redis-py
+        except ResponseError as error:
+            return ErrorReply(refusal_of(error))
+
+    def _drain(self) -> list[bytes]:
+        """Return what was published at the real server since."""
+        self.channel.subscribe(CHANNEL)
+        found = []
+        while (message := self.channel.get_message(timeout=10)) is not None and message["type"] != "subscribe":
+            found.append(message["data"])
+        return found
+
+
+def _bytes(part: Any) -> bytes:
+    return part if isinstance(part, bytes) else str(part).encode()
+
+
+def _alike(mine: Any, theirs: Any) -> bool:
+    """Compare answers; the times that are left may differ a little, and the words of a refusal after its code."""
+    match mine, theirs:
+        case list(), list():
+            return len(mine) == len(theirs) and all(map(_alike, mine, theirs))
+        case ErrorReply(), ErrorReply():
+            return as_reason(str(mine)).split()[0] == str(theirs).split()[0]
+        case int(), int():
+            return mine == theirs or (min(mine, theirs) > 0 and abs(mine - theirs) < TOLERANCE)
+        case bytes(), bytes():
+            return _stripped(mine) == _stripped(theirs)
+    return bool(mine == theirs)
+
+
+def _stripped(answer: bytes) -> bytes:
+    if answer.startswith(b"\xff"):
+        return re.sub(rb"\d+ ", b"", answer)  # a sentinel: since when it is there
+    code = re.match(rb"-?(OOM|READONLY|MISCONF|NOREPLICAS) ", answer)
+    return code[1] if code else answer
+
+
+def _told(sides: Sides) -> list[bytes]:
+    return [CHANNEL, sides.token(), b'["origin", "topic", []]']
+
+
+def read(sides: Sides, name: bytes, tag: bytes, *, storing: bool, connected: bool = True) -> None:
+    mark = sides.token(b"\x13", 24) if storing else b""
+    arguments = [b"generation", b"1", b"tag:", sides.token(), LONG, mark, b"0", b"0" if connected else b"1"]
+    answer = sides.run(("read", [STATE, name, tag], arguments))
+    _, sides.generation, data, _, stamp = answer
+    if data and stamp:
+        sides.seen[name], sides.stamps[name] = data[:24], bytes([1]) + tag[4:] + stamp
+
+
+def read_in_parts(sides: Sides, name: bytes, tag: bytes) -> None:
+    arguments = [b"generation", b"1", b"tag:", sides.token(), LONG, b"", b"24", b"0"]
+    sides.run(("read", [STATE, name, tag], arguments))
+    sides.run(("part", [name], [b"24", b"31"]))
+
+
+def store(sides: Sides, name: bytes, tag: bytes) -> None:
+    if name in sides.seen:
+        arguments = [b"generation", sides.generation, b"1", sides.stamps[name], sides.seen[name]]
+        sides.run(("store", [STATE, name, tag], [*arguments, sides.token(b"\x0f", 24), b"envelope", LONG]))
+
+
+def write(sides: Sides, name: bytes, tag: bytes) -> None:
+    value = [sides.token(b"\x0f", 24), b"envelope", LONG, sides.token(b"\x11", 24), LONG]
+    sides.run(("write", [STATE, name, tag], [*_told(sides), b"generation", sides.token(), *value, tag[4:]]))
+
+
+def remove(sides: Sides, name: bytes, _: bytes) -> None:
+    sides.run(("remove", [STATE, name], [*_told(sides), sides.token(b"\x11", 24), LONG]))
+
+
+def expire(sides: Sides, name: bytes, _: bytes) -> None:
+    states = [sides.token(b"\x12", 24), sides.token(b"\x11", 24), LONG, b"\x0f"]
+    sides.run(("expire", [STATE, name], [*_told(sides), *states]))
+
+
+def tags(sides: Sides, _: bytes, tag: bytes) -> None:
+    sides.run(("tags", [STATE, tag], _told(sides)))
+
+
+def clear(sides: Sides, _: bytes, __: bytes) -> None:
+    sides.run(("clear", [STATE], [*_told(sides), b"generation", sides.token()]))
+
+
+def lock(sides: Sides, name: bytes, tag: bytes) -> None:
+    sides.run(("lock", [STATE, b"lease:" + name, name, tag], [sides.token(), LONG, b"1", b"generation"]))
+
+
+def unlock(sides: Sides, name: bytes, _: bytes) -> None:
+    sides.run(("unlock", [STATE, b"lease:" + name], [*_told(sides), b"%016d" % 3]))
+
+
+def join(sides: Sides, _: bytes, __: bytes) -> None:
+    sides.run(("join", [STATE, b"probe"], [sides.token(), b"", b"0", CHANNEL, b'["origin", "probe", "x"]']))
+
+
+def probe(sides: Sides, _: bytes, __: bytes) -> None:
+    sides.run(("probe", [STATE, b"probe"], [CHANNEL, b'["", "probe", ""]']))
+
+
+def set_add(sides: Sides, name: bytes, _: bytes) -> None:
+    sides.run(("set_add", [STATE, SET], [*_told(sides), sides.token(), name, LONG]))
+
+
+def set_members(sides: Sides, _: bytes, __: bytes) -> None:
+    sides.run(("set_members", [SET], [b"0", b"1"]))
+    sides.run(("set_members", [SET], [b"2", b"3"]))
+
+
+def set_contains(sides: Sides, name: bytes, _: bytes) -> None:
+    sides.run(("set_contains", [SET], [name]))
+
+
+def set_sentinels(sides: Sides, _: bytes, __: bytes) -> None:
+    sides.run(("set_sentinels", [SET, b"another set"], []))
+
+
+def lose(sides: Sides, name: bytes, tag: bytes) -> None:
+    for key in (name, tag):
+        sides.lose(key)
+
+
+def lose_set(sides: Sides, _: bytes, __: bytes) -> None:
+    sides.lose(SET)
+
+
+def lose_state(sides: Sides, _: bytes, __: bytes) -> None:
+    sides.lose(STATE)
+
+
+def look(sides: Sides, name: bytes, tag: bytes) -> None:
+    read(sides, name, tag, storing=False)
+
+
+def look_disconnected(sides: Sides, name: bytes, tag: bytes) -> None:
+    read(sides, name, tag, storing=False, connected=False)
+
+
+def miss(sides: Sides, name: bytes, tag: bytes) -> None:
+    read(sides, name, tag, storing=True)
+
+
+def miss_disconnected(sides: Sides, name: bytes, tag: bytes) -> None:
+    read(sides, name, tag, storing=True, connected=False)
+
+
+ACTIONS: Final[list[Callable[[Sides, bytes, bytes], None]]] = [
+    look,
+    look_disconnected,
+    miss,
+    miss_disconnected,
+    read_in_parts,
+    store,
+    write,
+    remove,
+    expire,
+    tags,
+    clear,
+    lock,
+    unlock,
+    join,
+    probe,
+    set_add,
+    set_members,
+    set_contains,
+    set_sentinels,
+]
+LOSSES: Final = [lose, lose_set, lose_state]
+"""For these a real server must take writes."""
+
+
+def steps(actions: list[Any]) -> st.SearchStrategy[list[Any]]:
+    return st.lists(st.tuples(st.sampled_from(actions), st.sampled_from(NAMES), st.sampled_from(TAGS)), max_size=15)
+
+
+def begin_refusing(client: Redis, server: ValkeyServer, refusal: Refusal | None) -> None:
+    """Have a real server refuse writes."""
+    match refusal:
+        case "OOM":
+            client.config_set("maxmemory", 1)
+        case "READONLY":
+            client.execute_command("REPLICAOF", "127.0.0.1", 1)  # type: ignore[no-untyped-call]  # -- redis-py
+        case "NOREPLICAS":
+            client.config_set("min-replicas-to-write", 1)
+        case "MISCONF":
+            client.config_set("appendonly", "no")
+            client.config_set("save", "3600 1")
+            (server.data / "dump.rdb").unlink(missing_ok=True)  # of the save before
+            (server.data / "dump.rdb").mkdir()
+            save(client, "err")
+
+
+def end_refusing(client: Redis, server: ValkeyServer, refusal: Refusal | None) -> None:
+    """Have a real server take writes again."""
+    match refusal:
+        case "OOM":
+            client.config_set("maxmemory", 0)
+        case "READONLY":
+            client.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]  # -- redis-py
+        case "NOREPLICAS":
+            client.config_set("min-replicas-to-write", 0)
+        case "MISCONF":
+            (server.data / "dump.rdb").rmdir()
+            save(client, "ok")
+
+
+def save(client: Redis, outcome: str) -> None:
+    client.bgsave()
+    deadline = time.monotonic() + 20
+    while True:
+        state: Any = client.info("persistence")
+        if not state["rdb_bgsave_in_progress"] and state["rdb_last_bgsave_status"] == outcome:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("refusal", [None, "OOM", "READONLY", "NOREPLICAS", "MISCONF"])
+def test_the_model_answers_as_a_server_does(private_redis: ValkeyServer, refusal: Refusal | None) -> None:
+    """All scripts give the same answers and messages, before a server refuses writes, meanwhile and after."""
+    with Redis.from_url(private_redis.url()) as client:
+
+        @settings(
+            max_examples=5 if refusal == "MISCONF" else 25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(before=steps(ACTIONS + LOSSES), meanwhile=steps(ACTIONS), after=steps(ACTIONS + LOSSES))
+        def compare(before: list[Any], meanwhile: list[Any], after: list[Any]) -> None:
+            client.flushall()
+            sides = Sides(client)
+            try:
+                _take(sides, before)
+                begin_refusing(client, private_redis, refusal)
+                try:
+                    sides.model.refusal = refusal
+                    _take(sides, meanwhile)
+                    sides.model.refusal = None
+                finally:
+                    end_refusing(client, private_redis, refusal)
+                _take(sides, after)
+            finally:
+                sides.close()
+
+        compare()
+
+
+def _take(sides: Sides, steps: list[Any]) -> None:
+    for action, name, tag in steps:
+        action(sides, name, tag)

@@ -1,0 +1,198 @@
+"""What each process may be told, by the table of how long an invalidated value may be seen.
+
+A version of a key is invalid from the return of the first change that covers it. Moments are the numbers of the steps,
+times are seconds of the simulated clock.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Final, NamedTuple
+
+from .world import PREFIX, Process, World
+
+NOTICED_WITHIN: Final = 2.0
+"""Seconds after which a process believes no channel that is silent."""
+LOAD_SLACK: Final = 2.0
+"""Seconds that may pass between a factory's end and the storing of its value."""
+_SET_KEY: Final = f"{PREFIX}:set:revoked".encode()
+
+
+class Point(NamedTuple):
+    """A moment and its time."""
+
+    moment: int
+    time: float
+
+
+NEVER: Final = Point(2**62, inf)
+LONG_AGO: Final = Point(-1, -inf)
+
+
+@dataclass(eq=False)
+class Change:
+    """An invalidation of a key's versions below one, or the addition of a member to the set."""
+
+    process: Process
+    name: str
+    below: int
+    pending: Callable[[], bool]
+    """Whether it waits in the queue of its process."""
+    returned: Point = NEVER
+    shared: Point = NEVER
+    """From when others must learn of it: Redis has it, or has refused it and was there to spread it."""
+    missing: Point = NEVER
+    """Of a member: since when Redis has lost it."""
+
+
+@dataclass
+class Standing:
+    """What is known of a process."""
+
+    away: Point
+    """When it last could not reach Redis, by the world or by its own breaker."""
+    hindered: Point
+    """When it last stood still, was held up, or could not reach Redis or its channel, so that it puts nothing back."""
+    joined: Point = NEVER
+    """Since when its channel has been joined without a break."""
+    caught_up: Point = LONG_AGO
+    """When it has last read everything that was told."""
+
+
+class BrokenPromiseError(AssertionError):
+    """The caches broke a promise."""
+
+
+class Truth:
+    """The log of all versions, and the judge of all reads."""
+
+    def __init__(self, world: World) -> None:
+        self.versions: dict[str, int] = {}
+        self.broken = False
+        self._world = world
+        self._moment = 0
+        self._changes: list[Change] = []
+        self._standings: dict[Process, Standing] = {}
+        self._made: list[tuple[float, float]] = []
+        """Of each value when it was made, and how long it may live."""
+
+    @property
+    def now(self) -> Point:
+        return Point(self._moment, self._world.now)
+
+    def follow(self, process: Process) -> None:
+        """Take down from now on how a process stands."""
+        self._standings[process] = Standing(self.now, self.now)
+
+    def forget(self, process: Process) -> None:
+        """Follow a process that was killed no more."""
+        del self._standings[process]
+
+    def value(self, key: str, version: int, ttl: float) -> str:
+        """Return a value that says which version it is, and which value of all that there were."""
+        self._made.append((self._world.now, ttl))
+        return f"{key} {version} {len(self._made) - 1}"
+
+    def note_return(self, change: Change, began: Point) -> None:
+        """Take down that a change has returned."""
+        process = change.process
+        change.returned = self.now
+        if self._standings[process].away.moment < began.moment and not process.link.breaker.open:
+            change.shared = self.now
+        self._changes.append(change)
+
+    def observe(self) -> None:
+        """Take down how all stand now."""
+        for process, standing in self._standings.items():
+            self._observe(process, standing)
+        stored = self._world.server.databases.get(0, {}).get(_SET_KEY)
+        for change in self._changes:
+            if change.name not in self.versions:
+                if stored is None or change.name.encode() not in stored.value:
+                    change.missing = min(change.missing, self.now)
+                elif change.missing is not NEVER:
+                    change.missing, change.shared = NEVER, self.now
+
+    def next_moment(self) -> None:
+        """Begin another step."""
+        for change in self._changes:
+            if change.shared is NEVER and not change.process.ended and not change.pending():
+                change.shared = self.now
+        self._moment += 1
+        self.observe()
+
+    def require(self, kept: bool, promise: str) -> None:
+        """Raise `BrokenPromiseError` unless a promise is kept."""
+        if not kept:
+            self.broken = True
+            raise BrokenPromiseError(promise)
+
+    def check(self, reader: Process, key: str, value: str, began: Point) -> None:
+        """Require that a read which began then may have got a value now."""
+        its_key, version, number = value.split()
+        self.require(its_key == key, f"{value!r} was read under {key!r}")
+        made, ttl = self._made[int(number)]
+        fresh = began.time <= made + ttl + LOAD_SLACK
+        self.require(fresh, f"{value!r} was read {began.time - made:g} s after it was made, its ttl is {ttl:g} s")
+        for change in self._changes:
+            if change.name == key and int(version) < change.below:
+                self.require(
+                    self._may_read(reader, change, began),
+                    f"process {reader.number} read {value!r}, invalidated by process {change.process.number}"
+                    f" {began.time - change.returned.time:g} s before",
+                )
+
+    def check_member(self, reader: Process, member: str) -> None:
+        """Require that a set which calls itself live may lack a member."""
+        for change in self._changes:
+            if change.name == member:
+                self.require(
+                    self._may_lack(reader, change),
+                    f"process {reader.number} is live without {member!r}, added by process {change.process.number}"
+                    f" {self.now.time - change.returned.time:g} s before",
+                )
+
+    def _observe(self, process: Process, standing: Standing) -> None:
+        network = self._world.network
+        if network.down or network.mute or process.isolated or process.link.breaker.open:
+            standing.away = standing.hindered = self.now
+        if not (process.backplane.live and network.is_subscribed(process)):
+            standing.joined = NEVER
+        elif standing.joined is NEVER:
+            standing.joined = self.now
+        if process.running and network.channel_is_empty(process):
+            standing.caught_up = self.now
+        refused = self._world.server.refusal is not None
+        if refused or process.held or not process.running or not process.is_well:
+            standing.hindered = self.now
+
+    def _may_read(self, reader: Process, change: Change, began: Point) -> bool:
+        if change.returned.moment >= began.moment:
+            return True
+        if change.process is reader:
+            return False
+        standing = self._standings[reader]
+        if change.shared.moment >= began.moment or standing.away.moment >= began.moment:
+            return True
+        return not self._must_know(standing, change, began)
+
+    def _may_lack(self, reader: Process, change: Change) -> bool:
+        if change.returned.moment >= self._moment:
+            return True
+        if change.process is reader:
+            return False
+        if change.missing is not NEVER and not self._is_put_back(change, reader):
+            return True
+        return change.shared.moment >= self._moment or not self._must_know(self._standings[reader], change, self.now)
+
+    def _is_put_back(self, change: Change, reader: Process) -> bool:
+        """Tell whether somebody holds a member that Redis has lost, and nothing keeps the holders from it."""
+        holders = [each for each in self._standings if change.name in each.revoked and each is not reader]
+        since = change.missing.time - NOTICED_WITHIN
+        return bool(holders) and all(self._standings[each].hindered.time < since for each in holders)
+
+    @staticmethod
+    def _must_know(standing: Standing, change: Change, at: Point) -> bool:
+        # Who joins the channel later than a change was told compares, and learns of it by that.
+        told = standing.joined.moment <= at.moment and change.shared.moment <= standing.caught_up.moment
+        return told or at.time >= change.shared.time + NOTICED_WITHIN

@@ -1,0 +1,164 @@
+"""Processes with the real caches, the model of Redis between them, and the clock that all of them read."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from functools import cache
+from typing import Any, Final
+
+import pytest
+import redis.utils
+
+from tequipy_caching import CachePolicy
+from tequipy_caching.domain.recovery import RecoveryQueue
+from tequipy_caching.infrastructure.backplane import Backplane
+from tequipy_caching.infrastructure.manager import TieredCacheManager
+from tequipy_caching.infrastructure.redis import RedisLink
+from tequipy_caching.testing import TurnableClock, Unread
+
+from .redis_model import RedisModel, Snapshot
+from .simulated_network import Network, SimulatedLoop
+
+PREFIX: Final = "tequipy"
+L2_TIMEOUT: Final = 0.25
+POLICY: Final = CachePolicy(ttl=600, jitter=0, hard_timeout=60)
+_CLOCK: Final = TurnableClock()
+_CALMS_WITHIN: Final = 10_000
+
+
+def simulate(patch: pytest.MonkeyPatch) -> None:
+    """Have all modules of the caches read the simulated clock, and redis-py read its own version once."""
+    patch.setattr(redis.utils, "get_lib_version", cache(redis.utils.get_lib_version))
+    for name, module in list(sys.modules.items()):
+        if name.startswith("tequipy_caching.") and getattr(module, "monotonic", None) is time.monotonic:
+            patch.setattr(module, "monotonic", _now)
+
+
+def _now() -> float:
+    return _CLOCK.seconds
+
+
+class Process:
+    """A manager on an event loop of its own; `number` of a process that starts again is the same."""
+
+    def __init__(self, network: Network, number: int, database: int = 0) -> None:
+        self.number = number
+        self.running = True
+        """Whether it does not stand still."""
+        self.held = False
+        self.isolated = False
+        self.channel_cut = False
+        self.ended = False
+        self.loop = SimulatedLoop(_now, network, self)
+        link = RedisLink(f"redis://redis:6379/{database}", prefix=PREFIX, timeout=L2_TIMEOUT, metrics=Unread())
+        self.manager = TieredCacheManager(
+            link,
+            {"values": POLICY},
+            tombstone_ttl=POLICY.hard_timeout + L2_TIMEOUT + 1,
+            lease_margin=L2_TIMEOUT,
+            strict=False,
+            metrics=Unread(),
+        )
+        self.cache = self.manager.cache("values", str)
+        self.revoked = self.manager.expiring_set("revoked")
+        self.spawn(self.manager.__aenter__())
+
+    @property
+    def link(self) -> RedisLink:
+        return self.manager.link
+
+    @property
+    def recovery(self) -> RecoveryQueue:
+        return self.link.recovery
+
+    @property
+    def backplane(self) -> Backplane:
+        return self.manager.backplane
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it hears, trusts Redis, and has nothing to replay."""
+        return (
+            self.backplane.live
+            and not self.link.breaker.open
+            and self.link.writes.refusal is None
+            and not len(self.recovery)
+            and not self.recovery.distrusts_all
+        )
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Begin to run something."""
+        return self.loop.create_task(work)
+
+    def end(self) -> None:
+        """End as a killed process does: nothing is put in order."""
+        self.ended = True
+        while tasks := asyncio.all_tasks(self.loop):
+            for task in tasks:
+                task.cancel()
+            self.loop.run_forever()
+        self.loop.create_task(self.link._connections._client.connection_pool.disconnect())
+        self.loop.run_forever()
+        self.loop.close()
+
+
+class World:
+    """Everything that happens, one step after the other."""
+
+    def __init__(self) -> None:
+        _CLOCK.seconds = 1000.0
+        self.server = RedisModel(_now)
+        self.network = Network(self.server)
+        self.processes: list[Process] = []
+
+    @property
+    def now(self) -> float:
+        return _CLOCK.seconds
+
+    def start(self, number: int, database: int = 0) -> Process:
+        """Start a process."""
+        process = Process(self.network, number, database)
+        self.processes.append(process)
+        return process
+
+    def end(self, process: Process) -> None:
+        """Kill a process."""
+        self.processes.remove(process)
+        process.end()
+        for wire in self.network.wires_of(process):
+            self.network.forget(wire)
+
+    def settle(self) -> None:
+        """Let everything happen that happens without time passing."""
+        for _ in range(_CALMS_WITHIN):
+            for process in self.processes:
+                if process.running:
+                    process.loop.run_due()
+            if not self.network.deliver():
+                return
+        raise RuntimeError("it never calms down")
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, and whatever is due meanwhile happen in its order."""
+        ends = self.now + seconds
+        while True:
+            self.settle()
+            due = min((process.loop.wakes_at for process in self.processes if process.running), default=ends)
+            if due > ends:
+                break
+            _CLOCK.seconds = max(due, self.now)
+        _CLOCK.seconds = ends
+        self.settle()
+
+    def restart_server(self, data: Snapshot) -> None:
+        """Start the server anew, with other data."""
+        self.server.restart(data)
+        self.network.reset(list(self.network.wires))
+
+    def close(self) -> None:
+        """Kill all processes."""
+        for process in list(self.processes):
+            with suppress(RuntimeError):
+                self.end(process)
