@@ -25,7 +25,7 @@ async def kill_connections(server: ValkeyServer, stopped: asyncio.Event, progres
             done = progress()
             killed += await cast("Any", redis).execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             async with asyncio.timeout(20):
-                while progress() < done + CALLERS:
+                while progress() < done + 3 * CALLERS:
                     await asyncio.sleep(0.001)
     stopped.set()
     return killed

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, Final
@@ -22,7 +23,7 @@ CHANNEL: Final = 2
 """Connections of the channel."""
 PROBES: Final = 2
 """Connections beside those, so that a crowd does not keep probes from Redis."""
-_ATTEMPTS: Final = 3
+_ATTEMPTS: Final = 5
 """How many connections a command is tried on, when they are lost."""
 _PIECE: Final = 65_536
 """Bytes that are sent or received at once."""
@@ -102,17 +103,19 @@ class Connections:
         self._surplus = 0
         """How many are to be given up, for others to have room."""
 
-    @contextlib.asynccontextmanager
-    async def slot(self, within: float) -> AsyncIterator[None]:
-        """Wait until a connection is free; raises `NoneFree`."""
-        try:
-            async with asyncio.timeout(within):
-                await self._slots.acquire()
-        except TimeoutError as error:
-            raise NoneFree from error
+    async def in_turn(self, within: float, request: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 -- as execute
+        """Return what a request gives, made when a connection is free; raises `NoneFree` and what the request does."""
         slots = self._slots
+        if slots.locked():
+            try:
+                async with asyncio.timeout(within):
+                    await slots.acquire()
+            except TimeoutError as error:
+                raise NoneFree from error
+        else:
+            await slots.acquire()  # at once
         try:
-            yield
+            answer = await request()
         except ServerFull:
             self._retire(slots)
             raise
@@ -125,6 +128,7 @@ class Connections:
             self._retire(slots)
         else:
             slots.release()
+        return answer
 
     def _retire(self, slots: asyncio.Semaphore) -> None:
         """Give a slot up for a while: the server has no connection for it."""
@@ -135,10 +139,8 @@ class Connections:
         if self._there:
             self._say("the channel")
             self._surplus = CHANNEL
-            for _ in range(CHANNEL):
-                if self._idle and not self._slots.locked():
-                    async with self.slot(0):
-                        pass
+            while self._surplus and self._idle and not self._slots.locked():
+                await self.in_turn(0, partial(asyncio.sleep, 0))
 
     def _say(self, error: object) -> None:
         if not self._said:
@@ -214,6 +216,7 @@ class Connections:
         except BaseException:
             await self._end(new)
             raise
+        new.socket_timeout = None  # each request has a deadline of its own
         self._there.add(new)
         return new
 

@@ -171,8 +171,9 @@ class RedisLink:
         ends = monotonic() + _WAITS * self._timeout
         while True:
             with contextlib.suppress(ServerFull):
-                async with self._connections.slot(ends - monotonic()):
-                    return await self._run_now(name, keys, arguments)
+                return await self._connections.in_turn(
+                    ends - monotonic(), partial(self._run_now, name, keys, arguments)
+                )
 
     async def _run_now(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:  # noqa: ANN401 -- as above
         """Run a script in time, or open the breaker; before the connection is free for those who wait behind."""
@@ -227,8 +228,7 @@ class RedisLink:
                 try:
                     await self._probe()
                 except ServerFull:
-                    async with self._connections.slot(self._timeout):
-                        await self._probe()
+                    await self._connections.in_turn(self._timeout, self._probe)
         except Exception as error:
             raise CacheUnavailable(f"Redis does not answer: {type(error).__name__}") from error
         return monotonic() - started
@@ -253,8 +253,9 @@ class RedisLink:
         self.writes.refuse(reason, blocked=not isinstance(error, OutOfMemoryError))
         if message is not None:
             with contextlib.suppress(RedisError, OSError, NoneFree, ServerFull):
-                async with asyncio.timeout(self._timeout), self._connections.slot(self._timeout):
-                    await self._connections.execute("PUBLISH", self.channel, message)
+                async with asyncio.timeout(self._timeout):
+                    publish = partial(self._connections.execute, "PUBLISH", self.channel, message)
+                    await self._connections.in_turn(self._timeout, publish)
                 self._published.count += 1
         if isinstance(error, ReadOnlyError):  # after PUBLISH: by now the name may be that of another server
             await self._connections.leave()
