@@ -1,4 +1,4 @@
-"""Whether the limiter's server evicts: buckets live briefly, so under most policies they are the first to go."""
+"""A check whether the limiter's server evicts keys. Most eviction policies remove buckets first: their ttl is short."""
 
 import logging
 
@@ -9,15 +9,15 @@ logger = logging.getLogger(__name__)
 
 
 class EvictionCheck:
-    """Asks the server once, and warns if it evicts."""
+    """Asks the server once for its eviction policy, and logs a warning if it evicts."""
 
     def __init__(self, link: RedisLink) -> None:
         self.due = True
-        """Whether the server has not answered yet."""
+        """Whether the check must still be run: True until the server has answered."""
         self._link = link
 
     async def run(self) -> None:
-        """Ask, and be due again if there was no answer."""
+        """Ask the server; if it does not answer, the check stays due."""
         self.due = False
         try:
             policy = await self._link.run("eviction", [])

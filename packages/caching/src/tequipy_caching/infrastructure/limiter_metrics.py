@@ -1,4 +1,4 @@
-"""What the rate limiter counts."""
+"""Prometheus counters of the rate limiter."""
 
 from collections.abc import Iterable
 
@@ -11,9 +11,9 @@ from tequipy_caching.domain.metrics import Tally
 
 
 class DecisionCounts(Collector):
-    """Decisions by policy, outcome (allowed, denied) and whether they were made without Redis; never by key.
+    """Counts decisions by policy, outcome (allowed, denied) and degradation, and vanished buckets by policy.
 
-    And buckets that the server had lost, evicted or restarted, and that were counted on.
+    A vanished bucket is one that the server lost by eviction or restart; the process continued from its own memory.
     """
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
@@ -31,7 +31,7 @@ class DecisionCounts(Collector):
         tally.count += 1
 
     def count_vanished(self, policy: str) -> None:
-        """Count a bucket that the server had lost."""
+        """Count a vanished bucket."""
         self._vanished.setdefault(policy, Tally()).count += 1
 
     def collect(self) -> Iterable[Metric]:
@@ -39,11 +39,13 @@ class DecisionCounts(Collector):
         family = CounterMetricFamily(
             "ratelimit_decisions", "Decisions of the rate limiter.", labels=("policy", "outcome", "degraded")
         )
-        for (policy, allowed, degraded), tally in list(self._tallies.items()):  # a copy: scraped in a thread of its own
+        for (policy, allowed, degraded), tally in list(self._tallies.items()):  # a copy: a scrape runs in a thread
             family.add_metric([policy, "allowed" if allowed else "denied", str(degraded).lower()], tally.count)
         yield family
         vanished = CounterMetricFamily(
-            "ratelimit_vanished_buckets", "Buckets that the server lost and that were counted on.", labels=("policy",)
+            "ratelimit_vanished_buckets",
+            "Buckets that the server lost and that a process restored from its memory.",
+            labels=("policy",),
         )
         for policy, tally in list(self._vanished.items()):
             vanished.add_metric([policy], tally.count)

@@ -1,4 +1,4 @@
-"""The first tier's store: bounded by number and by the longest life."""
+"""The store of L1, bounded by the number of entries and by the longest ttl."""
 
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
@@ -13,11 +13,11 @@ from tequipy_caching.domain.policies import CachePolicy
 V = TypeVar("V")
 
 CHUNK: Final = 64
-"""How many expired entries leave at once: thousands would hold the event loop."""
+"""How many expired entries are removed at once: removing thousands would block the event loop."""
 
 
 class MemoryTier(TTLCache[Key, Entry[V]], Generic[V]):
-    """A `TTLCache` whose expired entries leave in small chunks; each entry has earlier deadlines of its own."""
+    """A `TTLCache` that removes expired entries in small chunks. Each entry also has its own, earlier expiry."""
 
     def __init__(self, policy: CachePolicy, clock: Callable[[], float], evictions: Tally) -> None:
         longest = min(policy.ttl, policy.l1_ttl or policy.ttl) + policy.fail_safe
@@ -25,13 +25,13 @@ class MemoryTier(TTLCache[Key, Entry[V]], Generic[V]):
         self._evictions = evictions
 
     def __len__(self) -> int:
-        """Return how many entries are held, expired ones too; read by the metrics from other threads."""
+        """Return the number of entries, expired ones included. The metrics call this in other threads."""
         return Cache.__len__(self)
 
     def expire(self, time: float | None = None) -> list[tuple[Key, Entry[V]]]:
         """Remove a chunk of the expired entries, oldest first, and return them."""
         now = self.timer() if time is None else time
-        # TTLCache would remove all of them in one go; what it knows them by is private to it.
+        # TTLCache would remove all of them at once. Its linked list of expiries is private, so name mangling is needed.
         root: Any = self._TTLCache__root  # type: ignore[attr-defined]  # -- as above
         links: Any = self._TTLCache__links  # type: ignore[attr-defined]  # -- as above
         expired: list[tuple[Key, Entry[V]]] = []

@@ -1,8 +1,8 @@
-"""Redis URLs: which ones are valid, and what they tell redis-py.
+"""Validation of Redis URLs, and their translation into arguments of redis-py.
 
-redis-py takes a database that is no number for 0, and an unknown option for an argument, on which every new connection
-then fails. `tequipy_platform.infrastructure.redis_url` holds the broker to the same rules; `tests/test_redis_urls.py`
-compares the two.
+redis-py is too tolerant: it reads a database that is not a number as 0, and passes an unknown option on as an argument,
+so that each new connection fails. `tequipy_platform.infrastructure.redis_url` has the same rules for the broker;
+`tests/test_redis_urls.py` compares the two.
 """
 
 import re
@@ -27,7 +27,7 @@ INSECURE: Final = "ssl_cert_reqs=none is refused in production: it accepts any c
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """A valid URL, taken apart."""
+    """The parts of a valid URL."""
 
     host: str
     port: int
@@ -35,19 +35,20 @@ class RedisUrl:
     username: str | None
     password: str | None = field(repr=False)
     tls: Mapping[str, Any] | None
-    """Arguments of redis-py's `SSLConnection`; None: not encrypted."""
+    """Arguments of redis-py's `SSLConnection`; None without TLS."""
 
     @property
     def verified(self) -> bool:
-        """Whether nobody can pose as the server: False with `ssl_cert_reqs=none`; True without TLS, too."""
+        """Whether the certificate is verified: False with `ssl_cert_reqs=none`; True without TLS."""
         return self.tls is None or self.tls["ssl_cert_reqs"] != "none"
 
 
 def parse_redis_url(url: str) -> RedisUrl:
-    """Return what a URL says; raises `PydanticCustomError`, a `ValueError`, whose message never quotes the URL.
+    """Return the parts of a URL of the form `redis://user:password@host:port/database`.
 
-    `redis://user:password@host:port/database`. With `rediss` certificate and host name are verified, and options may
-    name files in PEM format (`ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`) or turn the verification off.
+    With the scheme `rediss`, certificate and host name are verified. Options may name files in PEM format
+    (`ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`) or turn the verification off. Raises `PydanticCustomError`, a
+    `ValueError`, whose message never quotes the URL, because it may contain a password.
     """
     parts, port = _split(url)
     if parts.scheme not in {"redis", "rediss"}:
@@ -70,12 +71,12 @@ def parse_redis_url(url: str) -> RedisUrl:
 def _split(url: str) -> tuple[SplitResult, int | None]:
     try:
         parts = urlsplit(url)
-        port = parts.port  # a / in a password ends the authority early, and leaves no number here
-    except ValueError:  # its message quotes the URL
+        port = parts.port  # not a number if an unencoded / in the password ends the authority early
+    except ValueError:  # suppressed, because its message quotes the URL
         raise _encoding_fault() from None
-    if parts.fragment:  # begun by a # in a password
+    if parts.fragment:  # an unencoded # in the password begins a fragment
         raise _encoding_fault()
-    # urlsplit removes line breaks and tabs in silence, and 0 would be taken for no port.
+    # urlsplit silently removes line breaks and tabs, and redis-py treats port 0 as a missing port.
     if port == 0 or any(character.isspace() or not character.isprintable() for character in url):
         raise PydanticCustomError("url", "URL should hold no white space, and a port from 1 to 65535")
     return parts, port
@@ -130,7 +131,7 @@ def _tls_options(query: str) -> Mapping[str, Any]:
 
 
 def _check_files(files: Mapping[str, str]) -> None:
-    """Load the files as a connection will: otherwise each connection would fail, and the cache seem to be away."""
+    """Load the files as a connection will, so that a bad file is a settings error and not a failing connection."""
     if "ssl_keyfile" in files and "ssl_certfile" not in files:
         raise PydanticCustomError("url_query", "ssl_keyfile needs ssl_certfile beside it")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -138,7 +139,7 @@ def _check_files(files: Mapping[str, str]) -> None:
         if "ssl_ca_certs" in files:
             context.load_verify_locations(cafile=files["ssl_ca_certs"])
         if "ssl_certfile" in files:
-            # A key that needs a passphrase is refused: the library would ask for it at the terminal.
+            # The empty passphrase refuses encrypted keys; without it OpenSSL would ask for one at the terminal.
             context.load_cert_chain(files["ssl_certfile"], files.get("ssl_keyfile"), password=lambda: b"")
     except (OSError, ValueError):  # an SSLError is an OSError; a path with NUL is a ValueError
         raise PydanticCustomError(

@@ -1,4 +1,4 @@
-"""Whether a value comes out of its codec as it went in, to the types: `1 == True`, and subclasses may be equal."""
+"""A comparison of a value with its decoded copy, types included: `1 == True`, and subclasses may be equal."""
 
 from collections.abc import Iterable
 from decimal import Decimal
@@ -10,14 +10,14 @@ from uuid import UUID
 from pydantic import BaseModel
 
 _PLAIN: Final = frozenset({str, int, bool, bytes, NoneType})
-"""What is the same when type and value are equal."""
+"""Types whose values are identical if type and value are equal, so that they need no deeper comparison."""
 _ABSENT: Final = object()
 
 
 def difference(one: Any, other: Any, path: str = "it") -> str | None:  # noqa: ANN401 -- values of any type
-    """Return what differs, by the names of fields and types, never a value; None: nothing does."""
+    """Return a description of the first difference, or None. It has names of fields and types, never values."""
     kind = type(one)
-    if isinstance(one, UUID) and isinstance(other, UUID) and one == other:  # asyncpg gives a subclass of its own
+    if isinstance(one, UUID) and isinstance(other, UUID) and one == other:  # asyncpg returns its own subclass of UUID
         return None
     if kind is not type(other):
         return f"{path} is {kind.__name__} and comes back as {type(other).__name__}"
@@ -39,7 +39,7 @@ def difference(one: Any, other: Any, path: str = "it") -> str | None:  # noqa: A
 
 
 def _first(pairs: Iterable[tuple[Any, Any]], path: str) -> str | None:
-    """Return the first difference of the members; most are plain, and are looked at without a call for each."""
+    """Return the first difference between pairs of members. Plain members are compared inline to save a call."""
     for one, other in pairs:
         kind = type(one)
         if kind in _PLAIN and kind is type(other) and one == other:

@@ -1,4 +1,8 @@
-"""Whether Redis takes writes: a server that answers may refuse them for its state, for our rights, or for its kind."""
+"""Tracking of whether Redis accepts writes.
+
+A server that answers may refuse writes because of its state (full memory, a failed save, a replica), because of missing
+permissions, or because it is a node of a Redis Cluster.
+"""
 
 import logging
 import re
@@ -16,13 +20,13 @@ from redis.exceptions import (
     ResponseError,
 )
 
-UNDELIVERED: Final = "UNDELIVERED what was published on the channel did not arrive there"
-"""Our own words, for a server that accepts a message and does not deliver it."""
+UNDELIVERED: Final = "UNDELIVERED a message that was published on the channel did not arrive"
+"""This package's own error text, for a server that accepts a message but does not deliver it."""
 _CLUSTER: Final = ("CROSSSLOT", "MOVED", "ASK", "CLUSTERDOWN")
-"""What nodes of a Redis Cluster answer to scripts whose keys belong to several of them."""
+"""Error codes of Redis Cluster for a script whose keys are in several slots."""
 _UNKNOWN: Final = "unknown command"
 _DENIED: Final = "ACL failure in script"
-"""What a server says for NOPERM when it is a script that has no right."""
+"""The error text that replaces NOPERM when a command in a script is not permitted."""
 _CODES: Final = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM", *_CLUSTER, "UNDELIVERED", f"ERR {_UNKNOWN}")
 _STRIPPED: Final = {
     OutOfMemoryError: "OOM ",
@@ -33,15 +37,15 @@ _STRIPPED: Final = {
     AskError: "ASK ",
     ClusterDownError: "CLUSTERDOWN ",
 }
-"""redis-py removes these codes from the message."""
+"""The codes that redis-py removes from the message of these exceptions."""
 _SCRIPT: Final = re.compile(r",? script: [0-9a-f]{40}.*|, with args beginning with:.*", re.DOTALL)
-"""Where in our scripts it happened, and with which arguments: no concern of an operator's."""
+"""The part of an error text that names the script's line and arguments, which do not help an operator."""
 
 logger = logging.getLogger(__name__)
 
 
 def refusal_of(error: BaseException) -> str | None:
-    """Return the server's own words when it refuses writes, None for any other error."""
+    """Return the server's error text if it refuses writes, else None."""
     if not isinstance(error, ResponseError):
         return None
     code = "ERR " if str(error).startswith((_UNKNOWN, _DENIED)) else _STRIPPED.get(type(error), "")
@@ -50,37 +54,40 @@ def refusal_of(error: BaseException) -> str | None:
 
 
 def as_reason(text: str) -> str:
-    """Return an error's text without what only names the script."""
+    """Return an error text without the part that names the script."""
     return _SCRIPT.sub("", text.removeprefix("-")).replace(f"ERR {_DENIED}", f"NOPERM {_DENIED}", 1)
 
 
 class Writes:
-    """What is known of the server's willingness to write; `probe_later` is called when it begins to refuse."""
+    """Tracks whether the server accepts writes.
+
+    `probe_later` is called after each refused write, `on_accepted` when the server accepts writes again.
+    """
 
     def __init__(self, probe_later: Callable[[], None], on_accepted: Callable[[], None]) -> None:
         self.refusal: str | None = None
-        """The server's words while it refuses writes."""
+        """The server's error text while it refuses writes, else None."""
         self.blocked = False
-        """Whether it refuses deletes, too: out of memory it does not."""
+        """Whether the server refuses deletes too; out of memory it accepts them."""
         self.channel_refused = False
-        """Whether it refuses the channel: until that is joined again, writes that are taken prove nothing."""
+        """Whether the server refuses the channel. Until the channel is joined again, an accepted write is no proof."""
         self._probe_later = probe_later
         self._on_accepted = on_accepted
 
     def refuse(self, reason: str, *, blocked: bool) -> None:
-        """Note a refused write; the first is logged, later ones only when the reason changes its kind."""
+        """Record a refused write. Only the first one, and later ones with another error code, are logged."""
         if self.refusal is None or _kind(self.refusal) != _kind(reason):
             logger.warning("cache_writes_refused", extra={"error": reason})
         self.refusal, self.blocked = reason, blocked or self.channel_refused
         self._probe_later()
 
     def refuse_channel(self, reason: str) -> None:
-        """Note that the channel is refused."""
+        """Record that the server refuses the channel."""
         self.channel_refused = True
         self.refuse(reason, blocked=True)
 
     def accept(self) -> None:
-        """Note that writes are taken."""
+        """Record that the server accepts writes."""
         if self.refusal is not None and not self.channel_refused:
             logger.info("cache_writes_accepted")
             self.refusal, self.blocked = None, False

@@ -1,5 +1,5 @@
+-- Return the server's eviction policy; false if it evicts nothing, or if INFO is not permitted.
 -- KEYS and ARGV: none
--- Returns the policy by which this server evicts; false when it evicts nothing, or does not say.
 local memory = redis.pcall('INFO', 'memory')
 if type(memory) == 'table' or string.find(memory, '\nmaxmemory:0\r') then
   return false

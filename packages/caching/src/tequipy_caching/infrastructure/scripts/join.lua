@@ -1,11 +1,12 @@
--- Learn where the channel stands; a new connection does it before its answers are believed. A server that has started
--- again begins a new epoch: it may have lost what came last. Without the right for INFO that is seen by a sequence that
--- has gone back.
--- KEYS: the channel's state; another key: a node of a Redis Cluster refuses the two together
--- ARGV: an epoch; the epoch and the sequence that the caller knows (0: none); optionally the channel and a message to
---       publish there, which the caller itself is to receive
--- Returns epoch, sequence, why the server refuses writes (false: it does not; else either may be missing), and 1 if what
--- it holds is of an earlier run, which a refused write could not say (0: it is not).
+-- Return the epoch and the sequence number of the channel, and begin a new epoch if the server has been restarted: it may
+-- have lost the last changes. Every new connection runs this script before its other responses are used. Without
+-- permission for INFO, a restart is detected by a sequence number that is lower than the caller's.
+-- KEYS: the channel's state; a second key, because a node of a Redis Cluster refuses keys of different slots
+-- ARGV: the name of a new epoch; the epoch and sequence number that the caller knows (sequence 0: none); optionally the
+--       channel and a message to publish on it, so that the caller can check that it receives messages
+-- Returns the epoch, the sequence number, the error with which the server refuses writes (false: it accepts them), and 1
+-- if the data are of an earlier run but the new epoch could not be written, else 0. If writes are refused, epoch and
+-- sequence may be missing.
 local info = redis.pcall('INFO', 'server')
 local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)')
 local answer = redis.pcall('HDEL', KEYS[1], 'none')

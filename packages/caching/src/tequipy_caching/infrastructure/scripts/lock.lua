@@ -1,8 +1,8 @@
--- Take the leases that are free, or whose holder loads what has been invalidated since.
--- KEYS: the state; leases; their names; keys of the tags
--- ARGV: token (16 bytes); how long in milliseconds; number of leases; field of the cache's generation
--- Returns for each how long it is somebody else's in milliseconds; 0: it is the caller's now,
--- or was already: who has lost the answer asks again.
+-- Acquire those load leases (of lock="cluster") that are free, or whose holder's load started before an invalidation.
+-- KEYS: the channel's state; leases; the keys that they belong to; keys of the tags
+-- ARGV: token of the caller (16 bytes); ttl of a lease in milliseconds; number of leases; field of the cache's generation
+-- Returns for each lease the milliseconds for which another process holds it, or 0 if the caller holds it. A caller that
+-- already holds it gets 0 again, so a request whose response was lost can be repeated.
 local count = tonumber(ARGV[3])
 local common = redis.call('HGET', KEYS[1], ARGV[4]) or ''
 for number = 2 * count + 2, #KEYS do

@@ -1,8 +1,9 @@
--- Find out whether the server takes writes: it raises what refuses deletes, or the channel, too.
--- KEYS: the state; a name that nobody reads
--- ARGV: the channel and a message that changes nothing; none: nothing is published
--- Returns false, or why it refuses what needs memory.
-local answer = redis.pcall('SET', KEYS[2], '', 'PX', 1000) -- first: after any change memory is no reason any more
+-- Test whether the server accepts writes, and optionally messages. Fails if it refuses deletes or messages.
+-- KEYS: the channel's state; a key that is never read
+-- ARGV: optionally the channel and a message without effect
+-- Returns false, or the error with which the server refuses writes that need memory.
+-- SET is the first command: after the first write of a script, Redis refuses none of its commands for lack of memory.
+local answer = redis.pcall('SET', KEYS[2], '', 'PX', 1000)
 redis.call('HDEL', KEYS[1], 'none')
 if #ARGV > 0 then
   local state = redis.call('HMGET', KEYS[1], 'epoch', 'sequence')

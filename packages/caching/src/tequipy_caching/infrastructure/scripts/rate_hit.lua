@@ -1,16 +1,18 @@
--- Count a request, unless it may not pass: the twin of domain/gcra.py, which explains the arithmetic. Several buckets
--- count it together: when one of them refuses it, none does.
--- KEYS the buckets: each a hash of at, level, height (of a request in the units of the level), born and, for each lease, its holder: "<requests> <until>"
--- ARGV: for each bucket how far the level falls in a microsecond; how high a request is; burst; how many must pass (0:
---       only look, and give back the holder's lease); how many to lease; holder of the lease (empty: nobody); how much of its last lease it has spent;
---       birth of the bucket that it knows (0: none); how much of that must still be used.
---       At the end: how long a lease is held. Times in microseconds.
--- Returns for each bucket allowed, leased, remaining, retry after, reset after, used for, born, vanished; at the end the server's
--- time.
+-- Count requests in several buckets, unless one of the buckets denies them. domain/gcra.py has the same function in Python
+-- and explains the arithmetic.
+-- KEYS: the buckets. Each is a hash: at, level, height (the increment of a request in units of the level), born, and a
+--       field for each lease, named after its holder: "<requests> <end of the lease>"
+-- ARGV: for each bucket: leak rate (units per microsecond); increment of a request (units); burst; number of requests (0:
+--       do not count, and release the holder's lease); number of requests to lease; holder of the lease (empty: none);
+--       spent requests of the holder's last lease; creation time of the bucket that the caller remembers (0: none); the
+--       level that this bucket must still have.
+--       Last: duration of a lease. All times are in microseconds.
+-- Returns for each bucket: allowed, leased, remaining, retry after, reset after, time until it is empty (without leases of
+--       others), creation time, vanished. Last: the server's time.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local life = tonumber(ARGV[#ARGV])
-local exact = 4503599627370496 -- to where whole numbers and their quotients are exact
+local exact = 4503599627370496 -- 2^52: integers up to here, and their quotients, are exact in Lua's doubles
 
 local function settle(key, from)
   local bucket = {
@@ -18,7 +20,7 @@ local function settle(key, from)
     need = tonumber(ARGV[from + 3]), want = tonumber(ARGV[from + 4]), holder = ARGV[from + 5],
     key = key, at = 0, level = 0, born = 0, reserved = 0, first = math.huge, last = now, over = {},
   }
-  local leases, used = {}, {} -- over: holders of leases that end here, used: what they count as
+  local leases, used = {}, {} -- bucket.over: holders of ended leases; used: end and spent requests of each of these
   local state, height = redis.call('HGETALL', key), bucket.height
   for index = 1, #state, 2 do
     local field, value = state[index], state[index + 1]
@@ -35,7 +37,7 @@ local function settle(key, from)
       leases[field] = {tonumber(held), tonumber(ends)}
     end
   end
-  if height ~= bucket.height then -- of a policy of another release
+  if height ~= bucket.height then -- written under a policy with another rate, for example by another release
     local whole, rest = math.floor(bucket.level / height), bucket.level % height
     bucket.level = math.min(whole * bucket.height + math.ceil(rest * bucket.height / height), exact)
   end
@@ -57,7 +59,7 @@ local function settle(key, from)
   end
   bucket.level = math.max(0, level - math.max(0, now - at) * fall)
   if bucket.born > 0 and bucket.level == 0 and bucket.reserved == 0 then
-    bucket.born = 0 -- empty is as good as gone
+    bucket.born = 0 -- an empty bucket is equivalent to an absent one
   end
   local born = tonumber(ARGV[from + 7])
   bucket.vanished = born ~= 0 and born ~= bucket.born and bucket.born >= 0
@@ -93,7 +95,8 @@ for _, bucket in ipairs(buckets) do
   end
   local reset = math.ceil((bucket.level + (bucket.reserved + leased) * height) / fall)
 
-  local changes = bucket.need > 0 and (passes or bucket.vanished or now < bucket.at) -- the last: the clock has gone back
+  -- now < bucket.at: the server's clock was set back
+  local changes = bucket.need > 0 and (passes or bucket.vanished or now < bucket.at)
   if changes or #bucket.over > 0 and (bucket.need > 0 or bucket.holder ~= '') then
     local last = bucket.last
     redis.call('HSET', bucket.key, 'at', now, 'level', bucket.level, 'height', height, 'born', bucket.born)
@@ -102,7 +105,7 @@ for _, bucket in ipairs(buckets) do
     end
     if leased > 0 then
       last = now + life
-      -- Lua's own .. would lose digits
+      -- Lua's operator .. writes only 14 significant digits
       redis.call('HSET', bucket.key, bucket.holder, string.format('%.0f %.0f', leased, last))
     end
     redis.call('PEXPIRE', bucket.key, math.ceil((last - now + reset) / 1000))

@@ -1,21 +1,22 @@
--- Read names with what they have left, in one step.
--- KEYS: the state; names; keys of the tags with which the reader will store
--- ARGV: field of the cache's generation; number of names; beginning of the tags' keys; a generation for what has none;
---       how long a load may take, in milliseconds; a mark to leave where nothing is (empty: nothing will be stored);
---       how many bytes of each at most (0: all); 1 to find out whether the server refuses writes: what it holds may then
---       be invalid
--- Returns why the server refuses writes (false: it does not, or that was not asked); the cache's generation; for each
--- name its bytes (false: none; the state alone: a tombstone, a mark, or void) and its PTTL; for each tag its generation.
+-- Read values and their remaining ttls in one step.
+-- KEYS: the channel's state; the keys to read; keys of the tags with which the caller will store
+-- ARGV: field of the cache's generation; number of keys to read; prefix of the tags' keys; a generation for caches and
+--       tags without one; maximum duration of a load in milliseconds; a mark to write under absent keys (empty: the
+--       caller will not store); maximum number of bytes to return of each value (0: all); 1 to test whether the server
+--       refuses writes, because its values may then have been invalidated
+-- Returns the error with which the server refuses writes (false: it accepts them, or was not tested); the cache's
+-- generation; for each key its bytes and its PTTL; for each tag its generation. The bytes are false for an absent key, and
+-- the state alone for a tombstone, a mark or a value of an older generation.
 local count = tonumber(ARGV[2])
 local generation = redis.call('HGET', KEYS[1], ARGV[1])
 if not generation then
   generation = ARGV[4]
-  redis.pcall('HSETNX', KEYS[1], ARGV[1], generation) -- refused, nothing will be stored: the next load tries again
+  redis.pcall('HSETNX', KEYS[1], ARGV[1], generation) -- if this is refused, the store fails and the next load retries
 end
 local tried = ARGV[8] == '1' and redis.pcall('HDEL', KEYS[1], 'none')
 local answer = {type(tried) == 'table' and tried.err or false, generation}
 
--- Whether the generations in a value are still those of its cache and its tags.
+-- Return whether the generations in a value are the current ones of its cache and its tags.
 local function holds(bytes)
   if string.sub(bytes, 25, 40) ~= generation then
     return false
@@ -29,13 +30,14 @@ local function holds(bytes)
   return true
 end
 
--- Keep for as long as a load may take what its store will compare, or leave a mark: what is evicted or unlinked meanwhile
--- must not be taken for what was never there. Refused, nothing is left, and nothing will be stored. What is shorter than
--- a state is foreign.
+-- Write a mark under an absent key, or extend the ttl of the existing state to the maximum duration of a load. The store
+-- compares this state: without it, a key that was evicted or unlinked meanwhile would look as if it had never existed. If
+-- the write is refused, there is no state, and nothing will be stored. Bytes shorter than a state were not written by this
+-- package.
 local function hold(name, bytes)
   if not bytes or #bytes < 24 then
     local set = redis.pcall('SET', name, ARGV[6], 'PX', ARGV[5])
-    return set.ok and ARGV[6] or false -- not nil, which would end the answer
+    return set.ok and ARGV[6] or false -- not nil: Redis ends an array at the first nil
   end
   if redis.call('PTTL', name) < tonumber(ARGV[5]) then
     redis.pcall('PEXPIRE', name, ARGV[5])

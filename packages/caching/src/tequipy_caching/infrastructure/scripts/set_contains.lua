@@ -1,7 +1,6 @@
--- Look a member of a set up.
+-- Return the remaining ttl of a member of a set, in milliseconds; 0 if it is not a member.
 -- KEYS[1] the set
 -- ARGV[1] the member
--- Returns what it has left in milliseconds, 0 when it is none.
 local time = redis.call('TIME')
 local ends = redis.call('ZSCORE', KEYS[1], ARGV[1])
 return math.max(0, (ends or 0) - time[1] * 1000 - math.floor(time[2] / 1000))

@@ -1,8 +1,9 @@
--- Read a part of a set: by rank, those that stay longest first, so that members which expire meanwhile move no other.
+-- Read a part of a set, by rank. Members with the longest ttl come first, so that members that expire between two parts
+-- do not shift the ranks of the others.
 -- KEYS[1] the set
 -- ARGV: ranks of the first and the last member of the part
--- Returns the set's sentinel (false: the set is not there), how old that is in milliseconds, whether the set goes on (1),
--- then each member and what it has left in milliseconds.
+-- Returns the set's sentinel (false: the set does not exist), its age in milliseconds, 1 if there are more members (else
+-- 0), then each member and its remaining ttl in milliseconds.
 local forever = '9007199254740991'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,14 +1,14 @@
--- Store what was loaded, each name unless it has changed since it was read: compare and set.
--- KEYS: the state; names; keys of the tags
--- ARGV: field of the cache's generation; that generation as it was read; number of names; tags with their generations as
---       they were read, as they stand in a value;
---       for each name: its state when it was read, the new state, the envelope, its life in milliseconds
--- Returns 1 for each name that was stored, 0 for each that has changed, 2 for each of which nothing is left: what was read
--- there has been evicted, unlinked or expired, and so may what was written since.
+-- Store loaded values by compare-and-set: each only if its key, its cache and its tags have not changed since the lookup.
+-- KEYS: the channel's state; the keys to store; keys of the tags
+-- ARGV: field of the cache's generation; the generation that the lookup read; number of keys to store; the tags and the
+--       generations that the lookup read, in the format in which a value contains them;
+--       for each key: the state that the lookup read, the new state, the envelope, the ttl in milliseconds
+-- Returns for each key 1 if it was stored, 0 if it has changed, 2 if it is absent. An absent key may have changed too: its
+-- state was evicted, unlinked or expired, and so may be the tombstone of an invalidation.
 local count = tonumber(ARGV[3])
 local fit = redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2]
 for number = count + 2, #KEYS do
-  local at = 2 + (number - count - 2) * 32 -- after the byte that counts them
+  local at = 2 + (number - count - 2) * 32 -- 2: the first byte is the number of tags
   fit = fit and redis.call('GET', KEYS[number]) == string.sub(ARGV[4], at + 16, at + 31)
 end
 local answer = {}
