@@ -17,7 +17,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("tequipy_caching.api needs FastAPI: install tequipy-caching[api]") from error
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
@@ -84,7 +84,7 @@ class RateLimitSettings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
-    __pydantic_extra__: dict[str, RateText]
+    __pydantic_extra__: dict[str, RateText] = Field(init=False)  # which is what type checkers need
 
     names: ClassVar[frozenset[str]] = frozenset()
 
