@@ -207,25 +207,25 @@ async def guarded_stores(remote: Cache[User], redis: Redis) -> list[Bar]:
     """Measure the cost of the invalidation guard, which stores a loaded value only if its key was not invalidated."""
     tier = remote._shared  # type: ignore[attr-defined]  # noqa: SLF001 -- no public method only stores a value
     names, user = NAMES[:200], USERS[NAMES[0]]
-    sealed = {name: tier.seal(name, user, TTL, ()) for name in names}
+    encoded = {name: tier.encode(name, user, TTL, ()) for name in names}
     taken: dict[str, list[float]] = {"plain SET": [], "compare and set": []}
     missed: dict[str, list[float]] = {"without a mark": [], "with a mark": []}
     for number in range(ROUNDS + 1):
         await redis.flushdb()
-        looks = []
+        lookups = []
         for title, storing in (("without a mark", False), ("with a mark", True)):
             began = time.perf_counter()
-            looks = [await tier.read([name], (), storing=storing) for name in names]
+            lookups = [await tier.read([name], (), storing=storing) for name in names]
             if number:
                 missed[title].append((time.perf_counter() - began) / len(names) * 1e6)
-        seen = {name: look[name].seen for name, look in zip(names, looks, strict=True)}
+        seen = {name: lookup[name].seen for name, lookup in zip(names, lookups, strict=True)}
         started = time.perf_counter()
         for name in names:
             async with asyncio.timeout(1):
-                await redis.set(f"plain:{name}", sealed[name].envelope, px=sealed[name].milliseconds)
+                await redis.set(f"plain:{name}", encoded[name].envelope, px=encoded[name].milliseconds)
         between = time.perf_counter()
         for name in names:
-            changed = await tier.store({name: (sealed[name], seen[name])})
+            changed = await tier.store({name: (encoded[name], seen[name])})
             assert not changed  # noqa: S101 -- the measurement would be invalid
         if number:
             taken["plain SET"].append((between - started) / len(names) * 1e6)

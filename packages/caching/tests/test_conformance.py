@@ -37,7 +37,7 @@ async def cache_target(request: pytest.FixtureRequest, start: Any) -> AsyncItera
         await asyncio.sleep(0)
 
     async with manager:
-        yield CacheTarget(started, shared=False, turn=turn)
+        yield CacheTarget(started, shared=False, advance=turn)
 
 
 @pytest.fixture(params=["memory", "redis"])

@@ -22,9 +22,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from tequipy_caching import MISSING, Cache, CachePolicy
-from tequipy_caching.domain.fences import Fences
+from tequipy_caching.domain.invalidation_guard import InvalidationGuards
 from tequipy_caching.infrastructure import redis as link
-from tequipy_caching.infrastructure.ending import end
+from tequipy_caching.infrastructure.cancellation import cancel_and_wait
 from tequipy_caching.infrastructure.manager import TieredCacheManager
 from tequipy_caching.wiring import CacheSettings, build_cache
 from tequipy_devstack.servers import ValkeyServer
@@ -157,8 +157,8 @@ def take_away_the_fence() -> None:
 
     monkeypatch = pytest.MonkeyPatch()  # never undone: the process ends with it
     monkeypatch.setattr(link, "script", script)
-    monkeypatch.setattr(Fences, "breach", lambda *_, **__: None)
-    monkeypatch.setattr(Fences, "breach_all", lambda *_: None)
+    monkeypatch.setattr(InvalidationGuards, "invalidate", lambda *_, **__: None)
+    monkeypatch.setattr(InvalidationGuards, "invalidate_all", lambda *_: None)
 
 
 async def run(
@@ -192,7 +192,7 @@ async def run(
     held = sum(answer["held"] for answer in answers)
     reads = sum(answer["reads"] for answer in answers)
     print(
-        f"\n{invalidations} invalidations, {reads} reads of {READERS} processes, {'fenced' if fenced else 'no fence'}: "
+        f"\n{invalidations} invalidations, {reads} reads of {READERS} processes, {'fenced' if fenced else 'no guard'}: "
         f"stale are {in_redis} of {len(shared)} values in Redis and {in_memory} of {held} in memory"
     )
     assert shared or held
@@ -233,7 +233,7 @@ async def pressed(server: ValkeyServer, policy: str) -> AsyncIterator[Redis]:
         filling = asyncio.create_task(fill())
         await filled.wait()
         yield redis
-        await end(filling)  # redis-py may swallow one cancellation
+        await cancel_and_wait(filling)  # redis-py may swallow one cancellation
 
 
 @pytest.mark.parametrize("policy", POLICIES)

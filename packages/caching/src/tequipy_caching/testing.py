@@ -9,8 +9,8 @@ from math import inf
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from tequipy_caching.domain.expiring_set import ExpiringSet, Source, check_member, lives_of
-from tequipy_caching.domain.gcra import Buckets, bucket_name, decide_all_alone, decide_alone
+from tequipy_caching.domain.expiring_set import ExpiringSet, Source, check_member, ttls_of
+from tequipy_caching.domain.gcra import Buckets, bucket_name, decide_all_locally, decide_locally
 from tequipy_caching.domain.keys import Key
 from tequipy_caching.domain.limits import RateDecision, RateLimiter, RatePolicy, check_hits, decisive
 from tequipy_caching.domain.memory import Memory
@@ -20,9 +20,9 @@ from tequipy_caching.domain.policies import DEFAULT_POLICIES, CachePolicy, check
 from tequipy_caching.domain.ports import Cache, CacheHealth, CacheManager
 from tequipy_caching.domain.recovery import RecoveryQueue
 from tequipy_caching.domain.tiered import TieredCache
-from tequipy_caching.domain.tiers import Look, Sealed, SharedTier
+from tequipy_caching.domain.tiers import Encoded, Lookup, SharedTier
 
-__all__ = ["MemoryCacheManager", "MemoryExpiringSet", "MemoryRateLimiter", "TurnableClock", "Unread"]
+__all__ = ["MemoryCacheManager", "MemoryExpiringSet", "MemoryRateLimiter", "NullMetrics", "TurnableClock"]
 
 V = TypeVar("V")
 
@@ -38,25 +38,25 @@ class TurnableClock:
         self.seconds += seconds
 
 
-class _Alone(SharedTier[V], Generic[V]):
+class _NoSharedTier(SharedTier[V], Generic[V]):
     """The shared tier of a process that shares with nobody: it holds nothing and tells nobody."""
 
     stores = False
     away = False
 
-    def seal(self, key: Key, value: V, life: float, tags: Sequence[str]) -> Sealed:
-        return _Fitting()
+    def encode(self, key: Key, value: V, ttl: float, tags: Sequence[str]) -> Encoded:
+        return _NotEncoded()
 
-    async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Look[V]]:
+    async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Lookup[V]]:
         return {}
 
     async def changed(self, seen: Mapping[Key, object]) -> AbstractSet[Key]:
         return set()
 
-    async def store(self, loaded: Mapping[Key, tuple[Sealed, object]]) -> AbstractSet[Key]:
+    async def store(self, loaded: Mapping[Key, tuple[Encoded, object]]) -> AbstractSet[Key]:
         return set()
 
-    async def write(self, key: Key, sealed: Sealed) -> None: ...
+    async def write(self, key: Key, encoded: Encoded) -> None: ...
 
     async def remove(self, keys: Sequence[Key]) -> None: ...
 
@@ -72,7 +72,7 @@ class _Alone(SharedTier[V], Generic[V]):
     async def unlock(self, keys: Sequence[Key], token: str) -> None: ...
 
 
-class Unread(CacheMetrics):
+class NullMetrics(CacheMetrics):
     """Metrics that nobody reads: the null twin of the port."""
 
     def tally(self, name: str, *labels: str) -> Tally:
@@ -87,11 +87,11 @@ class Unread(CacheMetrics):
         """Read nothing."""
 
 
-class _Fitting:
+class _NotEncoded:
     fits = True
 
 
-class _Heard:
+class _AlwaysLive:
     live = True
     live_until = inf
 
@@ -152,12 +152,12 @@ class MemoryCacheManager(CacheManager):
             type_,
             policy,
             memory=Memory(policy, {}, lambda: self.clock.seconds),
-            shared=_Alone(),
-            channel=_Heard(),
+            shared=_NoSharedTier(),
+            channel=_AlwaysLive(),
             recovery=RecoveryQueue(lambda: None),
             lease=policy.hard_timeout,
             strict=False,
-            metrics=Unread(),
+            metrics=NullMetrics(),
         )
 
 
@@ -178,7 +178,7 @@ class MemoryExpiringSet(ExpiringSet):
     async def rebuild(self) -> None:
         """Read the source, as at a start or when Redis came back empty."""
         if self.source is not None:
-            for member, left in lives_of(await self.source()).items():
+            for member, left in ttls_of(await self.source()).items():
                 self._keep(member, left)
         self._read = True
 
@@ -222,7 +222,7 @@ class MemoryRateLimiter(RateLimiter):
         budgets = [(policy, bucket_name(policy, key)) for policy, key in hits]
         now = round(self.clock.seconds * 1_000_000)
         if self.away:
-            decisions = decide_all_alone(budgets, self._buckets, cost, now)
+            decisions = decide_all_locally(budgets, self._buckets, cost, now)
         else:
             grants = self._buckets.take_all(budgets, cost, now)
             decisions = [grant.decision(policy) for (policy, _), grant in zip(hits, grants, strict=True)]
@@ -247,5 +247,5 @@ class MemoryRateLimiter(RateLimiter):
     def _take(self, policy: RatePolicy, key: Key, need: int) -> RateDecision:
         name, now = bucket_name(policy, key), round(self.clock.seconds * 1_000_000)
         if self.away:
-            return decide_alone(policy, self._buckets, name, need, now)
+            return decide_locally(policy, self._buckets, name, need, now)
         return self._buckets.take(policy, name, need, now).decision(policy)

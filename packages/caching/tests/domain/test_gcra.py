@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tequipy_caching import RatePolicy
-from tequipy_caching.domain.gcra import LEASE_US, Ask, Bucket, Buckets, Grant, bucket_name, decide_alone, take, take_all
+from tequipy_caching.domain.gcra import (
+    LEASE_US,
+    Bucket,
+    Buckets,
+    BudgetRequest,
+    Grant,
+    bucket_name,
+    decide_locally,
+    take,
+    take_all,
+)
 
 POLICIES = st.builds(
     RatePolicy,
@@ -27,12 +37,12 @@ def excess(policy: RatePolicy, passed: list[tuple[int, int]]) -> int:
     the later, less what may have come free, against the lowest such value before the earlier.
     """
     sums = [0, *accumulate(cost for _, cost in passed)]
-    lowest, worst = 0, -policy.capacity * policy.height
+    lowest, worst = 0, -policy.capacity * policy.increment
     for index, (moment, _) in enumerate(passed):
-        free = moment * policy.fall
-        before = sums[index] * policy.height - free
+        free = moment * policy.leak_rate
+        before = sums[index] * policy.increment - free
         lowest = min(lowest, before) if index else before
-        worst = max(worst, sums[index + 1] * policy.height - free - lowest - policy.capacity * policy.height)
+        worst = max(worst, sums[index + 1] * policy.increment - free - lowest - policy.capacity * policy.increment)
     return worst
 
 
@@ -44,7 +54,7 @@ def test_the_bound_is_exact(policy: RatePolicy, hits: list[tuple[int, int]]) -> 
         now += pause
         if cost > policy.capacity:
             continue
-        bucket, grant = take(policy, bucket, Ask(cost), now)
+        bucket, grant = take(policy, bucket, BudgetRequest(cost), now)
         with_it = [*passed, (now, cost)]
         assert grant.allowed == (excess(policy, with_it) <= 0)
         if grant.allowed:
@@ -53,9 +63,9 @@ def test_the_bound_is_exact(policy: RatePolicy, hits: list[tuple[int, int]]) -> 
         else:
             assert excess(policy, [*passed, (now + grant.retry_after, cost)]) <= 0
             assert excess(policy, [*passed, (now + grant.retry_after - 1, cost)]) > 0
-        _, look = take(policy, bucket, Ask(0), now)
-        assert look.remaining == grant.remaining
-        assert take(policy, bucket, Ask(policy.capacity), now + grant.reset_after)[1].allowed
+        _, peeked = take(policy, bucket, BudgetRequest(0), now)
+        assert peeked.remaining == grant.remaining
+        assert take(policy, bucket, BudgetRequest(policy.capacity), now + grant.reset_after)[1].allowed
 
 
 @given(POLICIES, st.lists(st.tuples(PAUSES, st.integers(1, 5), st.booleans()), max_size=60))
@@ -68,7 +78,9 @@ def test_the_bound_outlives_the_bucket(policy: RatePolicy, hits: list[tuple[int,
         if cost > policy.capacity:
             continue
         born, until = known
-        bucket, grant = take(policy, bucket, Ask(cost, born=born, known=max(0, until - now) * policy.fall), now)
+        bucket, grant = take(
+            policy, bucket, BudgetRequest(cost, born=born, known=max(0, until - now) * policy.leak_rate), now
+        )
         known = (grant.born, now + grant.used_for)
         if grant.allowed:
             passed.append((now, cost))
@@ -83,16 +95,18 @@ def test_several_budgets_take_all_or_none(policies: list[RatePolicy], hits: list
         now += pause
         if cost > min(policy.capacity for policy in policies):
             continue
-        alone = [take(policy, bucket, Ask(cost), now) for policy, bucket in zip(policies, together, strict=True)]
-        asks = [(policy, bucket, Ask(cost)) for policy, bucket in zip(policies, together, strict=True)]
-        taken = take_all(asks, now)
+        alone = [
+            take(policy, bucket, BudgetRequest(cost), now) for policy, bucket in zip(policies, together, strict=True)
+        ]
+        requests = [(policy, bucket, BudgetRequest(cost)) for policy, bucket in zip(policies, together, strict=True)]
+        taken = take_all(requests, now)
         assert [grant.allowed for _, grant in taken] == [grant.allowed for _, grant in alone]
         if all(grant.allowed for _, grant in alone):
             assert taken == alone
         else:
             for policy, before, (after, grant) in zip(policies, together, taken, strict=True):
-                assert take(policy, after, Ask(0), now) == take(policy, before, Ask(0), now)
-                assert grant.remaining == take(policy, before, Ask(0), now)[1].remaining
+                assert take(policy, after, BudgetRequest(0), now) == take(policy, before, BudgetRequest(0), now)
+                assert grant.remaining == take(policy, before, BudgetRequest(0), now)[1].remaining
         together = [bucket for bucket, _ in taken]
 
 
@@ -109,7 +123,7 @@ class Process:
         if self.left and now < self.ends:
             self.left, self.spent = self.left - 1, self.spent + 1
             return bucket, True
-        bucket, grant = take(policy, bucket, Ask(1, policy.lease, self.holder, self.spent), now)
+        bucket, grant = take(policy, bucket, BudgetRequest(1, policy.lease, self.holder, self.spent), now)
         self.left = 0
         if lossy:
             return bucket, False
@@ -152,7 +166,7 @@ def test_a_lease_leaves_half_to_the_others() -> None:
     policy = RatePolicy("p", 20, 3600, lease=8)
     bucket, leased = Bucket(), []
     for number in range(6):
-        bucket, grant = take(policy, bucket, Ask(1, policy.lease, str(number)), 1)
+        bucket, grant = take(policy, bucket, BudgetRequest(1, policy.lease, str(number)), 1)
         leased.append(grant.leased)
     assert leased == [8, 5, 2, 0, 0, 0]
 
@@ -160,27 +174,27 @@ def test_a_lease_leaves_half_to_the_others() -> None:
 def test_who_waits_for_a_lease_waits_until_it_has_ended() -> None:
     """When others hold what is lacking, retry_after reaches beyond the end of their leases, and is true."""
     policy = RatePolicy("p", 4, 8, lease=2)
-    bucket, _ = take(policy, Bucket(), Ask(1, 2, "a"), 0)
-    bucket, grant = take(policy, bucket, Ask(4), 4_000_000)
+    bucket, _ = take(policy, Bucket(), BudgetRequest(1, 2, "a"), 0)
+    bucket, grant = take(policy, bucket, BudgetRequest(4), 4_000_000)
     assert not grant.allowed
     assert grant.retry_after > LEASE_US - 4_000_000
-    assert take(policy, bucket, Ask(4), 4_000_000 + grant.retry_after)[1].allowed
+    assert take(policy, bucket, BudgetRequest(4), 4_000_000 + grant.retry_after)[1].allowed
 
 
 def test_a_clock_that_goes_back_gives_nothing() -> None:
     """A server whose clock is set back lets nobody wait for the old time, and lets no more pass for it."""
     policy = RatePolicy("p", 10, 1)
-    bucket, _ = take(policy, Bucket(), Ask(10), 10_000_000)
-    bucket, grant = take(policy, bucket, Ask(1), 5_000_000)
+    bucket, _ = take(policy, Bucket(), BudgetRequest(10), 10_000_000)
+    bucket, grant = take(policy, bucket, BudgetRequest(1), 5_000_000)
     assert not grant.allowed
-    assert take(policy, bucket, Ask(1), 5_100_000)[1].allowed
+    assert take(policy, bucket, BudgetRequest(1), 5_100_000)[1].allowed
 
 
 def test_a_clock_that_goes_back_takes_no_lease_for_long() -> None:
     """What a process tells of its lease counts for what it spent, however far the clock has gone back meanwhile."""
     policy = RatePolicy("p", 60, 60, lease=5)
-    bucket, _ = take(policy, Bucket(), Ask(1, policy.lease, "a"), 10_000_000_000)
-    bucket, grant = take(policy, bucket, Ask(1, 0, "a", spent=5), 6_000_000_000)
+    bucket, _ = take(policy, Bucket(), BudgetRequest(1, policy.lease, "a"), 10_000_000_000)
+    bucket, grant = take(policy, bucket, BudgetRequest(1, 0, "a", spent=5), 6_000_000_000)
     assert (grant.allowed, grant.remaining) == (True, 53)
 
 
@@ -195,7 +209,7 @@ def test_buckets_are_bounded() -> None:
 def test_alone_the_policy_decides() -> None:
     """Without the store it is counted here, or all pass, or none; each is said to be degraded."""
     decisions = {
-        policy.on_store_error: [decide_alone(policy, Buckets(10), "n", 1, 0) for _ in range(2)]
+        policy.on_store_error: [decide_locally(policy, Buckets(10), "n", 1, 0) for _ in range(2)]
         for policy in (RatePolicy("p", 1, 60, on_store_error=way) for way in ("local", "allow", "deny"))
     }
     assert {way: [decision.allowed for decision in made] for way, made in decisions.items()} == {
@@ -222,7 +236,7 @@ def test_policies_of_one_name_share_the_bound(policies: list[RatePolicy], hits: 
         if cost <= policy.capacity and buckets.take(policy, name, cost, now).allowed:
             passed.append((now, cost))
     most = max(policy.capacity for policy in policies)
-    rate = max(Fraction(policy.fall, policy.height) for policy in policies)
+    rate = max(Fraction(policy.leak_rate, policy.increment) for policy in policies)
     for first, (begin, _) in enumerate(passed):
         count = 0
         for moment, cost in passed[first:]:

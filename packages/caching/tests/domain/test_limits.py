@@ -44,5 +44,5 @@ def test_the_burst_is_the_limit_unless_given() -> None:
 def test_large_round_rates_are_counted() -> None:
     """What limit and period have in common takes no digits."""
     policy = RatePolicy("daily", 1_000_000, 86_400)
-    assert (policy.height, policy.fall) == (86_400, 1)
-    assert RatePolicy("odd", 7, 60).height == 60_000_000
+    assert (policy.increment, policy.leak_rate) == (86_400, 1)
+    assert RatePolicy("odd", 7, 60).increment == 60_000_000

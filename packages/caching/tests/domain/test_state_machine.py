@@ -23,8 +23,8 @@ from tequipy_caching.domain.keys import Key
 from tequipy_caching.domain.memory import Memory
 from tequipy_caching.domain.recovery import RecoveryQueue
 from tequipy_caching.domain.tiered import TieredCache
-from tequipy_caching.domain.tiers import Look, SharedTier
-from tequipy_caching.testing import TurnableClock, Unread
+from tequipy_caching.domain.tiers import Lookup, SharedTier
+from tequipy_caching.testing import NullMetrics, TurnableClock
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Value(NamedTuple):
     """A sealed value of the model."""
 
     value: int
-    life: float
+    ttl: float
     tags: tuple[str, ...]
     fits: bool = True
 
@@ -84,38 +84,38 @@ class Server:
         else:
             self.values[key] = stored._replace(until=max(stored.until, least))
 
-    def put(self, key: Key, value: int | None, life: float, tags: Iterable[str] = ()) -> None:
+    def put(self, key: Key, value: int | None, ttl: float, tags: Iterable[str] = ()) -> None:
         now = self.clock.seconds
-        until = now + max(life, LOADS_WITHIN + 1)
-        self.values[key] = Stored(self.number(), value, now + life, until, self.mark(tags))
+        until = now + max(ttl, LOADS_WITHIN + 1)
+        self.values[key] = Stored(self.number(), value, now + ttl, until, self.mark(tags))
 
-    def read(self, key: Key, tags: Sequence[str], *, storing: bool = False) -> Look[int]:
+    def read(self, key: Key, tags: Sequence[str], *, storing: bool = False) -> Lookup[int]:
         stored, seen = self.at(key), (self.mark(tags),)
         if storing and (stored is None or stored.value is None):
             self.hold(key)
             stored = self.at(key)
         if stored is None:
-            return Look()
+            return Lookup()
         if stored.is_mark:
-            return Look(seen=(stored.state, *seen))
+            return Lookup(seen=(stored.state, *seen))
         fresh = stored.value is not None and self.clock.seconds < stored.fresh_until
         if not fresh or not set(stored.marks) <= set(self.marks.values()):
-            return Look(seen=(stored.state, *seen), buried=True)
+            return Lookup(seen=(stored.state, *seen), tombstoned=True)
         left = stored.fresh_until - self.clock.seconds
-        return Look(stored.value, left, POLICY.ttl, seen=(stored.state, *seen))  # type: ignore[arg-type]  # -- fresh is no None
+        return Lookup(stored.value, left, POLICY.ttl, seen=(stored.state, *seen))  # type: ignore[arg-type]  # -- fresh is no None
 
-    def store(self, key: Key, sealed: Value, seen: Any) -> bool:
+    def store(self, key: Key, encoded: Value, seen: Any) -> bool:
         """Store a value, and tell whether its key has changed; one of which nothing is left is not stored either."""
         state, marks = seen
         stored = self.at(key)
-        if self.mark(sealed.tags) != marks:
+        if self.mark(encoded.tags) != marks:
             return True
         if stored is None or stored.state != state:
             return stored is not None
-        self.put(key, sealed.value, sealed.life, sealed.tags)
+        self.put(key, encoded.value, encoded.ttl, encoded.tags)
         return False
 
-    def tell(self, sender: int, body: list[Any]) -> None:
+    def publish(self, sender: int, body: list[Any]) -> None:
         self.sequence += 1
         for process, inbox in self.inboxes.items():
             if process != sender:
@@ -137,10 +137,10 @@ class ModelTier(SharedTier[int]):
     def away(self) -> bool:
         return self.gone
 
-    def seal(self, _: Key, value: int, life: float, tags: Sequence[str]) -> Value:
-        return Value(value, life, tuple(tags))
+    def encode(self, _: Key, value: int, ttl: float, tags: Sequence[str]) -> Value:
+        return Value(value, ttl, tuple(tags))
 
-    async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Look[int]]:
+    async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Lookup[int]]:
         return await self._ask(lambda: {key: self._server.read(key, tags, storing=storing) for key in keys})
 
     async def changed(self, seen: Mapping[Key, Any]) -> AbstractSet[Key]:
@@ -153,8 +153,8 @@ class ModelTier(SharedTier[int]):
     async def store(self, loaded: Mapping[Key, tuple[Any, object]]) -> AbstractSet[Key]:
         return await self._ask(lambda: {key for key, offer in loaded.items() if self._server.store(key, *offer)})
 
-    async def write(self, key: Key, sealed: Any) -> None:
-        await self._change(lambda: self._server.put(key, sealed.value, sealed.life, sealed.tags), ["delete", [key]])
+    async def write(self, key: Key, encoded: Any) -> None:
+        await self._change(lambda: self._server.put(key, encoded.value, encoded.ttl, encoded.tags), ["delete", [key]])
 
     async def remove(self, keys: Sequence[Key]) -> None:
         def bury() -> None:
@@ -181,7 +181,7 @@ class ModelTier(SharedTier[int]):
     async def _change(self, step: Callable[[], object], body: list[Any]) -> None:
         def change() -> None:
             step()
-            self._server.tell(self._process, body)
+            self._server.publish(self._process, body)
 
         await self._ask(change)
 
@@ -224,7 +224,7 @@ class Process:
             recovery=self.recovery,
             lease=1,
             strict=False,
-            metrics=Unread(),
+            metrics=NullMetrics(),
         )
         self.inbox = server.inboxes.setdefault(number, [])
 
@@ -266,7 +266,7 @@ class Race(RuleBasedStateMachine):
         self.spawn(self.processes[process].cache.get_or_set(key, factory, tags=tags))
 
     @rule(process=PROCESSES)
-    def look(self, process: int) -> None:
+    def lookup(self, process: int) -> None:
         """Begin to look for all keys."""
         self.spawn(self.processes[process].cache.get_many(KEYS))
 
@@ -319,7 +319,7 @@ class Race(RuleBasedStateMachine):
         """Let the next message arrive."""
         each = self.processes[process]
         if each.channel.live and each.inbox:
-            each.cache.hear(each.inbox.pop(0))
+            each.cache.on_message(each.inbox.pop(0))
             self.settle()
 
     @rule(process=PROCESSES, redis_too=st.booleans())
@@ -339,7 +339,7 @@ class Race(RuleBasedStateMachine):
         if not each.channel.live:
             each.inbox.clear()
             if each.channel.heard != self.server.sequence:
-                each.cache.miss()
+                each.cache.on_gap()
             each.channel.live = True
         if len(each.recovery):
             self.spawn(self.replay(each))

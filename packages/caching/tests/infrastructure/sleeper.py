@@ -44,5 +44,5 @@ async def sleeper(url: str, prefix: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[3] == "trusting":
-        backplane.DEAF_AFTER = inf  # type: ignore[misc]  # -- the fault, put back
+        backplane.ANSWER_TIMEOUT = inf  # type: ignore[misc]  # -- the fault, put back
     asyncio.run(sleeper(*sys.argv[1:3]))

@@ -23,14 +23,14 @@ class Ear(Listener):
         self.heard: list[Any] = []
         self.misses = 0
 
-    def hear(self, body: Any) -> None:
+    def on_message(self, body: Any) -> None:
         match body:
             case str():
                 self.heard.append(body)
             case _:
                 raise ValueError("no word")
 
-    def miss(self) -> None:
+    def on_gap(self) -> None:
         self.misses += 1
 
 
@@ -163,7 +163,7 @@ async def test_topics_reach_their_listeners(redis_url: str, redis_prefix: str, e
     await eventually(lambda: planes[0].live and planes[1].live)
     misses = ears[1].misses
     for topic, body in [("set:revoked", "ada"), ("set:others", "bob"), ("set:revoked", 42), ("set:revoked", "cy")]:
-        await links[0].tell("remove", [], [b"", 1], message=planes[0].message(topic, body))
+        await links[0].run_and_publish("remove", [], [b"", 1], message=planes[0].message(topic, body))
     await eventually(lambda: ears[1].heard == ["ada", "cy"])
     assert ears[1].misses == misses + 1
     assert ears[0].heard == []

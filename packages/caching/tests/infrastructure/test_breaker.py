@@ -29,7 +29,7 @@ async def test_probes_come_ever_more_rarely(pauses: list[float]) -> None:
         if len(pauses) <= failures:
             raise CacheUnavailable
 
-    opened = Breaker(probe, behind=lambda: False)
+    opened = Breaker(probe, has_pending=lambda: False)
     opened.trip(OSError("refused"))
     opened.trip(OSError("refused"))
     assert opened._recovery is not None
@@ -46,8 +46,8 @@ async def test_what_waits_is_replayed_with_the_breaker_closed(pauses: list[float
         nonlocal waiting
         waiting -= 1
 
-    closed = Breaker(probe, behind=lambda: waiting > 0)
-    closed.repair()
+    closed = Breaker(probe, has_pending=lambda: waiting > 0)
+    closed.start_probing()
     assert closed._recovery is not None
     await closed._recovery
     assert (waiting, len(pauses), closed.open) == (0, 3, False)
@@ -58,10 +58,10 @@ async def test_a_hurried_probe_is_made_at_once() -> None:
 
     async def probe() -> None: ...
 
-    opened = Breaker(probe, behind=lambda: False)
+    opened = Breaker(probe, has_pending=lambda: False)
     opened.trip(OSError("refused"))
     await asyncio.sleep(0)
-    opened.hurry()
+    opened.probe_now()
     assert opened._recovery is not None
     await opened._recovery
     assert not opened.open

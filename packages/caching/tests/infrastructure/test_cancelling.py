@@ -38,8 +38,8 @@ async def test_no_cancellation_is_swallowed(
     swallowed, cancelled = [], 0
     for step in range(STEPS):
         if connections == "new":
-            await manager.link._connections.leave()
-            await limiter.link._connections.leave()
+            await manager.link._connections.disconnect_idle()
+            await limiter.link._connections.disconnect_idle()
         task = asyncio.ensure_future(CALLS[call](manager, limiter))
         for _ in range(step):
             await asyncio.sleep(0)

@@ -57,14 +57,14 @@ def stored(envelope: bytes, *, kind: bytes = VALUE, tags: int = 0) -> bytes:
     return new_state(kind) + b"g" * 16 + stamp + envelope
 
 
-SEALED = PERSON.encode("ada", ADA, life=1, tail=0)
+SEALED = PERSON.encode("ada", ADA, ttl=1, tail=0)
 
 
 @given(TEXT, PEOPLE, st.integers(0, 2**63), st.integers(0, 2**63))
-def test_a_value_comes_back(key: str, person: Person, life: int, tail: int) -> None:
+def test_a_value_comes_back(key: str, person: Person, ttl: int, tail: int) -> None:
     """Decoding gives what was encoded, and the envelope its times."""
-    *times, body = PERSON.open(key, stored(PERSON.encode(key, person, life=life, tail=tail)))[2:]
-    assert (PERSON.decode(body), times) == (person, [life, tail])
+    *times, body = PERSON.open(key, stored(PERSON.encode(key, person, ttl=ttl, tail=tail)))[2:]
+    assert (PERSON.decode(body), times) == (person, [ttl, tail])
 
 
 @pytest.mark.parametrize(
@@ -83,17 +83,17 @@ def test_a_value_comes_back(key: str, person: Person, life: int, tail: int) -> N
 def test_many_types_come_back(type_: Any, value: object) -> None:
     """Models with aliases, TypedDicts, containers, bytes, infinity and falsy values are values like others."""
     codec: Codec[Any] = Codec(type_, 1024)
-    assert codec.decode(codec.open("key", stored(codec.encode("key", value, life=1, tail=0)))[-1]) == value
+    assert codec.decode(codec.open("key", stored(codec.encode("key", value, ttl=1, tail=0)))[-1]) == value
 
 
 @given(st.data())
 def test_one_flipped_bit_is_noticed(data: st.DataObject) -> None:
     """Wherever a bit is flipped, in header or body, the bytes are refused."""
-    sealed = bytearray(SEALED)
-    bit = data.draw(st.integers(0, 8 * len(sealed) - 1))
-    sealed[bit // 8] ^= 1 << bit % 8
+    encoded = bytearray(SEALED)
+    bit = data.draw(st.integers(0, 8 * len(encoded) - 1))
+    encoded[bit // 8] ^= 1 << bit % 8
     with pytest.raises(ValueError, match=r"."):
-        PERSON.open("ada", stored(bytes(sealed)))
+        PERSON.open("ada", stored(bytes(encoded)))
 
 
 @given(st.binary(max_size=200))
@@ -163,8 +163,8 @@ def test_types_that_json_does_not_carry_are_refused(type_: type) -> None:
 def test_a_value_of_another_type_is_refused() -> None:
     """A value that is not of the cache's type never reaches Redis, nor, being perhaps a secret, the error."""
     with pytest.raises(TypeError, match="this int cannot be encoded"):
-        PERSON.encode("ada", 42, life=1, tail=0)  # type: ignore[arg-type]
+        PERSON.encode("ada", 42, ttl=1, tail=0)  # type: ignore[arg-type]
     secret: Any = {"pin": "hunter2, input_type=\n"}
     with pytest.raises(TypeError, match="Expected `int`") as error:
-        Codec(dict[str, int], 1024).encode("ada", secret, life=1, tail=0)
+        Codec(dict[str, int], 1024).encode("ada", secret, ttl=1, tail=0)
     assert "hunter2" not in str(error.value)

@@ -79,7 +79,7 @@ async def test_a_reset_is_no_eviction(limiters: Build, private_redis: ValkeyServ
     one, other = await limiters(private_redis.url()), await limiters(private_redis.url(), registry=registry)
     for _ in range(4):
         await other.hit(LOGIN, "ada")
-    monkeypatch.setattr(other, "hear", lambda _: None)
+    monkeypatch.setattr(other, "on_message", lambda _: None)
     await one.reset(LOGIN, "ada")
     assert (await other.hit(LOGIN, "ada")).remaining == 5
     assert registry.get_sample_value("ratelimit_vanished_buckets_total", {"policy": "login"}) is None

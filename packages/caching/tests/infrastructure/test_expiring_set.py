@@ -46,9 +46,9 @@ async def test_the_others_learn_of_a_member(open_set: Start, redis_url: str, eve
     sets = [(await open_set(redis_url))[1] for _ in range(4)]
     await sets[0].add("ada", ttl=3)
     await sets[1].add("bob", "eve", ttl=60)
-    await eventually(lambda: all({"ada", "bob", "eve"} <= set(each._lives()) for each in sets))
+    await eventually(lambda: all({"ada", "bob", "eve"} <= set(each._ttls()) for each in sets))
     _, late = await open_set(redis_url)
-    assert {"ada", "bob", "eve"} <= set(late._lives())
+    assert {"ada", "bob", "eve"} <= set(late._ttls())
     await eventually(lambda: all("ada" not in each for each in [*sets, late]))
     assert all("bob" in each for each in [*sets, late])
 
@@ -61,7 +61,7 @@ async def test_the_longer_life_is_kept_everywhere(open_set: Start, redis_url: st
     await other.add("ada", "mark", ttl=0.02)
     await eventually(lambda: "mark" in one._deadlines)
     _, late = await open_set(redis_url)
-    assert all(each._lives()["ada"] > 50 for each in (one, other, late))
+    assert all(each._ttls()["ada"] > 50 for each in (one, other, late))
 
 
 async def test_expired_members_leave(open_set: Start, redis_url: str, redis_prefix: str, eventually: Any) -> None:
@@ -91,9 +91,9 @@ async def test_an_empty_redis_is_filled_again(open_set: Start, private_redis: Va
     records.members = {"bob": 600}
     private_redis.restart(empty=True)
     await eventually(lambda: one.live and records.reads > reads)
-    assert {"ada", "bob"} <= set(one._lives())
+    assert {"ada", "bob"} <= set(one._ttls())
     _, late = await open_set(private_redis.url())
-    assert {"ada", "bob"} <= set(late._lives())
+    assert {"ada", "bob"} <= set(late._ttls())
 
 
 async def test_a_source_that_fails_is_read_again(
@@ -140,7 +140,7 @@ async def test_a_source_that_hangs_is_waited_for_once(
     open_set: Start, redis_url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first who ask wait a little for what is being read; the next ones do not."""
-    monkeypatch.setattr(expiring_set, "PATIENCE", 0.3)
+    monkeypatch.setattr(expiring_set, "CONTAINS_TIMEOUT", 0.3)
     records = Records(ada=600)
     records.go.clear()
     manager, one = await open_set(redis_url, records.read, live=False)
@@ -176,7 +176,7 @@ async def test_who_asks_while_it_is_read_again_waits(open_set: Start, redis_url:
     _, one = await open_set(redis_url, records.read)
     records.members, reads = {"ada": 600}, records.reads
     records.go.clear()
-    one.miss()
+    one.on_gap()
     asked = asyncio.create_task(one.contains("ada"))
     await eventually(lambda: records.reads > reads)
     records.go.set()
@@ -221,5 +221,5 @@ async def test_prove_how_fast_a_member_spreads(open_set: Start, redis_url: str, 
     p50, p99 = statistics.median(delays), delays[int(0.99 * len(delays))]
     print(f"\nExpiringSet, 1,000 adds, known by three others: p50 {p50 * 1000:.2f} ms, p99 {p99 * 1000:.2f} ms")
     _, late = await open_set(redis_url)
-    assert len(late._lives()) == 1001
+    assert len(late._ttls()) == 1001
     print("a process started afterwards knows all 1,001")

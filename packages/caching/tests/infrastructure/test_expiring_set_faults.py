@@ -29,7 +29,7 @@ async def test_without_redis_a_member_counts_here_and_is_sent_later(
     assert not await other.contains("ada")
     private_redis.restart()
     await eventually(lambda: "ada" in other and one.live and other.live)
-    assert other._lives()["ada"] > 500
+    assert other._ttls()["ada"] > 500
     assert "brief" not in other._deadlines
     await eventually(lambda: not len(manager.link.recovery))
 
@@ -86,7 +86,7 @@ async def test_deaf_it_asks_redis(
     await other.add("ada", ttl=600)
     assert not await one.contains("bob")
     assert await one.contains("ada")
-    assert one._lives()["ada"] > 500
+    assert one._ttls()["ada"] > 500
     assert not one.live
 
 
@@ -101,7 +101,7 @@ async def test_a_process_that_was_cut_off_sends_later(
     await one.add("ada", ttl=60)
     await proxy.open()
     await eventually(lambda: "ada" in other)
-    assert other._lives()["ada"] > 500
+    assert other._ttls()["ada"] > 500
 
 
 async def test_more_than_the_queue_holds_is_all_sent(
@@ -115,7 +115,7 @@ async def test_more_than_the_queue_holds_is_all_sent(
     await one.add(*(str(number) for number in range(1200)), ttl=600)
     assert len(manager.link.recovery) <= 5
     await proxy.open()
-    await eventually(lambda: len(other._lives()) == 1200)
+    await eventually(lambda: len(other._ttls()) == 1200)
 
 
 async def test_a_cancelled_add_is_sent_again(
@@ -123,14 +123,14 @@ async def test_a_cancelled_add_is_sent_again(
 ) -> None:
     """Nobody knows whether it arrived."""
     (manager, one), (_, other) = await open_set(redis_url), await open_set(redis_url)
-    tell = manager.link.tell
-    monkeypatch.setattr(manager.link, "tell", lambda *_, **__: asyncio.Event().wait())
+    run_and_publish = manager.link.run_and_publish
+    monkeypatch.setattr(manager.link, "run_and_publish", lambda *_, **__: asyncio.Event().wait())
     adding = asyncio.create_task(one.add("ada", ttl=600))
     await asyncio.sleep(0)
     adding.cancel()
     with pytest.raises(asyncio.CancelledError):
         await adding
-    monkeypatch.setattr(manager.link, "tell", tell)
+    monkeypatch.setattr(manager.link, "run_and_publish", run_and_publish)
     await eventually(lambda: "ada" in other)
 
 
@@ -139,8 +139,8 @@ async def test_what_cannot_be_understood_is_compared(open_set: Start, redis_url:
     manager, one = await open_set(redis_url)
     for body in (["ada"], {"ada": "soon"}):
         with pytest.raises(ValueError, match="version"):
-            one.hear(body)
-    one.miss()
+            one.on_message(body)
+    one.on_gap()
     assert not one.live
     await eventually(lambda: one.live)
     assert manager.backplane.live

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from tequipy_caching import RatePolicy
 from tequipy_caching.domain import gcra
-from tequipy_caching.domain.gcra import LEASE_GRACE_US, LEASE_US, Ask, Bucket, Grant, take, take_all
+from tequipy_caching.domain.gcra import LEASE_GRACE_US, LEASE_US, Bucket, BudgetRequest, Grant, take, take_all
 from tequipy_caching.infrastructure.limiter import RedisRateLimiter
 from tequipy_caching.infrastructure.redis import script
 from tequipy_devstack.servers import ValkeyServer
@@ -51,24 +51,24 @@ async def test_the_script_is_the_twin_of_the_function(redis_url: str, redis_pref
             key, bucket = f"{redis_prefix}:{number}", Bucket()
             policy = random_policy(dice)
             held: dict[str, int] = {}
-            life = dice.choice([2_000, LEASE_US + LEASE_GRACE_US])
+            ttl = dice.choice([2_000, LEASE_US + LEASE_GRACE_US])
             for _ in range(40):
                 if dice.random() < 0.1:
                     policy = random_policy(dice)  # of another release
                 holder = dice.choice(["", "a", "b", "c"])
                 want = dice.randint(0, 10) if holder else 0
-                known = dice.choice([(0, 0), (dice.choice([1, bucket.born]), dice.randint(0, 3 * policy.height))])
+                known = dice.choice([(0, 0), (dice.choice([1, bucket.born]), dice.randint(0, 3 * policy.increment))])
                 spent, need = dice.randint(0, held.get(holder, 0)), dice.randint(0, min(3, policy.capacity))
-                ask = Ask(need, want if need else 0, holder, spent, *known)
-                numbers = (policy.fall, policy.height, policy.capacity)
-                allowed, *rest, now = await hit([key], [*numbers, *ask, life])
+                request = BudgetRequest(need, want if need else 0, holder, spent, *known)
+                numbers = (policy.leak_rate, policy.increment, policy.capacity)
+                allowed, *rest, now = await hit([key], [*numbers, *request, ttl])
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(gcra, "LEASE_US", life)
+                    patch.setattr(gcra, "LEASE_US", ttl)
                     patch.setattr(gcra, "LEASE_GRACE_US", 0)
-                    after, grant = take(policy, bucket, ask, now)
+                    after, grant = take(policy, bucket, request, now)
                 assert Grant(bool(allowed), *rest) == grant
-                counted = ask.need and (grant.allowed or grant.vanished or now < bucket.at)
-                ended = (ask.need or holder) and len(after.leases) < len(bucket.leases)
+                counted = request.need and (grant.allowed or grant.vanished or now < bucket.at)
+                ended = (request.need or holder) and len(after.leases) < len(bucket.leases)
                 if counted or ended:
                     bucket = after
                     held[holder] = grant.leased
@@ -95,14 +95,14 @@ async def test_the_script_takes_of_several_buckets_as_the_function(redis_url: st
             refusals = 0
             for _ in range(40):
                 holder, need = dice.choice(["", "a", "b"]), dice.randint(0, 2)
-                asks = [Ask(need, dice.randint(0, 10) if holder and need else 0, holder, 0) for _ in keys]
+                requests = [BudgetRequest(need, dice.randint(0, 10) if holder and need else 0, holder, 0) for _ in keys]
                 numbers = [
                     part
-                    for policy, ask in zip(policies, asks, strict=True)
-                    for part in (policy.fall, policy.height, policy.capacity, *ask)
+                    for policy, request in zip(policies, requests, strict=True)
+                    for part in (policy.leak_rate, policy.increment, policy.capacity, *request)
                 ]
                 *answer, now = await hit(keys, [*numbers, LEASE_US + LEASE_GRACE_US])
-                taken = take_all(list(zip(policies, buckets, asks, strict=True)), now)
+                taken = take_all(list(zip(policies, buckets, requests, strict=True)), now)
                 rows = [Grant(bool(answer[start]), *answer[start + 1 : start + 8]) for start in range(0, 24, 8)]
                 assert rows == [grant for _, grant in taken]
                 buckets = [
@@ -131,13 +131,24 @@ async def test_numbers_stay_whole(redis_url: str, redis_prefix: str) -> None:
     policy = RatePolicy("p", 999_999, 4_503, burst=1_000_000)
     async with Redis.from_url(redis_url) as redis:
         hit = redis.register_script(script("rate_hit"))
-        numbers: list[int | str] = [policy.fall, policy.height, policy.capacity, 999_971, 9, "a", 0, 0, 0, 1_000_001]
+        numbers: list[int | str] = [
+            policy.leak_rate,
+            policy.increment,
+            policy.capacity,
+            999_971,
+            9,
+            "a",
+            0,
+            0,
+            0,
+            1_000_001,
+        ]
         *_, now = await hit([redis_prefix], numbers)
         kept = await redis.hgetall(redis_prefix)
         assert kept == {
             b"at": b"%d" % now,
-            b"level": b"%d" % (999_971 * policy.height),
-            b"height": b"%d" % policy.height,
+            b"level": b"%d" % (999_971 * policy.increment),
+            b"height": b"%d" % policy.increment,
             b"born": b"%d" % now,
             b"a": b"9 %d" % (now + 1_000_001),
         }
@@ -149,7 +160,9 @@ def hammer(url: str, prefix: str, policy: RatePolicy, **plan: Any) -> list[dict[
     settings = {"url": url, "prefix": prefix, "l2_timeout": 5}
     given = {
         "settings": settings,
-        "policy": {name: value for name, value in dataclasses.asdict(policy).items() if name not in {"height", "fall"}},
+        "policy": {
+            name: value for name, value in dataclasses.asdict(policy).items() if name not in {"increment", "leak_rate"}
+        },
         "plan": {"rate": 0, "at_once": 4, **plan},
     }
     command = [sys.executable, str(HAMMER), json.dumps(given)]
@@ -337,8 +350,8 @@ async def test_a_strange_message_lifts_every_refusal(limiters: Build, redis_url:
     before = limiter._refused(SLOW, gcra.bucket_name(SLOW, "ada"), 1, 0)
     assert before is not None
     with pytest.raises(ValueError, match="bucket"):
-        limiter.hear(["a list"])
-    limiter.miss()
+        limiter.on_message(["a list"])
+    limiter.on_gap()
     assert limiter._refused(SLOW, gcra.bucket_name(SLOW, "ada"), 1, 0) is None
 
 

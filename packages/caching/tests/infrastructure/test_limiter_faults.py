@@ -197,15 +197,15 @@ async def test_a_cancelled_reset_is_replayed(
     """Nobody knows whether it arrived, so it is sent again."""
     limiter = await limiters(redis_url)
     await limiter.hit(SLOW, "ada")
-    told = limiter.link.tell
-    monkeypatch.setattr(limiter.link, "tell", lambda *_, **__: asyncio.Event().wait())
+    told = limiter.link.run_and_publish
+    monkeypatch.setattr(limiter.link, "run_and_publish", lambda *_, **__: asyncio.Event().wait())
     resetting = asyncio.create_task(limiter.reset(SLOW, "ada"))
     await asyncio.sleep(0)
     resetting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await resetting
     assert len(limiter.link.recovery) == 1
-    monkeypatch.setattr(limiter.link, "tell", told)
+    monkeypatch.setattr(limiter.link, "run_and_publish", told)
 
     async def reset() -> bool:
         return (await limiter.peek(SLOW, "ada")).remaining == 5

@@ -50,16 +50,16 @@ async def test_nobody_is_live_without_what_others_hold(
     (_, one), (_, other) = [await real_times(private_redis.url()) for _ in range(2)]
     await one.add("ada", ttl=600)
     await eventually(lambda: "ada" in other)
-    wrong = looks = 0
+    wrong = lookups = 0
     async with Redis.from_url(private_redis.url()) as redis:
         await lose(redis, one.key)
         _, late = await real_times(private_redis.url(), live=False)
         ends = asyncio.get_running_loop().time() + 4
         while asyncio.get_running_loop().time() < ends:
-            looks += 1
+            lookups += 1
             wrong += late.live and "ada" not in late
             await asyncio.sleep(0.01)
-        print(f"{lose.__name__}: live and wrong {wrong} of {looks} times")
+        print(f"{lose.__name__}: live and wrong {wrong} of {lookups} times")
         assert wrong == 0
         assert late.live
         assert await redis.zscore(one.key, "ada")

@@ -28,12 +28,12 @@ def test_expired_entries_leave_in_chunks(clock: TurnableClock) -> None:
     entries = tier(policy, clock)
     held = memory(policy, entries, clock)
     for number in range(500):
-        held.keep(number, number, 10, life=10)
+        held.keep(number, number, 10, ttl=10)
     clock.advance(11)
     assert held.value(0) is MISSING
     sizes = []
     for number in range(1000, 1010):
-        held.keep(number, number, 10, life=10)
+        held.keep(number, number, 10, ttl=10)
         sizes.append(len(entries))
     assert sizes[0] == 500 - CHUNK + 1
     assert sizes[-1] == 10
@@ -45,13 +45,13 @@ def test_a_full_memory_evicts_and_counts(clock: TurnableClock) -> None:
     policy, evictions = CachePolicy(ttl=10, l1_maxsize=3), Tally()
     held = memory(policy, tier(policy, clock, evictions), clock)
     for number in range(3):
-        held.keep(number, number, 10, life=10)
-    assert held.plain(0, held.clock()) == 0
-    held.keep(3, 3, 10, life=10)
-    assert [held.plain(number, held.clock()) for number in range(4)] == [0, MISSING, 2, 3]
+        held.keep(number, number, 10, ttl=10)
+    assert held.fast_value(0, held.clock()) == 0
+    held.keep(3, 3, 10, ttl=10)
+    assert [held.fast_value(number, held.clock()) for number in range(4)] == [0, MISSING, 2, 3]
     assert evictions.count == 1
     clock.advance(11)
-    held.keep(4, 4, 10, life=10)
+    held.keep(4, 4, 10, ttl=10)
     assert evictions.count == 1
 
 
@@ -59,34 +59,34 @@ def test_each_entry_has_a_deadline_of_its_own(clock: TurnableClock) -> None:
     """What had less left, or was given less, ends earlier; l1_ttl ends all of them, and a life may not exceed it."""
     policy = CachePolicy(ttl=10, l1_ttl=5)
     held = memory(policy, tier(policy, clock), clock)
-    held.keep("short", 1, 2, life=10)
-    held.keep("long", 1, 9, life=10)
+    held.keep("short", 1, 2, ttl=10)
+    held.keep("long", 1, 9, ttl=10)
     clock.advance(2)
-    assert [held.plain(key, held.clock()) for key in ("short", "long")] == [MISSING, 1]
+    assert [held.fast_value(key, held.clock()) for key in ("short", "long")] == [MISSING, 1]
     clock.advance(3)
-    assert held.plain("long", held.clock()) is MISSING
+    assert held.fast_value("long", held.clock()) is MISSING
 
 
 def test_a_stand_in_outlives_its_value(clock: TurnableClock) -> None:
     """With fail-safe a value is held beyond its life, for as long as it may stand in."""
     policy = CachePolicy(ttl=10, fail_safe=100, fail_safe_throttle=5)
     held = memory(policy, tier(policy, clock), clock)
-    held.keep("ada", 1, 10, life=10)
+    held.keep("ada", 1, 10, ttl=10)
     clock.advance(50)
-    assert (held.value("ada"), held.stand_in("ada")) == (MISSING, 1)
-    held.revive("ada")
-    assert held.plain("ada", held.clock()) == 1
+    assert (held.value("ada"), held.stale_value("ada")) == (MISSING, 1)
+    held.serve_stale("ada")
+    assert held.fast_value("ada", held.clock()) == 1
     clock.advance(5)
-    assert held.plain("ada", held.clock()) is MISSING
+    assert held.fast_value("ada", held.clock()) is MISSING
     clock.advance(56)
-    assert held.stand_in("ada") is MISSING
+    assert held.stale_value("ada") is MISSING
 
 
 def test_a_deleted_tag_is_forgotten(clock: TurnableClock) -> None:
     """A tag lives as long as a value that has it: nothing of it remains."""
     policy = CachePolicy(ttl=10)
     held = memory(policy, tier(policy, clock), clock)
-    held.keep("ada", 1, 10, life=10, tags=["red"])
+    held.keep("ada", 1, 10, ttl=10, tags=["red"])
     assert list(held._tags) == ["red"]
     held.drop("ada")
     assert list(held._tags) == []

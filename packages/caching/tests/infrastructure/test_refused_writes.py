@@ -275,7 +275,7 @@ async def test_a_cache_that_is_made_later_knows_it(start: Any, server: ValkeySer
     await one.cache("words", str).set("ada", "old")
     await fail_to_save(server)
     await one.cache("words", str).delete("ada")
-    await eventually(lambda: "cache:words" in other.backplane._refused_unheard)
+    await eventually(lambda: "cache:words" in other.backplane._refused_topics)
     assert await other.cache("words", str).get("ada") is None
 
 

@@ -140,7 +140,7 @@ async def test_a_server_that_does_not_deliver_is_named(
     start: Any, private_redis: ValkeyServer, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that accepts what is published and delivers it to nobody is not taken for a channel."""
-    monkeypatch.setattr("tequipy_caching.infrastructure.backplane.Backplane._take", lambda *_: None)
+    monkeypatch.setattr("tequipy_caching.infrastructure.backplane.Backplane._handle", lambda *_: None)
     manager = await start(private_redis.url(), live=False)
     await eventually(lambda: manager.health().l2 == "refusing")
     assert (manager.health().reason or "").startswith("UNDELIVERED ")

@@ -202,7 +202,7 @@ KEPT: list[tuple[Any, Any]] = [
 def back(type_: Any, value: Any) -> Any:
     """Return what another process gets."""
     codec: Codec[Any] = Codec(type_, 1_000_000)
-    return codec.decode(codec.encode("key", value, life=1, tail=0)[HEADER_BYTES:])
+    return codec.decode(codec.encode("key", value, ttl=1, tail=0)[HEADER_BYTES:])
 
 
 @pytest.mark.parametrize(("type_", "value"), CHANGED)
@@ -258,8 +258,8 @@ def test_of_large_values_the_first_are_looked_at() -> None:
     large: Any = [True] + [1] * 40_000
     for _ in range(32):
         with pytest.raises(TypeError, match="is bool"):
-            codec.encode("key", large, life=1, tail=0)
-    assert codec.encode("key", large, life=1, tail=0)
+            codec.encode("key", large, ttl=1, tail=0)
+    assert codec.encode("key", large, ttl=1, tail=0)
 
 
 class DriverUUID(UUID):

@@ -15,11 +15,11 @@ import pytest
 from pydantic import SecretStr
 
 from tequipy_caching import MISSING, CachePolicy
-from tequipy_caching.infrastructure.backplane import DEAF_AFTER, PING_AFTER
+from tequipy_caching.infrastructure.backplane import ANSWER_TIMEOUT, PING_AFTER
 from tequipy_caching.wiring import CacheSettings, build_cache
 
 SLEEPER = Path(__file__).with_name("sleeper.py")
-TRUSTED = PING_AFTER + DEAF_AFTER
+TRUSTED = PING_AFTER + ANSWER_TIMEOUT
 
 
 def delete_elsewhere(url: str, prefix: str) -> threading.Thread:

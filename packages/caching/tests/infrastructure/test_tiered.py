@@ -51,10 +51,10 @@ async def test_ten_thousand_misses_are_one_load(start: Any, redis_url: str, fact
         caller.cancel()
     load.go.set()
     answers = await asyncio.gather(*callers, return_exceptions=True)
-    looks = registry.get_sample_value("cache_l2_seconds_count", {"op": "read"})
-    print(f"\n10,000 concurrent misses, 1,000 of them cancelled: {load.calls} load, {looks:.0f} look into Redis")
+    lookups = registry.get_sample_value("cache_l2_seconds_count", {"op": "read"})
+    print(f"\n10,000 concurrent misses, 1,000 of them cancelled: {load.calls} load, {lookups:.0f} look into Redis")
     assert answers.count("Ada") == 9_000
-    assert (load.calls, looks) == (1, 1)
+    assert (load.calls, lookups) == (1, 1)
 
 
 @pytest.mark.parametrize("change", ["set", "delete"])
@@ -121,7 +121,7 @@ async def test_what_is_in_the_way_is_replaced(pair: Pair, redis: Any, factory: A
         assert await two.get_or_set("ada", factory(f"loaded {number}")) == f"loaded {number}"
         assert (await redis.get(key)).endswith(f'"loaded {number}"'.encode())
         assert isinstance(two, TieredCache)
-        two.hear(["delete", ["ada"]])  # as a message from another process would
+        two.on_message(["delete", ["ada"]])  # as a message from another process would
 
 
 async def test_a_payload_of_an_older_shape_is_a_miss(start: Any, redis_url: str) -> None:
@@ -167,9 +167,9 @@ async def test_jitter_shortens_lives(start: Any, redis_url: str, redis: Any) -> 
     words = manager.cache("words", str)
     for number in range(20):
         await words.set(number, "word")
-    lives = {await redis.pttl(key) for key in await redis.keys("*:cache:words:*")}
-    assert 45_000 < min(lives) < max(lives) - 5_000
-    assert max(lives) <= 100_000
+    ttls = {await redis.pttl(key) for key in await redis.keys("*:cache:words:*")}
+    assert 45_000 < min(ttls) < max(ttls) - 5_000
+    assert max(ttls) <= 100_000
 
 
 async def test_what_happens_is_counted(start: Any, redis_url: str, factory: Any) -> None:

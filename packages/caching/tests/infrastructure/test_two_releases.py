@@ -144,7 +144,7 @@ async def test_a_value_that_is_nobodys_counts_as_unreadable(start: Any, redis_ur
     assert registry.get_sample_value("cache_requests_total", unreadable) == 1
     await theirs.get_or_set("ada", Table().new)
     async with Redis.from_url(redis_url) as redis:
-        (beside,) = [name async for name in redis.scan_iter(f"{one.link.prefix}:cache:remote:~*")]
-        await redis.setrange(beside, await redis.strlen(beside) - 1, b"!")
+        (in_side_key,) = [name async for name in redis.scan_iter(f"{one.link.prefix}:cache:remote:~*")]
+        await redis.setrange(in_side_key, await redis.strlen(in_side_key) - 1, b"!")
     assert await theirs.get("ada") is None
     assert registry.get_sample_value("cache_requests_total", unreadable) == 3

@@ -16,12 +16,12 @@ from tequipy_caching.infrastructure.expiring_set import SharedExpiringSet
 from tequipy_caching.wiring import CacheSettings, build_cache
 
 heard: dict[str, float] = {}
-hear = SharedExpiringSet.hear
+on_message = SharedExpiringSet.on_message
 
 
-def hear_and_note(self: SharedExpiringSet, body: Any) -> None:
+def receive_and_note(self: SharedExpiringSet, body: Any) -> None:
     """Note the moment at which members are there."""
-    hear(self, body)
+    on_message(self, body)
     for member in body:
         heard.setdefault(member, time.monotonic())
 
@@ -40,6 +40,6 @@ async def watch(url: str, prefix: str) -> None:
 
 
 if __name__ == "__main__":
-    SharedExpiringSet.hear = hear_and_note  # type: ignore[method-assign]  # -- a look from outside
+    SharedExpiringSet.on_message = receive_and_note  # type: ignore[method-assign]  # -- a look from outside
     asyncio.run(watch(*sys.argv[1:]))
     print(json.dumps(heard))

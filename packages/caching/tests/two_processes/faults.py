@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tequipy_caching.domain.fences import Fence
+from tequipy_caching.domain.invalidation_guard import InvalidationGuard
 from tequipy_caching.domain.tiered import TieredCache
 from tequipy_caching.infrastructure import backplane, expiring_set, redis
 from tequipy_caching.infrastructure.backplane import Backplane
@@ -66,7 +66,7 @@ def join_without_comparing(patch: pytest.MonkeyPatch) -> None:
 
     async def leave_nothing(*_: Any) -> None: ...
 
-    patch.setattr(TieredCache, "_leave_outdated", leave_nothing)
+    patch.setattr(TieredCache, "_forget_outdated_loads", leave_nothing)
 
 
 def notice_no_lost_set(patch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def compare_no_epoch(patch: pytest.MonkeyPatch) -> None:
 
 def keep_in_memory_whatever_comes(patch: pytest.MonkeyPatch) -> None:
     """The guard of memory: a load that raced an invalidation is kept."""
-    patch.setattr(Fence, "whole", lambda *_: True)
+    patch.setattr(InvalidationGuard, "is_current", lambda *_: True)
 
 
 def store_whatever_comes(patch: pytest.MonkeyPatch) -> None:
@@ -107,9 +107,9 @@ def store_whatever_comes(patch: pytest.MonkeyPatch) -> None:
 
 def publish_nothing(patch: pytest.MonkeyPatch) -> None:
     """The channel: changes are told to nobody."""
-    change_script(patch, "remove", "\ntell()\nreturn 1", "\nreturn 1")
+    change_script(patch, "remove", "\npublish()\nreturn 1", "\nreturn 1")
 
 
 def ignore_gaps(patch: pytest.MonkeyPatch) -> None:
     """The channel: who joins it again does not ask what was told meanwhile."""
-    patch.setattr(Backplane, "_miss", lambda _: None)
+    patch.setattr(Backplane, "_notify_gap", lambda _: None)

@@ -16,7 +16,7 @@ from tequipy_caching.domain.recovery import RecoveryQueue
 from tequipy_caching.infrastructure.backplane import Backplane
 from tequipy_caching.infrastructure.manager import TieredCacheManager
 from tequipy_caching.infrastructure.redis import RedisLink
-from tequipy_caching.testing import TurnableClock, Unread
+from tequipy_caching.testing import NullMetrics, TurnableClock
 
 from .redis_model import RedisModel, Snapshot
 from .simulated_network import Network, SimulatedLoop
@@ -52,14 +52,14 @@ class Process:
         self.channel_cut = False
         self.ended = False
         self.loop = SimulatedLoop(_now, network, self)
-        link = RedisLink(f"redis://redis:6379/{database}", prefix=PREFIX, timeout=L2_TIMEOUT, metrics=Unread())
+        link = RedisLink(f"redis://redis:6379/{database}", prefix=PREFIX, timeout=L2_TIMEOUT, metrics=NullMetrics())
         self.manager = TieredCacheManager(
             link,
             {"values": POLICY},
             tombstone_ttl=POLICY.hard_timeout + L2_TIMEOUT + 1,
             lease_margin=L2_TIMEOUT,
             strict=False,
-            metrics=Unread(),
+            metrics=NullMetrics(),
         )
         self.cache = self.manager.cache("values", str)
         self.revoked = self.manager.expiring_set("revoked")

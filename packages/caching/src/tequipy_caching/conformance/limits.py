@@ -21,7 +21,7 @@ class LimiterTarget:
 
     limiter: RateLimiter
     """Has been entered, and has counted nothing."""
-    turn: Callable[[float], Awaitable[Any]] = asyncio.sleep
+    advance: Callable[[float], Awaitable[Any]] = asyncio.sleep
     """Lets seconds pass on the limiter's clock."""
 
 
@@ -44,7 +44,7 @@ class TestLimits:
         while (refused := await limiter_target.limiter.hit(QUICK, "ada")).allowed:
             pass
         assert 0 < refused.retry_after <= 0.05
-        await limiter_target.turn(refused.retry_after)
+        await limiter_target.advance(refused.retry_after)
         assert (await limiter_target.limiter.hit(QUICK, "ada")).allowed
 
     async def test_keys_and_policies_do_not_meet(self, limiter_target: LimiterTarget) -> None:

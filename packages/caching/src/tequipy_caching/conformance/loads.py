@@ -112,7 +112,7 @@ class TestLoads:
         for _ in range(2):
             with pytest.raises(Absent):
                 await coy.get_or_set("ada", Factory(Absent("no such word")))
-            await cache_target.turn(0.06)
+            await cache_target.advance(0.06)
         assert await coy.get("ada", "default") == "default"
         with pytest.raises(Absent):
             await coy.get_or_set("ada", Factory("Ada"))
@@ -134,13 +134,13 @@ class TestLoads:
         """With fail-safe a load that fails, or takes too long, gives the old value; it is not tried at every call."""
         words = await cache_target.cache("safe")
         await words.set("ada", "old")
-        await cache_target.turn(0.06)
+        await cache_target.advance(0.06)
         assert await words.get("ada") is None
         load = Factory(error, held=error is None)
         assert await words.get_or_set("ada", load) == "old"
         assert await words.get_or_set_many(["ada"], load.many) == {"ada": "old"}
         assert load.calls == 1
-        await cache_target.turn(0.06)
+        await cache_target.advance(0.06)
         assert await words.get_or_set("ada", Factory("new")) == "new"
 
     @pytest.mark.parametrize("new", [0, 2])
@@ -150,12 +150,12 @@ class TestLoads:
         fail = Factory(ValueError("away"))
         await words.set(1, "old")
         await words.set(3, "old")
-        await cache_target.turn(0.06)
+        await cache_target.advance(0.06)
         with pytest.raises(ValueError, match="away"):
             await words.get_or_set_many(sorted([1, 3, new]), fail.many)
         assert await words.get_or_set_many([1, 3], fail.many) == {1: "old", 3: "old"}
         assert fail.calls == 1
-        await cache_target.turn(0.06)
+        await cache_target.advance(0.06)
         assert await words.get_or_set_many([1, 3], fail.many) == {1: "old", 3: "old"}
         assert fail.calls == 2
 
@@ -163,7 +163,7 @@ class TestLoads:
         """After the soft timeout callers get the old value, and the new one once it is loaded."""
         words, load = await cache_target.cache("soft"), Factory("new", held=True)
         await words.set("ada", "old")
-        await cache_target.turn(0.06)
+        await cache_target.advance(0.06)
         assert await words.get_or_set("ada", load) == "old"
         load.go.set()
         await eventually(lambda: words.peek("ada") == "new")
@@ -188,12 +188,12 @@ class TestLoads:
         words = await cache_target.cache("ahead")
         await words.get_or_set("ada", Factory("old"))
         load = Factory(ValueError("away"))
-        await cache_target.turn(0.1)
+        await cache_target.advance(0.1)
         assert await words.get_or_set("ada", load) == "old"
         await load.called()
         await words.set("ada", "old")
         load = Factory("new")
-        await cache_target.turn(0.1)
+        await cache_target.advance(0.1)
         assert await words.get_or_set("ada", load) == "old"
         await eventually(lambda: words.peek("ada") == "new")
         assert load.calls == 1

@@ -83,7 +83,7 @@ class TestProcesses:
         """A batch that stands in for a slow load lacks nothing that another process has stored."""
         one, two = await pair(cache_target, name)
         await one.set("ada", "old")
-        await cache_target.turn(0.06)
+        await cache_target.advance(0.06)
         await two.set("bob", "Bob", ttl=60)
         load = Factory("new", held=True)
         assert await one.get_or_set_many(["ada", "bob"], load.many) == {"ada": "old", "bob": "Bob"}
@@ -93,7 +93,7 @@ class TestProcesses:
         """After the soft timeout the old value stands in for a load of another process too."""
         one, two = await pair(cache_target, "soft-cluster")
         await one.set("ada", "old")
-        await cache_target.turn(0.06)
+        await cache_target.advance(0.06)
         load, other = Factory("new", held=True), Factory("other")
         first = asyncio.create_task(one.get_or_set("ada", load))
         await load.called()

@@ -19,7 +19,7 @@ class TestSets:
         await revoked.add(ttl=60)
         assert [member in revoked for member in ("ada", "bob", "eve", "dan", 1)] == [True, True, True, False, False]
         assert [await revoked.contains(member) for member in ("ada", "dan")] == [True, False]
-        await cache_target.turn(0.2)
+        await cache_target.advance(0.2)
         await eventually(lambda: "ada" not in revoked)
         assert not await revoked.contains("bob")
         assert "eve" in revoked
@@ -31,7 +31,7 @@ class TestSets:
         await revoked.add("ada", ttl=0.05)
         await revoked.add("bob", ttl=0.05)
         await revoked.add("bob", ttl=60)
-        await cache_target.turn(0.1)
+        await cache_target.advance(0.1)
         assert ("ada" in revoked, "bob" in revoked) == (True, True)
 
     async def test_the_source_is_read_first(self, cache_target: CacheTarget) -> None:

@@ -43,7 +43,7 @@ class CacheTarget:
     """Starts a manager with `POLICIES` that hears invalidations, as another process would; ended after the case."""
     shared: bool = True
     """Whether those managers share what they hold; if not, the cases about several processes are skipped."""
-    turn: Callable[[float], Awaitable[Any]] = asyncio.sleep
+    advance: Callable[[float], Awaitable[Any]] = asyncio.sleep
     """Lets seconds pass on the managers' clock."""
 
     async def cache(self, name: str) -> Cache[Any]:

@@ -53,7 +53,7 @@ class TestValues:
         await words.set("ada", "Ada", ttl=0.05)
         await words.get_or_set("cy", Factory("Cy"), ttl=0.05)
         await words.set("bob", "Bob")
-        await cache_target.turn(0.06)
+        await cache_target.advance(0.06)
         await eventually(lambda: words.peek("ada") is words.peek("cy") is brief.peek("ada") is MISSING)
         assert await words.get_many(["ada", "bob", "cy"]) == {"bob": "Bob"}
         assert await brief.get("ada") is None

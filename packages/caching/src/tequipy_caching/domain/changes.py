@@ -14,7 +14,7 @@ V = TypeVar("V")
 Kind = Literal["delete", "expire"]
 Sort = Literal["key", "tag", "everything"]
 _EVERYTHING: Final[tuple[Sort, str]] = ("everything", "")
-_AT_ONCE: Final = 500
+_BATCH_SIZE: Final = 500
 
 
 class Changes(Recoverable[Kind], Generic[V]):
@@ -27,7 +27,7 @@ class Changes(Recoverable[Kind], Generic[V]):
         self._strict = strict
         recovery.register(topic, self)
 
-    async def make(
+    async def apply(
         self,
         change: Awaitable[None],
         *,
@@ -40,11 +40,11 @@ class Changes(Recoverable[Kind], Generic[V]):
         try:
             await change
         except (CacheUnavailable, asyncio.CancelledError) as error:
-            self.keep(keys=keys, kind=kind, tags=tags, everything=everything)
+            self.enqueue(keys=keys, kind=kind, tags=tags, everything=everything)
             if self._strict or isinstance(error, asyncio.CancelledError):
                 raise
 
-    def keep(
+    def enqueue(
         self, *, keys: Iterable[Key] = (), kind: Kind = "delete", tags: Iterable[str] = (), everything: bool = False
     ) -> None:
         """Keep a change, this process's or another's, that the shared tier does not have."""
@@ -56,11 +56,11 @@ class Changes(Recoverable[Kind], Generic[V]):
             self._recovery.add(self._topic, _EVERYTHING, kind)
 
     @property
-    def waiting(self) -> bool:
+    def any_pending(self) -> bool:
         """Whether there is any change that waits, or may wait in another process."""
         return len(self._recovery) > 0 or self._recovery.distrusts_all
 
-    def doubts(self, key: Key, tags: Iterable[str] = ()) -> bool:
+    def is_pending(self, key: Key, tags: Iterable[str] = ()) -> bool:
         """Tell whether a change waits that the shared tier does not know, so that it may hold what is no more."""
         return (
             self._recovery.distrusts_all
@@ -86,8 +86,8 @@ class Changes(Recoverable[Kind], Generic[V]):
             await self._shared.remove_tags(tags)
         for change, kind in ((self._shared.remove, "delete"), (self._shared.expire, "expire")):
             keys = _of("key", entries, kind)
-            for start in range(0, len(keys), _AT_ONCE):
-                await change(keys[start : start + _AT_ONCE])
+            for start in range(0, len(keys), _BATCH_SIZE):
+                await change(keys[start : start + _BATCH_SIZE])
 
 
 def _of(sort: Sort, entries: Mapping[Hashable, Kind], wanted: str) -> list[Any]:

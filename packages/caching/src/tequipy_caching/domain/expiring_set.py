@@ -47,7 +47,7 @@ def check_member(member: str) -> None:
     member.encode()
 
 
-def lives_of(answer: Mapping[str, float]) -> dict[str, float]:
+def ttls_of(answer: Mapping[str, float]) -> dict[str, float]:
     """Return what a source has answered, none for longer than can be counted; whatever is wrong with it is raised."""
     for member in answer:
         check_member(member)

@@ -30,7 +30,7 @@ LEASE_GRACE_US: Final = 1_000_000
 """How much longer it is held, for two clocks never go quite alike."""
 STORE_RETRY: Final = 1.0
 """Seconds after which a store that was away may be asked again."""
-NOBODY: Final[Mapping[str, tuple[int, int]]] = {}
+NO_LEASES: Final[Mapping[str, tuple[int, int]]] = {}
 
 
 class Bucket(NamedTuple):
@@ -39,15 +39,15 @@ class Bucket(NamedTuple):
     at: int = 0
     """When that was so, in microseconds of one clock."""
     level: int = 0
-    leases: Mapping[str, tuple[int, int]] = NOBODY
+    leases: Mapping[str, tuple[int, int]] = NO_LEASES
     """By holder: how many requests, and until when."""
     born: int = 0
     """When it was first counted in; 0: never yet, negative: when it was reset."""
-    height: int = 0
+    increment: int = 0
     """Of a request, in the units of the level; 0: the asker's."""
 
 
-class Ask(NamedTuple):
+class BudgetRequest(NamedTuple):
     """What a process asks for."""
 
     need: int
@@ -86,19 +86,22 @@ class Grant(NamedTuple):
         return RateDecision(self.allowed, policy.limit, self.remaining, retry, reset, degraded)
 
 
-def take(policy: RatePolicy, bucket: Bucket, ask: Ask, now: int) -> tuple[Bucket, Grant]:
+def take(policy: RatePolicy, bucket: Bucket, request: BudgetRequest, now: int) -> tuple[Bucket, Grant]:
     """Return what is used after an ask, and what it gets."""
-    return take_all([(policy, bucket, ask)], now)[0]
+    return take_all([(policy, bucket, request)], now)[0]
 
 
-def take_all(asks: Sequence[tuple[RatePolicy, Bucket, Ask]], now: int) -> list[tuple[Bucket, Grant]]:
+def take_all(requests: Sequence[tuple[RatePolicy, Bucket, BudgetRequest]], now: int) -> list[tuple[Bucket, Grant]]:
     """Return the same for asks that belong to one request: when a budget refuses it, none of the others counts it.
 
     `allowed` then says for each budget whether it would have let the request pass.
     """
-    settled = [_settle(*each, now) for each in asks]
+    settled = [_settle(*each, now) for each in requests]
     passes = all(each.lacking <= 0 for each in settled)
-    return [_grant(policy, ask, each, now, passes=passes) for (policy, _, ask), each in zip(asks, settled, strict=True)]
+    return [
+        _grant(policy, request, each, now, passes=passes)
+        for (policy, _, request), each in zip(requests, settled, strict=True)
+    ]
 
 
 class _Settled(NamedTuple):
@@ -112,60 +115,62 @@ class _Settled(NamedTuple):
     vanished: bool
 
 
-def _settle(policy: RatePolicy, bucket: Bucket, ask: Ask, now: int) -> _Settled:
-    height, fall = policy.height, policy.fall
+def _settle(policy: RatePolicy, bucket: Bucket, request: BudgetRequest, now: int) -> _Settled:
+    increment, leak_rate = policy.increment, policy.leak_rate
     leases, over = dict(bucket.leases), list[tuple[int, int]]()
     for holder, (held, until) in bucket.leases.items():
-        if holder == ask.holder or until <= now:
-            over.append((min(until, now), ask.spent if holder == ask.holder else held))
+        if holder == request.holder or until <= now:
+            over.append((min(until, now), request.spent if holder == request.holder else held))
             del leases[holder]
     level, at = _in_units(policy, bucket), bucket.at
     for until, used in sorted(over):
-        level, at = max(0, level - max(0, until - at) * fall) + used * height, until
-    level = max(0, level - max(0, now - at) * fall)
+        level, at = max(0, level - max(0, until - at) * leak_rate) + used * increment, until
+    level = max(0, level - max(0, now - at) * leak_rate)
     born = 0 if bucket.born > 0 and not level and not leases else bucket.born  # empty is as good as gone
-    vanished = ask.born not in {0, born} and born >= 0
+    vanished = request.born not in {0, born} and born >= 0
     if vanished:
-        level = max(level, ask.known - sum(held for held, _ in leases.values()) * height)
-    lacking = max(ask.need, 1) * height - _room(policy, level, leases)
+        level = max(level, request.known - sum(held for held, _ in leases.values()) * increment)
+    lacking = max(request.need, 1) * increment - _room(policy, level, leases)
     return _Settled(level, leases, lacking, born, vanished)
 
 
 def _in_units(policy: RatePolicy, bucket: Bucket) -> int:
     """Return the level in units of the policy, as many requests high."""
-    if bucket.height in {0, policy.height}:
+    if bucket.increment in {0, policy.increment}:
         return bucket.level
-    whole, rest = divmod(bucket.level, bucket.height)
+    whole, rest = divmod(bucket.level, bucket.increment)
     # As floats, for so the script has it.
-    return min(whole * policy.height + ceil(float(rest) * policy.height / bucket.height), EXACT)
+    return min(whole * policy.increment + ceil(float(rest) * policy.increment / bucket.increment), EXACT)
 
 
 def _room(policy: RatePolicy, level: int, leases: Mapping[str, tuple[int, int]]) -> int:
-    return policy.height * (policy.capacity - sum(held for held, _ in leases.values())) - level
+    return policy.increment * (policy.capacity - sum(held for held, _ in leases.values())) - level
 
 
-def _grant(policy: RatePolicy, ask: Ask, settled: _Settled, now: int, *, passes: bool) -> tuple[Bucket, Grant]:
-    height, fall = policy.height, policy.fall
+def _grant(
+    policy: RatePolicy, request: BudgetRequest, settled: _Settled, now: int, *, passes: bool
+) -> tuple[Bucket, Grant]:
+    increment, leak_rate = policy.increment, policy.leak_rate
     level, leases, lacking, born, vanished = settled
-    if not born and ((passes and ask.need) or vanished):
+    if not born and ((passes and request.need) or vanished):
         born = now
     leased = retry = 0
     if passes:
-        level += ask.need * height
+        level += request.need * increment
         # Half of what is left at most: the others come too.
-        leased = min(ask.want, _room(policy, level, leases) // height // 2)
+        leased = min(request.want, _room(policy, level, leases) // increment // 2)
         if leased > 0:
-            leases[ask.holder] = (leased, now + LEASE_US + LEASE_GRACE_US)
+            leases[request.holder] = (leased, now + LEASE_US + LEASE_GRACE_US)
     elif lacking > 0:
-        retry = _ceil(lacking, fall)
+        retry = _ceil(lacking, leak_rate)
         if lacking > level:  # what it takes is leased: it begins to fall when the first of these leases has ended
-            retry = max(retry, min(until for _, until in leases.values()) - now + _ceil(lacking - level, fall))
+            retry = max(retry, min(until for _, until in leases.values()) - now + _ceil(lacking - level, leak_rate))
     reserved = sum(held for held, _ in leases.values())
-    room = _room(policy, level, leases) + max(leased, 0) * height  # what is leased now is the asker's
-    reset = _ceil(level + reserved * height, fall)
-    used_for = _ceil(level + max(leased, 0) * height, fall)
-    grant = Grant(lacking <= 0, leased, max(0, room // height), retry, reset, used_for, born, vanished)
-    return Bucket(now, level, leases, born, height), grant
+    room = _room(policy, level, leases) + max(leased, 0) * increment  # what is leased now is the asker's
+    reset = _ceil(level + reserved * increment, leak_rate)
+    used_for = _ceil(level + max(leased, 0) * increment, leak_rate)
+    grant = Grant(lacking <= 0, leased, max(0, room // increment), retry, reset, used_for, born, vanished)
+    return Bucket(now, level, leases, born, increment), grant
 
 
 class Buckets:
@@ -181,8 +186,8 @@ class Buckets:
 
     def take_all(self, budgets: Sequence[tuple[RatePolicy, str]], need: int, now: int) -> list[Grant]:
         """Return what an ask gets of several budgets, all or none."""
-        asks = [(policy, self._buckets.pop(name, Bucket()), Ask(need)) for policy, name in budgets]
-        taken = take_all(asks, now)
+        requests = [(policy, self._buckets.pop(name, Bucket()), BudgetRequest(need)) for policy, name in budgets]
+        taken = take_all(requests, now)
         for (_, name), (bucket, _) in zip(budgets, taken, strict=True):
             self._buckets[name] = bucket  # at the end: a dictionary is in the order of its insertions
         while len(self._buckets) > self._most:
@@ -194,12 +199,12 @@ class Buckets:
         self._buckets.pop(name, None)
 
 
-def decide_alone(policy: RatePolicy, buckets: Buckets, name: str, need: int, now: int) -> RateDecision:
+def decide_locally(policy: RatePolicy, buckets: Buckets, name: str, need: int, now: int) -> RateDecision:
     """Return what the policy says when the store is away."""
-    return decide_all_alone([(policy, name)], buckets, need, now)[0]
+    return decide_all_locally([(policy, name)], buckets, need, now)[0]
 
 
-def decide_all_alone(
+def decide_all_locally(
     budgets: Sequence[tuple[RatePolicy, str]], buckets: Buckets, need: int, now: int
 ) -> list[RateDecision]:
     """Return what the policies of one request say when the store is away; a refused one is counted by none."""
@@ -207,12 +212,14 @@ def decide_all_alone(
     refused = any(policy.on_store_error == "deny" for policy, _ in budgets)
     grants = iter(buckets.take_all(local, 0 if refused else need, now))
     return [
-        next(grants).decision(policy, degraded=True) if policy.on_store_error == "local" else _without_counting(policy)
+        next(grants).decision(policy, degraded=True)
+        if policy.on_store_error == "local"
+        else _decide_without_counting(policy)
         for policy, _ in budgets
     ]
 
 
-def _without_counting(policy: RatePolicy) -> RateDecision:
+def _decide_without_counting(policy: RatePolicy) -> RateDecision:
     if policy.on_store_error == "allow":
         return RateDecision(True, policy.limit, policy.capacity, 0, 0, degraded=True)
     return RateDecision(False, policy.limit, 0, STORE_RETRY, STORE_RETRY, degraded=True)

@@ -13,7 +13,7 @@ from tequipy_caching.domain.tiers import Channel, SharedTier
 V = TypeVar("V")
 
 
-class Taken(Generic[V]):
+class AcquiredLeases(Generic[V]):
     """What came of asking for leases."""
 
     def __init__(self, shared: SharedTier[V], token: str, left: Mapping[Key, float]) -> None:
@@ -24,7 +24,7 @@ class Taken(Generic[V]):
         self._shared = shared
         self._token = token
 
-    async def give_back(self) -> None:
+    async def release(self) -> None:
         """Let others have what was won."""
         held, self._held = self._held, []
         if held:
@@ -52,12 +52,12 @@ class Leases(Generic[V]):
         for key in keys:  # before asking: a lease may be given back while the answer is on its way
             self._waiting.setdefault(key, set()).add(freed)
         try:
-            taken = await self._take(keys, tags)
+            taken = await self._acquire(keys, tags)
             try:
                 if taken.won:
                     await load(taken.won)
             finally:
-                await taken.give_back()
+                await taken.release()
             if taken.lost:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(taken.lost.values())):
@@ -67,23 +67,23 @@ class Leases(Generic[V]):
             for key in keys:
                 self._forget(key, freed)
 
-    def release(self, key: Key) -> None:
+    def wake(self, key: Key) -> None:
         """Wake those who wait for a key: another process has given back its lease."""
         for freed in self._waiting.get(key, ()):
             freed.set()
 
-    def release_all(self) -> None:
+    def wake_all(self) -> None:
         """Wake all: a message may have been missed."""
         for key in self._waiting:
-            self.release(key)
+            self.wake(key)
 
-    async def _take(self, keys: Sequence[Key], tags: Sequence[str]) -> Taken[V]:
+    async def _acquire(self, keys: Sequence[Key], tags: Sequence[str]) -> AcquiredLeases[V]:
         token = secrets.token_hex(8)
         left: Mapping[Key, float] = dict.fromkeys(keys, 0.0)
         if self._channel.live:
             with suppress(CacheUnavailable):
                 left = await self._shared.lock(keys, tags, token, self._lease)
-        return Taken(self._shared, token, left)
+        return AcquiredLeases(self._shared, token, left)
 
     def _forget(self, key: Key, freed: asyncio.Event) -> None:
         waiting = self._waiting[key]

@@ -37,16 +37,16 @@ class RatePolicy:
     on_store_error: Literal["local", "allow", "deny"] = "local"
     """With Redis away: this process keeps the bound for itself alone, or all may pass, or none."""
 
-    height: int = field(init=False, repr=False, compare=False)
+    increment: int = field(init=False, repr=False, compare=False)
     """How far one request raises the level of what is used, in whole units of this policy."""
-    fall: int = field(init=False, repr=False, compare=False)
+    leak_rate: int = field(init=False, repr=False, compare=False)
     """How far the level falls in a microsecond."""
 
     def __post_init__(self) -> None:
         period = round(self.period * 1_000_000) if _SHORTEST <= self.period < inf else 0
         shared = gcd(self.limit, period) or 1
-        object.__setattr__(self, "height", period // shared)
-        object.__setattr__(self, "fall", self.limit // shared)
+        object.__setattr__(self, "increment", period // shared)
+        object.__setattr__(self, "leak_rate", self.limit // shared)
         faults = "; ".join(self._faults())
         if faults:
             raise ValueError(faults)
@@ -68,9 +68,9 @@ class RatePolicy:
             yield "limit must be at least 1"
         if self.capacity < 1:
             yield "burst must be at least 1"
-        if not self.height:
+        if not self.increment:
             yield f"period must be at least {_SHORTEST:f}, in seconds"
-        elif self.capacity * self.height > EXACT:
+        elif self.capacity * self.increment > EXACT:
             yield "limit and period must be rounder to be counted exactly"
         if not 0 <= self.lease <= self.capacity:
             yield "lease must be at least 0 and at most burst"

@@ -11,21 +11,21 @@ from typing import Generic, TypeVar
 
 from tequipy_caching.domain.changes import Changes
 from tequipy_caching.domain.exceptions import CacheUnavailable, LoadTimeout
-from tequipy_caching.domain.fences import Fence, Fences
-from tequipy_caching.domain.flights import Flight
+from tequipy_caching.domain.invalidation_guard import InvalidationGuard, InvalidationGuards
 from tequipy_caching.domain.keys import Key
 from tequipy_caching.domain.leases import Leases
 from tequipy_caching.domain.memory import Memory
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.policies import CachePolicy
 from tequipy_caching.domain.ports import MISSING
-from tequipy_caching.domain.tiers import Channel, Look, SharedTier
+from tequipy_caching.domain.single_flight import InFlightLoad
+from tequipy_caching.domain.tiers import Channel, Lookup, SharedTier
 
 V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
-class Order(Generic[V]):
+class LoadRequest(Generic[V]):
     """What a caller wants loaded, and how it is to be kept."""
 
     factory: Callable[[Sequence[Key]], Awaitable[Mapping[Key, V]]]
@@ -52,7 +52,7 @@ class Loader(Generic[V]):
         lease: float,
         metrics: CacheMetrics,
     ) -> None:
-        self.fences = Fences()
+        self.guards = InvalidationGuards()
         self.leases = Leases(shared, channel, lease=lease)
         self._name = name
         self._policy = policy
@@ -68,131 +68,143 @@ class Loader(Generic[V]):
             outcome: metrics.tally("cache_loads", name, outcome) for outcome in ("ok", "error", "timeout", "cancelled")
         }
         self._load_seconds = metrics.seconds("cache_load_seconds", name)
-        self._fenced = metrics.tally("cache_fenced_fills", name)
-        self._left_behind: set[asyncio.Future[Mapping[Key, V]]] = set()
+        self._fenced_fills = metrics.tally("cache_fenced_fills", name)
+        self._abandoned: set[asyncio.Future[Mapping[Key, V]]] = set()
 
-    async def load(self, flight: Flight[V], order: Order[V]) -> Mapping[Key, V]:
+    async def load(self, in_flight: InFlightLoad[V], request: LoadRequest[V]) -> Mapping[Key, V]:
         """Return the values of a flight's keys; a key that the factory leaves out has none."""
         found: dict[Key, V] = {}
         if self._policy.lock == "process" or not self._shared.stores:
-            await self._load(flight.keys, found, order, flight)
+            await self._load(in_flight.keys, found, request, in_flight)
             return found
-        others: Sequence[Key] = flight.keys
+        others: Sequence[Key] = in_flight.keys
         while others:
-            with self.fences.hold() as fence:
-                missing = await self._look(others, found, fence, order)
+            with self.guards.hold() as guard:
+                missing = await self._lookup(others, found, guard, request)
                 if not missing:
                     break
-                self._note(flight, missing)
-                self._let_stand_in(flight, missing, found, fence)
+                self._note_states(in_flight, missing)
+                self._offer_stale_values(in_flight, missing, found, guard)
                 others = await self.leases.share(
-                    list(missing), order.tags, partial(self._load, found=found, order=order)
+                    list(missing), request.tags, partial(self._load, found=found, request=request)
                 )
         return found
 
-    async def look(self, keys: Sequence[Key]) -> dict[Key, V]:
+    async def lookup(self, keys: Sequence[Key]) -> dict[Key, V]:
         """Return what the tiers have, and keep it in memory."""
-        with self.fences.hold() as fence:
-            return self._take(await self._ask(keys, (), storing=False), fence)
+        with self.guards.hold() as guard:
+            return self._keep_fresh(await self._read_tiers(keys, (), storing=False), guard)
 
-    def life(self, ttl: float | None) -> float:
+    def jittered_ttl(self, ttl: float | None) -> float:
         """Return how long a value is to live: jitter takes a part of it."""
         return (ttl or self._policy.ttl) * (1 - self._policy.jitter * random())  # noqa: S311 -- no secret
 
     async def _load(
-        self, keys: Sequence[Key], found: dict[Key, V], order: Order[V], flight: Flight[V] | None = None
+        self,
+        keys: Sequence[Key],
+        found: dict[Key, V],
+        request: LoadRequest[V],
+        in_flight: InFlightLoad[V] | None = None,
     ) -> None:
         """Add to `found` what the tiers have, and load the rest; callers of a given flight may take stand-ins."""
-        with self.fences.hold() as fence:
-            missing = await self._look(keys, found, fence, order)
+        with self.guards.hold() as guard:
+            missing = await self._lookup(keys, found, guard, request)
             if not missing:
                 return
-            if flight is not None:
-                self._note(flight, missing)
-                self._let_stand_in(flight, missing, found, fence)
+            if in_flight is not None:
+                self._note_states(in_flight, missing)
+                self._offer_stale_values(in_flight, missing, found, guard)
             try:
-                values = await self._call(order, list(missing))
+                values = await self._call(request, list(missing))
             except Exception as error:  # noqa: BLE001 -- whatever a factory raises
-                found |= self._make_do(error, missing, fence, order)
+                found |= self._serve_stale_or_raise(error, missing, guard, request)
             else:
                 loaded = {key: values[key] for key in missing if key in values}
-                await self._keep_loaded(loaded, missing, fence, order)
+                await self._store_loaded(loaded, missing, guard, request)
                 found |= loaded
 
-    async def _look(
-        self, keys: Sequence[Key], found: dict[Key, V], fence: Fence, order: Order[V]
-    ) -> Mapping[Key, Look[V]]:
+    async def _lookup(
+        self, keys: Sequence[Key], found: dict[Key, V], guard: InvalidationGuard, request: LoadRequest[V]
+    ) -> Mapping[Key, Lookup[V]]:
         """Add to `found` what the tiers have, and return what the look gave for the other keys."""
-        looks = await self._ask(keys, order.tags, storing=True)
-        found |= self._take(looks, fence, order)
-        return {key: looks[key] for key in keys if key not in found}
+        lookups = await self._read_tiers(keys, request.tags, storing=True)
+        found |= self._keep_fresh(lookups, guard, request)
+        return {key: lookups[key] for key in keys if key not in found}
 
     @staticmethod
-    def _note(flight: Flight[V], missing: Mapping[Key, Look[V]]) -> None:
+    def _note_states(in_flight: InFlightLoad[V], missing: Mapping[Key, Lookup[V]]) -> None:
         """Note what the load has seen, for callers that may have missed a change since."""
-        flight.seen |= {key: look.seen for key, look in missing.items() if look.seen is not None}
+        in_flight.seen |= {key: lookup.seen for key, lookup in missing.items() if lookup.seen is not None}
 
-    def _let_stand_in(
-        self, flight: Flight[V], missing: Mapping[Key, Look[V]], found: Mapping[Key, V], fence: Fence
+    def _offer_stale_values(
+        self,
+        in_flight: InFlightLoad[V],
+        missing: Mapping[Key, Lookup[V]],
+        found: Mapping[Key, V],
+        guard: InvalidationGuard,
     ) -> None:
-        def stand_ins() -> Mapping[Key, V] | None:
-            older = self._stand_ins({key: look for key, look in missing.items() if key not in found}, fence)
+        def stale_values() -> Mapping[Key, V] | None:
+            older = self._stale_values({key: lookup for key, lookup in missing.items() if key not in found}, guard)
             return None if older is None else {**older, **found}
 
-        flight.stand_ins = stand_ins
+        in_flight.stale_values = stale_values
 
-    async def _ask(self, keys: Sequence[Key], tags: tuple[str, ...], *, storing: bool) -> Mapping[Key, Look[V]]:
+    async def _read_tiers(
+        self, keys: Sequence[Key], tags: tuple[str, ...], *, storing: bool
+    ) -> Mapping[Key, Lookup[V]]:
         """Look into Redis, or into memory where there is no Redis to ask, or where it may hold what is no more."""
         self._l1_misses.count += len(keys)
         if not self._shared.stores:
-            return {key: self._look_inside(key, trusted=self._shared.away) for key in keys}
-        doubts = self._changes.doubts if self._changes.waiting else None  # hardly ever
-        certain = keys if doubts is None else [key for key in keys if not doubts(key)]
+            return {key: self._lookup_memory(key, trusted=self._shared.away) for key in keys}
+        is_pending = self._changes.is_pending if self._changes.any_pending else None  # hardly ever
+        certain = keys if is_pending is None else [key for key in keys if not is_pending(key)]
         gone = self._shared.away
         try:
-            looks = dict(await self._shared.read(certain, tags, storing=storing)) if certain else {}
+            lookups = dict(await self._shared.read(certain, tags, storing=storing)) if certain else {}
         except CacheUnavailable:
             if self._strict:
                 raise
-            looks, gone = {}, self._shared.away  # a server that answers, and refuses, is not gone
-        if self._changes.waiting:  # looked at again: some may have come meanwhile
-            looks = {key: look for key, look in looks.items() if not self._changes.doubts(key, look.tags)}
-        hits = sum([look.value is not MISSING for look in looks.values()])
+            lookups, gone = {}, self._shared.away  # a server that answers, and refuses, is not gone
+        if self._changes.any_pending:  # looked at again: some may have come meanwhile
+            lookups = {key: lookup for key, lookup in lookups.items() if not self._changes.is_pending(key, lookup.tags)}
+        hits = sum([lookup.value is not MISSING for lookup in lookups.values()])
         self._l2["hit"].count += hits
-        self._l2["miss"].count += len(looks) - hits
+        self._l2["miss"].count += len(lookups) - hits
         for key in keys:
-            if key not in looks:
-                looks[key] = self._look_inside(key, trusted=gone or self._channel.live)
-        return looks
+            if key not in lookups:
+                lookups[key] = self._lookup_memory(key, trusted=gone or self._channel.live)
+        return lookups
 
-    def _look_inside(self, key: Key, *, trusted: bool) -> Look[V]:
+    def _lookup_memory(self, key: Key, *, trusted: bool) -> Lookup[V]:
         # Deaf, memory may hold what others have changed. With Redis gone there is nothing better.
         value = self._memory.value(key) if trusted else MISSING
         if value is not MISSING:
             self._l1_stale.count += 1
-        return Look(value)
+        return Lookup(value)
 
-    def _take(self, looks: Mapping[Key, Look[V]], fence: Fence, order: Order[V] | None = None) -> dict[Key, V]:
+    def _keep_fresh(
+        self, lookups: Mapping[Key, Lookup[V]], guard: InvalidationGuard, request: LoadRequest[V] | None = None
+    ) -> dict[Key, V]:
         """Return the fresh values of a look, and keep them in memory."""
-        ahead = self._policy.refresh_ahead if order is not None and order.ahead else None
+        ahead = self._policy.refresh_ahead if request is not None and request.ahead else None
         found: dict[Key, V] = {}
-        for key, look in looks.items():
-            if look.value is MISSING or (ahead is not None and look.left <= look.life * (1 - ahead)):
+        for key, lookup in lookups.items():
+            if lookup.value is MISSING or (ahead is not None and lookup.left <= lookup.ttl * (1 - ahead)):
                 continue
-            found[key] = look.value
-            if look.left and self._memory.keeps and self._whole(fence, key):
-                self._memory.keep(key, look.value, look.left, life=look.life, tags=look.tags)
+            found[key] = lookup.value
+            if lookup.left and self._memory.enabled and self._is_current(guard, key):
+                self._memory.keep(key, lookup.value, lookup.left, ttl=lookup.ttl, tags=lookup.tags)
         return found
 
-    def _whole(self, fence: Fence, key: Key) -> bool:
-        whole = fence.whole(key)
-        if not whole:
-            self._fenced.count += 1
-        return whole
+    def _is_current(self, guard: InvalidationGuard, key: Key) -> bool:
+        is_current = guard.is_current(key)
+        if not is_current:
+            self._fenced_fills.count += 1
+        return is_current
 
-    async def _call(self, order: Order[V], keys: Sequence[Key]) -> Mapping[Key, V]:
+    async def _call(self, request: LoadRequest[V], keys: Sequence[Key]) -> Mapping[Key, V]:
         outcome, started = "error", monotonic()
-        factory = asyncio.ensure_future(order.factory(keys))
+        factory = asyncio.ensure_future(request.factory(keys))
         try:
             # Not by `asyncio.timeout`: that waits for a factory to obey its cancellation, and a driver may take long.
             if not (await asyncio.wait({factory}, timeout=self._policy.hard_timeout))[0]:
@@ -207,50 +219,50 @@ class Loader(Generic[V]):
             raise
         finally:
             if not factory.done():
-                self._leave_behind(factory)
+                self._abandon(factory)
             self._loads[outcome].count += 1
             self._load_seconds(monotonic() - started)
         return values
 
-    def _leave_behind(self, factory: "asyncio.Future[Mapping[Key, V]]") -> None:
+    def _abandon(self, factory: "asyncio.Future[Mapping[Key, V]]") -> None:
         """Cancel what nobody waits for any longer; what it still says is heard by nobody."""
         factory.cancel()
-        self._left_behind.add(factory)
+        self._abandoned.add(factory)
         factory.add_done_callback(self._forget)
 
     def _forget(self, factory: "asyncio.Future[Mapping[Key, V]]") -> None:
-        self._left_behind.discard(factory)
+        self._abandoned.discard(factory)
         if not factory.cancelled():
             factory.exception()  # looked at
 
-    def _make_do(
-        self, error: Exception, missing: Mapping[Key, Look[V]], fence: Fence, order: Order[V]
+    def _serve_stale_or_raise(
+        self, error: Exception, missing: Mapping[Key, Lookup[V]], guard: InvalidationGuard, request: LoadRequest[V]
     ) -> Mapping[Key, V]:
         """Return what stands in for values that could not be loaded, or raise the error."""
-        life = self._policy.negative_life(error)
-        if life:
+        ttl = self._policy.negative_ttl(error)
+        if ttl:
             key, *others = missing
-            if not others and self._whole(fence, key):  # of several, nobody knows for which it stands
-                self._memory.keep_error(key, error, life, tags=order.tags)
+            if not others and self._is_current(guard, key):  # of several, nobody knows for which it stands
+                self._memory.keep_error(key, error, ttl, tags=request.tags)
             raise error
-        values = None if order.ahead else self._stand_ins(missing, fence)
+        values = None if request.ahead else self._stale_values(missing, guard)
         if values is None:
             raise error
         return values
 
-    def _stand_ins(self, missing: Mapping[Key, Look[V]], fence: Fence) -> Mapping[Key, V] | None:
+    def _stale_values(self, missing: Mapping[Key, Lookup[V]], guard: InvalidationGuard) -> Mapping[Key, V] | None:
         """Serve older values for a moment, and return them if all keys have one; None when one has none."""
         found: dict[Key, V] = {}
-        for key, look in missing.items():
-            if not fence.stands(key):
+        for key, lookup in missing.items():
+            if not guard.may_serve_stale(key):
                 continue
-            value = look.stand_in()
-            if value is not MISSING and fence.whole(key):
-                self._memory.keep_stale(key, value, look.stale_left, tags=look.tags)
-            elif value is MISSING and not look.buried and (self._channel.live or self._shared.away):
+            value = lookup.stale_value()
+            if value is not MISSING and guard.is_current(key):
+                self._memory.keep_stale(key, value, lookup.stale_left, tags=lookup.tags)
+            elif value is MISSING and not lookup.tombstoned and (self._channel.live or self._shared.away):
                 # Else it may have been deleted without this process learning of it.
-                value = self._memory.stand_in(key)
-                self._memory.revive(key)
+                value = self._memory.stale_value(key)
+                self._memory.serve_stale(key)
             if value is not MISSING:
                 found[key] = value
         if len(found) < len(missing):
@@ -258,13 +270,17 @@ class Loader(Generic[V]):
         self._l2["stale"].count += len(found)
         return found
 
-    async def _keep_loaded(
-        self, loaded: Mapping[Key, V], missing: Mapping[Key, Look[V]], fence: Fence, order: Order[V]
+    async def _store_loaded(
+        self,
+        loaded: Mapping[Key, V],
+        missing: Mapping[Key, Lookup[V]],
+        guard: InvalidationGuard,
+        request: LoadRequest[V],
     ) -> None:
         """Offer loaded values to Redis, and keep in memory those that it has not refused."""
-        lives = {key: self.life(order.ttl) for key in loaded}
-        sealed = {key: self._shared.seal(key, value, lives[key], order.tags) for key, value in loaded.items()}
-        offered = {key: (sealed[key], missing[key].seen) for key in loaded if sealed[key].fits and missing[key].seen}
+        ttls = {key: self.jittered_ttl(request.ttl) for key in loaded}
+        encoded = {key: self._shared.encode(key, value, ttls[key], request.tags) for key, value in loaded.items()}
+        offered = {key: (encoded[key], missing[key].seen) for key in loaded if encoded[key].fits and missing[key].seen}
         changed: AbstractSet[Key] = set()
         if offered:
             try:
@@ -276,6 +292,6 @@ class Loader(Generic[V]):
             # Not stored, for Redis was away or has lost what was seen: if the key has changed meanwhile, the fence has
             # been told of it, or what memory keeps is dropped once the channel has missed something.
             if key in changed:
-                self._fenced.count += 1
-            elif sealed[key].fits and self._whole(fence, key):
-                self._memory.keep(key, value, lives[key], life=lives[key], tags=order.tags)
+                self._fenced_fills.count += 1
+            elif encoded[key].fits and self._is_current(guard, key):
+                self._memory.keep(key, value, ttls[key], ttl=ttls[key], tags=request.tags)

@@ -24,13 +24,13 @@ class Tag:
 class Entry(Generic[V]):
     """A value, or the exception that stands for it, and its times on the process's own clock."""
 
-    __slots__ = ("error", "fresh_until", "plain_until", "refresh_at", "stale_until", "tags", "value")
+    __slots__ = ("error", "fast_until", "fresh_until", "refresh_at", "stale_until", "tags", "value")
 
     def __init__(self, value: V | Missing, error: Exception | None, tags: tuple[Tag, ...]) -> None:
         self.value = value
         self.error = error
         self.tags = tags
-        self.plain_until = -inf
+        self.fast_until = -inf
         """Until then a hit needs no further look at this entry."""
         self.refresh_at = inf
         self.fresh_until = -inf
@@ -46,20 +46,20 @@ class Memory(Generic[V]):
         self._entries = entries
         self._longest = min(policy.ttl, policy.l1_ttl or policy.ttl)
         self._tags: WeakValueDictionary[str, Tag] = WeakValueDictionary()
-        self.keeps = "l1" in policy.tiers
+        self.enabled = "l1" in policy.tiers
         """Whether it holds anything at all."""
 
-    def plain(self, key: Key, now: float) -> V | Missing:
+    def fast_value(self, key: Key, now: float) -> V | Missing:
         """Return a value that is fresh now, and about which nothing else is to be known: the usual hit."""
         try:
             entry = self._entries[key]
         except KeyError:
             return MISSING
-        return entry.value if now < entry.plain_until else MISSING
+        return entry.value if now < entry.fast_until else MISSING
 
     def find(self, key: Key) -> Entry[V] | None:
         """Return an entry that is fresh, be it a value or an exception."""
-        if not self.keeps:
+        if not self.enabled:
             return None
         try:
             entry = self._entries[key]
@@ -74,37 +74,37 @@ class Memory(Generic[V]):
         entry = self.find(key)
         return MISSING if entry is None else entry.value
 
-    def stand_in(self, key: Key) -> V | Missing:
+    def stale_value(self, key: Key) -> V | Missing:
         """Return a value that may be past its life, but not past the policy's `fail_safe`."""
         entry = self._entries.get(key)
         if entry is None or self.clock() >= entry.stale_until or any(tag.deleted for tag in entry.tags):
             return MISSING
         return entry.value
 
-    def keep(self, key: Key, value: V, left: float, *, life: float, tags: Iterable[str] = ()) -> None:
+    def keep(self, key: Key, value: V, left: float, *, ttl: float, tags: Iterable[str] = ()) -> None:
         """Keep a value that has `left` of its `life` in seconds, at most as long as the policy says."""
-        if not self.keeps:
+        if not self.enabled:
             return
         entry = Entry(value, None, tuple([self._tag(tag) for tag in tags]))
         now = self.clock()
         entry.fresh_until = now + min(left, self._longest)
         entry.stale_until = entry.fresh_until + self._policy.fail_safe
         if self._policy.refresh_ahead is not None:
-            entry.refresh_at = now + left - life * (1 - self._policy.refresh_ahead)
+            entry.refresh_at = now + left - ttl * (1 - self._policy.refresh_ahead)
         if not entry.tags:
-            entry.plain_until = min(entry.fresh_until, entry.refresh_at)
+            entry.fast_until = min(entry.fresh_until, entry.refresh_at)
         self._put(key, entry)
 
-    def refreshing(self, entry: Entry[V]) -> None:
+    def mark_refreshing(self, entry: Entry[V]) -> None:
         """Note that an entry is being loaded anew: until its life ends it is a plain hit again."""
         entry.refresh_at = inf
         if not entry.tags:
-            entry.plain_until = entry.fresh_until
+            entry.fast_until = entry.fresh_until
 
-    def keep_error(self, key: Key, error: Exception, life: float, *, tags: Iterable[str] = ()) -> None:
+    def keep_error(self, key: Key, error: Exception, ttl: float, *, tags: Iterable[str] = ()) -> None:
         """Keep an exception in the place of a value."""
         entry: Entry[V] = Entry(MISSING, error, tuple([self._tag(tag) for tag in tags]))
-        entry.fresh_until = self.clock() + life
+        entry.fresh_until = self.clock() + ttl
         self._put(key, entry)
 
     def keep_stale(self, key: Key, value: V, left: float, *, tags: Iterable[str] = ()) -> None:
@@ -112,15 +112,15 @@ class Memory(Generic[V]):
         entry = Entry(value, None, tuple([self._tag(tag) for tag in tags]))
         entry.stale_until = self.clock() + left
         self._put(key, entry)
-        self.revive(key)
+        self.serve_stale(key)
 
-    def revive(self, key: Key) -> None:
+    def serve_stale(self, key: Key) -> None:
         """Let a value past its life pass for fresh for a moment, so that what fails is not tried at every call."""
         entry = self._entries.get(key)
         if entry is not None:
             entry.fresh_until = min(entry.stale_until, self.clock() + self._policy.fail_safe_throttle)
             if not entry.tags:
-                entry.plain_until = entry.fresh_until
+                entry.fast_until = entry.fresh_until
 
     def drop(self, key: Key) -> None:
         """Forget an entry."""
@@ -130,7 +130,7 @@ class Memory(Generic[V]):
         """End a value's life; it may still stand in."""
         entry = self._entries.get(key)
         if entry is not None:
-            entry.fresh_until = entry.plain_until = -inf
+            entry.fresh_until = entry.fast_until = -inf
 
     def drop_tag(self, tag: str) -> None:
         """Forget all entries of a tag."""
@@ -143,7 +143,7 @@ class Memory(Generic[V]):
         self._entries.clear()
 
     def _put(self, key: Key, entry: Entry[V]) -> None:
-        if self.keeps:
+        if self.enabled:
             self._entries[key] = entry
 
     def _tag(self, tag: str) -> Tag:

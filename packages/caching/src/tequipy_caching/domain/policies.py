@@ -76,7 +76,7 @@ class CachePolicy:
         if self.tiers not in {"l1+l2", "l1", "l2"}:
             yield 'tiers must be "l1+l2", "l1" or "l2"'
 
-    def negative_life(self, error: Exception) -> float:
+    def negative_ttl(self, error: Exception) -> float:
         """Return how long an exception is kept in the place of a value; 0: not at all."""
         return next((self.negative[kind] for kind in type(error).__mro__ if kind in self.negative), 0)
 

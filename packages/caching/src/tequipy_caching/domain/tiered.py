@@ -8,20 +8,20 @@ from typing import Any, Final, Generic, TypeVar
 
 from tequipy_caching.domain.changes import Changes, Kind
 from tequipy_caching.domain.exceptions import CacheUnavailable
-from tequipy_caching.domain.fences import Fences
-from tequipy_caching.domain.flights import Flight, Flights
+from tequipy_caching.domain.invalidation_guard import InvalidationGuards
 from tequipy_caching.domain.keys import MOST_TAGS, Key, canonical, key_from_json, tag_id
-from tequipy_caching.domain.loading import Loader, Order
+from tequipy_caching.domain.loading import Loader, LoadRequest
 from tequipy_caching.domain.memory import Memory
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.policies import CachePolicy, check_ttl
 from tequipy_caching.domain.ports import MISSING, Cache, Missing
 from tequipy_caching.domain.recovery import RecoveryQueue
+from tequipy_caching.domain.single_flight import InFlightLoad, InFlightLoads
 from tequipy_caching.domain.tiers import Channel, Listener, SharedTier
 
 V = TypeVar("V")
 
-_AT_ONCE: Final = 1000
+_BATCH_SIZE: Final = 1000
 """How many keys are changed at once."""
 
 
@@ -48,8 +48,8 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         self._shared = shared
         self._channel = channel
         self._changes = Changes(topic_of(name), shared, recovery, strict=strict)
-        self._writes = Fences()
-        self._flights: Flights[V] = Flights(name, metrics.tally("cache_coalesced_waiters", name))
+        self._write_guards = InvalidationGuards()
+        self._in_flight: InFlightLoads[V] = InFlightLoads(name, metrics.tally("cache_coalesced_waiters", name))
         self._loader = Loader(
             name,
             policy,
@@ -68,14 +68,14 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         key = canonical(key)
         now = self._memory.clock()
         if now < self._channel.live_until:
-            value = self._memory.plain(key, now)
+            value = self._memory.fast_value(key, now)
             if value is not MISSING:
                 self._l1_hits.count += 1
                 return value
             if (entry := self._memory.find(key)) is not None:
                 self._l1_hits.count += 1
                 return default if entry.error is not None else entry.value
-        return (await self._loader.look([key])).get(key, default)
+        return (await self._loader.lookup([key])).get(key, default)
 
     async def get_or_set(
         self, key: Key, factory: Callable[[], Awaitable[V]], ttl: float | None = None, tags: Collection[str] = ()
@@ -86,15 +86,15 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         key = canonical(key)
         now = self._memory.clock()
         if now < self._channel.live_until:
-            value = self._memory.plain(key, now)
+            value = self._memory.fast_value(key, now)
             if value is not MISSING:
                 self._l1_hits.count += 1
                 return value
-        order = Order(partial(_one, factory), ttl, _ids(tags))
-        if self._channel.live and (value := self._held(key, order)) is not MISSING:
+        request = LoadRequest(partial(_one, factory), ttl, _ids(tags))
+        if self._channel.live and (value := self._from_memory(key, request)) is not MISSING:
             return value
         while True:
-            found = await self._join([key], order)
+            found = await self._join([key], request)
             if key in found:
                 return found[key]
             # It joined the load of a batch that has left the key out: now it loads by itself.
@@ -102,8 +102,8 @@ class TieredCache(Cache[V], Listener, Generic[V]):
     async def get_many(self, keys: Iterable[Key]) -> dict[Key, V]:
         """Return the values of those keys that have one, in one round trip."""
         wanted = list(dict.fromkeys(map(canonical, keys)))
-        found, missing = self._held_of(wanted)
-        return found | await self._loader.look(missing) if missing else found
+        found, missing = self._many_from_memory(wanted)
+        return found | await self._loader.lookup(missing) if missing else found
 
     async def get_or_set_many(
         self,
@@ -115,29 +115,29 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         """Return the values of keys, loading in one go all that are not there."""
         check_ttl(ttl)
         wanted = list(dict.fromkeys(map(canonical, keys)))
-        found, missing = self._held_of(wanted)
+        found, missing = self._many_from_memory(wanted)
         if missing:
-            loaded = await self._join(missing, Order(factory, ttl, _ids(tags)))
+            loaded = await self._join(missing, LoadRequest(factory, ttl, _ids(tags)))
             found |= {key: loaded[key] for key in missing if key in loaded}
         return found
 
     async def set(self, key: Key, value: V, ttl: float | None = None, tags: Collection[str] = ()) -> None:
         """Write a value through to Redis and this process; every other process drops its copy."""
         check_ttl(ttl)
-        key, life, ids = canonical(key), self._loader.life(ttl), _ids(tags)
-        sealed = self._shared.seal(key, value, life, ids)
+        key, jittered, ids = canonical(key), self._loader.jittered_ttl(ttl), _ids(tags)
+        encoded = self._shared.encode(key, value, jittered, ids)
         # Two writers at once: Redis decides who is last and nobody here knows. Each drops what the other has kept, and
         # takes its permission, so that in the end memory holds the value of neither.
         self._drop([key])
-        with self._writes.hold() as fence:
+        with self._write_guards.hold() as guard:
             try:
-                write = self._shared.write(key, sealed) if sealed.fits else self._shared.remove([key])
-                await self._changes.make(write, keys=[key])
+                write = self._shared.write(key, encoded) if encoded.fits else self._shared.remove([key])
+                await self._changes.apply(write, keys=[key])
             finally:
-                kept = fence.whole(key) and sealed.fits
+                kept = guard.is_current(key) and encoded.fits
                 self._drop([key])  # who looked while Redis was written may have seen the old value
         if kept:
-            self._memory.keep(key, value, life, life=life, tags=ids)
+            self._memory.keep(key, value, jittered, ttl=jittered, tags=ids)
 
     async def delete(self, *keys: Key) -> None:
         """Remove keys everywhere; a load that began before never brings the old value back."""
@@ -155,18 +155,18 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         """Remove all values that were stored with one of the tags."""
         if ids := _ids_of_any(tags):
             drop = partial(self._drop_tags, ids)
-            await self._change(drop, self._changes.make(self._shared.remove_tags(ids), tags=ids))
+            await self._change(drop, self._changes.apply(self._shared.remove_tags(ids), tags=ids))
 
     async def clear(self) -> None:
         """Remove all values."""
-        await self._change(self.miss, self._changes.make(self._shared.clear(), everything=True))
+        await self._change(self.on_gap, self._changes.apply(self._shared.clear(), everything=True))
 
     def peek(self, key: Key) -> V | Missing:
         """Return what this process itself holds and may trust."""
         key = canonical(key)
         return self._memory.value(key) if self._channel.live or self._shared.away else MISSING
 
-    def hear(self, body: Any) -> None:  # noqa: ANN401 -- JSON
+    def on_message(self, body: Any) -> None:  # noqa: ANN401 -- JSON
         """Forget what another process has changed."""
         match body:
             case ["delete", [*keys]]:
@@ -176,53 +176,53 @@ class TieredCache(Cache[V], Listener, Generic[V]):
             case ["tags", [*ids]] if all(isinstance(each, str) for each in ids):
                 self._drop_tags(ids)
             case ["clear", []]:
-                self.miss()
+                self.on_gap()
             case ["released", [*keys]]:
                 for key in keys:
-                    self._loader.leases.release(key_from_json(key))
+                    self._loader.leases.wake(key_from_json(key))
             case _:
                 raise ValueError("not a message of this version")
 
-    def doubt(self, body: Any) -> None:  # noqa: ANN401 -- as above
+    def on_refused_change(self, body: Any) -> None:  # noqa: ANN401 -- as above
         """Forget what another process has changed, and what Redis has of it: whichever process can changes it there."""
-        self.hear(body)
+        self.on_message(body)
         match body:
             case ["delete" | "expire" as kind, [*keys]]:
-                self._changes.keep(keys=[key_from_json(key) for key in keys], kind=kind)
+                self._changes.enqueue(keys=[key_from_json(key) for key in keys], kind=kind)
             case ["tags", ids]:
-                self._changes.keep(tags=ids)
+                self._changes.enqueue(tags=ids)
             case ["clear", _]:
-                self._changes.keep(everything=True)
+                self._changes.enqueue(everything=True)
 
-    def miss(self) -> None:
+    def on_gap(self) -> None:
         """Forget everything."""
         self._memory.clear()
-        self._fence_off_all()
-        self._loader.leases.release_all()
+        self._invalidate_all()
+        self._loader.leases.wake_all()
 
     async def end(self) -> None:
         """Cancel all loads, and forget everything."""
-        await self._flights.end()
-        self.miss()
+        await self._in_flight.cancel_all()
+        self.on_gap()
 
-    async def _join(self, keys: Sequence[Key], order: Order[V]) -> dict[Key, V]:
+    async def _join(self, keys: Sequence[Key], request: LoadRequest[V]) -> dict[Key, V]:
         if not self._channel.live:
-            await self._leave_outdated(keys)
-        return await self._flights.join(keys, partial(_load, self._loader, order), self._policy.soft_timeout)
+            await self._forget_outdated_loads(keys)
+        return await self._in_flight.join(keys, partial(_load, self._loader, request), self._policy.soft_timeout)
 
-    async def _leave_outdated(self, keys: Sequence[Key]) -> None:
+    async def _forget_outdated_loads(self, keys: Sequence[Key]) -> None:
         """Let nobody join a load whose key has changed since: while the channel is cut, nothing else tells us.
 
         A load that has not looked yet calls its factory later than now. With Redis away, too, callers join.
         """
-        loads = {key: load for key in keys if (load := self._flights.of(key)) is not None and key in load.seen}
+        loads = {key: load for key in keys if (load := self._in_flight.get(key)) is not None and key in load.seen}
         if loads and not self._shared.away:
             with suppress(CacheUnavailable):
                 for key in await self._shared.changed({key: load.seen[key] for key, load in loads.items()}):
-                    if self._flights.of(key) is loads[key]:
-                        self._flights.forget(key)
+                    if self._in_flight.get(key) is loads[key]:
+                        self._in_flight.forget(key)
 
-    def _held(self, key: Key, order: Order[V] | None = None) -> V | Missing:
+    def _from_memory(self, key: Key, request: LoadRequest[V] | None = None) -> V | Missing:
         """Return what memory holds fresh, loading it anew if it is old enough, or raise the exception that is kept."""
         entry = self._memory.find(key)
         if entry is None:
@@ -230,15 +230,15 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         self._l1_hits.count += 1
         if entry.error is not None:
             raise entry.error.with_traceback(None)  # else it would grow with every caller
-        if order is not None and self._memory.clock() >= entry.refresh_at:
-            self._memory.refreshing(entry)
-            ahead = Order(order.factory, order.ttl, order.tags, ahead=True)
-            self._flights.launch(key, partial(_load, self._loader, ahead))
+        if request is not None and self._memory.clock() >= entry.refresh_at:
+            self._memory.mark_refreshing(entry)
+            ahead = LoadRequest(request.factory, request.ttl, request.tags, ahead=True)
+            self._in_flight.start_in_background(key, partial(_load, self._loader, ahead))
         return entry.value
 
-    def _held_of(self, keys: Sequence[Key]) -> tuple[dict[Key, V], Sequence[Key]]:
+    def _many_from_memory(self, keys: Sequence[Key]) -> tuple[dict[Key, V], Sequence[Key]]:
         """Return what memory holds of keys, and the others; a key for which an exception is kept is in neither."""
-        if not (self._memory.keeps and self._channel.live):
+        if not (self._memory.enabled and self._channel.live):
             return {}, keys
         found: dict[Key, V] = {}
         missing: list[Key] = []
@@ -259,15 +259,15 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         kind: Kind,
     ) -> None:
         """Change keys, a part at once: many would hold the event loop, and Redis."""
-        for start in range(0, len(keys), _AT_ONCE):
-            part, end = keys[start : start + _AT_ONCE], start + _AT_ONCE
+        for start in range(0, len(keys), _BATCH_SIZE):
+            part, end = keys[start : start + _BATCH_SIZE], start + _BATCH_SIZE
             try:
-                await self._change(partial(drop, part), self._changes.make(change(part), keys=part, kind=kind))
+                await self._change(partial(drop, part), self._changes.apply(change(part), keys=part, kind=kind))
                 if end < len(keys):
                     await asyncio.sleep(0)  # without Redis nothing else waits
             except (CacheUnavailable, asyncio.CancelledError):
                 drop(keys[end:])
-                self._changes.keep(keys=keys[end:], kind=kind)
+                self._changes.enqueue(keys=keys[end:], kind=kind)
                 raise
 
     async def _change(self, drop: Callable[[], None], change: Awaitable[None]) -> None:
@@ -280,35 +280,35 @@ class TieredCache(Cache[V], Listener, Generic[V]):
     def _drop(self, keys: Iterable[Key]) -> None:
         for key in keys:
             self._memory.drop(key)
-            self._fence_off(key)
+            self._invalidate(key)
 
     def _expire(self, keys: Iterable[Key]) -> None:
         for key in keys:
             self._memory.expire(key)
-            self._fence_off(key, stands=True)
+            self._invalidate(key, may_serve_stale=True)
 
     def _drop_tags(self, ids: Iterable[str]) -> None:
         for tag in ids:
             self._memory.drop_tag(tag)
-        self._fence_off_all()  # nobody knows which of the values under way have the tag
+        self._invalidate_all()  # nobody knows which of the values under way have the tag
 
-    def _fence_off(self, key: Key, *, stands: bool = False) -> None:
-        self._loader.fences.breach(key, stands=stands)
-        self._writes.breach(key)
-        self._flights.forget(key)
+    def _invalidate(self, key: Key, *, may_serve_stale: bool = False) -> None:
+        self._loader.guards.invalidate(key, may_serve_stale=may_serve_stale)
+        self._write_guards.invalidate(key)
+        self._in_flight.forget(key)
 
-    def _fence_off_all(self) -> None:
-        self._loader.fences.breach_all()
-        self._writes.breach_all()
-        self._flights.forget_all()
+    def _invalidate_all(self) -> None:
+        self._loader.guards.invalidate_all()
+        self._write_guards.invalidate_all()
+        self._in_flight.forget_all()
 
 
 async def _canonical(keys: Sequence[Key]) -> list[Key]:
     names: list[Key] = []
-    for start in range(0, len(keys), _AT_ONCE):
+    for start in range(0, len(keys), _BATCH_SIZE):
         if start:
             await asyncio.sleep(0)
-        names += [canonical(key) for key in keys[start : start + _AT_ONCE]]
+        names += [canonical(key) for key in keys[start : start + _BATCH_SIZE]]
     return names
 
 
@@ -321,8 +321,8 @@ async def _one(factory: Callable[[], Awaitable[V]], keys: Sequence[Key]) -> Mapp
     return {keys[0]: await factory()}
 
 
-def _load(loader: Loader[V], order: Order[V], flight: Flight[V]) -> Awaitable[Mapping[Key, V]]:
-    return loader.load(flight, order)
+def _load(loader: Loader[V], request: LoadRequest[V], in_flight: InFlightLoad[V]) -> Awaitable[Mapping[Key, V]]:
+    return loader.load(in_flight, request)
 
 
 def _ids(tags: Collection[str]) -> tuple[str, ...]:

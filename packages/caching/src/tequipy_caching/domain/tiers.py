@@ -18,15 +18,15 @@ class Listener(ABC):
     """Who wants to know what other processes change; called from the event loop, and must not wait."""
 
     @abstractmethod
-    def hear(self, body: Any) -> None:  # noqa: ANN401 -- JSON, which the listener checks
+    def on_message(self, body: Any) -> None:  # noqa: ANN401 -- JSON, which the listener checks
         """Take what another process has told under the topic; raises `ValueError` for what it cannot understand."""
 
-    def doubt(self, body: Any) -> None:  # noqa: ANN401 -- as above
+    def on_refused_change(self, body: Any) -> None:  # noqa: ANN401 -- as above
         """Take what another process has told although Redis has refused it; raises `ValueError` as `hear`."""
-        self.hear(body)
+        self.on_message(body)
 
     @abstractmethod
-    def miss(self) -> None:
+    def on_gap(self) -> None:
         """Learn that anything may have been missed: what is held from before this moment cannot be trusted."""
 
 
@@ -42,7 +42,7 @@ class Channel(Protocol):
         """Whether that is still to come."""
 
 
-class Sealed(Protocol):
+class Encoded(Protocol):
     """A value as the shared tier is to keep it."""
 
     @property
@@ -50,24 +50,24 @@ class Sealed(Protocol):
         """Whether it is within the policy's `max_value_bytes`."""
 
 
-class Look(NamedTuple, Generic[V]):
+class Lookup(NamedTuple, Generic[V]):
     """What a look for one key gave; times in seconds."""
 
     value: V | Missing = MISSING
     """A fresh value."""
     left: float = 0
     """How long it stays fresh; 0: it is not to be kept."""
-    life: float = 0
+    ttl: float = 0
     """How long it was to live when it was stored."""
     tags: tuple[str, ...] = ()
     """The ids of its tags."""
-    stand_in: Callable[[], V | Missing] = lambda: MISSING
+    stale_value: Callable[[], V | Missing] = lambda: MISSING
     """Gives a value past its life."""
     stale_left: float = 0
     """How long that may stand in."""
     seen: object | None = None
     """The state of the key, for a load to be fenced by; None: unknown."""
-    buried: bool = False
+    tombstoned: bool = False
     """Whether the key was deleted: no older value may stand in."""
 
 
@@ -83,11 +83,11 @@ class SharedTier(ABC, Generic[V]):
         """Whether it is known not to be there, so that nobody should wait for it."""
 
     @abstractmethod
-    def seal(self, key: Key, value: V, life: float, tags: Sequence[str]) -> Sealed:
+    def encode(self, key: Key, value: V, ttl: float, tags: Sequence[str]) -> Encoded:
         """Encode a value; raises `TypeError` for one that is not of the cache's type."""
 
     @abstractmethod
-    async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Look[V]]:
+    async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Lookup[V]]:
         """Look for keys, in one round trip; with `storing` a load that begins now will store with these tags."""
 
     @abstractmethod
@@ -95,14 +95,14 @@ class SharedTier(ABC, Generic[V]):
         """Return those keys (or whose cache or tags) that have changed since each was `seen`."""
 
     @abstractmethod
-    async def store(self, loaded: Mapping[Key, tuple[Sealed, object]]) -> AbstractSet[Key]:
+    async def store(self, loaded: Mapping[Key, tuple[Encoded, object]]) -> AbstractSet[Key]:
         """Keep what was loaded, each unless its key (or cache, or tag) has changed since it was `seen`; return these.
 
         What has lost the state that was seen is neither kept nor returned: nobody knows whether it has changed.
         """
 
     @abstractmethod
-    async def write(self, key: Key, sealed: Sealed) -> None:
+    async def write(self, key: Key, encoded: Encoded) -> None:
         """Keep a value, and tell all processes."""
 
     @abstractmethod

@@ -15,14 +15,14 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError, Respons
 
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.tiers import Listener
+from tequipy_caching.infrastructure.cancellation import cancel_and_wait
 from tequipy_caching.infrastructure.connections import CHANNEL
-from tequipy_caching.infrastructure.ending import end
 from tequipy_caching.infrastructure.redis import PROBE, Message, Position, RedisLink, digest_of, kind_of, script
 from tequipy_caching.infrastructure.writes import UNDELIVERED, refusal_of
 
 PING_AFTER: Final = 0.4
 """Seconds between two questions whether the channel is still there."""
-DEAF_AFTER: Final = 1.5
+ANSWER_TIMEOUT: Final = 1.5
 """Seconds without an answer after which it is not: a connection that is cut silently never says so itself."""
 _RECONNECT_AFTER: Final = 0.5
 _SHORTEST_WAIT: Final = 0.01
@@ -51,12 +51,12 @@ class Backplane:
         """What this process has published to receive it itself; None: it has not yet."""
         self._link = link
         self._listeners: dict[str, Listener] = {}
-        self._refused_unheard: set[str] = set()
-        self._heard = metrics.tally("cache_backplane_messages", "in")
+        self._refused_topics: set[str] = set()
+        self._received = metrics.tally("cache_backplane_messages", "in")
         self._gaps = metrics.tally("cache_backplane_gaps")
-        self._deaf_seconds = metrics.tally("cache_backplane_deaf_seconds")
+        self._disconnected_seconds = metrics.tally("cache_backplane_deaf_seconds")
         self._origin = ""
-        self._deaf_since = 0.0
+        self._disconnected_since = 0.0
         self._client: Redis | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -66,27 +66,27 @@ class Backplane:
         return monotonic() < self.live_until
 
     def message(self, topic: str, body: Any) -> Message:  # noqa: ANN401 -- JSON
-        """Return the message that the topic's listeners hear in every other process; to be sent by `RedisLink.tell`."""
+        """Return the message for the topic's listeners in all other processes; `RedisLink.run_and_publish` sends it."""
         content = [self._origin, topic, body]
         return Message(json.dumps(content), json.dumps([_REFUSED, *content]))
 
     def listen(self, topic: str, listener: Listener) -> None:
         """Have a listener hear a topic, from now to the end; it has missed what was told before."""
         self._listeners[topic] = listener
-        listener.miss()
-        if topic in self._refused_unheard:
-            self._doubt(listener, ["clear", []])
+        listener.on_gap()
+        if topic in self._refused_topics:
+            self._notify_refused_change(listener, ["clear", []])
 
     def start(self) -> None:
         """Begin to listen."""
         self._origin = secrets.token_hex(8)  # here, not when built: processes that are forked later must differ
-        self._deaf_since = monotonic()
+        self._disconnected_since = monotonic()
         self._task = asyncio.create_task(self._listen(), name="cache-backplane")
 
     async def stop(self) -> None:
         """Stop listening."""
         if self._task is not None:
-            await end(self._task)
+            await cancel_and_wait(self._task)
             self._task = None
         if self._client is not None:  # once more: the end may have met the task while it closed them
             with suppress(RedisError, OSError):
@@ -101,13 +101,13 @@ class Backplane:
             client = self._client = self._link.connect(CHANNEL)
             try:
                 async with client.pubsub() as channel:
-                    await self._hear_from(channel, client)
+                    await self._receive(channel, client)
             except Exception as error:  # noqa: BLE001 -- whatever it is, the process must go on listening
                 if self._joined:
-                    logger.warning("cache_backplane_deaf", extra={"error": f"{type(error).__name__}: {error}"})
-                    self._deaf_since = monotonic()
+                    logger.warning("cache_backplane_disconnected", extra={"error": f"{type(error).__name__}: {error}"})
+                    self._disconnected_since = monotonic()
                 elif kind_of(error) == "connection":
-                    await self._link.find_out()
+                    await self._link.check_reachable()
                 if (refusal := refusal_of(error)) is not None:
                     self._link.writes.refuse_channel(refusal)
                     self._link.recovery.distrust()
@@ -116,9 +116,9 @@ class Backplane:
                 with suppress(RedisError, OSError):
                     await client.aclose()
             await asyncio.sleep(_RECONNECT_AFTER)
-            self._count_deafness()
+            self._count_disconnected_time()
 
-    async def _hear_from(self, channel: PubSub, client: Redis) -> None:
+    async def _receive(self, channel: PubSub, client: Redis) -> None:
         demotions = self._link.demotions
         asked: float | None = None
         answered = -inf
@@ -130,11 +130,11 @@ class Backplane:
             if asked is None and now >= ask_at:
                 await channel.subscribe(self._link.channel)  # not PING, which a server that cannot save refuses
                 asked, ask_at = now, now + PING_AFTER
-            left = ask_at - now if asked is None else asked + DEAF_AFTER - now
+            left = ask_at - now if asked is None else asked + ANSWER_TIMEOUT - now
             message = await channel.get_message(timeout=max(_SHORTEST_WAIT, left))
             if message is None:
-                if asked is not None and monotonic() - asked >= DEAF_AFTER:
-                    raise TimeoutError(f"the channel did not answer for {DEAF_AFTER:g} s")
+                if asked is not None and monotonic() - asked >= ANSWER_TIMEOUT:
+                    raise TimeoutError(f"the channel did not answer for {ANSWER_TIMEOUT:g} s")
                 continue
             match message["type"]:
                 case "subscribe" if asked is not None:
@@ -142,12 +142,12 @@ class Backplane:
                         await self._join(client)
                     answered, asked = asked, None
                 case "message":
-                    self._take(message["data"])
+                    self._handle(message["data"])
                 case _:
                     raise InvalidResponse("the channel answered what no Redis does")
             if self._joined:
                 # What was told before the question has been read, for it came before the answer.
-                self.live_until = answered + PING_AFTER + DEAF_AFTER
+                self.live_until = answered + PING_AFTER + ANSWER_TIMEOUT
 
     async def _join(self, client: Redis) -> None:
         """Learn where the channel stands, and publish there what this process is to receive itself."""
@@ -168,31 +168,31 @@ class Backplane:
             # Changes have no numbers while writes are refused, any may have been missed.
             self._link.distrust(refusal)
         if refusal is not None or position != self._link.position:
-            self._miss()
+            self._notify_gap()
         self._link.position = position
         self._probe = probe
 
     def _note_joined(self) -> None:
-        self._count_deafness()
+        self._count_disconnected_time()
         self._joined = True
         self._link.writes.channel_refused = False
-        self._link.breaker.hurry()
+        self._link.breaker.probe_now()
 
-    def _take(self, data: bytes) -> None:
-        self._heard.count += 1
+    def _handle(self, data: bytes) -> None:
+        self._received.count += 1
         try:
             if data.startswith(_REFUSED_BEGINS):
-                self._take_refused(data)
+                self._handle_refused(data)
                 return
             position, origin, topic, body = _parse(data)
         except ValueError:
-            self._miss()  # of a version to come, or nobody's: anything may have changed
+            self._notify_gap()  # of a version to come, or nobody's: anything may have changed
             return
         if self._link.position is None or position.epoch != self._link.position.epoch:
-            self._miss()
+            self._notify_gap()
         elif position.sequence > self._link.position.sequence + (topic != PROBE):  # a probe has no number of its own
             self._gaps.count += 1
-            self._miss()
+            self._notify_gap()
         elif position.sequence <= self._link.position.sequence:
             position = self._link.position  # told before this process joined: heard once more, it does no harm
         self._link.position = position
@@ -200,15 +200,15 @@ class Backplane:
             self._note_joined()
         if topic == PROBE and origin not in {"", self._origin} and len(self._link.recovery):
             # Who joins now has not received what Redis has refused, and cannot miss what has no number: send it again.
-            self._link.breaker.hurry()
+            self._link.breaker.probe_now()
         listener = self._listeners.get(topic)
         if listener is not None and origin != self._origin:
             try:
-                listener.hear(body)
+                listener.on_message(body)
             except ValueError:
-                listener.miss()
+                listener.on_gap()
 
-    def _take_refused(self, data: bytes) -> None:
+    def _handle_refused(self, data: bytes) -> None:
         """Take a change that Redis has refused: it has no number, for nothing could be counted."""
         match json.loads(data):
             case [_, str(origin), str(topic), body]:
@@ -216,25 +216,25 @@ class Backplane:
             case _:
                 raise ValueError("not a message of this version")
         if listener is None:
-            self._refused_unheard.add(topic)
+            self._refused_topics.add(topic)
         elif origin != self._origin:
-            self._doubt(listener, body)
+            self._notify_refused_change(listener, body)
 
     @staticmethod
-    def _doubt(listener: Listener, body: Any) -> None:  # noqa: ANN401 -- JSON
+    def _notify_refused_change(listener: Listener, body: Any) -> None:  # noqa: ANN401 -- JSON
         try:
-            listener.doubt(body)
+            listener.on_refused_change(body)
         except ValueError:
-            listener.miss()
+            listener.on_gap()
 
-    def _miss(self) -> None:
+    def _notify_gap(self) -> None:
         for listener in self._listeners.values():
-            listener.miss()
+            listener.on_gap()
 
-    def _count_deafness(self) -> None:
+    def _count_disconnected_time(self) -> None:
         now = monotonic()
-        self._deaf_seconds.count += now - self._deaf_since
-        self._deaf_since = now
+        self._disconnected_seconds.count += now - self._disconnected_since
+        self._disconnected_since = now
 
 
 def _parse(data: bytes) -> tuple[Position, str, str, Any]:

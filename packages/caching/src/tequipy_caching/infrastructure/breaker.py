@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from tequipy_caching.infrastructure.ending import end
+from tequipy_caching.infrastructure.cancellation import cancel_and_wait
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 30.0
@@ -21,13 +21,13 @@ class Breaker:
     is closed. A server that answers is asked once a second.
     """
 
-    def __init__(self, probe: Callable[[], Awaitable[object]], *, behind: Callable[[], bool]) -> None:
+    def __init__(self, probe: Callable[[], Awaitable[object]], *, has_pending: Callable[[], bool]) -> None:
         self.open = False
         self.confirmed = False
         """Whether a probe has failed too since it opened."""
         self._probe = probe
-        self._behind = behind
-        self._hurried = asyncio.Event()
+        self._behind = has_pending
+        self._probe_requested = asyncio.Event()
         self._recovery: asyncio.Task[None] | None = None
 
     def trip(self, fault: BaseException) -> None:
@@ -35,26 +35,26 @@ class Breaker:
         if not self.open:
             self.open, self.confirmed = True, False
             logger.warning("cache_redis_away", extra={"error": f"{type(fault).__name__}: {fault}"})
-            self.repair()
+            self.start_probing()
 
-    def admits(self) -> bool:
+    def allows_call(self) -> bool:
         """Tell whether the running task may ask Redis."""
         return not self.open or asyncio.current_task() is self._recovery
 
-    def repair(self) -> None:
+    def start_probing(self) -> None:
         """See to it that probes are made until Redis is there and nothing waits to be replayed."""
         if self._recovery is None or self._recovery.done():
-            self._hurried = asyncio.Event()  # a new one: this may be another loop than the last time
+            self._probe_requested = asyncio.Event()  # a new one: this may be another loop than the last time
             self._recovery = asyncio.create_task(self._recover(), name="cache-breaker")
 
-    def hurry(self) -> None:
+    def probe_now(self) -> None:
         """Have the next probe made now: somebody has heard from Redis."""
-        self._hurried.set()
+        self._probe_requested.set()
 
     async def stop(self) -> None:
         """End the probe; the breaker closes, for what comes after starts anew."""
         if self._recovery is not None:
-            await end(self._recovery)
+            await cancel_and_wait(self._recovery)
             self._recovery = None
         self.open = False
 
@@ -76,7 +76,7 @@ class Breaker:
     async def _pause(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self._hurried.wait()
+                await self._probe_requested.wait()
         except TimeoutError:
             return
-        self._hurried.clear()
+        self._probe_requested.clear()

@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from tequipy_caching.infrastructure.envelope import Opened, digest, seal, unseal
+from tequipy_caching.infrastructure.envelope import Opened, decode_envelope, digest, encode_envelope
 from tequipy_caching.infrastructure.round_trip import difference
 
 V = TypeVar("V")
@@ -40,7 +40,7 @@ class Codec(Generic[V]):
         self.fingerprint = digest(shape.encode())
         self._validate = self._adapter.validator.validate_json  # what the adapter adds is not needed here
 
-    def encode(self, key: str, value: V, *, life: int, tail: int) -> bytes:
+    def encode(self, key: str, value: V, *, ttl: int, tail: int) -> bytes:
         """Return the envelope; raises `TypeError` for a value that would not come back as it is."""
         try:
             body = self._adapter.dump_json(value, round_trip=True, warnings="error")
@@ -49,14 +49,14 @@ class Codec(Generic[V]):
             raise TypeError(f"this {type(value).__name__} cannot be encoded as the cache's type: {why}") from None
         if len(body) <= self._max_bytes and self._to_be_checked(value, len(body)):
             self._check(value, body)
-        return seal(self.fingerprint, key, body, life=life, tail=tail)
+        return encode_envelope(self.fingerprint, key, body, ttl=ttl, tail=tail)
 
     def open(self, key: str, data: bytes) -> Opened:
         """Return what Redis holds, taken apart.
 
         Raises `ValueError` for what is damaged, too large, or of another key or shape.
         """
-        opened = unseal(self.fingerprint, key, data)
+        opened = decode_envelope(self.fingerprint, key, data)
         if len(opened[-1]) > self._max_bytes:
             raise ValueError("too large")
         return opened

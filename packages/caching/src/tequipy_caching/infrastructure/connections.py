@@ -16,7 +16,7 @@ from redis.asyncio.connection import AbstractConnection, DefaultParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from tequipy_caching.infrastructure.ending import Cancellation
+from tequipy_caching.infrastructure.cancellation import Cancellation
 
 CONNECTIONS: Final = 50
 CHANNEL: Final = 2
@@ -46,7 +46,7 @@ class ServerFull(Exception):
     """The server takes no further connection, and others of ours are there: wait for one of these."""
 
 
-class NoneFree(Exception):
+class NoFreeConnection(Exception):
     """All connections were in use for too long."""
 
 
@@ -61,7 +61,7 @@ class Deadline:
         self._pieces = 0
         self._latest = monotonic() + _LARGE_WAITS * seconds
 
-    def go_on(self) -> None:
+    def extend(self) -> None:
         """Be called before each piece: from the second on the time counts from now."""
         self._pieces += 1
         if self._pieces > 1 and not self.over and not self.timeout.expired():
@@ -78,7 +78,7 @@ class ProgressParser(DefaultParser):  # type: ignore[misc,valid-type]  # -- redi
     async def read_from_socket(self) -> Any:  # noqa: ANN401 -- as redis-py has it
         """Wait for the next piece."""
         if (deadline := current_deadline.get()) is not None:
-            deadline.go_on()
+            deadline.extend()
         return await super().read_from_socket()
 
 
@@ -93,13 +93,13 @@ class Connections:
         self._connect = connect
         self._prepare = prepare
         self._idle: list[AbstractConnection] = []
-        self._said = False
+        self._warned = False
         self._begin()
 
     def _begin(self) -> None:
         self._client = self._connect(CONNECTIONS + PROBES)
         self._slots = asyncio.Semaphore(CONNECTIONS)
-        self._there: set[AbstractConnection] = set()
+        self._open_connections: set[AbstractConnection] = set()
         self._surplus = 0
         """How many are to be given up, for others to have room."""
 
@@ -111,7 +111,7 @@ class Connections:
                 async with asyncio.timeout(within):
                     await slots.acquire()
             except TimeoutError as error:
-                raise NoneFree from error
+                raise NoFreeConnection from error
         else:
             await slots.acquire()  # at once
         try:
@@ -124,7 +124,7 @@ class Connections:
             raise
         if self._surplus and self._idle:
             self._surplus -= 1
-            await self._end(self._idle.pop())
+            await self._discard(self._idle.pop())
             self._retire(slots)
         else:
             slots.release()
@@ -136,16 +136,16 @@ class Connections:
 
     async def make_room(self) -> None:
         """Give up as many connections as the channel needs, which the server has refused."""
-        if self._there:
-            self._say("the channel")
+        if self._open_connections:
+            self._warn_once("the channel")
             self._surplus = CHANNEL
             while self._surplus and self._idle and not self._slots.locked():
                 await self.in_turn(0, partial(asyncio.sleep, 0))
 
-    def _say(self, error: object) -> None:
-        if not self._said:
-            self._said = True
-            extra = {"connections": len(self._there), "error": str(error)}
+    def _warn_once(self, error: object) -> None:
+        if not self._warned:
+            self._warned = True
+            extra = {"connections": len(self._open_connections), "error": str(error)}
             logger.warning("cache_connections_limited", extra=extra)
 
     async def execute(self, *command: Any) -> Any:  # noqa: ANN401 -- each command has an answer of its own
@@ -159,7 +159,7 @@ class Connections:
             while True:
                 attempts, used = attempts + 1, False
                 try:
-                    connection = await self._lend(cancellation)
+                    connection = await self._acquire(cancellation)
                     used = True
                     return await self._ask(connection, command, cancellation)
                 except RedisConnectionError as error:
@@ -167,10 +167,10 @@ class Connections:
                     if attempts == _ATTEMPTS:
                         raise (ConnectionLost(str(error)) if used else error) from error
 
-    async def leave(self) -> None:
+    async def disconnect_idle(self) -> None:
         """Let go of a server that has become a replica."""
         while self._idle:
-            await self._end(self._idle.pop())
+            await self._discard(self._idle.pop())
         await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
@@ -188,24 +188,24 @@ class Connections:
             self._idle.append(connection)
             raise
         except BaseException:  # cancelled too: its answer is still to come
-            await self._end(connection)
+            await self._discard(connection)
             raise
         self._idle.append(connection)
         return answer
 
-    async def _lend(self, cancellation: Cancellation) -> AbstractConnection:
+    async def _acquire(self, cancellation: Cancellation) -> AbstractConnection:
         while self._idle:
             connection = self._idle.pop()
             with contextlib.suppress(OSError):
                 if not await connection.can_read():
                     return connection
-            await self._end(connection)  # closed by the server, or out of step
+            await self._discard(connection)  # closed by the server, or out of step
         try:
             return await self._make(cancellation)
         except RedisConnectionError as error:
             cancellation.check()
-            if self._there and not isinstance(error.__context__, ConnectionRefusedError):
-                self._say(error)
+            if self._open_connections and not isinstance(error.__context__, ConnectionRefusedError):
+                self._warn_once(error)
                 raise ServerFull(str(error)) from error
             raise
 
@@ -214,14 +214,14 @@ class Connections:
         try:
             await self._prepare(new, cancellation)
         except BaseException:
-            await self._end(new)
+            await self._discard(new)
             raise
         new.socket_timeout = None  # each request has a deadline of its own
-        self._there.add(new)
+        self._open_connections.add(new)
         return new
 
-    async def _end(self, connection: AbstractConnection) -> None:
-        self._there.discard(connection)
+    async def _discard(self, connection: AbstractConnection) -> None:
+        self._open_connections.discard(connection)
         await connection.disconnect(nowait=True)
         await self._client.connection_pool.release(connection)
 
@@ -232,7 +232,7 @@ async def exchange(connection: AbstractConnection, command: Sequence[Any], cance
     deadline = current_deadline.get()
     for start in range(0, len(packed), _PIECE):
         if deadline is not None:
-            deadline.go_on()
+            deadline.extend()
         await connection.send_packed_command(packed[start : start + _PIECE] if len(packed) > _PIECE else packed)
         cancellation.check()
     return await connection.read_response(timeout=inf)  # the caller has a deadline, which moves on with the answer

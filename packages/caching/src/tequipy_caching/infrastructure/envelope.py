@@ -62,13 +62,13 @@ def new_state(kind: bytes) -> bytes:
     return kind + secrets.token_bytes(_TOKEN)
 
 
-def seal(fingerprint: bytes, key: str, body: bytes, *, life: int, tail: int) -> bytes:
+def encode_envelope(fingerprint: bytes, key: str, body: bytes, *, ttl: int, tail: int) -> bytes:
     """Return an envelope for one key and one shape of value."""
-    header = _FIELDS.pack(_VERSION, fingerprint, digest(key.encode()), life, tail, crc32(body))
+    header = _FIELDS.pack(_VERSION, fingerprint, digest(key.encode()), ttl, tail, crc32(body))
     return b"".join((header, _CHECKSUM.pack(crc32(header)), body))
 
 
-def unseal(fingerprint: bytes, key: str, data: bytes) -> Opened:
+def decode_envelope(fingerprint: bytes, key: str, data: bytes) -> Opened:
     """Take apart what Redis holds; raises `ValueError` for what is damaged, foreign or of another key or shape."""
     kind = data[:1]
     if kind not in _KINDS or len(data) < STATE_BYTES:
@@ -79,7 +79,7 @@ def unseal(fingerprint: bytes, key: str, data: bytes) -> Opened:
     start = _COUNT_AT + 1 + count * _TAG_BYTES
     if kind in {TOMBSTONE, MARK} or len(data) < start + HEADER_BYTES:
         raise ValueError("a state with a damaged envelope")
-    version, shape, of_key, life, tail, body_check, header_check = _HEADER.unpack_from(data, start)
+    version, shape, of_key, ttl, tail, body_check, header_check = _HEADER.unpack_from(data, start)
     if crc32(data[start : start + _FIELDS.size]) != header_check:
         raise ValueError("a damaged header")
     if version != _VERSION or of_key != digest(key.encode()):
@@ -89,7 +89,7 @@ def unseal(fingerprint: bytes, key: str, data: bytes) -> Opened:
     body = data[start + HEADER_BYTES :]
     if crc32(body) != body_check:
         raise ValueError("a damaged body")
-    return kind, _tags(data, count) if count else (), life, tail, body
+    return kind, _tags(data, count) if count else (), ttl, tail, body
 
 
 def _tags(data: bytes, count: int) -> tuple[str, ...]:

@@ -11,13 +11,13 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from tequipy_caching.domain.exceptions import CacheUnavailable
-from tequipy_caching.domain.expiring_set import ExpiringSet, Source, check_member, lives_of
+from tequipy_caching.domain.expiring_set import ExpiringSet, Source, check_member, ttls_of
 from tequipy_caching.domain.names import check_name
 from tequipy_caching.domain.policies import check_ttl
 from tequipy_caching.domain.recovery import Recoverable
 from tequipy_caching.domain.tiers import Listener
 from tequipy_caching.infrastructure.backplane import Backplane
-from tequipy_caching.infrastructure.ending import end
+from tequipy_caching.infrastructure.cancellation import cancel_and_wait
 from tequipy_caching.infrastructure.redis import RedisLink, reading
 
 SOURCE_TIMEOUT: Final = 10.0
@@ -28,7 +28,7 @@ OTHERS_WITHIN: Final = 2.0
 """Seconds within which all processes have noticed that Redis has lost a set, and put back what they hold."""
 RETRY_AFTER: Final = 1.0
 """Seconds between two attempts to compare with the source and Redis."""
-PATIENCE: Final = 1.0
+CONTAINS_TIMEOUT: Final = 1.0
 """Seconds that `contains` waits for the first of these attempts."""
 _SLACK: Final = 1.0
 """Two processes count the same life from moments that lie this far apart at most; it is no reason to send it again."""
@@ -36,7 +36,7 @@ _CHUNK: Final = 500
 """Members that are sent at once."""
 _PART: Final = 2000
 """Members that are read or kept at once: more would hold Redis or the event loop."""
-_LEAVING_AT_ONCE: Final = 64
+_MAX_REMOVALS: Final = 64
 _ALL: Final = ""
 """In the recovery queue: whatever this process knows."""
 
@@ -84,7 +84,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
                     self._keep(member, deadline)
                 if len(members) > _PART:
                     await asyncio.sleep(0)
-            self.check(await self._tell(dict.fromkeys(members, ttl)))
+            self.check(await self._publish(dict.fromkeys(members, ttl)))
         except (CacheUnavailable, asyncio.CancelledError) as error:  # cancelled: it may have arrived or not
             if isinstance(error, asyncio.CancelledError):
                 for member in members:
@@ -103,7 +103,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
             return member in self
         if self._task is not None and not self._attempted.is_set():
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(CONTAINS_TIMEOUT):
                     await self._attempted.wait()
             except TimeoutError:
                 self._attempted.set()  # the next ones need not wait too
@@ -116,7 +116,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         self._keep(member, monotonic() + left)
         return member in self
 
-    def hear(self, body: Any) -> None:  # noqa: ANN401 -- JSON
+    def on_message(self, body: Any) -> None:  # noqa: ANN401 -- JSON
         """Take members that another process has added."""
         if not isinstance(body, dict) or not all(isinstance(left, int) for left in body.values()):
             raise ValueError("not members of this version")
@@ -124,9 +124,9 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         for member, left in body.items():
             self._keep(member, now + left / 1000)
 
-    def doubt(self, body: Any) -> None:  # noqa: ANN401 -- as above
+    def on_refused_change(self, body: Any) -> None:  # noqa: ANN401 -- as above
         """Take members that Redis has refused, and see to it with all other processes that it gets them."""
-        self.hear(body)
+        self.on_message(body)
         now = monotonic()
         for member, left in body.items():
             self._link.recovery.add(self.topic, member, now + left / 1000)
@@ -135,9 +135,9 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         """Compare the sentinel that Redis has now with the one of the last comparison: another one is another set."""
         if self._sentinel is not None and sentinel != self._sentinel:
             logger.warning("expiring_set_lost", extra={"set": self.topic})
-            self.miss()
+            self.on_gap()
 
-    def miss(self) -> None:
+    def on_gap(self) -> None:
         """Trust only what is compared anew."""
         self._compared = False
         self._sentinel = None
@@ -155,8 +155,8 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
     async def replay(self, entries: Mapping[Hashable, float]) -> None:
         """Send what could not be sent."""
         now = monotonic()
-        lives = self._lives() if _ALL in entries else {str(member): end - now for member, end in entries.items()}
-        await self._tell({member: left for member, left in lives.items() if left > 0})
+        ttls = self._ttls() if _ALL in entries else {str(member): end - now for member, end in entries.items()}
+        await self._publish({member: left for member, left in ttls.items() if left > 0})
 
     def start(self) -> None:
         """Begin to compare with the source and Redis."""
@@ -166,9 +166,9 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
     async def stop(self) -> None:
         """Stop comparing."""
         if self._task is not None:
-            await end(self._task)
+            await cancel_and_wait(self._task)
             self._task = None
-        self.miss()
+        self.on_gap()
 
     async def _stay_compared(self) -> None:
         while True:
@@ -207,7 +207,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
                 }
                 await asyncio.sleep(0)
             if lacking or (sentinel is None and self._backplane.live):
-                sentinel = await self._tell(lacking)
+                sentinel = await self._publish(lacking)
         except CacheUnavailable:
             return None
         if not read or sentinel is None:
@@ -242,7 +242,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
             return True
         try:
             async with asyncio.timeout(SOURCE_TIMEOUT):
-                lives = lives_of(await self.source())
+                ttls = ttls_of(await self.source())
         except (
             Exception,
             asyncio.CancelledError,
@@ -252,22 +252,22 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
             logger.warning("expiring_set_source_failed", extra={"set": self.topic, "error": type(error).__name__})
             return False
         now = monotonic()
-        for member, left in lives.items():
+        for member, left in ttls.items():
             self._keep(member, now + left)
         return True
 
-    async def _tell(self, lives: Mapping[str, float]) -> bytes | None:
+    async def _publish(self, ttls: Mapping[str, float]) -> bytes | None:
         """Put members into Redis and tell the other processes, in one step for each part; return the set's sentinel."""
-        entries = iter(lives.items())
+        entries = iter(ttls.items())
         sentinel = None
-        for _ in range(0, max(1, len(lives)), _CHUNK):  # once without members: the set itself is made
+        for _ in range(0, max(1, len(ttls)), _CHUNK):  # once without members: the set itself is made
             chunk = {member: max(1, round(left * 1000)) for member, left in islice(entries, _CHUNK)}
             arguments = [secrets.token_hex(8), *(part for entry in chunk.items() for part in entry)]
             message = self._backplane.message(self.topic, chunk)
-            sentinel = await self._link.tell("set_add", [self.key], arguments, message=message)
+            sentinel = await self._link.run_and_publish("set_add", [self.key], arguments, message=message)
         return sentinel
 
-    def _lives(self) -> dict[str, float]:
+    def _ttls(self) -> dict[str, float]:
         now = monotonic()
         return {member: deadline - now for member, deadline in self._deadlines.items() if deadline > now}
 
@@ -281,7 +281,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
 
     def _expired(self) -> Iterator[tuple[float, str]]:
         now = monotonic()
-        for _ in range(_LEAVING_AT_ONCE):  # few at a time, so that no caller pays for many
+        for _ in range(_MAX_REMOVALS):  # few at a time, so that no caller pays for many
             if not self._leaving or self._leaving[0][0] > now:
                 return
             yield heappop(self._leaving)
@@ -325,7 +325,7 @@ class ExpiringSets:
         """Stop comparing."""
         self._running = False
         if self._task is not None:
-            await end(self._task)
+            await cancel_and_wait(self._task)
             self._task = None
         for made in self._sets.values():
             await made.stop()

@@ -10,17 +10,17 @@ from typing import Any, Final, NamedTuple, Self
 from cachetools import LRUCache
 
 from tequipy_caching.domain.exceptions import CacheUnavailable
-from tequipy_caching.domain.fences import Fences
 from tequipy_caching.domain.gcra import (
     LEASE_GRACE_US,
     LEASE_US,
-    Ask,
     Buckets,
+    BudgetRequest,
     Grant,
     bucket_name,
-    decide_all_alone,
-    decide_alone,
+    decide_all_locally,
+    decide_locally,
 )
+from tequipy_caching.domain.invalidation_guard import InvalidationGuards
 from tequipy_caching.domain.keys import Key
 from tequipy_caching.domain.limits import RateDecision, RateLimiter, RatePolicy, check_hits, decisive
 from tequipy_caching.domain.memory import Memory
@@ -40,7 +40,7 @@ _TOPIC: Final = "resets"
 _NUMBERS: Final = 8
 """Numbers of the script's answer for each budget; the server's time follows them."""
 
-_AT_ONCE: Final = 100
+_BATCH_SIZE: Final = 100
 """How many leases one script takes back."""
 
 _Budget = tuple[RatePolicy, str]
@@ -76,11 +76,11 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         self._counts = counts
         self._refusals: Memory[_Refusal] = Memory(memory, MemoryTier(memory, monotonic, Tally()), monotonic)
         self._leases = Leases(memory.l1_maxsize)
-        self._giving_back: asyncio.Task[None] | None = None
+        self._release_task: asyncio.Task[None] | None = None
         self._known: LRUCache[str, _Known] = LRUCache(memory.l1_maxsize)
         self._eviction = EvictionCheck(link)
-        self._alone = Buckets(memory.l1_maxsize)
-        self._fences = Fences()
+        self._local_buckets = Buckets(memory.l1_maxsize)
+        self._guards = InvalidationGuards()
         link.recovery.register(_TOPIC, self)
         backplane.listen(_TOPIC, self)
 
@@ -106,7 +106,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         policy, decision = decisive((policy, decision) for policy, _, decision in made)
         for each, name, decided in made:
             if decision.allowed and not decided.degraded and each.on_store_error == "local":
-                self._alone.take(each, name, cost, now_us())  # so that the bound holds should Redis go now
+                self._local_buckets.take(each, name, cost, now_us())  # so that the bound holds should Redis go now
             if decided.allowed == decision.allowed:
                 self._counts.count(each.name, decided)
         return policy, decision
@@ -118,9 +118,9 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         if refusal is not None:
             return refusal
         try:
-            (grant,) = await self._run([(policy, name)], [self._remind(Ask(0), policy, name, now)])
+            (grant,) = await self._run([(policy, name)], [self._with_known_level(BudgetRequest(0), policy, name, now)])
         except CacheUnavailable:
-            return decide_alone(policy, self._alone, name, 0, now)
+            return decide_locally(policy, self._local_buckets, name, 0, now)
         lease = self._held(policy, name)
         if lease is None or not lease.left or now >= lease.ends:
             return grant.decision(policy)
@@ -129,7 +129,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
     async def reset(self, policy: RatePolicy, key: Key) -> None:
         """Forget what was counted, here and in every process."""
         name = bucket_name(policy, key)
-        known = 1 + policy.capacity * policy.height // (policy.fall * 1000)
+        known = 1 + policy.capacity * policy.increment // (policy.leak_rate * 1000)
         self._forget(name)
         try:
             await self._reset(name, known)
@@ -140,16 +140,16 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         finally:
             self._forget(name)  # who asked meanwhile may have heard the old answer
 
-    def hear(self, body: Any) -> None:  # noqa: ANN401 -- JSON
+    def on_message(self, body: Any) -> None:  # noqa: ANN401 -- JSON
         """Forget what another process has reset."""
         if not isinstance(body, str):
             raise ValueError("not a bucket's name")  # noqa: TRY004 -- what a listener raises
         self._forget(body)
 
-    def miss(self) -> None:
+    def on_gap(self) -> None:
         """Forget all refusals: any of them may have been lifted."""
         self._refusals.clear()
-        self._fences.breach_all()
+        self._guards.invalidate_all()
 
     def merge(self, old: int, new: int) -> int:
         """Keep one of two resets."""
@@ -165,7 +165,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
             await self._reset(str(name), known)
 
     async def __aenter__(self) -> Self:
-        self.link.home.check()
+        self.link.loop_binding.check()
         self.backplane.start()
         if self._eviction.due:
             await self._eviction.run()
@@ -175,11 +175,11 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.backplane.stop()
-        if self._giving_back is not None:
-            await self._giving_back
-            self._giving_back = None
+        if self._release_task is not None:
+            await self._release_task
+            self._release_task = None
         self._leases.forget_all()
-        await self._give_back()
+        await self._release_forgotten()
         await self.link.close()
 
     def _from_memory(self, budgets: Sequence[_Budget], cost: int) -> Sequence[RateDecision | None] | None:
@@ -193,10 +193,10 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         return refusals if any(refusals) else None
 
     def _refused(self, policy: RatePolicy, name: str, cost: int, now: int) -> RateDecision | None:
-        refusal = self._refusals.plain(name, self._refusals.clock())
+        refusal = self._refusals.fast_value(name, self._refusals.clock())
         if refusal is MISSING or cost < refusal.cost or now >= refusal.ends or refusal.policy != policy:
             return None
-        more = (cost - refusal.cost) * policy.height // policy.fall
+        more = (cost - refusal.cost) * policy.increment // policy.leak_rate
         retry, reset = (refusal.ends - now + more) / 1_000_000, max(0, refusal.full - now) / 1_000_000
         return RateDecision(False, policy.limit, 0, retry, reset)
 
@@ -211,22 +211,24 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
     async def _ask(self, budgets: Sequence[_Budget], cost: int) -> Sequence[RateDecision]:
         """Ask Redis, for a lease too where nobody else is asking for it."""
         now, answered = now_us(), asyncio.Event()
-        asks, ours = list[Ask](), dict[str, Lease]()
+        requests, ours = list[BudgetRequest](), dict[str, Lease]()
         for policy, name in budgets:
             lease = self._lease(policy, name) if policy.lease else None
             if lease is None or lease.asked is not None:
-                asks.append(self._remind(Ask(cost), policy, name, now))
+                requests.append(self._with_known_level(BudgetRequest(cost), policy, name, now))
                 continue
             ours[name] = lease
             lease.asked = answered
             lease.left = 0  # given back
-            asks.append(self._remind(Ask(cost, policy.lease, lease.id, lease.spent), policy, name, now))
+            requests.append(
+                self._with_known_level(BudgetRequest(cost, policy.lease, lease.id, lease.spent), policy, name, now)
+            )
         try:
-            with self._fences.hold() as fence:
+            with self._guards.hold() as guard:
                 try:
-                    grants = await self._run(budgets, asks)
+                    grants = await self._run(budgets, requests)
                 except CacheUnavailable:
-                    return decide_all_alone(budgets, self._alone, cost, now)
+                    return decide_all_locally(budgets, self._local_buckets, cost, now)
                 if self._eviction.due:  # it was away at the start
                     await self._eviction.run()
                 for (policy, name), grant in zip(budgets, grants, strict=True):
@@ -234,7 +236,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
                         self._renew(ours[name], grant, now)
                     if grant.vanished:
                         self._counts.count_vanished(policy.name)
-                    if fence.whole(name):
+                    if guard.is_current(name):
                         self._remember(policy, name, grant, cost, now)
         finally:
             for lease in ours.values():
@@ -248,13 +250,13 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         if not grant.allowed:
             left = grant.retry_after / 1_000_000
             self._refusals.keep(
-                name, _Refusal(policy, cost, now + grant.retry_after, now + grant.reset_after), left, life=left
+                name, _Refusal(policy, cost, now + grant.retry_after, now + grant.reset_after), left, ttl=left
             )
 
-    def _remind(self, ask: Ask, policy: RatePolicy, name: str, now: int) -> Ask:
+    def _with_known_level(self, request: BudgetRequest, policy: RatePolicy, name: str, now: int) -> BudgetRequest:
         """Return the ask with what this process knows of the bucket."""
         born, until = self._known.get(name, _Known(0, 0))
-        return ask._replace(born=born, known=(until - now) * policy.fall) if until > now else ask
+        return request._replace(born=born, known=(until - now) * policy.leak_rate) if until > now else request
 
     def _held(self, policy: RatePolicy, name: str) -> Lease | None:
         """Return the lease of a bucket, unless it was taken by another policy of that name."""
@@ -267,41 +269,43 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
             if (other := self._leases.pop(name, None)) is not None and other.asked is None:
                 self._leases.forget(other)
             lease = self._leases[name] = Lease(policy, name)
-            self._give_back_soon()
+            self._schedule_release()
         return lease
 
     def _renew(self, lease: Lease, grant: Grant, asked: int) -> None:
         lease.renew(grant, asked)
         if self._leases.get(lease.name) is not lease:  # forgotten meanwhile
             self._leases.forget(lease)
-            self._give_back_soon()
+            self._schedule_release()
 
-    def _give_back_soon(self) -> None:
-        if self._leases.forgotten and (self._giving_back is None or self._giving_back.done()):
-            self._giving_back = asyncio.create_task(self._give_back(), name="limiter-leases")
+    def _schedule_release(self) -> None:
+        if self._leases.forgotten and (self._release_task is None or self._release_task.done()):
+            self._release_task = asyncio.create_task(self._release_forgotten(), name="limiter-leases")
 
-    async def _give_back(self) -> None:
+    async def _release_forgotten(self) -> None:
         """Give back what is left of forgotten leases; those that do not arrive end by themselves."""
         forgotten = self._leases.forgotten
         while forgotten:
-            some = forgotten[-_AT_ONCE:]
-            del forgotten[-_AT_ONCE:]
+            some = forgotten[-_BATCH_SIZE:]
+            del forgotten[-_BATCH_SIZE:]
             now, budgets = now_us(), [(lease.policy, lease.name) for lease in some]
-            with suppress(CacheUnavailable), self._fences.hold() as fence:
-                asks = [
-                    self._remind(Ask(0, holder=lease.id, spent=lease.spent), lease.policy, lease.name, now)
+            with suppress(CacheUnavailable), self._guards.hold() as guard:
+                requests = [
+                    self._with_known_level(
+                        BudgetRequest(0, holder=lease.id, spent=lease.spent), lease.policy, lease.name, now
+                    )
                     for lease in some
                 ]
-                grants = await self._run(budgets, asks)
+                grants = await self._run(budgets, requests)
                 for lease, grant in zip(some, grants, strict=True):
-                    if fence.whole(lease.name):
+                    if guard.is_current(lease.name):
                         self._known[lease.name] = _Known(grant.born, now + grant.used_for)
 
-    async def _run(self, budgets: Sequence[_Budget], asks: Sequence[Ask]) -> list[Grant]:
+    async def _run(self, budgets: Sequence[_Budget], requests: Sequence[BudgetRequest]) -> list[Grant]:
         numbers = [
             number
-            for (policy, _), ask in zip(budgets, asks, strict=True)
-            for number in (policy.fall, policy.height, policy.capacity, *ask)
+            for (policy, _), request in zip(budgets, requests, strict=True)
+            for number in (policy.leak_rate, policy.increment, policy.capacity, *request)
         ]
         keys = [self._key(name) for _, name in budgets]
         answer = await self.link.run("rate_hit", keys, [*numbers, LEASE_US + LEASE_GRACE_US])
@@ -314,13 +318,13 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
 
     async def _reset(self, name: str, known: int) -> None:
         message = self.backplane.message(_TOPIC, name)
-        await self.link.tell("rate_reset", [self._key(name)], [known], message=message)
+        await self.link.run_and_publish("rate_reset", [self._key(name)], [known], message=message)
 
     def _forget(self, name: str) -> None:
         self._refusals.drop(name)
         self._known.pop(name, None)
-        self._fences.breach(name)
-        self._alone.forget(name)
+        self._guards.invalidate(name)
+        self._local_buckets.forget(name)
 
     def _key(self, name: str) -> str:
         return f"{self.link.prefix}:{name}"

@@ -74,7 +74,7 @@ class TieredCacheManager(CacheManager):
         return await self.link.ping()
 
     async def __aenter__(self) -> Self:
-        self.link.home.check()
+        self.link.loop_binding.check()
         self.backplane.start()
         self._sets.start()
         return self

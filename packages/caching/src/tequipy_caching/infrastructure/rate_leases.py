@@ -34,7 +34,7 @@ class Lease:
         self.left -= cost
         self.spent += cost
         self.remaining -= cost
-        self.full = max(self.full, now) + cost * policy.height // policy.fall
+        self.full = max(self.full, now) + cost * policy.increment // policy.leak_rate
         return RateDecision(True, policy.limit, self.remaining, 0.0, (self.full - now) / 1_000_000)
 
     def renew(self, grant: Grant, asked: int) -> None:

@@ -24,32 +24,32 @@ from tequipy_caching.domain.exceptions import CacheUnavailable
 from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.recovery import RecoveryQueue
 from tequipy_caching.infrastructure.breaker import Breaker
+from tequipy_caching.infrastructure.cancellation import Cancellation
 from tequipy_caching.infrastructure.connections import (
     ConnectionLost,
     Connections,
     Deadline,
-    NoneFree,
+    NoFreeConnection,
     ProgressParser,
     ServerFull,
     current_deadline,
     exchange,
 )
-from tequipy_caching.infrastructure.ending import Cancellation
-from tequipy_caching.infrastructure.home import Home
+from tequipy_caching.infrastructure.loop_binding import LoopBinding
 from tequipy_caching.infrastructure.redis_url import parse_redis_url
 from tequipy_caching.infrastructure.writes import Writes, as_reason, refusal_of
 
-_WAITS: Final = 4
+_SLOT_WAIT_FACTOR: Final = 4
 """How many times the timeout a request may wait for a connection, before its own time begins."""
-_LARGE_AT_ONCE: Final = 2
+_MAX_LARGE_TRANSFERS: Final = 2
 """How many values over a mebibyte are on their way at once: the small ones are not to wait for them."""
 _SCRIPTS: Final = files("tequipy_caching.infrastructure") / "scripts"
-_TELL: Final = "tell"
+_PUBLISH: Final = "publish"
 _JOIN: Final = "join"
 PROBE: Final = "probe"
 """The topic of messages that change nothing."""
 _PROBE_MESSAGE: Final = json.dumps(["", PROBE, ""])
-_LATE: Final = 0.2
+_LAG_SHARE: Final = 0.2
 """A deadline that is noticed by this share too late was missed by this process, not by Redis."""
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 def script(name: str) -> str:
     """Return the text of a script of the folder `scripts`, with what it needs to tell the other processes."""
     text = (_SCRIPTS / f"{name}.lua").read_text()
-    return (_SCRIPTS / f"{_TELL}.lua").read_text() + text if f"{_TELL}()" in text else text
+    return (_SCRIPTS / f"{_PUBLISH}.lua").read_text() + text if f"{_PUBLISH}()" in text else text
 
 
 @cache
@@ -91,9 +91,11 @@ class RedisLink:
         self.prefix = prefix
         self.state = f"{prefix}:state"
         self.probe_key = f"{prefix}:probe"
-        self.breaker = Breaker(self._recover, behind=lambda: len(self.recovery) > 0 or self.writes.refusal is not None)
-        self.recovery = RecoveryQueue(self.breaker.repair)
-        self.writes = Writes(self.breaker.repair, self.recovery.trust_soon)
+        self.breaker = Breaker(
+            self._recover, has_pending=lambda: len(self.recovery) > 0 or self.writes.refusal is not None
+        )
+        self.recovery = RecoveryQueue(self.breaker.start_probing)
+        self.writes = Writes(self.breaker.start_probing, self.recovery.trust_soon)
         self.demotions = 0
         """How often a primary was found after a replica had refused writes: the channel had better connect anew."""
         self._demoted = False
@@ -104,9 +106,9 @@ class RedisLink:
         self.channel = f"{prefix}:invalidations:{self._server.database}"
         self._timeout = timeout
         self._observe = cache(partial(metrics.seconds, "cache_l2_seconds"))
-        self.home = Home()
+        self.loop_binding = LoopBinding()
         self._connections = Connections(self.connect, self._compare_epoch)
-        self.large_turns = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self.large_turns = asyncio.Semaphore(_MAX_LARGE_TRANSFERS)
         self._reported: set[type[Exception]] = set()
         self._errors = {
             kind: metrics.tally("cache_l2_errors", kind) for kind in ("busy", "connection", "timeout", "answer")
@@ -148,12 +150,12 @@ class RedisLink:
         self, name: str, keys: Sequence[str], arguments: Sequence[Any], refused_message: str | None = None
     ) -> Any:  # noqa: ANN401 -- as above
         """Run a script; when Redis answers that it refuses writes, publish the message that stands for the change."""
-        self.home.check()
-        if not self.breaker.admits():
+        self.loop_binding.check()
+        if not self.breaker.allows_call():
             raise CacheUnavailable("Redis is away")
         try:
             return await self._run_in_turn(name, keys, arguments)
-        except NoneFree as error:
+        except NoFreeConnection as error:
             self._errors["busy"].count += 1
             raise CacheUnavailable(f"Redis did not {name}: no connection was free") from error
         except CacheUnavailable:
@@ -168,7 +170,7 @@ class RedisLink:
 
     async def _run_in_turn(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:  # noqa: ANN401 -- as above
         """Run a script when a connection is free; where the server takes no more, that is one of those it has taken."""
-        ends = monotonic() + _WAITS * self._timeout
+        ends = monotonic() + _SLOT_WAIT_FACTOR * self._timeout
         while True:
             with contextlib.suppress(ServerFull):
                 return await self._connections.in_turn(
@@ -177,7 +179,7 @@ class RedisLink:
 
     async def _run_now(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:  # noqa: ANN401 -- as above
         """Run a script in time, or open the breaker; before the connection is free for those who wait behind."""
-        if not self.breaker.admits():  # opened by those in front
+        if not self.breaker.allows_call():  # opened by those in front
             raise CacheUnavailable("Redis is away")
         started, deadline = monotonic(), Deadline(self._timeout)
         token = current_deadline.set(deadline)
@@ -203,14 +205,16 @@ class RedisLink:
             self._reported.add(type(error))
             logger.error("cache_request_failed", exc_info=error)
 
-    async def tell(self, name: str, keys: Sequence[str], arguments: Sequence[Any], *, message: Message) -> Any:  # noqa: ANN401 -- as run
-        """Run a script that calls `tell()`: what it changes and the message to all processes are one step."""
+    async def run_and_publish(
+        self, name: str, keys: Sequence[str], arguments: Sequence[Any], *, message: Message
+    ) -> Any:  # noqa: ANN401 -- as run
+        """Run a script that calls `publish()`: what it changes and the message to all processes are one step."""
         told = [self.channel, secrets.token_hex(8), message.numbered]
         answer = await self._run(name, [self.state, *keys], [*told, *arguments], message.refused)
         self._published.count += 1
         return answer
 
-    async def find_out(self) -> None:
+    async def check_reachable(self) -> None:
         """The channel could not be joined: open the breaker if Redis is away, else make room for the channel."""
         with contextlib.suppress(CacheUnavailable):
             await self._run("probe", [self.state, self.probe_key], [])
@@ -221,7 +225,7 @@ class RedisLink:
 
         Asks it even while the breaker is open. Raises `CacheUnavailable`; a server that refuses writes is there.
         """
-        self.home.check()
+        self.loop_binding.check()
         started = monotonic()
         try:
             async with asyncio.timeout(self._timeout):
@@ -252,16 +256,16 @@ class RedisLink:
         """Note a refusal and tell the other processes of the change that was refused: PUBLISH is no write."""
         self.writes.refuse(reason, blocked=not isinstance(error, OutOfMemoryError))
         if message is not None:
-            with contextlib.suppress(RedisError, OSError, NoneFree, ServerFull):
+            with contextlib.suppress(RedisError, OSError, NoFreeConnection, ServerFull):
                 async with asyncio.timeout(self._timeout):
                     publish = partial(self._connections.execute, "PUBLISH", self.channel, message)
                     await self._connections.in_turn(self._timeout, publish)
                 self._published.count += 1
         if isinstance(error, ReadOnlyError):  # after PUBLISH: by now the name may be that of another server
-            await self._connections.leave()
+            await self._connections.disconnect_idle()
             if not self._demoted:
                 self._demoted = True
-                self.breaker.hurry()
+                self.breaker.probe_now()
 
     def _accept(self) -> None:
         self.writes.accept()
@@ -276,8 +280,8 @@ class RedisLink:
             await self.recovery.replay()
         await self.breaker.stop()  # the replay may have opened it
         await self._connections.close()
-        self.home.leave()
-        self.large_turns = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self.loop_binding.unbind()
+        self.large_turns = asyncio.Semaphore(_MAX_LARGE_TRANSFERS)
 
     async def _recover(self) -> None:
         await self.ping()
@@ -288,7 +292,7 @@ class RedisLink:
         """Tell whether this process itself was too busy to hear an answer in time."""
         noticed, due = monotonic(), deadline.timeout.when() or 0
         await asyncio.sleep(0)
-        slack = self._timeout * _LATE
+        slack = self._timeout * _LAG_SHARE
         return noticed - due > slack or monotonic() - noticed > slack
 
     async def _evaluate(self, name: str, number_of_keys: int, values: Sequence[Any]) -> Any:  # noqa: ANN401 -- as run

@@ -14,7 +14,7 @@ from tequipy_caching.domain.metrics import CacheMetrics
 from tequipy_caching.domain.policies import CachePolicy
 from tequipy_caching.domain.ports import MISSING, Missing
 from tequipy_caching.domain.tiered import topic_of
-from tequipy_caching.domain.tiers import Look, Operation, Sealed, SharedTier
+from tequipy_caching.domain.tiers import Encoded, Lookup, Operation, SharedTier
 from tequipy_caching.infrastructure.backplane import Backplane
 from tequipy_caching.infrastructure.codec import Codec
 from tequipy_caching.infrastructure.envelope import (
@@ -34,19 +34,19 @@ from tequipy_caching.infrastructure.writes import as_reason
 
 V = TypeVar("V")
 
-_AT_ONCE: Final = 1000
+_BATCH_SIZE: Final = 1000
 """How many names one script takes: Lua's stack is bounded."""
 _PART: Final = 1_048_576
 """How many bytes of a value one script reads."""
 _CHANGED: Final = 0
 """In a store's answer; 1: stored, 2: the mark has vanished."""
-_VOID: Final[Look[Any]] = Look()
-_OTHER: Final[Opened] = (b"", (), 0, 0, b"")
+_MISS: Final[Lookup[Any]] = Lookup()
+_OTHER_SHAPE: Final[Opened] = (b"", (), 0, 0, b"")
 """Stands for a value of another shape."""
-_BURIED: Final[Look[Any]] = Look(buried=True)
+_TOMBSTONED: Final[Lookup[Any]] = Lookup(tombstoned=True)
 
 
-class Seen(NamedTuple):
+class SeenState(NamedTuple):
     """The state of a key in Redis when it was read: what a store compares."""
 
     state: bytes
@@ -55,12 +55,12 @@ class Seen(NamedTuple):
     """Of the cache."""
     tags: bytes
     """With which the value will be stored, with their generations."""
-    beside: bool = False
+    in_side_key: bool = False
     """Whether it is a value of another release's shape: what is stored goes beside it."""
 
 
 @dataclass(frozen=True, slots=True)
-class SealedBytes:
+class EncodedValue:
     """A value as Redis is to keep it."""
 
     envelope: bytes
@@ -94,7 +94,7 @@ class RedisTier(SharedTier[V], Generic[V]):
         self._field = f"generation:{name}"
         self._names = f"{link.prefix}:cache:{name}:"
         # No key's name begins so.
-        self._beside = f"{self._names}~{self._codec.fingerprint.hex()}:" if self._codec else ""
+        self._side_names = f"{self._names}~{self._codec.fingerprint.hex()}:" if self._codec else ""
         self._tags = f"{link.prefix}:tag:{name}:"
         self._leases = f"{link.prefix}:lease:{name}:"
         self._most = _PART if policy.max_value_bytes > _PART else 0
@@ -105,90 +105,94 @@ class RedisTier(SharedTier[V], Generic[V]):
         """Whether the breaker is open."""
         return self._link.breaker.open
 
-    def seal(self, key: Key, value: V, life: float, tags: Sequence[str]) -> Sealed:
+    def encode(self, key: Key, value: V, ttl: float, tags: Sequence[str]) -> Encoded:
         """Encode a value; raises `TypeError` for one that is not of the cache's type."""
-        milliseconds = max(1, round(life * 1000))
+        milliseconds = max(1, round(ttl * 1000))
         # Kept as long as it may stand in, and long enough to fence off every load that began before it.
         tail = max(0, self._tombstone_ms - milliseconds, round(self._policy.fail_safe * 1000))
         if self._codec is None:
-            return SealedBytes(b"", milliseconds, (), fits=True)
-        envelope = self._codec.encode(encode_key(key), value, life=milliseconds, tail=tail)
+            return EncodedValue(b"", milliseconds, (), fits=True)
+        envelope = self._codec.encode(encode_key(key), value, ttl=milliseconds, tail=tail)
         fits = len(envelope) - HEADER_BYTES <= self._policy.max_value_bytes
-        return SealedBytes(envelope, milliseconds + tail, tuple(tags), fits)
+        return EncodedValue(envelope, milliseconds + tail, tuple(tags), fits)
 
-    async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Look[V]]:
+    async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Lookup[V]]:
         """Look for keys, in one round trip for each thousand; leave marks where a value may be stored."""
-        looks: dict[Key, Look[V]] = {}
-        for start in range(0, len(keys), _AT_ONCE):
-            looks |= await self._read(keys[start : start + _AT_ONCE], tags, storing=storing)
-        return looks
+        lookups: dict[Key, Lookup[V]] = {}
+        for start in range(0, len(keys), _BATCH_SIZE):
+            lookups |= await self._read(keys[start : start + _BATCH_SIZE], tags, storing=storing)
+        return lookups
 
     async def changed(self, seen: Mapping[Key, object]) -> AbstractSet[Key]:
         """Return those keys (or whose cache or tags) that have changed since each was seen."""
-        by_tags: dict[bytes, dict[Key, Seen]] = {}
+        by_tags: dict[bytes, dict[Key, SeenState]] = {}
         for key, state in seen.items():
-            if isinstance(state, Seen):
+            if isinstance(state, SeenState):
                 by_tags.setdefault(state.tags, {})[key] = state
         changed: set[Key] = set()
         for stamp, states in by_tags.items():
             tags = [stamp[at : at + GENERATION_BYTES].decode() for at in range(1, len(stamp), 2 * GENERATION_BYTES)]
-            for start in range(0, len(states), _AT_ONCE):
-                keys = list(states)[start : start + _AT_ONCE]
+            for start in range(0, len(states), _BATCH_SIZE):
+                keys = list(states)[start : start + _BATCH_SIZE]
                 now = await self._read(keys, tags, storing=False)
                 changed |= {key for key in keys if now[key].seen != states[key]}
         if self._link.recovery.distrusts_all:
             return seen.keys()
         return changed
 
-    async def store(self, loaded: Mapping[Key, tuple[Sealed, object]]) -> AbstractSet[Key]:
+    async def store(self, loaded: Mapping[Key, tuple[Encoded, object]]) -> AbstractSet[Key]:
         """Keep what was loaded, each unless its key (or cache, or tag) has changed since it was seen; return these."""
         items = [
-            (key, sealed, seen)
-            for key, (sealed, seen) in loaded.items()
-            if isinstance(sealed, SealedBytes) and isinstance(seen, Seen)
+            (key, encoded, seen)
+            for key, (encoded, seen) in loaded.items()
+            if isinstance(encoded, EncodedValue) and isinstance(seen, SeenState)
         ]
         changed: set[Key] = set()
-        for start in range(0, len(items), _AT_ONCE):
-            part = items[start : start + _AT_ONCE]
-            for beside in (False, True):
-                if some := [item for item in part if item[2].beside is beside]:
-                    changed |= await (self._store_beside(some) if beside else self._store(some))
+        for start in range(0, len(items), _BATCH_SIZE):
+            part = items[start : start + _BATCH_SIZE]
+            for in_side_key in (False, True):
+                if some := [item for item in part if item[2].in_side_key is in_side_key]:
+                    changed |= await (self._store_side(some) if in_side_key else self._store(some))
         return changed
 
-    async def write(self, key: Key, sealed: Sealed) -> None:
+    async def write(self, key: Key, encoded: Encoded) -> None:
         """Keep a value, and tell all processes."""
-        if not self.stores or not isinstance(sealed, SealedBytes):
+        if not self.stores or not isinstance(encoded, EncodedValue):
             await self.remove([key])
             return
-        names = [self._names + encode_key(key), *(self._tags + tag for tag in sealed.tags)]
-        value = [new_state(VALUE), sealed.envelope, sealed.milliseconds]
-        arguments = [self._field, secrets.token_hex(8), *value, new_state(TOMBSTONE), self._tombstone_ms, *sealed.tags]
-        async with self._turn(len(sealed.envelope)):
-            refusal = await self._tell("write", names, arguments, "delete", [key_to_json(key)])
+        names = [self._names + encode_key(key), *(self._tags + tag for tag in encoded.tags)]
+        value = [new_state(VALUE), encoded.envelope, encoded.milliseconds]
+        arguments = [self._field, secrets.token_hex(8), *value, new_state(TOMBSTONE), self._tombstone_ms, *encoded.tags]
+        async with self._large_turn(len(encoded.envelope)):
+            refusal = await self._run_and_publish("write", names, arguments, "delete", [key_to_json(key)])
         if isinstance(refusal, bytes):
             self._link.writes.refuse(as_reason(refusal.decode(errors="replace")), blocked=False)
 
     async def remove(self, keys: Sequence[Key]) -> None:
         """Put tombstones in the place of keys, and tell all processes."""
         tombstone = [new_state(TOMBSTONE), self._tombstone_ms]
-        await self._tell("remove", self._full(keys), tombstone, "delete", [key_to_json(key) for key in keys])
+        await self._run_and_publish(
+            "remove", self._full_names(keys), tombstone, "delete", [key_to_json(key) for key in keys]
+        )
 
     async def expire(self, keys: Sequence[Key]) -> None:
         """End the lives of keys, leaving what may stand in, and tell all processes."""
         states = [new_state(EXPIRED), new_state(TOMBSTONE), self._tombstone_ms, VALUE]
-        await self._tell("expire", self._full(keys), states, "expire", [key_to_json(key) for key in keys])
+        await self._run_and_publish(
+            "expire", self._full_names(keys), states, "expire", [key_to_json(key) for key in keys]
+        )
 
     async def remove_tags(self, tags: Sequence[str]) -> None:
         """Make everything stored with these tags void, and tell all processes."""
-        await self._tell("tags", [self._tags + tag for tag in tags], [], "tags", list(tags))
+        await self._run_and_publish("tags", [self._tags + tag for tag in tags], [], "tags", list(tags))
 
     async def clear(self) -> None:
         """Make everything of this cache void, and tell all processes."""
-        await self._tell("clear", [], [self._field, secrets.token_hex(8)], "clear", [])
+        await self._run_and_publish("clear", [], [self._field, secrets.token_hex(8)], "clear", [])
 
     async def lock(self, keys: Sequence[Key], tags: Sequence[str], token: str, lease: float) -> Mapping[Key, float]:
         """Take the leases that are free, or whose holders load what has been invalidated since."""
-        names = [self._leases + encode_key(key) for key in keys] + self._full(keys)
+        names = [self._leases + encode_key(key) for key in keys] + self._full_names(keys)
         left = await self._link.run(
             "lock",
             [self._link.state, *names, *(self._tags + tag for tag in tags)],
@@ -200,19 +204,19 @@ class RedisTier(SharedTier[V], Generic[V]):
     async def unlock(self, keys: Sequence[Key], token: str) -> None:
         """Give back leases, and tell all processes."""
         names = [self._leases + encode_key(key) for key in keys]
-        await self._tell("unlock", names, [token], "released", [key_to_json(key) for key in keys])
+        await self._run_and_publish("unlock", names, [token], "released", [key_to_json(key) for key in keys])
 
-    async def _read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> dict[Key, Look[V]]:
+    async def _read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> dict[Key, Lookup[V]]:
         names = [encode_key(key) for key in keys]
         full = [self._names + name for name in names]
-        answer, waited = await self._ask(full, tags, new_state(MARK) if storing else b"")
+        answer, waited = await self._run_read(full, tags, new_state(MARK) if storing else b"")
         with reading("read"):
-            looks, others = self._looks(keys, names, tags, answer, waited)
+            lookups, others = self._lookups(keys, names, tags, answer, waited)
         if others:
-            looks |= await self._look_beside(looks, others)
-        return looks
+            lookups |= await self._lookup_side(lookups, others)
+        return lookups
 
-    async def _ask(self, names: Sequence[str], tags: Sequence[str], mark: bytes) -> tuple[Sequence[Any], float]:
+    async def _run_read(self, names: Sequence[str], tags: Sequence[str], mark: bytes) -> tuple[Sequence[Any], float]:
         """Return what Redis has of names, and the seconds that it took."""
         asked = monotonic()
         answer = await self._link.run(
@@ -237,23 +241,23 @@ class RedisTier(SharedTier[V], Generic[V]):
                 self._link.distrust(refusal)
             for number, data in enumerate(answers[1 : 2 * len(names) : 2] if self._most else ()):
                 if data and len(data) == self._most:
-                    answers[1 + 2 * number] = await self._rest(names[number], data)
+                    answers[1 + 2 * number] = await self._read_rest(names[number], data)
         return answers, waited
 
-    async def _look_beside(self, looks: Mapping[Key, Look[V]], others: Mapping[Key, bytes]) -> dict[Key, Look[V]]:
+    async def _lookup_side(self, lookups: Mapping[Key, Lookup[V]], others: Mapping[Key, bytes]) -> dict[Key, Lookup[V]]:
         """Look beside values of other shapes; what was stored there is valid with the state of its value alone."""
         names = [encode_key(key) for key in others]
-        answer, waited = await self._ask([self._beside + name for name in names], (), b"")
-        found: dict[Key, Look[V]] = {}
+        answer, waited = await self._run_read([self._side_names + name for name in names], (), b"")
+        found: dict[Key, Lookup[V]] = {}
         with reading("read"):
             for (key, state), name, data, left in zip(others.items(), names, answer[1::2], answer[2::2], strict=True):
                 if not data or data[:STATE_BYTES] != state:
                     self._unreadable.count += 1
                 elif (parts := self._open(name, data)) is not None:
-                    found[key] = self._judge(parts, left / 1000 - waited)._replace(seen=looks[key].seen)
+                    found[key] = self._interpret(parts, left / 1000 - waited)._replace(seen=lookups[key].seen)
         return found
 
-    async def _rest(self, name: str, data: bytes) -> bytes:
+    async def _read_rest(self, name: str, data: bytes) -> bytes:
         """Return a large value whose first part has been read; its state alone when it has changed meanwhile."""
         parts = [data]
         async with self._link.large_turns:
@@ -265,14 +269,14 @@ class RedisTier(SharedTier[V], Generic[V]):
                 parts.append(part)
         return b"".join(parts)
 
-    def _looks(
+    def _lookups(
         self,
         keys: Sequence[Key],
         names: Sequence[str],
         tags: Sequence[str],
         answer: Sequence[Any],
         waited: float,
-    ) -> tuple[dict[Key, Look[V]], dict[Key, bytes]]:
+    ) -> tuple[dict[Key, Lookup[V]], dict[Key, bytes]]:
         """Return what was found of keys, and the states of those whose values have other shapes."""
         generation, *answers = answer
         tokens = answers[2 * len(keys) :]
@@ -282,17 +286,19 @@ class RedisTier(SharedTier[V], Generic[V]):
         known = None not in tokens  # else nothing could be stored
         # All are opened, then all decoded: in turns each drives the other's code out of the processor's cache.
         opened = [self._open(name, data) for name, data in zip(names, answers[::2], strict=False)]  # tokens come after
-        looks: dict[Key, Look[V]] = {}
+        lookups: dict[Key, Lookup[V]] = {}
         others: dict[Key, bytes] = {}
         for key, parts, data, left in zip(keys, opened, answers[::2], answers[1::2], strict=False):
-            other = parts is _OTHER
+            other = parts is _OTHER_SHAPE
             if other:
                 others[key] = data[:STATE_BYTES]
-            look = _VOID if parts is None or other else self._judge(parts, left / 1000 - waited)
-            if known and data and (look.value is MISSING or self._policy.refresh_ahead):  # else nothing will be stored
-                look = look._replace(seen=Seen(data[:STATE_BYTES], generation, stamp, other))
-            looks[key] = look
-        return looks, others
+            lookup = _MISS if parts is None or other else self._interpret(parts, left / 1000 - waited)
+            if (
+                known and data and (lookup.value is MISSING or self._policy.refresh_ahead)
+            ):  # else nothing will be stored
+                lookup = lookup._replace(seen=SeenState(data[:STATE_BYTES], generation, stamp, other))
+            lookups[key] = lookup
+        return lookups, others
 
     def _open(self, name: str, data: bytes | None) -> Opened | None:
         """Return what Redis holds, taken apart; None when there is nothing that can be read."""
@@ -301,26 +307,26 @@ class RedisTier(SharedTier[V], Generic[V]):
         try:
             return self._codec.open(name, data)
         except OtherShape:
-            return _OTHER
+            return _OTHER_SHAPE
         except ValueError:
             self._unreadable.count += 1
             return None
 
-    def _judge(self, opened: Opened, left: float) -> Look[V]:
+    def _interpret(self, opened: Opened, left: float) -> Lookup[V]:
         """Return what something means that Redis will keep for `left` seconds."""
-        kind, tags, life, tail, body = opened
+        kind, tags, ttl, tail, body = opened
         if kind == TOMBSTONE:
-            return _BURIED
+            return _TOMBSTONED
         if kind == MARK:
-            return _VOID
+            return _MISS
         left -= tail / 1000
         if left > 0 and kind == VALUE:
             value = self._decode(body)
-            return _VOID if value is MISSING else Look(value, left, life / 1000, tags)
+            return _MISS if value is MISSING else Lookup(value, left, ttl / 1000, tags)
         stale_left = self._policy.fail_safe + min(left, 0)
         if stale_left <= 0:
-            return _VOID
-        return Look(tags=tags, stand_in=partial(self._decode, body), stale_left=stale_left)
+            return _MISS
+        return Lookup(tags=tags, stale_value=partial(self._decode, body), stale_left=stale_left)
 
     def _decode(self, body: bytes) -> V | Missing:
         try:
@@ -329,39 +335,39 @@ class RedisTier(SharedTier[V], Generic[V]):
             self._unreadable.count += 1
             return MISSING
 
-    async def _store(self, items: Sequence[tuple[Key, SealedBytes, Seen]]) -> set[Key]:
+    async def _store(self, items: Sequence[tuple[Key, EncodedValue, SeenState]]) -> set[Key]:
         _, first, seen = items[0]
         arguments: list[Any] = [self._field, seen.generation, len(items), seen.tags]
-        for _, sealed, before in items:
-            arguments += [before.state, new_state(VALUE), sealed.envelope, sealed.milliseconds]
-        names = [*self._full([key for key, _, _ in items]), *(self._tags + tag for tag in first.tags)]
-        async with self._turn(sum(len(sealed.envelope) for _, sealed, _ in items)):
+        for _, encoded, before in items:
+            arguments += [before.state, new_state(VALUE), encoded.envelope, encoded.milliseconds]
+        names = [*self._full_names([key for key, _, _ in items]), *(self._tags + tag for tag in first.tags)]
+        async with self._large_turn(sum(len(encoded.envelope) for _, encoded, _ in items)):
             answer = await self._link.run("store", [self._link.state, *names], arguments)
         with reading("store"):
             return {key for (key, _, _), outcome in zip(items, answer, strict=True) if outcome == _CHANGED}
 
-    async def _store_beside(self, items: Sequence[tuple[Key, SealedBytes, Seen]]) -> set[Key]:
+    async def _store_side(self, items: Sequence[tuple[Key, EncodedValue, SeenState]]) -> set[Key]:
         _, first, seen = items[0]
         arguments: list[Any] = [self._field, seen.generation, len(items), seen.tags]
-        for _, sealed, before in items:
-            arguments += [before.state, sealed.envelope, sealed.milliseconds]
+        for _, encoded, before in items:
+            arguments += [before.state, encoded.envelope, encoded.milliseconds]
         names = [encode_key(key) for key, _, _ in items]
-        both = [start + name for start in (self._names, self._beside) for name in names]
-        async with self._turn(sum(len(sealed.envelope) for _, sealed, _ in items)):
+        both = [start + name for start in (self._names, self._side_names) for name in names]
+        async with self._large_turn(sum(len(encoded.envelope) for _, encoded, _ in items)):
             keys = [self._link.state, *both, *(self._tags + tag for tag in first.tags)]
-            answer = await self._link.run("store_beside", keys, arguments)
-        with reading("store_beside"):
+            answer = await self._link.run("store_side", keys, arguments)
+        with reading("store_side"):
             return {key for (key, _, _), outcome in zip(items, answer, strict=True) if outcome == _CHANGED}
 
-    async def _tell(
+    async def _run_and_publish(
         self, script: str, names: Sequence[str], arguments: Sequence[Any], operation: Operation, what: Sequence[Any]
     ) -> Any:  # noqa: ANN401 -- as the script's
         message = self._backplane.message(self._topic, [operation, what])
-        return await self._link.tell(script, names, arguments, message=message)
+        return await self._link.run_and_publish(script, names, arguments, message=message)
 
-    def _turn(self, size: int) -> AbstractAsyncContextManager[None]:
+    def _large_turn(self, size: int) -> AbstractAsyncContextManager[None]:
         """Return what waits for a turn, for what is large."""
         return self._link.large_turns if size > _PART else nullcontext()
 
-    def _full(self, keys: Sequence[Key]) -> list[str]:
+    def _full_names(self, keys: Sequence[Key]) -> list[str]:
         return [self._names + encode_key(key) for key in keys] if self.stores else []

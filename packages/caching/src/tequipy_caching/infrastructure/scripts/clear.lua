@@ -1,7 +1,7 @@
 -- Make all values of a cache void by beginning another generation, and tell all processes.
 -- KEYS[1] the state
--- ARGV: as tell.lua; field of the cache's generation; the new generation
+-- ARGV: as publish.lua; field of the cache's generation; the new generation
 begin()
 redis.call('HSET', KEYS[1], ARGV[4], ARGV[5])
-tell()
+publish()
 return 1

@@ -1,6 +1,6 @@
 -- End the lives of values, which may still stand in, and tell all processes.
 -- KEYS: the state; names
--- ARGV: as tell.lua; a state that says so; a tombstone, for names without a value; its life in milliseconds; how the
+-- ARGV: as publish.lua; a state that says so; a tombstone, for names without a value; its life in milliseconds; how the
 --       state of a value begins
 begin()
 for number = 2, #KEYS do
@@ -15,5 +15,5 @@ for number = 2, #KEYS do
     redis.call('SET', name, ARGV[5], 'PX', ARGV[6])
   end
 end
-tell()
+publish()
 return 1

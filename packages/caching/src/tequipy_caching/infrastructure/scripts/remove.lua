@@ -1,9 +1,9 @@
 -- Put tombstones in the place of names and tell all processes.
 -- KEYS: the state; names (none: only tell)
--- ARGV: as tell.lua; a tombstone; its life in milliseconds
+-- ARGV: as publish.lua; a tombstone; its life in milliseconds
 begin()
 for number = 2, #KEYS do
   redis.call('SET', KEYS[number], ARGV[4], 'PX', ARGV[5])
 end
-tell()
+publish()
 return 1

@@ -1,7 +1,7 @@
 -- Add members to a set, or lengthen their lives, and tell the other processes, in one step.
 -- KEYS: the channel's state; the set: a sorted set by when members leave, in milliseconds of the server's clock, and a
 --       sentinel that stays for ever: without it the set has been lost
--- ARGV: as tell.lua; 16 random characters; then each member and its life in milliseconds
+-- ARGV: as publish.lua; 16 random characters; then each member and its life in milliseconds
 -- Returns the sentinel: a byte that begins no member, since when the set is there, and random characters.
 local forever = '9007199254740991' -- the largest whole number that a score holds
 local time = redis.call('TIME')
@@ -19,5 +19,5 @@ for number = 5, #ARGV, 2 do
   redis.call('ZADD', KEYS[2], 'GT', now + ARGV[number + 1], ARGV[number])
 end
 redis.call('PERSIST', KEYS[2]) -- the version before let it expire
-tell()
+publish()
 return sentinel

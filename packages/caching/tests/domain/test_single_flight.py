@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tequipy_caching import CacheError, RecursiveLoad
-from tequipy_caching.domain.flights import Flight, Flights
 from tequipy_caching.domain.keys import Key
 from tequipy_caching.domain.metrics import Tally
+from tequipy_caching.domain.single_flight import InFlightLoad, InFlightLoads
 
 
 class Load:
@@ -21,24 +21,24 @@ class Load:
         self.cancelled = 0
         self.go = asyncio.Event()
 
-    async def __call__(self, flight: Flight[int]) -> Mapping[Key, int]:
+    async def __call__(self, in_flight: InFlightLoad[int]) -> Mapping[Key, int]:
         self.calls += 1
         try:
             await self.go.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        return dict.fromkeys(flight.keys, 42)
+        return dict.fromkeys(in_flight.keys, 42)
 
 
-async def join(flights: Flights[int], load: Any, key: str = "key") -> int:
+async def join(in_flight_loads: InFlightLoads[int], load: Any, key: str = "key") -> int:
     """Return the value of one key."""
-    return (await flights.join([key], load))[key]
+    return (await in_flight_loads.join([key], load))[key]
 
 
-async def depart(flights: Flights[int], load: Any, count: int) -> list[asyncio.Task[int]]:
+async def start(in_flight_loads: InFlightLoads[int], load: Any, count: int) -> list[asyncio.Task[int]]:
     """Return tasks that all wait for one load."""
-    tasks = [asyncio.create_task(join(flights, load)) for _ in range(count)]
+    tasks = [asyncio.create_task(join(in_flight_loads, load)) for _ in range(count)]
     for _ in range(3):
         await asyncio.sleep(0)
     return tasks
@@ -50,14 +50,14 @@ def coalesced() -> Tally:
 
 
 @pytest.fixture
-def flights(coalesced: Tally) -> Flights[int]:
-    return Flights("numbers", coalesced)
+def in_flight_loads(coalesced: Tally) -> InFlightLoads[int]:
+    return InFlightLoads("numbers", coalesced)
 
 
-async def test_ten_thousand_misses_are_one_load(flights: Flights[int], coalesced: Tally) -> None:
+async def test_ten_thousand_misses_are_one_load(in_flight_loads: InFlightLoads[int], coalesced: Tally) -> None:
     """All who ask while the load is under way get its value, and are counted as having waited."""
     load = Load()
-    tasks = await depart(flights, load, 10_000)
+    tasks = await start(in_flight_loads, load, 10_000)
     load.go.set()
     assert await asyncio.gather(*tasks) == [42] * 10_000
     assert load.calls == 1
@@ -65,10 +65,10 @@ async def test_ten_thousand_misses_are_one_load(flights: Flights[int], coalesced
 
 
 @pytest.mark.parametrize("leaver", [0, 1, 2])
-async def test_one_who_leaves_disturbs_nobody(flights: Flights[int], leaver: int) -> None:
+async def test_one_who_leaves_disturbs_nobody(in_flight_loads: InFlightLoads[int], leaver: int) -> None:
     """Whoever is cancelled, the first caller included, the others get the value of the same load."""
     load = Load()
-    tasks = await depart(flights, load, 3)
+    tasks = await start(in_flight_loads, load, 3)
     tasks.pop(leaver).cancel()
     await asyncio.sleep(0)
     load.go.set()
@@ -76,30 +76,30 @@ async def test_one_who_leaves_disturbs_nobody(flights: Flights[int], leaver: int
     assert (load.calls, load.cancelled) == (1, 0)
 
 
-async def test_the_last_one_who_leaves_cancels_the_load(flights: Flights[int]) -> None:
+async def test_the_last_one_who_leaves_cancels_the_load(in_flight_loads: InFlightLoads[int]) -> None:
     """A load that nobody waits for ends, and the next caller starts another."""
     load = Load()
-    for task in await depart(flights, load, 3):
+    for task in await start(in_flight_loads, load, 3):
         task.cancel()
     for _ in range(3):
         await asyncio.sleep(0)
     assert load.cancelled == 1
     load.go.set()
-    assert await join(flights, load) == 42
+    assert await join(in_flight_loads, load) == 42
     assert load.calls == 2
 
 
-async def test_all_who_wait_get_the_exception(flights: Flights[int]) -> None:
+async def test_all_who_wait_get_the_exception(in_flight_loads: InFlightLoads[int]) -> None:
     """Everybody gets the one exception with the traceback of the load, which does not grow from one to the next."""
     depths: list[int] = []
 
-    async def fail(_: Flight[int]) -> Mapping[Key, int]:
+    async def fail(_: InFlightLoad[int]) -> Mapping[Key, int]:
         await asyncio.sleep(0)
         raise LookupError("no such number")
 
     async def call() -> None:
         try:
-            await join(flights, fail)
+            await join(in_flight_loads, fail)
         except LookupError as error:
             frames = traceback.extract_tb(error.__traceback__)
             assert frames[-1].name == "fail"
@@ -110,12 +110,12 @@ async def test_all_who_wait_get_the_exception(flights: Flights[int]) -> None:
     assert len(set(depths)) == 1
 
 
-async def test_a_forgotten_load_goes_on_for_those_who_wait(flights: Flights[int]) -> None:
+async def test_a_forgotten_load_goes_on_for_those_who_wait(in_flight_loads: InFlightLoads[int]) -> None:
     """After an invalidation later callers start a load of their own; earlier ones get what theirs gives."""
     first, second = Load(), Load()
-    earlier = await depart(flights, first, 2)
-    flights.forget("key")
-    later = await depart(flights, second, 2)
+    earlier = await start(in_flight_loads, first, 2)
+    in_flight_loads.forget("key")
+    later = await start(in_flight_loads, second, 2)
     second.go.set()
     assert await asyncio.gather(*later) == [42, 42]
     first.go.set()
@@ -123,20 +123,20 @@ async def test_a_forgotten_load_goes_on_for_those_who_wait(flights: Flights[int]
     assert (first.calls, second.calls) == (1, 1)
 
 
-async def test_recursion_is_no_deadlock(flights: Flights[int]) -> None:
+async def test_recursion_is_no_deadlock(in_flight_loads: InFlightLoads[int]) -> None:
     """A load that asks for its own key, directly or through another, is told so."""
 
-    async def load(_: Flight[int]) -> Mapping[Key, int]:
-        return {"key": await join(flights, other, "other")}
+    async def load(_: InFlightLoad[int]) -> Mapping[Key, int]:
+        return {"key": await join(in_flight_loads, other, "other")}
 
-    async def other(_: Flight[int]) -> Mapping[Key, int]:
-        return {"other": await join(flights, load)}
+    async def other(_: InFlightLoad[int]) -> Mapping[Key, int]:
+        return {"other": await join(in_flight_loads, load)}
 
     with pytest.raises(RecursiveLoad, match="numbers"):
-        await join(flights, load)
+        await join(in_flight_loads, load)
 
 
-async def test_what_a_load_leaves_behind_may_ask_for_its_key(flights: Flights[int]) -> None:
+async def test_what_a_load_leaves_behind_may_ask_for_its_key(in_flight_loads: InFlightLoads[int]) -> None:
     """A task that a load has started is no recursion once the load is over."""
     left_behind: list[asyncio.Task[int]] = []
     over = asyncio.Event()
@@ -145,35 +145,35 @@ async def test_what_a_load_leaves_behind_may_ask_for_its_key(flights: Flights[in
 
     async def later() -> int:
         await over.wait()
-        return await join(flights, second)
+        return await join(in_flight_loads, second)
 
-    async def load(_: Flight[int]) -> Mapping[Key, int]:
+    async def load(_: InFlightLoad[int]) -> Mapping[Key, int]:
         left_behind.append(asyncio.create_task(later()))
         return {"key": 1}
 
-    assert await join(flights, load) == 1
+    assert await join(in_flight_loads, load) == 1
     over.set()
     assert await left_behind[0] == 42
 
 
-async def test_a_load_cancelled_from_within_is_an_error(flights: Flights[int]) -> None:
+async def test_a_load_cancelled_from_within_is_an_error(in_flight_loads: InFlightLoads[int]) -> None:
     """A cancellation that no caller asked for does not look to them as if they had been cancelled."""
 
-    async def fail(_: Flight[int]) -> Mapping[Key, int]:
+    async def fail(_: InFlightLoad[int]) -> Mapping[Key, int]:
         raise asyncio.CancelledError
 
     with pytest.raises(CacheError, match="cancelled from within"):
-        await join(flights, fail)
+        await join(in_flight_loads, fail)
 
 
-async def test_several_keys_are_one_load(flights: Flights[int], coalesced: Tally) -> None:
+async def test_several_keys_are_one_load(in_flight_loads: InFlightLoads[int], coalesced: Tally) -> None:
     """A load of several keys takes only those that nobody loads, and those who ask for one of them join it."""
     single, several = Load(), Load()
-    one = asyncio.create_task(join(flights, single, "a"))
+    one = asyncio.create_task(join(in_flight_loads, single, "a"))
     await asyncio.sleep(0)
-    many = asyncio.create_task(flights.join(["a", "b", "c"], several))
+    many = asyncio.create_task(in_flight_loads.join(["a", "b", "c"], several))
     await asyncio.sleep(0)
-    other = asyncio.create_task(join(flights, Load(), "b"))
+    other = asyncio.create_task(join(in_flight_loads, Load(), "b"))
     await asyncio.sleep(0)
     assert coalesced.count == 2
     single.go.set()
@@ -183,73 +183,73 @@ async def test_several_keys_are_one_load(flights: Flights[int], coalesced: Tally
     assert (single.calls, several.calls) == (1, 1)
 
 
-async def test_a_flight_that_fails_lets_go_of_the_others(flights: Flights[int]) -> None:
+async def test_a_flight_that_fails_lets_go_of_the_others(in_flight_loads: InFlightLoads[int]) -> None:
     """A caller of several loads that gets the exception of one leaves the others; the last one to leave ends them."""
 
-    async def fail(_: Flight[int]) -> Mapping[Key, int]:
+    async def fail(_: InFlightLoad[int]) -> Mapping[Key, int]:
         await asyncio.sleep(0)
         raise LookupError
 
-    failing = asyncio.create_task(join(flights, fail, "a"))
+    failing = asyncio.create_task(join(in_flight_loads, fail, "a"))
     await asyncio.sleep(0)
     slow = Load()
     with pytest.raises(LookupError):
-        await flights.join(["a", "b"], slow)
+        await in_flight_loads.join(["a", "b"], slow)
     await asyncio.sleep(0)
     assert slow.cancelled == 1
     with pytest.raises(LookupError):
         await failing
 
 
-async def test_who_has_no_patience_gets_the_stand_in(flights: Flights[int]) -> None:
+async def test_who_has_no_patience_gets_the_stand_in(in_flight_loads: InFlightLoads[int]) -> None:
     """A caller whose patience ends gets an older value when there is one, and the load goes on with nobody waiting."""
     load = Load()
 
-    async def with_stand_in(flight: Flight[int]) -> Mapping[Key, int]:
-        flight.stand_ins = lambda: {"key": 41}
-        return await load(flight)
+    async def with_stand_in(in_flight: InFlightLoad[int]) -> Mapping[Key, int]:
+        in_flight.stale_values = lambda: {"key": 41}
+        return await load(in_flight)
 
-    assert await flights.join(["key"], with_stand_in, 0.001) == {"key": 41}
+    assert await in_flight_loads.join(["key"], with_stand_in, 0.001) == {"key": 41}
     assert load.cancelled == 0
-    joined = asyncio.create_task(join(flights, Load()))
+    joined = asyncio.create_task(join(in_flight_loads, Load()))
     await asyncio.sleep(0)
     load.go.set()
     assert await joined == 42
     assert load.calls == 1
 
 
-async def test_without_a_stand_in_patience_is_no_end(flights: Flights[int]) -> None:
+async def test_without_a_stand_in_patience_is_no_end(in_flight_loads: InFlightLoads[int]) -> None:
     """A caller waits on when there is nothing else to be had."""
     load = Load()
-    waiting = asyncio.create_task(flights.join(["key"], load, 0.001))
+    waiting = asyncio.create_task(in_flight_loads.join(["key"], load, 0.001))
     await asyncio.sleep(0.01)
     load.go.set()
     assert await waiting == {"key": 42}
 
 
-async def test_a_launched_load_is_joined_and_its_failure_disturbs_nobody(flights: Flights[int]) -> None:
+async def test_a_launched_load_is_joined_and_its_failure_disturbs_nobody(in_flight_loads: InFlightLoads[int]) -> None:
     """What was begun in the background is the one load of its key; when it fails and nobody waits, nobody is told."""
     load = Load()
-    flights.launch("key", load)
-    flights.launch("key", load)
-    joined = asyncio.create_task(join(flights, Load()))
+    in_flight_loads.start_in_background("key", load)
+    in_flight_loads.start_in_background("key", load)
+    joined = asyncio.create_task(join(in_flight_loads, Load()))
     await asyncio.sleep(0)
     load.go.set()
     assert await joined == 42
     assert load.calls == 1
 
-    async def fail(_: Flight[int]) -> Mapping[Key, int]:
+    async def fail(_: InFlightLoad[int]) -> Mapping[Key, int]:
         raise LookupError
 
-    flights.launch("key", fail)
+    in_flight_loads.start_in_background("key", fail)
     await asyncio.sleep(0)
-    await flights.end()
+    await in_flight_loads.cancel_all()
 
 
-async def test_the_end_cancels_what_is_under_way(flights: Flights[int]) -> None:
+async def test_the_end_cancels_what_is_under_way(in_flight_loads: InFlightLoads[int]) -> None:
     """A cache that ends leaves no load behind."""
     load = Load()
-    flights.launch("key", load)
+    in_flight_loads.start_in_background("key", load)
     await asyncio.sleep(0)
-    await flights.end()
+    await in_flight_loads.cancel_all()
     assert load.cancelled == 1

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Self
 
 
-async def end(task: "asyncio.Task[None]") -> None:
+async def cancel_and_wait(task: "asyncio.Task[None]") -> None:
     """Cancel a task until it has ended.
 
     More than once: redis-py 8.1 swallows a cancellation that meets it while it connects, about one in fifty.

@@ -8,7 +8,7 @@ local function begin()
   redis.call('HDEL', KEYS[1], 'none')
 end
 
-local function tell()
+local function publish()
   redis.call('HSETNX', KEYS[1], 'epoch', ARGV[2])
   local sequence = redis.call('HINCRBY', KEYS[1], 'sequence', 1)
   redis.call('PUBLISH', ARGV[1], redis.call('HGET', KEYS[1], 'epoch') .. ' ' .. sequence .. ' ' .. ARGV[3])

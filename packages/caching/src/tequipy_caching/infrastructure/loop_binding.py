@@ -6,7 +6,7 @@ import os
 from tequipy_caching.domain.exceptions import WrongEventLoop
 
 
-class Home:
+class LoopBinding:
     """Taken by the first use, and left when all connections are closed."""
 
     def __init__(self) -> None:
@@ -30,6 +30,6 @@ class Home:
                 " or hand the call over by `asyncio.run_coroutine_threadsafe`"
             )
 
-    def leave(self) -> None:
+    def unbind(self) -> None:
         """Belong to nobody, so that the next use may be elsewhere."""
         self._loop = None
