@@ -1,4 +1,4 @@
-"""The channel on which processes tell each other what has changed: numbered, so that a silence is noticed."""
+"""The channel on which processes publish their changes. Messages are numbered, so that lost ones are noticed."""
 
 import asyncio
 import json
@@ -21,12 +21,12 @@ from tequipy_caching.infrastructure.redis import PROBE, Message, Position, Redis
 from tequipy_caching.infrastructure.writes import UNDELIVERED, refusal_of
 
 PING_AFTER: Final = 0.4
-"""Seconds between two questions whether the channel is still there."""
+"""Seconds between two checks of the channel."""
 ANSWER_TIMEOUT: Final = 1.5
-"""Seconds without an answer after which it is not: a connection that is cut silently never says so itself."""
+"""Seconds without a response after which the channel is disconnected: a silently cut connection raises no error."""
 _RECONNECT_AFTER: Final = 0.5
 _SHORTEST_WAIT: Final = 0.01
-"""So that a busy process reads what has arrived before it concludes that nothing has."""
+"""Seconds; positive, so that a busy process reads messages that have arrived before it concludes that none has."""
 
 _REFUSED: Final = "refused"
 _REFUSED_BEGINS: Final = json.dumps([_REFUSED]).removesuffix("]").encode()
@@ -35,20 +35,21 @@ logger = logging.getLogger(__name__)
 
 
 class Backplane:
-    """Listens from `start` to `stop`; `live` while this process can trust that it hears every message.
+    """Listens from `start` to `stop`, and is `live` while this process is known to receive every message.
 
-    A channel that was silent and comes back is compared by its position: the same, and nothing was missed; another, and
-    every listener is told so before `live` is true again. It is joined once a message of its own has come back, so that
-    a server which refuses scripts, messages or subscriptions never passes for one that is silent.
+    After a disconnection, the position of the channel is compared with the last known one. If it is the same, no
+    message was missed; if not, every listener gets `on_gap` before `live` is true again. The channel counts as joined
+    only when this process has received a message of its own, so that a server that refuses scripts, messages or
+    subscriptions is not mistaken for one without changes.
     """
 
     def __init__(self, link: RedisLink, *, metrics: CacheMetrics) -> None:
         self.live_until = -inf
-        """Until when, by the monotonic clock, this process may believe that it has read every message: counted from the
-        last question that the channel has answered. A deadline, for a process that stands still clears no flag."""
+        """The moment of the monotonic clock until which this process may assume that it has read every message, counted
+        from the last answered check. It is a deadline because a suspended process cannot clear a flag."""
         self._joined = False
         self._probe: str | None = None
-        """What this process has published to receive it itself; None: it has not yet."""
+        """The body of the message that this process published to itself; None before that."""
         self._link = link
         self._listeners: dict[str, Listener] = {}
         self._refused_topics: set[str] = set()
@@ -62,7 +63,7 @@ class Backplane:
 
     @property
     def live(self) -> bool:
-        """Whether every message that was told until now has been read, or will be within the trusted time."""
+        """Whether every message published until now has been read, or will be read before `live_until`."""
         return monotonic() < self.live_until
 
     def message(self, topic: str, body: Any) -> Message:  # noqa: ANN401 -- JSON
@@ -71,15 +72,15 @@ class Backplane:
         return Message(json.dumps(content), json.dumps([_REFUSED, *content]))
 
     def listen(self, topic: str, listener: Listener) -> None:
-        """Have a listener hear a topic, from now to the end; it has missed what was told before."""
+        """Register the listener of a topic. It gets `on_gap` at once, because it has missed all earlier messages."""
         self._listeners[topic] = listener
         listener.on_gap()
         if topic in self._refused_topics:
             self._notify_refused_change(listener, ["clear", []])
 
     def start(self) -> None:
-        """Begin to listen."""
-        self._origin = secrets.token_hex(8)  # here, not when built: processes that are forked later must differ
+        """Start to listen."""
+        self._origin = secrets.token_hex(8)  # not in __init__, because forked processes must differ
         self._disconnected_since = monotonic()
         self._task = asyncio.create_task(self._listen(), name="cache-backplane")
 
@@ -88,7 +89,7 @@ class Backplane:
         if self._task is not None:
             await cancel_and_wait(self._task)
             self._task = None
-        if self._client is not None:  # once more: the end may have met the task while it closed them
+        if self._client is not None:  # the task may have been cancelled while it closed the client
             with suppress(RedisError, OSError):
                 await self._client.aclose()
             self._client = None
@@ -96,13 +97,13 @@ class Backplane:
 
     async def _listen(self) -> None:
         while True:
-            # A pair of connections of its own, one that listens and one that asks where it stands; new ones each time,
-            # for by now the name may be that of another server.
+            # Two connections: one listens, the other one runs the join script. They are new after each disconnection,
+            # because the host name may lead to another server now.
             client = self._client = self._link.connect(CHANNEL)
             try:
                 async with client.pubsub() as channel:
                     await self._receive(channel, client)
-            except Exception as error:  # noqa: BLE001 -- whatever it is, the process must go on listening
+            except Exception as error:  # noqa: BLE001 -- the task must continue after any failure
                 if self._joined:
                     logger.warning("cache_backplane_disconnected", extra={"error": f"{type(error).__name__}: {error}"})
                     self._disconnected_since = monotonic()
@@ -128,7 +129,7 @@ class Backplane:
                 raise InvalidResponse("the server had become a replica")
             now = monotonic()
             if asked is None and now >= ask_at:
-                await channel.subscribe(self._link.channel)  # not PING, which a server that cannot save refuses
+                await channel.subscribe(self._link.channel)  # not PING, which a server refuses after a failed save
                 asked, ask_at = now, now + PING_AFTER
             left = ask_at - now if asked is None else asked + ANSWER_TIMEOUT - now
             message = await channel.get_message(timeout=max(_SHORTEST_WAIT, left))
@@ -146,26 +147,26 @@ class Backplane:
                 case _:
                     raise InvalidResponse("the channel answered what no Redis does")
             if self._joined:
-                # What was told before the question has been read, for it came before the answer.
+                # The channel keeps the order, so every message published before the check has been read.
                 self.live_until = answered + PING_AFTER + ANSWER_TIMEOUT
 
     async def _join(self, client: Redis) -> None:
-        """Learn where the channel stands, and publish there what this process is to receive itself."""
-        if self._probe is not None:  # published before the last question, so it should have come before the answer
+        """Compare the channel's position with the known one, and publish a message that this process must receive."""
+        if self._probe is not None:  # published before the last check, so it should have arrived before the response
             raise ResponseError(UNDELIVERED)
         probe = secrets.token_hex(8)
         known = self._link.position or Position("", 0)
         message = json.dumps([self._origin, PROBE, probe])
         names = (self._link.state, self._link.probe_key)
         values = (secrets.token_hex(8), known.epoch, known.sequence, self._link.channel, message)
-        try:  # by its digest first: what is found out here is whether the scripts of all others can run
+        try:  # by its digest first, because this also tests whether EVALSHA is permitted
             answer = await client.evalsha(digest_of("join"), len(names), *names, *values)
         except NoScriptError:
             answer = await client.eval(script("join"), len(names), *names, *values)
         epoch, sequence, refusal, _ = answer
         position = Position((epoch or b"").decode(), int(sequence or 0))
         if refusal is not None:
-            # Changes have no numbers while writes are refused, any may have been missed.
+            # Refused changes have no sequence numbers, so this process cannot know whether it missed some.
             self._link.distrust(refusal)
         if refusal is not None or position != self._link.position:
             self._notify_gap()
@@ -186,20 +187,21 @@ class Backplane:
                 return
             position, origin, topic, body = _parse(data)
         except ValueError:
-            self._notify_gap()  # of a version to come, or nobody's: anything may have changed
+            self._notify_gap()  # of a later version, or foreign: it may mean any change
             return
         if self._link.position is None or position.epoch != self._link.position.epoch:
             self._notify_gap()
-        elif position.sequence > self._link.position.sequence + (topic != PROBE):  # a probe has no number of its own
+        elif position.sequence > self._link.position.sequence + (topic != PROBE):  # a probe has no new number
             self._gaps.count += 1
             self._notify_gap()
         elif position.sequence <= self._link.position.sequence:
-            position = self._link.position  # told before this process joined: heard once more, it does no harm
+            position = self._link.position  # published before this process joined; handling it again is harmless
         self._link.position = position
         if topic == PROBE and origin == self._origin and body == self._probe and not self._joined:
             self._note_joined()
         if topic == PROBE and origin not in {"", self._origin} and len(self._link.recovery):
-            # Who joins now has not received what Redis has refused, and cannot miss what has no number: send it again.
+            # Another process joins. It has not received refused changes, and cannot detect that, because they have no
+            # sequence numbers. So the recovery queue is replayed now.
             self._link.breaker.probe_now()
         listener = self._listeners.get(topic)
         if listener is not None and origin != self._origin:
@@ -209,7 +211,7 @@ class Backplane:
                 listener.on_gap()
 
     def _handle_refused(self, data: bytes) -> None:
-        """Take a change that Redis has refused: it has no number, for nothing could be counted."""
+        """Pass on a change that Redis refused. It has no sequence number, because Redis refused to increment it."""
         match json.loads(data):
             case [_, str(origin), str(topic), body]:
                 listener = self._listeners.get(topic)

@@ -1,4 +1,4 @@
-"""Ends background tasks for good, and callers at once: redis-py loses cancellations."""
+"""Reliable cancellation of background tasks and of requests, because redis-py may swallow a cancellation."""
 
 import asyncio
 from types import TracebackType
@@ -6,9 +6,9 @@ from typing import Self
 
 
 async def cancel_and_wait(task: "asyncio.Task[None]") -> None:
-    """Cancel a task until it has ended.
+    """Cancel a task and wait until it has ended.
 
-    More than once: redis-py 8.1 swallows a cancellation that meets it while it connects, about one in fifty.
+    Repeats the cancellation every 0.1 s: redis-py 8.1 swallows about one in fifty that arrive while it connects.
     """
     while not task.done():
         task.cancel()
@@ -16,10 +16,10 @@ async def cancel_and_wait(task: "asyncio.Task[None]") -> None:
 
 
 class Cancellation:
-    """Raises `CancelledError` for a cancellation of the running task that was swallowed in its block.
+    """Raises `CancelledError` if a cancellation of the running task was swallowed in this context.
 
-    redis-py sends by `asyncio.wait_for`, which before Python 3.12 returns a result instead of `CancelledError` when the
-    result is there at the moment of the cancellation. The end of `asyncio.timeout` is such a cancellation, too.
+    redis-py sends commands by `asyncio.wait_for`. Before Python 3.12, that returns the result instead of raising
+    `CancelledError` if the result is ready at that moment. `asyncio.timeout` cancels in the same way.
     """
 
     __slots__ = ("_before", "_task")
@@ -36,6 +36,6 @@ class Cancellation:
             self.check()
 
     def check(self) -> None:
-        """Raise it now, before anything else is done."""
+        """Raise the swallowed `CancelledError` now, before the caller does anything else."""
         if self._task is not None and self._task.cancelling() > self._before:
             raise asyncio.CancelledError

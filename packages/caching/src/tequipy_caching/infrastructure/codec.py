@@ -1,4 +1,4 @@
-"""Values as bytes: JSON by pydantic, in an envelope."""
+"""The codec of one type: values as JSON by pydantic, in an envelope."""
 
 import json
 import re
@@ -14,15 +14,15 @@ from tequipy_caching.infrastructure.round_trip import difference
 V = TypeVar("V")
 
 _SHOWN_VALUE: Final = re.compile("input_value=.*(?=input_type=)")
-"""In pydantic's complaints, each on one line: a value may be a secret."""
+"""The part of a pydantic error line that shows the value, which may be a secret."""
 _LARGE: Final = 65_536
-"""Bytes beyond which no more than the first values of each type are decoded again, `_FIRST` of them."""
+"""Bytes above which only the first `_FIRST` values of each type are decoded again to check them."""
 _FIRST: Final = 32
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 
 
 class Codec(Generic[V]):
-    """Encodes the values of one type. Raises `TypeError` for a type that JSON does not carry there and back."""
+    """Encodes and decodes values of one type. Raises `TypeError` for a type that JSON cannot represent without loss."""
 
     def __init__(self, type_: Any, max_bytes: int) -> None:  # noqa: ANN401 -- types, unions and special forms
         self._max_bytes = max_bytes
@@ -38,10 +38,10 @@ class Codec(Generic[V]):
         if '"writeOnly": true' in shape:
             raise TypeError(f"{type_!r} holds a secret, which JSON masks: cache a type without it")
         self.fingerprint = digest(shape.encode())
-        self._validate = self._adapter.validator.validate_json  # what the adapter adds is not needed here
+        self._validate = self._adapter.validator.validate_json  # faster than the adapter's method
 
     def encode(self, key: str, value: V, *, ttl: int, tail: int) -> bytes:
-        """Return the envelope; raises `TypeError` for a value that would not come back as it is."""
+        """Return the envelope of a value; raise `TypeError` if the value would not be read back as it is."""
         try:
             body = self._adapter.dump_json(value, round_trip=True, warnings="error")
         except PydanticSerializationError as error:
@@ -52,9 +52,9 @@ class Codec(Generic[V]):
         return encode_envelope(self.fingerprint, key, body, ttl=ttl, tail=tail)
 
     def open(self, key: str, data: bytes) -> Opened:
-        """Return what Redis holds, taken apart.
+        """Return the parts of an entry in Redis.
 
-        Raises `ValueError` for what is damaged, too large, or of another key or shape.
+        Raises `ValueError` for an entry that is damaged, too large, or of another key or schema.
         """
         opened = decode_envelope(self.fingerprint, key, data)
         if len(opened[-1]) > self._max_bytes:
@@ -62,22 +62,22 @@ class Codec(Generic[V]):
         return opened
 
     def decode(self, body: bytes) -> V:
-        """Return the value; raises `ValueError` for what is none."""
+        """Return the value; raise `ValueError` for bytes that are not a value of this type."""
         value: V = self._validate(body, by_alias=False, by_name=True)  # its error is a ValueError too
         return value
 
     def _to_be_checked(self, value: V, size: int) -> bool:
-        """Tell whether to decode a value again: a large one holds the event loop."""
+        """Return whether to decode an encoded value again; doing this for all large values would block the loop."""
         if size <= _LARGE:
             return True
         self._large_ones[type(value)] += 1
         return self._large_ones[type(value)] <= _FIRST
 
     def _check(self, value: V, body: bytes) -> None:
-        """Raise `TypeError` if others would get another value: a field left out, a subclass made its base."""
+        """Raise `TypeError` if other processes would read a different value: a missing field, or a base class."""
         try:
             why = difference(value, self.decode(body))
-        except Exception as error:  # noqa: BLE001 -- what validators of the type raise
+        except Exception as error:  # noqa: BLE001 -- the validators of the type may raise anything
             reasons = [each["type"] for each in error.errors()] if isinstance(error, ValidationError) else []
             why = f"it cannot be read back: {', '.join(reasons) or type(error).__name__}"
         if why is not None:
@@ -90,4 +90,4 @@ def _adapter(type_: Any) -> TypeAdapter[Any]:  # noqa: ANN401 -- as above
     except PydanticUserError as error:
         if error.code != "type-adapter-config-unused":
             raise
-        return TypeAdapter(type_)  # a model or dataclass: it has a configuration of its own
+        return TypeAdapter(type_)  # a model or dataclass has its own configuration

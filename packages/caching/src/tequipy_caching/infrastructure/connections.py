@@ -1,4 +1,4 @@
-"""The connections on which requests are made: kept, bounded, and made again when they are lost."""
+"""The connections on which requests are made: a bounded number that stays open and is replaced when lost."""
 
 import asyncio
 import contextlib
@@ -22,16 +22,16 @@ CONNECTIONS: Final = 50
 CHANNEL: Final = 2
 """Connections of the channel."""
 PROBES: Final = 2
-"""Connections beside those, so that a crowd does not keep probes from Redis."""
+"""Connections reserved for probes, so that many concurrent requests do not block them."""
 _ATTEMPTS: Final = 5
-"""How many connections a command is tried on, when they are lost."""
+"""How many connections a command is tried on if they are lost."""
 _PIECE: Final = 65_536
-"""Bytes that are sent or received at once."""
+"""Bytes that are sent at once."""
 _LARGE_WAITS: Final = 40
-"""How many times the timeout a large request may take as a whole, while it goes on."""
+"""The longest duration of a request that makes progress, as a multiple of the timeout."""
 
 _RETIRED_FOR: Final = 30.0
-"""Seconds after which it is tried again whether the server takes more connections."""
+"""Seconds until a slot is used again after the server refused a connection for it."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,54 +39,54 @@ Prepare = Callable[[AbstractConnection, Cancellation], Awaitable[None]]
 
 
 class ConnectionLost(RedisConnectionError):
-    """A connection was lost in use, though it could be made: Redis is not away."""
+    """A connection was lost in use, although it could be made: Redis is reachable."""
 
 
 class ServerFull(Exception):
-    """The server takes no further connection, and others of ours are there: wait for one of these."""
+    """The server accepts no further connection, but this process has others: the request must wait for one of them."""
 
 
 class NoFreeConnection(Exception):
-    """All connections were in use for too long."""
+    """No connection became free within the allowed time."""
 
 
 class Deadline:
-    """When a request is late: `seconds` after its last progress, for what is large goes in pieces."""
+    """The deadline of a request: `seconds` after its last progress. Large requests are transferred in pieces."""
 
     def __init__(self, seconds: float) -> None:
         self.timeout = asyncio.timeout(seconds)
         self.over = False
-        """Whether the request has ended; tasks that it has started may outlive it."""
+        """Whether the request has ended. Tasks that it started may run longer and must not extend the deadline."""
         self._seconds = seconds
         self._pieces = 0
         self._latest = monotonic() + _LARGE_WAITS * seconds
 
     def extend(self) -> None:
-        """Be called before each piece: from the second on the time counts from now."""
+        """Count a piece; from the second piece on, restart the timeout. Call this before each piece."""
         self._pieces += 1
         if self._pieces > 1 and not self.over and not self.timeout.expired():
             self.timeout.reschedule(min(monotonic() + self._seconds, self._latest))
 
 
 current_deadline: ContextVar[Deadline | None] = ContextVar("tequipy_caching_deadline", default=None)
-"""Of the request that the running task makes."""
+"""The deadline of the request that the running task makes."""
 
 
 class ProgressParser(DefaultParser):  # type: ignore[misc,valid-type]  # -- redis-py chooses it by what is installed
-    """Postpones the deadline as long as an answer arrives."""
+    """A parser that extends the deadline of the request while a response arrives."""
 
     async def read_from_socket(self) -> Any:  # noqa: ANN401 -- as redis-py has it
-        """Wait for the next piece."""
+        """Extend the deadline, and wait for the next piece of the response."""
         if (deadline := current_deadline.get()) is not None:
             deadline.extend()
         return await super().read_from_socket()
 
 
 class Connections:
-    """Lends connections that stay open; each is prepared before its first use.
+    """Lends connections that stay open, and prepares each before its first use.
 
-    To lend, check and measure one for each command, as redis-py's own `execute_command` does, costs more than the
-    command.
+    redis-py's `execute_command` takes a connection from the pool, checks and measures it for each command. This costs
+    more than the command itself.
     """
 
     def __init__(self, connect: Callable[[int], Redis], prepare: Prepare) -> None:
@@ -101,10 +101,13 @@ class Connections:
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._open_connections: set[AbstractConnection] = set()
         self._surplus = 0
-        """How many are to be given up, for others to have room."""
+        """How many connections to close so that the channel can have them."""
 
     async def in_turn(self, within: float, request: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 -- as execute
-        """Return what a request gives, made when a connection is free; raises `NoneFree` and what the request does."""
+        """Make a request when a connection is free, and return its result.
+
+        Raises `NoFreeConnection` after `within` seconds, and the exceptions of the request.
+        """
         slots = self._slots
         if slots.locked():
             try:
@@ -113,7 +116,7 @@ class Connections:
             except TimeoutError as error:
                 raise NoFreeConnection from error
         else:
-            await slots.acquire()  # at once
+            await slots.acquire()  # does not wait, so no timeout is needed
         try:
             answer = await request()
         except ServerFull:
@@ -131,11 +134,11 @@ class Connections:
         return answer
 
     def _retire(self, slots: asyncio.Semaphore) -> None:
-        """Give a slot up for a while: the server has no connection for it."""
+        """Withdraw a slot for a while, because the server accepts no connection for it."""
         asyncio.get_running_loop().call_later(_RETIRED_FOR, slots.release)
 
     async def make_room(self) -> None:
-        """Give up as many connections as the channel needs, which the server has refused."""
+        """Close as many connections as the channel needs, because the server refused the channel's connection."""
         if self._open_connections:
             self._warn_once("the channel")
             self._surplus = CHANNEL
@@ -149,10 +152,10 @@ class Connections:
             logger.warning("cache_connections_limited", extra=extra)
 
     async def execute(self, *command: Any) -> Any:  # noqa: ANN401 -- each command has an answer of its own
-        """Send a command and return its answer.
+        """Send a command and return its response.
 
-        A connection that is lost meanwhile says nothing of Redis: the command is sent again on a new one. All of ours
-        may be made twice; a request that a limit has counted already is counted twice then, never not at all.
+        If the connection is lost meanwhile, the command is sent again on a new one: Redis may still be reachable. All
+        commands of this package may be executed twice. A rate limit may so count a request twice, but never omits one.
         """
         with Cancellation() as cancellation:
             attempts = 0
@@ -168,26 +171,26 @@ class Connections:
                         raise (ConnectionLost(str(error)) if used else error) from error
 
     async def disconnect_idle(self) -> None:
-        """Let go of a server that has become a replica."""
+        """Close the idle connections, because their server has become a replica."""
         while self._idle:
             await self._discard(self._idle.pop())
         await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
-        """Close all connections; what comes after may be on another event loop."""
+        """Close all connections. Later requests may be made in another event loop."""
         self._idle.clear()
         await self._client.aclose()
         self._begin()
 
     async def _ask(self, connection: AbstractConnection, command: Sequence[Any], cancellation: Cancellation) -> Any:  # noqa: ANN401 -- as execute
-        """Send a command on a connection and return its answer; keep the connection unless it is out of step."""
+        """Send a command on a connection and return its response; close the connection if it may have unread bytes."""
         try:
             cancellation.check()
             answer = await exchange(connection, command, cancellation)
         except ResponseError:
             self._idle.append(connection)
             raise
-        except BaseException:  # cancelled too: its answer is still to come
+        except BaseException:  # also when cancelled, because the response is still to come
             await self._discard(connection)
             raise
         self._idle.append(connection)
@@ -199,7 +202,7 @@ class Connections:
             with contextlib.suppress(OSError):
                 if not await connection.can_read():
                     return connection
-            await self._discard(connection)  # closed by the server, or out of step
+            await self._discard(connection)  # closed by the server, or with unread bytes
         try:
             return await self._make(cancellation)
         except RedisConnectionError as error:
@@ -216,7 +219,7 @@ class Connections:
         except BaseException:
             await self._discard(new)
             raise
-        new.socket_timeout = None  # each request has a deadline of its own
+        new.socket_timeout = None  # each request has its own deadline
         self._open_connections.add(new)
         return new
 
@@ -227,12 +230,12 @@ class Connections:
 
 
 async def exchange(connection: AbstractConnection, command: Sequence[Any], cancellation: Cancellation) -> Any:  # noqa: ANN401 -- as execute
-    """Send a command on a connection, in pieces, and return its answer."""
-    packed = pack_command(tuple(command))  # by hiredis: redis-py's own packing costs more than the command
+    """Send a command on a connection, in pieces, and return its response."""
+    packed = pack_command(tuple(command))  # by hiredis, because packing by redis-py costs more than the command
     deadline = current_deadline.get()
     for start in range(0, len(packed), _PIECE):
         if deadline is not None:
             deadline.extend()
         await connection.send_packed_command(packed[start : start + _PIECE] if len(packed) > _PIECE else packed)
         cancellation.check()
-    return await connection.read_response(timeout=inf)  # the caller has a deadline, which moves on with the answer
+    return await connection.read_response(timeout=inf)  # the caller's deadline applies

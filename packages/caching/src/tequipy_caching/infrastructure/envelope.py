@@ -1,7 +1,7 @@
-"""The envelope: what surrounds a value in Redis and tells whether it may be believed.
+"""The binary format of an entry in Redis, with the checks whether its value may be used.
 
-What Redis holds under a name is a state, which no other equals, and for a value: the generation of its cache, its tags
-with theirs (both put in by the scripts) and an envelope with the value's bytes.
+An entry begins with a state, which is unique. If it has a value, the state is followed by the generation of the cache,
+the tags with their generations (the scripts add both), and an envelope with the encoded value.
 """
 
 import secrets
@@ -14,8 +14,8 @@ VALUE: Final = b"\x0f"
 EXPIRED: Final = b"\x33"
 TOMBSTONE: Final = b"\x55"
 MARK: Final = b"\x69"
-"""Left by a lookup that found nothing and may store: a store demands that it is still there."""
-# Four bits from each other: no small damage makes one another.
+"""Written by a lookup that found nothing and may store; the store requires that it is still there."""
+# Any two kinds differ in four bits, so that a damaged byte is not mistaken for another kind.
 _KINDS: Final = frozenset({VALUE, EXPIRED, TOMBSTONE, MARK})
 
 _DIGEST: Final = 8
@@ -23,53 +23,53 @@ _BLANK: Final = blake2b(digest_size=_DIGEST)
 _TOKEN: Final = 23
 STATE_BYTES: Final = 1 + _TOKEN
 GENERATION_BYTES: Final = 16
-"""Of a generation and of a tag's id: hexadecimal digits."""
+"""The length of a generation and of a tag's id, in hexadecimal digits."""
 _TAG_BYTES: Final = 2 * GENERATION_BYTES
 _VERSION: Final = b"\x02"
-"""Of the layout; another one is no value."""
-# version, digest of the schema, digest of the key, life and time kept beyond it in milliseconds, checksum of the body
+"""The version of the format; an entry of another version is unreadable."""
+# version, digest of the schema, digest of the key, ttl, time kept after the ttl (milliseconds), checksum of the body
 _FIELDS: Final = Struct(f">c{_DIGEST}s{_DIGEST}sQQI")
 _CHECKSUM: Final = Struct(">I")
-"""A CRC-32: against damage, not against an attacker who can write to Redis."""
+"""A CRC-32. It detects damage, but not an attacker who can write to Redis."""
 _HEADER: Final = Struct(_FIELDS.format + _CHECKSUM.format.removeprefix(">"))
 HEADER_BYTES: Final = _HEADER.size
 _COUNT_AT: Final = STATE_BYTES + GENERATION_BYTES
-"""Where the byte is that counts the tags."""
+"""The position of the byte that counts the tags."""
 
 
 Opened = tuple[bytes, tuple[str, ...], int, int, bytes]
-"""What Redis holds of a value: its kind, the ids of its tags, how long it was to live and how much longer Redis keeps
-it (milliseconds), and its bytes. A plain tuple, for this is read a hundred times in a batch.
+"""The parts of an entry: its kind, the ids of its tags, its ttl and the time that Redis keeps it after that
+(milliseconds), and the encoded value. A plain tuple is fastest: a batch reads a hundred.
 """
 NOTHING: Final[Opened] = (TOMBSTONE, (), 0, 0, b"")
-"""What there is of a state alone: a tombstone, or a value that has become void."""
+"""The parts of a state without a value: a tombstone, or a value of an older generation."""
 MARKED: Final[Opened] = (MARK, (), 0, 0, b"")
 
 
 class OtherShape(ValueError):
-    """A sound value of this key, of the shape that another release gives it."""
+    """An undamaged value of this key with the schema of another release."""
 
 
 def digest(data: bytes) -> bytes:
-    """Return a short BLAKE2b digest, by which keys and shapes are told apart."""
-    hasher = _BLANK.copy()  # to make one anew takes longer than to hash a key
+    """Return a short BLAKE2b digest that identifies a key or a schema."""
+    hasher = _BLANK.copy()  # copying is faster than creating a hasher, which takes longer than hashing a key
     hasher.update(data)
     return hasher.digest()
 
 
 def new_state(kind: bytes) -> bytes:
-    """Return a state that no other equals."""
+    """Return a new unique state of a kind."""
     return kind + secrets.token_bytes(_TOKEN)
 
 
 def encode_envelope(fingerprint: bytes, key: str, body: bytes, *, ttl: int, tail: int) -> bytes:
-    """Return an envelope for one key and one shape of value."""
+    """Return the envelope of an encoded value, for one key and one schema."""
     header = _FIELDS.pack(_VERSION, fingerprint, digest(key.encode()), ttl, tail, crc32(body))
     return b"".join((header, _CHECKSUM.pack(crc32(header)), body))
 
 
 def decode_envelope(fingerprint: bytes, key: str, data: bytes) -> Opened:
-    """Take apart what Redis holds; raises `ValueError` for what is damaged, foreign or of another key or shape."""
+    """Return the parts of an entry; raise `ValueError` if it is damaged or of another format, key or schema."""
     kind = data[:1]
     if kind not in _KINDS or len(data) < STATE_BYTES:
         raise ValueError("not a state, or a damaged one")

@@ -1,4 +1,4 @@
-"""A small set that lives in every process: in memory, spread by the channel, kept in Redis for those who come later."""
+"""Expiring sets: held in memory by every process, published on the channel, and stored in Redis for later processes."""
 
 import asyncio
 import logging
@@ -21,24 +21,24 @@ from tequipy_caching.infrastructure.cancellation import cancel_and_wait
 from tequipy_caching.infrastructure.redis import RedisLink, reading
 
 SOURCE_TIMEOUT: Final = 10.0
-"""Seconds that a source may take."""
+"""Seconds after which reading a source is given up."""
 CHECK_EVERY: Final = 1.0
-"""Seconds between two looks whether Redis still has the sets."""
+"""Seconds between two checks that Redis still has the sets."""
 OTHERS_WITHIN: Final = 2.0
-"""Seconds within which all processes have noticed that Redis has lost a set, and put back what they hold."""
+"""Seconds within which all processes notice that Redis has lost a set, and add their members again."""
 RETRY_AFTER: Final = 1.0
-"""Seconds between two attempts to compare with the source and Redis."""
+"""Seconds between two attempts to compare a set with its source and with Redis."""
 CONTAINS_TIMEOUT: Final = 1.0
-"""Seconds that `contains` waits for the first of these attempts."""
+"""Seconds for which `contains` waits for the first attempt."""
 _SLACK: Final = 1.0
-"""Two processes count the same life from moments that lie this far apart at most; it is no reason to send it again."""
+"""Seconds by which the expiry of one member may differ between processes without being sent again."""
 _CHUNK: Final = 500
-"""Members that are sent at once."""
+"""Members that are sent in one script."""
 _PART: Final = 2000
-"""Members that are read or kept at once: more would hold Redis or the event loop."""
+"""Members that are read or added in one step: more would block Redis or the event loop."""
 _MAX_REMOVALS: Final = 64
 _ALL: Final = ""
-"""In the recovery queue: whatever this process knows."""
+"""The entry of the recovery queue that stands for all members that this process knows."""
 
 T = TypeVar("T")
 
@@ -46,9 +46,9 @@ logger = logging.getLogger(__name__)
 
 
 class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
-    """Made by `CacheManager.expiring_set`; compares itself in the background from `start` to `stop`.
+    """Returned by `CacheManager.expiring_set`. Compares itself with Redis in the background, from `start` to `stop`.
 
-    In the recovery queue an entry is a member and when it leaves, by this process's monotonic clock.
+    An entry of the recovery queue is a member and its expiry, by this process's monotonic clock.
     """
 
     def __init__(self, name: str, source: Source | None, *, link: RedisLink, backplane: Backplane) -> None:
@@ -69,11 +69,11 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
 
     @property
     def live(self) -> bool:
-        """Whether it hears of every new member and has compared its own with Redis and the source."""
+        """Whether this set receives every new member, and has been compared with Redis and the source."""
         return self._compared and self._backplane.live
 
     async def add(self, *members: str, ttl: float) -> None:
-        """Add members: here at once, everywhere as soon as Redis has them."""
+        """Add members: in this process at once, in the others as soon as Redis has them."""
         check_ttl(ttl)
         for member in members:
             check_member(member)
@@ -85,7 +85,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
                 if len(members) > _PART:
                     await asyncio.sleep(0)
             self.check(await self._publish(dict.fromkeys(members, ttl)))
-        except (CacheUnavailable, asyncio.CancelledError) as error:  # cancelled: it may have arrived or not
+        except (CacheUnavailable, asyncio.CancelledError) as error:  # a cancelled request may have been executed or not
             if isinstance(error, asyncio.CancelledError):
                 for member in members:
                     self._keep(member, deadline)
@@ -95,10 +95,10 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
                 raise
 
     def __contains__(self, member: object) -> bool:
-        return self._deadlines.get(member, 0.0) > monotonic()  # type: ignore[call-overload,no-any-return]  # -- any object may be asked for
+        return self._deadlines.get(member, 0.0) > monotonic()  # type: ignore[call-overload,no-any-return]  # -- `in` accepts any object
 
     async def contains(self, member: str) -> bool:
-        """Tell whether it is a member: from memory while live, from Redis otherwise."""
+        """Return whether it is a member: from memory while live, from Redis otherwise."""
         if member in self or self.live:
             return member in self
         if self._task is not None and not self._attempted.is_set():
@@ -106,7 +106,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
                 async with asyncio.timeout(CONTAINS_TIMEOUT):
                     await self._attempted.wait()
             except TimeoutError:
-                self._attempted.set()  # the next ones need not wait too
+                self._attempted.set()  # later calls do not wait again
         try:
             answer = await self._link.run("set_contains", [self.key], [member])
             with reading("set_contains"):
@@ -117,7 +117,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         return member in self
 
     def on_message(self, body: Any) -> None:  # noqa: ANN401 -- JSON
-        """Take members that another process has added."""
+        """Add the members that another process has added."""
         if not isinstance(body, dict) or not all(isinstance(left, int) for left in body.values()):
             raise ValueError("not members of this version")
         now = monotonic()
@@ -125,42 +125,42 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
             self._keep(member, now + left / 1000)
 
     def on_refused_change(self, body: Any) -> None:  # noqa: ANN401 -- as above
-        """Take members that Redis has refused, and see to it with all other processes that it gets them."""
+        """Add members whose addition Redis refused, and queue them: every process replays them until Redis has them."""
         self.on_message(body)
         now = monotonic()
         for member, left in body.items():
             self._link.recovery.add(self.topic, member, now + left / 1000)
 
     def check(self, sentinel: bytes | None) -> None:
-        """Compare the sentinel that Redis has now with the one of the last comparison: another one is another set."""
+        """Compare the sentinel in Redis with that of the last comparison; if it differs, Redis has lost the set."""
         if self._sentinel is not None and sentinel != self._sentinel:
             logger.warning("expiring_set_lost", extra={"set": self.topic})
             self.on_gap()
 
     def on_gap(self) -> None:
-        """Trust only what is compared anew."""
+        """Stop being live until the set has been compared again."""
         self._compared = False
         self._sentinel = None
         self._attempted.clear()
         self._missed.set()
 
     def merge(self, old: float, new: float) -> float:
-        """Keep the longer life."""
+        """Return the later expiry."""
         return max(old, new)
 
     def overflow(self) -> Mapping[Hashable, float]:
-        """Return what stands for all: this process still knows them."""
+        """Return the entry that stands for all members, because this process still knows them."""
         return {_ALL: 0.0}
 
     async def replay(self, entries: Mapping[Hashable, float]) -> None:
-        """Send what could not be sent."""
+        """Send members that could not be sent before."""
         now = monotonic()
         ttls = self._ttls() if _ALL in entries else {str(member): end - now for member, end in entries.items()}
         await self._publish({member: left for member, left in ttls.items() if left > 0})
 
     def start(self) -> None:
-        """Begin to compare with the source and Redis."""
-        self._missed, self._attempted = asyncio.Event(), asyncio.Event()  # this may be another loop than the last time
+        """Start to compare the set with its source and with Redis."""
+        self._missed, self._attempted = asyncio.Event(), asyncio.Event()  # new, for another event loop
         self._task = asyncio.create_task(self._stay_compared(), name=f"cache-{self.topic}")
 
     async def stop(self) -> None:
@@ -181,7 +181,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
                 await self._missed_within(RETRY_AFTER)
 
     async def _missed_within(self, seconds: float) -> bool:
-        """Wait so long, and tell whether something was missed meanwhile: then at once."""
+        """Return False after so many seconds, or True as soon as messages may have been missed."""
         try:
             async with asyncio.timeout(seconds):
                 await self._missed.wait()
@@ -190,8 +190,9 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         return True
 
     async def _compare(self) -> float | None:
-        """Compare with source and Redis; return how long others may still put members back, None when it failed."""
-        # The source first: without Redis it is all there is. What is added elsewhere meanwhile is heard.
+        """Compare with source and Redis; return for how many seconds others may still add members, None on failure."""
+        # The source is read first, because nothing else is available while Redis is unreachable. Members that are added
+        # meanwhile arrive as messages.
         read = await self._read_source()
         self._attempted.set()
         try:
@@ -216,7 +217,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         return young
 
     async def _read_members(self) -> tuple[bytes | None, float, dict[str, float]]:
-        """Keep what Redis has; return the set's sentinel, its age in seconds, and when each of its members leaves."""
+        """Add the members in Redis; return the set's sentinel, its age in seconds, and the expiry of each member."""
         theirs: dict[str, float] = {}
         sentinel, age, more = None, 0.0, True
         start = 0
@@ -246,7 +247,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         except (
             Exception,
             asyncio.CancelledError,
-        ) as error:  # the caller's own code: whatever it raises, it is read again
+        ) as error:  # the source is the caller's code; after any exception it is read again
             if self._task is not None and self._task.cancelling():
                 raise
             logger.warning("expiring_set_source_failed", extra={"set": self.topic, "error": type(error).__name__})
@@ -257,10 +258,10 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         return True
 
     async def _publish(self, ttls: Mapping[str, float]) -> bytes | None:
-        """Put members into Redis and tell the other processes, in one step for each part; return the set's sentinel."""
+        """Add members in Redis and publish them, in one step for each chunk; return the set's sentinel."""
         entries = iter(ttls.items())
         sentinel = None
-        for _ in range(0, max(1, len(ttls)), _CHUNK):  # once without members: the set itself is made
+        for _ in range(0, max(1, len(ttls)), _CHUNK):  # once even without members, to create the set
             chunk = {member: max(1, round(left * 1000)) for member, left in islice(entries, _CHUNK)}
             arguments = [secrets.token_hex(8), *(part for entry in chunk.items() for part in entry)]
             message = self._backplane.message(self.topic, chunk)
@@ -276,12 +277,12 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
             self._deadlines[member] = deadline
             heappush(self._leaving, (deadline, member))
         for late, gone in self._expired():
-            if self._deadlines.get(gone) == late:  # not added again since
+            if self._deadlines.get(gone) == late:  # unless it was added again
                 del self._deadlines[gone]
 
     def _expired(self) -> Iterator[tuple[float, str]]:
         now = monotonic()
-        for _ in range(_MAX_REMOVALS):  # few at a time, so that no caller pays for many
+        for _ in range(_MAX_REMOVALS):  # few at a time, so that no call is slow
             if not self._leaving or self._leaving[0][0] > now:
                 return
             yield heappop(self._leaving)
@@ -303,7 +304,7 @@ class ExpiringSets:
         self._task: asyncio.Task[None] | None = None
 
     def named(self, name: str, source: Source | None) -> SharedExpiringSet:
-        """Return the set of a name, always the same one."""
+        """Return the set with this name; the same object at each call."""
         check_name(name)
         made = self._sets.get(name)
         if made is None:
@@ -315,14 +316,14 @@ class ExpiringSets:
         return made
 
     def start(self) -> None:
-        """Have all sets compare themselves, and look whether Redis still has them."""
+        """Start to compare all sets, and to check that Redis still has them."""
         self._running = True
         for made in self._sets.values():
             made.start()
         self._task = asyncio.create_task(self._stay_checked(), name="cache-sets")
 
     async def stop(self) -> None:
-        """Stop comparing."""
+        """Stop comparing all sets."""
         self._running = False
         if self._task is not None:
             await cancel_and_wait(self._task)
@@ -341,6 +342,6 @@ class ExpiringSets:
                 with reading("set_sentinels"):
                     pairs = list(zip(sets, answer, strict=True))
             except CacheUnavailable:
-                continue  # the channel or the next look will tell
+                continue  # the channel or the next check will detect a loss
             for made, sentinel in pairs:
                 made.check(sentinel)

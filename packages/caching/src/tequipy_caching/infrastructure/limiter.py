@@ -1,4 +1,4 @@
-"""The rate limiter on Redis: counted there for all processes, with leases and refusals remembered here."""
+"""The rate limiter on Redis: it counts for all processes there, and remembers leases and denials in memory."""
 
 import asyncio
 from collections.abc import Hashable, Mapping, Sequence
@@ -38,17 +38,17 @@ from tequipy_caching.infrastructure.redis import RedisLink
 
 _TOPIC: Final = "resets"
 _NUMBERS: Final = 8
-"""Numbers of the script's answer for each budget; the server's time follows them."""
+"""How many numbers the script returns for each budget; the last number is the server's time."""
 
 _BATCH_SIZE: Final = 100
-"""How many leases one script takes back."""
+"""How many leases one script releases."""
 
 _Budget = tuple[RatePolicy, str]
-"""A policy, and the name of the bucket that it counts in."""
+"""A policy and the name of its bucket."""
 
 
 class _Refusal(NamedTuple):
-    """A refusal that Redis would only repeat; moments are microseconds of the monotonic clock."""
+    """A denial that Redis would repeat. Times are microseconds of the monotonic clock."""
 
     policy: RatePolicy
     cost: int
@@ -57,17 +57,18 @@ class _Refusal(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What is known of a bucket, to be told should the server evict it."""
+    """The known state of a bucket, which is sent with later requests in case the server evicts the bucket."""
 
     born: int
     until: int
-    """When nothing of it will be used any more, in microseconds of the monotonic clock."""
+    """When the bucket will be empty, in microseconds of the monotonic clock."""
 
 
 class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
-    """Made by `build_rate_limiter`.
+    """Returned by `build_rate_limiter`.
 
-    In the recovery queue an entry is a reset, by the bucket's name, and how long that is to be known, in milliseconds.
+    An entry of the recovery queue is a reset: the bucket's name, and for how many milliseconds processes may remember
+    it.
     """
 
     def __init__(self, link: RedisLink, memory: CachePolicy, *, backplane: Backplane, counts: DecisionCounts) -> None:
@@ -85,12 +86,12 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         backplane.listen(_TOPIC, self)
 
     async def hit(self, policy: RatePolicy, key: Key, cost: int = 1) -> RateDecision:
-        """Count a request, unless it may not pass."""
+        """Count a request, unless the policy denies it."""
         _, decision = await self.hit_all([(policy, key)], cost)
         return decision
 
     async def hit_all(self, hits: Sequence[tuple[RatePolicy, Key]], cost: int = 1) -> tuple[RatePolicy, RateDecision]:
-        """Count a request under several budgets, unless one of them refuses it; one round trip at most."""
+        """Count a request under several policies, unless one of them denies it, in at most one round trip."""
         check_hits(hits, cost)
         budgets = [(policy, bucket_name(policy, key)) for policy, key in hits]
         decisions = self._from_memory(budgets, cost)
@@ -106,13 +107,13 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         policy, decision = decisive((policy, decision) for policy, _, decision in made)
         for each, name, decided in made:
             if decision.allowed and not decided.degraded and each.on_store_error == "local":
-                self._local_buckets.take(each, name, cost, now_us())  # so that the bound holds should Redis go now
+                self._local_buckets.take(each, name, cost, now_us())  # in case Redis becomes unreachable
             if decided.allowed == decision.allowed:
                 self._counts.count(each.name, decided)
         return policy, decision
 
     async def peek(self, policy: RatePolicy, key: Key) -> RateDecision:
-        """Tell what a request would be told now, and count nothing."""
+        """Return the decision that a request would get now, without counting it."""
         name, now = bucket_name(policy, key), now_us()
         refusal = self._refused(policy, name, 1, now)
         if refusal is not None:
@@ -127,40 +128,40 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         return grant._replace(allowed=True, remaining=grant.remaining + lease.left, retry_after=0).decision(policy)
 
     async def reset(self, policy: RatePolicy, key: Key) -> None:
-        """Forget what was counted, here and in every process."""
+        """Empty the bucket, here and in all processes."""
         name = bucket_name(policy, key)
         known = 1 + policy.capacity * policy.increment // (policy.leak_rate * 1000)
         self._forget(name)
         try:
             await self._reset(name, known)
-        except (CacheUnavailable, asyncio.CancelledError) as error:  # cancelled: it may have arrived or not
+        except (CacheUnavailable, asyncio.CancelledError) as error:  # a cancelled request may have been executed or not
             self.link.recovery.add(_TOPIC, name, known)
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
-            self._forget(name)  # who asked meanwhile may have heard the old answer
+            self._forget(name)  # concurrent requests may have remembered the old state
 
     def on_message(self, body: Any) -> None:  # noqa: ANN401 -- JSON
-        """Forget what another process has reset."""
+        """Forget the state of a bucket that another process has reset."""
         if not isinstance(body, str):
             raise ValueError("not a bucket's name")  # noqa: TRY004 -- what a listener raises
         self._forget(body)
 
     def on_gap(self) -> None:
-        """Forget all refusals: any of them may have been lifted."""
+        """Forget all denials, because any of them may have been reset."""
         self._refusals.clear()
         self._guards.invalidate_all()
 
     def merge(self, old: int, new: int) -> int:
-        """Keep one of two resets."""
+        """Return one of two resets."""
         return max(old, new)
 
     def overflow(self) -> Mapping[Hashable, int]:
-        """Let go of them: what was not reset ends by itself."""
+        """Drop the resets: denials end by themselves."""
         return {}
 
     async def replay(self, entries: Mapping[Hashable, int]) -> None:
-        """Send resets that could not be sent."""
+        """Send resets that could not be sent before."""
         for name, known in entries.items():
             await self._reset(str(name), known)
 
@@ -183,7 +184,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         await self.link.close()
 
     def _from_memory(self, budgets: Sequence[_Budget], cost: int) -> Sequence[RateDecision | None] | None:
-        """Spend of the leases if all budgets have enough, or repeat refusals; None: Redis must be asked."""
+        """Decide by leases if all policies have enough, or by remembered denials; None: Redis must be asked."""
         now = now_us()
         leases = [self._held(policy, name) if policy.lease else None for policy, name in budgets]
         held = [lease for lease in leases if lease is not None and lease.left >= cost and now < lease.ends]
@@ -201,7 +202,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         return RateDecision(False, policy.limit, 0, retry, reset)
 
     async def _wait_for_leases(self, budgets: Sequence[_Budget]) -> bool:
-        """Wait while somebody asks for leases of these budgets; tell whether anybody did."""
+        """Wait while another task requests leases for these budgets; return whether one did."""
         leases = [self._leases.get(name) for policy, name in budgets if policy.lease]
         asked = {lease.asked for lease in leases if lease is not None and lease.asked is not None}
         for event in asked:
@@ -209,7 +210,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         return bool(asked)
 
     async def _ask(self, budgets: Sequence[_Budget], cost: int) -> Sequence[RateDecision]:
-        """Ask Redis, for a lease too where nobody else is asking for it."""
+        """Ask Redis for decisions, and for leases that no other task is requesting."""
         now, answered = now_us(), asyncio.Event()
         requests, ours = list[BudgetRequest](), dict[str, Lease]()
         for policy, name in budgets:
@@ -219,7 +220,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
                 continue
             ours[name] = lease
             lease.asked = answered
-            lease.left = 0  # given back
+            lease.left = 0  # the request releases the rest
             requests.append(
                 self._with_known_level(BudgetRequest(cost, policy.lease, lease.id, lease.spent), policy, name, now)
             )
@@ -229,7 +230,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
                     grants = await self._run(budgets, requests)
                 except CacheUnavailable:
                     return decide_all_locally(budgets, self._local_buckets, cost, now)
-                if self._eviction.due:  # it was away at the start
+                if self._eviction.due:  # Redis was unreachable at the start
                     await self._eviction.run()
                 for (policy, name), grant in zip(budgets, grants, strict=True):
                     if name in ours:
@@ -245,7 +246,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         return [grant.decision(policy) for (policy, _), grant in zip(budgets, grants, strict=True)]
 
     def _remember(self, policy: RatePolicy, name: str, grant: Grant, cost: int, now: int) -> None:
-        """Keep what an answer to an ask of that moment says of a bucket."""
+        """Remember the state of a bucket, and a denial, from the response to a request made at `now`."""
         self._known[name] = _Known(grant.born, now + grant.used_for)
         if not grant.allowed:
             left = grant.retry_after / 1_000_000
@@ -254,12 +255,12 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
             )
 
     def _with_known_level(self, request: BudgetRequest, policy: RatePolicy, name: str, now: int) -> BudgetRequest:
-        """Return the ask with what this process knows of the bucket."""
+        """Return the request with the state of the bucket that this process knows."""
         born, until = self._known.get(name, _Known(0, 0))
         return request._replace(born=born, known=(until - now) * policy.leak_rate) if until > now else request
 
     def _held(self, policy: RatePolicy, name: str) -> Lease | None:
-        """Return the lease of a bucket, unless it was taken by another policy of that name."""
+        """Return the lease of a bucket, unless another policy of the same name took it."""
         lease = self._leases.get(name)
         return lease if lease is not None and lease.policy == policy else None
 
@@ -274,7 +275,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
 
     def _renew(self, lease: Lease, grant: Grant, asked: int) -> None:
         lease.renew(grant, asked)
-        if self._leases.get(lease.name) is not lease:  # forgotten meanwhile
+        if self._leases.get(lease.name) is not lease:  # it was forgotten during the request
             self._leases.forget(lease)
             self._schedule_release()
 
@@ -283,7 +284,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
             self._release_task = asyncio.create_task(self._release_forgotten(), name="limiter-leases")
 
     async def _release_forgotten(self) -> None:
-        """Give back what is left of forgotten leases; those that do not arrive end by themselves."""
+        """Release the rest of forgotten leases; leases whose release fails expire by themselves."""
         forgotten = self._leases.forgotten
         while forgotten:
             some = forgotten[-_BATCH_SIZE:]

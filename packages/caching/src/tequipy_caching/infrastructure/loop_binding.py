@@ -1,4 +1,4 @@
-"""The event loop and the process that a manager or limiter belongs to: its connections work in no other."""
+"""The binding of a manager or limiter to one event loop and process: its connections work in no other."""
 
 import asyncio
 import os
@@ -7,14 +7,14 @@ from tequipy_caching.domain.exceptions import WrongEventLoop
 
 
 class LoopBinding:
-    """Taken by the first use, and left when all connections are closed."""
+    """Binds at the first use, until all connections are closed."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
 
     def check(self) -> None:
-        """Raise `WrongEventLoop` where the connections do not work."""
+        """Bind to the running event loop; raise `WrongEventLoop` in another event loop or process."""
         loop, process = asyncio.get_running_loop(), os.getpid()
         if self._loop is None:
             self._loop, self._process = loop, process
@@ -31,5 +31,5 @@ class LoopBinding:
             )
 
     def unbind(self) -> None:
-        """Belong to nobody, so that the next use may be elsewhere."""
+        """Remove the binding, so that the next use may be in another event loop or process."""
         self._loop = None

@@ -1,4 +1,4 @@
-"""All caches of a process, on one connection pool and one invalidation channel."""
+"""The cache manager: all caches of a process, on one connection pool and one channel."""
 
 from collections.abc import Mapping
 from time import monotonic
@@ -19,7 +19,7 @@ from tequipy_caching.infrastructure.shared import RedisTier
 
 
 class TieredCacheManager(CacheManager):
-    """Makes each cache once; `strict` raises `CacheUnavailable` where callers would otherwise go on without Redis."""
+    """Creates each cache once. With `strict`, callers get `CacheUnavailable` instead of going on without Redis."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class TieredCacheManager(CacheManager):
         self._caches: dict[str, TieredCache[Any]] = {}
 
     def cache(self, name: str, type_: Any) -> Cache[Any]:  # noqa: ANN401 -- the port's overloads say it
-        """Return the cache of a name, always the same one."""
+        """Return the cache with this name; the same object at each call."""
         policy = policy_of(name, self._policies)
         cache = self._caches.get(name)
         if cache is None:
@@ -53,7 +53,7 @@ class TieredCacheManager(CacheManager):
         return cache
 
     def health(self) -> CacheHealth:
-        """Return how this process stands with Redis, without asking it."""
+        """Return the state of the connection to Redis, without asking Redis."""
         breaker, refusal = self.link.breaker, self.link.writes.refusal
         l2: Literal["up", "open", "refusing", "down"] = "up" if refusal is None else "refusing"
         if breaker.open:
@@ -66,11 +66,11 @@ class TieredCacheManager(CacheManager):
         )
 
     def expiring_set(self, name: str, *, source: Source | None = None) -> ExpiringSet:
-        """Return the set of a name, always the same one."""
+        """Return the set with this name; the same object at each call."""
         return self._sets.named(name, source)
 
     async def ping(self) -> float:
-        """Return the seconds that Redis took to answer; raises `CacheUnavailable`."""
+        """Return the seconds that Redis took to answer; raise `CacheUnavailable` if it does not answer."""
         return await self.link.ping()
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Redis, set up so that a call pays a bounded time when it is away, and later calls nothing."""
+"""The connection to Redis. A call waits a bounded time when Redis is unreachable, and later calls do not wait."""
 
 import asyncio
 import contextlib
@@ -40,52 +40,52 @@ from tequipy_caching.infrastructure.redis_url import parse_redis_url
 from tequipy_caching.infrastructure.writes import Writes, as_reason, refusal_of
 
 _SLOT_WAIT_FACTOR: Final = 4
-"""How many times the timeout a request may wait for a connection, before its own time begins."""
+"""The longest wait for a connection, as a multiple of the timeout. The timeout itself begins after the wait."""
 _MAX_LARGE_TRANSFERS: Final = 2
-"""How many values over a mebibyte are on their way at once: the small ones are not to wait for them."""
+"""How many values above 1 MiB are transferred at the same time, so that small values do not wait for them."""
 _SCRIPTS: Final = files("tequipy_caching.infrastructure") / "scripts"
 _PUBLISH: Final = "publish"
 _JOIN: Final = "join"
 PROBE: Final = "probe"
-"""The topic of messages that change nothing."""
+"""The topic of messages without effect."""
 _PROBE_MESSAGE: Final = json.dumps(["", PROBE, ""])
 _LAG_SHARE: Final = 0.2
-"""A deadline that is noticed by this share too late was missed by this process, not by Redis."""
+"""If a deadline is noticed this share of the timeout too late, this process was late, not Redis."""
 
 logger = logging.getLogger(__name__)
 
 
 @cache
 def script(name: str) -> str:
-    """Return the text of a script of the folder `scripts`, with what it needs to tell the other processes."""
+    """Return the text of a script in the folder `scripts`, preceded by `publish.lua` if it publishes a message."""
     text = (_SCRIPTS / f"{name}.lua").read_text()
     return (_SCRIPTS / f"{_PUBLISH}.lua").read_text() + text if f"{_PUBLISH}()" in text else text
 
 
 @cache
 def digest_of(name: str) -> str:
-    """Return the digest by which a server knows a script that it has run before."""
-    return sha1(script(name).encode()).hexdigest()  # noqa: S324 -- as EVALSHA has it
+    """Return the SHA-1 digest by which EVALSHA identifies a script."""
+    return sha1(script(name).encode()).hexdigest()  # noqa: S324 -- EVALSHA requires SHA-1
 
 
 class Position(NamedTuple):
-    """How much of the channel a process has received; with another epoch nothing can be said."""
+    """A position in the channel: how far a process has received its messages. Different epochs cannot be compared."""
 
     epoch: str
     sequence: int
 
 
 class Message(NamedTuple):
-    """What a script tells the other processes."""
+    """A message to the other processes, in two forms."""
 
     numbered: str
-    """Published by the script, with a number."""
+    """Published by the script, which adds the sequence number."""
     refused: str
-    """Published alone, when Redis refuses the change itself."""
+    """Published by itself, without a sequence number, if Redis refuses the write."""
 
 
 class RedisLink:
-    """Runs scripts; raises `CacheUnavailable` after `timeout` seconds, and at once while the breaker is open."""
+    """Runs scripts. Raises `CacheUnavailable` after `timeout` seconds, or at once while the circuit breaker is open."""
 
     def __init__(self, url: str, *, prefix: str, timeout: float, metrics: CacheMetrics) -> None:
         self.prefix = prefix
@@ -97,12 +97,12 @@ class RedisLink:
         self.recovery = RecoveryQueue(self.breaker.start_probing)
         self.writes = Writes(self.breaker.start_probing, self.recovery.trust_soon)
         self.demotions = 0
-        """How often a primary was found after a replica had refused writes: the channel had better connect anew."""
+        """How often a server accepted writes after a replica had refused them; the channel then reconnects."""
         self._demoted = False
         self.position: Position | None = None
-        """How much of the channel this process has received: a server that holds less has lost what came last."""
+        """How far this process has received the channel. A server with a lower position has lost its last changes."""
         self._server = parse_redis_url(url)
-        # A server's channels are common to all its databases, its keys are not.
+        # The channels of a server are shared by all its databases; its keys are not.
         self.channel = f"{prefix}:invalidations:{self._server.database}"
         self._timeout = timeout
         self._observe = cache(partial(metrics.seconds, "cache_l2_seconds"))
@@ -119,7 +119,7 @@ class RedisLink:
         metrics.watch("cache_recovery_queue", lambda: len(self.recovery))
 
     def connect(self, connections: int) -> Redis:
-        """Return a client with a bounded pool whose connections try once: redis-py's own retries hide outages."""
+        """Return a client with a bounded pool. Connections do not retry: redis-py's own retries would hide outages."""
         server = self._server
         return Redis.from_pool(
             BlockingConnectionPool(
@@ -131,25 +131,25 @@ class RedisLink:
                 username=server.username,
                 password=server.password,
                 max_connections=connections,
-                timeout=None,  # waiting for a connection is no outage: the caller's own deadline ends it
+                timeout=None,  # waiting for a connection is not an outage; the caller's own deadline ends it
                 socket_timeout=self._timeout,
                 socket_connect_timeout=self._timeout,
                 parser_class=ProgressParser,
                 retry=Retry(NoBackoff(), 0),
                 retry_on_error=[],
                 health_check_interval=0,
-                protocol=2,  # nothing of RESP3 is used, and it costs each connection a round trip
+                protocol=2,  # RESP3 is not needed, and costs each connection a round trip
             )
         )
 
-    async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:  # noqa: ANN401 -- each script has an answer of its own
-        """Run a script by the name of its file and return its answer."""
+    async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:  # noqa: ANN401 -- the type of the result depends on the script
+        """Run the script with this file name and return its result."""
         return await self._run(name, keys, arguments)
 
     async def _run(
         self, name: str, keys: Sequence[str], arguments: Sequence[Any], refused_message: str | None = None
     ) -> Any:  # noqa: ANN401 -- as above
-        """Run a script; when Redis answers that it refuses writes, publish the message that stands for the change."""
+        """Run a script. If Redis refuses the write, publish `refused_message` in its place."""
         self.loop_binding.check()
         if not self.breaker.allows_call():
             raise CacheUnavailable("Redis is away")
@@ -160,7 +160,7 @@ class RedisLink:
             raise CacheUnavailable(f"Redis did not {name}: no connection was free") from error
         except CacheUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 -- whatever server and driver do, callers go on without Redis
+        except Exception as error:  # noqa: BLE001 -- after any failure, callers go on without Redis
             failure = error
         self._errors[kind_of(failure)].count += 1
         self._report_unexpected(failure)
@@ -169,7 +169,7 @@ class RedisLink:
         raise CacheUnavailable(f"Redis did not {name}: {type(failure).__name__}") from failure
 
     async def _run_in_turn(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:  # noqa: ANN401 -- as above
-        """Run a script when a connection is free; where the server takes no more, that is one of those it has taken."""
+        """Run a script when a connection is free; if the server accepts no new one, wait for an existing one."""
         ends = monotonic() + _SLOT_WAIT_FACTOR * self._timeout
         while True:
             with contextlib.suppress(ServerFull):
@@ -178,8 +178,8 @@ class RedisLink:
                 )
 
     async def _run_now(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:  # noqa: ANN401 -- as above
-        """Run a script in time, or open the breaker; before the connection is free for those who wait behind."""
-        if not self.breaker.allows_call():  # opened by those in front
+        """Run a script within the timeout, or open the breaker, before the next waiting request gets the connection."""
+        if not self.breaker.allows_call():  # opened by an earlier request during the wait
             raise CacheUnavailable("Redis is away")
         started, deadline = monotonic(), Deadline(self._timeout)
         token = current_deadline.set(deadline)
@@ -200,7 +200,7 @@ class RedisLink:
         return answer
 
     def _report_unexpected(self, error: Exception) -> None:
-        """Log the first error of each type that no outage explains: the driver's fault, or ours."""
+        """Log the first error of each type that an outage does not explain: a bug of redis-py or of this package."""
         if not isinstance(error, RedisError | OSError) and type(error) not in self._reported:
             self._reported.add(type(error))
             logger.error("cache_request_failed", exc_info=error)
@@ -208,22 +208,23 @@ class RedisLink:
     async def run_and_publish(
         self, name: str, keys: Sequence[str], arguments: Sequence[Any], *, message: Message
     ) -> Any:  # noqa: ANN401 -- as run
-        """Run a script that calls `publish()`: what it changes and the message to all processes are one step."""
+        """Run a script that calls `publish()`, so that the change and its message are one atomic step."""
         told = [self.channel, secrets.token_hex(8), message.numbered]
         answer = await self._run(name, [self.state, *keys], [*told, *arguments], message.refused)
         self._published.count += 1
         return answer
 
     async def check_reachable(self) -> None:
-        """The channel could not be joined: open the breaker if Redis is away, else make room for the channel."""
+        """Open the breaker if Redis is unreachable, else make room for the channel, which could not connect."""
         with contextlib.suppress(CacheUnavailable):
             await self._run("probe", [self.state, self.probe_key], [])
             await self._connections.make_room()
 
     async def ping(self) -> float:
-        """Return the seconds that Redis took to answer, and learn whether it takes writes.
+        """Return the seconds that Redis took to answer, and update whether it accepts writes.
 
-        Asks it even while the breaker is open. Raises `CacheUnavailable`; a server that refuses writes is there.
+        Asks Redis even while the breaker is open. Raises `CacheUnavailable` if it does not answer; a server that
+        refuses writes does answer.
         """
         self.loop_binding.check()
         started = monotonic()
@@ -239,7 +240,7 @@ class RedisLink:
 
     async def _probe(self) -> None:
         try:
-            # What is to be accepted again must take messages too.
+            # After a refusal, writes are accepted again only if messages can be published too.
             message = [] if self.writes.refusal is None else [self.channel, _PROBE_MESSAGE]
             reason = await self._evaluate("probe", 2, [self.state, self.probe_key, *message])
         except ResponseError as error:
@@ -253,7 +254,7 @@ class RedisLink:
             self.writes.refuse(as_reason(reason.decode(errors="replace")), blocked=False)
 
     async def _refuse(self, reason: str, error: Exception, message: str | None) -> None:
-        """Note a refusal and tell the other processes of the change that was refused: PUBLISH is no write."""
+        """Record a refusal, and publish the refused change to the other processes, because PUBLISH is not a write."""
         self.writes.refuse(reason, blocked=not isinstance(error, OutOfMemoryError))
         if message is not None:
             with contextlib.suppress(RedisError, OSError, NoFreeConnection, ServerFull):
@@ -261,7 +262,7 @@ class RedisLink:
                     publish = partial(self._connections.execute, "PUBLISH", self.channel, message)
                     await self._connections.in_turn(self._timeout, publish)
                 self._published.count += 1
-        if isinstance(error, ReadOnlyError):  # after PUBLISH: by now the name may be that of another server
+        if isinstance(error, ReadOnlyError):  # after PUBLISH, because the host name may lead to another server now
             await self._connections.disconnect_idle()
             if not self._demoted:
                 self._demoted = True
@@ -274,11 +275,11 @@ class RedisLink:
             self.demotions += 1
 
     async def close(self) -> None:
-        """Close all connections; what waits to be replayed gets one last chance, if Redis is there."""
+        """Close all connections, after a last attempt to replay the recovery queue if Redis is reachable."""
         await self.breaker.stop()
         with contextlib.suppress(CacheUnavailable):
             await self.recovery.replay()
-        await self.breaker.stop()  # the replay may have opened it
+        await self.breaker.stop()  # the replay may have opened it again
         await self._connections.close()
         self.loop_binding.unbind()
         self.large_turns = asyncio.Semaphore(_MAX_LARGE_TRANSFERS)
@@ -289,24 +290,24 @@ class RedisLink:
             await self.recovery.replay()
 
     async def _lags(self, deadline: Deadline) -> bool:
-        """Tell whether this process itself was too busy to hear an answer in time."""
+        """Return whether this process was too busy to receive the response in time."""
         noticed, due = monotonic(), deadline.timeout.when() or 0
         await asyncio.sleep(0)
         slack = self._timeout * _LAG_SHARE
         return noticed - due > slack or monotonic() - noticed > slack
 
     async def _evaluate(self, name: str, number_of_keys: int, values: Sequence[Any]) -> Any:  # noqa: ANN401 -- as run
-        """Run a script by its digest; a server that does not know it is given its text."""
+        """Run a script by its digest, or by its text if the server does not know the digest."""
         try:
             return await self._connections.execute("EVALSHA", digest_of(name), number_of_keys, *values)
         except NoScriptError:
             return await self._connections.execute("EVAL", script(name), number_of_keys, *values)
 
     async def _compare_epoch(self, connection: AbstractConnection, cancellation: Cancellation) -> None:
-        """Have a new connection's server begin a new epoch if it has started again, before any answer is believed.
+        """Begin a new epoch on a new connection if its server was restarted, before any other response is used.
 
-        It may have an older state, which shows what has been deleted since. Where writes are refused it cannot begin
-        one: then nothing that it holds is believed.
+        A restarted server may have older data, in which deleted values are back. If it refuses writes, it cannot begin
+        a new epoch; then this process does not use its data.
         """
         known = self.position or Position("", 0)
         rest: list[Any] = [2, self.state, self.probe_key, secrets.token_hex(8), known.epoch, known.sequence]
@@ -322,14 +323,14 @@ class RedisLink:
                 self.distrust(refusal)
 
     def distrust(self, refusal: bytes) -> None:
-        """Note that Redis refuses writes, by its own words, and that this process has not received all of them."""
+        """Record that Redis refuses writes, and that this process must not read L2: it may have missed changes."""
         self.writes.refuse(as_reason(refusal.decode(errors="replace")), blocked=True)
         self.recovery.distrust()
 
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Raise `CacheUnavailable` for an answer that the script does not give: no server of ours has sent it."""
+    """Raise `CacheUnavailable` if a response does not have the format of the script's result."""
     try:
         yield
     except (AttributeError, IndexError, TypeError, ValueError) as error:
@@ -337,9 +338,9 @@ def reading(name: str) -> Iterator[None]:
 
 
 def kind_of(error: Exception) -> str:
-    """Return what a failed request says of Redis: timeout, connection (both: it is away) or answer (it says no)."""
+    """Return the kind of a failure: `timeout` or `connection` (Redis is unreachable), or `answer` (an error)."""
     if isinstance(error, RedisTimeoutError | TimeoutError):
         return "timeout"
     if isinstance(error, RedisConnectionError | OSError):
         return "connection"
-    return "answer"  # read-only, out of memory, …
+    return "answer"  # for example read-only, or out of memory

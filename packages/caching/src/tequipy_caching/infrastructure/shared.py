@@ -1,4 +1,4 @@
-"""The second tier: the values of one cache in Redis."""
+"""L2: the values of one cache in Redis."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -35,43 +35,43 @@ from tequipy_caching.infrastructure.writes import as_reason
 V = TypeVar("V")
 
 _BATCH_SIZE: Final = 1000
-"""How many names one script takes: Lua's stack is bounded."""
+"""How many keys one script handles, because Lua's stack is bounded."""
 _PART: Final = 1_048_576
-"""How many bytes of a value one script reads."""
+"""How many bytes of a value one script reads; larger values are read in parts."""
 _CHANGED: Final = 0
-"""In a store's answer; 1: stored, 2: the mark has vanished."""
+"""The result of the script `store` for a key that has changed; 1 means stored, 2 that the mark has vanished."""
 _MISS: Final[Lookup[Any]] = Lookup()
 _OTHER_SHAPE: Final[Opened] = (b"", (), 0, 0, b"")
-"""Stands for a value of another shape."""
+"""The parts of an entry whose value has the schema of another release."""
 _TOMBSTONED: Final[Lookup[Any]] = Lookup(tombstoned=True)
 
 
 class SeenState(NamedTuple):
-    """The state of a key in Redis when it was read: what a store compares."""
+    """The state of a key in Redis at a lookup, which a store compares with the current one."""
 
     state: bytes
-    """Of the key: what was found, or the mark that was left there."""
+    """The state of the entry, or the mark that the lookup wrote."""
     generation: bytes
-    """Of the cache."""
+    """The generation of the cache."""
     tags: bytes
-    """With which the value will be stored, with their generations."""
+    """The tags with which the value will be stored, and their generations."""
     in_side_key: bool = False
-    """Whether it is a value of another release's shape: what is stored goes beside it."""
+    """Whether the entry has the schema of another release, so that the value is stored in the side key."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedValue:
-    """A value as Redis is to keep it."""
+    """A value in the form in which Redis stores it."""
 
     envelope: bytes
     milliseconds: int
-    """How long, beyond its life too."""
+    """How long Redis keeps the entry, including the time after the value's ttl."""
     tags: tuple[str, ...]
     fits: bool
 
 
 class RedisTier(SharedTier[V], Generic[V]):
-    """Keeps values with tombstones and generations, so that what was invalidated never comes back."""
+    """Stores values in Redis with tombstones and generations, so that an invalidated value is never served again."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class RedisTier(SharedTier[V], Generic[V]):
         self._tombstone_ms = round(tombstone_ttl * 1000)
         self._field = f"generation:{name}"
         self._names = f"{link.prefix}:cache:{name}:"
-        # No key's name begins so.
+        # No encoded key begins with ~, so side keys never collide with keys.
         self._side_names = f"{self._names}~{self._codec.fingerprint.hex()}:" if self._codec else ""
         self._tags = f"{link.prefix}:tag:{name}:"
         self._leases = f"{link.prefix}:lease:{name}:"
@@ -102,13 +102,14 @@ class RedisTier(SharedTier[V], Generic[V]):
 
     @property
     def away(self) -> bool:
-        """Whether the breaker is open."""
+        """Whether the circuit breaker is open."""
         return self._link.breaker.open
 
     def encode(self, key: Key, value: V, ttl: float, tags: Sequence[str]) -> Encoded:
-        """Encode a value; raises `TypeError` for one that is not of the cache's type."""
+        """Return an encoded value; raise `TypeError` for a value that is not of the cache's type."""
         milliseconds = max(1, round(ttl * 1000))
-        # Kept as long as it may stand in, and long enough to fence off every load that began before it.
+        # Redis keeps the entry while it may be served stale, and at least as long as a tombstone, because its state
+        # keeps earlier loads from storing their values.
         tail = max(0, self._tombstone_ms - milliseconds, round(self._policy.fail_safe * 1000))
         if self._codec is None:
             return EncodedValue(b"", milliseconds, (), fits=True)
@@ -117,14 +118,14 @@ class RedisTier(SharedTier[V], Generic[V]):
         return EncodedValue(envelope, milliseconds + tail, tuple(tags), fits)
 
     async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Lookup[V]]:
-        """Look for keys, in one round trip for each thousand; leave marks where a value may be stored."""
+        """Look up keys, in one round trip for each thousand, and write marks where a value may be stored."""
         lookups: dict[Key, Lookup[V]] = {}
         for start in range(0, len(keys), _BATCH_SIZE):
             lookups |= await self._read(keys[start : start + _BATCH_SIZE], tags, storing=storing)
         return lookups
 
     async def changed(self, seen: Mapping[Key, object]) -> AbstractSet[Key]:
-        """Return those keys (or whose cache or tags) that have changed since each was seen."""
+        """Return those keys whose entry, cache or tags have changed since the given states."""
         by_tags: dict[bytes, dict[Key, SeenState]] = {}
         for key, state in seen.items():
             if isinstance(state, SeenState):
@@ -141,7 +142,7 @@ class RedisTier(SharedTier[V], Generic[V]):
         return changed
 
     async def store(self, loaded: Mapping[Key, tuple[Encoded, object]]) -> AbstractSet[Key]:
-        """Keep what was loaded, each unless its key (or cache, or tag) has changed since it was seen; return these."""
+        """Store values, each unless its key, cache or tags have changed since the lookup; return the changed keys."""
         items = [
             (key, encoded, seen)
             for key, (encoded, seen) in loaded.items()
@@ -156,7 +157,7 @@ class RedisTier(SharedTier[V], Generic[V]):
         return changed
 
     async def write(self, key: Key, encoded: Encoded) -> None:
-        """Keep a value, and tell all processes."""
+        """Store a value unconditionally, and publish the change."""
         if not self.stores or not isinstance(encoded, EncodedValue):
             await self.remove([key])
             return
@@ -169,29 +170,32 @@ class RedisTier(SharedTier[V], Generic[V]):
             self._link.writes.refuse(as_reason(refusal.decode(errors="replace")), blocked=False)
 
     async def remove(self, keys: Sequence[Key]) -> None:
-        """Put tombstones in the place of keys, and tell all processes."""
+        """Replace values with tombstones, and publish this."""
         tombstone = [new_state(TOMBSTONE), self._tombstone_ms]
         await self._run_and_publish(
             "remove", self._full_names(keys), tombstone, "delete", [key_to_json(key) for key in keys]
         )
 
     async def expire(self, keys: Sequence[Key]) -> None:
-        """End the lives of keys, leaving what may stand in, and tell all processes."""
+        """Mark values as expired, so that they may still be served stale, and publish this."""
         states = [new_state(EXPIRED), new_state(TOMBSTONE), self._tombstone_ms, VALUE]
         await self._run_and_publish(
             "expire", self._full_names(keys), states, "expire", [key_to_json(key) for key in keys]
         )
 
     async def remove_tags(self, tags: Sequence[str]) -> None:
-        """Make everything stored with these tags void, and tell all processes."""
+        """Invalidate all values with one of these tags, and publish this."""
         await self._run_and_publish("tags", [self._tags + tag for tag in tags], [], "tags", list(tags))
 
     async def clear(self) -> None:
-        """Make everything of this cache void, and tell all processes."""
+        """Invalidate all values of this cache, and publish this."""
         await self._run_and_publish("clear", [], [self._field, secrets.token_hex(8)], "clear", [])
 
     async def lock(self, keys: Sequence[Key], tags: Sequence[str], token: str, lease: float) -> Mapping[Key, float]:
-        """Take the leases that are free, or whose holders load what has been invalidated since."""
+        """Acquire load leases; return for each key the seconds for which another process holds its lease, or 0.
+
+        A lease is free if nobody holds it, or if its holder's load started before an invalidation.
+        """
         names = [self._leases + encode_key(key) for key in keys] + self._full_names(keys)
         left = await self._link.run(
             "lock",
@@ -202,7 +206,7 @@ class RedisTier(SharedTier[V], Generic[V]):
             return {key: milliseconds / 1000 for key, milliseconds in zip(keys, left, strict=True)}
 
     async def unlock(self, keys: Sequence[Key], token: str) -> None:
-        """Give back leases, and tell all processes."""
+        """Release load leases, and publish this."""
         names = [self._leases + encode_key(key) for key in keys]
         await self._run_and_publish("unlock", names, [token], "released", [key_to_json(key) for key in keys])
 
@@ -217,7 +221,7 @@ class RedisTier(SharedTier[V], Generic[V]):
         return lookups
 
     async def _run_read(self, names: Sequence[str], tags: Sequence[str], mark: bytes) -> tuple[Sequence[Any], float]:
-        """Return what Redis has of names, and the seconds that it took."""
+        """Return the entries of keys in Redis, and the seconds that the request took."""
         asked = monotonic()
         answer = await self._link.run(
             "read",
@@ -237,7 +241,7 @@ class RedisTier(SharedTier[V], Generic[V]):
         with reading("read"):
             refusal, *answers = answer
             if refusal is not None:
-                # While disconnected, this process has not received the changes that are refused.
+                # A refusal is reported only to a disconnected process. It has not received the refused changes.
                 self._link.distrust(refusal)
             for number, data in enumerate(answers[1 : 2 * len(names) : 2] if self._most else ()):
                 if data and len(data) == self._most:
@@ -245,7 +249,7 @@ class RedisTier(SharedTier[V], Generic[V]):
         return answers, waited
 
     async def _lookup_side(self, lookups: Mapping[Key, Lookup[V]], others: Mapping[Key, bytes]) -> dict[Key, Lookup[V]]:
-        """Look beside values of other shapes; what was stored there is valid with the state of its value alone."""
+        """Look up the side keys of values with another schema. A side value is valid only with the main key's state."""
         names = [encode_key(key) for key in others]
         answer, waited = await self._run_read([self._side_names + name for name in names], (), b"")
         found: dict[Key, Lookup[V]] = {}
@@ -258,7 +262,7 @@ class RedisTier(SharedTier[V], Generic[V]):
         return found
 
     async def _read_rest(self, name: str, data: bytes) -> bytes:
-        """Return a large value whose first part has been read; its state alone when it has changed meanwhile."""
+        """Return a large entry whose first part is given, or only its state if it has changed meanwhile."""
         parts = [data]
         async with self._link.large_turns:
             while len(parts[-1]) == _PART:
@@ -277,15 +281,16 @@ class RedisTier(SharedTier[V], Generic[V]):
         answer: Sequence[Any],
         waited: float,
     ) -> tuple[dict[Key, Lookup[V]], dict[Key, bytes]]:
-        """Return what was found of keys, and the states of those whose values have other shapes."""
+        """Return the lookups of keys, and the states of those whose values have another schema."""
         generation, *answers = answer
         tokens = answers[2 * len(keys) :]
         stamp = bytes([len(tags)]) + b"".join(
             tag.encode() + (token or b"") for tag, token in zip(tags, tokens, strict=True)
         )
-        known = None not in tokens  # else nothing could be stored
-        # All are opened, then all decoded: in turns each drives the other's code out of the processor's cache.
-        opened = [self._open(name, data) for name, data in zip(names, answers[::2], strict=False)]  # tokens come after
+        known = None not in tokens  # without the generations of all tags, nothing can be stored
+        # First all entries are opened, then all values decoded. Alternating would be slower, because the code of each
+        # step would evict that of the other from the processor's cache.
+        opened = [self._open(name, data) for name, data in zip(names, answers[::2], strict=False)]  # the rest: tokens
         lookups: dict[Key, Lookup[V]] = {}
         others: dict[Key, bytes] = {}
         for key, parts, data, left in zip(keys, opened, answers[::2], answers[1::2], strict=False):
@@ -295,13 +300,13 @@ class RedisTier(SharedTier[V], Generic[V]):
             lookup = _MISS if parts is None or other else self._interpret(parts, left / 1000 - waited)
             if (
                 known and data and (lookup.value is MISSING or self._policy.refresh_ahead)
-            ):  # else nothing will be stored
+            ):  # otherwise nothing will be stored
                 lookup = lookup._replace(seen=SeenState(data[:STATE_BYTES], generation, stamp, other))
             lookups[key] = lookup
         return lookups, others
 
     def _open(self, name: str, data: bytes | None) -> Opened | None:
-        """Return what Redis holds, taken apart; None when there is nothing that can be read."""
+        """Return the parts of an entry; None if it is absent or unreadable."""
         if data is None or self._codec is None:
             return None
         try:
@@ -313,7 +318,7 @@ class RedisTier(SharedTier[V], Generic[V]):
             return None
 
     def _interpret(self, opened: Opened, left: float) -> Lookup[V]:
-        """Return what something means that Redis will keep for `left` seconds."""
+        """Return the lookup for the parts of an entry that Redis keeps for `left` more seconds."""
         kind, tags, ttl, tail, body = opened
         if kind == TOMBSTONE:
             return _TOMBSTONED
@@ -366,7 +371,7 @@ class RedisTier(SharedTier[V], Generic[V]):
         return await self._link.run_and_publish(script, names, arguments, message=message)
 
     def _large_turn(self, size: int) -> AbstractAsyncContextManager[None]:
-        """Return what waits for a turn, for what is large."""
+        """Return a context that limits concurrent transfers if the size is large, else an empty one."""
         return self._link.large_turns if size > _PART else nullcontext()
 
     def _full_names(self, keys: Sequence[Key]) -> list[str]:

@@ -1,5 +1,5 @@
--- Make all values of a cache void by beginning another generation, and tell all processes.
--- KEYS[1] the state
+-- Invalidate all values of a cache with a new generation, and publish this.
+-- KEYS[1] the channel's state
 -- ARGV: as publish.lua; field of the cache's generation; the new generation
 begin()
 redis.call('HSET', KEYS[1], ARGV[4], ARGV[5])

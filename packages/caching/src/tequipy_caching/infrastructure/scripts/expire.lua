@@ -1,7 +1,7 @@
--- End the lives of values, which may still stand in, and tell all processes.
--- KEYS: the state; names
--- ARGV: as publish.lua; a state that says so; a tombstone, for names without a value; its life in milliseconds; how the
---       state of a value begins
+-- Mark values as expired, so that they may still be served stale, and publish this.
+-- KEYS: the channel's state; keys
+-- ARGV: as publish.lua; an expired state; a tombstone, for keys without a value; its ttl in milliseconds; the first byte of
+--       the state of a value
 begin()
 for number = 2, #KEYS do
   local name = KEYS[number]

@@ -1,9 +1,9 @@
--- Put before every script that changes something: numbers a message and publishes it.
+-- Functions that number and publish a message. This text precedes every script that calls them.
 -- KEYS[1] the channel's state (a hash: epoch, sequence)
--- ARGV: channel; the epoch to begin if there is none; message
+-- ARGV: the channel; a new epoch, for a state without one; the message
 
--- Be called before the first change of what must not be refused for want of memory: HDEL never is, and a script that has
--- changed something (be it nothing) is not refused any more.
+-- Call this before the first write of a script that must not be refused for lack of memory. Redis never refuses HDEL for
+-- lack of memory, and after a first write command it refuses no other command of the script.
 local function begin()
   redis.call('HDEL', KEYS[1], 'none')
 end

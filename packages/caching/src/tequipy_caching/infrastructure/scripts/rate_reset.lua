@@ -1,7 +1,7 @@
--- Forget what was counted and tell the other processes, in one step. What stays says so to those that have not heard it:
--- to them a bucket that is gone without a reset was evicted.
+-- Empty a bucket and publish this, in one step. The empty bucket has a negative creation time, which shows processes that
+-- missed the message that it was reset; they would take an absent bucket for an evicted one.
 -- KEYS: the channel's state; the bucket
--- ARGV: as publish.lua; how long a process may remember the bucket, in milliseconds
+-- ARGV: as publish.lua; the longest time for which a process remembers the bucket, in milliseconds
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 begin()

@@ -1,6 +1,6 @@
--- Put tombstones in the place of names and tell all processes.
--- KEYS: the state; names (none: only tell)
--- ARGV: as publish.lua; a tombstone; its life in milliseconds
+-- Replace values with tombstones, and publish this.
+-- KEYS: the channel's state; keys (none: only publish)
+-- ARGV: as publish.lua; a tombstone; its ttl in milliseconds
 begin()
 for number = 2, #KEYS do
   redis.call('SET', KEYS[number], ARGV[4], 'PX', ARGV[5])

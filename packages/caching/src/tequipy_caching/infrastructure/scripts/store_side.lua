@@ -1,14 +1,15 @@
--- Store what was loaded beside values of another shape, each unless that value has changed since it was read: two releases
--- would overwrite each other's for ever. It has the state of the value that it stands beside, and is void without it.
--- KEYS: the state; names; as many names beside them; keys of the tags
--- ARGV: field of the cache's generation; that generation as it was read; number of names; tags with their generations as
---       they were read, as they stand in a value;
---       for each name: its state when it was read, the envelope, its life in milliseconds
--- Returns as store.lua.
+-- Store loaded values in side keys, beside values with the schema of another release, by compare-and-set as store.lua. So
+-- two releases do not overwrite each other's values. The value in a side key has the state of the value in the main key,
+-- and is valid only while the main key has this state.
+-- KEYS: the channel's state; main keys; their side keys; keys of the tags
+-- ARGV: field of the cache's generation; the generation that the lookup read; number of main keys; the tags and the
+--       generations that the lookup read, in the format in which a value contains them;
+--       for each key: the state that the lookup read, the envelope, the ttl in milliseconds
+-- Returns the same as store.lua.
 local count = tonumber(ARGV[3])
 local fit = redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2]
 for number = 2 * count + 2, #KEYS do
-  local at = 2 + (number - 2 * count - 2) * 32 -- after the byte that counts them
+  local at = 2 + (number - 2 * count - 2) * 32 -- 2: the first byte is the number of tags
   fit = fit and redis.call('GET', KEYS[number]) == string.sub(ARGV[4], at + 16, at + 31)
 end
 local answer = {}

@@ -1,6 +1,6 @@
--- Give back leases, those that are still the caller's, and tell all processes.
--- KEYS: the state; leases
--- ARGV: as publish.lua; token
+-- Release those load leases that the caller still holds, and publish this.
+-- KEYS: the channel's state; leases
+-- ARGV: as publish.lua; token of the caller
 begin()
 for number = 2, #KEYS do
   if redis.call('GETRANGE', KEYS[number], 0, 15) == ARGV[4] then

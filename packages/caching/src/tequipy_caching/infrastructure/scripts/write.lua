@@ -1,8 +1,8 @@
--- Write a value through, whatever is there, and tell all processes. Without memory for it: put a tombstone there.
--- KEYS: the state; name; keys of the tags
--- ARGV: as publish.lua; field of the cache's generation; a generation for what has none; the new state; the envelope; its
---       life in milliseconds; a tombstone; its life in milliseconds; ids of the tags
--- Returns false, or why there is a tombstone.
+-- Write a value unconditionally and publish the change. If memory is full, write a tombstone in its place.
+-- KEYS: the channel's state; the key; keys of the tags
+-- ARGV: as publish.lua; field of the cache's generation; a generation for caches and tags without one; the new state; the
+--       envelope; its ttl in milliseconds; a tombstone; its ttl in milliseconds; ids of the tags
+-- Returns false, or the error with which Redis refused the value.
 local refused = redis.pcall('HSETNX', KEYS[1], ARGV[4], ARGV[5])
 refused = type(refused) == 'table' and refused.err
 begin()
