@@ -25,7 +25,7 @@ async def test_waiting_for_a_connection_is_no_outage(
     busy, timeouts = [
         registry.get_sample_value("cache_l2_errors_total", {"kind": kind}) or 0 for kind in ("busy", "timeout")
     ]
-    outages = [each.message for each in caplog.records].count("cache_redis_away")
+    outages = [each.message for each in caplog.records].count("cache_breaker_opened")
     print(f"{found.count('word')} of {CROWD} found, outages: {outages}, {busy=}, {timeouts=}")
     assert outages == 0
     assert busy == 0

@@ -122,7 +122,9 @@ async def test_a_server_that_evicts_is_one_warning(
     limiter = await limiters(private_redis.url())
     for _ in range(3):
         await limiter.hit(LOGIN, "ada")
-    said = [cast("Any", each).maxmemory_policy for each in caplog.records if each.message == "limiter_server_evicts"]
+    said = [
+        cast("Any", each).maxmemory_policy for each in caplog.records if each.message == "limiter_eviction_detected"
+    ]
     assert said == warnings
 
 
@@ -141,4 +143,4 @@ async def test_a_server_that_comes_later_is_asked_too(
         return not (await limiter.hit(LOGIN, "ada")).degraded
 
     await eventually(counted)
-    assert [each.message for each in caplog.records].count("limiter_server_evicts") == 1
+    assert [each.message for each in caplog.records].count("limiter_eviction_detected") == 1

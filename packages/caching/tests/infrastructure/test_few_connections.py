@@ -42,7 +42,7 @@ async def test_few_connections_are_no_outage(
     found = await asyncio.gather(*(caches[-1].get(number) for number in range(CALLERS)))
     await eventually(lambda: all(manager.backplane.live for manager in managers), 60)
     assert all([await manager.ping() > 0 for manager in managers])
-    outages, said = lines(caplog, "cache_redis_away"), lines(caplog, "cache_connections_limited")
+    outages, said = lines(caplog, "cache_breaker_opened"), lines(caplog, "cache_connections_limited")
     print(f"{found.count('word')} of {CALLERS} found, {outages} outages, {said} lines")
     assert found.count("word") == CALLERS
     assert outages == 0

@@ -54,7 +54,7 @@ async def watched(server: ValkeyServer, caplog: pytest.LogCaptureFixture) -> Asy
         await turning
         entries = cast("Any", await redis.slowlog_get(-1))
         holds.redis = max(each["duration"] for each in entries if b"SLOWLOG" not in each["command"]) / 1_000_000
-    assert "cache_redis_away" not in [each.message for each in caplog.records]
+    assert "cache_breaker_opened" not in [each.message for each in caplog.records]
 
 
 async def test_large_values_open_nothing(

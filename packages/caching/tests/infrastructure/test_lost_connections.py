@@ -67,7 +67,7 @@ async def test_every_decision_is_counted(
         degraded += decision.degraded
 
     calls, killed = await under_load(hit, private_redis)
-    outages = [each.message for each in caplog.records].count("cache_redis_away")
+    outages = [each.message for each in caplog.records].count("cache_breaker_opened")
     counted = PLENTY.limit - (await limiter.peek(PLENTY, "ada")).remaining
     print(f"{outages} outages, {degraded} of {2 * calls} decisions degraded, {killed} connections killed")
     print(f"{passed} passed and {counted} counted; {tight} of {TIGHT.limit} passed")
@@ -95,7 +95,7 @@ async def test_caches_go_on(
         assert await remote.get(key) is None
 
     calls, killed = await under_load(use, private_redis)
-    outages = [each.message for each in caplog.records].count("cache_redis_away")
+    outages = [each.message for each in caplog.records].count("cache_breaker_opened")
     print(f"{outages} outages in {4 * calls} requests, {killed} connections killed")
     assert outages == 0
     assert manager.health().recovery_queue == 0

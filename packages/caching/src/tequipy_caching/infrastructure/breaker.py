@@ -34,7 +34,7 @@ class Breaker:
         """Open the breaker: from now on only the probe calls Redis."""
         if not self.open:
             self.open, self.confirmed = True, False
-            logger.warning("cache_redis_away", extra={"error": f"{type(fault).__name__}: {fault}"})
+            logger.warning("cache_breaker_opened", extra={"error": f"{type(fault).__name__}: {fault}"})
             self.start_probing()
 
     def allows_call(self) -> bool:
@@ -71,7 +71,7 @@ class Breaker:
                 pause = FIRST_PAUSE
                 if self.open:
                     self.open = False
-                    logger.info("cache_redis_back")
+                    logger.info("cache_breaker_closed")
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -25,4 +25,4 @@ class EvictionCheck:
             self.due = True
             return
         if isinstance(policy, bytes):
-            logger.warning("limiter_server_evicts", extra={"maxmemory_policy": policy.decode(errors="replace")})
+            logger.warning("limiter_eviction_detected", extra={"maxmemory_policy": policy.decode(errors="replace")})
