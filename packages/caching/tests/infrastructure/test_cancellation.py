@@ -1,4 +1,4 @@
-"""A manager ends whatever it is at, and may begin again."""
+"""A manager can be closed during any operation, and started again."""
 
 import asyncio
 from typing import Any
@@ -10,8 +10,8 @@ from tequipy_caching.wiring import CacheSettings, build_cache, build_rate_limite
 from tequipy_devstack.servers import ValkeyServer
 
 
-async def test_a_manager_can_be_left_at_any_moment(redis_url: str, redis_prefix: str) -> None:
-    """Left while it connects, where redis-py swallows some cancellations, a manager still closes."""
+async def test_a_manager_closes_at_any_moment(redis_url: str, redis_prefix: str) -> None:
+    """A manager closes even while it connects, where redis-py swallows some cancellations."""
     settings = CacheSettings(url=SecretStr(redis_url), prefix=redis_prefix)
     for turns in range(150):
         async with asyncio.timeout(10), build_cache(settings):
@@ -19,19 +19,19 @@ async def test_a_manager_can_be_left_at_any_moment(redis_url: str, redis_prefix:
                 await asyncio.sleep(0)
 
 
-async def test_nothing_is_left_running(private_redis: ValkeyServer) -> None:
-    """With Redis away the last attempt to replay what waits opens the breaker, which looks for Redis no more."""
+async def test_closing_leaves_no_task_running(private_redis: ValkeyServer) -> None:
+    """If the last replay before closing opens the breaker, no probe is left running."""
     settings = CacheSettings(url=SecretStr(private_redis.url()))
     before = asyncio.all_tasks()
     async with build_cache(settings) as manager:
         private_redis.kill()
         await manager.cache("config", str).delete("ada")
-    assert manager.health().l2 == "up"  # not known: whoever enters it again asks
+    assert manager.health().l2 == "up"  # the breaker is closed again, so that a later start asks Redis
     assert asyncio.all_tasks() == before
 
 
-def test_a_manager_is_entered_again_on_another_loop(private_redis: ValkeyServer, eventually: Any) -> None:
-    """As an app under several test clients: outages, crowds and sets are met on a second loop as on the first."""
+def test_a_manager_restarts_on_another_event_loop(private_redis: ValkeyServer, eventually: Any) -> None:
+    """Outages, concurrent requests and sets work on a second event loop too, as under several test clients."""
     settings = CacheSettings(url=SecretStr(private_redis.url()), l2_timeout=5)
     manager, limiter = build_cache(settings), build_rate_limiter(settings)
     config, revoked = manager.cache("config", str), manager.expiring_set("revoked")

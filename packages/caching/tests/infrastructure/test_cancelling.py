@@ -1,4 +1,4 @@
-"""A caller that is cancelled while Redis is asked gets its cancellation, at whatever step it meets the driver."""
+"""A caller that is cancelled while Redis is asked gets `CancelledError`, in every phase of a request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -33,7 +33,7 @@ CALLS: dict[str, Call] = {
 async def test_no_cancellation_is_swallowed(
     start: Any, limiters: Any, redis_url: str, call: str, connections: str
 ) -> None:
-    """Cancelled at each step of a request, on a kept connection and on a new one, the caller never gets an answer."""
+    """A caller cancelled at any step of a request, on an idle or a new connection, never gets a result."""
     manager, limiter = await start(redis_url, live=False), await limiters(redis_url, live=False)
     swallowed, cancelled = [], 0
     for step in range(STEPS):
@@ -57,8 +57,8 @@ async def test_no_cancellation_is_swallowed(
     assert not limiter.link.breaker.open
 
 
-async def test_a_callers_own_timeout_is_kept(start: Any, redis_url: str) -> None:
-    """`asyncio.timeout` around a call, over at any step, raises `TimeoutError` and nothing else."""
+async def test_a_callers_own_timeout_raises_timeout_error(start: Any, redis_url: str) -> None:
+    """`asyncio.timeout` around a call raises `TimeoutError` and nothing else, at whatever step it ends."""
     words = (await start(redis_url)).cache("remote", str)
     loop = asyncio.get_running_loop()
 

@@ -1,4 +1,4 @@
-"""What comes back from Redis is the value that went there, or it is refused."""
+"""A value read from Redis equals the value written, or it is refused."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,7 +52,7 @@ PEOPLE = st.builds(
 
 
 def stored(envelope: bytes, *, kind: bytes = VALUE, tags: int = 0) -> bytes:
-    """Return what the scripts make of an envelope: state, generation, tags, envelope."""
+    """Return the entry that the scripts write: state, generation, tags, envelope."""
     stamp = bytes([tags]) + b"".join(b"%016x" % number + b"g" * 16 for number in range(tags))
     return new_state(kind) + b"g" * 16 + stamp + envelope
 
@@ -61,8 +61,8 @@ SEALED = PERSON.encode("ada", ADA, ttl=1, tail=0)
 
 
 @given(TEXT, PEOPLE, st.integers(0, 2**63), st.integers(0, 2**63))
-def test_a_value_comes_back(key: str, person: Person, ttl: int, tail: int) -> None:
-    """Decoding gives what was encoded, and the envelope its times."""
+def test_decoding_returns_the_encoded_value(key: str, person: Person, ttl: int, tail: int) -> None:
+    """Decoding returns the encoded value, and the envelope its times."""
     *times, body = PERSON.open(key, stored(PERSON.encode(key, person, ttl=ttl, tail=tail)))[2:]
     assert (PERSON.decode(body), times) == (person, [ttl, tail])
 
@@ -80,15 +80,15 @@ def test_a_value_comes_back(key: str, person: Person, ttl: int, tail: int) -> No
         (type(None), None),
     ],
 )
-def test_many_types_come_back(type_: Any, value: object) -> None:
-    """Models with aliases, TypedDicts, containers, bytes, infinity and falsy values are values like others."""
+def test_many_types_are_decoded_as_encoded(type_: Any, value: object) -> None:
+    """Models with aliases, TypedDicts, containers, bytes, infinity and falsy values are decoded as encoded."""
     codec: Codec[Any] = Codec(type_, 1024)
     assert codec.decode(codec.open("key", stored(codec.encode("key", value, ttl=1, tail=0)))[-1]) == value
 
 
 @given(st.data())
-def test_one_flipped_bit_is_noticed(data: st.DataObject) -> None:
-    """Wherever a bit is flipped, in header or body, the bytes are refused."""
+def test_a_flipped_bit_in_an_envelope_is_refused(data: st.DataObject) -> None:
+    """An envelope with one flipped bit is refused, wherever the bit is."""
     encoded = bytearray(SEALED)
     bit = data.draw(st.integers(0, 8 * len(encoded) - 1))
     encoded[bit // 8] ^= 1 << bit % 8
@@ -98,51 +98,51 @@ def test_one_flipped_bit_is_noticed(data: st.DataObject) -> None:
 
 @given(st.binary(max_size=200))
 def test_foreign_bytes_are_refused(foreign: bytes) -> None:
-    """What this package has not written is no value, whatever it is and wherever it stands."""
+    """Bytes that this package did not write are refused, under any key."""
     with pytest.raises(ValueError, match="not a state"):
         PERSON.open("ada", foreign)
     with pytest.raises(ValueError, match=r"damaged"):
         PERSON.open("ada", stored(foreign))
 
 
-def test_what_belongs_elsewhere_is_refused() -> None:
-    """The bytes of another key, another shape or a larger size are not this key's value."""
+def test_another_keys_envelope_is_refused() -> None:
+    """An envelope of another key or schema, or of a larger size, is refused."""
     with pytest.raises(ValueError, match="key"):
         PERSON.open("bob", stored(SEALED))
     with pytest.raises(ValueError, match="shape"):
         Codec(str, 1024).open("ada", stored(SEALED))
     with pytest.raises(ValueError, match="too large"):
         Codec(Person, 8).open("ada", stored(SEALED))
-    for end in (1, 16, 17, 17 + HEADER_BYTES - 1):  # within generation, count of the tags, envelope
+    for end in (1, 16, 17, 17 + HEADER_BYTES - 1):  # cut within the generation, the number of tags, or the envelope
         with pytest.raises(ValueError, match="damaged envelope"):
             PERSON.open("ada", stored(SEALED)[: len(new_state(VALUE)) + end])
 
 
 @pytest.mark.parametrize("kind", [VALUE, EXPIRED, TOMBSTONE])
-def test_no_two_states_look_the_same(kind: bytes) -> None:
-    """The same state made twice differs, so that a store can tell a change; alone it holds nothing."""
+def test_states_are_unique(kind: bytes) -> None:
+    """Two states of one kind differ, so that a store detects a change; a state alone has no value."""
     assert new_state(kind) != new_state(kind)
     assert PERSON.open("ada", new_state(kind)) == NOTHING
 
 
 @pytest.mark.parametrize("tags", [0, 1, 3])
 @pytest.mark.parametrize("kind", [VALUE, EXPIRED])
-def test_what_redis_holds_is_taken_apart(kind: bytes, tags: int) -> None:
-    """Kind, ids of the tags and value come out as they were put together."""
+def test_an_entry_is_split_into_its_parts(kind: bytes, tags: int) -> None:
+    """An entry is split into its kind, the ids of its tags and its value."""
     its_kind, its_tags, *_, body = PERSON.open("ada", stored(SEALED, kind=kind, tags=tags))
     assert (its_kind, its_tags) == (kind, tuple(f"{number:016x}" for number in range(tags)))
     assert PERSON.decode(body) == ADA
 
 
-def test_a_tombstone_holds_nothing() -> None:
-    """A tombstone that is followed by a value is damage."""
+def test_a_tombstone_with_a_value_is_damaged() -> None:
+    """A tombstone followed by a value is damaged."""
     with pytest.raises(ValueError, match="damaged envelope"):
         PERSON.open("ada", stored(SEALED, kind=TOMBSTONE))
 
 
 @given(st.data())
-def test_no_flipped_bit_makes_another_value(data: st.DataObject) -> None:
-    """Wherever a bit of what Redis holds is flipped, it is refused or the value is the right one."""
+def test_a_flipped_bit_never_gives_another_value(data: st.DataObject) -> None:
+    """An entry with one flipped bit is refused or gives the right value, wherever the bit is."""
     damaged = bytearray(stored(SEALED, tags=2))
     bit = data.draw(st.integers(0, 8 * len(damaged) - 1))
     damaged[bit // 8] ^= 1 << bit % 8
@@ -154,14 +154,14 @@ def test_no_flipped_bit_makes_another_value(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("type_", [Holder, type(lambda: None)])
-def test_types_that_json_does_not_carry_are_refused(type_: type) -> None:
-    """A type without a JSON form, or with secrets that JSON would mask, is refused when its cache is named."""
+def test_types_without_a_json_form_are_refused(type_: type) -> None:
+    """A type without a JSON form, or with secrets that JSON would mask, is refused when its cache is created."""
     with pytest.raises(TypeError, match=r"no JSON form|holds a secret"):
         Codec(type_, 1024)
 
 
 def test_a_value_of_another_type_is_refused() -> None:
-    """A value that is not of the cache's type never reaches Redis, nor, being perhaps a secret, the error."""
+    """A value of another type than the cache's is not stored, and the error does not show it: it may be a secret."""
     with pytest.raises(TypeError, match="this int cannot be encoded"):
         PERSON.encode("ada", 42, ttl=1, tail=0)  # type: ignore[arg-type]
     secret: Any = {"pin": "hunter2, input_type=\n"}

@@ -1,4 +1,4 @@
-"""A crowd that waits for connections is no outage of Redis."""
+"""Many concurrent requests that wait for connections are not an outage of Redis."""
 
 import asyncio
 from typing import Any
@@ -14,7 +14,7 @@ CROWD = 2000
 async def test_waiting_for_a_connection_is_no_outage(
     start: Any, proxy: Any, proxy_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """2,000 reads at once, of a Redis that answers in a twentieth of `l2_timeout`, are answered; nothing opens."""
+    """2,000 concurrent reads of a Redis that answers in `l2_timeout` / 20 succeed, and the breaker stays closed."""
     registry = CollectorRegistry()
     manager = await start(proxy_url, l2_timeout=2, registry=registry)
     words = manager.cache("remote", str)
@@ -32,8 +32,8 @@ async def test_waiting_for_a_connection_is_no_outage(
     assert found.count("word") >= CROWD - timeouts
 
 
-async def test_a_probe_passes_a_crowd(start: Any, proxy: Any, proxy_url: str) -> None:
-    """Readiness hears from Redis while a crowd waits for connections."""
+async def test_a_probe_does_not_wait_for_other_requests(start: Any, proxy: Any, proxy_url: str) -> None:
+    """The readiness check gets an answer from Redis while many requests wait for connections."""
     manager = await start(proxy_url, l2_timeout=1)
     words = manager.cache("remote", str)
     proxy.delay = 1 / 16
@@ -44,8 +44,8 @@ async def test_a_probe_passes_a_crowd(start: Any, proxy: Any, proxy_url: str) ->
     await crowd
 
 
-async def test_a_crowd_at_a_mute_redis_waits_once(start: Any, private_redis: ValkeyServer) -> None:
-    """When the first requests time out, those that wait behind them ask no more."""
+async def test_waiting_requests_do_not_ask_a_frozen_redis(start: Any, private_redis: ValkeyServer) -> None:
+    """When the first requests time out, those that wait behind them do not ask Redis any more."""
     registry = CollectorRegistry()
     manager = await start(private_redis.url(), l2_timeout=0.5, registry=registry)
     words = manager.cache("remote", str)

@@ -1,4 +1,4 @@
-"""Databases of one server never meet, though its channels are common to all of them."""
+"""The databases of one server are independent, although they share its channels."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,19 +17,19 @@ OpenSet = Callable[..., Awaitable[Any]]
 
 @pytest.fixture
 def other_url(redis_server: ValkeyServer) -> str:
-    """Return the address of the next database of the same server."""
+    """Return the URL of the next database of the same server."""
     return redis_server.url(1)
 
 
 async def test_a_set_stays_in_its_database(
     open_set: OpenSet, redis_url: str, other_url: str, redis_prefix: str, eventually: Any
 ) -> None:
-    """A member added in database 1 is seen by its other processes, and neither seen nor written in database 0."""
+    """A member added in database 1 reaches other processes of that database, and nothing of database 0."""
     (_, here), (_, also_here) = await open_set(redis_url), await open_set(redis_url)
     (_, there), (_, also_there) = await open_set(other_url), await open_set(other_url)
     await there.add("foreign", ttl=600)
     await eventually(lambda: "foreign" in also_there)
-    await also_here.add("own", ttl=600)  # a channel common to both would bring it after the other one
+    await also_here.add("own", ttl=600)  # if both databases had one channel, it would arrive after the other one
     await eventually(lambda: "own" in here and here.live)
     async with Redis.from_url(redis_url) as redis:
         # The sentinel of the set has a higher score than any member.
@@ -41,7 +41,7 @@ async def test_a_set_stays_in_its_database(
 
 
 async def test_a_delete_stays_in_its_database(start: Any, redis_url: str, other_url: str, eventually: Any) -> None:
-    """Deletes and clears in database 1 drop nothing that a process holds of database 0."""
+    """Deletes and clears in database 1 do not affect what a process holds of database 0."""
     here, also_here, there = [await start(url) for url in (redis_url, redis_url, other_url)]
     words, others = here.cache("words", str), here.cache("others", str)
     for cache in (words, others):
@@ -57,7 +57,7 @@ async def test_a_delete_stays_in_its_database(start: Any, redis_url: str, other_
 async def test_limits_stay_in_their_database(
     limiters: Callable[..., Awaitable[RedisRateLimiter]], redis_url: str, other_url: str, eventually: Any
 ) -> None:
-    """Hits of database 1 count nothing in database 0, and a reset there lifts no refusal that is remembered here."""
+    """Hits in database 1 do not count in database 0, and a reset there does not lift a denial remembered here."""
     here, also_here, there = [await limiters(url) for url in (redis_url, redis_url, other_url)]
     for key in ("ada", "bob"):
         for _ in range(4):
@@ -70,6 +70,6 @@ async def test_limits_stay_in_their_database(
         return (await here.peek(SLOW, "bob")).allowed
 
     await eventually(lifted)
-    async with Redis.from_url(redis_url) as redis:  # asked again, it would be told that it may pass
+    async with Redis.from_url(redis_url) as redis:  # Redis would allow it, if the limiter asked again
         await redis.flushdb()
     assert not (await here.peek(SLOW, "ada")).allowed

@@ -1,4 +1,4 @@
-"""Limits on a server that evicts their buckets: what a process knows of them is counted on."""
+"""Limits on a server that evicts buckets: each process continues from the state that it knows."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
@@ -20,13 +20,13 @@ Build = Callable[..., Awaitable[RedisRateLimiter]]
 
 @pytest.fixture
 async def redis(private_redis: ValkeyServer) -> AsyncIterator[Redis]:
-    """Yield a client of the test's own server."""
+    """Yield a client of this test's private server."""
     async with Redis.from_url(private_redis.url()) as redis:
         yield redis
 
 
 async def fill(redis: Redis, number: int, ttl: int) -> None:
-    """Write values, until each evicts others."""
+    """Write values until each one evicts others."""
     async with redis.pipeline(transaction=False) as pipe:
         for each in range(200):
             pipe.set(f"filler:{number}:{each}", b"x" * 8192, ex=ttl)
@@ -35,10 +35,10 @@ async def fill(redis: Redis, number: int, ttl: int) -> None:
 
 @pytest.mark.parametrize("processes", [1, 3])
 @pytest.mark.parametrize("eviction", POLICIES)
-async def test_evicted_buckets_are_counted_on(
+async def test_an_evicted_bucket_continues_from_the_known_state(
     limiters: Build, private_redis: ValkeyServer, redis: Redis, eviction: str, processes: int
 ) -> None:
-    """However often the server evicts the buckets, each process at least keeps the bound by itself."""
+    """However often the server evicts buckets, each process keeps at least the bound of its own hits."""
     registries = [CollectorRegistry() for _ in range(processes)]
     started = [await limiters(private_redis.url(), registry=registry) for registry in registries]
     await redis.config_set("maxmemory", (await redis.info("memory"))["used_memory"] + 4 * 1024 * 1024)
@@ -59,10 +59,10 @@ async def test_evicted_buckets_are_counted_on(
     assert degraded == 0
 
 
-async def test_a_bucket_that_another_process_began_anew_is_counted_on(
+async def test_the_known_state_counts_in_a_bucket_that_another_process_recreated(
     limiters: Build, private_redis: ValkeyServer, redis: Redis
 ) -> None:
-    """A process that knows nothing may be the first after the eviction: what the other knows still counts."""
+    """What a process knows of an evicted bucket counts even if another process created the bucket again before it."""
     knowing, new = await limiters(private_redis.url()), await limiters(private_redis.url())
     for _ in range(4):
         await knowing.hit(LOGIN, "ada")
@@ -74,7 +74,7 @@ async def test_a_bucket_that_another_process_began_anew_is_counted_on(
 
 
 async def test_a_reset_is_no_eviction(limiters: Build, private_redis: ValkeyServer, monkeypatch: Any) -> None:
-    """A process that has not yet heard of a reset does not undo it by what it knows."""
+    """A process that has not received a reset does not undo it with its known state."""
     registry = CollectorRegistry()
     one, other = await limiters(private_redis.url()), await limiters(private_redis.url(), registry=registry)
     for _ in range(4):
@@ -85,10 +85,10 @@ async def test_a_reset_is_no_eviction(limiters: Build, private_redis: ValkeyServ
     assert registry.get_sample_value("ratelimit_vanished_buckets_total", {"policy": "login"}) is None
 
 
-async def test_leases_of_an_evicted_bucket_are_counted_on(
+async def test_leases_of_an_evicted_bucket_count_as_used(
     limiters: Build, private_redis: ValkeyServer, redis: Redis
 ) -> None:
-    """What processes have leased may still be spent after the eviction, so it counts as used."""
+    """Leases of an evicted bucket count as used, because processes may still spend them."""
     policy = RatePolicy("leased", 100, 3600, lease=30)
     limiter = await limiters(private_redis.url())
     passed = 0
@@ -108,7 +108,7 @@ async def test_leases_of_an_evicted_bucket_are_counted_on(
         ({"maxmemory": "0", "maxmemory-policy": "volatile-ttl"}, []),
     ],
 )
-async def test_a_server_that_evicts_is_one_warning(
+async def test_a_server_that_evicts_is_logged_once(
     limiters: Build,
     private_redis: ValkeyServer,
     redis: Redis,
@@ -116,7 +116,7 @@ async def test_a_server_that_evicts_is_one_warning(
     settings: dict[str, str],
     warnings: list[str],
 ) -> None:
-    """A limiter that starts on a server that may evict its buckets says so once."""
+    """A limiter that starts on a server that may evict buckets logs one warning."""
     for name, value in settings.items():
         await redis.config_set(name, value)
     limiter = await limiters(private_redis.url())
@@ -128,10 +128,10 @@ async def test_a_server_that_evicts_is_one_warning(
     assert said == warnings
 
 
-async def test_a_server_that_comes_later_is_asked_too(
+async def test_eviction_is_logged_when_the_server_answers_later(
     limiters: Build, private_redis: ValkeyServer, caplog: pytest.LogCaptureFixture, eventually: Any
 ) -> None:
-    """A limiter that was started before its server warns as soon as it has been answered."""
+    """A limiter that starts before its server logs the warning at the first answer."""
     private_redis.kill()
     limiter = await limiters(private_redis.url(), live=False)
     private_redis.restart()

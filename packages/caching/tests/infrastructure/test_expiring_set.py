@@ -1,4 +1,4 @@
-"""A set that lives in every process: it spreads, is compared with its source, and knows when it may be trusted."""
+"""Expiring sets: members reach all processes, sets are compared with their source, and `live` is reliable."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ Start = Callable[..., Awaitable[tuple[TieredCacheManager, SharedExpiringSet]]]
 
 
 class Records:
-    """The caller's own records: what `source` reads."""
+    """The records of the caller that `source` reads."""
 
     def __init__(self, **members: float) -> None:
         self.members: Mapping[str, float] = members
@@ -41,8 +41,8 @@ class Records:
         return self.members
 
 
-async def test_the_others_learn_of_a_member(open_set: Start, redis_url: str, eventually: Any) -> None:
-    """What one adds, those who run now and those who start later know; when its time is over it is gone everywhere."""
+async def test_a_member_reaches_all_processes(open_set: Start, redis_url: str, eventually: Any) -> None:
+    """A member reaches running and later processes, and is gone everywhere when its ttl ends."""
     sets = [(await open_set(redis_url))[1] for _ in range(4)]
     await sets[0].add("ada", ttl=3)
     await sets[1].add("bob", "eve", ttl=60)
@@ -53,8 +53,8 @@ async def test_the_others_learn_of_a_member(open_set: Start, redis_url: str, eve
     assert all("bob" in each for each in [*sets, late])
 
 
-async def test_the_longer_life_is_kept_everywhere(open_set: Start, redis_url: str, eventually: Any) -> None:
-    """In other processes and in Redis too, adding again shortens nothing."""
+async def test_the_longer_ttl_is_kept_everywhere(open_set: Start, redis_url: str, eventually: Any) -> None:
+    """Adding a member again with a shorter ttl changes nothing, in other processes and in Redis."""
     (_, one), (_, other) = await open_set(redis_url), await open_set(redis_url)
     await one.add("ada", ttl=60)
     await one.add("ada", ttl=0.01)
@@ -65,7 +65,7 @@ async def test_the_longer_life_is_kept_everywhere(open_set: Start, redis_url: st
 
 
 async def test_expired_members_leave(open_set: Start, redis_url: str, redis_prefix: str, eventually: Any) -> None:
-    """Neither memory nor Redis keeps them; of the set itself its sentinel stays in Redis."""
+    """Expired members leave memory and Redis; only the set's sentinel stays in Redis."""
     _, revoked = await open_set(redis_url)
     await revoked.add("ada", ttl=3)
     for number in range(200):
@@ -83,7 +83,7 @@ async def test_expired_members_leave(open_set: Start, redis_url: str, redis_pref
 
 
 async def test_an_empty_redis_is_filled_again(open_set: Start, private_redis: ValkeyServer, eventually: Any) -> None:
-    """After a restart without data the source is read again, and what processes know is put back for those who come."""
+    """After a restart without data, the source is read again, and the members that processes know are added again."""
     records = Records()
     _, one = await open_set(private_redis.url(), records.read)
     await one.add("ada", ttl=600)
@@ -99,7 +99,7 @@ async def test_an_empty_redis_is_filled_again(open_set: Start, private_redis: Va
 async def test_a_source_that_fails_is_read_again(
     open_set: Start, redis_url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Until it has been read the set is not live, and answers with what Redis and this process know."""
+    """Until the source has been read, the set is not live, and answers from Redis and this process."""
     monkeypatch.setattr(expiring_set, "RETRY_AFTER", 0.05)
     records = Records(ada=600)
     records.broken = True
@@ -114,10 +114,10 @@ async def test_a_source_that_fails_is_read_again(
 
 
 @pytest.mark.parametrize("answer", [["ada"], {"ada": None}, {1: 5}, {"\ud800": 5}, asyncio.CancelledError()])
-async def test_a_source_that_answers_nonsense_is_read_again(
+async def test_a_source_with_an_invalid_result_is_read_again(
     open_set: Start, redis_url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch, answer: Any
 ) -> None:
-    """Whatever a source gives or raises, the set goes on comparing itself, and is live once the source has mended."""
+    """Whatever a source returns or raises, it is read again, and the set becomes live when it succeeds."""
     monkeypatch.setattr(expiring_set, "RETRY_AFTER", 0.05)
     reads = 0
 
@@ -136,10 +136,10 @@ async def test_a_source_that_answers_nonsense_is_read_again(
     assert reads == 3
 
 
-async def test_a_source_that_hangs_is_waited_for_once(
+async def test_contains_waits_once_for_a_source_that_hangs(
     open_set: Start, redis_url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first who ask wait a little for what is being read; the next ones do not."""
+    """The first calls of `contains` wait a short time for a source that hangs; later calls do not."""
     monkeypatch.setattr(expiring_set, "CONTAINS_TIMEOUT", 0.3)
     records = Records(ada=600)
     records.go.clear()
@@ -159,8 +159,10 @@ async def test_a_source_that_hangs_is_waited_for_once(
     assert await one.contains("ada")
 
 
-async def test_who_asks_while_it_is_read_waits(open_set: Start, redis_url: str, eventually: Any) -> None:
-    """At the start nobody is told no before the source has been read."""
+async def test_contains_waits_for_the_first_read_of_the_source(
+    open_set: Start, redis_url: str, eventually: Any
+) -> None:
+    """At the start, `contains` does not return False before the source has been read."""
     records = Records(ada=600)
     records.go.clear()
     _, one = await open_set(redis_url, records.read, live=False)
@@ -170,8 +172,10 @@ async def test_who_asks_while_it_is_read_waits(open_set: Start, redis_url: str, 
     assert await asyncio.gather(*asked) == [True, False]
 
 
-async def test_who_asks_while_it_is_read_again_waits(open_set: Start, redis_url: str, eventually: Any) -> None:
-    """When members may have been lost, nobody is told no before the source has been read anew."""
+async def test_contains_waits_for_a_repeated_read_of_the_source(
+    open_set: Start, redis_url: str, eventually: Any
+) -> None:
+    """When members may have been lost, `contains` does not return False before the source has been read again."""
     records = Records()
     _, one = await open_set(redis_url, records.read)
     records.members, reads = {"ada": 600}, records.reads
@@ -184,7 +188,7 @@ async def test_who_asks_while_it_is_read_again_waits(open_set: Start, redis_url:
 
 
 async def spread(revoked: SharedExpiringSet, url: str, prefix: str, adds: int) -> list[float]:
-    """Add members one by one; return the seconds until the last of three other processes knew each."""
+    """Add members one at a time; for each, return the seconds until the last of three other processes had it."""
     watchers = []
     for _ in range(3):
         watcher = await asyncio.create_subprocess_exec(
@@ -205,8 +209,8 @@ async def spread(revoked: SharedExpiringSet, url: str, prefix: str, adds: int) -
     return sorted(max(each[member] for each in heard) - moment for member, moment in added.items())
 
 
-async def test_other_processes_hear_at_once(open_set: Start, redis_url: str, redis_prefix: str) -> None:
-    """Three processes beside this one hear of every member."""
+async def test_other_processes_receive_every_member(open_set: Start, redis_url: str, redis_prefix: str) -> None:
+    """Three other processes receive every member."""
     _, revoked = await open_set(redis_url)
     delays = await spread(revoked, redis_url, redis_prefix, 50)
     print(f"added to known by three others: p50 {statistics.median(delays) * 1000:.1f} ms")
@@ -214,8 +218,10 @@ async def test_other_processes_hear_at_once(open_set: Start, redis_url: str, red
 
 
 @pytest.mark.prove
-async def test_prove_how_fast_a_member_spreads(open_set: Start, redis_url: str, redis_prefix: str) -> None:
-    """From the call of add on one process to being a member in the last of three others; and one that starts later."""
+async def test_prove_how_fast_a_member_reaches_all_processes(
+    open_set: Start, redis_url: str, redis_prefix: str
+) -> None:
+    """Measure the time from `add` in one process to membership in three others, and in one started later."""
     _, revoked = await open_set(redis_url)
     delays = await spread(revoked, redis_url, redis_prefix, 1000)
     p50, p99 = statistics.median(delays), delays[int(0.99 * len(delays))]

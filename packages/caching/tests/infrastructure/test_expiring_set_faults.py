@@ -1,4 +1,4 @@
-"""A set that lives in every process, when Redis or the channel is away: nothing that was added is lost."""
+"""Expiring sets while Redis or the channel is unavailable: no added member is lost."""
 
 import asyncio
 import time
@@ -15,10 +15,10 @@ from tequipy_devstack.servers import ValkeyServer
 Start = Callable[..., Awaitable[tuple[TieredCacheManager, SharedExpiringSet]]]
 
 
-async def test_without_redis_a_member_counts_here_and_is_sent_later(
+async def test_a_member_added_without_redis_is_sent_later(
     open_set: Start, private_redis: ValkeyServer, eventually: Any
 ) -> None:
-    """Killed, the adding process knows its member and says it is not live; started again, the others learn of it."""
+    """With Redis killed, an added member counts here and the set is not live; after the restart others get it."""
     (manager, one), (_, other) = await open_set(private_redis.url()), await open_set(private_redis.url())
     private_redis.kill()
     await eventually(lambda: not one.live and not other.live)
@@ -34,8 +34,8 @@ async def test_without_redis_a_member_counts_here_and_is_sent_later(
     await eventually(lambda: not len(manager.link.recovery))
 
 
-async def test_a_mute_redis_costs_one_timeout(open_set: Start, private_redis: ValkeyServer, eventually: Any) -> None:
-    """Frozen, `contains` pays l2_timeout at most once and then answers from memory; thawed, it is live again."""
+async def test_a_frozen_redis_costs_one_timeout(open_set: Start, private_redis: ValkeyServer, eventually: Any) -> None:
+    """With Redis frozen, `contains` waits `l2_timeout` at most once; afterwards the set is live again."""
     _, one = await open_set(private_redis.url(), l2_timeout=0.5)
     await one.add("ada", ttl=600)
     private_redis.freeze()
@@ -54,10 +54,10 @@ async def test_a_mute_redis_costs_one_timeout(open_set: Start, private_redis: Va
     await eventually(lambda: one.live)
 
 
-async def test_a_half_open_channel_asks_redis(
+async def test_contains_asks_redis_while_the_channel_is_half_open(
     open_set: Start, private_redis: ValkeyServer, proxy: Any, proxy_url: str, eventually: Any
 ) -> None:
-    """A channel cut without a word is noticed; until it is heard again Redis is asked."""
+    """A silently cut channel is detected, and `contains` asks Redis until the channel is back."""
     _, one = await open_set(proxy_url)
     _, other = await open_set(private_redis.url())
     proxy.cut()
@@ -74,10 +74,10 @@ async def test_a_half_open_channel_asks_redis(
     assert "ada" in one
 
 
-async def test_deaf_it_asks_redis(
+async def test_contains_asks_redis_while_the_channel_is_cut(
     open_set: Start, private_redis: ValkeyServer, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the channel alone is away, Redis's answer counts, and is kept."""
+    """While only the channel is cut, `contains` uses and remembers the answer of Redis."""
     (_, one), (_, other) = await open_set(private_redis.url()), await open_set(private_redis.url())
     monkeypatch.setattr("tequipy_caching.infrastructure.backplane._RECONNECT_AFTER", 3)
     async with Redis.from_url(private_redis.url()) as redis:
@@ -90,10 +90,10 @@ async def test_deaf_it_asks_redis(
     assert not one.live
 
 
-async def test_a_process_that_was_cut_off_sends_later(
+async def test_a_process_sends_members_added_while_it_was_cut_off(
     open_set: Start, private_redis: ValkeyServer, proxy: Any, proxy_url: str, eventually: Any
 ) -> None:
-    """Though Redis has lost nothing, what one process added meanwhile is sent, with the longest of its lives."""
+    """A process that was cut off sends members added meanwhile, with their longest ttl, even if Redis lost nothing."""
     (_, one), (_, other) = await open_set(proxy_url), await open_set(private_redis.url())
     await proxy.refuse()
     await eventually(lambda: not one.live)
@@ -104,10 +104,10 @@ async def test_a_process_that_was_cut_off_sends_later(
     assert other._ttls()["ada"] > 500
 
 
-async def test_more_than_the_queue_holds_is_all_sent(
+async def test_members_beyond_the_size_of_the_queue_are_sent(
     open_set: Start, private_redis: ValkeyServer, proxy: Any, proxy_url: str, eventually: Any
 ) -> None:
-    """When more members wait than the recovery queue keeps, all that this process knows is sent."""
+    """If more members are pending than the recovery queue holds, the process sends all members that it knows."""
     (manager, one), (_, other) = await open_set(proxy_url), await open_set(private_redis.url())
     manager.link.recovery._limit = 5
     await proxy.refuse()
@@ -121,7 +121,7 @@ async def test_more_than_the_queue_holds_is_all_sent(
 async def test_a_cancelled_add_is_sent_again(
     open_set: Start, redis_url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody knows whether it arrived."""
+    """A cancelled `add` is sent again, because it may not have been executed."""
     (manager, one), (_, other) = await open_set(redis_url), await open_set(redis_url)
     run_and_publish = manager.link.run_and_publish
     monkeypatch.setattr(manager.link, "run_and_publish", lambda *_, **__: asyncio.Event().wait())
@@ -134,8 +134,8 @@ async def test_a_cancelled_add_is_sent_again(
     await eventually(lambda: "ada" in other)
 
 
-async def test_what_cannot_be_understood_is_compared(open_set: Start, redis_url: str, eventually: Any) -> None:
-    """A message of a version to come may have named any member: the set is live once it has been compared anew."""
+async def test_an_invalid_message_causes_a_comparison(open_set: Start, redis_url: str, eventually: Any) -> None:
+    """After a message that cannot be parsed, the set is live only when it has been compared again."""
     manager, one = await open_set(redis_url)
     for body in (["ada"], {"ada": "soon"}):
         with pytest.raises(ValueError, match="version"):

@@ -1,4 +1,4 @@
-"""What happens when another server becomes the primary and the name is given to it."""
+"""A failover: another server becomes the primary and gets the host name."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,23 +13,23 @@ from tequipy_devstack.servers import ValkeyServer
 
 
 async def command(server: ValkeyServer, *words: Any) -> Any:
-    """Have a server do something."""
+    """Execute a command on a server."""
     async with Redis.from_url(server.url()) as redis:
         return await cast("Any", redis).execute_command(*words)
 
 
 @pytest.fixture
 async def replica(private_redis: ValkeyServer, tmp_path: Path, eventually: Any) -> AsyncIterator[ValkeyServer]:
-    """Yield a replica of the private server: it has all of its data, and takes its password too."""
+    """Yield a replica of the private server, with its data and password."""
     await command(private_redis, "CONFIG", "SET", "repl-diskless-sync-delay", 0)
     with ValkeyServer(tmp_path) as server:
         await command(server, "CONFIG", "SET", "primaryauth", private_redis.password)
-        await command(server, "ACL", "SETUSER", "default", f">{private_redis.password}")  # beside its own
+        await command(server, "ACL", "SETUSER", "default", f">{private_redis.password}")  # in addition to its own
         await command(server, "REPLICAOF", "127.0.0.1", private_redis.port)
 
         async def in_step() -> bool:
             state = await command(server, "INFO")
-            # While it writes its first file it would refuse to stop.
+            # It would refuse to stop while it writes its first file.
             return state["master_link_status"] == "up" and not state["aof_rewrite_in_progress"]
 
         await eventually(in_step)
@@ -37,7 +37,7 @@ async def replica(private_redis: ValkeyServer, tmp_path: Path, eventually: Any) 
 
 
 async def fail_over(primary: ValkeyServer, replica: ValkeyServer, proxy: Any, eventually: Any) -> None:
-    """Promote the replica once it has all; the primary goes on, takes no writes and hears nothing of its successor."""
+    """Promote the replica when it has all data; the old primary runs on, and refuses writes."""
 
     async def has_all() -> bool:
         sent = (await command(primary, "INFO"))["master_repl_offset"]
@@ -49,14 +49,14 @@ async def fail_over(primary: ValkeyServer, replica: ValkeyServer, proxy: Any, ev
     proxy.switch(replica.port)
 
 
-async def test_what_waits_reaches_the_new_primary(
+async def test_pending_deletes_reach_the_new_primary(
     start: Any, private_redis: ValkeyServer, replica: ValkeyServer, proxy: Any, proxy_url: str, eventually: Any
 ) -> None:
-    """Told READONLY a process connects anew: its deletes arrive, and it hears what is told at the new primary."""
+    """After READONLY, a process reconnects: its pending deletes arrive, and it receives messages of the new primary."""
     manager = await start(proxy_url)
     words = manager.cache("words", str)
     await words.set("deleted", "old")
-    await asyncio.gather(*(words.get(number) for number in range(20)))  # connections of which many stay idle
+    await asyncio.gather(*(words.get(number) for number in range(20)))  # opens connections, most of which stay idle
     await fail_over(private_redis, replica, proxy, eventually)
     other = await start(replica.url())
     others = other.cache("words", str)
@@ -70,10 +70,10 @@ async def test_what_waits_reaches_the_new_primary(
     await eventually(lambda: words.peek("held") is MISSING)
 
 
-async def test_limits_are_counted_at_the_new_primary(
+async def test_limits_are_counted_on_the_new_primary(
     limiters: Any, private_redis: ValkeyServer, replica: ValkeyServer, proxy: Any, proxy_url: str, eventually: Any
 ) -> None:
-    """A decision or two are made without Redis, then all processes count together again."""
+    """A few decisions are made without Redis, then all processes count together on the new primary."""
     policy, limiter = RatePolicy("slow", 100, 3600), await limiters(proxy_url)
     await limiter.hit(policy, "ada")
     await fail_over(private_redis, replica, proxy, eventually)

@@ -1,4 +1,4 @@
-"""What happens when Redis is away: no caller sees an error, and nobody waits for long."""
+"""Caches while Redis is unavailable: no caller sees an error or waits long."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from tequipy_devstack.servers import ValkeyServer
 
 
 async def test_without_redis_callers_are_served(start: Any, free_port: Callable[[], int], factory: Any) -> None:
-    """With nothing listening, from the start, memory and loads go on; only ping says that Redis is away."""
+    """Without a server from the start, L1 and loads work, and only `ping` raises `CacheUnavailable`."""
     manager = await start(f"redis://127.0.0.1:{free_port()}", live=False)
     words, load = manager.cache("words", str), factory("Ada")
     assert await words.get_or_set("ada", load) == "Ada"
@@ -30,8 +30,8 @@ async def test_without_redis_callers_are_served(start: Any, free_port: Callable[
         await manager.ping()
 
 
-async def test_told_to_raise_it_raises(start: Any, free_port: Callable[[], int], factory: Any) -> None:
-    """With on_error="raise" a caller learns that Redis is away."""
+async def test_on_error_raise_raises(start: Any, free_port: Callable[[], int], factory: Any) -> None:
+    """With `on_error="raise"`, callers get `CacheUnavailable`."""
     manager = await start(f"redis://127.0.0.1:{free_port()}", live=False, on_error="raise")
     words = manager.cache("words", str)
     for call in (
@@ -44,10 +44,10 @@ async def test_told_to_raise_it_raises(start: Any, free_port: Callable[[], int],
             await call
 
 
-async def test_a_mute_redis_costs_one_timeout(
+async def test_a_frozen_redis_costs_one_timeout(
     start: Any, private_redis: ValkeyServer, factory: Any, eventually: Any
 ) -> None:
-    """Frozen, the first call pays l2_timeout and the next ones nothing; thawed, values are shared again."""
+    """With Redis frozen, only the first call waits `l2_timeout`; afterwards values are shared again."""
     manager = await start(private_redis.url(), l2_timeout=0.5)
     other = await start(private_redis.url())
     words = manager.cache("words", str)
@@ -69,26 +69,26 @@ async def test_a_mute_redis_costs_one_timeout(
 
 
 class World(NamedTuple):
-    """What can break."""
+    """A server and a proxy with the ways in which they can fail."""
 
     server: ValkeyServer
     proxy: Any
 
     async def command(self, command: str) -> None:
-        """Have the server do something, past the proxy."""
+        """Execute a command on the server, without the proxy."""
         async with Redis.from_url(self.server.url()) as redis:
             await cast("Any", redis).execute_command(*command.split())
 
     async def delay(self, seconds: float) -> None:
-        """Have the server answer late."""
+        """Delay the server's responses."""
         self.proxy.delay = seconds
 
     async def restart(self, *, empty: bool = False) -> None:
-        """Start the server again after it was killed."""
+        """Start the killed server again."""
         await asyncio.to_thread(self.server.restart, empty=empty)
 
     async def reopen(self) -> None:
-        """Let all through again, on new connections."""
+        """Accept new connections again."""
         await self.proxy.refuse()
         await self.proxy.open()
 
@@ -120,7 +120,7 @@ OUTAGES: dict[str, tuple[Step, Step]] = {
 async def test_no_caller_sees_an_outage(
     start: Any, private_redis: ValkeyServer, proxy: Any, proxy_url: str, factory: Any, eventually: Any, kind: str
 ) -> None:
-    """Whatever happens to Redis, every call gives what is right; afterwards no delete is lost and values are shared."""
+    """Whatever happens to Redis, calls return correct values, no delete is lost, and values are shared afterwards."""
     world, (break_it, mend_it) = World(private_redis, proxy), OUTAGES[kind]
     manager = await start(proxy_url, l2_timeout=0.25)
     other = await start(private_redis.url())
@@ -149,8 +149,8 @@ async def test_no_caller_sees_an_outage(
     assert await others.get("shared") == kind
 
 
-async def test_a_redis_that_is_loading_is_away(start: Any, factory: Any, eventually: Any) -> None:
-    """While Redis reads its data from disk it answers LOADING to everything: nobody sees it, and nobody asks again."""
+async def test_a_loading_redis_opens_the_breaker(start: Any, factory: Any, eventually: Any) -> None:
+    """While Redis answers LOADING to everything, no caller sees an error, and Redis is not asked again."""
     commands = 0
 
     async def load(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -175,11 +175,11 @@ async def test_a_redis_that_is_loading_is_away(start: Any, factory: Any, eventua
         assert manager.health().recovery_queue == 1
         asked = commands
         assert [await words.get_or_set(number, factory("word")) for number in range(100)] == ["word"] * 100
-        assert commands - asked < 10  # those of the channel that tries to join
+        assert commands - asked < 10  # requests of the channel that tries to join
 
 
-async def test_a_process_that_stood_still_blames_itself(start: Any, redis_url: str, factory: Any) -> None:
-    """An event loop that was held longer than l2_timeout is no outage of Redis."""
+async def test_a_blocked_event_loop_is_no_outage(start: Any, redis_url: str, factory: Any) -> None:
+    """A block of the event loop longer than `l2_timeout` is not treated as an outage of Redis."""
     manager = await start(redis_url, l2_timeout=0.05)
     words = manager.cache("remote", str)
     for number in range(10):
@@ -191,8 +191,8 @@ async def test_a_process_that_stood_still_blames_itself(start: Any, redis_url: s
     assert manager.health().l2 == "up"
 
 
-async def test_the_breaker_is_counted(start: Any, private_redis: ValkeyServer, eventually: Any) -> None:
-    """Operators see the breaker open, what waits and of what kind the faults were; health tells open from down."""
+async def test_metrics_show_the_breaker(start: Any, private_redis: ValkeyServer, eventually: Any) -> None:
+    """Metrics show the open breaker, pending changes and kinds of failures; `health()` distinguishes open from down."""
     registry = CollectorRegistry()
     manager = await start(private_redis.url(), registry=registry, l2_timeout=0.25)
     words = manager.cache("words", str)
@@ -210,10 +210,8 @@ async def test_the_breaker_is_counted(start: Any, private_redis: ValkeyServer, e
     assert registry.get_sample_value("cache_recovery_queue") == 0
 
 
-async def test_deaf_without_redis_memory_serves_what_is_fresh(
-    start: Any, private_redis: ValkeyServer, eventually: Any
-) -> None:
-    """With Redis gone memory is all there is: what is still fresh is served, and counted as stale."""
+async def test_l1_serves_fresh_values_without_redis(start: Any, private_redis: ValkeyServer, eventually: Any) -> None:
+    """Without Redis and channel, L1 serves fresh values and counts them as stale."""
     registry = CollectorRegistry()
     manager = await start(private_redis.url(), registry=registry, l2_timeout=0.25)
     words = manager.cache("words", str)
@@ -225,7 +223,7 @@ async def test_deaf_without_redis_memory_serves_what_is_fresh(
 
 
 async def test_a_busy_pool_is_no_outage(start: Any, redis_url: str) -> None:
-    """More callers than connections wait for their turn, and the breaker stays closed."""
+    """More callers than connections wait for a connection, and the breaker stays closed."""
     manager = await start(redis_url, l2_timeout=5)
     words = manager.cache("remote", str)
     await asyncio.gather(*(words.set(number, "word") for number in range(300)))
@@ -233,8 +231,8 @@ async def test_a_busy_pool_is_no_outage(start: Any, redis_url: str) -> None:
     assert not manager.link.breaker.open
 
 
-async def test_a_cancelled_caller_harms_no_other(start: Any, redis_url: str) -> None:
-    """Callers that are cancelled while Redis answers leave no answer behind for the next ones."""
+async def test_a_cancelled_caller_leaves_no_response(start: Any, redis_url: str) -> None:
+    """Callers that are cancelled during a request leave no response for later callers."""
     words = (await start(redis_url)).cache("remote", str)
     for number in range(20):
         await words.set(number, str(number))

@@ -1,4 +1,4 @@
-"""A server that takes fewer connections than a process would use: those that there are do the work."""
+"""A server that accepts fewer connections than a process would use: requests share the existing ones."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -32,7 +32,7 @@ async def test_few_connections_are_no_outage(
     caplog: pytest.LogCaptureFixture,
     processes: int,
 ) -> None:
-    """With `maxclients` far below the pool all is shared by Redis, nothing opens, and one line says so."""
+    """With `maxclients` far below the pool size, values are shared, the breaker stays closed and one line is logged."""
     await limit(private_redis, 8)
     managers = [await start(private_redis.url(), live=False) for _ in range(processes)]
     caches = [manager.cache("remote", str) for manager in managers]
@@ -49,24 +49,24 @@ async def test_few_connections_are_no_outage(
     assert 1 <= said <= processes
 
 
-async def test_limits_are_counted_by_few_connections(
+async def test_few_connections_count_all_hits(
     limiters: Callable[..., Awaitable[RedisRateLimiter]], private_redis: ValkeyServer
 ) -> None:
-    """With `maxclients` far below the pool no decision is degraded, and all are counted."""
+    """With `maxclients` far below the pool size, no decision is degraded, and all are counted."""
     await limit(private_redis, 8)
     limiter = await limiters(private_redis.url())
     decisions = await asyncio.gather(*(limiter.hit(PLENTY, "ada") for _ in range(CALLERS)))
     counted = PLENTY.limit - (await limiter.peek(PLENTY, "ada")).remaining
     print(f"{sum(each.degraded for each in decisions)} of {CALLERS} degraded, {counted} counted")
     assert not any(each.degraded for each in decisions)
-    assert counted >= CALLERS - 1  # one falls away in 10 s
+    assert counted >= CALLERS - 1  # the policy releases one request in 10 s
     assert not limiter.link.breaker.open
 
 
-async def test_a_full_server_is_away(
+async def test_a_full_server_opens_the_breaker(
     start: Any, private_redis: ValkeyServer, factory: Any, eventually: Callable[..., Awaitable[None]]
 ) -> None:
-    """Without a single connection Redis is away, and is found again when there is one."""
+    """Without any connection, the breaker opens, and closes when the server accepts one."""
     await limit(private_redis, 4)
     others = [Redis.from_url(private_redis.url()) for _ in range(4)]
     for other in others:

@@ -1,4 +1,4 @@
-"""Who may join a load while the channel is cut: nobody, when its key has changed since the load began."""
+"""Joining a load while the channel is cut: allowed only if the key has not changed since the load began."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ from tequipy_caching.infrastructure.manager import TieredCacheManager
 async def cut(
     start: Any, redis_url: str, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> tuple[TieredCacheManager, TieredCacheManager]:
-    """Return a process whose channel is cut for as long as the test lasts, and one that is well."""
+    """Yield a process whose channel is cut, and a connected one."""
     monkeypatch.setattr("tequipy_caching.infrastructure.backplane._RECONNECT_AFTER", 600)
     alone, other = await start(redis_url), await start(redis_url)
     async with Redis.from_url(redis_url) as redis:
@@ -34,10 +34,10 @@ CHANGES: dict[str, Callable[[Cache[str], int], Awaitable[None]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_nobody_joins_a_load_from_before_a_change(
+async def test_no_caller_joins_a_load_from_before_a_change(
     cut: tuple[TieredCacheManager, TieredCacheManager], factory: Any, change: str
 ) -> None:
-    """A caller gets the new value while the load that began before the change still goes on for its own caller."""
+    """A caller gets the new value while the load that began before the change goes on for its own caller."""
     alone, other = (manager.cache("words", str) for manager in cut)
     joined, old_loads = 0, []
     for number in range(20):
@@ -62,10 +62,10 @@ async def test_nobody_joins_a_load_from_before_a_change(
     assert joined == 0
 
 
-async def test_callers_join_while_nothing_changes(
+async def test_callers_join_a_load_of_an_unchanged_key(
     cut: tuple[TieredCacheManager, TieredCacheManager], factory: Any
 ) -> None:
-    """A cut channel alone costs no further load: the state in Redis says that nothing has changed."""
+    """While the state in Redis is unchanged, a cut channel causes no additional load."""
     words = cut[0].cache("words", str)
     load = factory("value", held=True)
     first = asyncio.create_task(words.get_or_set("ada", load, tags=["team"]))

@@ -1,4 +1,4 @@
-"""What is large goes in parts: it opens nothing, and holds neither the event loop nor Redis."""
+"""Large values, deletes and sets are transferred in parts: the breaker stays closed, and nothing blocks long."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,7 +21,7 @@ L2_TIMEOUT = 2
 
 
 class Holds:
-    """How long a block took, and the longest turn of the event loop and command of Redis meanwhile; seconds."""
+    """The duration of a block, and the longest event loop step and Redis command in it, in seconds."""
 
     whole = 0.0
     loop = 0.0
@@ -33,7 +33,7 @@ class Holds:
 
 @asynccontextmanager
 async def watched(server: ValkeyServer, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Holds]:
-    """Measure what is held, and fail if the breaker opens."""
+    """Measure the longest event loop step and Redis command, and fail if the breaker opens."""
     holds, done = Holds(), asyncio.Event()
 
     async def turn() -> None:
@@ -57,10 +57,10 @@ async def watched(server: ValkeyServer, caplog: pytest.LogCaptureFixture) -> Asy
     assert "cache_breaker_opened" not in [each.message for each in caplog.records]
 
 
-async def test_large_values_open_nothing(
+async def test_large_values_keep_the_breaker_closed(
     start: Any, private_redis: ValkeyServer, policies: dict[str, CachePolicy], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Twenty readers of 10 MiB each, all at once: all find them, small reads too, and nothing opens."""
+    """Twenty concurrent readers of 10 MiB get their values, small reads succeed, and the breaker stays closed."""
     policies["large"] = CachePolicy(ttl=60, tiers="l2", max_value_bytes=16 * MIB)
     manager = await start(private_redis.url(), l2_timeout=L2_TIMEOUT)
     large, remote = manager.cache("large", str), manager.cache("remote", str)
@@ -86,15 +86,15 @@ async def test_large_values_open_nothing(
     assert manager.health().l2 == "up"
 
 
-async def test_a_slow_large_answer_is_waited_for(
+async def test_a_slow_large_response_is_awaited(
     start: Any, proxy: Any, proxy_url: str, policies: dict[str, CachePolicy]
 ) -> None:
-    """An answer that needs longer than `l2_timeout` as a whole is no outage as long as it goes on arriving."""
+    """A response that takes longer than `l2_timeout` is not an outage while parts of it arrive."""
     policies["large"] = CachePolicy(ttl=60, tiers="l2", max_value_bytes=16 * MIB)
     manager = await start(proxy_url, l2_timeout=L2_TIMEOUT)
     large = manager.cache("large", str)
     await large.set("ada", "x" * (2 * MIB))
-    proxy.delay = L2_TIMEOUT / 10  # for each 64 KiB
+    proxy.delay = L2_TIMEOUT / 10  # delay of each 64 KiB
     assert await large.get("ada") == "x" * (2 * MIB)
     assert manager.health().l2 == "up"
 
@@ -105,7 +105,7 @@ async def test_many_keys_are_deleted_in_parts(
     caplog: pytest.LogCaptureFixture,
     eventually: Callable[..., Awaitable[None]],
 ) -> None:
-    """A delete of 200,000 keys opens nothing, reaches Redis and the other process, and others are served meanwhile."""
+    """A delete of 200,000 keys reaches Redis and another process, meanwhile calls are served, no breaker opens."""
     one, other = [await start(private_redis.url(), l2_timeout=L2_TIMEOUT) for _ in range(2)]
     keys = [f"user {number}" for number in range(DELETED)]
     await one.cache("words", str).set(keys[-1], "old")
@@ -119,13 +119,13 @@ async def test_many_keys_are_deleted_in_parts(
     assert await other.cache("words", str).get(keys[-1]) is None
 
 
-async def test_a_large_set_opens_nothing(
+async def test_a_large_set_keeps_the_breaker_closed(
     open_set: Any,
     private_redis: ValkeyServer,
     caplog: pytest.LogCaptureFixture,
     eventually: Callable[..., Awaitable[None]],
 ) -> None:
-    """A set of 300,000 members is added to, heard, and read by a process that starts later."""
+    """A set of 300,000 members can be extended, received, and read by a later process."""
     (manager, one), (_, other) = [await open_set(private_redis.url(), l2_timeout=L2_TIMEOUT) for _ in range(2)]
     members = [f"session {number}" for number in range(MEMBERS)]
     async with watched(private_redis, caplog) as holds:
@@ -140,8 +140,8 @@ async def test_a_large_set_opens_nothing(
     assert missing == [0, 0, 0]
 
 
-async def test_a_change_in_parts_is_kept_whole(start: Any, free_port: Callable[[], int]) -> None:
-    """Told to raise, a delete of many keys raises at its first part and keeps all of them to be replayed."""
+async def test_a_failed_delete_in_parts_is_kept_completely(start: Any, free_port: Callable[[], int]) -> None:
+    """With `on_error="raise"`, a delete of many keys raises at its first part and keeps all keys to be replayed."""
     manager = await start(f"redis://127.0.0.1:{free_port()}", live=False, on_error="raise")
     words = manager.cache("words", str)
     with pytest.raises(Exception, match="Redis"):

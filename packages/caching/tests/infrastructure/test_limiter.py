@@ -1,4 +1,4 @@
-"""The limiter on a real Redis: the script's arithmetic, several processes, leases, and what is remembered."""
+"""The limiter on a real Redis: the script's arithmetic, several processes, leases, and remembered denials."""
 
 import asyncio
 import dataclasses
@@ -42,8 +42,8 @@ def random_policy(dice: random.Random) -> RatePolicy:
     return RatePolicy("p", dice.randint(1, 400), dice.choice([0.01, 0.05, 7, 86_399]), burst=dice.randint(1, 30))
 
 
-async def test_the_script_is_the_twin_of_the_function(redis_url: str, redis_prefix: str) -> None:
-    """Given the same asks at the server's moments, the script answers and keeps what the Python function does."""
+async def test_the_script_computes_the_same_as_the_function(redis_url: str, redis_prefix: str) -> None:
+    """For the same requests and times, the script returns and stores the same as the Python function."""
     dice = random.Random()  # noqa: S311 -- no secret; pytest-randomly prints and repeats its seed
     async with Redis.from_url(redis_url) as redis:
         hit = redis.register_script(script("rate_hit"))
@@ -54,7 +54,7 @@ async def test_the_script_is_the_twin_of_the_function(redis_url: str, redis_pref
             ttl = dice.choice([2_000, LEASE_US + LEASE_GRACE_US])
             for _ in range(40):
                 if dice.random() < 0.1:
-                    policy = random_policy(dice)  # of another release
+                    policy = random_policy(dice)  # a policy of another release
                 holder = dice.choice(["", "a", "b", "c"])
                 want = dice.randint(0, 10) if holder else 0
                 known = dice.choice([(0, 0), (dice.choice([1, bucket.born]), dice.randint(0, 3 * policy.increment))])
@@ -73,18 +73,18 @@ async def test_the_script_is_the_twin_of_the_function(redis_url: str, redis_pref
                     bucket = after
                     held[holder] = grant.leased
                     if grant.allowed and grant.reset_after > 1_000_000 and dice.random() < 0.5:
-                        # As if the server's clock had gone back since.
+                        # As if the server's clock had been set back since then.
                         bucket = bucket._replace(at=bucket.at + 5_000_000)
                         await cast("Any", redis).hset(key, "at", bucket.at)
                     if grant.allowed and grant.reset_after > 5_000_000 and dice.random() < 0.2:
-                        bucket = bucket._replace(born=-now)  # as if it had been reset, and used since
+                        bucket = bucket._replace(born=-now)  # as if the bucket had been reset and used again
                         await cast("Any", redis).hset(key, "born", -now)
                 if not await redis.persist(key) and not await redis.exists(key):
-                    bucket = Bucket()  # under the faster of two policies it has ended before
+                    bucket = Bucket()  # under the faster of two policies it ends earlier
 
 
-async def test_the_script_takes_of_several_buckets_as_the_function(redis_url: str, redis_prefix: str) -> None:
-    """Asks of three buckets at once, of the same holders, get what the Python function gives: all or none."""
+async def test_the_script_counts_in_several_buckets_as_the_function(redis_url: str, redis_prefix: str) -> None:
+    """For requests in three buckets, the script and the Python function agree: all buckets count, or none."""
     dice = random.Random()  # noqa: S311 -- as above
     async with Redis.from_url(redis_url) as redis:
         hit = redis.register_script(script("rate_hit"))
@@ -114,7 +114,7 @@ async def test_the_script_takes_of_several_buckets_as_the_function(redis_url: st
 
 
 async def test_many_clients_of_a_network_cost_few_commands(limiters: Build, private_redis: ValkeyServer) -> None:
-    """With leases in each budget, three budgets for each request cost under 0.1 commands, as one does."""
+    """With a lease in each of three policies, a request costs under 0.1 commands, as with one policy."""
     limiter = await limiters(private_redis.url())
     near, mid, far = (RatePolicy(f"n{times}", 600 * times, 60, lease=20 * times) for times in (1, 8, 32))
     before, number = await calls(private_redis.url()), 400
@@ -126,8 +126,8 @@ async def test_many_clients_of_a_network_cost_few_commands(limiters: Build, priv
     assert cost < 0.1
 
 
-async def test_numbers_stay_whole(redis_url: str, redis_prefix: str) -> None:
-    """The largest policy is counted to the last digit, and a lease ends to the microsecond."""
+async def test_the_largest_policy_is_counted_exactly(redis_url: str, redis_prefix: str) -> None:
+    """The largest policy is counted without rounding, and a lease ends at the exact microsecond."""
     policy = RatePolicy("p", 999_999, 4_503, burst=1_000_000)
     async with Redis.from_url(redis_url) as redis:
         hit = redis.register_script(script("rate_hit"))
@@ -156,7 +156,7 @@ async def test_numbers_stay_whole(redis_url: str, redis_prefix: str) -> None:
 
 
 def hammer(url: str, prefix: str, policy: RatePolicy, **plan: Any) -> list[dict[str, Any]]:
-    """Run processes that hit one key, all from the same moment, and return their answers."""
+    """Run processes that hit one key and start at the same moment; return their results."""
     settings = {"url": url, "prefix": prefix, "l2_timeout": 5}
     given = {
         "settings": settings,
@@ -185,17 +185,17 @@ def hammer(url: str, prefix: str, policy: RatePolicy, **plan: Any) -> list[dict[
 
 
 def passed(answers: list[dict[str, Any]]) -> list[tuple[float, float]]:
-    """Return when what passed was asked for and answered, in the order of the answers."""
+    """Return the request and response times of allowed requests, in the order of the responses."""
     return sorted(((asked, answered) for answer in answers for asked, answered in answer["passed"]), key=itemgetter(1))
 
 
 def bound(policy: RatePolicy, asked: float, answered: float) -> float:
-    """Return how many may pass from a first question to a last answer: their decisions lie in between."""
+    """Return how many requests may pass between a first request and a last response, which enclose the decisions."""
     return policy.capacity + (answered - asked) * policy.limit / policy.period
 
 
 def check_every_interval(policy: RatePolicy, moments: list[tuple[float, float]]) -> None:
-    """Fail when more passed between any question and any answer than may."""
+    """Fail if more requests passed between any request and any response than the policy allows."""
     for first, _ in moments:
         inside = [answered for asked, answered in moments if asked >= first]
         for number, last in enumerate(inside, start=1):
@@ -203,8 +203,8 @@ def check_every_interval(policy: RatePolicy, moments: list[tuple[float, float]])
 
 
 @pytest.mark.parametrize("lease", [0, 10])
-def test_four_processes_share_one_budget(redis_url: str, redis_prefix: str, lease: int) -> None:
-    """However fast four processes hit, all that pass are within the bound, on every interval; and nearly all of it."""
+def test_four_processes_share_one_limit(redis_url: str, redis_prefix: str, lease: int) -> None:
+    """However fast four processes hit, no interval exceeds the bound, and nearly all of the limit is used."""
     policy = RatePolicy("shared", 100, 1, burst=50, lease=lease)
     answers = hammer(redis_url, redis_prefix, policy, seconds=2)
     moments = passed(answers)
@@ -216,7 +216,7 @@ def test_four_processes_share_one_budget(redis_url: str, redis_prefix: str, leas
 
 
 async def test_a_lease_saves_commands(limiters: Build, private_redis: ValkeyServer) -> None:
-    """Far from its limit a client costs under 0.1 commands a request with a lease, and one without."""
+    """Far from its limit, a client costs under 0.1 commands a request with a lease, and one command without."""
     limiter = await limiters(private_redis.url())
     costs = []
     for policy in (dataclasses.replace(LEASED, name="plain", lease=0), LEASED):
@@ -229,18 +229,18 @@ async def test_a_lease_saves_commands(limiters: Build, private_redis: ValkeyServ
     assert costs[1] < 0.1
 
 
-async def test_many_at_once_wait_for_one_lease(limiters: Build, private_redis: ValkeyServer) -> None:
-    """Requests that come together are served by one lease."""
+async def test_concurrent_requests_wait_for_one_lease(limiters: Build, private_redis: ValkeyServer) -> None:
+    """Concurrent requests are served by one lease."""
     limiter = await limiters(private_redis.url())
-    await limiter.peek(LEASED, "bob")  # the script is there
+    await limiter.peek(LEASED, "bob")  # so that the server knows the script
     before = await calls(private_redis.url())
     decisions = await asyncio.gather(*(limiter.hit(LEASED, "ada") for _ in range(50)))
     assert all(decision.allowed for decision in decisions)
     assert await calls(private_redis.url()) - before == 1
 
 
-async def test_a_leader_who_leaves_takes_nobody_along(limiters: Build, redis_url: str) -> None:
-    """The one who asks for a lease may be cancelled: the others ask for themselves."""
+async def test_cancelling_a_lease_request_affects_no_other_request(limiters: Build, redis_url: str) -> None:
+    """If the task that requests a lease is cancelled, the waiting ones ask for themselves."""
     limiter = await limiters(redis_url)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limiter, "_run", lambda *_: asyncio.Event().wait())
@@ -253,8 +253,8 @@ async def test_a_leader_who_leaves_takes_nobody_along(limiters: Build, redis_url
 
 
 @pytest.mark.parametrize("lease", [0, 2])
-async def test_releases_with_other_limits_share_the_bound(limiters: Build, redis_url: str, lease: int) -> None:
-    """Of 10 and 5 an hour side by side, 10 pass and not 15, whoever comes first; so it is within one process."""
+async def test_releases_with_different_limits_share_the_bound(limiters: Build, redis_url: str, lease: int) -> None:
+    """With limits of 10 and 5 an hour at the same time, 10 requests pass and not 15, in one or two processes."""
     old, new = await limiters(redis_url), await limiters(redis_url)
     ten, five = RatePolicy("login", 10, 3600, lease=lease), RatePolicy("login", 5, 3600)
     orders = {
@@ -274,15 +274,15 @@ async def test_releases_with_other_limits_share_the_bound(limiters: Build, redis
         assert set(passed.values()) == {10}
 
 
-async def test_a_refusal_is_remembered(limiters: Build, private_redis: ValkeyServer) -> None:
-    """An attack does not reach Redis: after a refusal the process itself refuses, until it ends."""
+async def test_a_denial_is_remembered(limiters: Build, private_redis: ValkeyServer) -> None:
+    """After a denial the process denies by itself until the denial ends, so that an attack does not reach Redis."""
     limiter = await limiters(private_redis.url())
     policy = RatePolicy("short", 4, 1)
     while (refused := await limiter.hit(policy, "ada")).allowed:
         pass
     before = await calls(private_redis.url())
     repeated = [await limiter.hit(policy, "ada", cost=cost) for cost in (1, 1, 3)]
-    if await calls(private_redis.url()) == before:  # else this machine took longer than the refusal lasted
+    if await calls(private_redis.url()) == before:  # otherwise this machine was slower than the denial lasted
         assert not any(decision.allowed for decision in repeated)
         assert repeated[1].retry_after <= repeated[0].retry_after <= refused.retry_after
         assert repeated[2].retry_after > 0.5
@@ -291,8 +291,8 @@ async def test_a_refusal_is_remembered(limiters: Build, private_redis: ValkeySer
     assert (await limiter.hit(policy, "ada")).allowed
 
 
-async def test_a_refusal_of_much_refuses_no_less(limiters: Build, redis_url: str) -> None:
-    """Who was refused five at once may still have one."""
+async def test_a_denial_of_five_does_not_deny_one(limiters: Build, redis_url: str) -> None:
+    """After the denial of five requests at once, a single one may still pass."""
     limiter = await limiters(redis_url)
     policy = RatePolicy("costly", 5, 3600)
     assert (await limiter.hit(policy, "ada")).allowed
@@ -301,8 +301,8 @@ async def test_a_refusal_of_much_refuses_no_less(limiters: Build, redis_url: str
     assert (await limiter.hit(policy, "ada")).allowed
 
 
-async def test_a_reset_lifts_what_others_remember(limiters: Build, redis_url: str, eventually: Any) -> None:
-    """After a reset in one process the other forgets its refusal, without waiting for its end."""
+async def test_a_reset_lifts_denials_in_other_processes(limiters: Build, redis_url: str, eventually: Any) -> None:
+    """After a reset in one process, another one forgets its denial before it ends."""
     one, other = await limiters(redis_url), await limiters(redis_url)
     for _ in range(4):
         await other.hit(SLOW, "ada")
@@ -318,10 +318,10 @@ async def test_a_reset_lifts_what_others_remember(limiters: Build, redis_url: st
     assert (await other.hit(SLOW, "ada")).remaining == 2
 
 
-async def test_a_refusal_that_raced_a_reset_is_not_remembered(
+async def test_a_denial_that_raced_a_reset_is_not_remembered(
     limiters: Build, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refusal that was on its way while the reset was heard is told to its caller alone."""
+    """A denial that was in transit when the reset arrived is returned to its caller, but not remembered."""
     limiter = await limiters(redis_url)
     for _ in range(3):
         await limiter.hit(SLOW, "ada")
@@ -342,8 +342,8 @@ async def test_a_refusal_that_raced_a_reset_is_not_remembered(
     assert (await limiter.hit(SLOW, "ada")).allowed
 
 
-async def test_a_strange_message_lifts_every_refusal(limiters: Build, redis_url: str) -> None:
-    """What cannot be understood may have been any reset."""
+async def test_an_invalid_message_lifts_all_denials(limiters: Build, redis_url: str) -> None:
+    """A message that cannot be parsed lifts all denials, because it may have been any reset."""
     limiter = await limiters(redis_url)
     for _ in range(4):
         await limiter.hit(SLOW, "ada")
@@ -356,7 +356,7 @@ async def test_a_strange_message_lifts_every_refusal(limiters: Build, redis_url:
 
 
 async def test_decisions_are_counted(limiters: Build, redis_url: str, free_port: Callable[[], int]) -> None:
-    """Each hit is counted by policy and outcome, and whether Redis had a part in it; the key is no label."""
+    """Each hit is counted by policy, outcome and degradation; the key is not a label."""
     registry, other = CollectorRegistry(), CollectorRegistry()
     limiter = await limiters(redis_url, registry=registry)
     for _ in range(5):
@@ -377,7 +377,7 @@ async def test_decisions_are_counted(limiters: Build, redis_url: str, free_port:
 @pytest.mark.prove
 @pytest.mark.timeout(240)
 def test_prove_ten_times_the_limit(private_redis: ValkeyServer, redis_prefix: str) -> None:
-    """Four processes at ten times a limit for 20 s: what passed beside the bound, and commands a request."""
+    """Measure how many requests pass, and the commands used, at ten times a limit from four processes for 20 s."""
     for lease in (0, 50):
         policy = RatePolicy(f"storm{lease}", 100, 1, burst=200, lease=lease)
         before = asyncio.run(calls(private_redis.url()))

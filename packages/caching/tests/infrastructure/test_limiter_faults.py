@@ -1,4 +1,4 @@
-"""The limiter when Redis is away: no caller sees an error or waits for long, and the policy says who passes."""
+"""The limiter while Redis is unavailable: no caller sees an error or waits long, and the policy decides who passes."""
 
 import asyncio
 import time
@@ -20,14 +20,14 @@ SLOW = RatePolicy("slow", 5, 3600)
 
 
 async def hits(limiter: RateLimiter, policy: RatePolicy, number: int = 8) -> list[bool]:
-    """Hit so often, without Redis, and return who passed."""
+    """Make so many hits without Redis, and return the allowed ones."""
     decisions = [await limiter.hit(policy, "ada") for _ in range(number)]
     assert all(decision.degraded for decision in decisions)
     return [decision.allowed for decision in decisions]
 
 
 async def test_without_redis_the_policy_decides(limiters: Build, free_port: Callable[[], int]) -> None:
-    """With nothing listening this process keeps the bound by itself, or all pass, or none, as each policy says."""
+    """Without a server, `on_store_error` decides: this process keeps the bound alone, or all pass, or none."""
     limiter = await limiters(f"redis://127.0.0.1:{free_port()}", live=False)
     assert await hits(limiter, SLOW) == [True] * 5 + [False] * 3
     assert await hits(limiter, replace(SLOW, name="open", on_store_error="allow")) == [True] * 8
@@ -38,7 +38,7 @@ async def test_without_redis_the_policy_decides(limiters: Build, free_port: Call
 
 
 async def test_an_outage_gives_no_second_burst(limiters: Build, private_redis: ValkeyServer) -> None:
-    """What this process let pass before Redis was killed counts after it; refusals from before stand."""
+    """Requests that passed before Redis was killed count afterwards, and earlier denials stay."""
     limiter = await limiters(private_redis.url())
     for _ in range(3):
         await limiter.hit(SLOW, "ada")
@@ -51,8 +51,8 @@ async def test_an_outage_gives_no_second_burst(limiters: Build, private_redis: V
     assert 0 < again.retry_after <= refused.retry_after
 
 
-async def test_a_mute_redis_costs_one_timeout(limiters: Build, private_redis: ValkeyServer, eventually: Any) -> None:
-    """Frozen, the first hit pays l2_timeout and the next ones nothing; thawed, all processes count together again."""
+async def test_a_frozen_redis_costs_one_timeout(limiters: Build, private_redis: ValkeyServer, eventually: Any) -> None:
+    """With Redis frozen, only the first hit waits `l2_timeout`; afterwards all processes count together again."""
     limiter, other = [await limiters(private_redis.url(), l2_timeout=0.5) for _ in range(2)]
     await limiter.hit(SLOW, "ada")
     private_redis.freeze()
@@ -71,8 +71,10 @@ async def test_a_mute_redis_costs_one_timeout(limiters: Build, private_redis: Va
     assert (await other.hit(SLOW, "eve")).remaining == 3
 
 
-async def test_the_link_is_counted_beside_the_caches(start: Any, limiters: Build, private_redis: ValkeyServer) -> None:
-    """What the limiter's own connections meet has series of its own: the caches' still say how the caches fare."""
+async def test_the_limiters_connections_have_their_own_metrics(
+    start: Any, limiters: Build, private_redis: ValkeyServer
+) -> None:
+    """The limiter's connections have their own metrics, so that the metrics of the caches describe only the caches."""
     registry = CollectorRegistry()
     manager = await start(private_redis.url(), registry=registry)
     limiter = await limiters(private_redis.url(), registry=registry, l2_timeout=0.25)
@@ -96,17 +98,17 @@ async def test_the_link_is_counted_beside_the_caches(start: Any, limiters: Build
     assert not any(name.startswith("ratelimit_l1") for name, *_ in samples)
 
 
-async def test_a_slow_redis_is_waited_for(limiters: Build, proxy: Any, proxy_url: str) -> None:
-    """Answers that come late, but in time, are answers."""
+async def test_a_slow_redis_is_awaited(limiters: Build, proxy: Any, proxy_url: str) -> None:
+    """Responses that are slow but in time are used."""
     limiter = await limiters(proxy_url, l2_timeout=5)
     proxy.delay = 0.1
     assert not (await limiter.hit(SLOW, "ada")).degraded
 
 
-async def test_a_reset_connection_is_one_degraded_decision(
+async def test_reset_connections_degrade_decisions_until_a_probe(
     limiters: Build, proxy: Any, proxy_url: str, eventually: Any
 ) -> None:
-    """Connections that are reset are an outage until the probe finds that it is over."""
+    """After connections are reset, decisions are degraded until a probe succeeds."""
     limiter = await limiters(proxy_url)
     assert not (await limiter.hit(SLOW, "ada")).degraded
     proxy.reset()
@@ -123,10 +125,10 @@ async def test_a_reset_connection_is_one_degraded_decision(
     ],
     ids=["READONLY", "OOM"],
 )
-async def test_a_redis_that_refuses_writes_is_done_without(
+async def test_hits_are_decided_locally_while_writes_are_refused(
     limiters: Build, private_redis: ValkeyServer, fault: list[str], mend: list[str]
 ) -> None:
-    """A server that says no is no outage: each hit asks, and is decided here meanwhile."""
+    """While a server refuses writes, each hit asks it, and is decided in this process."""
     limiter = await limiters(private_redis.url())
     async with Redis.from_url(private_redis.url()) as redis:
         await redis.execute_command(*fault)  # type: ignore[no-untyped-call]  # -- redis-py's own
@@ -138,7 +140,7 @@ async def test_a_redis_that_refuses_writes_is_done_without(
 
 @pytest.fixture
 async def loading_url() -> AsyncIterator[str]:
-    """Yield the address of what answers everything as a Redis does that reads its data from disk."""
+    """Yield the URL of a server that answers LOADING to everything."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(65536):
@@ -150,15 +152,15 @@ async def loading_url() -> AsyncIterator[str]:
     server.close()
 
 
-async def test_a_loading_redis_is_away(limiters: Build, loading_url: str) -> None:
-    """A server that is still loading is waited for in the background."""
+async def test_a_loading_redis_opens_the_breaker_of_the_limiter(limiters: Build, loading_url: str) -> None:
+    """A server that is loading opens the breaker, and is probed in the background."""
     limiter = await limiters(loading_url, live=False)
     assert await hits(limiter, SLOW) == [True] * 5 + [False] * 3
     assert limiter.link.breaker.open
 
 
 async def test_scripts_and_counts_may_be_lost(limiters: Build, private_redis: ValkeyServer, eventually: Any) -> None:
-    """After SCRIPT FLUSH nothing is lost; a Redis that came back empty counts from the beginning."""
+    """After SCRIPT FLUSH no count is lost; after a restart without data, counts begin at zero."""
     limiter = await limiters(private_redis.url())
     assert (await limiter.hit(SLOW, "ada")).remaining == 4
     async with Redis.from_url(private_redis.url()) as redis:
@@ -173,7 +175,7 @@ async def test_scripts_and_counts_may_be_lost(limiters: Build, private_redis: Va
 
 
 async def test_a_reset_is_replayed(limiters: Build, private_redis: ValkeyServer, eventually: Any) -> None:
-    """A reset that finds no Redis holds here at once, and everywhere when Redis is back."""
+    """A reset without Redis is effective here at once, and everywhere when Redis is back."""
     limiter, other = await limiters(private_redis.url()), await limiters(private_redis.url())
     for _ in range(6):
         await other.hit(SLOW, "ada")
@@ -194,7 +196,7 @@ async def test_a_reset_is_replayed(limiters: Build, private_redis: ValkeyServer,
 async def test_a_cancelled_reset_is_replayed(
     limiters: Build, redis_url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody knows whether it arrived, so it is sent again."""
+    """A cancelled reset is sent again, because it may not have been executed."""
     limiter = await limiters(redis_url)
     await limiter.hit(SLOW, "ada")
     told = limiter.link.run_and_publish

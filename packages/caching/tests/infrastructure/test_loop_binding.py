@@ -1,4 +1,4 @@
-"""A manager or limiter belongs to one event loop of one process, and says so in any other."""
+"""A manager or limiter belongs to one event loop of one process, and raises `WrongEventLoop` in any other."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ LOGIN = RatePolicy("login", 5, 60)
 
 
 def elsewhere(call: Callable[[], Awaitable[object]]) -> BaseException | None:
-    """Await a call in an event loop of another thread, and return what it raised."""
+    """Await a call in an event loop of another thread, and return the exception."""
     raised: list[BaseException | None] = []
 
     async def run() -> None:
@@ -55,10 +55,10 @@ CALLS: dict[str, Callable[[Any, Any], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_another_event_loop_is_named(
+async def test_another_event_loop_raises(
     start: Any, limiters: Callable[..., Awaitable[RedisRateLimiter]], redis_url: str, call: str
 ) -> None:
-    """Used in the event loop of another thread, a call raises what is wrong and what to do, and harms nothing."""
+    """A call from the event loop of another thread raises an error with instructions, and damages nothing."""
     manager, limiter = await start(redis_url), await limiters(redis_url)
     await manager.ping()
     await limiter.hit(LOGIN, "eve")
@@ -71,8 +71,8 @@ async def test_another_event_loop_is_named(
     assert not (await limiter.hit(LOGIN, "eve")).degraded
 
 
-async def test_a_load_of_another_event_loop_is_named(start: Any, redis_url: str, factory: Any) -> None:
-    """Joined from another event loop, a load of a cache that asks no Redis raises the same."""
+async def test_joining_a_load_of_another_event_loop_raises(start: Any, redis_url: str, factory: Any) -> None:
+    """Joining a load of another event loop raises the same error, also in a cache without L2."""
     local = (await start(redis_url)).cache("local", str)
     load = factory("Ada", held=True)
     loading = asyncio.create_task(local.get_or_set("ada", load))
@@ -84,13 +84,13 @@ async def test_a_load_of_another_event_loop_is_named(start: Any, redis_url: str,
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-async def test_a_fork_is_named(start: Any, redis_url: str) -> None:
-    """Used in a fork, a call raises that another manager is to be built there."""
+async def test_a_fork_raises(start: Any, redis_url: str) -> None:
+    """A call in a fork raises an error that tells to build another manager there."""
     manager = await start(redis_url)
     await manager.ping()
     reader, writer = os.pipe()
     child = os.fork()
-    if not child:  # in which no event loop and no fixture may go on
+    if not child:  # the fork must run neither the event loop nor fixtures
         raised = elsewhere(lambda: manager.cache("words", str).set("ada", "Ada"))
         os.write(writer, f"{type(raised).__name__}: {raised}".encode())
         os._exit(0)
@@ -105,8 +105,8 @@ async def test_a_fork_is_named(start: Any, redis_url: str) -> None:
     assert manager.health().l2 == "up"
 
 
-def test_one_event_loop_after_another(redis_url: str, redis_prefix: str) -> None:
-    """Left in order, a manager may be entered again in the next event loop."""
+def test_a_closed_manager_works_in_the_next_event_loop(redis_url: str, redis_prefix: str) -> None:
+    """After it was closed, a manager can be started again in the next event loop."""
     manager = build_cache(CacheSettings(url=SecretStr(redis_url), prefix=redis_prefix))
 
     async def use() -> None:

@@ -1,4 +1,4 @@
-"""Connections that are lost in use: the request is made again on a new one, and nothing opens."""
+"""Connections that are lost in use: the request is repeated on a new one, and the breaker stays closed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ TIGHT = RatePolicy("tight", 2000, 1_000_000)
 
 
 async def kill_connections(server: ValkeyServer, stopped: asyncio.Event, progress: Callable[[], int]) -> int:
-    """Have the server close all data connections time and again, each time after more has been done."""
+    """Have the server close all data connections again and again, each time after further calls."""
     killed = 0
     async with Redis.from_url(server.url()) as redis:
         for _ in range(KILLS):
@@ -32,7 +32,7 @@ async def kill_connections(server: ValkeyServer, stopped: asyncio.Event, progres
 
 
 async def under_load(call: Callable[[], Awaitable[object]], server: ValkeyServer) -> tuple[int, int]:
-    """Call from many tasks while connections are killed; return how often it was called and how many were killed."""
+    """Call from many tasks while connections are killed; return the numbers of calls and of killed connections."""
     stopped, calls = asyncio.Event(), 0
 
     async def go_on() -> None:
@@ -40,7 +40,7 @@ async def under_load(call: Callable[[], Awaitable[object]], server: ValkeyServer
         while not stopped.is_set():
             await call()
             calls += 1
-            await asyncio.sleep(0)  # decided alone, a call lets nobody else run
+            await asyncio.sleep(0)  # a call that is decided in this process never yields to other tasks
 
     callers = [asyncio.create_task(go_on()) for _ in range(CALLERS)]
     killed = await kill_connections(server, stopped, lambda: calls)
@@ -53,7 +53,7 @@ async def test_every_decision_is_counted(
     private_redis: ValkeyServer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """While data connections are killed under load no decision is degraded, all that pass are counted, few twice."""
+    """While data connections are killed under load, no decision is degraded, and all are counted, few twice."""
     limiter = await limiters(private_redis.url())
     passed = degraded = tight = 0
 
@@ -73,15 +73,15 @@ async def test_every_decision_is_counted(
     print(f"{passed} passed and {counted} counted; {tight} of {TIGHT.limit} passed")
     assert killed > KILLS
     assert (outages, degraded) == (0, 0)
-    assert passed <= counted + calls // 1000 + 1  # a request falls away in 1 s
+    assert passed <= counted + calls // 1000 + 1  # the policy releases one request in 1 s
     assert counted <= passed + killed
     assert tight <= TIGHT.limit + 1
 
 
-async def test_caches_go_on(
+async def test_caches_survive_lost_connections(
     start: Any, private_redis: ValkeyServer, caplog: pytest.LogCaptureFixture, factory: Any
 ) -> None:
-    """While data connections are killed under load reads, loads and changes reach Redis, which stays in use."""
+    """While data connections are killed under load, reads, loads and changes reach Redis, and no breaker opens."""
     manager = await start(private_redis.url())
     remote, number = manager.cache("remote", str), 0
 
@@ -101,8 +101,8 @@ async def test_caches_go_on(
     assert manager.health().recovery_queue == 0
 
 
-async def test_a_lease_taken_twice_is_the_takers(start: Any, private_redis: ValkeyServer) -> None:
-    """A lease is given again to the caller that asks for it again, as after a lost connection, and to no other."""
+async def test_a_repeated_request_gets_the_same_lease(start: Any, private_redis: ValkeyServer) -> None:
+    """A caller that repeats its request for a lease, as after a lost connection, gets it again; others do not."""
     manager = await start(private_redis.url())
     tier = manager.cache("words", str)._shared
     await tier.read(["ada"], (), storing=True)

@@ -1,4 +1,4 @@
-"""A set whose key Redis has lost: nobody calls it live before all have put back what they hold."""
+"""Sets whose key Redis has lost: no process is live before all have added their members again."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,7 +23,7 @@ async def flush(redis: Redis, _: str) -> None:
 
 
 async def evict(redis: Redis, key: str) -> None:
-    """Have the server evict all it has."""
+    """Have the server evict all of its keys."""
     await redis.config_set("maxmemory-policy", "allkeys-random")
     await redis.config_set("maxmemory", 1)
     with pytest.raises(Exception, match="memory"):
@@ -37,16 +37,16 @@ Loss = Callable[[Redis, str], Awaitable[None]]
 
 @pytest.fixture
 def real_times(open_set: Start, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Open sets that wait for the others as long as they do in production."""
+    """Open sets that wait for other processes as long as in production."""
     monkeypatch.setattr("tequipy_caching.infrastructure.expiring_set.OTHERS_WITHIN", 2.0)
     return open_set
 
 
 @pytest.mark.parametrize("lose", [unlink, flush, evict])
-async def test_nobody_is_live_without_what_others_hold(
+async def test_no_set_is_live_without_members_of_other_processes(
     real_times: Start, private_redis: ValkeyServer, eventually: Any, lose: Loss
 ) -> None:
-    """Whoever starts after the loss, and whoever was there, knows every member as soon as it calls itself live."""
+    """Every process, started before or after the loss, knows all members as soon as its set is live."""
     (_, one), (_, other) = [await real_times(private_redis.url()) for _ in range(2)]
     await one.add("ada", ttl=600)
     await eventually(lambda: "ada" in other)
@@ -65,10 +65,10 @@ async def test_nobody_is_live_without_what_others_hold(
         assert await redis.zscore(one.key, "ada")
 
 
-async def test_a_loss_is_noticed_and_said(
+async def test_a_lost_set_is_detected_and_not_live(
     real_times: Start, private_redis: ValkeyServer, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A set that nobody asks or adds to finds out within two seconds that Redis has lost it; later it is live again."""
+    """An idle set detects within two seconds that Redis has lost it, is not live, and is live again later."""
     _, one = await real_times(private_redis.url())
     async with Redis.from_url(private_redis.url()) as redis:
         await unlink(redis, one.key)
@@ -78,14 +78,14 @@ async def test_a_loss_is_noticed_and_said(
         assert await redis.exists(one.key)
 
 
-async def test_adding_notices_a_loss_at_once(
+async def test_add_detects_a_lost_set(
     open_set: Start,
     redis_url: str,
     eventually: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Who adds to a set that Redis has lost makes a new one, and puts back what it holds."""
+    """`add` to a set that Redis has lost creates it again, with all members that this process knows."""
     monkeypatch.setattr("tequipy_caching.infrastructure.expiring_set.CHECK_EVERY", 600)
     _, one = await open_set(redis_url)
     await one.add("ada", ttl=600)
@@ -96,8 +96,8 @@ async def test_adding_notices_a_loss_at_once(
         assert await redis.zscore(one.key, "ada")
 
 
-async def test_the_source_is_read_again(real_times: Start, redis_url: str, eventually: Any) -> None:
-    """What the records hold is there before the set is live again."""
+async def test_the_source_of_a_lost_set_is_read_again(real_times: Start, redis_url: str, eventually: Any) -> None:
+    """The members of the source are added before the set is live again."""
     members = {"ada": 600.0}
 
     async def read() -> dict[str, float]:
@@ -112,8 +112,8 @@ async def test_the_source_is_read_again(real_times: Start, redis_url: str, event
         assert "bob" in one
 
 
-async def test_a_set_of_the_version_before_is_taken_over(open_set: Start, redis_url: str) -> None:
-    """A set without a sentinel, which expires, is given one and stays."""
+async def test_a_set_of_the_previous_version_is_kept(open_set: Start, redis_url: str) -> None:
+    """A set of the previous version, without a sentinel and with a ttl, gets a sentinel and stays."""
     async with Redis.from_url(redis_url) as redis:
         _, first = await open_set(redis_url)
         await redis.delete(first.key)

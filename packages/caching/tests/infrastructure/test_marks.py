@@ -1,4 +1,4 @@
-"""What has vanished from Redis is not taken for what was never there: a lookup leaves a mark, a store demands it."""
+"""Lookups leave marks and stores require them, so that a vanished key is not taken for one that never existed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,7 +16,7 @@ async def unlink(redis: Redis, key: str, _: str) -> None:
 
 
 async def expire_early(redis: Redis, key: str, _: str) -> None:
-    """As a step of the server's clock does, or a deleter whose tombstones are short."""
+    """Expire a key early, as a step of the server's clock or a shorter `tombstone_ttl` does."""
     await redis.pexpire(key, 1)
     while await redis.exists(key):
         await asyncio.sleep(0.001)
@@ -30,10 +30,10 @@ Loss = Callable[[Redis, str, str], Awaitable[None]]
 
 
 @pytest.mark.parametrize("lose", [unlink, expire_early, forget_all])
-async def test_a_lost_tombstone_lets_nothing_in(
+async def test_no_old_value_is_stored_after_a_lost_tombstone(
     start: Any, redis_url: str, factory: Any, lose: Loss, eventually: Any
 ) -> None:
-    """A load that began before a delete stores nothing after the tombstone is gone, in L2 or in any L1."""
+    """A load that began before a delete stores nothing after its tombstone is lost, in L2 or in any L1."""
     loading, deleting = [await start(redis_url) for _ in range(2)]
     words = loading.cache("words", str)
     stale = 0
@@ -54,8 +54,8 @@ async def test_a_lost_tombstone_lets_nothing_in(
     assert stale == 0
 
 
-async def test_a_lost_mark_keeps_the_value_in_memory_alone(start: Any, redis_url: str, factory: Any) -> None:
-    """Nobody knows whether the key was deleted meanwhile; but this process has heard of no delete."""
+async def test_a_value_without_its_mark_is_stored_in_l1_only(start: Any, redis_url: str, factory: Any) -> None:
+    """If its mark is lost, a value is stored in L1 only: the key may have been deleted, but no delete was received."""
     manager = await start(redis_url)
     words = manager.cache("words", str)
     load = factory("value", held=True)
@@ -71,7 +71,7 @@ async def test_a_lost_mark_keeps_the_value_in_memory_alone(start: Any, redis_url
 
 
 async def test_only_lookups_that_may_store_leave_marks(start: Any, redis_url: str, factory: Any) -> None:
-    """`get` and `get_many` write nothing; a mark is gone when no load can be under way any more."""
+    """`get` and `get_many` write nothing, and a mark expires when its load can no longer be running."""
     manager = await start(redis_url)
     words = manager.cache("words", str)
     async with Redis.from_url(redis_url) as redis:
@@ -91,8 +91,8 @@ async def test_only_lookups_that_may_store_leave_marks(start: Any, redis_url: st
         assert await (await start(redis_url)).cache("words", str).get("ada") == "value"
 
 
-async def test_a_tombstone_outlives_the_load_that_has_seen_it(start: Any, redis_url: str, factory: Any) -> None:
-    """A load that begins late in a tombstone's life still finds it when it stores."""
+async def test_a_tombstone_lives_as_long_as_a_load_that_saw_it(start: Any, redis_url: str, factory: Any) -> None:
+    """A load that finds a tombstone shortly before its expiry still finds it at the store."""
     manager = await start(redis_url)
     words = manager.cache("words", str)
     await words.delete("ada")
@@ -108,8 +108,8 @@ async def test_a_tombstone_outlives_the_load_that_has_seen_it(start: Any, redis_
         assert await redis.strlen(name) > 24
 
 
-async def test_a_mark_that_is_refused_hides_no_value(start: Any, private_redis: ValkeyServer) -> None:
-    """Without memory for a mark, a batch still finds what Redis has, and its tags, and loads the rest alone."""
+async def test_a_refused_mark_hides_no_value(start: Any, private_redis: ValkeyServer) -> None:
+    """If memory is too full for marks, a batch still returns the values and tags in Redis and loads the rest."""
     manager = await start(private_redis.url())
     words = manager.cache("remote", str)
     await words.set("there", "stored", tags=["team"])

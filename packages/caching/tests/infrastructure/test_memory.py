@@ -1,4 +1,4 @@
-"""The first tier: bounded, and never holding up the event loop."""
+"""The store of L1 is bounded, and never blocks the event loop."""
 
 import pytest
 
@@ -22,8 +22,8 @@ def memory(policy: CachePolicy, entries: MemoryTier[int], clock: TurnableClock) 
     return Memory(policy, entries, lambda: clock.seconds)
 
 
-def test_expired_entries_leave_in_chunks(clock: TurnableClock) -> None:
-    """However many expire at once, each later entry makes a few of them leave, and in the end all are gone."""
+def test_expired_entries_are_removed_in_chunks(clock: TurnableClock) -> None:
+    """Entries that expire together are removed in chunks by later calls, until all are gone."""
     policy = CachePolicy(ttl=10, l1_maxsize=1000)
     entries = tier(policy, clock)
     held = memory(policy, entries, clock)
@@ -40,8 +40,8 @@ def test_expired_entries_leave_in_chunks(clock: TurnableClock) -> None:
     assert held.value(1000) == 1000
 
 
-def test_a_full_memory_evicts_and_counts(clock: TurnableClock) -> None:
-    """Beyond its size the least recently used value leaves, and is counted; an expired one is none."""
+def test_evictions_are_counted(clock: TurnableClock) -> None:
+    """A full L1 evicts the least recently used value and counts it; an expired value is not an eviction."""
     policy, evictions = CachePolicy(ttl=10, l1_maxsize=3), Tally()
     held = memory(policy, tier(policy, clock, evictions), clock)
     for number in range(3):
@@ -55,8 +55,8 @@ def test_a_full_memory_evicts_and_counts(clock: TurnableClock) -> None:
     assert evictions.count == 1
 
 
-def test_each_entry_has_a_deadline_of_its_own(clock: TurnableClock) -> None:
-    """What had less left, or was given less, ends earlier; l1_ttl ends all of them, and a life may not exceed it."""
+def test_each_entry_has_its_own_expiry(clock: TurnableClock) -> None:
+    """An entry with a shorter ttl expires earlier; `l1_ttl` limits all ttls, and no ttl exceeds the policy's."""
     policy = CachePolicy(ttl=10, l1_ttl=5)
     held = memory(policy, tier(policy, clock), clock)
     held.keep("short", 1, 2, ttl=10)
@@ -67,8 +67,8 @@ def test_each_entry_has_a_deadline_of_its_own(clock: TurnableClock) -> None:
     assert held.fast_value("long", held.clock()) is MISSING
 
 
-def test_a_stand_in_outlives_its_value(clock: TurnableClock) -> None:
-    """With fail-safe a value is held beyond its life, for as long as it may stand in."""
+def test_a_stale_value_outlives_its_ttl(clock: TurnableClock) -> None:
+    """With `fail_safe`, an entry is kept after its ttl, for as long as it may be served stale."""
     policy = CachePolicy(ttl=10, fail_safe=100, fail_safe_throttle=5)
     held = memory(policy, tier(policy, clock), clock)
     held.keep("ada", 1, 10, ttl=10)
@@ -83,7 +83,7 @@ def test_a_stand_in_outlives_its_value(clock: TurnableClock) -> None:
 
 
 def test_a_deleted_tag_is_forgotten(clock: TurnableClock) -> None:
-    """A tag lives as long as a value that has it: nothing of it remains."""
+    """A deleted tag leaves no object once the values with it are gone."""
     policy = CachePolicy(ttl=10)
     held = memory(policy, tier(policy, clock), clock)
     held.keep("ada", 1, 10, ttl=10, tags=["red"])

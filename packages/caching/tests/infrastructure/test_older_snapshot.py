@@ -1,4 +1,4 @@
-"""A server that comes back with an older state: what was deleted since is shown by no connection, however new it is."""
+"""A server that is restarted from an older snapshot: no connection returns a value that was deleted since."""
 
 import asyncio
 import shutil
@@ -17,19 +17,19 @@ READERS = 20
 
 @pytest.fixture
 def older(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """Return a second server, to be started on a copy of the first one's data."""
+    """Return a second server that starts on a copy of the first one's data."""
     server = ValkeyServer(tmp_path / "older")
     yield server
     server.stop()
 
 
 @pytest.mark.parametrize("denied", [(), ("-info",)], ids=["INFO", "no INFO"])
-async def test_new_connections_show_nothing_deleted(
+async def test_new_connections_return_no_deleted_value(
     start: Any, private_redis: ValkeyServer, proxy: Any, older: ValkeyServer, eventually: Any, denied: tuple[str, ...]
 ) -> None:
-    """Killed, and there again at once with a state from before the deletes: 0 old reads, while all go on reading.
+    """Readers of a server that is killed and replaced by an older one, without a pause, get no deleted value.
 
-    Idle for the moment of the kill, so that no request fails and every reader asks on new connections at once.
+    The readers are idle at the moment of the kill, so that no request fails and every reader uses a new connection.
     """
     await allow(private_redis, denied)
     url = f"redis://tequipy:secret@127.0.0.1:{proxy.port}/0"
@@ -40,7 +40,7 @@ async def test_new_connections_show_nothing_deleted(
     shutil.copytree(private_redis.data, older.data)
     for name in ("remote", "words"):
         await writer.cache(name, str).delete(*range(KEYS))
-        for key in range(5):  # further messages, so that the sequences differ by more than the deletes
+        for key in range(5):  # more messages, so that the sequence numbers differ by more than the deletes
             await writer.cache(name, str).set(f"new {key}", "new")
     await eventually(lambda: len({each.link.position for each in (writer, *others)}) == 1)
     await asyncio.to_thread(older.start)
@@ -56,7 +56,7 @@ async def test_new_connections_show_nothing_deleted(
             stale += value == "old"
             reads += 1
             key += 1
-            await asyncio.sleep(0)  # hits let nobody else run
+            await asyncio.sleep(0)  # hits do not yield to other tasks
             waiting += 1
             await going.wait()
             waiting -= 1
@@ -83,7 +83,7 @@ async def test_new_connections_show_nothing_deleted(
 
 
 async def allow(server: ValkeyServer, denied: tuple[str, ...]) -> None:
-    """Make the user of the test."""
+    """Create the user of the test."""
     async with Redis.from_url(server.url()) as redis:
         await cast("Any", redis).execute_command(
             "ACL", "SETUSER", "tequipy", "on", ">secret", "~*", "&*", "+@all", *denied

@@ -1,4 +1,4 @@
-"""What is left of a lease goes back when the process ends or forgets it."""
+"""The rest of a lease is released when the process ends or forgets it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,8 +18,8 @@ PROCESSES = 12
 Build = Callable[..., Awaitable[RedisRateLimiter]]
 
 
-async def test_a_process_that_ends_gives_back_its_leases(limiters: Build, redis_url: str, redis_prefix: str) -> None:
-    """Of twelve processes that come and go with one request each of a budget of 100 none is refused."""
+async def test_a_process_releases_its_leases_when_it_ends(limiters: Build, redis_url: str, redis_prefix: str) -> None:
+    """Of twelve short processes that each make one request of a limit of 100, none is denied."""
     settings = CacheSettings(url=SecretStr(redis_url), prefix=redis_prefix, l2_timeout=5)
     decisions = []
     for _ in range(PROCESSES):
@@ -31,8 +31,8 @@ async def test_a_process_that_ends_gives_back_its_leases(limiters: Build, redis_
     assert left.remaining == 100 - PROCESSES
 
 
-async def test_a_lease_that_is_forgotten_goes_back(limiters: Build, redis_url: str, eventually: Any) -> None:
-    """A process whose memory is full of other clients keeps nothing of a budget for a lease that it has forgotten."""
+async def test_a_forgotten_lease_is_released(limiters: Build, redis_url: str, eventually: Any) -> None:
+    """A process whose memory is full of other clients releases the leases that it forgets."""
     limiter = await limiters(redis_url, policies={"rate_limits": CachePolicy(ttl=60, l1_maxsize=2)})
     other = await limiters(redis_url)
     for number in range(PROCESSES):
@@ -46,10 +46,10 @@ async def test_a_lease_that_is_forgotten_goes_back(limiters: Build, redis_url: s
         await eventually(given_back)
 
 
-async def test_a_lease_forgotten_while_it_is_asked_for_goes_back(
+async def test_a_lease_forgotten_during_its_request_is_released(
     limiters: Build, redis_url: str, eventually: Any, monkeypatch: Any
 ) -> None:
-    """What is granted to a lease that was forgotten meanwhile is given back."""
+    """A lease that is forgotten during its request is released."""
     limiter = await limiters(redis_url, policies={"rate_limits": CachePolicy(ttl=60, l1_maxsize=1)})
     other = await limiters(redis_url)
     answered, go, run = asyncio.Event(), asyncio.Event(), limiter._run
@@ -75,8 +75,8 @@ async def test_a_lease_forgotten_while_it_is_asked_for_goes_back(
     await eventually(given_back)
 
 
-async def test_what_was_spent_of_a_lease_stays_counted(redis_url: str, redis_prefix: str) -> None:
-    """Of many short processes that take as much as they get, exactly the burst passes."""
+async def test_spent_requests_of_released_leases_stay_counted(redis_url: str, redis_prefix: str) -> None:
+    """Many short processes that use all they get let exactly the burst pass."""
     settings = CacheSettings(url=SecretStr(redis_url), prefix=redis_prefix, l2_timeout=5)
     passed = 0
     for number in range(PROCESSES):
@@ -86,8 +86,8 @@ async def test_what_was_spent_of_a_lease_stays_counted(redis_url: str, redis_pre
     assert passed == 100
 
 
-async def test_an_end_without_redis_is_no_error(private_redis: ValkeyServer) -> None:
-    """A process that cannot give back its leases ends all the same; they end by themselves."""
+async def test_closing_without_redis_raises_nothing(private_redis: ValkeyServer) -> None:
+    """A process that cannot release its leases ends without an error; the leases expire."""
     settings = CacheSettings(url=SecretStr(private_redis.url()))
     async with build_rate_limiter(settings) as limiter:
         for number in range(300):
@@ -95,8 +95,8 @@ async def test_an_end_without_redis_is_no_error(private_redis: ValkeyServer) -> 
         private_redis.kill()
 
 
-async def test_many_leases_go_back_in_few_commands(private_redis: ValkeyServer) -> None:
-    """An end with 300 leases is a few scripts."""
+async def test_many_leases_are_released_by_few_commands(private_redis: ValkeyServer) -> None:
+    """Closing with 300 leases runs a few scripts."""
     settings = CacheSettings(url=SecretStr(private_redis.url()), l2_timeout=5)
     async with Redis.from_url(private_redis.url()) as redis:
         async with build_rate_limiter(settings) as limiter:
