@@ -1,7 +1,8 @@
-"""A process that hits the limiter, for tests that need several: `hammer.py JSON`, and a line of JSON as its answer.
+"""A process that hits the limiter, for tests with several processes: `hammer.py JSON`; it prints a line of JSON.
 
-When it is ready it says so by a line, and reads a line: when to start, by the monotonic clock, which all processes of
-a machine share. It hits for `seconds`, evenly at `rate` a second (0: as fast as it can), `at_once` side by side.
+When it is ready, it prints a line, and reads a line with the start time by the monotonic clock, which all processes of
+a machine share. It hits for `seconds`, evenly at `rate` per second (0: as fast as it can), with `at_once` concurrent
+tasks.
 """
 
 import asyncio
@@ -15,11 +16,11 @@ from tequipy_caching.wiring import CacheSettings, build_rate_limiter
 
 
 async def hammer(settings: dict[str, Any], policy: RatePolicy, plan: dict[str, Any]) -> dict[str, Any]:
-    """Hit as planned; return the number of hits, when the allowed ones were asked for and decided, and the slowest."""
+    """Hit as specified; return the number of hits, the times of the allowed ones, and the slowest duration."""
     passed: list[tuple[float, float]] = []
     hits, degraded, slowest = 0, 0, 0.0
     async with build_rate_limiter(CacheSettings.model_validate(settings)) as limiter:
-        await limiter.peek(policy, "nobody")  # connected before it begins
+        await limiter.peek(policy, "nobody")  # connects before the measurement
         print("ready", flush=True)
         starts = float(sys.stdin.readline())
         ends = starts + plan["seconds"]

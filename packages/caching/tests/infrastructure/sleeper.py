@@ -1,8 +1,8 @@
-"""A process that reads one key all the time: `sleeper.py URL PREFIX trusting|doubting`, to be stopped by SIGSTOP.
+"""A process that reads one key continuously and is stopped by SIGSTOP: `sleeper.py URL PREFIX trusting|doubting`.
 
-For each line `hold` it answers `held` once its memory has the key. For each line with a moment of the monotonic clock,
-which all processes of a machine share, it answers how often it has read "old" since. A `trusting` one believes for ever
-that it hears every message: the mechanism is switched off.
+For each line `hold` it prints `held` once its L1 has the key. For each line with a time of the monotonic clock, which
+all processes of a machine share, it prints how often it has read "old" since then. A `trusting` process always assumes
+that it receives every message: the mechanism is switched off.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from tequipy_caching.wiring import CacheSettings, build_cache
 
 
 async def sleeper(url: str, prefix: str) -> None:
-    """Read and answer until the input ends."""
+    """Read the key and answer lines until the input ends."""
     settings = CacheSettings(url=SecretStr(url), prefix=prefix, policies={"words": CachePolicy(ttl=60)}, l2_timeout=5)
     old: list[float] = []
     async with build_cache(settings) as manager:

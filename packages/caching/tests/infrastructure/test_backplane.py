@@ -1,4 +1,4 @@
-"""The channel: whatever happens to it, memory that may have missed something is not trusted."""
+"""The channel: L1 is not trusted whenever messages may have been missed."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,7 @@ from tequipy_devstack.servers import ValkeyServer
 
 
 class Ear(Listener):
-    """Remembers what it hears."""
+    """A listener that records messages and gaps."""
 
     def __init__(self) -> None:
         self.heard: list[Any] = []
@@ -36,7 +36,7 @@ class Ear(Listener):
 
 @pytest.fixture
 def kill() -> Callable[[str], Awaitable[None]]:
-    """Return what closes every channel of a server."""
+    """Return a function that closes every channel of a server."""
 
     async def kill(url: str) -> None:
         async with Redis.from_url(url) as redis:
@@ -45,10 +45,10 @@ def kill() -> Callable[[str], Awaitable[None]]:
     return kill
 
 
-async def test_an_unbroken_silence_keeps_memory(
+async def test_l1_is_kept_after_a_disconnection_without_messages(
     start: Any, private_redis: ValkeyServer, eventually: Any, kill: Any
 ) -> None:
-    """A channel that breaks and comes back at the same number has missed nothing: memory is trusted again."""
+    """If the channel is cut and returns at the same position, no message was missed, and L1 is kept."""
     manager = await start(private_redis.url())
     words = manager.cache("words", str)
     await words.set("ada", "Ada")
@@ -60,10 +60,10 @@ async def test_an_unbroken_silence_keeps_memory(
     assert words.peek("ada") == "Ada"
 
 
-async def test_what_was_missed_is_not_served(
+async def test_l1_is_flushed_after_missed_messages(
     start: Any, private_redis: ValkeyServer, eventually: Any, kill: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Deaf, reads go to Redis; once the numbers are compared and differ, memory is emptied."""
+    """While disconnected, reads go to Redis; if the positions differ afterwards, L1 is flushed."""
     deaf, other = await start(private_redis.url()), await start(private_redis.url())
     words = deaf.cache("words", str)
     await words.set("ada", "old")
@@ -77,8 +77,8 @@ async def test_what_was_missed_is_not_served(
     assert words.peek("bob") is MISSING
 
 
-async def test_a_gap_in_the_numbers_empties_memory(start: Any, redis_url: str, eventually: Any) -> None:
-    """A message whose number is too high says that others were lost; it is counted, and memory is emptied."""
+async def test_a_gap_in_the_numbers_flushes_l1(start: Any, redis_url: str, eventually: Any) -> None:
+    """A message whose sequence number is too high shows a gap; it is counted, and L1 is flushed."""
     registry = CollectorRegistry()
     manager = await start(redis_url, registry=registry)
     words = manager.cache("words", str)
@@ -93,10 +93,10 @@ async def test_a_gap_in_the_numbers_empties_memory(start: Any, redis_url: str, e
 
 
 @pytest.mark.parametrize("empty", [True, False])
-async def test_a_restarted_redis_is_noticed_by_its_epoch(
+async def test_a_restarted_redis_is_detected_by_its_epoch(
     start: Any, private_redis: ValkeyServer, eventually: Any, *, empty: bool
 ) -> None:
-    """A Redis that has started again may have lost what came last, with or without its data: memory is emptied."""
+    """After a restart of Redis, with or without its data, L1 is flushed, because the last changes may be lost."""
     manager = await start(private_redis.url())
     words = manager.cache("words", str)
     await words.set("ada", "Ada")
@@ -107,8 +107,8 @@ async def test_a_restarted_redis_is_noticed_by_its_epoch(
     assert words.peek("ada") is MISSING
 
 
-async def test_an_emptied_redis_is_noticed_at_the_next_message(start: Any, redis_url: str, eventually: Any) -> None:
-    """Emptied while it runs, Redis begins another epoch with the next change, and memory is emptied too."""
+async def test_an_emptied_redis_is_detected_at_the_next_message(start: Any, redis_url: str, eventually: Any) -> None:
+    """If Redis is emptied while it runs, the next change begins a new epoch, and L1 is flushed."""
     manager = await start(redis_url)
     words = manager.cache("words", str)
     await words.set("ada", "Ada")
@@ -118,8 +118,8 @@ async def test_an_emptied_redis_is_noticed_at_the_next_message(start: Any, redis
     await eventually(lambda: words.peek("ada") is MISSING)
 
 
-async def test_a_silently_cut_channel_is_noticed(start: Any, proxy: Any, proxy_url: str, eventually: Any) -> None:
-    """A channel that is half open, so that nobody says it is gone, is found deaf, and counted as long as it is."""
+async def test_a_silently_cut_channel_is_detected(start: Any, proxy: Any, proxy_url: str, eventually: Any) -> None:
+    """A half-open channel is detected, and the disconnected time is counted."""
     registry = CollectorRegistry()
     manager = await start(proxy_url, registry=registry, l2_timeout=0.25)
 
@@ -140,8 +140,8 @@ async def test_a_silently_cut_channel_is_noticed(start: Any, proxy: Any, proxy_u
 @pytest.mark.parametrize(
     "garbage", [b"no json", b"a b c", b"e 1 [1, 2]", b'e 1 ["x", "cache:words", "not a list"]', b"\xff"]
 )
-async def test_a_strange_message_drops_everything(start: Any, redis_url: str, eventually: Any, garbage: bytes) -> None:
-    """A message of a version to come may mean anything: memory is emptied, and the channel lives on."""
+async def test_an_unknown_message_flushes_l1(start: Any, redis_url: str, eventually: Any, garbage: bytes) -> None:
+    """A message of a later version may mean any change: L1 is flushed, and the channel goes on."""
     manager = await start(redis_url)
     words = manager.cache("words", str)
     await words.set("ada", "Ada")
@@ -152,7 +152,7 @@ async def test_a_strange_message_drops_everything(start: Any, redis_url: str, ev
 
 
 async def test_topics_reach_their_listeners(redis_url: str, redis_prefix: str, eventually: Any) -> None:
-    """Every other process's listener of the topic hears a message once; what it cannot understand is a miss."""
+    """The listener of a topic in each other process receives a message once; an invalid message counts as a gap."""
     metrics = PrometheusCacheMetrics(None)
     links = [RedisLink(redis_url, prefix=redis_prefix, timeout=5, metrics=metrics) for _ in range(2)]
     planes = [Backplane(link, metrics=metrics) for link in links]

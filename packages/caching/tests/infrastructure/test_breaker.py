@@ -1,4 +1,4 @@
-"""The breaker: how long it waits, and what closes it."""
+"""The circuit breaker: the pauses between probes, and what closes it."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from tequipy_caching.infrastructure.breaker import Breaker
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Note the pauses instead of making them."""
+    """Record the pauses instead of waiting."""
     made: list[float] = []
 
     async def pause(_: Breaker, seconds: float) -> None:
@@ -21,8 +21,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return made
 
 
-async def test_probes_come_ever_more_rarely(pauses: list[float]) -> None:
-    """The first probe comes after a second, each pause is twice the last, up to thirty; the first success closes."""
+async def test_pauses_between_probes_double(pauses: list[float]) -> None:
+    """The first probe comes after 1 s, the pauses double up to 30 s, and the first success closes the breaker."""
     failures = 7
 
     async def probe() -> None:
@@ -38,8 +38,8 @@ async def test_probes_come_ever_more_rarely(pauses: list[float]) -> None:
     assert not opened.open
 
 
-async def test_what_waits_is_replayed_with_the_breaker_closed(pauses: list[float]) -> None:
-    """Changes that Redis refused are tried again though it answers, until none waits."""
+async def test_pending_changes_are_replayed_with_the_breaker_closed(pauses: list[float]) -> None:
+    """While changes are pending, probes are made although the breaker is closed."""
     waiting = 3
 
     async def probe() -> None:
@@ -53,8 +53,8 @@ async def test_what_waits_is_replayed_with_the_breaker_closed(pauses: list[float
     assert (waiting, len(pauses), closed.open) == (0, 3, False)
 
 
-async def test_a_hurried_probe_is_made_at_once() -> None:
-    """Who has heard from Redis need not wait for the pause to end."""
+async def test_probe_now_ends_the_pause() -> None:
+    """`probe_now` ends the pause."""
 
     async def probe() -> None: ...
 

@@ -1,4 +1,4 @@
-"""Redis refuses writes while the channel of a process is cut, so that it does not receive the refused changes."""
+"""Redis refuses writes while the channel of a process is cut, so that the process does not receive refused changes."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ from tequipy_devstack.servers import ValkeyServer
 
 
 async def cut(manager: TieredCacheManager, redis: Redis, eventually: Any) -> None:
-    """Cut the channel of the only process that there is."""
+    """Cut the channel of the only connected process."""
     for client in await redis.client_list(_type="pubsub"):
         await redis.client_kill_filter(_id=client["id"])
     await eventually(lambda: not manager.backplane.live)
@@ -21,7 +21,7 @@ async def cut(manager: TieredCacheManager, redis: Redis, eventually: Any) -> Non
 async def test_a_disconnected_process_reads_nothing_from_a_redis_that_refuses_writes(
     start: Any, private_redis: ValkeyServer, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
-    """It cannot know which deletes Redis has refused, so it believes no value that Redis holds."""
+    """A disconnected process uses no value of a Redis that refuses writes: it does not know the refused deletes."""
     monkeypatch.setattr("tequipy_caching.infrastructure.backplane._RECONNECT_AFTER", 600)
     alone = await start(private_redis.url())
     async with Redis.from_url(private_redis.url()) as redis:
@@ -40,10 +40,10 @@ async def test_a_disconnected_process_reads_nothing_from_a_redis_that_refuses_wr
         assert alone.health().l2 == "refusing"
 
 
-async def test_nobody_joins_a_load_from_before_a_refused_delete(
+async def test_no_caller_joins_a_load_from_before_a_refused_delete(
     start: Any, private_redis: ValkeyServer, monkeypatch: pytest.MonkeyPatch, eventually: Any, factory: Any
 ) -> None:
-    """While disconnected, a caller begins a load of its own: that Redis shows no change proves nothing."""
+    """A disconnected caller starts its own load: an unchanged state in Redis is no proof while writes are refused."""
     monkeypatch.setattr("tequipy_caching.infrastructure.backplane._RECONNECT_AFTER", 600)
     alone = await start(private_redis.url())
     async with Redis.from_url(private_redis.url()) as redis:
@@ -63,10 +63,10 @@ async def test_nobody_joins_a_load_from_before_a_refused_delete(
         assert await second == "new"
 
 
-async def test_a_process_that_joins_again_learns_what_was_refused_meanwhile(
+async def test_refused_changes_are_replayed_when_a_process_joins(
     start: Any, private_redis: ValkeyServer, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
-    """A delete that Redis refused is replayed when another process joins the channel, not when its turn comes."""
+    """A refused delete is replayed at once when another process joins the channel."""
     monkeypatch.setattr("tequipy_caching.infrastructure.backplane._RECONNECT_AFTER", 2)
     monkeypatch.setattr("tequipy_caching.infrastructure.breaker.FIRST_PAUSE", 600)
     away = await start(private_redis.url())

@@ -1,4 +1,4 @@
-"""What happens when Redis answers and refuses writes: nobody is shown what was deleted, and operators learn of it."""
+"""Redis answers and refuses writes: no process serves deleted values, and operators are informed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -24,13 +24,13 @@ async def eventually_true(probe: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def command(server: ValkeyServer, *words: Any) -> Any:
-    """Have a server do something, as the user that may do everything."""
+    """Execute a command on a server, as the user with all permissions."""
     async with Redis.from_url(server.url()) as redis:
         return await cast("Any", redis).execute_command(*words)
 
 
 async def fill(server: ValkeyServer) -> None:
-    """Let the memory be full, and nothing be evicted."""
+    """Fill the memory without eviction."""
     await command(server, "CONFIG", "SET", "maxmemory-policy", "noeviction")
     await command(server, "CONFIG", "SET", "maxmemory", 1)
 
@@ -40,7 +40,7 @@ async def make_room(server: ValkeyServer) -> None:
 
 
 async def fail_to_save(server: ValkeyServer) -> None:
-    """Let a save fail, for its file cannot be written; the server refuses writes then."""
+    """Make a save fail with a file that cannot be written, so that the server refuses writes."""
     await command(server, "CONFIG", "SET", "appendonly", "no")
     await command(server, "CONFIG", "SET", "save", "3600 1")
     (server.data / "dump.rdb").mkdir()
@@ -76,7 +76,7 @@ async def give_rights(server: ValkeyServer) -> None:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A way in which Redis refuses writes, what ends it, and how the reason begins."""
+    """A way to make Redis refuse writes, a way to end it, and the first words of the reason."""
 
     begin: Callable[[ValkeyServer], Awaitable[Any]]
     end: Callable[[ValkeyServer], Awaitable[Any]]
@@ -115,10 +115,10 @@ def url(server: ValkeyServer) -> str:
     return f"redis://{USER}@127.0.0.1:{server.port}/0"
 
 
-async def test_a_delete_is_seen_by_all(
+async def test_a_refused_delete_reaches_all_processes(
     start: Any, server: ValkeyServer, refusal: Refusal, factory: Any, eventually: Any
 ) -> None:
-    """What was deleted while Redis refuses writes is shown by no process, from L1 or L2, then or later."""
+    """A value that is deleted while Redis refuses writes is served by no process, from L1 or L2, then or later."""
     one, other = [await start(url(server), l2_timeout=1) for _ in range(2)]
     mine, theirs = one.cache("words", str), other.cache("words", str)
     remote = other.cache("remote", str)
@@ -152,10 +152,10 @@ async def test_a_delete_is_seen_by_all(
     assert await third.cache("words", str).get(20) == "old"
 
 
-async def test_health_says_so(
+async def test_health_shows_refused_writes(
     start: Any, server: ValkeyServer, refusal: Refusal, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Health is `refusing` with the server's words, the log has one line for its begin and one for its end."""
+    """`health()` is `refusing` with the server's error text, and one line is logged at the start and the end."""
     caplog.set_level("INFO")
     manager = await start(url(server), l2_timeout=1)
     words = manager.cache("words", str)
@@ -174,10 +174,10 @@ async def test_health_says_so(
     assert lines == ["cache_writes_refused", "cache_writes_accepted"]
 
 
-async def test_a_refusal_is_counted(
+async def test_metrics_show_refused_writes(
     start: Any, limiters: Any, server: ValkeyServer, refusal: Refusal, eventually: Any
 ) -> None:
-    """A metric of the caches and one of the limiter is 1 while Redis refuses writes, and 0 before and after."""
+    """A metric of the caches and one of the limiter are 1 while Redis refuses writes, and 0 before and after."""
     registry = CollectorRegistry()
     manager = await start(url(server), l2_timeout=1, registry=registry)
     limiter = await limiters(url(server), l2_timeout=1, registry=registry)
@@ -192,8 +192,8 @@ async def test_a_refusal_is_counted(
     await eventually(lambda: [registry.get_sample_value(name) for name in names] == [0, 0])
 
 
-async def test_ping_finds_it_out(start: Any, server: ValkeyServer, refusal: Refusal) -> None:
-    """A process that writes nothing learns of it by asking whether Redis is there."""
+async def test_ping_detects_refused_writes(start: Any, server: ValkeyServer, refusal: Refusal) -> None:
+    """`ping` detects the refusal in a process that writes nothing."""
     manager = await start(url(server), l2_timeout=1)
     await manager.ping()
     assert manager.health().l2 == "up"
@@ -205,8 +205,10 @@ async def test_ping_finds_it_out(start: Any, server: ValkeyServer, refusal: Refu
     assert manager.health().l2 == "up"
 
 
-async def test_the_channel_stays(start: Any, server: ValkeyServer, refusal: Refusal, eventually: Any) -> None:
-    """The channel is not taken for cut: a process that only listens stays live for longer than a cut would take."""
+async def test_the_channel_works_while_writes_are_refused(
+    start: Any, server: ValkeyServer, refusal: Refusal, eventually: Any
+) -> None:
+    """A process that only listens stays live for longer than the detection of a cut channel takes."""
     listening = await start(url(server), l2_timeout=1)
     await refusal.begin(server)
     loop = asyncio.get_running_loop()
@@ -220,10 +222,10 @@ async def test_the_channel_stays(start: Any, server: ValkeyServer, refusal: Refu
 
 
 @pytest.mark.parametrize("code", ["MISCONF", "READONLY", "NOREPLICAS", "NOPERM"])
-async def test_a_process_that_starts_meanwhile_believes_nothing(
+async def test_a_process_that_starts_meanwhile_does_not_read_l2(
     start: Any, server: ValkeyServer, code: str, factory: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It cannot know what was deleted: it reads nothing from L2 until the others have had their time to delete it."""
+    """A process that starts during a refusal reads nothing from L2 until others must have replayed their deletes."""
     refusal = next(each for each in REFUSALS.values() if each.code == code)
     one = await start(url(server), l2_timeout=1)
     words = one.cache("words", str)
@@ -231,13 +233,13 @@ async def test_a_process_that_starts_meanwhile_believes_nothing(
         await words.set(key, "old")
     await refusal.begin(server)
     await words.delete("deleted")
-    # Without rights it cannot even ask where the channel stands: its memory is not believed either.
+    # Without permissions it cannot read the channel's position, so that its L1 is not used either.
     late = await start(url(server), l2_timeout=1, live=code != "NOPERM")
     theirs = late.cache("words", str)
     await eventually(lambda: late.health().l2 == "refusing")
     assert await theirs.get_many(["deleted", "kept"]) == {}
     assert await theirs.get_or_set("deleted", factory("new")) == "new"
-    assert await theirs.get("deleted") in {"new", None}  # from its own memory, which hears of changes
+    assert await theirs.get("deleted") in {"new", None}  # from its own L1, which receives changes
     await words.delete("deleted")
     await eventually(lambda: theirs.peek("deleted") is MISSING)
     monkeypatch.setattr("tequipy_caching.domain.recovery.TRUST_AFTER", 2)
@@ -252,15 +254,17 @@ async def test_a_process_that_starts_meanwhile_believes_nothing(
     assert await theirs.get("deleted") is None
 
 
-async def test_memory_is_not_exceeded_by_values(start: Any, server: ValkeyServer, eventually: Any) -> None:
-    """Without memory a value written through is not stored: a tombstone, which is small, takes its place."""
+async def test_a_tombstone_replaces_a_value_when_memory_is_full(
+    start: Any, server: ValkeyServer, eventually: Any
+) -> None:
+    """If memory is full, a value is not stored; a tombstone, which is small, replaces it."""
     one, other = [await start(url(server), l2_timeout=1) for _ in range(2)]
     await one.cache("words", str).set("ada", "old")
     assert await other.cache("words", str).get("ada") == "old"
     await fill(server)
     await one.cache("words", str).set("ada", "x" * 100_000)
     assert await one.cache("words", str).get("ada") == "x" * 100_000
-    await eventually(lambda: other.cache("words", str).peek("ada") is MISSING)  # the message is on its way
+    await eventually(lambda: other.cache("words", str).peek("ada") is MISSING)  # the message is in transit
     assert await other.cache("words", str).get("ada") is None
     assert one.health().recovery_queue == 0
     sizes = [
@@ -269,8 +273,10 @@ async def test_memory_is_not_exceeded_by_values(start: Any, server: ValkeyServer
     assert sizes == [24]
 
 
-async def test_a_cache_that_is_made_later_knows_it(start: Any, server: ValkeyServer, eventually: Any) -> None:
-    """A process that first uses a cache after another's delete was refused does not believe what Redis holds of it."""
+async def test_a_cache_that_is_created_later_does_not_read_l2(
+    start: Any, server: ValkeyServer, eventually: Any
+) -> None:
+    """A process that first uses a cache after a refused delete does not use the values that Redis holds of it."""
     one, other = [await start(url(server), l2_timeout=1) for _ in range(2)]
     await one.cache("words", str).set("ada", "old")
     await fail_to_save(server)
@@ -279,10 +285,10 @@ async def test_a_cache_that_is_made_later_knows_it(start: Any, server: ValkeySer
     assert await other.cache("words", str).get("ada") is None
 
 
-async def test_members_of_a_set_reach_all(
+async def test_refused_members_of_a_set_reach_all_processes(
     open_set: Any, server: ValkeyServer, refusal: Refusal, eventually: Any
 ) -> None:
-    """What is added to a set while Redis refuses writes is a member everywhere at once, and in Redis afterwards."""
+    """A member added while Redis refuses writes is a member in all processes at once, and in Redis afterwards."""
     (_, one), (manager, other) = [await open_set(url(server), l2_timeout=1) for _ in range(2)]
     await refusal.begin(server)
     await one.add("ada", ttl=600)
@@ -293,8 +299,8 @@ async def test_members_of_a_set_reach_all(
     assert "ada" in third
 
 
-async def test_a_change_of_another_version_is_a_miss(start: Any, redis_url: str, eventually: Any) -> None:
-    """What cannot be read as a refused change may mean anything: memory is emptied, and the channel lives on."""
+async def test_an_unknown_refused_change_flushes_l1(start: Any, redis_url: str, eventually: Any) -> None:
+    """A refused change that cannot be parsed may mean any change: L1 is flushed, and the channel goes on."""
     manager = await start(redis_url)
     words = manager.cache("words", str)
     for garbage in (b'["refused"', b'["refused", 1, 2]', b'["refused", "x", "cache:words", 5]'):
@@ -306,8 +312,8 @@ async def test_a_change_of_another_version_is_a_miss(start: Any, redis_url: str,
     assert manager.backplane.live
 
 
-async def test_building_needs_no_server() -> None:
-    """Before it has met a server a process thinks well of it."""
+async def test_health_shows_no_refusal_before_the_first_contact() -> None:
+    """Before the first contact with a server, `health()` shows no refusal."""
     manager = build_cache(CacheSettings(url=SecretStr("redis://127.0.0.1:1")))
     assert isinstance(manager, TieredCacheManager)
     assert (manager.health().l2, manager.health().reason) == ("up", None)

@@ -1,4 +1,4 @@
-"""What could not reach Redis is kept, makes Redis doubtful meanwhile, and is sent later."""
+"""Changes that could not reach Redis are kept and sent later; until then Redis is not used for their keys."""
 
 import asyncio
 from typing import Any
@@ -12,8 +12,10 @@ from tequipy_caching.wiring import CacheSettings, build_cache
 from tequipy_devstack.servers import ValkeyServer
 
 
-async def test_what_waits_makes_redis_doubtful(start: Any, private_redis: ValkeyServer, factory: Any) -> None:
-    """A key whose delete did not reach Redis is not read from there, though Redis answers."""
+async def test_a_key_with_a_pending_delete_is_not_read_from_redis(
+    start: Any, private_redis: ValkeyServer, factory: Any
+) -> None:
+    """A key with a pending delete is not read from Redis, although Redis answers."""
     manager = await start(private_redis.url())
     words = manager.cache("remote", str)
     for key in ("deleted", "tagged", "other"):
@@ -31,7 +33,7 @@ async def test_what_waits_makes_redis_doubtful(start: Any, private_redis: Valkey
 
 
 async def test_a_full_queue_becomes_one_clear(start: Any, private_redis: ValkeyServer, eventually: Any) -> None:
-    """More deletes than are kept are one clear: nothing of the cache is served any more, by no process."""
+    """More deletes than the queue holds become one clear: no process serves a value of the cache from before."""
     manager, other = [await start(private_redis.url(), l2_timeout=0.25) for _ in range(2)]
     manager.link.recovery._limit = 10
     words, others = manager.cache("words", str), other.cache("words", str)
@@ -42,12 +44,12 @@ async def test_a_full_queue_becomes_one_clear(start: Any, private_redis: ValkeyS
     assert manager.health().recovery_queue <= 10
     private_redis.thaw()
     await eventually(lambda: manager.health() == other.health() == CacheHealth("up", "live", 0))
-    await eventually(lambda: others.peek(19) is MISSING)  # the message is on its way
+    await eventually(lambda: others.peek(19) is MISSING)  # the message is in transit
     assert await others.get_many(range(20)) == {}
 
 
-async def test_however_many_tags_are_replayed(start: Any, private_redis: ValkeyServer, eventually: Any) -> None:
-    """More tags than Lua's stack holds reach Redis in one step, and keep nothing that waits from it."""
+async def test_many_tags_are_replayed(start: Any, private_redis: ValkeyServer, eventually: Any) -> None:
+    """More tags than Lua's stack holds are replayed in one step, and do not block other pending changes."""
     manager = await start(private_redis.url(), l2_timeout=0.25)
     words = manager.cache("words", str)
     await words.set("ada", "old", tags=["8999"])
@@ -59,10 +61,10 @@ async def test_however_many_tags_are_replayed(start: Any, private_redis: ValkeyS
     assert await words.get("ada") is None
 
 
-async def test_a_delete_whose_caller_leaves_is_made(
+async def test_a_cancelled_delete_is_repeated(
     start: Any, private_redis: ValkeyServer, proxy: Any, proxy_url: str, eventually: Any
 ) -> None:
-    """A caller that is cancelled while Redis is asked may have deleted or not: it is done again."""
+    """A delete whose caller is cancelled is repeated, because it may not have been executed."""
     manager, other = await start(proxy_url, l2_timeout=5), await start(private_redis.url())
     await other.cache("words", str).set("ada", "old")
     proxy.delay = 0.2
@@ -74,14 +76,14 @@ async def test_a_delete_whose_caller_leaves_is_made(
     proxy.delay = 0
     assert manager.health().recovery_queue == 1
     await eventually(lambda: manager.health().recovery_queue == 0)
-    await eventually(lambda: other.cache("words", str).peek("ada") is MISSING)  # the message is on its way
+    await eventually(lambda: other.cache("words", str).peek("ada") is MISSING)  # the message is in transit
     assert await other.cache("words", str).get("ada") is None
 
 
-async def test_what_waits_is_sent_at_the_end(
+async def test_pending_changes_are_sent_at_the_end(
     start: Any, private_redis: ValkeyServer, policies: Any, eventually: Any
 ) -> None:
-    """A process that ends in order makes a last attempt to replay what it has kept."""
+    """A manager that is closed makes a last attempt to replay its queue."""
     other = await start(private_redis.url(), prefix="end")
     await other.cache("words", str).set("ada", "old")
     settings = CacheSettings(url=SecretStr(private_redis.url()), prefix="end", policies=policies)
@@ -89,5 +91,5 @@ async def test_what_waits_is_sent_at_the_end(
         private_redis.freeze()
         await manager.cache("words", str).delete("ada")
         private_redis.thaw()
-    await eventually(lambda: other.cache("words", str).peek("ada") is MISSING)  # the message is on its way
+    await eventually(lambda: other.cache("words", str).peek("ada") is MISSING)  # the message is in transit
     assert await other.cache("words", str).get("ada") is None

@@ -1,4 +1,4 @@
-"""What can never work, for the rights of a user or because the server is a node of a Redis Cluster, is named."""
+"""Servers on which the cache can never work, because of missing permissions or Redis Cluster, are reported."""
 
 import asyncio
 import re
@@ -25,7 +25,7 @@ ALL = ("~*", "&*", "+@all", "-@dangerous")
 
 
 class ConfiguredServer(ValkeyServer):
-    """A server with lines of configuration that cannot be set once it runs."""
+    """A server with configuration lines that cannot be changed while it runs."""
 
     lines: tuple[str, ...] = ()
 
@@ -38,7 +38,7 @@ class ConfiguredServer(ValkeyServer):
 
 @pytest.fixture
 def configured() -> Iterator[Callable[..., ConfiguredServer]]:
-    """Yield what starts a server with such lines."""
+    """Yield a function that starts a server with these lines."""
     with ExitStack() as stack:
 
         def configured(*lines: str) -> ConfiguredServer:
@@ -50,13 +50,13 @@ def configured() -> Iterator[Callable[..., ConfiguredServer]]:
 
 
 async def command(server: ValkeyServer, *words: Any) -> Any:
-    """Have a server do something, as the user that may do everything."""
+    """Execute a command on a server, as the user with all permissions."""
     async with Redis.from_url(server.url()) as redis:
         return await cast("Any", redis).execute_command(*words)
 
 
 async def give(server: ValkeyServer, *rights: str, user: str = USER) -> str:
-    """Give a user these rights and no others; return the address at which it is that user."""
+    """Give a user exactly these permissions; return the URL with that user."""
     await command(server, "ACL", "SETUSER", user, "reset", "on", "nopass", *rights)
     return f"redis://{user}@127.0.0.1:{server.port}/0"
 
@@ -66,7 +66,7 @@ def refused_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def stays(manager: TieredCacheManager, eventually: Any) -> None:
-    """Return when it has looked unhealthy for longer than probes and attempts to join take, whatever is asked."""
+    """Return when `health()` has not been `up` for longer than probes and attempts to join take."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + 2.5
 
@@ -90,10 +90,10 @@ LACKING = {
 
 
 @pytest.mark.parametrize("right", LACKING.values(), ids=LACKING)
-async def test_a_missing_right_is_named_at_the_start(
+async def test_a_missing_permission_is_reported_at_the_start(
     start: Any, private_redis: ValkeyServer, right: str, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without a right that channel or scripts need, health is `refusing` with the server's words until it is given."""
+    """Without a permission that channel or scripts need, `health()` is `refusing` with the server's error text."""
     url = await give(private_redis, *ALL, right)
     manager = await start(url, live=False, l2_timeout=1)
     await eventually(lambda: manager.health().l2 == "refusing")
@@ -106,7 +106,7 @@ async def test_a_missing_right_is_named_at_the_start(
 
 
 async def cluster_info(node: ValkeyServer) -> bytes:
-    """Return the state of a node's cluster, in the node's own words."""
+    """Return the CLUSTER INFO of a node."""
     reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
     writer.write(f"AUTH {node.password}\r\nCLUSTER INFO\r\n".encode())
     try:
@@ -116,10 +116,10 @@ async def cluster_info(node: ValkeyServer) -> bytes:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-async def test_a_node_of_a_cluster_never_looks_healthy(
+async def test_a_node_of_a_cluster_is_reported(
     start: Any, configured: Any, eventually: Any, caplog: pytest.LogCaptureFixture, *, whole: bool
 ) -> None:
-    """A node of a Redis Cluster is `refusing` with the server's words, whichever slots it has, and is one log line."""
+    """A node of a Redis Cluster is `refusing` with the server's error text, whatever its slots; one line is logged."""
     node = configured("cluster-enabled yes", f"cluster-port {free_port()}")
     if whole:
         await command(node, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
@@ -136,18 +136,18 @@ async def test_a_node_of_a_cluster_never_looks_healthy(
     assert len(refused_lines(caplog)) == 1
 
 
-async def test_a_server_that_does_not_deliver_is_named(
+async def test_a_server_that_does_not_deliver_is_reported(
     start: Any, private_redis: ValkeyServer, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that accepts what is published and delivers it to nobody is not taken for a channel."""
+    """A server that accepts messages but does not deliver them is `refusing`."""
     monkeypatch.setattr("tequipy_caching.infrastructure.backplane.Backplane._handle", lambda *_: None)
     manager = await start(private_redis.url(), live=False)
     await eventually(lambda: manager.health().l2 == "refusing")
     assert (manager.health().reason or "").startswith("UNDELIVERED ")
 
 
-async def test_a_server_without_scripts_is_named(start: Any, configured: Any, eventually: Any) -> None:
-    """A server whose commands for scripts were removed is named, without their arguments, which hold keys."""
+async def test_a_server_without_scripts_is_reported(start: Any, configured: Any, eventually: Any) -> None:
+    """A server without commands for scripts is `refusing`; the reason has no arguments, because they contain keys."""
     server = configured('rename-command EVALSHA ""')
     manager = await start(server.url(), live=False)
     await eventually(lambda: manager.health().l2 == "refusing")
@@ -155,7 +155,7 @@ async def test_a_server_without_scripts_is_named(start: Any, configured: Any, ev
 
 
 async def test_it_works_without_info(start: Any, private_redis: ValkeyServer, eventually: Any) -> None:
-    """Without the right for INFO the channel is live and carries deletes."""
+    """Without permission for INFO, the channel is live and carries deletes."""
     url = await give(private_redis, *ALL)
     one, other = [await start(url) for _ in range(2)]
     await one.cache("words", str).set("ada", "old")
@@ -165,10 +165,10 @@ async def test_it_works_without_info(start: Any, private_redis: ValkeyServer, ev
     assert (one.health().l2, one.health().backplane, one.health().reason) == ("up", "live", None)
 
 
-async def test_an_older_snapshot_is_noticed_without_info(
+async def test_an_older_snapshot_is_detected_without_info(
     start: Any, private_redis: ValkeyServer, eventually: Any
 ) -> None:
-    """A server that comes back with an older state begins a new epoch: what was deleted since is not believed."""
+    """A server that is restarted from an older snapshot begins a new epoch, so that no deleted value is served."""
     url = await give(private_redis, *ALL)
     one = await start(url, l2_timeout=1)
     words = one.cache("words", str)
@@ -192,10 +192,10 @@ async def test_an_older_snapshot_is_noticed_without_info(
 
 
 @pytest.mark.parametrize("right", ["resetchannels", "-@scripting"])
-async def test_nothing_stands_in_after_a_delete_that_could_not_be_heard(
+async def test_nothing_is_served_stale_after_a_delete_that_was_not_received(
     start: Any, private_redis: ValkeyServer, right: str, factory: Any, policies: dict[str, CachePolicy]
 ) -> None:
-    """What a process without a channel holds is neither fresh nor stands in: it may have been deleted."""
+    """A process without a channel serves its values neither fresh nor stale, because they may have been deleted."""
     policies["lasting"] = CachePolicy(ttl=0.05, jitter=0, fail_safe=600)
     one = await start(private_redis.url())
     deaf = await start(await give(private_redis, *ALL, right), live=False, l2_timeout=1)
@@ -210,7 +210,7 @@ async def test_nothing_stands_in_after_a_delete_that_could_not_be_heard(
         await one.cache(name, str).delete("ada")
     tombstones = await command(private_redis, "KEYS", f"{one.link.prefix}:cache:*")
     assert len(tombstones) == 2
-    await command(private_redis, "DEL", *tombstones)  # their time is over
+    await command(private_redis, "DEL", *tombstones)  # the values have expired
     assert await words.get("ada") is None
     assert await words.get_or_set("ada", factory("new")) == "new"
     stale = None
@@ -220,7 +220,7 @@ async def test_nothing_stands_in_after_a_delete_that_could_not_be_heard(
 
 
 def least(name: str, prefix: str) -> list[str]:
-    """Return the rights that the README gives a user, for another prefix."""
+    """Return the permissions that the README gives a user, for another prefix."""
     (rights,) = re.findall(rf"^ACL SETUSER {name} on >\S+ (.*)$", README.read_text(encoding="utf-8"), re.MULTILINE)
     return [re.sub(r"(?<=[~&])tequipy", prefix, right) for right in rights.split()]
 
@@ -230,7 +230,7 @@ async def ada() -> str:
 
 
 async def joined_or_refused(link: RedisLink, backplane: Backplane) -> None:
-    """Return when a process knows whether it can work."""
+    """Return when a process has joined the channel or was refused."""
     async with asyncio.timeout(20):
         while not backplane.live and link.writes.refusal is None:
             await asyncio.sleep(0.002)
@@ -278,7 +278,7 @@ USES: dict[str, Callable[[Any, str], Awaitable[None]]] = {"cache": use_cache, "s
 
 
 async def denied(server: ValkeyServer) -> set[str]:
-    """Return what was denied since the last time, but for INFO."""
+    """Return the denied commands since the last call, except INFO."""
     async with Redis.from_url(server.url(), decode_responses=True) as redis:
         entries = await redis.acl_log()
         await redis.acl_log_reset()
@@ -286,7 +286,7 @@ async def denied(server: ValkeyServer) -> set[str]:
 
 
 @pytest.mark.parametrize("name", USES)
-async def test_the_least_rights_suffice_and_each_is_needed(
+async def test_the_documented_permissions_suffice_and_each_is_needed(
     start: Any,
     limiters: Any,
     private_redis: ValkeyServer,
@@ -294,7 +294,7 @@ async def test_the_least_rights_suffice_and_each_is_needed(
     policies: dict[str, CachePolicy],
     redis_prefix: str,
 ) -> None:
-    """With the rights that the README names nothing but INFO is denied; without any one of them something is."""
+    """With the permissions of the README only INFO is denied; without any one of them, something else is."""
     policies["lasting"] = CachePolicy(ttl=1, fail_safe=1, lock="cluster")
     rights, starting = least(name, redis_prefix), limiters if name == "limiter" else start
     await USES[name](starting, await give(private_redis, *rights))

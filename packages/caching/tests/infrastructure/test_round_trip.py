@@ -1,4 +1,4 @@
-"""A value comes out of Redis as it went in, or it is refused by name: nothing changes silently."""
+"""A value read from Redis equals the value stored, or the store is refused with the name of the difference."""
 
 import math
 from collections import Counter, OrderedDict, deque
@@ -200,21 +200,21 @@ KEPT: list[tuple[Any, Any]] = [
 
 
 def back(type_: Any, value: Any) -> Any:
-    """Return what another process gets."""
+    """Return the value that another process gets."""
     codec: Codec[Any] = Codec(type_, 1_000_000)
     return codec.decode(codec.encode("key", value, ttl=1, tail=0)[HEADER_BYTES:])
 
 
 @pytest.mark.parametrize(("type_", "value"), CHANGED)
-def test_what_would_change_is_refused(type_: Any, value: Any) -> None:
-    """A value that would come back as another one, be it by its type alone, is a `TypeError`, at the first set."""
+def test_a_value_that_would_change_is_refused(type_: Any, value: Any) -> None:
+    """A value that would be read back differently, also in its type only, is a `TypeError` at the first `set`."""
     with pytest.raises(TypeError, match=r"would not come back"):
         print(f"{type_}: {value!r} came back as {back(type_, value)!r}")
 
 
 @pytest.mark.parametrize(("type_", "value"), KEPT)
-def test_what_comes_back_is_stored(type_: Any, value: Any) -> None:
-    """Nothing is refused that comes back as it was."""
+def test_a_value_that_is_read_back_unchanged_is_stored(type_: Any, value: Any) -> None:
+    """Values that are read back unchanged are not refused."""
     assert (
         repr(back(type_, value)).replace("TzInfo(0)", "datetime.timezone.utc") == repr(value)
         or back(type_, value) == value
@@ -230,8 +230,8 @@ SHAPES = st.sampled_from([Any, dict[str, Any], list[int], dict[str, int], list[b
 
 
 @given(SHAPES, VALUES)
-def test_any_value_comes_back_or_is_refused(type_: Any, value: Any) -> None:
-    """Whatever is given to whatever type, what comes back looks the same to the last type."""
+def test_any_value_is_read_back_unchanged_or_refused(type_: Any, value: Any) -> None:
+    """For any value of any type, the value read back is the same, types included, or the value is refused."""
     try:
         found = back(type_, value)
     except TypeError:
@@ -243,7 +243,7 @@ def test_any_value_comes_back_or_is_refused(type_: Any, value: Any) -> None:
 
 
 def test_the_refusal_shows_no_value() -> None:
-    """The error names fields and types; a value may be a secret."""
+    """The error names fields and types, but shows no values, because they may be secret."""
     with pytest.raises(TypeError, match="hidden") as refused:
         back(list[Excluding], [Excluding(number=1, hidden=90210)])
     assert "90210" not in str(refused.value)
@@ -252,8 +252,8 @@ def test_the_refusal_shows_no_value() -> None:
     assert "hunter2" not in str(refused.value)
 
 
-def test_of_large_values_the_first_are_looked_at() -> None:
-    """A value over 64 KiB is decoded again 32 times for each type, and then no more: it holds the event loop."""
+def test_the_first_large_values_are_checked() -> None:
+    """Values over 64 KiB are decoded again 32 times for each type, and then no more: it blocks the event loop."""
     codec: Codec[list[int]] = Codec(list[int], 1_000_000)
     large: Any = [True] + [1] * 40_000
     for _ in range(32):
@@ -263,11 +263,11 @@ def test_of_large_values_the_first_are_looked_at() -> None:
 
 
 class DriverUUID(UUID):
-    """As asyncpg has one of its own."""
+    """A subclass of UUID, such as asyncpg's."""
 
 
 def test_a_drivers_uuid_is_a_uuid() -> None:
-    """The subclass in which a driver gives ids may come back as the standard library's; another id may not."""
+    """The UUID subclass of a driver may be read back as `uuid.UUID`; a different id is refused."""
     text = "0190d6f0-0000-7000-8000-000000000001"
     assert difference(DriverUUID(text), UUID(text)) is None
     assert difference(DriverUUID(text), UUID(int=1)) is not None

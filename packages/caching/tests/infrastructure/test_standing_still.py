@@ -1,4 +1,4 @@
-"""A process that stands still has read nothing meanwhile: it believes its memory only when it has read the channel."""
+"""A suspended process reads no messages, and uses its L1 again only when it has read the channel."""
 
 import asyncio
 import sys
@@ -23,7 +23,7 @@ TRUSTED = PING_AFTER + ANSWER_TIMEOUT
 
 
 def delete_elsewhere(url: str, prefix: str) -> threading.Thread:
-    """Have another process, here a thread with a loop of its own, delete the key; return when it has begun."""
+    """Delete the key in another process, here a thread with its own event loop; return when it has begun."""
 
     async def delete() -> None:
         settings = CacheSettings(url=SecretStr(url), prefix=prefix, policies={"words": CachePolicy(ttl=60)})
@@ -36,10 +36,10 @@ def delete_elsewhere(url: str, prefix: str) -> threading.Thread:
 
 
 @pytest.mark.parametrize("seconds", [TRUSTED + 0.1, TRUSTED + 2])
-async def test_a_blocked_process_serves_nothing_old(
+async def test_a_blocked_process_serves_no_deleted_value(
     start: Any, redis_url: str, redis_prefix: str, eventually: Callable[..., Any], seconds: float
 ) -> None:
-    """After blocking code, or SIGSTOP, the first read already asks Redis; then memory is trusted again."""
+    """After blocking code or SIGSTOP, the first read asks Redis; afterwards L1 is used again."""
     manager = await start(redis_url)
     words = manager.cache("words", str)
     stale = 0
@@ -61,7 +61,7 @@ async def test_a_blocked_process_serves_nothing_old(
 
 @pytest.fixture(params=["doubting", "trusting"])
 async def sleeper(request: pytest.FixtureRequest, redis_url: str, redis_prefix: str) -> AsyncIterator[Process]:
-    """Yield a process that reads all the time."""
+    """Yield a process that reads continuously."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, SLEEPER, redis_url, redis_prefix, request.param, stdin=PIPE, stdout=PIPE
     )
@@ -73,7 +73,7 @@ async def sleeper(request: pytest.FixtureRequest, redis_url: str, redis_prefix: 
 
 
 async def ask(process: Process, line: str) -> str:
-    """Give a process a line, and return its answer."""
+    """Send a line to a process, and return its answer."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(f"{line}\n".encode())
@@ -81,10 +81,10 @@ async def ask(process: Process, line: str) -> str:
         return (await process.stdout.readline()).decode().strip()
 
 
-async def test_a_stopped_process_serves_nothing_old(
+async def test_a_stopped_process_serves_no_deleted_value(
     start: Any, redis_url: str, sleeper: Process, request: pytest.FixtureRequest
 ) -> None:
-    """After SIGSTOP and SIGCONT a real process reads nothing that was deleted; with its doubts switched off it does."""
+    """After SIGSTOP and SIGCONT a real process serves no deleted value; with the mechanism switched off it does."""
     words = (await start(redis_url)).cache("words", str)
     old = []
     for _ in range(5):
@@ -92,7 +92,7 @@ async def test_a_stopped_process_serves_nothing_old(
         assert await ask(sleeper, "hold") == "held"
         sleeper.send_signal(SIGSTOP)
         await words.delete("ada")
-        await asyncio.sleep(TRUSTED + 0.1)  # the fault
+        await asyncio.sleep(TRUSTED + 0.1)  # switches the mechanism off
         went_on = time.monotonic()
         sleeper.send_signal(SIGCONT)
         old.append(int(await ask(sleeper, repr(went_on))))
@@ -101,8 +101,10 @@ async def test_a_stopped_process_serves_nothing_old(
     assert (sum(old) > 0) == (kind == "trusting")
 
 
-async def test_a_tight_loop_of_hits_ends(start: Any, redis_url: str, redis_prefix: str) -> None:
-    """Hits that never let the event loop run serve a deleted value only as long as a cut channel would."""
+async def test_a_loop_of_hits_serves_a_deleted_value_for_a_limited_time(
+    start: Any, redis_url: str, redis_prefix: str
+) -> None:
+    """A loop of hits that never yields to the event loop serves a deleted value no longer than a cut channel would."""
     manager = await start(redis_url)
     words = manager.cache("words", str)
     await words.set("ada", "old")
@@ -115,8 +117,8 @@ async def test_a_tight_loop_of_hits_ends(start: Any, redis_url: str, redis_prefi
     assert value is None
 
 
-async def test_a_stream_of_messages_moves_no_deadline(start: Any, redis_url: str) -> None:
-    """Old messages prove nothing: trust is renewed by the answer to a question alone, however busy the channel is."""
+async def test_messages_do_not_extend_the_trusted_time(start: Any, redis_url: str) -> None:
+    """Only the response to a check extends the trusted time; messages do not, however many arrive."""
     one, other = [await start(redis_url) for _ in range(2)]
     told = one.cache("words", str)
     ends = time.monotonic() + 2 * TRUSTED

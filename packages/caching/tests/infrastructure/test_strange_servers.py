@@ -1,4 +1,4 @@
-"""What answers at Redis's address may be anything: no call raises for it."""
+"""A server at Redis's address may send any response: no call raises because of it."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from tequipy_caching.wiring import CacheSettings, build_cache, build_rate_limite
 
 
 def resp(value: Any) -> bytes:
-    """Return a value as Redis would send it."""
+    """Return a value in the Redis protocol."""
     match value:
         case None:
             return b"$-1\r\n"
@@ -40,7 +40,7 @@ ANSWERS = st.lists(st.one_of(VALUES.map(resp), st.binary(max_size=30), st.just(b
 
 
 def answered(answers: Sequence[bytes], call: Callable[[str], Awaitable[Any]]) -> Any:
-    """Return what a call gives when a server sends these answers."""
+    """Return the result of a call to a server with these responses."""
     left = list(answers)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -70,7 +70,7 @@ def answered(answers: Sequence[bytes], call: Callable[[str], Awaitable[Any]]) ->
 )
 @settings(max_examples=150, deadline=None)
 def test_a_hit_never_raises(answers: list[bytes], lease: int, on_error: Any, cost: int, key: Any) -> None:
-    """Whatever a server answers, hit, peek and reset decide or do nothing."""
+    """Whatever a server responds, `hit`, `peek` and `reset` raise nothing."""
     policy = RatePolicy("login", 5, 60, lease=lease, on_store_error=on_error)
 
     async def call(url: str) -> list[RateDecision]:
@@ -87,7 +87,7 @@ def test_a_hit_never_raises(answers: list[bytes], lease: int, on_error: Any, cos
 @given(answers=ANSWERS, lock=st.sampled_from(["process", "cluster"]))
 @settings(max_examples=150, deadline=None)
 def test_a_cached_read_never_raises(answers: list[bytes], lock: Any) -> None:
-    """Whatever a server answers, a load gives its value, and a change and a lookup raise nothing."""
+    """Whatever a server responds, a load returns its value, and changes and lookups raise nothing."""
     policies = {"words": CachePolicy(ttl=60, lock=lock)}
 
     async def word() -> str:
@@ -110,8 +110,10 @@ def test_a_cached_read_never_raises(answers: list[bytes], lock: Any) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"*2\r\n:1\r\n:2\r\n", b"+OK\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-def test_a_channel_that_is_none_is_tried_again(answer: bytes, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is no Redis does not end the task that listens: it goes on trying, and is not live."""
+def test_the_channel_retries_a_server_that_is_not_redis(
+    answer: bytes, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is not Redis does not end the listening task: it retries, and is not live."""
     monkeypatch.setattr("tequipy_caching.infrastructure.backplane._RECONNECT_AFTER", 0.01)
     attempts = 0
 

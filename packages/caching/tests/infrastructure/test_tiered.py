@@ -1,4 +1,4 @@
-"""Processes that share a Redis: simulated by two managers, each with memory and a channel of its own."""
+"""Processes that share a Redis, simulated by two managers with their own L1 and channel."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,13 +22,13 @@ async def pair(start: Any, redis_url: str) -> Pair:
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Any]:
-    """Yield a plain client, to look behind the caches."""
+    """Yield a plain client, to inspect Redis."""
     async with Redis.from_url(redis_url) as client:
         yield client
 
 
 async def test_a_value_is_shared(pair: Pair, eventually: Any) -> None:
-    """What one process sets, another finds in Redis and, once it has heard of the set, holds itself."""
+    """A value that one process sets is found by another one in Redis, and then in its own L1."""
     one, two = pair
     await one.set("ada", "Ada")
     assert two.peek("ada") is MISSING
@@ -42,12 +42,12 @@ async def test_a_value_is_shared(pair: Pair, eventually: Any) -> None:
 
 
 async def test_ten_thousand_misses_are_one_load(start: Any, redis_url: str, factory: Any) -> None:
-    """10,000 callers that miss the same key at once, a tenth of whom leave: one load, one look into Redis."""
+    """10,000 concurrent misses of a key, of which a tenth are cancelled, cause one load and one lookup in Redis."""
     registry = CollectorRegistry()
     words, load = (await start(redis_url, registry=registry)).cache("words", str), factory("Ada", held=True)
     callers = [asyncio.create_task(words.get_or_set("ada", load)) for _ in range(10_000)]
     await load.called()
-    for caller in callers[::10]:  # the first among them
+    for caller in callers[::10]:  # including the first one
         caller.cancel()
     load.go.set()
     answers = await asyncio.gather(*callers, return_exceptions=True)
@@ -59,10 +59,10 @@ async def test_ten_thousand_misses_are_one_load(start: Any, redis_url: str, fact
 
 @pytest.mark.parametrize("change", ["set", "delete"])
 @pytest.mark.parametrize("name", ["words", "local"])
-async def test_a_change_drops_the_copies_of_others(
+async def test_a_change_removes_copies_in_other_processes(
     start: Any, redis_url: str, eventually: Any, name: str, change: str
 ) -> None:
-    """After a set or delete in one process the other no longer holds the old value, without Redis as a tier too."""
+    """After a set or delete in one process, another one does not hold the old value, also without L2."""
     one, two = [(await start(redis_url)).cache(name, str) for _ in range(2)]
     await two.get_or_set("ada", lambda: asyncio.sleep(0, "old"))
     assert two.peek("ada") == "old"
@@ -72,8 +72,8 @@ async def test_a_change_drops_the_copies_of_others(
 
 
 @pytest.mark.parametrize("change", ["set", "delete"])
-async def test_a_load_never_brings_back_what_another_process_changed(pair: Pair, factory: Any, change: str) -> None:
-    """A load that raced another process's change is returned, and cached neither in Redis nor in any memory."""
+async def test_a_load_that_raced_a_change_is_not_stored(pair: Pair, factory: Any, change: str) -> None:
+    """A load that raced a change of another process is returned, but stored neither in Redis nor in L1."""
     one, two = pair
     load = factory("old", held=True)
     racing = asyncio.create_task(two.get_or_set("ada", load))
@@ -86,8 +86,8 @@ async def test_a_load_never_brings_back_what_another_process_changed(pair: Pair,
         assert await words.get("ada") == ("new" if change == "set" else None)
 
 
-async def test_a_value_of_a_short_life_fences_as_long_as_a_tombstone(pair: Pair, factory: Any, redis: Any) -> None:
-    """A set whose value expires while a load is under way still keeps that load's older value out."""
+async def test_an_expired_value_guards_as_long_as_a_tombstone(pair: Pair, factory: Any, redis: Any) -> None:
+    """A set value that expires during a load still keeps the load's older value from being stored."""
     one, two = pair
     load = factory("old", held=True)
     racing = asyncio.create_task(two.get_or_set("ada", load))
@@ -102,8 +102,8 @@ async def test_a_value_of_a_short_life_fences_as_long_as_a_tombstone(pair: Pair,
     assert await redis.pttl(key) > 5_000
 
 
-async def test_what_is_in_the_way_is_replaced(pair: Pair, redis: Any, factory: Any) -> None:
-    """Foreign bytes, a damaged payload and a key of another type are misses, and the next load replaces them."""
+async def test_unreadable_entries_are_replaced(pair: Pair, redis: Any, factory: Any) -> None:
+    """Foreign bytes, a damaged value and a key of another Redis type are misses, and the next load replaces them."""
     one, two = pair
     await one.set("ada", "Ada")
     (key,) = await redis.keys("*:cache:words:*")
@@ -121,18 +121,18 @@ async def test_what_is_in_the_way_is_replaced(pair: Pair, redis: Any, factory: A
         assert await two.get_or_set("ada", factory(f"loaded {number}")) == f"loaded {number}"
         assert (await redis.get(key)).endswith(f'"loaded {number}"'.encode())
         assert isinstance(two, TieredCache)
-        two.on_message(["delete", ["ada"]])  # as a message from another process would
+        two.on_message(["delete", ["ada"]])  # as a message of another process does
 
 
-async def test_a_payload_of_an_older_shape_is_a_miss(start: Any, redis_url: str) -> None:
-    """After a deployment that changes the type, what was stored before is loaded anew."""
+async def test_a_value_of_an_older_schema_is_a_miss(start: Any, redis_url: str) -> None:
+    """After a deployment that changes the type, values of the old schema are loaded again."""
     before, after = await start(redis_url), await start(redis_url)
     await before.cache("words", str).set("ada", "42")
     assert await after.cache("words", int).get("ada") is None
 
 
-async def test_a_value_beyond_the_limit_is_kept_nowhere(start: Any, redis_url: str, factory: Any) -> None:
-    """A value over max_value_bytes is returned, not kept, and removes the smaller one that it replaces."""
+async def test_a_value_over_the_limit_is_not_stored(start: Any, redis_url: str, factory: Any) -> None:
+    """A value over `max_value_bytes` is returned, not stored, and removes the smaller value before it."""
     one, two = [(await start(redis_url)).cache("small", str) for _ in range(2)]
     load = factory("x" * 200)
     assert await one.get_or_set("ada", load) == await one.get_or_set("ada", load) == "x" * 200
@@ -143,7 +143,7 @@ async def test_a_value_beyond_the_limit_is_kept_nowhere(start: Any, redis_url: s
 
 
 async def test_a_value_that_cannot_be_encoded_is_refused(pair: Pair, factory: Any) -> None:
-    """A value that is not of the cache's type raises TypeError, set or loaded, and is not kept."""
+    """A value that is not of the cache's type raises `TypeError`, whether set or loaded, and is not stored."""
     one, _ = pair
     with pytest.raises(TypeError, match="int"):
         await one.set("ada", 42)  # type: ignore[arg-type]
@@ -152,8 +152,8 @@ async def test_a_value_that_cannot_be_encoded_is_refused(pair: Pair, factory: An
     assert await one.get("ada") is None
 
 
-async def test_two_writers_at_once_agree_in_the_end(pair: Pair) -> None:
-    """However two sets of one process overlap, memory never holds another value than Redis."""
+async def test_concurrent_writers_agree_in_the_end(pair: Pair) -> None:
+    """However two sets of one process overlap, L1 and Redis have the same value at the end."""
     one, two = pair
     for round_ in range(50):
         await asyncio.gather(*(one.set("ada", f"{round_}.{writer}") for writer in range(4)))
@@ -161,8 +161,8 @@ async def test_two_writers_at_once_agree_in_the_end(pair: Pair) -> None:
         await two.delete("ada")
 
 
-async def test_jitter_shortens_lives(start: Any, redis_url: str, redis: Any) -> None:
-    """Values stored together expire apart, none later than its policy says."""
+async def test_jitter_shortens_ttls(start: Any, redis_url: str, redis: Any) -> None:
+    """Values stored together expire at different times, none later than the policy allows."""
     manager = await start(redis_url, policies={"words": CachePolicy(ttl=100, jitter=0.5)})
     words = manager.cache("words", str)
     for number in range(20):
@@ -172,8 +172,8 @@ async def test_jitter_shortens_lives(start: Any, redis_url: str, redis: Any) -> 
     assert max(ttls) <= 100_000
 
 
-async def test_what_happens_is_counted(start: Any, redis_url: str, factory: Any) -> None:
-    """Lookups, loads, fenced fills and messages are counted by cache, tier and outcome; never by key."""
+async def test_operations_are_counted(start: Any, redis_url: str, factory: Any) -> None:
+    """Lookups, loads, discarded values and messages are counted by cache, tier and outcome, never by key."""
     registry = CollectorRegistry()
     words = (await start(redis_url, registry=registry)).cache("words", str)
     await words.get_or_set("secret-key", factory("Ada"))

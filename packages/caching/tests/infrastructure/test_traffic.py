@@ -1,4 +1,4 @@
-"""Redis breaks under traffic: what the callers feel of it, and how soon it is trusted again."""
+"""Failures of Redis under traffic: their effect on callers, and the recovery."""
 
 import asyncio
 import time
@@ -22,14 +22,14 @@ TIMEOUT = 0.25
 
 @dataclass
 class Traffic:
-    """Callers that read and delete all the time, and what became of it."""
+    """Callers that read and delete continuously, and their results."""
 
     seconds: list[float] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
     over: bool = False
 
     async def read(self, cache: Cache[str], start: int) -> None:
-        """Ask for one key after another, each loaded anew from time to time for it is deleted."""
+        """Read one key after another. Each is loaded from time to time, because it is deleted."""
         number = start
         while not self.over:
             key = number % KEYS
@@ -92,7 +92,7 @@ Step = Callable[[ValkeyServer, Any], Awaitable[None]]
     [(kill, restart), (freeze, thaw), (slow_down, speed_up), (kill, restart_empty)],
     ids=["killed", "frozen", "slowed", "restarted empty"],
 )
-async def test_callers_hardly_feel_an_outage(
+async def test_an_outage_costs_each_caller_one_timeout(
     start: Any,
     private_redis: ValkeyServer,
     proxy: Any,
@@ -103,7 +103,7 @@ async def test_callers_hardly_feel_an_outage(
     mends: Step,
     lasting: float,
 ) -> None:
-    """20 callers, half of them without a memory of their own: no error, and the breaker closes again by itself."""
+    """20 callers, half of them without L1, see no error, and the breaker closes again by itself."""
     registry = CollectorRegistry()
     manager = await start(proxy_url, l2_timeout=TIMEOUT, registry=registry)
     traffic = Traffic()
@@ -134,5 +134,5 @@ async def test_callers_hardly_feel_an_outage(
         "after it was mended"
     )
     assert not traffic.errors
-    # Who asks when it breaks pays once, and the next ones nothing; twice on a machine that is late itself.
+    # Each caller waits for at most one timeout, or two on a slow machine; later calls do not wait.
     assert 0 < failed <= 2 * CALLERS

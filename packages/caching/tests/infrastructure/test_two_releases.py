@@ -1,4 +1,4 @@
-"""Two releases side by side whose values have other shapes: each finds its own, and both see every change."""
+"""Two releases with different schemas run side by side: each finds its own values, and both see every change."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -13,20 +13,20 @@ from tequipy_caching import Cache
 
 
 class Old(BaseModel, frozen=True):
-    """As the last release has it."""
+    """The schema of the previous release."""
 
     version: int
 
 
 class New(BaseModel, frozen=True):
-    """As the next release has it."""
+    """The schema of the next release."""
 
     version: int
     nickname: str = ""
 
 
 class Releases(NamedTuple):
-    """A cache as both have it."""
+    """A cache in both releases."""
 
     name: str
     old: Cache[Old]
@@ -40,7 +40,7 @@ async def releases(request: pytest.FixtureRequest, start: Any, redis_url: str) -
 
 
 class Table:
-    """The database: what both load."""
+    """The database from which both load."""
 
     def __init__(self) -> None:
         self.version = 1
@@ -56,7 +56,7 @@ class Table:
 
 
 async def test_each_release_loads_once(releases: Releases) -> None:
-    """Of 100 reads of each release, taking turns, two load: before, each overwrote what the other had stored."""
+    """Of 100 alternating reads of each release, two load; before, each overwrote the other's value."""
     table = Table()
     for _ in range(100):
         assert await releases.old.get_or_set("ada", table.old, tags=["team"]) == Old(version=1)
@@ -77,10 +77,10 @@ CHANGES: dict[str, Callable[[Cache[Any]], Awaitable[object]]] = {
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("changer", ["old", "new"])
 @pytest.mark.parametrize("first", ["old", "new"])
-async def test_a_change_reaches_both(
+async def test_a_change_reaches_both_releases(
     start: Any, releases: Releases, redis_url: str, change: str, changer: str, first: str
 ) -> None:
-    """Whichever release was first to store, and whichever makes a change: neither finds what it had before."""
+    """After a change by either release, neither finds its old value, whichever stored first."""
     table = Table()
     for release in (first, "new" if first == "old" else "old"):
         await getattr(releases, release).get_or_set("ada", getattr(table, release), tags=["team"])
@@ -92,8 +92,8 @@ async def test_a_change_reaches_both(
     assert await fourth.cache(releases.name, Old).get("ada") is None
 
 
-async def test_a_batch_finds_both(releases: Releases) -> None:
-    """In a batch, too, each release finds what it has stored beside the other's, in one round trip more."""
+async def test_a_batch_finds_the_values_of_both_releases(releases: Releases) -> None:
+    """In a batch, each release finds its values in main and side keys, with one more round trip."""
     loads = 0
 
     async def old(keys: Any) -> dict[Any, Old]:
@@ -112,8 +112,8 @@ async def test_a_batch_finds_both(releases: Releases) -> None:
     assert loads == 30
 
 
-async def test_nothing_old_comes_back(start: Any, redis_url: str) -> None:
-    """In any order of loads, sets and changes of two releases, on L2 alone, each read gives the last version."""
+async def test_each_release_reads_the_last_version(start: Any, redis_url: str) -> None:
+    """In any order of loads, sets and changes by two releases, without L1, each read returns the last version."""
     one, other = await start(redis_url), await start(redis_url)
     releases = Releases("remote", one.cache("remote", Old), other.cache("remote", New))
     dice, table = random.Random(), Table()  # noqa: S311 -- no secret; pytest-randomly prints and repeats its seed
@@ -133,8 +133,8 @@ async def test_nothing_old_comes_back(start: Any, redis_url: str) -> None:
                 assert loaded == types[release](version=table.version)
 
 
-async def test_a_value_that_is_nobodys_counts_as_unreadable(start: Any, redis_url: str) -> None:
-    """A value of another shape with nothing beside it is a miss and is counted; one that is damaged is, too."""
+async def test_a_value_of_another_schema_counts_as_unreadable(start: Any, redis_url: str) -> None:
+    """A value of another schema without a valid side value is a miss and is counted; so is a damaged side value."""
     registry = CollectorRegistry()
     one, other = await start(redis_url), await start(redis_url, registry=registry)
     await one.cache("remote", Old).set("ada", Old(version=1))

@@ -1,4 +1,4 @@
-"""What is remembered of a server that refuses writes, one reason after the other."""
+"""The tracking of refused writes, for one reason after another."""
 
 import pytest
 
@@ -6,8 +6,8 @@ from tequipy_caching.domain.recovery import RecoveryQueue
 from tequipy_caching.infrastructure.writes import Writes
 
 
-def test_redis_is_trusted_again_whatever_the_last_reason_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replica that is promoted with its memory full, and gets room, is read from again."""
+def test_redis_is_read_again_whatever_the_last_reason_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that is promoted while its memory is full, and then gets memory, is read from again."""
     monkeypatch.setattr("tequipy_caching.domain.recovery.TRUST_AFTER", 0)
     recovery = RecoveryQueue(lambda: None)
     writes = Writes(lambda: None, recovery.trust_soon)

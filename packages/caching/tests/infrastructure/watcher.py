@@ -1,7 +1,7 @@
-"""A process that notes when it learns of each member of a set: `watcher.py URL PREFIX`, for tests that need several.
+"""A process that records when it receives each member of a set, for tests with processes: `watcher.py URL PREFIX`.
 
-It says by a line when it is live; after the end of its input it waits for the member `end` and writes a line of JSON:
-each member it has heard of, and when, by the monotonic clock, which all processes of a machine share.
+It prints a line when it is live. After the end of its input it waits for the member `end`, and prints a line of JSON:
+each received member and the time, by the monotonic clock, which all processes of a machine share.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ def receive_and_note(self: SharedExpiringSet, body: Any) -> None:
 
 
 async def watch(url: str, prefix: str) -> None:
-    """Listen until the end has come."""
+    """Receive members until `end` has arrived."""
     manager = build_cache(CacheSettings(url=SecretStr(url), prefix=prefix))
     members = manager.expiring_set("revoked")
     async with manager:
