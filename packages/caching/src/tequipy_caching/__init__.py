@@ -1,6 +1,7 @@
-"""A tiered cache: memory in each process, Redis behind all of them. This door is standard library only.
+"""A tiered cache (the memory of each process, and Redis for all of them) and a rate limiter.
 
-Doors beside this one: `wiring` (settings and `build_cache`) and `testing`.
+This module imports the standard library only. The other public modules are `wiring` (settings, `build_cache` and
+`build_rate_limiter`), `api` (rate limits over HTTP), `testing` (fakes) and `conformance` (a pytest plugin).
 """
 
 from tequipy_caching.domain.exceptions import (

@@ -1,6 +1,6 @@
-"""Twins of caches, sets and limits that need no Redis: the same rules on memory alone, with a clock that turns."""
+"""In-memory fakes of the cache manager, the expiring set and the rate limiter, with a clock that tests control."""
 
-# ruff: noqa: ARG002 -- twins ignore what they do not need
+# ruff: noqa: ARG002 -- fakes ignore some arguments
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -28,18 +28,18 @@ V = TypeVar("V")
 
 
 class TurnableClock:
-    """Seconds that pass when the test says so."""
+    """A clock in seconds that advances only when a test calls `advance`."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.seconds += seconds
 
 
 class _NoSharedTier(SharedTier[V], Generic[V]):
-    """The shared tier of a process that shares with nobody: it holds nothing and tells nobody."""
+    """A shared tier without other processes: it stores and publishes nothing."""
 
     stores = False
     away = False
@@ -73,18 +73,18 @@ class _NoSharedTier(SharedTier[V], Generic[V]):
 
 
 class NullMetrics(CacheMetrics):
-    """Metrics that nobody reads: the null twin of the port."""
+    """Metrics that are discarded."""
 
     def tally(self, name: str, *labels: str) -> Tally:
-        """Return a count of its own."""
+        """Return a counter that no metrics system reads."""
         return Tally()
 
     def seconds(self, name: str, *labels: str) -> Observe:
-        """Return what forgets."""
+        """Return a function that discards durations."""
         return lambda _: None
 
     def watch(self, name: str, read: Read, *labels: str) -> None:
-        """Read nothing."""
+        """Ignore the gauge."""
 
 
 class _NotEncoded:
@@ -97,9 +97,9 @@ class _AlwaysLive:
 
 
 class MemoryCacheManager(CacheManager):
-    """Names caches by the same policies as the real manager; `clock` turns for all of them.
+    """Fake of the cache manager, with the same policies; its caches and sets use `clock`.
 
-    Lives are exact, without jitter, and nothing is ever evicted. Factories' time-outs run on the real clock.
+    Ttls have no jitter, and nothing is evicted. The timeouts of factories use the real clock.
     """
 
     def __init__(self, policies: Mapping[str, CachePolicy] | None = None) -> None:
@@ -108,8 +108,8 @@ class MemoryCacheManager(CacheManager):
         self._caches: dict[str, TieredCache[Any]] = {}
         self._sets: dict[str, MemoryExpiringSet] = {}
 
-    def cache(self, name: str, type_: Any) -> Cache[Any]:  # noqa: ANN401 -- the port's overloads say it
-        """Return the cache of a name, always the same one."""
+    def cache(self, name: str, type_: Any) -> Cache[Any]:  # noqa: ANN401 -- the port's overloads have the types
+        """Return the cache of this name; the first call creates it."""
         cache = self._caches.get(name)
         if cache is None:
             cache = self._caches[name] = self._build(name, type_, policy_of(name, self._policies))
@@ -118,11 +118,11 @@ class MemoryCacheManager(CacheManager):
         return cache
 
     def health(self) -> CacheHealth:
-        """Say that all is well."""
+        """Return that Redis and the channel work."""
         return CacheHealth(l2="up", backplane="live", recovery_queue=0)
 
     def expiring_set(self, name: str, *, source: Source | None = None) -> "MemoryExpiringSet":
-        """Return the set of a name, always the same one."""
+        """Return the set of this name; the first call creates it."""
         check_name(name)
         made = self._sets.get(name)
         if made is None:
@@ -132,7 +132,7 @@ class MemoryCacheManager(CacheManager):
         return made
 
     async def ping(self) -> float:
-        """Return at once."""
+        """Return 0 at once."""
         return 0.0
 
     async def __aenter__(self) -> Self:
@@ -143,7 +143,7 @@ class MemoryCacheManager(CacheManager):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Keep what is held: the fake may be entered again."""
+        """Keep all values, so that the fake can be entered again."""
 
     def _build(self, name: str, type_: Any, policy: CachePolicy) -> TieredCache[Any]:  # noqa: ANN401 -- as above
         policy = replace(policy, tiers="l1", jitter=0)
@@ -162,7 +162,7 @@ class MemoryCacheManager(CacheManager):
 
 
 class MemoryExpiringSet(ExpiringSet):
-    """A set in a dictionary; it is read from its source by the first who asks, and again by `rebuild`."""
+    """Fake of the expiring set; the first `contains` reads the source, and `rebuild` reads it again."""
 
     def __init__(self, clock: TurnableClock | None = None, *, source: Source | None = None) -> None:
         self.clock = clock or TurnableClock()
@@ -176,14 +176,14 @@ class MemoryExpiringSet(ExpiringSet):
         return self._read
 
     async def rebuild(self) -> None:
-        """Read the source, as at a start or when Redis came back empty."""
+        """Read the source, like the real set at a start or after Redis restarted empty."""
         if self.source is not None:
             for member, left in ttls_of(await self.source()).items():
                 self._keep(member, left)
         self._read = True
 
     async def add(self, *members: str, ttl: float) -> None:
-        """Keep members for so long, or longer if they were."""
+        """Add members for `ttl` seconds, or keep their later expiry."""
         check_ttl(ttl)
         for member in members:
             check_member(member)
@@ -194,7 +194,7 @@ class MemoryExpiringSet(ExpiringSet):
         return isinstance(member, str) and self.clock.seconds < self._deadlines.get(member, 0)
 
     async def contains(self, member: str) -> bool:
-        """Tell whether it is a member, reading the source first if nobody has."""
+        """Return whether it is a member; the first call reads the source."""
         if not self._read:
             await self.rebuild()
         return member in self
@@ -204,7 +204,7 @@ class MemoryExpiringSet(ExpiringSet):
 
 
 class MemoryRateLimiter(RateLimiter):
-    """The same arithmetic in memory; with `away` it decides as the real one without Redis."""
+    """Fake of the rate limiter, with the same arithmetic; `away` makes it decide as without Redis."""
 
     def __init__(self, clock: TurnableClock | None = None) -> None:
         self.clock = clock or TurnableClock()
@@ -212,12 +212,12 @@ class MemoryRateLimiter(RateLimiter):
         self._buckets = Buckets(most=10_000)
 
     async def hit(self, policy: RatePolicy, key: Key, cost: int = 1) -> RateDecision:
-        """Count a request, unless it may not pass."""
+        """Count a request if it may pass."""
         _, decision = await self.hit_all([(policy, key)], cost)
         return decision
 
     async def hit_all(self, hits: Sequence[tuple[RatePolicy, Key]], cost: int = 1) -> tuple[RatePolicy, RateDecision]:
-        """Count a request under several budgets, unless one of them refuses it."""
+        """Count a request under several budgets if all of them let it pass."""
         check_hits(hits, cost)
         budgets = [(policy, bucket_name(policy, key)) for policy, key in hits]
         now = round(self.clock.seconds * 1_000_000)
@@ -229,11 +229,11 @@ class MemoryRateLimiter(RateLimiter):
         return decisive(zip((policy for policy, _ in hits), decisions, strict=True))
 
     async def peek(self, policy: RatePolicy, key: Key) -> RateDecision:
-        """Tell what a request would be told, and count nothing."""
+        """Return the decision that a request would get, without counting it."""
         return self._take(policy, key, 0)
 
     async def reset(self, policy: RatePolicy, key: Key) -> None:
-        """Begin anew."""
+        """Reset a bucket."""
         self._buckets.forget(bucket_name(policy, key))
 
     async def __aenter__(self) -> Self:
@@ -242,7 +242,7 @@ class MemoryRateLimiter(RateLimiter):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Keep what is counted: the fake may be entered again."""
+        """Keep all buckets, so that the fake can be entered again."""
 
     def _take(self, policy: RatePolicy, key: Key, need: int) -> RateDecision:
         name, now = bucket_name(policy, key), round(self.clock.seconds * 1_000_000)

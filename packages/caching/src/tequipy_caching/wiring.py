@@ -1,4 +1,4 @@
-"""What the caches need to be told, and how they are built. Only apps fill these settings from the environment."""
+"""The settings of caches and limiters, and the functions that build them; only apps read the environment."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, Self
@@ -21,7 +21,7 @@ from tequipy_caching.infrastructure.redis_url import INSECURE, parse_redis_url
 __all__ = ["CacheSettings", "LimiterSettings", "build_cache", "build_rate_limiter"]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-"""Part of a key in Redis; without a colon, so that no name leads into another's namespace."""
+"""A part of keys in Redis; a colon is not allowed, because it separates the namespaces of keys."""
 
 
 def _check_url(url: SecretStr) -> SecretStr:
@@ -30,41 +30,41 @@ def _check_url(url: SecretStr) -> SecretStr:
 
 
 RedisUrlText = Annotated[SecretStr, AfterValidator(_check_url)]
-"""`redis://user:password@host:port/database`; `rediss://` verifies certificate and host name, and takes the options
+"""`redis://user:password@host:port/database`; `rediss://` verifies certificate and host name, and accepts the options
 `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (PEM files), `ssl_check_hostname=false` and `ssl_cert_reqs=none`.
 """
 
 
 class CacheSettings(BaseModel):
-    """Where Redis is and what each cache keeps; times in seconds."""
+    """The address of Redis and the policies of the caches; times in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     url: RedisUrlText
     """`redis://user:password@host:port/database`, or `rediss://`."""
     prefix: Name = "tequipy"
-    """Begins every key, so that applications may share a Redis."""
+    """The prefix of every key, so that applications can share a Redis server."""
     policies: Mapping[Name, CachePolicy] = Field(default_factory=dict)
-    """Policies by the names of their caches, merged over the built-in ones."""
+    """Policies by the names of their caches; they replace the built-in policies of the same names."""
     l2_timeout: float = Field(default=0.25, gt=0, allow_inf_nan=False)
-    """The most that a call waits for Redis."""
+    """The longest time that a call waits for Redis."""
     tombstone_ttl: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """How long a deletion fences off loads that began before it; None: as long as the slowest load, and a second."""
+    """How long a tombstone keeps loads that began before it from storing; None means `slowest_load` and a second."""
     on_error: Literal["degrade", "raise"] = "degrade"
-    """Without Redis: go on with memory and loads, or raise `CacheUnavailable`."""
+    """Without Redis: continue with memory and loads ("degrade"), or raise `CacheUnavailable`."""
 
     @property
     def all_policies(self) -> Mapping[str, CachePolicy]:
-        """The built-in policies and over them the given ones."""
+        """The built-in policies, replaced or extended by the given ones."""
         return {**DEFAULT_POLICIES, **self.policies}
 
     @property
     def slowest_load(self) -> float:
-        """The longest time between a load's look into Redis and its storing there."""
+        """The longest time between the lookup of a load in Redis and its store there."""
         return max(policy.hard_timeout for policy in self.all_policies.values()) + self.l2_timeout
 
     def production_faults(self) -> Iterator[tuple[str, str]]:
-        """Return what production refuses: a server that anybody can pose as."""
+        """Return the settings that production refuses: a connection that does not verify the server."""
         return _url_faults(self.url)
 
     @model_validator(mode="after")
@@ -79,15 +79,15 @@ class CacheSettings(BaseModel):
 
 
 class LimiterSettings(BaseModel):
-    """Where the rate limiter counts, if not in the cache's Redis: best on a server that evicts nothing."""
+    """The address of the rate limiter's Redis; it should not evict keys, so it can differ from the cache's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     url: RedisUrlText | None = None
-    """As the cache's; None: the cache's."""
+    """A URL like that of the cache; None means the cache's own."""
 
     def production_faults(self) -> Iterator[tuple[str, str]]:
-        """Return what production refuses: a server that anybody can pose as."""
+        """Return the settings that production refuses: a connection that does not verify the server."""
         return _url_faults(self.url)
 
 
@@ -97,7 +97,7 @@ def _url_faults(url: SecretStr | None) -> Iterator[tuple[str, str]]:
 
 
 def build_cache(settings: CacheSettings, *, registry: CollectorRegistry | None = None) -> CacheManager:
-    """Return the manager of all caches; it connects when it is entered, and keeps working without Redis."""
+    """Return the cache manager; it connects when it is entered, and keeps working without Redis."""
     metrics = PrometheusCacheMetrics(registry)
     link = RedisLink(
         settings.url.get_secret_value(),
@@ -121,7 +121,7 @@ def build_rate_limiter(
     *,
     registry: CollectorRegistry | None = None,
 ) -> RateLimiter:
-    """Return the rate limiter, with connections and a channel of its own; it remembers by the policy `rate_limits`."""
+    """Return the rate limiter, which has its own connections and channel; denials are kept by policy `rate_limits`."""
     url = (limiter and limiter.url) or settings.url
     metrics = PrometheusCacheMetrics(registry, prefix="ratelimit")
     link = RedisLink(

@@ -1,1 +1,1 @@
-"""What a cache promises: keys, policies, fences, one load for all who wait. Standard library only."""
+"""The rules of caches, expiring sets and rate limits, without I/O; imports the standard library only."""

@@ -1,4 +1,4 @@
-"""The decorator: a function whose results are cached by its arguments."""
+"""The decorator that caches the results of a function by its arguments."""
 
 import inspect
 from collections.abc import Awaitable, Callable
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from tequipy_caching.domain.keys import Key
 
-if TYPE_CHECKING:  # the port hands these out
+if TYPE_CHECKING:  # `ports` imports this module
     from tequipy_caching.domain.ports import Cache
 
 P = ParamSpec("P")
@@ -16,7 +16,7 @@ V = TypeVar("V")
 
 
 class CachedFunction(Generic[P, V]):
-    """An async function behind a cache; made by `Cache.cached`."""
+    """An async function with cached results; created by `Cache.cached`."""
 
     def __init__(self, cache: "Cache[V]", template: str, function: Callable[P, Awaitable[V]]) -> None:
         update_wrapper(self, function)
@@ -29,16 +29,17 @@ class CachedFunction(Generic[P, V]):
         unknown = sorted(set(self._fields) - {parameter.name for parameter in parameters})
         if unknown:
             raise ValueError(f"{template!r} names {', '.join(unknown)}: no parameter of {function!r}")
-        # Where to find the fields when all arguments are positional, which is far cheaper than binding them.
+        # The positions of the fields: if all arguments are positional, using these is far cheaper than binding them.
         positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         self._arity = len(positional)
         self._places = [positional.index(name) for name in self._fields if name in positional]
         self._simple = len(parameters) == len(positional)
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
-        """Return the key of these arguments: the template and the arguments that it names, one by one.
+        """Return the key of these arguments: a tuple of the template and each argument that it names.
 
-        Whatever is in them, two different ones give two keys. Raises `TypeError` for arguments that do not fit.
+        Different arguments always give different keys. Raises `TypeError` for arguments that the function does not
+        accept.
         """
         if self._simple and not kwargs and len(args) == self._arity:
             values: tuple[Any, ...] = tuple([args[place] for place in self._places])
@@ -49,14 +50,14 @@ class CachedFunction(Generic[P, V]):
         return (self._template, *values)
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
-        """Return the cached result, calling the function when there is none."""
+        """Return the cached result, or call the function and store its result."""
         return await self._cache.get_or_set(self.key(*args, **kwargs), lambda: self._function(*args, **kwargs))
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Remove the result of these arguments, everywhere."""
+        """Remove the result of these arguments in all processes."""
         await self._cache.delete(self.key(*args, **kwargs))
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> V:
-        """Remove the result of these arguments, everywhere, and return a new one."""
+        """Remove the result of these arguments in all processes, and return a new one."""
         await self.invalidate(*args, **kwargs)
         return await self(*args, **kwargs)

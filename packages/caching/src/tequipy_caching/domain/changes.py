@@ -1,4 +1,4 @@
-"""Changes on their way to the shared tier: made now, or kept until they can be."""
+"""Changes of the shared tier: applied at once, or queued until Redis is reachable."""
 
 import asyncio
 from collections.abc import Awaitable, Hashable, Iterable, Mapping
@@ -18,7 +18,7 @@ _BATCH_SIZE: Final = 500
 
 
 class Changes(Recoverable[Kind], Generic[V]):
-    """The changes of one cache; those that wait make doubtful what the shared tier has of their keys."""
+    """The changes of one cache; while one is pending, the values of its keys in the shared tier are not used."""
 
     def __init__(self, topic: str, shared: SharedTier[V], recovery: RecoveryQueue, *, strict: bool) -> None:
         self._topic = topic
@@ -36,7 +36,7 @@ class Changes(Recoverable[Kind], Generic[V]):
         tags: Iterable[str] = (),
         everything: bool = False,
     ) -> None:
-        """Make a change; keep it, as what it means for keys and tags, when nobody knows whether it has arrived."""
+        """Apply a change; queue it for its keys and tags if it failed or its outcome is unknown."""
         try:
             await change
         except (CacheUnavailable, asyncio.CancelledError) as error:
@@ -47,7 +47,7 @@ class Changes(Recoverable[Kind], Generic[V]):
     def enqueue(
         self, *, keys: Iterable[Key] = (), kind: Kind = "delete", tags: Iterable[str] = (), everything: bool = False
     ) -> None:
-        """Keep a change, this process's or another's, that the shared tier does not have."""
+        """Queue a change, of this process or another, that has not reached the shared tier."""
         for key in keys:
             self._recovery.add(self._topic, ("key", key), kind)
         for tag in tags:
@@ -57,11 +57,11 @@ class Changes(Recoverable[Kind], Generic[V]):
 
     @property
     def any_pending(self) -> bool:
-        """Whether there is any change that waits, or may wait in another process."""
+        """Whether invalidations are pending in this process, or may be in another one."""
         return len(self._recovery) > 0 or self._recovery.distrusts_all
 
     def is_pending(self, key: Key, tags: Iterable[str] = ()) -> bool:
-        """Tell whether a change waits that the shared tier does not know, so that it may hold what is no more."""
+        """Return whether an invalidation of the key or a tag is pending, so the shared tier may hold an old value."""
         return (
             self._recovery.distrusts_all
             or self._recovery.holds(self._topic, ("key", key))
@@ -74,11 +74,11 @@ class Changes(Recoverable[Kind], Generic[V]):
         return "delete" if "delete" in (old, new) else "expire"
 
     def overflow(self) -> Mapping[Hashable, Kind]:
-        """Return the one change that no delete is lost by."""
+        """Return the change that replaces all others without losing a delete: clear the cache."""
         return {_EVERYTHING: "delete"}
 
     async def replay(self, entries: Mapping[Hashable, Kind]) -> None:
-        """Make the changes that waited."""
+        """Apply queued changes."""
         if _EVERYTHING in entries:
             await self._shared.clear()
         tags = _of("tag", entries, "delete")

@@ -1,25 +1,25 @@
-"""What can go wrong with a cache; unless it is told to raise, a caller meets none of the store's own faults."""
+"""The exceptions of the package. Failures of Redis itself are raised only with `on_error="raise"` and by `ping`."""
 
 
 class CacheError(Exception):
-    """The base of all errors of this package."""
+    """The base class of all exceptions of this package."""
 
 
 class CacheUnavailable(CacheError):
-    """Redis cannot be reached: raised by `ping`, and by everything else with `on_error="raise"` alone."""
+    """Redis cannot be reached or refuses; raised by `ping`, and by other methods only with `on_error="raise"`."""
 
 
 class WrongEventLoop(CacheError, RuntimeError):
-    """A manager or limiter was used in another event loop or process than the one that it belongs to."""
+    """A manager or limiter was used in another event loop or process than the one in which it was entered."""
 
 
 class UnknownCache(CacheError, LookupError):
-    """There is no policy of this name: caches are named in the settings, so that a typing error is no new cache."""
+    """There is no policy of this name; a policy is required so that a misspelled name does not create another cache."""
 
 
 class RecursiveLoad(CacheError):
-    """A load asked for the very key that it is loading: waiting for itself, it would never end."""
+    """A load asked for the key that it is loading; it would wait for itself forever."""
 
 
 class LoadTimeout(CacheError, TimeoutError):
-    """A load took longer than its policy's `hard_timeout`."""
+    """A load took longer than the `hard_timeout` of its policy."""

@@ -1,4 +1,4 @@
-"""A small set that lives in every process: its port, and how it is rebuilt."""
+"""The port of the expiring set, and the type of the source that it is rebuilt from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
@@ -6,49 +6,49 @@ from collections.abc import Awaitable, Callable, Mapping
 from tequipy_caching.domain.policies import MOST
 
 Source = Callable[[], Awaitable[Mapping[str, float]]]
-"""Returns the members as the caller's own records have them, with the seconds that each has left."""
+"""Returns the members from the caller's own database, with the seconds until each one expires."""
 
 
 class ExpiringSet(ABC):
-    """Strings that every process holds in its memory, each until its time is over.
+    """A set of strings that every process holds in memory, each member until its own expiry.
 
-    Members leave by time alone. Nothing here raises for an absent Redis, whatever `on_error` says.
+    Members cannot be removed. No method raises when Redis is unreachable, not even with `on_error="raise"`.
     """
 
     @property
     @abstractmethod
     def live(self) -> bool:
-        """Whether this process hears of every new member and has compared its own with Redis and the source."""
+        """Whether this process receives every new member, and has compared its members with Redis and the source."""
 
     @abstractmethod
     async def add(self, *members: str, ttl: float) -> None:
-        """Add members for `ttl` seconds: here at once, everywhere within milliseconds.
+        """Add members for `ttl` seconds: in this process at once, in all others within milliseconds.
 
-        Adding again keeps the longer life. With Redis away it is sent once Redis is back. Raises `ValueError` for a
-        `ttl` of 0 or less, and `TypeError` for a member that is no str.
+        A member that is added again keeps the later expiry. Without Redis the members are sent when it is reachable
+        again. Raises `ValueError` for a `ttl` of 0 or less, and `TypeError` for a member that is not a str.
         """
 
     @abstractmethod
     def __contains__(self, member: object) -> bool:
-        """Tell whether this process knows the member, without I/O; a no is trustworthy while `live`."""
+        """Return whether this process holds the member, without I/O; False is reliable only while `live`."""
 
     @abstractmethod
     async def contains(self, member: str) -> bool:
-        """Tell whether it is a member: from memory while `live`, from Redis otherwise.
+        """Return whether it is a member, from memory while `live`, otherwise from Redis.
 
-        With Redis gone too, it is what this process knows.
+        If Redis is unreachable, the answer comes from memory.
         """
 
 
 def check_member(member: str) -> None:
-    """Raise `TypeError` for what is no str, and `ValueError` for a string that is no text (lone surrogates)."""
+    """Raise `TypeError` for a member that is not a str, and `ValueError` for one with lone surrogates."""
     if not isinstance(member, str):
         raise TypeError(f"a member is a str, not {type(member).__name__}")
     member.encode()
 
 
 def ttls_of(answer: Mapping[str, float]) -> dict[str, float]:
-    """Return what a source has answered, none for longer than can be counted; whatever is wrong with it is raised."""
+    """Check the answer of a source and return it, with ttls limited to `MOST`; raises like `check_member`."""
     for member in answer:
         check_member(member)
     return {member: min(MOST, left) for member, left in answer.items()}

@@ -1,20 +1,20 @@
-"""The generic cell rate algorithm, in whole numbers; `infrastructure/scripts/rate_hit.lua` is its twin in Redis.
+"""The generic cell rate algorithm in integers; `infrastructure/scripts/rate_hit.lua` computes the same in Redis.
 
-In its form as a leaky bucket (ITU-T I.371, annex A): a request raises the level, which falls evenly all the time; a
-request that would bring it above the burst may not pass. The unit is chosen so that a request is a whole number of
-them high and the level falls by a whole number in a microsecond: nothing is ever rounded, and the bound is exact.
+It is used in its form as a leaky bucket (ITU-T I.371, annex A): a request raises the level, which falls at a constant
+rate; a request that would raise it above the burst may not pass. The unit of the level is chosen so that both the
+increment of a request and the leak per microsecond are integers. Nothing is rounded, so the bound is exact.
 
-A lease is a part of the budget that a process may spend without asking. It is held apart from the level, and does not
-fall, for nobody here knows when it is spent: when the process tells how much it has spent, or the lease has ended (then
-it counts as a whole), it joins the level of that moment. Any spending was at that moment or before, so the true level
-is never above the one counted here.
+A lease is a part of the budget that a process may use without a request to Redis. It is kept separate from the level
+and does not leak, because it is unknown when it is used. When the process reports how much it has used, that is added
+to the level; when the lease ends without a report, all of it is added. Since it was used at that moment or earlier, the
+true level is never above the computed one.
 
-A server that is short of memory may evict a bucket. Each bucket therefore has a birth, and a process that asks tells
-which one it knew and how much of it must still be used: a bucket that was born later without a reset (or is not there)
-is counted on from that.
+A server that is short of memory may evict a bucket. Each bucket therefore has a time of creation (`born`). A process
+sends the one that it knows, and how much of that bucket must still be in use: if the bucket is absent, or was created
+later and not by a reset, the computation continues from there.
 
-A bucket belongs to a policy's name: while two releases have other limits under it, each takes the level for as many
-requests as the other has counted, so that together no more pass than the looser of them allows.
+Policies of one name share their buckets. While two releases have different limits under one name, each converts the
+level so that it stands for the same number of requests; together no more pass than the looser limit allows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,76 +25,76 @@ from tequipy_caching.domain.keys import Key, canonical, encode_key
 from tequipy_caching.domain.limits import EXACT, RateDecision, RatePolicy
 
 LEASE_US: Final = 60_000_000
-"""How long a process may spend a lease, in microseconds."""
+"""How long a process may use a lease, in microseconds."""
 LEASE_GRACE_US: Final = 1_000_000
-"""How much longer it is held, for two clocks never go quite alike."""
+"""How much longer the server keeps it, because two clocks never run at exactly the same rate."""
 STORE_RETRY: Final = 1.0
-"""Seconds after which a store that was away may be asked again."""
+"""The `retry_after`, in seconds, of a refusal because Redis is unreachable."""
 NO_LEASES: Final[Mapping[str, tuple[int, int]]] = {}
 
 
 class Bucket(NamedTuple):
-    """What is used of one budget."""
+    """The used part of one budget."""
 
     at: int = 0
-    """When that was so, in microseconds of one clock."""
+    """The time of this state, in microseconds."""
     level: int = 0
     leases: Mapping[str, tuple[int, int]] = NO_LEASES
-    """By holder: how many requests, and until when."""
+    """By holder: the number of leased requests, and the end of the lease."""
     born: int = 0
-    """When it was first counted in; 0: never yet, negative: when it was reset."""
+    """The time of its first request; 0 before that, and after a reset minus the time of the reset."""
     increment: int = 0
-    """Of a request, in the units of the level; 0: the asker's."""
+    """The increment of the policy that the level is in units of; 0 means the requesting policy."""
 
 
 class BudgetRequest(NamedTuple):
-    """What a process asks for."""
+    """A request of a process to a budget."""
 
     need: int
-    """Requests that must pass now, all or none; 0 looks whether one could, and changes but the holder's lease."""
+    """How many requests must pass now, all or none; 0 checks whether one could, and only changes the holder's lease."""
     want: int = 0
-    """A lease beyond them, if there is that much."""
+    """The size of the lease that is wanted besides."""
     holder: str = ""
-    """Who asks, and gives back its lease; empty: a lease that it may have stays untouched."""
+    """The id of the holder, whose current lease ends with this request; if empty, leases are not changed."""
     spent: int = 0
-    """How much of its last lease the holder has used."""
+    """How much of its current lease the holder has used."""
     born: int = 0
-    """The birth of the bucket that the asker knows; 0: it knows none."""
+    """The `born` of the bucket that the process knows; 0 if it knows none."""
     known: int = 0
-    """How much of that one must still be used, with the asker's own lease."""
+    """The level that this bucket must still have, the process's own lease included."""
 
 
 class Grant(NamedTuple):
-    """What it gets; times in microseconds."""
+    """The answer to a request; times in microseconds."""
 
     allowed: bool
     leased: int
     remaining: int
-    """What is left after this, with the lease."""
+    """How many further requests may pass, those of the lease included."""
     retry_after: int
     reset_after: int
     used_for: int
-    """For how long some of the bucket stays used, if nobody asks again; without the leases of others."""
+    """How long the bucket stays in use if no request follows, leases of other processes not counted."""
     born: int
-    """The bucket's birth, to be told with the next ask."""
+    """The `born` of the bucket, to be sent with the next request."""
     vanished: bool
-    """Whether the bucket that the asker knew was no longer there."""
+    """Whether the bucket that the process knew had been lost."""
 
     def decision(self, policy: RatePolicy, *, degraded: bool = False) -> RateDecision:
-        """Return it as callers see it."""
+        """Convert it to the decision that callers get."""
         retry, reset = self.retry_after / 1_000_000, self.reset_after / 1_000_000
         return RateDecision(self.allowed, policy.limit, self.remaining, retry, reset, degraded)
 
 
 def take(policy: RatePolicy, bucket: Bucket, request: BudgetRequest, now: int) -> tuple[Bucket, Grant]:
-    """Return what is used after an ask, and what it gets."""
+    """Return the bucket after a request, and the answer."""
     return take_all([(policy, bucket, request)], now)[0]
 
 
 def take_all(requests: Sequence[tuple[RatePolicy, Bucket, BudgetRequest]], now: int) -> list[tuple[Bucket, Grant]]:
-    """Return the same for asks that belong to one request: when a budget refuses it, none of the others counts it.
+    """Return the buckets and answers for several budgets of one request; if one budget refuses it, none counts it.
 
-    `allowed` then says for each budget whether it would have let the request pass.
+    `allowed` then says for each budget whether that budget alone would have let the request pass.
     """
     settled = [_settle(*each, now) for each in requests]
     passes = all(each.lacking <= 0 for each in settled)
@@ -105,12 +105,12 @@ def take_all(requests: Sequence[tuple[RatePolicy, Bucket, BudgetRequest]], now: 
 
 
 class _Settled(NamedTuple):
-    """A budget at the moment of an ask: leases that are over have joined the level."""
+    """A budget at the moment of a request, with ended leases added to the level."""
 
     level: int
     leases: dict[str, tuple[int, int]]
     lacking: int
-    """How much room a request lacks; 0 or less: none."""
+    """By how much the level is too high for the request; 0 or less if it may pass."""
     born: int
     vanished: bool
 
@@ -126,7 +126,7 @@ def _settle(policy: RatePolicy, bucket: Bucket, request: BudgetRequest, now: int
     for until, used in sorted(over):
         level, at = max(0, level - max(0, until - at) * leak_rate) + used * increment, until
     level = max(0, level - max(0, now - at) * leak_rate)
-    born = 0 if bucket.born > 0 and not level and not leases else bucket.born  # empty is as good as gone
+    born = 0 if bucket.born > 0 and not level and not leases else bucket.born  # empty means absent
     vanished = request.born not in {0, born} and born >= 0
     if vanished:
         level = max(level, request.known - sum(held for held, _ in leases.values()) * increment)
@@ -135,11 +135,11 @@ def _settle(policy: RatePolicy, bucket: Bucket, request: BudgetRequest, now: int
 
 
 def _in_units(policy: RatePolicy, bucket: Bucket) -> int:
-    """Return the level in units of the policy, as many requests high."""
+    """Return the level in units of the policy, for the same number of requests."""
     if bucket.increment in {0, policy.increment}:
         return bucket.level
     whole, rest = divmod(bucket.level, bucket.increment)
-    # As floats, for so the script has it.
+    # Floats, because Lua computes with them.
     return min(whole * policy.increment + ceil(float(rest) * policy.increment / bucket.increment), EXACT)
 
 
@@ -157,16 +157,16 @@ def _grant(
     leased = retry = 0
     if passes:
         level += request.need * increment
-        # Half of what is left at most: the others come too.
+        # At most half of the remaining budget, to leave some for other processes.
         leased = min(request.want, _room(policy, level, leases) // increment // 2)
         if leased > 0:
             leases[request.holder] = (leased, now + LEASE_US + LEASE_GRACE_US)
     elif lacking > 0:
         retry = _ceil(lacking, leak_rate)
-        if lacking > level:  # what it takes is leased: it begins to fall when the first of these leases has ended
+        if lacking > level:  # part of it is leased, and begins to leak when the first of these leases ends
             retry = max(retry, min(until for _, until in leases.values()) - now + _ceil(lacking - level, leak_rate))
     reserved = sum(held for held, _ in leases.values())
-    room = _room(policy, level, leases) + max(leased, 0) * increment  # what is leased now is the asker's
+    room = _room(policy, level, leases) + max(leased, 0) * increment  # the new lease belongs to the requesting process
     reset = _ceil(level + reserved * increment, leak_rate)
     used_for = _ceil(level + max(leased, 0) * increment, leak_rate)
     grant = Grant(lacking <= 0, leased, max(0, room // increment), retry, reset, used_for, born, vanished)
@@ -174,40 +174,40 @@ def _grant(
 
 
 class Buckets:
-    """The budgets that one process keeps by itself, the last used ones up to `most`."""
+    """The buckets that one process keeps without Redis: the `most` that were used last."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._buckets: dict[str, Bucket] = {}
 
     def take(self, policy: RatePolicy, name: str, need: int, now: int) -> Grant:
-        """Return what an ask gets; times are microseconds of one clock."""
+        """Return the answer for `need` requests at the time `now`, in microseconds."""
         return self.take_all([(policy, name)], need, now)[0]
 
     def take_all(self, budgets: Sequence[tuple[RatePolicy, str]], need: int, now: int) -> list[Grant]:
-        """Return what an ask gets of several budgets, all or none."""
+        """Return the answers of several budgets, of which all count the requests or none."""
         requests = [(policy, self._buckets.pop(name, Bucket()), BudgetRequest(need)) for policy, name in budgets]
         taken = take_all(requests, now)
         for (_, name), (bucket, _) in zip(budgets, taken, strict=True):
-            self._buckets[name] = bucket  # at the end: a dictionary is in the order of its insertions
+            self._buckets[name] = bucket  # inserted again, so that the dictionary is in the order of last use
         while len(self._buckets) > self._most:
             del self._buckets[next(iter(self._buckets))]
         return [grant for _, grant in taken]
 
     def forget(self, name: str) -> None:
-        """Begin anew."""
+        """Remove a bucket, so that its budget is unused."""
         self._buckets.pop(name, None)
 
 
 def decide_locally(policy: RatePolicy, buckets: Buckets, name: str, need: int, now: int) -> RateDecision:
-    """Return what the policy says when the store is away."""
+    """Return the decision of a policy's `on_store_error`."""
     return decide_all_locally([(policy, name)], buckets, need, now)[0]
 
 
 def decide_all_locally(
     budgets: Sequence[tuple[RatePolicy, str]], buckets: Buckets, need: int, now: int
 ) -> list[RateDecision]:
-    """Return what the policies of one request say when the store is away; a refused one is counted by none."""
+    """Return the decisions of several policies about one request without Redis; a refused request is not counted."""
     local = [(policy, name) for policy, name in budgets if policy.on_store_error == "local"]
     refused = any(policy.on_store_error == "deny" for policy, _ in budgets)
     grants = iter(buckets.take_all(local, 0 if refused else need, now))
@@ -226,7 +226,7 @@ def _decide_without_counting(policy: RatePolicy) -> RateDecision:
 
 
 def bucket_name(policy: RatePolicy, key: Key) -> str:
-    """Return what a budget is found by: the policies of one name share it, whatever their limits."""
+    """Return the name of a bucket; policies of the same name share it even if their limits differ."""
     return f"{policy.name}:{encode_key(canonical(key))}"
 
 

@@ -1,4 +1,4 @@
-"""Fences: what was read before an invalidation is not kept after it."""
+"""Invalidation guards keep values that were read before an invalidation from being stored after it."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -8,52 +8,53 @@ from typing import Final, NamedTuple
 from tequipy_caching.domain.keys import Key
 
 MAX_JOURNAL_LENGTH: Final = 10_000
-"""Keys; one more, while a fence is held from before them all, becomes a breach of everything: wrong for nobody."""
+"""The most keys in the journal. If one more is added, all keys are invalidated instead, which is safe: it can only
+discard values that are still current."""
 
 
 class LastInvalidations(NamedTuple):
-    """The numbers of the last breaches at a key."""
+    """The numbers of the last invalidations of a key."""
 
     latest: int
     hard: int
-    """Of those after which no older value may stand in."""
+    """The last one that also forbids to serve the stale value."""
 
 
 class InvalidationGuard:
-    """Held while somebody is about to keep values in memory, from before they are read until they are kept."""
+    """Tells whether keys were invalidated since it began; held from before values are read until they are kept."""
 
     __slots__ = ("_guards", "since")
 
     def __init__(self, guards: "InvalidationGuards", since: int) -> None:
         self._guards = guards
         self.since = since
-        """The number of the last breach before it; -1 once it is not held any more."""
+        """The number of the last invalidation before it; -1 after it was released."""
 
     def is_current(self, key: Key) -> bool:
-        """Tell whether the value of a key may be kept: it cannot have become an old one meanwhile."""
+        """Return whether the value of a key may be kept, because the key was not invalidated since the guard began."""
         return self._guards.last(key).latest <= self.since
 
     def may_serve_stale(self, key: Key) -> bool:
-        """Tell whether a value from before may still stand in for one that cannot be loaded."""
+        """Return whether an older value of a key may be served if the key cannot be loaded."""
         return self._guards.last(key).hard <= self.since
 
 
 class InvalidationGuards:
-    """The fences of one cache in this process.
+    """The invalidation guards of one cache in this process.
 
-    A journal of breaches, as long as somebody holds a fence from before them: so a fence costs the same for a hundred
-    keys as for one, and a breach the same however many hold one.
+    They share a journal of invalidations, which keeps an entry as long as a guard that began before it is held. So the
+    cost of a guard does not depend on the number of keys, nor that of an invalidation on the number of guards.
     """
 
     def __init__(self) -> None:
         self._number = 0
         self._of_all_keys = LastInvalidations(0, 0)
-        self._invalidations: OrderedDict[Key, LastInvalidations] = OrderedDict()  # the oldest first, as below
+        self._invalidations: OrderedDict[Key, LastInvalidations] = OrderedDict()  # oldest first, like the guards below
         self._held: OrderedDict[InvalidationGuard, None] = OrderedDict()
 
     @contextmanager
     def hold(self) -> Iterator[InvalidationGuard]:
-        """Hold a fence, from before values are read until they are kept."""
+        """Hold a guard; enter before values are read, and leave after they are kept."""
         guard = InvalidationGuard(self, self._number)
         self._held[guard] = None
         try:
@@ -64,11 +65,11 @@ class InvalidationGuards:
             self._forget()
 
     def last(self, key: Key) -> LastInvalidations:
-        """Return the last breaches at a key, as far as anybody can ask for them."""
+        """Return the last invalidations of a key that are newer than the oldest guard."""
         return self._invalidations.get(key, self._of_all_keys)
 
     def invalidate(self, key: Key, *, may_serve_stale: bool = False) -> None:
-        """Take the permission to keep the value of a key from all who hold a fence now."""
+        """Make the key not current for all guards that are held now."""
         if self._held:
             self._number += 1
             self._invalidations[key] = LastInvalidations(
@@ -79,7 +80,7 @@ class InvalidationGuards:
                 self.invalidate_all()
 
     def invalidate_all(self) -> None:
-        """Take every permission."""
+        """Make all keys not current for all guards that are held now, and forbid their stale values."""
         self._number += 1
         self._of_all_keys = LastInvalidations(self._number, self._number)
         self._invalidations.clear()

@@ -1,29 +1,29 @@
-"""Keys: from what a caller has at hand to a name that no other key has."""
+"""Keys of cached values, and their unambiguous names in Redis."""
 
 from hashlib import blake2b
 from typing import Any, Final
 from uuid import UUID
 
 Key = str | int | UUID | tuple["Key", ...]
-"""What a value is found by. `True`, floats and other types are refused, for some of them are equal to others."""
+"""The key of a value. Booleans, floats and other types are refused, because `True == 1 == 1.0`."""
 
 MAX_BYTES: Final = 512
-"""A longer name is cut and completed by a hash of the whole."""
+"""The longest name in Redis; a longer one is truncated and extended by a hash of the whole."""
 MOST_TAGS: Final = 255
-"""Of one value: a byte counts them."""
+"""The most tags of one value; they are counted in one byte."""
 _READABLE: Final = 400
 _ALWAYS_FITS: Final = MAX_BYTES - len("s:")
 _EXACT: Final = frozenset({str, int, UUID})
 
 
 def canonical(key: Key) -> Key:
-    """Return the key made of `str`, `int`, `UUID` and `tuple` alone, so that equal ones are one and others are not.
+    """Convert subclasses of `str`, `int`, `UUID` and `tuple` in a key to these types, so that equal keys are one key.
 
-    Raises `TypeError` for a key of another type: `True` and `1.0` are equal to 1, but no keys.
+    Raises `TypeError` for a key of another type, `True` and `1.0` included, which are equal to 1.
     """
     kind = type(key)
     if kind in _EXACT or (kind is tuple and _EXACT.issuperset(map(type, key))):  # type: ignore[arg-type]  # -- a tuple
-        return key  # the usual keys: this runs at every hit
+        return key  # a fast path for most keys, because this runs at every hit
     if isinstance(key, str):
         return str.__str__(key)  # not str(), which a StrEnum overrides
     if isinstance(key, int) and not isinstance(key, bool):
@@ -36,14 +36,14 @@ def canonical(key: Key) -> Key:
 
 
 def key_to_json(key: Key) -> Any:  # noqa: ANN401 -- JSON
-    """Return a canonical key as JSON, for `key_from_json`."""
+    """Return a canonical key as JSON; `key_from_json` reads it."""
     if isinstance(key, UUID):
         return {"uuid": key.hex}
     return [key_to_json(part) for part in key] if isinstance(key, tuple) else key
 
 
 def key_from_json(json: Any) -> Key:  # noqa: ANN401 -- JSON
-    """Return the key that was made JSON; raises `ValueError` for other JSON."""
+    """Return the key that `key_to_json` converted; raises `ValueError` for other JSON."""
     match json:
         case bool():
             raise ValueError("not a key")
@@ -58,9 +58,9 @@ def key_from_json(json: Any) -> Key:  # noqa: ANN401 -- JSON
 
 
 def tag_id(tag: str) -> str:
-    """Return a tag's id, 16 hexadecimal digits: should two tags ever meet, more is invalidated than was asked for.
+    """Return a tag's id, a hash of 16 hexadecimal digits; a collision would only invalidate too many values.
 
-    Raises `TypeError` for a tag of another type and `ValueError` for a string that is no text (lone surrogates).
+    Raises `TypeError` for a tag of another type and `ValueError` for a string with lone surrogates.
     """
     if not isinstance(tag, str):
         raise TypeError(f"a tag is a str, not {type(tag).__name__}")
@@ -68,11 +68,11 @@ def tag_id(tag: str) -> str:
 
 
 def encode_key(key: Key) -> str:
-    """Return the key's name, at most `MAX_BYTES` of UTF-8: no two keys have the same.
+    """Return the unique name of a key in Redis, at most `MAX_BYTES` of UTF-8.
 
-    The name begins with its kind (`s:ada`, `i:42`, `u:<hex>`, `t:<length>:<part>…`, `h:<beginning>~<hash>`), and the
-    parts of a tuple with their lengths, so that nothing in a string can be mistaken for structure. Raises `TypeError`
-    for a key of another type and `ValueError` for a string that is no text (lone surrogates).
+    The name begins with its kind (`s:ada`, `i:42`, `u:<hex>`, `t:<length>:<part>…`, `h:<beginning>~<hash>`). Parts of a
+    tuple begin with their lengths, so that no character in a string can be confused with a separator. Raises
+    `TypeError` for a key of another type and `ValueError` for a string with lone surrogates.
     """
     if type(key) is str and key.isascii() and len(key) <= _ALWAYS_FITS:
         return f"s:{key}"

@@ -1,4 +1,4 @@
-"""The cluster lock: of all processes that miss a key one loads it, and the others are woken."""
+"""The cluster lock: of all processes that miss a key one loads it, and then wakes the others."""
 
 import asyncio
 import secrets
@@ -14,26 +14,26 @@ V = TypeVar("V")
 
 
 class AcquiredLeases(Generic[V]):
-    """What came of asking for leases."""
+    """The leases that one request has acquired, and those that other processes hold."""
 
     def __init__(self, shared: SharedTier[V], token: str, left: Mapping[Key, float]) -> None:
         self.won = [key for key, seconds in left.items() if not seconds]
         self.lost = {key: seconds for key, seconds in left.items() if seconds}
-        """The keys that another process loads, and the seconds until its lease is over."""
+        """The keys that other processes load, with the seconds until their leases end."""
         self._held = self.won
         self._shared = shared
         self._token = token
 
     async def release(self) -> None:
-        """Let others have what was won."""
+        """Release the acquired leases."""
         held, self._held = self._held, []
         if held:
-            with suppress(CacheUnavailable):  # the lease ends by itself
+            with suppress(CacheUnavailable):  # the lease expires by itself
                 await self._shared.unlock(held, self._token)
 
 
 class Leases(Generic[V]):
-    """The leases of one cache; `lease` is how long one lasts when its holder is killed, in seconds."""
+    """The leases of one cache; `lease` is the number of seconds after which the lease of a killed process ends."""
 
     def __init__(self, shared: SharedTier[V], channel: Channel, *, lease: float) -> None:
         self._shared = shared
@@ -44,12 +44,13 @@ class Leases(Generic[V]):
     async def share(
         self, keys: Sequence[Key], tags: Sequence[str], load: Callable[[Sequence[Key]], Awaitable[None]]
     ) -> Sequence[Key]:
-        """Load those keys whose lease is free, wait until another process has loaded one of the others; return these.
+        """Load the keys whose leases are free, wait until another process has loaded one of the others; return these.
 
-        Without the shared tier, or deaf, all are loaded: nobody could wake us.
+        Without the shared tier, or while disconnected from the channel, all keys are loaded, because no message could
+        end the wait.
         """
         freed = asyncio.Event()
-        for key in keys:  # before asking: a lease may be given back while the answer is on its way
+        for key in keys:  # before the request, because a lease may be released before its answer arrives
             self._waiting.setdefault(key, set()).add(freed)
         try:
             taken = await self._acquire(keys, tags)
@@ -68,12 +69,12 @@ class Leases(Generic[V]):
                 self._forget(key, freed)
 
     def wake(self, key: Key) -> None:
-        """Wake those who wait for a key: another process has given back its lease."""
+        """Wake the callers that wait for a key, because another process has released its lease."""
         for freed in self._waiting.get(key, ()):
             freed.set()
 
     def wake_all(self) -> None:
-        """Wake all: a message may have been missed."""
+        """Wake all waiting callers, because a message may have been lost."""
         for key in self._waiting:
             self.wake(key)
 

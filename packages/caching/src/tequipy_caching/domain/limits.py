@@ -1,4 +1,4 @@
-"""How often something may happen: the policies, the decisions and the port of the rate limiter."""
+"""The policies, the decisions and the port of the rate limiter."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,35 +12,36 @@ from tequipy_caching.domain.names import NAME_RULE, is_name
 
 _SHORTEST: Final = 0.000_001
 EXACT: Final = 2**52
-"""Up to here the numbers of a Lua script are exact, their quotients too."""
+"""The largest integer for which Lua's arithmetic (IEEE 754 doubles) is exact, division included."""
 
 
 @dataclass(frozen=True, slots=True)
 class RatePolicy:
-    """`limit` requests in `period` seconds, evenly, after a first `burst`. Raises `ValueError` that names every fault.
+    """Allows `limit` requests per `period` seconds, and `burst` at once. Raises `ValueError` that names every fault.
 
-    In any interval of t seconds at most `burst + t * limit / period` pass, over all processes, while Redis is there.
+    In any interval of t seconds at most `burst + t * limit / period` requests pass, over all processes, as long as
+    Redis is reachable.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # read where settings come as JSON: a typing error is named
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # refuses settings with a misspelled field
 
     name: str
-    """Part of the keys in Redis and a label of the metrics."""
+    """A part of the keys in Redis, and a label of the metrics."""
     limit: int
     period: float
-    """Seconds, to the microsecond."""
+    """Seconds, rounded to microseconds."""
     burst: int | None = None
-    """How many may come at once; None: `limit`."""
+    """How many requests may pass at once; None means `limit`."""
     lease: int = 0
-    """How many requests a process may take of the budget at once, deducted before it uses them, so that most cost
-    nothing. Well below `burst` divided by the number of processes; 0 for policies that must count each one."""
+    """How many requests a process may take from the budget in advance, so that most requests need no round trip to
+    Redis. Choose it well below `burst` divided by the number of processes; 0 if each request must be counted."""
     on_store_error: Literal["local", "allow", "deny"] = "local"
-    """With Redis away: this process keeps the bound for itself alone, or all may pass, or none."""
+    """Without Redis: this process applies the limit alone ("local"), every request passes, or none passes."""
 
     increment: int = field(init=False, repr=False, compare=False)
-    """How far one request raises the level of what is used, in whole units of this policy."""
+    """By how much one request raises the level of the bucket, in this policy's units."""
     leak_rate: int = field(init=False, repr=False, compare=False)
-    """How far the level falls in a microsecond."""
+    """By how much the level falls per microsecond, in the same units."""
 
     def __post_init__(self) -> None:
         period = round(self.period * 1_000_000) if _SHORTEST <= self.period < inf else 0
@@ -53,11 +54,11 @@ class RatePolicy:
 
     @property
     def capacity(self) -> int:
-        """The burst, given or not."""
+        """The burst, or the limit if the policy has no burst."""
         return self.limit if self.burst is None else self.burst
 
     def check_cost(self, cost: int) -> None:
-        """Raise `ValueError` for a cost that is none or that could never pass."""
+        """Raise `ValueError` for a cost below 1, or above the burst, which could never pass."""
         if not 1 <= cost <= self.capacity:
             raise ValueError(f"cost must be 1 to {self.capacity}, the burst of the policy {self.name!r}, not {cost}")
 
@@ -80,28 +81,28 @@ class RatePolicy:
 
 @dataclass(frozen=True, slots=True)
 class RateDecision:
-    """Whether a request may pass, and what is left; times in seconds."""
+    """Whether a request may pass, and the remaining budget; times in seconds."""
 
     allowed: bool
     limit: int
-    """The policy's."""
+    """The limit of the policy."""
     remaining: int
-    """How many may pass at once now."""
+    """How many further requests may pass now."""
     retry_after: float
-    """When to try again, if others do not come first; 0 when allowed."""
+    """When the request may pass, if no other request comes first; 0 if it was allowed."""
     reset_after: float
-    """When the whole burst is there again, if nobody comes meanwhile."""
+    """When the whole burst is available again, if no request comes meanwhile."""
     degraded: bool = False
-    """Decided without Redis: by the policy's `on_store_error`."""
+    """Whether it was decided without Redis, by the policy's `on_store_error`."""
 
 
 def decisive(decisions: Iterable[tuple[RatePolicy, RateDecision]]) -> tuple[RatePolicy, RateDecision]:
-    """Return which of several decisions about one request counts."""
+    """Return the decision that counts among those of several policies about one request."""
     return min(decisions, key=lambda each: (each[1].allowed, -each[1].retry_after, each[1].remaining))
 
 
 def check_hits(hits: Sequence[tuple[RatePolicy, Key]], cost: int) -> None:
-    """Raise `ValueError` for no budget, and for a cost that one of them could never let pass."""
+    """Raise `ValueError` if there is no budget, or if the cost could never pass one of them."""
     if not hits:
         raise ValueError("at least one budget is needed")
     for policy, _ in hits:
@@ -109,41 +110,42 @@ def check_hits(hits: Sequence[tuple[RatePolicy, Key]], cost: int) -> None:
 
 
 class RateLimiter(ABC):
-    """Counts requests for all processes; an async context manager that starts, and goes on, without Redis.
+    """Counts requests over all processes; an async context manager that starts and keeps working without Redis.
 
-    `key` says whom a policy counts: a client's address, an account. Every method raises `TypeError` for one that is no
-    key, and none raises for an absent Redis.
+    `key` identifies whose requests are counted, such as a client address or an account. Every method raises `TypeError`
+    for a key of another type; none raises when Redis is unreachable.
     """
 
     @abstractmethod
     async def hit(self, policy: RatePolicy, key: Key, cost: int = 1) -> RateDecision:
-        """Count a request, unless it may not pass; a refused one costs nothing.
+        """Count a request if it may pass; a refused request uses up no budget.
 
         Raises `ValueError` for a cost below 1 or above the burst.
         """
 
     @abstractmethod
     async def hit_all(self, hits: Sequence[tuple[RatePolicy, Key]], cost: int = 1) -> tuple[RatePolicy, RateDecision]:
-        """Count a request under several different budgets at once, unless one of them refuses it: then under none.
+        """Count a request under several different budgets if all of them let it pass, otherwise under none.
 
-        Returns the decision that counts, and whose it is: of those that refuse the one that does so longest, else the
-        one with the least remaining, the first of equals. Raises `ValueError` as `hit`, and for no budget at all.
+        Returns the decision that counts, with its policy: the refusal with the longest `retry_after`, or without a
+        refusal the decision with the least remaining; of equal ones the first. Raises `ValueError` like `hit`, and if
+        there is no budget.
         """
 
     @abstractmethod
     async def peek(self, policy: RatePolicy, key: Key) -> RateDecision:
-        """Tell what a request would be told now, and count nothing."""
+        """Return the decision that a request would get now, without counting it."""
 
     @abstractmethod
     async def reset(self, policy: RatePolicy, key: Key) -> None:
-        """Forget what was counted, here and in every process; what a process has leased may still be spent."""
+        """Reset a bucket for all processes; leases that processes hold may still be used."""
 
     @abstractmethod
     async def __aenter__(self) -> Self:
-        """Start listening for resets."""
+        """Start to receive resets of other processes."""
 
     @abstractmethod
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop listening and close all connections."""
+        """Stop to receive resets and close all connections."""

@@ -1,4 +1,4 @@
-"""The load: look, call the factory for what is missing, keep what it gives unless it was invalidated meanwhile."""
+"""Loads: look keys up, call the factory for the missing ones, store its results unless they were invalidated."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -26,18 +26,18 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest(Generic[V]):
-    """What a caller wants loaded, and how it is to be kept."""
+    """The parameters of a load."""
 
     factory: Callable[[Sequence[Key]], Awaitable[Mapping[Key, V]]]
     ttl: float | None = None
     tags: tuple[str, ...] = ()
-    """The ids of its tags."""
+    """The ids of the tags, as `tag_id` returns them."""
     ahead: bool = False
-    """Whether the value is still fresh, and to be loaded anew all the same."""
+    """Whether this is a refresh ahead: the cached value is still fresh, and is loaded again nevertheless."""
 
 
 class Loader(Generic[V]):
-    """Fills the tiers of one cache."""
+    """Reads and fills the tiers of one cache."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Loader(Generic[V]):
         self._abandoned: set[asyncio.Future[Mapping[Key, V]]] = set()
 
     async def load(self, in_flight: InFlightLoad[V], request: LoadRequest[V]) -> Mapping[Key, V]:
-        """Return the values of a flight's keys; a key that the factory leaves out has none."""
+        """Return the values of the keys of an in-flight load, except for keys that the factory omits."""
         found: dict[Key, V] = {}
         if self._policy.lock == "process" or not self._shared.stores:
             await self._load(in_flight.keys, found, request, in_flight)
@@ -91,12 +91,12 @@ class Loader(Generic[V]):
         return found
 
     async def lookup(self, keys: Sequence[Key]) -> dict[Key, V]:
-        """Return what the tiers have, and keep it in memory."""
+        """Return the fresh values that the tiers have, and keep them in memory."""
         with self.guards.hold() as guard:
             return self._keep_fresh(await self._read_tiers(keys, (), storing=False), guard)
 
     def jittered_ttl(self, ttl: float | None) -> float:
-        """Return how long a value is to live: jitter takes a part of it."""
+        """Return the ttl of a value, the policy's if None, shortened by the policy's jitter."""
         return (ttl or self._policy.ttl) * (1 - self._policy.jitter * random())  # noqa: S311 -- no secret
 
     async def _load(
@@ -106,7 +106,7 @@ class Loader(Generic[V]):
         request: LoadRequest[V],
         in_flight: InFlightLoad[V] | None = None,
     ) -> None:
-        """Add to `found` what the tiers have, and load the rest; callers of a given flight may take stand-ins."""
+        """Add the values of the tiers to `found` and load the others; offer stale values to callers of `in_flight`."""
         with self.guards.hold() as guard:
             missing = await self._lookup(keys, found, guard, request)
             if not missing:
@@ -116,7 +116,7 @@ class Loader(Generic[V]):
                 self._offer_stale_values(in_flight, missing, found, guard)
             try:
                 values = await self._call(request, list(missing))
-            except Exception as error:  # noqa: BLE001 -- whatever a factory raises
+            except Exception as error:  # noqa: BLE001 -- factories may raise any exception
                 found |= self._serve_stale_or_raise(error, missing, guard, request)
             else:
                 loaded = {key: values[key] for key in missing if key in values}
@@ -126,14 +126,14 @@ class Loader(Generic[V]):
     async def _lookup(
         self, keys: Sequence[Key], found: dict[Key, V], guard: InvalidationGuard, request: LoadRequest[V]
     ) -> Mapping[Key, Lookup[V]]:
-        """Add to `found` what the tiers have, and return what the look gave for the other keys."""
+        """Add the fresh values of the tiers to `found`, and return the lookups of the other keys."""
         lookups = await self._read_tiers(keys, request.tags, storing=True)
         found |= self._keep_fresh(lookups, guard, request)
         return {key: lookups[key] for key in keys if key not in found}
 
     @staticmethod
     def _note_states(in_flight: InFlightLoad[V], missing: Mapping[Key, Lookup[V]]) -> None:
-        """Note what the load has seen, for callers that may have missed a change since."""
+        """Record the states that the load has seen, so that callers can detect changes that were not received."""
         in_flight.seen |= {key: lookup.seen for key, lookup in missing.items() if lookup.seen is not None}
 
     def _offer_stale_values(
@@ -152,11 +152,11 @@ class Loader(Generic[V]):
     async def _read_tiers(
         self, keys: Sequence[Key], tags: tuple[str, ...], *, storing: bool
     ) -> Mapping[Key, Lookup[V]]:
-        """Look into Redis, or into memory where there is no Redis to ask, or where it may hold what is no more."""
+        """Look keys up in Redis, or in memory if Redis is unreachable or may still hold invalidated values."""
         self._l1_misses.count += len(keys)
         if not self._shared.stores:
             return {key: self._lookup_memory(key, trusted=self._shared.away) for key in keys}
-        is_pending = self._changes.is_pending if self._changes.any_pending else None  # hardly ever
+        is_pending = self._changes.is_pending if self._changes.any_pending else None  # rare
         certain = keys if is_pending is None else [key for key in keys if not is_pending(key)]
         gone = self._shared.away
         try:
@@ -164,8 +164,8 @@ class Loader(Generic[V]):
         except CacheUnavailable:
             if self._strict:
                 raise
-            lookups, gone = {}, self._shared.away  # a server that answers, and refuses, is not gone
-        if self._changes.any_pending:  # looked at again: some may have come meanwhile
+            lookups, gone = {}, self._shared.away  # a server that answers and refuses is reachable
+        if self._changes.any_pending:  # checked again, because invalidations may have become pending meanwhile
             lookups = {key: lookup for key, lookup in lookups.items() if not self._changes.is_pending(key, lookup.tags)}
         hits = sum([lookup.value is not MISSING for lookup in lookups.values()])
         self._l2["hit"].count += hits
@@ -176,7 +176,7 @@ class Loader(Generic[V]):
         return lookups
 
     def _lookup_memory(self, key: Key, *, trusted: bool) -> Lookup[V]:
-        # Deaf, memory may hold what others have changed. With Redis gone there is nothing better.
+        # In a disconnected process memory may hold invalidated values. Without Redis there is no better source.
         value = self._memory.value(key) if trusted else MISSING
         if value is not MISSING:
             self._l1_stale.count += 1
@@ -185,7 +185,7 @@ class Loader(Generic[V]):
     def _keep_fresh(
         self, lookups: Mapping[Key, Lookup[V]], guard: InvalidationGuard, request: LoadRequest[V] | None = None
     ) -> dict[Key, V]:
-        """Return the fresh values of a look, and keep them in memory."""
+        """Return the fresh values of lookups, and keep them in memory."""
         ahead = self._policy.refresh_ahead if request is not None and request.ahead else None
         found: dict[Key, V] = {}
         for key, lookup in lookups.items():
@@ -206,7 +206,7 @@ class Loader(Generic[V]):
         outcome, started = "error", monotonic()
         factory = asyncio.ensure_future(request.factory(keys))
         try:
-            # Not by `asyncio.timeout`: that waits for a factory to obey its cancellation, and a driver may take long.
+            # `asyncio.timeout` would wait until a cancelled factory has ended, and a driver may take long for that.
             if not (await asyncio.wait({factory}, timeout=self._policy.hard_timeout))[0]:
                 outcome = "timeout"
                 raise LoadTimeout(f"a load of the cache {self._name!r} took over {self._policy.hard_timeout:g} s")
@@ -215,7 +215,7 @@ class Loader(Generic[V]):
         except asyncio.CancelledError:
             outcome = "cancelled"
             factory.cancel()
-            await asyncio.wait({factory}, timeout=self._policy.hard_timeout)  # nobody waits for this but the end
+            await asyncio.wait({factory}, timeout=self._policy.hard_timeout)  # only `cancel_all` waits for this
             raise
         finally:
             if not factory.done():
@@ -225,7 +225,7 @@ class Loader(Generic[V]):
         return values
 
     def _abandon(self, factory: "asyncio.Future[Mapping[Key, V]]") -> None:
-        """Cancel what nobody waits for any longer; what it still says is heard by nobody."""
+        """Cancel a factory that timed out, and ignore its result."""
         factory.cancel()
         self._abandoned.add(factory)
         factory.add_done_callback(self._forget)
@@ -233,16 +233,16 @@ class Loader(Generic[V]):
     def _forget(self, factory: "asyncio.Future[Mapping[Key, V]]") -> None:
         self._abandoned.discard(factory)
         if not factory.cancelled():
-            factory.exception()  # looked at
+            factory.exception()  # retrieved, because asyncio logs exceptions that nobody has retrieved
 
     def _serve_stale_or_raise(
         self, error: Exception, missing: Mapping[Key, Lookup[V]], guard: InvalidationGuard, request: LoadRequest[V]
     ) -> Mapping[Key, V]:
-        """Return what stands in for values that could not be loaded, or raise the error."""
+        """Return stale values for keys whose load failed, or raise the error, caching it if the policy says so."""
         ttl = self._policy.negative_ttl(error)
         if ttl:
             key, *others = missing
-            if not others and self._is_current(guard, key):  # of several, nobody knows for which it stands
+            if not others and self._is_current(guard, key):  # of a batch it is unknown which key caused the error
                 self._memory.keep_error(key, error, ttl, tags=request.tags)
             raise error
         values = None if request.ahead else self._stale_values(missing, guard)
@@ -251,7 +251,7 @@ class Loader(Generic[V]):
         return values
 
     def _stale_values(self, missing: Mapping[Key, Lookup[V]], guard: InvalidationGuard) -> Mapping[Key, V] | None:
-        """Serve older values for a moment, and return them if all keys have one; None when one has none."""
+        """Return the stale values if all keys have one, else None; memory serves them for a while."""
         found: dict[Key, V] = {}
         for key, lookup in missing.items():
             if not guard.may_serve_stale(key):
@@ -260,7 +260,7 @@ class Loader(Generic[V]):
             if value is not MISSING and guard.is_current(key):
                 self._memory.keep_stale(key, value, lookup.stale_left, tags=lookup.tags)
             elif value is MISSING and not lookup.tombstoned and (self._channel.live or self._shared.away):
-                # Else it may have been deleted without this process learning of it.
+                # Otherwise the key may have been deleted without a message to this process.
                 value = self._memory.stale_value(key)
                 self._memory.serve_stale(key)
             if value is not MISSING:
@@ -277,7 +277,7 @@ class Loader(Generic[V]):
         guard: InvalidationGuard,
         request: LoadRequest[V],
     ) -> None:
-        """Offer loaded values to Redis, and keep in memory those that it has not refused."""
+        """Store loaded values in Redis, and keep in memory those whose keys have not changed."""
         ttls = {key: self.jittered_ttl(request.ttl) for key in loaded}
         encoded = {key: self._shared.encode(key, value, ttls[key], request.tags) for key, value in loaded.items()}
         offered = {key: (encoded[key], missing[key].seen) for key in loaded if encoded[key].fits and missing[key].seen}
@@ -289,8 +289,8 @@ class Loader(Generic[V]):
                 if self._strict:
                     raise
         for key, value in loaded.items():
-            # Not stored, for Redis was away or has lost what was seen: if the key has changed meanwhile, the fence has
-            # been told of it, or what memory keeps is dropped once the channel has missed something.
+            # Redis may not have stored the value, because it was unreachable or has lost the state of the key. If the
+            # key has changed meanwhile, either the guard knows it, or the channel has a gap, which clears memory.
             if key in changed:
                 self._fenced_fills.count += 1
             elif encoded[key].fits and self._is_current(guard, key):

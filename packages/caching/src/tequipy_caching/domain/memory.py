@@ -1,4 +1,4 @@
-"""The rules of the first tier: what this process holds, for how long, and what may stand in for what."""
+"""The rules of L1: how long entries are fresh, and when stale values may be served."""
 
 from collections.abc import Callable, Iterable, MutableMapping
 from math import inf
@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class Tag:
-    """A tag that entries hold; deleting it reaches all of them at once, however many they are."""
+    """A tag that entries refer to, so that one assignment invalidates all of them."""
 
     __slots__ = ("__weakref__", "deleted")
 
@@ -22,7 +22,7 @@ class Tag:
 
 
 class Entry(Generic[V]):
-    """A value, or the exception that stands for it, and its times on the process's own clock."""
+    """A value or a cached exception, with its times on the monotonic clock of the process."""
 
     __slots__ = ("error", "fast_until", "fresh_until", "refresh_at", "stale_until", "tags", "value")
 
@@ -31,14 +31,14 @@ class Entry(Generic[V]):
         self.error = error
         self.tags = tags
         self.fast_until = -inf
-        """Until then a hit needs no further look at this entry."""
+        """Until then a hit needs no checks other than this time."""
         self.refresh_at = inf
         self.fresh_until = -inf
         self.stale_until = -inf
 
 
 class Memory(Generic[V]):
-    """Holds entries in any mapping, which bounds their number; nothing here waits, and nothing is shared."""
+    """Stores entries in a mapping that bounds their number; belongs to one process and never blocks."""
 
     def __init__(self, policy: CachePolicy, entries: MutableMapping[Key, Entry[V]], clock: Callable[[], float]) -> None:
         self.clock = clock
@@ -47,10 +47,10 @@ class Memory(Generic[V]):
         self._longest = min(policy.ttl, policy.l1_ttl or policy.ttl)
         self._tags: WeakValueDictionary[str, Tag] = WeakValueDictionary()
         self.enabled = "l1" in policy.tiers
-        """Whether it holds anything at all."""
+        """Whether the policy allows to keep values in memory."""
 
     def fast_value(self, key: Key, now: float) -> V | Missing:
-        """Return a value that is fresh now, and about which nothing else is to be known: the usual hit."""
+        """Return the value if the entry is fresh and needs no further checks, which is so for most hits."""
         try:
             entry = self._entries[key]
         except KeyError:
@@ -58,7 +58,7 @@ class Memory(Generic[V]):
         return entry.value if now < entry.fast_until else MISSING
 
     def find(self, key: Key) -> Entry[V] | None:
-        """Return an entry that is fresh, be it a value or an exception."""
+        """Return the entry if it is fresh; it may hold a cached exception."""
         if not self.enabled:
             return None
         try:
@@ -70,19 +70,19 @@ class Memory(Generic[V]):
         return entry
 
     def value(self, key: Key) -> V | Missing:
-        """Return a fresh value."""
+        """Return the value if it is fresh, else `MISSING`."""
         entry = self.find(key)
         return MISSING if entry is None else entry.value
 
     def stale_value(self, key: Key) -> V | Missing:
-        """Return a value that may be past its life, but not past the policy's `fail_safe`."""
+        """Return the value, fresh or not, unless its ttl ended longer ago than the policy's `fail_safe`."""
         entry = self._entries.get(key)
         if entry is None or self.clock() >= entry.stale_until or any(tag.deleted for tag in entry.tags):
             return MISSING
         return entry.value
 
     def keep(self, key: Key, value: V, left: float, *, ttl: float, tags: Iterable[str] = ()) -> None:
-        """Keep a value that has `left` of its `life` in seconds, at most as long as the policy says."""
+        """Keep a value for `left` of its `ttl` seconds, or less if the policy's `l1_ttl` is shorter."""
         if not self.enabled:
             return
         entry = Entry(value, None, tuple([self._tag(tag) for tag in tags]))
@@ -96,26 +96,26 @@ class Memory(Generic[V]):
         self._put(key, entry)
 
     def mark_refreshing(self, entry: Entry[V]) -> None:
-        """Note that an entry is being loaded anew: until its life ends it is a plain hit again."""
+        """Record that a refresh ahead has started, so that later hits until the end of the ttl do not start another."""
         entry.refresh_at = inf
         if not entry.tags:
             entry.fast_until = entry.fresh_until
 
     def keep_error(self, key: Key, error: Exception, ttl: float, *, tags: Iterable[str] = ()) -> None:
-        """Keep an exception in the place of a value."""
+        """Keep a negative entry: an exception instead of a value."""
         entry: Entry[V] = Entry(MISSING, error, tuple([self._tag(tag) for tag in tags]))
         entry.fresh_until = self.clock() + ttl
         self._put(key, entry)
 
     def keep_stale(self, key: Key, value: V, left: float, *, tags: Iterable[str] = ()) -> None:
-        """Keep a value past its life, which may stand in for `left` seconds more, and serve it for a moment."""
+        """Keep a stale value, usable for `left` seconds more, and serve it for `fail_safe_throttle` seconds."""
         entry = Entry(value, None, tuple([self._tag(tag) for tag in tags]))
         entry.stale_until = self.clock() + left
         self._put(key, entry)
         self.serve_stale(key)
 
     def serve_stale(self, key: Key) -> None:
-        """Let a value past its life pass for fresh for a moment, so that what fails is not tried at every call."""
+        """Treat a stale value as fresh for `fail_safe_throttle` seconds, so that calls do not repeat a failing load."""
         entry = self._entries.get(key)
         if entry is not None:
             entry.fresh_until = min(entry.stale_until, self.clock() + self._policy.fail_safe_throttle)
@@ -123,23 +123,23 @@ class Memory(Generic[V]):
                 entry.fast_until = entry.fresh_until
 
     def drop(self, key: Key) -> None:
-        """Forget an entry."""
+        """Remove an entry."""
         self._entries.pop(key, None)
 
     def expire(self, key: Key) -> None:
-        """End a value's life; it may still stand in."""
+        """End the ttl of a value; it may still be served stale."""
         entry = self._entries.get(key)
         if entry is not None:
             entry.fresh_until = entry.fast_until = -inf
 
     def drop_tag(self, tag: str) -> None:
-        """Forget all entries of a tag."""
+        """Invalidate all entries of a tag."""
         known = self._tags.pop(tag, None)
         if known is not None:
             known.deleted = True
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         self._entries.clear()
 
     def _put(self, key: Key, entry: Entry[V]) -> None:

@@ -1,11 +1,11 @@
-"""What the caches count, and the port through which it is read."""
+"""The counters of the caches, and the port through which a metrics system reads them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 
 class Tally:
-    """A number that grows. Added to without a lock, for a cache belongs to one event loop; read from anywhere."""
+    """A counter. Incremented on one event loop only, so without a lock; read from any thread."""
 
     __slots__ = ("count",)
 
@@ -14,26 +14,26 @@ class Tally:
 
 
 Observe = Callable[[float], None]
-"""Takes a duration in seconds."""
+"""Records a duration in seconds."""
 
 Read = Callable[[], float]
-"""Gives a number that rises and falls; called from any thread."""
+"""Returns the current value of a gauge; called from any thread."""
 
 
 class CacheMetrics(ABC):
-    """Hands out what is counted on, by the metric's name and the values of its labels, of which none is ever a key.
+    """Creates counters, gauges and histograms by the metric's name and the values of its labels; no label is a key.
 
-    Asked once for each, so that a hit pays for one addition.
+    Caches create them once in advance, so that counting a hit costs one addition.
     """
 
     @abstractmethod
     def tally(self, name: str, *labels: str) -> Tally:
-        """Return the count of a metric."""
+        """Return the counter of a metric."""
 
     @abstractmethod
     def seconds(self, name: str, *labels: str) -> Observe:
-        """Return what takes the durations of a metric."""
+        """Return the function that records durations of a metric."""
 
     @abstractmethod
     def watch(self, name: str, read: Read, *labels: str) -> None:
-        """Have a metric read when it is asked for."""
+        """Register the function that is called whenever a gauge is read."""

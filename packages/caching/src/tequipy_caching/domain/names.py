@@ -1,4 +1,4 @@
-"""Names of policies and sets: a part of keys in Redis, and a label of metrics."""
+"""The rules for names of policies and sets, which are parts of keys in Redis and labels of metrics."""
 
 import re
 from typing import Final
@@ -8,11 +8,11 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a text is a name: without a colon none leads into another's namespace."""
+    """Return whether a text is a valid name; a colon is not allowed, because it separates the namespaces of keys."""
     return _NAME.fullmatch(text) is not None
 
 
 def check_name(name: str) -> None:
-    """Raise `ValueError` for a text that is no name."""
+    """Raise `ValueError` for an invalid name."""
     if not is_name(name):
         raise ValueError(f"{NAME_RULE}, not {name!r}")

@@ -1,4 +1,4 @@
-"""How long and how much a cache keeps."""
+"""The policies of caches."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import ClassVar, Final, Literal
 from tequipy_caching.domain.exceptions import UnknownCache
 
 MOST: Final = 100 * 365 * 86400
-"""Of any number here: as a time a hundred years, which Redis can still count in milliseconds."""
+"""The largest value of any field: as a time a hundred years, whose milliseconds Redis can still represent."""
 _POSITIVE: Final = (
     "ttl",
     "l1_maxsize",
@@ -21,37 +21,37 @@ _POSITIVE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
-    """The rules of one named cache; times in seconds, sizes in bytes. Raises `ValueError` that names every fault."""
+    """The settings of one named cache; times in seconds, sizes in bytes. Raises `ValueError` that names every fault."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # read where settings come as JSON: a typing error is named
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # refuses settings with a misspelled field
 
     ttl: float
-    """How long a value lives."""
+    """The time to live of a value."""
     l1_maxsize: int = 1000
-    """How many values each process keeps."""
+    """How many values each process keeps in memory."""
     l1_ttl: float | None = None
-    """How long a process keeps a value at most; None: as long as it lives."""
+    """The longest time that a process keeps a value in memory; None means until its ttl ends."""
     jitter: float = 0.1
-    """A life is shortened by up to this share, so that what was stored together does not expire together."""
+    """The largest share by which a ttl is shortened at random, so that values stored together expire separately."""
     fail_safe: float = 0
-    """How long beyond its life a value stands in while it cannot be loaded anew."""
+    """How long after its ttl a stale value may be served if a load fails; 0 means never."""
     fail_safe_throttle: float = 5
-    """How long a value that stands in is served before a load is tried again."""
+    """How long a stale value is served before the load is tried again."""
     soft_timeout: float | None = None
-    """How long a caller waits before it takes the value that stands in, and the load goes on; None: to its end."""
+    """How long a caller waits for a load before it gets the stale value and the load continues; None: no limit."""
     hard_timeout: float = 10
-    """How long a load may take."""
+    """The longest time that a load may take."""
     negative: Mapping[type[Exception], float] = field(default_factory=dict, hash=False)
-    """Exceptions of factories, subclasses included, that each process keeps in the place of a value, and how long; that
-    of a batch is kept for a single key only."""
+    """The exceptions of factories, subclasses included, that each process caches instead of a value, and their ttls. An
+    exception of a batch is cached only if the batch has one key."""
     lock: Literal["process", "cluster"] = "process"
-    """Who shares one load: the callers of a process, or those of all processes."""
+    """Which callers share one load: those of one process, or those of all processes."""
     refresh_ahead: float | None = None
-    """The share of a life after which a hit begins to load the value anew, in the background; None: never."""
+    """The share of the ttl after which a hit starts to reload the value in the background; None means never."""
     max_value_bytes: int = 1024 * 1024
-    """A larger value is handed to its caller and not kept."""
+    """A larger value is returned to the caller and not stored."""
     tiers: Literal["l1+l2", "l1", "l2"] = "l1+l2"
-    """Memory of each process (l1), Redis (l2), or both."""
+    """Where values are stored: in the memory of each process (l1), in Redis (l2), or both."""
 
     def __post_init__(self) -> None:
         faults = "; ".join(self._faults())
@@ -77,7 +77,7 @@ class CachePolicy:
             yield 'tiers must be "l1+l2", "l1" or "l2"'
 
     def negative_ttl(self, error: Exception) -> float:
-        """Return how long an exception is kept in the place of a value; 0: not at all."""
+        """Return for how long an exception is cached; 0 means not at all."""
         return next((self.negative[kind] for kind in type(error).__mro__ if kind in self.negative), 0)
 
 
@@ -87,11 +87,11 @@ DEFAULT_POLICIES: Final[Mapping[str, CachePolicy]] = {
     "config": CachePolicy(ttl=600, l1_maxsize=100, fail_safe=3600),
     "access_tokens": CachePolicy(ttl=930, l1_maxsize=10_000, tiers="l1"),
 }
-"""The caches that every manager has; given policies are merged over them."""
+"""The policies that every manager has, unless the settings replace them."""
 
 
 def policy_of(name: str, policies: Mapping[str, CachePolicy]) -> CachePolicy:
-    """Return a cache's policy; raises `UnknownCache`, which names the ones that there are."""
+    """Return the policy of a cache; raises `UnknownCache`, which lists the existing names."""
     try:
         return policies[name]
     except KeyError:
@@ -99,6 +99,6 @@ def policy_of(name: str, policies: Mapping[str, CachePolicy]) -> CachePolicy:
 
 
 def check_ttl(ttl: float | None) -> None:
-    """Raise `ValueError` for a life that is none, or longer than Redis could count; None is the policy's."""
+    """Raise `ValueError` for a ttl that is not positive or above `MOST`; None means the policy's ttl."""
     if ttl is not None and not 0 < ttl <= MOST:
         raise ValueError(f"ttl must be greater than 0 and at most {MOST}, in seconds")

@@ -1,4 +1,4 @@
-"""The interface of a cache and of the manager that names them."""
+"""The interfaces of a cache and of the manager that creates caches."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -26,14 +26,15 @@ class Missing(Enum):
 
 
 MISSING: Final = Missing.MISSING
-"""What `peek` gives for a key that is not there: None and every other value may be a cached one."""
+"""The result of `peek` for a key that is absent; None would be ambiguous, because it can be a cached value."""
 
 
 class Cache(ABC, Generic[V]):
-    """A named cache of values of one type. Within a process values are shared by reference: keep frozen ones.
+    """A named cache of values of one type. A process shares values by reference, so they should be immutable.
 
-    Every method raises `TypeError` for a key that is none; `ttl` is in seconds, None means the policy's, and 0 or less
-    raises `ValueError`; `tags` name values that are to be removed together: at most 255 for one value, or `ValueError`.
+    Every method raises `TypeError` for a key of another type. `ttl` is in seconds; None means the policy's ttl, and 0
+    or less raises `ValueError`. `tags` are labels by which values are removed together; a value has at most 255, more
+    raise `ValueError`.
     """
 
     @overload
@@ -42,22 +43,23 @@ class Cache(ABC, Generic[V]):
     async def get(self, key: Key, default: D) -> V | D: ...
     @abstractmethod
     async def get(self, key: Key, default: Any = None) -> Any:
-        """Return the value of a key, or the default."""
+        """Return the value of a key, or the default if it has none."""
 
     @abstractmethod
     async def get_or_set(
         self, key: Key, factory: Callable[[], Awaitable[V]], ttl: float | None = None, tags: Collection[str] = ()
     ) -> V:
-        """Return the value of a key, loading it when it is not there: one load for all who wait for it.
+        """Return the cached value, or call `factory` and store its result; concurrent callers share one call.
 
-        What the factory raises reaches all who wait and is not kept, unless its type is in the policy's `negative`;
-        with `fail_safe` an older value stands in for it. Raises `LoadTimeout` when it takes longer than `hard_timeout`,
-        `RecursiveLoad` when it asks for its own key, `TypeError` for a value that cannot be encoded.
+        An exception of the factory is raised to all callers that wait, and is cached only if its type is in the
+        policy's `negative`; with `fail_safe` they get the stale value instead. Raises `LoadTimeout` if the factory
+        takes longer than `hard_timeout`, `RecursiveLoad` if it asks for its own key, and `TypeError` for a value that
+        cannot be encoded.
         """
 
     @abstractmethod
     async def get_many(self, keys: Iterable[Key]) -> dict[Key, V]:
-        """Return the values of those keys that have one, in one round trip."""
+        """Return the values of the keys that have one, in one round trip."""
 
     @abstractmethod
     async def get_or_set_many(
@@ -67,67 +69,67 @@ class Cache(ABC, Generic[V]):
         ttl: float | None = None,
         tags: Collection[str] = (),
     ) -> dict[Key, V]:
-        """Return the values of keys: one round trip to look, one load for all that are missing, one to store.
+        """Return the values of keys: one round trip to look them up, one load of all missing ones, one to store.
 
-        Keys that the factory leaves out are absent from the result; so are those for which an exception is kept. What
-        the factory raises reaches the caller, unless with `fail_safe` older values stand in for all missing keys. When
-        one has none it is raised, for a result without that key would say that there is no such value; the others
-        stand in from then on, so that the next call asks for that key alone.
+        Keys that the factory omits, and keys with a cached exception, are absent from the result. An exception of the
+        factory is raised, unless with `fail_safe` every missing key has a stale value. If one key has none, the
+        exception is raised, because a result without that key would mean that it has no value; the stale values of
+        the other keys count as fresh for `fail_safe_throttle` seconds, so the next call loads that key alone.
         """
 
     @abstractmethod
     async def set(self, key: Key, value: V, ttl: float | None = None, tags: Collection[str] = ()) -> None:
-        """Write a value through to Redis and this process; every other process drops its copy.
+        """Write a value to Redis and to the memory of this process; all other processes drop their copies.
 
         Raises `TypeError` for a value that cannot be encoded.
         """
 
     @abstractmethod
     async def delete(self, *keys: Key) -> None:
-        """Remove keys everywhere; a load that began before never brings the old value back."""
+        """Remove keys in all processes; a load that began earlier cannot store the old value."""
 
     @abstractmethod
     async def expire(self, *keys: Key) -> None:
-        """End the life of keys everywhere, as `delete`; but with `fail_safe` the old values may still stand in."""
+        """End the ttl of keys in all processes; unlike after `delete`, `fail_safe` may serve the stale values."""
 
     @abstractmethod
     async def delete_by_tag(self, *tags: str) -> None:
-        """Remove all values of this cache that were stored with one of the tags, however many, in one step."""
+        """Remove all values of this cache that were stored with one of the tags, at constant cost."""
 
     @abstractmethod
     async def clear(self) -> None:
-        """Remove all values of this cache, however many, in one step."""
+        """Remove all values of this cache at constant cost."""
 
     @abstractmethod
     def peek(self, key: Key) -> V | Missing:
-        """Return what this process itself holds, without I/O; `MISSING` when it holds nothing that it may trust."""
+        """Return the value in the memory of this process, without I/O; `MISSING` if there is no current one."""
 
     def cached(self, template: str) -> Callable[[Callable[P, Awaitable[V]]], CachedFunction[P, V]]:
         """Return a decorator that caches an async function by the arguments that the template names.
 
-        `"user:{user_id}"` names the parameter `user_id`; raises `ValueError` for a name that is no parameter. For a
-        method decorate the bound one: `self.user = users.cached("user:{user_id}")(self._load_user)`.
+        `"user:{user_id}"` names the parameter `user_id`; raises `ValueError` if the function has no such parameter.
+        Decorate bound methods: `self.user = users.cached("user:{user_id}")(self._load_user)`.
         """
         return lambda function: CachedFunction(self, template, function)
 
 
 @dataclass(frozen=True, slots=True)
 class CacheHealth:
-    """How the caches of a process stand with Redis."""
+    """The state of a process's caches towards Redis."""
 
     l2: Literal["up", "open", "refusing", "down"]
-    """up: Redis is asked; open: a fault has been met and Redis is not asked; down: a probe has failed since, too;
-    refusing: Redis answers, and refuses writes, or scripts, or the channel."""
+    """up: requests go to Redis; open: the circuit breaker skips Redis since a request failed; down: a probe has failed since
+    then too; refusing: Redis answers, but refuses writes, scripts or the channel."""
     backplane: Literal["live", "deaf"]
-    """Whether every invalidation is heard, so that memory is trusted."""
+    """Whether this process receives every invalidation ("live"), or is disconnected from the channel ("deaf")."""
     recovery_queue: int
-    """How many changes wait to be replayed."""
+    """The number of pending invalidations."""
     reason: str | None = None
-    """Why Redis refuses, in its own words."""
+    """The error message with which Redis refuses."""
 
 
 class CacheManager(ABC):
-    """Names the caches; an async context manager that starts, and goes on, without Redis."""
+    """Creates the caches; an async context manager that starts and keeps working without Redis."""
 
     @overload
     def cache(self, name: str, type_: type[V]) -> Cache[V]: ...
@@ -135,40 +137,41 @@ class CacheManager(ABC):
     def cache(self, name: str, type_: object) -> Cache[Any]: ...
     @abstractmethod
     def cache(self, name: str, type_: Any) -> Cache[Any]:
-        """Return the cache of a name, always the same one.
+        """Return the cache of this name; the first call creates it.
 
-        What is no class needs its type said: `users: Cache[User | None] = manager.cache("users", User | None)`.
+        For a type that is not a class, annotate the variable:
+        `users: Cache[User | None] = manager.cache("users", User | None)`.
 
-        Raises `UnknownCache` for a name without a policy, `ValueError` for one that has another type already and
+        Raises `UnknownCache` for a name without a policy, `ValueError` if the cache exists with another type, and
         `TypeError` for a type that cannot be encoded.
         """
 
     @abstractmethod
     def health(self) -> CacheHealth:
-        """Return how this process stands with Redis, without asking it."""
+        """Return the state towards Redis as this process knows it, without a request."""
 
     @abstractmethod
     def expiring_set(self, name: str, *, source: Source | None = None) -> ExpiringSet:
-        """Return the set of a name, always the same one; names are those of `CacheSettings.prefix`.
+        """Return the set of this name; the first call creates it. Names follow the rules of `CacheSettings.prefix`.
 
-        With a `source` the set is rebuilt from it when this process starts and whenever Redis may have lost members
-        (it came back empty), and is `live` only then. Raises `ValueError` for a name that is none or has another
-        source already.
+        With a `source` the set is rebuilt from it when this process starts and whenever Redis may have lost members,
+        as after it restarted empty; it is `live` only after that. Raises `ValueError` for an invalid name, and if the
+        set exists with another source.
         """
 
     @abstractmethod
     async def ping(self) -> float:
         """Return the seconds that Redis took to answer; raises `CacheUnavailable`.
 
-        Whether it takes writes is in `health()` then.
+        Afterwards `health()` says whether Redis accepts writes.
         """
 
     @abstractmethod
     async def __aenter__(self) -> Self:
-        """Start listening for invalidations."""
+        """Start to receive invalidations."""
 
     @abstractmethod
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop listening and close all connections."""
+        """Stop to receive invalidations and close all connections."""

@@ -1,4 +1,4 @@
-"""The recovery queue: what could not reach Redis, kept until it can."""
+"""The recovery queue keeps changes that could not reach Redis until it is reachable again."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -10,29 +10,29 @@ from typing import Any, Final, Generic, TypeVar
 E = TypeVar("E")
 
 TRUST_AFTER: Final = 30.0
-"""Seconds after which every process has replayed its changes, once Redis takes them again: its longest pause."""
+"""Seconds within which every process replays its changes once Redis accepts them: the longest pause of a probe."""
 LIMIT: Final = 10_000
-"""How many entries a process keeps before those of the largest topic become one."""
+"""How many entries a process keeps before those of the largest topic are replaced by its `overflow`."""
 
 
 class Recoverable(ABC, Generic[E]):
-    """Whose changes are replayed: a cache, or anything else that writes to Redis under a topic of its own."""
+    """An owner of queued changes: a cache, a set or the limiter, each with its own topic."""
 
     @abstractmethod
     def merge(self, old: E, new: E) -> E:
-        """Return the one entry that stands for two of the same key."""
+        """Return one entry that has the effect of two of the same key."""
 
     @abstractmethod
     def overflow(self) -> Mapping[Hashable, E]:
-        """Return the few entries that stand for any number: for a cache, that it is cleared."""
+        """Return a few entries that have the effect of any number of entries; for a cache, that it is cleared."""
 
     @abstractmethod
     async def replay(self, entries: Mapping[Hashable, E]) -> None:
-        """Send entries to Redis; raises `CacheUnavailable`, and they are kept. Must be harmless when done twice."""
+        """Send entries to Redis; must be idempotent. If it raises `CacheUnavailable`, the entries stay in the queue."""
 
 
 class RecoveryQueue:
-    """Bounded and coalescing: two entries of one key are one; `wake` is called when there is something to replay."""
+    """A bounded queue that merges entries of the same key; it calls `wake` when there is an entry to replay."""
 
     def __init__(self, wake: Callable[[], None], limit: int = LIMIT) -> None:
         self._wake = wake
@@ -44,30 +44,30 @@ class RecoveryQueue:
 
     @property
     def distrusts_all(self) -> bool:
-        """Whether other processes may have changes waiting that this one has not been told."""
+        """Whether other processes may have pending changes that this process has not received."""
         return self._distrusted_until > -inf and monotonic() < self._distrusted_until
 
     def distrust(self) -> None:
-        """Believe nothing that Redis holds until it takes changes again, and the others have made theirs."""
+        """Do not use values from Redis until it accepts changes again and the other processes have replayed theirs."""
         self._distrusted_until = inf
 
     def trust_soon(self) -> None:
-        """Believe Redis again when the others have had their time: it takes changes from now on."""
+        """Use values from Redis again after `TRUST_AFTER`, when the other processes have replayed their changes."""
         if self._distrusted_until == inf:
             self._distrusted_until = monotonic() + TRUST_AFTER
 
     def __len__(self) -> int:
-        return sum(map(len, list(self._pending.values())))  # a copy: read by the metrics from other threads
+        return sum(map(len, list(self._pending.values())))  # a copy, because metrics read it in other threads
 
     def register(self, topic: str, source: Recoverable[Any]) -> None:
-        """Name the one whose entries stand under a topic."""
+        """Set the owner of a topic's entries."""
         self._sources[topic] = source
 
     def add(self, topic: str, key: Hashable, entry: Any) -> None:  # noqa: ANN401 -- each topic has entries of its own
-        """Keep an entry until it is replayed, merged with the one of the same key."""
+        """Queue an entry, merged with the queued entry of the same key."""
         source, pending = self._sources[topic], self._pending.setdefault(topic, {})
         known = pending.get(key)
-        # The object tells this entry from one that is being replayed right now.
+        # The object distinguishes this entry from an equal one that is being replayed right now.
         pending[key] = (object(), entry if known is None else source.merge(known[1], entry))
         if len(self) > self._limit:
             largest = max(self._pending, key=lambda name: len(self._pending[name]))
@@ -76,11 +76,11 @@ class RecoveryQueue:
         self._wake()
 
     def holds(self, topic: str, key: Hashable) -> bool:
-        """Tell whether an entry of a key waits: what Redis has of it is older."""
+        """Return whether an entry of the key is queued, so that its value in Redis is old."""
         return key in self._pending.get(topic, ())
 
     async def replay(self) -> None:
-        """Send all that waits, until nothing does; raises what the sources raise."""
+        """Send all entries until the queue is empty; raises what the owners' `replay` raises."""
         async with self._replaying:
             while self._pending:
                 topic, pending = next(iter(self._pending.items()))

@@ -1,4 +1,4 @@
-"""Single flight: one load for all who wait; the load is a task of its own, which no caller owns."""
+"""Single flight: concurrent callers of a key share one load, which runs in a task of its own."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class InFlightLoad(Generic[V]):
-    """A load under way, of one key or of several, and how many wait for it."""
+    """A load of one key or several that has not finished, and the number of callers that wait for it."""
 
     __slots__ = ("abandoned", "detached", "keys", "owner", "seen", "stale_values", "task", "waiting")
 
@@ -22,24 +22,24 @@ class InFlightLoad(Generic[V]):
         self.keys = keys
         self.task: asyncio.Task[Mapping[Key, V]]
         self.seen: dict[Key, object] = {}
-        """The states in which the load has found its keys, as the shared tier knows them."""
+        """The state of each key in the shared tier when the load looked it up."""
         self.waiting = 0
         self.abandoned = False
         self.detached = False
-        """Whether it goes on though nobody waits."""
+        """Whether it continues when no caller waits for it."""
         self.stale_values: Callable[[], Mapping[Key, V] | None] = lambda: None
-        """Older values of all its keys, for callers whose patience ends before the load; None: there are none."""
+        """Returns the stale values of all its keys, or None, when a caller's soft timeout ends before the load."""
 
 
 Load = Callable[[InFlightLoad[V]], Awaitable[Mapping[Key, V]]]
-"""Loads the flight's keys; a key that has no value is left out."""
+"""Loads the keys of an in-flight load; its result omits keys that have no value."""
 
-_enclosing_loads: ContextVar[tuple[InFlightLoad[Any], ...]] = ContextVar("tequipy_caching_flights", default=())
-"""The loads that the running code is part of."""
+_enclosing_loads: ContextVar[tuple[InFlightLoad[Any], ...]] = ContextVar("tequipy_caching_loads", default=())
+"""The loads whose factories the running code was called by."""
 
 
 class InFlightLoads(Generic[V]):
-    """The loads of one cache that are under way in this process; `coalesced` counts who did not have to load."""
+    """The in-flight loads of one cache in this process; `coalesced` counts the callers that joined one."""
 
     def __init__(self, cache: str, coalesced: Tally) -> None:
         self._cache = cache
@@ -48,11 +48,11 @@ class InFlightLoads(Generic[V]):
         self._tasks: set[asyncio.Task[Mapping[Key, V]]] = set()
 
     async def join(self, keys: Sequence[Key], load: Load[V], soft_timeout: float | None = None) -> dict[Key, V]:
-        """Return what one load of each key gives to all who ask for it meanwhile; an exception reaches them all too.
+        """Return the values of keys: join the in-flight load of each, or start one with `load` for the others.
 
-        A caller that is cancelled disturbs nobody; the last one that leaves cancels the load. A caller whose patience
-        (seconds) ends gets the flight's stand-ins, if it has them, and the load goes on. Raises `RecursiveLoad` for a
-        load that asks for a key of its own.
+        All callers that joined a load get its values or its exception. A cancelled caller does not affect the others;
+        when the last caller leaves, the load is cancelled. After `soft_timeout` seconds a caller gets the load's stale
+        values, if there are any, and the load continues. Raises `RecursiveLoad` if a load asks for one of its own keys.
         """
         joined = self._join(keys, load)
         found: dict[Key, V] = {}
@@ -65,24 +65,24 @@ class InFlightLoads(Generic[V]):
         return found
 
     def start_in_background(self, key: Key, load: Load[V]) -> None:
-        """Begin a load that nobody waits for, unless one is under way."""
+        """Start a load without a waiting caller, unless the key has an in-flight load."""
         if key not in self._current:
             self._start([key], load).detached = True
 
     def get(self, key: Key) -> InFlightLoad[V] | None:
-        """Return the load of a key that is under way."""
+        """Return the in-flight load of a key."""
         return self._current.get(key)
 
     def forget(self, key: Key) -> None:
-        """Let a load go on for those who wait for it, and have later callers start another."""
+        """Make later callers of a key start a new load; callers that wait for the current one still get its value."""
         self._current.pop(key, None)
 
     def forget_all(self) -> None:
-        """Have all later callers start loads of their own."""
+        """Make later callers of every key start new loads."""
         self._current.clear()
 
     async def cancel_all(self) -> None:
-        """Cancel all loads, and return when they have ended."""
+        """Cancel all loads and wait until they have ended."""
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()
@@ -125,8 +125,8 @@ class InFlightLoads(Generic[V]):
             if not in_flight.task.done() and (stale_values := in_flight.stale_values()) is not None:
                 in_flight.detached = True
                 return stale_values
-        # The shield keeps a caller's cancellation from the load. It also raises the exception, for every caller, with
-        # the traceback that the load gave it: what one caller adds, another does not see.
+        # The shield keeps a caller's cancellation away from the load. It also raises the load's exception anew for each
+        # caller, so that the traceback does not grow with the number of callers.
         return await asyncio.shield(in_flight.task)
 
     def _leave(self, in_flight: InFlightLoad[V]) -> None:
@@ -143,7 +143,7 @@ class InFlightLoads(Generic[V]):
         except asyncio.CancelledError as error:
             if in_flight.abandoned or in_flight.task.cancelling():
                 raise
-            # Passed on as it is, it would look to every caller as if it had been cancelled itself.
+            # If it were raised unchanged, each caller would conclude that it had been cancelled itself.
             raise CacheError(f"a load of the cache {self._cache!r} was cancelled from within") from error
         finally:
             self._finish(in_flight)
@@ -151,7 +151,7 @@ class InFlightLoads(Generic[V]):
     def _on_done(self, task: "asyncio.Task[Mapping[Key, V]]") -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at: a load that nobody waits for may fail
+            task.exception()  # retrieved, because asyncio logs exceptions that nobody has retrieved
 
     def _finish(self, in_flight: InFlightLoad[V]) -> None:
         for key in in_flight.keys:

@@ -1,4 +1,4 @@
-"""The cache itself: memory first, Redis behind it, one load when neither has the value."""
+"""The cache: looks keys up in memory, then in Redis, and loads those that neither has."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -22,11 +22,11 @@ from tequipy_caching.domain.tiers import Channel, Listener, SharedTier
 V = TypeVar("V")
 
 _BATCH_SIZE: Final = 1000
-"""How many keys are changed at once."""
+"""How many keys one request changes."""
 
 
 class TieredCache(Cache[V], Listener, Generic[V]):
-    """One named cache; made by a manager."""
+    """One named cache; created by a manager."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         )
         self._l1_hits = metrics.tally("cache_requests", name, "l1", "hit")
 
-    async def get(self, key: Key, default: Any = None) -> Any:  # noqa: ANN401 -- the port's overloads say it
+    async def get(self, key: Key, default: Any = None) -> Any:  # noqa: ANN401 -- the port's overloads have the types
         """Return the value of a key, or the default."""
         key = canonical(key)
         now = self._memory.clock()
@@ -80,7 +80,7 @@ class TieredCache(Cache[V], Listener, Generic[V]):
     async def get_or_set(
         self, key: Key, factory: Callable[[], Awaitable[V]], ttl: float | None = None, tags: Collection[str] = ()
     ) -> V:
-        """Return the value of a key, loading it when it is not there: one load for all who wait for it."""
+        """Return the cached value, or call `factory` and store its result; concurrent callers share one call."""
         if ttl is not None:
             check_ttl(ttl)
         key = canonical(key)
@@ -97,10 +97,10 @@ class TieredCache(Cache[V], Listener, Generic[V]):
             found = await self._join([key], request)
             if key in found:
                 return found[key]
-            # It joined the load of a batch that has left the key out: now it loads by itself.
+            # The caller joined the load of a batch whose factory omitted the key, so it starts its own.
 
     async def get_many(self, keys: Iterable[Key]) -> dict[Key, V]:
-        """Return the values of those keys that have one, in one round trip."""
+        """Return the values of the keys that have one, in one round trip."""
         wanted = list(dict.fromkeys(map(canonical, keys)))
         found, missing = self._many_from_memory(wanted)
         return found | await self._loader.lookup(missing) if missing else found
@@ -112,7 +112,7 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         ttl: float | None = None,
         tags: Collection[str] = (),
     ) -> dict[Key, V]:
-        """Return the values of keys, loading in one go all that are not there."""
+        """Return the values of keys; one load for all that are missing."""
         check_ttl(ttl)
         wanted = list(dict.fromkeys(map(canonical, keys)))
         found, missing = self._many_from_memory(wanted)
@@ -122,12 +122,12 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         return found
 
     async def set(self, key: Key, value: V, ttl: float | None = None, tags: Collection[str] = ()) -> None:
-        """Write a value through to Redis and this process; every other process drops its copy."""
+        """Write a value to Redis and to the memory of this process; all other processes drop their copies."""
         check_ttl(ttl)
         key, jittered, ids = canonical(key), self._loader.jittered_ttl(ttl), _ids(tags)
         encoded = self._shared.encode(key, value, jittered, ids)
-        # Two writers at once: Redis decides who is last and nobody here knows. Each drops what the other has kept, and
-        # takes its permission, so that in the end memory holds the value of neither.
+        # Only Redis knows which of two concurrent writers was last. Each therefore drops the other's value from memory
+        # and invalidates the other's guard, so that memory keeps neither.
         self._drop([key])
         with self._write_guards.hold() as guard:
             try:
@@ -135,17 +135,17 @@ class TieredCache(Cache[V], Listener, Generic[V]):
                 await self._changes.apply(write, keys=[key])
             finally:
                 kept = guard.is_current(key) and encoded.fits
-                self._drop([key])  # who looked while Redis was written may have seen the old value
+                self._drop([key])  # again: a lookup during the write may have read the old value
         if kept:
             self._memory.keep(key, value, jittered, ttl=jittered, tags=ids)
 
     async def delete(self, *keys: Key) -> None:
-        """Remove keys everywhere; a load that began before never brings the old value back."""
+        """Remove keys in all processes; a load that began earlier cannot store the old value."""
         if keys:
             await self._change_keys(await _canonical(keys), self._drop, self._shared.remove, "delete")
 
     async def expire(self, *keys: Key) -> None:
-        """End the life of keys everywhere; with `fail_safe` the old values may still stand in."""
+        """End the ttl of keys in all processes; `fail_safe` may serve the stale values."""
         if not self._policy.fail_safe:
             await self.delete(*keys)
         elif keys:
@@ -162,12 +162,12 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         await self._change(self.on_gap, self._changes.apply(self._shared.clear(), everything=True))
 
     def peek(self, key: Key) -> V | Missing:
-        """Return what this process itself holds and may trust."""
+        """Return the value in the memory of this process, or `MISSING` if there is no current one."""
         key = canonical(key)
         return self._memory.value(key) if self._channel.live or self._shared.away else MISSING
 
     def on_message(self, body: Any) -> None:  # noqa: ANN401 -- JSON
-        """Forget what another process has changed."""
+        """Apply a change of another process to the memory of this one."""
         match body:
             case ["delete", [*keys]]:
                 self._drop([key_from_json(key) for key in keys])
@@ -184,7 +184,7 @@ class TieredCache(Cache[V], Listener, Generic[V]):
                 raise ValueError("not a message of this version")
 
     def on_refused_change(self, body: Any) -> None:  # noqa: ANN401 -- as above
-        """Forget what another process has changed, and what Redis has of it: whichever process can changes it there."""
+        """Apply a change that Redis refused, and queue it: the first process that reaches Redis makes it there."""
         self.on_message(body)
         match body:
             case ["delete" | "expire" as kind, [*keys]]:
@@ -195,13 +195,13 @@ class TieredCache(Cache[V], Listener, Generic[V]):
                 self._changes.enqueue(everything=True)
 
     def on_gap(self) -> None:
-        """Forget everything."""
+        """Clear memory, invalidate all guards, and wake the callers that wait for another process's lease."""
         self._memory.clear()
         self._invalidate_all()
         self._loader.leases.wake_all()
 
     async def end(self) -> None:
-        """Cancel all loads, and forget everything."""
+        """Cancel all loads and clear memory."""
         await self._in_flight.cancel_all()
         self.on_gap()
 
@@ -211,9 +211,10 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         return await self._in_flight.join(keys, partial(_load, self._loader, request), self._policy.soft_timeout)
 
     async def _forget_outdated_loads(self, keys: Sequence[Key]) -> None:
-        """Let nobody join a load whose key has changed since: while the channel is cut, nothing else tells us.
+        """Keep callers from joining loads whose keys have changed since; needed while disconnected from the channel.
 
-        A load that has not looked yet calls its factory later than now. With Redis away, too, callers join.
+        A load without recorded states is safe to join, because its factory has not been called yet. Without Redis
+        callers join every load.
         """
         loads = {key: load for key in keys if (load := self._in_flight.get(key)) is not None and key in load.seen}
         if loads and not self._shared.away:
@@ -223,13 +224,13 @@ class TieredCache(Cache[V], Listener, Generic[V]):
                         self._in_flight.forget(key)
 
     def _from_memory(self, key: Key, request: LoadRequest[V] | None = None) -> V | Missing:
-        """Return what memory holds fresh, loading it anew if it is old enough, or raise the exception that is kept."""
+        """Return the fresh value in memory, starting a refresh ahead if it is due, or raise the cached exception."""
         entry = self._memory.find(key)
         if entry is None:
             return MISSING
         self._l1_hits.count += 1
         if entry.error is not None:
-            raise entry.error.with_traceback(None)  # else it would grow with every caller
+            raise entry.error.with_traceback(None)  # otherwise the traceback grows with each caller
         if request is not None and self._memory.clock() >= entry.refresh_at:
             self._memory.mark_refreshing(entry)
             ahead = LoadRequest(request.factory, request.ttl, request.tags, ahead=True)
@@ -237,7 +238,7 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         return entry.value
 
     def _many_from_memory(self, keys: Sequence[Key]) -> tuple[dict[Key, V], Sequence[Key]]:
-        """Return what memory holds of keys, and the others; a key for which an exception is kept is in neither."""
+        """Return the values in memory, and the missing keys; a key with a cached exception is in neither."""
         if not (self._memory.enabled and self._channel.live):
             return {}, keys
         found: dict[Key, V] = {}
@@ -258,13 +259,13 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         change: Callable[[Sequence[Key]], Awaitable[None]],
         kind: Kind,
     ) -> None:
-        """Change keys, a part at once: many would hold the event loop, and Redis."""
+        """Change keys in batches, because a large change would block the event loop and Redis."""
         for start in range(0, len(keys), _BATCH_SIZE):
             part, end = keys[start : start + _BATCH_SIZE], start + _BATCH_SIZE
             try:
                 await self._change(partial(drop, part), self._changes.apply(change(part), keys=part, kind=kind))
                 if end < len(keys):
-                    await asyncio.sleep(0)  # without Redis nothing else waits
+                    await asyncio.sleep(0)  # without Redis no other await yields to the event loop
             except (CacheUnavailable, asyncio.CancelledError):
                 drop(keys[end:])
                 self._changes.enqueue(keys=keys[end:], kind=kind)
@@ -275,7 +276,7 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         try:
             await change
         finally:
-            drop()  # who looked while Redis was written may have seen the old value
+            drop()  # again: a lookup during the change may have read the old value
 
     def _drop(self, keys: Iterable[Key]) -> None:
         for key in keys:
@@ -290,7 +291,7 @@ class TieredCache(Cache[V], Listener, Generic[V]):
     def _drop_tags(self, ids: Iterable[str]) -> None:
         for tag in ids:
             self._memory.drop_tag(tag)
-        self._invalidate_all()  # nobody knows which of the values under way have the tag
+        self._invalidate_all()  # it is unknown which loads in flight have the tag
 
     def _invalidate(self, key: Key, *, may_serve_stale: bool = False) -> None:
         self._loader.guards.invalidate(key, may_serve_stale=may_serve_stale)
@@ -313,7 +314,7 @@ async def _canonical(keys: Sequence[Key]) -> list[Key]:
 
 
 def topic_of(name: str) -> str:
-    """Return the topic under which the processes tell each other what has changed in a cache."""
+    """Return the topic of the messages about changes in a cache."""
     return f"cache:{name}"
 
 

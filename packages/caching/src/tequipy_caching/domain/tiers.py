@@ -1,4 +1,4 @@
-"""The ports behind a cache: the tier that all processes share, and the channel on which they hear of each other."""
+"""The ports of a cache: the tier that all processes share, and the channel that carries their invalidations."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -11,123 +11,124 @@ from tequipy_caching.domain.ports import MISSING, Missing
 V = TypeVar("V")
 
 Operation = Literal["delete", "expire", "tags", "clear", "released"]
-"""What a message says of the keys or tags in it: removed, past their life, removed by tag, all removed, lease free."""
+"""The operation that a message reports: keys deleted, keys expired, tags deleted, cache cleared, leases released."""
 
 
 class Listener(ABC):
-    """Who wants to know what other processes change; called from the event loop, and must not wait."""
+    """Receives the messages of other processes; its methods run on the event loop and must not block."""
 
     @abstractmethod
     def on_message(self, body: Any) -> None:  # noqa: ANN401 -- JSON, which the listener checks
-        """Take what another process has told under the topic; raises `ValueError` for what it cannot understand."""
+        """Process a message of another process; raises `ValueError` for one of an unknown format."""
 
     def on_refused_change(self, body: Any) -> None:  # noqa: ANN401 -- as above
-        """Take what another process has told although Redis has refused it; raises `ValueError` as `hear`."""
+        """Process a change that Redis refused, so that it was only published; raises `ValueError` like `on_message`."""
         self.on_message(body)
 
     @abstractmethod
     def on_gap(self) -> None:
-        """Learn that anything may have been missed: what is held from before this moment cannot be trusted."""
+        """Distrust everything that was read before this moment, because messages may have been lost."""
 
 
 class Channel(Protocol):
-    """Where invalidations are heard."""
+    """The channel on which a process receives invalidations."""
 
     @property
     def live_until(self) -> float:
-        """Until when, by the clock of the caches' memories, each one can be believed to be heard."""
+        """Until when every invalidation is known to be received, as a time of the monotonic clock of L1."""
 
     @property
     def live(self) -> bool:
-        """Whether that is still to come."""
+        """Whether that time has not come yet."""
 
 
 class Encoded(Protocol):
-    """A value as the shared tier is to keep it."""
+    """A value in the format of the shared tier."""
 
     @property
     def fits(self) -> bool:
-        """Whether it is within the policy's `max_value_bytes`."""
+        """Whether its size is at most the policy's `max_value_bytes`."""
 
 
 class Lookup(NamedTuple, Generic[V]):
-    """What a look for one key gave; times in seconds."""
+    """The result of a lookup of one key; times in seconds."""
 
     value: V | Missing = MISSING
-    """A fresh value."""
+    """The value, if it is fresh."""
     left: float = 0
-    """How long it stays fresh; 0: it is not to be kept."""
+    """The remaining ttl; 0 if the value must not be kept in memory."""
     ttl: float = 0
-    """How long it was to live when it was stored."""
+    """The ttl with which it was stored."""
     tags: tuple[str, ...] = ()
     """The ids of its tags."""
     stale_value: Callable[[], V | Missing] = lambda: MISSING
-    """Gives a value past its life."""
+    """Returns the stale value, or `MISSING`."""
     stale_left: float = 0
-    """How long that may stand in."""
+    """How long the stale value may be served."""
     seen: object | None = None
-    """The state of the key, for a load to be fenced by; None: unknown."""
+    """The state of the key, which a store compares to detect invalidations; None if it is unknown."""
     tombstoned: bool = False
-    """Whether the key was deleted: no older value may stand in."""
+    """Whether the key was deleted, so that no stale value may be served."""
 
 
 class SharedTier(ABC, Generic[V]):
-    """The second tier of one cache. Whatever asks it raises `CacheUnavailable` when it cannot be reached."""
+    """The L2 of one cache. Every coroutine method raises `CacheUnavailable` when Redis cannot be reached or refuses."""
 
     stores: bool
-    """Whether it holds values; without, it only tells the other processes."""
+    """Whether it stores values; otherwise it only publishes changes to the other processes."""
 
     @property
     @abstractmethod
     def away(self) -> bool:
-        """Whether it is known not to be there, so that nobody should wait for it."""
+        """Whether it is known to be unreachable, so that no caller should wait for it."""
 
     @abstractmethod
     def encode(self, key: Key, value: V, ttl: float, tags: Sequence[str]) -> Encoded:
-        """Encode a value; raises `TypeError` for one that is not of the cache's type."""
+        """Encode a value; raises `TypeError` for a value that is not of the cache's type."""
 
     @abstractmethod
     async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Lookup[V]]:
-        """Look for keys, in one round trip; with `storing` a load that begins now will store with these tags."""
+        """Look up keys in one round trip; `storing` says that a load with these tags follows and stores its values."""
 
     @abstractmethod
     async def changed(self, seen: Mapping[Key, object]) -> AbstractSet[Key]:
-        """Return those keys (or whose cache or tags) that have changed since each was `seen`."""
+        """Return the keys whose state in `seen` is no longer the current one: key, cache or a tag were invalidated."""
 
     @abstractmethod
     async def store(self, loaded: Mapping[Key, tuple[Encoded, object]]) -> AbstractSet[Key]:
-        """Keep what was loaded, each unless its key (or cache, or tag) has changed since it was `seen`; return these.
+        """Store loaded values, except for keys that changed since their lookup (`seen`), and return these keys.
 
-        What has lost the state that was seen is neither kept nor returned: nobody knows whether it has changed.
+        A key whose state has vanished (evicted, expired) is neither stored nor returned: it is unknown whether it has
+        changed.
         """
 
     @abstractmethod
     async def write(self, key: Key, encoded: Encoded) -> None:
-        """Keep a value, and tell all processes."""
+        """Store a value and publish the change to all processes."""
 
     @abstractmethod
     async def remove(self, keys: Sequence[Key]) -> None:
-        """Put tombstones in the place of keys, and tell all processes."""
+        """Replace values by tombstones and publish the change to all processes."""
 
     @abstractmethod
     async def expire(self, keys: Sequence[Key]) -> None:
-        """End the lives of keys, leaving what may stand in, and tell all processes."""
+        """End the ttl of values, keep them as stale values, and publish the change to all processes."""
 
     @abstractmethod
     async def remove_tags(self, tags: Sequence[str]) -> None:
-        """Make everything stored with these tags void, and tell all processes."""
+        """Invalidate all values stored with one of the tags, and publish the change to all processes."""
 
     @abstractmethod
     async def clear(self) -> None:
-        """Make everything of this cache void, and tell all processes."""
+        """Invalidate all values of this cache, and publish the change to all processes."""
 
     @abstractmethod
     async def lock(self, keys: Sequence[Key], tags: Sequence[str], token: str, lease: float) -> Mapping[Key, float]:
-        """Take the leases that are free, or whose holders load what has been invalidated since.
+        """Acquire the leases that are free, or whose holders load values that were invalidated meanwhile.
 
-        Returns how long each is somebody else's, 0: it is ours now.
+        Returns for each key the seconds until another process's lease ends; 0 means that it was acquired.
         """
 
     @abstractmethod
     async def unlock(self, keys: Sequence[Key], token: str) -> None:
-        """Give back leases, and tell all processes."""
+        """Release leases, and publish it to all processes."""
