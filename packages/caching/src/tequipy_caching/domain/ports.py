@@ -118,8 +118,8 @@ class CacheHealth:
     """The state of a process's caches towards Redis."""
 
     l2: Literal["up", "open", "refusing", "down"]
-    """up: requests go to Redis; open: the circuit breaker skips Redis since a request failed; down: a probe has failed since
-    then too; refusing: Redis answers, but refuses writes, scripts or the channel."""
+    """up: requests go to Redis; open: the circuit breaker skips Redis since a request failed; down: a probe has failed
+    too; refusing: Redis answers, but refuses writes, scripts or the channel."""
     backplane: Literal["live", "deaf"]
     """Whether this process receives every invalidation ("live"), or is disconnected from the channel ("deaf")."""
     recovery_queue: int
