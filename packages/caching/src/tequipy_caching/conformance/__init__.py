@@ -1,17 +1,17 @@
-"""A pytest plugin with this package's promises as tests, to be pointed at any `CacheManager` and `RateLimiter`.
+"""A pytest plugin that tests the package's promises on any `CacheManager` and `RateLimiter`; extra `conformance`.
 
-In a `conftest.py` say `pytest_plugins = ["tequipy_caching.conformance"]` and define a fixture `cache_target` that
-returns a `CacheTarget` (for a limiter `limiter_target`, a `LimiterTarget`); in a test module `from
-tequipy_caching.conformance import *` collects every case. Extra `conformance`.
+In a `conftest.py`, set `pytest_plugins = ["tequipy_caching.conformance"]` and define a fixture `cache_target` that
+returns a `CacheTarget` (for a limiter: `limiter_target`, which returns a `LimiterTarget`). In a test module, `from
+tequipy_caching.conformance import *` collects all cases.
 """
 
 try:
     import pytest
-    import pytest_asyncio  # noqa: F401 -- asked for here, so that the answer names the extra; runs the cases
+    import pytest_asyncio  # noqa: F401 -- runs the cases; imported here, so that the error names the extra
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("tequipy_caching.conformance: install tequipy-caching[conformance]") from error
 
-# Before they are imported: a failing case shows its values.
+# Before the modules are imported, so that failing assertions show their values.
 pytest.register_assert_rewrite(
     *(f"{__name__}.{module}" for module in ("invalidation", "limits", "loads", "processes", "sets", "target", "values"))
 )
@@ -39,11 +39,11 @@ __all__ = [
 
 @pytest.fixture
 def cache_target() -> CacheTarget:
-    """Say what is missing: the manager to point the cases at."""
+    """Raise an error, because the project does not define the manager under test."""
     raise pytest.UsageError("define a fixture `cache_target` that returns your tequipy_caching.conformance.CacheTarget")
 
 
 @pytest.fixture
 def limiter_target() -> LimiterTarget:
-    """Skip the cases of a limiter where there is none to point them at."""
+    """Skip the cases of the limiter, because the project does not define one."""
     return pytest.skip("define a fixture `limiter_target` that returns your tequipy_caching.conformance.LimiterTarget")

@@ -1,4 +1,4 @@
-"""Conformance: after an invalidation nobody gets what was there before."""
+"""Conformance cases about invalidation: no later call returns the old value."""
 
 import asyncio
 
@@ -9,14 +9,14 @@ from tequipy_caching.conformance.target import CHANGES, CacheTarget, Factory
 
 @pytest.mark.asyncio
 class TestInvalidation:
-    """A load that began before an invalidation is returned to its callers, and kept nowhere."""
+    """The result of a load that began before an invalidation is returned to its callers, and not stored."""
 
     @pytest.mark.parametrize("name", ["words", "local", "remote", "cluster", "safe"])
     @pytest.mark.parametrize("change", CHANGES)
     async def test_a_load_that_raced_a_change_is_not_kept(
         self, cache_target: CacheTarget, name: str, change: str
     ) -> None:
-        """Those who waited get the old value, later callers a load of their own; the old value is never seen again."""
+        """Callers that wait get the old value, later callers start a new load, and the old value is not stored."""
         words, load = await cache_target.cache(name), Factory("old", held=True)
         racing = asyncio.create_task(words.get_or_set("ada", load, ttl=30, tags=["team"]))
         await load.called()
@@ -28,7 +28,7 @@ class TestInvalidation:
 
     @pytest.mark.parametrize("change", CHANGES)
     async def test_a_batch_that_raced_a_change_is_not_kept(self, cache_target: CacheTarget, change: str) -> None:
-        """Of a batch, what was changed meanwhile is kept nowhere."""
+        """Keys of a batch that were invalidated during its load are not stored."""
         words, load = await cache_target.cache("words"), Factory("old", held=True)
         racing = asyncio.create_task(words.get_or_set_many(["ada", "bob"], load.many, tags=["team"]))
         await load.called()
@@ -38,8 +38,8 @@ class TestInvalidation:
         assert await words.get("ada") != "old"
 
     @pytest.mark.parametrize("name", ["words", "local", "remote"])
-    async def test_a_tag_removes_what_was_stored_with_it(self, cache_target: CacheTarget, name: str) -> None:
-        """Values of one deleted tag are gone, set or loaded, of this cache alone; they can be stored anew."""
+    async def test_a_deleted_tag_removes_its_values(self, cache_target: CacheTarget, name: str) -> None:
+        """All values of this cache with a deleted tag are removed, set or loaded; they can be stored again."""
         manager = await cache_target.start()
         words, others = manager.cache(name, str), manager.cache("others", str)
         await others.set("ada", "Ada", tags=["red"])
@@ -55,7 +55,7 @@ class TestInvalidation:
 
     @pytest.mark.parametrize("name", ["words", "local", "remote"])
     async def test_a_cleared_cache_is_empty(self, cache_target: CacheTarget, name: str) -> None:
-        """All values of the cache are gone, and those of others are there."""
+        """All values of the cache are removed, and those of other caches are not."""
         manager = await cache_target.start()
         words, others = manager.cache(name, str), manager.cache("others", str)
         await others.set("ada", "Ada")

@@ -1,4 +1,4 @@
-"""Conformance: one load for all who wait, and what happens when it fails or is slow."""
+"""Conformance cases about loads: callers share one load, also if it fails or is slow."""
 
 import asyncio
 import traceback
@@ -14,18 +14,18 @@ from tequipy_caching.domain.ports import MISSING
 
 @pytest.mark.asyncio
 class TestLoads:
-    """A factory is called as rarely as can be, and its failures are its callers' only when nothing stands in."""
+    """A factory is called as rarely as possible; its callers get its exceptions only without a stale value."""
 
     @pytest.mark.parametrize("name", ["words", "local", "remote", "cluster"])
-    async def test_what_was_loaded_is_kept(self, cache_target: CacheTarget, name: str) -> None:
-        """The second caller does not load."""
+    async def test_a_loaded_value_is_stored(self, cache_target: CacheTarget, name: str) -> None:
+        """Later callers get the stored value without a load."""
         words, load = await cache_target.cache(name), Factory(None)
         assert [await words.get_or_set("ada", load) for _ in range(3)] == [None] * 3
         assert load.calls == 1
 
     @pytest.mark.parametrize("name", ["words", "local", "remote", "cluster"])
     async def test_a_thousand_misses_are_one_load(self, cache_target: CacheTarget, name: str) -> None:
-        """All who ask for one key while it is loaded get what one load gives."""
+        """All callers of a key during its load get the result of that one load."""
         words, load = await cache_target.cache(name), Factory("Ada", held=True)
         waiting = [asyncio.create_task(words.get_or_set("ada", load)) for _ in range(1000)]
         await load.called()
@@ -33,8 +33,8 @@ class TestLoads:
         assert await asyncio.gather(*waiting) == ["Ada"] * 1000
         assert load.calls == 1
 
-    async def test_who_leaves_disturbs_nobody(self, cache_target: CacheTarget) -> None:
-        """A caller that is cancelled, the first included, leaves the others their load."""
+    async def test_a_cancelled_caller_does_not_affect_the_others(self, cache_target: CacheTarget) -> None:
+        """If a caller is cancelled, even the one that started the load, the others still get its result."""
         words, load = await cache_target.cache("words"), Factory("Ada", held=True)
         waiting = [asyncio.create_task(words.get_or_set("ada", load)) for _ in range(3)]
         await load.called()
@@ -44,8 +44,8 @@ class TestLoads:
         assert await asyncio.gather(*waiting[1:]) == ["Ada", "Ada"]
         assert load.calls == 1
 
-    async def test_a_failed_load_is_not_kept(self, cache_target: CacheTarget) -> None:
-        """The exception reaches all who wait, with a traceback that does not grow, and the next one loads anew."""
+    async def test_a_failed_load_is_not_stored(self, cache_target: CacheTarget) -> None:
+        """All callers that wait get the exception, and the next caller starts a new load."""
         words, load = await cache_target.cache("words"), Factory(ValueError("no word"), held=True)
         waiting = [asyncio.create_task(words.get_or_set("ada", load)) for _ in range(10)]
         await load.called()
@@ -54,8 +54,8 @@ class TestLoads:
         assert [type(error) for error in errors] == [ValueError] * 10
         assert await words.get_or_set("ada", Factory("Ada")) == "Ada"
 
-    async def test_recursion_and_slowness_are_named(self, cache_target: CacheTarget) -> None:
-        """A load that asks for its own key, and one beyond the hard timeout, raise their own exceptions."""
+    async def test_recursive_and_slow_loads_raise_their_own_exceptions(self, cache_target: CacheTarget) -> None:
+        """A load that asks for its own key raises `RecursiveLoad`, one beyond the hard timeout `LoadTimeout`."""
         manager = await cache_target.start()
         words = manager.cache("words", str)
 
@@ -74,15 +74,15 @@ class TestLoads:
             try:
                 await asyncio.Event().wait()
             finally:
-                await released.wait()  # as a driver whose server hangs
+                await released.wait()  # like a driver whose server does not answer
             return "Ada"
 
         with pytest.raises(LoadTimeout):
             await asyncio.wait_for(manager.cache("hasty", str).get_or_set("ada", stubborn), 20)
         released.set()
 
-    async def test_some_exceptions_are_kept(self, cache_target: CacheTarget) -> None:
-        """An exception of the policy's `negative`, or a subclass, stands for the value: `get` gives the default."""
+    async def test_negative_exceptions_are_cached(self, cache_target: CacheTarget) -> None:
+        """An exception of the policy's `negative` types, or a subclass, is cached; `get` returns the default."""
         words, load = await cache_target.cache("shy"), Factory(Absent("no such word"))
         depths = []
         for _ in range(3):
@@ -99,8 +99,8 @@ class TestLoads:
         with pytest.raises(ValueError, match="no word"):
             await words.get_or_set("cy", Factory(ValueError("no word")))
 
-    async def test_a_kept_exception_ends_like_a_value(self, cache_target: CacheTarget) -> None:
-        """It goes with its key, its tag or all, and lives as long as the policy says, though values live shorter."""
+    async def test_a_negative_entry_ends_like_a_value(self, cache_target: CacheTarget) -> None:
+        """It is removed with its key, its tag or its cache, and its ttl is that of `negative`, not that of values."""
         words = await cache_target.cache("shy")
         for change in CHANGES.values():
             with pytest.raises(Absent):
@@ -117,8 +117,8 @@ class TestLoads:
         with pytest.raises(Absent):
             await coy.get_or_set("ada", Factory("Ada"))
 
-    async def test_a_failed_batch_says_nothing_of_its_keys(self, cache_target: CacheTarget) -> None:
-        """The exception of a batch is kept for none of several keys: nobody knows for which it stands."""
+    async def test_the_exception_of_a_batch_is_not_cached(self, cache_target: CacheTarget) -> None:
+        """The exception of a batch of several keys is not cached, because it is unknown which key caused it."""
         words, fail = await cache_target.cache("shy"), Factory(Absent("one of these words"))
         for _ in range(2):
             with pytest.raises(Absent):
@@ -130,8 +130,10 @@ class TestLoads:
         assert fail.calls == 3
 
     @pytest.mark.parametrize("error", [ValueError("away"), None])
-    async def test_an_old_value_stands_in(self, cache_target: CacheTarget, error: Exception | None) -> None:
-        """With fail-safe a load that fails, or takes too long, gives the old value; it is not tried at every call."""
+    async def test_a_stale_value_replaces_a_failed_load(
+        self, cache_target: CacheTarget, error: Exception | None
+    ) -> None:
+        """With `fail_safe` a load that fails or times out returns the stale value, and is not repeated at each call."""
         words = await cache_target.cache("safe")
         await words.set("ada", "old")
         await cache_target.advance(0.06)
@@ -144,8 +146,8 @@ class TestLoads:
         assert await words.get_or_set("ada", Factory("new")) == "new"
 
     @pytest.mark.parametrize("new", [0, 2])
-    async def test_a_batch_stands_in_as_a_whole(self, cache_target: CacheTarget, new: int) -> None:
-        """If each missing key has an old value these are given; else it fails, and then asks only for those without."""
+    async def test_a_batch_serves_stale_values_for_all_keys_or_none(self, cache_target: CacheTarget, new: int) -> None:
+        """If each missing key has a stale value, these are returned; else the batch fails."""
         words = await cache_target.cache("safe")
         fail = Factory(ValueError("away"))
         await words.set(1, "old")
@@ -159,8 +161,8 @@ class TestLoads:
         assert await words.get_or_set_many([1, 3], fail.many) == {1: "old", 3: "old"}
         assert fail.calls == 2
 
-    async def test_a_slow_load_goes_on_behind_an_old_value(self, cache_target: CacheTarget) -> None:
-        """After the soft timeout callers get the old value, and the new one once it is loaded."""
+    async def test_a_slow_load_continues_after_the_stale_value(self, cache_target: CacheTarget) -> None:
+        """After the soft timeout callers get the stale value, and the new one as soon as it is loaded."""
         words, load = await cache_target.cache("soft"), Factory("new", held=True)
         await words.set("ada", "old")
         await cache_target.advance(0.06)
@@ -169,8 +171,8 @@ class TestLoads:
         await eventually(lambda: words.peek("ada") == "new")
         assert load.calls == 1
 
-    async def test_what_was_deleted_never_stands_in(self, cache_target: CacheTarget) -> None:
-        """After delete, set, clear or a deleted tag no old value stands in; after expire it does."""
+    async def test_a_deleted_value_is_never_served_stale(self, cache_target: CacheTarget) -> None:
+        """After delete, clear or a deleted tag the stale value is not served; after expire it is."""
         words = await cache_target.cache("safe")
         fail = Factory(ValueError("away"))
         for gone in (words.delete("ada"), words.clear(), words.delete_by_tag("team")):
@@ -183,8 +185,8 @@ class TestLoads:
         assert await words.get("ada") is None
         assert await words.get_or_set("ada", fail) == "old"
 
-    async def test_a_value_is_loaded_anew_ahead_of_its_end(self, cache_target: CacheTarget) -> None:
-        """Once a share of the life is over a hit gives the value and begins another load, which may fail."""
+    async def test_a_value_is_refreshed_ahead_of_its_end(self, cache_target: CacheTarget) -> None:
+        """After a share of the ttl a hit returns the value and starts a load in the background, which may fail."""
         words = await cache_target.cache("ahead")
         await words.get_or_set("ada", Factory("old"))
         load = Factory(ValueError("away"))
@@ -199,8 +201,8 @@ class TestLoads:
         assert load.calls == 1
 
     @pytest.mark.parametrize("name", ["words", "local", "remote", "cluster"])
-    async def test_many_are_loaded_at_once(self, cache_target: CacheTarget, name: str) -> None:
-        """One load for all that are missing; keys that the factory leaves out are absent from the result."""
+    async def test_a_batch_is_one_load(self, cache_target: CacheTarget, name: str) -> None:
+        """All missing keys are one load; keys that the factory omits are absent from the result."""
         words = await cache_target.cache(name)
         await words.set(1, "one")
         asked: list[list[Key]] = []
@@ -215,8 +217,8 @@ class TestLoads:
         assert asked == [[2, 3], [4]]
         assert await words.get("unasked") is None
 
-    async def test_single_and_many_share_their_loads(self, cache_target: CacheTarget) -> None:
-        """Who asks for a key that a batch loads waits for it; if the batch leaves it out, it is loaded by itself."""
+    async def test_single_calls_and_batches_share_loads(self, cache_target: CacheTarget) -> None:
+        """A caller of a key that a batch loads joins it; if the factory omits the key, the caller starts a new load."""
         words, go = await cache_target.cache("words"), asyncio.Event()
 
         async def load(keys: Sequence[Key]) -> dict[Key, str]:

@@ -1,4 +1,4 @@
-"""Conformance: several processes behave as one cache. Each manager stands for a process."""
+"""Conformance cases about several processes, each represented by a manager: together they behave like one cache."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ async def pair(target: CacheTarget, name: str) -> Sequence[Cache[Any]]:
 
 @pytest.mark.asyncio
 class TestProcesses:
-    """What one process changes, the others see."""
+    """Changes of one process reach the others."""
 
     async def test_a_value_is_shared(self, cache_target: CacheTarget) -> None:
-        """What one process sets or loads, another finds."""
+        """A value that one process sets or loads is found by another."""
         one, two = await pair(cache_target, "words")
         await one.set("ada", "Ada")
         await one.get_or_set_many(["bob"], Factory("Bob").many, tags=["team"])
@@ -32,7 +32,7 @@ class TestProcesses:
     @pytest.mark.parametrize("name", ["words", "local"])
     @pytest.mark.parametrize("change", CHANGES)
     async def test_a_change_drops_the_copies_of_others(self, cache_target: CacheTarget, name: str, change: str) -> None:
-        """After a change in one process the other no longer holds the old value."""
+        """After a change in one process the other one no longer holds the old value."""
         one, two = await pair(cache_target, name)
         await two.get_or_set("ada", Factory("old"), tags=["team"])
         assert two.peek("ada") == "old"
@@ -41,7 +41,7 @@ class TestProcesses:
 
     @pytest.mark.parametrize("change", CHANGES)
     async def test_a_copy_found_in_the_shared_tier_is_dropped_too(self, cache_target: CacheTarget, change: str) -> None:
-        """A copy that a process has only read, without knowing of its tags, goes like the others."""
+        """A copy that a process has read from the shared tier, where it was stored with a tag, is dropped too."""
         one, two = await pair(cache_target, "words")
         await one.set("ada", "old", tags=["team"])
 
@@ -56,10 +56,10 @@ class TestProcesses:
 
     @pytest.mark.parametrize("name", ["words", "remote", "cluster"])
     @pytest.mark.parametrize("change", CHANGES)
-    async def test_a_load_never_brings_back_what_another_process_changed(
+    async def test_a_load_does_not_store_what_another_process_has_changed(
         self, cache_target: CacheTarget, name: str, change: str
     ) -> None:
-        """A load that raced another process's change is returned, and kept neither in the shared tier nor in memory."""
+        """The result of a load during a change of another process is returned, but not stored in any tier."""
         one, two = await pair(cache_target, name)
         load = Factory("old", held=True)
         racing = asyncio.create_task(two.get_or_set("ada", load, tags=["team"]))
@@ -71,16 +71,16 @@ class TestProcesses:
         for words in (one, two):
             assert await words.get("ada") == ("new" if change == "set" else None)
 
-    async def test_an_old_value_of_another_process_stands_in(self, cache_target: CacheTarget) -> None:
-        """A value past its life, or expired by another process, stands in where it was never seen."""
+    async def test_a_stale_value_of_another_process_is_served(self, cache_target: CacheTarget) -> None:
+        """A value that another process stored and expired is served stale."""
         one, two = await pair(cache_target, "safe")
         await one.set("ada", "old")
         await one.expire("ada")
         assert await two.get_or_set("ada", Factory(ValueError("away"))) == "old"
 
     @pytest.mark.parametrize("name", ["soft", "soft-cluster"])
-    async def test_old_values_stand_in_beside_fresh_ones(self, cache_target: CacheTarget, name: str) -> None:
-        """A batch that stands in for a slow load lacks nothing that another process has stored."""
+    async def test_a_batch_combines_stale_and_fresh_values(self, cache_target: CacheTarget, name: str) -> None:
+        """A batch that serves stale values also has the fresh values that another process has stored."""
         one, two = await pair(cache_target, name)
         await one.set("ada", "old")
         await cache_target.advance(0.06)
@@ -89,8 +89,8 @@ class TestProcesses:
         assert await one.get_or_set_many(["ada", "bob"], load.many) == {"ada": "old", "bob": "Bob"}
         load.go.set()
 
-    async def test_who_waits_for_the_cluster_lock_has_no_more_patience(self, cache_target: CacheTarget) -> None:
-        """After the soft timeout the old value stands in for a load of another process too."""
+    async def test_the_soft_timeout_applies_to_the_cluster_lock(self, cache_target: CacheTarget) -> None:
+        """A caller that waits for the load of another process gets the stale value after its soft timeout."""
         one, two = await pair(cache_target, "soft-cluster")
         await one.set("ada", "old")
         await cache_target.advance(0.06)
@@ -103,7 +103,7 @@ class TestProcesses:
         assert await first == "old"
 
     async def test_the_cluster_lock_is_one_load(self, cache_target: CacheTarget) -> None:
-        """While one process loads, the other waits and takes what was loaded, single or in a batch."""
+        """While one process loads, the other one waits and returns the loaded value, alone or in a batch."""
         one, two = await pair(cache_target, "cluster")
         load, other = Factory("Ada", held=True), Factory("other")
         first = asyncio.create_task(one.get_or_set("ada", load))
@@ -114,8 +114,8 @@ class TestProcesses:
         assert await first == "Ada"
         assert await second == {"ada": "Ada", "bob": "other"}
 
-    async def test_a_failed_load_frees_the_cluster_lock(self, cache_target: CacheTarget) -> None:
-        """When the process that loads fails, the next one loads, without waiting for the lease to end."""
+    async def test_a_failed_load_releases_the_cluster_lock(self, cache_target: CacheTarget) -> None:
+        """If the load of one process fails, the next process loads without waiting for the lease to end."""
         one, two = await pair(cache_target, "cluster")
         load = Factory(ValueError("away"), held=True)
         first = asyncio.create_task(one.get_or_set("ada", load))

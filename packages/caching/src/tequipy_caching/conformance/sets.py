@@ -1,4 +1,4 @@
-"""Conformance: a set of expiring members, in one process and in several."""
+"""Conformance cases about the expiring set, in one process and in several."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from tequipy_caching.conformance.target import CacheTarget, eventually
 
 @pytest.mark.asyncio
 class TestSets:
-    """A member is one everywhere until its time is over."""
+    """Members are in the set in all processes, until they expire."""
 
-    async def test_members_are_members_until_their_time_is_over(self, cache_target: CacheTarget) -> None:
-        """A member counts at once and leaves by itself; others never were."""
+    async def test_members_are_in_the_set_until_they_expire(self, cache_target: CacheTarget) -> None:
+        """A member is in the set at once and until it expires; other strings are not."""
         revoked = (await cache_target.start()).expiring_set("revoked")
         await revoked.add("ada", "bob", ttl=0.2)
         await revoked.add("eve", ttl=60)
@@ -24,8 +24,8 @@ class TestSets:
         assert not await revoked.contains("bob")
         assert "eve" in revoked
 
-    async def test_adding_again_keeps_the_longer_life(self, cache_target: CacheTarget) -> None:
-        """A second life counts only if it ends later."""
+    async def test_adding_again_keeps_the_later_expiry(self, cache_target: CacheTarget) -> None:
+        """A second `add` has an effect only if its ttl ends later."""
         revoked = (await cache_target.start()).expiring_set("revoked")
         await revoked.add("ada", ttl=60)
         await revoked.add("ada", ttl=0.05)
@@ -35,7 +35,7 @@ class TestSets:
         assert ("ada" in revoked, "bob" in revoked) == (True, True)
 
     async def test_the_source_is_read_first(self, cache_target: CacheTarget) -> None:
-        """A set with a source is live once that has been read, and what it knows are members."""
+        """A set with a source is live after the source was read, and contains its members."""
 
         async def source() -> dict[str, float]:
             return {"ada": 60, "old": -5}
@@ -46,8 +46,8 @@ class TestSets:
         await eventually(lambda: revoked.live)
         assert ("ada" in revoked, "old" in revoked, "bob" in revoked) == (True, False, False)
 
-    async def test_wrong_use_of_a_set_is_named(self, cache_target: CacheTarget) -> None:
-        """A name is one set with one source; names, lives and members that are none are refused."""
+    async def test_wrong_use_of_a_set_is_refused(self, cache_target: CacheTarget) -> None:
+        """A second source for a name, and invalid names, ttls and members are refused."""
         manager = await cache_target.start()
         revoked = manager.expiring_set("revoked")
         assert manager.expiring_set("revoked") is revoked
@@ -69,8 +69,8 @@ class TestSets:
             await revoked.add("ada", "\ud800", ttl=5)
         assert "ada" not in revoked
 
-    async def test_the_others_learn_of_a_member(self, cache_target: CacheTarget) -> None:
-        """What one process adds, those who run now and those who start later know."""
+    async def test_members_reach_all_processes(self, cache_target: CacheTarget) -> None:
+        """A member that one process adds is in the set of running processes, and of those that start later."""
         if not cache_target.shared:
             pytest.skip("these managers share nothing")
         one, two = [(await cache_target.start()).expiring_set("revoked") for _ in range(2)]

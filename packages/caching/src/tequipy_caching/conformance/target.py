@@ -1,4 +1,4 @@
-"""What the cases are pointed at, and what they share."""
+"""The manager under test, and the helpers that all cases use."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from tequipy_caching.domain.ports import Cache, CacheManager
 
 
 class Absent(LookupError):
-    """What a factory raises whose exceptions are kept."""
+    """An exception of a factory that the policies `shy` and `coy` cache."""
 
 
 POLICIES: Final[Mapping[str, CachePolicy]] = {
@@ -32,29 +32,29 @@ POLICIES: Final[Mapping[str, CachePolicy]] = {
     "ahead": CachePolicy(ttl=60, jitter=0, refresh_ahead=0.001),
     "cluster": CachePolicy(ttl=60, lock="cluster", hard_timeout=5),
 }
-"""The policies that a manager under test is to be built with."""
+"""The policies that a manager under test must be built with."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheTarget:
-    """The manager to point the cases at."""
+    """Describes the manager under test."""
 
     start: Callable[[], Awaitable[CacheManager]]
-    """Starts a manager with `POLICIES` that hears invalidations, as another process would; ended after the case."""
+    """Starts a manager with `POLICIES` that receives invalidations as another process does; the fixture stops it."""
     shared: bool = True
-    """Whether those managers share what they hold; if not, the cases about several processes are skipped."""
+    """Whether these managers share their values; if not, the cases about several processes are skipped."""
     advance: Callable[[float], Awaitable[Any]] = asyncio.sleep
-    """Lets seconds pass on the managers' clock."""
+    """Lets this many seconds pass on the clock of the managers."""
 
     async def cache(self, name: str) -> Cache[Any]:
-        """Return a cache of a manager of its own."""
+        """Return a cache of a new manager."""
         return (await self.start()).cache(name, str | None)
 
 
 class Factory:
-    """Gives a value and counts its calls; a held one waits for `go`."""
+    """A factory that counts its calls; with `held` it waits for `go` before it returns."""
 
-    def __init__(self, value: Any, *, held: bool = False) -> None:  # noqa: ANN401 -- what it gives, or raises
+    def __init__(self, value: Any, *, held: bool = False) -> None:  # noqa: ANN401 -- a value or exception
         self.calls = 0
         self.go = asyncio.Event()
         self._value = value
@@ -62,7 +62,7 @@ class Factory:
             self.go.set()
 
     async def __call__(self) -> Any:  # noqa: ANN401 -- as above
-        """Load one value."""
+        """Return the value, or raise the exception."""
         self.calls += 1
         await self.go.wait()
         if isinstance(self._value, Exception):
@@ -70,16 +70,16 @@ class Factory:
         return self._value
 
     async def many(self, keys: Sequence[Key]) -> dict[Key, Any]:
-        """Load many values, the same for each key."""
+        """Return the value for each key."""
         return dict.fromkeys(keys, await self())
 
     async def called(self) -> None:
-        """Return when it has been called."""
+        """Wait until it has been called."""
         await eventually(lambda: self.calls > 0)
 
 
 async def eventually(probe: Callable[[], bool | Awaitable[bool]], seconds: float = 20) -> None:
-    """Return when the probe is true; fail when it is not within the time."""
+    """Wait until the probe returns true; fail after `seconds`."""
     deadline = monotonic() + seconds
     while True:
         result = probe()

@@ -1,4 +1,4 @@
-"""Conformance: what is kept, and what is found."""
+"""Conformance cases about storing and finding values."""
 
 from typing import Any
 from uuid import UUID
@@ -13,11 +13,11 @@ from tequipy_caching.domain.ports import MISSING
 
 @pytest.mark.asyncio
 class TestValues:
-    """A cache gives what was put there, and nothing else."""
+    """A cache returns the values that were stored, and no others."""
 
     @pytest.mark.parametrize("name", ["words", "local", "remote"])
-    async def test_what_is_set_is_found(self, cache_target: CacheTarget, name: str) -> None:
-        """A value that was set is got, None and the empty one too; a key that nobody set gives the default."""
+    async def test_a_set_value_is_found(self, cache_target: CacheTarget, name: str) -> None:
+        """A value that was set is returned, None and the empty string included; a missing key returns the default."""
         words = await cache_target.cache(name)
         for value in ("Ada", "", None):
             await words.set("key", value)
@@ -26,8 +26,8 @@ class TestValues:
         assert await words.get("nobody", 42) == 42
         assert words.peek("nobody") is MISSING
 
-    async def test_peek_shows_what_this_process_holds(self, cache_target: CacheTarget) -> None:
-        """What was set here is held here."""
+    async def test_peek_returns_the_value_in_memory(self, cache_target: CacheTarget) -> None:
+        """A value that this process has set is in its memory."""
         for name in ("words", "local"):
             words = await cache_target.cache(name)
             await words.set("ada", "Ada")
@@ -35,7 +35,7 @@ class TestValues:
 
     @pytest.mark.parametrize("name", ["words", "local", "remote"])
     async def test_a_deleted_value_is_gone(self, cache_target: CacheTarget, name: str) -> None:
-        """After a delete of some keys they are loaded anew, and the others are still there."""
+        """Deleted keys are loaded again, and the others are still stored."""
         words = await cache_target.cache(name)
         for key in ("a", "b", "c"):
             await words.set(key, "old")
@@ -45,8 +45,8 @@ class TestValues:
         assert [await words.get_or_set(key, load) for key in ("a", "b", "c")] == ["new", "new", "old"]
         assert load.calls == 2
 
-    async def test_a_life_ends(self, cache_target: CacheTarget) -> None:
-        """A value is gone after its life, and a life may be given with it."""
+    async def test_a_ttl_ends(self, cache_target: CacheTarget) -> None:
+        """A value is gone after the ttl of its policy, or after the ttl that it was stored with."""
         manager = await cache_target.start()
         brief, words = manager.cache("brief", str), manager.cache("words", str)
         await brief.set("ada", "Ada")
@@ -58,8 +58,8 @@ class TestValues:
         assert await words.get_many(["ada", "bob", "cy"]) == {"bob": "Bob"}
         assert await brief.get("ada") is None
 
-    async def test_no_two_keys_meet(self, cache_target: CacheTarget) -> None:
-        """Keys that look alike hold values of their own, in every cache."""
+    async def test_no_two_keys_collide(self, cache_target: CacheTarget) -> None:
+        """Similar keys have separate values, and so do equal keys of different caches."""
         manager = await cache_target.start()
         words, others = manager.cache("words", str), manager.cache("others", str)
         keys: list[Key] = [
@@ -81,8 +81,8 @@ class TestValues:
         assert await words.get_many(keys) == {key: str(number) for number, key in enumerate(keys)}
         assert await others.get_many(keys) == {}
 
-    async def test_wrong_use_is_named(self, cache_target: CacheTarget) -> None:
-        """An unknown name, a second type, a senseless ttl, a key of another type and tags that are none are refused."""
+    async def test_wrong_use_is_refused(self, cache_target: CacheTarget) -> None:
+        """Unknown names, a second type for a cache, and invalid ttls, keys and tags are refused."""
         manager = await cache_target.start()
         words = manager.cache("words", str)
         assert manager.cache("words", str) is words
@@ -116,8 +116,8 @@ class TestValues:
         with pytest.raises(TypeError, match="a tag is a str, not int"):
             await words.set("ada", "Ada", tags=[number])
 
-    async def test_many_are_found_at_once(self, cache_target: CacheTarget) -> None:
-        """Those keys that have a value are in the result, None included, the others are not."""
+    async def test_many_keys_are_looked_up_at_once(self, cache_target: CacheTarget) -> None:
+        """The result has the keys with a value, None included, and no others."""
         words = await cache_target.cache("words")
         for number in range(50):
             await words.set(number, str(number) if number else None)
@@ -126,7 +126,7 @@ class TestValues:
         assert await words.get_many([]) == {}
 
     async def test_a_decorated_function_runs_once(self, cache_target: CacheTarget) -> None:
-        """Its result is found by its arguments, and is removed, or loaded anew, by them."""
+        """Its result is cached by its arguments, by which it can be removed or refreshed."""
         words = await cache_target.cache("words")
         calls: list[tuple[str, str]] = []
 
@@ -144,7 +144,7 @@ class TestValues:
         assert len(calls) == 3
 
     async def test_health_and_ping(self, cache_target: CacheTarget) -> None:
-        """All is well, and an answer takes some seconds."""
+        """Health reports a working Redis and channel, and ping returns seconds."""
         manager = await cache_target.start()
         health = manager.health()
         assert (health.l2, health.backplane, health.recovery_queue) == ("up", "live", 0)
