@@ -7,8 +7,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = {path.parent.name: path for path in sorted([*ROOT.glob("packages/*/src"), *ROOT.glob("apps/*/src")])}
-REMAINING = {"caching"}
-"""Packages that have not been rewritten yet; remove an entry when its package is."""
 
 PRIVATE_TERMS = re.compile(
     r"(?<![a-z])(doors?|breach|buried|stand[- ]ins?|hears?|dies_at|take_back|whoever|unseal|seal|flights?|deaf)"
@@ -33,16 +31,10 @@ def private_terms(source: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", sorted(SOURCES.keys() - REMAINING))
+@pytest.mark.parametrize("name", sorted(SOURCES))
 def test_sources_contain_no_private_terms(name: str) -> None:
     """No line of a package's sources contains a term that the glossary has replaced."""
     assert private_terms(SOURCES[name]) == []
-
-
-@pytest.mark.parametrize("name", sorted(REMAINING))
-def test_the_list_of_remaining_packages_shrinks(name: str) -> None:
-    """A package in the list of exceptions still contains private terms."""
-    assert private_terms(SOURCES[name]) != [], f"remove {name} from REMAINING"
 
 
 @pytest.mark.parametrize(
