@@ -1,4 +1,4 @@
-"""What the tests of the caches share."""
+"""Fixtures of the caching tests."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ from tequipy_devstack.servers import ValkeyServer
 
 
 class Factory:
-    """Gives a value and counts its calls; a held one waits for `go`."""
+    """A factory that returns a value and counts its calls; a held one waits for `go`."""
 
     def __init__(self, value: str, *, held: bool = False) -> None:
         self.calls = 0
@@ -35,12 +35,12 @@ class Factory:
         return self._value
 
     async def called(self) -> None:
-        """Return when it has been called."""
+        """Return when the factory has been called."""
         await eventually_true(lambda: self.calls > 0)
 
 
 async def eventually_true(probe: Callable[[], bool | Awaitable[bool]], seconds: float = 20) -> None:
-    """Return when the probe is true; fail when it is not within the time."""
+    """Return when the probe is true; fail if it is not true in time."""
     deadline = time.monotonic() + seconds
     while True:
         result = probe()
@@ -51,7 +51,7 @@ async def eventually_true(probe: Callable[[], bool | Awaitable[bool]], seconds: 
 
 
 class Proxy:
-    """Stands between a client and a server, and breaks what runs through it."""
+    """A TCP proxy between a client and a server that can break connections."""
 
     def __init__(self, port: int) -> None:
         self.delay = 0.0
@@ -63,7 +63,7 @@ class Proxy:
         self._mute = False
 
     async def open(self) -> None:
-        """Listen, again on the same port after `refuse`."""
+        """Start to listen; after `refuse`, on the same port again."""
         self._mute = False
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -76,7 +76,7 @@ class Proxy:
         self.reset()
 
     def reset(self) -> None:
-        """Reset all connections; new ones are served."""
+        """Reset all connections, and accept new ones."""
         for writer in list(self._pairs):
             linger = struct.pack("ii", 1, 0)
             with suppress(OSError):  # closed by its client
@@ -84,11 +84,11 @@ class Proxy:
             writer.transport.abort()
 
     def switch(self, port: int) -> None:
-        """Lead new connections to another server, as a name in the DNS does; those that there are stay."""
+        """Lead new connections to another server, as a changed DNS record does; existing connections stay."""
         self._target = port
 
     def cut(self, *, also_new: bool = False) -> None:
-        """Let no byte through on the connections that there are, and say nothing to anybody: they are half open."""
+        """Stop forwarding on the existing connections without closing them, so that they are half-open."""
         self._mute = also_new
         for cut in self._pairs.values():
             cut.set()
@@ -124,7 +124,7 @@ class Proxy:
 
 @pytest.fixture
 async def proxy(private_redis: ValkeyServer) -> AsyncIterator[Proxy]:
-    """Yield an open proxy before a server of the test's own."""
+    """Yield an open proxy to the private server of the test."""
     proxy = Proxy(private_redis.port)
     await proxy.open()
     yield proxy
@@ -133,7 +133,7 @@ async def proxy(private_redis: ValkeyServer) -> AsyncIterator[Proxy]:
 
 @pytest.fixture
 def proxy_url(private_redis: ValkeyServer, proxy: Proxy) -> str:
-    """Return the address of the private server by way of the proxy."""
+    """Return the URL of the private server through the proxy."""
     return private_redis.url().replace(str(private_redis.port), str(proxy.port))
 
 
@@ -164,11 +164,11 @@ def policies() -> dict[str, CachePolicy]:
 async def start(
     redis_prefix: str, policies: dict[str, CachePolicy]
 ) -> AsyncIterator[Callable[..., Awaitable[TieredCacheManager]]]:
-    """Yield what starts a manager, as another process would, and waits until it hears invalidations."""
+    """Yield a function that starts a manager, as in another process, and waits until its channel is live."""
     async with AsyncExitStack() as stack:
 
         async def start(url: str, *, live: bool = True, registry: Any = None, **settings: Any) -> TieredCacheManager:
-            # A busy machine is no outage: a test that is about one says how long a caller is to wait.
+            # The default timeout is long, so that a busy machine is not an outage; tests of outages set their own.
             settings = {"prefix": redis_prefix, "policies": policies, "l2_timeout": 5, **settings}
             manager = build_cache(CacheSettings(url=SecretStr(url), **settings), registry=registry)
             assert isinstance(manager, TieredCacheManager)
@@ -182,7 +182,7 @@ async def start(
 
 @pytest.fixture
 async def limiters(redis_prefix: str) -> AsyncIterator[Callable[..., Awaitable[RedisRateLimiter]]]:
-    """Yield what starts a rate limiter, as another process would, and waits until it hears resets."""
+    """Yield a function that starts a rate limiter, as in another process, and waits until its channel is live."""
     async with AsyncExitStack() as stack:
 
         async def build(url: str, *, live: bool = True, registry: Any = None, **settings: Any) -> RedisRateLimiter:
@@ -201,9 +201,9 @@ async def limiters(redis_prefix: str) -> AsyncIterator[Callable[..., Awaitable[R
 def open_set(
     start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Awaitable[tuple[TieredCacheManager, SharedExpiringSet]]]:
-    """Return what opens the set as another process would, and waits until it is live.
+    """Return a function that opens a set, as in another process, and waits until it is live.
 
-    A new set is not waited for as long as others might have to put members back: those who lose one set the time.
+    A new set does not wait for other processes to add their members; tests of lost sets restore that wait.
     """
     monkeypatch.setattr("tequipy_caching.infrastructure.expiring_set.OTHERS_WITHIN", 0.05)
 

@@ -1,4 +1,4 @@
-"""The cluster lock between real processes. Run as a program, this file is one of them."""
+"""The cluster lock between real processes; run as a program, this file is one of the processes."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
 async def process(url: str, log: Path, hard_timeout: float, load_seconds: float) -> None:
-    """When told so, have many callers ask for one key at once; each load leaves a line in the log."""
+    """On command, make concurrent callers ask for one key; each load appends a line to the log."""
     policies = {"words": CachePolicy(ttl=60, lock="cluster", hard_timeout=hard_timeout)}
     async with build_cache(CacheSettings(url=SecretStr(url), policies=policies, l2_timeout=5)) as manager:
         words = manager.cache("words", str)
@@ -44,7 +44,7 @@ async def process(url: str, log: Path, hard_timeout: float, load_seconds: float)
 
 @pytest.fixture
 async def start(private_redis: ValkeyServer, tmp_path: Path) -> AsyncIterator[Start]:
-    """Yield what starts a process and returns it when it is ready."""
+    """Yield a function that starts a process and returns it when it is ready."""
     async with AsyncExitStack() as stack:
 
         async def started(*, hard_timeout: float = 30, load_seconds: float = 0.3) -> asyncio.subprocess.Process:
@@ -60,14 +60,14 @@ async def start(private_redis: ValkeyServer, tmp_path: Path) -> AsyncIterator[St
 
 
 async def end(child: asyncio.subprocess.Process) -> None:
-    """End a process that has not ended."""
+    """Kill a process that is still running."""
     if child.returncode is None:
         child.kill()
     await child.communicate()
 
 
 async def commands(server: ValkeyServer) -> int:
-    """Return how many commands the server has been given; those that scripts call are not."""
+    """Return how many commands the server has received, without those that scripts call."""
     async with Redis.from_url(server.url()) as redis:
         statistics: dict[str, Any] = await redis.info("commandstats")
     called_by_scripts = {
@@ -87,8 +87,8 @@ async def commands(server: ValkeyServer) -> int:
     return sum(calls for name, calls in sums.items() if name not in {*called_by_scripts, "time", "hmget", "info"})
 
 
-async def test_eight_processes_are_one_load(start: Start, private_redis: ValkeyServer, tmp_path: Path) -> None:
-    """Fifty callers in each of eight processes miss one key at once: one load, and few commands, for nobody polls."""
+async def test_eight_processes_share_one_load(start: Start, private_redis: ValkeyServer, tmp_path: Path) -> None:
+    """Fifty callers in each of eight processes miss one key: one load, and few commands, because they do not poll."""
     children = await asyncio.gather(*(start() for _ in range(PROCESSES)))
     before = await commands(private_redis)
     answers = await asyncio.gather(*(child.communicate(b"go\n") for child in children))
@@ -100,8 +100,8 @@ async def test_eight_processes_are_one_load(start: Start, private_redis: ValkeyS
     assert asked < 200
 
 
-async def test_the_holder_killed_another_loads(start: Start, tmp_path: Path) -> None:
-    """A process that dies while it loads holds up the others until its lease is over, not longer."""
+async def test_another_process_loads_after_the_holder_was_killed(start: Start, tmp_path: Path) -> None:
+    """If the process that loads is killed, the others wait until its lease ends, and no longer."""
     holder = await start(hard_timeout=1, load_seconds=60)
     other = await start(hard_timeout=1, load_seconds=0)
     assert holder.stdin is not None

@@ -1,4 +1,4 @@
-"""The promises, on the fake and on the real tiers alike."""
+"""The conformance suite, run against the fake and the real implementation."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -52,8 +52,8 @@ async def limiter_target(request: pytest.FixtureRequest, limiters: Any) -> Limit
     return LimiterTarget(limiter, turn)
 
 
-async def test_the_fake_limiter_decides_alone_when_told_to() -> None:
-    """With `away` the fake decides as the real one does without Redis."""
+async def test_the_fake_limiter_decides_without_redis() -> None:
+    """With `away`, the fake limiter decides as the real one does without Redis."""
     async with MemoryRateLimiter() as limiter:
         shut = RatePolicy("shut", 1, 60, on_store_error="deny")
         assert (await limiter.hit(shut, "ada")).allowed
@@ -63,8 +63,8 @@ async def test_the_fake_limiter_decides_alone_when_told_to() -> None:
             assert (decision.allowed, decision.degraded) == (allowed, True)
 
 
-async def test_the_fake_reads_its_sources_when_entered() -> None:
-    """Sets that are known by then are live at once, as soon after the start of a process."""
+async def test_the_fake_reads_sources_at_the_start() -> None:
+    """Sets created before the fake manager is entered are live at once, as soon after the start of a process."""
 
     async def source() -> dict[str, float]:
         return {"ada": 60}
@@ -76,8 +76,8 @@ async def test_the_fake_reads_its_sources_when_entered() -> None:
         assert "ada" in revoked
 
 
-async def test_the_fake_is_entered_twice() -> None:
-    """What the fake holds outlives its context, so that a test may look at it."""
+async def test_the_fake_keeps_its_content_when_closed() -> None:
+    """The content of the fake outlives its context, so that a test can inspect it."""
     manager: Any = MemoryCacheManager(POLICIES)
     async with manager:
         await manager.cache("words", str).set("ada", "Ada")

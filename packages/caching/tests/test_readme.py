@@ -1,4 +1,4 @@
-"""The README: its example runs, and what it says of Redis is shown by tests that there are."""
+"""The README: its example runs, and the tests that it names exist."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def test_the_example_prints_what_it_says(redis_url: str) -> None:
-    """Run with a real Redis, the example prints the lines that its comments promise."""
+    """With a real Redis, the example prints the lines in its comments."""
     example, *_ = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     expected = re.findall(r"print\(.*# → (.*)$", example, re.MULTILINE)
     code = example.replace("redis://localhost:6379/0", redis_url)
@@ -21,8 +21,8 @@ def test_the_example_prints_what_it_says(redis_url: str) -> None:
     assert expected
 
 
-def test_each_line_about_redis_names_tests_that_there_are() -> None:
-    """Each row of the table of what Redis must be names a test, and each test that it names exists."""
+def test_each_requirement_on_redis_names_existing_tests() -> None:
+    """Each row of the requirements on Redis names a test, and all named tests exist."""
     _, _, section = README.read_text(encoding="utf-8").partition("## Requirements on Redis\n")
     rows = [row for row in section.partition("\n## ")[0].splitlines() if row.startswith("| ")][1:]
     assert rows

@@ -1,6 +1,6 @@
-"""The race: four processes load and read what a fifth invalidates; when all is quiet nobody holds an old value.
+"""A stress test: four processes load and read what a fifth invalidates; at the end no process holds an old value.
 
-Run as a program, this file is one of those processes.
+Run as a program, this file is one of the processes.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ random = Random()  # noqa: S311 -- no secret
 
 
 class Truth:
-    """The versions of all keys, in a file that all processes share: the database."""
+    """The database: the versions of all keys, in a file that all processes share."""
 
     def __init__(self, file: Path) -> None:
         with file.open("r+b") as opened:
@@ -47,14 +47,14 @@ class Truth:
         return int(_NUMBER.unpack_from(self._map, key * _NUMBER.size)[0])
 
     def bump(self, key: int) -> int:
-        """Commit another version."""
+        """Commit a new version."""
         _NUMBER.pack_into(self._map, key * _NUMBER.size, self[key] + 1)
         return self[key]
 
 
 @contextlib.asynccontextmanager
 async def process(url: str, prefix: str) -> AsyncIterator[tuple[TieredCacheManager, Cache[int]]]:
-    """Start what each process has."""
+    """Start the cache of one process."""
     policies = {"numbers": CachePolicy(ttl=600, hard_timeout=5)}
     settings = CacheSettings(url=SecretStr(url), prefix=prefix, policies=policies, l2_timeout=10)
     async with build_cache(settings) as manager:
@@ -65,7 +65,7 @@ async def process(url: str, prefix: str) -> AsyncIterator[tuple[TieredCacheManag
 
 
 async def read(numbers: Cache[int], truth: Truth, stopped: asyncio.Event) -> int:
-    """Look for keys, one or several, and load those that are missing, as slowly as a database."""
+    """Read one or several keys, and load missing ones as slowly as a database."""
     reads = 0
 
     async def load(keys: Sequence[Any]) -> dict[Any, int]:
@@ -87,12 +87,12 @@ async def read(numbers: Cache[int], truth: Truth, stopped: asyncio.Event) -> int
             case _:
                 await numbers.get_or_set(key, lambda key=key: load_one(key), tags=tags)  # type: ignore[misc]  # -- a default binds the key
         reads += 1
-        await asyncio.sleep(random.expovariate(1 / 0.002))  # leaves the writer some time
+        await asyncio.sleep(random.expovariate(1 / 0.002))  # leaves processor time to the writer
     return reads
 
 
 async def reader(url: str, prefix: str, truth: Truth) -> None:
-    """Read until told to stop, then say how many old values are held."""
+    """Read until told to stop, then print how many old values this process holds."""
     async with process(url, prefix) as (manager, numbers):
         stopped = asyncio.Event()
         tasks = [asyncio.create_task(read(numbers, truth, stopped)) for _ in range(TASKS)]
@@ -107,7 +107,7 @@ async def reader(url: str, prefix: str, truth: Truth) -> None:
 
 
 async def hear_all(manager: TieredCacheManager) -> None:
-    """Return when everything that was told has been heard."""
+    """Return when all published messages have been received."""
     async with manager.link.connect(1) as client:
         while True:
             sequence = await client.hget(manager.link.state, "sequence")
@@ -118,7 +118,7 @@ async def hear_all(manager: TieredCacheManager) -> None:
 
 
 async def writer(url: str, prefix: str, truth: Truth, invalidations: int, seconds: float) -> None:
-    """Commit a version and invalidate, in all the ways there are, for so long at least; a key has one writer a time."""
+    """Commit versions and invalidate them in all possible ways for at least so many seconds; a key has one writer."""
     async with process(url, prefix) as (_, numbers):
         locks = [asyncio.Lock() for _ in range(KEYS)]
 
@@ -144,7 +144,7 @@ async def writer(url: str, prefix: str, truth: Truth, invalidations: int, second
 
 
 def take_away_the_fence() -> None:
-    """Make this process the usual design: it stores what it has loaded, whatever has happened meanwhile."""
+    """Switch the invalidation guard off, as in the usual design: each loaded value is stored."""
     read_script = link.script
     unfenced = {"store": [("state == ARGV[at]", "true"), ("local fit =", "local fit = true or")]}
 
@@ -155,7 +155,7 @@ def take_away_the_fence() -> None:
             text = text.replace(old, new)
         return text
 
-    monkeypatch = pytest.MonkeyPatch()  # never undone: the process ends with it
+    monkeypatch = pytest.MonkeyPatch()  # never undone, because the process ends
     monkeypatch.setattr(link, "script", script)
     monkeypatch.setattr(InvalidationGuards, "invalidate", lambda *_, **__: None)
     monkeypatch.setattr(InvalidationGuards, "invalidate_all", lambda *_: None)
@@ -164,7 +164,7 @@ def take_away_the_fence() -> None:
 async def run(
     url: str, prefix: str, file: Path, *, invalidations: int, fenced: bool, seconds: float = 0
 ) -> tuple[int, int]:
-    """Run all processes; return how many old values Redis holds, and how many the memories do."""
+    """Run all processes; return how many old values Redis holds, and how many the processes hold."""
     file.write_bytes(bytes(KEYS * _NUMBER.size))  # noqa: ASYNC240 -- once
 
     async def start(role: str) -> asyncio.subprocess.Process:
@@ -203,7 +203,7 @@ async def run(
     "invalidations", [500, pytest.param(20_000, marks=[pytest.mark.prove, pytest.mark.timeout(600)])]
 )
 async def test_nothing_stale_is_left(redis_url: str, redis_prefix: str, tmp_path: Path, invalidations: int) -> None:
-    """However loads and invalidations overlap, afterwards neither Redis nor any memory holds an old value."""
+    """However loads and invalidations overlap, at the end neither Redis nor any L1 holds an old value."""
     assert await run(redis_url, redis_prefix, tmp_path / "truth", invalidations=invalidations, fenced=True) == (0, 0)
 
 
@@ -212,7 +212,7 @@ POLICIES = ("noeviction", "allkeys-lru", "allkeys-lfu", "volatile-ttl", "volatil
 
 @contextlib.asynccontextmanager
 async def pressed(server: ValkeyServer, policy: str) -> AsyncIterator[Redis]:
-    """Fill a server up to its memory, so that it evicts or refuses, and go on filling while the block lasts."""
+    """Fill a server's memory so that it evicts or refuses writes, and continue during the block."""
     filled = asyncio.Event()
 
     async def fill() -> None:
@@ -249,7 +249,7 @@ async def test_nothing_stale_is_left_when_memory_is_full(
     invalidations: int,
     seconds: float,
 ) -> None:
-    """Whatever Redis evicts or refuses, tombstones and marks first of all, no load brings an old value back."""
+    """Whatever Redis evicts or refuses, tombstones and marks included, no load stores an old value."""
     async with pressed(private_redis, policy) as redis:
         before = await redis.info("stats")
         found = await run(
@@ -268,9 +268,9 @@ async def test_nothing_stale_is_left_when_memory_is_full(
     assert refusals if policy == "noeviction" else evictions
 
 
-async def test_without_the_fence_something_is(redis_url: str, redis_prefix: str, tmp_path: Path) -> None:
-    """The same run of the usual design, which stores whatever it has loaded, leaves old values: the test can fail."""
-    for number in range(10):  # as a rule the first one does
+async def test_without_the_guard_stale_values_are_left(redis_url: str, redis_prefix: str, tmp_path: Path) -> None:
+    """The same run without the guard leaves old values, so the test can fail."""
+    for number in range(10):  # usually the first run
         prefix = f"{redis_prefix}-{number}"
         if sum(await run(redis_url, prefix, tmp_path / "truth", invalidations=500, fenced=False)):
             return

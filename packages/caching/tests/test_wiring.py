@@ -17,8 +17,8 @@ class Section(BaseModel):
     cache: CacheSettings
 
 
-def test_policies_come_as_json() -> None:
-    """As an environment variable would give them, policies are merged over the built-in ones."""
+def test_policies_are_read_from_json() -> None:
+    """Policies from JSON, as in an environment variable, are merged over the built-in ones."""
     text = json.dumps(
         {"cache": {"url": "redis://localhost", "policies": {"user_profile": {"ttl": 5}, "x": {"ttl": 6}}}}
     )
@@ -45,21 +45,21 @@ def test_policies_come_as_json() -> None:
     ],
 )
 def test_a_wrong_setting_is_named(fault: dict[str, Any], message: str) -> None:
-    """Each fault is named where it stands."""
+    """Each invalid setting is reported with its name."""
     with pytest.raises(ValidationError, match=message):
         CacheSettings.model_validate({"url": "redis://localhost", **fault})
 
 
 def test_the_password_is_shown_nowhere() -> None:
-    """Neither the settings nor a refusal of them show the password of Redis."""
+    """Neither the settings nor their validation errors show the password of Redis."""
     assert "hunter2" not in repr(CacheSettings(url=URL))
     with pytest.raises(ValidationError) as caught:
         CacheSettings.model_validate({"url": "http://:hunter2@localhost"})
     assert "hunter2" not in str(caught.value)
 
 
-def test_building_does_nothing_but_build() -> None:
-    """Without a loop and without Redis a manager is built, twice in one process, each with a registry of its own."""
+def test_building_needs_neither_event_loop_nor_redis() -> None:
+    """Managers are built without an event loop and without Redis, two in one process, each with its own registry."""
     for _ in range(2):
         build_cache(CacheSettings(url=URL), registry=CollectorRegistry())
         build_cache(CacheSettings(url=URL))

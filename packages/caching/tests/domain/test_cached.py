@@ -1,4 +1,4 @@
-"""The decorator."""
+"""The decorator `cached`."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def words() -> Cache[str]:
 
 
 async def test_one_call_for_each_set_of_arguments(words: Cache[str]) -> None:
-    """The function runs once for its arguments, however they are written."""
+    """The function is called once for equal arguments, however they are passed."""
     calls: list[tuple[str, str]] = []
 
     @words.cached("{first}:{second}")
@@ -28,8 +28,8 @@ async def test_one_call_for_each_set_of_arguments(words: Cache[str]) -> None:
     assert await words.get(join.key("x")) == "xz"
 
 
-async def test_arguments_never_run_into_each_other(words: Cache[str]) -> None:
-    """Arguments are encoded one by one: no text in one can be mistaken for the template's."""
+async def test_arguments_are_encoded_separately(words: Cache[str]) -> None:
+    """Arguments are encoded separately, so that text in one is never mistaken for text of the template."""
 
     @words.cached("{a}:{b}")
     async def join(a: str, b: str) -> str:
@@ -40,8 +40,8 @@ async def test_arguments_never_run_into_each_other(words: Cache[str]) -> None:
     assert encode_key(join.key("x:y", "z")) != encode_key(join.key("x", "y:z"))
 
 
-async def test_two_templates_do_not_meet(words: Cache[str]) -> None:
-    """Two functions on one cache keep their results apart by their templates."""
+async def test_templates_separate_functions(words: Cache[str]) -> None:
+    """Two functions with different templates on one cache have separate results."""
 
     @words.cached("upper:{word}")
     async def upper(word: str) -> str:
@@ -55,7 +55,7 @@ async def test_two_templates_do_not_meet(words: Cache[str]) -> None:
 
 
 async def test_invalidate_and_refresh(words: Cache[str]) -> None:
-    """After invalidate the next call runs the function; refresh runs it at once."""
+    """After `invalidate` the next call runs the function; `refresh` runs it at once."""
     count = 0
 
     @words.cached("count")
@@ -72,7 +72,7 @@ async def test_invalidate_and_refresh(words: Cache[str]) -> None:
 
 
 async def test_a_bound_method_is_cached_without_its_self(words: Cache[str]) -> None:
-    """A service decorates its own bound method where it is built."""
+    """A service can decorate its own bound method in its constructor."""
 
     class Greeter:
         def __init__(self, cache: Cache[str]) -> None:
@@ -86,8 +86,8 @@ async def test_a_bound_method_is_cached_without_its_self(words: Cache[str]) -> N
     assert greeter.greet.key("Ada") == ("greet:{name}", "Ada")
 
 
-def test_a_template_that_names_no_parameter_is_refused(words: Cache[str]) -> None:
-    """A typing error in a template is found where it is written."""
+def test_an_unknown_name_in_a_template_is_refused(words: Cache[str]) -> None:
+    """An unknown name in a template raises at the decoration."""
 
     async def load(user_id: int) -> str:
         return str(user_id)

@@ -1,4 +1,4 @@
-"""The arithmetic of the limiter: the bound holds on every interval, to the last microsecond and request."""
+"""The arithmetic of the limiter: the bound holds in every interval, to the microsecond and the request."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -31,10 +31,10 @@ PAUSES = st.one_of(st.just(0), st.integers(0, 100), st.integers(0, 3_000_000))
 
 
 def excess(policy: RatePolicy, passed: list[tuple[int, int]]) -> int:
-    """Return by how much the busiest interval surpasses the bound, in the policy's units; 0 or less when it holds.
+    """Return by how many units of the policy the busiest interval exceeds the bound; 0 or less if it holds.
 
-    An interval from one passing to another is as busy as any around it; they are searched in one go: what passes up to
-    the later, less what may have come free, against the lowest such value before the earlier.
+    It is sufficient to check intervals from one allowed request to another. One pass finds the busiest: for each end it
+    subtracts the lowest earlier value of the used units minus the units that have leaked.
     """
     sums = [0, *accumulate(cost for _, cost in passed)]
     lowest, worst = 0, -policy.capacity * policy.increment
@@ -48,7 +48,7 @@ def excess(policy: RatePolicy, passed: list[tuple[int, int]]) -> int:
 
 @given(POLICIES, st.lists(st.tuples(PAUSES, st.integers(1, 5)), max_size=60))
 def test_the_bound_is_exact(policy: RatePolicy, hits: list[tuple[int, int]]) -> None:
-    """No interval surpasses it, and whoever is refused would have; after retry_after, not before, he would not."""
+    """No interval exceeds the bound; each denied request would exceed it, and passes exactly after `retry_after`."""
     bucket, now, passed = Bucket(), 1_000_000, list[tuple[int, int]]()
     for pause, cost in hits:
         now += pause
@@ -69,8 +69,8 @@ def test_the_bound_is_exact(policy: RatePolicy, hits: list[tuple[int, int]]) -> 
 
 
 @given(POLICIES, st.lists(st.tuples(PAUSES, st.integers(1, 5), st.booleans()), max_size=60))
-def test_the_bound_outlives_the_bucket(policy: RatePolicy, hits: list[tuple[int, int, bool]]) -> None:
-    """However often its bucket vanishes, a process that tells what it knows lets no more pass than with the bucket."""
+def test_the_bound_holds_when_buckets_vanish(policy: RatePolicy, hits: list[tuple[int, int, bool]]) -> None:
+    """However often its bucket vanishes, a process that sends its known state lets no more requests pass."""
     bucket, now, known, passed = Bucket(), 1_000_000, (0, 0), list[tuple[int, int]]()
     for pause, cost, evicted in hits:
         now += pause
@@ -88,8 +88,8 @@ def test_the_bound_outlives_the_bucket(policy: RatePolicy, hits: list[tuple[int,
 
 
 @given(st.lists(POLICIES, min_size=1, max_size=3), st.lists(st.tuples(PAUSES, st.integers(1, 5)), max_size=40))
-def test_several_budgets_take_all_or_none(policies: list[RatePolicy], hits: list[tuple[int, int]]) -> None:
-    """A request passes exactly when each budget alone would let it, and each then stands as if it had been alone."""
+def test_several_buckets_count_all_or_none(policies: list[RatePolicy], hits: list[tuple[int, int]]) -> None:
+    """A request passes exactly if each policy alone would allow it, and each bucket changes as if it were alone."""
     together, now = [Bucket() for _ in policies], 1_000_000
     for pause, cost in hits:
         now += pause
@@ -112,7 +112,7 @@ def test_several_budgets_take_all_or_none(policies: list[RatePolicy], hits: list
 
 @dataclass
 class Process:
-    """Spends leases as the limiter does; `lossy` asks reach the bucket, and their answers nobody."""
+    """A process that spends leases as the limiter does; responses to `lossy` requests are lost."""
 
     holder: str
     left: int = 0
@@ -150,7 +150,7 @@ class Process:
     ),
 )
 def test_leases_keep_the_bound(policy: RatePolicy, hits: list[tuple[int, int, bool]]) -> None:
-    """Whatever several processes lease, spend late, lose or let end, no interval surpasses the bound."""
+    """Whatever processes lease, spend late, lose or let expire, no interval exceeds the bound."""
     bucket, now, passed = Bucket(), 1_000_000, list[tuple[int, int]]()
     processes = [Process(str(number)) for number in range(4)]
     for pause, number, lossy in hits:
@@ -162,7 +162,7 @@ def test_leases_keep_the_bound(policy: RatePolicy, hits: list[tuple[int, int, bo
 
 
 def test_a_lease_leaves_half_to_the_others() -> None:
-    """A process gets what it wants while there is plenty, then half of what is left, then single requests."""
+    """A process gets the wanted lease far from the limit, then half of the rest, then single requests."""
     policy = RatePolicy("p", 20, 3600, lease=8)
     bucket, leased = Bucket(), []
     for number in range(6):
@@ -171,8 +171,8 @@ def test_a_lease_leaves_half_to_the_others() -> None:
     assert leased == [8, 5, 2, 0, 0, 0]
 
 
-def test_who_waits_for_a_lease_waits_until_it_has_ended() -> None:
-    """When others hold what is lacking, retry_after reaches beyond the end of their leases, and is true."""
+def test_retry_after_includes_the_leases_of_others() -> None:
+    """If leases of other processes are the reason for a denial, `retry_after` ends after them, and is correct."""
     policy = RatePolicy("p", 4, 8, lease=2)
     bucket, _ = take(policy, Bucket(), BudgetRequest(1, 2, "a"), 0)
     bucket, grant = take(policy, bucket, BudgetRequest(4), 4_000_000)
@@ -181,8 +181,8 @@ def test_who_waits_for_a_lease_waits_until_it_has_ended() -> None:
     assert take(policy, bucket, BudgetRequest(4), 4_000_000 + grant.retry_after)[1].allowed
 
 
-def test_a_clock_that_goes_back_gives_nothing() -> None:
-    """A server whose clock is set back lets nobody wait for the old time, and lets no more pass for it."""
+def test_a_clock_step_back_allows_no_additional_request() -> None:
+    """After a step back of the server's clock, no request waits for the old time, and no additional one passes."""
     policy = RatePolicy("p", 10, 1)
     bucket, _ = take(policy, Bucket(), BudgetRequest(10), 10_000_000)
     bucket, grant = take(policy, bucket, BudgetRequest(1), 5_000_000)
@@ -190,8 +190,8 @@ def test_a_clock_that_goes_back_gives_nothing() -> None:
     assert take(policy, bucket, BudgetRequest(1), 5_100_000)[1].allowed
 
 
-def test_a_clock_that_goes_back_takes_no_lease_for_long() -> None:
-    """What a process tells of its lease counts for what it spent, however far the clock has gone back meanwhile."""
+def test_a_lease_counts_what_was_spent_after_a_clock_step_back() -> None:
+    """A released lease counts what was spent of it, however far the clock was set back meanwhile."""
     policy = RatePolicy("p", 60, 60, lease=5)
     bucket, _ = take(policy, Bucket(), BudgetRequest(1, policy.lease, "a"), 10_000_000_000)
     bucket, grant = take(policy, bucket, BudgetRequest(1, 0, "a", spent=5), 6_000_000_000)
@@ -199,15 +199,15 @@ def test_a_clock_that_goes_back_takes_no_lease_for_long() -> None:
 
 
 def test_buckets_are_bounded() -> None:
-    """The one not used for longest makes room; used ones stay."""
+    """The least recently used bucket is evicted."""
     policy, buckets = RatePolicy("p", 3, 3600), Buckets(most=2)
     for name in ("a", "b", "a", "c"):
         buckets.take(policy, name, 1, 0)
     assert [buckets.take(policy, name, 0, 0).remaining for name in ("a", "b")] == [1, 3]
 
 
-def test_alone_the_policy_decides() -> None:
-    """Without the store it is counted here, or all pass, or none; each is said to be degraded."""
+def test_on_store_error_decides_without_redis() -> None:
+    """Without Redis, requests are counted locally, or all are allowed, or all denied; each decision is degraded."""
     decisions = {
         policy.on_store_error: [decide_locally(policy, Buckets(10), "n", 1, 0) for _ in range(2)]
         for policy in (RatePolicy("p", 1, 60, on_store_error=way) for way in ("local", "allow", "deny"))
@@ -226,7 +226,7 @@ def test_alone_the_policy_decides() -> None:
     st.lists(st.tuples(PAUSES, st.integers(1, 3), st.integers(0, 2)), max_size=60),
 )
 def test_policies_of_one_name_share_the_bound(policies: list[RatePolicy], hits: list[tuple[int, int, int]]) -> None:
-    """However releases with other limits take turns, no more pass in any interval than the loosest of each allow."""
+    """However releases with different limits take turns, no interval exceeds the highest burst and the highest rate."""
     name, *others = {bucket_name(policy, "ada") for policy in policies}
     assert not others
     buckets, now, passed = Buckets(10), 1_000_000, list[tuple[int, int]]()
@@ -244,8 +244,8 @@ def test_policies_of_one_name_share_the_bound(policies: list[RatePolicy], hits: 
             assert count <= most + (moment - begin) * rate
 
 
-def test_a_changed_limit_goes_on_with_what_was_counted() -> None:
-    """Half used under one limit, a bucket is as many requests used under another, and not a whole new one."""
+def test_a_changed_limit_keeps_the_counted_requests() -> None:
+    """A half-full bucket represents the same number of requests under another limit."""
     ten, five = RatePolicy("p", 10, 60), RatePolicy("p", 5, 60)
     buckets = Buckets(10)
     assert [buckets.take(ten, "ada", 1, 0).allowed for _ in range(4)] == [True] * 4
@@ -253,7 +253,7 @@ def test_a_changed_limit_goes_on_with_what_was_counted() -> None:
     assert [buckets.take(ten, "ada", 1, 0).allowed for _ in range(6)] == [True] * 5 + [False]
 
 
-def test_a_grant_is_shown_in_seconds() -> None:
-    """Decisions are in seconds, whatever the arithmetic counts in."""
+def test_decisions_are_in_seconds() -> None:
+    """Decisions are in seconds, although the arithmetic is in microseconds."""
     decision = Grant(False, 0, 0, 1_500_000, 2_000_000, 2_000_000, 1, vanished=False).decision(RatePolicy("p", 7, 60))
     assert (decision.limit, decision.retry_after, decision.reset_after) == (7, 1.5, 2.0)

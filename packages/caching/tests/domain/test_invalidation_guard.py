@@ -1,4 +1,4 @@
-"""Fences tell who may still keep a value."""
+"""Invalidation guards: they decide whether a loaded value may be stored."""
 
 from contextlib import ExitStack
 
@@ -16,8 +16,8 @@ STEPS = st.lists(
 )
 
 
-def test_a_breach_reaches_all_who_hold_a_fence() -> None:
-    """Who held one before may not keep that key; other keys and later holders are free."""
+def test_an_invalidation_affects_all_held_guards() -> None:
+    """An invalidation affects all guards that are held for that key, and neither other keys nor later guards."""
     guards = InvalidationGuards()
     with guards.hold() as one, guards.hold() as two:
         guards.invalidate("a")
@@ -26,8 +26,8 @@ def test_a_breach_reaches_all_who_hold_a_fence() -> None:
     assert is_current == (False, False, True, True)
 
 
-def test_a_breach_of_all_leaves_nobody_out() -> None:
-    """Every fence is breached at every key."""
+def test_invalidate_all_affects_all_keys() -> None:
+    """`invalidate_all` affects all guards and all keys."""
     guards = InvalidationGuards()
     with guards.hold() as held:
         guards.invalidate("a", may_serve_stale=True)
@@ -37,8 +37,8 @@ def test_a_breach_of_all_leaves_nobody_out() -> None:
             assert later.is_current("a")
 
 
-def test_a_breach_may_let_an_old_value_stand_in() -> None:
-    """Only while all breaches say so."""
+def test_all_invalidations_must_allow_stale_values() -> None:
+    """A stale value may be served only if all invalidations allow it."""
     guards = InvalidationGuards()
     with guards.hold() as held:
         guards.invalidate("a", may_serve_stale=True)
@@ -48,15 +48,15 @@ def test_a_breach_may_let_an_old_value_stand_in() -> None:
         assert not held.may_serve_stale("a")
 
 
-def test_who_has_let_go_keeps_nothing() -> None:
-    """A fence that is not held any more is whole nowhere: it does not know what has happened since."""
+def test_a_released_guard_allows_no_store() -> None:
+    """A released guard allows no store, because it does not receive later invalidations."""
     with InvalidationGuards().hold() as held:
         assert held.is_current("a")
     assert (held.is_current("a"), held.may_serve_stale("a")) == (False, False)
 
 
-def test_a_journal_has_an_end() -> None:
-    """A load that outlasts very many invalidations costs no more memory: in the end it may keep nothing at all."""
+def test_the_journal_is_bounded() -> None:
+    """The journal is bounded: a load that outlasts very many invalidations may store nothing."""
     guards = InvalidationGuards()
     with guards.hold() as held:
         for number in range(2 * MAX_JOURNAL_LENGTH):
@@ -69,8 +69,8 @@ def test_a_journal_has_an_end() -> None:
 
 
 @given(STEPS)
-def test_every_history_is_remembered_as_long_as_it_matters(steps: list[tuple[object, ...]]) -> None:
-    """However holds and breaches overlap, each fence knows its own; what nobody can ask for is forgotten."""
+def test_any_order_of_guards_and_invalidations_is_correct(steps: list[tuple[object, ...]]) -> None:
+    """However guards and invalidations overlap, each guard is correct, and entries that no guard needs are removed."""
     guards = InvalidationGuards()
     held: dict[InvalidationGuard, tuple[ExitStack, set[object], set[object]]] = {}
     for step in steps:

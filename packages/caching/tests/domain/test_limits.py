@@ -1,4 +1,4 @@
-"""Policies of the rate limiter."""
+"""Rate limit policies."""
 
 import dataclasses
 from typing import Any
@@ -25,8 +25,8 @@ from tequipy_caching import RatePolicy
         ({"on_store_error": "panic"}, "on_store_error must be"),
     ],
 )
-def test_a_wrong_policy_is_named(fault: dict[str, Any], message: str) -> None:
-    """Each fault is named, and more than one at once."""
+def test_an_invalid_policy_is_refused(fault: dict[str, Any], message: str) -> None:
+    """Each invalid field is named, all at once."""
     good: dict[str, Any] = {"name": "login", "limit": 10, "period": 60}
     with pytest.raises(ValueError, match=message):
         RatePolicy(**good | fault)
@@ -35,14 +35,14 @@ def test_a_wrong_policy_is_named(fault: dict[str, Any], message: str) -> None:
 
 
 def test_the_burst_is_the_limit_unless_given() -> None:
-    """Without a burst as many as the limit may come at once."""
+    """The default of `burst` is `limit`."""
     policy = RatePolicy("login", 10, 60)
     assert policy.capacity == 10
     assert dataclasses.replace(policy, burst=3).capacity == 3
 
 
 def test_large_round_rates_are_counted() -> None:
-    """What limit and period have in common takes no digits."""
+    """Common factors of limit and period do not reduce the supported range."""
     policy = RatePolicy("daily", 1_000_000, 86_400)
     assert (policy.increment, policy.leak_rate) == (86_400, 1)
     assert RatePolicy("odd", 7, 60).increment == 60_000_000

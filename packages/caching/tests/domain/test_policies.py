@@ -1,4 +1,4 @@
-"""A policy is sensible or refused."""
+"""Invalid cache policies are refused."""
 
 from typing import Any
 
@@ -24,15 +24,15 @@ from tequipy_caching.domain.policies import MOST, check_ttl
         ("tiers", "l3"),
     ],
 )
-def test_a_senseless_value_is_named(field: str, value: Any) -> None:
-    """Each field refuses what it cannot mean, by its name."""
+def test_an_invalid_value_is_refused(field: str, value: Any) -> None:
+    """An invalid value is refused with the name of its field."""
     with pytest.raises(ValueError, match=f"^{field} "):
         CachePolicy(**{"ttl": 60, field: value})
 
 
 @pytest.mark.parametrize("ttl", [0, -1, float("nan"), float("inf"), 1e300])
-def test_a_life_that_is_none_is_refused(ttl: float) -> None:
-    """As is one that Redis could not count."""
+def test_an_invalid_ttl_is_refused(ttl: float) -> None:
+    """A ttl that is zero, negative or too large for Redis is refused."""
     check_ttl(None)
     check_ttl(MOST)
     with pytest.raises(ValueError, match=f"^ttl must be greater than 0 and at most {MOST}, in seconds$"):
@@ -40,6 +40,6 @@ def test_a_life_that_is_none_is_refused(ttl: float) -> None:
 
 
 def test_all_faults_are_named_at_once() -> None:
-    """Who writes a policy learns of every fault in one go."""
+    """The error names all invalid fields."""
     with pytest.raises(ValueError, match=r"ttl must.*; jitter must"):
         CachePolicy(ttl=-1, jitter=2)

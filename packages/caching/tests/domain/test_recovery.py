@@ -1,4 +1,4 @@
-"""What could not reach Redis is kept, bounded, and lost by nobody."""
+"""The recovery queue: changes that could not reach Redis are kept, bounded, and never lost."""
 
 import asyncio
 from collections.abc import Hashable, Mapping
@@ -10,7 +10,7 @@ from tequipy_caching.domain.recovery import Recoverable, RecoveryQueue
 
 
 class Log(Recoverable[int]):
-    """Keeps the largest number of each key, and replays into a list; refuses while it is away."""
+    """A target that keeps the largest number of each key, records replays in a list, and refuses while it is away."""
 
     def __init__(self) -> None:
         self.away = False
@@ -49,8 +49,8 @@ def queue(log: Log, woken: list[None]) -> RecoveryQueue:
     return queue
 
 
-async def test_entries_of_one_key_are_one(queue: RecoveryQueue, log: Log, woken: list[None]) -> None:
-    """What waits for a key is merged, replayed once, and then waits no more."""
+async def test_entries_of_one_key_are_merged(queue: RecoveryQueue, log: Log, woken: list[None]) -> None:
+    """Entries of one key are merged, replayed once, and then removed."""
     for number in (1, 3, 2):
         queue.add("log", "a", number)
     queue.add("log", "b", 1)
@@ -64,8 +64,8 @@ async def test_entries_of_one_key_are_one(queue: RecoveryQueue, log: Log, woken:
     assert not queue.holds("log", "a")
 
 
-async def test_what_cannot_be_sent_is_kept(queue: RecoveryQueue, log: Log) -> None:
-    """A replay that fails says so, and all entries wait for the next one."""
+async def test_a_failed_replay_keeps_its_entries(queue: RecoveryQueue, log: Log) -> None:
+    """A failed replay raises, and all entries stay for the next one."""
     queue.add("log", "a", 1)
     log.away = True
     with pytest.raises(CacheUnavailable):
@@ -75,8 +75,8 @@ async def test_what_cannot_be_sent_is_kept(queue: RecoveryQueue, log: Log) -> No
     assert log.sent == [{"a": 1}]
 
 
-async def test_what_is_added_during_a_replay_is_sent_too(queue: RecoveryQueue, log: Log) -> None:
-    """An equal entry that comes while its older twin is on the way is another change, and is replayed as well."""
+async def test_an_entry_added_during_a_replay_is_replayed_too(queue: RecoveryQueue, log: Log) -> None:
+    """An entry that is added while an equal one is being replayed is another change, and is replayed too."""
     queue.add("log", "a", 1)
     log.gate.clear()
     replaying = asyncio.create_task(queue.replay())
@@ -88,7 +88,7 @@ async def test_what_is_added_during_a_replay_is_sent_too(queue: RecoveryQueue, l
 
 
 async def test_a_full_queue_becomes_one_entry(queue: RecoveryQueue, log: Log) -> None:
-    """Beyond the limit the largest topic's entries become the few that stand for all; other topics keep theirs."""
+    """Above the limit, the few entries that stand for all replace those of the largest topic; others stay."""
     queue.add("other", "x", 1)
     for key in "abc":
         queue.add("log", key, 1)

@@ -1,4 +1,4 @@
-"""One load for all who wait."""
+"""Single flight: concurrent callers of a key share one in-flight load."""
 
 import asyncio
 import traceback
@@ -14,7 +14,7 @@ from tequipy_caching.domain.single_flight import InFlightLoad, InFlightLoads
 
 
 class Load:
-    """Counts its calls and how many were cancelled; waits for `go`, and gives 42 for each key."""
+    """A load that counts its calls and cancellations, waits for `go`, and returns 42 for each key."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -55,7 +55,7 @@ def in_flight_loads(coalesced: Tally) -> InFlightLoads[int]:
 
 
 async def test_ten_thousand_misses_are_one_load(in_flight_loads: InFlightLoads[int], coalesced: Tally) -> None:
-    """All who ask while the load is under way get its value, and are counted as having waited."""
+    """All callers during a load get its value, and are counted as coalesced."""
     load = Load()
     tasks = await start(in_flight_loads, load, 10_000)
     load.go.set()
@@ -65,8 +65,8 @@ async def test_ten_thousand_misses_are_one_load(in_flight_loads: InFlightLoads[i
 
 
 @pytest.mark.parametrize("leaver", [0, 1, 2])
-async def test_one_who_leaves_disturbs_nobody(in_flight_loads: InFlightLoads[int], leaver: int) -> None:
-    """Whoever is cancelled, the first caller included, the others get the value of the same load."""
+async def test_cancelling_one_caller_does_not_affect_others(in_flight_loads: InFlightLoads[int], leaver: int) -> None:
+    """If any caller is cancelled, also the first, the others get the value of the same load."""
     load = Load()
     tasks = await start(in_flight_loads, load, 3)
     tasks.pop(leaver).cancel()
@@ -76,8 +76,8 @@ async def test_one_who_leaves_disturbs_nobody(in_flight_loads: InFlightLoads[int
     assert (load.calls, load.cancelled) == (1, 0)
 
 
-async def test_the_last_one_who_leaves_cancels_the_load(in_flight_loads: InFlightLoads[int]) -> None:
-    """A load that nobody waits for ends, and the next caller starts another."""
+async def test_cancelling_the_last_caller_cancels_the_load(in_flight_loads: InFlightLoads[int]) -> None:
+    """A load is cancelled with its last caller, and the next caller starts another one."""
     load = Load()
     for task in await start(in_flight_loads, load, 3):
         task.cancel()
@@ -89,8 +89,8 @@ async def test_the_last_one_who_leaves_cancels_the_load(in_flight_loads: InFligh
     assert load.calls == 2
 
 
-async def test_all_who_wait_get_the_exception(in_flight_loads: InFlightLoads[int]) -> None:
-    """Everybody gets the one exception with the traceback of the load, which does not grow from one to the next."""
+async def test_all_callers_get_the_exception(in_flight_loads: InFlightLoads[int]) -> None:
+    """All callers get the same exception with the traceback of the load, which does not grow."""
     depths: list[int] = []
 
     async def fail(_: InFlightLoad[int]) -> Mapping[Key, int]:
@@ -110,8 +110,8 @@ async def test_all_who_wait_get_the_exception(in_flight_loads: InFlightLoads[int
     assert len(set(depths)) == 1
 
 
-async def test_a_forgotten_load_goes_on_for_those_who_wait(in_flight_loads: InFlightLoads[int]) -> None:
-    """After an invalidation later callers start a load of their own; earlier ones get what theirs gives."""
+async def test_an_invalidated_load_goes_on_for_its_callers(in_flight_loads: InFlightLoads[int]) -> None:
+    """After an invalidation, later callers start a new load; earlier ones get the result of theirs."""
     first, second = Load(), Load()
     earlier = await start(in_flight_loads, first, 2)
     in_flight_loads.forget("key")
@@ -123,8 +123,8 @@ async def test_a_forgotten_load_goes_on_for_those_who_wait(in_flight_loads: InFl
     assert (first.calls, second.calls) == (1, 1)
 
 
-async def test_recursion_is_no_deadlock(in_flight_loads: InFlightLoads[int]) -> None:
-    """A load that asks for its own key, directly or through another, is told so."""
+async def test_recursion_raises(in_flight_loads: InFlightLoads[int]) -> None:
+    """A load that asks for its own key, directly or through another load, gets `RecursiveLoad`."""
 
     async def load(_: InFlightLoad[int]) -> Mapping[Key, int]:
         return {"key": await join(in_flight_loads, other, "other")}
@@ -136,8 +136,8 @@ async def test_recursion_is_no_deadlock(in_flight_loads: InFlightLoads[int]) -> 
         await join(in_flight_loads, load)
 
 
-async def test_what_a_load_leaves_behind_may_ask_for_its_key(in_flight_loads: InFlightLoads[int]) -> None:
-    """A task that a load has started is no recursion once the load is over."""
+async def test_a_task_of_a_finished_load_may_ask_for_its_key(in_flight_loads: InFlightLoads[int]) -> None:
+    """A task that a load has started may ask for the load's key when the load is finished."""
     left_behind: list[asyncio.Task[int]] = []
     over = asyncio.Event()
     second = Load()
@@ -156,8 +156,8 @@ async def test_what_a_load_leaves_behind_may_ask_for_its_key(in_flight_loads: In
     assert await left_behind[0] == 42
 
 
-async def test_a_load_cancelled_from_within_is_an_error(in_flight_loads: InFlightLoads[int]) -> None:
-    """A cancellation that no caller asked for does not look to them as if they had been cancelled."""
+async def test_a_load_that_cancels_itself_is_an_error(in_flight_loads: InFlightLoads[int]) -> None:
+    """A load that cancels itself is an error for its callers, and not a cancellation of them."""
 
     async def fail(_: InFlightLoad[int]) -> Mapping[Key, int]:
         raise asyncio.CancelledError
@@ -167,7 +167,7 @@ async def test_a_load_cancelled_from_within_is_an_error(in_flight_loads: InFligh
 
 
 async def test_several_keys_are_one_load(in_flight_loads: InFlightLoads[int], coalesced: Tally) -> None:
-    """A load of several keys takes only those that nobody loads, and those who ask for one of them join it."""
+    """A load of several keys omits keys that are being loaded, and callers of its keys join it."""
     single, several = Load(), Load()
     one = asyncio.create_task(join(in_flight_loads, single, "a"))
     await asyncio.sleep(0)
@@ -183,8 +183,8 @@ async def test_several_keys_are_one_load(in_flight_loads: InFlightLoads[int], co
     assert (single.calls, several.calls) == (1, 1)
 
 
-async def test_a_flight_that_fails_lets_go_of_the_others(in_flight_loads: InFlightLoads[int]) -> None:
-    """A caller of several loads that gets the exception of one leaves the others; the last one to leave ends them."""
+async def test_a_failed_load_releases_other_loads_of_its_caller(in_flight_loads: InFlightLoads[int]) -> None:
+    """A caller of several loads that gets an exception of one leaves the others; their last caller cancels them."""
 
     async def fail(_: InFlightLoad[int]) -> Mapping[Key, int]:
         await asyncio.sleep(0)
@@ -201,8 +201,8 @@ async def test_a_flight_that_fails_lets_go_of_the_others(in_flight_loads: InFlig
         await failing
 
 
-async def test_who_has_no_patience_gets_the_stand_in(in_flight_loads: InFlightLoads[int]) -> None:
-    """A caller whose patience ends gets an older value when there is one, and the load goes on with nobody waiting."""
+async def test_the_soft_timeout_returns_a_stale_value(in_flight_loads: InFlightLoads[int]) -> None:
+    """A caller whose soft timeout ends gets a stale value if there is one, and the load goes on without callers."""
     load = Load()
 
     async def with_stand_in(in_flight: InFlightLoad[int]) -> Mapping[Key, int]:
@@ -218,8 +218,8 @@ async def test_who_has_no_patience_gets_the_stand_in(in_flight_loads: InFlightLo
     assert load.calls == 1
 
 
-async def test_without_a_stand_in_patience_is_no_end(in_flight_loads: InFlightLoads[int]) -> None:
-    """A caller waits on when there is nothing else to be had."""
+async def test_without_a_stale_value_the_soft_timeout_is_ignored(in_flight_loads: InFlightLoads[int]) -> None:
+    """Without a stale value, a caller waits longer than the soft timeout."""
     load = Load()
     waiting = asyncio.create_task(in_flight_loads.join(["key"], load, 0.001))
     await asyncio.sleep(0.01)
@@ -227,8 +227,8 @@ async def test_without_a_stand_in_patience_is_no_end(in_flight_loads: InFlightLo
     assert await waiting == {"key": 42}
 
 
-async def test_a_launched_load_is_joined_and_its_failure_disturbs_nobody(in_flight_loads: InFlightLoads[int]) -> None:
-    """What was begun in the background is the one load of its key; when it fails and nobody waits, nobody is told."""
+async def test_a_background_load_can_be_joined_and_may_fail(in_flight_loads: InFlightLoads[int]) -> None:
+    """Callers join a background load; if it fails without callers, no exception is reported."""
     load = Load()
     in_flight_loads.start_in_background("key", load)
     in_flight_loads.start_in_background("key", load)
@@ -246,8 +246,8 @@ async def test_a_launched_load_is_joined_and_its_failure_disturbs_nobody(in_flig
     await in_flight_loads.cancel_all()
 
 
-async def test_the_end_cancels_what_is_under_way(in_flight_loads: InFlightLoads[int]) -> None:
-    """A cache that ends leaves no load behind."""
+async def test_closing_cancels_in_flight_loads(in_flight_loads: InFlightLoads[int]) -> None:
+    """Closing a cache cancels its in-flight loads."""
     load = Load()
     in_flight_loads.start_in_background("key", load)
     await asyncio.sleep(0)

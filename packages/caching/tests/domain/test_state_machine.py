@@ -1,7 +1,7 @@
-"""Every order in which loads, changes, messages, breaks and outages can meet: a model that hypothesis drives.
+"""A state machine (hypothesis) over all orders of loads, changes, messages, disconnections and outages.
 
-Two processes share a model of Redis. Each request and each answer is on its way until a rule lets it arrive, and so is
-each message; the clock turns when a rule says so.
+Two processes share a model of Redis. Each request, response and message is in transit until a rule lets it arrive, and
+the clock advances only by a rule.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ LOADS_WITHIN = 20
 
 
 class Stored(NamedTuple):
-    """What the model of Redis has under a key."""
+    """An entry in the model of Redis."""
 
     state: int
     value: int | None
@@ -47,7 +47,7 @@ class Stored(NamedTuple):
 
 
 class Value(NamedTuple):
-    """A sealed value of the model."""
+    """An encoded value of the model."""
 
     value: int
     ttl: float
@@ -57,7 +57,7 @@ class Value(NamedTuple):
 
 @dataclass
 class Server:
-    """The model of Redis: each method is one step."""
+    """The model of Redis; each method is one atomic step."""
 
     clock: TurnableClock
     values: dict[Key, Stored] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Server:
         return stored if stored is not None and self.clock.seconds < stored.until else None
 
     def hold(self, key: Key) -> None:
-        """Keep what is there as long as a load may take, or leave a mark."""
+        """Extend the ttl of an entry to the duration of a load, or write a mark."""
         stored, least = self.at(key), self.clock.seconds + LOADS_WITHIN + 1
         if stored is None:
             self.values[key] = Stored(self.number(), None, 0, least, (), is_mark=True)
@@ -105,7 +105,7 @@ class Server:
         return Lookup(stored.value, left, POLICY.ttl, seen=(stored.state, *seen))  # type: ignore[arg-type]  # -- fresh is no None
 
     def store(self, key: Key, encoded: Value, seen: Any) -> bool:
-        """Store a value, and tell whether its key has changed; one of which nothing is left is not stored either."""
+        """Store a value; return whether its key has changed. A value whose mark has vanished is not stored either."""
         state, marks = seen
         stored = self.at(key)
         if self.mark(encoded.tags) != marks:
@@ -123,7 +123,7 @@ class Server:
 
 
 class ModelTier(SharedTier[int]):
-    """One process's way to the model of Redis."""
+    """The access of one process to the model of Redis."""
 
     stores = True
 
@@ -191,7 +191,7 @@ class ModelTier(SharedTier[int]):
             raise CacheUnavailable
         answer = step()
         await self._travel()
-        if self.gone:  # done, and the answer is lost
+        if self.gone:  # executed, but the response is lost
             raise CacheUnavailable
         return answer
 
@@ -207,7 +207,7 @@ class Channel:
 
 
 class Process:
-    """A cache with memory and a channel of its own."""
+    """A cache with its own L1 and channel."""
 
     def __init__(self, number: int, server: Server, travel: Callable[[], Awaitable[None]]) -> None:
         self.shared = ModelTier(server, number, travel)
@@ -234,7 +234,7 @@ NAMES = st.sampled_from(KEYS)
 
 
 class Race(RuleBasedStateMachine):
-    """Whatever happens in whatever order: when all is quiet, nobody holds what has been invalidated."""
+    """In any order of steps: at the end, no process holds an invalidated value."""
 
     @initialize()
     def begin(self) -> None:
@@ -248,14 +248,14 @@ class Race(RuleBasedStateMachine):
         self.processes = [Process(number, self.server, self.travel) for number in range(2)]
 
     async def travel(self) -> None:
-        """Wait until a rule lets it arrive."""
+        """Wait until a rule lets the request arrive."""
         arrival = self.loop.create_future()
         self.travelling.append(arrival)
         await arrival
 
     @rule(process=PROCESSES, key=NAMES, tagged=st.booleans())
     def load(self, process: int, key: str, *, tagged: bool) -> None:
-        """Begin to look for a key, and load it if need be."""
+        """Start to read a key, and to load it if it is missing."""
 
         async def factory() -> int:
             value = self.truth[key]
@@ -267,12 +267,12 @@ class Race(RuleBasedStateMachine):
 
     @rule(process=PROCESSES)
     def lookup(self, process: int) -> None:
-        """Begin to look for all keys."""
+        """Start to read all keys."""
         self.spawn(self.processes[process].cache.get_many(KEYS))
 
     @rule(process=PROCESSES, key=NAMES, kind=st.sampled_from(["delete", "set", "expire", "clear"]))
     def write(self, process: int, key: str, kind: str) -> None:
-        """Commit another version of a key, and begin to invalidate; a database lets one writer a key."""
+        """Commit a new version of a key, and start to invalidate it. As in a database, a key has one writer."""
         if key in self.writing:
             return
         self.writing.add(key)
@@ -295,13 +295,13 @@ class Race(RuleBasedStateMachine):
 
     @rule(process=PROCESSES)
     def delete_by_tag(self, process: int) -> None:
-        """Begin to remove a tag, which changes no version: what remains must still be right."""
+        """Start to delete a tag. This changes no version, and the remaining values must still be correct."""
         self.spawn(self.processes[process].cache.delete_by_tag(TAG))
 
     @precondition(lambda self: self.travelling)
     @rule(which=st.lists(st.integers(0, 2), min_size=1, max_size=4))
     def arrive(self, which: Sequence[int]) -> None:
-        """Let some requests and answers arrive, older ones rather than younger ones."""
+        """Let some requests and responses arrive, preferably older ones."""
         for each in which:
             if self.travelling:
                 self.travelling.pop(each % len(self.travelling)).set_result(None)
@@ -310,7 +310,7 @@ class Race(RuleBasedStateMachine):
     @precondition(lambda self: self.travelling)
     @rule()
     def let_all_arrive(self) -> None:
-        """Let everything arrive that is on its way."""
+        """Let everything in transit arrive."""
         while self.travelling:
             self.arrive([0])
 
@@ -324,7 +324,7 @@ class Race(RuleBasedStateMachine):
 
     @rule(process=PROCESSES, redis_too=st.booleans())
     def break_off(self, process: int, *, redis_too: bool) -> None:
-        """Break a process's channel, where what is on its way is lost, or take Redis away from it altogether."""
+        """Cut a process's channel and lose its messages in transit, or disconnect the process from Redis."""
         each = self.processes[process]
         if each.channel.live:
             each.channel.live = False
@@ -333,7 +333,7 @@ class Race(RuleBasedStateMachine):
 
     @rule(process=PROCESSES)
     def come_back(self, process: int) -> None:
-        """Hear again, comparing the numbers as the backplane does; begin to replay what has waited."""
+        """Reconnect, compare positions as the backplane does, and start to replay pending changes."""
         each = self.processes[process]
         each.shared.gone = False
         if not each.channel.live:
@@ -346,12 +346,12 @@ class Race(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 30]))
     def wait(self, seconds: int) -> None:
-        """Let time pass: less than a load may take, or more."""
+        """Advance the clock by less or more than the duration of a load."""
         self.clock.advance(seconds)
 
     @rule(which=st.sampled_from([*KEYS, TAG, ""]))
     def evict(self, which: str) -> None:
-        """Lose a key, a tag or the generation of the cache: evicted, unlinked, or expired by a step of the clock."""
+        """Remove a key, a tag or the cache's generation, as by eviction, UNLINK, or a clock step."""
         self.server.values.pop(which, None)
         self.server.marks.pop(which, None)
 
@@ -365,7 +365,7 @@ class Race(RuleBasedStateMachine):
         self.settle()
 
     def settle(self) -> None:
-        """Run the loop until all wait for something."""
+        """Run the event loop until all tasks wait."""
 
         async def turns() -> None:
             for _ in range(8):
@@ -374,7 +374,7 @@ class Race(RuleBasedStateMachine):
         self.loop.run_until_complete(turns())
 
     def teardown(self) -> None:
-        """Let everything arrive, in order, and look who holds what."""
+        """Let everything arrive in order, and check what each process holds."""
         if not hasattr(self, "loop"):
             return
         for number in range(2):
@@ -401,7 +401,7 @@ TestRace.settings = settings(max_examples=200, stateful_step_count=40, deadline=
 
 
 class Marathon(Race):
-    """The same, for longer."""
+    """The same test with more steps."""
 
 
 TestMarathon = pytest.mark.prove(pytest.mark.timeout(900)(Marathon.TestCase))
