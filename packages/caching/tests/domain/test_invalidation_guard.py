@@ -11,8 +11,8 @@ KEYS = "ab"
 STEPS = st.lists(
     st.just(("hold",))
     | st.tuples(st.just("let go"), st.integers(0, 5))
-    | st.tuples(st.just("breach"), st.sampled_from(KEYS), st.booleans())
-    | st.just(("breach all",))
+    | st.tuples(st.just("invalidate"), st.sampled_from(KEYS), st.booleans())
+    | st.just(("invalidate all",))
 )
 
 
@@ -80,12 +80,12 @@ def test_any_order_of_guards_and_invalidations_is_correct(steps: list[tuple[obje
                 held[stack.enter_context(guards.hold())] = (stack, set(), set())
             case ["let go", int(number)] if number < len(held):
                 held.pop(list(held)[number])[0].close()
-            case ["breach", str(key), bool(may_serve_stale)]:
+            case ["invalidate", str(key), bool(may_serve_stale)]:
                 guards.invalidate(key, may_serve_stale=may_serve_stale)
                 for _, broken, fallen in held.values():
                     broken.add(key)
                     fallen.update(set() if may_serve_stale else {key})
-            case ["breach all"]:
+            case ["invalidate all"]:
                 guards.invalidate_all()
                 for _, broken, fallen in held.values():
                     broken.update(KEYS)

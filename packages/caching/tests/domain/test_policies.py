@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tequipy_caching import CachePolicy
-from tequipy_caching.domain.policies import MOST, check_ttl
+from tequipy_caching.domain.policies import MAX_VALUE, check_ttl
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ def test_an_invalid_value_is_refused(field: str, value: Any) -> None:
 def test_an_invalid_ttl_is_refused(ttl: float) -> None:
     """A ttl that is zero, negative or too large for Redis is refused."""
     check_ttl(None)
-    check_ttl(MOST)
-    with pytest.raises(ValueError, match=f"^ttl must be greater than 0 and at most {MOST}, in seconds$"):
+    check_ttl(MAX_VALUE)
+    with pytest.raises(ValueError, match=f"^ttl must be greater than 0 and at most {MAX_VALUE}, in seconds$"):
         check_ttl(ttl)
 
 

@@ -205,11 +205,11 @@ async def test_the_soft_timeout_returns_a_stale_value(in_flight_loads: InFlightL
     """A caller whose soft timeout ends gets a stale value if there is one, and the load goes on without callers."""
     load = Load()
 
-    async def with_stand_in(in_flight: InFlightLoad[int]) -> Mapping[Key, int]:
+    async def with_stale_value(in_flight: InFlightLoad[int]) -> Mapping[Key, int]:
         in_flight.stale_values = lambda: {"key": 41}
         return await load(in_flight)
 
-    assert await in_flight_loads.join(["key"], with_stand_in, 0.001) == {"key": 41}
+    assert await in_flight_loads.join(["key"], with_stale_value, 0.001) == {"key": 41}
     assert load.cancelled == 0
     joined = asyncio.create_task(join(in_flight_loads, Load()))
     await asyncio.sleep(0)

@@ -157,11 +157,11 @@ class ModelTier(SharedTier[int]):
         await self._change(lambda: self._server.put(key, encoded.value, encoded.ttl, encoded.tags), ["delete", [key]])
 
     async def remove(self, keys: Sequence[Key]) -> None:
-        def bury() -> None:
+        def put_tombstones() -> None:
             for key in keys:
                 self._server.put(key, None, 0)
 
-        await self._change(bury, ["delete", list(keys)])
+        await self._change(put_tombstones, ["delete", list(keys)])
 
     async def expire(self, keys: Sequence[Key]) -> None:
         await self.remove(keys)

@@ -57,7 +57,7 @@ def stored(envelope: bytes, *, kind: bytes = VALUE, tags: int = 0) -> bytes:
     return new_state(kind) + b"g" * 16 + stamp + envelope
 
 
-SEALED = PERSON.encode("ada", ADA, ttl=1, tail=0)
+ENCODED = PERSON.encode("ada", ADA, ttl=1, tail=0)
 
 
 @given(TEXT, PEOPLE, st.integers(0, 2**63), st.integers(0, 2**63))
@@ -89,7 +89,7 @@ def test_many_types_are_decoded_as_encoded(type_: Any, value: object) -> None:
 @given(st.data())
 def test_a_flipped_bit_in_an_envelope_is_refused(data: st.DataObject) -> None:
     """An envelope with one flipped bit is refused, wherever the bit is."""
-    encoded = bytearray(SEALED)
+    encoded = bytearray(ENCODED)
     bit = data.draw(st.integers(0, 8 * len(encoded) - 1))
     encoded[bit // 8] ^= 1 << bit % 8
     with pytest.raises(ValueError, match=r"."):
@@ -108,14 +108,14 @@ def test_foreign_bytes_are_refused(foreign: bytes) -> None:
 def test_another_keys_envelope_is_refused() -> None:
     """An envelope of another key or schema, or of a larger size, is refused."""
     with pytest.raises(ValueError, match="key"):
-        PERSON.open("bob", stored(SEALED))
+        PERSON.open("bob", stored(ENCODED))
     with pytest.raises(ValueError, match="shape"):
-        Codec(str, 1024).open("ada", stored(SEALED))
+        Codec(str, 1024).open("ada", stored(ENCODED))
     with pytest.raises(ValueError, match="too large"):
-        Codec(Person, 8).open("ada", stored(SEALED))
+        Codec(Person, 8).open("ada", stored(ENCODED))
     for end in (1, 16, 17, 17 + HEADER_BYTES - 1):  # cut within the generation, the number of tags, or the envelope
         with pytest.raises(ValueError, match="damaged envelope"):
-            PERSON.open("ada", stored(SEALED)[: len(new_state(VALUE)) + end])
+            PERSON.open("ada", stored(ENCODED)[: len(new_state(VALUE)) + end])
 
 
 @pytest.mark.parametrize("kind", [VALUE, EXPIRED, TOMBSTONE])
@@ -129,7 +129,7 @@ def test_states_are_unique(kind: bytes) -> None:
 @pytest.mark.parametrize("kind", [VALUE, EXPIRED])
 def test_an_entry_is_split_into_its_parts(kind: bytes, tags: int) -> None:
     """An entry is split into its kind, the ids of its tags and its value."""
-    its_kind, its_tags, *_, body = PERSON.open("ada", stored(SEALED, kind=kind, tags=tags))
+    its_kind, its_tags, *_, body = PERSON.open("ada", stored(ENCODED, kind=kind, tags=tags))
     assert (its_kind, its_tags) == (kind, tuple(f"{number:016x}" for number in range(tags)))
     assert PERSON.decode(body) == ADA
 
@@ -137,13 +137,13 @@ def test_an_entry_is_split_into_its_parts(kind: bytes, tags: int) -> None:
 def test_a_tombstone_with_a_value_is_damaged() -> None:
     """A tombstone followed by a value is damaged."""
     with pytest.raises(ValueError, match="damaged envelope"):
-        PERSON.open("ada", stored(SEALED, kind=TOMBSTONE))
+        PERSON.open("ada", stored(ENCODED, kind=TOMBSTONE))
 
 
 @given(st.data())
 def test_a_flipped_bit_never_gives_another_value(data: st.DataObject) -> None:
     """An entry with one flipped bit is refused or gives the right value, wherever the bit is."""
-    damaged = bytearray(stored(SEALED, tags=2))
+    damaged = bytearray(stored(ENCODED, tags=2))
     bit = data.draw(st.integers(0, 8 * len(damaged) - 1))
     damaged[bit // 8] ^= 1 << bit % 8
     try:

@@ -92,4 +92,4 @@ class Changes(Recoverable[Kind], Generic[V]):
 
 def _of(sort: Sort, entries: Mapping[Hashable, Kind], wanted: str) -> list[Any]:
     pairs = cast("Mapping[tuple[Sort, Any], Kind]", entries)
-    return [what for (its_sort, what), kind in pairs.items() if its_sort == sort and kind == wanted]
+    return [subject for (its_sort, subject), kind in pairs.items() if its_sort == sort and kind == wanted]

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 
-from tequipy_caching.domain.policies import MOST
+from tequipy_caching.domain.policies import MAX_VALUE
 
 Source = Callable[[], Awaitable[Mapping[str, float]]]
 """Returns the members from the caller's own database, with the seconds until each one expires."""
@@ -48,7 +48,7 @@ def check_member(member: str) -> None:
 
 
 def ttls_of(answer: Mapping[str, float]) -> dict[str, float]:
-    """Check the answer of a source and return it, with ttls limited to `MOST`; raises like `check_member`."""
+    """Check the answer of a source and return it, with ttls limited to `MAX_VALUE`; raises like `check_member`."""
     for member in answer:
         check_member(member)
-    return {member: min(MOST, left) for member, left in answer.items()}
+    return {member: min(MAX_VALUE, left) for member, left in answer.items()}

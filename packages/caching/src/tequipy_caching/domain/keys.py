@@ -9,7 +9,7 @@ Key = str | int | UUID | tuple["Key", ...]
 
 MAX_BYTES: Final = 512
 """The longest name in Redis; a longer one is truncated and extended by a hash of the whole."""
-MOST_TAGS: Final = 255
+MAX_TAGS: Final = 255
 """The most tags of one value; they are counted in one byte."""
 _READABLE: Final = 400
 _ALWAYS_FITS: Final = MAX_BYTES - len("s:")

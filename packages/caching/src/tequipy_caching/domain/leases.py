@@ -17,10 +17,10 @@ class AcquiredLeases(Generic[V]):
     """The leases that one request has acquired, and those that other processes hold."""
 
     def __init__(self, shared: SharedTier[V], token: str, left: Mapping[Key, float]) -> None:
-        self.won = [key for key, seconds in left.items() if not seconds]
-        self.lost = {key: seconds for key, seconds in left.items() if seconds}
+        self.acquired = [key for key, seconds in left.items() if not seconds]
+        self.held_by_others = {key: seconds for key, seconds in left.items() if seconds}
         """The keys that other processes load, with the seconds until their leases end."""
-        self._held = self.won
+        self._held = self.acquired
         self._shared = shared
         self._token = token
 
@@ -41,7 +41,7 @@ class Leases(Generic[V]):
         self._lease = lease
         self._waiting: dict[Key, set[asyncio.Event]] = {}
 
-    async def share(
+    async def load_or_wait(
         self, keys: Sequence[Key], tags: Sequence[str], load: Callable[[Sequence[Key]], Awaitable[None]]
     ) -> Sequence[Key]:
         """Load the keys whose leases are free, wait until another process has loaded one of the others; return these.
@@ -55,15 +55,15 @@ class Leases(Generic[V]):
         try:
             taken = await self._acquire(keys, tags)
             try:
-                if taken.won:
-                    await load(taken.won)
+                if taken.acquired:
+                    await load(taken.acquired)
             finally:
                 await taken.release()
-            if taken.lost:
+            if taken.held_by_others:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(max(taken.lost.values())):
+                    async with asyncio.timeout(max(taken.held_by_others.values())):
                         await freed.wait()
-            return list(taken.lost)
+            return list(taken.held_by_others)
         finally:
             for key in keys:
                 self._forget(key, freed)

@@ -85,7 +85,7 @@ class Loader(Generic[V]):
                     break
                 self._note_states(in_flight, missing)
                 self._offer_stale_values(in_flight, missing, found, guard)
-                others = await self.leases.share(
+                others = await self.leases.load_or_wait(
                     list(missing), request.tags, partial(self._load, found=found, request=request)
                 )
         return found
@@ -158,13 +158,13 @@ class Loader(Generic[V]):
             return {key: self._lookup_memory(key, trusted=self._shared.away) for key in keys}
         is_pending = self._changes.is_pending if self._changes.any_pending else None  # rare
         certain = keys if is_pending is None else [key for key in keys if not is_pending(key)]
-        gone = self._shared.away
+        unreachable = self._shared.away
         try:
             lookups = dict(await self._shared.read(certain, tags, storing=storing)) if certain else {}
         except CacheUnavailable:
             if self._strict:
                 raise
-            lookups, gone = {}, self._shared.away  # a server that answers and refuses is reachable
+            lookups, unreachable = {}, self._shared.away  # a server that answers and refuses is reachable
         if self._changes.any_pending:  # checked again, because invalidations may have become pending meanwhile
             lookups = {key: lookup for key, lookup in lookups.items() if not self._changes.is_pending(key, lookup.tags)}
         hits = sum([lookup.value is not MISSING for lookup in lookups.values()])
@@ -172,7 +172,7 @@ class Loader(Generic[V]):
         self._l2["miss"].count += len(lookups) - hits
         for key in keys:
             if key not in lookups:
-                lookups[key] = self._lookup_memory(key, trusted=gone or self._channel.live)
+                lookups[key] = self._lookup_memory(key, trusted=unreachable or self._channel.live)
         return lookups
 
     def _lookup_memory(self, key: Key, *, trusted: bool) -> Lookup[V]:

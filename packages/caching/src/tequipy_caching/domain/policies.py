@@ -6,7 +6,7 @@ from typing import ClassVar, Final, Literal
 
 from tequipy_caching.domain.exceptions import UnknownCache
 
-MOST: Final = 100 * 365 * 86400
+MAX_VALUE: Final = 100 * 365 * 86400
 """The largest value of any field: as a time a hundred years, whose milliseconds Redis can still represent."""
 _POSITIVE: Final = (
     "ttl",
@@ -61,16 +61,16 @@ class CachePolicy:
     def _faults(self) -> Iterator[str]:
         for name in _POSITIVE:
             value = getattr(self, name)
-            if value is not None and not 0 < value <= MOST:
-                yield f"{name} must be greater than 0 and at most {MOST}"
+            if value is not None and not 0 < value <= MAX_VALUE:
+                yield f"{name} must be greater than 0 and at most {MAX_VALUE}"
         if not 0 <= self.jitter < 1:
             yield "jitter must be at least 0 and less than 1"
-        if not 0 <= self.fail_safe <= MOST:
-            yield f"fail_safe must be at least 0 and at most {MOST}"
+        if not 0 <= self.fail_safe <= MAX_VALUE:
+            yield f"fail_safe must be at least 0 and at most {MAX_VALUE}"
         if self.refresh_ahead is not None and not 0 < self.refresh_ahead < 1:
             yield "refresh_ahead must be greater than 0 and less than 1"
-        if not all(0 < seconds <= MOST for seconds in self.negative.values()):
-            yield f"negative must be greater than 0 and at most {MOST} for each exception"
+        if not all(0 < seconds <= MAX_VALUE for seconds in self.negative.values()):
+            yield f"negative must be greater than 0 and at most {MAX_VALUE} for each exception"
         if self.lock not in {"process", "cluster"}:
             yield 'lock must be "process" or "cluster"'
         if self.tiers not in {"l1+l2", "l1", "l2"}:
@@ -99,6 +99,6 @@ def policy_of(name: str, policies: Mapping[str, CachePolicy]) -> CachePolicy:
 
 
 def check_ttl(ttl: float | None) -> None:
-    """Raise `ValueError` for a ttl that is not positive or above `MOST`; None means the policy's ttl."""
-    if ttl is not None and not 0 < ttl <= MOST:
-        raise ValueError(f"ttl must be greater than 0 and at most {MOST}, in seconds")
+    """Raise `ValueError` for a ttl that is not positive or above `MAX_VALUE`; None means the policy's ttl."""
+    if ttl is not None and not 0 < ttl <= MAX_VALUE:
+        raise ValueError(f"ttl must be greater than 0 and at most {MAX_VALUE}, in seconds")

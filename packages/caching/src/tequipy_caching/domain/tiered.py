@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 from tequipy_caching.domain.changes import Changes, Kind
 from tequipy_caching.domain.exceptions import CacheUnavailable
 from tequipy_caching.domain.invalidation_guard import InvalidationGuards
-from tequipy_caching.domain.keys import MOST_TAGS, Key, canonical, key_from_json, tag_id
+from tequipy_caching.domain.keys import MAX_TAGS, Key, canonical, key_from_json, tag_id
 from tequipy_caching.domain.loading import Loader, LoadRequest
 from tequipy_caching.domain.memory import Memory
 from tequipy_caching.domain.metrics import CacheMetrics
@@ -332,8 +332,8 @@ def _ids(tags: Collection[str]) -> tuple[str, ...]:
     if not tags:
         return ()
     ids = _ids_of_any(tags)
-    if len(ids) > MOST_TAGS:
-        raise ValueError(f"a value has at most {MOST_TAGS} tags, not {len(ids)}")
+    if len(ids) > MAX_TAGS:
+        raise ValueError(f"a value has at most {MAX_TAGS} tags, not {len(ids)}")
     return ids
 
 
