@@ -100,13 +100,13 @@ async def reader(url: str, prefix: str, truth: Truth) -> None:
         await asyncio.to_thread(sys.stdin.readline)
         stopped.set()
         reads = sum(await asyncio.gather(*tasks))
-        await hear_all(manager)
+        await receive_all(manager)
         held = {key: value for key in range(KEYS) if (value := numbers.peek(key)) is not MISSING}
         stale = sum(value != truth[key] for key, value in held.items())
         print(json.dumps({"reads": reads, "held": len(held), "stale": stale}), flush=True)
 
 
-async def hear_all(manager: TieredCacheManager) -> None:
+async def receive_all(manager: TieredCacheManager) -> None:
     """Return when all published messages have been received."""
     async with manager.link.connect(1) as client:
         while True:
@@ -143,14 +143,14 @@ async def writer(url: str, prefix: str, truth: Truth, invalidations: int, second
         await asyncio.gather(*(write(invalidations // TASKS) for _ in range(TASKS)))
 
 
-def take_away_the_fence() -> None:
+def switch_guard_off() -> None:
     """Switch the invalidation guard off, as in the usual design: each loaded value is stored."""
     read_script = link.script
-    unfenced = {"store": [("state == ARGV[at]", "true"), ("local fit =", "local fit = true or")]}
+    unguarded = {"store": [("state == ARGV[at]", "true"), ("local fit =", "local fit = true or")]}
 
     def script(name: str) -> str:
         text = read_script(name)
-        for old, new in unfenced.get(name, []):
+        for old, new in unguarded.get(name, []):
             assert old in text
             text = text.replace(old, new)
         return text
@@ -162,13 +162,13 @@ def take_away_the_fence() -> None:
 
 
 async def run(
-    url: str, prefix: str, file: Path, *, invalidations: int, fenced: bool, seconds: float = 0
+    url: str, prefix: str, file: Path, *, invalidations: int, guarded: bool, seconds: float = 0
 ) -> tuple[int, int]:
     """Run all processes; return how many old values Redis holds, and how many the processes hold."""
     file.write_bytes(bytes(KEYS * _NUMBER.size))  # noqa: ASYNC240 -- once
 
     async def start(role: str) -> asyncio.subprocess.Process:
-        arguments = (__file__, role, url, prefix, str(file), str(invalidations), str(int(fenced)), str(seconds))
+        arguments = (__file__, role, url, prefix, str(file), str(invalidations), str(int(guarded)), str(seconds))
         pipe = asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=pipe, stdout=pipe)
 
@@ -192,7 +192,7 @@ async def run(
     held = sum(answer["held"] for answer in answers)
     reads = sum(answer["reads"] for answer in answers)
     print(
-        f"\n{invalidations} invalidations, {reads} reads of {READERS} processes, {'fenced' if fenced else 'no guard'}: "
+        f"\n{invalidations} invalidations, {reads} reads, {READERS} processes, {'guarded' if guarded else 'no guard'}: "
         f"stale are {in_redis} of {len(shared)} values in Redis and {in_memory} of {held} in memory"
     )
     assert shared or held
@@ -204,7 +204,7 @@ async def run(
 )
 async def test_nothing_stale_is_left(redis_url: str, redis_prefix: str, tmp_path: Path, invalidations: int) -> None:
     """However loads and invalidations overlap, at the end neither Redis nor any L1 holds an old value."""
-    assert await run(redis_url, redis_prefix, tmp_path / "truth", invalidations=invalidations, fenced=True) == (0, 0)
+    assert await run(redis_url, redis_prefix, tmp_path / "truth", invalidations=invalidations, guarded=True) == (0, 0)
 
 
 POLICIES = ("noeviction", "allkeys-lru", "allkeys-lfu", "volatile-ttl", "volatile-lru")
@@ -257,7 +257,7 @@ async def test_nothing_stale_is_left_when_memory_is_full(
             redis_prefix,
             tmp_path / "truth",
             invalidations=invalidations,
-            fenced=True,
+            guarded=True,
             seconds=seconds,
         )
         after = await redis.info("stats")
@@ -272,7 +272,7 @@ async def test_without_the_guard_stale_values_are_left(redis_url: str, redis_pre
     """The same run without the guard leaves old values, so the test can fail."""
     for number in range(10):  # usually the first run
         prefix = f"{redis_prefix}-{number}"
-        if sum(await run(redis_url, prefix, tmp_path / "truth", invalidations=500, fenced=False)):
+        if sum(await run(redis_url, prefix, tmp_path / "truth", invalidations=500, guarded=False)):
             return
     pytest.fail("the usual design left nothing stale")
 
@@ -280,7 +280,7 @@ async def test_without_the_guard_stale_values_are_left(redis_url: str, redis_pre
 if __name__ == "__main__":
     ROLE, URL, PREFIX, FILE, INVALIDATIONS, FENCED, SECONDS = sys.argv[1:]
     if not int(FENCED):
-        take_away_the_fence()
+        switch_guard_off()
     if ROLE == "reader":
         asyncio.run(reader(URL, PREFIX, Truth(Path(FILE))))
     else:

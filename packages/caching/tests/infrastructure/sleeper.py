@@ -1,4 +1,4 @@
-"""A process that reads one key continuously and is stopped by SIGSTOP: `sleeper.py URL PREFIX trusting|doubting`.
+"""A process that reads one key continuously and is stopped by SIGSTOP: `sleeper.py URL PREFIX trusting|checking`.
 
 For each line `hold` it prints `held` once its L1 has the key. For each line with a time of the monotonic clock, which
 all processes of a machine share, it prints how often it has read "old" since then. A `trusting` process always assumes

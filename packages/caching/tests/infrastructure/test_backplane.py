@@ -16,22 +16,22 @@ from tequipy_caching.infrastructure.redis import RedisLink
 from tequipy_devstack.servers import ValkeyServer
 
 
-class Ear(Listener):
+class RecordingListener(Listener):
     """A listener that records messages and gaps."""
 
     def __init__(self) -> None:
-        self.heard: list[Any] = []
-        self.misses = 0
+        self.messages: list[Any] = []
+        self.gaps = 0
 
     def on_message(self, body: Any) -> None:
         match body:
             case str():
-                self.heard.append(body)
+                self.messages.append(body)
             case _:
                 raise ValueError("no word")
 
     def on_gap(self) -> None:
-        self.misses += 1
+        self.gaps += 1
 
 
 @pytest.fixture
@@ -64,16 +64,16 @@ async def test_l1_is_flushed_after_missed_messages(
     start: Any, private_redis: ValkeyServer, eventually: Any, kill: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While disconnected, reads go to Redis; if the positions differ afterwards, L1 is flushed."""
-    deaf, other = await start(private_redis.url()), await start(private_redis.url())
-    words = deaf.cache("words", str)
+    disconnected, other = await start(private_redis.url()), await start(private_redis.url())
+    words = disconnected.cache("words", str)
     await words.set("ada", "old")
     await words.set("bob", "old")
     monkeypatch.setattr("tequipy_caching.infrastructure.backplane._RECONNECT_AFTER", 2)
     await kill(private_redis.url())
-    await eventually(lambda: not deaf.backplane.live)
+    await eventually(lambda: not disconnected.backplane.live)
     await other.cache("words", str).set("ada", "new")
     assert await words.get("ada") == "new"
-    await eventually(lambda: deaf.backplane.live)
+    await eventually(lambda: disconnected.backplane.live)
     assert words.peek("bob") is MISSING
 
 
@@ -123,15 +123,15 @@ async def test_a_silently_cut_channel_is_detected(start: Any, proxy: Any, proxy_
     registry = CollectorRegistry()
     manager = await start(proxy_url, registry=registry, l2_timeout=0.25)
 
-    def deaf() -> float:
+    def disconnected_seconds() -> float:
         return registry.get_sample_value("cache_backplane_deaf_seconds_total") or 0
 
-    before = deaf()
+    before = disconnected_seconds()
     proxy.cut(also_new=True)
     started = time.monotonic()
     await eventually(lambda: not manager.backplane.live)
-    print(f"deaf after {time.monotonic() - started:.2f} s")
-    await eventually(lambda: deaf() > before)
+    print(f"disconnected after {time.monotonic() - started:.2f} s")
+    await eventually(lambda: disconnected_seconds() > before)
     proxy.reset()
     proxy.cut()
     await eventually(lambda: manager.backplane.live)
@@ -156,17 +156,17 @@ async def test_topics_reach_their_listeners(redis_url: str, redis_prefix: str, e
     metrics = PrometheusCacheMetrics(None)
     links = [RedisLink(redis_url, prefix=redis_prefix, timeout=5, metrics=metrics) for _ in range(2)]
     planes = [Backplane(link, metrics=metrics) for link in links]
-    ears = [Ear(), Ear()]
-    for plane, ear in zip(planes, ears, strict=True):
-        plane.listen("set:revoked", ear)
+    listeners = [RecordingListener(), RecordingListener()]
+    for plane, listener in zip(planes, listeners, strict=True):
+        plane.listen("set:revoked", listener)
         plane.start()
     await eventually(lambda: planes[0].live and planes[1].live)
-    misses = ears[1].misses
+    gaps = listeners[1].gaps
     for topic, body in [("set:revoked", "ada"), ("set:others", "bob"), ("set:revoked", 42), ("set:revoked", "cy")]:
         await links[0].run_and_publish("remove", [], [b"", 1], message=planes[0].message(topic, body))
-    await eventually(lambda: ears[1].heard == ["ada", "cy"])
-    assert ears[1].misses == misses + 1
-    assert ears[0].heard == []
+    await eventually(lambda: listeners[1].messages == ["ada", "cy"])
+    assert listeners[1].gaps == gaps + 1
+    assert listeners[0].messages == []
     for plane, link in zip(planes, links, strict=True):
         await plane.stop()
         await link.close()

@@ -20,27 +20,27 @@ L2_TIMEOUT = 2
 """A busy machine is no outage; the usual 0.25 s are for a quiet one."""
 
 
-class Holds:
+class Durations:
     """The duration of a block, and the longest event loop step and Redis command in it, in seconds."""
 
-    whole = 0.0
+    total = 0.0
     loop = 0.0
     redis = 0.0
 
     def __str__(self) -> str:
-        return f"of {self.whole:.3f} s the loop was held {self.loop:.3f} s at most, Redis {self.redis:.3f} s"
+        return f"total {self.total:.3f} s, longest step {self.loop:.3f} s, Redis command {self.redis:.3f} s"
 
 
 @asynccontextmanager
-async def watched(server: ValkeyServer, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Holds]:
+async def watched(server: ValkeyServer, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Durations]:
     """Measure the longest event loop step and Redis command, and fail if the breaker opens."""
-    holds, done = Holds(), asyncio.Event()
+    durations, done = Durations(), asyncio.Event()
 
     async def turn() -> None:
         while not done.is_set():
             began = monotonic()
             await asyncio.sleep(0)
-            holds.loop = max(holds.loop, monotonic() - began)
+            durations.loop = max(durations.loop, monotonic() - began)
 
     async with Redis.from_url(server.url()) as redis:
         await redis.config_set("slowlog-log-slower-than", 0)
@@ -48,12 +48,12 @@ async def watched(server: ValkeyServer, caplog: pytest.LogCaptureFixture) -> Asy
         await redis.slowlog_reset()
         turning = asyncio.create_task(turn())
         began = monotonic()
-        yield holds
-        holds.whole = monotonic() - began
+        yield durations
+        durations.total = monotonic() - began
         done.set()
         await turning
         entries = cast("Any", await redis.slowlog_get(-1))
-        holds.redis = max(each["duration"] for each in entries if b"SLOWLOG" not in each["command"]) / 1_000_000
+        durations.redis = max(each["duration"] for each in entries if b"SLOWLOG" not in each["command"]) / 1_000_000
     assert "cache_breaker_opened" not in [each.message for each in caplog.records]
 
 
@@ -73,14 +73,14 @@ async def test_large_values_keep_the_breaker_closed(
             small[await remote.get("small") == "small"] += 1
             await asyncio.sleep(0)
 
-    async with watched(private_redis, caplog) as holds:
+    async with watched(private_redis, caplog) as durations:
         for number in range(READERS):
             await large.set(number, value)
         reading = asyncio.gather(*(large.get(number) for number in range(READERS)))
         await read_small(reading)
         found = await reading
     print(f"{found.count(value)} of {READERS} found, {small[True]} small ones, {small[False]} of these not found")
-    print(holds)
+    print(durations)
     assert found.count(value) == READERS
     assert small[False] == 0
     assert manager.health().l2 == "up"
@@ -110,10 +110,10 @@ async def test_many_keys_are_deleted_in_parts(
     keys = [f"user {number}" for number in range(DELETED)]
     await one.cache("words", str).set(keys[-1], "old")
     assert await other.cache("words", str).get(keys[-1]) == "old"
-    async with watched(private_redis, caplog) as holds:
+    async with watched(private_redis, caplog) as durations:
         await one.cache("words", str).delete(*keys)
-    print(holds)
-    assert max(holds.loop, holds.redis) < holds.whole / 5
+    print(durations)
+    assert max(durations.loop, durations.redis) < durations.total / 5
     assert one.health().recovery_queue == 0
     await eventually(lambda: not other.cache("words", str).peek(keys[-1]))
     assert await other.cache("words", str).get(keys[-1]) is None
@@ -128,13 +128,13 @@ async def test_a_large_set_keeps_the_breaker_closed(
     """A set of 300,000 members can be extended, received, and read by a later process."""
     (manager, one), (_, other) = [await open_set(private_redis.url(), l2_timeout=L2_TIMEOUT) for _ in range(2)]
     members = [f"session {number}" for number in range(MEMBERS)]
-    async with watched(private_redis, caplog) as holds:
+    async with watched(private_redis, caplog) as durations:
         await one.add(*members, ttl=600)
         await eventually(lambda: members[-1] in other and other.live)
         _, third = await open_set(private_redis.url(), l2_timeout=L2_TIMEOUT)
         await eventually(lambda: third.live, 60)
-    print(holds)
-    assert max(holds.loop, holds.redis) < holds.whole / 5
+    print(durations)
+    assert max(durations.loop, durations.redis) < durations.total / 5
     assert manager.health().recovery_queue == 0
     missing = [sum(member not in each for member in members) for each in (one, other, third)]
     assert missing == [0, 0, 0]

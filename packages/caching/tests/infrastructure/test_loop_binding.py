@@ -16,7 +16,7 @@ from tequipy_caching.wiring import CacheSettings, build_cache
 LOGIN = RatePolicy("login", 5, 60)
 
 
-def elsewhere(call: Callable[[], Awaitable[object]]) -> BaseException | None:
+def raised_in_another_loop(call: Callable[[], Awaitable[object]]) -> BaseException | None:
     """Await a call in an event loop of another thread, and return the exception."""
     raised: list[BaseException | None] = []
 
@@ -62,7 +62,7 @@ async def test_another_event_loop_raises(
     manager, limiter = await start(redis_url), await limiters(redis_url)
     await manager.ping()
     await limiter.hit(LOGIN, "eve")
-    raised = elsewhere(lambda: CALLS[call](manager, limiter))
+    raised = raised_in_another_loop(lambda: CALLS[call](manager, limiter))
     print(f"{call}: {type(raised).__name__}: {raised}")
     assert type(raised).__name__ == "WrongEventLoop"
     assert "build and enter one in each event loop" in str(raised)
@@ -77,7 +77,7 @@ async def test_joining_a_load_of_another_event_loop_raises(start: Any, redis_url
     load = factory("Ada", held=True)
     loading = asyncio.create_task(local.get_or_set("ada", load))
     await load.called()
-    raised = elsewhere(lambda: local.get_or_set("ada", ada))
+    raised = raised_in_another_loop(lambda: local.get_or_set("ada", ada))
     assert "runs in another event loop" in str(raised)
     load.go.set()
     assert await loading == "Ada"
@@ -91,7 +91,7 @@ async def test_a_fork_raises(start: Any, redis_url: str) -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:  # the fork must run neither the event loop nor fixtures
-        raised = elsewhere(lambda: manager.cache("words", str).set("ada", "Ada"))
+        raised = raised_in_another_loop(lambda: manager.cache("words", str).set("ada", "Ada"))
         os.write(writer, f"{type(raised).__name__}: {raised}".encode())
         os._exit(0)
     await asyncio.to_thread(os.waitpid, child, 0)

@@ -115,13 +115,13 @@ async def cluster_info(node: ValkeyServer) -> bytes:
         writer.close()
 
 
-@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("all_slots", [True, False])
 async def test_a_node_of_a_cluster_is_reported(
-    start: Any, configured: Any, eventually: Any, caplog: pytest.LogCaptureFixture, *, whole: bool
+    start: Any, configured: Any, eventually: Any, caplog: pytest.LogCaptureFixture, *, all_slots: bool
 ) -> None:
     """A node of a Redis Cluster is `refusing` with the server's error text, whatever its slots; one line is logged."""
     node = configured("cluster-enabled yes", f"cluster-port {free_port()}")
-    if whole:
+    if all_slots:
         await command(node, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
 
         async def is_up() -> bool:
@@ -130,7 +130,7 @@ async def test_a_node_of_a_cluster_is_reported(
         await eventually(is_up)
     manager = await start(node.url(), live=False, l2_timeout=1)
     await eventually(lambda: manager.health().l2 == "refusing")
-    assert (manager.health().reason or "").split()[0] == ("CROSSSLOT" if whole else "CLUSTERDOWN")
+    assert (manager.health().reason or "").split()[0] == ("CROSSSLOT" if all_slots else "CLUSTERDOWN")
     await stays(manager, eventually)
     await manager.cache("words", str).clear()
     assert len(refused_lines(caplog)) == 1
@@ -198,8 +198,8 @@ async def test_nothing_is_served_stale_after_a_delete_that_was_not_received(
     """A process without a channel serves its values neither fresh nor stale, because they may have been deleted."""
     policies["lasting"] = CachePolicy(ttl=0.05, jitter=0, fail_safe=600)
     one = await start(private_redis.url())
-    deaf = await start(await give(private_redis, *ALL, right), live=False, l2_timeout=1)
-    words, lasting = deaf.cache("words", str), deaf.cache("lasting", str)
+    disconnected = await start(await give(private_redis, *ALL, right), live=False, l2_timeout=1)
+    words, lasting = disconnected.cache("words", str), disconnected.cache("lasting", str)
 
     async def fails() -> str:
         raise LookupError("the database is away")

@@ -78,7 +78,7 @@ async def speed_up(_: ValkeyServer, proxy: Any) -> None:
     proxy.delay = 0
 
 
-def requests_in_vain(registry: CollectorRegistry) -> float:
+def failed_requests(registry: CollectorRegistry) -> float:
     kinds = ("busy", "connection", "timeout", "answer")
     return sum(registry.get_sample_value("cache_l2_errors_total", {"kind": kind}) or 0 for kind in kinds)
 
@@ -116,7 +116,7 @@ async def test_an_outage_costs_each_caller_one_timeout(
     await breaks(private_redis, proxy)
     await eventually(lambda: manager.link.breaker.open)
     await asyncio.sleep(lasting)
-    during, failed = traffic.seconds[before:], requests_in_vain(registry)
+    during, failed = traffic.seconds[before:], failed_requests(registry)
     await mends(private_redis, proxy)
     mended = time.monotonic()
     await eventually(lambda: not manager.link.breaker.open, 60)

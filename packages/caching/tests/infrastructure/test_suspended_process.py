@@ -59,7 +59,7 @@ async def test_a_blocked_process_serves_no_deleted_value(
     assert stale == 0
 
 
-@pytest.fixture(params=["doubting", "trusting"])
+@pytest.fixture(params=["checking", "trusting"])
 async def sleeper(request: pytest.FixtureRequest, redis_url: str, redis_prefix: str) -> AsyncIterator[Process]:
     """Yield a process that reads continuously."""
     process = await asyncio.create_subprocess_exec(
