@@ -91,6 +91,11 @@ class Wire(asyncio.Transport):
 
     abort = close
 
+    def abandon(self) -> None:
+        """Be closed as by the kernel, when the process has ended."""
+        self._closing = True
+        self._network.forget(self)
+
     def lose(self, error: Exception | None) -> None:
         """Close it, and have the protocol learn why."""
         if not self._closing:
