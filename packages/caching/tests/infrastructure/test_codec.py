@@ -109,7 +109,7 @@ def test_another_keys_envelope_is_refused() -> None:
     """An envelope of another key or schema, or of a larger size, is refused."""
     with pytest.raises(ValueError, match="key"):
         PERSON.open("bob", stored(ENCODED))
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match="schema"):
         Codec(str, 1024).open("ada", stored(ENCODED))
     with pytest.raises(ValueError, match="too large"):
         Codec(Person, 8).open("ada", stored(ENCODED))

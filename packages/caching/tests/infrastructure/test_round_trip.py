@@ -160,7 +160,7 @@ CHANGED: list[tuple[Any, Any]] = [
     (Pairs, Pairs.ONE),
     (Mapping[str, int], OrderedDict(a=1)),
 ]
-"""Types, and values that come back as others."""
+"""Types, and values that are read back differently."""
 
 KEPT: list[tuple[Any, Any]] = [
     (Model, Model(number=1)),
@@ -196,7 +196,7 @@ KEPT: list[tuple[Any, Any]] = [
     (tuple[int, str] | None, None),
     (Any, {"a": [1, None, "x", True, 2.5]}),
 ]
-"""Types, and values that come back."""
+"""Types, and values that are read back unchanged."""
 
 
 def back(type_: Any, value: Any) -> Any:
@@ -208,7 +208,7 @@ def back(type_: Any, value: Any) -> Any:
 @pytest.mark.parametrize(("type_", "value"), CHANGED)
 def test_a_value_that_would_change_is_refused(type_: Any, value: Any) -> None:
     """A value that would be read back differently, also in its type only, is a `TypeError` at the first `set`."""
-    with pytest.raises(TypeError, match=r"would not come back"):
+    with pytest.raises(TypeError, match=r"would be read back from the cache differently"):
         print(f"{type_}: {value!r} came back as {back(type_, value)!r}")
 
 

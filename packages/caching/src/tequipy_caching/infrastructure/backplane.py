@@ -126,7 +126,7 @@ class Backplane:
         ask_at = monotonic()
         while True:
             if self._link.demotions != demotions:
-                raise InvalidResponse("the server had become a replica")
+                raise InvalidResponse("the server has become a replica")
             now = monotonic()
             if asked is None and now >= ask_at:
                 await channel.subscribe(self._link.channel)  # not PING, which a server refuses after a failed save
@@ -145,7 +145,7 @@ class Backplane:
                 case "message":
                     self._handle(message["data"])
                 case _:
-                    raise InvalidResponse("the channel answered what no Redis does")
+                    raise InvalidResponse("the channel sent an unknown response")
             if self._joined:
                 # The channel keeps the order, so every message published before the check has been read.
                 self.live_until = answered + PING_AFTER + ANSWER_TIMEOUT

@@ -81,7 +81,7 @@ class Codec(Generic[V]):
             reasons = [each["type"] for each in error.errors()] if isinstance(error, ValidationError) else []
             why = f"it cannot be read back: {', '.join(reasons) or type(error).__name__}"
         if why is not None:
-            raise TypeError(f"this {type(value).__name__} would not come back from the cache as it is: {why}")
+            raise TypeError(f"this {type(value).__name__} would be read back from the cache differently: {why}")
 
 
 def _adapter(type_: Any) -> TypeAdapter[Any]:  # noqa: ANN401 -- as above

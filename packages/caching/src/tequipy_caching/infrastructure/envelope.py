@@ -85,7 +85,7 @@ def decode_envelope(fingerprint: bytes, key: str, data: bytes) -> Opened:
     if version != _VERSION or of_key != digest(key.encode()):
         raise ValueError("an envelope of another version or key")
     if shape != fingerprint:
-        raise OtherShape("an envelope of another shape")
+        raise OtherShape("an envelope of another schema")
     body = data[start + HEADER_BYTES :]
     if crc32(body) != body_check:
         raise ValueError("a damaged body")

@@ -144,7 +144,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
     def on_message(self, body: Any) -> None:  # noqa: ANN401 -- JSON
         """Forget the state of a bucket that another process has reset."""
         if not isinstance(body, str):
-            raise ValueError("not a bucket's name")  # noqa: TRY004 -- what a listener raises
+            raise ValueError("not the name of a bucket")  # noqa: TRY004 -- listeners raise ValueError
         self._forget(body)
 
     def on_gap(self) -> None:
@@ -311,9 +311,9 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         keys = [self._key(name) for _, name in budgets]
         answer = await self.link.run("rate_hit", keys, [*numbers, LEASE_US + LEASE_GRACE_US])
         if not isinstance(answer, list) or len(answer) != _NUMBERS * len(budgets) + 1:
-            raise CacheUnavailable("Redis gave an unreadable answer to rate_hit")
+            raise CacheUnavailable("Redis sent an invalid response to 'rate_hit'")
         if not all(isinstance(number, int) for number in answer):
-            raise CacheUnavailable("Redis gave an unreadable answer to rate_hit")
+            raise CacheUnavailable("Redis sent an invalid response to 'rate_hit'")
         rows = [answer[start : start + _NUMBERS] for start in range(0, len(answer) - 1, _NUMBERS)]
         return [Grant._make((bool(allowed), *rest, bool(vanished))) for allowed, *rest, vanished in rows]
 

@@ -152,12 +152,12 @@ class RedisLink:
         """Run a script. If Redis refuses the write, publish `refused_message` in its place."""
         self.loop_binding.check()
         if not self.breaker.allows_call():
-            raise CacheUnavailable("Redis is away")
+            raise CacheUnavailable("Redis is unreachable: the circuit breaker is open")
         try:
             return await self._run_in_turn(name, keys, arguments)
         except NoFreeConnection as error:
             self._errors["busy"].count += 1
-            raise CacheUnavailable(f"Redis did not {name}: no connection was free") from error
+            raise CacheUnavailable(f"Redis did not run {name!r}: no connection became free") from error
         except CacheUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 -- after any failure, callers go on without Redis
@@ -166,7 +166,7 @@ class RedisLink:
         self._report_unexpected(failure)
         if (reason := refusal_of(failure)) is not None:
             await self._refuse(reason, failure, refused_message)
-        raise CacheUnavailable(f"Redis did not {name}: {type(failure).__name__}") from failure
+        raise CacheUnavailable(f"Redis did not run {name!r}: {type(failure).__name__}") from failure
 
     async def _run_in_turn(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:  # noqa: ANN401 -- as above
         """Run a script when a connection is free; if the server accepts no new one, wait for an existing one."""
@@ -180,7 +180,7 @@ class RedisLink:
     async def _run_now(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:  # noqa: ANN401 -- as above
         """Run a script within the timeout, or open the breaker, before the next waiting request gets the connection."""
         if not self.breaker.allows_call():  # opened by an earlier request during the wait
-            raise CacheUnavailable("Redis is away")
+            raise CacheUnavailable("Redis is unreachable: the circuit breaker is open")
         started, deadline = monotonic(), Deadline(self._timeout)
         token = current_deadline.set(deadline)
         try:
@@ -334,7 +334,7 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise CacheUnavailable(f"Redis gave an unreadable answer to {name}: {type(error).__name__}") from error
+        raise CacheUnavailable(f"Redis sent an invalid response to {name!r}: {type(error).__name__}") from error
 
 
 def kind_of(error: Exception) -> str:

@@ -20,21 +20,21 @@ def difference(one: Any, other: Any, path: str = "it") -> str | None:  # noqa: A
     if isinstance(one, UUID) and isinstance(other, UUID) and one == other:  # asyncpg returns its own subclass of UUID
         return None
     if kind is not type(other):
-        return f"{path} is {kind.__name__} and comes back as {type(other).__name__}"
+        return f"{path} is {kind.__name__} and is read back as {type(other).__name__}"
     if kind is list or isinstance(one, tuple):
         same = len(one) == len(other)
-        found = _first(zip(one, other, strict=True), path) if same else f"{path} comes back with more or fewer members"
+        found = _first(zip(one, other, strict=True), path) if same else f"{path} is read back with another length"
     elif kind is dict:
         found = _of_dicts(one, other, path)
     elif kind is set or kind is frozenset:
-        found = None if _typed(one) == _typed(other) else f"{path} comes back with other members"
+        found = None if _typed(one) == _typed(other) else f"{path} is read back with other members"
     elif names := _fields(kind):
         found = _of_objects(one, other, names, path)
     elif isinstance(one, BaseModel):
         found = _of_models(one, other, path)
     else:
         nan = isinstance(one, float | Decimal) and isnan(one) and isnan(other)
-        found = None if one == other or nan else f"{path} comes back as another {kind.__name__}"
+        found = None if one == other or nan else f"{path} is read back as a different {kind.__name__}"
     return found
 
 
@@ -52,7 +52,7 @@ def _first(pairs: Iterable[tuple[Any, Any]], path: str) -> str | None:
 
 def _of_dicts(one: dict[Any, Any], other: dict[Any, Any], path: str) -> str | None:
     if _typed(one) != _typed(other):
-        return f"{path} comes back with other keys"
+        return f"{path} is read back with other keys"
     return _first(((value, other[key]) for key, value in one.items()), path)
 
 
