@@ -57,5 +57,6 @@ async def test_waiting_requests_do_not_ask_a_frozen_redis(start: Any, private_re
     private_redis.thaw()
     print(f"timeouts: {timeouts}, busy: {busy}")
     assert manager.link.breaker.open
-    assert timeouts == 50
+    # 50 at once. A process that is starved takes the first timeouts for its own delay, and asks 50 more.
+    assert 50 <= timeouts < CROWD / 10
     assert busy == 0
