@@ -1,4 +1,4 @@
-"""Mechanisms taken out on purpose: the machine must find out for each."""
+"""Faults: each function switches off one mechanism of the cache, and the state machine must notice."""
 
 from collections.abc import Callable
 from math import inf
@@ -17,7 +17,7 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 
 def change_script(patch: pytest.MonkeyPatch, name: str, before: str, after: str) -> None:
-    """Have a script run with another text."""
+    """Replace a part of a script's text."""
     right = redis.script
     assert before in right(name)
 
@@ -29,8 +29,8 @@ def change_script(patch: pytest.MonkeyPatch, name: str, before: str, after: str)
     redis.digest_of.cache_clear()
 
 
-def publish_no_refused_change(patch: pytest.MonkeyPatch) -> None:
-    """Row 1: a change that Redis refuses is told to nobody."""
+def do_not_publish_refused_changes(patch: pytest.MonkeyPatch) -> None:
+    """Row 1: a change that Redis refuses is not published."""
     refuse = RedisLink._refuse
 
     async def refuse_silently(self: RedisLink, reason: str, error: Exception, _: str | None) -> None:
@@ -39,18 +39,18 @@ def publish_no_refused_change(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RedisLink, "_refuse", refuse_silently)
 
 
-def trust_redis_while_it_refuses(patch: pytest.MonkeyPatch) -> None:
-    """Row 1: a process that starts while Redis refuses writes believes what Redis has."""
+def trust_redis_while_writes_are_refused(patch: pytest.MonkeyPatch) -> None:
+    """Row 1: a process that starts while Redis refuses writes uses the values in Redis."""
     patch.setattr("tequipy_caching.domain.recovery.RecoveryQueue.distrust", lambda _: None)
 
 
-def ask_not_whether_redis_refuses(patch: pytest.MonkeyPatch) -> None:
-    """Row 1: a process whose channel is cut believes what Redis has, whether it refuses writes or not."""
+def do_not_ask_whether_writes_are_refused(patch: pytest.MonkeyPatch) -> None:
+    """Row 1: a disconnected process uses the values in Redis, even if Redis refuses writes."""
     change_script(patch, "read", "ARGV[8] == '1'", "false")
 
 
 def store_without_mark(patch: pytest.MonkeyPatch) -> None:
-    """Row 2: what has vanished is taken for what was never there."""
+    """Row 2: a vanished key is treated as one that never existed."""
     change_script(patch, "store", "if state == ARGV[at] then", "if state == ARGV[at] or state == '' then")
 
 
@@ -62,20 +62,20 @@ def connected_by_flag(patch: pytest.MonkeyPatch) -> None:
 
 
 def join_without_comparing(patch: pytest.MonkeyPatch) -> None:
-    """Row 5: callers of a process whose channel is cut join loads from before."""
+    """Row 5: callers of a disconnected process join loads from before a change."""
 
     async def leave_nothing(*_: Any) -> None: ...
 
     patch.setattr(TieredCache, "_forget_outdated_loads", leave_nothing)
 
 
-def notice_no_lost_set(patch: pytest.MonkeyPatch) -> None:
-    """Row 6: nobody looks whether Redis still has the set."""
+def do_not_detect_lost_sets(patch: pytest.MonkeyPatch) -> None:
+    """Row 6: lost sets are not detected."""
     patch.setattr(SharedExpiringSet, "check", lambda *_: None)
 
 
-def wait_for_no_others(patch: pytest.MonkeyPatch) -> None:
-    """Row 6: a new set is live before the others have put back what they hold."""
+def do_not_wait_for_other_processes(patch: pytest.MonkeyPatch) -> None:
+    """Row 6: a new set is live before the other processes have added their members."""
     patch.setattr(expiring_set, "OTHERS_WITHIN", 0.0)
 
 
@@ -90,26 +90,26 @@ def one_channel_for_all_databases(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RedisLink, "__init__", init)
 
 
-def compare_no_epoch(patch: pytest.MonkeyPatch) -> None:
-    """The older snapshot: a server that has started again goes on with its epoch."""
+def do_not_compare_the_epoch(patch: pytest.MonkeyPatch) -> None:
+    """An older snapshot: a restarted server continues with its epoch."""
     change_script(patch, "join", " back or not known[2] or run and known[1] ~= run", " not known[2]")
 
 
-def keep_in_memory_whatever_comes(patch: pytest.MonkeyPatch) -> None:
-    """The guard of memory: a load that raced an invalidation is kept."""
+def store_in_l1_after_an_invalidation(patch: pytest.MonkeyPatch) -> None:
+    """The invalidation guard of L1: a load that raced an invalidation is stored in L1."""
     patch.setattr(InvalidationGuard, "is_current", lambda *_: True)
 
 
-def store_whatever_comes(patch: pytest.MonkeyPatch) -> None:
-    """The guard of Redis: a load that raced an invalidation is stored."""
+def store_in_l2_after_an_invalidation(patch: pytest.MonkeyPatch) -> None:
+    """The invalidation guard of L2: a load that raced an invalidation is stored in L2."""
     change_script(patch, "store", "if state == ARGV[at] then", "if true then")
 
 
 def publish_nothing(patch: pytest.MonkeyPatch) -> None:
-    """The channel: changes are told to nobody."""
+    """The channel: deletes are not published."""
     change_script(patch, "remove", "\npublish()\nreturn 1", "\nreturn 1")
 
 
 def ignore_gaps(patch: pytest.MonkeyPatch) -> None:
-    """The channel: who joins it again does not ask what was told meanwhile."""
+    """The channel: gaps are ignored, so that missed messages have no effect."""
     patch.setattr(Backplane, "_notify_gap", lambda _: None)

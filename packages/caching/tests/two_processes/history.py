@@ -1,4 +1,4 @@
-"""A history of two processes: what they have begun, what they were told, and what must be true of it."""
+"""A history of two processes: the operations in progress, their results, and the checks of them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,25 +24,25 @@ _CALM_WITHIN: Final = 70
 
 
 class FactoryFailedError(Exception):
-    """What a factory raises when the machine says so."""
+    """Raised by a factory when the machine lets it fail."""
 
 
 @dataclass
 class Load:
-    """A factory that has been called."""
+    """A running call of a factory."""
 
     process: Process
     done: "asyncio.Future[bool]"
 
 
 class History(RuleBasedStateMachine):
-    """What the rules of a machine are written with."""
+    """The operations from which the rules of a machine are composed."""
 
     steps = 0
     histories = 0
 
     def start(self) -> None:
-        """Begin with two processes."""
+        """Start two processes."""
         type(self).histories += 1
         self.world = World()
         self.truth = Truth(self.world)
@@ -65,7 +65,7 @@ class History(RuleBasedStateMachine):
         return process
 
     def go_on(self, seconds: float = 0) -> None:
-        """Let everything happen that a step leads to, and raise what was found out."""
+        """Run everything that a step causes, and raise the first broken promise."""
         self.truth.observe()
         self.world.wait(seconds)
         self.truth.observe()
@@ -77,18 +77,18 @@ class History(RuleBasedStateMachine):
                 task.result()
 
     def finish(self, load: Load, *, well: bool) -> None:
-        """Let a factory return, or fail."""
-        if not load.done.done():  # not cancelled
+        """Let a factory return or fail."""
+        if not load.done.done():  # it was not cancelled
             load.done.set_result(well)
         self.go_on()
 
     def disturbed(self, mend: Callable[[], None]) -> None:
-        """Note a fault, and how it ends."""
+        """Record a fault and how to end it."""
         self.faults.append(mend)
         self.go_on()
 
     def begin_read(self, process: Process, key: str, read: Callable[[], Awaitable[str | None]]) -> None:
-        """Begin to read, and check what comes."""
+        """Start a read, and check its result."""
         began = self.truth.now
 
         async def check() -> None:
@@ -100,7 +100,7 @@ class History(RuleBasedStateMachine):
         self._spawn(process, check())
 
     def begin_change(self, changes: Sequence[Change], change: Callable[[], Awaitable[None]]) -> None:
-        """Begin changes of one process, and take down when they return."""
+        """Start changes in one process, and record when they return."""
         began, process = self.truth.now, changes[0].process
 
         async def make() -> None:
@@ -114,7 +114,7 @@ class History(RuleBasedStateMachine):
         self._spawn(process, make())
 
     def check_memory(self) -> None:
-        """Require that nobody holds in memory what it must not, also when its event loop has not run for long."""
+        """Check that no process would serve a forbidden value from L1, even if its event loop has not run for long."""
         type(self).steps += 1
         for process in self.processes:
             for key in KEYS:
@@ -131,7 +131,7 @@ class History(RuleBasedStateMachine):
         self.truth.require(not written, "a member of another database is written")
 
     def end_quietly(self) -> None:
-        """End all faults, wait until all is well, and read everything, also as a process that has just started."""
+        """End all faults, wait until all processes are well, and read everything, also in a new process."""
         while self.faults:
             self.faults.pop()()
         self.go_on(1)
@@ -151,7 +151,7 @@ class History(RuleBasedStateMachine):
         self.truth.require(not self._tasks, "a call does not end")
 
     def teardown(self) -> None:
-        """Look for what is only seen at the end."""
+        """Make the checks that are possible only at the end."""
         if not hasattr(self, "processes"):
             return
         try:

@@ -1,4 +1,4 @@
-"""Two processes, Redis, the channel and the clock, driven by hypothesis in any order."""
+"""A hypothesis state machine over two processes, Redis, the channel and the clock."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -31,7 +31,7 @@ RULES: Final = (
 
 
 class TwoProcesses(History):
-    """Whatever happens, in whatever order: nobody reads what has been invalid for longer than the table allows."""
+    """In any order of steps, no process reads a value that has been invalid for longer than the table allows."""
 
     @initialize(
         most=st.integers(1, 2),
@@ -39,9 +39,9 @@ class TwoProcesses(History):
         under_way=st.lists(WHICH, max_size=2),
     )
     def begin(self, most: int, fault: str | None, under_way: list[int]) -> None:
-        """Have both processes hold all keys and a member; perhaps one has a fault, and loads are under way.
+        """Start with all keys and a member in both processes, and possibly with a fault and running loads.
 
-        There are `most` faults at a time.
+        There are at most `most` faults at the same time.
         """
         self.start()
         self.most = most
@@ -60,7 +60,7 @@ class TwoProcesses(History):
 
     @rule(which=WHICH, key=NAMES, brief=st.booleans())
     def load(self, which: int, key: str, *, brief: bool) -> None:
-        """Look for a key, and begin to load it if need be."""
+        """Read a key, and start to load it if it is missing."""
         process, ttl = self.processes[which], BRIEF if brief else POLICY.ttl
 
         async def factory() -> str:
@@ -76,12 +76,12 @@ class TwoProcesses(History):
     @precondition(lambda self: self.loads)
     @rule(which=st.integers(0, 5), well=st.sampled_from([True, True, True, False]))
     def finish_load(self, which: int, *, well: bool) -> None:
-        """Let a factory return, or fail."""
+        """Let a factory return or fail."""
         self.finish(self.loads.pop(which % len(self.loads)), well=well)
 
     @rule(which=WHICH, loading=st.sampled_from([True, True, False]))
     def read(self, which: int, *, loading: bool) -> None:
-        """Look for all keys, and perhaps load at once what is not there."""
+        """Read all keys; with `loading`, load missing ones at once."""
         process = self.processes[which]
         for key in KEYS:
 
@@ -94,7 +94,7 @@ class TwoProcesses(History):
 
     @rule(which=WHICH, key=NAMES, kind=st.sampled_from(["delete", "set", "expire", "tag", "clear"]))
     def write(self, which: int, key: str, kind: str) -> None:
-        """Commit another version and invalidate what there was; a database lets one writer a key."""
+        """Commit a new version and invalidate the old one; a key has one writer at a time, as in a database."""
         process, names = self.processes[which], [key]
         if kind in {"tag", "clear"}:
             names = [name for name in KEYS if kind == "clear" or TAG in TAGS[name]]
@@ -120,7 +120,7 @@ class TwoProcesses(History):
 
     @rule(which=st.integers(0, FOREIGNER))
     def add_member(self, which: int) -> None:
-        """Add a member to the set; the third process has another database of the same server."""
+        """Add a member to the set. The third process uses another database of the same server."""
         if which == FOREIGNER:
             self._add_elsewhere()
             return
@@ -142,7 +142,7 @@ class TwoProcesses(History):
     @precondition(lambda self: len(self.faults) < self.most)
     @rule(which=WHICH, how=st.sampled_from(PROCESS_FAULTS))
     def disturb_process(self, which: int, how: str) -> None:
-        """Have a process stand still, let its requests and answers wait, keep it from Redis, or cut its channel."""
+        """Suspend a process, hold up its requests and responses, disconnect it from Redis, or cut its channel."""
         process, network = self.processes[which], self.world.network
         match how:
             case "stands still":
@@ -168,7 +168,7 @@ class TwoProcesses(History):
     @precondition(lambda self: len(self.faults) < self.most)
     @rule(how=st.sampled_from(REDIS_FAULTS))
     def disturb_redis(self, how: Any) -> None:
-        """Have Redis refuse writes, kill it, or have it stand still."""
+        """Make Redis refuse writes, kill it, or suspend it."""
         network, server = self.world.network, self.world.server
         match how:
             case "down":
@@ -197,7 +197,7 @@ class TwoProcesses(History):
     @precondition(lambda self: not self.world.network.mute and any(map(self.world.network.held, self.processes)))
     @rule(number=st.integers(0, 3))
     def arrive(self, number: int) -> None:
-        """Let a request or an answer arrive that waits."""
+        """Let a request or response that is held up arrive."""
         running = [process for process in self.processes if process.running]
         held = [segment for process in running for segment in self.world.network.held(process)]
         if held:
@@ -209,7 +209,7 @@ class TwoProcesses(History):
         which=st.integers(0, 5),
     )
     def lose(self, what: str, which: int) -> None:
-        """Lose a process's memory, the process itself, a key of Redis, or Redis and its last steps by a restart."""
+        """Lose a process's L1, the process, keys in Redis, or the last changes in Redis by a restart."""
         number = which % 2
         match what:
             case "memory":
@@ -234,18 +234,18 @@ class TwoProcesses(History):
 
     @rule(seconds=st.sampled_from([3.0, 0.3, 1.0] * 3 + [40.0]))
     def wait(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.go_on(seconds)
 
     @invariant()
     def memory_is_right(self) -> None:
-        """Require what must be true after each step."""
+        """Check what must be true after each step."""
         if hasattr(self, "processes"):
             self.check_memory()
 
 
 def with_rules(*names: str) -> type[TwoProcesses]:
-    """Return the machine with these rules alone: a search for what needs many steps of few kinds is shorter."""
+    """Return the machine with these rules only, to shorten a search for long histories of few kinds of steps."""
 
     class Focused(TwoProcesses):
         histories = steps = 0

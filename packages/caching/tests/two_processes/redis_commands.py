@@ -1,4 +1,4 @@
-"""The commands of Redis that the scripts use, on data in dictionaries; time is what the given clock says."""
+"""The Redis commands that the scripts use, on dictionaries and with the clock of the test."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ _EPOCH: Final = 1_800_000_000
 
 
 class Status(bytes):
-    """A reply such as OK."""
+    """A status reply, such as OK."""
 
 
 @dataclass
 class Item:
-    """What is under a key, and until when by the server's clock in milliseconds."""
+    """The value of a key, and its expiry in milliseconds of the server's clock."""
 
     value: Any
     until: float = inf
@@ -25,7 +25,7 @@ class Item:
 
 
 class Commands:
-    """Each method `_do_name` carries out the command of that name on the data that is chosen."""
+    """Executes commands on the selected data: `_do_name` is the command of that name."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -47,7 +47,7 @@ class Commands:
         return b"" if item is None else item.value
 
     def _fields(self, key: bytes) -> dict[bytes, Any]:
-        """Return what is in a hash or a sorted set, made if need be."""
+        """Return the fields of a hash or sorted set, which is created if it is absent."""
         if self._at(key) is None:
             self._data[key] = Item({})
         return self._data[key].value  # type: ignore[no-any-return]  # -- the scripts mix no kinds
@@ -187,5 +187,5 @@ class Commands:
 
 
 def number_text(value: float) -> bytes:
-    """Return a number as Redis writes it."""
+    """Return a number in the format of Redis."""
     return b"%d" % int(value) if value == int(value) else b"%.17g" % value

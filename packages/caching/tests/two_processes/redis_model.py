@@ -1,7 +1,7 @@
 """A model of Redis that runs the real Lua scripts: data, expiry, channels, refused writes, restarts.
 
-It knows the commands that the scripts use, and no others; `test_redis_model.py` holds it to a real Valkey. Time is what
-the given clock says.
+It has only the commands that the scripts use; `test_redis_model.py` compares it with a real Valkey. Its clock is a
+function that the test passes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,12 +30,12 @@ _run_ids = count(1)
 
 
 class ErrorReply(Exception):
-    """What the server answers with a minus in front."""
+    """An error reply of the server."""
 
 
 @dataclass(eq=False)
 class Session:
-    """What the server knows of a connection; `push` sends it what it has not asked for."""
+    """A connection as the server sees it; `push` sends it a message of a channel."""
 
     push: Callable[[Any], None]
     database: int = 0
@@ -43,7 +43,7 @@ class Session:
 
 
 class RedisModel(Commands):
-    """One server, with as many databases as are asked for."""
+    """One server with any number of databases."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.refusal: Refusal | None = None
@@ -62,14 +62,14 @@ class RedisModel(Commands):
         return {number: {key: item.copy() for key, item in data.items()} for number, data in self.databases.items()}
 
     def restart(self, data: Snapshot) -> None:
-        """Be another run of the server, with this data; scripts and sessions are forgotten."""
+        """Restart the server with these data and a new run id; scripts and sessions are lost."""
         self.databases = {number: {key: item.copy() for key, item in each.items()} for number, each in data.items()}
         self.sessions = []
         self._scripts = set()
         self._run_id = b"%040x" % next(_run_ids)
 
     def execute(self, session: Session, command: list[bytes]) -> Any:
-        """Carry out a command of a connection and return the reply."""
+        """Execute a command of a connection and return the reply."""
         self._session, self._dirty = session, False
         self._data = self.databases.setdefault(session.database, {})
         try:
@@ -78,7 +78,7 @@ class RedisModel(Commands):
             return error
 
     def names(self) -> list[bytes]:
-        """Return the names of what is in the first database, sorted."""
+        """Return the keys of the first database, sorted."""
         self._data = self.databases.setdefault(0, {})
         return sorted(key for key in list(self._data) if self._at(key))
 

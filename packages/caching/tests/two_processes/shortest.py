@@ -1,4 +1,4 @@
-"""For each fault of `faults.py` a short history that shows it: what the search finds, once it is shrunk."""
+"""For each fault of `faults.py`, a short history that shows it, as the search finds it after shrinking."""
 
 from collections.abc import Callable
 from typing import Final
@@ -112,18 +112,18 @@ def a_short_cut(machine: TwoProcesses) -> None:
 
 
 SHORTEST: Final[dict[faults.Break, Steps]] = {
-    faults.publish_no_refused_change: a_refused_delete,
-    faults.trust_redis_while_it_refuses: a_start_meanwhile,
-    faults.ask_not_whether_redis_refuses: a_cut_meanwhile,
+    faults.do_not_publish_refused_changes: a_refused_delete,
+    faults.trust_redis_while_writes_are_refused: a_start_meanwhile,
+    faults.do_not_ask_whether_writes_are_refused: a_cut_meanwhile,
     faults.store_without_mark: a_lost_tombstone,
     faults.connected_by_flag: a_pause,
     faults.join_without_comparing: a_load_under_way,
-    faults.notice_no_lost_set: a_lost_set,
-    faults.wait_for_no_others: a_lost_set_and_a_start,
+    faults.do_not_detect_lost_sets: a_lost_set,
+    faults.do_not_wait_for_other_processes: a_lost_set_and_a_start,
     faults.one_channel_for_all_databases: another_database,
-    faults.compare_no_epoch: an_older_snapshot,
-    faults.keep_in_memory_whatever_comes: a_slow_answer,
-    faults.store_whatever_comes: a_race,
+    faults.do_not_compare_the_epoch: an_older_snapshot,
+    faults.store_in_l1_after_an_invalidation: a_slow_answer,
+    faults.store_in_l2_after_an_invalidation: a_race,
     faults.publish_nothing: a_delete,
     faults.ignore_gaps: a_short_cut,
 }

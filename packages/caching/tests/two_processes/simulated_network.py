@@ -1,4 +1,4 @@
-"""Event loops whose clock a test turns, and connections between them and the model of Redis that a test can hold up."""
+"""Event loops whose clock the test sets, and connections to the model of Redis that the test can hold up."""
 
 import asyncio
 import selectors
@@ -17,7 +17,7 @@ _SLACK: Final = 1e-9
 
 
 class _IdleSelector(selectors.SelectSelector):
-    """Knows of no input, and ends the run of its loop when only time could go on."""
+    """A selector without input that stops the loop's run when only a timer could continue it."""
 
     loop: "SimulatedLoop"
 
@@ -30,7 +30,7 @@ class _IdleSelector(selectors.SelectSelector):
 
 
 class SimulatedLoop(asyncio.SelectorEventLoop):
-    """The loop of one process: it runs when told to, as long as there is something to do at the present time."""
+    """The event loop of one process. When it is told to run, it runs until nothing is due at the current time."""
 
     def __init__(self, clock: Callable[[], float], network: "Network", owner: Any) -> None:
         self._simulated_clock = clock
@@ -43,16 +43,16 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self._owner = owner
 
     def run_due(self) -> None:
-        """Run until only time, or what comes from the network, could go on."""
+        """Run until only time or the network could continue."""
         if self._ready or self.wakes_at <= self.time() + _SLACK:  # type: ignore[attr-defined]  # -- to start it in vain is slow
             self.run_forever()
 
     def time(self) -> float:
-        """Return the time of the simulated world."""
+        """Return the simulated time."""
         return self._simulated_clock()
 
     async def create_connection(self, protocol_factory: Any, *_: Any, **__: Any) -> Any:
-        """Connect to the model of Redis, whatever the address is."""
+        """Connect to the model of Redis, for any address."""
         self._network.check_reachable(self._owner)
         wire = Wire(self._network, self._owner, protocol_factory())
         wire.protocol.connection_made(wire)
@@ -82,22 +82,22 @@ class Wire(asyncio.Transport):
             self._network.send_to_server(self, bytes(data))
 
     def is_closing(self) -> bool:
-        """Tell whether it has been closed by either end."""
+        """Return whether either end has closed it."""
         return self._closing
 
     def close(self) -> None:
-        """Close it; what has been sent still arrives."""
+        """Close it; bytes that were sent still arrive."""
         self.lose(None)
 
     abort = close
 
     def abandon(self) -> None:
-        """Be closed as by the kernel, when the process has ended."""
+        """Close it without a notice to the protocol, as the kernel does for a process that has ended."""
         self._closing = True
         self._network.forget(self)
 
     def lose(self, error: Exception | None) -> None:
-        """Close it, and have the protocol learn why."""
+        """Close it with an error for the protocol."""
         if not self._closing:
             self._closing = True
             self._network.forget(self)
@@ -108,7 +108,7 @@ class Wire(asyncio.Transport):
 
 @dataclass(eq=False)
 class Segment:
-    """Bytes on their way; to the client none stand for the end of the connection."""
+    """Bytes in transit; to the client, no bytes mean the end of the connection."""
 
     wire: Wire
     data: bytes
@@ -116,10 +116,10 @@ class Segment:
 
 
 class Network:
-    """Carries bytes between processes and the model; what is held up waits until it is let go or the fault is over.
+    """Carries bytes between processes and the model, and holds up bytes until they are released or the fault ends.
 
-    A process has the attributes `loop`, `running`, `held` (its requests and answers wait for `arrive`), `isolated` (it
-    reaches nothing), and `channel_cut`.
+    A process has the attributes `loop`, `running`, `held` (its requests and responses wait for `arrive`), `isolated`
+    (it reaches nothing), and `channel_cut`.
     """
 
     def __init__(self, server: RedisModel) -> None:
@@ -132,55 +132,55 @@ class Network:
         self.segments: list[Segment] = []
 
     def check_reachable(self, owner: Any) -> None:
-        """Raise `ConnectionRefusedError` when a process cannot connect."""
+        """Raise `ConnectionRefusedError` if a process cannot connect."""
         if self.down or owner.isolated:
             raise ConnectionRefusedError("the server is down")
 
     def send_to_server(self, wire: Wire, data: bytes) -> None:
-        """Put a request on its way."""
+        """Send a request."""
         if wire.dead or (wire.subscribes and wire.owner.channel_cut):
             return
         self.segments.append(Segment(wire, data, to_server=True))
 
     def send_to_client(self, wire: Wire, data: bytes) -> None:
-        """Put an answer on its way."""
+        """Send a response."""
         if not wire.dead:
             self.segments.append(Segment(wire, data, to_server=False))
 
     def held(self, owner: Any) -> list[Segment]:
-        """Return the requests and answers of a process that wait to be let go."""
+        """Return the requests and responses of a process that are held up."""
         return [each for each in self.segments if each.wire.owner is owner and self._is_held(each)]
 
     def arrive(self, segment: Segment) -> None:
-        """Let one segment arrive, and all before it on its connection."""
+        """Let one segment arrive, and all earlier ones of its connection."""
         same = [each for each in self.segments if each.wire is segment.wire and each.to_server == segment.to_server]
         for each in same[: same.index(segment) + 1]:
             self._deliver_once(each)
 
     def deliver(self) -> bool:
-        """Let everything arrive that nothing holds up; tell whether there was anything."""
+        """Let everything arrive that is not held up; return whether there was anything."""
         ready = [each for each in self.segments if not self._is_held(each)]
         for segment in ready:
             self._deliver_once(segment)
         return bool(ready)
 
     def channel_is_empty(self, owner: Any) -> bool:
-        """Tell whether nothing is on its way to a process on its channel."""
+        """Return whether no message is in transit to a process."""
         return not any(each.wire.owner is owner and each.wire.subscribes for each in self.segments)
 
     def is_subscribed(self, owner: Any) -> bool:
-        """Tell whether a process receives what is published."""
+        """Return whether a process receives published messages."""
         return any(wire.session in self.server.sessions for wire in self.wires_of(owner, channel=True))
 
     def reset(self, wires: list[Wire]) -> None:
-        """End connections: what is on its way is lost, and their processes learn of it."""
+        """Reset connections: bytes in transit are lost, and the processes get an error."""
         for wire in wires:
             self._drop_segments(wire)
             self._end_session(wire)
             self.segments.append(Segment(wire, b"", to_server=False))
 
     def forget(self, wire: Wire) -> None:
-        """Forget a connection that its client has closed: what was sent still reaches the server."""
+        """Forget a connection that its client has closed; sent bytes still reach the server."""
         self.wires = [each for each in self.wires if each is not wire]
         self.segments = [each for each in self.segments if each.wire is not wire or each.to_server]
         self._end_session(wire)
@@ -190,7 +190,7 @@ class Network:
         return [wire for wire in self.wires if wire.owner is owner and channel in {None, wire.subscribes}]
 
     def silence(self, wire: Wire) -> None:
-        """Let nothing arrive any more on a connection, and tell nobody."""
+        """Drop all later bytes of a connection without an error."""
         wire.dead = True
         self._drop_segments(wire)
         self._end_session(wire)
@@ -202,7 +202,7 @@ class Network:
         return not owner.running or (owner.held and not segment.wire.subscribes)
 
     def _deliver_once(self, segment: Segment) -> None:
-        if segment in self.segments:  # not lost by what came before
+        if segment in self.segments:  # not reset by an earlier segment
             self.segments.remove(segment)
             self._deliver(segment)
 
@@ -228,7 +228,7 @@ class Network:
 
 
 def encode_reply(reply: Any) -> bytes:
-    """Return a reply as RESP2 has it."""
+    """Return a reply in RESP2."""
     match reply:
         case ErrorReply():
             return b"-%s\r\n" % str(reply).encode()

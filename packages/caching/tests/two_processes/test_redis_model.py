@@ -1,4 +1,4 @@
-"""The model of Redis answers as a real Valkey does: every script, in any order, while writes are taken and refused."""
+"""The model of Redis answers as a real Valkey does, for all scripts in any order, also while writes are refused."""
 
 import re
 import time
@@ -30,7 +30,7 @@ Call = tuple[str, list[bytes], list[bytes]]
 
 
 class Sides:
-    """A real server and the model of one, which are told the same."""
+    """A real server and the model, which get the same commands."""
 
     def __init__(self, client: Redis) -> None:
         self.client = client
@@ -46,16 +46,16 @@ class Sides:
         self.stamps: dict[bytes, bytes] = {}
 
     def token(self, begins: bytes = b"", length: int = 16) -> bytes:
-        """Return bytes that were never there."""
+        """Return new unique bytes."""
         return begins + b"%0*d" % (length - len(begins), next(self.numbers))
 
     def run(self, call: Call) -> Any:
-        """Run a script on both, compare what they answer and publish, and return the model's answer."""
+        """Run a script on both, compare responses and messages, and return the model's response."""
         name, keys, arguments = call
         command: list[Any] = ["EVAL", script(name), len(keys), *keys, *arguments]
         mine = self.model.execute(self.session, [_bytes(part) for part in command])
         theirs = self._run_there(command)
-        if name == "set_members":  # how old it is, in milliseconds
+        if name == "set_members":  # its age in milliseconds
             mine[1] = theirs[1] = 0
         assert _alike(mine, theirs), (call, mine, theirs)
         told = [message[2] for message in self.pushed]
@@ -64,7 +64,7 @@ class Sides:
         return mine
 
     def lose(self, key: bytes) -> None:
-        """Have both lose a key."""
+        """Delete a key on both sides."""
         self.client.delete(key)
         self.model.databases.get(0, {}).pop(key, None)
 
@@ -78,7 +78,7 @@ class Sides:
             return ErrorReply(refusal_of(error))
 
     def _drain(self) -> list[bytes]:
-        """Return what was published at the real server since."""
+        """Return the messages published on the real server since the last call."""
         self.channel.subscribe(CHANNEL)
         found = []
         while (message := self.channel.get_message(timeout=10)) is not None and message["type"] != "subscribe":
@@ -91,7 +91,7 @@ def _bytes(part: Any) -> bytes:
 
 
 def _alike(mine: Any, theirs: Any) -> bool:
-    """Compare answers; the times that are left may differ a little, and the words of a refusal after its code."""
+    """Compare responses; remaining ttls may differ a little, and error texts after the error code."""
     match mine, theirs:
         case list(), list():
             return len(mine) == len(theirs) and all(map(_alike, mine, theirs))
@@ -106,7 +106,7 @@ def _alike(mine: Any, theirs: Any) -> bool:
 
 def _stripped(answer: bytes) -> bytes:
     if answer.startswith(b"\xff"):
-        return re.sub(rb"\d+ ", b"", answer)  # a sentinel: since when it is there
+        return re.sub(rb"\d+ ", b"", answer)  # the creation time in a sentinel
     code = re.match(rb"-?(OOM|READONLY|MISCONF|NOREPLICAS) ", answer)
     return code[1] if code else answer
 
@@ -250,7 +250,7 @@ def steps(actions: list[Any]) -> st.SearchStrategy[list[Any]]:
 
 
 def begin_refusing(client: Redis, server: ValkeyServer, refusal: Refusal | None) -> None:
-    """Have a real server refuse writes."""
+    """Make a real server refuse writes."""
     match refusal:
         case "OOM":
             client.config_set("maxmemory", 1)
@@ -261,13 +261,13 @@ def begin_refusing(client: Redis, server: ValkeyServer, refusal: Refusal | None)
         case "MISCONF":
             client.config_set("appendonly", "no")
             client.config_set("save", "3600 1")
-            (server.data / "dump.rdb").unlink(missing_ok=True)  # of the save before
+            (server.data / "dump.rdb").unlink(missing_ok=True)  # of the previous save
             (server.data / "dump.rdb").mkdir()
             save(client, "err")
 
 
 def end_refusing(client: Redis, server: ValkeyServer, refusal: Refusal | None) -> None:
-    """Have a real server take writes again."""
+    """Make a real server accept writes again."""
     match refusal:
         case "OOM":
             client.config_set("maxmemory", 0)
@@ -293,7 +293,7 @@ def save(client: Redis, outcome: str) -> None:
 
 @pytest.mark.parametrize("refusal", [None, "OOM", "READONLY", "NOREPLICAS", "MISCONF"])
 def test_the_model_answers_as_a_server_does(private_redis: ValkeyServer, refusal: Refusal | None) -> None:
-    """All scripts give the same answers and messages, before a server refuses writes, meanwhile and after."""
+    """All scripts give the same responses and messages before, while and after a server refuses writes."""
     with Redis.from_url(private_redis.url()) as client:
 
         @settings(

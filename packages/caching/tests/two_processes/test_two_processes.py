@@ -1,4 +1,4 @@
-"""How long an invalidated value may be seen, by the table of the specification, in whatever order things happen."""
+"""How long an invalidated value may be read, by the table of the specification, in any order of steps."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ from .shortest import SHORTEST, Steps
 from .truth import BrokenPromiseError
 from .world import simulate
 
-# Processes that are killed, and connections that are cut while they are made, are closed by nobody.
+# Killed processes, and connections that are cut while they are made, are never closed.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -25,23 +25,23 @@ pytestmark = [
 LONG = settings(
     max_examples=5_000, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=False
 )
-# A history of at most 40 steps can be read as it is: shrinking it would take longer than a test may.
+# No shrinking: it would exceed the time limit of a test, and a history of at most 40 steps is readable.
 BRIEF = settings(LONG, max_examples=80, phases=[Phase.reuse, Phase.generate])
 SEARCH = settings(BRIEF, max_examples=30, database=None, phases=[Phase.generate])
 
 SEARCHES: Final[dict[Break, tuple[int, tuple[str, ...]]]] = {
-    faults.publish_no_refused_change: (1, RULES),
-    faults.trust_redis_while_it_refuses: (1, ("read", "write", "disturb_redis", "lose")),
-    faults.ask_not_whether_redis_refuses: (12, ("read", "write", "disturb_process", "disturb_redis", "wait")),
+    faults.do_not_publish_refused_changes: (1, RULES),
+    faults.trust_redis_while_writes_are_refused: (1, ("read", "write", "disturb_redis", "lose")),
+    faults.do_not_ask_whether_writes_are_refused: (12, ("read", "write", "disturb_process", "disturb_redis", "wait")),
     faults.join_without_comparing: (13, ("load", "finish_load", "write", "wait")),
-    faults.compare_no_epoch: (7, ("read", "write", "lose")),
+    faults.do_not_compare_the_epoch: (7, ("read", "write", "lose")),
     faults.store_without_mark: (5, ("load", "finish_load", "read", "write", "lose")),
     faults.connected_by_flag: (1, RULES),
-    faults.notice_no_lost_set: (1, RULES),
-    faults.wait_for_no_others: (3, RULES),
+    faults.do_not_detect_lost_sets: (1, RULES),
+    faults.do_not_wait_for_other_processes: (3, RULES),
     faults.one_channel_for_all_databases: (1, RULES),
-    faults.keep_in_memory_whatever_comes: (1, RULES),
-    faults.store_whatever_comes: (4, RULES),
+    faults.store_in_l1_after_an_invalidation: (1, RULES),
+    faults.store_in_l2_after_an_invalidation: (4, RULES),
     faults.publish_nothing: (1, RULES),
     faults.ignore_gaps: (1, RULES),
 }
@@ -57,7 +57,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def run(limits: settings, number: int | None = None, rules: tuple[str, ...] = RULES) -> None:
-    """Run histories, and print how many."""
+    """Run histories, and print their number."""
     machine, started = with_rules(*rules), time.monotonic()
     try:
         run_state_machine_as_test(machine if number is None else seed(number)(machine), settings=limits)
@@ -66,7 +66,7 @@ def run(limits: settings, number: int | None = None, rules: tuple[str, ...] = RU
 
 
 def follow(steps: Steps) -> None:
-    """Take the steps of a history, and look after each as the search does."""
+    """Execute the steps of a history with the checks of the search."""
     machine = TwoProcesses()
     try:
         machine.begin(most=2, fault=None, under_way=[])
@@ -76,27 +76,27 @@ def follow(steps: Steps) -> None:
         machine.teardown()
 
 
-def test_nobody_reads_what_the_table_forbids() -> None:
-    """No history of loads, changes and faults shows a process a value that is invalid for longer than it may be."""
+def test_no_process_reads_an_invalid_value_too_long() -> None:
+    """In no history of loads, changes and faults does a process read a value that has been invalid for too long."""
     run(BRIEF)
 
 
 @pytest.mark.prove
 @pytest.mark.timeout(1800)
-def test_nobody_reads_what_the_table_forbids_in_many_histories() -> None:
-    """The same, for longer."""
+def test_no_process_reads_an_invalid_value_too_long_in_many_histories() -> None:
+    """The same test with more and longer histories."""
     run(LONG)
 
 
 @pytest.mark.parametrize("steps", SHORTEST.values(), ids=lambda steps: steps.__name__)
-def test_a_short_history_keeps_the_promises(steps: Steps) -> None:
-    """With all mechanisms in place nothing is wrong with the histories that show the faults."""
+def test_short_histories_keep_the_promises(steps: Steps) -> None:
+    """With all mechanisms, no promise is broken in the histories that show the faults."""
     follow(steps)
 
 
 @pytest.mark.parametrize("fault", SHORTEST, ids=lambda fault: fault.__name__)
-def test_a_fault_put_back_is_seen(fault: Break, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without one of the mechanisms a short history breaks a promise."""
+def test_a_short_history_shows_each_fault(fault: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one of the mechanisms, a short history breaks a promise."""
     fault(monkeypatch)
     with pytest.raises(BrokenPromiseError) as caught:
         follow(SHORTEST[fault])
@@ -104,11 +104,12 @@ def test_a_fault_put_back_is_seen(fault: Break, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("fault", SEARCHES, ids=lambda fault: fault.__name__)
-def test_a_fault_put_back_is_found(fault: Break, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without one of the mechanisms the search finds a broken promise."""
+def test_the_search_finds_each_fault(fault: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one of the mechanisms, the search finds a broken promise."""
     fault(monkeypatch)
     first, rules = SEARCHES[fault]
-    for number in range(first, first + 20):  # it is found later where the rules or the caches have changed
+    # The first seed finds the fault at once, unless the rules or the caches have changed.
+    for number in range(first, first + 20):
         try:
             run(SEARCH, number, rules)
         except BrokenPromiseError as broken:

@@ -1,4 +1,4 @@
-"""What each process may be told, by the table of how long an invalidated value may be seen.
+"""The results that each process may get, by the table of how long an invalidated value may be seen.
 
 A version of a key is invalid from the return of the first change that covers it. Moments are the numbers of the steps,
 times are seconds of the simulated clock.
@@ -31,7 +31,7 @@ LONG_AGO: Final = Point(-1, -inf)
 
 @dataclass(eq=False)
 class Change:
-    """An invalidation of a key's versions below one, or the addition of a member to the set."""
+    """An invalidation of a key's versions below one, or an addition of a member to the set."""
 
     process: Process
     name: str
@@ -47,7 +47,7 @@ class Change:
 
 @dataclass
 class Standing:
-    """What is known of a process."""
+    """The known state of a process."""
 
     away: Point
     """When it last could not reach Redis, by the world or by its own breaker."""
@@ -60,11 +60,11 @@ class Standing:
 
 
 class BrokenPromiseError(AssertionError):
-    """The caches broke a promise."""
+    """Raised when the caches break a promise."""
 
 
 class Truth:
-    """The log of all versions, and the judge of all reads."""
+    """The log of all versions, and the checks of all reads."""
 
     def __init__(self, world: World) -> None:
         self.versions: dict[str, int] = {}
@@ -81,20 +81,20 @@ class Truth:
         return Point(self._moment, self._world.now)
 
     def follow(self, process: Process) -> None:
-        """Take down from now on how a process stands."""
+        """Record the state of a process from now on."""
         self._standings[process] = Standing(self.now, self.now)
 
     def forget(self, process: Process) -> None:
-        """Follow a process that was killed no more."""
+        """Stop recording a process that was killed."""
         del self._standings[process]
 
     def value(self, key: str, version: int, ttl: float) -> str:
-        """Return a value that says which version it is, and which value of all that there were."""
+        """Return a value with its version and a unique number."""
         self._made.append((self._world.now, ttl))
         return f"{key} {version} {len(self._made) - 1}"
 
     def note_return(self, change: Change, began: Point) -> None:
-        """Take down that a change has returned."""
+        """Record that a change has returned."""
         process = change.process
         change.returned = self.now
         if self._standings[process].away.moment < began.moment and not process.link.breaker.open:
@@ -102,7 +102,7 @@ class Truth:
         self._changes.append(change)
 
     def observe(self) -> None:
-        """Take down how all stand now."""
+        """Record the current state of all processes."""
         for process, standing in self._standings.items():
             self._observe(process, standing)
         stored = self._world.server.databases.get(0, {}).get(_SET_KEY)
@@ -114,7 +114,7 @@ class Truth:
                     change.missing, change.shared = NEVER, self.now
 
     def next_moment(self) -> None:
-        """Begin another step."""
+        """Start a new step."""
         for change in self._changes:
             if change.shared is NEVER and not change.process.ended and not change.pending():
                 change.shared = self.now
@@ -128,7 +128,7 @@ class Truth:
             raise BrokenPromiseError(promise)
 
     def check(self, reader: Process, key: str, value: str, began: Point) -> None:
-        """Require that a read which began then may have got a value now."""
+        """Check that a read that began at a moment may return a value now."""
         its_key, version, number = value.split()
         self.require(its_key == key, f"{value!r} was read under {key!r}")
         made, ttl = self._made[int(number)]
@@ -143,7 +143,7 @@ class Truth:
                 )
 
     def check_member(self, reader: Process, member: str) -> None:
-        """Require that a set which calls itself live may lack a member."""
+        """Check that a live set may lack a member."""
         for change in self._changes:
             if change.name == member:
                 self.require(
@@ -186,13 +186,13 @@ class Truth:
         return change.shared.moment >= self._moment or not self._must_know(self._standings[reader], change, self.now)
 
     def _is_put_back(self, change: Change, reader: Process) -> bool:
-        """Tell whether somebody holds a member that Redis has lost, and nothing keeps the holders from it."""
+        """Return whether a process holds a member that Redis has lost, and nothing prevents it from adding it again."""
         holders = [each for each in self._standings if change.name in each.revoked and each is not reader]
         since = change.missing.time - NOTICED_WITHIN
         return bool(holders) and all(self._standings[each].hindered.time < since for each in holders)
 
     @staticmethod
     def _must_know(standing: Standing, change: Change, at: Point) -> bool:
-        # Who joins the channel later than a change was told compares, and learns of it by that.
+        # A process that joins the channel after a message compares positions, and so detects the change.
         told = standing.joined.moment <= at.moment and change.shared.moment <= standing.caught_up.moment
         return told or at.time >= change.shared.time + NOTICED_WITHIN

@@ -1,4 +1,4 @@
-"""Processes with the real caches, the model of Redis between them, and the clock that all of them read."""
+"""Processes with real caches, the model of Redis between them, and one simulated clock."""
 
 import asyncio
 import sys
@@ -30,7 +30,7 @@ _TICK: Final = 1e-6
 
 
 def simulate(patch: pytest.MonkeyPatch) -> None:
-    """Have all modules of the caches read the simulated clock, and redis-py read its own version once."""
+    """Make all cache modules read the simulated clock, and make redis-py read its own version only once."""
     patch.setattr(redis.utils, "get_lib_version", cache(redis.utils.get_lib_version))
     for name, module in list(sys.modules.items()):
         if name.startswith("tequipy_caching.") and getattr(module, "monotonic", None) is time.monotonic:
@@ -42,7 +42,7 @@ def _now() -> float:
 
 
 class Process:
-    """A manager on an event loop of its own; `number` of a process that starts again is the same."""
+    """A manager on its own event loop; a restarted process keeps its `number`."""
 
     def __init__(self, network: Network, number: int, database: int = 0) -> None:
         self.number = number
@@ -80,7 +80,7 @@ class Process:
 
     @property
     def is_well(self) -> bool:
-        """Whether it hears, trusts Redis, and has nothing to replay."""
+        """Whether it is connected, uses Redis, and has nothing to replay."""
         return (
             self.backplane.live
             and not self.link.breaker.open
@@ -90,11 +90,11 @@ class Process:
         )
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        """Begin to run something."""
+        """Start a task."""
         return self.loop.create_task(work)
 
     def end(self) -> None:
-        """End as a killed process does: nothing is put in order."""
+        """Kill the process, without any cleanup."""
         self.ended = True
         while tasks := asyncio.all_tasks(self.loop):
             for task in tasks:
@@ -132,7 +132,7 @@ class World:
             wire.abandon()
 
     def settle(self) -> None:
-        """Let everything happen that happens without time passing."""
+        """Run everything that does not need time to pass."""
         for _ in range(_CALMS_WITHIN):
             for process in self.processes:
                 if process.running:
@@ -142,20 +142,20 @@ class World:
         raise RuntimeError("it never calms down")
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, and whatever is due meanwhile happen in its order."""
+        """Advance the clock, and run what becomes due meanwhile, in order."""
         ends = self.now + seconds
         while True:
             self.settle()
             due = min((process.loop.wakes_at for process in self.processes if process.running), default=ends)
             if due > ends or self.now > ends:
                 break
-            # A timer that is due and does not run yet is due by less than the loop's own clock can tell.
+            # A timer that is due but does not run yet is due by less than the resolution of the loop's clock.
             _CLOCK.seconds = due if due > self.now else self.now + _TICK
         _CLOCK.seconds = max(ends, self.now)
         self.settle()
 
     def restart_server(self, data: Snapshot) -> None:
-        """Start the server anew, with other data."""
+        """Restart the server with other data."""
         self.server.restart(data)
         self.network.reset(list(self.network.wires))
 
