@@ -103,6 +103,8 @@ def test_a_short_history_shows_each_fault(fault: Break, monkeypatch: pytest.Monk
     print(caught.value)
 
 
+@pytest.mark.prove
+@pytest.mark.quick
 @pytest.mark.parametrize("fault", SEARCHES, ids=lambda fault: fault.__name__)
 def test_the_search_finds_each_fault(fault: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without one of the mechanisms, the search finds a broken promise."""
