@@ -53,11 +53,11 @@ async def limiter_target(request: pytest.FixtureRequest, limiters: Any) -> Limit
 
 
 async def test_the_fake_limiter_decides_without_redis() -> None:
-    """With `away`, the fake limiter decides as the real one does without Redis."""
+    """With `unreachable`, the fake limiter decides as the real one does without Redis."""
     async with MemoryRateLimiter() as limiter:
         shut = RatePolicy("shut", 1, 60, on_store_error="deny")
         assert (await limiter.hit(shut, "ada")).allowed
-        limiter.away = True
+        limiter.unreachable = True
         for policy, allowed in ((shut, False), (RatePolicy("local", 1, 60), True)):
             decision = await limiter.hit(policy, "ada")
             assert (decision.allowed, decision.degraded) == (allowed, True)

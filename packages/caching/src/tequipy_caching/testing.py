@@ -42,7 +42,7 @@ class _NoSharedTier(SharedTier[V], Generic[V]):
     """A shared tier without other processes: it stores and publishes nothing."""
 
     stores = False
-    away = False
+    unreachable = False
 
     def encode(self, key: Key, value: V, ttl: float, tags: Sequence[str]) -> Encoded:
         return _NotEncoded()
@@ -204,11 +204,11 @@ class MemoryExpiringSet(ExpiringSet):
 
 
 class MemoryRateLimiter(RateLimiter):
-    """Fake of the rate limiter, with the same arithmetic; `away` makes it decide as without Redis."""
+    """Fake of the rate limiter, with the same arithmetic; `unreachable` makes it decide as without Redis."""
 
     def __init__(self, clock: TurnableClock | None = None) -> None:
         self.clock = clock or TurnableClock()
-        self.away = False
+        self.unreachable = False
         self._buckets = Buckets(most=10_000)
 
     async def hit(self, policy: RatePolicy, key: Key, cost: int = 1) -> RateDecision:
@@ -221,7 +221,7 @@ class MemoryRateLimiter(RateLimiter):
         check_hits(hits, cost)
         budgets = [(policy, bucket_name(policy, key)) for policy, key in hits]
         now = round(self.clock.seconds * 1_000_000)
-        if self.away:
+        if self.unreachable:
             decisions = decide_all_locally(budgets, self._buckets, cost, now)
         else:
             grants = self._buckets.take_all(budgets, cost, now)
@@ -246,6 +246,6 @@ class MemoryRateLimiter(RateLimiter):
 
     def _take(self, policy: RatePolicy, key: Key, need: int) -> RateDecision:
         name, now = bucket_name(policy, key), round(self.clock.seconds * 1_000_000)
-        if self.away:
+        if self.unreachable:
             return decide_locally(policy, self._buckets, name, need, now)
         return self._buckets.take(policy, name, need, now).decision(policy)

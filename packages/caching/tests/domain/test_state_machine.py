@@ -134,7 +134,7 @@ class ModelTier(SharedTier[int]):
         self._travel = travel
 
     @property
-    def away(self) -> bool:
+    def unreachable(self) -> bool:
         return self.gone
 
     def encode(self, _: Key, value: int, ttl: float, tags: Sequence[str]) -> Value:

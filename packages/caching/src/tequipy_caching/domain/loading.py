@@ -155,16 +155,16 @@ class Loader(Generic[V]):
         """Look keys up in Redis, or in memory if Redis is unreachable or may still hold invalidated values."""
         self._l1_misses.count += len(keys)
         if not self._shared.stores:
-            return {key: self._lookup_memory(key, trusted=self._shared.away) for key in keys}
+            return {key: self._lookup_memory(key, trusted=self._shared.unreachable) for key in keys}
         is_pending = self._changes.is_pending if self._changes.any_pending else None  # rare
-        certain = keys if is_pending is None else [key for key in keys if not is_pending(key)]
-        unreachable = self._shared.away
+        not_pending = keys if is_pending is None else [key for key in keys if not is_pending(key)]
+        unreachable = self._shared.unreachable
         try:
-            lookups = dict(await self._shared.read(certain, tags, storing=storing)) if certain else {}
+            lookups = dict(await self._shared.read(not_pending, tags, storing=storing)) if not_pending else {}
         except CacheUnavailable:
             if self._strict:
                 raise
-            lookups, unreachable = {}, self._shared.away  # a server that answers and refuses is reachable
+            lookups, unreachable = {}, self._shared.unreachable  # a server that answers and refuses is reachable
         if self._changes.any_pending:  # checked again, because invalidations may have become pending meanwhile
             lookups = {key: lookup for key, lookup in lookups.items() if not self._changes.is_pending(key, lookup.tags)}
         hits = sum([lookup.value is not MISSING for lookup in lookups.values()])
@@ -259,8 +259,8 @@ class Loader(Generic[V]):
             value = lookup.stale_value()
             if value is not MISSING and guard.is_current(key):
                 self._memory.keep_stale(key, value, lookup.stale_left, tags=lookup.tags)
-            elif value is MISSING and not lookup.tombstoned and (self._channel.live or self._shared.away):
-                # Otherwise the key may have been deleted without a message to this process.
+            elif value is MISSING and not lookup.tombstoned and (self._channel.live or self._shared.unreachable):
+                # A disconnected process may not know that the key was deleted. Without Redis there is no better source.
                 value = self._memory.stale_value(key)
                 self._memory.serve_stale(key)
             if value is not MISSING:

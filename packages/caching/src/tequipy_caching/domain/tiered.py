@@ -164,7 +164,7 @@ class TieredCache(Cache[V], Listener, Generic[V]):
     def peek(self, key: Key) -> V | Missing:
         """Return the value in the memory of this process, or `MISSING` if there is no current one."""
         key = canonical(key)
-        return self._memory.value(key) if self._channel.live or self._shared.away else MISSING
+        return self._memory.value(key) if self._channel.live or self._shared.unreachable else MISSING
 
     def on_message(self, body: Any) -> None:  # noqa: ANN401 -- JSON
         """Apply a change of another process to the memory of this one."""
@@ -217,7 +217,7 @@ class TieredCache(Cache[V], Listener, Generic[V]):
         callers join every load.
         """
         loads = {key: load for key in keys if (load := self._in_flight.get(key)) is not None and key in load.seen}
-        if loads and not self._shared.away:
+        if loads and not self._shared.unreachable:
             with suppress(CacheUnavailable):
                 for key in await self._shared.changed({key: load.seen[key] for key, load in loads.items()}):
                     if self._in_flight.get(key) is loads[key]:

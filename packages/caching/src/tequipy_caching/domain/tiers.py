@@ -79,7 +79,7 @@ class SharedTier(ABC, Generic[V]):
 
     @property
     @abstractmethod
-    def away(self) -> bool:
+    def unreachable(self) -> bool:
         """Whether it is known to be unreachable, so that no caller should wait for it."""
 
     @abstractmethod

@@ -209,8 +209,8 @@ class RedisLink:
         self, name: str, keys: Sequence[str], arguments: Sequence[Any], *, message: Message
     ) -> Any:  # noqa: ANN401 -- as run
         """Run a script that calls `publish()`, so that the change and its message are one atomic step."""
-        told = [self.channel, secrets.token_hex(8), message.numbered]
-        answer = await self._run(name, [self.state, *keys], [*told, *arguments], message.refused)
+        channel_arguments = [self.channel, secrets.token_hex(8), message.numbered]
+        answer = await self._run(name, [self.state, *keys], [*channel_arguments, *arguments], message.refused)
         self._published.count += 1
         return answer
 

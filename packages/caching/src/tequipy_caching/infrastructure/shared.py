@@ -101,7 +101,7 @@ class RedisTier(SharedTier[V], Generic[V]):
         self._unreadable = metrics.tally("cache_requests", name, "l2", "unreadable")
 
     @property
-    def away(self) -> bool:
+    def unreachable(self) -> bool:
         """Whether the circuit breaker is open."""
         return self._link.breaker.open
 
