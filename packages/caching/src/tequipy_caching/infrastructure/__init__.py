@@ -1,1 +1,1 @@
-"""The two tiers, and what keeps them of one mind."""
+"""The adapters of the ports: memory, Redis, the channel and Prometheus."""

@@ -365,9 +365,9 @@ class RedisTier(SharedTier[V], Generic[V]):
             return {key for (key, _, _), outcome in zip(items, answer, strict=True) if outcome == _CHANGED}
 
     async def _run_and_publish(
-        self, script: str, names: Sequence[str], arguments: Sequence[Any], operation: Operation, what: Sequence[Any]
+        self, script: str, names: Sequence[str], arguments: Sequence[Any], operation: Operation, subjects: Sequence[Any]
     ) -> Any:  # noqa: ANN401 -- as the script's
-        message = self._backplane.message(self._topic, [operation, what])
+        message = self._backplane.message(self._topic, [operation, subjects])
         return await self._link.run_and_publish(script, names, arguments, message=message)
 
     def _large_turn(self, size: int) -> AbstractAsyncContextManager[None]:
