@@ -26,7 +26,7 @@ from tequipy_auth import (
     ReauthRequired,
     TokenPair,
 )
-from tequipy_auth.domain.lockout import Scope
+from tequipy_auth.domain.lockout import Lockout, Scope
 from tequipy_auth.testing import (
     PUBLIC_URL,
     FakeAccessTokens,
@@ -271,6 +271,21 @@ async def test_a_right_password_is_no_failure_when_the_rest_fails(
                 with pytest.raises(Unavailable):
                     await attempt()
         await attempt()
+
+
+async def test_a_failure_that_cannot_be_stored_keeps_its_reservation(
+    auth: Auth, hasher: CountingHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While failures cannot be stored, five wrong passwords are checked and no more: a 503 allows no further guess."""
+
+    async def fail_to_store(*_: object) -> None:
+        raise Unavailable
+
+    monkeypatch.setattr(Lockout, "fail", fail_to_store)
+    for number in range(20):
+        with pytest.raises(Unavailable if number < 5 else LoginLocked):
+            await auth.login.with_password(email=EMAIL, password="wrong", client=HOME)
+    assert hasher.looked_at == 5
 
 
 async def test_an_attacker_cannot_lock_the_owner_out(auth: Auth) -> None:

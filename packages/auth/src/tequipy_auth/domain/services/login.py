@@ -54,8 +54,8 @@ class LoginService:
         async with self._unit_of_work() as work:
             user = await work.users.by_email(address.canonical)
             attempt = await self._check.reserve(work, address=address, user=user, client=client, operation="login")
-        async with self._check.released_on_outage(attempt):
-            proof = await self._check.verify(attempt, password)
+        proof = await self._check.verify(attempt, password)
+        async with self._check.released_on_outage(proof):
             if not proof.user.email_verified:
                 await self._check.refuse(proof, EmailNotVerified.code)
                 raise EmailNotVerified
@@ -88,8 +88,8 @@ class LoginService:
                 operation="reauthenticate",
                 session_id=session.id,
             )
-        async with self._check.released_on_outage(attempt):
-            proof = await self._check.verify(attempt, password)
+        proof = await self._check.verify(attempt, password)
+        async with self._check.released_on_outage(proof):
             renewed = await self._renew_session(proof, session, client)
             if renewed is None:
                 proof = await self._check.verify_again(proof, password)

@@ -48,8 +48,8 @@ class PasswordCheck:
 
         async with unit_of_work() as work:
             attempt = await check.reserve(work, ...)
-        async with check.released_on_outage(attempt):
-            proof = await check.verify(attempt, password)
+        proof = await check.verify(attempt, password)
+        async with check.released_on_outage(proof):
             async with unit_of_work() as work:
                 user = await check.confirm(work, proof)
     """
@@ -103,14 +103,22 @@ class PasswordCheck:
         return Attempt(user, reserved, event, hashing_client, await work.users.highest_password_cost())
 
     async def verify(self, attempt: Attempt, password: str) -> Proof:
-        """Check the password, or count a failure; raises `LoginLocked`, `InvalidCredentials` and `Unavailable`."""
+        """Check the password, or count a failure; raises `LoginLocked`, `InvalidCredentials` and `Unavailable`.
+
+        An attempt whose password could not be checked is released. One whose failure could not be stored is not: its
+        reservation counts until it expires, so that an outage allows no further guesses.
+        """
         if isinstance(attempt.reserved, Locked):
             raise LoginLocked(retry_after=attempt.reserved.retry_after)
         user, normalised = attempt.user, normalise(password)
         stored = user.password if user else None
-        matches = await self._hasher.verify(
-            normalised, stored, attempt.hashing_client, highest_cost=attempt.highest_cost
-        )
+        try:
+            matches = await self._hasher.verify(
+                normalised, stored, attempt.hashing_client, highest_cost=attempt.highest_cost
+            )
+        except Unavailable:
+            await self._release(attempt.reserved)
+            raise
         if user is None or not matches:
             await self._fail(attempt, attempt.reserved)
             raise InvalidCredentials
@@ -150,15 +158,17 @@ class PasswordCheck:
             work.audit.record(replace(proof.attempt.event, reason=reason))
 
     @asynccontextmanager
-    async def released_on_outage(self, attempt: Attempt) -> AsyncIterator[None]:
-        """Release the reservation if the block raises `Unavailable`: an outage is not the caller's failure."""
+    async def released_on_outage(self, proof: Proof) -> AsyncIterator[None]:
+        """Release the reservation if the block raises `Unavailable`: after a correct password that is no failure."""
         try:
             yield
         except Unavailable:
-            if isinstance(attempt.reserved, Reservation):
-                async with self._unit_of_work() as work:
-                    await self._lockout.release(work.attempts, attempt.reserved)
+            await self._release(proof.reservation)
             raise
+
+    async def _release(self, reservation: Reservation) -> None:
+        async with self._unit_of_work() as work:
+            await self._lockout.release(work.attempts, reservation)
 
     @retry_conflicts
     async def _fail(self, attempt: Attempt, reservation: Reservation) -> None:

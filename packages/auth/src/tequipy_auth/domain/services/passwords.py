@@ -114,8 +114,8 @@ class PasswordService:
                 operation="change_password",
                 session_id=session.id,
             )
-        async with self._check.released_on_outage(attempt):
-            proof = await self._check.verify(attempt, current_password)
+        proof = await self._check.verify(attempt, current_password)
+        async with self._check.released_on_outage(proof):
             hashed = await self._hasher.hash(accepted, attempt.hashing_client)
             changed = await self._change(proof, hashed, session.id, client)
             if not changed:
