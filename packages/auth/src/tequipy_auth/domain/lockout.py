@@ -189,11 +189,11 @@ class LoginAttempts(ABC):
         """Delete the counters of these keys."""
 
     @abstractmethod
-    async def delete_for_account(self, account: str, *, also_lock: Collection[Key] = ()) -> None:
+    async def delete_for_account(self, account: str, *, keep: Key) -> None:
         """Delete every counter of an account, including those of its client addresses, devices and sessions.
 
-        The rows of `also_lock` are locked together with them, in one order, so that no concurrent attempt causes a
-        deadlock: the unit of work may lock these keys again afterwards.
+        The counter of `keep` remains and is locked, as by `lock`. All are locked in one order, so that no concurrent
+        attempt causes a deadlock.
         """
 
     @abstractmethod
@@ -299,8 +299,7 @@ class Lockout:
         """
         account = self._pseudonyms.of_address(address)
         pair = self._pair(account, client)
-        await attempts.delete_for_account(account, also_lock=[pair])
-        await attempts.lock([pair])
+        await attempts.delete_for_account(account, keep=pair)
         await attempts.save({pair: Counter(trusted_until=self._clock.now() + RESET_TRUST)})
 
     def _keys(self, address: EmailAddress, origin: Origin) -> tuple[tuple[Key, ...], tuple[Key, ...]]:

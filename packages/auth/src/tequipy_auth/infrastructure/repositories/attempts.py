@@ -74,12 +74,12 @@ class SqlLoginAttempts(LoginAttempts):
         in_order = select(Row.key).where(Row.key.in_([key.name for key in keys])).order_by(Row.key).with_for_update()
         await self._session.execute(delete(Row).where(Row.key.in_(in_order)))
 
-    async def delete_for_account(self, account: str, *, also_lock: Collection[Key] = ()) -> None:
-        """Lock the account's rows and those of `also_lock` in the order of their keys, then delete them."""
+    async def delete_for_account(self, account: str, *, keep: Key) -> None:
+        """Lock the account's rows and that of `keep` in the order of their keys, then delete all but this one."""
         stored = await self._session.scalars(select(Row.key).where(Row.account == account))
-        names = {*stored, *(key.name for key in also_lock)}
-        await self.lock([Key(Scope.ACCOUNT, name, account) for name in names])
-        await self._session.execute(delete(Row).where(Row.key.in_(names)))
+        others = set(stored) - {keep.name}
+        await self.lock([keep, *(Key(Scope.ACCOUNT, name, account) for name in others)])
+        await self._session.execute(delete(Row).where(Row.key.in_(others)))
 
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Delete expired and empty rows that nobody has locked."""

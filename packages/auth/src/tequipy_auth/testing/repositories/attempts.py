@@ -26,9 +26,9 @@ class MemoryLoginAttempts(LoginAttempts):
         for key in keys:
             self.rows.pop(key, None)
 
-    async def delete_for_account(self, account: str, *, also_lock: Collection[Key] = ()) -> None:  # noqa: ARG002 -- there are no locks in memory
-        """Delete every counter of an account."""
-        await self.delete([key for key in self.rows if key.account == account])
+    async def delete_for_account(self, account: str, *, keep: Key) -> None:
+        """Delete every counter of an account but one."""
+        await self.delete([key for key in self.rows if key.account == account and key != keep])
 
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Delete expired and empty counters."""
