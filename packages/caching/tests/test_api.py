@@ -280,16 +280,29 @@ def test_rates_are_named_by_their_policies(environment: pytest.MonkeyPatch) -> N
     assert {"TEQUIPY_RATE_LIMITS__DEFAULT=off", "TEQUIPY_RATE_LIMITS__LOGIN=5/10"} <= set(lines)
 
 
-@pytest.mark.parametrize(("name", "value"), [("DEFAULT", "s3cret"), ("LOGIN", "0/60"), ("LOGIN", "60")])
+RATE = "should be requests/seconds as 600/60, or off"
+EXACT_RATE = "should be a rate that can be counted exactly, as 600/60"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("DEFAULT", "s3cret", RATE),
+        ("LOGIN", "0/60", RATE),
+        ("LOGIN", "60", RATE),
+        ("LOGIN", "99999/53243", EXACT_RATE),
+        ("DEFAULT", "99999/53243", EXACT_RATE),
+    ],
+)
 def test_a_wrong_rate_is_one_line(
-    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, line: str
 ) -> None:
     """A wrong rate ends the process with 78 and one line that names the variable and not its value."""
     environment.setenv(f"TEQUIPY_RATE_LIMITS__{name}", value)
     with pytest.raises(SystemExit) as exit_:
         load_settings(ExampleSettings)
     assert exit_.value.code == os.EX_CONFIG
-    assert capsys.readouterr().err == f"TEQUIPY_RATE_LIMITS__{name}: should be requests/seconds as 600/60, or off\n"
+    assert capsys.readouterr().err == f"TEQUIPY_RATE_LIMITS__{name}: {line}\n"
 
 
 @pytest.mark.parametrize(("name", "meant"), [("DEFOULT", "DEFAULT"), ("LOGINN", "LOGIN")])

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
-from typing import Final, Self
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
 
 from tequipy_auth.api import RATE_POLICIES
 from tequipy_auth.wiring import AuthSettings
-from tequipy_caching import RatePolicy
-from tequipy_caching.api import WIDER_NETWORKS, RateLimitSettings
+from tequipy_caching.api import RateLimitSettings
 from tequipy_caching.wiring import CacheSettings, LimiterSettings
 from tequipy_observability.wiring import ObservabilitySettings
 from tequipy_platform.wiring import AppSettings, DatabaseSettings, HeaderSettings, StorageSettings
@@ -51,14 +50,6 @@ class RateLimits(RateLimitSettings):
     """The rates of this app's policies: `TEQUIPY_RATE_LIMITS__LOGIN=60/60` (requests/seconds), or `off`."""
 
     names = frozenset(RATE_POLICIES)
-
-    @model_validator(mode="after")
-    def _check_rates(self) -> Self:
-        for name in self.names | {"default"}:
-            if (rate := self.rate(name, "off")) is not None:
-                widest = max(times for _, times in WIDER_NETWORKS)
-                RatePolicy(name, rate.limit * widest, rate.period)  # raises if the limiter cannot count it
-        return self
 
 
 class Database(DatabaseSettings):

@@ -69,7 +69,11 @@ class Rate:
 
 
 def _check_rate(text: str) -> str:
-    Rate.parse(text)
+    if (rate := Rate.parse(text)) is not None:
+        try:
+            RatePolicy(DEFAULT, rate.limit * max(times for _, times in WIDER_NETWORKS), rate.period)
+        except ValueError as error:
+            raise PydanticCustomError("rate", "should be a rate that can be counted exactly, as 600/60") from error
     return text
 
 
