@@ -6,22 +6,28 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
+
+from tequipy_devstack.processes import freeze_family, kill
 
 PROGRAM = Path(__file__).with_name("chain_program.py")
 
 
 @pytest.fixture
-def chain(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Callable[[str], None]]:
-    """Yield a function that starts a worker and a relay of `chain_program.py` on a broker; they stop with the test."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
-    environment |= {
+def environment(database_url: str, redis_url: str) -> dict[str, str]:
+    """Return the variables of a worker without its broker; none of ours are inherited."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
+    return inherited | {
         "TEQUIPY_ENVIRONMENT": "test",
         "TEQUIPY_PUBLIC_URL": "https://app.example.com",
         "TEQUIPY_DATABASE__URL": database_url,
         "TEQUIPY_CACHE__URL": redis_url,
     }
+
+
+@pytest.fixture
+def chain(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Yield a function that starts a worker and a relay of `chain_program.py` on a broker; they stop with the test."""
     started = []
 
     def start(broker_url: str) -> None:
@@ -33,8 +39,5 @@ def chain(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Callabl
 
     yield start
     for process in started:
-        family = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        for child in family:
-            child.kill()
+        kill(freeze_family(process.pid))
         process.wait()

@@ -1,6 +1,5 @@
 """Metrics of the worker's processes as operators scrape them, with real processes, a real broker and kill -9."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 
+from tequipy_devstack.processes import freeze_family, kill
 from tequipy_platform.wiring import load_settings
 from tequipy_worker.app import create_worker
 from tequipy_worker.settings import WorkerSettings
@@ -80,14 +80,9 @@ class Programs:
 
 @pytest.fixture
 def programs(
-    database_url: str, redis_url: str, redis_prefix: str, tmp_path: Path, free_port: Callable[[], int]
+    environment: dict[str, str], redis_url: str, redis_prefix: str, tmp_path: Path, free_port: Callable[[], int]
 ) -> Iterator[Programs]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
     environment |= {
-        "TEQUIPY_ENVIRONMENT": "test",
-        "TEQUIPY_PUBLIC_URL": "https://app.example.com",
-        "TEQUIPY_DATABASE__URL": database_url,
-        "TEQUIPY_CACHE__URL": redis_url,
         "TEQUIPY_CACHE__PREFIX": redis_prefix,
         "TEQUIPY_CELERY__BROKER_URL": redis_url,
         "TEQUIPY_CELERY__SOFT_SHUTDOWN_TIMEOUT": "1",
@@ -98,10 +93,7 @@ def programs(
     yield running
     for process, _ in running.running.values():
         if process.poll() is None:
-            family = psutil.Process(process.pid).children(recursive=True)
-            process.kill()
-            for child in family:
-                child.kill()
+            kill(freeze_family(process.pid))
             process.wait()
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import psutil
 import pytest
 from celery import Celery
 from celery.schedules import crontab
 from pydantic import SecretStr
 from redis import Redis
 
+from tequipy_devstack.processes import freeze_family, kill
 from tequipy_platform import Crontab, Delivery, Task
 from tequipy_platform.celery import build_celery, wire_tasks
 from tequipy_platform.celery.tasks import ATTEMPTS_HEADER, CORRELATION_HEADER, FAILING_HEADER
@@ -47,10 +47,7 @@ class WorkerUnderTest:
         """`kill -9` the worker and its children."""
         for process in self.processes:
             if process.poll() is None:
-                family = psutil.Process(process.pid).children(recursive=True)
-                process.kill()
-                for child in family:
-                    child.kill()
+                kill(freeze_family(process.pid))
                 process.wait()
 
     def stop(self) -> None:
