@@ -244,10 +244,8 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         try:
             async with asyncio.timeout(SOURCE_TIMEOUT):
                 ttls = ttls_of(await self.source())
-        except (
-            Exception,
-            asyncio.CancelledError,
-        ) as error:  # the source is the caller's code; after any exception it is read again
+        # The source is the caller's code: after any exception it is read again.
+        except (Exception, asyncio.CancelledError) as error:
             if self._task is not None and self._task.cancelling():
                 raise
             logger.warning("expiring_set_source_failed", extra={"set": self.topic, "error": type(error).__name__})

@@ -153,7 +153,7 @@ class RedisTier(SharedTier[V], Generic[V]):
             part = items[start : start + _BATCH_SIZE]
             for in_side_key in (False, True):
                 if some := [item for item in part if item[2].in_side_key is in_side_key]:
-                    changed |= await (self._store_side(some) if in_side_key else self._store(some))
+                    changed |= await self._store(some, in_side_key=in_side_key)
         return changed
 
     async def write(self, key: Key, encoded: Encoded) -> None:
@@ -298,9 +298,8 @@ class RedisTier(SharedTier[V], Generic[V]):
             if other:
                 others[key] = data[:STATE_BYTES]
             lookup = _MISS if parts is None or other else self._interpret(parts, left / 1000 - waited)
-            if (
-                known and data and (lookup.value is MISSING or self._policy.refresh_ahead)
-            ):  # otherwise nothing will be stored
+            may_store = lookup.value is MISSING or self._policy.refresh_ahead
+            if known and data and may_store:
                 lookup = lookup._replace(seen=SeenState(data[:STATE_BYTES], generation, stamp, other))
             lookups[key] = lookup
         return lookups, others
@@ -340,28 +339,22 @@ class RedisTier(SharedTier[V], Generic[V]):
             self._unreadable.count += 1
             return MISSING
 
-    async def _store(self, items: Sequence[tuple[Key, EncodedValue, SeenState]]) -> set[Key]:
+    async def _store(self, items: Sequence[tuple[Key, EncodedValue, SeenState]], *, in_side_key: bool) -> set[Key]:
+        """Store values by compare-and-set, in their main keys or in their side keys; return the changed keys."""
         _, first, seen = items[0]
         arguments: list[Any] = [self._field, seen.generation, len(items), seen.tags]
         for _, encoded, before in items:
-            arguments += [before.state, new_state(VALUE), encoded.envelope, encoded.milliseconds]
-        names = [*self._full_names([key for key, _, _ in items]), *(self._tags + tag for tag in first.tags)]
-        async with self._large_turn(sum(len(encoded.envelope) for _, encoded, _ in items)):
-            answer = await self._link.run("store", [self._link.state, *names], arguments)
-        with reading("store"):
-            return {key for (key, _, _), outcome in zip(items, answer, strict=True) if outcome == _CHANGED}
-
-    async def _store_side(self, items: Sequence[tuple[Key, EncodedValue, SeenState]]) -> set[Key]:
-        _, first, seen = items[0]
-        arguments: list[Any] = [self._field, seen.generation, len(items), seen.tags]
-        for _, encoded, before in items:
-            arguments += [before.state, encoded.envelope, encoded.milliseconds]
+            # A value in a side key has the state of the main key.
+            states = [before.state] if in_side_key else [before.state, new_state(VALUE)]
+            arguments += [*states, encoded.envelope, encoded.milliseconds]
         names = [encode_key(key) for key, _, _ in items]
-        both = [start + name for start in (self._names, self._side_names) for name in names]
+        starts = (self._names, self._side_names) if in_side_key else (self._names,)
+        full = [start + name for start in starts for name in names]
+        script = "store_side" if in_side_key else "store"
         async with self._large_turn(sum(len(encoded.envelope) for _, encoded, _ in items)):
-            keys = [self._link.state, *both, *(self._tags + tag for tag in first.tags)]
-            answer = await self._link.run("store_side", keys, arguments)
-        with reading("store_side"):
+            keys = [self._link.state, *full, *(self._tags + tag for tag in first.tags)]
+            answer = await self._link.run(script, keys, arguments)
+        with reading(script):
             return {key for (key, _, _), outcome in zip(items, answer, strict=True) if outcome == _CHANGED}
 
     async def _run_and_publish(
