@@ -12,9 +12,9 @@ import pytest
 from pydantic import SecretStr
 
 from tequipy_caching import CachePolicy, Source
-from tequipy_caching.infrastructure.expiring_set import SharedExpiringSet
-from tequipy_caching.infrastructure.limiter import RedisRateLimiter
-from tequipy_caching.infrastructure.manager import TieredCacheManager
+from tequipy_caching.expiring_set.shared_set import SharedExpiringSet
+from tequipy_caching.manager import TieredCacheManager
+from tequipy_caching.rate_limit.limiter import RedisRateLimiter
 from tequipy_caching.wiring import CacheSettings, build_cache, build_rate_limiter
 from tequipy_devstack.servers import ValkeyServer
 
@@ -205,7 +205,7 @@ def open_set(
 
     A new set does not wait for other processes to add their members; tests of lost sets restore that wait.
     """
-    monkeypatch.setattr("tequipy_caching.infrastructure.expiring_set.OTHERS_WITHIN", 0.05)
+    monkeypatch.setattr("tequipy_caching.expiring_set.shared_set.OTHERS_WITHIN", 0.05)
 
     async def open_set(
         url: str, source: Source | None = None, *, live: bool = True, **settings: Any

@@ -19,7 +19,7 @@ from tequipy_caching.api import (
     wire_rate_policy,
     wire_unlimited_routes,
 )
-from tequipy_caching.domain.keys import Key
+from tequipy_caching.cache.keys import Key
 from tequipy_caching.testing import MemoryRateLimiter
 from tequipy_platform.api import StrictModel, wire_errors, wire_headers, wire_health
 from tequipy_platform.wiring import AppSettings, HeaderSettings, describe_settings, load_settings

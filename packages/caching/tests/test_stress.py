@@ -22,10 +22,10 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from tequipy_caching import MISSING, Cache, CachePolicy
-from tequipy_caching.domain.invalidation_guard import InvalidationGuards
-from tequipy_caching.infrastructure import redis as link
-from tequipy_caching.infrastructure.cancellation import cancel_and_wait
-from tequipy_caching.infrastructure.manager import TieredCacheManager
+from tequipy_caching.cache.invalidation_guard import InvalidationGuards
+from tequipy_caching.manager import TieredCacheManager
+from tequipy_caching.redis import link, scripts
+from tequipy_caching.redis.cancellation import cancel_and_wait
 from tequipy_caching.wiring import CacheSettings, build_cache
 from tequipy_devstack.servers import ValkeyServer
 
@@ -145,7 +145,7 @@ async def writer(url: str, prefix: str, truth: Truth, invalidations: int, second
 
 def switch_guard_off() -> None:
     """Switch the invalidation guard off, as in the usual design: each loaded value is stored."""
-    read_script = link.script
+    read_script = scripts.script
     unguarded = {"store": [("state == ARGV[at]", "true"), ("local fit =", "local fit = true or")]}
 
     def script(name: str) -> str:
@@ -156,7 +156,8 @@ def switch_guard_off() -> None:
         return text
 
     monkeypatch = pytest.MonkeyPatch()  # never undone, because the process ends
-    monkeypatch.setattr(link, "script", script)
+    for module in (scripts, link):
+        monkeypatch.setattr(module, "script", script)
     monkeypatch.setattr(InvalidationGuards, "invalidate", lambda *_, **__: None)
     monkeypatch.setattr(InvalidationGuards, "invalidate_all", lambda *_: None)
 

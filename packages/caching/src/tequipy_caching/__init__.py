@@ -4,7 +4,10 @@ This module imports the standard library only. The other public modules are `wir
 `build_rate_limiter`), `api` (rate limits over HTTP), `testing` (fakes) and `conformance` (a pytest plugin).
 """
 
-from tequipy_caching.domain.exceptions import (
+from tequipy_caching.cache.keys import Key
+from tequipy_caching.cache.policies import CachePolicy
+from tequipy_caching.cache.ports import MISSING, Cache, Missing
+from tequipy_caching.exceptions import (
     CacheError,
     CacheUnavailable,
     LoadTimeout,
@@ -12,11 +15,9 @@ from tequipy_caching.domain.exceptions import (
     UnknownCache,
     WrongEventLoop,
 )
-from tequipy_caching.domain.expiring_set import ExpiringSet, Source
-from tequipy_caching.domain.keys import Key
-from tequipy_caching.domain.limits import RateDecision, RateLimiter, RatePolicy
-from tequipy_caching.domain.policies import CachePolicy
-from tequipy_caching.domain.ports import MISSING, Cache, CacheHealth, CacheManager, Missing
+from tequipy_caching.expiring_set.ports import ExpiringSet, Source
+from tequipy_caching.ports import CacheHealth, CacheManager
+from tequipy_caching.rate_limit.policies import RateDecision, RateLimiter, RatePolicy
 
 __all__ = [
     "MISSING",

@@ -23,7 +23,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tequipy_caching.domain.limits import RateLimiter, RatePolicy
+from tequipy_caching.rate_limit.policies import RateLimiter, RatePolicy
 from tequipy_observability.api import RouteTable, polled_endpoints, route_table
 from tequipy_platform import TooMany
 from tequipy_platform.api import problem_response, problem_responses

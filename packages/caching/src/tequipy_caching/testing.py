@@ -9,18 +9,19 @@ from math import inf
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from tequipy_caching.domain.expiring_set import ExpiringSet, Source, check_member, ttls_of
-from tequipy_caching.domain.gcra import Buckets, bucket_name, decide_all_locally, decide_locally
-from tequipy_caching.domain.keys import Key
-from tequipy_caching.domain.limits import RateDecision, RateLimiter, RatePolicy, check_hits, decisive
-from tequipy_caching.domain.memory import Memory
-from tequipy_caching.domain.metrics import CacheMetrics, Observe, Read, Tally
-from tequipy_caching.domain.names import check_name
-from tequipy_caching.domain.policies import DEFAULT_POLICIES, CachePolicy, check_ttl, policy_of
-from tequipy_caching.domain.ports import Cache, CacheHealth, CacheManager
-from tequipy_caching.domain.recovery import RecoveryQueue
-from tequipy_caching.domain.tiered import TieredCache
-from tequipy_caching.domain.tiers import Encoded, Lookup, SharedTier
+from tequipy_caching.cache.keys import Key
+from tequipy_caching.cache.local_store import Memory
+from tequipy_caching.cache.metrics import CacheMetrics, Observe, Read, Tally
+from tequipy_caching.cache.policies import DEFAULT_POLICIES, CachePolicy, check_ttl, policy_of
+from tequipy_caching.cache.ports import Cache
+from tequipy_caching.cache.recovery import RecoveryQueue
+from tequipy_caching.cache.tiered import TieredCache
+from tequipy_caching.cache.tiers import Encoded, Lookup, SharedTier
+from tequipy_caching.expiring_set.ports import ExpiringSet, Source, check_member, ttls_of
+from tequipy_caching.names import check_name
+from tequipy_caching.ports import CacheHealth, CacheManager
+from tequipy_caching.rate_limit.gcra import Buckets, bucket_name, decide_all_locally, decide_locally
+from tequipy_caching.rate_limit.policies import RateDecision, RateLimiter, RatePolicy, check_hits, decisive
 
 __all__ = ["MemoryCacheManager", "MemoryExpiringSet", "MemoryRateLimiter", "NullMetrics", "TurnableClock"]
 

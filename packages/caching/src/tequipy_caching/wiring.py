@@ -7,16 +7,16 @@ from prometheus_client import CollectorRegistry
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from tequipy_caching.domain.limits import RateLimiter
-from tequipy_caching.domain.policies import DEFAULT_POLICIES, CachePolicy
-from tequipy_caching.domain.ports import CacheManager
-from tequipy_caching.infrastructure.backplane import Backplane
-from tequipy_caching.infrastructure.limiter import RedisRateLimiter
-from tequipy_caching.infrastructure.limiter_metrics import DecisionCounts
-from tequipy_caching.infrastructure.manager import TieredCacheManager
-from tequipy_caching.infrastructure.metrics import PrometheusCacheMetrics
-from tequipy_caching.infrastructure.redis import RedisLink
-from tequipy_caching.infrastructure.redis_url import INSECURE, parse_redis_url
+from tequipy_caching.cache.policies import DEFAULT_POLICIES, CachePolicy
+from tequipy_caching.manager import TieredCacheManager
+from tequipy_caching.metrics import PrometheusCacheMetrics
+from tequipy_caching.ports import CacheManager
+from tequipy_caching.rate_limit.limiter import RedisRateLimiter
+from tequipy_caching.rate_limit.metrics import DecisionCounts
+from tequipy_caching.rate_limit.policies import RateLimiter
+from tequipy_caching.redis.backplane import Backplane
+from tequipy_caching.redis.link import RedisLink
+from tequipy_caching.redis.url import INSECURE, parse_redis_url
 
 __all__ = ["CacheSettings", "LimiterSettings", "build_cache", "build_rate_limiter"]
 

@@ -6,26 +6,27 @@ from typing import Any
 
 import pytest
 
-from tequipy_caching.domain.invalidation_guard import InvalidationGuard
-from tequipy_caching.domain.tiered import TieredCache
-from tequipy_caching.infrastructure import backplane, expiring_set, redis
-from tequipy_caching.infrastructure.backplane import Backplane
-from tequipy_caching.infrastructure.expiring_set import SharedExpiringSet
-from tequipy_caching.infrastructure.redis import RedisLink
+from tequipy_caching.cache.invalidation_guard import InvalidationGuard
+from tequipy_caching.cache.tiered import TieredCache
+from tequipy_caching.expiring_set import shared_set
+from tequipy_caching.expiring_set.shared_set import SharedExpiringSet
+from tequipy_caching.redis import backplane, link, scripts
+from tequipy_caching.redis.backplane import Backplane
+from tequipy_caching.redis.link import RedisLink
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
 
 def change_script(patch: pytest.MonkeyPatch, name: str, before: str, after: str) -> None:
     """Replace a part of a script's text."""
-    right = redis.script
+    right = scripts.script
     assert before in right(name)
 
     def script(wanted: str) -> str:
         return right(wanted).replace(before, after) if wanted == name else right(wanted)
 
-    uncached = redis.digest_of.__wrapped__  # the digest of the changed script must not remain after the test
-    for module in (redis, backplane):
+    uncached = scripts.digest_of.__wrapped__  # the digest of the changed script must not remain after the test
+    for module in (scripts, link, backplane):
         patch.setattr(module, "script", script)
         patch.setattr(module, "digest_of", uncached)
 
@@ -42,7 +43,7 @@ def do_not_publish_refused_changes(patch: pytest.MonkeyPatch) -> None:
 
 def trust_redis_while_writes_are_refused(patch: pytest.MonkeyPatch) -> None:
     """Row 1: a process that starts while Redis refuses writes uses the values in Redis."""
-    patch.setattr("tequipy_caching.domain.recovery.RecoveryQueue.distrust", lambda _: None)
+    patch.setattr("tequipy_caching.cache.recovery.RecoveryQueue.distrust", lambda _: None)
 
 
 def do_not_ask_whether_writes_are_refused(patch: pytest.MonkeyPatch) -> None:
@@ -77,7 +78,7 @@ def do_not_detect_lost_sets(patch: pytest.MonkeyPatch) -> None:
 
 def do_not_wait_for_other_processes(patch: pytest.MonkeyPatch) -> None:
     """Row 6: a new set is live before the other processes have added their members."""
-    patch.setattr(expiring_set, "OTHERS_WITHIN", 0.0)
+    patch.setattr(shared_set, "OTHERS_WITHIN", 0.0)
 
 
 def one_channel_for_all_databases(patch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from tequipy_caching.infrastructure.redis import script
-from tequipy_caching.infrastructure.writes import as_reason, refusal_of
+from tequipy_caching.redis.scripts import script
+from tequipy_caching.redis.writes import as_reason, refusal_of
 from tequipy_devstack.servers import ValkeyServer
 
 from .redis_model import ErrorReply, RedisModel, Refusal, Session

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from tequipy_caching.domain.limits import RateLimiter, RatePolicy
+from tequipy_caching.rate_limit.policies import RateLimiter, RatePolicy
 
 SLOW: Final = RatePolicy("slow", 3, 3600)
 """Its requests become available again so slowly that no case sees it."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tequipy_caching.cache.ports import MISSING, Cache
 from tequipy_caching.conformance.target import CHANGES, CacheTarget, Factory, eventually
-from tequipy_caching.domain.ports import MISSING, Cache
 
 
 async def pair(target: CacheTarget, name: str) -> Sequence[Cache[Any]]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
-from tequipy_caching.domain.keys import Key
-from tequipy_caching.domain.policies import CachePolicy
-from tequipy_caching.domain.ports import Cache, CacheManager
+from tequipy_caching.cache.keys import Key
+from tequipy_caching.cache.policies import CachePolicy
+from tequipy_caching.cache.ports import Cache
+from tequipy_caching.ports import CacheManager
 
 
 class Absent(LookupError):

@@ -1,7 +1,7 @@
 """Parsing and validation of Redis URLs.
 
 kombu verifies no certificate unless it is configured to, and an unknown option ends the process with a traceback.
-`tequipy_caching.infrastructure.redis_url` has the same rules for the cache; `tests/test_redis_urls.py` compares them.
+`tequipy_caching.redis.url` has the same rules for the cache; `tests/test_redis_urls.py` compares them.
 """
 
 import re

@@ -1,0 +1,1 @@
+"""The cache engine: rules of lookups, loads and invalidations, without Redis."""

@@ -1,0 +1,95 @@
+"""Changes of the shared tier: applied at once, or queued until Redis is reachable."""
+
+import asyncio
+from collections.abc import Awaitable, Hashable, Iterable, Mapping
+from typing import Any, Final, Generic, Literal, TypeVar, cast
+
+from tequipy_caching.cache.keys import Key
+from tequipy_caching.cache.recovery import Recoverable, RecoveryQueue
+from tequipy_caching.cache.tiers import SharedTier
+from tequipy_caching.exceptions import CacheUnavailable
+
+V = TypeVar("V")
+
+Kind = Literal["delete", "expire"]
+Sort = Literal["key", "tag", "everything"]
+_EVERYTHING: Final[tuple[Sort, str]] = ("everything", "")
+_BATCH_SIZE: Final = 500
+
+
+class Changes(Recoverable[Kind], Generic[V]):
+    """The changes of one cache; while one is pending, the values of its keys in the shared tier are not used."""
+
+    def __init__(self, name: str, shared: SharedTier[V], recovery: RecoveryQueue, *, strict: bool) -> None:
+        self._owner = f"cache:{name}"
+        self._shared = shared
+        self._recovery = recovery
+        self._strict = strict
+        recovery.register(self._owner, self)
+
+    async def apply(
+        self,
+        change: Awaitable[None],
+        *,
+        keys: Iterable[Key] = (),
+        kind: Kind = "delete",
+        tags: Iterable[str] = (),
+        everything: bool = False,
+    ) -> None:
+        """Apply a change; queue it for its keys and tags if it failed or its outcome is unknown."""
+        try:
+            await change
+        except (CacheUnavailable, asyncio.CancelledError) as error:
+            self.enqueue(keys=keys, kind=kind, tags=tags, everything=everything)
+            if self._strict or isinstance(error, asyncio.CancelledError):
+                raise
+
+    def enqueue(
+        self, *, keys: Iterable[Key] = (), kind: Kind = "delete", tags: Iterable[str] = (), everything: bool = False
+    ) -> None:
+        """Queue a change, of this process or another, that has not reached the shared tier."""
+        for key in keys:
+            self._recovery.add(self._owner, ("key", key), kind)
+        for tag in tags:
+            self._recovery.add(self._owner, ("tag", tag), kind)
+        if everything:
+            self._recovery.add(self._owner, _EVERYTHING, kind)
+
+    @property
+    def any_pending(self) -> bool:
+        """Whether invalidations are pending in this process, or may be in another one."""
+        return len(self._recovery) > 0 or self._recovery.distrusts_all
+
+    def is_pending(self, key: Key, tags: Iterable[str] = ()) -> bool:
+        """Return whether an invalidation of the key or a tag is pending, so the shared tier may hold an old value."""
+        return (
+            self._recovery.distrusts_all
+            or self._recovery.holds(self._owner, ("key", key))
+            or self._recovery.holds(self._owner, _EVERYTHING)
+            or any(self._recovery.holds(self._owner, ("tag", tag)) for tag in tags)
+        )
+
+    def merge(self, old: Kind, new: Kind) -> Kind:
+        """Return the stricter of two changes."""
+        return "delete" if "delete" in (old, new) else "expire"
+
+    def overflow(self) -> Mapping[Hashable, Kind]:
+        """Return the change that replaces all others without losing a delete: clear the cache."""
+        return {_EVERYTHING: "delete"}
+
+    async def replay(self, entries: Mapping[Hashable, Kind]) -> None:
+        """Apply queued changes."""
+        if _EVERYTHING in entries:
+            await self._shared.clear()
+        tags = _of("tag", entries, "delete")
+        if tags:
+            await self._shared.remove_tags(tags)
+        for change, kind in ((self._shared.remove, "delete"), (self._shared.expire, "expire")):
+            keys = _of("key", entries, kind)
+            for start in range(0, len(keys), _BATCH_SIZE):
+                await change(keys[start : start + _BATCH_SIZE])
+
+
+def _of(sort: Sort, entries: Mapping[Hashable, Kind], wanted: str) -> list[Any]:
+    pairs = cast("Mapping[tuple[Sort, Any], Kind]", entries)
+    return [subject for (its_sort, subject), kind in pairs.items() if its_sort == sort and kind == wanted]

@@ -1,0 +1,77 @@
+"""Keys of cached values, and their unambiguous names in Redis."""
+
+from hashlib import blake2b
+from typing import Final
+from uuid import UUID
+
+Key = str | int | UUID | tuple["Key", ...]
+"""The key of a value. Booleans, floats and other types are refused, because `True == 1 == 1.0`."""
+
+MAX_BYTES: Final = 512
+"""The longest name in Redis; a longer one is truncated and extended by a hash of the whole."""
+MAX_TAGS: Final = 255
+"""The most tags of one value; they are counted in one byte."""
+_READABLE: Final = 400
+_ALWAYS_FITS: Final = MAX_BYTES - len("s:")
+_EXACT: Final = frozenset({str, int, UUID})
+
+
+def canonical(key: Key) -> Key:
+    """Convert subclasses of `str`, `int`, `UUID` and `tuple` in a key to these types, so that equal keys are one key.
+
+    Raises `TypeError` for a key of another type, `True` and `1.0` included, which are equal to 1.
+    """
+    kind = type(key)
+    if kind in _EXACT or (kind is tuple and _EXACT.issuperset(map(type, key))):  # type: ignore[arg-type]  # -- a tuple
+        return key  # a fast path for most keys, because this runs at every hit
+    if isinstance(key, str):
+        return str.__str__(key)  # not str(), which a StrEnum overrides
+    if isinstance(key, int) and not isinstance(key, bool):
+        return int(key)
+    if isinstance(key, UUID):
+        return UUID(int=key.int)
+    if isinstance(key, tuple):
+        return tuple([canonical(part) for part in key])
+    raise TypeError(f"a key is a str, int, UUID or a tuple of these, not {type(key).__name__}")
+
+
+def tag_id(tag: str) -> str:
+    """Return a tag's id, a hash of 16 hexadecimal digits; a collision would only invalidate too many values.
+
+    Raises `TypeError` for a tag of another type and `ValueError` for a string with lone surrogates.
+    """
+    if not isinstance(tag, str):
+        raise TypeError(f"a tag is a str, not {type(tag).__name__}")
+    return blake2b(tag.encode(), digest_size=8).hexdigest()
+
+
+def encode_key(key: Key) -> str:
+    """Return the unique name of a key in Redis, at most `MAX_BYTES` of UTF-8.
+
+    The name begins with its kind (`s:ada`, `i:42`, `u:<hex>`, `t:<length>:<part>…`, `h:<beginning>~<hash>`). Parts of a
+    tuple begin with their lengths, so that no character in a string can be confused with a separator. Raises
+    `TypeError` for a key of another type and `ValueError` for a string with lone surrogates.
+    """
+    if type(key) is str and key.isascii() and len(key) <= _ALWAYS_FITS:
+        return f"s:{key}"
+    if type(key) is UUID:
+        return f"u:{key.hex}"
+    name = _encode(canonical(key))
+    if name.isascii() and len(name) <= MAX_BYTES:
+        return name
+    encoded = name.encode()
+    if len(encoded) <= MAX_BYTES:
+        return name
+    readable = encoded[:_READABLE].decode(errors="ignore")
+    return f"h:{readable}~{blake2b(encoded, digest_size=16).hexdigest()}"
+
+
+def _encode(key: Key) -> str:
+    if isinstance(key, str):
+        return f"s:{key}"
+    if isinstance(key, int):
+        return f"i:{key}"
+    if isinstance(key, UUID):
+        return f"u:{key.hex}"
+    parts = [_encode(part) for part in key]
+    return "t:" + "".join(f"{len(part)}:{part}" for part in parts)

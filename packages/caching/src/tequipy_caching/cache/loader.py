@@ -1,0 +1,297 @@
+"""Loads: look keys up, call the factory for the missing ones, store its results unless they were invalidated."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import partial
+from random import random
+from time import monotonic
+from typing import Generic, TypeVar
+
+from tequipy_caching.cache.changes import Changes
+from tequipy_caching.cache.invalidation_guard import InvalidationGuard, InvalidationGuards
+from tequipy_caching.cache.keys import Key
+from tequipy_caching.cache.leases import Leases
+from tequipy_caching.cache.local_store import Memory
+from tequipy_caching.cache.metrics import CacheMetrics
+from tequipy_caching.cache.policies import CachePolicy
+from tequipy_caching.cache.ports import MISSING
+from tequipy_caching.cache.single_flight import InFlightLoad
+from tequipy_caching.cache.tiers import Channel, Lookup, SharedTier
+from tequipy_caching.exceptions import CacheUnavailable, LoadTimeout
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest(Generic[V]):
+    """The parameters of a load."""
+
+    factory: Callable[[Sequence[Key]], Awaitable[Mapping[Key, V]]]
+    ttl: float | None = None
+    tags: tuple[str, ...] = ()
+    """The ids of the tags, as `tag_id` returns them."""
+    ahead: bool = False
+    """Whether this is a refresh ahead: the cached value is still fresh, and is loaded again nevertheless."""
+
+
+class Loader(Generic[V]):
+    """Reads and fills the tiers of one cache."""
+
+    def __init__(
+        self,
+        name: str,
+        policy: CachePolicy,
+        *,
+        memory: Memory[V],
+        shared: SharedTier[V],
+        changes: Changes[V],
+        channel: Channel,
+        strict: bool,
+        lease: float,
+        metrics: CacheMetrics,
+    ) -> None:
+        self.guards = InvalidationGuards()
+        self.leases = Leases(shared, channel, lease=lease)
+        self._name = name
+        self._policy = policy
+        self._memory = memory
+        self._shared = shared
+        self._changes = changes
+        self._channel = channel
+        self._strict = strict
+        self._l1_misses = metrics.tally("cache_requests", name, "l1", "miss")
+        self._l1_stale = metrics.tally("cache_requests", name, "l1", "stale")
+        self._l2 = {result: metrics.tally("cache_requests", name, "l2", result) for result in ("hit", "miss", "stale")}
+        self._loads = {
+            outcome: metrics.tally("cache_loads", name, outcome) for outcome in ("ok", "error", "timeout", "cancelled")
+        }
+        self._load_seconds = metrics.seconds("cache_load_seconds", name)
+        self._fenced_fills = metrics.tally("cache_fenced_fills", name)
+        self._abandoned: set[asyncio.Future[Mapping[Key, V]]] = set()
+
+    async def load(self, in_flight: InFlightLoad[V], request: LoadRequest[V]) -> Mapping[Key, V]:
+        """Return the values of the keys of an in-flight load, except for keys that the factory omits."""
+        found: dict[Key, V] = {}
+        if self._policy.lock == "process" or not self._shared.stores:
+            await self._load(in_flight.keys, found, request, in_flight)
+            return found
+        others: Sequence[Key] = in_flight.keys
+        while others:
+            with self.guards.hold() as guard:
+                missing = await self._lookup(others, found, guard, request)
+                if not missing:
+                    break
+                self._note_states(in_flight, missing)
+                self._offer_stale_values(in_flight, missing, found, guard)
+                others = await self.leases.load_or_wait(
+                    list(missing), request.tags, partial(self._load, found=found, request=request)
+                )
+        return found
+
+    async def lookup(self, keys: Sequence[Key]) -> dict[Key, V]:
+        """Return the fresh values that the tiers have, and keep them in memory."""
+        with self.guards.hold() as guard:
+            return self._keep_fresh(await self._read_tiers(keys, (), storing=False), guard)
+
+    def jittered_ttl(self, ttl: float | None) -> float:
+        """Return the ttl of a value, the policy's if None, shortened by the policy's jitter."""
+        return (ttl or self._policy.ttl) * (1 - self._policy.jitter * random())  # noqa: S311 -- no secret
+
+    async def _load(
+        self,
+        keys: Sequence[Key],
+        found: dict[Key, V],
+        request: LoadRequest[V],
+        in_flight: InFlightLoad[V] | None = None,
+    ) -> None:
+        """Add the values of the tiers to `found` and load the others; offer stale values to callers of `in_flight`."""
+        with self.guards.hold() as guard:
+            missing = await self._lookup(keys, found, guard, request)
+            if not missing:
+                return
+            if in_flight is not None:
+                self._note_states(in_flight, missing)
+                self._offer_stale_values(in_flight, missing, found, guard)
+            try:
+                values = await self._call(request, list(missing))
+            except Exception as error:  # noqa: BLE001 -- factories may raise any exception
+                found |= self._serve_stale_or_raise(error, missing, guard, request)
+            else:
+                loaded = {key: values[key] for key in missing if key in values}
+                await self._store_loaded(loaded, missing, guard, request)
+                found |= loaded
+
+    async def _lookup(
+        self, keys: Sequence[Key], found: dict[Key, V], guard: InvalidationGuard, request: LoadRequest[V]
+    ) -> Mapping[Key, Lookup[V]]:
+        """Add the fresh values of the tiers to `found`, and return the lookups of the other keys."""
+        lookups = await self._read_tiers(keys, request.tags, storing=True)
+        found |= self._keep_fresh(lookups, guard, request)
+        return {key: lookups[key] for key in keys if key not in found}
+
+    @staticmethod
+    def _note_states(in_flight: InFlightLoad[V], missing: Mapping[Key, Lookup[V]]) -> None:
+        """Record the states that the load has seen, so that callers can detect changes that were not received."""
+        in_flight.seen |= {key: lookup.seen for key, lookup in missing.items() if lookup.seen is not None}
+
+    def _offer_stale_values(
+        self,
+        in_flight: InFlightLoad[V],
+        missing: Mapping[Key, Lookup[V]],
+        found: Mapping[Key, V],
+        guard: InvalidationGuard,
+    ) -> None:
+        def stale_values() -> Mapping[Key, V] | None:
+            older = self._stale_values({key: lookup for key, lookup in missing.items() if key not in found}, guard)
+            return None if older is None else {**older, **found}
+
+        in_flight.stale_values = stale_values
+
+    async def _read_tiers(
+        self, keys: Sequence[Key], tags: tuple[str, ...], *, storing: bool
+    ) -> Mapping[Key, Lookup[V]]:
+        """Look keys up in Redis, or in memory if Redis is unreachable or may still hold invalidated values."""
+        self._l1_misses.count += len(keys)
+        if not self._shared.stores:
+            return {key: self._lookup_memory(key, trusted=self._shared.unreachable) for key in keys}
+        is_pending = self._changes.is_pending if self._changes.any_pending else None  # rare
+        not_pending = keys if is_pending is None else [key for key in keys if not is_pending(key)]
+        unreachable = self._shared.unreachable
+        try:
+            lookups = dict(await self._shared.read(not_pending, tags, storing=storing)) if not_pending else {}
+        except CacheUnavailable:
+            if self._strict:
+                raise
+            lookups, unreachable = {}, self._shared.unreachable  # a server that answers and refuses is reachable
+        if self._changes.any_pending:  # checked again, because invalidations may have become pending meanwhile
+            lookups = {key: lookup for key, lookup in lookups.items() if not self._changes.is_pending(key, lookup.tags)}
+        hits = sum([lookup.value is not MISSING for lookup in lookups.values()])
+        self._l2["hit"].count += hits
+        self._l2["miss"].count += len(lookups) - hits
+        for key in keys:
+            if key not in lookups:
+                lookups[key] = self._lookup_memory(key, trusted=unreachable or self._channel.live)
+        return lookups
+
+    def _lookup_memory(self, key: Key, *, trusted: bool) -> Lookup[V]:
+        # In a disconnected process memory may hold invalidated values. Without Redis there is no better source.
+        value = self._memory.value(key) if trusted else MISSING
+        if value is not MISSING:
+            self._l1_stale.count += 1
+        return Lookup(value)
+
+    def _keep_fresh(
+        self, lookups: Mapping[Key, Lookup[V]], guard: InvalidationGuard, request: LoadRequest[V] | None = None
+    ) -> dict[Key, V]:
+        """Return the fresh values of lookups, and keep them in memory."""
+        ahead = self._policy.refresh_ahead if request is not None and request.ahead else None
+        found: dict[Key, V] = {}
+        for key, lookup in lookups.items():
+            if lookup.value is MISSING or (ahead is not None and lookup.left <= lookup.ttl * (1 - ahead)):
+                continue
+            found[key] = lookup.value
+            if lookup.left and self._memory.enabled and self._is_current(guard, key):
+                self._memory.keep(key, lookup.value, lookup.left, ttl=lookup.ttl, tags=lookup.tags)
+        return found
+
+    def _is_current(self, guard: InvalidationGuard, key: Key) -> bool:
+        is_current = guard.is_current(key)
+        if not is_current:
+            self._fenced_fills.count += 1
+        return is_current
+
+    async def _call(self, request: LoadRequest[V], keys: Sequence[Key]) -> Mapping[Key, V]:
+        outcome, started = "error", monotonic()
+        factory = asyncio.ensure_future(request.factory(keys))
+        try:
+            # `asyncio.timeout` would wait until a cancelled factory has ended, and a driver may take long for that.
+            if not (await asyncio.wait({factory}, timeout=self._policy.hard_timeout))[0]:
+                outcome = "timeout"
+                raise LoadTimeout(f"a load of the cache {self._name!r} took over {self._policy.hard_timeout:g} s")
+            values = factory.result()
+            outcome = "ok"
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            factory.cancel()
+            await asyncio.wait({factory}, timeout=self._policy.hard_timeout)  # only `cancel_all` waits for this
+            raise
+        finally:
+            if not factory.done():
+                self._abandon(factory)
+            self._loads[outcome].count += 1
+            self._load_seconds(monotonic() - started)
+        return values
+
+    def _abandon(self, factory: "asyncio.Future[Mapping[Key, V]]") -> None:
+        """Cancel a factory that timed out, and ignore its result."""
+        factory.cancel()
+        self._abandoned.add(factory)
+        factory.add_done_callback(self._forget)
+
+    def _forget(self, factory: "asyncio.Future[Mapping[Key, V]]") -> None:
+        self._abandoned.discard(factory)
+        if not factory.cancelled():
+            factory.exception()  # retrieved, because asyncio logs exceptions that nobody has retrieved
+
+    def _serve_stale_or_raise(
+        self, error: Exception, missing: Mapping[Key, Lookup[V]], guard: InvalidationGuard, request: LoadRequest[V]
+    ) -> Mapping[Key, V]:
+        """Return stale values for keys whose load failed, or raise the error, caching it if the policy says so."""
+        ttl = self._policy.negative_ttl(error)
+        if ttl:
+            key, *others = missing
+            if not others and self._is_current(guard, key):  # of a batch it is unknown which key caused the error
+                self._memory.keep_error(key, error, ttl, tags=request.tags)
+            raise error
+        values = None if request.ahead else self._stale_values(missing, guard)
+        if values is None:
+            raise error
+        return values
+
+    def _stale_values(self, missing: Mapping[Key, Lookup[V]], guard: InvalidationGuard) -> Mapping[Key, V] | None:
+        """Return the stale values if all keys have one, else None; memory serves them for a while."""
+        found: dict[Key, V] = {}
+        for key, lookup in missing.items():
+            if not guard.may_serve_stale(key):
+                continue
+            value = lookup.stale_value()
+            if value is not MISSING and guard.is_current(key):
+                self._memory.keep_stale(key, value, lookup.stale_left, tags=lookup.tags)
+            elif value is MISSING and not lookup.tombstoned and (self._channel.live or self._shared.unreachable):
+                # A disconnected process may not know that the key was deleted. Without Redis there is no better source.
+                value = self._memory.stale_value(key)
+                self._memory.serve_stale(key)
+            if value is not MISSING:
+                found[key] = value
+        if len(found) < len(missing):
+            return None
+        self._l2["stale"].count += len(found)
+        return found
+
+    async def _store_loaded(
+        self,
+        loaded: Mapping[Key, V],
+        missing: Mapping[Key, Lookup[V]],
+        guard: InvalidationGuard,
+        request: LoadRequest[V],
+    ) -> None:
+        """Store loaded values in Redis, and keep in memory those whose keys have not changed."""
+        ttls = {key: self.jittered_ttl(request.ttl) for key in loaded}
+        encoded = {key: self._shared.encode(key, value, ttls[key], request.tags) for key, value in loaded.items()}
+        offered = {key: (encoded[key], missing[key].seen) for key in loaded if encoded[key].fits and missing[key].seen}
+        changed: AbstractSet[Key] = set()
+        if offered:
+            try:
+                changed = await self._shared.store(offered)
+            except CacheUnavailable:
+                if self._strict:
+                    raise
+        for key, value in loaded.items():
+            # Redis may not have stored the value, because it was unreachable or has lost the state of the key. If the
+            # key has changed meanwhile, either the guard knows it, or the channel has a gap, which clears memory.
+            if key in changed:
+                self._fenced_fills.count += 1
+            elif encoded[key].fits and self._is_current(guard, key):
+                self._memory.keep(key, value, ttls[key], ttl=ttls[key], tags=request.tags)

@@ -1,0 +1,159 @@
+"""Single flight: concurrent callers of a key share one load, which runs in a task of its own."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Generic, TypeVar
+
+from tequipy_caching.cache.keys import Key
+from tequipy_caching.cache.metrics import Tally
+from tequipy_caching.exceptions import CacheError, RecursiveLoad, WrongEventLoop
+
+V = TypeVar("V")
+
+
+class InFlightLoad(Generic[V]):
+    """A load of one key or several that has not finished, and the number of callers that wait for it."""
+
+    __slots__ = ("abandoned", "detached", "keys", "owner", "seen", "stale_values", "task", "waiting")
+
+    def __init__(self, owner: "InFlightLoads[V]", keys: Sequence[Key]) -> None:
+        self.owner = owner
+        self.keys = keys
+        self.task: asyncio.Task[Mapping[Key, V]]
+        self.seen: dict[Key, object] = {}
+        """The state of each key in the shared tier when the load looked it up."""
+        self.waiting = 0
+        self.abandoned = False
+        self.detached = False
+        """Whether it continues when no caller waits for it."""
+        self.stale_values: Callable[[], Mapping[Key, V] | None] = lambda: None
+        """Returns the stale values of all its keys, or None, when a caller's soft timeout ends before the load."""
+
+
+Load = Callable[[InFlightLoad[V]], Awaitable[Mapping[Key, V]]]
+"""Loads the keys of an in-flight load; its result omits keys that have no value."""
+
+_enclosing_loads: ContextVar[tuple[InFlightLoad[Any], ...]] = ContextVar("tequipy_caching_loads", default=())
+"""The loads whose factories the running code was called by."""
+
+
+class InFlightLoads(Generic[V]):
+    """The in-flight loads of one cache in this process; `coalesced` counts the callers that joined one."""
+
+    def __init__(self, cache: str, coalesced: Tally) -> None:
+        self._cache = cache
+        self._coalesced = coalesced
+        self._current: dict[Key, InFlightLoad[V]] = {}
+        self._tasks: set[asyncio.Task[Mapping[Key, V]]] = set()
+
+    async def join(self, keys: Sequence[Key], load: Load[V], soft_timeout: float | None = None) -> dict[Key, V]:
+        """Return the values of keys: join the in-flight load of each, or start one with `load` for the others.
+
+        All callers that joined a load get its values or its exception. A cancelled caller does not affect the others;
+        when the last caller leaves, the load is cancelled. After `soft_timeout` seconds a caller gets the load's stale
+        values, if there are any, and the load continues. Raises `RecursiveLoad` if a load asks for one of its own keys.
+        """
+        joined = self._join(keys, load)
+        found: dict[Key, V] = {}
+        try:
+            for in_flight in joined:
+                found.update(await self._wait(in_flight, soft_timeout))
+        finally:
+            for in_flight in joined:
+                self._leave(in_flight)
+        return found
+
+    def start_in_background(self, key: Key, load: Load[V]) -> None:
+        """Start a load without a waiting caller, unless the key has an in-flight load."""
+        if key not in self._current:
+            self._start([key], load).detached = True
+
+    def get(self, key: Key) -> InFlightLoad[V] | None:
+        """Return the in-flight load of a key."""
+        return self._current.get(key)
+
+    def forget(self, key: Key) -> None:
+        """Make later callers of a key start a new load; callers that wait for the current one still get its value."""
+        self._current.pop(key, None)
+
+    def forget_all(self) -> None:
+        """Make later callers of every key start new loads."""
+        self._current.clear()
+
+    async def cancel_all(self) -> None:
+        """Cancel all loads and wait until they have ended."""
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _join(self, keys: Sequence[Key], load: Load[V]) -> list[InFlightLoad[V]]:
+        enclosing = [
+            in_flight for in_flight in _enclosing_loads.get() if in_flight.owner is self and not in_flight.task.done()
+        ]
+        if any(key in in_flight.keys for in_flight in enclosing for key in keys):
+            raise RecursiveLoad(f"a load of the cache {self._cache!r} asks for the key that it is loading")
+        mine = [key for key in keys if key not in self._current]
+        self._coalesced.count += len(keys) - len(mine)
+        joined = list(dict.fromkeys(filter(None, map(self._current.get, keys))))
+        if mine:
+            joined.append(self._start(mine, load))
+        loop = asyncio.get_running_loop()
+        for in_flight in joined:
+            if in_flight.task.get_loop() is not loop:
+                raise WrongEventLoop(
+                    f"a load of the cache {self._cache!r} runs in another event loop: build and enter a manager in each"
+                )
+        for in_flight in joined:
+            in_flight.waiting += 1
+        return joined
+
+    def _start(self, keys: Sequence[Key], load: Load[V]) -> InFlightLoad[V]:
+        in_flight = InFlightLoad(self, keys)
+        for key in keys:
+            self._current[key] = in_flight
+        in_flight.task = asyncio.create_task(self._run(in_flight, load), name=f"cache-load-{self._cache}")
+        self._tasks.add(in_flight.task)
+        in_flight.task.add_done_callback(self._on_done)
+        return in_flight
+
+    async def _wait(self, in_flight: InFlightLoad[V], soft_timeout: float | None) -> Mapping[Key, V]:
+        if soft_timeout is not None and not in_flight.task.done():
+            await asyncio.wait({in_flight.task}, timeout=soft_timeout)
+            if not in_flight.task.done() and (stale_values := in_flight.stale_values()) is not None:
+                in_flight.detached = True
+                return stale_values
+        # The shield keeps a caller's cancellation away from the load. It also raises the load's exception anew for each
+        # caller, so that the traceback does not grow with the number of callers.
+        return await asyncio.shield(in_flight.task)
+
+    def _leave(self, in_flight: InFlightLoad[V]) -> None:
+        in_flight.waiting -= 1
+        if not in_flight.waiting and not in_flight.detached and not in_flight.task.done():
+            in_flight.abandoned = True
+            self._finish(in_flight)
+            in_flight.task.cancel()
+
+    async def _run(self, in_flight: InFlightLoad[V], load: Load[V]) -> Mapping[Key, V]:
+        _enclosing_loads.set((*_enclosing_loads.get(), in_flight))
+        try:
+            return await load(in_flight)
+        except asyncio.CancelledError as error:
+            if in_flight.abandoned or in_flight.task.cancelling():
+                raise
+            # If it were raised unchanged, each caller would conclude that it had been cancelled itself.
+            raise CacheError(f"a load of the cache {self._cache!r} was cancelled from within") from error
+        finally:
+            self._finish(in_flight)
+
+    def _on_done(self, task: "asyncio.Task[Mapping[Key, V]]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved, because asyncio logs exceptions that nobody has retrieved
+
+    def _finish(self, in_flight: InFlightLoad[V]) -> None:
+        for key in in_flight.keys:
+            if self._current.get(key) is in_flight:
+                del self._current[key]

@@ -1,0 +1,1 @@
+"""Expiring sets, held in the memory of every process."""

@@ -1,1 +1,0 @@
-"""The adapters of the ports: memory, Redis, the channel and Prometheus."""

@@ -1,0 +1,1 @@
+"""The rate limiter: GCRA in integers, computed by a script in Redis."""

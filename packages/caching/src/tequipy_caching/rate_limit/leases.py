@@ -1,0 +1,74 @@
+"""The leases of a process: parts of limits that it may spend without asking Redis."""
+
+import asyncio
+import secrets
+from time import monotonic_ns
+
+from cachetools import LRUCache
+
+from tequipy_caching.rate_limit.gcra import LEASE_US, Grant
+from tequipy_caching.rate_limit.policies import RateDecision, RatePolicy
+
+
+class Lease:
+    """A lease with its own id, so that a forgotten lease expires by itself."""
+
+    __slots__ = ("asked", "ends", "full", "id", "left", "name", "policy", "remaining", "spent")
+
+    def __init__(self, policy: RatePolicy, name: str) -> None:
+        self.policy = policy
+        self.name = name
+        """The name of the bucket."""
+        self.id = secrets.token_hex(8)
+        self.left = self.spent = self.ends = self.full = self.remaining = 0
+        self.asked: asyncio.Event | None = None
+        """The event that is set when the running request for a new lease has its response; None without a request."""
+
+    def held(self, now: int) -> bool:
+        """Return whether Redis still holds the lease."""
+        return self.left + self.spent > 0 and now < self.ends
+
+    def spend(self, cost: int, now: int) -> RateDecision:
+        """Spend a part of the lease, which must be large enough."""
+        policy = self.policy
+        self.left -= cost
+        self.spent += cost
+        self.remaining -= cost
+        self.full = max(self.full, now) + cost * policy.increment // policy.leak_rate
+        return RateDecision(True, policy.limit, self.remaining, 0.0, (self.full - now) / 1_000_000)
+
+    def renew(self, grant: Grant, asked: int) -> None:
+        """Start with the grant of a request that was made at `asked`."""
+        self.left, self.spent, self.remaining = grant.leased, 0, grant.remaining
+        self.ends, self.full = asked + LEASE_US, asked + grant.reset_after
+
+
+class Leases(LRUCache[str, Lease]):
+    """The most recently used leases, by the names of their buckets."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.forgotten: list[Lease] = []
+        """Leases that Redis still holds and that must be released."""
+
+    def popitem(self) -> tuple[str, Lease]:
+        """Forget the least recently used lease."""
+        name, lease = super().popitem()
+        if lease.asked is None:  # otherwise the running request releases it
+            self.forget(lease)
+        return name, lease
+
+    def forget_all(self) -> None:
+        """Forget all leases."""
+        while self:
+            self.popitem()
+
+    def forget(self, lease: Lease) -> None:
+        """Queue the lease to be released, if Redis still holds it."""
+        if lease.held(now_us()):
+            self.forgotten.append(lease)
+
+
+def now_us() -> int:
+    """Return the monotonic clock of this process in microseconds."""
+    return monotonic_ns() // 1000

@@ -1,0 +1,301 @@
+"""The rate limiter on Redis: it counts for all processes there, and remembers leases and denials in memory."""
+
+import asyncio
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
+from time import monotonic
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+from cachetools import LRUCache
+
+from tequipy_caching.cache.invalidation_guard import InvalidationGuards
+from tequipy_caching.cache.keys import Key
+from tequipy_caching.cache.local_store import Memory, MemoryTier
+from tequipy_caching.cache.metrics import Tally
+from tequipy_caching.cache.policies import CachePolicy
+from tequipy_caching.cache.ports import MISSING
+from tequipy_caching.cache.recovery import Recoverable
+from tequipy_caching.exceptions import CacheUnavailable
+from tequipy_caching.rate_limit.gcra import (
+    Buckets,
+    BudgetRequest,
+    Grant,
+    bucket_name,
+    decide_all_locally,
+    decide_locally,
+)
+from tequipy_caching.rate_limit.leases import Lease, Leases, now_us
+from tequipy_caching.rate_limit.metrics import DecisionCounts
+from tequipy_caching.rate_limit.policies import RateDecision, RateLimiter, RatePolicy, check_hits, decisive
+from tequipy_caching.rate_limit.redis_buckets import TOPIC, Budget, RedisBuckets
+from tequipy_caching.redis.backplane import Backplane
+from tequipy_caching.redis.link import RedisLink
+from tequipy_caching.redis.messages import Listener
+
+_BATCH_SIZE: Final = 100
+"""How many leases one script releases."""
+
+
+class _Refusal(NamedTuple):
+    """A denial that Redis would repeat. Times are microseconds of the monotonic clock."""
+
+    policy: RatePolicy
+    cost: int
+    ends: int
+    full: int
+
+
+class _Known(NamedTuple):
+    """The known state of a bucket, which is sent with later requests in case the server evicts the bucket."""
+
+    born: int
+    until: int
+    """When the bucket will be empty, in microseconds of the monotonic clock."""
+
+
+class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
+    """Returned by `build_rate_limiter`.
+
+    An entry of the recovery queue is a reset: the bucket's name, and for how many milliseconds processes may remember
+    it.
+    """
+
+    def __init__(self, link: RedisLink, memory: CachePolicy, *, backplane: Backplane, counts: DecisionCounts) -> None:
+        self.link = link
+        self.backplane = backplane
+        self._counts = counts
+        self._refusals: Memory[_Refusal] = Memory(memory, MemoryTier(memory, monotonic, Tally()), monotonic)
+        self._leases = Leases(memory.l1_maxsize)
+        self._release_task: asyncio.Task[None] | None = None
+        self._known: LRUCache[str, _Known] = LRUCache(memory.l1_maxsize)
+        self._buckets = RedisBuckets(link, backplane)
+        self._local_buckets = Buckets(memory.l1_maxsize)
+        self._guards = InvalidationGuards()
+        link.recovery.register(TOPIC, self)
+        backplane.listen(TOPIC, self)
+
+    async def hit(self, policy: RatePolicy, key: Key, cost: int = 1) -> RateDecision:
+        """Count a request, unless the policy denies it."""
+        _, decision = await self.hit_all([(policy, key)], cost)
+        return decision
+
+    async def hit_all(self, hits: Sequence[tuple[RatePolicy, Key]], cost: int = 1) -> tuple[RatePolicy, RateDecision]:
+        """Count a request under several policies, unless one of them denies it, in at most one round trip."""
+        check_hits(hits, cost)
+        budgets = [(policy, bucket_name(policy, key)) for policy, key in hits]
+        decisions = self._from_memory(budgets, cost)
+        if decisions is None and await self._wait_for_leases(budgets):
+            decisions = self._from_memory(budgets, cost)
+        if decisions is None:
+            decisions = await self._ask(budgets, cost)
+        made = [
+            (policy, name, decision)
+            for (policy, name), decision in zip(budgets, decisions, strict=True)
+            if decision is not None
+        ]
+        policy, decision = decisive((policy, decision) for policy, _, decision in made)
+        for each, name, decided in made:
+            if decision.allowed and not decided.degraded and each.on_store_error == "local":
+                self._local_buckets.take(each, name, cost, now_us())  # in case Redis becomes unreachable
+            if decided.allowed == decision.allowed:
+                self._counts.count(each.name, decided)
+        return policy, decision
+
+    async def peek(self, policy: RatePolicy, key: Key) -> RateDecision:
+        """Return the decision that a request would get now, without counting it."""
+        name, now = bucket_name(policy, key), now_us()
+        refusal = self._refused(policy, name, 1, now)
+        if refusal is not None:
+            return refusal
+        try:
+            (grant,) = await self._buckets.run(
+                [(policy, name)], [self._with_known_level(BudgetRequest(0), policy, name, now)]
+            )
+        except CacheUnavailable:
+            return decide_locally(policy, self._local_buckets, name, 0, now)
+        lease = self._held(policy, name)
+        if lease is None or not lease.left or now >= lease.ends:
+            return grant.decision(policy)
+        return grant._replace(allowed=True, remaining=grant.remaining + lease.left, retry_after=0).decision(policy)
+
+    async def reset(self, policy: RatePolicy, key: Key) -> None:
+        """Empty the bucket, here and in all processes."""
+        name = bucket_name(policy, key)
+        known = 1 + policy.capacity * policy.increment // (policy.leak_rate * 1000)
+        self._forget(name)
+        try:
+            await self._buckets.reset(name, known)
+        except (CacheUnavailable, asyncio.CancelledError) as error:  # a cancelled request may have been executed or not
+            self.link.recovery.add(TOPIC, name, known)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        finally:
+            self._forget(name)  # concurrent requests may have remembered the old state
+
+    def on_message(self, body: Any) -> None:  # noqa: ANN401 -- JSON
+        """Forget the state of a bucket that another process has reset."""
+        if not isinstance(body, str):
+            raise ValueError("not the name of a bucket")  # noqa: TRY004 -- listeners raise ValueError
+        self._forget(body)
+
+    def on_gap(self) -> None:
+        """Forget all denials, because any of them may have been reset."""
+        self._refusals.clear()
+        self._guards.invalidate_all()
+
+    def merge(self, old: int, new: int) -> int:
+        """Return one of two resets."""
+        return max(old, new)
+
+    def overflow(self) -> Mapping[Hashable, int]:
+        """Drop the resets: denials end by themselves."""
+        return {}
+
+    async def replay(self, entries: Mapping[Hashable, int]) -> None:
+        """Send resets that could not be sent before."""
+        for name, known in entries.items():
+            await self._buckets.reset(str(name), known)
+
+    async def __aenter__(self) -> Self:
+        self.link.loop_binding.check()
+        self.backplane.start()
+        if self._buckets.eviction_unknown:
+            await self._buckets.check_eviction()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.backplane.stop()
+        if self._release_task is not None:
+            await self._release_task
+            self._release_task = None
+        self._leases.forget_all()
+        await self._release_forgotten()
+        await self.link.close()
+
+    def _from_memory(self, budgets: Sequence[Budget], cost: int) -> Sequence[RateDecision | None] | None:
+        """Decide by leases if all policies have enough, or by remembered denials; None: Redis must be asked."""
+        now = now_us()
+        leases = [self._held(policy, name) if policy.lease else None for policy, name in budgets]
+        held = [lease for lease in leases if lease is not None and lease.left >= cost and now < lease.ends]
+        if len(held) == len(budgets):
+            return [lease.spend(cost, now) for lease in held]
+        refusals = [self._refused(policy, name, cost, now) for policy, name in budgets]
+        return refusals if any(refusals) else None
+
+    def _refused(self, policy: RatePolicy, name: str, cost: int, now: int) -> RateDecision | None:
+        refusal = self._refusals.fast_value(name, self._refusals.clock())
+        if refusal is MISSING or cost < refusal.cost or now >= refusal.ends or refusal.policy != policy:
+            return None
+        more = (cost - refusal.cost) * policy.increment // policy.leak_rate
+        retry, reset = (refusal.ends - now + more) / 1_000_000, max(0, refusal.full - now) / 1_000_000
+        return RateDecision(False, policy.limit, 0, retry, reset)
+
+    async def _wait_for_leases(self, budgets: Sequence[Budget]) -> bool:
+        """Wait while another task requests leases for these budgets; return whether one did."""
+        leases = [self._leases.get(name) for policy, name in budgets if policy.lease]
+        asked = {lease.asked for lease in leases if lease is not None and lease.asked is not None}
+        for event in asked:
+            await event.wait()
+        return bool(asked)
+
+    async def _ask(self, budgets: Sequence[Budget], cost: int) -> Sequence[RateDecision]:
+        """Ask Redis for decisions, and for leases that no other task is requesting."""
+        now, answered = now_us(), asyncio.Event()
+        requests, ours = list[BudgetRequest](), dict[str, Lease]()
+        for policy, name in budgets:
+            lease = self._lease(policy, name) if policy.lease else None
+            if lease is None or lease.asked is not None:
+                requests.append(self._with_known_level(BudgetRequest(cost), policy, name, now))
+                continue
+            ours[name] = lease
+            lease.asked = answered
+            lease.left = 0  # the request releases the rest
+            requests.append(
+                self._with_known_level(BudgetRequest(cost, policy.lease, lease.id, lease.spent), policy, name, now)
+            )
+        try:
+            with self._guards.hold() as guard:
+                try:
+                    grants = await self._buckets.run(budgets, requests)
+                except CacheUnavailable:
+                    return decide_all_locally(budgets, self._local_buckets, cost, now)
+                if self._buckets.eviction_unknown:  # Redis was unreachable at the start
+                    await self._buckets.check_eviction()
+                for (policy, name), grant in zip(budgets, grants, strict=True):
+                    if name in ours:
+                        self._renew(ours[name], grant, now)
+                    if grant.vanished:
+                        self._counts.count_vanished(policy.name)
+                    if guard.is_current(name):
+                        self._remember(policy, name, grant, cost, now)
+        finally:
+            for lease in ours.values():
+                lease.asked = None
+            answered.set()
+        return [grant.decision(policy) for (policy, _), grant in zip(budgets, grants, strict=True)]
+
+    def _remember(self, policy: RatePolicy, name: str, grant: Grant, cost: int, now: int) -> None:
+        """Remember the state of a bucket, and a denial, from the response to a request made at `now`."""
+        self._known[name] = _Known(grant.born, now + grant.used_for)
+        if not grant.allowed:
+            left = grant.retry_after / 1_000_000
+            self._refusals.keep(
+                name, _Refusal(policy, cost, now + grant.retry_after, now + grant.reset_after), left, ttl=left
+            )
+
+    def _with_known_level(self, request: BudgetRequest, policy: RatePolicy, name: str, now: int) -> BudgetRequest:
+        """Return the request with the state of the bucket that this process knows."""
+        born, until = self._known.get(name, _Known(0, 0))
+        return request._replace(born=born, known=(until - now) * policy.leak_rate) if until > now else request
+
+    def _held(self, policy: RatePolicy, name: str) -> Lease | None:
+        """Return the lease of a bucket, unless another policy of the same name took it."""
+        lease = self._leases.get(name)
+        return lease if lease is not None and lease.policy == policy else None
+
+    def _lease(self, policy: RatePolicy, name: str) -> Lease:
+        lease = self._held(policy, name)
+        if lease is None:
+            if (other := self._leases.pop(name, None)) is not None and other.asked is None:
+                self._leases.forget(other)
+            lease = self._leases[name] = Lease(policy, name)
+            self._schedule_release()
+        return lease
+
+    def _renew(self, lease: Lease, grant: Grant, asked: int) -> None:
+        lease.renew(grant, asked)
+        if self._leases.get(lease.name) is not lease:  # it was forgotten during the request
+            self._leases.forget(lease)
+            self._schedule_release()
+
+    def _schedule_release(self) -> None:
+        if self._leases.forgotten and (self._release_task is None or self._release_task.done()):
+            self._release_task = asyncio.create_task(self._release_forgotten(), name="limiter-leases")
+
+    async def _release_forgotten(self) -> None:
+        """Release the rest of forgotten leases; leases whose release fails expire by themselves."""
+        forgotten = self._leases.forgotten
+        while forgotten:
+            some = forgotten[-_BATCH_SIZE:]
+            del forgotten[-_BATCH_SIZE:]
+            now, budgets = now_us(), [(lease.policy, lease.name) for lease in some]
+            with suppress(CacheUnavailable), self._guards.hold() as guard:
+                requests = [
+                    self._with_known_level(
+                        BudgetRequest(0, holder=lease.id, spent=lease.spent), lease.policy, lease.name, now
+                    )
+                    for lease in some
+                ]
+                grants = await self._buckets.run(budgets, requests)
+                for lease, grant in zip(some, grants, strict=True):
+                    if guard.is_current(lease.name):
+                        self._known[lease.name] = _Known(grant.born, now + grant.used_for)
+
+    def _forget(self, name: str) -> None:
+        self._refusals.drop(name)
+        self._known.pop(name, None)
+        self._guards.invalidate(name)
+        self._local_buckets.forget(name)

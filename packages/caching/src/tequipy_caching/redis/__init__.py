@@ -1,0 +1,1 @@
+"""The connection to Redis, the channel of invalidations, and the tier of values in Redis."""

@@ -1,0 +1,302 @@
+"""The connection to Redis. A call waits a bounded time when Redis is unreachable, and later calls do not wait."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Sequence
+from functools import cache, partial
+from time import monotonic
+from typing import Any, Final
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from tequipy_caching.cache.metrics import CacheMetrics
+from tequipy_caching.cache.recovery import RecoveryQueue
+from tequipy_caching.exceptions import CacheUnavailable
+from tequipy_caching.redis.cancellation import Cancellation
+from tequipy_caching.redis.circuit_breaker import Breaker
+from tequipy_caching.redis.connections import (
+    ConnectionLost,
+    Connections,
+    Deadline,
+    NoFreeConnection,
+    ProgressParser,
+    ServerFull,
+    current_deadline,
+    exchange,
+)
+from tequipy_caching.redis.loop_binding import LoopBinding
+from tequipy_caching.redis.messages import PROBE_MESSAGE, Message, Position
+from tequipy_caching.redis.scripts import digest_of, reading, script
+from tequipy_caching.redis.url import parse_redis_url
+from tequipy_caching.redis.writes import Writes, as_reason, refusal_of
+
+_SLOT_WAIT_FACTOR: Final = 4
+"""The longest wait for a connection, as a multiple of the timeout. The timeout itself begins after the wait."""
+_MAX_LARGE_TRANSFERS: Final = 2
+"""How many values above 1 MiB are transferred at the same time, so that small values do not wait for them."""
+_JOIN: Final = "join"
+_LAG_SHARE: Final = 0.2
+"""If a deadline is noticed this share of the timeout too late, this process was late, not Redis."""
+
+logger = logging.getLogger(__name__)
+
+
+class RedisLink:
+    """Runs scripts. Raises `CacheUnavailable` after `timeout` seconds, or at once while the circuit breaker is open."""
+
+    def __init__(self, url: str, *, prefix: str, timeout: float, metrics: CacheMetrics) -> None:
+        self.prefix = prefix
+        self.state = f"{prefix}:state"
+        self.probe_key = f"{prefix}:probe"
+        self.breaker = Breaker(
+            self._recover, has_pending=lambda: len(self.recovery) > 0 or self.writes.refusal is not None
+        )
+        self.recovery = RecoveryQueue(self.breaker.start_probing)
+        self.writes = Writes(self.breaker.start_probing, self.recovery.trust_soon)
+        self.demotions = 0
+        """How often a server accepted writes after a replica had refused them; the channel then reconnects."""
+        self._demoted = False
+        self.position: Position | None = None
+        """How far this process has received the channel. A server with a lower position has lost its last changes."""
+        self._server = parse_redis_url(url)
+        # The channels of a server are shared by all its databases; its keys are not.
+        self.channel = f"{prefix}:invalidations:{self._server.database}"
+        self._timeout = timeout
+        self._observe = cache(partial(metrics.seconds, "cache_l2_seconds"))
+        self.loop_binding = LoopBinding()
+        self._connections = Connections(self.connect, self._compare_epoch)
+        self.large_turns = asyncio.Semaphore(_MAX_LARGE_TRANSFERS)
+        self._reported: set[type[Exception]] = set()
+        self._errors = {
+            kind: metrics.tally("cache_l2_errors", kind) for kind in ("busy", "connection", "timeout", "answer")
+        }
+        self._published = metrics.tally("cache_backplane_messages", "out")
+        metrics.watch("cache_breaker_state", lambda: self.breaker.open)
+        metrics.watch("cache_writes_refused", lambda: self.writes.refusal is not None)
+        metrics.watch("cache_recovery_queue", lambda: len(self.recovery))
+
+    def connect(self, connections: int) -> Redis:
+        """Return a client with a bounded pool. Connections do not retry: redis-py's own retries would hide outages."""
+        server = self._server
+        return Redis.from_pool(
+            BlockingConnectionPool(
+                connection_class=Connection if server.tls is None else SSLConnection,
+                **(server.tls or {}),
+                host=server.host,
+                port=server.port,
+                db=server.database,
+                username=server.username,
+                password=server.password,
+                max_connections=connections,
+                timeout=None,  # waiting for a connection is not an outage; the caller's own deadline ends it
+                socket_timeout=self._timeout,
+                socket_connect_timeout=self._timeout,
+                parser_class=ProgressParser,
+                retry=Retry(NoBackoff(), 0),
+                retry_on_error=[],
+                health_check_interval=0,
+                protocol=2,  # RESP3 is not needed, and costs each connection a round trip
+            )
+        )
+
+    async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:  # noqa: ANN401 -- the type of the result depends on the script
+        """Run the script with this file name and return its result."""
+        return await self._run(name, keys, arguments)
+
+    async def _run(
+        self, name: str, keys: Sequence[str], arguments: Sequence[Any], refused_message: str | None = None
+    ) -> Any:  # noqa: ANN401 -- as above
+        """Run a script. If Redis refuses the write, publish `refused_message` in its place."""
+        self.loop_binding.check()
+        if not self.breaker.allows_call():
+            raise CacheUnavailable("Redis is unreachable: the circuit breaker is open")
+        try:
+            return await self._run_in_turn(name, keys, arguments)
+        except NoFreeConnection as error:
+            self._errors["busy"].count += 1
+            raise CacheUnavailable(f"Redis did not run {name!r}: no connection became free") from error
+        except CacheUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 -- after any failure, callers go on without Redis
+            failure = error
+        self._errors[kind_of(failure)].count += 1
+        self._report_unexpected(failure)
+        if (reason := refusal_of(failure)) is not None:
+            await self._refuse(reason, failure, refused_message)
+        raise CacheUnavailable(f"Redis did not run {name!r}: {type(failure).__name__}") from failure
+
+    async def _run_in_turn(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:  # noqa: ANN401 -- as above
+        """Run a script when a connection is free; if the server accepts no new one, wait for an existing one."""
+        ends = monotonic() + _SLOT_WAIT_FACTOR * self._timeout
+        while True:
+            with contextlib.suppress(ServerFull):
+                return await self._connections.in_turn(
+                    ends - monotonic(), partial(self._run_now, name, keys, arguments)
+                )
+
+    async def _run_now(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:  # noqa: ANN401 -- as above
+        """Run a script within the timeout, or open the breaker, before the next waiting request gets the connection."""
+        if not self.breaker.allows_call():  # opened by an earlier request during the wait
+            raise CacheUnavailable("Redis is unreachable: the circuit breaker is open")
+        started, deadline = monotonic(), Deadline(self._timeout)
+        token = current_deadline.set(deadline)
+        try:
+            async with deadline.timeout:
+                answer = await self._evaluate(name, len(keys), [*keys, *arguments])
+        except Exception as error:
+            kind = kind_of(error)
+            if (kind == "connection" and not isinstance(error, ConnectionLost)) or (
+                kind == "timeout" and not await self._lags(deadline)
+            ):
+                self.breaker.trip(error)
+            raise
+        finally:
+            current_deadline.reset(token)
+            deadline.over = True
+        self._observe(name)(monotonic() - started)
+        return answer
+
+    def _report_unexpected(self, error: Exception) -> None:
+        """Log the first error of each type that an outage does not explain: a bug of redis-py or of this package."""
+        if not isinstance(error, RedisError | OSError) and type(error) not in self._reported:
+            self._reported.add(type(error))
+            logger.error("cache_request_failed", exc_info=error)
+
+    async def run_and_publish(
+        self, name: str, keys: Sequence[str], arguments: Sequence[Any], *, message: Message
+    ) -> Any:  # noqa: ANN401 -- as run
+        """Run a script that calls `publish()`, so that the change and its message are one atomic step."""
+        channel_arguments = [self.channel, secrets.token_hex(8), message.numbered]
+        answer = await self._run(name, [self.state, *keys], [*channel_arguments, *arguments], message.refused)
+        self._published.count += 1
+        return answer
+
+    async def check_reachable(self) -> None:
+        """Open the breaker if Redis is unreachable, else make room for the channel, which could not connect."""
+        with contextlib.suppress(CacheUnavailable):
+            await self._run("probe", [self.state, self.probe_key], [])
+            await self._connections.make_room()
+
+    async def ping(self) -> float:
+        """Return the seconds that Redis took to answer, and update whether it accepts writes.
+
+        Asks Redis even while the breaker is open. Raises `CacheUnavailable` if it does not answer; a server that
+        refuses writes does answer.
+        """
+        self.loop_binding.check()
+        started = monotonic()
+        try:
+            async with asyncio.timeout(self._timeout):
+                try:
+                    await self._probe()
+                except ServerFull:
+                    await self._connections.in_turn(self._timeout, self._probe)
+        except Exception as error:
+            raise CacheUnavailable(f"Redis does not answer: {type(error).__name__}") from error
+        return monotonic() - started
+
+    async def _probe(self) -> None:
+        try:
+            # After a refusal, writes are accepted again only if messages can be published too.
+            message = [] if self.writes.refusal is None else [self.channel, PROBE_MESSAGE]
+            reason = await self._evaluate("probe", 2, [self.state, self.probe_key, *message])
+        except ResponseError as error:
+            if (refusal := refusal_of(error)) is None:
+                raise
+            await self._refuse(refusal, error, None)
+            return
+        if reason is None:
+            self._accept()
+        else:
+            self.writes.refuse(as_reason(reason.decode(errors="replace")), blocked=False)
+
+    async def _refuse(self, reason: str, error: Exception, message: str | None) -> None:
+        """Record a refusal, and publish the refused change to the other processes, because PUBLISH is not a write."""
+        self.writes.refuse(reason, blocked=not isinstance(error, OutOfMemoryError))
+        if message is not None:
+            with contextlib.suppress(RedisError, OSError, NoFreeConnection, ServerFull):
+                async with asyncio.timeout(self._timeout):
+                    publish = partial(self._connections.execute, "PUBLISH", self.channel, message)
+                    await self._connections.in_turn(self._timeout, publish)
+                self._published.count += 1
+        if isinstance(error, ReadOnlyError):  # after PUBLISH, because the host name may lead to another server now
+            await self._connections.disconnect_idle()
+            if not self._demoted:
+                self._demoted = True
+                self.breaker.probe_now()
+
+    def _accept(self) -> None:
+        self.writes.accept()
+        if self._demoted:
+            self._demoted = False
+            self.demotions += 1
+
+    async def close(self) -> None:
+        """Close all connections, after a last attempt to replay the recovery queue if Redis is reachable."""
+        await self.breaker.stop()
+        with contextlib.suppress(CacheUnavailable):
+            await self.recovery.replay()
+        await self.breaker.stop()  # the replay may have opened it again
+        await self._connections.close()
+        self.loop_binding.unbind()
+        self.large_turns = asyncio.Semaphore(_MAX_LARGE_TRANSFERS)
+
+    async def _recover(self) -> None:
+        await self.ping()
+        if not self.writes.blocked:
+            await self.recovery.replay()
+
+    async def _lags(self, deadline: Deadline) -> bool:
+        """Return whether this process was too busy to receive the response in time."""
+        noticed, due = monotonic(), deadline.timeout.when() or 0
+        await asyncio.sleep(0)
+        slack = self._timeout * _LAG_SHARE
+        return noticed - due > slack or monotonic() - noticed > slack
+
+    async def _evaluate(self, name: str, number_of_keys: int, values: Sequence[Any]) -> Any:  # noqa: ANN401 -- as run
+        """Run a script by its digest, or by its text if the server does not know the digest."""
+        try:
+            return await self._connections.execute("EVALSHA", digest_of(name), number_of_keys, *values)
+        except NoScriptError:
+            return await self._connections.execute("EVAL", script(name), number_of_keys, *values)
+
+    async def _compare_epoch(self, connection: AbstractConnection, cancellation: Cancellation) -> None:
+        """Begin a new epoch on a new connection if its server was restarted, before any other response is used.
+
+        A restarted server may have older data, in which deleted values are back. If it refuses writes, it cannot begin
+        a new epoch; then this process does not use its data.
+        """
+        known = self.position or Position("", 0)
+        rest: list[Any] = [2, self.state, self.probe_key, secrets.token_hex(8), known.epoch, known.sequence]
+        with reading(_JOIN):
+            try:
+                command = ["EVALSHA", digest_of(_JOIN), *rest]
+                answer = await exchange(connection, command, cancellation)
+            except NoScriptError:
+                command = ["EVAL", script(_JOIN), *rest]
+                answer = await exchange(connection, command, cancellation)
+            _, _, refusal, old = answer
+            if old:
+                self.distrust(refusal)
+
+    def distrust(self, refusal: bytes) -> None:
+        """Record that Redis refuses writes, and that this process must not read L2: it may have missed changes."""
+        self.writes.refuse(as_reason(refusal.decode(errors="replace")), blocked=True)
+        self.recovery.distrust()
+
+
+def kind_of(error: Exception) -> str:
+    """Return the kind of a failure: `timeout` or `connection` (Redis is unreachable), or `answer` (an error)."""
+    if isinstance(error, RedisTimeoutError | TimeoutError):
+        return "timeout"
+    if isinstance(error, RedisConnectionError | OSError):
+        return "connection"
+    return "answer"  # for example read-only, or out of memory

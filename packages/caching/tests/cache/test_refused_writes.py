@@ -1,0 +1,319 @@
+"""Redis answers and refuses writes: no process serves deleted values, and operators are informed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from tequipy_caching import MISSING
+from tequipy_caching.manager import TieredCacheManager
+from tequipy_caching.wiring import CacheSettings, build_cache
+from tequipy_devstack.servers import ValkeyServer
+
+
+async def eventually_true(probe: Callable[[], Awaitable[bool]]) -> None:
+    """Return when the probe is true; fail after 20 s."""
+    async with asyncio.timeout(20):
+        while not await probe():
+            await asyncio.sleep(0.01)
+
+
+async def command(server: ValkeyServer, *words: Any) -> Any:
+    """Execute a command on a server, as the user with all permissions."""
+    async with Redis.from_url(server.url()) as redis:
+        return await cast("Any", redis).execute_command(*words)
+
+
+async def fill(server: ValkeyServer) -> None:
+    """Fill the memory without eviction."""
+    await command(server, "CONFIG", "SET", "maxmemory-policy", "noeviction")
+    await command(server, "CONFIG", "SET", "maxmemory", 1)
+
+
+async def make_room(server: ValkeyServer) -> None:
+    await command(server, "CONFIG", "SET", "maxmemory", 0)
+
+
+async def fail_to_save(server: ValkeyServer) -> None:
+    """Make a save fail with a file that cannot be written, so that the server refuses writes."""
+    await command(server, "CONFIG", "SET", "appendonly", "no")
+    await command(server, "CONFIG", "SET", "save", "3600 1")
+    (server.data / "dump.rdb").mkdir()
+    await save(server, "err")
+
+
+async def save_again(server: ValkeyServer) -> None:
+    (server.data / "dump.rdb").rmdir()
+    await save(server, "ok")
+
+
+async def save(server: ValkeyServer, outcome: str) -> None:
+    await command(server, "BGSAVE")
+
+    async def done() -> bool:
+        state = await command(server, "INFO", "persistence")
+        return not state["rdb_bgsave_in_progress"] and state["rdb_last_bgsave_status"] == outcome
+
+    await eventually_true(done)
+
+
+USER = "tequipy"
+RIGHTS = ("on", "nopass", "~*", "&*", "+@all", "-@dangerous", "+info")
+
+
+async def take_rights(server: ValkeyServer) -> None:
+    await command(server, "ACL", "SETUSER", USER, "reset", *RIGHTS, "resetkeys", "%R~*")
+
+
+async def give_rights(server: ValkeyServer) -> None:
+    await command(server, "ACL", "SETUSER", USER, "reset", *RIGHTS)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A way to make Redis refuse writes, a way to end it, and the first words of the reason."""
+
+    begin: Callable[[ValkeyServer], Awaitable[Any]]
+    end: Callable[[ValkeyServer], Awaitable[Any]]
+    code: str
+
+
+REFUSALS = {
+    "memory is full": Refusal(fill, make_room, "OOM"),
+    "a save has failed": Refusal(fail_to_save, save_again, "MISCONF"),
+    "a replica": Refusal(
+        lambda server: command(server, "REPLICAOF", "127.0.0.1", 1),
+        lambda server: command(server, "REPLICAOF", "NO", "ONE"),
+        "READONLY",
+    ),
+    "too few replicas": Refusal(
+        lambda server: command(server, "CONFIG", "SET", "min-replicas-to-write", 1),
+        lambda server: command(server, "CONFIG", "SET", "min-replicas-to-write", 0),
+        "NOREPLICAS",
+    ),
+    "no right to write": Refusal(take_rights, give_rights, "NOPERM"),
+}
+
+
+@pytest.fixture(params=REFUSALS)
+def refusal(request: pytest.FixtureRequest) -> Refusal:
+    return REFUSALS[request.param]
+
+
+@pytest.fixture
+async def server(private_redis: ValkeyServer) -> ValkeyServer:
+    await give_rights(private_redis)
+    return private_redis
+
+
+def url(server: ValkeyServer) -> str:
+    return f"redis://{USER}@127.0.0.1:{server.port}/0"
+
+
+async def test_a_refused_delete_reaches_all_processes(
+    start: Any, server: ValkeyServer, refusal: Refusal, factory: Any, eventually: Any
+) -> None:
+    """A value that is deleted while Redis refuses writes is served by no process, from L1 or L2, then or later."""
+    one, other = [await start(url(server), l2_timeout=1) for _ in range(2)]
+    mine, theirs = one.cache("words", str), other.cache("words", str)
+    remote = other.cache("remote", str)
+    for number in range(40):
+        await mine.set(number, "old", tags=["team"] if number >= 30 else ())
+        await one.cache("remote", str).set(number, "old")
+        assert await theirs.get(number) == await remote.get(number) == "old"
+    await refusal.begin(server)
+    stale = 0
+    for number in range(10):
+        await mine.delete(number)
+        await one.cache("remote", str).delete(number)
+        await eventually(lambda number=number: theirs.peek(number) is MISSING)
+        await asyncio.sleep(0)
+        stale += await theirs.get(number) == "old"
+        stale += await remote.get(number) == "old"
+    await mine.set(10, "new")
+    await mine.expire(11)
+    await mine.delete_by_tag("team")
+    await eventually(lambda: all(theirs.peek(number) is MISSING for number in (10, 11, *range(30, 40))))
+    for number in (10, 11, *range(30, 40)):
+        stale += await theirs.get_or_set(number, factory("new")) == "old"
+    await one.cache("others", str).clear()
+    print(f"stale reads while {refusal.code}: {stale} of 32")
+    assert stale == 0
+    await refusal.end(server)
+    await eventually(lambda: one.health().l2 == other.health().l2 == "up" and not other.health().recovery_queue)
+    third = await start(url(server))
+    for number in (*range(12), *range(30, 40)):
+        assert await third.cache("words", str).get(number) in {None, "new"}
+    assert await third.cache("words", str).get(20) == "old"
+
+
+async def test_health_shows_refused_writes(
+    start: Any, server: ValkeyServer, refusal: Refusal, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`health()` is `refusing` with the server's error text, and one line is logged at the start and the end."""
+    caplog.set_level("INFO")
+    manager = await start(url(server), l2_timeout=1)
+    words = manager.cache("words", str)
+    await refusal.begin(server)
+    for number in range(5):
+        await words.set(number, "word")
+    health = manager.health()
+    assert (health.l2, (health.reason or "").split()[0]) == ("refusing", refusal.code)
+    assert "script" not in (health.reason or "")
+    assert await manager.ping() > 0
+    await eventually(lambda: manager.health().backplane == "live")
+    await refusal.end(server)
+    await eventually(lambda: manager.health().l2 == "up" and not manager.health().recovery_queue, 5)
+    assert manager.health().reason is None
+    lines = [record.message for record in caplog.records if record.message.startswith("cache_writes")]
+    assert lines == ["cache_writes_refused", "cache_writes_accepted"]
+
+
+async def test_metrics_show_refused_writes(
+    start: Any, limiters: Any, server: ValkeyServer, refusal: Refusal, eventually: Any
+) -> None:
+    """A metric of the caches and one of the limiter are 1 while Redis refuses writes, and 0 before and after."""
+    registry = CollectorRegistry()
+    manager = await start(url(server), l2_timeout=1, registry=registry)
+    limiter = await limiters(url(server), l2_timeout=1, registry=registry)
+    names = ("cache_writes_refused", "ratelimit_writes_refused")
+    assert [registry.get_sample_value(name) for name in names] == [0, 0]
+    await refusal.begin(server)
+    await manager.ping()
+    await limiter.link.ping()
+    assert [registry.get_sample_value(name) for name in names] == [1, 1]
+    assert [registry.get_sample_value(name) for name in ("cache_breaker_state", "ratelimit_breaker_state")] == [0, 0]
+    await refusal.end(server)
+    await eventually(lambda: [registry.get_sample_value(name) for name in names] == [0, 0])
+
+
+async def test_ping_detects_refused_writes(start: Any, server: ValkeyServer, refusal: Refusal) -> None:
+    """`ping` detects the refusal in a process that writes nothing."""
+    manager = await start(url(server), l2_timeout=1)
+    await manager.ping()
+    assert manager.health().l2 == "up"
+    await refusal.begin(server)
+    await manager.ping()
+    assert manager.health().l2 == "refusing"
+    await refusal.end(server)
+    await manager.ping()
+    assert manager.health().l2 == "up"
+
+
+async def test_the_channel_works_while_writes_are_refused(
+    start: Any, server: ValkeyServer, refusal: Refusal, eventually: Any
+) -> None:
+    """A process that only listens stays live for longer than the detection of a cut channel takes."""
+    listening = await start(url(server), l2_timeout=1)
+    await refusal.begin(server)
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + 3
+
+    def goes_on() -> bool:
+        assert listening.health().backplane == "live"
+        return loop.time() > ends
+
+    await eventually(goes_on)
+
+
+@pytest.mark.parametrize("code", ["MISCONF", "READONLY", "NOREPLICAS", "NOPERM"])
+async def test_a_process_that_starts_meanwhile_does_not_read_l2(
+    start: Any, server: ValkeyServer, code: str, factory: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that starts during a refusal reads nothing from L2 until others must have replayed their deletes."""
+    refusal = next(each for each in REFUSALS.values() if each.code == code)
+    one = await start(url(server), l2_timeout=1)
+    words = one.cache("words", str)
+    for key in ("deleted", "kept"):
+        await words.set(key, "old")
+    await refusal.begin(server)
+    await words.delete("deleted")
+    # Without permissions it cannot read the channel's position, so that its L1 is not used either.
+    late = await start(url(server), l2_timeout=1, live=code != "NOPERM")
+    theirs = late.cache("words", str)
+    await eventually(lambda: late.health().l2 == "refusing")
+    assert await theirs.get_many(["deleted", "kept"]) == {}
+    assert await theirs.get_or_set("deleted", factory("new")) == "new"
+    assert await theirs.get("deleted") in {"new", None}  # from its own L1, which receives changes
+    await words.delete("deleted")
+    await eventually(lambda: theirs.peek("deleted") is MISSING)
+    monkeypatch.setattr("tequipy_caching.cache.recovery.TRUST_AFTER", 2)
+    await refusal.end(server)
+    await eventually(lambda: late.health().l2 == "up" and late.health().backplane == "live")
+    assert await theirs.get("kept") is None
+
+    async def believes() -> bool:
+        return bool(await theirs.get("kept") == "old")
+
+    await eventually(believes)
+    assert await theirs.get("deleted") is None
+
+
+async def test_a_tombstone_replaces_a_value_when_memory_is_full(
+    start: Any, server: ValkeyServer, eventually: Any
+) -> None:
+    """If memory is full, a value is not stored; a tombstone, which is small, replaces it."""
+    one, other = [await start(url(server), l2_timeout=1) for _ in range(2)]
+    await one.cache("words", str).set("ada", "old")
+    assert await other.cache("words", str).get("ada") == "old"
+    await fill(server)
+    await one.cache("words", str).set("ada", "x" * 100_000)
+    assert await one.cache("words", str).get("ada") == "x" * 100_000
+    await eventually(lambda: other.cache("words", str).peek("ada") is MISSING)  # the message is in transit
+    assert await other.cache("words", str).get("ada") is None
+    assert one.health().recovery_queue == 0
+    sizes = [
+        await command(server, "STRLEN", key) for key in await command(server, "KEYS", f"{one.link.prefix}:cache:*")
+    ]
+    assert sizes == [24]
+
+
+async def test_a_cache_that_is_created_later_does_not_read_l2(
+    start: Any, server: ValkeyServer, eventually: Any
+) -> None:
+    """A process that first uses a cache after a refused delete does not use the values that Redis holds of it."""
+    one, other = [await start(url(server), l2_timeout=1) for _ in range(2)]
+    await one.cache("words", str).set("ada", "old")
+    await fail_to_save(server)
+    await one.cache("words", str).delete("ada")
+    await eventually(lambda: "cache:words" in other.backplane._refused_topics)
+    assert await other.cache("words", str).get("ada") is None
+
+
+async def test_refused_members_of_a_set_reach_all_processes(
+    open_set: Any, server: ValkeyServer, refusal: Refusal, eventually: Any
+) -> None:
+    """A member added while Redis refuses writes is a member in all processes at once, and in Redis afterwards."""
+    (_, one), (manager, other) = [await open_set(url(server), l2_timeout=1) for _ in range(2)]
+    await refusal.begin(server)
+    await one.add("ada", ttl=600)
+    await eventually(lambda: "ada" in other, 2)
+    await refusal.end(server)
+    await eventually(lambda: not manager.health().recovery_queue)
+    _, third = await open_set(url(server))
+    assert "ada" in third
+
+
+async def test_an_unknown_refused_change_flushes_l1(start: Any, redis_url: str, eventually: Any) -> None:
+    """A refused change that cannot be parsed may mean any change: L1 is flushed, and the channel goes on."""
+    manager = await start(redis_url)
+    words = manager.cache("words", str)
+    for garbage in (b'["refused"', b'["refused", 1, 2]', b'["refused", "x", "cache:words", 5]'):
+        await words.set("ada", "Ada")
+        assert words.peek("ada") == "Ada"
+        async with Redis.from_url(redis_url) as redis:
+            await redis.publish(manager.link.channel, garbage)
+        await eventually(lambda: words.peek("ada") is MISSING)
+    assert manager.backplane.live
+
+
+async def test_health_shows_no_refusal_before_the_first_contact() -> None:
+    """Before the first contact with a server, `health()` shows no refusal."""
+    manager = build_cache(CacheSettings(url=SecretStr("redis://127.0.0.1:1")))
+    assert isinstance(manager, TieredCacheManager)
+    assert (manager.health().l2, manager.health().reason) == ("up", None)
