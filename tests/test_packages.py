@@ -70,6 +70,23 @@ assert not found, found
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.prove
+@pytest.mark.quick
+def test_the_install_lines_of_the_readme_work(tmp_path: Path) -> None:
+    """The README's commands install the cache from a repository, into an environment without anything else."""
+    (block,) = re.findall(r"```shell\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    commands = block.replace("https://git.example.com/tequipy.git", ROOT.as_uri()).replace(
+        "pip install", '"$UV" pip install'
+    )
+    environment = {**os.environ, "UV": find_uv(), "VIRTUAL_ENV": str(tmp_path / "venv"), "UV_COMPILE_BYTECODE": "0"}
+    check = '"$VIRTUAL_ENV/bin/python" -c "import tequipy_caching.wiring"'
+    script = f'set -e\n"$UV" venv --quiet "$VIRTUAL_ENV"\n{commands}\n{check}'
+    result = subprocess.run(
+        ["/bin/bash", "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=110
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def test_the_cache_works_without_the_rest_of_the_workspace(redis_url: str) -> None:
     """The README's example of tequipy-caching runs with only observability of this workspace installed."""
     readme = (ROOT / "packages/caching/README.md").read_text(encoding="utf-8")
