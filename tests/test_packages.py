@@ -72,15 +72,26 @@ assert not found, found
 
 @pytest.mark.prove
 @pytest.mark.quick
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_the_install_lines_of_the_readme_work(tmp_path: Path) -> None:
     """The README's commands install the cache from a repository, into an environment without anything else."""
+    repository = tmp_path / "repository"
+    for package in ("caching", "observability"):
+        source = ROOT / "packages" / package
+        shutil.copytree(source, repository / "packages" / package, ignore=shutil.ignore_patterns("__pycache__"))
     (block,) = re.findall(r"```shell\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-    commands = block.replace("https://git.example.com/tequipy.git", ROOT.as_uri()).replace(
-        "pip install", '"$UV" pip install'
-    )
+    commands = block.replace("https://git.example.com/tequipy.git", repository.as_uri())
+    script = f"""
+set -e
+cd "{repository}"
+git init --quiet
+git add .
+git -c user.name=Test -c user.email=test@example.com commit --quiet --message=Test
+"$UV" venv --quiet "$VIRTUAL_ENV"
+{commands.replace("pip install", '"$UV" pip install')}
+"$VIRTUAL_ENV/bin/python" -c "import tequipy_caching.wiring"
+"""
     environment = {**os.environ, "UV": find_uv(), "VIRTUAL_ENV": str(tmp_path / "venv"), "UV_COMPILE_BYTECODE": "0"}
-    check = '"$VIRTUAL_ENV/bin/python" -c "import tequipy_caching.wiring"'
-    script = f'set -e\n"$UV" venv --quiet "$VIRTUAL_ENV"\n{commands}\n{check}'
     result = subprocess.run(
         ["/bin/bash", "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=110
     )
