@@ -1,9 +1,11 @@
 """The rest of a lease is released when the process ends or forgets it."""
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
@@ -11,6 +13,8 @@ from tequipy_caching import CachePolicy, RatePolicy
 from tequipy_caching.rate_limit.limiter import RedisRateLimiter
 from tequipy_caching.wiring import CacheSettings, build_rate_limiter
 from tequipy_devstack.servers import ValkeyServer
+
+from .counting import calls
 
 LEASED = RatePolicy("leased", 100, 3600, lease=30)
 PROCESSES = 12
@@ -104,3 +108,43 @@ async def test_many_leases_are_released_by_few_commands(private_redis: ValkeySer
                 await limiter.hit(LEASED, number)
             await redis.config_resetstat()
         assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] <= 5
+
+
+HOURLY = RatePolicy("leased", 1000, 3600, lease=50)
+
+
+async def test_a_lease_saves_commands(limiters: Build, private_redis: ValkeyServer) -> None:
+    """Far from its limit, a client costs under 0.1 commands a request with a lease, and one command without."""
+    limiter = await limiters(private_redis.url())
+    costs = []
+    for policy in (dataclasses.replace(HOURLY, name="plain", lease=0), HOURLY):
+        before = await calls(private_redis.url())
+        for _ in range(300):
+            assert (await limiter.hit(policy, "ada")).allowed
+        costs.append((await calls(private_redis.url()) - before) / 300)
+    print(f"commands a request: {costs[0]:.3f} without, {costs[1]:.3f} with a lease")
+    assert costs[0] >= 1
+    assert costs[1] < 0.1
+
+
+async def test_concurrent_requests_wait_for_one_lease(limiters: Build, private_redis: ValkeyServer) -> None:
+    """Concurrent requests are served by one lease."""
+    limiter = await limiters(private_redis.url())
+    await limiter.peek(HOURLY, "bob")  # so that the server knows the script
+    before = await calls(private_redis.url())
+    decisions = await asyncio.gather(*(limiter.hit(HOURLY, "ada") for _ in range(50)))
+    assert all(decision.allowed for decision in decisions)
+    assert await calls(private_redis.url()) - before == 1
+
+
+async def test_cancelling_a_lease_request_affects_no_other_request(limiters: Build, redis_url: str) -> None:
+    """If the task that requests a lease is cancelled, the waiting ones ask for themselves."""
+    limiter = await limiters(redis_url)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limiter._buckets, "run", lambda *_: asyncio.Event().wait())
+        tasks = [asyncio.create_task(limiter.hit(HOURLY, "ada")) for _ in range(10)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(answers[0], asyncio.CancelledError)
+    assert all(not isinstance(answer, BaseException) and answer.allowed for answer in answers[1:])

@@ -3,9 +3,8 @@
 import asyncio
 import re
 import shutil
-import tempfile
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,31 +21,6 @@ from tequipy_devstack.servers import ValkeyServer
 README = Path(__file__).parents[2] / "README.md"
 USER = "tequipy"
 ALL = ("~*", "&*", "+@all", "-@dangerous")
-
-
-class ConfiguredServer(ValkeyServer):
-    """A server with configuration lines that cannot be changed while it runs."""
-
-    lines: tuple[str, ...] = ()
-
-    def _command(self) -> list[str]:
-        command = super()._command()
-        with self._configuration.open("a") as configuration:
-            configuration.write("".join(f"{line}\n" for line in self.lines))
-        return command
-
-
-@pytest.fixture
-def configured() -> Iterator[Callable[..., ConfiguredServer]]:
-    """Yield a function that starts a server with these lines."""
-    with ExitStack() as stack:
-
-        def configured(*lines: str) -> ConfiguredServer:
-            server = ConfiguredServer(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tequipy-valkey-"))))
-            server.lines = lines
-            return stack.enter_context(server)
-
-        yield configured
 
 
 async def command(server: ValkeyServer, *words: Any) -> Any:

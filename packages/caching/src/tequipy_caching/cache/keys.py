@@ -1,5 +1,7 @@
 """Keys of cached values, and their unambiguous names in Redis."""
 
+import asyncio
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import blake2b
 from typing import Final
 from uuid import UUID
@@ -9,6 +11,8 @@ Key = str | int | UUID | tuple["Key", ...]
 
 MAX_BYTES: Final = 512
 """The longest name in Redis; a longer one is truncated and extended by a hash of the whole."""
+BATCH_SIZE: Final = 1000
+"""How many keys one step handles: more would block the event loop and Redis."""
 MAX_TAGS: Final = 255
 """The most tags of one value; they are counted in one byte."""
 _READABLE: Final = 400
@@ -35,6 +39,16 @@ def canonical(key: Key) -> Key:
     raise TypeError(f"a key is a str, int, UUID or a tuple of these, not {type(key).__name__}")
 
 
+async def canonical_all(keys: Sequence[Key]) -> list[Key]:
+    """Return `canonical` of each key; between two batches the event loop runs."""
+    names: list[Key] = []
+    for start in range(0, len(keys), BATCH_SIZE):
+        if start:
+            await asyncio.sleep(0)
+        names += [canonical(key) for key in keys[start : start + BATCH_SIZE]]
+    return names
+
+
 def tag_id(tag: str) -> str:
     """Return a tag's id, a hash of 16 hexadecimal digits; a collision would only invalidate too many values.
 
@@ -43,6 +57,26 @@ def tag_id(tag: str) -> str:
     if not isinstance(tag, str):
         raise TypeError(f"a tag is a str, not {type(tag).__name__}")
     return blake2b(tag.encode(), digest_size=8).hexdigest()
+
+
+def tag_ids(tags: Iterable[str]) -> tuple[str, ...]:
+    """Return the ids of tags, each once."""
+    return tuple([tag_id(tag) for tag in dict.fromkeys(tags)])
+
+
+def value_tags(tags: Collection[str]) -> tuple[str, ...]:
+    """Return the ids of the tags of one value.
+
+    Raises `TypeError` for one string, which is a collection of its characters, and `ValueError` for too many tags.
+    """
+    if isinstance(tags, str):
+        raise TypeError("tags are a collection of str, not one str")
+    if not tags:
+        return ()
+    ids = tag_ids(tags)
+    if len(ids) > MAX_TAGS:
+        raise ValueError(f"a value has at most {MAX_TAGS} tags, not {len(ids)}")
+    return ids
 
 
 def encode_key(key: Key) -> str:

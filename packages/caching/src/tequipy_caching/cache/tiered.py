@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tequipy_caching.cache.changes import Changes, Kind
 from tequipy_caching.cache.invalidation_guard import InvalidationGuards
-from tequipy_caching.cache.keys import MAX_TAGS, Key, canonical, tag_id
+from tequipy_caching.cache.keys import BATCH_SIZE, Key, canonical, canonical_all, tag_ids, value_tags
 from tequipy_caching.cache.loader import Loader, LoadRequest
 from tequipy_caching.cache.local_store import Memory
 from tequipy_caching.cache.metrics import CacheMetrics
@@ -20,9 +20,6 @@ from tequipy_caching.cache.tiers import Change, Channel, SharedTier
 from tequipy_caching.exceptions import CacheUnavailable
 
 V = TypeVar("V")
-
-_BATCH_SIZE: Final = 1000
-"""How many keys one request changes."""
 
 
 class TieredCache(Cache[V], Generic[V]):
@@ -90,7 +87,7 @@ class TieredCache(Cache[V], Generic[V]):
             if value is not MISSING:
                 self._l1_hits.count += 1
                 return value
-        request = LoadRequest(partial(_one, factory), ttl, _ids(tags))
+        request = LoadRequest(partial(_one, factory), ttl, value_tags(tags))
         if self._channel.live and (value := self._from_memory(key, request)) is not MISSING:
             return value
         while True:
@@ -117,14 +114,14 @@ class TieredCache(Cache[V], Generic[V]):
         wanted = list(dict.fromkeys(map(canonical, keys)))
         found, missing = self._many_from_memory(wanted)
         if missing:
-            loaded = await self._join(missing, LoadRequest(factory, ttl, _ids(tags)))
+            loaded = await self._join(missing, LoadRequest(factory, ttl, value_tags(tags)))
             found |= {key: loaded[key] for key in missing if key in loaded}
         return found
 
     async def set(self, key: Key, value: V, ttl: float | None = None, tags: Collection[str] = ()) -> None:
         """Write a value to Redis and to the memory of this process; all other processes drop their copies."""
         check_ttl(ttl)
-        key, jittered, ids = canonical(key), self._loader.jittered_ttl(ttl), _ids(tags)
+        key, jittered, ids = canonical(key), self._loader.jittered_ttl(ttl), value_tags(tags)
         encoded = self._shared.encode(key, value, jittered, ids)
         # Only Redis knows which of two concurrent writers was last. Each therefore drops the other's value from memory
         # and invalidates the other's guard, so that memory keeps neither.
@@ -142,18 +139,18 @@ class TieredCache(Cache[V], Generic[V]):
     async def delete(self, *keys: Key) -> None:
         """Remove keys in all processes; a load that began earlier cannot store the old value."""
         if keys:
-            await self._change_keys(await _canonical(keys), self._drop, self._shared.remove, "delete")
+            await self._change_keys(await canonical_all(keys), self._drop, self._shared.remove, "delete")
 
     async def expire(self, *keys: Key) -> None:
         """End the ttl of keys in all processes; `fail_safe` may serve the stale values."""
         if not self._policy.fail_safe:
             await self.delete(*keys)
         elif keys:
-            await self._change_keys(await _canonical(keys), self._expire, self._shared.expire, "expire")
+            await self._change_keys(await canonical_all(keys), self._expire, self._shared.expire, "expire")
 
     async def delete_by_tag(self, *tags: str) -> None:
         """Remove all values that were stored with one of the tags."""
-        if ids := _ids_of_any(tags):
+        if ids := tag_ids(tags):
             drop = partial(self._drop_tags, ids)
             await self._change(drop, self._changes.apply(self._shared.remove_tags(ids), tags=ids))
 
@@ -255,8 +252,8 @@ class TieredCache(Cache[V], Generic[V]):
         kind: Kind,
     ) -> None:
         """Change keys in batches, because a large change would block the event loop and Redis."""
-        for start in range(0, len(keys), _BATCH_SIZE):
-            part, end = keys[start : start + _BATCH_SIZE], start + _BATCH_SIZE
+        for start in range(0, len(keys), BATCH_SIZE):
+            part, end = keys[start : start + BATCH_SIZE], start + BATCH_SIZE
             try:
                 await self._change(partial(drop, part), self._changes.apply(change(part), keys=part, kind=kind))
                 if end < len(keys):
@@ -299,33 +296,9 @@ class TieredCache(Cache[V], Generic[V]):
         self._in_flight.forget_all()
 
 
-async def _canonical(keys: Sequence[Key]) -> list[Key]:
-    names: list[Key] = []
-    for start in range(0, len(keys), _BATCH_SIZE):
-        if start:
-            await asyncio.sleep(0)
-        names += [canonical(key) for key in keys[start : start + _BATCH_SIZE]]
-    return names
-
-
 async def _one(factory: Callable[[], Awaitable[V]], keys: Sequence[Key]) -> Mapping[Key, V]:
     return {keys[0]: await factory()}
 
 
 def _load(loader: Loader[V], request: LoadRequest[V], in_flight: InFlightLoad[V]) -> Awaitable[Mapping[Key, V]]:
     return loader.load(in_flight, request)
-
-
-def _ids(tags: Collection[str]) -> tuple[str, ...]:
-    if isinstance(tags, str):
-        raise TypeError("tags are a collection of str, not one str")
-    if not tags:
-        return ()
-    ids = _ids_of_any(tags)
-    if len(ids) > MAX_TAGS:
-        raise ValueError(f"a value has at most {MAX_TAGS} tags, not {len(ids)}")
-    return ids
-
-
-def _ids_of_any(tags: Iterable[str]) -> tuple[str, ...]:
-    return tuple([tag_id(tag) for tag in dict.fromkeys(tags)])

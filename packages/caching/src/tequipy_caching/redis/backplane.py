@@ -17,7 +17,7 @@ from tequipy_caching.cache.metrics import CacheMetrics
 from tequipy_caching.cache.tiers import Change
 from tequipy_caching.redis.cancellation import cancel_and_wait
 from tequipy_caching.redis.connections import CHANNEL
-from tequipy_caching.redis.link import RedisLink, kind_of
+from tequipy_caching.redis.link import RedisLink
 from tequipy_caching.redis.messages import (
     PROBE,
     Listener,
@@ -29,7 +29,7 @@ from tequipy_caching.redis.messages import (
     encode_message,
 )
 from tequipy_caching.redis.scripts import digest_of, script
-from tequipy_caching.redis.writes import UNDELIVERED, refusal_of
+from tequipy_caching.redis.writes import UNDELIVERED, kind_of, refusal_of
 
 PING_AFTER: Final = 0.4
 """Seconds between two checks of the channel."""

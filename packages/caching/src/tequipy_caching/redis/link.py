@@ -13,9 +13,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tequipy_caching.cache.metrics import CacheMetrics
 from tequipy_caching.cache.recovery import RecoveryQueue
@@ -36,7 +34,7 @@ from tequipy_caching.redis.loop_binding import LoopBinding
 from tequipy_caching.redis.messages import PROBE_MESSAGE, Message, Position
 from tequipy_caching.redis.scripts import digest_of, reading, script
 from tequipy_caching.redis.url import parse_redis_url
-from tequipy_caching.redis.writes import Writes, as_reason, refusal_of
+from tequipy_caching.redis.writes import Writes, as_reason, kind_of, refusal_of
 
 _SLOT_WAIT_FACTOR: Final = 4
 """The longest wait for a connection, as a multiple of the timeout. The timeout itself begins after the wait."""
@@ -291,12 +289,3 @@ class RedisLink:
         """Record that Redis refuses writes, and that this process must not read L2: it may have missed changes."""
         self.writes.refuse(as_reason(refusal.decode(errors="replace")), blocked=True)
         self.recovery.distrust()
-
-
-def kind_of(error: Exception) -> str:
-    """Return the kind of a failure: `timeout` or `connection` (Redis is unreachable), or `answer` (an error)."""
-    if isinstance(error, RedisTimeoutError | TimeoutError):
-        return "timeout"
-    if isinstance(error, RedisConnectionError | OSError):
-        return "connection"
-    return "answer"  # for example read-only, or out of memory

@@ -1,4 +1,4 @@
-"""Tracking of whether Redis accepts writes.
+"""Errors of Redis, and whether it accepts writes.
 
 A server that answers may refuse writes because of its state (full memory, a failed save, a replica), because of missing
 permissions, or because it is a node of a Redis Cluster.
@@ -19,6 +19,8 @@ from redis.exceptions import (
     ReadOnlyError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 UNDELIVERED: Final = "UNDELIVERED a message that was published on the channel did not arrive"
 """This package's own error text, for a server that accepts a message but does not deliver it."""
@@ -97,3 +99,12 @@ class Writes:
 def _kind(reason: str) -> str:
     code = reason.split(maxsplit=1)[0]
     return _CLUSTER[0] if code in _CLUSTER else code
+
+
+def kind_of(error: Exception) -> str:
+    """Return the kind of a failure: `timeout` or `connection` (Redis is unreachable), or `answer` (an error)."""
+    if isinstance(error, RedisTimeoutError | TimeoutError):
+        return "timeout"
+    if isinstance(error, RedisConnectionError | OSError):
+        return "connection"
+    return "answer"  # for example read-only, or out of memory
