@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
@@ -23,10 +24,8 @@ from tequipy_api import edge as edge_module
 from tequipy_api.edge import Edge, connection_limit
 from tequipy_api.protocol import EdgeProtocol
 from tequipy_api.settings import ApiSettings, ServerSettings
-from tequipy_observability.api import wire_observability
-from tequipy_observability.wiring import Observability, ObservabilitySettings
-from tequipy_platform.api import wire_errors, wire_headers
-from tequipy_platform.wiring import HeaderSettings
+from tequipy_observability.api import ObservabilityMiddleware
+from tequipy_platform.api import CatchErrors, LimitBodies, SecurityHeaders, wire_errors
 
 HEAD = b"GET /a HTTP/1.1\r\nHost: x\r\n"
 LIMIT = 2048
@@ -34,9 +33,14 @@ LIMIT = 2048
 
 def build_app() -> FastAPI:
     """Return an app that reports the requests it receives."""
-    app = FastAPI()
-    wire_observability(app, Observability(ObservabilitySettings(), CollectorRegistry()))
-    wire_headers(app, HeaderSettings())
+    app = FastAPI(
+        middleware=[
+            Middleware(ObservabilityMiddleware, CollectorRegistry()),
+            Middleware(SecurityHeaders),
+            Middleware(LimitBodies),
+            Middleware(CatchErrors),
+        ]
+    )
     wire_errors(app)
 
     async def flood(_: Request) -> Response:

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from tequipy_caching import RateDecision, RatePolicy
 from tequipy_caching.api import (
+    LimitRates,
     RateLimitSettings,
     client_keys,
     wire_rate_limits,
@@ -17,8 +19,17 @@ from tequipy_caching.api import (
 )
 from tequipy_caching.cache.keys import Key
 from tequipy_caching.testing import MemoryRateLimiter
-from tequipy_platform.api import StrictModel, wire_errors, wire_headers, wire_health
-from tequipy_platform.wiring import HeaderSettings
+from tequipy_platform.api import (
+    CatchErrors,
+    CloseConnections,
+    Cors,
+    LimitBodies,
+    Readiness,
+    SecurityHeaders,
+    StrictModel,
+    wire_errors,
+    wire_health,
+)
 
 OURS = "https://app.example.com"
 
@@ -57,11 +68,20 @@ class Body(StrictModel):
 
 
 def make_app(limiter: FixedWindow, **rates: str) -> FastAPI:
-    app = FastAPI()
-    wire_headers(app, HeaderSettings(cors_origins=(OURS,)))
-    wire_rate_limits(app, limiter, Settings.model_validate(rates))
+    readiness = Readiness([])
+    app = FastAPI(
+        middleware=[
+            Middleware(CloseConnections, readiness),
+            Middleware(SecurityHeaders),
+            Middleware(Cors, (OURS,)),
+            Middleware(LimitRates, limiter, Settings.model_validate(rates)),
+            Middleware(LimitBodies),
+            Middleware(CatchErrors),
+        ]
+    )
+    wire_rate_limits(app)
     wire_errors(app)
-    wire_health(app, [])
+    wire_health(app, readiness)
 
     @app.post("/login")
     async def login(body: Body) -> Body:
@@ -83,6 +103,12 @@ def make_app(limiter: FixedWindow, **rates: str) -> FastAPI:
 def client(app: FastAPI, host: str = "192.0.2.1") -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app, client=(host, 1234))
     return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+def test_the_middleware_must_be_listed() -> None:
+    """Wiring an app without the middleware, which would limit nothing, is refused with its name."""
+    with pytest.raises(RuntimeError, match="LimitRates"):
+        wire_rate_limits(FastAPI())
 
 
 async def test_responses_report_the_policy_and_the_remaining_budget() -> None:

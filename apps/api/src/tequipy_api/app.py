@@ -5,18 +5,30 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from tequipy_api.histories import HISTORIES
 from tequipy_api.settings import ApiSettings
 from tequipy_auth.api import wire_auth
 from tequipy_auth.wiring import build_auth
 from tequipy_caching import CacheManager
-from tequipy_caching.api import wire_rate_limits
+from tequipy_caching.api import LimitRates, wire_rate_limits
 from tequipy_caching.wiring import build_cache, build_rate_limiter
-from tequipy_observability.api import wire_observability
+from tequipy_observability.api import ObservabilityMiddleware, wire_observability
 from tequipy_observability.wiring import configure_observability
 from tequipy_platform import HealthCheck, RefusesWrites
-from tequipy_platform.api import wire_docs, wire_errors, wire_headers, wire_health
+from tequipy_platform.api import (
+    CatchErrors,
+    CloseConnections,
+    Cors,
+    LimitBodies,
+    NoStore,
+    Readiness,
+    SecurityHeaders,
+    wire_docs,
+    wire_errors,
+    wire_health,
+)
 from tequipy_platform.migrations import build_schema_check
 from tequipy_platform.wiring import build_database, build_storage
 
@@ -45,6 +57,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
         async with observability, database, cache, limiter, storage, auth:
             yield
 
+    readiness = Readiness(
+        [
+            HealthCheck("database", build_schema_check(database, HISTORIES)),
+            HealthCheck("redis", partial(_check_cache, cache), required=False),
+            HealthCheck("storage", storage.ping),
+            HealthCheck("signing_keys", auth.access_tokens.check, only_when_down=True),
+        ]
+    )
     app = FastAPI(
         title=settings.app_name,
         version=settings.app_version,
@@ -53,22 +73,22 @@ def create_app(settings: ApiSettings) -> FastAPI:
         # FastAPI's own docs pages load scripts from a third party; wire_docs replaces them.
         docs_url=None,
         redoc_url=None,
-    )
-    app.state.registry = metrics
-    # Middleware, outermost first.
-    wire_observability(app, observability)
-    wire_headers(app, settings.headers, hsts=not settings.local)
-    wire_rate_limits(app, limiter, settings.rate_limits)
-    wire_errors(app)
-    wire_health(
-        app,
-        [
-            HealthCheck("database", build_schema_check(database, HISTORIES)),
-            HealthCheck("redis", partial(_check_cache, cache), required=False),
-            HealthCheck("storage", storage.ping),
-            HealthCheck("signing_keys", auth.access_tokens.check, only_when_down=True),
+        middleware=[  # outermost first
+            Middleware(ObservabilityMiddleware, metrics),
+            Middleware(CloseConnections, readiness),
+            Middleware(SecurityHeaders, hsts=not settings.local),
+            Middleware(NoStore),
+            Middleware(Cors, settings.headers.cors_origins),
+            Middleware(LimitRates, limiter, settings.rate_limits),
+            Middleware(LimitBodies),
+            Middleware(CatchErrors),
         ],
     )
+    app.state.registry = metrics
+    wire_health(app, readiness)
+    wire_observability(app, observability)
+    wire_rate_limits(app)
+    wire_errors(app)
     wire_docs(app)
     wire_auth(app, auth)
     return app

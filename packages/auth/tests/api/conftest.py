@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from tequipy_auth import Auth
 from tequipy_auth.api import wire_auth
 from tequipy_auth.tasks import auth_tasks
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform import Delivery, SystemClock
-from tequipy_platform.api import wire_errors
+from tequipy_platform.api import CatchErrors, LimitBodies, NoStore, wire_errors
 from tequipy_platform.testing import CountingIds, RecordingMailer
 
 OWN_ORIGINS = frozenset({"https://app.example.com", "https://friend.example.net"})
@@ -29,7 +30,7 @@ def auth(work: MemoryAuthUnitOfWork) -> Auth:
 
 
 def serve(auth: Auth) -> FastAPI:
-    app = FastAPI()
+    app = FastAPI(middleware=[Middleware(NoStore), Middleware(LimitBodies), Middleware(CatchErrors)])
     wire_errors(app)
     wire_auth(app, auth)
     return app

@@ -7,11 +7,12 @@ from http.cookies import SimpleCookie
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from tequipy_auth import Auth, AuthPolicy
 from tequipy_auth.api import FreshPrincipal, wire_auth
 from tequipy_auth.testing import PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
-from tequipy_platform.api import wire_errors
+from tequipy_platform.api import CatchErrors, LimitBodies, NoStore, wire_errors
 from tequipy_platform.testing import FrozenClock
 
 AUTH = "/api/v1/auth"
@@ -30,7 +31,7 @@ def code_of(answer: httpx.Response, status: int) -> str:
 @pytest.fixture
 async def open_client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an app with open registration."""
-    app = FastAPI()
+    app = FastAPI(middleware=[Middleware(NoStore), Middleware(LimitBodies), Middleware(CatchErrors)])
     wire_errors(app)
     wire_auth(app, build_fake_auth(work, policy=AuthPolicy(public_url=PUBLIC_URL, open_registration=True)))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=PUBLIC_URL) as client:
@@ -166,7 +167,7 @@ async def bearer(clock: FrozenClock) -> AsyncIterator[httpx.AsyncClient]:
     """A caller who has just logged in to an app with an additional sensitive route."""
     auth: Auth = build_fake_auth(MemoryAuthUnitOfWork(clock), clock=clock)
     await auth.registration.create_admin(**GOOD)
-    app = FastAPI()
+    app = FastAPI(middleware=[Middleware(NoStore), Middleware(LimitBodies), Middleware(CatchErrors)])
     wire_errors(app)
     wire_auth(app, auth)
 

@@ -5,20 +5,27 @@ from collections.abc import Callable
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from tequipy_auth.api import wire_auth
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
-from tequipy_caching.api import RateLimitSettings, wire_rate_limits
+from tequipy_caching.api import LimitRates, RateLimitSettings
 from tequipy_caching.testing import MemoryRateLimiter
 from tequipy_platform import SystemClock
-from tequipy_platform.api import wire_errors
+from tequipy_platform.api import CatchErrors, LimitBodies, NoStore, wire_errors
 
 LARGE = b'{"x": "' + b"x" * 65 * 1024 + b'"}'
 
 
 def build_app(prefix: str) -> FastAPI:
-    app = FastAPI()
-    wire_rate_limits(app, MemoryRateLimiter(), RateLimitSettings())
+    app = FastAPI(
+        middleware=[
+            Middleware(NoStore),
+            Middleware(LimitRates, MemoryRateLimiter(), RateLimitSettings()),
+            Middleware(LimitBodies),
+            Middleware(CatchErrors),
+        ]
+    )
     wire_errors(app)
     wire_auth(app, build_fake_auth(MemoryAuthUnitOfWork(SystemClock())), prefix=prefix)
     return app

@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from tequipy_auth.api import RATE_POLICIES, wire_auth
 from tequipy_auth.testing import PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
-from tequipy_caching.api import RateLimitSettings, wire_rate_limits
+from tequipy_caching.api import LimitRates, RateLimitSettings
 from tequipy_caching.testing import MemoryRateLimiter
-from tequipy_platform.api import wire_errors
+from tequipy_platform.api import CatchErrors, LimitBodies, NoStore, wire_errors
 
 AUTH = "/api/v1/auth"
 EMAIL = {"email": "nobody@example.com"}
@@ -18,9 +19,14 @@ EMAIL = {"email": "nobody@example.com"}
 
 @pytest.fixture
 async def client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncClient]:
-    limiter = MemoryRateLimiter()
-    app = FastAPI()
-    wire_rate_limits(app, limiter, RateLimitSettings())
+    app = FastAPI(
+        middleware=[
+            Middleware(NoStore),
+            Middleware(LimitRates, MemoryRateLimiter(), RateLimitSettings()),
+            Middleware(LimitBodies),
+            Middleware(CatchErrors),
+        ]
+    )
     wire_errors(app)
     wire_auth(app, build_fake_auth(work))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=PUBLIC_URL) as client:

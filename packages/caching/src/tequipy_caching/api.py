@@ -5,7 +5,7 @@ Needs the extra `api`.
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
@@ -20,16 +20,16 @@ except ModuleNotFoundError as error:
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from starlette.datastructures import MutableHeaders
-from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tequipy_caching.rate_limit.policies import RateLimiter, RatePolicy
-from tequipy_observability.api import RouteTable, polled_endpoints, route_table
+from tequipy_observability.api import matched_route, polled_endpoints, require_middleware
 from tequipy_platform import TooMany
 from tequipy_platform.api import problem_response, problem_responses
 
 __all__ = [
     "WIDER_NETWORKS",
+    "LimitRates",
     "Rate",
     "RateLimitSettings",
     "wire_rate_limits",
@@ -122,51 +122,29 @@ _Limit = Sequence[_Budget]
 """The budgets of one policy: for a client's own address, and for the wider IPv6 networks that contain it."""
 
 
-def wire_rate_limits(app: FastAPI, limiter: RateLimiter, settings: RateLimitSettings) -> None:
-    """Limit each client on all routes of `app`, except those of `wire_polled_routes` and `wire_unlimited_routes`.
+def wire_rate_limits(app: FastAPI) -> None:
+    """Add the refusal of `LimitRates`, which must be in the app's middleware, to the OpenAPI document of `app`."""
+    require_middleware(app, LimitRates)
+    openapi = app.openapi
 
-    The limit is 600 requests a minute, unless the settings or `wire_rate_policy` say otherwise. Responses carry
-    `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11); an excess request gets 429
-    `rate_limited` with `Retry-After`. An IPv6 client is counted by its /64, and by its /56 and /48 with 8 and 32 times
-    the budget; the fields report the budget that refused, or the one with the least remaining.
+    def with_refusals() -> dict[str, Any]:
+        document = openapi()
+        unlimited = polled_endpoints(app) | {endpoint for endpoint, policy in rate_policies(app).items() if not policy}
+        for context in iter_route_contexts(app.routes):
+            if context.endpoint not in unlimited:
+                operations = document["paths"].get(context.path_format, {})
+                for method in (context.methods or set()) & {method.upper() for method in operations}:
+                    operations[method.lower()]["responses"].setdefault("429", problem_responses(TooMany)[429])
+        return document
 
-    Wire it inside (after) headers and outside of (before) errors, so that a request is refused before its body is read.
-    """
-
-    def limit(name: str, default: str) -> _Limit | None:
-        rate = settings.rate(name, default)
-        if rate is None:
-            return None
-        wider = ((f"{name}-{bits}", rate.limit * times) for bits, times in WIDER_NETWORKS)
-        return [budget(*each, rate.period, leased=name == DEFAULT) for each in ((name, rate.limit), *wider)]
-
-    def budget(name: str, limit: int, period: int, *, leased: bool) -> _Budget:
-        policy = RatePolicy(name, limit, period, lease=limit // _LEASED_SHARE if leased else 0)
-        return _Budget(policy, name, f'"{name}";q={limit};w={period}')
-
-    def limit_of_endpoint() -> Mapping[object, _Limit | None]:
-        named = rate_policies(app)
-        limits = {name: limit(name, default) for name, default in filter(None, named.values())}
-        own = {endpoint: limits[policy[0]] if policy else None for endpoint, policy in named.items()}
-        return own | dict.fromkeys(polled_endpoints(app))
-
-    app.user_middleware.append(
-        Middleware(
-            LimitRates,
-            limiter=limiter,
-            routes=route_table(app),
-            default=limit(DEFAULT, settings.default),
-            limit_of_endpoint=limit_of_endpoint,
-        )
-    )
-    _document(app)
+    app.openapi = with_refusals  # type: ignore[method-assign]  # -- FastAPI's own way of extending the document
 
 
 def wire_rate_policy(app: FastAPI, name: str, rate: str, *endpoints: object) -> None:
     """Count the routes of these endpoints under a shared policy of their own instead of the default.
 
     `rate` is its default, such as `60/60` (requests/seconds); `TEQUIPY_RATE_LIMITS__<NAME>` overrides it. Has no effect
-    without `wire_rate_limits`, which may be called before or after.
+    without `LimitRates` in the app's middleware.
     """
     rate_policies(app).update(dict.fromkeys(endpoints, (name, rate)))
 
@@ -174,6 +152,11 @@ def wire_rate_policy(app: FastAPI, name: str, rate: str, *endpoints: object) -> 
 def wire_unlimited_routes(app: FastAPI, *endpoints: object) -> None:
     """Exempt the routes of these endpoints from rate limits, like those of `wire_polled_routes`."""
     rate_policies(app).update(dict.fromkeys(endpoints))
+
+
+def _budget(name: str, limit: int, period: int, *, leased: bool) -> _Budget:
+    policy = RatePolicy(name, limit, period, lease=limit // _LEASED_SHARE if leased else 0)
+    return _Budget(policy, name, f'"{name}";q={limit};w={period}')
 
 
 def rate_policies(app: FastAPI) -> dict[object, tuple[str, str] | None]:
@@ -185,28 +168,46 @@ def rate_policies(app: FastAPI) -> dict[object, tuple[str, str] | None]:
 
 
 class LimitRates:
-    """Asks the limiter about each request, reports the remaining budget, and responds 429 when it is used up."""
+    """Limits each client on all routes, except those of `wire_polled_routes` and `wire_unlimited_routes`.
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        limiter: RateLimiter,
-        routes: RouteTable,
-        default: _Limit | None,
-        limit_of_endpoint: Callable[[], Mapping[object, _Limit | None]],
-    ) -> None:
+    The limit is 600 requests a minute, unless the settings or `wire_rate_policy` say otherwise. Responses carry
+    `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11); an excess request gets 429
+    `rate_limited` with `Retry-After`. An IPv6 client is counted by its /64, and by its /56 and /48 with 8 and 32 times
+    the budget; the fields report the budget that refused, or the one with the least remaining.
+
+    List it inside of (after) headers and outside of (before) `LimitBodies`, so that a request is refused before its
+    body is read.
+    """
+
+    def __init__(self, app: ASGIApp, limiter: RateLimiter, settings: RateLimitSettings) -> None:
         self._app = app
         self._limiter = limiter
-        self._routes = routes
-        self._default = default
-        self._limit_of_endpoint = limit_of_endpoint()  # runs at the first request, after all features have been wired
+        self._settings = settings
+        self._default = self._limit(DEFAULT, settings.default)
+        self._limit_of_endpoint: Mapping[object, _Limit | None] | None = None
+
+    def _limit(self, name: str, default: str) -> _Limit | None:
+        """Return the budgets of a policy, or None when the limit is off."""
+        rate = self._settings.rate(name, default)
+        if rate is None:
+            return None
+        wider = ((f"{name}-{bits}", rate.limit * times) for bits, times in WIDER_NETWORKS)
+        return [_budget(*each, rate.period, leased=name == DEFAULT) for each in ((name, rate.limit), *wider)]
+
+    def _limits_of(self, app: FastAPI) -> Mapping[object, _Limit | None]:
+        """Return the limit of each endpoint; read at the first request, after all features have been wired."""
+        if self._limit_of_endpoint is None:
+            named = rate_policies(app)
+            limits = {name: self._limit(name, default) for name, default in filter(None, named.values())}
+            own = {endpoint: limits[policy[0]] if policy else None for endpoint, policy in named.items()}
+            self._limit_of_endpoint = own | dict.fromkeys(polled_endpoints(app))
+        return self._limit_of_endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         limit = None
         if scope["type"] == "http":
-            limit = self._limit_of_endpoint.get(self._routes.match(scope).endpoint, self._default)
+            limit = self._limits_of(scope["app"]).get(matched_route(scope).endpoint, self._default)
         if limit is None:
             await self._app(scope, receive, send)
             return
@@ -251,20 +252,3 @@ def client_keys(host: str) -> tuple[str, ...]:
             )
         address = address.ipv4_mapped
     return (str(address),)
-
-
-def _document(app: FastAPI) -> None:
-    """Add the response 429 to each limited operation of the OpenAPI document that does not declare it."""
-    openapi = app.openapi
-
-    def with_refusals() -> dict[str, Any]:
-        document = openapi()
-        unlimited = polled_endpoints(app) | {endpoint for endpoint, policy in rate_policies(app).items() if not policy}
-        for context in iter_route_contexts(app.routes):
-            if context.endpoint not in unlimited:
-                operations = document["paths"].get(context.path_format, {})
-                for method in (context.methods or set()) & {method.upper() for method in operations}:
-                    operations[method.lower()]["responses"].setdefault("429", problem_responses(TooMany)[429])
-        return document
-
-    app.openapi = with_refusals  # type: ignore[method-assign]  # -- FastAPI's own way of extending the document

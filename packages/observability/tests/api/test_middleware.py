@@ -11,12 +11,14 @@ from fastapi.responses import StreamingResponse
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from pydantic import SecretStr
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from tequipy_observability import bind_context, current_context
-from tequipy_observability.api import wire_observability
+from tequipy_observability.api import ObservabilityMiddleware, wire_observability
 from tequipy_observability.api.middleware import ResponseInterruptedError
 from tequipy_observability.infrastructure.metrics import build_registry
 from tequipy_observability.infrastructure.process import Observability, ObservabilitySettings
@@ -30,7 +32,8 @@ async def known_user_async() -> None:
 
 def build_app(settings: ObservabilitySettings | None = None) -> FastAPI:
     registry = build_registry(name="test", version="1", environment="test")
-    inner, outer, app = APIRouter(prefix="/inner"), APIRouter(prefix="/outer"), FastAPI()
+    inner, outer = APIRouter(prefix="/inner"), APIRouter(prefix="/outer")
+    app = FastAPI(middleware=[Middleware(ObservabilityMiddleware, registry)])
 
     @inner.get("/{number}")
     async def read(number: int) -> int:
@@ -93,7 +96,7 @@ async def test_an_unhandled_error_carries_its_correlation_id(lines: Lines, clien
 
 
 async def test_an_error_of_a_middleware_carries_its_correlation_id(lines: Lines) -> None:
-    """The id is also on the 500 of a middleware that was added after the wiring."""
+    """The id is also on the 500 of another middleware."""
 
     def broken(_: ASGIApp) -> ASGIApp:
         async def fail(*_: object) -> None:
@@ -102,7 +105,7 @@ async def test_an_error_of_a_middleware_carries_its_correlation_id(lines: Lines)
         return fail
 
     app = build_app()
-    app.add_middleware(broken)
+    app.user_middleware.append(Middleware(broken))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         answer = await client.get("/me", headers=ID)
     assert (answer.status_code, answer.headers["X-Correlation-ID"]) == (500, "abc.1")
@@ -124,6 +127,21 @@ async def test_the_apps_own_error_handler_is_called(lines: Lines) -> None:
         answer = await client.get("/bug", headers=ID)
     assert (answer.text, answer.headers["X-Correlation-ID"]) == ("of the handler", "abc.1")
     assert [line["message"] for line in lines()] == ["request_failed", "http_request"]
+
+
+async def test_an_error_of_the_apps_own_error_handler_is_a_plain_500(lines: Lines) -> None:
+    """If the handler for `Exception` fails too, the response is a plain 500, and both errors are logged."""
+
+    async def handle(_: Request, __: Exception) -> Response:
+        raise LookupError("of the error handler")
+
+    app = build_app()
+    app.add_exception_handler(Exception, handle)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.get("/bug", headers=ID)
+    assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+    assert answer.headers["X-Correlation-ID"] == "abc.1"
+    assert [line["message"] for line in lines()] == ["request_failed", "request_failed", "http_request"]
 
 
 async def test_an_interrupted_response_is_logged_with_its_id(lines: Lines, client: httpx.AsyncClient) -> None:
@@ -242,7 +260,7 @@ async def test_metrics_may_have_a_port_of_their_own(free_port: Callable[[], int]
     """With a port configured, the app has no /metrics, and the port serves them while the context is open."""
     port = free_port()
     settings, registry = ObservabilitySettings(metrics_port=port), CollectorRegistry()
-    app = FastAPI()
+    app = FastAPI(middleware=[Middleware(ObservabilityMiddleware, registry)])
     async with Observability(settings, registry) as observability:
         wire_observability(app, observability)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
@@ -302,7 +320,13 @@ async def test_the_plain_format_has_no_exemplars(client: httpx.AsyncClient) -> N
 
 def test_an_app_is_wired_once() -> None:
     """A second middleware on the same registry, which would count each request twice, is refused."""
-    observability = Observability(ObservabilitySettings(), CollectorRegistry())
-    wire_observability(FastAPI(), observability)
+    registry, app = CollectorRegistry(), PlainTextResponse("")
+    ObservabilityMiddleware(app, registry)
     with pytest.raises(ValueError, match="http_requests"):
-        wire_observability(FastAPI(), observability)
+        ObservabilityMiddleware(app, registry)
+
+
+def test_the_middleware_must_be_listed() -> None:
+    """Wiring an app without the middleware, whose requests would not be observed, is refused with its name."""
+    with pytest.raises(RuntimeError, match="ObservabilityMiddleware"):
+        wire_observability(FastAPI(), Observability(ObservabilitySettings(), CollectorRegistry()))

@@ -15,20 +15,19 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tequipy_observability.api import NO_ROUTE, MatchedRoute, endpoints_of, route_table
+from tequipy_observability.api import NO_ROUTE, MatchedRoute, endpoints_of, matched_route, route_table
 
 
 class Compare:
     """A middleware that records the table's result and the router's choice."""
 
-    def __init__(self, app: ASGIApp, *, host: FastAPI, noted: list[tuple[MatchedRoute, object]]) -> None:
+    def __init__(self, app: ASGIApp, *, noted: list[tuple[MatchedRoute, object]]) -> None:
         self._app = app
-        self._host = host
         self._noted = noted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         before = scope.get("endpoint")  # the endpoint of an app that mounts this one
-        route = route_table(self._host).match(scope)
+        route = matched_route(scope)
         await self._app(scope, receive, send)
         chosen = scope.get("endpoint")
         self._noted.append((route, None if chosen is before else chosen))
@@ -51,8 +50,8 @@ async def plain(_: Request) -> PlainTextResponse:
 
 def build_app() -> tuple[FastAPI, list[tuple[MatchedRoute, object]]]:
     """Return an app with routes of every kind, some of which shadow others, and the list that `Compare` fills."""
-    app, noted = FastAPI(), list[tuple[MatchedRoute, object]]()
-    app.user_middleware.append(Middleware(Compare, host=app, noted=noted))
+    noted = list[tuple[MatchedRoute, object]]()
+    app = FastAPI(middleware=[Middleware(Compare, noted=noted)])
     inner, outer = APIRouter(prefix="/users"), APIRouter()
     inner.add_api_route("/me", endpoint("me"))
     inner.add_api_route("/{id}", endpoint("user"))
@@ -184,8 +183,8 @@ async def test_the_table_converts_no_parameters(number: str) -> None:
 async def test_a_mounted_app_has_a_table_of_its_own() -> None:
     """The route that an outer app has matched is not used by the inner app's table."""
     inner, noted = build_app()
-    outer, outer_noted = FastAPI(), list[tuple[MatchedRoute, object]]()
-    outer.user_middleware.append(Middleware(Compare, host=outer, noted=outer_noted))
+    outer_noted = list[tuple[MatchedRoute, object]]()
+    outer = FastAPI(middleware=[Middleware(Compare, noted=outer_noted)])
     outer.mount("/svc", inner)
     await ask(outer, "GET", "/svc/health")
     assert [route.template for route, _ in noted] == ["/health"]

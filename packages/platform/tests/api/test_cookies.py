@@ -9,9 +9,10 @@ import pytest
 from fastapi import Cookie, FastAPI, Request
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
 
-from tequipy_platform.api import read_cookie, wire_errors
+from tequipy_platform.api import LimitBodies, read_cookie
 from tequipy_platform.api.cookies import hide_cookies
 
 
@@ -60,8 +61,7 @@ async def test_the_framework_parses_no_cookie(monkeypatch: pytest.MonkeyPatch) -
     def refuse(_: str) -> str:
         raise AssertionError("the cookie was parsed")
 
-    app = FastAPI()
-    wire_errors(app)
+    app = FastAPI(middleware=[Middleware(LimitBodies)])
 
     @app.get("/")
     async def show(request: Request, a: Annotated[str | None, Cookie()] = None) -> list[str | None]:

@@ -7,15 +7,15 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
-from tequipy_platform.api import wire_docs, wire_errors, wire_headers
-from tequipy_platform.wiring import HeaderSettings
+from tequipy_platform.api import CatchErrors, LimitBodies, SecurityHeaders, wire_docs, wire_errors
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    app = FastAPI(title="Ada <& Co>", docs_url=None, redoc_url=None)
-    wire_headers(app, HeaderSettings())
+    middleware = [Middleware(SecurityHeaders), Middleware(LimitBodies), Middleware(CatchErrors)]
+    app = FastAPI(title="Ada <& Co>", docs_url=None, redoc_url=None, middleware=middleware)
     wire_errors(app)
     wire_docs(app)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:

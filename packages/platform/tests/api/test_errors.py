@@ -13,6 +13,7 @@ import pytest
 from fastapi import APIRouter, FastAPI, Query
 from pydantic import SecretStr
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.responses import StreamingResponse
 from starlette.types import Message
 
@@ -28,9 +29,15 @@ from tequipy_platform import (
     Unauthenticated,
     Unavailable,
 )
-from tequipy_platform.api import BodyLimits, StrictModel, wire_body_limit, wire_errors, wire_headers
-from tequipy_platform.api.errors import CatchErrors
-from tequipy_platform.wiring import HeaderSettings
+from tequipy_platform.api import (
+    BodyLimits,
+    CatchErrors,
+    LimitBodies,
+    SecurityHeaders,
+    StrictModel,
+    wire_body_limit,
+    wire_errors,
+)
 
 SECRET = "correct horse battery staple"
 
@@ -50,9 +57,14 @@ def object_of(members: int, *more: str) -> str:
 
 
 def make_app(failure: Callable[[], Exception] = RuntimeError) -> FastAPI:
-    app = FastAPI()
-    wire_headers(app, HeaderSettings())
-    wire_errors(app, BodyLimits(size=100_000))
+    app = FastAPI(
+        middleware=[
+            Middleware(SecurityHeaders),
+            Middleware(LimitBodies, BodyLimits(size=100_000)),
+            Middleware(CatchErrors),
+        ]
+    )
+    wire_errors(app)
 
     @app.get("/fail")
     async def fail() -> None:

@@ -7,9 +7,10 @@ import time
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from tequipy_platform import HealthCheck, RefusesWrites
-from tequipy_platform.api import health, wire_errors, wire_health
+from tequipy_platform.api import CatchErrors, CloseConnections, LimitBodies, Readiness, health, wire_errors, wire_health
 
 
 async def well() -> None:
@@ -34,8 +35,9 @@ async def hung() -> None:
 
 
 def client(*checks: HealthCheck) -> httpx.AsyncClient:
-    app = FastAPI()
-    wire_health(app, checks)
+    readiness = Readiness(checks)
+    app = FastAPI(middleware=[Middleware(CloseConnections, readiness)])
+    wire_health(app, readiness)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
@@ -88,22 +90,25 @@ async def test_a_check_can_be_shown_only_when_it_fails() -> None:
 
 async def test_a_draining_process_is_not_ready_and_closes_connections() -> None:
     """While draining, readiness is 503 without running checks, and all responses carry `Connection: close`."""
-    app = FastAPI()
+    readiness = Readiness([HealthCheck("a", hung)])
+    app = FastAPI(
+        middleware=[Middleware(CloseConnections, readiness), Middleware(LimitBodies), Middleware(CatchErrors)]
+    )
     wire_errors(app)
-    wire_health(app, [HealthCheck("a", hung)])
+    wire_health(app, readiness)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
         assert "connection" not in (await http.get("/api/v1/health")).headers
-        app.state.readiness.drain()
-        readiness = await http.get("/api/v1/readiness")
+        readiness.drain()
+        report = await http.get("/api/v1/readiness")
         others = [await http.get("/api/v1/health"), await http.post("/", content=b" " * 2_000_000)]
-    assert (readiness.status_code, readiness.json()) == (503, {"status": "not_ready", "checks": {}})
+    assert (report.status_code, report.json()) == (503, {"status": "not_ready", "checks": {}})
     assert [answer.status_code for answer in others] == [200, 413]
-    assert {answer.headers["connection"] for answer in [readiness, *others]} == {"close"}
+    assert {answer.headers["connection"] for answer in [report, *others]} == {"close"}
 
 
 async def test_the_cause_of_a_failed_check_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
     """The cause of a failed check is logged once per outage and not shown in the response."""
-    readiness = health.Readiness([HealthCheck("database", broken)])
+    readiness = Readiness([HealthCheck("database", broken)])
     with caplog.at_level(logging.WARNING):
         first = await readiness.report()
         readiness._finished_at = 0.0
@@ -117,7 +122,7 @@ async def test_the_cause_of_a_failed_check_is_only_logged(caplog: pytest.LogCapt
 async def test_checks_run_concurrently_and_a_hung_one_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three hung checks take one timeout together, and the time they need to be cancelled is not waited for."""
     monkeypatch.setattr(health, "_CHECK_SECONDS", 0.2)
-    readiness = health.Readiness([HealthCheck(name, hung) for name in "abc"] + [HealthCheck("d", well)])
+    readiness = Readiness([HealthCheck(name, hung) for name in "abc"] + [HealthCheck("d", well)])
     started = time.monotonic()
     report = await readiness.report()
     assert time.monotonic() - started < 0.9  # less than one hung check needs to be cancelled
@@ -135,7 +140,7 @@ async def test_concurrent_requests_share_one_run_of_the_checks() -> None:
         runs += 1
         await asyncio.sleep(0.01)
 
-    readiness = health.Readiness([HealthCheck("a", count)])
+    readiness = Readiness([HealthCheck("a", count)])
     impatient = asyncio.ensure_future(readiness.report())
     while not runs:
         await asyncio.sleep(0)

@@ -1,5 +1,6 @@
 """Checks of path, query and body before anything parses them."""
 
+import asyncio
 import contextlib
 import json
 import time
@@ -10,12 +11,11 @@ import pytest
 from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.types import ASGIApp
+from starlette.responses import PlainTextResponse
+from starlette.types import Message, Receive, Scope
 
-from tequipy_observability.api import route_table
-from tequipy_platform import Invalid, NotFound
-from tequipy_platform.api.limits import BodyLimits, LimitBodies, check_json, is_json
-from tequipy_platform.api.problems import BodyTooLarge, MalformedBody
+from tequipy_platform.api import LimitBodies, MalformedBody
+from tequipy_platform.api.limits import check_json, is_json
 
 
 def nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
@@ -23,9 +23,25 @@ def nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
     return st.lists(inner, max_size=5) | st.dictionaries(st.text(":{}a", max_size=3), inner, max_size=6)
 
 
-def limited(app: ASGIApp) -> LimitBodies:
-    """Return the middleware in front of an app without routes."""
-    return LimitBodies(app, BodyLimits(), routes=route_table(FastAPI()), sizes={})
+async def refusal(scope: Scope, receive: Receive) -> dict[str, Any] | None:
+    """Return the problem document with which the middleware refuses a request, or None if it lets the request pass."""
+    sent: list[Message] = []
+    passed = False
+
+    async def seen(*_: object) -> None:
+        nonlocal passed
+        passed = True
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await LimitBodies(seen)({"app": FastAPI(), **scope}, receive, send)
+    if passed:
+        assert not sent
+        return None
+    document: dict[str, Any] = json.loads(b"".join(message.get("body", b"") for message in sent))
+    assert [message.get("status") for message in sent] == [document["status"], None]
+    return document
 
 
 @pytest.mark.parametrize(
@@ -45,37 +61,35 @@ def test_json_is_known_by_its_media_type(content_type: str, expected: bool) -> N
     assert is_json(content_type) is expected
 
 
-async def see(path: str, query: bytes) -> None:
-    """Send a request without a body; raises `LookupError` when the middleware lets it pass."""
+async def see(path: str, query: bytes) -> dict[str, Any] | None:
+    """Send a request without a body, and return the refusal."""
+    scope: Scope = {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": []}
+    return await refusal(scope, never)
 
-    async def seen(*_: object) -> Any:
-        raise LookupError
 
-    scope = {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": []}
-    await limited(seen)(scope, seen, seen)
+async def never() -> Message:
+    raise AssertionError("the body was read")
 
 
 @pytest.mark.parametrize("query", [b"a=%00", b"%00=1", b"a=1&b=x%00y"])
 async def test_nul_in_a_query_is_refused(query: bytes) -> None:
     """A query with NUL is invalid before any route sees it; an escaped percent sign before `00` is not NUL."""
-    with pytest.raises(Invalid) as error:
-        await see("/", query)
-    assert error.value.members["errors"] == [
-        {"pointer": "", "code": "invalid_characters", "detail": "The query holds NUL."}
-    ]
-    with pytest.raises(LookupError):
-        await see("/a%00", b"a=%2500")
+    problem = await see("/", query)
+    assert problem is not None
+    assert problem["status"] == 422
+    assert problem["errors"] == [{"pointer": "", "code": "invalid_characters", "detail": "The query holds NUL."}]
+    assert await see("/a%00", b"a=%2500") is None
 
 
 @pytest.mark.parametrize("character", [chr(number) for number in (*range(0x20), *range(0x7F, 0xA0))], ids=ascii)
 async def test_no_route_has_a_control_character(character: str) -> None:
     """A path with a control character is not found before any route sees it."""
     for path in (f"/{character}", f"/a{character}", f"{character}/a", f"/a{character}b"):
-        with pytest.raises(NotFound):
-            await see(path, b"")
+        problem = await see(path, b"")
+        assert problem is not None
+        assert problem["code"] == "not_found"
     for path in ("/ ", "/~", "/\xa0", "/\xad", "/ä"):
-        with pytest.raises(LookupError):
-            await see(path, b"")
+        assert await see(path, b"") is None
 
 
 @given(st.recursive(st.none() | st.text(':{}[]"\\a'), nested, max_leaves=30))
@@ -131,25 +145,38 @@ def test_the_check_takes_linear_time(body: bytes) -> None:
 async def test_the_first_content_type_counts(content_types: list[bytes]) -> None:
     """A second Content-Type does not bypass the check, because frameworks use the first."""
 
-    async def never(*_: object) -> None:
-        raise AssertionError("the body was let through")
-
-    async def receive() -> dict[str, object]:
+    async def receive() -> Message:
         return {"type": "http.request", "body": b"[" * 100, "more_body": False}
 
     headers = [(b"content-length", b"100"), *((b"content-type", content_type) for content_type in content_types)]
     scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
-    with pytest.raises(MalformedBody):
-        await limited(never)(scope, receive, never)
+    problem = await refusal(scope, receive)
+    assert problem is not None
+    assert problem["code"] == "malformed_body"
 
 
 async def test_a_length_of_many_digits_is_too_large() -> None:
     """A Content-Length of many digits is refused without converting it to a number."""
 
-    async def never(*_: object) -> Any:
-        raise AssertionError("the body was read")
-
     headers = [(b"content-length", b"9" * 5000)]
     scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
-    with pytest.raises(BodyTooLarge):
-        await limited(never)(scope, never, never)
+    problem = await refusal(scope, never)
+    assert problem is not None
+    assert problem["code"] == "body_too_large"
+
+
+async def test_a_shutdown_while_the_body_is_read_is_unavailable() -> None:
+    """A request whose body is still being read when the server cancels it gets 503, and the cancellation goes on."""
+    sent: list[Message] = []
+    headers = [(b"transfer-encoding", b"chunked")]
+    scope: Scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
+
+    async def receive() -> Message:
+        raise asyncio.CancelledError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    with pytest.raises(asyncio.CancelledError):
+        await LimitBodies(PlainTextResponse(""))({"app": FastAPI(), **scope}, receive, send)
+    assert [message.get("status") for message in sent] == [503, None]

@@ -9,15 +9,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from fastapi import FastAPI
-from starlette.middleware import Middleware
 
 from tequipy_auth.api.dependencies import CurrentPrincipal, FreshPrincipal, get_principal, require_fresh
-from tequipy_auth.api.no_store import NoStore
 from tequipy_auth.api.routes import passwords, registration, router, sessions, well_known, well_known_router
 from tequipy_auth.domain.auth import Auth
 from tequipy_caching.api import wire_rate_policy, wire_unlimited_routes
-from tequipy_observability.api import endpoints_of, route_table
-from tequipy_platform.api import wire_body_limit
+from tequipy_observability.api import endpoints_of
+from tequipy_platform.api import wire_body_limit, wire_no_store
 
 __all__ = [
     "RATE_POLICIES",
@@ -55,15 +53,14 @@ Every route that hashes a password has a policy.
 def wire_auth(app: FastAPI, auth: Auth, *, prefix: str = "/api/v1/auth") -> None:
     """Attach auth's routes under `prefix`, and its public keys at `/.well-known/jwks.json`.
 
-    The app needs problem documents (`tequipy_platform.api.wire_errors`) and must keep `auth` entered while it serves.
-    `RATE_POLICIES` take effect when the app calls `tequipy_caching.api.wire_rate_limits`.
+    The app needs `NoStore` and problem documents (`wire_errors`, both of `tequipy_platform.api`), and must keep `auth`
+    entered while it serves. `RATE_POLICIES` take effect with `tequipy_caching.api.LimitRates` in its middleware.
     """
     app.state.auth = auth
-    # This must be the outermost middleware, because responses of other middleware (413, 500) must not be cached either.
     endpoints = endpoints_of(router)
-    app.user_middleware.insert(0, Middleware(NoStore, routes=route_table(app), endpoints=frozenset(endpoints)))
     app.include_router(router, prefix=prefix)
     app.include_router(well_known_router)
+    wire_no_store(app, *endpoints)
     wire_body_limit(app, BODY_SIZE, *endpoints)
     wire_unlimited_routes(app, well_known.get_jwks)
     for name, (rate, limited) in RATE_POLICIES.items():

@@ -1,15 +1,17 @@
 """The outermost middleware (pure ASGI): sets the request context, writes the access event, updates the metrics."""
 
 import logging
-from collections.abc import Set as AbstractSet
 from time import perf_counter
 from typing import Final
 
+import structlog
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.typing import FilteringBoundLogger
 
 from tequipy_observability.api.metrics import HttpMetrics
-from tequipy_observability.api.routes import MatchedRoute, RouteTable
+from tequipy_observability.api.routes import MatchedRoute, matched_route, polled_endpoints
 from tequipy_observability.domain.context import (
     CORRELATION_HEADER,
     RequestContext,
@@ -24,42 +26,23 @@ _USER_AGENT_LENGTH: Final = 512
 _INTERNAL_SERVER_ERROR: Final = 500
 
 
-_LAST_RESORT: Final[tuple[Message, ...]] = (
-    {
-        "type": "http.response.start",
-        "status": _INTERNAL_SERVER_ERROR,
-        "headers": [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"21")],
-    },
-    {"type": "http.response.body", "body": b"Internal Server Error"},
-)
-"""The response if nothing else has responded; identical to Starlette's own."""
-
-
 class ResponseInterruptedError(Exception):
     """A response ended before it was complete; the message is the correlation id under which the cause was logged."""
 
 
 class ObservabilityMiddleware:
-    """Observes each request from start to end, and adds its correlation id to the response.
+    """Observes each request from start to end, and adds its correlation id to the response; list it first.
 
-    An exception that reaches the middleware is logged once, with traceback and correlation id. If no response has
-    started, the response is a plain 500. If one has, `ResponseInterruptedError` makes the server close the connection.
+    Each request is logged as one `http_request` event and counted in `registry` under the template of its route. An
+    exception that reaches the middleware is logged once, with traceback and correlation id. If no response has started,
+    the app's handler of `Exception` responds, or else a plain 500. If one has, `ResponseInterruptedError` makes the
+    server close the connection.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        metrics: HttpMetrics,
-        routes: RouteTable,
-        polled: AbstractSet[object],
-        logger: FilteringBoundLogger,
-    ) -> None:
+    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
         self._app = app
-        self._metrics = metrics
-        self._routes = routes
-        self._polled = polled
-        self._log = logger.bind()  # bound once instead of per request
+        self._metrics = HttpMetrics(registry)
+        self._log = structlog.get_logger(logger_name="tequipy.access").bind()  # bound once instead of per request
         self._debug = self._log.is_enabled_for(logging.DEBUG)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +69,9 @@ class ObservabilityMiddleware:
                 complete = not message.get("more_body", False)
             await send(message)
 
-        route = self._routes.match(scope)  # matched first, because an app mounted in this one changes the scope
+        # Read first, because an app that is mounted in this one changes the scope.
+        host: FastAPI = scope["app"]
+        route = matched_route(scope)
         metrics = self._metrics
         metrics.in_progress += 1
         began = perf_counter()
@@ -96,8 +81,7 @@ class ObservabilityMiddleware:
             except Exception as error:  # noqa: BLE001 -- logged here, where the correlation id is known
                 self._log.error("request_failed", exc_info=error)
                 if not started:
-                    for message in _LAST_RESORT:
-                        await send_observed(dict(message))
+                    await self._respond(host, error, scope, receive, send_observed)
                 elif not complete:
                     # The server closes the connection and logs this error instead of the traceback again.
                     raise ResponseInterruptedError(context.correlation_id) from None
@@ -112,11 +96,28 @@ class ObservabilityMiddleware:
                     size=size,
                     by=context,
                 )
-                self._log_access(route, context, status, seconds)
+                self._log_access(route, context, status, seconds, polled=route.endpoint in polled_endpoints(host))
 
-    def _log_access(self, route: MatchedRoute, context: RequestContext, status: int, seconds: float) -> None:
+    async def _respond(self, host: FastAPI, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond to an unhandled error as Starlette does, whose own error middleware is outside of all others."""
+
+        async def fail(*_: object) -> None:
+            raise error
+
+        handler = host.exception_handlers.get(_INTERNAL_SERVER_ERROR, host.exception_handlers.get(Exception))
+        for each in (handler, None):
+            try:
+                await ServerErrorMiddleware(fail, handler=each, debug=host.debug)(scope, receive, send)
+            except Exception as failure:  # noqa: BLE001 -- it raises the error again after responding
+                if failure is error:
+                    return
+                self._log.error("request_failed", exc_info=failure)  # of the handler
+
+    def _log_access(
+        self, route: MatchedRoute, context: RequestContext, status: int, seconds: float, *, polled: bool
+    ) -> None:
         """Write the access event; the request context adds the fields that were bound meanwhile."""
-        if route.endpoint in self._polled:
+        if polled:
             if not self._debug:
                 return
             write = self._log.debug

@@ -4,15 +4,12 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Protocol
 
-import structlog
 from fastapi import FastAPI, HTTPException, Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
-from starlette.types import ASGIApp
 
-from tequipy_observability.api.metrics import HttpMetrics
 from tequipy_observability.api.middleware import ObservabilityMiddleware
-from tequipy_observability.api.routes import polled_endpoints, route_table, wire_polled_routes
+from tequipy_observability.api.routes import require_middleware, wire_polled_routes
 
 
 class DuplicateAuthorization(HTTPException):
@@ -38,32 +35,14 @@ class Observability(Protocol):
 
 
 def wire_observability(app: FastAPI, observability: Observability) -> None:
-    """Add the observing middleware outside of all other middleware, whenever that is added.
+    """Add `GET /metrics`, unless the settings move the metrics to a port of their own.
 
-    Every response carries `X-Correlation-ID`, even that of an unhandled error. Every request is logged as one
-    `http_request` event and counted under the template of its route. `GET /metrics` is added unless the settings move
-    the metrics to a port of their own.
+    `ObservabilityMiddleware` must be in the app's middleware, because it logs and counts the requests.
     """
-    metrics = HttpMetrics(observability.registry)
-    build_stack = app.build_middleware_stack
+    require_middleware(app, ObservabilityMiddleware)
+    if observability.metrics_port is not None:
+        return
 
-    def build_observed_stack() -> ASGIApp:
-        return ObservabilityMiddleware(
-            build_stack(),
-            metrics=metrics,
-            routes=route_table(app),
-            polled=polled_endpoints(app),
-            logger=structlog.get_logger(logger_name="tequipy.access"),
-        )
-
-    # Not in `user_middleware`, because Starlette's ServerErrorMiddleware is outside of that: its 500 would lack the
-    # correlation id, and the server would log the exception without it.
-    app.build_middleware_stack = build_observed_stack  # type: ignore[method-assign]  # -- as the comment above explains
-    if observability.metrics_port is None:
-        _add_metrics(app, observability)
-
-
-def _add_metrics(app: FastAPI, observability: Observability) -> None:
     async def metrics(request: Request) -> Response:
         authorizations = request.headers.getlist("authorization")
         if len(authorizations) > 1:

@@ -7,10 +7,10 @@ except ModuleNotFoundError as error:
 
 from tequipy_platform.api.cookies import read_cookie
 from tequipy_platform.api.docs import wire_docs
-from tequipy_platform.api.errors import wire_errors
-from tequipy_platform.api.headers import HeaderPolicy, security_headers, wire_headers
-from tequipy_platform.api.health import wire_health
-from tequipy_platform.api.limits import BodyLimits, wire_body_limit
+from tequipy_platform.api.errors import CatchErrors, wire_errors
+from tequipy_platform.api.headers import Cors, NoStore, SecurityHeaders, security_headers, wire_no_store
+from tequipy_platform.api.health import CloseConnections, Readiness, wire_health
+from tequipy_platform.api.limits import BodyLimits, LimitBodies, wire_body_limit
 from tequipy_platform.api.problems import (
     BODY_PROBLEMS,
     BodyTooLarge,
@@ -28,11 +28,17 @@ __all__ = [
     "BODY_PROBLEMS",
     "BodyLimits",
     "BodyTooLarge",
+    "CatchErrors",
+    "CloseConnections",
+    "Cors",
     "HeadTooLarge",
-    "HeaderPolicy",
+    "LimitBodies",
     "MalformedBody",
     "MethodNotAllowed",
+    "NoStore",
+    "Readiness",
     "RequestTimeout",
+    "SecurityHeaders",
     "StrictModel",
     "UnsupportedMediaType",
     "problem_response",
@@ -42,6 +48,6 @@ __all__ = [
     "wire_body_limit",
     "wire_docs",
     "wire_errors",
-    "wire_headers",
     "wire_health",
+    "wire_no_store",
 ]

@@ -26,7 +26,7 @@ def hide_cookies(scope: Scope) -> None:
 def read_cookie(request: HTTPConnection, name: str) -> str | None:
     """Return the first cookie of this name as it was sent, or None; takes time linear in the header's length.
 
-    With `wire_errors` this is the only way to read a cookie: `request.cookies` and FastAPI's `Cookie()` see none.
+    Behind `LimitBodies` this is the only way to read a cookie: `request.cookies` and FastAPI's `Cookie()` see none.
     """
     headers = request.scope.get(_SCOPE_KEY)
     if headers is None:

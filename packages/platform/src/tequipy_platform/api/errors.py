@@ -9,12 +9,11 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tequipy_observability.api import DuplicateAuthorization, route_table
-from tequipy_platform.api.limits import BodyLimits, LimitBodies, body_sizes, is_json
+from tequipy_observability.api import DuplicateAuthorization, require_middleware, route_table
+from tequipy_platform.api.limits import LimitBodies, is_json
 from tequipy_platform.api.problems import (
     AmbiguousAuthorization,
     BodyTooLarge,
@@ -59,16 +58,13 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """The form of a field's name; a JSON pointer stops at anything else, which would echo the input."""
 
 
-def wire_errors(app: FastAPI, limits: BodyLimits | None = None) -> None:
-    """Make every error response of `app` a problem document, and refuse bodies that are too large or too deep.
+def wire_errors(app: FastAPI) -> None:
+    """Make every error response of `app` a problem document.
 
-    Wire it inside (after) observability and headers, so that error responses carry theirs. Cookies can then be read by
-    `read_cookie` only.
+    `LimitBodies` and, last, `CatchErrors` must be in the app's middleware: they respond to errors before and after the
+    route.
     """
-    app.user_middleware.append(Middleware(CatchErrors))
-    app.user_middleware.append(
-        Middleware(LimitBodies, limits=limits or BodyLimits(), routes=route_table(app), sizes=body_sizes(app))
-    )
+    require_middleware(app, LimitBodies, CatchErrors)
     app.add_exception_handler(DomainError, _on_domain_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -97,9 +93,9 @@ def _redirect_slashes(app: FastAPI) -> None:
 
 
 class CatchErrors:
-    """Responds to errors that no handler caught: errors of middleware, and bugs, which are logged but not shown.
+    """Responds to errors that no handler caught, which are bugs: they are logged but not shown; list it last.
 
-    Starlette's own handler is outside of all other middleware, so its 500 would lack the correlation header.
+    Starlette's own handler is outside of all other middleware, so its 500 would lack their headers.
     """
 
     def __init__(self, app: ASGIApp) -> None:

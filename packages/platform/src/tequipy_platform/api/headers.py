@@ -1,17 +1,17 @@
-"""Security headers on every response, and CORS for the configured origins."""
+"""Security headers on every response, `no-store` on some, and CORS for the configured origins."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final
 
 from fastapi import FastAPI
-from starlette.datastructures import Headers
-from starlette.middleware import Middleware
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tequipy_observability import CORRELATION_HEADER
+from tequipy_observability.api import matched_route, require_middleware
 from tequipy_platform.api.problems import problem_response
 from tequipy_platform.domain.exceptions import Forbidden
 
@@ -29,42 +29,32 @@ def security_headers(*, hsts: bool) -> dict[str, str]:
     return _SECURITY_HEADERS | (_HSTS if hsts else {})
 
 
-class HeaderPolicy(Protocol):
-    """The settings of `wire_headers`, such as `tequipy_platform.wiring.HeaderSettings`."""
+class Cors(CORSMiddleware):
+    """Starlette's CORS middleware, with problem documents for refused preflight requests.
 
-    @property
-    def cors_origins(self) -> Sequence[str]:
-        """The origins whose pages may call the API with credentials; never `*`."""
-
-
-def wire_headers(app: FastAPI, settings: HeaderPolicy, *, hsts: bool = True) -> None:
-    """Add security headers to every response of `app`, including HSTS unless `hsts` is off (local: plain HTTP).
-
-    Wire it outside of (before) errors, so that error responses carry them too. A route may set its own values.
+    The pages of `origins` may call the API with credentials; without origins it does nothing.
     """
-    app.user_middleware.append(Middleware(SecurityHeaders, headers=security_headers(hsts=hsts)))
-    if settings.cors_origins:
-        app.user_middleware.append(
-            Middleware(
-                Cors,
-                allow_origins=settings.cors_origins,
-                allow_credentials=True,
-                allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
-                allow_headers=(
-                    "Authorization",
-                    "Content-Type",
-                    "Idempotency-Key",
-                    "X-Requested-With",
-                    "traceparent",
-                    CORRELATION_HEADER,
-                ),
-                expose_headers=("Location", "RateLimit", "RateLimit-Policy", "Retry-After", CORRELATION_HEADER),
-            )
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_credentials=True,
+            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+            allow_headers=(
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "X-Requested-With",
+                "traceparent",
+                CORRELATION_HEADER,
+            ),
+            expose_headers=("Location", "RateLimit", "RateLimit-Policy", "Retry-After", CORRELATION_HEADER),
         )
 
-
-class Cors(CORSMiddleware):
-    """Starlette's CORS middleware, with problem documents for refused preflight requests."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await (super().__call__ if self.allow_origins else self.app)(scope, receive, send)
 
     def preflight_response(self, request_headers: Headers) -> Response:
         """Respond to a preflight request (Fetch standard, section 3.2.2)."""
@@ -76,12 +66,18 @@ class Cors(CORSMiddleware):
 
 
 class SecurityHeaders:
-    """Adds the headers that a response lacks, and removes the content type of a response without content."""
+    """Adds the security headers that a response lacks, and removes the content type of a response without content.
 
-    def __init__(self, app: ASGIApp, headers: dict[str, str]) -> None:
+    A route may set its own values. `hsts` is off where plain HTTP is served (local).
+    """
+
+    def __init__(self, app: ASGIApp, *, hsts: bool = True) -> None:
         self._app = app
         # In ASGI's form: encoded once instead of for each response.
-        self._headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        self._headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in security_headers(hsts=hsts).items()
+        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -96,3 +92,41 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class NoStore:
+    """Sets `Cache-Control: no-store` on all responses of the endpoints that were passed to `wire_no_store`.
+
+    It is a middleware and not a dependency, because 405, 415 and 422 are sent before any dependency runs. Errors
+    without a route have the header anyway, because they are problem documents.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def send_no_store(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Cache-Control"] = "no-store"
+            await send(message)
+
+        covered = scope["type"] == "http" and matched_route(scope).endpoint in _no_store_endpoints(scope["app"])
+        await self._app(scope, receive, send_no_store if covered else send)
+
+
+def wire_no_store(app: FastAPI, *endpoints: object) -> None:
+    """Forbid that responses of these endpoints are stored, errors included (RFC 6749, section 5.1).
+
+    `NoStore` must be in the app's middleware.
+    """
+    require_middleware(app, NoStore)
+    _no_store_endpoints(app).update(endpoints)
+
+
+def _no_store_endpoints(app: FastAPI) -> set[object]:
+    if not hasattr(app.state, "no_store_endpoints"):
+        app.state.no_store_endpoints = set()
+    endpoints: set[object] = app.state.no_store_endpoints
+    return endpoints

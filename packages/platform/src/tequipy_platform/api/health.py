@@ -9,10 +9,9 @@ from typing import Annotated, Final, Literal
 from fastapi import Depends, FastAPI, Request, Response, status
 from pydantic import BaseModel, Field
 from starlette.datastructures import MutableHeaders
-from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tequipy_observability.api import wire_polled_routes
+from tequipy_observability.api import require_middleware, wire_polled_routes
 from tequipy_platform.domain.health import HealthCheck, RefusesWrites
 
 _CHECK_SECONDS: Final = 2.0
@@ -134,12 +133,12 @@ def _readiness_of(request: Request) -> Readiness:
     return readiness
 
 
-async def health() -> Health:
+async def get_health() -> Health:
     """Tell that the process runs; no I/O."""
     return Health()
 
 
-async def readiness(response: Response, readiness: Annotated[Readiness, Depends(_readiness_of)]) -> ReadinessReport:
+async def get_readiness(response: Response, readiness: Annotated[Readiness, Depends(_readiness_of)]) -> ReadinessReport:
     """Tell whether the process can serve: 200 when ready or degraded, 503 otherwise; at most a second old."""
     report = await readiness.report()
     if report.status == "not_ready":
@@ -147,22 +146,22 @@ async def readiness(response: Response, readiness: Annotated[Readiness, Depends(
     return report
 
 
-def wire_health(app: FastAPI, checks: Sequence[HealthCheck]) -> None:
-    """Add `/api/v1/health` and `/api/v1/readiness` to `app`.
+def wire_health(app: FastAPI, readiness: Readiness) -> None:
+    """Add `/api/v1/health` and `/api/v1/readiness` to `app`; wire them first, because they are requested all the time.
 
-    The server must call `app.state.readiness.drain()` when it begins to shut down. Readiness is 503 from then on, and
-    every response carries `Connection: close`, so that balancers and clients leave while requests are still served.
+    The server must call `readiness.drain()` (`app.state.readiness`) when it begins to shut down. Readiness is 503 from
+    then on, and `CloseConnections`, which must be in the app's middleware, adds `Connection: close` to every response,
+    so that balancers and clients leave while requests are still served.
     """
-    app.state.readiness = Readiness(checks)
-    # Outermost, so that it also applies to responses of other middleware.
-    app.user_middleware.insert(0, Middleware(CloseConnections, readiness=app.state.readiness))
-    # Not in an included router, whose routes are matched twice: these routes are requested all the time.
-    app.add_api_route("/api/v1/health", health, tags=["service"])
-    app.router.routes.insert(0, app.router.routes.pop())  # matched first
+    require_middleware(app, CloseConnections)
+    app.state.readiness = readiness
+    # Not in an included router, whose routes are matched twice.
+    app.add_api_route("/api/v1/health", get_health, name="health", tags=["service"])
     app.add_api_route(
         "/api/v1/readiness",
-        readiness,
+        get_readiness,
+        name="readiness",
         tags=["service"],
         responses={status.HTTP_503_SERVICE_UNAVAILABLE: {"model": ReadinessReport}},
     )
-    wire_polled_routes(app, health, readiness)
+    wire_polled_routes(app, get_health, get_readiness)

@@ -1,7 +1,7 @@
 """Limits of request bodies (size, depth and members of JSON), checked before anything parses them."""
 
+import asyncio
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message as Headers
 from typing import Final
@@ -9,11 +9,11 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tequipy_observability.api import RouteTable
+from tequipy_observability.api import matched_route
 from tequipy_platform.api.cookies import hide_cookies
-from tequipy_platform.api.problems import BodyTooLarge, MalformedBody
+from tequipy_platform.api.problems import BodyTooLarge, MalformedBody, problem_response
 from tequipy_platform.domain.events import JSON
-from tequipy_platform.domain.exceptions import Invalid, NotFound
+from tequipy_platform.domain.exceptions import DomainError, Invalid, NotFound, Unavailable
 
 _STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 """A JSON string; the closing quote is optional, so that an unterminated string is one match and not a million."""
@@ -43,7 +43,7 @@ class BodyLimits:
 def wire_body_limit(app: FastAPI, size: int, *endpoints: object) -> None:
     """Refuse bodies over `size` bytes on the routes of these endpoints (413 `body_too_large`).
 
-    Has no effect without `wire_errors`, which may be called before or after.
+    Has no effect without `LimitBodies` in the app's middleware.
     """
     body_sizes(app).update(dict.fromkeys(endpoints, size))
 
@@ -57,28 +57,40 @@ def body_sizes(app: FastAPI) -> dict[object, int]:
 
 
 class LimitBodies:
-    """Reads a body up to its limit, checks it, and passes it on as one message; checks path and query too."""
+    """Reads a body up to its limit, checks it, and passes it on as one message; checks path and query too.
 
-    def __init__(self, app: ASGIApp, limits: BodyLimits, *, routes: RouteTable, sizes: Mapping[object, int]) -> None:
+    It hides the cookies from the framework, so that only `read_cookie` finds them.
+    """
+
+    def __init__(self, app: ASGIApp, limits: BodyLimits | None = None) -> None:
         self._app = app
-        self._limits = limits
-        self._routes = routes
-        self._sizes = sizes
+        self._limits = limits or BodyLimits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; raises `NotFound`, `Invalid`, `BodyTooLarge` or `MalformedBody` for `CatchErrors`."""
+        """Serve one request, or respond that its path, query or body is refused."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        _check_address(scope)
-        hide_cookies(scope)
+        try:
+            _check_address(scope)
+            hide_cookies(scope)
+            checked = await self._read_and_check(scope, receive)
+        except DomainError as error:
+            await problem_response(error)(scope, receive, send)
+        except asyncio.CancelledError:
+            await problem_response(Unavailable())(scope, receive, send)  # the server is shutting down
+            raise
+        else:
+            await self._app(scope, checked, send)
+
+    async def _read_and_check(self, scope: Scope, receive: Receive) -> Receive:
+        """Return a function that returns the whole body as one message; raises `BodyTooLarge` or `MalformedBody`."""
         # Of a header that was sent twice the first one counts, as in Starlette.
         headers: dict[bytes, bytes] = dict(reversed(scope.get("headers", ())))
         # HTTP/1.1: a request without either header has no body (RFC 9112, section 6.3).
         if headers.keys().isdisjoint({b"content-length", b"transfer-encoding"}):
-            await self._app(scope, receive, send)
-            return
-        limit = self._sizes.get(self._routes.match(scope).endpoint, self._limits.size)
+            return receive
+        limit = body_sizes(scope["app"]).get(matched_route(scope).endpoint, self._limits.size)
         length = headers.get(b"content-length", b"")
         if length.isdigit() and (len(length) > _MAX_LENGTH_DIGITS or int(length) > limit):
             raise BodyTooLarge
@@ -92,7 +104,7 @@ class LimitBodies:
         async def receive_again() -> Message:
             return replay.pop() if replay else await receive()
 
-        await self._app(scope, receive_again, send)
+        return receive_again
 
 
 def _check_address(scope: Scope) -> None:
