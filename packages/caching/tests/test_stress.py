@@ -10,13 +10,15 @@ import json
 import mmap
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from random import Random
 from struct import Struct
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -25,6 +27,7 @@ from tequipy_caching import MISSING, Cache, CachePolicy
 from tequipy_caching.cache.invalidation_guard import InvalidationGuards
 from tequipy_caching.manager import TieredCacheManager
 from tequipy_caching.redis import link, scripts
+from tequipy_caching.redis.backplane import ANSWER_TIMEOUT, PING_AFTER
 from tequipy_caching.redis.cancellation import cancel_and_wait
 from tequipy_caching.wiring import CacheSettings, build_cache
 from tequipy_devstack.servers import ValkeyServer
@@ -32,6 +35,8 @@ from tequipy_devstack.servers import ValkeyServer
 KEYS = 50
 READERS = 4
 TASKS = 10
+LOAD_SECONDS = (0.003, 0.003, 0.003, 0.3)
+TIERS, RESULTS = ("l1", "l2"), ("hit", "miss")
 _NUMBER = Struct("q")
 random = Random()  # noqa: S311 -- no secret
 
@@ -53,11 +58,13 @@ class Truth:
 
 
 @contextlib.asynccontextmanager
-async def process(url: str, prefix: str) -> AsyncIterator[tuple[TieredCacheManager, Cache[int]]]:
+async def process(
+    url: str, prefix: str, registry: CollectorRegistry | None = None, tiers: Literal["l1+l2", "l2"] = "l1+l2"
+) -> AsyncIterator[tuple[TieredCacheManager, Cache[int]]]:
     """Start the cache of one process."""
-    policies = {"numbers": CachePolicy(ttl=600, hard_timeout=5)}
+    policies = {"numbers": CachePolicy(ttl=600, hard_timeout=5, tiers=tiers)}
     settings = CacheSettings(url=SecretStr(url), prefix=prefix, policies=policies, l2_timeout=10)
-    async with build_cache(settings) as manager:
+    async with build_cache(settings, registry=registry) as manager:
         assert isinstance(manager, TieredCacheManager)
         while not manager.backplane.live:
             await asyncio.sleep(0.01)
@@ -70,7 +77,8 @@ async def read(numbers: Cache[int], truth: Truth, stopped: asyncio.Event) -> int
 
     async def load(keys: Sequence[Any]) -> dict[Any, int]:
         found = {key: truth[key] for key in keys}
-        await asyncio.sleep(random.expovariate(1 / 0.003))
+        # Some loads are slow, so that their marks and the tombstones of later deletes may be evicted meanwhile.
+        await asyncio.sleep(random.expovariate(1 / random.choice(LOAD_SECONDS)))
         return found
 
     async def load_one(key: int) -> int:
@@ -92,29 +100,37 @@ async def read(numbers: Cache[int], truth: Truth, stopped: asyncio.Event) -> int
 
 
 async def reader(url: str, prefix: str, truth: Truth) -> None:
-    """Read until told to stop, then print how many old values this process holds."""
-    async with process(url, prefix) as (manager, numbers):
+    """Read until told to stop, then print how many old values this process holds, and its hits and misses."""
+    registry = CollectorRegistry()
+    async with process(url, prefix, registry) as (manager, numbers):
         stopped = asyncio.Event()
         tasks = [asyncio.create_task(read(numbers, truth, stopped)) for _ in range(TASKS)]
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         stopped.set()
         reads = sum(await asyncio.gather(*tasks))
+        print("stopped", flush=True)
         await receive_all(manager)
         held = {key: value for key in range(KEYS) if (value := numbers.peek(key)) is not MISSING}
         stale = sum(value != truth[key] for key, value in held.items())
-        print(json.dumps({"reads": reads, "held": len(held), "stale": stale}), flush=True)
+        lookups = {f"{tier} {result}": lookups_of(registry, tier, result) for tier in TIERS for result in RESULTS}
+        print(json.dumps({"reads": reads, "held": len(held), "stale": stale, **lookups}), flush=True)
+
+
+def lookups_of(registry: CollectorRegistry, tier: str, result: str) -> int:
+    """Return how many lookups in a tier had a result."""
+    labels = {"cache": "numbers", "tier": tier, "result": result}
+    return int(registry.get_sample_value("cache_requests_total", labels) or 0)
 
 
 async def receive_all(manager: TieredCacheManager) -> None:
-    """Return when all published messages have been received."""
-    async with manager.link.connect(1) as client:
-        while True:
-            sequence = await client.hget(manager.link.state, "sequence")
-            position = manager.link.position
-            if position is not None and position.sequence == int(sequence or 0):
-                return
-            await asyncio.sleep(0.01)
+    """Return when all published messages have been received: the channel has answered a check that is sent from now on.
+
+    The sequence numbers cannot show this, because the server may evict the current one.
+    """
+    now = time.monotonic()
+    while manager.backplane.live_until < now + PING_AFTER + ANSWER_TIMEOUT:
+        await asyncio.sleep(0.01)
 
 
 async def writer(url: str, prefix: str, truth: Truth, invalidations: int, seconds: float) -> None:
@@ -162,6 +178,13 @@ def switch_guard_off() -> None:
     monkeypatch.setattr(InvalidationGuards, "invalidate_all", lambda *_: None)
 
 
+async def lines(processes: Sequence[asyncio.subprocess.Process], expected: bytes) -> None:
+    """Read one line of each process."""
+    for each in processes:
+        assert each.stdout is not None
+        assert await each.stdout.readline() == expected
+
+
 async def run(
     url: str, prefix: str, file: Path, *, invalidations: int, guarded: bool, seconds: float = 0
 ) -> tuple[int, int]:
@@ -175,29 +198,38 @@ async def run(
 
     readers = [await start("reader") for _ in range(READERS)]
     try:
-        for each in readers:
-            assert each.stdout is not None
-            assert await each.stdout.readline() == b"ready\n"
-        writing = await start("writer")
-        assert await writing.wait() == 0
-        answers = [json.loads((await each.communicate(b"stop\n"))[0]) for each in readers]
+        await lines(readers, b"ready\n")
+        async with process(url, prefix, tiers="l2") as (manager, numbers):
+            await manager.ping()  # opens a connection: a later one begins a new epoch if the state was evicted
+            writing = await start("writer")
+            assert await writing.wait() == 0
+            for each in readers:
+                assert each.stdin is not None
+                each.stdin.write(b"stop\n")
+            # Repeatedly, because what is stored in Redis now may soon be evicted.
+            stopping = asyncio.create_task(lines(readers, b"stopped\n"))
+            shared: set[tuple[Any, int]] = set()
+            while not stopping.done():
+                shared |= (await numbers.get_many(range(KEYS))).items()
+                await asyncio.sleep(0.01)
+            await stopping
+        answers = [json.loads((await each.communicate())[0]) for each in readers]
     finally:
         for each in readers:
             if each.returncode is None:
                 each.kill()
     truth = Truth(file)
-    async with process(url, prefix) as (_, numbers):
-        shared = await numbers.get_many(range(KEYS))
-    in_redis = sum(value != truth[key] for key, value in shared.items() if isinstance(key, int))
-    in_memory = sum(answer["stale"] for answer in answers)
-    held = sum(answer["held"] for answer in answers)
-    reads = sum(answer["reads"] for answer in answers)
+    totals: Counter[str] = sum(map(Counter, answers), Counter())
+    in_redis = sum(value != truth[key] for key, value in shared)
+    hits = {tier: totals[f"{tier} hit"] / max(1, sum(totals[f"{tier} {each}"] for each in RESULTS)) for tier in TIERS}
     print(
-        f"\n{invalidations} invalidations, {reads} reads, {READERS} processes, {'guarded' if guarded else 'no guard'}: "
-        f"stale are {in_redis} of {len(shared)} values in Redis and {in_memory} of {held} in memory"
+        f"\n{invalidations} invalidations, {totals['reads']} reads, {READERS} processes,"
+        f" {'guarded' if guarded else 'no guard'}: stale are {in_redis} of {len(shared)} values in Redis"
+        f" and {totals['stale']} of {totals['held']} in memory;"
+        f" hit ratio: L1 {hits['l1']:.1%}, L2 {hits['l2']:.1%} of the rest"
     )
-    assert shared or held
-    return in_redis, in_memory
+    assert shared or totals["held"]
+    return in_redis, totals["stale"]
 
 
 @pytest.mark.parametrize(
@@ -208,21 +240,27 @@ async def test_nothing_stale_is_left(redis_url: str, redis_prefix: str, tmp_path
     assert await run(redis_url, redis_prefix, tmp_path / "truth", invalidations=invalidations, guarded=True) == (0, 0)
 
 
+FILLER = 20_000
 POLICIES = ("noeviction", "allkeys-lru", "allkeys-lfu", "volatile-ttl", "volatile-lru")
 
 
 @contextlib.asynccontextmanager
 async def pressed(server: ValkeyServer, policy: str) -> AsyncIterator[Redis]:
-    """Fill a server's memory so that it evicts or refuses writes, and continue during the block."""
+    """Fill a server's memory so that it evicts or refuses writes, and continue during the block.
+
+    The fillers are few and are written so often that they are used as recently as the cache's keys, which would
+    otherwise never be evicted.
+    """
     filled = asyncio.Event()
 
     async def fill() -> None:
         number = 0
         while True:
             with contextlib.suppress(ResponseError):
-                await redis.set(f"filler:{number % 20_000}", "x" * 400, px=random.choice([2_000, 600_000]))
+                await redis.set(f"filler:{number % 1000}", "x" * FILLER, px=600_000)
+                await redis.get(f"filler:{number % 1000}")
             number += 1
-            if number == 20_000:
+            if number == 1000:
                 filled.set()
             if filled.is_set():
                 await asyncio.sleep(0.001)
@@ -230,11 +268,34 @@ async def pressed(server: ValkeyServer, policy: str) -> AsyncIterator[Redis]:
     async with Redis.from_url(server.url()) as redis:
         used = (await redis.info("memory"))["used_memory"]
         await redis.config_set("maxmemory-policy", policy)
+        await redis.config_set("lfu-log-factor", 1_000_000)  # all keys that are used twice count as used equally often
         await redis.config_set("maxmemory", used + 4_000_000)
         filling = asyncio.create_task(fill())
         await filled.wait()
-        yield redis
-        await cancel_and_wait(filling)  # redis-py may swallow one cancellation
+        try:
+            yield redis
+        finally:
+            await cancel_and_wait(filling)  # redis-py may swallow one cancellation
+
+
+@contextlib.asynccontextmanager
+async def evicted_keys(redis: Redis, prefix: str) -> AsyncIterator[Counter[str]]:
+    """Count the evicted keys with a prefix, by the second part of their names, as the server reports them."""
+    evicted: Counter[str] = Counter()
+
+    async def count() -> None:
+        async for message in channel.listen():
+            if message["type"] == "pmessage":
+                evicted[message["channel"].decode().split(":")[2]] += 1
+
+    await redis.config_set("notify-keyspace-events", "Ke")  # of each key, its evictions
+    async with redis.pubsub() as channel:
+        await channel.psubscribe(f"__keyspace@*__:{prefix}:*")
+        counting = asyncio.create_task(count())
+        try:
+            yield evicted
+        finally:
+            await cancel_and_wait(counting)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -251,8 +312,7 @@ async def test_nothing_stale_is_left_when_memory_is_full(
     seconds: float,
 ) -> None:
     """Whatever Redis evicts or refuses, tombstones and marks included, no load stores an old value."""
-    async with pressed(private_redis, policy) as redis:
-        before = await redis.info("stats")
+    async with pressed(private_redis, policy) as redis, evicted_keys(redis, redis_prefix) as evicted:
         found = await run(
             private_redis.url(),
             redis_prefix,
@@ -261,12 +321,14 @@ async def test_nothing_stale_is_left_when_memory_is_full(
             guarded=True,
             seconds=seconds,
         )
-        after = await redis.info("stats")
-        evictions = after["evicted_keys"] - before["evicted_keys"]
+        others = (await redis.info("stats"))["evicted_keys"] - evicted.total()
         refusals = (await redis.info("errorstats")).get("errorstat_OOM", {"count": 0})["count"]
-    print(f"{policy}: {evictions} evictions, {refusals} refused for memory, stale {found}")
+    print(
+        f"{policy}: evicted {evicted.total()} keys of the cache {dict(evicted)} and {others} others,"
+        f" {refusals} refused for memory, stale {found}"
+    )
     assert found == (0, 0)
-    assert refusals if policy == "noeviction" else evictions
+    assert refusals if policy == "noeviction" else evicted["cache"]
 
 
 async def test_without_the_guard_stale_values_are_left(redis_url: str, redis_prefix: str, tmp_path: Path) -> None:
