@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from statistics import median
+from time import perf_counter
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -21,6 +24,12 @@ REFUSALS = {
     "too few replicas": ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
 }
 """Commands that make Redis refuse writes, and that end it; the failed save is caused by a function."""
+MOST_STALE_READS = 30
+"""How many reads at the other process, one after the other, may return the old state: about 40 ms of reads at rest.
+
+Reads are counted instead of seconds, because a busy machine slows the reads down as much as the channel. Usually there
+are none: Redis sends the message to the other process before the change returns.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +69,28 @@ def redis_status(api: Api) -> tuple[int, str, str]:
     return answer.status_code, answer.json()["status"], answer.json()["checks"]["redis"]["status"]
 
 
-def comes_true(probe: Callable[[], bool]) -> bool:
-    """Poll for two seconds and return whether the probe became true; the channel takes milliseconds."""
-    try:
-        eventually("seen", probe, within=2)
-    except AssertionError:
-        return False
-    return True
+class Delay(NamedTuple):
+    """How long a change was not seen: old reads, and the seconds from its return to the start of the first new read."""
+
+    stale_reads: int
+    seconds: float
+
+
+def until_seen(is_new: Callable[[], bool]) -> Delay:
+    """Read until a read returns the new state, or until ten times as many reads as allowed have not."""
+    changed, stale_reads = perf_counter(), 0
+    while True:
+        began = perf_counter()
+        if is_new() or stale_reads >= 10 * MOST_STALE_READS:
+            return Delay(stale_reads, began - changed)
+        stale_reads += 1
+
+
+def describe(delays: list[Delay]) -> str:
+    """Return the median and the longest delay."""
+    seconds = [delay.seconds for delay in delays]
+    worst = max(delay.stale_reads for delay in delays)
+    return f"p50 {1000 * median(seconds):.2f} ms, max {1000 * max(seconds):.2f} ms, at most {worst} stale reads"
 
 
 @contextmanager
@@ -101,7 +125,7 @@ def test_a_save_can_fail_again(redis: ValkeyServer) -> None:
 def test_changes_and_logouts_are_seen_by_both(
     apis: tuple[Api, Api], redis: ValkeyServer, kind: str, rounds: int
 ) -> None:
-    """A changed profile and a logout at one process reach the other at once, and readiness reports the state."""
+    """A changed profile and a logout at one process are seen at the other as soon as without a refusal."""
     one, other = (httpx.Client(base_url=api.url, timeout=60) for api in apis)
 
     def log_in() -> dict[str, str]:
@@ -111,29 +135,32 @@ def test_changes_and_logouts_are_seen_by_both(
     def look(headers: dict[str, str]) -> httpx.Response:
         return other.get(ME, headers=headers)
 
-    def change_name(headers: dict[str, str], name: str) -> bool:
+    def change_name(headers: dict[str, str], name: str) -> Delay:
         assert look(headers).status_code == 200
         assert one.patch(ME, headers=headers, json={"name": name}).status_code == 200
-        return comes_true(lambda: bool(look(headers).json()["name"] == name))
+        return until_seen(lambda: bool(look(headers).json()["name"] == name))
 
-    def log_out(headers: dict[str, str]) -> bool:
+    def log_out(headers: dict[str, str]) -> Delay:
         assert look(headers).status_code == 200
         assert one.post(LOGOUT, headers=headers).status_code == 204
-        return comes_true(lambda: look(headers).status_code == 401)
+        return until_seen(lambda: look(headers).status_code == 401)
+
+    def measure(state: str, sessions: list[dict[str, str]]) -> list[Delay]:
+        names = [change_name(owner, f"{kind}, {state} {number}") for number in range(rounds)]
+        logouts = [log_out(session) for session in sessions]
+        print(f"\n{kind}, {state}, {rounds} rounds: names {describe(names)}; logouts {describe(logouts)}")
+        return names + logouts
 
     def both_say(*expected: object) -> None:
         for api in apis:
             eventually(f"readiness is {expected}", lambda api=api: redis_status(api) == expected)  # type: ignore[misc]  # -- the default binds the process
 
     with one, other:
-        owner, sessions = log_in(), [log_in() for _ in range(rounds)]
+        owner, *sessions = [log_in() for _ in range(1 + 2 * rounds)]
         both_say(200, "ready", "up")
+        delays = measure("accepted", sessions[:rounds])
         with refusing(kind, redis):
-            seen = [
-                (change_name(owner, f"{kind} {number}"), log_out(session)) for number, session in enumerate(sessions)
-            ]
-            stale, accepted = (sum(not each for each in column) for column in zip(*seen, strict=True))
-            print(f"\n{kind}: {stale} old names and {accepted} tokens after their logout in {rounds} rounds")
+            delays += measure("refused", sessions[rounds:])
             both_say(200, "degraded", "refusing")
-        assert (stale, accepted) == (0, 0)
+        assert max(delay.stale_reads for delay in delays) <= MOST_STALE_READS
         both_say(200, "ready", "up")
