@@ -25,7 +25,7 @@ from tequipy_auth.wiring import AuthSettings, build_auth
 from tequipy_caching.wiring import CacheSettings, build_cache
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_devstack.tables import create_tables
-from tequipy_platform.wiring import DatabaseSettings, build_database
+from tequipy_platform.database import DatabaseSettings, build_database
 
 BAR: Final = 0.1
 ROUNDS: Final = 15

@@ -24,8 +24,8 @@ from report import print_table
 
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_platform import SystemClock
-from tequipy_platform.infrastructure.database import Database, SqlUnitOfWork
-from tequipy_platform.wiring import DatabaseSettings, build_database, uuid7
+from tequipy_platform.database import Database, DatabaseSettings, build_database, uuid7
+from tequipy_platform.messaging import SqlUnitOfWork
 
 MESSAGES: Final = 5_000
 AT_REST: Final = 200

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,22 +19,44 @@ PACKAGES = ["observability", "platform", "caching", "auth"]
 
 # For each contract: a module, and an import in it that breaks the contract.
 VIOLATIONS = {
-    "packages": ("tequipy_platform/domain/__init__.py", "import tequipy_caching"),
+    "packages": ("tequipy_platform/_clock.py", "import tequipy_caching"),
     "caching-alone": ("tequipy_caching/wiring.py", "import tequipy_platform"),
     "layers": ("tequipy_auth/domain/__init__.py", "import tequipy_auth.infrastructure"),
     "caching-layers": ("tequipy_caching/cache/keys.py", "import tequipy_caching.redis.link"),
     "caching-rules": ("tequipy_caching/cache/keys.py", "import redis"),
+    "private-caching": ("tequipy_auth/domain/__init__.py", "import tequipy_caching.cache.keys"),
+    "observability-layers": ("tequipy_observability/metrics/port.py", "import tequipy_observability.logging"),
     "observability-root": ("tequipy_caching/redis/__init__.py", "import tequipy_observability.wiring"),
     "observability-api": ("tequipy_caching/redis/__init__.py", "import tequipy_observability.api"),
-    "private-observability": ("tequipy_platform/domain/__init__.py", "import tequipy_observability.domain.context"),
-    "private-caching": ("tequipy_auth/domain/__init__.py", "import tequipy_caching.cache.keys"),
+    "private-observability": ("tequipy_platform/_clock.py", "import tequipy_observability._context"),
+    "platform-layers": ("tequipy_platform/database/engine.py", "import tequipy_platform.messaging.outbox"),
+    "platform-capabilities": ("tequipy_platform/web/health.py", "import tequipy_platform.database"),
+    "private-platform": ("tequipy_auth/wiring.py", "import tequipy_platform.database.engine"),
+    "shared-database": ("tequipy_auth/api/__init__.py", "import tequipy_platform.database"),
+    "web": ("tequipy_auth/wiring.py", "import tequipy_platform.web"),
+    "migrations": ("tequipy_worker/app.py", "import tequipy_platform.database.migrations"),
+    "platform-celery": ("tequipy_platform/messaging/unpublished.py", "import tequipy_platform.messaging.celery"),
     "private-auth": ("tequipy_api/app.py", "import tequipy_auth.infrastructure"),
-    "private-platform": ("tequipy_auth/domain/__init__.py", "import tequipy_platform.domain.clock"),
-    "shared-database": ("tequipy_auth/api/__init__.py", "import tequipy_platform.infrastructure"),
     "fastapi": ("tequipy_worker/app.py", "import fastapi"),
     "celery": ("tequipy_api/app.py", "import celery"),
     "environment": ("tequipy_auth/wiring.py", "import pydantic_settings"),
 }
+FURTHER_VIOLATIONS = [
+    ("platform-layers", "tequipy_platform/settings/loading.py", "import tequipy_platform.database"),
+    ("platform-layers", "tequipy_platform/_errors.py", "import tequipy_platform.settings"),
+    ("platform-layers", "tequipy_platform/messaging/outbox.py", "import tequipy_platform.mail"),
+    ("platform-capabilities", "tequipy_platform/mail/smtp.py", "import tequipy_platform.database"),
+    ("platform-capabilities", "tequipy_platform/storage/settings.py", "import tequipy_platform.mail"),
+    ("migrations", "tequipy_platform/database/engine.py", "import tequipy_platform.database.migrations"),
+    ("platform-celery", "tequipy_api/app.py", "import tequipy_platform.messaging.celery"),
+    ("fastapi", "tequipy_platform/messaging/celery/app.py", "import fastapi"),
+    ("fastapi", "tequipy_platform/settings/loading.py", "def late() -> None:\n    import starlette"),
+    ("celery", "tequipy_platform/messaging/outbox.py", "import celery"),
+    ("celery", "tequipy_platform/web/health.py", "import kombu"),
+    ("observability-layers", "tequipy_observability/_context.py", "import tequipy_observability.metrics"),
+    ("private-observability", "tequipy_api/app.py", "import tequipy_observability.logging"),
+    ("private-platform", "tequipy_api/app.py", "import tequipy_platform.settings.loading"),
+]
 
 
 def lint_imports(*arguments: str, sources: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -68,16 +91,56 @@ def test_every_contract_has_a_violation() -> None:
     assert sorted(VIOLATIONS) == sorted(CONTRACTS)
 
 
-@pytest.mark.parametrize("contract", sorted(VIOLATIONS))
-def test_a_broken_contract_fails(contract: str, copy_of_sources: Path) -> None:
+@pytest.mark.parametrize(
+    ("contract", "module", "statement"),
+    [*((contract, *violation) for contract, violation in VIOLATIONS.items()), *FURTHER_VIOLATIONS],
+)
+def test_a_broken_contract_fails(contract: str, module: str, statement: str, copy_of_sources: Path) -> None:
     """A forbidden import in a copy of the sources breaks the contract."""
-    module, statement = VIOLATIONS[contract]
     target = copy_of_sources / module
     target.write_text(f"{target.read_text()}\n{statement}\n")
     result = lint_imports("--contract", contract, sources=copy_of_sources)
     print(f"{module}: {statement}\n{result.stdout}")
     assert result.returncode == 1, result.stdout + result.stderr
     assert "BROKEN" in result.stdout
+
+
+def test_every_package_is_in_the_contracts() -> None:
+    """Every package of the workspace is analysed, has a place among the packages, and has private modules."""
+    folders = {path.name for path in [*ROOT.glob("packages/*/src/*"), *ROOT.glob("apps/*/src/*")]}
+    contracts = {contract["id"]: contract for contract in CONFIG["tool"]["importlinter"]["contracts"]}
+    placed = {name for layer in contracts["packages"]["layers"] for name in re.findall(r"\w+", layer)}
+    assert set(CONFIG["tool"]["importlinter"]["root_packages"]) == folders
+    assert placed == folders
+    for package in ROOT.glob("packages/*"):
+        assert contracts[f"private-{package.name}"]["allowed_importers"] == [f"tequipy_{package.name}"]
+
+
+def sources_of(package: str) -> dict[str, Path]:
+    """Return the files of a package in `packages/` by the names of their modules."""
+    folder = ROOT / f"packages/{package}/src"
+    return {
+        ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in folder.rglob("*.py")
+        if not {"versions", "templates"} & set(path.parts)
+    }
+
+
+@pytest.mark.parametrize("package", ["observability", "platform"])
+def test_a_module_is_public_or_private(package: str) -> None:
+    """Every module of a foundation package is either in its README's table and has `__all__`, or is private."""
+    readme = (ROOT / f"packages/{package}/README.md").read_text(encoding="utf-8")
+    table = re.findall(rf"^\| `(tequipy_{package}[a-z_.]*)`", readme, flags=re.MULTILINE)
+    contracts = {contract["id"]: contract for contract in CONFIG["tool"]["importlinter"]["contracts"]}
+    patterns = [
+        re.compile(re.escape(expression).replace(r"\*", r"\w+") + r"(\.\w+)*")
+        for expression in contracts[f"private-{package}"]["protected_modules"]
+    ]
+    modules = sources_of(package)
+    private = {name for name in modules if any(pattern.fullmatch(name) for pattern in patterns)}
+    assert sorted(set(modules) - private) == sorted(table)
+    for name in table:
+        assert "__all__" in modules[name].read_text(), name
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -96,8 +159,8 @@ def test_a_domain_imports_only_the_standard_library_and_root_modules(package: st
     """A domain and its package's root module import only the standard library and root modules of the workspace."""
     source = ROOT / f"packages/{package}/src/tequipy_{package}"
     allowed = sys.stdlib_module_names | {f"tequipy_{name}" for name in PACKAGES}
-    files = [source / "__init__.py", *source.glob("domain/**/*.py")]
-    assert files
+    files = [source / "__init__.py", *source.glob("_*.py"), *source.glob("domain/**/*.py")]
+    assert len(files) > 1
     for path in files:
         assert imported_modules(path) <= allowed, path
 
@@ -126,3 +189,37 @@ def test_a_revision_calls_schema_name(revision: Path) -> None:
     literals = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     named = re.compile(rf"^({'|'.join(PACKAGES)})$|\b({'|'.join(PACKAGES)})\"?\.\"?\w")
     assert [text for text in literals if text != documentation and named.search(text)] == []
+
+
+def imported_names(path: Path, modules: set[str]) -> set[str]:
+    """Return the modules among `modules` that a file imports, deferred and type-checking imports included."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            children = {f"{node.module}.{alias.name}" for alias in node.names} & modules
+            names |= children or {node.module}
+    return names & modules
+
+
+def test_there_are_no_import_cycles() -> None:
+    """No module imports itself through others, deferred and type-checking imports included."""
+    files = {name: path for package in PACKAGES for name, path in sources_of(package).items()}
+    for source in ROOT.glob("apps/*/src"):
+        files |= {
+            ".".join(path.relative_to(source).with_suffix("").parts).removesuffix(".__init__"): path
+            for path in source.rglob("*.py")
+        }
+    graph = {name: imported_names(path, set(files)) - {name} for name, path in files.items()}
+    order = TopologicalSorter(graph)
+    order.prepare()  # raises CycleError, which names the modules
+
+
+def test_a_cycle_is_found(tmp_path: Path) -> None:
+    """A deferred import and a type-checking import close a cycle like any other import."""
+    (tmp_path / "first.py").write_text("def late():\n    import second\n")
+    (tmp_path / "second.py").write_text("if TYPE_CHECKING:\n    from first import late\n")
+    graph = {name: imported_names(tmp_path / f"{name}.py", {"first", "second"}) for name in ("first", "second")}
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph).prepare()

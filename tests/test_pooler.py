@@ -19,7 +19,7 @@ from tequipy_devstack.processes import make_private_folder
 from tequipy_devstack.proving import Deployment, Load, count, eventually, failed, slowest, traffic
 from tequipy_devstack.proving.traffic import PASSWORD
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
-from tequipy_platform.wiring import DatabaseSettings, build_database
+from tequipy_platform.database import DatabaseSettings, build_database
 
 PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
 # Requires the Debian package pgbouncer: CI installs it, and then runs the quick proofs.

@@ -16,8 +16,7 @@ from tequipy_caching import CacheUnavailable, RatePolicy
 from tequipy_caching.wiring import CacheSettings, LimiterSettings, build_cache, build_rate_limiter
 from tequipy_devstack.proving import Authority, Link, in_background
 from tequipy_devstack.servers import ValkeyServer
-from tequipy_platform.celery import build_celery
-from tequipy_platform.wiring import CelerySettings
+from tequipy_platform.messaging.celery import CelerySettings, build_celery
 
 SECTIONS: dict[str, Callable[[str], CacheSettings | LimiterSettings | CelerySettings]] = {
     "cache": lambda url: CacheSettings(url=SecretStr(url)),

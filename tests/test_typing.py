@@ -16,7 +16,11 @@ from tequipy_auth.wiring import AuthSettings
 from tequipy_caching.api import RateLimitSettings
 from tequipy_caching.wiring import CacheSettings, LimiterSettings
 from tequipy_observability.wiring import ObservabilitySettings
-from tequipy_platform.wiring import DatabaseSettings, HeaderSettings, MailSettings, StorageSettings
+from tequipy_platform.database import DatabaseSettings
+from tequipy_platform.mail import MailSettings
+from tequipy_platform.messaging.celery import CelerySettings
+from tequipy_platform.storage import StorageSettings
+from tequipy_platform.web import HeaderSettings
 
 AuthSettings(bcrypt_cost=12)
 RateLimitSettings()
@@ -26,6 +30,7 @@ ObservabilitySettings(log_level="INFO")
 DatabaseSettings(url=SecretStr("postgresql+asyncpg://localhost/shop"), pool_size=3)
 HeaderSettings(cors_origins=("https://shop.example",))
 MailSettings()
+CelerySettings(broker_url=SecretStr("redis://localhost/1"))
 StorageSettings()
 """
 

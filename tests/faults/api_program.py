@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, UOWTransaction
 
 from tequipy_api.cli import main
 from tequipy_devstack.proving.repeated_runs import fork_for_each_run
-from tequipy_platform.infrastructure.models import OutboxRow
+from tequipy_platform.messaging.models import OutboxRow
 
 
 def remember(session: Session, _: UOWTransaction) -> None:

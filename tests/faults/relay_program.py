@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from tequipy_devstack.proving.repeated_runs import fork_for_each_run
 from tequipy_platform import Batch
-from tequipy_platform.infrastructure.unpublished import SqlUnpublishedMessages
+from tequipy_platform.messaging.unpublished import SqlUnpublishedMessages
 from tequipy_worker.cli import main
 
 lend = SqlUnpublishedMessages.batch

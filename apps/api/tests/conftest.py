@@ -15,8 +15,9 @@ from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
 from tequipy_auth.tasks import auth_tasks
 from tequipy_platform import Delivery, Mail
+from tequipy_platform.database import DatabaseSettings, build_database
+from tequipy_platform.settings import load_settings
 from tequipy_platform.testing import RecordingMailer
-from tequipy_platform.wiring import DatabaseSettings, build_database, load_settings
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
 from tequipy_platform import Mail
-from tequipy_platform.wiring import KNOWN_NAMES
+from tequipy_platform.settings import KNOWN_NAMES
 
 API = "/api/v1/auth"
 GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}

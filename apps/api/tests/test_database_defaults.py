@@ -69,7 +69,7 @@ async def test_readiness_refuses_another_encoding(
 ) -> None:
     """Under any server the app is not ready on a database that cannot store every text, even with its tables."""
     with monkeypatch.context() as patched:
-        patched.setattr("tequipy_platform.migrations.check_encoding", lambda _: None, raising=False)
+        patched.setattr("tequipy_platform.database.migrations.runner.check_encoding", lambda _: None, raising=False)
         await asyncio.to_thread(create_tables, latin_url)
     values = settings.model_dump()
     values["database"]["url"] = latin_url

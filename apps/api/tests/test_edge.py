@@ -25,7 +25,7 @@ from tequipy_api.edge import Edge, connection_limit
 from tequipy_api.protocol import EdgeProtocol
 from tequipy_api.settings import ApiSettings, ServerSettings
 from tequipy_observability.api import ObservabilityMiddleware
-from tequipy_platform.api import CatchErrors, LimitBodies, SecurityHeaders, wire_errors
+from tequipy_platform.web import CatchErrors, LimitBodies, SecurityHeaders, wire_errors
 
 HEAD = b"GET /a HTTP/1.1\r\nHost: x\r\n"
 LIMIT = 2048

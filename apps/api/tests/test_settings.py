@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from tequipy_api.settings import ApiSettings
-from tequipy_platform.wiring import AppSettings
+from tequipy_platform.settings import AppSettings
 
 OWN = "Ut6Zr0mJ1c8QxV5bN3kY7wHs2LdPfGaE"
 SAFE: dict[str, dict[str, Any]] = {

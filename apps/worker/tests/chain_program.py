@@ -12,9 +12,10 @@ from tequipy_observability import current_context
 from tequipy_observability.celery import wire_observability
 from tequipy_observability.wiring import ObservabilitySettings, configure_observability
 from tequipy_platform import Delivery, Event, SystemClock, Task
-from tequipy_platform.celery import build_celery, build_relay, wire_tasks
-from tequipy_platform.infrastructure.database import Database, SqlUnitOfWork
-from tequipy_platform.wiring import build_database, build_unpublished_messages, load_settings, uuid7
+from tequipy_platform.database import Database, build_database, uuid7
+from tequipy_platform.messaging import SqlUnitOfWork, build_unpublished_messages
+from tequipy_platform.messaging.celery import build_celery, build_relay, wire_tasks
+from tequipy_platform.settings import load_settings
 from tequipy_worker.settings import WorkerSettings
 
 

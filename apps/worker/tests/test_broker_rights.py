@@ -11,9 +11,9 @@ from redis import Redis
 
 from tequipy_devstack.servers import ValkeyServer
 from tequipy_platform import SystemClock
-from tequipy_platform.celery import build_celery
-from tequipy_platform.infrastructure.database import SqlUnitOfWork
-from tequipy_platform.wiring import CelerySettings, DatabaseSettings, build_database, uuid7
+from tequipy_platform.database import DatabaseSettings, build_database, uuid7
+from tequipy_platform.messaging import SqlUnitOfWork
+from tequipy_platform.messaging.celery import CelerySettings, build_celery
 
 README = Path(__file__).parents[1] / "README.md"
 

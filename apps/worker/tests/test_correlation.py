@@ -8,8 +8,8 @@ from typing import Any
 
 from tequipy_observability import RequestContext, request_context
 from tequipy_platform import SystemClock
-from tequipy_platform.infrastructure.database import SqlUnitOfWork
-from tequipy_platform.wiring import DatabaseSettings, build_database, uuid7
+from tequipy_platform.database import DatabaseSettings, build_database, uuid7
+from tequipy_platform.messaging import SqlUnitOfWork
 
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 

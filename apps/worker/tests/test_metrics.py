@@ -17,7 +17,7 @@ from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 
 from tequipy_devstack.processes import freeze_family, kill
-from tequipy_platform.wiring import load_settings
+from tequipy_platform.settings import load_settings
 from tequipy_worker.app import create_worker
 from tequipy_worker.settings import WorkerSettings
 

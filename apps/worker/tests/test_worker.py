@@ -11,7 +11,7 @@ import pytest
 
 from tequipy_devstack.servers import PostgresServer
 from tequipy_observability.celery import wire
-from tequipy_platform.celery import tasks
+from tequipy_platform.messaging.celery import tasks
 from tequipy_worker.app import create_worker
 from tequipy_worker.heartbeat import ALIVE_WITHIN, is_alive
 from tequipy_worker.settings import WorkerSettings

@@ -19,8 +19,8 @@ from tequipy_auth.conformance import *  # noqa: F403 -- the cases
 from tequipy_auth.conformance import Target
 from tequipy_auth.tasks import auth_tasks
 from tequipy_platform import Delivery, SystemClock
+from tequipy_platform.database import Database, DatabaseSettings, build_database
 from tequipy_platform.testing import RecordingMailer
-from tequipy_platform.wiring import Database, DatabaseSettings, build_database
 
 
 class ShippedApp(Target):

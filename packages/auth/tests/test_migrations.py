@@ -9,9 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tequipy_auth.migrations import HISTORY
-from tequipy_platform.migrations import HISTORY as PLATFORM
-from tequipy_platform.migrations import MigrationFailed, migrate
-from tequipy_platform.wiring import DatabaseSettings
+from tequipy_platform.database import DatabaseSettings
+from tequipy_platform.database.migrations import MigrationFailed, migrate
+from tequipy_platform.messaging.migrations import HISTORY as PLATFORM
 
 
 def run(url: str, *statements: str) -> None:

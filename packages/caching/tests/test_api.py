@@ -19,7 +19,7 @@ from tequipy_caching.api import (
 )
 from tequipy_caching.cache.keys import Key
 from tequipy_caching.testing import MemoryRateLimiter
-from tequipy_platform.api import (
+from tequipy_platform.web import (
     CatchErrors,
     CloseConnections,
     Cors,

@@ -10,7 +10,7 @@ from tequipy_caching.api import (
     Rate,
     RateLimitSettings,
 )
-from tequipy_platform.wiring import AppSettings, describe_settings, load_settings
+from tequipy_platform.settings import AppSettings, describe_settings, load_settings
 
 
 class Settings(RateLimitSettings):

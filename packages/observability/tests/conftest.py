@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import structlog
 
-from tequipy_observability.infrastructure.logging import Process, configure_logging
+from tequipy_observability.logging.configuration import Process, configure_logging
 
 
 @pytest.fixture

@@ -17,7 +17,10 @@ from tequipy_caching.wiring import build_cache, build_rate_limiter
 from tequipy_observability.api import ObservabilityMiddleware, wire_observability
 from tequipy_observability.wiring import configure_observability
 from tequipy_platform import HealthCheck, RefusesWrites
-from tequipy_platform.api import (
+from tequipy_platform.database import build_database
+from tequipy_platform.database.migrations import build_schema_check
+from tequipy_platform.storage import build_storage
+from tequipy_platform.web import (
     CatchErrors,
     CloseConnections,
     Cors,
@@ -29,8 +32,6 @@ from tequipy_platform.api import (
     wire_errors,
     wire_health,
 )
-from tequipy_platform.migrations import build_schema_check
-from tequipy_platform.wiring import build_database, build_storage
 
 
 def create_app(settings: ApiSettings) -> FastAPI:

@@ -17,14 +17,8 @@ from tequipy_auth import Auth, KeyService, KeyUnusable, WeakPassword
 from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_platform import DomainError
-from tequipy_platform.wiring import (
-    Database,
-    build_database,
-    describe_settings,
-    load_settings,
-    refuse_missing_folder,
-    refuse_wrong_encoding,
-)
+from tequipy_platform.database import Database, build_database, refuse_wrong_encoding
+from tequipy_platform.settings import describe_settings, load_settings, refuse_missing_folder
 
 
 @click.group()
@@ -65,8 +59,8 @@ def migrate(command: tuple[str, ...]) -> None:
     """  # noqa: D301 -- click's mark for text that keeps its line breaks
     database = load_settings(ApiSettings).database
     from tequipy_api.histories import HISTORIES  # noqa: PLC0415 -- as above
-    from tequipy_platform.migrations import MigrationFailed  # noqa: PLC0415 -- as above
-    from tequipy_platform.migrations import migrate as run_migrations  # noqa: PLC0415 -- as above
+    from tequipy_platform.database.migrations import MigrationFailed  # noqa: PLC0415 -- as above
+    from tequipy_platform.database.migrations import migrate as run_migrations  # noqa: PLC0415 -- as above
 
     try:
         run_migrations(database, HISTORIES, command)
@@ -195,7 +189,7 @@ def _with_keys(action: Callable[[KeyService], Awaitable[None]]) -> None:
 
 async def _refuse_old_schema(database: Database) -> None:
     from tequipy_api.histories import HISTORIES  # noqa: PLC0415 -- as above
-    from tequipy_platform.migrations import SchemaBehind, build_schema_check  # noqa: PLC0415 -- as above
+    from tequipy_platform.database.migrations import SchemaBehind, build_schema_check  # noqa: PLC0415 -- as above
 
     try:
         await build_schema_check(database, HISTORIES)()

@@ -3,22 +3,20 @@
 import math
 import resource
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from tequipy_api.settings import ApiSettings, ServerSettings
 from tequipy_observability import CORRELATION_HEADER, RequestContext, new_correlation_id, request_context
 from tequipy_platform import DomainError
-from tequipy_platform.api import problem_response, security_headers
-
-if TYPE_CHECKING:
-    from tequipy_api.protocol import EdgeProtocol
+from tequipy_platform.web import problem_response, security_headers
 
 _RESERVED_FILES: Final = 128
 """Files that the process needs besides connections and database pool: Redis, storage, listener, name lookups."""
@@ -49,26 +47,38 @@ def connection_limit(settings: ApiSettings) -> int:
     return wanted or int(min(available, _MAX_CONNECTIONS))
 
 
+class LimitedConnection(ABC, HttpToolsProtocol):
+    """A connection that the server may end, because its client is too slow or because there are too many."""
+
+    @abstractmethod
+    def expire(self) -> None:
+        """End the connection, whose deadline has passed."""
+
+    @abstractmethod
+    def evict(self) -> None:
+        """End the connection in favour of a new one."""
+
+
 class WaitList:
     """Connections that wait for their client, in the order of their deadlines."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._deadlines: OrderedDict[EdgeProtocol, float] = OrderedDict()
+        self._deadlines: OrderedDict[LimitedConnection, float] = OrderedDict()
 
-    def add(self, connection: "EdgeProtocol") -> None:
+    def add(self, connection: LimitedConnection) -> None:
         """Start a connection's wait; all waits are equally long, so arrivals are in the order of deadlines."""
         self._deadlines[connection] = time.monotonic() + self._seconds
 
-    def remove(self, connection: "EdgeProtocol") -> None:
+    def remove(self, connection: LimitedConnection) -> None:
         """End a connection's wait."""
         del self._deadlines[connection]
 
-    def oldest(self) -> "EdgeProtocol | None":
+    def oldest(self) -> LimitedConnection | None:
         """Return the connection that has waited longest, or None."""
         return next(iter(self._deadlines), None)
 
-    def expired(self, now: float) -> "Iterator[EdgeProtocol]":
+    def expired(self, now: float) -> Iterator[LimitedConnection]:
         """Yield each connection whose deadline has passed; the caller must remove it."""
         while self._deadlines:
             connection, deadline = next(iter(self._deadlines.items()))

@@ -3,7 +3,7 @@
 from typing import Final
 
 from tequipy_auth.migrations import HISTORY as AUTH
-from tequipy_platform.migrations import HISTORY as PLATFORM
-from tequipy_platform.migrations import History
+from tequipy_platform.database.migrations import History
+from tequipy_platform.messaging.migrations import HISTORY as PLATFORM
 
 HISTORIES: Final[tuple[History, ...]] = (PLATFORM, AUTH)

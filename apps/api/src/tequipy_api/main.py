@@ -13,7 +13,7 @@
 
 from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
-from tequipy_platform.wiring import load_settings, refuse_missing_folder
+from tequipy_platform.settings import load_settings, refuse_missing_folder
 
 refuse_missing_folder("PROMETHEUS_MULTIPROC_DIR")
 app = create_app(load_settings(ApiSettings))

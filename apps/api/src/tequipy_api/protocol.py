@@ -12,13 +12,12 @@ from typing import Any, Final
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from tequipy_api.cycle import Cycle, Flow
-from tequipy_api.edge import Edge, WaitList
+from tequipy_api.edge import Edge, LimitedConnection, WaitList
 from tequipy_platform import DomainError, Malformed, Unavailable
-from tequipy_platform.api import HeadTooLarge, RequestTimeout
+from tequipy_platform.web import HeadTooLarge, RequestTimeout
 
 _PIECE: Final = 8192
 """Bytes parsed at once: a packet of 256 KiB can hold 10,000 requests, which would block other connections."""
@@ -26,7 +25,7 @@ _UPGRADE_FIELDS: Final = frozenset({b"upgrade", b"http2-settings"})
 """Header fields that request another protocol, and tokens of `Connection` that name them."""
 
 
-class EdgeProtocol(HttpToolsProtocol):
+class EdgeProtocol(LimitedConnection):
     """One connection; it is in at most one wait list of the edge, which determines how long it may wait."""
 
     cycle: Cycle

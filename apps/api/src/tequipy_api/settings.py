@@ -11,7 +11,10 @@ from tequipy_auth.wiring import AuthSettings
 from tequipy_caching.api import RateLimitSettings
 from tequipy_caching.wiring import CacheSettings, LimiterSettings
 from tequipy_observability.wiring import ObservabilitySettings
-from tequipy_platform.wiring import AppSettings, DatabaseSettings, HeaderSettings, StorageSettings
+from tequipy_platform.database import DatabaseSettings
+from tequipy_platform.settings import AppSettings
+from tequipy_platform.storage import StorageSettings
+from tequipy_platform.web import HeaderSettings
 
 WIDEST_PROXY_NETWORKS: Final = {4: 8, 6: 16}
 """The shortest allowed prefix of a public network of proxies, by IP version; wider ones contain other hosts."""

@@ -10,7 +10,7 @@ from tequipy_api.settings import ApiSettings
 from tequipy_auth import KeyUnusable
 from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
-from tequipy_platform.wiring import build_database
+from tequipy_platform.database import build_database
 
 _SECONDS: Final = 2.0
 

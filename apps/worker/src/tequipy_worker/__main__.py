@@ -3,8 +3,7 @@
 import os
 import sys
 
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable that prometheus_client reads at import; if it is set, metrics are kept in files."""
+from tequipy_worker.state import MULTIPROCESS
 
 
 def main() -> None:

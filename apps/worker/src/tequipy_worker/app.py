@@ -7,9 +7,12 @@ from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_observability.celery import wire_observability
 from tequipy_observability.wiring import Observability, configure_observability
-from tequipy_platform.celery import build_celery, wire_tasks
+from tequipy_platform.database import build_database
+from tequipy_platform.mail import build_mailer
+from tequipy_platform.messaging import build_message_log
+from tequipy_platform.messaging.celery import build_celery, wire_tasks
+from tequipy_platform.storage import build_storage
 from tequipy_platform.tasks import platform_tasks
-from tequipy_platform.wiring import build_database, build_mailer, build_storage
 from tequipy_worker.heartbeat import wire_heartbeat
 from tequipy_worker.settings import WorkerSettings
 
@@ -21,6 +24,7 @@ def create_worker(settings: WorkerSettings, observability: Observability | None 
     )
     metrics = observability.registry
     database = build_database(settings.database, registry=metrics)
+    messages = build_message_log(database)
     cache = build_cache(settings.cache, registry=metrics)
     storage = build_storage(settings.storage)
     mailer = build_mailer(settings.mail, registry=metrics)
@@ -37,8 +41,8 @@ def create_worker(settings: WorkerSettings, observability: Observability | None 
     wire_heartbeat(celery, settings.worker.heartbeat_file)
     wire_tasks(
         celery,
-        [*platform_tasks(database), *auth_tasks(auth, mailer)],
+        [*platform_tasks(messages), *auth_tasks(auth, mailer)],
         resources=[observability, database, cache, storage, mailer, auth],
-        messages=database,
+        messages=messages,
     )
     return celery

@@ -13,18 +13,11 @@ from pathlib import Path
 import click
 
 from tequipy_observability.wiring import Observability, configure_observability
-from tequipy_platform.wiring import (
-    build_database,
-    build_unpublished_messages,
-    describe_settings,
-    load_settings,
-    refuse,
-    refuse_missing_folder,
-    refuse_wrong_encoding,
-)
-from tequipy_worker.__main__ import MULTIPROCESS
+from tequipy_platform.database import build_database, refuse_wrong_encoding
+from tequipy_platform.messaging import build_unpublished_messages
+from tequipy_platform.settings import describe_settings, load_settings, refuse, refuse_missing_folder
 from tequipy_worker.settings import WorkerSettings
-from tequipy_worker.state import ForeignFolderError, claim_folder, empty_folder
+from tequipy_worker.state import MULTIPROCESS, ForeignFolderError, claim_folder, empty_folder
 
 
 @click.group()
@@ -43,7 +36,7 @@ def run() -> None:
     """Run tasks: a parent process receives messages, child processes run them."""
     settings = load_settings(WorkerSettings)
     refuse_wrong_encoding(settings.database)
-    from tequipy_platform.celery import QUEUES  # noqa: PLC0415 -- after the settings, so that wrong ones are reported at once
+    from tequipy_platform.messaging.celery import QUEUES  # noqa: PLC0415 -- after the settings, so that wrong ones are reported at once
     from tequipy_worker.app import create_worker  # noqa: PLC0415 -- as above
 
     metrics = empty_folder(_state_folder(settings) / "metrics")
@@ -83,7 +76,7 @@ def relay() -> None:
 
 
 async def _relay(settings: WorkerSettings) -> None:
-    from tequipy_platform.celery import build_relay  # noqa: PLC0415 -- as above
+    from tequipy_platform.messaging.celery import build_relay  # noqa: PLC0415 -- as above
     from tequipy_worker.app import create_worker  # noqa: PLC0415 -- as above
 
     observability = _observe(settings, "relay")

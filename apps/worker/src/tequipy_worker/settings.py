@@ -10,7 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from tequipy_auth.wiring import AuthSettings
 from tequipy_caching.wiring import CacheSettings
 from tequipy_observability.wiring import ObservabilitySettings
-from tequipy_platform.wiring import AppSettings, CelerySettings, DatabaseSettings, MailSettings, StorageSettings
+from tequipy_platform.database import DatabaseSettings
+from tequipy_platform.mail import MailSettings
+from tequipy_platform.messaging.celery import CelerySettings
+from tequipy_platform.settings import AppSettings
+from tequipy_platform.storage import StorageSettings
 
 
 class ProcessSettings(BaseModel):

@@ -4,6 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that prometheus_client reads at import; if it is set, metrics are kept in files."""
+
 
 class ForeignFolderError(Exception):
     """The folder belongs to another user, who could change the files in it."""

@@ -50,10 +50,9 @@ from tequipy_auth.infrastructure.revocations import SharedRevocations, StoredRev
 from tequipy_auth.infrastructure.tokens import JwtAccessTokens, VerifiedToken
 from tequipy_caching import CacheManager
 from tequipy_platform import Clock, SystemClock
-from tequipy_platform.infrastructure.database import Database
-from tequipy_platform.infrastructure.ids import uuid7
-from tequipy_platform.infrastructure.mail import JinjaMailTemplates
-from tequipy_platform.infrastructure.secret_checks import BUILT_IN
+from tequipy_platform.database import Database, uuid7
+from tequipy_platform.mail import JinjaMailTemplates
+from tequipy_platform.settings import BUILT_IN
 
 PRODUCTION_COST: Final = 10
 """The minimum bcrypt cost in production (OWASP Password Storage Cheat Sheet, section bcrypt)."""

@@ -12,8 +12,8 @@ from tequipy_auth.api import wire_auth
 from tequipy_auth.tasks import auth_tasks
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform import Delivery, SystemClock
-from tequipy_platform.api import CatchErrors, LimitBodies, NoStore, wire_errors
 from tequipy_platform.testing import CountingIds, RecordingMailer
+from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, wire_errors
 
 OWN_ORIGINS = frozenset({"https://app.example.com", "https://friend.example.net"})
 EMAIL, PASSWORD = "ada@example.com", "correct horse battery staple"

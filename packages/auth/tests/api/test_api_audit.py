@@ -9,7 +9,7 @@ from tequipy_auth import OneTimeTokenValue, RefreshTokenValue
 from tequipy_auth.api import wire_auth
 from tequipy_auth.testing import MemoryAuthUnitOfWork, RecordingOperations, build_fake_auth
 from tequipy_platform import SystemClock
-from tequipy_platform.api import CatchErrors, LimitBodies, NoStore, wire_errors
+from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, wire_errors
 
 UNKNOWN_LINK = str(OneTimeTokenValue.new(MemoryAuthUnitOfWork(SystemClock()).new_id(), bytes(32)))
 UNKNOWN_REFRESH = str(RefreshTokenValue.new(MemoryAuthUnitOfWork(SystemClock()).new_id(), bytes(32)))

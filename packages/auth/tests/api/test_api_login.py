@@ -12,8 +12,8 @@ from starlette.middleware import Middleware
 from tequipy_auth import Auth, AuthPolicy
 from tequipy_auth.api import FreshPrincipal, wire_auth
 from tequipy_auth.testing import PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
-from tequipy_platform.api import CatchErrors, LimitBodies, NoStore, wire_errors
 from tequipy_platform.testing import FrozenClock
+from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, wire_errors
 
 AUTH = "/api/v1/auth"
 GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}

@@ -11,7 +11,7 @@ from tequipy_auth.api import RATE_POLICIES, wire_auth
 from tequipy_auth.testing import PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_caching.api import LimitRates, RateLimitSettings
 from tequipy_caching.testing import MemoryRateLimiter
-from tequipy_platform.api import CatchErrors, LimitBodies, NoStore, wire_errors
+from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, wire_errors
 
 AUTH = "/api/v1/auth"
 EMAIL = {"email": "nobody@example.com"}

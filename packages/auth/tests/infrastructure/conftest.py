@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from pydantic import SecretStr
 
-from tequipy_platform.wiring import Database, DatabaseSettings, build_database
+from tequipy_platform.database import Database, DatabaseSettings, build_database
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tequipy_auth import AddressParser, InvalidAddress
 from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
 from tequipy_auth.testing import SimpleAddressParser
 from tequipy_platform import Mail
-from tequipy_platform.infrastructure.mail_composer import compose
+from tequipy_platform.mail.composer import compose
 from tequipy_platform.testing import FrozenClock
 
 PARSER = ValidatedAddressParser()

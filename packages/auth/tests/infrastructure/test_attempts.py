@@ -10,8 +10,8 @@ from tequipy_auth import AuthUnitOfWork
 from tequipy_auth.domain.lockout import COUNTER_TTL, Counter, Key, Scope
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 from tequipy_auth.testing import MemoryAuthUnitOfWork
+from tequipy_platform.database import Database
 from tequipy_platform.testing import EPOCH, CountingIds, FrozenClock
-from tequipy_platform.wiring import Database
 
 NOW = EPOCH
 ADA = [Key(Scope.PAIR, "ada-home", "ada"), Key(Scope.ACCOUNT, "ada", "ada"), Key(Scope.CLIENT, "home")]

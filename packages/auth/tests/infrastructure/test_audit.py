@@ -17,9 +17,8 @@ from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 from tequipy_auth.testing import MemoryAuditLog, MemoryAuthUnitOfWork
 from tequipy_observability import RequestContext, request_context
 from tequipy_platform import Delivery, SystemClock
-from tequipy_platform.infrastructure.ids import uuid7
+from tequipy_platform.database import Database, uuid7
 from tequipy_platform.testing import EPOCH, CountingIds, FrozenClock
-from tequipy_platform.wiring import Database
 
 MOMENT = timedelta(seconds=1)
 Store = tuple[Callable[[], AuthUnitOfWork], AuditLog]

@@ -16,8 +16,7 @@ from tequipy_auth.infrastructure.keys import public_jwk, thumbprint
 from tequipy_auth.wiring import AuthSettings, build_auth
 from tequipy_caching.testing import MemoryCacheManager
 from tequipy_platform import Unavailable
-from tequipy_platform.infrastructure.ids import uuid7
-from tequipy_platform.wiring import Database
+from tequipy_platform.database import Database, uuid7
 
 EMAIL, PASSWORD = "ada@example.com", "correct horse battery staple"
 CLIENT = Client("2001:db8::1", "test")

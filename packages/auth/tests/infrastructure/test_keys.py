@@ -32,8 +32,7 @@ from tequipy_auth.infrastructure.models import SigningKeyRow
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 from tequipy_auth.testing import FakeKeyMaker, MemoryRevocations, RecordingOperations
 from tequipy_platform import Unavailable
-from tequipy_platform.infrastructure.database import Database
-from tequipy_platform.infrastructure.ids import uuid7
+from tequipy_platform.database import Database, uuid7
 from tequipy_platform.testing import FrozenClock
 
 SECRET = b"a key-encryption key for tests"

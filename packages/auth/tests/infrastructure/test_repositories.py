@@ -30,8 +30,8 @@ from tequipy_auth import (
 from tequipy_auth.infrastructure.models import SessionRow
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 from tequipy_auth.testing import MemoryAuthUnitOfWork
+from tequipy_platform.database import Database
 from tequipy_platform.testing import EPOCH, CountingIds, FrozenClock
-from tequipy_platform.wiring import Database
 
 NOW = EPOCH
 HOUR = timedelta(hours=1)

@@ -17,8 +17,8 @@ from tequipy_auth.wiring import AuthSettings, build_auth
 from tequipy_caching.testing import MemoryCacheManager
 from tequipy_caching.wiring import CacheSettings, build_cache
 from tequipy_platform import SystemClock
+from tequipy_platform.database import Database
 from tequipy_platform.testing import EPOCH, FrozenClock
-from tequipy_platform.wiring import Database
 
 TTL = timedelta(seconds=930)
 PASSWORD = "correct horse battery staple"

@@ -8,7 +8,7 @@ from tequipy_auth import Role
 from tequipy_auth.infrastructure.models import RoleRow
 from tequipy_auth.wiring import AuthSettings, build_auth
 from tequipy_caching.wiring import CacheSettings, build_cache
-from tequipy_platform.wiring import Database
+from tequipy_platform.database import Database
 
 
 async def test_a_role_changed_on_one_process_is_seen_by_the_other(

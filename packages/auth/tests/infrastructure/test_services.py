@@ -39,10 +39,9 @@ from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 from tequipy_auth.wiring import AuthSettings, build_auth
 from tequipy_caching.testing import MemoryCacheManager
 from tequipy_platform import Delivery, Mail, SystemClock
-from tequipy_platform.infrastructure.ids import uuid7
-from tequipy_platform.infrastructure.models import OutboxRow
+from tequipy_platform.database import Database, uuid7
+from tequipy_platform.messaging.models import OutboxRow
 from tequipy_platform.testing import RecordingMailer
-from tequipy_platform.wiring import Database
 
 PASSWORD = "correct horse battery staple"
 EMAIL = "Ada@Example.com"

@@ -12,7 +12,7 @@ from tequipy_auth import Auth, Client, InvalidCredentials
 from tequipy_auth.infrastructure.models import LoginAttemptRow
 from tequipy_auth.wiring import AuthSettings, build_auth
 from tequipy_caching.testing import MemoryCacheManager
-from tequipy_platform.wiring import Database
+from tequipy_platform.database import Database
 
 PASSWORD = "correct horse battery staple"
 CLIENT = Client("192.0.2.1", "test")

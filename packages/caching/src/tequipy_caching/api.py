@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tequipy_caching.rate_limit.policies import RateLimiter, RatePolicy
 from tequipy_observability.api import matched_route, polled_endpoints, require_middleware
 from tequipy_platform import TooMany
-from tequipy_platform.api import problem_response, problem_responses
+from tequipy_platform.web import problem_response, problem_responses
 
 __all__ = [
     "WIDER_NETWORKS",

@@ -3,7 +3,7 @@
 Further public modules: `wiring` (settings and `configure_observability`), `api` and `celery` (`wire_observability`).
 """
 
-from tequipy_observability.domain.context import (
+from tequipy_observability._context import (
     CORRELATION_HEADER,
     RequestContext,
     accept_correlation_id,

@@ -1,12 +1,132 @@
 """Settings, and `configure_observability`, the only function of the workspace that sets process-wide state."""
 
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+from wsgiref.types import StartResponse, WSGIEnvironment
 
-from tequipy_observability.infrastructure.logging import Process, configure_logging
-from tequipy_observability.infrastructure.metrics import build_registry
-from tequipy_observability.infrastructure.process import Observability, ObservabilitySettings
+from prometheus_client import CollectorRegistry, Histogram, make_wsgi_app
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from tequipy_observability.logging import Process, configure_logging
+from tequipy_observability.metrics import METRICS_REFUSALS, MetricsAccess, MetricsPort, SharedRegistry, build_registry
 
 __all__ = ["Observability", "ObservabilitySettings", "configure_observability"]
+
+LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_WATCH_SECONDS: Final = 0.25
+
+PRODUCTION_TOKEN: Final = 16
+"""The minimum length of a metrics token in production."""
+
+
+class ObservabilitySettings(BaseModel):
+    """Log level and format, and where the metrics are served."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: console in the local environment, JSON elsewhere."""
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Serve the metrics on this port instead of at /metrics."""
+    metrics_token: SecretStr | None = None
+    """The bearer token that scrapers must send; None: the metrics are open."""
+
+    def random_secrets(self) -> Mapping[str, Iterable[SecretStr]]:
+        """Return the secrets of each setting."""
+        return {"metrics_token": [self.metrics_token] if self.metrics_token else []}
+
+    def production_faults(self) -> list[tuple[str, str]]:
+        """Refuse a token in production that is short enough to be guessed."""
+        token = self.metrics_token
+        short = token is not None and len(token.get_secret_value()) < PRODUCTION_TOKEN
+        return [("metrics_token", f"should have at least {PRODUCTION_TOKEN} characters in production")] if short else []
+
+
+class Observability:
+    """The result of `configure_observability`; the async context manager serves the metrics' own port.
+
+    Within the context the lag of the event loop is measured. Only the process that created the object serves the port;
+    a forked child may enter the context, but opens no port.
+    """
+
+    def __init__(self, settings: ObservabilitySettings, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._lag = Histogram(
+            "event_loop_lag_seconds",
+            "Seconds by which the event loop was late, asked four times a second.",
+            buckets=LAG_BUCKETS,
+            registry=registry,
+        )
+        self._watch: asyncio.Task[None] | None = None
+        self.metrics_port = settings.metrics_port
+        self._access = MetricsAccess(settings.metrics_token)
+        self._process = os.getpid()
+        self._server: MetricsPort | None = None
+
+    def refuse_metrics(self, authorization: str, client: str | None) -> tuple[int, Mapping[str, str]] | None:
+        """Return status and header fields of a refusal if the sender of this Authorization header may not read."""
+        status = self._access.check(authorization, client)
+        return None if status == 200 else (status, METRICS_REFUSALS[status])  # noqa: PLR2004 -- OK
+
+    async def __aenter__(self) -> Self:
+        self.serve()
+        self._watch = asyncio.create_task(self._watch_loop(), name="tequipy-event-loop-lag")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait({self._watch})
+        self._write_samples()
+        await asyncio.to_thread(self.stop_serving)
+
+    def serve(self) -> None:
+        """Open the port if one is configured; raises `OSError` when it is not available."""
+        port = self.metrics_port
+        if port is None or self._server is not None or os.getpid() != self._process:
+            return
+        try:
+            self._server = MetricsPort(port, self._serve_guarded)
+        except OSError as error:
+            advice = "free it, or choose another by TEQUIPY_OBSERVABILITY__METRICS_PORT"
+            raise OSError(error.errno, f"the metrics cannot have port {port} ({error.strerror}): {advice}") from error
+
+    def stop_serving(self) -> None:
+        """Close the port if it is open, and return when it is closed."""
+        if self._server is None or os.getpid() != self._process:
+            return
+        server, self._server = self._server, None
+        server.close()
+
+    async def _watch_loop(self) -> None:
+        """Measure four times a second how late the event loop runs a timer, as all other callbacks are equally late."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _WATCH_SECONDS
+            await asyncio.sleep(_WATCH_SECONDS)
+            self._lag.observe(max(0.0, loop.time() - due))
+            self._write_samples()
+
+    def _write_samples(self) -> None:
+        if isinstance(self.registry, SharedRegistry):
+            self.registry.write_samples()
+
+    def _serve_guarded(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        refusal = self.refuse_metrics(environ.get("HTTP_AUTHORIZATION", ""), environ.get("REMOTE_ADDR"))
+        if refusal is None:
+            body: Iterable[bytes] = make_wsgi_app(self.registry)(environ, start_response)
+            return body
+        status, fields = refusal
+        start_response(f"{status} {HTTPStatus(status).phrase}", [*fields.items(), ("Content-Length", "0")])
+        return []
 
 
 def configure_observability(

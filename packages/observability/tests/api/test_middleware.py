@@ -20,8 +20,8 @@ from structlog.typing import EventDict
 from tequipy_observability import bind_context, current_context
 from tequipy_observability.api import ObservabilityMiddleware, wire_observability
 from tequipy_observability.api.middleware import ResponseInterruptedError
-from tequipy_observability.infrastructure.metrics import build_registry
-from tequipy_observability.infrastructure.process import Observability, ObservabilitySettings
+from tequipy_observability.metrics.registry import build_registry
+from tequipy_observability.wiring import Observability, ObservabilitySettings
 
 Lines = Callable[[], list[dict[str, object]]]
 

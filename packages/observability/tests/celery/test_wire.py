@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from tequipy_observability import RequestContext, request_context
 from tequipy_observability.celery import wire_observability
-from tequipy_observability.infrastructure.process import Observability, ObservabilitySettings
+from tequipy_observability.wiring import Observability, ObservabilitySettings
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,12 @@
 """Shared ports and types of all packages: errors, tasks, events, unit of work, health, clock, mail, storage.
 
-This module needs the standard library alone. Further public modules: `wiring`, `tasks`, `migrations`, `testing`, and
-with the extras of the same names `api` and `celery`.
+This module needs the standard library alone. Each capability is a public subpackage: `settings`, `database`
+(with `database.migrations`), `messaging`, `mail`, `storage`; with the extra `api` also `web`, with the extra `celery`
+also `messaging.celery`. `tasks` holds platform's own tasks, `testing` fakes of the ports.
 """
 
-from tequipy_platform.domain.clock import Clock, IdSource, RandomSource, SystemClock
-from tequipy_platform.domain.events import JSON, Event
-from tequipy_platform.domain.exceptions import (
+from tequipy_platform._clock import Clock, IdSource, RandomSource, SystemClock
+from tequipy_platform._errors import (
     Conflict,
     DomainError,
     Forbidden,
@@ -17,8 +17,9 @@ from tequipy_platform.domain.exceptions import (
     Unauthenticated,
     Unavailable,
 )
-from tequipy_platform.domain.health import HealthCheck, RefusesWrites
-from tequipy_platform.domain.mail import (
+from tequipy_platform._events import JSON, Event
+from tequipy_platform._health import HealthCheck, RefusesWrites
+from tequipy_platform._mail import (
     Mail,
     Mailer,
     MailRejected,
@@ -27,7 +28,7 @@ from tequipy_platform.domain.mail import (
     MailText,
     MailUnavailable,
 )
-from tequipy_platform.domain.outbox import (
+from tequipy_platform._messages import (
     Batch,
     Inbox,
     Lease,
@@ -36,9 +37,9 @@ from tequipy_platform.domain.outbox import (
     UnpublishedMessage,
     UnpublishedMessages,
 )
-from tequipy_platform.domain.storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
-from tequipy_platform.domain.tasks import Crontab, Delivery, Handler, RetryPolicy, Task
-from tequipy_platform.domain.unit_of_work import Conflicted, UnitOfWork, retry_conflicts
+from tequipy_platform._storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
+from tequipy_platform._tasks import Crontab, Delivery, Handler, RetryPolicy, Task
+from tequipy_platform._unit_of_work import Conflicted, UnitOfWork, retry_conflicts
 
 __all__ = [
     "JSON",

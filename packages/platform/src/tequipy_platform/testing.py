@@ -9,13 +9,25 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from tequipy_platform.domain.clock import Clock
-from tequipy_platform.domain.events import JSON, Event
-from tequipy_platform.domain.mail import Mail, Mailer, MailRejected
-from tequipy_platform.domain.outbox import Inbox, Lease, Outbox
-from tequipy_platform.domain.storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
-from tequipy_platform.domain.tasks import Delivery
-from tequipy_platform.domain.unit_of_work import UnitOfWork
+from tequipy_platform._clock import Clock
+from tequipy_platform._events import JSON, Event
+from tequipy_platform._mail import Mail, Mailer, MailRejected
+from tequipy_platform._messages import Inbox, Lease, Outbox
+from tequipy_platform._storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
+from tequipy_platform._tasks import Delivery
+from tequipy_platform._unit_of_work import UnitOfWork
+
+__all__ = [
+    "EPOCH",
+    "AddedTask",
+    "CountingIds",
+    "FrozenClock",
+    "MemoryInbox",
+    "MemoryStorage",
+    "MemoryUnitOfWork",
+    "RecordingMailer",
+    "RecordingOutbox",
+]
 
 _ADDRESS = re.compile(r"[^\s@<>()\[\],;:\"\\]+@[^\s@<>()\[\],;:\"\\]+")
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]+@[!-;=?-~]+>")

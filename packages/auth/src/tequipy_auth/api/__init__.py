@@ -15,7 +15,7 @@ from tequipy_auth.api.routes import passwords, registration, router, sessions, w
 from tequipy_auth.domain.auth import Auth
 from tequipy_caching.api import wire_rate_policy, wire_unlimited_routes
 from tequipy_observability.api import endpoints_of
-from tequipy_platform.api import wire_body_limit, wire_no_store
+from tequipy_platform.web import wire_body_limit, wire_no_store
 
 __all__ = [
     "RATE_POLICIES",
@@ -53,7 +53,7 @@ Every route that hashes a password has a policy.
 def wire_auth(app: FastAPI, auth: Auth, *, prefix: str = "/api/v1/auth") -> None:
     """Attach auth's routes under `prefix`, and its public keys at `/.well-known/jwks.json`.
 
-    The app needs `NoStore` and problem documents (`wire_errors`, both of `tequipy_platform.api`), and must keep `auth`
+    The app needs `NoStore` and problem documents (`wire_errors`, both of `tequipy_platform.web`), and must keep `auth`
     entered while it serves. `RATE_POLICIES` take effect with `tequipy_caching.api.LimitRates` in its middleware.
     """
     app.state.auth = auth

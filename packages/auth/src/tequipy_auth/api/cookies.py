@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.devices import MARK_TTL
 from tequipy_auth.domain.value_objects import TokenPair
-from tequipy_platform.api import read_cookie
+from tequipy_platform.web import read_cookie
 
 SECURE_NAME: Final = "__Host-refresh"
 """Browsers accept a cookie with this prefix only with `Secure`, without a domain and for path `/` (RFC 6265bis)."""

@@ -6,7 +6,7 @@ from fastapi import Request
 
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.exceptions import CsrfFailed
-from tequipy_platform.api import UnsupportedMediaType
+from tequipy_platform.web import UnsupportedMediaType
 
 _OWN_SITES: Final = frozenset({"same-origin", "same-site", "none"})
 _FORMS: Final = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})

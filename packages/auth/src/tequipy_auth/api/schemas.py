@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, JsonValue, SecretStr
 from tequipy_auth.domain.display_text import MAX_NAME_LENGTH, VISIBLE
 from tequipy_auth.domain.entities import Session
 from tequipy_auth.domain.value_objects import Principal, Profile, TokenPair
-from tequipy_platform.api import StrictModel
+from tequipy_platform.web import StrictModel
 
 COOKIE: Final = "cookie"
 """The delivery of refresh tokens for browsers; the alternative is `body`."""

@@ -13,7 +13,7 @@ from tequipy_auth.domain.value_objects import Client
 from tequipy_auth.infrastructure.models import AuditEventRow
 from tequipy_observability import current_context
 from tequipy_platform import Clock, IdSource
-from tequipy_platform.infrastructure.database import Database
+from tequipy_platform.database import Database
 
 BATCH_SIZE: Final = 1000
 """The number of rows that one transaction reads."""

@@ -8,7 +8,7 @@ from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, SmallIntege
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from tequipy_platform.infrastructure.models import COLUMN_TYPES, schema_metadata
+from tequipy_platform.database import COLUMN_TYPES, schema_metadata
 
 SCHEMA: Final = "auth"
 """The default name of the schema; `DatabaseSettings.schemas` can rename it."""

@@ -10,15 +10,15 @@ from prometheus_client import CollectorRegistry
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tequipy_observability.api.metrics import HttpMetrics
-from tequipy_observability.api.routes import MatchedRoute, matched_route, polled_endpoints
-from tequipy_observability.domain.context import (
+from tequipy_observability._context import (
     CORRELATION_HEADER,
     RequestContext,
     accept_correlation_id,
     accept_traceparent,
     request_context,
 )
+from tequipy_observability.api.metrics import HttpMetrics
+from tequipy_observability.api.routes import MatchedRoute, matched_route, polled_endpoints
 
 _CORRELATION_HEADER: Final = CORRELATION_HEADER.lower().encode()  # the form of header names in ASGI
 _USER_AGENT_LENGTH: Final = 512

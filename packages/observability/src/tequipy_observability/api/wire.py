@@ -1,15 +1,13 @@
 """Attaches observability to a FastAPI app."""
 
-from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Protocol
 
 from fastapi import FastAPI, HTTPException, Request, Response
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from tequipy_observability.api.middleware import ObservabilityMiddleware
 from tequipy_observability.api.routes import require_middleware, wire_polled_routes
+from tequipy_observability.wiring import Observability
 
 
 class DuplicateAuthorization(HTTPException):
@@ -17,21 +15,6 @@ class DuplicateAuthorization(HTTPException):
 
     def __init__(self) -> None:
         super().__init__(HTTPStatus.BAD_REQUEST, "Send one Authorization header.")
-
-
-class Observability(Protocol):
-    """The attributes that this module uses of `configure_observability`'s result."""
-
-    @property
-    def registry(self) -> CollectorRegistry:
-        """The registry for the app's metrics."""
-
-    @property
-    def metrics_port(self) -> int | None:
-        """The port that serves the metrics instead of the app, or None."""
-
-    def refuse_metrics(self, authorization: str, client: str | None) -> tuple[int, Mapping[str, str]] | None:
-        """Return status and header fields of a refusal if the sender of this Authorization header may not read."""
 
 
 def wire_observability(app: FastAPI, observability: Observability) -> None:

@@ -1,32 +1,17 @@
 """Attaches observability to a Celery app, in workers, schedulers and publishers."""
 
-from typing import Protocol
-
 from billiard.util import get_logger
 from celery import Celery, signals
 from celery.beat import Service
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import Gauge
 
+from tequipy_observability._context import current_context
 from tequipy_observability.celery.metrics import ENQUEUED_HEADER, TaskMetrics, enqueued_at
-from tequipy_observability.domain.context import current_context
+from tequipy_observability.wiring import Observability
 
 CORRELATION_HEADER = "tequipy_correlation_id"
 """The header of the correlation id; Celery overwrites the header `correlation_id` with the message's id."""
 TRACE_HEADER = "traceparent"
-
-
-class Observability(Protocol):
-    """The attributes that this module uses of `configure_observability`'s result."""
-
-    @property
-    def registry(self) -> CollectorRegistry:
-        """The registry for the metrics."""
-
-    def serve(self) -> None:
-        """Open the metrics' own port if one is configured."""
-
-    def stop_serving(self) -> None:
-        """Close the port."""
 
 
 def wire_observability(celery: Celery, observability: Observability) -> None:

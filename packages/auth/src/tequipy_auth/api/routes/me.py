@@ -6,7 +6,7 @@ from tequipy_auth.api.dependencies import CurrentAuth, CurrentPrincipal
 from tequipy_auth.api.schemas import Me, ProfileBody
 from tequipy_auth.domain.exceptions import AmbiguousCredentials, InvalidAccessToken
 from tequipy_platform import Unauthenticated, Unavailable
-from tequipy_platform.api import BODY_PROBLEMS, problem_responses
+from tequipy_platform.web import BODY_PROBLEMS, problem_responses
 
 router = APIRouter()
 

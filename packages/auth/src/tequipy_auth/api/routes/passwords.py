@@ -20,7 +20,7 @@ from tequipy_auth.domain.exceptions import (
     WeakPassword,
 )
 from tequipy_platform import Unauthenticated, Unavailable
-from tequipy_platform.api import BODY_PROBLEMS, problem_responses
+from tequipy_platform.web import BODY_PROBLEMS, problem_responses
 
 router = APIRouter()
 

@@ -14,7 +14,7 @@ from tequipy_auth.domain.exceptions import (
 )
 from tequipy_auth.domain.services.accounts import profile_of
 from tequipy_platform import Unavailable
-from tequipy_platform.api import BODY_PROBLEMS, problem_responses
+from tequipy_platform.web import BODY_PROBLEMS, problem_responses
 
 router = APIRouter()
 

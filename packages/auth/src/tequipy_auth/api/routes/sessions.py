@@ -36,7 +36,7 @@ from tequipy_auth.domain.exceptions import (
     SessionRevoked,
 )
 from tequipy_platform import Invalid, NotFound, Unauthenticated, Unavailable
-from tequipy_platform.api import BODY_PROBLEMS, problem_response, problem_responses
+from tequipy_platform.web import BODY_PROBLEMS, problem_response, problem_responses
 
 router = APIRouter()
 

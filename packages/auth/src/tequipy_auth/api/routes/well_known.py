@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from tequipy_auth.api.dependencies import CurrentAuth
 from tequipy_auth.api.schemas import JsonWebKeySet
 from tequipy_platform import Unavailable
-from tequipy_platform.api import problem_responses
+from tequipy_platform.web import problem_responses
 
 router = APIRouter(tags=["accounts and sessions"])
 

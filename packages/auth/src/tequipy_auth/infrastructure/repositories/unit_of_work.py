@@ -13,7 +13,7 @@ from tequipy_auth.infrastructure.repositories.one_time_tokens import SqlOneTimeT
 from tequipy_auth.infrastructure.repositories.roles import SqlRoles
 from tequipy_auth.infrastructure.repositories.sessions import SqlRefreshTokens, SqlSessions
 from tequipy_auth.infrastructure.signing_keys import SqlSigningKeys
-from tequipy_platform.infrastructure.database import SqlUnitOfWork
+from tequipy_platform.messaging import SqlUnitOfWork
 
 
 class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):

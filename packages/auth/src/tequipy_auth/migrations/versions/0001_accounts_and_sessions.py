@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from tequipy_platform.migrations import schema_name
+from tequipy_platform.database.migrations import schema_name
 
 revision = "0001"
 down_revision = None

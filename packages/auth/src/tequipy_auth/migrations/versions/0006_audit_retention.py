@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from tequipy_platform.migrations import schema_name
+from tequipy_platform.database.migrations import schema_name
 
 revision = "0006"
 down_revision = "0005"

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from tequipy_platform.migrations import schema_name
+from tequipy_platform.database.migrations import schema_name
 
 revision = "0010"
 down_revision = "0009"

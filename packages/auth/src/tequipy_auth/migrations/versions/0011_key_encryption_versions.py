@@ -8,7 +8,7 @@ next key first.
 import sqlalchemy as sa
 from alembic import op
 
-from tequipy_platform.migrations import schema_name
+from tequipy_platform.database.migrations import schema_name
 
 revision = "0011"
 down_revision = "0010"

@@ -1,1 +1,0 @@
-"""The request context: standard library only, so that every package may depend on it."""

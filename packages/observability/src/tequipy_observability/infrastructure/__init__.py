@@ -1,1 +1,0 @@
-"""Logging, metrics, and the port that serves metrics."""

@@ -1,1 +1,0 @@
-"""Adapters for PostgreSQL, SMTP, object stores and the environment."""

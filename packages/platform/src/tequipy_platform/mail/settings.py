@@ -1,0 +1,74 @@
+"""Settings of mail: the sender, and the SMTP server or the folder."""
+
+import re
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
+
+from tequipy_platform._mail import MailRejected
+from tequipy_platform.mail.composer import read_sender
+from tequipy_platform.settings import split_url
+
+DEFAULT_PORTS: Final = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
+"""The schemes of an SMTP URL, and the port of each."""
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+
+
+class MailSettings(BaseModel):
+    """The sender, and the server that mails are sent through; without a server they are written as `.eml` files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    smtp_url: SecretStr | None = None
+    """`smtp://` (no encryption), `smtp+starttls://` or `smtps://`, then `user:password@host:port`."""
+    sender: str = "Tequipy <no-reply@localhost>"
+    folder: Path = Path("mail")
+    """The folder for mails if `smtp_url` is not set."""
+    timeout: float = Field(default=10, gt=0)
+    """Seconds for each step of the SMTP dialogue."""
+    ehlo_name: str | None = None
+    """The client's name in EHLO (RFC 5321, section 4.1.1.1): a domain, or `[192.0.2.1]`; None: this machine's name.
+    Some servers refuse a name that does not resolve to the client's address."""
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _check_url(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and split_url(secret).scheme not in DEFAULT_PORTS:
+            raise PydanticCustomError("url_scheme", "URL scheme should be smtp, smtp+starttls or smtps")
+        if secret is not None and not split_url(secret).hostname:
+            raise PydanticCustomError("url_host", "URL should name a host")
+        return secret
+
+    @field_validator("sender")
+    @classmethod
+    def _check_sender(cls, sender: str) -> str:
+        try:
+            read_sender(sender)
+        except MailRejected as error:
+            raise PydanticCustomError("address", "should be one address: Name <name@example.com>") from error
+        return sender
+
+    @field_validator("ehlo_name")
+    @classmethod
+    def _check_ehlo_name(cls, name: str | None) -> str | None:
+        if name is None or _HOST_NAME.fullmatch(name) or _is_address_literal(name):
+            return name
+        raise PydanticCustomError("ehlo_name", "should be a host name or an address literal as [192.0.2.1]")
+
+    def production_faults(self) -> list[tuple[str, str]]:
+        """Require a server in production."""
+        return [] if self.smtp_url else [("smtp_url", "is required in production: mails in a folder are not sent")]
+
+
+def _is_address_literal(name: str) -> bool:
+    """Return whether the text is `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321, section 4.1.3)."""
+    if not (name.startswith("[") and name.endswith("]")):
+        return False
+    try:
+        ip_address(name[1:-1].removeprefix("IPv6:"))
+    except ValueError:
+        return False
+    return True

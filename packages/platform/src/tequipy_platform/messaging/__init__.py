@@ -1,0 +1,20 @@
+"""Messages between processes: the unit of work with outbox and inbox, and what the relay and the worker read and write.
+
+The adapter for Celery is `tequipy_platform.messaging.celery`; the tables' history is in
+`tequipy_platform.messaging.migrations`.
+"""
+
+from tequipy_platform.messaging.message_log import SqlMessageLog, build_message_log
+from tequipy_platform.messaging.outbox import SqlInbox, SqlOutbox
+from tequipy_platform.messaging.unit_of_work import SqlUnitOfWork
+from tequipy_platform.messaging.unpublished import SqlUnpublishedMessages, build_unpublished_messages
+
+__all__ = [
+    "SqlInbox",
+    "SqlMessageLog",
+    "SqlOutbox",
+    "SqlUnitOfWork",
+    "SqlUnpublishedMessages",
+    "build_message_log",
+    "build_unpublished_messages",
+]

@@ -1,0 +1,87 @@
+"""The configuration of Celery; each setting prevents a fault that lost or duplicated a task in tests."""
+
+import os
+from typing import Final
+
+# billiard reads it when it is imported. SIGTERM then starts the soft shutdown, as container platforms expect.
+os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")  # noqa: TID251 -- billiard reads nothing else
+
+from celery import Celery
+from kombu import Queue
+from pydantic import SecretStr
+
+from tequipy_platform.messaging.celery.settings import CelerySettings
+
+QUEUES: Final = ("default", "email", "reports", "aggregation")
+
+
+def build_celery(settings: CelerySettings, *, name: str) -> Celery:
+    """Return a Celery app that delivers each message at least once, whichever process is killed."""
+    celery = Celery(name, broker=_without_options(settings.broker_url), set_as_current=False)
+    celery.conf.update(
+        # JSON only, because reading other formats (pickle) can run code.
+        accept_content=["json"],
+        task_serializer="json",
+        result_serializer="json",
+        timezone="UTC",
+        enable_utc=True,
+        task_queues=[Queue(queue) for queue in QUEUES],
+        task_default_queue="default",
+        # Messages are acknowledged when their task is done. acks_late alone would acknowledge, and so lose, the message
+        # of a killed child process; without the retry setting, a task that always dies would run for ever.
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_retry_on_worker_lost=True,
+        # A killed child is noticed within 5 s, and its task counts as lost 2 s later. Celery's default of 10 s may end
+        # after the hard limit of a short task, which then counts as timed out: acknowledged and lost.
+        worker_lost_wait=2.0,
+        # One message per child, so that other workers can take the waiting ones.
+        worker_prefetch_multiplier=1,
+        # True would kill running tasks for good when the connection to the broker is lost.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        task_time_limit=settings.time_limit,
+        task_soft_time_limit=settings.soft_time_limit,
+        # After SIGTERM short tasks finish, other messages return to the queue, and an idle worker stops at once.
+        worker_soft_shutdown_timeout=settings.soft_shutdown_timeout,
+        beat_scheduler="tequipy_platform.messaging.celery.scheduler:SteadyScheduler",
+        # tequipy_observability configures logging.
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options=_transport_options(settings),
+        # kombu does not verify certificates of `rediss://` by default.
+        broker_use_ssl=dict(settings.broker_tls) if settings.broker_tls else None,
+    )
+    _set_results(celery, settings)
+    return celery
+
+
+def _transport_options(settings: CelerySettings) -> dict[str, object]:
+    return {
+        "visibility_timeout": settings.visibility_timeout,
+        # Look for messages of dead workers every 2 s; kombu's defaults amount to about 50 s.
+        "unacked_restore_interval": 2,
+        "unacked_restore_throttle": 1,
+        "socket_connect_timeout": 5,
+        # Treats a broker that hangs as unreachable; without a timeout the relay would hold its transaction open.
+        "socket_timeout": 5,
+        "socket_keepalive": True,
+    }
+
+
+def _without_options(url: SecretStr) -> str:
+    """Return the URL without its options, which kombu and Celery get by `broker_tls` and `result_tls`."""
+    return url.get_secret_value().partition("?")[0]
+
+
+def _set_results(celery: Celery, settings: CelerySettings) -> None:
+    """Configure the result backend, if any: by default there is none, since a dead one blocks publishers for 20 s."""
+    celery.conf.task_ignore_result = settings.result_backend is None
+    if settings.result_backend is not None:
+        celery.conf.update(
+            result_backend=_without_options(settings.result_backend),
+            redis_backend_use_ssl=dict(settings.result_tls) if settings.result_tls else None,
+            result_backend_transport_options=celery.conf.broker_transport_options,
+            task_track_started=True,
+        )

@@ -1,0 +1,59 @@
+"""Settings of Celery's broker."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from tequipy_platform.messaging.celery.redis_url import INSECURE, parse_redis_url
+
+
+class CelerySettings(BaseModel):
+    """The broker, and four times that depend on each other, in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    broker_url: SecretStr
+    """`redis://user:password@host:port/database`; use another database than the cache. `rediss://` verifies
+    certificate and host name, and accepts the options `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (PEM files),
+    `ssl_check_hostname=false` and `ssl_cert_reqs=none`."""
+    result_backend: SecretStr | None = None
+    """A URL of the same form; None: results are not kept."""
+    soft_time_limit: int = Field(default=270, gt=0)
+    """After this time a task's coroutine is cancelled."""
+    time_limit: int = Field(default=300, gt=0)
+    """After this time a task's process is killed."""
+    visibility_timeout: int = Field(default=600, gt=0)
+    """After this time a message that was not acknowledged is delivered again."""
+    soft_shutdown_timeout: int = Field(default=20, ge=0)
+    """How long a stopping worker waits for its tasks before it returns them to the queue."""
+
+    @property
+    def broker_tls(self) -> Mapping[str, Any] | None:
+        """TLS options of the broker as arguments of redis-py's `SSLConnection`; None: not encrypted."""
+        return parse_redis_url(self.broker_url.get_secret_value()).tls
+
+    @property
+    def result_tls(self) -> Mapping[str, Any] | None:
+        """TLS options of the result backend, in the same form."""
+        return parse_redis_url(self.result_backend.get_secret_value()).tls if self.result_backend else None
+
+    def production_faults(self) -> Iterator[tuple[str, str]]:
+        """Yield the URLs that production refuses because they do not verify the server."""
+        for name, url in (("broker_url", self.broker_url), ("result_backend", self.result_backend)):
+            if url is not None and not parse_redis_url(url.get_secret_value()).verified:
+                yield name, INSECURE
+
+    @field_validator("broker_url", "result_backend")
+    @classmethod
+    def _check_url(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None:
+            parse_redis_url(secret.get_secret_value())
+        return secret
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        if not self.soft_time_limit < self.time_limit < self.visibility_timeout:
+            raise PydanticCustomError("times", "should keep soft_time_limit < time_limit < visibility_timeout")
+        return self

@@ -1,0 +1,228 @@
+"""Registers tasks with Celery: context, delivery, retries and schedule."""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from celery import Celery, signals
+from celery import Task as CeleryTask
+from celery.app.task import Context
+from celery.exceptions import Retry
+from celery.schedules import crontab
+
+from tequipy_observability import RequestContext, accept_correlation_id, request_context
+from tequipy_platform._events import JSON
+from tequipy_platform._messages import MessageLog
+from tequipy_platform._tasks import Crontab, Delivery, Task
+from tequipy_platform.messaging.celery.child import ChildLoop
+
+CORRELATION_HEADER = "tequipy_correlation_id"
+"""The header of the correlation id; Celery overwrites the header `correlation_id` with the message's id."""
+TRACE_HEADER = "traceparent"
+ATTEMPTS_HEADER = "tequipy_failed_attempts"
+"""The number of failed attempts at a message of the outbox; absent from other messages."""
+FAILING_HEADER = "tequipy_failing_since"
+"""The time of the first failure, as Unix time."""
+MIN_TIME_LIMIT = 10.0
+"""Seconds; a shorter limit could end a task before the death of its process is noticed (see `worker_lost_wait`)."""
+
+R = TypeVar("R")
+
+logger = logging.getLogger("tequipy.task")
+
+
+def wire_tasks(
+    celery: Celery,
+    tasks: Sequence[Task],
+    *,
+    resources: Sequence[AbstractAsyncContextManager[object]],
+    messages: MessageLog | None = None,
+) -> None:
+    """Register the tasks, their schedules, and the event loop on which they run in each child process.
+
+    The outcome of each message is recorded in `messages`, so that the relay publishes failed messages again when their
+    next attempt is due, and messages that the broker has lost. Messages that are not from the outbox (those of the
+    scheduler) are retried in the broker.
+
+    Raises `ValueError` for a time limit that is not below the broker's visibility timeout, because the message would be
+    delivered a second time while the first delivery is still handled, and for a time limit under 10 s, because a killed
+    child process could count as a timeout, which loses the message.
+    """
+    for task in tasks:
+        _check_times(task, visibility_timeout=celery.conf.broker_transport_options["visibility_timeout"])
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).addFilter(_DROP_TASK_LOGS)
+    child = ChildLoop(resources)
+    log = _OutcomeLog(messages, child)
+    signals.worker_process_init.connect(_ignoring_arguments(child.start), weak=False)
+    signals.worker_process_shutdown.connect(_ignoring_arguments(child.stop), weak=False)
+    soft_share: float = celery.conf.task_soft_time_limit / celery.conf.task_time_limit
+    for task in tasks:
+        seconds = int(task.time_limit.total_seconds())
+        celery.task(
+            name=task.name,
+            bind=True,
+            shared=False,
+            on=task.on,  # the relay reads it from the app
+            time_limit=seconds,
+            soft_time_limit=int(seconds * soft_share),
+            max_retries=task.retry.attempts - 1,
+            # For messages whose process was killed. Celery's default of 3 minutes exceeds a short visibility timeout.
+            default_retry_delay=1,
+        )(_body(task, child, log))
+    celery.conf.task_routes = {task.name: {"queue": task.queue} for task in tasks}
+    celery.conf.beat_schedule = {
+        task.name: {"task": task.name, "schedule": _schedule(task.every)} for task in tasks if task.every is not None
+    }
+
+
+def _check_times(task: Task, *, visibility_timeout: float) -> None:
+    limit = task.time_limit.total_seconds()
+    if limit < MIN_TIME_LIMIT:
+        raise ValueError(f"task {task.name}: its time limit of {limit:g} s must be at least {MIN_TIME_LIMIT:g} s")
+    if limit >= visibility_timeout:
+        raise ValueError(
+            f"task {task.name}: its time limit of {limit:g} s must be below the visibility timeout of "
+            f"{visibility_timeout:g} s (TEQUIPY_CELERY__VISIBILITY_TIMEOUT)"
+        )
+
+
+def _body(task: Task, child: ChildLoop, log: "_OutcomeLog") -> Callable[..., None]:
+    def run(self: CeleryTask[Any, Any], *arguments: JSON, **payload: JSON) -> None:
+        request = self.request
+        context = RequestContext(
+            # A scheduled message has no id at first; the one created here is passed on to the next attempts.
+            correlation_id=accept_correlation_id(request.get(CORRELATION_HEADER)),
+            traceparent=request.get(TRACE_HEADER),
+            task_id=request.id,
+            task_name=task.name,
+        )
+
+        def work() -> None:
+            delivery = Delivery(UUID(request.id), task.name, attempt=_failed_attempts(request) + 1)
+            child.run_task(task.handler(delivery, *arguments, **payload))
+
+        with request_context(context):
+            _attempt(self, task, context, work, log)
+
+    return run
+
+
+def _attempt(
+    celery_task: CeleryTask[Any, Any], task: Task, context: RequestContext, work: Callable[[], None], log: "_OutcomeLog"
+) -> None:
+    """Make one attempt, log its outcome once, and arrange the next attempt after a failure."""
+    started, attempt = time.perf_counter(), _failed_attempts(celery_task.request) + 1
+
+    def log_fields() -> dict[str, object]:
+        return {"attempt": attempt, "duration_ms": round((time.perf_counter() - started) * 1000, 3)}
+
+    try:
+        work()
+    except Exception as error:
+        if task.retry.is_final_failure(attempt, error, failing_for=_failing_for(celery_task.request)):
+            logger.exception("task_failed", extra=log_fields())
+            log.settle(celery_task.request.id)
+            raise
+        # Full jitter, so that tasks which failed together are not retried together.
+        wait = random.uniform(0, task.retry.max_wait(attempt).total_seconds())  # noqa: S311 -- no secret
+        logger.warning("task_retried", extra=log_fields() | {"error": repr(error), "retry_in_seconds": round(wait, 3)})
+        if log.retry(celery_task.request.id, wait):
+            raise Retry(exc=error) from error  # ends this message; the relay publishes the next one
+        raise _retry_in_broker(celery_task, context, error, wait) from error
+    logger.info("task_succeeded", extra=log_fields())
+    log.settle(celery_task.request.id)
+
+
+def _retry_in_broker(
+    celery_task: CeleryTask[Any, Any], context: RequestContext, error: Exception, wait: float
+) -> Exception:
+    """Return the exception that puts the message back into the broker with a countdown below the visibility timeout.
+
+    For messages that are not from the outbox, and while the database is unreachable.
+    """
+    request = celery_task.request
+    headers = {
+        CORRELATION_HEADER: context.correlation_id,
+        TRACE_HEADER: context.traceparent,
+        ATTEMPTS_HEADER: request.get(ATTEMPTS_HEADER),
+        FAILING_HEADER: request.get(FAILING_HEADER),
+    }
+    longest: float = celery_task.app.conf.broker_transport_options["visibility_timeout"] / 2
+    return celery_task.retry(
+        exc=error,
+        countdown=min(wait, longest),
+        headers={name: value for name, value in headers.items() if value is not None},
+        max_retries=request.retries + 1,  # the retry policy decides about the number of attempts
+        throw=False,
+    )
+
+
+def _failed_attempts(request: Context) -> int:
+    """Return the number of failed attempts: those in the outbox's row and those that the broker has counted since."""
+    before = request.get(ATTEMPTS_HEADER)
+    return request.retries + (before if isinstance(before, int) else 0)
+
+
+def _failing_for(request: Context) -> timedelta | None:
+    """Return the time since the first failure of a message of the outbox, or None for other messages."""
+    if request.get(ATTEMPTS_HEADER) is None:
+        return None
+    since = request.get(FAILING_HEADER)
+    return timedelta(seconds=max(0.0, time.time() - since) if isinstance(since, int | float) else 0)
+
+
+class _OutcomeLog:
+    """Records outcomes in the message log; if that fails, the message is delivered again."""
+
+    def __init__(self, messages: MessageLog | None, child: ChildLoop) -> None:
+        self._messages = messages
+        self._child = child
+
+    def settle(self, task_id: str | None) -> None:
+        if self._messages is not None and task_id is not None:
+            self._record(self._messages.settle_message(UUID(task_id)))
+
+    def retry(self, task_id: str | None, seconds: float) -> bool:
+        """Record a failed attempt; return whether the relay will publish the message again."""
+        if self._messages is None or task_id is None:
+            return False
+        return self._record(self._messages.retry_message(UUID(task_id), timedelta(seconds=seconds))) is True
+
+    def _record(self, recording: Coroutine[Any, Any, R]) -> R | None:
+        try:
+            return self._child.run(recording)
+        except Exception as error:  # noqa: BLE001 -- any outage: the message is delivered again, and tasks are idempotent
+            logger.warning("task_outcome_lost", extra={"error": f"{type(error).__name__}: {error}"})
+            return None
+
+
+class _DropTaskLogs(logging.Filter):
+    """Drops Celery's own log records about tasks: `_attempt` logs each outcome once, with its context."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not hasattr(record, "data")
+
+
+_DROP_TASK_LOGS = _DropTaskLogs()
+
+
+def _schedule(every: timedelta | Crontab) -> timedelta | crontab:
+    if isinstance(every, timedelta):
+        return every
+    return crontab(
+        minute=every.minute,
+        hour=every.hour,
+        day_of_month=every.day_of_month,
+        month_of_year=every.month_of_year,
+        day_of_week=every.day_of_week,
+    )
+
+
+def _ignoring_arguments(receiver: Callable[[], None]) -> Callable[..., None]:
+    return lambda **_: receiver()

@@ -1,0 +1,97 @@
+"""Outbox and inbox in PostgreSQL, within the transaction of the unit of work."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tequipy_observability import current_context
+from tequipy_platform._clock import Clock, IdSource
+from tequipy_platform._events import JSON, Event
+from tequipy_platform._messages import Inbox, Lease, Outbox
+from tequipy_platform._tasks import Delivery
+from tequipy_platform.messaging.models import InboxRow, OutboxRow
+
+
+class SqlOutbox(Outbox):
+    """Adds rows to the session, which are written at the next flush."""
+
+    def __init__(self, session: AsyncSession, clock: Clock, ids: IdSource) -> None:
+        self._session = session
+        self._clock = clock
+        self._ids = ids
+
+    def add(self, task: str, /, *, not_before: datetime | None = None, **payload: JSON) -> None:
+        """Store a message that runs `task` after this transaction commits."""
+        row = OutboxRow(task=task, payload=payload)
+        if not_before is not None:  # otherwise the column's default, the server's current time, applies
+            row.not_before = not_before
+        self._insert(row)
+
+    def publish(self, event: Event) -> None:
+        """Store an event for the tasks that are subscribed to it."""
+        self._insert(OutboxRow(event=event.name, payload=dict(event.payload)))
+
+    def _insert(self, row: OutboxRow) -> None:
+        context = current_context()
+        row.id = self._ids()
+        row.created_at = self._clock.now()
+        row.correlation_id = context.correlation_id
+        row.traceparent = context.traceparent
+        self._session.add(row)
+
+
+class SqlInbox(Inbox):
+    """Claims deliveries by `insert … on conflict`: the primary key decides between concurrent deliveries."""
+
+    def __init__(self, session: AsyncSession, clock: Clock) -> None:
+        self._session = session
+        self._clock = clock
+
+    async def take(self, delivery: Delivery) -> bool:
+        """Claim the delivery; wait for a concurrent claim to commit (then False) or roll back (then True)."""
+        claim = (
+            insert(InboxRow)
+            .values(message_id=delivery.id, handler=delivery.task, state="done", taken_at=self._clock.now())
+            .on_conflict_do_nothing()
+            .returning(InboxRow.message_id)
+        )
+        return await self._session.scalar(claim) is not None
+
+    async def lease(self, delivery: Delivery, duration: timedelta) -> Lease:
+        """Take the lease if no attempt holds it or if it has expired."""
+        now = self._clock.now()
+        claim = insert(InboxRow).values(
+            message_id=delivery.id, handler=delivery.task, state="sending", leased_until=now + duration, taken_at=now
+        )
+        claim = claim.on_conflict_do_update(
+            index_elements=[InboxRow.message_id, InboxRow.handler],
+            set_={"leased_until": claim.excluded.leased_until, "taken_at": claim.excluded.taken_at},
+            where=(InboxRow.state == "sending") & (InboxRow.leased_until <= now),
+        )
+        if await self._session.scalar(claim.returning(InboxRow.message_id)) is not None:
+            return Lease.TAKEN
+        state = await self._session.scalar(
+            select(InboxRow.state).where(InboxRow.message_id == delivery.id, InboxRow.handler == delivery.task)
+        )
+        return Lease.DONE if state == "done" else Lease.HELD
+
+    async def done(self, delivery: Delivery) -> None:
+        """Record that the effect has been performed."""
+        record = insert(InboxRow).values(
+            message_id=delivery.id, handler=delivery.task, state="done", taken_at=self._clock.now()
+        )
+        await self._session.execute(
+            record.on_conflict_do_update(
+                index_elements=[InboxRow.message_id, InboxRow.handler], set_={"state": "done", "leased_until": None}
+            )
+        )
+
+    async def release(self, delivery: Delivery) -> None:
+        """Release the lease."""
+        await self._session.execute(
+            delete(InboxRow).where(
+                InboxRow.message_id == delivery.id, InboxRow.handler == delivery.task, InboxRow.state == "sending"
+            )
+        )

@@ -1,0 +1,29 @@
+"""The unit of work on PostgreSQL: one transaction with outbox and inbox."""
+
+from typing import Self
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tequipy_platform._clock import Clock, IdSource
+from tequipy_platform._unit_of_work import UnitOfWork
+from tequipy_platform.database import Database, SqlTransaction
+from tequipy_platform.messaging.outbox import SqlInbox, SqlOutbox
+
+
+class SqlUnitOfWork(SqlTransaction, UnitOfWork):
+    """A transaction with outbox and inbox; a subclass creates its repositories in `_bind`."""
+
+    def __init__(self, database: Database, clock: Clock, ids: IdSource) -> None:
+        super().__init__(database)
+        self._clock = clock
+        self._ids = ids
+
+    def _bind(self, session: AsyncSession) -> None:
+        """Create a subclass's repositories on the new session."""
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self.outbox = SqlOutbox(self.session, self._clock, self._ids)
+        self.inbox = SqlInbox(self.session, self._clock)
+        self._bind(self.session)
+        return self

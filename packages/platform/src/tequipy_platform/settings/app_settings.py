@@ -1,0 +1,108 @@
+"""The settings model of every app, and its checks for staging and production."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from importlib.metadata import version
+from typing import Literal, Protocol, Self, runtime_checkable
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from tequipy_platform.settings.secret_checks import builtin_secret_faults, guessable_secret_faults
+from tequipy_platform.settings.sources import ENCODING, ENV_FILE, EnvironmentSource, TolerantDotEnv
+from tequipy_platform.settings.urls import PublicUrl
+
+Environment = Literal["local", "test", "staging", "production"]
+"""Where the process runs: `local` is a developer's machine; `production` refuses unsafe settings."""
+
+
+@runtime_checkable
+class ProductionChecked(Protocol):
+    """A settings section with checks for production."""
+
+    def production_faults(self) -> Iterable[tuple[str, str]]:
+        """Return, for each fault, the field's name and what is wrong with its value."""
+
+
+class AppSettings(BaseSettings):
+    """The settings of every app; each app adds its sections. Names begin with `TEQUIPY_`, `__` separates sections."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TEQUIPY_",
+        env_nested_delimiter="__",
+        env_file=ENV_FILE,
+        env_file_encoding=ENCODING,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    app_name: str = "tequipy"
+    app_version: str = Field(default_factory=partial(version, "tequipy-platform"))
+    environment: Environment
+    public_url: PublicUrl
+    """The URL under which people reach the app; links in mails begin with it."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- replaced by its tolerant twin
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Use sources that pass malformed JSON on as text, so that it is reported like any other wrong value."""
+        env_file = dotenv_settings.env_file if isinstance(dotenv_settings, DotEnvSettingsSource) else None
+        return (
+            init_settings,
+            EnvironmentSource(settings_cls),
+            TolerantDotEnv(settings_cls, env_file=env_file),
+            file_secret_settings,
+        )
+
+    @property
+    def local(self) -> bool:
+        """Whether the process runs on a developer's machine."""
+        return self.environment == "local"
+
+    def staging_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield a field's path and the fault, for each value that staging and production refuse."""
+        for name in type(self).model_fields:
+            for field, message in builtin_secret_faults(getattr(self, name)):
+                yield (name, field), message
+
+    def production_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield a field's path and the fault, for each value that only production refuses.
+
+        Sections that are `ProductionChecked` are included; an app extends this for faults across sections.
+        """
+        if not self.public_url.startswith("https://"):
+            yield ("public_url",), "should begin with https:// in production: links and cookies go there"
+        for name in type(self).model_fields:
+            section = getattr(self, name)
+            for field, message in guessable_secret_faults(section):
+                yield (name, field), message
+            if isinstance(section, ProductionChecked):
+                for field, message in section.production_faults():
+                    yield (name, field), message
+
+    @model_validator(mode="after")
+    def _refuse_unsafe_values(self) -> Self:
+        faults = list(self.staging_faults()) if self.environment in {"staging", "production"} else []
+        faults += self.production_faults() if self.environment == "production" else []
+        if faults:
+            raise ValidationError.from_exception_data(
+                type(self).__name__,
+                [
+                    # The message is an argument and not the template, which would interpret braces in it.
+                    InitErrorDetails(
+                        type=PydanticCustomError("production", "{message}", {"message": message}), loc=path, input=None
+                    )
+                    for path, message in faults
+                ],
+                hide_input=True,
+            )
+        return self

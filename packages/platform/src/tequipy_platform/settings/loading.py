@@ -1,0 +1,141 @@
+"""Loading and display of settings, and the end of a process whose settings are wrong."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from io import StringIO
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import ErrorDetails, to_jsonable_python
+from pydantic_settings import BaseSettings
+
+from tequipy_platform.settings.app_settings import AppSettings
+from tequipy_platform.settings.sources import (
+    ENCODING,
+    ENV_FILE,
+    TolerantDotEnv,
+    TolerantJson,
+    prefix_of,
+    unknown_variables,
+)
+from tequipy_platform.settings.unknown_names import nearest_name, section_of, setting_paths, unknown_in_file
+
+S = TypeVar("S", bound=AppSettings)
+
+
+def load_settings(cls: type[S], *, strict: bool = False) -> S:
+    """Load settings from the environment and `.env`.
+
+    Ends the process with status 78 (`EX_CONFIG`) and one line per fault on standard error, without any value, if a
+    setting is missing or wrong, or if `.env` holds a name with this prefix that neither app knows. An unknown exported
+    name is only a warning unless `strict`, because a release that was rolled back meets the settings of a newer one.
+    """
+    faults = list(_env_file_faults(cls))
+    unknown = [f"{key}: unknown name{_hint(cls, key)}" for key in unknown_variables(cls)]
+    if strict:
+        faults += unknown
+    elif not faults:
+        sys.stderr.writelines(f"warning: {line}\n" for line in unknown)
+    settings: S | None = None
+    with suppress(UnicodeDecodeError, OSError):  # faults of `.env`, which are reported already
+        faults += _values_given_twice(cls)
+        try:
+            settings = cls()
+        except ValidationError as error:
+            for details in error.errors(include_url=False, include_input=False):
+                faults += _fault_lines(cls, details)
+    if settings is None or faults:
+        refuse(faults)
+    return settings
+
+
+def refuse(faults: Iterable[str]) -> NoReturn:
+    """End the process with status 78 (`EX_CONFIG`) and one line per fault on standard error."""
+    sys.stderr.writelines(f"{fault}\n" for fault in faults)
+    raise SystemExit(os.EX_CONFIG)
+
+
+def refuse_missing_folder(variable: str) -> None:
+    """End the process with status 78 and one line if a library's variable is set but names no usable folder."""
+    folder = os.environ.get(variable)  # noqa: TID251 -- only apps call this
+    if folder and not (Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        refuse([f"{variable}: should name a folder that exists and can be written to, or be unset"])
+
+
+def describe_settings(settings: AppSettings) -> list[str]:
+    """Return the effective settings as lines such as `TEQUIPY_DATABASE__POOL_SIZE=5`; secrets become `**********`."""
+    return list(_describe(settings, prefix_of(type(settings))))
+
+
+def _variable(cls: type[BaseSettings], path: Iterable[str | int]) -> str:
+    return prefix_of(cls) + "__".join(str(step) for step in path).upper()
+
+
+def _env_file_faults(cls: type[AppSettings]) -> Iterator[str]:
+    try:
+        # `dotenv_values` is not given the file, because it treats an unreadable file as empty.
+        text = ENV_FILE.read_text(encoding=ENCODING) if ENV_FILE.is_file() else ""
+    except UnicodeDecodeError:
+        yield f"{ENV_FILE}: should be UTF-8 text"
+    except OSError as error:
+        yield f"{ENV_FILE}: cannot be read: {error.strerror}"
+    else:
+        for key in unknown_in_file(cls, prefix_of(cls), dotenv_values(stream=StringIO(text))):
+            yield f"{key}: unknown name in {ENV_FILE}{_hint(cls, key)}"
+
+
+def _hint(cls: type[AppSettings], key: str) -> str:
+    nearest = nearest_name(cls, prefix_of(cls), key)
+    return f"; did you mean {nearest}?" if nearest else ""
+
+
+def _values_given_twice(cls: type[AppSettings]) -> Iterator[str]:
+    """Yield a fault for each value that is set both as a whole and in parts, because the parts would be ignored."""
+    given = {*TolerantJson(cls).env_vars, *TolerantDotEnv(cls, env_file=ENV_FILE).env_vars}
+    for whole in (_variable(cls, path) for path in setting_paths(cls)):
+        parts = [name for name in given if name.startswith(f"{whole}__".lower())]
+        if parts and whole.lower() in given:
+            hidden = min(parts).upper()
+            yield f"{whole}: hides {hidden} beside it; set every part as that one is, or all as one JSON object"
+
+
+def _fault_lines(cls: type[AppSettings], details: ErrorDetails) -> Iterator[str]:
+    path = tuple(str(step) for step in details["loc"])
+    if details["type"] == "missing":
+        for required in _required_below(cls, path):
+            yield f"{_variable(cls, required)}: is required"
+    elif details["type"] == "extra_forbidden":
+        yield f"{_variable(cls, path)}: unknown name{_hint(cls, _variable(cls, path))}"
+    else:
+        json_hint = ", as JSON" if details["type"] in {"model_type", "dict_type", "list_type", "tuple_type"} else ""
+        message = details["msg"].removeprefix("Value error, ")
+        yield f"{_variable(cls, path)}: {message}{json_hint}"
+
+
+def _required_below(cls: type[BaseModel], path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return the required fields below a missing section, or the path of the missing field itself."""
+    model: type[BaseModel] | None = cls
+    for step in path:
+        model = section_of(model.model_fields.get(step)) if model else None
+    fields = model.model_fields.items() if model else ()
+    return [
+        below for name, field in fields if field.is_required() for below in _required_below(cls, (*path, name))
+    ] or [path]
+
+
+def _describe(model: BaseModel, prefix: str) -> Iterator[str]:
+    for name in (*type(model).model_fields, *(model.model_extra or {})):
+        value = getattr(model, name)
+        variable = prefix + name.upper()
+        if isinstance(value, BaseModel):
+            yield from _describe(value, f"{variable}__")
+        elif isinstance(value, str | SecretStr):
+            yield f"{variable}={value}"
+        else:
+            # JSON, the form in which the variable would be set; pydantic masks a SecretStr inside.
+            yield f"{variable}={json.dumps(to_jsonable_python(value))}"

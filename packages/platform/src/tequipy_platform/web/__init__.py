@@ -1,0 +1,54 @@
+"""HTTP support for FastAPI apps: error responses, limits, security headers, health, docs. Needs the extra `api`."""
+
+try:
+    import fastapi  # noqa: F401 -- imported here, so that the error names the extra
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("tequipy_platform.web needs FastAPI: install tequipy-platform[api]") from error
+
+from tequipy_platform.web.cookies import read_cookie
+from tequipy_platform.web.docs import wire_docs
+from tequipy_platform.web.errors import CatchErrors, wire_errors
+from tequipy_platform.web.headers import Cors, HeaderSettings, NoStore, SecurityHeaders, security_headers, wire_no_store
+from tequipy_platform.web.health import CloseConnections, Readiness, wire_health
+from tequipy_platform.web.limits import BodyLimits, LimitBodies, wire_body_limit
+from tequipy_platform.web.problems import (
+    BODY_PROBLEMS,
+    BodyTooLarge,
+    HeadTooLarge,
+    MalformedBody,
+    MethodNotAllowed,
+    RequestTimeout,
+    UnsupportedMediaType,
+    problem_response,
+    problem_responses,
+)
+from tequipy_platform.web.schemas import StrictModel
+
+__all__ = [
+    "BODY_PROBLEMS",
+    "BodyLimits",
+    "BodyTooLarge",
+    "CatchErrors",
+    "CloseConnections",
+    "Cors",
+    "HeadTooLarge",
+    "HeaderSettings",
+    "LimitBodies",
+    "MalformedBody",
+    "MethodNotAllowed",
+    "NoStore",
+    "Readiness",
+    "RequestTimeout",
+    "SecurityHeaders",
+    "StrictModel",
+    "UnsupportedMediaType",
+    "problem_response",
+    "problem_responses",
+    "read_cookie",
+    "security_headers",
+    "wire_body_limit",
+    "wire_docs",
+    "wire_errors",
+    "wire_health",
+    "wire_no_store",
+]
