@@ -15,7 +15,8 @@ UV_CACHE_DIR ?= $(shell cache=$${XDG_CACHE_HOME:-$${HOME:+$$HOME/.cache}}; \
 UV := $(UV)
 UV_PYTHON := $(UV_PYTHON)
 UV_CACHE_DIR := $(UV_CACHE_DIR)
-# Bytecode is compiled at installation: stack and tests start many processes, and some machines disable bytecode files.
+# Bytecode is compiled at installation (uv) and for our own sources (compileall): stack and tests start many processes,
+# and some machines disable bytecode files.
 UV_COMPILE_BYTECODE ?= 1
 export UV UV_PYTHON UV_PYTHON_DOWNLOADS UV_CACHE_DIR UV_COMPILE_BYTECODE
 unexport VIRTUAL_ENV
@@ -70,6 +71,7 @@ clean: ## remove the environment, the caches and the local stack's data
 
 sync: $(UV)
 	@$(if $(UV_PYTHON),,$(error $(NO_PYTHON)))$(UV) sync --locked --quiet
+	@$(BIN)/python -m compileall -q $(SOURCES)
 
 $(CURDIR)/.uv/$(UV_VERSION)/bin/uv:
 	$(or $(UV_PYTHON),$(error $(NO_PYTHON))) -m venv --clear .uv/$(UV_VERSION)

@@ -2,12 +2,15 @@
 
 import os
 import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tequipy_devstack.proving.apps import program
+from tequipy_devstack.proving.forked import ForkedCommand
+
+End = Callable[[list[str], dict[str, str]], tuple[int, list[str]]]
 SECRET = "hunter2"
 GOOD = {
     "TEQUIPY_ENVIRONMENT": "test",
@@ -30,21 +33,22 @@ WRONG = [
 ]
 
 
-def end(command: list[str], folder: Path, variables: dict[str, str]) -> tuple[int, list[str], float]:
-    """Run a command; return its status, its output lines and its duration in seconds."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
-    program = Path(sys.executable).with_name(command[0])
-    started = time.monotonic()
-    result = subprocess.run(
-        [program, *command[1:]],
-        env=inherited | variables,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    return result.returncode, (result.stdout + result.stderr).splitlines(), time.monotonic() - started
+@pytest.fixture
+def end(api_command: ForkedCommand, tmp_path: Path) -> End:
+    """Return a function that runs a command, and returns its status and its output lines."""
+
+    def run(command: list[str], variables: dict[str, str]) -> tuple[int, list[str]]:
+        environment = variables | {name: text for name, text in os.environ.items() if not name.startswith("TEQUIPY_")}
+        if command[0] == "tequipy-api":
+            result = api_command.run(*command[1:], environment=environment, folder=tmp_path)
+        else:
+            arguments: list[str | Path] = [program(command[0]), *command[1:]]
+            result = subprocess.run(
+                arguments, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+            )
+        return result.returncode, (result.stdout + result.stderr).splitlines()
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -52,43 +56,40 @@ def end(command: list[str], folder: Path, variables: dict[str, str]) -> tuple[in
     [["tequipy-api", "serve"], pytest.param(["tequipy-worker", "run"], marks=pytest.mark.prove)],
     ids=lambda part: part[0],
 )
-def test_each_wrong_setting_is_one_line(command: list[str], tmp_path: Path) -> None:
+def test_each_wrong_setting_is_one_line(command: list[str], end: End) -> None:
     """Each wrong setting alone is one line, including a missing and an unknown one."""
-    slowest = 0.0
     own = {
         "tequipy-api": ("TEQUIPY_LIMITER__URL", f"redis://:{SECRET}@localhost/2?foo=bar"),
         "tequipy-worker": ("TEQUIPY_CELERY__BROKER_URL", f"rediss://:{SECRET}@localhost/1?ssl_cert_reqs=off"),
     }
     for name, value in [*WRONG, own[command[0]]]:
-        status, lines, seconds = end(command, tmp_path, GOOD | {name: value})
+        status, lines = end(command, GOOD | {name: value})
         assert (status, len(lines)) == (os.EX_CONFIG, 1), lines
         assert lines[0].startswith(f"{name}: ")
         assert SECRET not in lines[0]
-        slowest = max(slowest, seconds)
-    print(f"{command[0]}: the slowest of {len(WRONG) + 1} ended after {slowest:.2f} s")
 
 
 @pytest.mark.parametrize("command", [["tequipy-api", "serve"], ["tequipy-worker", "run"]], ids=lambda part: part[0])
-def test_a_typo_in_the_env_file_gets_a_suggestion(command: list[str], tmp_path: Path) -> None:
+def test_a_typo_in_the_env_file_gets_a_suggestion(command: list[str], tmp_path: Path, end: End) -> None:
     """An unknown name in `.env` is refused with the nearest known name; names of the other app are accepted."""
     (tmp_path / ".env").write_text(
         f"TEQUIPY_CELERY__TIME_LIMIT=300\nTEQUIPY_SERVER__DRAIN_PERIOD=5\nTEQUIPY_OBSERVABLITY__LOG_LEVEL={SECRET}\n"
     )
-    status, lines, _ = end(command, tmp_path, GOOD)
+    status, lines = end(command, GOOD)
     assert (status, lines) == (
         os.EX_CONFIG,
         ["TEQUIPY_OBSERVABLITY__LOG_LEVEL: unknown name in .env; did you mean TEQUIPY_OBSERVABILITY__LOG_LEVEL?"],
     )
 
 
-def test_production_refuses_what_only_the_worker_has(tmp_path: Path) -> None:
+def test_production_refuses_what_only_the_worker_has(end: End) -> None:
     """Production refuses mails in a folder, a broker in the cache's database, DEBUG, and built-in secrets."""
     unsafe = {
         "TEQUIPY_ENVIRONMENT": "production",
         "TEQUIPY_CELERY__BROKER_URL": GOOD["TEQUIPY_CACHE__URL"],
         "TEQUIPY_OBSERVABILITY__LOG_LEVEL": "DEBUG",
     }
-    status, lines, _ = end(["tequipy-worker", "run"], tmp_path, GOOD | unsafe)
+    status, lines = end(["tequipy-worker", "run"], GOOD | unsafe)
     assert status == os.EX_CONFIG
     assert {line.partition(":")[0] for line in lines} >= {
         "TEQUIPY_MAIL__SMTP_URL",

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from sqlalchemy import text
 from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
 from tequipy_auth.tasks import auth_tasks
+from tequipy_devstack.proving.forked import ForkedCommand
 from tequipy_platform import Delivery, Mail
 from tequipy_platform.database import DatabaseSettings, build_database
 from tequipy_platform.settings import load_settings
@@ -82,7 +82,7 @@ def deliver_mails(app: FastAPI, database_url: str) -> Callable[[], Awaitable[lis
 
 
 @pytest.fixture
-def run_command(environment: dict[str, str], tmp_path: Path) -> Command:
+def run_command(environment: dict[str, str], tmp_path: Path, api_command: ForkedCommand) -> Command:
     """Return a function that runs `tequipy-api` in an empty folder; `without` and `also` change its environment."""
 
     def run(
@@ -90,15 +90,6 @@ def run_command(environment: dict[str, str], tmp_path: Path) -> Command:
     ) -> subprocess.CompletedProcess[str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
         variables = {name: value for name, value in (environment | also).items() if name not in without}
-        return subprocess.run(
-            [Path(sys.executable).with_name("tequipy-api"), *arguments],
-            env=inherited | variables,
-            cwd=tmp_path,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return api_command.run(*arguments, environment=inherited | variables, folder=tmp_path, stdin=stdin)
 
     return run

@@ -16,6 +16,7 @@ import pytest
 from tequipy_devstack.keeper import TestRun
 from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.ports import free_port as a_free_port
+from tequipy_devstack.proving.forked import ForkedCommand, forked_command
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
 _RUN = pytest.StashKey[TestRun]()
@@ -61,6 +62,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def tequipy_run(pytestconfig: pytest.Config) -> TestRun:
     """Return the state that the processes of this run share."""
     return pytestconfig.stash[_RUN]
+
+
+@pytest.fixture(scope="session")
+def api_command() -> Iterator[ForkedCommand]:
+    """Yield `tequipy-api`, imported once for all commands of this process's tests."""
+    with forked_command("tequipy-api", "tequipy_api.cli:main") as command:
+        yield command
 
 
 @pytest.fixture(scope="session")
