@@ -6,14 +6,41 @@ from pathlib import Path
 
 import pytest
 
+from tequipy_devstack.keeper import TestRun
 from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.proving import Deployment
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
+DATABASE = "tequipy"
+
+
+@pytest.fixture(scope="session")
+def deployed(tequipy_run: TestRun) -> PostgresServer:
+    """Return a stopped server with migrated tables and one account in the database `tequipy`, made once for the run."""
+    folder = tequipy_run.folder / "deployed"
+    with tequipy_run.lock("deployed"):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(prefix="tequipy-deployed-") as name:
+                draft = Path(name)
+                with (
+                    PostgresServer(draft / "postgres") as postgres,
+                    ValkeyServer(draft / "valkey") as redis,
+                    MailSink(draft / "mail") as mails,
+                ):
+                    url = postgres.create_database(DATABASE)
+                    deployment = Deployment(draft, database_url=url, redis=redis, mails=mails)
+                    deployment.migrate()
+                    deployment.create_admin()
+                postgres.copy_to(folder)
+    return PostgresServer(folder)
+
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    with tempfile.TemporaryDirectory(prefix="tequipy-postgres-") as folder, PostgresServer(Path(folder)) as server:
+def postgres(deployed: PostgresServer) -> Iterator[PostgresServer]:
+    with (
+        tempfile.TemporaryDirectory(prefix="tequipy-postgres-") as folder,
+        deployed.copy_to(Path(folder)) as server,
+    ):
         yield server
 
 
@@ -33,9 +60,6 @@ def mails(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailSink]:
 def deployment(
     postgres: PostgresServer, redis: ValkeyServer, mails: MailSink, tmp_path_factory: pytest.TempPathFactory
 ) -> Deployment:
-    """Yield a migrated deployment with one account, whose processes tests start themselves."""
+    """Return a migrated deployment with one account, whose processes tests start themselves."""
     folder = tmp_path_factory.mktemp("deployment")
-    deployment = Deployment(folder, database_url=postgres.create_database("tequipy"), redis=redis, mails=mails)
-    deployment.migrate()
-    deployment.create_admin()
-    return deployment
+    return Deployment(folder, database_url=postgres.url(DATABASE), redis=redis, mails=mails)

@@ -52,6 +52,17 @@ def test_committed_data_survives_every_end(server: Server) -> None:
     assert (server.port, server.password) == address
 
 
+def test_a_copy_of_a_stopped_server_runs_beside_it(server: Server, tmp_path: Path) -> None:
+    """A copy has the data and the password of its original, but its own port and its own changes."""
+    remember(server, "kept")
+    server.stop()
+    with server.copy_to(tmp_path / "copy") as copy:
+        server.start()
+        assert recall(copy) == recall(server) == "kept"
+        assert copy.port != server.port
+        assert copy.password == server.password
+
+
 def test_a_frozen_server_can_be_continued(server: Server) -> None:
     """Freezing stops every process of the server, thawing continues them; a frozen server can be stopped."""
     remember(server, "this")

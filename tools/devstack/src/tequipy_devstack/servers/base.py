@@ -133,6 +133,14 @@ class Server(ABC):
         self.stop()
         self._launch()
 
+    def copy_to(self, folder: Path) -> Self:
+        """Return a server with a copy of the data of this one, which must be stopped, and a port of its own."""
+        copy = type(self)(folder, durable=self.durable)
+        copy.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        subprocess.run(["cp", "--archive", self.data, copy.data], check=True)  # noqa: S603, S607 -- keeps the owners
+        copy._keep(_State(free_port(), self.password))  # noqa: SLF001 -- an object of this class
+        return copy
+
     def __enter__(self) -> Self:
         self.start()
         return self
