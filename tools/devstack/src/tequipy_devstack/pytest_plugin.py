@@ -51,6 +51,11 @@ def pytest_configure_node(node: "xdist.workermanage.WorkerController") -> None: 
     node.workerinput |= {"tequipy_run": str(run.folder), "tequipy_owner": str(run.owner)}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run long tests first: the order of the others stays random, and no long one is left when all others are done."""
+    items.sort(key=lambda item: not any(item.iter_markers("xdist_group")) and not any(item.iter_markers("timeout")))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop everything that the run has started."""
     run = config.stash.get(_RUN, None)
