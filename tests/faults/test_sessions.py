@@ -28,7 +28,7 @@ JWKS_MAX_AGE = 2
 def apis(deployment: Deployment) -> Iterator[tuple[Api, Api]]:
     """Yield two API processes on one PostgreSQL and one Valkey."""
     with ExitStack() as stack:
-        one, other = (deployment.api(TEQUIPY_AUTH__JWKS_MAX_AGE=str(JWKS_MAX_AGE)) for _ in range(2))
+        one, other = (deployment.api(TEQUIPY_AUTH__POLICY__JWKS_MAX_AGE=str(JWKS_MAX_AGE)) for _ in range(2))
         yield stack.enter_context(one), stack.enter_context(other)
 
 
@@ -85,7 +85,7 @@ def test_a_logout_takes_effect_after_an_outage_of_redis(
 
 def rotate(deployment: Deployment) -> None:
     """Rotate the signing keys by the command, as soon as the next key may sign."""
-    environment = deployment.environment | {"TEQUIPY_AUTH__JWKS_MAX_AGE": str(JWKS_MAX_AGE)}
+    environment = deployment.environment | {"TEQUIPY_AUTH__POLICY__JWKS_MAX_AGE": str(JWKS_MAX_AGE)}
 
     def rotated() -> bool:
         done = subprocess.run(

@@ -31,7 +31,7 @@ def test_keys_are_rotated_and_revoked(run_command: Command) -> None:
     first, second = sorted(states(run_command), key=states(run_command).__getitem__)
     assert states(run_command) == {first: "active", second: "next"}
     # Running the commands takes longer than this second.
-    result = run_command("keys", "rotate", TEQUIPY_AUTH__JWKS_MAX_AGE="1")
+    result = run_command("keys", "rotate", TEQUIPY_AUTH__POLICY__JWKS_MAX_AGE="1")
     assert (result.returncode, result.stdout) == (0, f"{second} signs from now on.\n"), result.stderr
     assert sorted(states(run_command).values()) == ["active", "next", "retiring"]
     result = run_command("keys", "revoke", second)
@@ -75,7 +75,7 @@ def test_keys_move_to_the_newest_key_encryption_key(run_command: Command) -> Non
     assert again.stdout == "Every key is encrypted under the newest key already.\n"
     listed = run_command("keys", "list").stdout.splitlines()
     assert [line.endswith("key-encryption key 2") for line in listed] == [True, True]
-    rotated = run_command("keys", "rotate", TEQUIPY_AUTH__JWKS_MAX_AGE="1", **{f"{setting}__2": NEW})
+    rotated = run_command("keys", "rotate", TEQUIPY_AUTH__POLICY__JWKS_MAX_AGE="1", **{f"{setting}__2": NEW})
     assert rotated.returncode == 0, rotated.stderr
     secrets = [OLD, NEW, WRONG]
     assert not any(secret in result.stderr + result.stdout for secret in secrets for result in (moved, again, rotated))

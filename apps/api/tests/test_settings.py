@@ -66,7 +66,7 @@ def test_no_section_repeats_an_app_wide_setting() -> None:
         ({"headers": {"cors_origins": ["http://a.example.com"]}}, [("headers", "cors_origins")]),
         ({"public_url": "http://app.example.com"}, [("public_url",)]),
         ({"auth": {"bcrypt_cost": 9}}, [("auth", "bcrypt_cost")]),
-        ({"auth": {"refresh_grace_seconds": 301}}, [("auth", "refresh_grace_seconds")]),
+        ({"auth": {"policy": {"refresh_grace": 301}}}, [("auth", "policy", "refresh_grace")]),
         ({"auth": {"allowed_origins": ["http://a.example.com"]}}, [("auth", "allowed_origins")]),
         ({"auth": {"pseudonym_key": "s" * 32}}, [("auth", "pseudonym_key")]),
         ({"auth": {"peppers": {1: OWN, 2: "changeme-" * 4}}}, [("auth", "peppers")]),

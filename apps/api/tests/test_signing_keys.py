@@ -123,7 +123,8 @@ async def test_a_key_of_an_unknown_version_is_detected_while_running(
     settings: ApiSettings, run_command: Command
 ) -> None:
     """A process with keys in memory is not ready after another one has encrypted them under an unknown key."""
-    auth = settings.auth.model_dump() | {"key_encryption_key": RIGHT, "jwks_max_age": 1}  # reloads twice a second
+    policy = {"jwks_max_age": 1}  # reloads twice a second
+    auth = settings.auth.model_dump() | {"key_encryption_key": RIGHT, "policy": policy}
     app = create_app(ApiSettings.model_validate(settings.model_dump() | {"auth": auth}))
     transport = httpx.ASGITransport(app)
     async with (

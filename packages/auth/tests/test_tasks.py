@@ -7,7 +7,7 @@ import pytest
 from tequipy_auth import AuditAction, AuditEvent, AuthPolicy, Client, InvalidCredentials
 from tequipy_auth.domain.services.housekeeping import BATCH_SIZE
 from tequipy_auth.tasks import auth_tasks
-from tequipy_auth.testing import PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform import Delivery, MailRejected, MailSenderRefused, MailUnavailable, SystemClock
 from tequipy_platform.testing import FrozenClock, RecordingMailer
 
@@ -80,8 +80,8 @@ async def test_expired_rows_are_purged_every_hour() -> None:
 async def test_audit_events_are_kept_for_their_retention() -> None:
     """Audit events are kept for 400 days or the configured retention; the hourly purge deletes all older ones."""
     for policy, days in (
-        (AuthPolicy(public_url=PUBLIC_URL), 400),
-        (AuthPolicy(public_url=PUBLIC_URL, audit_retention=timedelta(days=30)), 30),
+        (AuthPolicy(), 400),
+        (AuthPolicy(audit_retention=timedelta(days=30)), 30),
     ):
         clock = FrozenClock()
         work = MemoryAuthUnitOfWork(clock)

@@ -1,10 +1,12 @@
 """The settings of auth, and `build_auth`."""
 
-from dataclasses import fields
+from dataclasses import Field, fields
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr, ValidationError
 
@@ -57,8 +59,8 @@ def test_every_secret_is_checked() -> None:
         ({}, []),
         ({"bcrypt_cost": 9}, ["bcrypt_cost"]),
         ({"bcrypt_cost": 10}, []),
-        ({"refresh_grace_seconds": 300.5}, ["refresh_grace_seconds"]),
-        ({"refresh_grace_seconds": 300}, []),
+        ({"policy": {"refresh_grace": 300.5}}, ["policy.refresh_grace"]),
+        ({"policy": {"refresh_grace": 300}}, []),
         ({"allowed_origins": ["https://a.example.com", "http://b.example.com"]}, ["allowed_origins"]),
     ],
     ids=str,
@@ -89,12 +91,15 @@ def test_production_refuses_insecure_settings(changes: dict[str, Any], refused: 
         {"allowed_origins": ["https://app.example.com/"]},
         {"allowed_origins": ["app.example.com"]},
         {"issuer": ""},
-        {"refresh_grace_seconds": -1},
-        {"password_min_length": 11},
-        {"audit_retention": 7 * 86400 - 1},
-        {"password_min_length": 65},
-        {"password_max_length": 63},
-        {"verify_email_ttl": 3 * 86400},
+        {"policy": {"refresh_grace": -1}},
+        {"policy": {"refresh_grace": "a short secret"}},
+        {"policy": {"password_min_length": 11}},
+        {"policy": {"audit_retention": 7 * 86400 - 1}},
+        {"policy": {"password_min_length": 65}},
+        {"policy": {"password_max_length": 63}},
+        {"policy": {"verify_email_ttl": 3 * 86400}},
+        {"policy": {"unknown": "a short secret"}},
+        {"policy": "a short secret"},
         {"refresh_secret_cost": 3},
         {"unknown": 1},
     ],
@@ -102,52 +107,63 @@ def test_production_refuses_insecure_settings(changes: dict[str, Any], refused: 
 )
 def test_wrong_settings_are_refused_without_showing_them(wrong: dict[str, Any]) -> None:
     """A wrong value is reported with its setting's name and without secrets."""
-    with pytest.raises(ValidationError, match=next(iter(wrong))) as refusal:
+    ((name, value),) = wrong.items()
+    name = f"{name}.{next(iter(value))}" if name == "policy" and isinstance(value, dict) else name
+    with pytest.raises(ValidationError, match=name) as refusal:
         AuthSettings.model_validate(wrong)
     assert "a short secret" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("forever", ["inf", 10**11], ids=str)
+@pytest.mark.parametrize("forever", ["inf", 10**11, "1e11", "1e300"], ids=str)
 def test_durations_are_limited(forever: object) -> None:
-    """Every setting in seconds refuses values that would exceed the range of dates."""
-    times = [name for name, field in AuthSettings.model_fields.items() if field.annotation is float]
+    """Every duration of the policy refuses values that would exceed the range of dates."""
+    times = [each.name for each in fields(AuthPolicy) if each.type is timedelta]
     with pytest.raises(ValidationError) as refusal:
-        AuthSettings.model_validate(dict.fromkeys(times, forever))
-    assert [error["loc"] for error in refusal.value.errors()] == [(name,) for name in times]
+        AuthSettings.model_validate({"policy": dict.fromkeys(times, forever)})
+    assert [error["loc"] for error in refusal.value.errors()] == [("policy", name) for name in times]
 
 
-def test_every_policy_value_is_a_setting() -> None:
-    """Each value of the policy comes from a setting, whose default is that of the policy."""
-    default = AuthPolicy(public_url="https://app.example.com")
-    assert make_auth().policy == default
-    changed = make_auth(
-        AuthSettings(
-            access_token_ttl=61,
-            jwks_max_age=61,
-            refresh_idle=61,
-            refresh_absolute=61,
-            refresh_grace_seconds=61,
-            sessions_per_user=5,
-            verify_email_ttl=61,
-            reset_password_ttl=61,
-            live_tokens_per_purpose=1,
-            mails_per_hour=1,
-            fresh_for=61,
-            registration_mode="open",
-            password_min_length=13,
-            password_max_length=64,
-            audit_retention=61 * 86400,
-        )
-    ).policy
-    kept = {field.name for field in fields(AuthPolicy) if getattr(changed, field.name) == getattr(default, field.name)}
-    assert kept == {"public_url"}
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("61", 61), (61, 61), (61.5, 61.5), ("61.5", 61.5), ("PT1M", 60), ("1e3", 1000)], ids=str
+)
+def test_a_duration_is_a_number_of_seconds(given: object, seconds: float) -> None:
+    """A duration is given in seconds, as a number or a text, or in ISO 8601."""
+    assert AuthSettings.model_validate({"policy": {"fresh_for": given}}).policy.fresh_for.total_seconds() == seconds
+
+
+@given(st.sampled_from(fields(AuthPolicy)), st.sampled_from(["ge", "le"]), st.sampled_from([-1, 0, 1]))
+def test_settings_and_policy_have_the_same_bounds(each: Field[Any], bound: str, beyond: int) -> None:
+    """A value at, just below or just above a bound is accepted, or refused, by the settings and by the policy alike."""
+    if bound not in each.metadata:
+        return
+    limit = each.metadata[bound]
+    value = limit + beyond * (timedelta(seconds=1) if isinstance(limit, timedelta) else 1)
+    within = beyond >= 0 if bound == "ge" else beyond <= 0
+    for build in (
+        lambda: AuthPolicy(**{each.name: value}),
+        lambda: AuthSettings.model_validate({"policy": {each.name: value}}),
+    ):
+        if within:
+            build()
+        else:
+            with pytest.raises(ValueError, match=each.name):
+                build()
+
+
+def test_the_policy_is_a_section_of_the_settings() -> None:
+    """Auth has the very policy of its settings, whose default is the default policy."""
+    assert make_auth().policy == AuthPolicy()
+    settings = AuthSettings.model_validate({"policy": {"refresh_idle": 61, "sessions_per_user": 5}})
+    auth = make_auth(settings)
+    assert auth.policy is settings.policy
+    assert auth.policy == AuthPolicy(refresh_idle=timedelta(seconds=61), sessions_per_user=5)
 
 
 @pytest.mark.parametrize("wrong", [{"password_min_length": 11}, {"audit_retention": timedelta(days=6)}], ids=str)
 def test_a_policy_enforces_its_minimum_values(wrong: dict[str, Any]) -> None:
     """A policy that is created without the settings refuses values below the minimum."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        AuthPolicy(public_url="https://app.example.com", **wrong)
+        AuthPolicy(**wrong)
 
 
 @pytest.mark.parametrize(

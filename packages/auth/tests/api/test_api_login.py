@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from tequipy_auth import Auth, AuthPolicy
+from tequipy_auth import Auth
 from tequipy_auth.api import FreshPrincipal, wire_auth
 from tequipy_auth.testing import PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform.testing import FrozenClock
@@ -33,7 +33,7 @@ async def open_client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncCl
     """A client of an app with open registration."""
     app = FastAPI(middleware=[Middleware(NoStore), Middleware(LimitBodies), Middleware(CatchErrors)])
     wire_errors(app)
-    wire_auth(app, build_fake_auth(work, policy=AuthPolicy(public_url=PUBLIC_URL, open_registration=True)))
+    wire_auth(app, build_fake_auth(work, open_registration=True))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=PUBLIC_URL) as client:
         yield client
 

@@ -16,7 +16,7 @@ from tequipy_auth import (
     Outcome,
     PasswordRequired,
 )
-from tequipy_auth.domain.services.registration import REGISTRATION_TTL
+from tequipy_auth.domain.policy import REGISTRATION_TTL
 from tequipy_auth.testing import FakePasswordHasher, MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform import Delivery, Mail, Unavailable
 from tequipy_platform.testing import FrozenClock, RecordingMailer

@@ -6,7 +6,6 @@ import pytest
 
 from tequipy_auth import AuthPolicy, KeyNotPublishedLongEnough, KeyService, KeyState, KeyUnusable, UnknownKey
 from tequipy_auth.testing import (
-    PUBLIC_URL,
     FakeKeyMaker,
     MemoryAuthUnitOfWork,
     MemoryRevocations,
@@ -14,7 +13,7 @@ from tequipy_auth.testing import (
 )
 from tequipy_platform.testing import FrozenClock
 
-POLICY = AuthPolicy(public_url=PUBLIC_URL)
+POLICY = AuthPolicy()
 MOMENT = timedelta(seconds=1)
 
 
@@ -91,7 +90,7 @@ async def test_a_retiring_key_is_published_until_its_last_token_has_expired(
 async def test_a_key_is_known_to_every_process_before_it_signs() -> None:
     """A process reloads its keys twice within the max-age of the key set, however short that is."""
     for max_age in (timedelta(minutes=5), timedelta(seconds=2)):
-        policy = AuthPolicy(public_url=PUBLIC_URL, jwks_max_age=max_age)
+        policy = AuthPolicy(jwks_max_age=max_age)
         assert policy.key_ring_max_age <= max_age / 2
     assert POLICY.key_ring_max_age == timedelta(minutes=1)
 

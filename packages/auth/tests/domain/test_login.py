@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from tequipy_auth import (
     AuditAction,
     Auth,
-    AuthPolicy,
     Client,
     EmailNotVerified,
     HashingClient,
@@ -28,7 +27,6 @@ from tequipy_auth import (
 )
 from tequipy_auth.domain.lockout import Lockout, Scope
 from tequipy_auth.testing import (
-    PUBLIC_URL,
     FakeAccessTokens,
     FakePasswordHasher,
     MemoryAuthUnitOfWork,
@@ -407,7 +405,7 @@ async def test_every_attempt_is_counted(auth: Auth, operations: RecordingOperati
 @pytest.fixture
 async def unverified(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
     """Auth with open registration, and an unverified account."""
-    auth = build_fake_auth(work, clock=clock, policy=AuthPolicy(public_url=PUBLIC_URL, open_registration=True))
+    auth = build_fake_auth(work, clock=clock, open_registration=True)
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=HOME)
     return auth
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tequipy_auth import Auth, Client
+from tequipy_auth.domain.policy import REGISTRATION_TTL
 from tequipy_auth.domain.services.mailing import LEASE
-from tequipy_auth.domain.services.registration import REGISTRATION_TTL
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform import Delivery, Lease, Mail, Mailer, MailRejected, MailUnavailable
 from tequipy_platform.testing import CountingIds, FrozenClock, RecordingMailer

@@ -11,7 +11,7 @@ EMAIL = EmailAddress("Ada.Lovelace@Example.com", "ada.lovelace@example.com")
 
 @pytest.fixture
 def rules() -> PasswordRules:
-    return PasswordRules(AuthPolicy(public_url=""), FakeCommonPasswords("password1234", "monkey", "ada.lovelace"))
+    return PasswordRules(AuthPolicy(), FakeCommonPasswords("password1234", "monkey", "ada.lovelace"))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import pytest
 from tequipy_auth import (
     AuditAction,
     Auth,
-    AuthPolicy,
     Client,
     EmailTaken,
     InvalidAddress,
@@ -21,8 +20,8 @@ from tequipy_auth import (
     Outcome,
     WeakPassword,
 )
-from tequipy_auth.domain.services.registration import REGISTRATION_TTL
-from tequipy_auth.testing import COMMON_PASSWORD, PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_auth.domain.policy import REGISTRATION_TTL
+from tequipy_auth.testing import COMMON_PASSWORD, MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform import Delivery
 from tequipy_platform.testing import AddedTask, FrozenClock, RecordingMailer
 
@@ -241,7 +240,7 @@ async def test_a_link_request_creates_the_same_row_for_every_address(auth: Auth,
 
 @pytest.fixture
 def open_auth(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
-    return build_fake_auth(work, clock=clock, policy=AuthPolicy(public_url=PUBLIC_URL, open_registration=True))
+    return build_fake_auth(work, clock=clock, open_registration=True)
 
 
 async def test_an_open_account_exists_at_once(open_auth: Auth, work: MemoryAuthUnitOfWork) -> None:

@@ -145,7 +145,7 @@ async def test_a_purge_tolerates_a_clock_ahead_of_the_database(database: Databas
     async with SqlAuthUnitOfWork(database, clock, uuid7) as unit:
         unit.audit.record(AuditEvent(AuditAction.LOGIN_OK))
     clock.advance(timedelta(days=8) + LEEWAY / 2)
-    policy = AuthPolicy(public_url="https://app.example.com", audit_retention=MIN_AUDIT_RETENTION)
+    policy = AuthPolicy(audit_retention=MIN_AUDIT_RETENTION)
     housekeeping = Housekeeping(lambda: SqlAuthUnitOfWork(database, clock, uuid7), clock, policy)
     await housekeeping.purge(Delivery(uuid7(), "auth.purge"))
     until = clock.now()

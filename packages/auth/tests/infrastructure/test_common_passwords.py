@@ -19,7 +19,7 @@ async def test_common_passwords_are_found_in_any_case() -> None:
 def test_the_list_matches_its_description() -> None:
     """Each entry has the minimum length and the compared form; the documented number of entries is correct."""
     entries = BundledCommonPasswords()._passwords
-    policy = AuthPolicy(public_url="")
+    policy = AuthPolicy()
     assert all(policy.password_min_length <= len(entry) <= policy.password_max_length for entry in entries)
     assert all(fold(entry) == entry for entry in entries)
     text = files("tequipy_auth.infrastructure").joinpath("data", "common_passwords.md").read_text("utf-8")

@@ -37,7 +37,7 @@ from tequipy_platform.testing import FrozenClock
 
 SECRET = b"a key-encryption key for tests"
 OTHER = b"another key-encryption key"
-POLICY = AuthPolicy(public_url="https://app.example.com")
+POLICY = AuthPolicy()
 ALGORITHMS: list[AlgorithmName] = ["ES256", "RS256", "EdDSA"]
 
 

@@ -165,7 +165,7 @@ async def test_a_replay_from_elsewhere_is_audited(auth: Auth, database: Database
 
 async def test_theft_ends_the_session_for_good(database: Database) -> None:
     """A used token after the grace period revokes the session, and the revocation is committed."""
-    async with make_auth(database, refresh_grace_seconds=0) as auth:
+    async with make_auth(database, policy={"refresh_grace": 0}) as auth:
         await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
         pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
         second = await auth.sessions.refresh(str(pair.refresh), client=CLIENT)

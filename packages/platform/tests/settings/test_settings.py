@@ -1,6 +1,8 @@
 """Loading of settings: which values are refused, how faults are reported, and that secrets are never shown."""
 
 import os
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,12 +24,21 @@ GOOD = {
 }
 
 
+@dataclass(frozen=True)
+class Lifetimes:
+    """A section that is a dataclass, with bounds in its metadata."""
+
+    idle: timedelta = field(default=timedelta(minutes=1), metadata={"ge": timedelta(seconds=1)})
+    tries: int = field(default=3, metadata={"ge": 1})
+
+
 class Limits(BaseModel):
     """A settings section."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     policies: dict[str, int] = Field(default_factory=dict)
+    lifetimes: Lifetimes = Lifetimes()
     secrets: tuple[SecretStr, ...] = ()
 
 
@@ -120,6 +131,8 @@ def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TEQUIPY_PUBLIC_URL", SECRET, "should be a URL as https://app.example.com"),
         ("TEQUIPY_LIMITS__POLICIES", "{" + SECRET, "Input should be a valid dictionary, as JSON"),
         ("TEQUIPY_LIMITS", "{" + SECRET, "Input should be a valid dictionary or instance of Limits, as JSON"),
+        ("TEQUIPY_LIMITS__LIFETIMES__TRIES", "0", "Input should be greater than or equal to 1"),
+        ("TEQUIPY_LIMITS__LIFETIMES__IDLE", "PT0S", "Input should be greater than or equal to 1 second"),
         ("TEQUIPY_HEADERS__CORS_ORIGINS", "*", "Input should be a valid tuple, as JSON"),
         ("TEQUIPY_HEADERS__CORS_ORIGINS", '["*"]', "should be origins as https://app.example.com, never *"),
         ("TEQUIPY_STORAGE__URL", f"s3://{SECRET}", "should be file:///absolute/folder or memory://"),
@@ -191,6 +204,8 @@ def test_env_file_serves_both_apps_and_refuses_typos(
 
 UNKNOWN = [
     ("TEQUIPY_DATABASE__ULR", "; did you mean TEQUIPY_DATABASE__URL?"),
+    ("TEQUIPY_LIMITS__LIFETIMES__IDEL", "; did you mean TEQUIPY_LIMITS__LIFETIMES__IDLE?"),
+    ("TEQUIPY_LIMITS__TRIES", ""),
     ("TEQUIPY_MAIL__XYZ", ""),
     ("TEQUIPY_RATE_LIMIT__LOGIN", "; did you mean TEQUIPY_RATE_LIMITS__LOGIN?"),
     ("TEQUIPY_OBSERVABILTY__LOG_LEVEL", "; did you mean TEQUIPY_OBSERVABILITY__LOG_LEVEL?"),
@@ -311,6 +326,8 @@ def test_effective_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> N
     assert "TEQUIPY_DATABASE__POOL_SIZE=5" in lines
     assert "TEQUIPY_DATABASE__DIRECT_URL=null" in lines
     assert 'TEQUIPY_LIMITS__SECRETS=["**********"]' in lines
+    assert "TEQUIPY_LIMITS__LIFETIMES__IDLE=60.0" in lines
+    assert "TEQUIPY_LIMITS__LIFETIMES__TRIES=3" in lines
     assert not any(SECRET in line for line in lines)
 
 

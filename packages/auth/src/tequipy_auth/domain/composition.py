@@ -47,6 +47,10 @@ class Composition:
 
     unit_of_work: Callable[[], AuthUnitOfWork]
     policy: AuthPolicy
+    public_url: str
+    """The public URL of the app, without a trailing slash."""
+    open_registration: bool
+    """True: registering creates an unverified account. False (private): verifying the address creates the account."""
     clock: Clock
     new_id: IdSource
     random: RandomSource
@@ -97,7 +101,7 @@ class Composition:
             rules=self._rules,
             hasher=self.hasher,
             pseudonyms=self.pseudonyms,
-            policy=self.policy,
+            open_registration=self.open_registration,
             clock=self.clock,
             new_id=self.new_id,
             operations=self.operations,
@@ -152,9 +156,10 @@ class Composition:
             self.unit_of_work,
             mailer=mailer,
             templates=self.templates,
-            links=LinkMinter(self.policy, self.clock, self.new_id, self.random),
+            links=LinkMinter(self.policy, self.public_url, self.clock, self.new_id, self.random),
             budget=MailBudget(self.policy, self.pseudonyms, self.clock),
             policy=self.policy,
+            public_url=self.public_url,
             clock=self.clock,
             operations=self.operations,
         )

@@ -1,8 +1,9 @@
 """Durations and limits that the business rules use."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 MIN_PASSWORD_LENGTH: Final = 12
 """The minimum length; the bundled list of common passwords contains nothing shorter."""
@@ -13,40 +14,54 @@ MIN_AUDIT_RETENTION: Final = timedelta(days=7)
 LEEWAY: Final = timedelta(seconds=30)
 """The maximum difference between the clocks of two machines."""
 
+REGISTRATION_TTL: Final = timedelta(days=2)
+"""How long a registration stays pending; no link for it is valid longer than that."""
+
+_SECOND: Final = timedelta(seconds=1)
+_MINUTE: Final = timedelta(minutes=1)
+_DAY: Final = timedelta(days=1)
+_CENTURY: Final = 100 * 365 * _DAY
+"""The maximum duration, so that the current time plus or minus it is a valid date."""
+
+
+def _bounds(least: object, most: object | None = _CENTURY) -> Mapping[str, Any]:
+    """Return the bounds of a field under the keys that pydantic reads from a dataclass."""
+    return {"ge": least} if most is None else {"ge": least, "le": most}
+
 
 @dataclass(frozen=True, slots=True)
 class AuthPolicy:
-    """Lifetimes, limits and the URL for links in mails; created from `AuthSettings`."""
+    """Lifetimes and limits; the section `policy` of `AuthSettings`, which reports values out of bounds by name."""
 
-    public_url: str
-    """The public URL of the app, without a trailing slash."""
-    access_token_ttl: timedelta = timedelta(minutes=15)
-    jwks_max_age: timedelta = timedelta(minutes=5)
+    access_token_ttl: timedelta = field(default=15 * _MINUTE, metadata=_bounds(_SECOND))
+    jwks_max_age: timedelta = field(default=5 * _MINUTE, metadata=_bounds(_SECOND))
     """How long clients may cache the published keys; a key is published for this long before it signs."""
-    refresh_idle: timedelta = timedelta(days=7)
-    refresh_absolute: timedelta = timedelta(days=30)
-    refresh_grace: timedelta = timedelta(seconds=60)
-    sessions_per_user: int = 20
-    verify_email_ttl: timedelta = timedelta(hours=24)
-    live_tokens_per_purpose: int = 3
-    mails_per_hour: int = 5
-    """How many mails can be sent to one address per hour for one purpose."""
-    reset_password_ttl: timedelta = timedelta(minutes=30)
-    fresh_for: timedelta = timedelta(minutes=5)
+    refresh_idle: timedelta = field(default=7 * _DAY, metadata=_bounds(_SECOND))
+    refresh_absolute: timedelta = field(default=30 * _DAY, metadata=_bounds(_SECOND))
+    refresh_grace: timedelta = field(default=_MINUTE, metadata=_bounds(timedelta(0)))
+    """How long after its first use a refresh token returns its unused successor again."""
+    sessions_per_user: int = field(default=20, metadata=_bounds(1, None))
+    """The maximum number of sessions per user; a further login ends the oldest one."""
+    verify_email_ttl: timedelta = field(default=_DAY, metadata=_bounds(_MINUTE, REGISTRATION_TTL))
+    reset_password_ttl: timedelta = field(default=30 * _MINUTE, metadata=_bounds(_MINUTE))
+    live_tokens_per_purpose: int = field(default=3, metadata=_bounds(1, None))
+    """The maximum number of valid links per purpose and subject; a further link invalidates the oldest."""
+    mails_per_hour: int = field(default=5, metadata=_bounds(1, None))
+    """How many mails per hour can be sent to one address for one purpose (registration, another link, reset)."""
+    fresh_for: timedelta = field(default=5 * _MINUTE, metadata=_bounds(_SECOND))
     """How long after authentication sensitive operations are allowed."""
-    open_registration: bool = False
-    """True: registering creates an unverified account. False (private): verifying the address creates the account."""
-    password_min_length: int = MIN_PASSWORD_LENGTH
-    password_max_length: int = 128
-    audit_retention: timedelta = timedelta(days=400)
-    """How long audit events are retained."""
+    password_min_length: int = field(default=MIN_PASSWORD_LENGTH, metadata=_bounds(MIN_PASSWORD_LENGTH, 64))
+    password_max_length: int = field(default=128, metadata=_bounds(64, 1024))
+    """Characters after normalisation (OWASP ASVS 5.0, V6.2.1 and V6.2.9)."""
+    audit_retention: timedelta = field(default=400 * _DAY, metadata=_bounds(MIN_AUDIT_RETENTION))
+    """How long audit events are kept."""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for values below the minimum; `AuthSettings` reports them by name before."""
-        if self.password_min_length < MIN_PASSWORD_LENGTH:
-            raise ValueError(f"password_min_length is at least {MIN_PASSWORD_LENGTH}")
-        if self.audit_retention < MIN_AUDIT_RETENTION:
-            raise ValueError(f"audit_retention is at least {MIN_AUDIT_RETENTION.days} days")
+        """Raise `ValueError` for a value out of bounds."""
+        for each in fields(self):
+            value, least, most = getattr(self, each.name), each.metadata["ge"], each.metadata.get("le")
+            if value < least or (most is not None and value > most):
+                raise ValueError(f"{each.name} is at least {least}{'' if most is None else f' and at most {most}'}")
 
     @property
     def revocation_ttl(self) -> timedelta:

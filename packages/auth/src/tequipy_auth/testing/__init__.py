@@ -59,6 +59,7 @@ def build_fake_auth(
     clock: Clock | None = None,
     revocations: Revocations | None = None,
     policy: AuthPolicy | None = None,
+    open_registration: bool = False,
     hasher: PasswordHasher | None = None,
     operations: Operations | None = None,
     local: bool = False,
@@ -71,13 +72,15 @@ def build_fake_auth(
     """
     clock = clock or SystemClock()
     held = work or MemoryAuthUnitOfWork(clock)
-    policy = policy or AuthPolicy(public_url=PUBLIC_URL)
+    policy = policy or AuthPolicy()
     revocations = revocations or MemoryRevocations(clock, ttl=policy.revocation_ttl)
     operations = operations or RecordingOperations()
     cache = MemoryCacheManager()
     return Composition(
         unit_of_work=lambda: held,
         policy=policy,
+        public_url=PUBLIC_URL,
+        open_registration=open_registration,
         clock=clock,
         new_id=held.new_id,
         random=secrets.token_bytes,

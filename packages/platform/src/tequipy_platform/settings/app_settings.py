@@ -22,7 +22,7 @@ class ProductionChecked(Protocol):
     """A settings section with checks for production."""
 
     def production_faults(self) -> Iterable[tuple[str, str]]:
-        """Return, for each fault, the field's name and what is wrong with its value."""
+        """Return, for each fault, the field's name and what is wrong with its value; `a.b` is the field b of a."""
 
 
 class AppSettings(BaseSettings):
@@ -87,7 +87,7 @@ class AppSettings(BaseSettings):
                 yield (name, field), message
             if isinstance(section, ProductionChecked):
                 for field, message in section.production_faults():
-                    yield (name, field), message
+                    yield (name, *field.split(".")), message
 
     @model_validator(mode="after")
     def _refuse_unsafe_values(self) -> Self:

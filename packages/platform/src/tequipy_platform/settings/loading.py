@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import is_dataclass
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -23,7 +25,7 @@ from tequipy_platform.settings.sources import (
     prefix_of,
     unknown_variables,
 )
-from tequipy_platform.settings.unknown_names import nearest_name, section_of, setting_paths, unknown_in_file
+from tequipy_platform.settings.unknown_names import fields_of, nearest_name, section_of, setting_paths, unknown_in_file
 
 S = TypeVar("S", bound=AppSettings)
 
@@ -109,7 +111,7 @@ def _fault_lines(cls: type[AppSettings], details: ErrorDetails) -> Iterator[str]
     if details["type"] == "missing":
         for required in _required_below(cls, path):
             yield f"{_variable(cls, required)}: is required"
-    elif details["type"] == "extra_forbidden":
+    elif details["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:  # of a model, of a dataclass
         yield f"{_variable(cls, path)}: unknown name{_hint(cls, _variable(cls, path))}"
     else:
         json_hint = ", as JSON" if details["type"] in {"model_type", "dict_type", "list_type", "tuple_type"} else ""
@@ -119,21 +121,24 @@ def _fault_lines(cls: type[AppSettings], details: ErrorDetails) -> Iterator[str]
 
 def _required_below(cls: type[BaseModel], path: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Return the required fields below a missing section, or the path of the missing field itself."""
-    model: type[BaseModel] | None = cls
+    model: type[object] | None = cls
     for step in path:
-        model = section_of(model.model_fields.get(step)) if model else None
-    fields = model.model_fields.items() if model else ()
+        model = section_of(fields_of(model).get(step)) if model else None
+    fields = fields_of(model).items() if model else ()
     return [
         below for name, field in fields if field.is_required() for below in _required_below(cls, (*path, name))
     ] or [path]
 
 
-def _describe(model: BaseModel, prefix: str) -> Iterator[str]:
-    for name in (*type(model).model_fields, *(model.model_extra or {})):
-        value = getattr(model, name)
+def _describe(section: object, prefix: str) -> Iterator[str]:
+    extra = section.model_extra if isinstance(section, BaseModel) else None
+    for name in (*fields_of(type(section)), *(extra or {})):
+        value = getattr(section, name)
         variable = prefix + name.upper()
-        if isinstance(value, BaseModel):
+        if isinstance(value, BaseModel) or is_dataclass(value):
             yield from _describe(value, f"{variable}__")
+        elif isinstance(value, timedelta):
+            yield f"{variable}={value.total_seconds()}"
         elif isinstance(value, str | SecretStr):
             yield f"{variable}={value}"
         else:

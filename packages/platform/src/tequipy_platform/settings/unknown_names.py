@@ -3,7 +3,8 @@
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from dataclasses import fields, is_dataclass
+from typing import Any, Final, cast
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -38,15 +39,25 @@ _KUBERNETES: Final = re.compile(
 _KUBERNETES_PORT: Final = re.compile(r"(tcp|udp|sctp)://")
 
 
-def section_of(field: FieldInfo | None) -> type[BaseModel] | None:
-    """Return the model of a field that is a settings section, or None."""
+def section_of(field: FieldInfo | None) -> type[object] | None:
+    """Return the model or dataclass of a field that is a settings section, or None."""
     annotation = field.annotation if field else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
+        return annotation
+    return None
 
 
-def setting_paths(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def fields_of(section: type[object]) -> Mapping[str, FieldInfo]:
+    """Return the fields of a section by name."""
+    if issubclass(section, BaseModel):
+        return section.model_fields
+    assert is_dataclass(section)  # noqa: S101 -- `section_of` returns nothing else
+    return {each.name: FieldInfo.from_annotated_attribute(cast("Any", each.type), each) for each in fields(section)}
+
+
+def setting_paths(model: type[object], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Yield the path to every setting below a model."""
-    for name, field in model.model_fields.items():
+    for name, field in fields_of(model).items():
         section = section_of(field)
         yield from setting_paths(section, (*path, name)) if section else ((*path, name),)
     yield from ((*path, name) for name in getattr(model, "names", ()))
@@ -94,11 +105,12 @@ def _is_known(model: type[BaseModel], name: str) -> bool:
     first, *rest = name.split("__")
     if first not in model.model_fields:
         return first in KNOWN_NAMES or first.startswith(DEVELOPMENT_NAMES)
-    section: type[BaseModel] | None = section_of(model.model_fields[first])
+    section = section_of(model.model_fields[first])
     for step in rest:
         if section is None:
             return True  # a key of a mapping, which the field validates
-        if step not in section.model_fields:
+        known = fields_of(section)
+        if step not in known:
             return step in getattr(section, "names", ())
-        section = section_of(section.model_fields[step])
+        section = section_of(known[step])
     return True

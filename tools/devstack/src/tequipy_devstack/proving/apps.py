@@ -142,8 +142,8 @@ class Deployment:
             "TEQUIPY_ENVIRONMENT": "test",
             "TEQUIPY_PUBLIC_URL": "https://app.example.com",
             "TEQUIPY_AUTH__BCRYPT_COST": "4",
-            "TEQUIPY_AUTH__ACCESS_TOKEN_TTL": "7200",  # one login serves all the proofs of a module
-            "TEQUIPY_AUTH__SESSIONS_PER_USER": "1000000",  # one account logs in many times
+            "TEQUIPY_AUTH__POLICY__ACCESS_TOKEN_TTL": "7200",  # one login serves all the proofs of a module
+            "TEQUIPY_AUTH__POLICY__SESSIONS_PER_USER": "1000000",  # one account logs in many times
             "TEQUIPY_SERVER__DRAIN_PERIOD": "0",
             "TEQUIPY_DATABASE__URL": database_url,
             "TEQUIPY_CACHE__URL": redis.url(0),

@@ -57,6 +57,7 @@ class MailingService:
         links: LinkMinter,
         budget: MailBudget,
         policy: AuthPolicy,
+        public_url: str,
         clock: Clock,
         operations: Operations,
     ) -> None:
@@ -66,6 +67,7 @@ class MailingService:
         self._links = links
         self._budget = budget
         self._policy = policy
+        self._public_url = public_url
         self._clock = clock
         self._operations = operations
         self._writers: Mapping[str, _Writer] = {
@@ -119,7 +121,7 @@ class MailingService:
             if allowed and purpose == "resend" and await self._is_contested(work, registration):
                 # It is unknown which registration belongs to the owner: a link could verify an attacker's, with their
                 # password.
-                return _Message(registration.email.written, "register_again", {"public_url": self._policy.public_url})
+                return _Message(registration.email.written, "register_again", {"public_url": self._public_url})
             return await self._about_registration(work, registration) if allowed else None
         if user is not None and not user.email_verified:
             allowed = await self._may_send(work, delivery, purpose, user.email)
@@ -134,7 +136,7 @@ class MailingService:
 
     async def _about_registration(self, work: AuthUnitOfWork, registration: Registration) -> _Message:
         if await work.users.by_email(registration.email.canonical) is not None:
-            return _Message(registration.email.written, "already_registered", {"public_url": self._policy.public_url})
+            return _Message(registration.email.written, "already_registered", {"public_url": self._public_url})
         link = await self._links.link(
             work,
             Purpose.VERIFY_EMAIL,
@@ -168,7 +170,7 @@ class MailingService:
     ) -> _Message | None:
         del delivery  # notices have no budget, because they need the account's password or token
         user = await work.users.get(user_id)
-        return _Message(user.email.written, template, {"public_url": self._policy.public_url}) if user else None
+        return _Message(user.email.written, template, {"public_url": self._public_url}) if user else None
 
     async def _may_send(self, work: AuthUnitOfWork, delivery: Delivery, purpose: str, address: EmailAddress) -> bool:
         """Charge the budget; called before a link is created, so that an unsent mail invalidates no earlier link."""
@@ -178,7 +180,7 @@ class MailingService:
         return allowed
 
     def _message_id(self, delivery: Delivery) -> str:
-        return f"<{delivery.id}@{urlsplit(self._policy.public_url).hostname}>"
+        return f"<{delivery.id}@{urlsplit(self._public_url).hostname}>"
 
 
 def _link_values(link: MailedLink) -> Mapping[str, object]:

@@ -45,8 +45,11 @@ class MailedLink:
 class LinkMinter:
     """Creates tokens and their links; only hashes of the tokens are stored."""
 
-    def __init__(self, policy: AuthPolicy, clock: Clock, new_id: IdSource, random: RandomSource) -> None:
+    def __init__(
+        self, policy: AuthPolicy, public_url: str, clock: Clock, new_id: IdSource, random: RandomSource
+    ) -> None:
         self._policy = policy
+        self._public_url = public_url
         self._clock = clock
         self._new_id = new_id
         self._random = random
@@ -76,4 +79,4 @@ class LinkMinter:
         )
         await work.one_time_tokens.add(token, keep=self._policy.live_tokens_per_purpose)
         # The token is in the fragment, so it reaches no server, log or Referer header; only a POST uses it.
-        return MailedLink(f"{self._policy.public_url}/{purpose.value}#token={value}", token.expires_at)
+        return MailedLink(f"{self._public_url}/{purpose.value}#token={value}", token.expires_at)

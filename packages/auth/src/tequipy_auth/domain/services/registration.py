@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
 from tequipy_auth.domain.display_text import display_name
@@ -11,16 +10,13 @@ from tequipy_auth.domain.exceptions import EmailTaken, InvalidCredentials, Inval
 from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.passwords import PasswordRules, normalise
-from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.policy import REGISTRATION_TTL
 from tequipy_auth.domain.ports import AddressParser, PasswordHasher
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.one_time_tokens import read_one_time_token, record_refused_token
 from tequipy_auth.domain.value_objects import Client, EmailAddress, OneTimeTokenValue, PasswordHash, Purpose
 from tequipy_platform import Clock, IdSource, Unavailable, retry_conflicts
-
-REGISTRATION_TTL = timedelta(days=2)
-"""How long a registration stays pending; no link for it is valid longer than that."""
 
 
 class RegistrationService:
@@ -34,7 +30,7 @@ class RegistrationService:
         rules: PasswordRules,
         hasher: PasswordHasher,
         pseudonyms: Pseudonyms,
-        policy: AuthPolicy,
+        open_registration: bool,
         clock: Clock,
         new_id: IdSource,
         operations: Operations,
@@ -44,7 +40,7 @@ class RegistrationService:
         self._rules = rules
         self._hasher = hasher
         self._pseudonyms = pseudonyms
-        self._policy = policy
+        self._open_registration = open_registration
         self._clock = clock
         self._new_id = new_id
         self.operations = operations
@@ -61,7 +57,7 @@ class RegistrationService:
         address = self._addresses.parse(email)
         name = None if name is None else display_name(name)
         hashed = await self._hasher.hash(self._rules.accept(password, address), HashingClient.of(client))
-        if self._policy.open_registration:
+        if self._open_registration:
             return await self._open_account(address, name, hashed, client)
         now = self._clock.now()
         registration = Registration(

@@ -1,0 +1,176 @@
+"""Settings of auth."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from datetime import timedelta
+from math import isfinite
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    DirectoryPath,
+    Field,
+    SecretStr,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
+
+from tequipy_auth.domain.passwords import MAX_STORED_COST
+from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.infrastructure.keys import AlgorithmName
+from tequipy_auth.infrastructure.passwords import ForeignScheme
+from tequipy_auth.infrastructure.refresh_secrets import SECRET_COST
+from tequipy_platform.settings import BUILT_IN
+
+PRODUCTION_COST: Final = 10
+"""The minimum bcrypt cost in production (OWASP Password Storage Cheat Sheet, section bcrypt)."""
+
+PRODUCTION_GRACE: Final = timedelta(minutes=5)
+"""The maximum grace period in production; a stolen refresh token can be used unnoticed for this long."""
+
+
+def _check_origin(text: str) -> str:
+    try:
+        origin = origin_of(text)
+    except ValidationError:
+        origin = ""
+    if text != origin:
+        raise PydanticCustomError("origin", "should be an origin as https://app.example.com")
+    return text
+
+
+def origin_of(url: str) -> str:
+    """Return the origin of a URL in the spelling of browsers (RFC 6454, section 6.2)."""
+    parts = urlsplit(str(AnyHttpUrl(url)))  # lower case, punycode, without the scheme's default port
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+SECRET_LENGTH: Final = 32
+
+Secret = Annotated[SecretStr, Field(min_length=SECRET_LENGTH)]
+"""A random text, for instance the output of `openssl rand -base64 32`."""
+
+Secrets = Annotated[dict[Annotated[int, Field(ge=1)], Secret], Field(min_length=1)]
+"""Secrets by version: new data uses the highest version, stored data the version with which it was written."""
+
+
+def _by_version(value: object) -> object:
+    """Return secrets by version; a single secret becomes version 1."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # a secret of digits only, which the environment source parses as a JSON number
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        raise PydanticCustomError("secrets", 'should be a secret, or secrets by version as JSON: {"1": "…", "2": "…"}')
+    if len(value) < SECRET_LENGTH:
+        raise PydanticCustomError("secret_length", f"should have at least {SECRET_LENGTH} characters")
+    return {1: SecretStr(value)}
+
+
+SecretOrSecrets = Annotated[Secrets, BeforeValidator(_by_version)]
+"""Secrets by version, or a single secret, which is version 1."""
+
+
+_DURATIONS: Final = frozenset(each.name for each in fields(AuthPolicy) if each.type is timedelta)
+
+
+def _read_seconds(value: object) -> object:
+    """Return a policy's values with each duration that is a text such as `900` as a number, which pydantic reads.
+
+    Any other text is left for pydantic, which accepts ISO 8601 (`PT15M`) and reports the rest by name.
+    """
+    if not isinstance(value, dict):
+        return value
+    return {name: _number(each) if name in _DURATIONS else each for name, each in value.items()}
+
+
+def _number(value: object) -> object:
+    try:
+        number = float(value) if isinstance(value, str) else None
+    except ValueError:
+        return value
+    return value if number is None or not isfinite(number) else number
+
+
+class AuthSettings(BaseModel):
+    """Settings of auth: secrets, costs, and the lifetimes and limits of `policy`, whose times are in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    peppers: Secrets = {1: SecretStr(f"{BUILT_IN}pepper-of-the-passwords-0001")}
+    """Keys of the HMAC over passwords. Removing a version makes the passwords that were stored with it unusable."""
+    refresh_keys: Secrets = {1: SecretStr(f"{BUILT_IN}key-of-the-refresh-tokens-0001")}
+    """Keys that derive successors of refresh tokens; an old version can be removed once its grace period is over."""
+    key_encryption_key: SecretOrSecrets = {1: SecretStr(f"{BUILT_IN}key-of-the-signing-keys-0001")}
+    """Encrypts the signing keys in the database; a single secret is version 1.
+
+    To replace it, add the next version in every process, run `tequipy-api keys reseal`, and remove the old version.
+    """
+    pseudonym_key: Secret = SecretStr(f"{BUILT_IN}key-of-the-pseudonyms-0001")
+    """Key for pseudonyms of addresses in lockout counters and the audit, and for signatures of device marks.
+
+    After a change, earlier lockout counters and device marks have no effect.
+    """
+    registration_mode: Literal["private", "open"] = "private"
+    """Whether registration reveals which addresses have an account.
+
+    `private`: it does not, and the mailed link creates the account. `open`: registration creates an unverified account
+    and refuses an address that has one.
+    """
+    policy: Annotated[AuthPolicy, BeforeValidator(_read_seconds)] = AuthPolicy()
+    """Lifetimes and limits, such as `TEQUIPY_AUTH__POLICY__ACCESS_TOKEN_TTL=900`."""
+    issuer: str | None = Field(default=None, min_length=1)
+    """The `iss` claim of access tokens; None: the app's public URL."""
+    audience: str = Field(default="tequipy", min_length=1)
+    client_id: str = Field(default="tequipy", min_length=1)
+    signing_algorithm: AlgorithmName = "ES256"
+    """The algorithm of new signing keys."""
+    signing_keys_folder: DirectoryPath | None = None
+    """The folder with the signing keys, mounted by a secret manager; one is `active.pem`. None: keys are in the
+    database."""
+    foreign_password_schemes: tuple[ForeignScheme, ...] = ()
+    """Hash schemes of another system whose accounts were imported, for instance `["bcrypt"]`.
+
+    Their hashes have no pepper, so a person who can write to the database can create one and log in with it. Remove the
+    schemes when the accounts have new hashes.
+    """
+    bcrypt_cost: int = Field(default=12, ge=4, le=MAX_STORED_COST)
+    """The cost of new password hashes; other hashes are renewed at the next login.
+
+    A failed check takes as long as the highest stored cost, so that a lower setting has no effect on failed checks
+    until all hashes are renewed.
+    """
+    refresh_secret_cost: int = Field(default=SECRET_COST, ge=SECRET_COST, le=MAX_STORED_COST)
+    """The bcrypt cost of refresh token secrets; the lowest cost is sufficient, because the secrets are random."""
+    hashing_queue: int = Field(default=64, ge=0)
+    """How many hashes may wait for a thread; a quarter is reserved for clients with a valid device mark.
+
+    When the queue is full, the newest hash of the network that holds the most places is refused with status 503.
+    """
+    allowed_origins: tuple[Annotated[str, AfterValidator(_check_origin)], ...] = ()
+    """Origins whose pages may use the refresh cookie, in addition to that of the public URL."""
+
+    def random_secrets(self) -> Mapping[str, Iterable[SecretStr]]:
+        """Return the secrets by setting."""
+        return {
+            "peppers": self.peppers.values(),
+            "refresh_keys": self.refresh_keys.values(),
+            "key_encryption_key": self.key_encryption_key.values(),
+            "pseudonym_key": [self.pseudonym_key],
+        }
+
+    def production_faults(self) -> Iterator[tuple[str, str]]:
+        """Return each setting that is not allowed in production, with the reason."""
+        if self.bcrypt_cost < PRODUCTION_COST:
+            yield "bcrypt_cost", f"should be at least {PRODUCTION_COST} in production"
+        if self.policy.refresh_grace > PRODUCTION_GRACE:
+            yield "policy.refresh_grace", f"should be at most {PRODUCTION_GRACE.total_seconds():.0f} in production"
+        if any(not origin.startswith("https://") for origin in self.allowed_origins):
+            yield "allowed_origins", "should be https:// origins alone in production"
