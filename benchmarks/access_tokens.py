@@ -18,9 +18,10 @@ from uuid import uuid4
 
 import jwt
 import uvloop
+from pydantic import SecretStr
 from report import print_table
 
-from tequipy_auth import Auth, Principal
+from tequipy_auth import CACHE_POLICIES, Auth, Principal
 from tequipy_auth.wiring import AuthSettings, build_auth
 from tequipy_caching.wiring import CacheSettings, build_cache
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
@@ -72,7 +73,7 @@ async def run(database_url: str, redis_url: str) -> list[tuple[object, ...]]:
             database = await stack.enter_async_context(
                 build_database(DatabaseSettings.model_validate({"url": database_url}))
             )
-            cache = build_cache(CacheSettings.model_validate({"url": redis_url, "prefix": algorithm}))
+            cache = build_cache(CacheSettings(url=SecretStr(redis_url), prefix=algorithm, policies=CACHE_POLICIES))
             auth = build_auth(
                 AuthSettings.model_validate({"signing_algorithm": algorithm}),
                 environment="test",

@@ -10,8 +10,6 @@ from uuid import uuid4
 import pytest
 
 from tequipy_devstack.servers import PostgresServer
-from tequipy_observability.celery import wire
-from tequipy_platform.messaging.celery import tasks
 from tequipy_worker.app import create_worker
 from tequipy_worker.heartbeat import ALIVE_WITHIN, is_alive
 from tequipy_worker.settings import WorkerSettings
@@ -182,11 +180,6 @@ def test_a_folder_of_another_user_is_refused(command: str, tmp_path: Path) -> No
     assert result.returncode == 1
     assert f"{folder} belongs to another user" in result.stderr
     assert "TEQUIPY_WORKER__STATE_FOLDER" in result.stderr
-
-
-def test_a_message_carries_the_context_that_tasks_read() -> None:
-    """Observability sets the message headers from which platform's tasks take their context."""
-    assert (wire.CORRELATION_HEADER, wire.TRACE_HEADER) == (tasks.CORRELATION_HEADER, tasks.TRACE_HEADER)
 
 
 def test_the_worker_does_not_import_fastapi() -> None:

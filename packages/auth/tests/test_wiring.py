@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr, ValidationError
 
-from tequipy_auth import Auth, AuthPolicy
+from tequipy_auth import CACHE_POLICIES, Auth, AuthPolicy
 from tequipy_auth.wiring import AuthSettings, build_auth
 from tequipy_caching.testing import MemoryCacheManager
 from tequipy_platform.database import DatabaseSettings, build_database
@@ -33,7 +33,7 @@ def make_auth(
         environment=environment,
         public_url=public_url,
         database=build_database(DatabaseSettings(url=SecretStr("postgresql+asyncpg://127.0.0.1:1/none"))),
-        cache=MemoryCacheManager(),
+        cache=MemoryCacheManager(CACHE_POLICIES),
         registry=registry,
     )
 

@@ -1,31 +1,50 @@
 """The settings of the caches."""
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from tequipy_caching import CachePolicy
+from tequipy_caching import CachePolicy, UnknownCache
 from tequipy_caching.wiring import CacheSettings, build_cache
 
 URL = SecretStr("redis://:hunter2@localhost:6379/0")
 
 
+class Cache(CacheSettings):
+    declared: ClassVar[Mapping[str, CachePolicy]] = {
+        "users": CachePolicy(ttl=300),
+        "slow": CachePolicy(ttl=60, hard_timeout=30),
+    }
+
+
 class Section(BaseModel):
-    cache: CacheSettings
+    cache: Cache
 
 
 def test_policies_are_read_from_json() -> None:
-    """Policies from JSON, as in an environment variable, are merged over the built-in ones."""
-    text = json.dumps(
-        {"cache": {"url": "redis://localhost", "policies": {"user_profile": {"ttl": 5}, "x": {"ttl": 6}}}}
-    )
-    settings = Section.model_validate_json(text).cache
-    assert settings.all_policies["user_profile"] == CachePolicy(ttl=5)
-    assert settings.all_policies["x"] == CachePolicy(ttl=6)
-    assert settings.all_policies["access_tokens"] == CachePolicy(ttl=930, l1_maxsize=10_000, tiers="l1")
+    """Policies from JSON, as in an environment variable, replace built-in and declared ones, and add others."""
+    given = {"users": {"ttl": 5}, "config": {"ttl": 6}, "x": {"ttl": 7}}
+    text = json.dumps({"cache": {"url": "redis://localhost", "policies": given}})
+    assert Section.model_validate_json(text).cache.all_policies == {
+        "rate_limits": CachePolicy(ttl=60, l1_maxsize=10_000),
+        "slow": CachePolicy(ttl=60, hard_timeout=30),
+        "users": CachePolicy(ttl=5),
+        "config": CachePolicy(ttl=6),
+        "x": CachePolicy(ttl=7),
+    }
+
+
+async def test_a_manager_has_the_declared_policies() -> None:
+    """A manager has the caches that the app's settings declare, and a tombstone outlasts their slowest load."""
+    build_cache(Cache(url=URL)).cache("users", str)
+    with pytest.raises(UnknownCache):
+        build_cache(CacheSettings(url=URL)).cache("users", str)
+    with pytest.raises(ValidationError, match=r"greater than 30\.25"):
+        Cache(url=URL, tombstone_ttl=20)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
 
+from tequipy_auth import CACHE_POLICIES
 from tequipy_auth.api import RATE_POLICIES
 from tequipy_auth.wiring import AuthSettings
 from tequipy_caching.api import RateLimitSettings
@@ -55,6 +56,12 @@ class RateLimits(RateLimitSettings):
     names = frozenset(RATE_POLICIES)
 
 
+class Cache(CacheSettings):
+    """Settings of the cache, with the policies of this app's features."""
+
+    declared = CACHE_POLICIES
+
+
 class Database(DatabaseSettings):
     """Settings of PostgreSQL; the known schemas may be renamed by `TEQUIPY_DATABASE__SCHEMAS__AUTH=shop_auth`."""
 
@@ -65,7 +72,7 @@ class ApiSettings(AppSettings):
     """The settings that the API reads from the environment: `TEQUIPY_DATABASE__URL` is `database.url`."""
 
     database: Database
-    cache: CacheSettings
+    cache: Cache
     limiter: LimiterSettings = Field(default_factory=LimiterSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tequipy_auth import CACHE_POLICIES
 from tequipy_auth.wiring import AuthSettings
 from tequipy_caching.wiring import CacheSettings
 from tequipy_observability.wiring import ObservabilitySettings
@@ -33,6 +34,12 @@ class ProcessSettings(BaseModel):
         return self.state_folder / "heartbeat"
 
 
+class Cache(CacheSettings):
+    """Settings of the cache, with the policies of this app's features."""
+
+    declared = CACHE_POLICIES
+
+
 class Database(DatabaseSettings):
     """Settings of PostgreSQL; the known schemas may be renamed by `TEQUIPY_DATABASE__SCHEMAS__AUTH=shop_auth`."""
 
@@ -43,7 +50,7 @@ class WorkerSettings(AppSettings):
     """The settings that the worker reads from the environment: `TEQUIPY_CELERY__BROKER_URL` is `celery.broker_url`."""
 
     database: Database
-    cache: CacheSettings
+    cache: Cache
     celery: CelerySettings
     auth: AuthSettings = Field(default_factory=AuthSettings)
     mail: MailSettings = Field(default_factory=MailSettings)

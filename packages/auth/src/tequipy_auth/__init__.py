@@ -5,6 +5,7 @@ The other public modules are `wiring`, `api` (needs its extra), `tasks`, `migrat
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord, Outcome
 from tequipy_auth.domain.auth import Auth
+from tequipy_auth.domain.caches import CACHE_POLICIES
 from tequipy_auth.domain.entities import (
     Device,
     KeyState,
@@ -90,6 +91,7 @@ from tequipy_auth.domain.value_objects import (
 )
 
 __all__ = [
+    "CACHE_POLICIES",
     "AccessToken",
     "AccessTokens",
     "AccountService",

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from pydantic import SecretStr
 
 from tequipy_auth.domain.auth import Auth
+from tequipy_auth.domain.caches import ACCESS_TOKENS, ROLES, USER_PROFILE
 from tequipy_auth.domain.composition import Composition
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
@@ -50,7 +51,7 @@ def build_auth(
     cache: CacheManager,
     registry: CollectorRegistry | None = None,
 ) -> Auth:
-    """Build auth on PostgreSQL; nothing is opened before its first use.
+    """Build auth on PostgreSQL; nothing is opened before its first use. The cache needs `tequipy_auth.CACHE_POLICIES`.
 
     Metrics in `registry`: `auth_operations_total{operation,status}` counts operations by their outcome,
     `auth_hashing_pending{pool}` is the number of hashes that wait or run, `auth_hashing_refused_total{pool,client}`
@@ -87,8 +88,8 @@ def build_auth(
         successor_keys=SettingsSuccessorKeys(_keys(settings.refresh_keys)),
         access_tokens=_access_tokens(settings, public_url, ring, cache, revocations),
         revocations=revocations,
-        profiles=cache.cache("user_profile", Profile),
-        config=cache.cache("config", RoleMap),
+        profiles=cache.cache(USER_PROFILE, Profile),
+        config=cache.cache(ROLES, RoleMap),
         templates=JinjaMailTemplates("tequipy_auth"),
         operations=operations,
         audit_log=SqlAuditLog(database),
@@ -104,7 +105,7 @@ def _access_tokens(
 ) -> JwtAccessTokens:
     return JwtAccessTokens(
         ring,
-        verified=cache.cache("access_tokens", VerifiedToken),
+        verified=cache.cache(ACCESS_TOKENS, VerifiedToken),
         revocations=revocations,
         issuer=settings.issuer or public_url,
         audience=settings.audience,

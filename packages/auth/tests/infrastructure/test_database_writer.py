@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import text
 
-from tequipy_auth import Auth, Client, InvalidAccessToken, InvalidCredentials, Principal
+from tequipy_auth import CACHE_POLICIES, Auth, Client, InvalidAccessToken, InvalidCredentials, Principal
 from tequipy_auth.infrastructure.keys import public_jwk, thumbprint
 from tequipy_auth.wiring import AuthSettings, build_auth
 from tequipy_caching.testing import MemoryCacheManager
@@ -30,7 +30,7 @@ def make_auth(database: Database, **changed: Any) -> Auth:
         environment="test",
         public_url="https://app.example.com",
         database=database,
-        cache=MemoryCacheManager(),
+        cache=MemoryCacheManager(CACHE_POLICIES),
     )
 
 

@@ -10,7 +10,7 @@ import jwt
 import pytest
 from pydantic import SecretStr
 
-from tequipy_auth import Auth, Client, InvalidAccessToken, KeyState, SigningKey
+from tequipy_auth import CACHE_POLICIES, Auth, Client, InvalidAccessToken, KeyState, SigningKey
 from tequipy_auth.infrastructure.revocations import SharedRevocations, StoredRevocations
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_auth.wiring import AuthSettings, build_auth
@@ -90,7 +90,7 @@ async def processes(
     async with AsyncExitStack() as stack:
 
         async def start() -> Auth:
-            cache = build_cache(CacheSettings(url=SecretStr(redis_url), prefix=redis_prefix))
+            cache = build_cache(CacheSettings(url=SecretStr(redis_url), prefix=redis_prefix, policies=CACHE_POLICIES))
             auth = build_auth(
                 AuthSettings(bcrypt_cost=4),
                 environment="test",

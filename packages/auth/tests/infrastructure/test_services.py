@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import func, select
 
 from tequipy_auth import (
+    CACHE_POLICIES,
     AuditAction,
     Auth,
     Client,
@@ -55,7 +56,7 @@ def make_auth(database: Database, **changed: Any) -> Auth:
         environment="test",
         public_url="https://app.example.com/",
         database=database,
-        cache=MemoryCacheManager(),
+        cache=MemoryCacheManager(CACHE_POLICIES),
     )
 
 

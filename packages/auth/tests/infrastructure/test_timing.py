@@ -8,7 +8,7 @@ from statistics import median
 import pytest
 from sqlalchemy import delete
 
-from tequipy_auth import Auth, Client, InvalidCredentials
+from tequipy_auth import CACHE_POLICIES, Auth, Client, InvalidCredentials
 from tequipy_auth.infrastructure.models import LoginAttemptRow
 from tequipy_auth.wiring import AuthSettings, build_auth
 from tequipy_caching.testing import MemoryCacheManager
@@ -33,7 +33,7 @@ def make_auth(database: Database, cost: int, mode: str) -> Auth:
         environment="test",
         public_url="https://app.example.com",
         database=database,
-        cache=MemoryCacheManager(),
+        cache=MemoryCacheManager(CACHE_POLICIES),
     )
 
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tequipy_auth import AccessTokens, InvalidAccessToken, KeyUnusable, Principal, Revocations
+from tequipy_auth import CACHE_POLICIES, AccessTokens, InvalidAccessToken, KeyUnusable, Principal, Revocations
 from tequipy_auth.infrastructure.key_ring import KeyRing
 from tequipy_auth.infrastructure.keys import (
     AlgorithmName,
@@ -67,7 +67,7 @@ def make_tokens(
     names = {"issuer": "https://issuer.example", "audience": "api", "client_id": "web"} | changed
     return JwtAccessTokens(
         ring or KeyRing(load),
-        verified=MemoryCacheManager().cache("access_tokens", VerifiedToken),
+        verified=MemoryCacheManager(CACHE_POLICIES).cache("access_tokens", VerifiedToken),
         revocations=revocations or MemoryRevocations(clock, ttl=TTL + LEEWAY),
         issuer=names["issuer"],
         audience=names["audience"],

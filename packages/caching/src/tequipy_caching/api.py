@@ -25,7 +25,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tequipy_caching.rate_limit.policies import RateLimiter, RatePolicy
 from tequipy_observability.api import matched_route, polled_endpoints, require_middleware
 from tequipy_platform import TooMany
-from tequipy_platform.web import problem_response, problem_responses
+from tequipy_platform.web import (
+    RATE_LIMIT_HEADER,
+    RATE_LIMIT_POLICY_HEADER,
+    problem_response,
+    problem_responses,
+)
 
 __all__ = [
     "WIDER_NETWORKS",
@@ -221,7 +226,7 @@ class LimitRates:
         # For a refusal `Retry-After` and `RateLimit` must name the same time (section 6 of the draft).
         seconds = max(1, math.ceil(decision.reset_after if decision.allowed else decision.retry_after))
         limit_field = f'"{reported.name}";r={decision.remaining};t={seconds}'
-        fields = {"RateLimit-Policy": reported.field, "RateLimit": limit_field}
+        fields = {RATE_LIMIT_POLICY_HEADER: reported.field, RATE_LIMIT_HEADER: limit_field}
         if not decision.allowed:
             await problem_response(TooMany(retry_after=seconds), headers=fields)(scope, receive, send)
             return

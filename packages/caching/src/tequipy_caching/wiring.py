@@ -1,7 +1,7 @@
 """The settings of caches and limiters, and the functions that build them; only apps read the environment."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from prometheus_client import CollectorRegistry
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
@@ -36,16 +36,21 @@ RedisUrlText = Annotated[SecretStr, AfterValidator(_check_url)]
 
 
 class CacheSettings(BaseModel):
-    """The address of Redis and the policies of the caches; times in seconds."""
+    """The address of Redis and the policies of the caches; times in seconds.
+
+    An app subclasses it and lists in `declared` the policies of its features, because only the app knows all of them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    declared: ClassVar[Mapping[str, CachePolicy]] = {}
 
     url: RedisUrlText
     """`redis://user:password@host:port/database`, or `rediss://`."""
     prefix: Name = "tequipy"
     """The prefix of every key, so that applications can share a Redis server."""
     policies: Mapping[Name, CachePolicy] = Field(default_factory=dict)
-    """Policies by the names of their caches; they replace the built-in policies of the same names."""
+    """Policies by the names of their caches; they replace built-in and declared policies of the same names."""
     l2_timeout: float = Field(default=0.25, gt=0, allow_inf_nan=False)
     """The longest time that a call waits for Redis."""
     tombstone_ttl: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -55,8 +60,8 @@ class CacheSettings(BaseModel):
 
     @property
     def all_policies(self) -> Mapping[str, CachePolicy]:
-        """The built-in policies, replaced or extended by the given ones."""
-        return {**DEFAULT_POLICIES, **self.policies}
+        """The built-in and declared policies, replaced or extended by the given ones."""
+        return {**DEFAULT_POLICIES, **self.declared, **self.policies}
 
     @property
     def slowest_load(self) -> float:

@@ -5,6 +5,8 @@ Further public modules: `wiring` (settings and `configure_observability`), `api`
 
 from tequipy_observability._context import (
     CORRELATION_HEADER,
+    MESSAGE_CORRELATION_HEADER,
+    TRACE_HEADER,
     RequestContext,
     accept_correlation_id,
     accept_traceparent,
@@ -16,6 +18,8 @@ from tequipy_observability._context import (
 
 __all__ = [
     "CORRELATION_HEADER",
+    "MESSAGE_CORRELATION_HEADER",
+    "TRACE_HEADER",
     "RequestContext",
     "accept_correlation_id",
     "accept_traceparent",

@@ -8,6 +8,12 @@ from typing import Final, NamedTuple
 CORRELATION_HEADER: Final = "X-Correlation-ID"
 """The header that carries the correlation id over HTTP and in mails."""
 
+MESSAGE_CORRELATION_HEADER: Final = "tequipy_correlation_id"
+"""The header of messages with the correlation id; Celery overwrites `correlation_id` with the message's id."""
+
+TRACE_HEADER: Final = "traceparent"
+"""The header that carries the trace over HTTP and in messages (W3C Trace Context)."""
+
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # W3C Trace Context, section 3.2: a version after 00 may append fields; all-zero ids and version ff are invalid.
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")

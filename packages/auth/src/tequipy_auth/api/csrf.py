@@ -6,7 +6,7 @@ from fastapi import Request
 
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.exceptions import CsrfFailed
-from tequipy_platform.web import UnsupportedMediaType
+from tequipy_platform.web import REQUESTED_WITH_HEADER, UnsupportedMediaType
 
 _OWN_SITES: Final = frozenset({"same-origin", "same-site", "none"})
 _FORMS: Final = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
@@ -26,7 +26,7 @@ def refuse_cross_site(request: Request, auth: Auth) -> None:
     used, so that a forged request does not use it up.
     """
     headers = request.headers
-    if not (_media_type(request) == "application/json" or "x-requested-with" in headers):
+    if not (_media_type(request) == "application/json" or REQUESTED_WITH_HEADER in headers):
         raise CsrfFailed
     if not all(_is_own(origin, request, auth) for origin in headers.getlist("origin")):
         raise CsrfFailed

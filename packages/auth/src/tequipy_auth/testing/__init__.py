@@ -4,6 +4,7 @@ import secrets
 from typing import Final
 
 from tequipy_auth.domain.auth import Auth
+from tequipy_auth.domain.caches import CACHE_POLICIES, ROLES, USER_PROFILE
 from tequipy_auth.domain.composition import Composition
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
@@ -75,7 +76,7 @@ def build_fake_auth(
     policy = policy or AuthPolicy()
     revocations = revocations or MemoryRevocations(clock, ttl=policy.revocation_ttl)
     operations = operations or RecordingOperations()
-    cache = MemoryCacheManager()
+    cache = MemoryCacheManager(CACHE_POLICIES)
     return Composition(
         unit_of_work=lambda: held,
         policy=policy,
@@ -92,8 +93,8 @@ def build_fake_auth(
         successor_keys=FakeSuccessorKeys(),
         access_tokens=FakeAccessTokens(clock, ttl=policy.access_token_ttl, revocations=revocations),
         revocations=revocations,
-        profiles=cache.cache("user_profile", Profile),
-        config=cache.cache("config", RoleMap),
+        profiles=cache.cache(USER_PROFILE, Profile),
+        config=cache.cache(ROLES, RoleMap),
         templates=PlainMailTemplates(),
         operations=operations,
         audit_log=MemoryAuditLog(held.audit),

@@ -82,12 +82,10 @@ class CachePolicy:
 
 
 DEFAULT_POLICIES: Final[Mapping[str, CachePolicy]] = {
-    "user_profile": CachePolicy(ttl=300, l1_maxsize=500),
     "rate_limits": CachePolicy(ttl=60, l1_maxsize=10_000),
     "config": CachePolicy(ttl=600, l1_maxsize=100, fail_safe=3600),
-    "access_tokens": CachePolicy(ttl=930, l1_maxsize=10_000, tiers="l1"),
 }
-"""The policies that every manager has, unless the settings replace them."""
+"""The policies that every manager has, unless the settings replace them; features declare those of their caches."""
 
 
 def policy_of(name: str, policies: Mapping[str, CachePolicy]) -> CachePolicy:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tequipy_observability._context import (
     CORRELATION_HEADER,
+    TRACE_HEADER,
     RequestContext,
     accept_correlation_id,
     accept_traceparent,
@@ -20,7 +21,9 @@ from tequipy_observability._context import (
 from tequipy_observability.api.metrics import HttpMetrics
 from tequipy_observability.api.routes import MatchedRoute, matched_route, polled_endpoints
 
-_CORRELATION_HEADER: Final = CORRELATION_HEADER.lower().encode()  # the form of header names in ASGI
+# The form of header names in ASGI.
+_CORRELATION_HEADER: Final = CORRELATION_HEADER.lower().encode()
+_TRACE_HEADER: Final = TRACE_HEADER.encode()
 _USER_AGENT_LENGTH: Final = 512
 # The status while no response has been sent.
 _INTERNAL_SERVER_ERROR: Final = 500
@@ -142,7 +145,7 @@ def _context_of(scope: Scope) -> RequestContext:
     for name, value in scope["headers"]:
         if name == _CORRELATION_HEADER:
             correlation_id = value.decode("latin-1")
-        elif name == b"traceparent":
+        elif name == _TRACE_HEADER:
             traceparent = value.decode("latin-1")
         elif name == b"user-agent":
             # Cut off between words, because redaction would not recognise a part of a secret.

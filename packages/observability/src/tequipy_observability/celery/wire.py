@@ -5,13 +5,9 @@ from celery import Celery, signals
 from celery.beat import Service
 from prometheus_client import Gauge
 
-from tequipy_observability._context import current_context
+from tequipy_observability._context import MESSAGE_CORRELATION_HEADER, TRACE_HEADER, current_context
 from tequipy_observability.celery.metrics import ENQUEUED_HEADER, TaskMetrics, enqueued_at
 from tequipy_observability.wiring import Observability
-
-CORRELATION_HEADER = "tequipy_correlation_id"
-"""The header of the correlation id; Celery overwrites the header `correlation_id` with the message's id."""
-TRACE_HEADER = "traceparent"
 
 
 def wire_observability(celery: Celery, observability: Observability) -> None:
@@ -40,7 +36,7 @@ def _leave_logging_alone(**_: object) -> None:
 def _add_headers(headers: dict[str, object], **_: object) -> None:
     """Add correlation id, trace and publication time to a message; headers that the sender has set are kept."""
     context = current_context()
-    defaults = {CORRELATION_HEADER: context.correlation_id, TRACE_HEADER: context.traceparent}
+    defaults = {MESSAGE_CORRELATION_HEADER: context.correlation_id, TRACE_HEADER: context.traceparent}
     headers |= {name: value for name, value in defaults.items() if value is not None and headers.get(name) is None}
     headers[ENQUEUED_HEADER] = enqueued_at(headers)
 

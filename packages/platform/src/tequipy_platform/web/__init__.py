@@ -8,7 +8,17 @@ except ModuleNotFoundError as error:
 from tequipy_platform.web.cookies import read_cookie
 from tequipy_platform.web.docs import wire_docs
 from tequipy_platform.web.errors import CatchErrors, wire_errors
-from tequipy_platform.web.headers import Cors, HeaderSettings, NoStore, SecurityHeaders, security_headers, wire_no_store
+from tequipy_platform.web.headers import (
+    RATE_LIMIT_HEADER,
+    RATE_LIMIT_POLICY_HEADER,
+    REQUESTED_WITH_HEADER,
+    Cors,
+    HeaderSettings,
+    NoStore,
+    SecurityHeaders,
+    security_headers,
+    wire_no_store,
+)
 from tequipy_platform.web.health import CloseConnections, Readiness, wire_health
 from tequipy_platform.web.limits import BodyLimits, LimitBodies, wire_body_limit
 from tequipy_platform.web.problems import (
@@ -26,6 +36,9 @@ from tequipy_platform.web.schemas import StrictModel
 
 __all__ = [
     "BODY_PROBLEMS",
+    "RATE_LIMIT_HEADER",
+    "RATE_LIMIT_POLICY_HEADER",
+    "REQUESTED_WITH_HEADER",
     "BodyLimits",
     "BodyTooLarge",
     "CatchErrors",

@@ -13,10 +13,17 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tequipy_observability import CORRELATION_HEADER
+from tequipy_observability import CORRELATION_HEADER, TRACE_HEADER
 from tequipy_observability.api import matched_route, require_middleware
 from tequipy_platform._errors import Forbidden
 from tequipy_platform.web.problems import problem_response
+
+REQUESTED_WITH_HEADER: Final = "X-Requested-With"
+"""A header that forms of other sites cannot send, so that it shows a request of our own pages."""
+
+RATE_LIMIT_HEADER: Final = "RateLimit"
+RATE_LIMIT_POLICY_HEADER: Final = "RateLimit-Policy"
+"""The headers of rate limits (draft-ietf-httpapi-ratelimit-headers-11)."""
 
 _SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -72,11 +79,11 @@ class Cors(CORSMiddleware):
                 "Authorization",
                 "Content-Type",
                 "Idempotency-Key",
-                "X-Requested-With",
-                "traceparent",
+                REQUESTED_WITH_HEADER,
+                TRACE_HEADER,
                 CORRELATION_HEADER,
             ),
-            expose_headers=("Location", "RateLimit", "RateLimit-Policy", "Retry-After", CORRELATION_HEADER),
+            expose_headers=("Location", RATE_LIMIT_HEADER, RATE_LIMIT_POLICY_HEADER, "Retry-After", CORRELATION_HEADER),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

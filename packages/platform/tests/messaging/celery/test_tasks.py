@@ -19,9 +19,10 @@ from pydantic import SecretStr
 from redis import Redis
 
 from tequipy_devstack.processes import freeze_family, kill
+from tequipy_observability import MESSAGE_CORRELATION_HEADER
 from tequipy_platform import Crontab, Delivery, Task
 from tequipy_platform.messaging.celery import CelerySettings, build_celery, wire_tasks
-from tequipy_platform.messaging.celery.tasks import ATTEMPTS_HEADER, CORRELATION_HEADER, FAILING_HEADER
+from tequipy_platform.messaging.celery.tasks import ATTEMPTS_HEADER, FAILING_HEADER
 
 
 @dataclass
@@ -96,7 +97,7 @@ async def nothing(_: Delivery) -> None:
 
 def test_a_task_runs_in_the_context_of_its_message(worker: WorkerUnderTest) -> None:
     """The handler gets the message's id in its delivery, and runs with the message's correlation id."""
-    task_id = worker.send("test.note", word="hello", headers={CORRELATION_HEADER: "abc"})
+    task_id = worker.send("test.note", word="hello", headers={MESSAGE_CORRELATION_HEADER: "abc"})
     (note,) = worker.until("note")
     assert (note["id"], note["word"], note["correlation_id"], note["task"]) == (task_id, "hello", "abc", "test.note")
 
@@ -115,7 +116,7 @@ def test_resources_open_once_for_each_child_and_close_with_it(worker: WorkerUnde
 
 def test_a_failed_attempt_is_followed_by_another_with_the_same_id(worker: WorkerUnderTest) -> None:
     """A retry keeps the delivery's id and correlation id, and increments the attempt."""
-    task_id = worker.send("test.fail_once", headers={CORRELATION_HEADER: "abc"})
+    task_id = worker.send("test.fail_once", headers={MESSAGE_CORRELATION_HEADER: "abc"})
     attempts = worker.until("fail_once", times=2)
     assert [(line["id"], line["attempt"], line["correlation_id"]) for line in attempts] == [
         (task_id, 1, "abc"),
@@ -214,7 +215,7 @@ def test_the_soft_limit_cancels_the_coroutine_and_awaits_it(worker: WorkerUnderT
 
 def test_the_message_of_a_killed_child_is_delivered_again(worker: WorkerUnderTest) -> None:
     """After `kill -9` of the child process, another one runs the task with the same id and correlation id."""
-    task_id = worker.send("test.die_once", headers={CORRELATION_HEADER: "abc"})
+    task_id = worker.send("test.die_once", headers={MESSAGE_CORRELATION_HEADER: "abc"})
     lines = worker.until("die_once", times=2)
     assert {(line["id"], line["correlation_id"]) for line in lines} == {(task_id, "abc")}
     assert len({line["pid"] for line in lines}) == 2

@@ -12,8 +12,9 @@ from celery import Celery
 from kombu import Producer
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]  # -- the stubs are of an older kombu
 
+from tequipy_observability import MESSAGE_CORRELATION_HEADER, TRACE_HEADER
 from tequipy_platform._messages import Batch, UnpublishedMessage, UnpublishedMessages
-from tequipy_platform.messaging.celery.tasks import ATTEMPTS_HEADER, CORRELATION_HEADER, FAILING_HEADER, TRACE_HEADER
+from tequipy_platform.messaging.celery.tasks import ATTEMPTS_HEADER, FAILING_HEADER
 
 BATCH: Final = 100
 POLL_SECONDS: Final = 1.0
@@ -118,7 +119,7 @@ class Relay:
                 kwargs=dict(message.payload),
                 task_id=str(message.id),
                 headers={
-                    CORRELATION_HEADER: message.correlation_id,
+                    MESSAGE_CORRELATION_HEADER: message.correlation_id,
                     TRACE_HEADER: message.traceparent,
                     ATTEMPTS_HEADER: message.failed_attempts,
                     FAILING_HEADER: message.failing_since.timestamp() if message.failing_since else None,

@@ -15,15 +15,18 @@ from celery.app.task import Context
 from celery.exceptions import Retry
 from celery.schedules import crontab
 
-from tequipy_observability import RequestContext, accept_correlation_id, request_context
+from tequipy_observability import (
+    MESSAGE_CORRELATION_HEADER,
+    TRACE_HEADER,
+    RequestContext,
+    accept_correlation_id,
+    request_context,
+)
 from tequipy_platform._events import JSON
 from tequipy_platform._messages import MessageLog
 from tequipy_platform._tasks import Crontab, Delivery, Task
 from tequipy_platform.messaging.celery.child import ChildLoop
 
-CORRELATION_HEADER = "tequipy_correlation_id"
-"""The header of the correlation id; Celery overwrites the header `correlation_id` with the message's id."""
-TRACE_HEADER = "traceparent"
 ATTEMPTS_HEADER = "tequipy_failed_attempts"
 """The number of failed attempts at a message of the outbox; absent from other messages."""
 FAILING_HEADER = "tequipy_failing_since"
@@ -97,7 +100,7 @@ def _body(task: Task, child: ChildLoop, log: "_OutcomeLog") -> Callable[..., Non
         request = self.request
         context = RequestContext(
             # A scheduled message has no id at first; the one created here is passed on to the next attempts.
-            correlation_id=accept_correlation_id(request.get(CORRELATION_HEADER)),
+            correlation_id=accept_correlation_id(request.get(MESSAGE_CORRELATION_HEADER)),
             traceparent=request.get(TRACE_HEADER),
             task_id=request.id,
             task_name=task.name,
@@ -148,7 +151,7 @@ def _retry_in_broker(
     """
     request = celery_task.request
     headers = {
-        CORRELATION_HEADER: context.correlation_id,
+        MESSAGE_CORRELATION_HEADER: context.correlation_id,
         TRACE_HEADER: context.traceparent,
         ATTEMPTS_HEADER: request.get(ATTEMPTS_HEADER),
         FAILING_HEADER: request.get(FAILING_HEADER),
