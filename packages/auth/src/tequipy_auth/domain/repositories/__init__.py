@@ -1,0 +1,23 @@
+"""Repositories, one for each kind of row, and the unit of work that combines them in one transaction."""
+
+from tequipy_auth.domain.repositories.accounts import Registrations, Roles, Users
+from tequipy_auth.domain.repositories.audit import AuditLog, AuditTrail
+from tequipy_auth.domain.repositories.one_time_tokens import MailCharges, OneTimeTokens
+from tequipy_auth.domain.repositories.sessions import Devices, RefreshTokens, Sessions
+from tequipy_auth.domain.repositories.signing_keys import SigningKeys
+from tequipy_auth.domain.repositories.unit_of_work import AuthUnitOfWork
+
+__all__ = [
+    "AuditLog",
+    "AuditTrail",
+    "AuthUnitOfWork",
+    "Devices",
+    "MailCharges",
+    "OneTimeTokens",
+    "RefreshTokens",
+    "Registrations",
+    "Roles",
+    "Sessions",
+    "SigningKeys",
+    "Users",
+]

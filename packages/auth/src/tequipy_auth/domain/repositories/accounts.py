@@ -1,0 +1,108 @@
+"""Repositories of accounts: registrations, users and roles."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from tequipy_auth.domain.entities import Registration, User
+from tequipy_auth.domain.roles import Role
+from tequipy_auth.domain.value_objects import PasswordHash
+
+
+class Registrations(ABC):
+    """Pending registrations, whose address has not been verified."""
+
+    @abstractmethod
+    async def add(self, registration: Registration) -> None:
+        """Store a registration; an address may have several."""
+
+    @abstractmethod
+    async def get(self, registration_id: UUID) -> Registration | None:
+        """Return a registration, or None."""
+
+    @abstractmethod
+    async def newest_of(self, canonical_email: str, *, at: datetime) -> Registration | None:
+        """Return the latest registration of an address that has not expired."""
+
+    @abstractmethod
+    async def count_pending(self, canonical_email: str, *, at: datetime) -> int:
+        """Return the number of unexpired registrations of an address."""
+
+    @abstractmethod
+    async def lock(self, canonical_email: str) -> None:
+        """Lock the address until the unit of work ends; other callers for the same address wait.
+
+        This serialises a new registration with the verification of another registration of the same address.
+        """
+
+    @abstractmethod
+    async def delete_for(self, canonical_email: str) -> None:
+        """Delete all registrations of an address."""
+
+    @abstractmethod
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Delete up to `limit` registrations that expired before that time and return the number of deleted rows."""
+
+
+class Users(ABC):
+    """Accounts; each canonical address has at most one."""
+
+    @abstractmethod
+    async def add(self, user: User) -> None:
+        """Store an account; raises `EmailTaken`, also for concurrent calls, and leaves the unit of work usable."""
+
+    @abstractmethod
+    async def get(self, user_id: UUID) -> User | None:
+        """Return an account, or None."""
+
+    @abstractmethod
+    async def by_email(self, canonical_email: str) -> User | None:
+        """Return the account of an address, or None."""
+
+    @abstractmethod
+    async def supersede(self, user_id: UUID, *, at: datetime) -> int | None:
+        """Increment the account's version, which makes its access tokens outdated, and return the previous version.
+
+        Returns None when the account does not exist.
+        """
+
+    @abstractmethod
+    async def superseded_since(self, at: datetime) -> Mapping[UUID, tuple[int, datetime]]:
+        """Return the accounts whose version was incremented after that time, with the current version and the time."""
+
+    @abstractmethod
+    async def lock(self, user_id: UUID) -> User | None:
+        """Return the current account, or None, and lock its row until the unit of work ends."""
+
+    @abstractmethod
+    async def highest_password_cost(self) -> int:
+        """Return the highest cost of all stored password hashes that may be checked, 0 if there are none."""
+
+    @abstractmethod
+    async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
+        """Set a new password and increment the password epoch, which invalidates the account's device marks."""
+
+    @abstractmethod
+    async def renew_password_hash(self, user_id: UUID, password: PasswordHash) -> None:
+        """Replace the hash of an unchanged password."""
+
+    @abstractmethod
+    async def set_verified(self, user_id: UUID) -> None:
+        """Mark the account's address as verified."""
+
+    @abstractmethod
+    async def set_name(self, user_id: UUID, name: str | None) -> User | None:
+        """Replace the name and return the account; None if it does not exist."""
+
+
+class Roles(ABC):
+    """Stored roles, which add to or replace the built-in ones."""
+
+    @abstractmethod
+    async def all(self) -> Sequence[Role]:
+        """Return all stored roles, sorted by name."""
+
+    @abstractmethod
+    async def put(self, role: Role) -> None:
+        """Store a role and replace a stored role of the same name."""

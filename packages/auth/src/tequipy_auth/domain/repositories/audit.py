@@ -1,0 +1,35 @@
+"""Audit events: the trail that records them, and the log that reads them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Collection
+from datetime import datetime
+
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord
+
+
+class AuditTrail(ABC):
+    """Records audit events in the transaction of the unit of work."""
+
+    @abstractmethod
+    def record(self, event: AuditEvent) -> None:
+        """Append an event with the current time, an id and the correlation id; events cannot be changed."""
+
+    @abstractmethod
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Delete up to `limit` events from before that time, oldest first; return the number of deleted rows.
+
+        Events of the last 7 days cannot be deleted.
+        """
+
+
+class AuditLog(ABC):
+    """Read access to audit events."""
+
+    @abstractmethod
+    def stream(
+        self, since: datetime, until: datetime, actions: Collection[AuditAction] | None = None
+    ) -> AsyncIterator[AuditRecord]:
+        """Iterate over the events from `since` (inclusive) to `until` (exclusive), oldest first.
+
+        `actions` limits the result to these actions. Events are read in batches, so that memory use is bounded.
+        """

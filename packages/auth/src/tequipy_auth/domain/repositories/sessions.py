@@ -1,0 +1,96 @@
+"""Repositories of sessions: their refresh tokens, and the devices that have logged in."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from tequipy_auth.domain.entities import Device, RefreshToken, Session
+from tequipy_auth.domain.value_objects import Client
+
+
+class Sessions(ABC):
+    """Sessions."""
+
+    @abstractmethod
+    async def add(self, session: Session) -> None:
+        """Store a session."""
+
+    @abstractmethod
+    async def get(self, session_id: UUID) -> Session | None:
+        """Return a session, or None."""
+
+    @abstractmethod
+    async def touch(
+        self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime, client: Client
+    ) -> bool:
+        """Record the use of a session and its client; return False if the session has been revoked.
+
+        It is safe under concurrent calls.
+        """
+
+    @abstractmethod
+    async def reauthenticate(self, session_id: UUID, *, at: datetime) -> bool:
+        """Record that the user authenticated again; return False if the session has been revoked."""
+
+    @abstractmethod
+    async def revoke(self, session_id: UUID, *, at: datetime, reason: str) -> bool:
+        """Revoke a session; return False if it was already revoked."""
+
+    @abstractmethod
+    async def revoke_all(self, user_id: UUID, *, keep: UUID | None = None, at: datetime, reason: str) -> Sequence[UUID]:
+        """Revoke all sessions of an account except `keep`; return the ids of those that were not already revoked."""
+
+    @abstractmethod
+    async def live_of(self, user_id: UUID, *, at: datetime, beyond: int = 0) -> Sequence[Session]:
+        """Return the sessions of an account that are neither revoked nor expired, the latest login first.
+
+        The first `beyond` sessions are left out.
+        """
+
+    @abstractmethod
+    async def revoked_since(self, at: datetime) -> Mapping[UUID, datetime]:
+        """Return the ids of the sessions that were revoked after that time, with the time of each."""
+
+    @abstractmethod
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Delete up to `limit` sessions that ended before that time, with their tokens; return how many."""
+
+
+class RefreshTokens(ABC):
+    """Refresh tokens, which form one chain per session."""
+
+    @abstractmethod
+    async def add(self, token: RefreshToken) -> None:
+        """Store a token; a parent has at most one child."""
+
+    @abstractmethod
+    async def get(self, token_id: UUID) -> RefreshToken | None:
+        """Return a token, or None."""
+
+    @abstractmethod
+    async def child_of(self, token_id: UUID) -> RefreshToken | None:
+        """Return the successor of a token, or None."""
+
+    @abstractmethod
+    async def claim(self, token_id: UUID, *, at: datetime) -> bool:
+        """Mark a token as used; return False if it already was. Only one of several concurrent calls succeeds."""
+
+
+class Devices(ABC):
+    """Devices; a device mark is only valid while its device is stored."""
+
+    @abstractmethod
+    async def is_live(self, device_id: str, user_id: UUID, *, at: datetime) -> bool:
+        """Return whether the account has this device and the device has not expired."""
+
+    @abstractmethod
+    async def put(self, device: Device, *, keep: int) -> None:
+        """Store or update a device; besides it the account keeps its `keep - 1` most recently used devices.
+
+        The caller holds the lock of the user's row.
+        """
+
+    @abstractmethod
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Delete up to `limit` devices that expired before that time and return the number of deleted rows."""
