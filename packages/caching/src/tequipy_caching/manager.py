@@ -5,7 +5,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from tequipy_caching.cache.local_store import Memory, MemoryTier
+from tequipy_caching.cache.local_store import ChunkedTTLCache, Memory
 from tequipy_caching.cache.metrics import CacheMetrics
 from tequipy_caching.cache.policies import CachePolicy, policy_of
 from tequipy_caching.cache.ports import Cache
@@ -58,7 +58,7 @@ class TieredCacheManager(CacheManager):
         breaker, refusal = self.link.breaker, self.link.writes.refusal
         l2: Literal["up", "open", "refusing", "down"] = "up" if refusal is None else "refusing"
         if breaker.open:
-            l2 = "down" if breaker.confirmed else "open"
+            l2 = "down" if breaker.probe_failed else "open"
         return CacheHealth(
             l2=l2,
             backplane="live" if self.backplane.live else "deaf",
@@ -90,7 +90,9 @@ class TieredCacheManager(CacheManager):
         await self.link.close()
 
     def _build(self, name: str, type_: Any, policy: CachePolicy) -> TieredCache[Any]:  # noqa: ANN401 -- as above
-        entries: MemoryTier[Any] = MemoryTier(policy, monotonic, self._metrics.tally("cache_l1_evictions", name))
+        entries: ChunkedTTLCache[Any] = ChunkedTTLCache(
+            policy, monotonic, self._metrics.tally("cache_l1_evictions", name)
+        )
         self._metrics.watch("cache_l1_size", lambda: len(entries), name)
         return TieredCache(
             name,
@@ -108,7 +110,7 @@ class TieredCacheManager(CacheManager):
             ),
             channel=self.backplane,
             recovery=self.link.recovery,
-            lease=policy.hard_timeout + self._lease_margin,
+            lease_ttl=policy.hard_timeout + self._lease_margin,
             strict=self._strict,
             metrics=self._metrics,
         )

@@ -67,7 +67,7 @@ class _NoSharedTier(SharedTier[V], Generic[V]):
 
     async def clear(self) -> None: ...
 
-    async def lock(self, keys: Sequence[Key], tags: Sequence[str], token: str, lease: float) -> Mapping[Key, float]:
+    async def lock(self, keys: Sequence[Key], tags: Sequence[str], token: str, lease_ttl: float) -> Mapping[Key, float]:
         return dict.fromkeys(keys, 0.0)
 
     async def unlock(self, keys: Sequence[Key], token: str) -> None: ...
@@ -156,7 +156,7 @@ class MemoryCacheManager(CacheManager):
             shared=_NoSharedTier(),
             channel=_AlwaysLive(),
             recovery=RecoveryQueue(lambda: None),
-            lease=policy.hard_timeout,
+            lease_ttl=policy.hard_timeout,
             strict=False,
             metrics=NullMetrics(),
         )

@@ -61,7 +61,7 @@ def test_the_journal_is_bounded() -> None:
     with guards.hold() as held:
         for number in range(2 * MAX_JOURNAL_LENGTH):
             guards.invalidate(number)
-        assert len(guards._invalidations) <= MAX_JOURNAL_LENGTH
+        assert len(guards._journal) <= MAX_JOURNAL_LENGTH
         assert not held.is_current(0)
         assert not held.is_current("another")
         with guards.hold() as later:
@@ -93,7 +93,7 @@ def test_any_order_of_guards_and_invalidations_is_correct(steps: list[tuple[obje
         for guard, (_, broken, fallen) in held.items():
             assert {key for key in KEYS if not guard.is_current(key)} == broken
             assert {key for key in KEYS if not guard.may_serve_stale(key)} == fallen
-        assert set(guards._invalidations) <= set().union(*(broken for _, broken, _ in held.values()))
+        assert set(guards._journal) <= set().union(*(broken for _, broken, _ in held.values()))
     for stack, *_ in held.values():
         stack.close()
-    assert not guards._invalidations
+    assert not guards._journal

@@ -3,7 +3,7 @@
 import pytest
 
 from tequipy_caching import MISSING, CachePolicy
-from tequipy_caching.cache.local_store import CHUNK, Memory, MemoryTier
+from tequipy_caching.cache.local_store import CHUNK, ChunkedTTLCache, Memory
 from tequipy_caching.cache.metrics import Tally
 from tequipy_caching.testing import TurnableClock
 
@@ -13,11 +13,11 @@ def clock() -> TurnableClock:
     return TurnableClock()
 
 
-def tier(policy: CachePolicy, clock: TurnableClock, evictions: Tally | None = None) -> MemoryTier[int]:
-    return MemoryTier(policy, lambda: clock.seconds, evictions or Tally())
+def tier(policy: CachePolicy, clock: TurnableClock, evictions: Tally | None = None) -> ChunkedTTLCache[int]:
+    return ChunkedTTLCache(policy, lambda: clock.seconds, evictions or Tally())
 
 
-def memory(policy: CachePolicy, entries: MemoryTier[int], clock: TurnableClock) -> Memory[int]:
+def memory(policy: CachePolicy, entries: ChunkedTTLCache[int], clock: TurnableClock) -> Memory[int]:
     return Memory(policy, entries, lambda: clock.seconds)
 
 

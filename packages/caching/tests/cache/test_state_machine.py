@@ -174,7 +174,7 @@ class ModelTier(SharedTier[int]):
     async def clear(self) -> None:
         await self._change(lambda: self._server.marks.pop("", None), Change("clear"))
 
-    async def lock(self, keys: Sequence[Key], tags: Sequence[str], token: str, lease: float) -> Mapping[Key, float]:
+    async def lock(self, keys: Sequence[Key], tags: Sequence[str], token: str, lease_ttl: float) -> Mapping[Key, float]:
         raise NotImplementedError
 
     async def unlock(self, keys: Sequence[Key], token: str) -> None:
@@ -224,7 +224,7 @@ class Process:
             shared=self.shared,
             channel=self.channel,
             recovery=self.recovery,
-            lease=1,
+            lease_ttl=1,
             strict=False,
             metrics=NullMetrics(),
         )

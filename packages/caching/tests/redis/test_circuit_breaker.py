@@ -32,8 +32,8 @@ async def test_pauses_between_probes_double(pauses: list[float]) -> None:
     opened = Breaker(probe, has_pending=lambda: False)
     opened.trip(OSError("refused"))
     opened.trip(OSError("refused"))
-    assert opened._recovery is not None
-    await opened._recovery
+    assert opened._probing is not None
+    await opened._probing
     assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
     assert not opened.open
 
@@ -48,8 +48,8 @@ async def test_pending_changes_are_replayed_with_the_breaker_closed(pauses: list
 
     closed = Breaker(probe, has_pending=lambda: waiting > 0)
     closed.start_probing()
-    assert closed._recovery is not None
-    await closed._recovery
+    assert closed._probing is not None
+    await closed._probing
     assert (waiting, len(pauses), closed.open) == (0, 3, False)
 
 
@@ -62,6 +62,6 @@ async def test_probe_now_ends_the_pause() -> None:
     opened.trip(OSError("refused"))
     await asyncio.sleep(0)
     opened.probe_now()
-    assert opened._recovery is not None
-    await opened._recovery
+    assert opened._probing is not None
+    await opened._probing
     assert not opened.open

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, SecretStr
 from typing_extensions import TypedDict
 
 from tequipy_caching.redis.codec import Codec
-from tequipy_caching.redis.envelope import EXPIRED, HEADER_BYTES, NOTHING, TOMBSTONE, VALUE, new_state
+from tequipy_caching.redis.envelope import EXPIRED, HEADER_BYTES, NO_VALUE, TOMBSTONE, VALUE, new_state
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ ENCODED = PERSON.encode("ada", ADA, ttl=1, tail=0)
 @given(TEXT, PEOPLE, st.integers(0, 2**63), st.integers(0, 2**63))
 def test_decoding_returns_the_encoded_value(key: str, person: Person, ttl: int, tail: int) -> None:
     """Decoding returns the encoded value, and the envelope its times."""
-    *times, body = PERSON.open(key, stored(PERSON.encode(key, person, ttl=ttl, tail=tail)))[2:]
+    *times, body = PERSON.parse(key, stored(PERSON.encode(key, person, ttl=ttl, tail=tail)))[2:]
     assert (PERSON.decode(body), times) == (person, [ttl, tail])
 
 
@@ -83,7 +83,7 @@ def test_decoding_returns_the_encoded_value(key: str, person: Person, ttl: int, 
 def test_many_types_are_decoded_as_encoded(type_: Any, value: object) -> None:
     """Models with aliases, TypedDicts, containers, bytes, infinity and falsy values are decoded as encoded."""
     codec: Codec[Any] = Codec(type_, 1024)
-    assert codec.decode(codec.open("key", stored(codec.encode("key", value, ttl=1, tail=0)))[-1]) == value
+    assert codec.decode(codec.parse("key", stored(codec.encode("key", value, ttl=1, tail=0)))[-1]) == value
 
 
 @given(st.data())
@@ -93,43 +93,43 @@ def test_a_flipped_bit_in_an_envelope_is_refused(data: st.DataObject) -> None:
     bit = data.draw(st.integers(0, 8 * len(encoded) - 1))
     encoded[bit // 8] ^= 1 << bit % 8
     with pytest.raises(ValueError, match=r"."):
-        PERSON.open("ada", stored(bytes(encoded)))
+        PERSON.parse("ada", stored(bytes(encoded)))
 
 
 @given(st.binary(max_size=200))
 def test_foreign_bytes_are_refused(foreign: bytes) -> None:
     """Bytes that this package did not write are refused, under any key."""
     with pytest.raises(ValueError, match="not a state"):
-        PERSON.open("ada", foreign)
+        PERSON.parse("ada", foreign)
     with pytest.raises(ValueError, match=r"damaged"):
-        PERSON.open("ada", stored(foreign))
+        PERSON.parse("ada", stored(foreign))
 
 
 def test_another_keys_envelope_is_refused() -> None:
     """An envelope of another key or schema, or of a larger size, is refused."""
     with pytest.raises(ValueError, match="key"):
-        PERSON.open("bob", stored(ENCODED))
+        PERSON.parse("bob", stored(ENCODED))
     with pytest.raises(ValueError, match="schema"):
-        Codec(str, 1024).open("ada", stored(ENCODED))
+        Codec(str, 1024).parse("ada", stored(ENCODED))
     with pytest.raises(ValueError, match="too large"):
-        Codec(Person, 8).open("ada", stored(ENCODED))
+        Codec(Person, 8).parse("ada", stored(ENCODED))
     for end in (1, 16, 17, 17 + HEADER_BYTES - 1):  # cut within the generation, the number of tags, or the envelope
         with pytest.raises(ValueError, match="damaged envelope"):
-            PERSON.open("ada", stored(ENCODED)[: len(new_state(VALUE)) + end])
+            PERSON.parse("ada", stored(ENCODED)[: len(new_state(VALUE)) + end])
 
 
 @pytest.mark.parametrize("kind", [VALUE, EXPIRED, TOMBSTONE])
 def test_states_are_unique(kind: bytes) -> None:
     """Two states of one kind differ, so that a store detects a change; a state alone has no value."""
     assert new_state(kind) != new_state(kind)
-    assert PERSON.open("ada", new_state(kind)) == NOTHING
+    assert PERSON.parse("ada", new_state(kind)) == NO_VALUE
 
 
 @pytest.mark.parametrize("tags", [0, 1, 3])
 @pytest.mark.parametrize("kind", [VALUE, EXPIRED])
 def test_an_entry_is_split_into_its_parts(kind: bytes, tags: int) -> None:
     """An entry is split into its kind, the ids of its tags and its value."""
-    its_kind, its_tags, *_, body = PERSON.open("ada", stored(ENCODED, kind=kind, tags=tags))
+    its_kind, its_tags, *_, body = PERSON.parse("ada", stored(ENCODED, kind=kind, tags=tags))
     assert (its_kind, its_tags) == (kind, tuple(f"{number:016x}" for number in range(tags)))
     assert PERSON.decode(body) == ADA
 
@@ -137,7 +137,7 @@ def test_an_entry_is_split_into_its_parts(kind: bytes, tags: int) -> None:
 def test_a_tombstone_with_a_value_is_damaged() -> None:
     """A tombstone followed by a value is damaged."""
     with pytest.raises(ValueError, match="damaged envelope"):
-        PERSON.open("ada", stored(ENCODED, kind=TOMBSTONE))
+        PERSON.parse("ada", stored(ENCODED, kind=TOMBSTONE))
 
 
 @given(st.data())
@@ -147,7 +147,7 @@ def test_a_flipped_bit_never_gives_another_value(data: st.DataObject) -> None:
     bit = data.draw(st.integers(0, 8 * len(damaged) - 1))
     damaged[bit // 8] ^= 1 << bit % 8
     try:
-        value = PERSON.decode(PERSON.open("ada", bytes(damaged))[-1])
+        value = PERSON.decode(PERSON.parse("ada", bytes(damaged))[-1])
     except ValueError:
         return
     assert value == ADA

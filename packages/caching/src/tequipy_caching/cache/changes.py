@@ -12,8 +12,8 @@ from tequipy_caching.exceptions import CacheUnavailable
 V = TypeVar("V")
 
 Kind = Literal["delete", "expire"]
-Sort = Literal["key", "tag", "everything"]
-_EVERYTHING: Final[tuple[Sort, str]] = ("everything", "")
+Scope = Literal["key", "tag", "everything"]
+_EVERYTHING: Final[tuple[Scope, str]] = ("everything", "")
 _BATCH_SIZE: Final = 500
 
 
@@ -21,11 +21,11 @@ class Changes(Recoverable[Kind], Generic[V]):
     """The changes of one cache; while one is pending, the values of its keys in the shared tier are not used."""
 
     def __init__(self, name: str, shared: SharedTier[V], recovery: RecoveryQueue, *, strict: bool) -> None:
-        self._owner = f"cache:{name}"
+        self._topic = f"cache:{name}"
         self._shared = shared
         self._recovery = recovery
         self._strict = strict
-        recovery.register(self._owner, self)
+        recovery.register(self._topic, self)
 
     async def apply(
         self,
@@ -49,11 +49,11 @@ class Changes(Recoverable[Kind], Generic[V]):
     ) -> None:
         """Queue a change, of this process or another, that has not reached the shared tier."""
         for key in keys:
-            self._recovery.add(self._owner, ("key", key), kind)
+            self._recovery.add(self._topic, ("key", key), kind)
         for tag in tags:
-            self._recovery.add(self._owner, ("tag", tag), kind)
+            self._recovery.add(self._topic, ("tag", tag), kind)
         if everything:
-            self._recovery.add(self._owner, _EVERYTHING, kind)
+            self._recovery.add(self._topic, _EVERYTHING, kind)
 
     @property
     def any_pending(self) -> bool:
@@ -64,9 +64,9 @@ class Changes(Recoverable[Kind], Generic[V]):
         """Return whether an invalidation of the key or a tag is pending, so the shared tier may hold an old value."""
         return (
             self._recovery.distrusts_all
-            or self._recovery.holds(self._owner, ("key", key))
-            or self._recovery.holds(self._owner, _EVERYTHING)
-            or any(self._recovery.holds(self._owner, ("tag", tag)) for tag in tags)
+            or self._recovery.holds(self._topic, ("key", key))
+            or self._recovery.holds(self._topic, _EVERYTHING)
+            or any(self._recovery.holds(self._topic, ("tag", tag)) for tag in tags)
         )
 
     def merge(self, old: Kind, new: Kind) -> Kind:
@@ -81,15 +81,15 @@ class Changes(Recoverable[Kind], Generic[V]):
         """Apply queued changes."""
         if _EVERYTHING in entries:
             await self._shared.clear()
-        tags = _of("tag", entries, "delete")
+        tags = _subjects("tag", entries, "delete")
         if tags:
             await self._shared.remove_tags(tags)
         for change, kind in ((self._shared.remove, "delete"), (self._shared.expire, "expire")):
-            keys = _of("key", entries, kind)
+            keys = _subjects("key", entries, kind)
             for start in range(0, len(keys), _BATCH_SIZE):
                 await change(keys[start : start + _BATCH_SIZE])
 
 
-def _of(sort: Sort, entries: Mapping[Hashable, Kind], wanted: str) -> list[Any]:
-    pairs = cast("Mapping[tuple[Sort, Any], Kind]", entries)
+def _subjects(sort: Scope, entries: Mapping[Hashable, Kind], wanted: str) -> list[Any]:
+    pairs = cast("Mapping[tuple[Scope, Any], Kind]", entries)
     return [subject for (its_sort, subject), kind in pairs.items() if its_sort == sort and kind == wanted]

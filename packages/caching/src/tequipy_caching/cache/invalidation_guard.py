@@ -49,7 +49,7 @@ class InvalidationGuards:
     def __init__(self) -> None:
         self._number = 0
         self._of_all_keys = LastInvalidations(0, 0)
-        self._invalidations: OrderedDict[Key, LastInvalidations] = OrderedDict()  # oldest first, like the guards below
+        self._journal: OrderedDict[Key, LastInvalidations] = OrderedDict()  # oldest first, like the guards below
         self._held: OrderedDict[InvalidationGuard, None] = OrderedDict()
 
     @contextmanager
@@ -62,30 +62,30 @@ class InvalidationGuards:
         finally:
             guard.since = -1
             del self._held[guard]
-            self._forget()
+            self._trim_journal()
 
     def last(self, key: Key) -> LastInvalidations:
         """Return the last invalidations of a key that are newer than the oldest guard."""
-        return self._invalidations.get(key, self._of_all_keys)
+        return self._journal.get(key, self._of_all_keys)
 
     def invalidate(self, key: Key, *, may_serve_stale: bool = False) -> None:
         """Make the key not current for all guards that are held now."""
         if self._held:
             self._number += 1
-            self._invalidations[key] = LastInvalidations(
+            self._journal[key] = LastInvalidations(
                 self._number, self.last(key).hard if may_serve_stale else self._number
             )
-            self._invalidations.move_to_end(key)
-            if len(self._invalidations) > MAX_JOURNAL_LENGTH:
+            self._journal.move_to_end(key)
+            if len(self._journal) > MAX_JOURNAL_LENGTH:
                 self.invalidate_all()
 
     def invalidate_all(self) -> None:
         """Make all keys not current for all guards that are held now, and forbid their stale values."""
         self._number += 1
         self._of_all_keys = LastInvalidations(self._number, self._number)
-        self._invalidations.clear()
+        self._journal.clear()
 
-    def _forget(self) -> None:
+    def _trim_journal(self) -> None:
         oldest = next(iter(self._held)).since if self._held else self._number
-        while self._invalidations and next(iter(self._invalidations.values())).latest <= oldest:
-            self._invalidations.popitem(last=False)
+        while self._journal and next(iter(self._journal.values())).latest <= oldest:
+            self._journal.popitem(last=False)

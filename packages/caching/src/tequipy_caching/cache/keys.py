@@ -15,9 +15,9 @@ BATCH_SIZE: Final = 1000
 """How many keys one step handles: more would block the event loop and Redis."""
 MAX_TAGS: Final = 255
 """The most tags of one value; they are counted in one byte."""
-_READABLE: Final = 400
+_READABLE_BYTES: Final = 400
 _ALWAYS_FITS: Final = MAX_BYTES - len("s:")
-_EXACT: Final = frozenset({str, int, UUID})
+_PLAIN_TYPES: Final = frozenset({str, int, UUID})
 
 
 def canonical(key: Key) -> Key:
@@ -26,7 +26,7 @@ def canonical(key: Key) -> Key:
     Raises `TypeError` for a key of another type, `True` and `1.0` included, which are equal to 1.
     """
     kind = type(key)
-    if kind in _EXACT or (kind is tuple and _EXACT.issuperset(map(type, key))):  # type: ignore[arg-type]  # -- a tuple
+    if kind in _PLAIN_TYPES or (kind is tuple and _PLAIN_TYPES.issuperset(map(type, key))):  # type: ignore[arg-type]  # -- a tuple
         return key  # a fast path for most keys, because this runs at every hit
     if isinstance(key, str):
         return str.__str__(key)  # not str(), which a StrEnum overrides
@@ -96,7 +96,7 @@ def encode_key(key: Key) -> str:
     encoded = name.encode()
     if len(encoded) <= MAX_BYTES:
         return name
-    readable = encoded[:_READABLE].decode(errors="ignore")
+    readable = encoded[:_READABLE_BYTES].decode(errors="ignore")
     return f"h:{readable}~{blake2b(encoded, digest_size=16).hexdigest()}"
 
 

@@ -32,13 +32,13 @@ class AcquiredLeases(Generic[V]):
                 await self._shared.unlock(held, self._token)
 
 
-class Leases(Generic[V]):
-    """The leases of one cache; `lease` is the number of seconds after which the lease of a killed process ends."""
+class LoadLeases(Generic[V]):
+    """The leases of one cache; `lease_ttl` is the number of seconds after which the lease of a killed process ends."""
 
-    def __init__(self, shared: SharedTier[V], channel: Channel, *, lease: float) -> None:
+    def __init__(self, shared: SharedTier[V], channel: Channel, *, lease_ttl: float) -> None:
         self._shared = shared
         self._channel = channel
-        self._lease = lease
+        self._lease_ttl = lease_ttl
         self._waiting: dict[Key, set[asyncio.Event]] = {}
 
     async def load_or_wait(
@@ -83,7 +83,7 @@ class Leases(Generic[V]):
         left: Mapping[Key, float] = dict.fromkeys(keys, 0.0)
         if self._channel.live:
             with suppress(CacheUnavailable):
-                left = await self._shared.lock(keys, tags, token, self._lease)
+                left = await self._shared.lock(keys, tags, token, self._lease_ttl)
         return AcquiredLeases(self._shared, token, left)
 
     def _forget(self, key: Key, freed: asyncio.Event) -> None:

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from tequipy_caching.cache.changes import Changes
 from tequipy_caching.cache.invalidation_guard import InvalidationGuard, InvalidationGuards
 from tequipy_caching.cache.keys import Key
-from tequipy_caching.cache.leases import Leases
+from tequipy_caching.cache.leases import LoadLeases
 from tequipy_caching.cache.local_store import Memory
 from tequipy_caching.cache.metrics import CacheMetrics
 from tequipy_caching.cache.policies import CachePolicy
@@ -49,11 +49,11 @@ class Loader(Generic[V]):
         changes: Changes[V],
         channel: Channel,
         strict: bool,
-        lease: float,
+        lease_ttl: float,
         metrics: CacheMetrics,
     ) -> None:
         self.guards = InvalidationGuards()
-        self.leases = Leases(shared, channel, lease=lease)
+        self.leases = LoadLeases(shared, channel, lease_ttl=lease_ttl)
         self._name = name
         self._policy = policy
         self._memory = memory
@@ -69,7 +69,7 @@ class Loader(Generic[V]):
         }
         self._load_seconds = metrics.seconds("cache_load_seconds", name)
         self._fenced_fills = metrics.tally("cache_fenced_fills", name)
-        self._abandoned: set[asyncio.Future[Mapping[Key, V]]] = set()
+        self._cancelled_factories: set[asyncio.Future[Mapping[Key, V]]] = set()
 
     async def load(self, in_flight: InFlightLoad[V], request: LoadRequest[V]) -> Mapping[Key, V]:
         """Return the values of the keys of an in-flight load, except for keys that the factory omits."""
@@ -219,19 +219,19 @@ class Loader(Generic[V]):
             raise
         finally:
             if not factory.done():
-                self._abandon(factory)
+                self._cancel_in_background(factory)
             self._loads[outcome].count += 1
             self._load_seconds(monotonic() - started)
         return values
 
-    def _abandon(self, factory: "asyncio.Future[Mapping[Key, V]]") -> None:
+    def _cancel_in_background(self, factory: "asyncio.Future[Mapping[Key, V]]") -> None:
         """Cancel a factory that timed out, and ignore its result."""
         factory.cancel()
-        self._abandoned.add(factory)
-        factory.add_done_callback(self._forget)
+        self._cancelled_factories.add(factory)
+        factory.add_done_callback(self._on_factory_done)
 
-    def _forget(self, factory: "asyncio.Future[Mapping[Key, V]]") -> None:
-        self._abandoned.discard(factory)
+    def _on_factory_done(self, factory: "asyncio.Future[Mapping[Key, V]]") -> None:
+        self._cancelled_factories.discard(factory)
         if not factory.cancelled():
             factory.exception()  # retrieved, because asyncio logs exceptions that nobody has retrieved
 

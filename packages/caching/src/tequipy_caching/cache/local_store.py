@@ -159,7 +159,7 @@ class Memory(Generic[V]):
         return known
 
 
-class MemoryTier(TTLCache[Key, Entry[V]], Generic[V]):
+class ChunkedTTLCache(TTLCache[Key, Entry[V]], Generic[V]):
     """A `TTLCache` that removes expired entries in small chunks. Each entry also has its own, earlier expiry."""
 
     def __init__(self, policy: CachePolicy, clock: Callable[[], float], evictions: Tally) -> None:

@@ -45,7 +45,7 @@ class CachedFunction(Generic[P, V]):
         # The positions of the fields: if all arguments are positional, using these is far cheaper than binding them.
         positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         self._arity = len(positional)
-        self._places = [positional.index(name) for name in self._fields if name in positional]
+        self._positions = [positional.index(name) for name in self._fields if name in positional]
         self._simple = len(parameters) == len(positional)
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
@@ -55,7 +55,7 @@ class CachedFunction(Generic[P, V]):
         accept.
         """
         if self._simple and not kwargs and len(args) == self._arity:
-            values: tuple[Any, ...] = tuple([args[place] for place in self._places])
+            values: tuple[Any, ...] = tuple([args[position] for position in self._positions])
         else:
             bound = self._signature.bind(*args, **kwargs)
             bound.apply_defaults()

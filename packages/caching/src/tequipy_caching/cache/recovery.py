@@ -37,7 +37,7 @@ class RecoveryQueue:
     def __init__(self, wake: Callable[[], None], limit: int = LIMIT) -> None:
         self._wake = wake
         self._limit = limit
-        self._sources: dict[str, Recoverable[Any]] = {}
+        self._owners: dict[str, Recoverable[Any]] = {}
         self._pending: dict[str, dict[Hashable, tuple[object, Any]]] = {}
         self._replaying = asyncio.Lock()
         self._distrusted_until = -inf
@@ -59,19 +59,19 @@ class RecoveryQueue:
     def __len__(self) -> int:
         return sum(map(len, list(self._pending.values())))  # a copy, because metrics read it in other threads
 
-    def register(self, topic: str, source: Recoverable[Any]) -> None:
+    def register(self, topic: str, owner: Recoverable[Any]) -> None:
         """Set the owner of a topic's entries."""
-        self._sources[topic] = source
+        self._owners[topic] = owner
 
     def add(self, topic: str, key: Hashable, entry: Any) -> None:  # noqa: ANN401 -- each topic has entries of its own
         """Queue an entry, merged with the queued entry of the same key."""
-        source, pending = self._sources[topic], self._pending.setdefault(topic, {})
+        owner, pending = self._owners[topic], self._pending.setdefault(topic, {})
         known = pending.get(key)
         # The object distinguishes this entry from an equal one that is being replayed right now.
-        pending[key] = (object(), entry if known is None else source.merge(known[1], entry))
+        pending[key] = (object(), entry if known is None else owner.merge(known[1], entry))
         if len(self) > self._limit:
             largest = max(self._pending, key=lambda name: len(self._pending[name]))
-            few = self._sources[largest].overflow()
+            few = self._owners[largest].overflow()
             self._pending[largest] = {key: (object(), entry) for key, entry in few.items()}
         self._wake()
 
@@ -85,7 +85,7 @@ class RecoveryQueue:
             while self._pending:
                 topic, pending = next(iter(self._pending.items()))
                 sent = dict(pending)
-                await self._sources[topic].replay({key: entry for key, (_, entry) in sent.items()})
+                await self._owners[topic].replay({key: entry for key, (_, entry) in sent.items()})
                 left = {key: entry for key, entry in self._pending[topic].items() if sent.get(key) != entry}
                 if left:  # added meanwhile
                     self._pending[topic] = left

@@ -133,7 +133,7 @@ class InFlightLoads(Generic[V]):
         in_flight.waiting -= 1
         if not in_flight.waiting and not in_flight.detached and not in_flight.task.done():
             in_flight.abandoned = True
-            self._finish(in_flight)
+            self._remove(in_flight)
             in_flight.task.cancel()
 
     async def _run(self, in_flight: InFlightLoad[V], load: Load[V]) -> Mapping[Key, V]:
@@ -146,14 +146,14 @@ class InFlightLoads(Generic[V]):
             # If it were raised unchanged, each caller would conclude that it had been cancelled itself.
             raise CacheError(f"a load of the cache {self._cache!r} was cancelled from within") from error
         finally:
-            self._finish(in_flight)
+            self._remove(in_flight)
 
     def _on_done(self, task: "asyncio.Task[Mapping[Key, V]]") -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # retrieved, because asyncio logs exceptions that nobody has retrieved
 
-    def _finish(self, in_flight: InFlightLoad[V]) -> None:
+    def _remove(self, in_flight: InFlightLoad[V]) -> None:
         for key in in_flight.keys:
             if self._current.get(key) is in_flight:
                 del self._current[key]

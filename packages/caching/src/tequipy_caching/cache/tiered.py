@@ -35,7 +35,7 @@ class TieredCache(Cache[V], Generic[V]):
         shared: SharedTier[V],
         channel: Channel,
         recovery: RecoveryQueue,
-        lease: float,
+        lease_ttl: float,
         strict: bool,
         metrics: CacheMetrics,
     ) -> None:
@@ -55,7 +55,7 @@ class TieredCache(Cache[V], Generic[V]):
             changes=self._changes,
             channel=channel,
             strict=strict,
-            lease=lease,
+            lease_ttl=lease_ttl,
             metrics=metrics,
         )
         self._l1_hits = metrics.tally("cache_requests", name, "l1", "hit")

@@ -117,7 +117,7 @@ class SharedTier(ABC, Generic[V]):
         """Invalidate all values of this cache, and publish the change to all processes."""
 
     @abstractmethod
-    async def lock(self, keys: Sequence[Key], tags: Sequence[str], token: str, lease: float) -> Mapping[Key, float]:
+    async def lock(self, keys: Sequence[Key], tags: Sequence[str], token: str, lease_ttl: float) -> Mapping[Key, float]:
         """Acquire the leases that are free, or whose holders load values that were invalidated meanwhile.
 
         Returns for each key the seconds until another process's lease ends; 0 means that it was acquired.

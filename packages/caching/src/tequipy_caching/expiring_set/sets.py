@@ -10,7 +10,7 @@ from tequipy_caching.names import check_name
 from tequipy_caching.redis.backplane import Backplane
 from tequipy_caching.redis.cancellation import cancel_and_wait
 from tequipy_caching.redis.link import RedisLink
-from tequipy_caching.redis.scripts import reading
+from tequipy_caching.redis.scripts import parsing
 
 CHECK_EVERY: Final = 1.0
 """Seconds between two checks that Redis still has the sets."""
@@ -62,7 +62,7 @@ class ExpiringSets:
                 continue
             try:
                 answer = await self._link.run("set_sentinels", [made.key for made in sets])
-                with reading("set_sentinels"):
+                with parsing("set_sentinels"):
                     pairs = list(zip(sets, answer, strict=True))
             except CacheUnavailable:
                 continue  # the channel or the next check will detect a loss

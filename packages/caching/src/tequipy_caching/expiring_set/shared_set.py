@@ -18,7 +18,7 @@ from tequipy_caching.redis.backplane import Backplane
 from tequipy_caching.redis.cancellation import cancel_and_wait
 from tequipy_caching.redis.link import RedisLink
 from tequipy_caching.redis.messages import Listener
-from tequipy_caching.redis.scripts import reading
+from tequipy_caching.redis.scripts import parsing
 
 SOURCE_TIMEOUT: Final = 10.0
 """Seconds after which reading a source is given up."""
@@ -105,7 +105,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
                 self._attempted.set()  # later calls do not wait again
         try:
             answer = await self._link.run("set_contains", [self.key], [member])
-            with reading("set_contains"):
+            with parsing("set_contains"):
                 left = answer / 1000
         except CacheUnavailable:
             return member in self
@@ -220,7 +220,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         while more:
             answer = await self._link.run("set_members", [self.key], [start, start + _PART - 1])
             now = monotonic()
-            with reading("set_members"):
+            with parsing("set_members"):
                 found, milliseconds, goes_on, *members = answer
                 pairs = zip(*[iter(members)] * 2, strict=True)
                 part = {member.decode(errors="replace"): now + left / 1000 for member, left in pairs}

@@ -11,7 +11,7 @@ from cachetools import LRUCache
 
 from tequipy_caching.cache.invalidation_guard import InvalidationGuards
 from tequipy_caching.cache.keys import Key
-from tequipy_caching.cache.local_store import Memory, MemoryTier
+from tequipy_caching.cache.local_store import ChunkedTTLCache, Memory
 from tequipy_caching.cache.metrics import Tally
 from tequipy_caching.cache.policies import CachePolicy
 from tequipy_caching.cache.ports import MISSING
@@ -37,7 +37,7 @@ _BATCH_SIZE: Final = 100
 """How many leases one script releases."""
 
 
-class _Refusal(NamedTuple):
+class _Denial(NamedTuple):
     """A denial that Redis would repeat. Times are microseconds of the monotonic clock."""
 
     policy: RatePolicy
@@ -65,7 +65,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         self.link = link
         self.backplane = backplane
         self._counts = counts
-        self._refusals: Memory[_Refusal] = Memory(memory, MemoryTier(memory, monotonic, Tally()), monotonic)
+        self._denials: Memory[_Denial] = Memory(memory, ChunkedTTLCache(memory, monotonic, Tally()), monotonic)
         self._leases = Leases(memory.l1_maxsize)
         self._release_task: asyncio.Task[None] | None = None
         self._known: LRUCache[str, _Known] = LRUCache(memory.l1_maxsize)
@@ -105,9 +105,9 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
     async def peek(self, policy: RatePolicy, key: Key) -> RateDecision:
         """Return the decision that a request would get now, without counting it."""
         name, now = bucket_name(policy, key), now_us()
-        refusal = self._refused(policy, name, 1, now)
-        if refusal is not None:
-            return refusal
+        denial = self._denied(policy, name, 1, now)
+        if denial is not None:
+            return denial
         try:
             (grant,) = await self._buckets.run(
                 [(policy, name)], [self._with_known_level(BudgetRequest(0), policy, name, now)]
@@ -141,7 +141,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
 
     def on_gap(self) -> None:
         """Forget all denials, because any of them may have been reset."""
-        self._refusals.clear()
+        self._denials.clear()
         self._guards.invalidate_all()
 
     def merge(self, old: int, new: int) -> int:
@@ -182,15 +182,15 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         held = [lease for lease in leases if lease is not None and lease.left >= cost and now < lease.ends]
         if len(held) == len(budgets):
             return [lease.spend(cost, now) for lease in held]
-        refusals = [self._refused(policy, name, cost, now) for policy, name in budgets]
-        return refusals if any(refusals) else None
+        denials = [self._denied(policy, name, cost, now) for policy, name in budgets]
+        return denials if any(denials) else None
 
-    def _refused(self, policy: RatePolicy, name: str, cost: int, now: int) -> RateDecision | None:
-        refusal = self._refusals.fast_value(name, self._refusals.clock())
-        if refusal is MISSING or cost < refusal.cost or now >= refusal.ends or refusal.policy != policy:
+    def _denied(self, policy: RatePolicy, name: str, cost: int, now: int) -> RateDecision | None:
+        denial = self._denials.fast_value(name, self._denials.clock())
+        if denial is MISSING or cost < denial.cost or now >= denial.ends or denial.policy != policy:
             return None
-        more = (cost - refusal.cost) * policy.increment // policy.leak_rate
-        retry, reset = (refusal.ends - now + more) / 1_000_000, max(0, refusal.full - now) / 1_000_000
+        more = (cost - denial.cost) * policy.increment // policy.leak_rate
+        retry, reset = (denial.ends - now + more) / 1_000_000, max(0, denial.full - now) / 1_000_000
         return RateDecision(False, policy.limit, 0, retry, reset)
 
     async def _wait_for_leases(self, budgets: Sequence[Budget]) -> bool:
@@ -242,8 +242,8 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         self._known[name] = _Known(grant.born, now + grant.used_for)
         if not grant.allowed:
             left = grant.retry_after / 1_000_000
-            self._refusals.keep(
-                name, _Refusal(policy, cost, now + grant.retry_after, now + grant.reset_after), left, ttl=left
+            self._denials.keep(
+                name, _Denial(policy, cost, now + grant.retry_after, now + grant.reset_after), left, ttl=left
             )
 
     def _with_known_level(self, request: BudgetRequest, policy: RatePolicy, name: str, now: int) -> BudgetRequest:
@@ -295,7 +295,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
                         self._known[lease.name] = _Known(grant.born, now + grant.used_for)
 
     def _forget(self, name: str) -> None:
-        self._refusals.drop(name)
+        self._denials.drop(name)
         self._known.pop(name, None)
         self._guards.invalidate(name)
         self._local_buckets.forget(name)

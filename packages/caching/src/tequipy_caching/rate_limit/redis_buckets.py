@@ -46,10 +46,10 @@ class RedisBuckets:
         rows = [answer[start : start + _NUMBERS] for start in range(0, len(answer) - 1, _NUMBERS)]
         return [Grant._make((bool(allowed), *rest, bool(vanished))) for allowed, *rest, vanished in rows]
 
-    async def reset(self, name: str, known: int) -> None:
-        """Empty a bucket, and tell it to all processes, which may remember it for `known` milliseconds."""
+    async def reset(self, name: str, remembered_ms: int) -> None:
+        """Empty a bucket, and tell it to all processes, which may remember it for `remembered_ms` milliseconds."""
         message = self._backplane.message(TOPIC, name)
-        await self._link.run_and_publish("rate_reset", [self._key(name)], [known], message=message)
+        await self._link.run_and_publish("rate_reset", [self._key(name)], [remembered_ms], message=message)
 
     async def check_eviction(self) -> None:
         """Ask the server for its eviction policy, and log a warning if it evicts; most policies evict buckets first."""

@@ -16,7 +16,7 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError, Respons
 from tequipy_caching.cache.metrics import CacheMetrics
 from tequipy_caching.cache.tiers import Change
 from tequipy_caching.redis.cancellation import cancel_and_wait
-from tequipy_caching.redis.connections import CHANNEL
+from tequipy_caching.redis.connections import CHANNEL_CONNECTIONS
 from tequipy_caching.redis.link import RedisLink
 from tequipy_caching.redis.messages import (
     PROBE,
@@ -106,7 +106,7 @@ class Backplane:
         while True:
             # Two connections: one listens, the other one runs the join script. They are new after each disconnection,
             # because the host name may lead to another server now.
-            client = self._client = self._link.connect(CHANNEL)
+            client = self._client = self._link.connect(CHANNEL_CONNECTIONS)
             try:
                 async with client.pubsub() as channel:
                     await self._receive(channel, client)

@@ -23,29 +23,29 @@ class Breaker:
 
     def __init__(self, probe: Callable[[], Awaitable[object]], *, has_pending: Callable[[], bool]) -> None:
         self.open = False
-        self.confirmed = False
+        self.probe_failed = False
         """Whether a probe has also failed since the breaker opened."""
         self._probe = probe
-        self._behind = has_pending
+        self._has_pending = has_pending
         self._probe_requested = asyncio.Event()
-        self._recovery: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
 
     def trip(self, fault: BaseException) -> None:
         """Open the breaker: from now on only the probe calls Redis."""
         if not self.open:
-            self.open, self.confirmed = True, False
+            self.open, self.probe_failed = True, False
             logger.warning("cache_breaker_opened", extra={"error": f"{type(fault).__name__}: {fault}"})
             self.start_probing()
 
     def allows_call(self) -> bool:
         """Return whether the running task may call Redis."""
-        return not self.open or asyncio.current_task() is self._recovery
+        return not self.open or asyncio.current_task() is self._probing
 
     def start_probing(self) -> None:
         """Start the task that probes until the breaker is closed and nothing is pending, unless it is running."""
-        if self._recovery is None or self._recovery.done():
+        if self._probing is None or self._probing.done():
             self._probe_requested = asyncio.Event()  # a new one, because the event loop may be another one
-            self._recovery = asyncio.create_task(self._recover(), name="cache-breaker")
+            self._probing = asyncio.create_task(self._recover(), name="cache-breaker")
 
     def probe_now(self) -> None:
         """End the pause before the next probe, because there is a sign that Redis is reachable."""
@@ -53,19 +53,19 @@ class Breaker:
 
     async def stop(self) -> None:
         """Stop probing, and close the breaker so that a later start begins without it."""
-        if self._recovery is not None:
-            await cancel_and_wait(self._recovery)
-            self._recovery = None
+        if self._probing is not None:
+            await cancel_and_wait(self._probing)
+            self._probing = None
         self.open = False
 
     async def _recover(self) -> None:
         pause = FIRST_PAUSE
-        while self.open or self._behind():
+        while self.open or self._has_pending():
             await self._pause(pause)
             try:
                 await self._probe()
             except Exception:  # noqa: BLE001 -- any failure means that Redis is not usable yet
-                self.confirmed = True
+                self.probe_failed = True
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 pause = FIRST_PAUSE

@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from tequipy_caching.redis.envelope import Opened, decode_envelope, digest, encode_envelope
+from tequipy_caching.redis.envelope import EntryParts, decode_entry, digest, encode_envelope
 from tequipy_caching.redis.round_trip import difference
 
 V = TypeVar("V")
@@ -51,15 +51,15 @@ class Codec(Generic[V]):
             self._check(value, body)
         return encode_envelope(self.fingerprint, key, body, ttl=ttl, tail=tail)
 
-    def open(self, key: str, data: bytes) -> Opened:
+    def parse(self, key: str, data: bytes) -> EntryParts:
         """Return the parts of an entry in Redis.
 
         Raises `ValueError` for an entry that is damaged, too large, or of another key or schema.
         """
-        opened = decode_envelope(self.fingerprint, key, data)
-        if len(opened[-1]) > self._max_bytes:
+        parts = decode_entry(self.fingerprint, key, data)
+        if len(parts[-1]) > self._max_bytes:
             raise ValueError("too large")
-        return opened
+        return parts
 
     def decode(self, body: bytes) -> V:
         """Return the value; raise `ValueError` for bytes that are not a value of this type."""

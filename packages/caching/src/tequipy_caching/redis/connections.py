@@ -18,19 +18,19 @@ from redis.exceptions import ResponseError
 
 from tequipy_caching.redis.cancellation import Cancellation
 
-CONNECTIONS: Final = 50
-CHANNEL: Final = 2
+REQUEST_CONNECTIONS: Final = 50
+CHANNEL_CONNECTIONS: Final = 2
 """Connections of the channel."""
-PROBES: Final = 2
+PROBE_CONNECTIONS: Final = 2
 """Connections reserved for probes, so that many concurrent requests do not block them."""
 _ATTEMPTS: Final = 5
 """How many connections a command is tried on if they are lost."""
 _PIECE: Final = 65_536
 """Bytes that are sent at once."""
-_LARGE_WAITS: Final = 40
+_MAX_PROGRESS_FACTOR: Final = 40
 """The longest duration of a request that makes progress, as a multiple of the timeout."""
 
-_RETIRED_FOR: Final = 30.0
+_SLOT_RETIRED_FOR: Final = 30.0
 """Seconds until a slot is used again after the server refused a connection for it."""
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Deadline:
         """Whether the request has ended. Tasks that it started may run longer and must not extend the deadline."""
         self._seconds = seconds
         self._pieces = 0
-        self._latest = monotonic() + _LARGE_WAITS * seconds
+        self._latest = monotonic() + _MAX_PROGRESS_FACTOR * seconds
 
     def extend(self) -> None:
         """Count a piece; from the second piece on, restart the timeout. Call this before each piece."""
@@ -94,11 +94,11 @@ class Connections:
         self._prepare = prepare
         self._idle: list[AbstractConnection] = []
         self._warned = False
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
-        self._client = self._connect(CONNECTIONS + PROBES)
-        self._slots = asyncio.Semaphore(CONNECTIONS)
+    def _reset(self) -> None:
+        self._client = self._connect(REQUEST_CONNECTIONS + PROBE_CONNECTIONS)
+        self._slots = asyncio.Semaphore(REQUEST_CONNECTIONS)
         self._open_connections: set[AbstractConnection] = set()
         self._surplus = 0
         """How many connections to close so that the channel can have them."""
@@ -135,13 +135,13 @@ class Connections:
 
     def _retire(self, slots: asyncio.Semaphore) -> None:
         """Withdraw a slot for a while, because the server accepts no connection for it."""
-        asyncio.get_running_loop().call_later(_RETIRED_FOR, slots.release)
+        asyncio.get_running_loop().call_later(_SLOT_RETIRED_FOR, slots.release)
 
     async def make_room(self) -> None:
         """Close as many connections as the channel needs, because the server refused the channel's connection."""
         if self._open_connections:
             self._warn_once("the channel")
-            self._surplus = CHANNEL
+            self._surplus = CHANNEL_CONNECTIONS
             while self._surplus and self._idle and not self._slots.locked():
                 await self.in_turn(0, partial(asyncio.sleep, 0))
 
@@ -164,7 +164,7 @@ class Connections:
                 try:
                     connection = await self._acquire(cancellation)
                     used = True
-                    return await self._ask(connection, command, cancellation)
+                    return await self._send(connection, command, cancellation)
                 except RedisConnectionError as error:
                     cancellation.check()
                     if attempts == _ATTEMPTS:
@@ -180,9 +180,9 @@ class Connections:
         """Close all connections. Later requests may be made in another event loop."""
         self._idle.clear()
         await self._client.aclose()
-        self._begin()
+        self._reset()
 
-    async def _ask(self, connection: AbstractConnection, command: Sequence[Any], cancellation: Cancellation) -> Any:  # noqa: ANN401 -- as execute
+    async def _send(self, connection: AbstractConnection, command: Sequence[Any], cancellation: Cancellation) -> Any:  # noqa: ANN401 -- as execute
         """Send a command on a connection and return its response; close the connection if it may have unread bytes."""
         try:
             cancellation.check()
@@ -204,7 +204,7 @@ class Connections:
                     return connection
             await self._discard(connection)  # closed by the server, or with unread bytes
         try:
-            return await self._make(cancellation)
+            return await self._open_connection(cancellation)
         except RedisConnectionError as error:
             cancellation.check()
             if self._open_connections and not isinstance(error.__context__, ConnectionRefusedError):
@@ -212,7 +212,7 @@ class Connections:
                 raise ServerFull(str(error)) from error
             raise
 
-    async def _make(self, cancellation: Cancellation) -> AbstractConnection:
+    async def _open_connection(self, cancellation: Cancellation) -> AbstractConnection:
         new: AbstractConnection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # -- redis-py
         try:
             await self._prepare(new, cancellation)

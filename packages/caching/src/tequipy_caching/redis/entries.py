@@ -14,16 +14,16 @@ from tequipy_caching.cache.ports import MISSING, Missing
 from tequipy_caching.cache.tiers import Lookup
 from tequipy_caching.redis.backplane import Backplane
 from tequipy_caching.redis.codec import Codec
-from tequipy_caching.redis.envelope import MARK, STATE_BYTES, TOMBSTONE, VALUE, Opened, OtherShape, new_state
+from tequipy_caching.redis.envelope import MARK, STATE_BYTES, TOMBSTONE, VALUE, EntryParts, OtherSchema, new_state
 from tequipy_caching.redis.link import RedisLink
-from tequipy_caching.redis.scripts import reading
+from tequipy_caching.redis.scripts import parsing
 
 V = TypeVar("V")
 
 PART: Final = 1_048_576
 """How many bytes of a value one script reads; larger values are read in parts."""
 _MISS: Final[Lookup[Any]] = Lookup()
-_OTHER_SHAPE: Final[Opened] = (b"", (), 0, 0, b"")
+_OTHER_SCHEMA: Final[EntryParts] = (b"", (), 0, 0, b"")
 """The parts of an entry whose value has the schema of another release."""
 _TOMBSTONED: Final[Lookup[Any]] = Lookup(tombstoned=True)
 
@@ -82,14 +82,14 @@ class EntryReader(Generic[V]):
         self._backplane = backplane
         self._tombstone_ms = tombstone_ms
         self._unreadable = unreadable
-        self._most = PART if policy.max_value_bytes > PART else 0
+        self._max_bytes = PART if policy.max_value_bytes > PART else 0
 
     async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> dict[Key, Lookup[V]]:
         """Look up keys in one round trip, and write marks where a value may be stored (`storing`)."""
         names = [encode_key(key) for key in keys]
         full = [self._names.values + name for name in names]
         answer, waited = await self._run_read(full, tags, new_state(MARK) if storing else b"")
-        with reading("read"):
+        with parsing("read"):
             lookups, others = self._lookups(keys, names, tags, answer, waited)
         if others:
             lookups |= await self._lookup_side(lookups, others)
@@ -108,18 +108,18 @@ class EntryReader(Generic[V]):
                 secrets.token_hex(8),
                 self._tombstone_ms,
                 mark,
-                self._most,
+                self._max_bytes,
                 int(not self._backplane.live),
             ],
         )
         waited = monotonic() - asked
-        with reading("read"):
+        with parsing("read"):
             refusal, *answers = answer
             if refusal is not None:
                 # A refusal is reported only to a disconnected process. It has not received the refused changes.
                 self._link.distrust(refusal)
-            for number, data in enumerate(answers[1 : 2 * len(names) : 2] if self._most else ()):
-                if data and len(data) == self._most:
+            for number, data in enumerate(answers[1 : 2 * len(names) : 2] if self._max_bytes else ()):
+                if data and len(data) == self._max_bytes:
                     answers[1 + 2 * number] = await self._read_rest(names[number], data)
         return answers, waited
 
@@ -128,11 +128,11 @@ class EntryReader(Generic[V]):
         names = [encode_key(key) for key in others]
         answer, waited = await self._run_read([self._names.side_values + name for name in names], (), b"")
         found: dict[Key, Lookup[V]] = {}
-        with reading("read"):
+        with parsing("read"):
             for (key, state), name, data, left in zip(others.items(), names, answer[1::2], answer[2::2], strict=True):
                 if not data or data[:STATE_BYTES] != state:
                     self._unreadable.count += 1
-                elif (parts := self._open(name, data)) is not None:
+                elif (parts := self._parse(name, data)) is not None:
                     found[key] = self._interpret(parts, left / 1000 - waited)._replace(seen=lookups[key].seen)
         return found
 
@@ -158,42 +158,44 @@ class EntryReader(Generic[V]):
     ) -> tuple[dict[Key, Lookup[V]], dict[Key, bytes]]:
         """Return the lookups of keys, and the states of those whose values have another schema."""
         generation, *answers = answer
-        tokens = answers[2 * len(keys) :]
-        stamp = bytes([len(tags)]) + b"".join(
-            tag.encode() + (token or b"") for tag, token in zip(tags, tokens, strict=True)
+        tag_generations = answers[2 * len(keys) :]
+        tag_stamp = bytes([len(tags)]) + b"".join(
+            tag.encode() + (token or b"") for tag, token in zip(tags, tag_generations, strict=True)
         )
-        known = None not in tokens  # without the generations of all tags, nothing can be stored
+        known = None not in tag_generations  # without the generations of all tags, nothing can be stored
         # First all entries are opened, then all values decoded. Alternating would be slower, because the code of each
         # step would evict that of the other from the processor's cache.
-        opened = [self._open(name, data) for name, data in zip(names, answers[::2], strict=False)]  # the rest: tokens
+        opened = [
+            self._parse(name, data) for name, data in zip(names, answers[::2], strict=False)
+        ]  # the rest: generations
         lookups: dict[Key, Lookup[V]] = {}
         others: dict[Key, bytes] = {}
         for key, parts, data, left in zip(keys, opened, answers[::2], answers[1::2], strict=False):
-            other = parts is _OTHER_SHAPE
+            other = parts is _OTHER_SCHEMA
             if other:
                 others[key] = data[:STATE_BYTES]
             lookup = _MISS if parts is None or other else self._interpret(parts, left / 1000 - waited)
             may_store = lookup.value is MISSING or self._policy.refresh_ahead
             if known and data and may_store:
-                lookup = lookup._replace(seen=SeenState(data[:STATE_BYTES], generation, stamp, other))
+                lookup = lookup._replace(seen=SeenState(data[:STATE_BYTES], generation, tag_stamp, other))
             lookups[key] = lookup
         return lookups, others
 
-    def _open(self, name: str, data: bytes | None) -> Opened | None:
+    def _parse(self, name: str, data: bytes | None) -> EntryParts | None:
         """Return the parts of an entry; None if it is absent or unreadable."""
         if data is None or self._codec is None:
             return None
         try:
-            return self._codec.open(name, data)
-        except OtherShape:
-            return _OTHER_SHAPE
+            return self._codec.parse(name, data)
+        except OtherSchema:
+            return _OTHER_SCHEMA
         except ValueError:
             self._unreadable.count += 1
             return None
 
-    def _interpret(self, opened: Opened, left: float) -> Lookup[V]:
+    def _interpret(self, parts: EntryParts, left: float) -> Lookup[V]:
         """Return the lookup for the parts of an entry that Redis keeps for `left` more seconds."""
-        kind, tags, ttl, tail, body = opened
+        kind, tags, ttl, tail, body = parts
         if kind == TOMBSTONE:
             return _TOMBSTONED
         if kind == MARK:

@@ -37,16 +37,16 @@ _COUNT_AT: Final = STATE_BYTES + GENERATION_BYTES
 """The position of the byte that counts the tags."""
 
 
-Opened = tuple[bytes, tuple[str, ...], int, int, bytes]
+EntryParts = tuple[bytes, tuple[str, ...], int, int, bytes]
 """The parts of an entry: its kind, the ids of its tags, its ttl and the time that Redis keeps it after that
 (milliseconds), and the encoded value. A plain tuple is fastest: a batch reads a hundred.
 """
-NOTHING: Final[Opened] = (TOMBSTONE, (), 0, 0, b"")
+NO_VALUE: Final[EntryParts] = (TOMBSTONE, (), 0, 0, b"")
 """The parts of a state without a value: a tombstone, or a value of an older generation."""
-MARKED: Final[Opened] = (MARK, (), 0, 0, b"")
+MARKED: Final[EntryParts] = (MARK, (), 0, 0, b"")
 
 
-class OtherShape(ValueError):
+class OtherSchema(ValueError):
     """An undamaged value of this key with the schema of another release."""
 
 
@@ -68,13 +68,13 @@ def encode_envelope(fingerprint: bytes, key: str, body: bytes, *, ttl: int, tail
     return b"".join((header, _CHECKSUM.pack(crc32(header)), body))
 
 
-def decode_envelope(fingerprint: bytes, key: str, data: bytes) -> Opened:
+def decode_entry(fingerprint: bytes, key: str, data: bytes) -> EntryParts:
     """Return the parts of an entry; raise `ValueError` if it is damaged or of another format, key or schema."""
     kind = data[:1]
     if kind not in _KINDS or len(data) < STATE_BYTES:
         raise ValueError("not a state, or a damaged one")
     if len(data) == STATE_BYTES:
-        return MARKED if kind == MARK else NOTHING
+        return MARKED if kind == MARK else NO_VALUE
     count = data[_COUNT_AT] if len(data) > _COUNT_AT else 0
     start = _COUNT_AT + 1 + count * _TAG_BYTES
     if kind in {TOMBSTONE, MARK} or len(data) < start + HEADER_BYTES:
@@ -85,7 +85,7 @@ def decode_envelope(fingerprint: bytes, key: str, data: bytes) -> Opened:
     if version != _VERSION or of_key != digest(key.encode()):
         raise ValueError("an envelope of another version or key")
     if shape != fingerprint:
-        raise OtherShape("an envelope of another schema")
+        raise OtherSchema("an envelope of another schema")
     body = data[start + HEADER_BYTES :]
     if crc32(body) != body_check:
         raise ValueError("a damaged body")

@@ -32,7 +32,7 @@ from tequipy_caching.redis.connections import (
 )
 from tequipy_caching.redis.loop_binding import LoopBinding
 from tequipy_caching.redis.messages import PROBE_MESSAGE, Message, Position
-from tequipy_caching.redis.scripts import digest_of, reading, script
+from tequipy_caching.redis.scripts import digest_of, parsing, script
 from tequipy_caching.redis.url import parse_redis_url
 from tequipy_caching.redis.writes import Writes, as_reason, kind_of, refusal_of
 
@@ -274,7 +274,7 @@ class RedisLink:
         """
         known = self.position or Position("", 0)
         rest: list[Any] = [2, self.state, self.probe_key, secrets.token_hex(8), known.epoch, known.sequence]
-        with reading(_JOIN):
+        with parsing(_JOIN):
             try:
                 command = ["EVALSHA", digest_of(_JOIN), *rest]
                 answer = await exchange(connection, command, cancellation)

@@ -27,7 +27,7 @@ def digest_of(name: str) -> str:
 
 
 @contextlib.contextmanager
-def reading(name: str) -> Iterator[None]:
+def parsing(name: str) -> Iterator[None]:
     """Raise `CacheUnavailable` if a response does not have the format of the script's result."""
     try:
         yield

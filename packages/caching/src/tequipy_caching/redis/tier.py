@@ -24,7 +24,7 @@ from tequipy_caching.redis.envelope import (
 )
 from tequipy_caching.redis.link import RedisLink
 from tequipy_caching.redis.messages import change_to_json, topic_of
-from tequipy_caching.redis.scripts import reading
+from tequipy_caching.redis.scripts import parsing
 from tequipy_caching.redis.writes import as_reason
 
 V = TypeVar("V")
@@ -172,7 +172,7 @@ class RedisTier(SharedTier[V], Generic[V]):
         """Invalidate all values of this cache, and publish this."""
         await self._run_and_publish("clear", [], [self._names.generation, secrets.token_hex(8)], Change("clear"))
 
-    async def lock(self, keys: Sequence[Key], tags: Sequence[str], token: str, lease: float) -> Mapping[Key, float]:
+    async def lock(self, keys: Sequence[Key], tags: Sequence[str], token: str, lease_ttl: float) -> Mapping[Key, float]:
         """Acquire load leases; return for each key the seconds for which another process holds its lease, or 0.
 
         A lease is free if nobody holds it, or if its holder's load started before an invalidation.
@@ -181,9 +181,9 @@ class RedisTier(SharedTier[V], Generic[V]):
         left = await self._link.run(
             "lock",
             [self._link.state, *names, *(self._names.tags + tag for tag in tags)],
-            [token, round(lease * 1000), len(keys), self._names.generation],
+            [token, round(lease_ttl * 1000), len(keys), self._names.generation],
         )
-        with reading("lock"):
+        with parsing("lock"):
             return {key: milliseconds / 1000 for key, milliseconds in zip(keys, left, strict=True)}
 
     async def unlock(self, keys: Sequence[Key], token: str) -> None:
@@ -206,7 +206,7 @@ class RedisTier(SharedTier[V], Generic[V]):
         async with self._large_turn(sum(len(encoded.envelope) for _, encoded, _ in items)):
             keys = [self._link.state, *full, *(self._names.tags + tag for tag in first.tags)]
             answer = await self._link.run(script, keys, arguments)
-        with reading(script):
+        with parsing(script):
             return {key for (key, _, _), outcome in zip(items, answer, strict=True) if outcome == _CHANGED}
 
     async def _run_and_publish(

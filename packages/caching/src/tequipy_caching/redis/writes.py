@@ -78,7 +78,7 @@ class Writes:
 
     def refuse(self, reason: str, *, blocked: bool) -> None:
         """Record a refused write. Only the first one, and later ones with another error code, are logged."""
-        if self.refusal is None or _kind(self.refusal) != _kind(reason):
+        if self.refusal is None or _error_code(self.refusal) != _error_code(reason):
             logger.warning("cache_writes_refused", extra={"error": reason})
         self.refusal, self.blocked = reason, blocked or self.channel_refused
         self._probe_later()
@@ -96,7 +96,7 @@ class Writes:
             self._on_accepted()
 
 
-def _kind(reason: str) -> str:
+def _error_code(reason: str) -> str:
     code = reason.split(maxsplit=1)[0]
     return _CLUSTER[0] if code in _CLUSTER else code
 
