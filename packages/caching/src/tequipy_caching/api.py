@@ -49,8 +49,8 @@ WIDER_NETWORKS: Final = ((56, 8), (48, 32))
 """Prefix lengths under which an IPv6 client is counted besides its /64, and the multiple of the budget for each: one
 customer often has a whole /56 or /48, which contains 256 or 65,536 networks of /64."""
 
-_LEASED_SHARE: Final = 30
-"""A process may lease this fraction of the default policy's budget, so that few requests ask Redis."""
+_LEASE_DIVISOR: Final = 30
+"""A process leases the default policy's limit divided by this, so that few requests ask Redis."""
 
 _COUNT: Final = r"[1-9][0-9]{0,4}"
 
@@ -116,11 +116,11 @@ class RateLimitSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Budget:
-    """A policy in the forms of the limiter and of the response fields."""
+    """A policy of the limiter, and its response field."""
 
     policy: RatePolicy
-    name: str
-    field: str
+    policy_field: str
+    """The item of `RateLimit-Policy` that describes it."""
 
 
 _Limit = Sequence[_Budget]
@@ -160,8 +160,8 @@ def wire_unlimited_routes(app: FastAPI, *endpoints: object) -> None:
 
 
 def _budget(name: str, limit: int, period: int, *, leased: bool) -> _Budget:
-    policy = RatePolicy(name, limit, period, lease=limit // _LEASED_SHARE if leased else 0)
-    return _Budget(policy, name, f'"{name}";q={limit};w={period}')
+    policy = RatePolicy(name, limit, period, lease=limit // _LEASE_DIVISOR if leased else 0)
+    return _Budget(policy, f'"{name}";q={limit};w={period}')
 
 
 def rate_policies(app: FastAPI) -> dict[object, tuple[str, str] | None]:
@@ -225,8 +225,8 @@ class LimitRates:
         reported = next(budget for budget in limit if budget.policy is policy)
         # For a refusal `Retry-After` and `RateLimit` must name the same time (section 6 of the draft).
         seconds = max(1, math.ceil(decision.reset_after if decision.allowed else decision.retry_after))
-        limit_field = f'"{reported.name}";r={decision.remaining};t={seconds}'
-        fields = {RATE_LIMIT_POLICY_HEADER: reported.field, RATE_LIMIT_HEADER: limit_field}
+        limit_field = f'"{policy.name}";r={decision.remaining};t={seconds}'
+        fields = {RATE_LIMIT_POLICY_HEADER: reported.policy_field, RATE_LIMIT_HEADER: limit_field}
         if not decision.allowed:
             await problem_response(TooMany(retry_after=seconds), headers=fields)(scope, receive, send)
             return

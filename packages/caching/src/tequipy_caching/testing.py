@@ -9,7 +9,7 @@ from math import inf
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from tequipy_caching.cache.keys import Key
+from tequipy_caching.cache.keys import Key, check_name
 from tequipy_caching.cache.local_store import Memory
 from tequipy_caching.cache.metrics import CacheMetrics, Observe, Read, Tally
 from tequipy_caching.cache.policies import DEFAULT_POLICIES, CachePolicy, check_ttl, policy_of
@@ -18,7 +18,6 @@ from tequipy_caching.cache.recovery import RecoveryQueue
 from tequipy_caching.cache.tiered import TieredCache
 from tequipy_caching.cache.tiers import Encoded, Lookup, SharedTier
 from tequipy_caching.expiring_set.ports import ExpiringSet, Source, check_member, ttls_of
-from tequipy_caching.names import check_name
 from tequipy_caching.ports import CacheHealth, CacheManager
 from tequipy_caching.rate_limit.gcra import Buckets, bucket_name, decide_all_locally, decide_locally
 from tequipy_caching.rate_limit.policies import RateDecision, RateLimiter, RatePolicy, check_hits, decisive
@@ -221,7 +220,7 @@ class MemoryRateLimiter(RateLimiter):
         """Count a request under several budgets if all of them let it pass."""
         check_hits(hits, cost)
         budgets = [(policy, bucket_name(policy, key)) for policy, key in hits]
-        now = round(self.clock.seconds * 1_000_000)
+        now = self._now()
         if self.unreachable:
             decisions = decide_all_locally(budgets, self._buckets, cost, now)
         else:
@@ -231,7 +230,10 @@ class MemoryRateLimiter(RateLimiter):
 
     async def peek(self, policy: RatePolicy, key: Key) -> RateDecision:
         """Return the decision that a request would get, without counting it."""
-        return self._take(policy, key, 0)
+        name, now = bucket_name(policy, key), self._now()
+        if self.unreachable:
+            return decide_locally(policy, self._buckets, name, 0, now)
+        return self._buckets.take(policy, name, 0, now).decision(policy)
 
     async def reset(self, policy: RatePolicy, key: Key) -> None:
         """Reset a bucket."""
@@ -245,8 +247,6 @@ class MemoryRateLimiter(RateLimiter):
     ) -> None:
         """Keep all buckets, so that the fake can be entered again."""
 
-    def _take(self, policy: RatePolicy, key: Key, need: int) -> RateDecision:
-        name, now = bucket_name(policy, key), round(self.clock.seconds * 1_000_000)
-        if self.unreachable:
-            return decide_locally(policy, self._buckets, name, need, now)
-        return self._buckets.take(policy, name, need, now).decision(policy)
+    def _now(self) -> int:
+        """Return the time in microseconds."""
+        return round(self.clock.seconds * 1_000_000)

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from tequipy_caching.cache.keys import NAME_PATTERN
 from tequipy_caching.cache.policies import DEFAULT_POLICIES, CachePolicy
 from tequipy_caching.manager import TieredCacheManager
 from tequipy_caching.metrics import PrometheusCacheMetrics
@@ -20,8 +21,8 @@ from tequipy_caching.redis.url import INSECURE, parse_redis_url
 
 __all__ = ["CacheSettings", "LimiterSettings", "build_cache", "build_rate_limiter"]
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-"""A part of keys in Redis; a colon is not allowed, because it separates the namespaces of keys."""
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
+"""The prefix of all keys, or the name of a cache."""
 
 
 def _check_url(url: SecretStr) -> SecretStr:
@@ -54,7 +55,8 @@ class CacheSettings(BaseModel):
     l2_timeout: float = Field(default=0.25, gt=0, allow_inf_nan=False)
     """The longest time that a call waits for Redis."""
     tombstone_ttl: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """How long a tombstone keeps loads that began before it from storing; None means `slowest_load` and a second."""
+    """How long a tombstone keeps loads that began before it from storing; None means a second more than
+    `slowest_load`."""
     on_error: Literal["degrade", "raise"] = "degrade"
     """Without Redis: continue with memory and loads ("degrade"), or raise `CacheUnavailable`."""
 

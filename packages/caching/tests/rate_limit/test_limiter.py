@@ -128,12 +128,12 @@ async def test_an_invalid_message_lifts_all_denials(limiters: Build, redis_url: 
     limiter = await limiters(redis_url)
     for _ in range(4):
         await limiter.hit(SLOW, "ada")
-    before = limiter._denied(SLOW, gcra.bucket_name(SLOW, "ada"), 1, 0)
+    before = limiter._denials.get(SLOW, gcra.bucket_name(SLOW, "ada"), 1, 0)
     assert before is not None
     with pytest.raises(ValueError, match="bucket"):
         limiter.on_message(["a list"])
     limiter.on_gap()
-    assert limiter._denied(SLOW, gcra.bucket_name(SLOW, "ada"), 1, 0) is None
+    assert limiter._denials.get(SLOW, gcra.bucket_name(SLOW, "ada"), 1, 0) is None
 
 
 async def test_decisions_are_counted(limiters: Build, redis_url: str, free_port: Callable[[], int]) -> None:

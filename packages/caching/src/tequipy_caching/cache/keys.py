@@ -1,6 +1,7 @@
-"""Keys of cached values, and their unambiguous names in Redis."""
+"""Keys of cached values, their unambiguous names in Redis, and the rule for the other parts of these names."""
 
 import asyncio
+import re
 from collections.abc import Collection, Iterable, Sequence
 from hashlib import blake2b
 from typing import Final
@@ -9,15 +10,32 @@ from uuid import UUID
 Key = str | int | UUID | tuple["Key", ...]
 """The key of a value. Booleans, floats and other types are refused, because `True == 1 == 1.0`."""
 
+NAME_PATTERN: Final = "[A-Za-z0-9_.-]{1,64}"
+"""The names of caches, sets and rate limit policies, and the prefix of all keys. No colon: it separates these parts."""
+NAME_RULE: Final = "name must be 1 to 64 letters, digits, _, . and -"
+"""The error message for a name that does not match `NAME_PATTERN`."""
 MAX_BYTES: Final = 512
-"""The longest name in Redis; a longer one is truncated and extended by a hash of the whole."""
+"""The longest name of a key in Redis; a longer one is truncated and extended by a hash of the whole."""
 BATCH_SIZE: Final = 1000
 """How many keys one step handles: more would block the event loop and Redis."""
 MAX_TAGS: Final = 255
 """The most tags of one value; they are counted in one byte."""
+_NAME: Final = re.compile(NAME_PATTERN)
 _READABLE_BYTES: Final = 400
+"""How much of a name that is too long stays readable before its hash."""
 _ALWAYS_FITS: Final = MAX_BYTES - len("s:")
 _PLAIN_TYPES: Final = frozenset({str, int, UUID})
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text is a valid name of a cache, set or rate limit policy."""
+    return _NAME.fullmatch(text) is not None
+
+
+def check_name(name: str) -> None:
+    """Raise `ValueError` for an invalid name."""
+    if not is_name(name):
+        raise ValueError(f"{NAME_RULE}, not {name!r}")
 
 
 def canonical(key: Key) -> Key:
@@ -40,13 +58,13 @@ def canonical(key: Key) -> Key:
 
 
 async def canonical_all(keys: Sequence[Key]) -> list[Key]:
-    """Return `canonical` of each key; between two batches the event loop runs."""
-    names: list[Key] = []
+    """Return `canonical` of each key; the event loop runs after each `BATCH_SIZE` keys."""
+    converted: list[Key] = []
     for start in range(0, len(keys), BATCH_SIZE):
         if start:
             await asyncio.sleep(0)
-        names += [canonical(key) for key in keys[start : start + BATCH_SIZE]]
-    return names
+        converted += [canonical(key) for key in keys[start : start + BATCH_SIZE]]
+    return converted
 
 
 def tag_id(tag: str) -> str:
@@ -86,6 +104,7 @@ def encode_key(key: Key) -> str:
     tuple begin with their lengths, so that no character in a string can be confused with a separator. Raises
     `TypeError` for a key of another type and `ValueError` for a string with lone surrogates.
     """
+    # Two fast paths, because this runs for every key that is looked up in Redis.
     if type(key) is str and key.isascii() and len(key) <= _ALWAYS_FITS:
         return f"s:{key}"
     if type(key) is UUID:

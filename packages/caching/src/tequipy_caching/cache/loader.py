@@ -1,15 +1,14 @@
 """Loads: look keys up, call the factory for the missing ones, store its results unless they were invalidated."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from random import random
-from time import monotonic
 from typing import Generic, TypeVar
 
 from tequipy_caching.cache.changes import Changes
+from tequipy_caching.cache.factory_calls import Factory, FactoryCalls
 from tequipy_caching.cache.invalidation_guard import InvalidationGuard, InvalidationGuards
 from tequipy_caching.cache.keys import Key
 from tequipy_caching.cache.leases import LoadLeases
@@ -19,7 +18,7 @@ from tequipy_caching.cache.policies import CachePolicy
 from tequipy_caching.cache.ports import MISSING
 from tequipy_caching.cache.single_flight import InFlightLoad
 from tequipy_caching.cache.tiers import Channel, Lookup, SharedTier
-from tequipy_caching.exceptions import CacheUnavailable, LoadTimeout
+from tequipy_caching.exceptions import CacheUnavailable
 
 V = TypeVar("V")
 
@@ -28,7 +27,7 @@ V = TypeVar("V")
 class LoadRequest(Generic[V]):
     """The parameters of a load."""
 
-    factory: Callable[[Sequence[Key]], Awaitable[Mapping[Key, V]]]
+    factory: Factory[V]
     ttl: float | None = None
     tags: tuple[str, ...] = ()
     """The ids of the tags, as `tag_id` returns them."""
@@ -37,7 +36,7 @@ class LoadRequest(Generic[V]):
 
 
 class Loader(Generic[V]):
-    """Reads and fills the tiers of one cache."""
+    """Looks keys up in the tiers of one cache, calls factories, and stores their results."""
 
     def __init__(
         self,
@@ -54,25 +53,24 @@ class Loader(Generic[V]):
     ) -> None:
         self.guards = InvalidationGuards()
         self.leases = LoadLeases(shared, channel, lease_ttl=lease_ttl)
-        self._name = name
         self._policy = policy
         self._memory = memory
         self._shared = shared
         self._changes = changes
         self._channel = channel
         self._strict = strict
+        self._factory_calls: FactoryCalls[V] = FactoryCalls(name, policy.hard_timeout, metrics)
         self._l1_misses = metrics.tally("cache_requests", name, "l1", "miss")
         self._l1_stale = metrics.tally("cache_requests", name, "l1", "stale")
         self._l2 = {result: metrics.tally("cache_requests", name, "l2", result) for result in ("hit", "miss", "stale")}
-        self._loads = {
-            outcome: metrics.tally("cache_loads", name, outcome) for outcome in ("ok", "error", "timeout", "cancelled")
-        }
-        self._load_seconds = metrics.seconds("cache_load_seconds", name)
         self._fenced_fills = metrics.tally("cache_fenced_fills", name)
-        self._cancelled_factories: set[asyncio.Future[Mapping[Key, V]]] = set()
 
-    async def load(self, in_flight: InFlightLoad[V], request: LoadRequest[V]) -> Mapping[Key, V]:
-        """Return the values of the keys of an in-flight load, except for keys that the factory omits."""
+    async def load(self, request: LoadRequest[V], in_flight: InFlightLoad[V]) -> Mapping[Key, V]:
+        """Return the values of the keys of an in-flight load, except for keys that the factory omits.
+
+        With `lock="cluster"` each round loads the keys whose leases this process acquires. The other keys are looked up
+        in the next round, when the process that holds a lease has stored its value or its lease has ended.
+        """
         found: dict[Key, V] = {}
         if self._policy.lock == "process" or not self._shared.stores:
             await self._load(in_flight.keys, found, request, in_flight)
@@ -83,15 +81,17 @@ class Loader(Generic[V]):
                 missing = await self._lookup(others, found, guard, request)
                 if not missing:
                     break
-                self._note_states(in_flight, missing)
+                self._record_states(in_flight, missing)
                 self._offer_stale_values(in_flight, missing, found, guard)
+                # `_load` looks the keys up again, because another process may have loaded them before the lease was
+                # acquired.
                 others = await self.leases.load_or_wait(
                     list(missing), request.tags, partial(self._load, found=found, request=request)
                 )
         return found
 
     async def lookup(self, keys: Sequence[Key]) -> dict[Key, V]:
-        """Return the fresh values that the tiers have, and keep them in memory."""
+        """Return the fresh values of keys that L1 does not have, and keep them there. Calls no factory."""
         with self.guards.hold() as guard:
             return self._keep_fresh(await self._read_tiers(keys, (), storing=False), guard)
 
@@ -106,16 +106,19 @@ class Loader(Generic[V]):
         request: LoadRequest[V],
         in_flight: InFlightLoad[V] | None = None,
     ) -> None:
-        """Add the values of the tiers to `found` and load the others; offer stale values to callers of `in_flight`."""
+        """Add the values of keys to `found`: those in the tiers, and for the others what the factory returns.
+
+        With `in_flight`, its callers can get the stale values after their soft timeout.
+        """
         with self.guards.hold() as guard:
             missing = await self._lookup(keys, found, guard, request)
             if not missing:
                 return
             if in_flight is not None:
-                self._note_states(in_flight, missing)
+                self._record_states(in_flight, missing)
                 self._offer_stale_values(in_flight, missing, found, guard)
             try:
-                values = await self._call(request, list(missing))
+                values = await self._factory_calls.call(request.factory, list(missing))
             except Exception as error:  # noqa: BLE001 -- factories may raise any exception
                 found |= self._serve_stale_or_raise(error, missing, guard, request)
             else:
@@ -132,8 +135,8 @@ class Loader(Generic[V]):
         return {key: lookups[key] for key in keys if key not in found}
 
     @staticmethod
-    def _note_states(in_flight: InFlightLoad[V], missing: Mapping[Key, Lookup[V]]) -> None:
-        """Record the states that the load has seen, so that callers can detect changes that were not received."""
+    def _record_states(in_flight: InFlightLoad[V], missing: Mapping[Key, Lookup[V]]) -> None:
+        """Record the states that the load has seen; a disconnected process joins the load only if they are current."""
         in_flight.seen |= {key: lookup.seen for key, lookup in missing.items() if lookup.seen is not None}
 
     def _offer_stale_values(
@@ -143,6 +146,8 @@ class Loader(Generic[V]):
         found: Mapping[Key, V],
         guard: InvalidationGuard,
     ) -> None:
+        """Let callers whose soft timeout ends before the load get the stale values of the missing keys."""
+
         def stale_values() -> Mapping[Key, V] | None:
             older = self._stale_values({key: lookup for key, lookup in missing.items() if key not in found}, guard)
             return None if older is None else {**older, **found}
@@ -152,19 +157,26 @@ class Loader(Generic[V]):
     async def _read_tiers(
         self, keys: Sequence[Key], tags: tuple[str, ...], *, storing: bool
     ) -> Mapping[Key, Lookup[V]]:
-        """Look keys up in Redis, or in memory if Redis is unreachable or may still hold invalidated values."""
+        """Look keys up in Redis, or in memory if Redis is unreachable or may still hold invalidated values.
+
+        The callers have already looked in memory as far as the process is connected.
+        """
         self._l1_misses.count += len(keys)
         if not self._shared.stores:
             return {key: self._lookup_memory(key, trusted=self._shared.unreachable) for key in keys}
-        is_pending = self._changes.is_pending if self._changes.any_pending else None  # rare
-        not_pending = keys if is_pending is None else [key for key in keys if not is_pending(key)]
+        not_pending = keys
+        if self._changes.any_pending:  # rare, so the common case tests no key
+            not_pending = [key for key in keys if not self._changes.is_pending(key)]
         unreachable = self._shared.unreachable
         try:
             lookups = dict(await self._shared.read(not_pending, tags, storing=storing)) if not_pending else {}
         except CacheUnavailable:
             if self._strict:
                 raise
-            lookups, unreachable = {}, self._shared.unreachable  # a server that answers and refuses is reachable
+            lookups, unreachable = (
+                {},
+                self._shared.unreachable,
+            )  # read again: a server that answers and refuses is reachable
         if self._changes.any_pending:  # checked again, because invalidations may have become pending meanwhile
             lookups = {key: lookup for key, lookup in lookups.items() if not self._changes.is_pending(key, lookup.tags)}
         hits = sum([lookup.value is not MISSING for lookup in lookups.values()])
@@ -176,7 +188,10 @@ class Loader(Generic[V]):
         return lookups
 
     def _lookup_memory(self, key: Key, *, trusted: bool) -> Lookup[V]:
-        # In a disconnected process memory may hold invalidated values. Without Redis there is no better source.
+        """Look a key up in memory; a miss unless `trusted`, because a disconnected process may hold invalidated values.
+
+        Without Redis memory is trusted nevertheless, because there is no better source.
+        """
         value = self._memory.value(key) if trusted else MISSING
         if value is not MISSING:
             self._l1_stale.count += 1
@@ -185,7 +200,10 @@ class Loader(Generic[V]):
     def _keep_fresh(
         self, lookups: Mapping[Key, Lookup[V]], guard: InvalidationGuard, request: LoadRequest[V] | None = None
     ) -> dict[Key, V]:
-        """Return the fresh values of lookups, and keep them in memory."""
+        """Return the fresh values of lookups, and keep them in memory.
+
+        In a refresh ahead, a value that is due for it counts as missing, unless another process has refreshed it.
+        """
         ahead = self._policy.refresh_ahead if request is not None and request.ahead else None
         found: dict[Key, V] = {}
         for key, lookup in lookups.items():
@@ -197,43 +215,11 @@ class Loader(Generic[V]):
         return found
 
     def _is_current(self, guard: InvalidationGuard, key: Key) -> bool:
+        """Return whether the value of a key may be kept; if not, count a fenced fill."""
         is_current = guard.is_current(key)
         if not is_current:
             self._fenced_fills.count += 1
         return is_current
-
-    async def _call(self, request: LoadRequest[V], keys: Sequence[Key]) -> Mapping[Key, V]:
-        outcome, started = "error", monotonic()
-        factory = asyncio.ensure_future(request.factory(keys))
-        try:
-            # `asyncio.timeout` would wait until a cancelled factory has ended, and a driver may take long for that.
-            if not (await asyncio.wait({factory}, timeout=self._policy.hard_timeout))[0]:
-                outcome = "timeout"
-                raise LoadTimeout(f"a load of the cache {self._name!r} took over {self._policy.hard_timeout:g} s")
-            values = factory.result()
-            outcome = "ok"
-        except asyncio.CancelledError:
-            outcome = "cancelled"
-            factory.cancel()
-            await asyncio.wait({factory}, timeout=self._policy.hard_timeout)  # only `cancel_all` waits for this
-            raise
-        finally:
-            if not factory.done():
-                self._cancel_in_background(factory)
-            self._loads[outcome].count += 1
-            self._load_seconds(monotonic() - started)
-        return values
-
-    def _cancel_in_background(self, factory: "asyncio.Future[Mapping[Key, V]]") -> None:
-        """Cancel a factory that timed out, and ignore its result."""
-        factory.cancel()
-        self._cancelled_factories.add(factory)
-        factory.add_done_callback(self._on_factory_done)
-
-    def _on_factory_done(self, factory: "asyncio.Future[Mapping[Key, V]]") -> None:
-        self._cancelled_factories.discard(factory)
-        if not factory.cancelled():
-            factory.exception()  # retrieved, because asyncio logs exceptions that nobody has retrieved
 
     def _serve_stale_or_raise(
         self, error: Exception, missing: Mapping[Key, Lookup[V]], guard: InvalidationGuard, request: LoadRequest[V]

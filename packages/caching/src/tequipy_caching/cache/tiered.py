@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from tequipy_caching.cache.changes import Changes, Kind
-from tequipy_caching.cache.invalidation_guard import InvalidationGuards
 from tequipy_caching.cache.keys import BATCH_SIZE, Key, canonical, canonical_all, tag_ids, value_tags
 from tequipy_caching.cache.loader import Loader, LoadRequest
 from tequipy_caching.cache.local_store import Memory
@@ -15,7 +14,7 @@ from tequipy_caching.cache.metrics import CacheMetrics
 from tequipy_caching.cache.policies import CachePolicy, check_ttl
 from tequipy_caching.cache.ports import MISSING, Cache, Missing
 from tequipy_caching.cache.recovery import RecoveryQueue
-from tequipy_caching.cache.single_flight import InFlightLoad, InFlightLoads
+from tequipy_caching.cache.single_flight import InFlightLoads
 from tequipy_caching.cache.tiers import Change, Channel, SharedTier
 from tequipy_caching.exceptions import CacheUnavailable
 
@@ -23,7 +22,11 @@ V = TypeVar("V")
 
 
 class TieredCache(Cache[V], Generic[V]):
-    """One named cache; created by a manager."""
+    """The implementation of `Cache`: keeps values in L1 (`memory`) and L2 (`shared`).
+
+    `lease_ttl` is the longest time in seconds for which a process holds a load lease. With `strict`, callers get
+    `CacheUnavailable` instead of going on without Redis.
+    """
 
     def __init__(
         self,
@@ -45,7 +48,6 @@ class TieredCache(Cache[V], Generic[V]):
         self._shared = shared
         self._channel = channel
         self._changes = Changes(name, shared, recovery, strict=strict)
-        self._write_guards = InvalidationGuards()
         self._in_flight: InFlightLoads[V] = InFlightLoads(name, metrics.tally("cache_coalesced_waiters", name))
         self._loader = Loader(
             name,
@@ -66,7 +68,7 @@ class TieredCache(Cache[V], Generic[V]):
         now = self._memory.clock()
         if now < self._channel.live_until:
             value = self._memory.fast_value(key, now)
-            if value is not MISSING:
+            if value is not MISSING:  # the fast path of most calls
                 self._l1_hits.count += 1
                 return value
             if (entry := self._memory.find(key)) is not None:
@@ -84,7 +86,7 @@ class TieredCache(Cache[V], Generic[V]):
         now = self._memory.clock()
         if now < self._channel.live_until:
             value = self._memory.fast_value(key, now)
-            if value is not MISSING:
+            if value is not MISSING:  # the fast path of most calls; it does not even build the request
                 self._l1_hits.count += 1
                 return value
         request = LoadRequest(partial(_one, factory), ttl, value_tags(tags))
@@ -126,7 +128,7 @@ class TieredCache(Cache[V], Generic[V]):
         # Only Redis knows which of two concurrent writers was last. Each therefore drops the other's value from memory
         # and invalidates the other's guard, so that memory keeps neither.
         self._drop([key])
-        with self._write_guards.hold() as guard:
+        with self._loader.guards.hold() as guard:
             try:
                 write = self._shared.write(key, encoded) if encoded.fits else self._shared.remove([key])
                 await self._changes.apply(write, keys=[key])
@@ -156,7 +158,7 @@ class TieredCache(Cache[V], Generic[V]):
 
     async def clear(self) -> None:
         """Remove all values."""
-        await self._change(self.on_gap, self._changes.apply(self._shared.clear(), everything=True))
+        await self._change(self._drop_all, self._changes.apply(self._shared.clear(), everything=True))
 
     def peek(self, key: Key) -> V | Missing:
         """Return the value in the memory of this process, or `MISSING` if there is no current one."""
@@ -173,7 +175,7 @@ class TieredCache(Cache[V], Generic[V]):
             case "tags":
                 self._drop_tags(change.tags)
             case "clear":
-                self.on_gap()
+                self._drop_all()
             case "released":
                 for key in change.keys:
                     self._loader.leases.wake(key)
@@ -187,20 +189,18 @@ class TieredCache(Cache[V], Generic[V]):
             self._changes.enqueue(keys=change.keys, tags=change.tags, everything=change.operation == "clear")
 
     def on_gap(self) -> None:
-        """Clear memory, invalidate all guards, and wake the callers that wait for another process's lease."""
-        self._memory.clear()
-        self._invalidate_all()
-        self._loader.leases.wake_all()
+        """Clear memory, because messages of other processes may have been missed."""
+        self._drop_all()
 
     async def end(self) -> None:
         """Cancel all loads and clear memory."""
         await self._in_flight.cancel_all()
-        self.on_gap()
+        self._drop_all()
 
     async def _join(self, keys: Sequence[Key], request: LoadRequest[V]) -> dict[Key, V]:
         if not self._channel.live:
             await self._forget_outdated_loads(keys)
-        return await self._in_flight.join(keys, partial(_load, self._loader, request), self._policy.soft_timeout)
+        return await self._in_flight.join(keys, partial(self._loader.load, request), self._policy.soft_timeout)
 
     async def _forget_outdated_loads(self, keys: Sequence[Key]) -> None:
         """Keep callers from joining loads whose keys have changed since; needed while disconnected from the channel.
@@ -215,7 +215,7 @@ class TieredCache(Cache[V], Generic[V]):
                     if self._in_flight.get(key) is loads[key]:
                         self._in_flight.forget(key)
 
-    def _from_memory(self, key: Key, request: LoadRequest[V] | None = None) -> V | Missing:
+    def _from_memory(self, key: Key, request: LoadRequest[V]) -> V | Missing:
         """Return the fresh value in memory, starting a refresh ahead if it is due, or raise the cached exception."""
         entry = self._memory.find(key)
         if entry is None:
@@ -223,10 +223,10 @@ class TieredCache(Cache[V], Generic[V]):
         self._l1_hits.count += 1
         if entry.error is not None:
             raise entry.error.with_traceback(None)  # otherwise the traceback grows with each caller
-        if request is not None and self._memory.clock() >= entry.refresh_at:
+        if self._memory.clock() >= entry.refresh_at:
             self._memory.mark_refreshing(entry)
             ahead = LoadRequest(request.factory, request.ttl, request.tags, ahead=True)
-            self._in_flight.start_in_background(key, partial(_load, self._loader, ahead))
+            self._in_flight.start_in_background(key, partial(self._loader.load, ahead))
         return entry.value
 
     def _many_from_memory(self, keys: Sequence[Key]) -> tuple[dict[Key, V], Sequence[Key]]:
@@ -251,7 +251,10 @@ class TieredCache(Cache[V], Generic[V]):
         change: Callable[[Sequence[Key]], Awaitable[None]],
         kind: Kind,
     ) -> None:
-        """Change keys in batches, because a large change would block the event loop and Redis."""
+        """Change keys in batches, because a large change would block the event loop and Redis.
+
+        If it ends early, the batches that were not sent are queued, so that no key is forgotten.
+        """
         for start in range(0, len(keys), BATCH_SIZE):
             part, end = keys[start : start + BATCH_SIZE], start + BATCH_SIZE
             try:
@@ -264,6 +267,7 @@ class TieredCache(Cache[V], Generic[V]):
                 raise
 
     async def _change(self, drop: Callable[[], None], change: Awaitable[None]) -> None:
+        """Drop the local copies before and after a change of the shared tier."""
         drop()
         try:
             await change
@@ -285,20 +289,19 @@ class TieredCache(Cache[V], Generic[V]):
             self._memory.drop_tag(tag)
         self._invalidate_all()  # it is unknown which loads in flight have the tag
 
+    def _drop_all(self) -> None:
+        self._memory.clear()
+        self._invalidate_all()
+        self._loader.leases.wake_all()  # the message that releases a lease may be among the missed ones
+
     def _invalidate(self, key: Key, *, may_serve_stale: bool = False) -> None:
         self._loader.guards.invalidate(key, may_serve_stale=may_serve_stale)
-        self._write_guards.invalidate(key)
         self._in_flight.forget(key)
 
     def _invalidate_all(self) -> None:
         self._loader.guards.invalidate_all()
-        self._write_guards.invalidate_all()
         self._in_flight.forget_all()
 
 
 async def _one(factory: Callable[[], Awaitable[V]], keys: Sequence[Key]) -> Mapping[Key, V]:
     return {keys[0]: await factory()}
-
-
-def _load(loader: Loader[V], request: LoadRequest[V], in_flight: InFlightLoad[V]) -> Awaitable[Mapping[Key, V]]:
-    return loader.load(in_flight, request)

@@ -3,10 +3,10 @@
 import asyncio
 from typing import Final
 
+from tequipy_caching.cache.keys import check_name
 from tequipy_caching.exceptions import CacheUnavailable
 from tequipy_caching.expiring_set.ports import Source
 from tequipy_caching.expiring_set.shared_set import SharedExpiringSet
-from tequipy_caching.names import check_name
 from tequipy_caching.redis.backplane import Backplane
 from tequipy_caching.redis.cancellation import cancel_and_wait
 from tequipy_caching.redis.link import RedisLink

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
-from time import monotonic
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -11,12 +10,10 @@ from cachetools import LRUCache
 
 from tequipy_caching.cache.invalidation_guard import InvalidationGuards
 from tequipy_caching.cache.keys import Key
-from tequipy_caching.cache.local_store import ChunkedTTLCache, Memory
-from tequipy_caching.cache.metrics import Tally
 from tequipy_caching.cache.policies import CachePolicy
-from tequipy_caching.cache.ports import MISSING
 from tequipy_caching.cache.recovery import Recoverable
 from tequipy_caching.exceptions import CacheUnavailable
+from tequipy_caching.rate_limit.denials import Denials
 from tequipy_caching.rate_limit.gcra import (
     Buckets,
     BudgetRequest,
@@ -37,15 +34,6 @@ _BATCH_SIZE: Final = 100
 """How many leases one script releases."""
 
 
-class _Denial(NamedTuple):
-    """A denial that Redis would repeat. Times are microseconds of the monotonic clock."""
-
-    policy: RatePolicy
-    cost: int
-    ends: int
-    full: int
-
-
 class _Known(NamedTuple):
     """The known state of a bucket, which is sent with later requests in case the server evicts the bucket."""
 
@@ -55,22 +43,22 @@ class _Known(NamedTuple):
 
 
 class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
-    """Returned by `build_rate_limiter`.
+    """Returned by `build_rate_limiter`. `policy` bounds what it keeps in memory: denials, leases and known buckets.
 
     An entry of the recovery queue is a reset: the bucket's name, and for how many milliseconds processes may remember
     it.
     """
 
-    def __init__(self, link: RedisLink, memory: CachePolicy, *, backplane: Backplane, counts: DecisionCounts) -> None:
+    def __init__(self, link: RedisLink, policy: CachePolicy, *, backplane: Backplane, counts: DecisionCounts) -> None:
         self.link = link
         self.backplane = backplane
         self._counts = counts
-        self._denials: Memory[_Denial] = Memory(memory, ChunkedTTLCache(memory, monotonic, Tally()), monotonic)
-        self._leases = Leases(memory.l1_maxsize)
+        self._denials = Denials(policy)
+        self._leases = Leases(policy.l1_maxsize)
         self._release_task: asyncio.Task[None] | None = None
-        self._known: LRUCache[str, _Known] = LRUCache(memory.l1_maxsize)
+        self._known: LRUCache[str, _Known] = LRUCache(policy.l1_maxsize)
         self._buckets = RedisBuckets(link, backplane)
-        self._local_buckets = Buckets(memory.l1_maxsize)
+        self._local_buckets = Buckets(policy.l1_maxsize)
         self._guards = InvalidationGuards()
         link.recovery.register(TOPIC, self)
         backplane.listen(TOPIC, self)
@@ -89,23 +77,24 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
             decisions = self._from_memory(budgets, cost)
         if decisions is None:
             decisions = await self._ask(budgets, cost)
-        made = [
+        decided = [  # without the budgets whose decision is unknown, because another budget's denial was remembered
             (policy, name, decision)
             for (policy, name), decision in zip(budgets, decisions, strict=True)
             if decision is not None
         ]
-        policy, decision = decisive((policy, decision) for policy, _, decision in made)
-        for each, name, decided in made:
-            if decision.allowed and not decided.degraded and each.on_store_error == "local":
-                self._local_buckets.take(each, name, cost, now_us())  # in case Redis becomes unreachable
-            if decided.allowed == decision.allowed:
-                self._counts.count(each.name, decided)
-        return policy, decision
+        decisive_policy, decisive_decision = decisive((policy, decision) for policy, _, decision in decided)
+        for policy, name, decision in decided:
+            if decisive_decision.allowed and not decision.degraded and policy.on_store_error == "local":
+                self._local_buckets.take(policy, name, cost, now_us())  # in case Redis becomes unreachable
+            # If the request is denied, the budgets that would have allowed it have decided nothing.
+            if decision.allowed == decisive_decision.allowed:
+                self._counts.count(policy.name, decision)
+        return decisive_policy, decisive_decision
 
     async def peek(self, policy: RatePolicy, key: Key) -> RateDecision:
         """Return the decision that a request would get now, without counting it."""
         name, now = bucket_name(policy, key), now_us()
-        denial = self._denied(policy, name, 1, now)
+        denial = self._denials.get(policy, name, 1, now)
         if denial is not None:
             return denial
         try:
@@ -122,12 +111,13 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
     async def reset(self, policy: RatePolicy, key: Key) -> None:
         """Empty the bucket, here and in all processes."""
         name = bucket_name(policy, key)
-        known = 1 + policy.capacity * policy.increment // (policy.leak_rate * 1000)
+        # No process remembers the bucket for longer than a full one takes to become empty.
+        remembered_ms = 1 + policy.capacity * policy.increment // (policy.leak_rate * 1000)
         self._forget(name)
         try:
-            await self._buckets.reset(name, known)
+            await self._buckets.reset(name, remembered_ms)
         except (CacheUnavailable, asyncio.CancelledError) as error:  # a cancelled request may have been executed or not
-            self.link.recovery.add(TOPIC, name, known)
+            self.link.recovery.add(TOPIC, name, remembered_ms)
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
@@ -145,7 +135,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         self._guards.invalidate_all()
 
     def merge(self, old: int, new: int) -> int:
-        """Return one of two resets."""
+        """Return the reset that processes may remember for longer."""
         return max(old, new)
 
     def overflow(self) -> Mapping[Hashable, int]:
@@ -154,8 +144,8 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
 
     async def replay(self, entries: Mapping[Hashable, int]) -> None:
         """Send resets that could not be sent before."""
-        for name, known in entries.items():
-            await self._buckets.reset(str(name), known)
+        for name, remembered_ms in entries.items():
+            await self._buckets.reset(str(name), remembered_ms)
 
     async def __aenter__(self) -> Self:
         self.link.loop_binding.check()
@@ -176,22 +166,17 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         await self.link.close()
 
     def _from_memory(self, budgets: Sequence[Budget], cost: int) -> Sequence[RateDecision | None] | None:
-        """Decide by leases if all policies have enough, or by remembered denials; None: Redis must be asked."""
+        """Decide by leases if all budgets have enough, or by remembered denials; return None if Redis must be asked.
+
+        In the second case the decision is None for budgets without a remembered denial.
+        """
         now = now_us()
         leases = [self._held(policy, name) if policy.lease else None for policy, name in budgets]
         held = [lease for lease in leases if lease is not None and lease.left >= cost and now < lease.ends]
         if len(held) == len(budgets):
             return [lease.spend(cost, now) for lease in held]
-        denials = [self._denied(policy, name, cost, now) for policy, name in budgets]
+        denials = [self._denials.get(policy, name, cost, now) for policy, name in budgets]
         return denials if any(denials) else None
-
-    def _denied(self, policy: RatePolicy, name: str, cost: int, now: int) -> RateDecision | None:
-        denial = self._denials.fast_value(name, self._denials.clock())
-        if denial is MISSING or cost < denial.cost or now >= denial.ends or denial.policy != policy:
-            return None
-        more = (cost - denial.cost) * policy.increment // policy.leak_rate
-        retry, reset = (denial.ends - now + more) / 1_000_000, max(0, denial.full - now) / 1_000_000
-        return RateDecision(False, policy.limit, 0, retry, reset)
 
     async def _wait_for_leases(self, budgets: Sequence[Budget]) -> bool:
         """Wait while another task requests leases for these budgets; return whether one did."""
@@ -241,13 +226,10 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         """Remember the state of a bucket, and a denial, from the response to a request made at `now`."""
         self._known[name] = _Known(grant.born, now + grant.used_for)
         if not grant.allowed:
-            left = grant.retry_after / 1_000_000
-            self._denials.keep(
-                name, _Denial(policy, cost, now + grant.retry_after, now + grant.reset_after), left, ttl=left
-            )
+            self._denials.add(policy, name, cost, grant, now)
 
     def _with_known_level(self, request: BudgetRequest, policy: RatePolicy, name: str, now: int) -> BudgetRequest:
-        """Return the request with the state of the bucket that this process knows."""
+        """Add to the request what this process knows about the bucket, in case the server has evicted it."""
         born, until = self._known.get(name, _Known(0, 0))
         return request._replace(born=born, known=(until - now) * policy.leak_rate) if until > now else request
 
@@ -257,6 +239,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         return lease if lease is not None and lease.policy == policy else None
 
     def _lease(self, policy: RatePolicy, name: str) -> Lease:
+        """Return the lease of a bucket; create an empty one if there is none of this policy."""
         lease = self._held(policy, name)
         if lease is None:
             if (other := self._leases.pop(name, None)) is not None and other.asked is None:
@@ -266,8 +249,9 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         return lease
 
     def _renew(self, lease: Lease, grant: Grant, asked: int) -> None:
+        """Add the grant of a request that was made at `asked`; release it if the lease was forgotten meanwhile."""
         lease.renew(grant, asked)
-        if self._leases.get(lease.name) is not lease:  # it was forgotten during the request
+        if self._leases.get(lease.name) is not lease:
             self._leases.forget(lease)
             self._schedule_release()
 
@@ -295,7 +279,8 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
                         self._known[lease.name] = _Known(grant.born, now + grant.used_for)
 
     def _forget(self, name: str) -> None:
-        self._denials.drop(name)
+        """Forget what is known about a bucket, except for leases, which may still be used."""
+        self._denials.forget(name)
         self._known.pop(name, None)
         self._guards.invalidate(name)
         self._local_buckets.forget(name)

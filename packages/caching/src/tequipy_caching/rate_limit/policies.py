@@ -7,8 +7,7 @@ from math import gcd, inf
 from types import TracebackType
 from typing import ClassVar, Final, Literal, Self
 
-from tequipy_caching.cache.keys import Key
-from tequipy_caching.names import NAME_RULE, is_name
+from tequipy_caching.cache.keys import NAME_RULE, Key, is_name
 
 _SHORTEST: Final = 0.000_001
 EXACT: Final = 2**52

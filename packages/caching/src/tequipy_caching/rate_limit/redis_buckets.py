@@ -39,15 +39,14 @@ class RedisBuckets:
         ]
         keys = [self._key(name) for _, name in budgets]
         answer = await self._link.run("rate_hit", keys, [*numbers, LEASE_US + LEASE_GRACE_US])
-        if not isinstance(answer, list) or len(answer) != _NUMBERS * len(budgets) + 1:
-            raise CacheUnavailable("Redis sent an invalid response to 'rate_hit'")
-        if not all(isinstance(number, int) for number in answer):
+        expected = _NUMBERS * len(budgets) + 1
+        if not (isinstance(answer, list) and len(answer) == expected and all(isinstance(each, int) for each in answer)):
             raise CacheUnavailable("Redis sent an invalid response to 'rate_hit'")
         rows = [answer[start : start + _NUMBERS] for start in range(0, len(answer) - 1, _NUMBERS)]
         return [Grant._make((bool(allowed), *rest, bool(vanished))) for allowed, *rest, vanished in rows]
 
     async def reset(self, name: str, remembered_ms: int) -> None:
-        """Empty a bucket, and tell it to all processes, which may remember it for `remembered_ms` milliseconds."""
+        """Empty a bucket, and publish this to all processes, which may remember it for `remembered_ms` milliseconds."""
         message = self._backplane.message(TOPIC, name)
         await self._link.run_and_publish("rate_reset", [self._key(name)], [remembered_ms], message=message)
 

@@ -32,7 +32,7 @@ from tequipy_caching.redis.scripts import digest_of, script
 from tequipy_caching.redis.writes import UNDELIVERED, kind_of, refusal_of
 
 PING_AFTER: Final = 0.4
-"""Seconds between two checks of the channel."""
+"""Seconds between two checks of the channel. A check is a repeated SUBSCRIBE, which every server answers."""
 ANSWER_TIMEOUT: Final = 1.5
 """Seconds without a response after which the channel is disconnected: a silently cut connection raises no error."""
 _RECONNECT_AFTER: Final = 0.5
@@ -61,6 +61,7 @@ class Backplane:
         self._link = link
         self._listeners: dict[str, Listener] = {}
         self._refused_topics: set[str] = set()
+        """Topics without a listener of which a refused change was received; a later listener gets it as a clear."""
         self._received = metrics.tally("cache_backplane_messages", "in")
         self._gaps = metrics.tally("cache_backplane_gaps")
         self._disconnected_seconds = metrics.tally("cache_backplane_deaf_seconds")
@@ -71,7 +72,7 @@ class Backplane:
 
     @property
     def live(self) -> bool:
-        """Whether every message published until now has been read, or will be read before `live_until`."""
+        """Whether this process is connected: it has read every message published until the last answered check."""
         return monotonic() < self.live_until
 
     def message(self, topic: str, body: Any) -> Message:  # noqa: ANN401 -- JSON
@@ -127,6 +128,10 @@ class Backplane:
             self._count_disconnected_time()
 
     async def _receive(self, channel: PubSub, client: Redis) -> None:
+        """Handle messages, and check the channel every `PING_AFTER` seconds; raises an exception when it is lost.
+
+        `asked` is the time of the check that has no answer yet, `answered` the time of the last check that has one.
+        """
         demotions = self._link.demotions
         asked: float | None = None
         answered = -inf
@@ -196,26 +201,36 @@ class Backplane:
         except ValueError:
             self._notify_gap()  # of a later version, or foreign: it may mean any change
             return
-        if self._link.position is None or position.epoch != self._link.position.epoch:
-            self._notify_gap()
-        elif position.sequence > self._link.position.sequence + (topic != PROBE):  # a probe has no new number
-            self._gaps.count += 1
-            self._notify_gap()
-        elif position.sequence <= self._link.position.sequence:
-            position = self._link.position  # published before this process joined; handling it again is harmless
-        self._link.position = position
-        if topic == PROBE and origin == self._origin and body == self._probe and not self._joined:
-            self._note_joined()
-        if topic == PROBE and origin not in {"", self._origin} and len(self._link.recovery):
-            # Another process joins. It has not received refused changes, and cannot detect that, because they have no
-            # sequence numbers. So the recovery queue is replayed now.
-            self._link.breaker.probe_now()
+        self._advance(position, is_probe=topic == PROBE)
+        if topic == PROBE:
+            self._handle_probe(origin, body)
+            return
         listener = self._listeners.get(topic)
         if listener is not None and origin != self._origin:
             try:
                 listener.on_message(body)
             except ValueError:
                 listener.on_gap()
+
+    def _advance(self, position: Position, *, is_probe: bool) -> None:
+        """Record the position of a message; if messages before it were missed, every listener gets `on_gap`."""
+        known = self._link.position
+        if known is None or position.epoch != known.epoch:
+            self._notify_gap()
+        elif position.sequence > known.sequence + (not is_probe):  # a probe has the number of the message before it
+            self._gaps.count += 1
+            self._notify_gap()
+        elif position.sequence <= known.sequence:
+            return  # published before this process joined; handling it again is harmless
+        self._link.position = position
+
+    def _handle_probe(self, origin: str, body: Any) -> None:  # noqa: ANN401 -- JSON
+        if origin == self._origin and body == self._probe and not self._joined:
+            self._note_joined()
+        if origin not in {"", self._origin} and len(self._link.recovery):
+            # Another process joins. It has not received refused changes, and cannot detect that, because they have no
+            # sequence numbers. So the recovery queue is replayed now.
+            self._link.breaker.probe_now()
 
     def _handle_refused(self, origin: str, topic: str, body: Any) -> None:  # noqa: ANN401 -- JSON
         """Pass on a change that Redis refused. It has no sequence number, because Redis refused to increment it."""

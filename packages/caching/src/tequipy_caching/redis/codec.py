@@ -22,11 +22,15 @@ _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_
 
 
 class Codec(Generic[V]):
-    """Encodes and decodes values of one type. Raises `TypeError` for a type that JSON cannot represent without loss."""
+    """Encodes and decodes values of one type. Raises `TypeError` for a type that JSON cannot represent without loss.
+
+    `parse` checks an entry and `decode` decodes its value, separately, because stale values are seldom decoded.
+    """
 
     def __init__(self, type_: Any, max_bytes: int) -> None:  # noqa: ANN401 -- types, unions and special forms
         self._max_bytes = max_bytes
-        self._large_ones: Counter[type] = Counter()
+        self._large_values: Counter[type] = Counter()
+        """How many large values of each type have been encoded."""
         try:
             self._adapter: TypeAdapter[V] = _adapter(type_)
             schemas = [self._adapter.json_schema(mode=mode) for mode in ("validation", "serialization")]
@@ -34,14 +38,17 @@ class Codec(Generic[V]):
             raise TypeError(
                 f"{type_!r} has no JSON form, cache a model, a dataclass or plain data: {error.message}"
             ) from error
-        shape = json.dumps(schemas, sort_keys=True)
-        if '"writeOnly": true' in shape:
+        schema = json.dumps(schemas, sort_keys=True)
+        if '"writeOnly": true' in schema:
             raise TypeError(f"{type_!r} holds a secret, which JSON masks: cache a type without it")
-        self.fingerprint = digest(shape.encode())
+        self.fingerprint = digest(schema.encode())
         self._validate = self._adapter.validator.validate_json  # faster than the adapter's method
 
     def encode(self, key: str, value: V, *, ttl: int, tail: int) -> bytes:
-        """Return the envelope of a value; raise `TypeError` if the value would not be read back as it is."""
+        """Return the envelope of a value; raise `TypeError` if the value would not be read back as it is.
+
+        `ttl` and `tail` are those of `encode_envelope`.
+        """
         try:
             body = self._adapter.dump_json(value, round_trip=True, warnings="error")
         except PydanticSerializationError as error:
@@ -70,8 +77,8 @@ class Codec(Generic[V]):
         """Return whether to decode an encoded value again; doing this for all large values would block the loop."""
         if size <= _LARGE:
             return True
-        self._large_ones[type(value)] += 1
-        return self._large_ones[type(value)] <= _FIRST
+        self._large_values[type(value)] += 1
+        return self._large_values[type(value)] <= _FIRST
 
     def _check(self, value: V, body: bytes) -> None:
         """Raise `TypeError` if other processes would read a different value: a missing field, or a base class."""

@@ -1,4 +1,8 @@
-"""Reads entries of one cache from Redis, and decides which of their values may be used."""
+"""Reads entries of one cache from Redis, and decides which of their values may be used.
+
+A request takes time, and it is unknown at which moment of it Redis measured the remaining ttls. They are therefore
+reduced by the duration of the request (`waited`).
+"""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -14,7 +18,16 @@ from tequipy_caching.cache.ports import MISSING, Missing
 from tequipy_caching.cache.tiers import Lookup
 from tequipy_caching.redis.backplane import Backplane
 from tequipy_caching.redis.codec import Codec
-from tequipy_caching.redis.envelope import MARK, STATE_BYTES, TOMBSTONE, VALUE, EntryParts, OtherSchema, new_state
+from tequipy_caching.redis.envelope import (
+    MARK,
+    STATE_BYTES,
+    TOMBSTONE,
+    VALUE,
+    EntryParts,
+    OtherSchema,
+    encode_tags,
+    new_state,
+)
 from tequipy_caching.redis.link import RedisLink
 from tequipy_caching.redis.scripts import parsing
 
@@ -43,7 +56,7 @@ class SeenState(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The beginnings of a cache's keys in Redis, and the field of its generation in the key of the state."""
+    """The prefixes of a cache's keys in Redis."""
 
     values: str
     side_values: str
@@ -51,6 +64,7 @@ class Names:
     tags: str
     leases: str
     generation: str
+    """The field of the cache's generation in `RedisLink.state`."""
 
     @classmethod
     def of(cls, prefix: str, name: str, fingerprint: bytes) -> "Names":
@@ -82,7 +96,8 @@ class EntryReader(Generic[V]):
         self._backplane = backplane
         self._tombstone_ms = tombstone_ms
         self._unreadable = unreadable
-        self._max_bytes = PART if policy.max_value_bytes > PART else 0
+        self._max_part = PART if policy.max_value_bytes > PART else 0
+        """The most bytes of a value that the script `read` returns; 0 means all, because no value is larger."""
 
     async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> dict[Key, Lookup[V]]:
         """Look up keys in one round trip, and write marks where a value may be stored (`storing`)."""
@@ -108,7 +123,7 @@ class EntryReader(Generic[V]):
                 secrets.token_hex(8),
                 self._tombstone_ms,
                 mark,
-                self._max_bytes,
+                self._max_part,
                 int(not self._backplane.live),
             ],
         )
@@ -118,8 +133,8 @@ class EntryReader(Generic[V]):
             if refusal is not None:
                 # A refusal is reported only to a disconnected process. It has not received the refused changes.
                 self._link.distrust(refusal)
-            for number, data in enumerate(answers[1 : 2 * len(names) : 2] if self._max_bytes else ()):
-                if data and len(data) == self._max_bytes:
+            for number, data in enumerate(answers[1 : 2 * len(names) : 2] if self._max_part else ()):
+                if data and len(data) == self._max_part:
                     answers[1 + 2 * number] = await self._read_rest(names[number], data)
         return answers, waited
 
@@ -159,25 +174,22 @@ class EntryReader(Generic[V]):
         """Return the lookups of keys, and the states of those whose values have another schema."""
         generation, *answers = answer
         tag_generations = answers[2 * len(keys) :]
-        tag_stamp = bytes([len(tags)]) + b"".join(
-            tag.encode() + (token or b"") for tag, token in zip(tags, tag_generations, strict=True)
-        )
-        known = None not in tag_generations  # without the generations of all tags, nothing can be stored
-        # First all entries are opened, then all values decoded. Alternating would be slower, because the code of each
+        encoded_tags = encode_tags(tags, [each or b"" for each in tag_generations])
+        tags_known = None not in tag_generations  # otherwise nothing can be stored
+        # First all entries are parsed, then all values decoded. Alternating would be slower, because the code of each
         # step would evict that of the other from the processor's cache.
-        opened = [
-            self._parse(name, data) for name, data in zip(names, answers[::2], strict=False)
-        ]  # the rest: generations
+        entries = zip(names, answers[::2], strict=False)  # not strict, because generations of tags follow
+        parsed = [self._parse(name, data) for name, data in entries]
         lookups: dict[Key, Lookup[V]] = {}
         others: dict[Key, bytes] = {}
-        for key, parts, data, left in zip(keys, opened, answers[::2], answers[1::2], strict=False):
+        for key, parts, data, left in zip(keys, parsed, answers[::2], answers[1::2], strict=False):
             other = parts is _OTHER_SCHEMA
             if other:
                 others[key] = data[:STATE_BYTES]
             lookup = _MISS if parts is None or other else self._interpret(parts, left / 1000 - waited)
             may_store = lookup.value is MISSING or self._policy.refresh_ahead
-            if known and data and may_store:
-                lookup = lookup._replace(seen=SeenState(data[:STATE_BYTES], generation, tag_stamp, other))
+            if tags_known and data and may_store:
+                lookup = lookup._replace(seen=SeenState(data[:STATE_BYTES], generation, encoded_tags, other))
             lookups[key] = lookup
         return lookups, others
 

@@ -16,11 +16,11 @@ from tequipy_caching.redis.codec import Codec
 from tequipy_caching.redis.entries import PART, EntryReader, Names, SeenState
 from tequipy_caching.redis.envelope import (
     EXPIRED,
-    GENERATION_BYTES,
     HEADER_BYTES,
     TOMBSTONE,
     VALUE,
     new_state,
+    tag_ids_in,
 )
 from tequipy_caching.redis.link import RedisLink
 from tequipy_caching.redis.messages import change_to_json, topic_of
@@ -103,14 +103,14 @@ class RedisTier(SharedTier[V], Generic[V]):
         return lookups
 
     async def changed(self, seen: Mapping[Key, object]) -> AbstractSet[Key]:
-        """Return those keys whose entry, cache or tags have changed since the given states."""
+        """Return the keys that were invalidated, or whose cache or tags were, since a lookup returned these states."""
         by_tags: dict[bytes, dict[Key, SeenState]] = {}
         for key, state in seen.items():
             if isinstance(state, SeenState):
                 by_tags.setdefault(state.tags, {})[key] = state
         changed: set[Key] = set()
-        for stamp, states in by_tags.items():
-            tags = [stamp[at : at + GENERATION_BYTES].decode() for at in range(1, len(stamp), 2 * GENERATION_BYTES)]
+        for encoded_tags, states in by_tags.items():  # one lookup reads the generations of one group of tags
+            tags = tag_ids_in(encoded_tags)
             for start in range(0, len(states), _BATCH_SIZE):
                 keys = list(states)[start : start + _BATCH_SIZE]
                 now = await self._reader.read(keys, tags, storing=False)
@@ -220,4 +220,5 @@ class RedisTier(SharedTier[V], Generic[V]):
         return self._link.large_turns if size > PART else nullcontext()
 
     def _full_names(self, keys: Sequence[Key]) -> list[str]:
+        """Return the names of keys in Redis; none if nothing is stored there, so that a change is only published."""
         return [self._names.values + encode_key(key) for key in keys] if self.stores else []
