@@ -20,7 +20,10 @@ from tequipy_caching.redis.tier import RedisTier
 
 
 class TieredCacheManager(CacheManager):
-    """Creates each cache once. With `strict`, callers get `CacheUnavailable` instead of going on without Redis."""
+    """Creates each cache once. With `strict`, callers get `CacheUnavailable` instead of going on without Redis.
+
+    A load lease ends `lease_margin` seconds after the `hard_timeout` of its load, which is the time for the store.
+    """
 
     def __init__(
         self,

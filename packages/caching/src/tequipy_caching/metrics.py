@@ -46,7 +46,7 @@ _DURATIONS: Final[Mapping[str, tuple[str, str, Sequence[float]]]] = {
 class PrometheusCacheMetrics(CacheMetrics, Collector):
     """Exports the tallies when Prometheus scrapes them; without a registry nothing is exported.
 
-    The rate limiter has its own connection to Redis; it exports the same metrics with another `prefix`.
+    The rate limiter has its own connection to Redis; it exports the same metrics with the `prefix` "ratelimit".
     """
 
     def __init__(self, registry: CollectorRegistry | None, *, prefix: str = "cache") -> None:
@@ -94,4 +94,5 @@ class PrometheusCacheMetrics(CacheMetrics, Collector):
         self._reads[name][labels] = read
 
     def _full(self, name: str) -> str:
+        """Return the name with the prefix of this object, such as `ratelimit_breaker_state`."""
         return self._prefix + name.removeprefix("cache")

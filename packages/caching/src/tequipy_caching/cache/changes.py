@@ -12,9 +12,12 @@ from tequipy_caching.exceptions import CacheUnavailable
 V = TypeVar("V")
 
 Kind = Literal["delete", "expire"]
+"""Whether the stale value may be served afterwards: never ("delete"), or according to `fail_safe` ("expire")."""
 Scope = Literal["key", "tag", "everything"]
+"""What one entry of the queue invalidates. The key of an entry is its scope with the key or the id of the tag."""
 _EVERYTHING: Final[tuple[Scope, str]] = ("everything", "")
 _BATCH_SIZE: Final = 500
+"""How many keys one script changes, so that replaying a long queue does not block Redis."""
 
 
 class Changes(Recoverable[Kind], Generic[V]):
@@ -36,7 +39,10 @@ class Changes(Recoverable[Kind], Generic[V]):
         tags: Iterable[str] = (),
         everything: bool = False,
     ) -> None:
-        """Apply a change; queue it for its keys and tags if it failed or its outcome is unknown."""
+        """Await `change`; if it fails, or is cancelled so that its outcome is unknown, queue it.
+
+        The other arguments describe the same change for the queue.
+        """
         try:
             await change
         except (CacheUnavailable, asyncio.CancelledError) as error:
@@ -81,15 +87,15 @@ class Changes(Recoverable[Kind], Generic[V]):
         """Apply queued changes."""
         if _EVERYTHING in entries:
             await self._shared.clear()
-        tags = _subjects("tag", entries, "delete")
-        if tags:
+        if tags := _subjects(entries, "tag", "delete"):
             await self._shared.remove_tags(tags)
         for change, kind in ((self._shared.remove, "delete"), (self._shared.expire, "expire")):
-            keys = _subjects("key", entries, kind)
+            keys = _subjects(entries, "key", kind)
             for start in range(0, len(keys), _BATCH_SIZE):
                 await change(keys[start : start + _BATCH_SIZE])
 
 
-def _subjects(sort: Scope, entries: Mapping[Hashable, Kind], wanted: str) -> list[Any]:
+def _subjects(entries: Mapping[Hashable, Kind], scope: Scope, kind: str) -> list[Any]:
+    """Return the keys, or the ids of the tags, of the entries with this scope and kind."""
     pairs = cast("Mapping[tuple[Scope, Any], Kind]", entries)
-    return [subject for (its_sort, subject), kind in pairs.items() if its_sort == sort and kind == wanted]
+    return [subject for (its_scope, subject), its_kind in pairs.items() if (its_scope, its_kind) == (scope, kind)]

@@ -17,7 +17,7 @@ class LastInvalidations(NamedTuple):
 
     latest: int
     hard: int
-    """The last one that also forbids to serve the stale value."""
+    """The last one after which the stale value must not be served either: any except `expire`."""
 
 
 class InvalidationGuard:
@@ -28,7 +28,7 @@ class InvalidationGuard:
     def __init__(self, guards: "InvalidationGuards", since: int) -> None:
         self._guards = guards
         self.since = since
-        """The number of the last invalidation before it; -1 after it was released."""
+        """The number of the last invalidation before it; -1 after it was released, so that no key is current."""
 
     def is_current(self, key: Key) -> bool:
         """Return whether the value of a key may be kept, because the key was not invalidated since the guard began."""
@@ -48,9 +48,12 @@ class InvalidationGuards:
 
     def __init__(self) -> None:
         self._number = 0
+        """The number of invalidations until now."""
         self._of_all_keys = LastInvalidations(0, 0)
-        self._journal: OrderedDict[Key, LastInvalidations] = OrderedDict()  # oldest first, like the guards below
+        self._journal: OrderedDict[Key, LastInvalidations] = OrderedDict()
+        """The invalidated keys, oldest invalidation first."""
         self._held: OrderedDict[InvalidationGuard, None] = OrderedDict()
+        """The guards that are held, oldest first."""
 
     @contextmanager
     def hold(self) -> Iterator[InvalidationGuard]:
@@ -65,12 +68,12 @@ class InvalidationGuards:
             self._trim_journal()
 
     def last(self, key: Key) -> LastInvalidations:
-        """Return the last invalidations of a key that are newer than the oldest guard."""
+        """Return the last invalidations of a key, exact for those that are newer than the oldest held guard."""
         return self._journal.get(key, self._of_all_keys)
 
     def invalidate(self, key: Key, *, may_serve_stale: bool = False) -> None:
         """Make the key not current for all guards that are held now."""
-        if self._held:
+        if self._held:  # otherwise no guard needs the entry
             self._number += 1
             self._journal[key] = LastInvalidations(
                 self._number, self.last(key).hard if may_serve_stale else self._number
@@ -86,6 +89,7 @@ class InvalidationGuards:
         self._journal.clear()
 
     def _trim_journal(self) -> None:
+        """Remove the entries that are older than every held guard."""
         oldest = next(iter(self._held)).since if self._held else self._number
         while self._journal and next(iter(self._journal.values())).latest <= oldest:
             self._journal.popitem(last=False)

@@ -37,14 +37,16 @@ class Entry(Generic[V]):
         self.error = error
         self.tags = tags
         self.fast_until = -inf
-        """Until then a hit needs no checks other than this time."""
+        """Until then a hit needs no other check; -inf for an exception, and for a value with tags (see `find`)."""
         self.refresh_at = inf
+        """From then on a hit starts a refresh ahead."""
         self.fresh_until = -inf
         self.stale_until = -inf
+        """Until then the value may be served if a load fails."""
 
 
 class Memory(Generic[V]):
-    """Stores entries in a mapping that bounds their number; belongs to one process and never blocks."""
+    """L1 of one cache: decides whether entries are fresh or stale. The mapping `entries` bounds their number."""
 
     def __init__(self, policy: CachePolicy, entries: MutableMapping[Key, Entry[V]], clock: Callable[[], float]) -> None:
         self.clock = clock
@@ -53,7 +55,7 @@ class Memory(Generic[V]):
         self._longest = min(policy.ttl, policy.l1_ttl or policy.ttl)
         self._tags: WeakValueDictionary[str, Tag] = WeakValueDictionary()
         self.enabled = "l1" in policy.tiers
-        """Whether the policy allows to keep values in memory."""
+        """Whether the policy has a tier L1; otherwise nothing is kept."""
 
     def fast_value(self, key: Key, now: float) -> V | Missing:
         """Return the value if the entry is fresh and needs no further checks, which is so for most hits."""
@@ -121,7 +123,7 @@ class Memory(Generic[V]):
         self.serve_stale(key)
 
     def serve_stale(self, key: Key) -> None:
-        """Treat a stale value as fresh for `fail_safe_throttle` seconds, so that calls do not repeat a failing load."""
+        """Treat a stale value as fresh for `fail_safe_throttle` seconds, before a failing load is repeated."""
         entry = self._entries.get(key)
         if entry is not None:
             entry.fresh_until = min(entry.stale_until, self.clock() + self._policy.fail_safe_throttle)
@@ -160,7 +162,10 @@ class Memory(Generic[V]):
 
 
 class ChunkedTTLCache(TTLCache[Key, Entry[V]], Generic[V]):
-    """A `TTLCache` that removes expired entries in small chunks. Each entry also has its own, earlier expiry."""
+    """A `TTLCache` that removes expired entries in small chunks, so that they do not block the event loop.
+
+    Its ttl is the longest that any entry of the policy can have; each entry has its own expiry besides.
+    """
 
     def __init__(self, policy: CachePolicy, clock: Callable[[], float], evictions: Tally) -> None:
         longest = min(policy.ttl, policy.l1_ttl or policy.ttl) + policy.fail_safe
@@ -168,7 +173,10 @@ class ChunkedTTLCache(TTLCache[Key, Entry[V]], Generic[V]):
         self._evictions = evictions
 
     def __len__(self) -> int:
-        """Return the number of entries, expired ones included. The metrics call this in other threads."""
+        """Return the number of entries, expired ones included.
+
+        `TTLCache` would remove these first, but the metrics call this in another thread.
+        """
         return Cache.__len__(self)
 
     def expire(self, time: float | None = None) -> list[tuple[Key, Entry[V]]]:

@@ -7,7 +7,7 @@ from typing import ClassVar, Final, Literal
 from tequipy_caching.exceptions import UnknownCache
 
 MAX_VALUE: Final = 100 * 365 * 86400
-"""The largest value of any field: as a time a hundred years, whose milliseconds Redis can still represent."""
+"""The largest value of any field, and of any ttl: a hundred years, which Redis can represent in milliseconds."""
 _POSITIVE: Final = (
     "ttl",
     "l1_maxsize",
@@ -77,7 +77,7 @@ class CachePolicy:
             yield 'tiers must be "l1+l2", "l1" or "l2"'
 
     def negative_ttl(self, error: Exception) -> float:
-        """Return for how long an exception is cached; 0 means not at all."""
+        """Return for how long an exception is cached, by its nearest class in `negative`; 0 means not at all."""
         return next((self.negative[kind] for kind in type(error).__mro__ if kind in self.negative), 0)
 
 

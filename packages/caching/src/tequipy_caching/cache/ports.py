@@ -79,8 +79,8 @@ class CachedFunction(Generic[P, V]):
 class Cache(ABC, Generic[V]):
     """A named cache of values of one type. A process shares values by reference, so they should be immutable.
 
-    Every method raises `TypeError` for a key of another type. `ttl` is in seconds; None means the policy's ttl, and 0
-    or less raises `ValueError`. `tags` are labels by which values are removed together; a value has at most 255, more
+    Every method raises `TypeError` for a key that is not a `Key`. `ttl` is in seconds; None means the policy's ttl, and
+    0 or less raises `ValueError`. `tags` are labels by which values are removed together; a value has at most 255, more
     raise `ValueError`.
     """
 

@@ -10,13 +10,13 @@ from typing import Any, Final, Generic, TypeVar
 E = TypeVar("E")
 
 TRUST_AFTER: Final = 30.0
-"""Seconds within which every process replays its changes once Redis accepts them: the longest pause of a probe."""
+"""Seconds within which every process replays its changes once Redis accepts them: `circuit_breaker.LONGEST_PAUSE`."""
 LIMIT: Final = 10_000
 """How many entries a process keeps before those of the largest topic are replaced by its `overflow`."""
 
 
 class Recoverable(ABC, Generic[E]):
-    """An owner of queued changes: a cache, a set or the limiter, each with its own topic."""
+    """An owner of queued entries: a cache, a set or the limiter. Each has a topic, which separates its entries."""
 
     @abstractmethod
     def merge(self, old: E, new: E) -> E:
@@ -39,8 +39,10 @@ class RecoveryQueue:
         self._limit = limit
         self._owners: dict[str, Recoverable[Any]] = {}
         self._pending: dict[str, dict[Hashable, tuple[object, Any]]] = {}
+        """By topic and key: the entry, and an object that identifies it (see `add`)."""
         self._replaying = asyncio.Lock()
         self._distrusted_until = -inf
+        """On the monotonic clock; inf while Redis refuses writes, -inf if it never has."""
 
     @property
     def distrusts_all(self) -> bool:
@@ -67,12 +69,12 @@ class RecoveryQueue:
         """Queue an entry, merged with the queued entry of the same key."""
         owner, pending = self._owners[topic], self._pending.setdefault(topic, {})
         known = pending.get(key)
-        # The object distinguishes this entry from an equal one that is being replayed right now.
+        # The object distinguishes this entry from an equal one that is being replayed now, because both must be sent.
         pending[key] = (object(), entry if known is None else owner.merge(known[1], entry))
         if len(self) > self._limit:
             largest = max(self._pending, key=lambda name: len(self._pending[name]))
-            few = self._owners[largest].overflow()
-            self._pending[largest] = {key: (object(), entry) for key, entry in few.items()}
+            replacement = self._owners[largest].overflow()
+            self._pending[largest] = {key: (object(), entry) for key, entry in replacement.items()}
         self._wake()
 
     def holds(self, topic: str, key: Hashable) -> bool:
@@ -87,7 +89,7 @@ class RecoveryQueue:
                 sent = dict(pending)
                 await self._owners[topic].replay({key: entry for key, (_, entry) in sent.items()})
                 left = {key: entry for key, entry in self._pending[topic].items() if sent.get(key) != entry}
-                if left:  # added meanwhile
+                if left:  # entries that were added during the replay
                     self._pending[topic] = left
                 else:
                     del self._pending[topic]

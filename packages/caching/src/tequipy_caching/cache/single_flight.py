@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class InFlightLoad(Generic[V]):
-    """A load of one key or several that has not finished, and the number of callers that wait for it."""
+    """A load of one key or several that has not finished; `waiting` counts the callers that wait for it."""
 
     __slots__ = ("abandoned", "detached", "keys", "owner", "seen", "stale_values", "task", "waiting")
 
@@ -25,17 +25,18 @@ class InFlightLoad(Generic[V]):
         """The state of each key in the shared tier when the load looked it up."""
         self.waiting = 0
         self.abandoned = False
+        """Whether it was cancelled because its last caller left."""
         self.detached = False
         """Whether it continues when no caller waits for it."""
         self.stale_values: Callable[[], Mapping[Key, V] | None] = lambda: None
-        """Returns the stale values of all its keys, or None, when a caller's soft timeout ends before the load."""
+        """Returns the stale values of all its keys, or None; called when the soft timeout of a caller ends first."""
 
 
 Load = Callable[[InFlightLoad[V]], Awaitable[Mapping[Key, V]]]
 """Loads the keys of an in-flight load; its result omits keys that have no value."""
 
 _enclosing_loads: ContextVar[tuple[InFlightLoad[Any], ...]] = ContextVar("tequipy_caching_loads", default=())
-"""The loads whose factories the running code was called by."""
+"""The loads in whose factories the running code is, the outermost first."""
 
 
 class InFlightLoads(Generic[V]):
@@ -45,7 +46,9 @@ class InFlightLoads(Generic[V]):
         self._cache = cache
         self._coalesced = coalesced
         self._current: dict[Key, InFlightLoad[V]] = {}
+        """The loads that further callers join."""
         self._tasks: set[asyncio.Task[Mapping[Key, V]]] = set()
+        """The tasks of all loads, also of those that nobody can join any more."""
 
     async def join(self, keys: Sequence[Key], load: Load[V], soft_timeout: float | None = None) -> dict[Key, V]:
         """Return the values of keys: join the in-flight load of each, or start one with `load` for the others.
@@ -90,16 +93,17 @@ class InFlightLoads(Generic[V]):
             await asyncio.wait(tasks)
 
     def _join(self, keys: Sequence[Key], load: Load[V]) -> list[InFlightLoad[V]]:
+        """Count the caller as waiting for the in-flight loads of keys, of which one is started if keys have none."""
         enclosing = [
             in_flight for in_flight in _enclosing_loads.get() if in_flight.owner is self and not in_flight.task.done()
         ]
         if any(key in in_flight.keys for in_flight in enclosing for key in keys):
             raise RecursiveLoad(f"a load of the cache {self._cache!r} asks for the key that it is loading")
-        mine = [key for key in keys if key not in self._current]
-        self._coalesced.count += len(keys) - len(mine)
+        without_load = [key for key in keys if key not in self._current]
+        self._coalesced.count += len(keys) - len(without_load)
         joined = list(dict.fromkeys(filter(None, map(self._current.get, keys))))
-        if mine:
-            joined.append(self._start(mine, load))
+        if without_load:
+            joined.append(self._start(without_load, load))
         loop = asyncio.get_running_loop()
         for in_flight in joined:
             if in_flight.task.get_loop() is not loop:
@@ -130,6 +134,7 @@ class InFlightLoads(Generic[V]):
         return await asyncio.shield(in_flight.task)
 
     def _leave(self, in_flight: InFlightLoad[V]) -> None:
+        """Count the caller as gone, and cancel the load if it was the last one."""
         in_flight.waiting -= 1
         if not in_flight.waiting and not in_flight.detached and not in_flight.task.done():
             in_flight.abandoned = True
@@ -154,6 +159,7 @@ class InFlightLoads(Generic[V]):
             task.exception()  # retrieved, because asyncio logs exceptions that nobody has retrieved
 
     def _remove(self, in_flight: InFlightLoad[V]) -> None:
+        """Make later callers start a new load, unless an invalidation has already caused that."""
         for key in in_flight.keys:
             if self._current.get(key) is in_flight:
                 del self._current[key]

@@ -11,7 +11,7 @@ from tequipy_caching.cache.ports import MISSING, Missing
 V = TypeVar("V")
 
 Operation = Literal["delete", "expire", "tags", "clear", "released"]
-"""What happened: keys deleted, keys expired, tags deleted, cache cleared, load leases released."""
+"""What happened: keys were deleted or expired, tags deleted, the cache cleared, or load leases released."""
 
 
 class Change(NamedTuple):
@@ -25,15 +25,18 @@ class Change(NamedTuple):
 
 
 class Channel(Protocol):
-    """The channel on which a process receives invalidations."""
+    """The channel on which a process receives the invalidations of the others."""
 
     @property
     def live_until(self) -> float:
-        """Until when every invalidation is known to be received, as a time of the monotonic clock of L1."""
+        """The time until which L1 may be used, because every invalidation is known to have been received.
+
+        By the clock of L1 (`Memory.clock`), so that a hit compares two times and calls nothing else.
+        """
 
     @property
     def live(self) -> bool:
-        """Whether that time has not come yet."""
+        """Whether `live_until` has not passed."""
 
 
 class Encoded(Protocol):
@@ -56,7 +59,7 @@ class Lookup(NamedTuple, Generic[V]):
     tags: tuple[str, ...] = ()
     """The ids of its tags."""
     stale_value: Callable[[], V | Missing] = lambda: MISSING
-    """Returns the stale value, or `MISSING`."""
+    """Returns the stale value, or `MISSING`. A function, because it is seldom needed and decoding it takes time."""
     stale_left: float = 0
     """How long the stale value may be served."""
     seen: object | None = None
@@ -82,11 +85,15 @@ class SharedTier(ABC, Generic[V]):
 
     @abstractmethod
     async def read(self, keys: Sequence[Key], tags: Sequence[str], *, storing: bool) -> Mapping[Key, Lookup[V]]:
-        """Look up keys in one round trip; `storing` says that a load with these tags follows and stores its values."""
+        """Look up keys in one round trip.
+
+        `storing` says that a load may follow, which stores the values of missing keys with these tags. The lookups then
+        have the state that the store requires (`seen`).
+        """
 
     @abstractmethod
     async def changed(self, seen: Mapping[Key, object]) -> AbstractSet[Key]:
-        """Return the keys whose state in `seen` is no longer the current one: key, cache or a tag were invalidated."""
+        """Return the keys that were invalidated, or whose cache or tags were, since a lookup returned these states."""
 
     @abstractmethod
     async def store(self, loaded: Mapping[Key, tuple[Encoded, object]]) -> AbstractSet[Key]:

@@ -28,6 +28,7 @@ POLICIES: Final[Mapping[str, CachePolicy]] = {
     "soft-cluster": CachePolicy(
         ttl=0.05, jitter=0, fail_safe=60, fail_safe_throttle=0.05, soft_timeout=0.05, lock="cluster"
     ),
+    # "shy" and "coy" cache exceptions; for "coy" these live longer than values.
     "shy": CachePolicy(ttl=60, negative={LookupError: 30}),
     "coy": CachePolicy(ttl=0.05, jitter=0, negative={LookupError: 30}),
     "ahead": CachePolicy(ttl=60, jitter=0, refresh_ahead=0.001),

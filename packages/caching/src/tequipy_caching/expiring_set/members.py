@@ -42,6 +42,7 @@ class Members:
         return list(self._expiries.items())
 
     def _expired(self) -> Iterator[tuple[float, str]]:
+        """Remove the first expiries that have passed from the heap, and yield them."""
         now = monotonic()
         for _ in range(_MAX_REMOVALS):
             if not self._by_expiry or self._by_expiry[0][0] > now:

@@ -21,7 +21,7 @@ from tequipy_caching.redis.messages import Listener
 from tequipy_caching.redis.scripts import parsing
 
 SOURCE_TIMEOUT: Final = 10.0
-"""Seconds after which reading a source is given up."""
+"""Seconds after which an attempt to read the source fails."""
 OTHERS_WITHIN: Final = 2.0
 """Seconds within which all processes notice that Redis has lost a set, and add their members again."""
 RETRY_AFTER: Final = 1.0
@@ -56,9 +56,13 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         self._backplane = backplane
         self._members = Members()
         self._compared = False
+        """Whether the last comparison has succeeded, and nothing may have been missed since."""
         self._sentinel: bytes | None = None
+        """The sentinel in Redis at the last comparison."""
         self._missed = asyncio.Event()
+        """Set when messages may have been missed, so that the set must be compared again."""
         self._attempted = asyncio.Event()
+        """Set when the source has been read or could not be read, so that `contains` need not wait for it."""
         self._task: asyncio.Task[None] | None = None
         link.recovery.register(self.topic, self)
         backplane.listen(self.topic, self)
@@ -83,7 +87,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
             self.check(await self._publish(dict.fromkeys(members, ttl)))
         except (CacheUnavailable, asyncio.CancelledError) as error:  # a cancelled request may have been executed or not
             if isinstance(error, asyncio.CancelledError):
-                for member in members:
+                for member in members:  # the loop above may not have reached all of them
                     self._members.add(member, deadline)
             for entry in members if len(members) <= _PART else (_ALL,):
                 self._link.recovery.add(self.topic, entry, deadline)
@@ -169,15 +173,15 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
     async def _stay_compared(self) -> None:
         while True:
             self._missed.clear()
-            young = await self._compare()
-            if young is not None and not await self._missed_within(young):
+            incomplete_for = await self._compare()
+            if incomplete_for is None:
+                await self._missed_within(RETRY_AFTER)
+            elif not await self._missed_within(incomplete_for):
                 self._compared = True
                 await self._missed.wait()
-            elif young is None:
-                await self._missed_within(RETRY_AFTER)
 
     async def _missed_within(self, seconds: float) -> bool:
-        """Return False after so many seconds, or True as soon as messages may have been missed."""
+        """Return True as soon as messages may have been missed, or False after so many seconds."""
         try:
             async with asyncio.timeout(seconds):
                 await self._missed.wait()
@@ -186,14 +190,17 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         return True
 
     async def _compare(self) -> float | None:
-        """Compare with source and Redis; return for how many seconds others may still add members, None on failure."""
+        """Compare the members with the source and with Redis, and add to each what it lacks.
+
+        Returns for how many seconds the set in Redis may be incomplete, because it is new and other processes still add
+        their members; None if the comparison has failed.
+        """
         # The source is read first, because nothing else is available while Redis is unreachable. Members that are added
         # meanwhile arrive as messages.
-        read = await self._read_source()
+        source_read = await self._read_source()
         self._attempted.set()
         try:
             sentinel, age, theirs = await self._read_members()
-            young = min(OTHERS_WITHIN, max(0.0, OTHERS_WITHIN - age))
             lacking: dict[str, float] = {}
             for part in _batched(self._members.expiries(), _PART):
                 now = monotonic()
@@ -207,10 +214,10 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
                 sentinel = await self._publish(lacking)
         except CacheUnavailable:
             return None
-        if not read or sentinel is None:
+        if not source_read or sentinel is None:
             return None
         self._sentinel = sentinel
-        return young
+        return min(OTHERS_WITHIN, max(0.0, OTHERS_WITHIN - age))
 
     async def _read_members(self) -> tuple[bytes | None, float, dict[str, float]]:
         """Add the members in Redis; return the set's sentinel, its age in seconds, and the expiry of each member."""
@@ -235,6 +242,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         return sentinel, age, theirs
 
     async def _read_source(self) -> bool:
+        """Add the members of the source; return whether it could be read."""
         if self.source is None:
             return True
         try:

@@ -34,7 +34,7 @@ NO_LEASES: Final[Mapping[str, tuple[int, int]]] = {}
 
 
 class Bucket(NamedTuple):
-    """The used part of one budget."""
+    """The used part of one budget: that of a policy and a key."""
 
     at: int = 0
     """The time of this state, in microseconds."""
@@ -44,14 +44,14 @@ class Bucket(NamedTuple):
     born: int = 0
     """The time of its first request; 0 before that, and after a reset minus the time of the reset."""
     increment: int = 0
-    """The increment of the policy that the level is in units of; 0 means the requesting policy."""
+    """The increment of the policy that wrote the level, in whose units it is; 0 means the requesting policy."""
 
 
 class BudgetRequest(NamedTuple):
     """A request of a process to a budget."""
 
     need: int
-    """How many requests must pass now, all or none; 0 checks whether one could, and only changes the holder's lease."""
+    """How many requests must pass now, all or none; 0 counts none: it only checks, and ends the holder's lease."""
     want: int = 0
     """The size of the lease that is wanted besides."""
     holder: str = ""
@@ -74,7 +74,7 @@ class Grant(NamedTuple):
     retry_after: int
     reset_after: int
     used_for: int
-    """How long the bucket stays in use if no request follows, leases of other processes not counted."""
+    """How long it takes until the bucket is empty if no request follows, leases of other processes not counted."""
     born: int
     """The `born` of the bucket, to be sent with the next request."""
     vanished: bool

@@ -11,7 +11,10 @@ from tequipy_caching.rate_limit.policies import RateDecision, RatePolicy
 
 
 class Lease:
-    """A lease with its own id, so that a forgotten lease expires by itself."""
+    """A lease of a bucket; times in microseconds of the monotonic clock.
+
+    It has an id of its own, so that a lease which this process has forgotten expires in Redis by itself.
+    """
 
     __slots__ = ("asked", "ends", "full", "id", "left", "name", "policy", "remaining", "spent")
 
@@ -20,7 +23,13 @@ class Lease:
         self.name = name
         """The name of the bucket."""
         self.id = secrets.token_hex(8)
-        self.left = self.spent = self.ends = self.full = self.remaining = 0
+        self.left = self.spent = 0
+        """How many requests it still has, and how many have been used."""
+        self.ends = 0
+        self.full = 0
+        """When the whole burst of the bucket is available again."""
+        self.remaining = 0
+        """How many requests of the bucket may pass, those of the lease included."""
         self.asked: asyncio.Event | None = None
         """The event that is set when the running request for a new lease has its response; None without a request."""
 
@@ -38,7 +47,7 @@ class Lease:
         return RateDecision(True, policy.limit, self.remaining, 0.0, (self.full - now) / 1_000_000)
 
     def renew(self, grant: Grant, asked: int) -> None:
-        """Start with the grant of a request that was made at `asked`."""
+        """Begin anew with the grant of a request that was made at `asked`."""
         self.left, self.spent, self.remaining = grant.leased, 0, grant.remaining
         self.ends, self.full = asked + LEASE_US, asked + grant.reset_after
 

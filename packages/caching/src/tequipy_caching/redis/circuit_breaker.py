@@ -38,7 +38,7 @@ class Breaker:
             self.start_probing()
 
     def allows_call(self) -> bool:
-        """Return whether the running task may call Redis."""
+        """Return whether the running task may call Redis: all if the breaker is closed, else only the probing task."""
         return not self.open or asyncio.current_task() is self._probing
 
     def start_probing(self) -> None:

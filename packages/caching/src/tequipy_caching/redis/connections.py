@@ -19,17 +19,17 @@ from redis.exceptions import ResponseError
 from tequipy_caching.redis.cancellation import Cancellation
 
 REQUEST_CONNECTIONS: Final = 50
+"""How many requests a process makes at the same time."""
 CHANNEL_CONNECTIONS: Final = 2
-"""Connections of the channel."""
+"""One that is subscribed, and one for the script that compares the position of the channel."""
 PROBE_CONNECTIONS: Final = 2
-"""Connections reserved for probes, so that many concurrent requests do not block them."""
+"""Reserved for probes, so that many concurrent requests do not block them."""
 _ATTEMPTS: Final = 5
 """How many connections a command is tried on if they are lost."""
 _PIECE: Final = 65_536
 """Bytes that are sent at once."""
 _MAX_PROGRESS_FACTOR: Final = 40
 """The longest duration of a request that makes progress, as a multiple of the timeout."""
-
 _SLOT_RETIRED_FOR: Final = 30.0
 """Seconds until a slot is used again after the server refused a connection for it."""
 
@@ -62,7 +62,10 @@ class Deadline:
         self._latest = monotonic() + _MAX_PROGRESS_FACTOR * seconds
 
     def extend(self) -> None:
-        """Count a piece; from the second piece on, restart the timeout. Call this before each piece."""
+        """Restart the timeout, because the request makes progress. Call this before each piece is sent or received.
+
+        The first piece is no progress yet.
+        """
         self._pieces += 1
         if self._pieces > 1 and not self.over and not self.timeout.expired():
             self.timeout.reschedule(min(monotonic() + self._seconds, self._latest))
@@ -101,7 +104,7 @@ class Connections:
         self._slots = asyncio.Semaphore(REQUEST_CONNECTIONS)
         self._open_connections: set[AbstractConnection] = set()
         self._surplus = 0
-        """How many connections to close so that the channel can have them."""
+        """How many connections are still to be closed for the channel, which could not connect to a full server."""
 
     async def in_turn(self, within: float, request: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 -- as execute
         """Make a request when a connection is free, and return its result.
@@ -143,6 +146,7 @@ class Connections:
             self._warn_once("the channel")
             self._surplus = CHANNEL_CONNECTIONS
             while self._surplus and self._idle and not self._slots.locked():
+                # A request that does nothing: at its end `in_turn` closes an idle connection and retires its slot.
                 await self.in_turn(0, partial(asyncio.sleep, 0))
 
     def _warn_once(self, error: object) -> None:
@@ -160,15 +164,16 @@ class Connections:
         with Cancellation() as cancellation:
             attempts = 0
             while True:
-                attempts, used = attempts + 1, False
+                attempts, connected = attempts + 1, False
                 try:
                     connection = await self._acquire(cancellation)
-                    used = True
+                    connected = True
                     return await self._send(connection, command, cancellation)
                 except RedisConnectionError as error:
                     cancellation.check()
                     if attempts == _ATTEMPTS:
-                        raise (ConnectionLost(str(error)) if used else error) from error
+                        # Only a connection that cannot be made shows that Redis is unreachable.
+                        raise (ConnectionLost(str(error)) if connected else error) from error
 
     async def disconnect_idle(self) -> None:
         """Close the idle connections, because their server has become a replica."""
@@ -197,6 +202,7 @@ class Connections:
         return answer
 
     async def _acquire(self, cancellation: Cancellation) -> AbstractConnection:
+        """Return an idle connection that is usable, or a new one; raise `ServerFull` if the server accepts no more."""
         while self._idle:
             connection = self._idle.pop()
             with contextlib.suppress(OSError):
@@ -207,6 +213,7 @@ class Connections:
             return await self._open_connection(cancellation)
         except RedisConnectionError as error:
             cancellation.check()
+            # A refused connection means that no server listens. A full one (`maxclients`) accepts and closes it.
             if self._open_connections and not isinstance(error.__context__, ConnectionRefusedError):
                 self._warn_once(error)
                 raise ServerFull(str(error)) from error

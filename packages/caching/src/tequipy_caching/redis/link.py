@@ -60,10 +60,12 @@ class RedisLink:
         self.recovery = RecoveryQueue(self.breaker.start_probing)
         self.writes = Writes(self.breaker.start_probing, self.recovery.trust_soon)
         self.demotions = 0
-        """How often a server accepted writes after a replica had refused them; the channel then reconnects."""
+        """How often writes were accepted again after a READONLY; the channel then reconnects to the new primary."""
         self._demoted = False
+        """Whether the server has become a replica, and writes have not been accepted since."""
         self.position: Position | None = None
-        """How far this process has received the channel. A server with a lower position has lost its last changes."""
+        """How far this process has received the channel, for comparison with a server: one with a lower sequence number
+        of the same epoch has lost its last changes."""
         self._server = parse_redis_url(url)
         # The channels of a server are shared by all its databases; its keys are not.
         self.channel = f"{prefix}:invalidations:{self._server.database}"
@@ -178,7 +180,11 @@ class RedisLink:
         return answer
 
     async def check_reachable(self) -> None:
-        """Open the breaker if Redis is unreachable, else make room for the channel, which could not connect."""
+        """Find out why the channel could not connect, by running a script.
+
+        If Redis is unreachable, this opens the breaker. If it answers, it may accept no more connections, so some are
+        closed for the channel.
+        """
         with contextlib.suppress(CacheUnavailable):
             await self._run("probe", [self.state, self.probe_key], [])
             await self._connections.make_room()
@@ -253,7 +259,10 @@ class RedisLink:
             await self.recovery.replay()
 
     async def _lags(self, deadline: Deadline) -> bool:
-        """Return whether this process was too busy to receive the response in time."""
+        """Return whether this process, not Redis, was too slow: a busy event loop notices an arrived response too late.
+
+        It was busy if the timeout fired late, or if the next turn of the event loop takes long.
+        """
         noticed, due = monotonic(), deadline.timeout.when() or 0
         await asyncio.sleep(0)
         slack = self._timeout * _LAG_SHARE
@@ -267,10 +276,10 @@ class RedisLink:
             return await self._connections.execute("EVAL", script(name), number_of_keys, *values)
 
     async def _compare_epoch(self, connection: AbstractConnection, cancellation: Cancellation) -> None:
-        """Begin a new epoch on a new connection if its server was restarted, before any other response is used.
+        """Run the script `join` on a new connection: it begins a new epoch if the server was restarted.
 
-        A restarted server may have older data, in which deleted values are back. If it refuses writes, it cannot begin
-        a new epoch; then this process does not use its data.
+        This precedes every other request, because a restarted server may have older data, in which deleted values are
+        back. If the server refuses writes, a new epoch cannot begin; then this process does not use its data.
         """
         known = self.position or Position("", 0)
         rest: list[Any] = [2, self.state, self.probe_key, secrets.token_hex(8), known.epoch, known.sequence]
@@ -282,7 +291,7 @@ class RedisLink:
                 command = ["EVAL", script(_JOIN), *rest]
                 answer = await exchange(connection, command, cancellation)
             _, _, refusal, old = answer
-            if old:
+            if old:  # of an earlier run, without a new epoch
                 self.distrust(refusal)
 
     def distrust(self, refusal: bytes) -> None:

@@ -10,7 +10,7 @@ from tequipy_caching.cache.tiered import TieredCache
 from tequipy_caching.cache.tiers import Change
 
 PROBE: Final = "probe"
-"""The topic of messages without effect."""
+"""The topic of messages without effect, by which a process checks that it receives the channel."""
 PROBE_MESSAGE: Final = json.dumps(["", PROBE, ""])
 _REFUSED: Final = "refused"
 _REFUSED_BEGINS: Final = json.dumps([_REFUSED]).removesuffix("]").encode()

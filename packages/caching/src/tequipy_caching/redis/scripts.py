@@ -28,7 +28,10 @@ def digest_of(name: str) -> str:
 
 @contextlib.contextmanager
 def parsing(name: str) -> Iterator[None]:
-    """Raise `CacheUnavailable` if a response does not have the format of the script's result."""
+    """Raise `CacheUnavailable` if the code in this context cannot parse the response to a script.
+
+    A server that is not what it seems to be counts as unreachable; callers get no `TypeError`.
+    """
     try:
         yield
     except (AttributeError, IndexError, TypeError, ValueError) as error:

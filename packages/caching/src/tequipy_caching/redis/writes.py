@@ -61,7 +61,7 @@ def as_reason(text: str) -> str:
 
 
 class Writes:
-    """Tracks whether the server accepts writes.
+    """Remembers whether the server accepts writes.
 
     `probe_later` is called after each refused write, `on_accepted` when the server accepts writes again.
     """
@@ -77,7 +77,7 @@ class Writes:
         self._on_accepted = on_accepted
 
     def refuse(self, reason: str, *, blocked: bool) -> None:
-        """Record a refused write. Only the first one, and later ones with another error code, are logged."""
+        """Record a refused write; `blocked` says that deletes are refused too. Logs a change of the error code only."""
         if self.refusal is None or _error_code(self.refusal) != _error_code(reason):
             logger.warning("cache_writes_refused", extra={"error": reason})
         self.refusal, self.blocked = reason, blocked or self.channel_refused
@@ -97,6 +97,7 @@ class Writes:
 
 
 def _error_code(reason: str) -> str:
+    """Return the error code that an error text begins with; all those of Redis Cluster count as one."""
     code = reason.split(maxsplit=1)[0]
     return _CLUSTER[0] if code in _CLUSTER else code
 

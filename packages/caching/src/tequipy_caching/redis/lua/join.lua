@@ -9,9 +9,10 @@
 -- sequence may be missing.
 local info = redis.pcall('INFO', 'server')
 local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)')
-local answer = redis.pcall('HDEL', KEYS[1], 'none')
+local answer = redis.pcall('HDEL', KEYS[1], 'none') -- changes nothing; refused like a delete
 local refused = type(answer) == 'table' and answer.err
 local known = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'sequence')
+-- back: an older snapshot of the same epoch was restored
 local back = known[2] == ARGV[2] and tonumber(known[3] or 0) < tonumber(ARGV[3])
 local old = back or not known[2] or run and known[1] ~= run
 if old and not refused then

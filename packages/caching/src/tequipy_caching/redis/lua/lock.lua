@@ -3,6 +3,8 @@
 -- ARGV: token of the caller (16 bytes); ttl of a lease in milliseconds; number of leases; field of the cache's generation
 -- Returns for each lease the milliseconds for which another process holds it, or 0 if the caller holds it. A caller that
 -- already holds it gets 0 again, so a request whose response was lost can be repeated.
+-- A lease contains the token of its holder, and what its load depends on: the state of the key and the generations of the
+-- cache and the tags. If these have changed, the loaded value will not be stored, so the lease is free.
 local count = tonumber(ARGV[3])
 local common = redis.call('HGET', KEYS[1], ARGV[4]) or ''
 for number = 2 * count + 2, #KEYS do

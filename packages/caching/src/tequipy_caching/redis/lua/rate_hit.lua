@@ -1,5 +1,5 @@
--- Count requests in several buckets, unless one of the buckets denies them. domain/gcra.py has the same function in Python
--- and explains the arithmetic.
+-- Count requests in several buckets, unless one of the buckets denies them. rate_limit/gcra.py has the same function in
+-- Python and explains the arithmetic.
 -- KEYS: the buckets. Each is a hash: at, level, height (the increment of a request in units of the level), born, and a
 --       field for each lease, named after its holder: "<requests> <end of the lease>"
 -- ARGV: for each bucket: leak rate (units per microsecond); increment of a request (units); burst; number of requests (0:
@@ -14,13 +14,16 @@ local now = time[1] * 1000000 + time[2]
 local lease_time = tonumber(ARGV[#ARGV])
 local exact = 4503599627370496 -- 2^52: integers up to here, and their quotients, are exact in Lua's doubles
 
+-- Return a bucket at this moment, with ended leases added to its level; `from` is the first of its values in ARGV.
 local function settle(key, from)
   local bucket = {
     leak_rate = tonumber(ARGV[from]), increment = tonumber(ARGV[from + 1]), burst = tonumber(ARGV[from + 2]),
     need = tonumber(ARGV[from + 3]), want = tonumber(ARGV[from + 4]), holder = ARGV[from + 5],
     key = key, at = 0, level = 0, born = 0, reserved = 0, first = math.huge, last = now, over = {},
   }
-  local leases, used = {}, {} -- bucket.over: holders of ended leases; used: end and spent requests of each of these
+  -- bucket.over: holders of ended leases; used: end and spent requests of each of these. bucket.first and bucket.last: the
+  -- ends of the first and of the last lease that other processes still hold.
+  local leases, used = {}, {}
   local state, increment = redis.call('HGETALL', key), bucket.increment
   for index = 1, #state, 2 do
     local field, value = state[index], state[index + 1]

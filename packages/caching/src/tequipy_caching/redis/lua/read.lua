@@ -6,13 +6,14 @@
 --       refuses writes, because its values may then have been invalidated
 -- Returns the error with which the server refuses writes (false: it accepts them, or was not tested); the cache's
 -- generation; for each key its bytes and its PTTL; for each tag its generation. The bytes are false for an absent key, and
--- the state alone for a tombstone, a mark or a value of an older generation.
+-- the state alone for a tombstone, a mark or a value of an older generation. redis/envelope.py describes the bytes.
 local count = tonumber(ARGV[2])
 local generation = redis.call('HGET', KEYS[1], ARGV[1])
 if not generation then
   generation = ARGV[4]
   redis.pcall('HSETNX', KEYS[1], ARGV[1], generation) -- if this is refused, the store fails and the next load retries
 end
+-- HDEL of an absent field changes nothing, and is refused like a delete.
 local tried = ARGV[8] == '1' and redis.pcall('HDEL', KEYS[1], 'none')
 local answer = {type(tried) == 'table' and tried.err or false, generation}
 
@@ -22,7 +23,7 @@ local function holds(bytes)
     return false
   end
   for number = 1, string.byte(bytes, 41) or 0 do
-    local at = 10 + number * 32
+    local at = 10 + number * 32 -- 42 for the first tag: its id, then its generation
     if redis.call('GET', ARGV[3] .. string.sub(bytes, at, at + 15)) ~= string.sub(bytes, at + 16, at + 31) then
       return false
     end

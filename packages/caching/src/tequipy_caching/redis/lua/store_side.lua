@@ -1,5 +1,5 @@
--- Store loaded values in side keys, beside values with the schema of another release, by compare-and-set as store.lua. So
--- two releases do not overwrite each other's values. The value in a side key has the state of the value in the main key,
+-- Store loaded values in side keys, beside values with the schema of another release, by compare-and-set as store.lua.
+-- Thus two releases do not overwrite each other's values. The value in a side key has the state of the value in the main key,
 -- and is valid only while the main key has this state.
 -- KEYS: the channel's state; main keys; their side keys; keys of the tags
 -- ARGV: field of the cache's generation; the generation that the lookup read; number of main keys; the tags and the

@@ -3,6 +3,7 @@
 -- ARGV: as publish.lua; field of the cache's generation; a generation for caches and tags without one; the new state; the
 --       envelope; its ttl in milliseconds; a tombstone; its ttl in milliseconds; ids of the tags
 -- Returns false, or the error with which Redis refused the value.
+-- HSETNX is the first write, so that it alone is refused for lack of memory (see publish.lua).
 local refused = redis.pcall('HSETNX', KEYS[1], ARGV[4], ARGV[5])
 refused = type(refused) == 'table' and refused.err
 begin()
