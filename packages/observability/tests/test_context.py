@@ -7,11 +7,11 @@ import pytest
 from tequipy_observability import (
     RequestContext,
     accept_correlation_id,
-    accept_traceparent,
     bind_context,
     current_context,
     request_context,
 )
+from tequipy_observability._context import accept_traceparent
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -67,7 +67,7 @@ from tequipy_auth.domain.repositories import (
     SigningKeys,
     Users,
 )
-from tequipy_auth.domain.roles import Role, RoleMap
+from tequipy_auth.domain.roles import Role
 from tequipy_auth.domain.services.accounts import AccountService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
@@ -155,7 +155,6 @@ __all__ = [
     "Registrations",
     "Revocations",
     "Role",
-    "RoleMap",
     "RoleService",
     "Roles",
     "SecretHasher",

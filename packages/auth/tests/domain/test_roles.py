@@ -4,7 +4,8 @@ from uuid import UUID
 
 import pytest
 
-from tequipy_auth import AuditAction, AuditEvent, Auth, Role, RoleMap
+from tequipy_auth import AuditAction, AuditEvent, Auth, Role
+from tequipy_auth.domain.roles import RoleMap
 from tequipy_auth.tasks import auth_tasks
 from tequipy_auth.testing import MemoryAuthUnitOfWork, RecordingOperations, build_fake_auth
 from tequipy_platform import JSON, Delivery, SystemClock

@@ -15,7 +15,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tequipy_observability.api import NO_ROUTE, MatchedRoute, endpoints_of, matched_route, route_table
+from tequipy_observability.api import MatchedRoute, endpoints_of, matched_route, route_table
+from tequipy_observability.api.routes import NO_ROUTE
 
 
 class Compare:

@@ -10,7 +10,7 @@ from typing import Final
 
 from fastapi import FastAPI
 
-from tequipy_auth.api.dependencies import CurrentPrincipal, FreshPrincipal, get_principal, require_fresh
+from tequipy_auth.api.dependencies import CurrentPrincipal, FreshPrincipal
 from tequipy_auth.api.routes import passwords, registration, router, sessions, well_known, well_known_router
 from tequipy_auth.domain.auth import Auth
 from tequipy_caching.api import wire_rate_policy, wire_unlimited_routes
@@ -21,8 +21,6 @@ __all__ = [
     "RATE_POLICIES",
     "CurrentPrincipal",
     "FreshPrincipal",
-    "get_principal",
-    "require_fresh",
     "wire_auth",
 ]
 

@@ -2,9 +2,7 @@
 
 from tequipy_observability.api.middleware import ObservabilityMiddleware
 from tequipy_observability.api.routes import (
-    NO_ROUTE,
     MatchedRoute,
-    RouteTable,
     endpoints_of,
     matched_route,
     polled_endpoints,
@@ -15,11 +13,9 @@ from tequipy_observability.api.routes import (
 from tequipy_observability.api.wire import DuplicateAuthorization, wire_observability
 
 __all__ = [
-    "NO_ROUTE",
     "DuplicateAuthorization",
     "MatchedRoute",
     "ObservabilityMiddleware",
-    "RouteTable",
     "endpoints_of",
     "matched_route",
     "polled_endpoints",
