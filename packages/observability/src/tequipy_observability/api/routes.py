@@ -66,13 +66,8 @@ class RouteTable:
         self._literals: dict[str, list[_Entry]] = {}
 
     def match(self, scope: Scope) -> MatchedRoute:
-        """Return the route that serves an HTTP request or responds 405, and cache it in the scope; else `NO_ROUTE`."""
-        remembered: tuple[RouteTable, MatchedRoute] | None = scope.get(_SCOPE_KEY)
-        if remembered is not None and remembered[0] is self:  # another table is that of an app which mounts this one
-            return remembered[1]
-        route = self._find(scope, get_route_path(scope))
-        scope[_SCOPE_KEY] = self, route
-        return route
+        """Return the route that serves an HTTP request or responds 405; else `NO_ROUTE`."""
+        return self._find(scope, get_route_path(scope))
 
     def methods_at(self, scope: Scope) -> set[str]:
         """Return the methods of all routes at this path."""
@@ -139,8 +134,14 @@ def route_table(app: FastAPI) -> RouteTable:
 
 
 def matched_route(scope: Scope) -> MatchedRoute:
-    """Return the route of a request, for the middleware of the app that serves it."""
-    return route_table(scope["app"]).match(scope)
+    """Return the route of a request, for the middleware of the app that serves it; it is matched once."""
+    app: FastAPI = scope["app"]
+    remembered: tuple[FastAPI, MatchedRoute] | None = scope.get(_SCOPE_KEY)
+    if remembered is not None and remembered[0] is app:  # another app is one which mounts this one
+        return remembered[1]
+    route = route_table(app).match(scope)
+    scope[_SCOPE_KEY] = app, route
+    return route
 
 
 def require_middleware(app: FastAPI, *classes: type) -> None:
@@ -158,9 +159,10 @@ def endpoints_of(router: APIRouter) -> list[object]:
 
 def polled_endpoints(app: FastAPI) -> set[object]:
     """Return the endpoints that were passed to `wire_polled_routes`."""
-    if not hasattr(app.state, "polled_endpoints"):
-        app.state.polled_endpoints = set()
-    polled: set[object] = app.state.polled_endpoints
+    try:  # called for each request, and `hasattr` would read the state twice
+        polled: set[object] = app.state.polled_endpoints
+    except AttributeError:
+        polled = app.state.polled_endpoints = set()
     return polled
 
 

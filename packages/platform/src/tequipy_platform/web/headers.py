@@ -160,7 +160,8 @@ def wire_no_store(app: FastAPI, *endpoints: object) -> None:
 
 
 def _no_store_endpoints(app: FastAPI) -> set[object]:
-    if not hasattr(app.state, "no_store_endpoints"):
-        app.state.no_store_endpoints = set()
-    endpoints: set[object] = app.state.no_store_endpoints
+    try:  # called for each request, and `hasattr` would read the state twice
+        endpoints: set[object] = app.state.no_store_endpoints
+    except AttributeError:
+        endpoints = app.state.no_store_endpoints = set()
     return endpoints
