@@ -21,6 +21,7 @@ ME, LOGOUT, READINESS = "/api/v1/auth/me", "/api/v1/auth/logout", "/api/v1/readi
 REFUSALS = {
     "memory is full": ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
     "a replica": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    "no permission to write": ("ACL SETUSER default resetkeys %R~*", "ACL SETUSER default resetkeys ~*"),
     "too few replicas": ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
 }
 """Commands that make Redis refuse writes, and that end it; the failed save is caused by a function."""
@@ -38,6 +39,12 @@ def apis(deployment: Deployment) -> Iterator[tuple[Api, Api]]:
     with ExitStack() as stack:
         one, other = (deployment.api(TEQUIPY_CACHE__POLICIES="{}") for _ in range(2))
         yield stack.enter_context(one), stack.enter_context(other)
+
+
+@pytest.fixture
+def third(deployment: Deployment) -> Api:
+    """Return a third process, which a test starts itself."""
+    return deployment.api(TEQUIPY_CACHE__POLICIES="{}")
 
 
 def fail_to_save(redis: Redis, server: ValkeyServer) -> None:
@@ -123,9 +130,12 @@ def test_a_save_can_fail_again(redis: ValkeyServer) -> None:
 @pytest.mark.parametrize("rounds", [pytest.param(5, id="short"), pytest.param(100, id="long", marks=pytest.mark.prove)])
 @pytest.mark.parametrize("kind", [*REFUSALS, "a save has failed"])
 def test_changes_and_logouts_are_seen_by_both(
-    apis: tuple[Api, Api], redis: ValkeyServer, kind: str, rounds: int
+    apis: tuple[Api, Api], third: Api, redis: ValkeyServer, kind: str, rounds: int
 ) -> None:
-    """A changed profile and a logout at one process are seen at the other as soon as without a refusal."""
+    """A changed profile and a logout at one process are seen at the other as soon as without a refusal.
+
+    A process that starts meanwhile sees no old state either.
+    """
     one, other = (httpx.Client(base_url=api.url, timeout=60) for api in apis)
 
     def log_in() -> dict[str, str]:
@@ -162,5 +172,8 @@ def test_changes_and_logouts_are_seen_by_both(
         with refusing(kind, redis):
             delays += measure("refused", sessions[rounds:])
             both_say(200, "degraded", "refusing")
+            with third, httpx.Client(base_url=third.url, timeout=60) as late:
+                assert late.get(ME, headers=owner).json()["name"] == look(owner).json()["name"]
+                assert {late.get(ME, headers=session).status_code for session in sessions} == {401}
         assert max(delay.stale_reads for delay in delays) <= MOST_STALE_READS
         both_say(200, "ready", "up")

@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from tequipy_caching import MISSING
+from tequipy_caching import MISSING, CacheHealth
+from tequipy_caching.cache.recovery import TRUST_AFTER
 from tequipy_caching.manager import TieredCacheManager
 from tequipy_caching.wiring import CacheSettings, build_cache
 from tequipy_devstack.servers import ValkeyServer
@@ -252,6 +253,54 @@ async def test_a_process_that_starts_meanwhile_does_not_read_l2(
 
     await eventually(believes)
     assert await theirs.get("deleted") is None
+
+
+async def test_a_process_that_starts_when_memory_is_full_reads_no_deleted_value(
+    start: Any, server: ValkeyServer, factory: Any, eventually: Any
+) -> None:
+    """If memory is full, deletes are not refused, so a process that starts meanwhile may read L2, and does."""
+    one = await start(url(server), l2_timeout=1)
+    words = one.cache("words", str)
+    for key in ("deleted", "kept"):
+        await words.set(key, "old")
+    await fill(server)
+    await words.delete("deleted")
+    late = await start(url(server), l2_timeout=1)
+    theirs = late.cache("words", str)
+    assert await theirs.get_many(["deleted", "kept"]) == {"kept": "old"}
+    assert await theirs.get_or_set("deleted", factory("new")) == "new"
+    await words.delete("deleted")
+    await eventually(lambda: theirs.peek("deleted") is MISSING)
+    assert await theirs.get("deleted") is None
+    await make_room(server)
+    assert await (await start(url(server))).cache("words", str).get_many(["deleted", "kept"]) == {"kept": "old"}
+
+
+async def test_all_is_well_soon_after_writes_are_accepted_again(
+    start: Any, server: ValkeyServer, refusal: Refusal, eventually: Any
+) -> None:
+    """All refused changes are in Redis before a process that started meanwhile would use it again, 30 s later."""
+    one, other = [await start(url(server), l2_timeout=1) for _ in range(2)]
+    words = one.cache("words", str)
+    for key in ("deleted", "changed", "kept"):
+        await words.set(key, "old")
+    await refusal.begin(server)
+    await words.delete("deleted")
+    await words.set("changed", "new")
+    await refusal.end(server)
+    accepted = asyncio.get_running_loop().time()
+
+    def healed() -> bool:
+        return all(each.health() == CacheHealth("up", "live", 0) for each in (one, other))
+
+    await eventually(healed, TRUST_AFTER)
+    print(f"{refusal.code}: healed {asyncio.get_running_loop().time() - accepted:.1f} s after writes were accepted")
+    third = (await start(url(server))).cache("words", str)
+    found = await third.get_many(["deleted", "changed", "kept"])
+    assert found.pop("changed", "new") == "new"
+    assert found == {"kept": "old"}
+    await words.set("changed", "newest")
+    assert await third.get("changed") == "newest"
 
 
 async def test_a_tombstone_replaces_a_value_when_memory_is_full(

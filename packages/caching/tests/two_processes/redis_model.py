@@ -15,7 +15,7 @@ from lupa.lua51 import LuaRuntime, lua_type  # type: ignore[import-untyped]  # -
 
 from .redis_commands import Commands, Item, Status, number_text
 
-Refusal = Literal["OOM", "READONLY", "MISCONF", "NOREPLICAS"]
+Refusal = Literal["OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM"]
 Snapshot = Mapping[int, Mapping[bytes, Item]]
 
 _REFUSALS: Final[Mapping[Refusal, str]] = {
@@ -23,6 +23,7 @@ _REFUSALS: Final[Mapping[Refusal, str]] = {
     "READONLY": "READONLY You can't write against a read only replica.",
     "MISCONF": "MISCONF Valkey is configured to save RDB snapshots, but it's currently unable to persist to disk.",
     "NOREPLICAS": "NOREPLICAS Not enough good replicas to write.",
+    "NOPERM": "NOPERM No permissions to access a key",
 }
 _NEED_MEMORY: Final = frozenset({"SET", "SETRANGE", "HSET", "HSETNX", "HINCRBY", "ZADD"})
 _WRITE: Final = _NEED_MEMORY | {"DEL", "UNLINK", "PEXPIRE", "PERSIST", "HDEL", "ZREMRANGEBYSCORE"}
@@ -96,12 +97,19 @@ class RedisModel(Commands):
         return [b"subscribe", *channels, len(self._session.channels)]
 
     def _do_eval(self, text: bytes, *arguments: bytes) -> Any:
+        self._check_permission(arguments)
         return self._evaluate(text, arguments)
 
     def _do_evalsha(self, digest: bytes, *arguments: bytes) -> Any:
+        self._check_permission(arguments)
         if digest.decode() not in self._scripts:
             raise ErrorReply("NOSCRIPT No matching script.")
         return self._evaluate(_TEXTS[digest.decode()], arguments)
+
+    def _check_permission(self, arguments: Sequence[bytes]) -> None:
+        """Refuse a script with keys if the user may only read them: the server does not know which ones it writes."""
+        if self.refusal == "NOPERM" and int(arguments[0]):
+            raise ErrorReply(_REFUSALS["NOPERM"])
 
     def _evaluate(self, text: bytes, arguments: Sequence[bytes]) -> Any:
         digest = sha1(text).hexdigest()  # noqa: S324 -- as Redis names scripts

@@ -9,8 +9,8 @@ from .machine import TwoProcesses
 Steps = Callable[[TwoProcesses], None]
 
 
-def a_refused_delete(machine: TwoProcesses) -> None:
-    machine.disturb_redis("READONLY")
+def a_refused_delete(machine: TwoProcesses, refusal: str = "READONLY") -> None:
+    machine.disturb_redis(refusal)
     machine.write(0, "a", "delete")
     machine.wait(3.0)
 

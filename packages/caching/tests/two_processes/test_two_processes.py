@@ -2,17 +2,21 @@
 
 import logging
 import time
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final, get_args
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tequipy_caching.cache.recovery import TRUST_AFTER
+
 from . import faults
 from .faults import Break
 from .machine import RULES, TwoProcesses, with_rules
-from .shortest import SHORTEST, Steps
+from .redis_model import Refusal
+from .shortest import SHORTEST, Steps, a_refused_delete
 from .truth import BrokenPromiseError
 from .world import simulate
 
@@ -101,6 +105,49 @@ def test_a_short_history_shows_each_fault(fault: Break, monkeypatch: pytest.Monk
     with pytest.raises(BrokenPromiseError) as caught:
         follow(SHORTEST[fault])
     print(caught.value)
+
+
+@pytest.mark.parametrize("refusal", [refusal for refusal in get_args(Refusal) if refusal != "OOM"])
+def test_a_short_history_shows_each_refusal(refusal: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each refusal of a delete needs that the change is published: with it no promise is broken, without it one is.
+
+    Out of memory, no delete is refused.
+    """
+    follow(partial(a_refused_delete, refusal=refusal))
+    faults.do_not_publish_refused_changes(monkeypatch)
+    with pytest.raises(BrokenPromiseError):
+        follow(partial(a_refused_delete, refusal=refusal))
+
+
+@pytest.mark.parametrize("refusal", get_args(Refusal))
+def test_processes_recover_from_each_refusal(refusal: Refusal) -> None:
+    """Once writes are accepted, changes are replayed, and 30 s later a process that started meanwhile uses Redis."""
+
+    def seconds_until(probe: Callable[[], bool]) -> float:
+        while not probe():
+            assert machine.world.now < accepted + 2 * TRUST_AFTER
+            machine.go_on(0.1)
+        return machine.world.now - accepted
+
+    machine = TwoProcesses()
+    try:
+        machine.begin(most=1, fault=None, under_way=[])
+        machine.disturb_redis(refusal)
+        machine.write(0, "a", "delete")
+        machine.lose("a process", 1)
+        machine.wait(3.0)
+        machine.mend(0)
+        accepted = machine.world.now
+        one, late = machine.processes
+        assert late.recovery.distrusts_all is (refusal != "OOM")
+        replayed = seconds_until(lambda: not len(one.recovery))
+        trusted = seconds_until(lambda: late.is_well)
+        print(f"{refusal}: replayed after {replayed:.1f} s, trusted after {trusted:.1f} s")
+        assert replayed <= TRUST_AFTER
+        assert refusal == "OOM" or replayed < TRUST_AFTER <= trusted
+        machine.read(1, loading=False)
+    finally:
+        machine.teardown()
 
 
 @pytest.mark.prove

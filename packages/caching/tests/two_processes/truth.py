@@ -41,6 +41,10 @@ class Change:
     returned: Point = NEVER
     shared: Point = NEVER
     """From when others must learn of it: Redis has it, or has refused it and was there to spread it."""
+    holders: frozenset[Process] = frozenset()
+    """The processes that learned of it although Redis refused it, and keep it in their queues."""
+    replayed: bool = False
+    """Whether one of them has sent it to Redis."""
     missing: Point = NEVER
     """Of a member: since when Redis has lost it."""
 
@@ -53,6 +57,8 @@ class Standing:
     """When it last could not reach Redis, by the world or by its own breaker."""
     hindered: Point
     """When it last stood still, was held up, or could not reach Redis or its channel, so that it puts nothing back."""
+    blocked: Point = LONG_AGO
+    """When it last stood still, was held up, or could not reach Redis, so that it replays nothing."""
     joined: Point = NEVER
     """Since when its channel has been joined without a break."""
     caught_up: Point = LONG_AGO
@@ -99,6 +105,9 @@ class Truth:
         change.returned = self.now
         if self._standings[process].away.moment < began.moment and not process.link.breaker.open:
             change.shared = self.now
+        if change.pending():
+            subscribed = self._world.network.is_subscribed
+            change.holders = frozenset(each for each in self._standings if each is process or subscribed(each))
         self._changes.append(change)
 
     def observe(self) -> None:
@@ -107,6 +116,7 @@ class Truth:
             self._observe(process, standing)
         stored = self._world.server.databases.get(0, {}).get(_SET_KEY)
         for change in self._changes:
+            change.replayed |= any(not each.ended and not len(each.recovery) for each in change.holders)
             if change.name not in self.versions:
                 if stored is None or change.name.encode() not in stored.value:
                     change.missing = min(change.missing, self.now)
@@ -155,7 +165,9 @@ class Truth:
     def _observe(self, process: Process, standing: Standing) -> None:
         network = self._world.network
         if network.down or network.mute or process.isolated or process.link.breaker.open:
-            standing.away = standing.hindered = self.now
+            standing.away = standing.hindered = standing.blocked = self.now
+        if process.held or not process.running:
+            standing.blocked = self.now
         if not (process.backplane.live and network.is_subscribed(process)):
             standing.joined = NEVER
         elif standing.joined is NEVER:
@@ -172,6 +184,8 @@ class Truth:
         if change.process is reader:
             return False
         standing = self._standings[reader]
+        if self._is_withheld(change, reader):
+            return True
         if change.shared.moment >= began.moment or standing.away.moment >= began.moment:
             return True
         return not self._must_know(standing, change, began)
@@ -190,6 +204,16 @@ class Truth:
         holders = [each for each in self._standings if change.name in each.revoked and each is not reader]
         since = change.missing.time - NOTICED_WITHIN
         return bool(holders) and all(self._standings[each].hindered.time < since for each in holders)
+
+    def _is_withheld(self, change: Change, reader: Process) -> bool:
+        """Return whether all processes that know of a refused change are gone, or cannot replay it.
+
+        A reader that joined later cannot know of it. While Redis refuses writes, the reader must not trust it anyway.
+        """
+        if not change.holders or change.replayed or reader in change.holders or self._world.server.refusal is not None:
+            return False
+        since = self.now.time - NOTICED_WITHIN
+        return all(each.ended or self._standings[each].blocked.time >= since for each in change.holders)
 
     @staticmethod
     def _must_know(standing: Standing, change: Change, at: Point) -> bool:
