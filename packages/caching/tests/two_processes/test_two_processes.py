@@ -14,6 +14,7 @@ from tequipy_caching.cache.recovery import TRUST_AFTER
 
 from . import faults
 from .faults import Break
+from .history import KEYS
 from .machine import RULES, TwoProcesses, with_rules
 from .redis_model import Refusal
 from .shortest import SHORTEST, Steps, a_refused_delete
@@ -117,6 +118,24 @@ def test_a_short_history_shows_each_refusal(refusal: Refusal, monkeypatch: pytes
     faults.do_not_publish_refused_changes(monkeypatch)
     with pytest.raises(BrokenPromiseError):
         follow(partial(a_refused_delete, refusal=refusal))
+
+
+@pytest.mark.parametrize("refusal", get_args(Refusal))
+def test_a_server_with_older_data_may_refuse_writes(refusal: Refusal) -> None:
+    """A server that is restarted from an older snapshot, and refuses writes at first, shows no deleted value later."""
+
+    def steps(machine: TwoProcesses) -> None:
+        for key in KEYS:
+            machine.write(0, key, "delete")
+        machine.disturb_redis(refusal)
+        machine.lose("the last steps", 3)
+        machine.wait(3.0)
+        machine.mend(0)
+        machine.wait(40.0)
+        for process in range(2):
+            machine.read(process, loading=False)
+
+    follow(steps)
 
 
 @pytest.mark.parametrize("refusal", get_args(Refusal))

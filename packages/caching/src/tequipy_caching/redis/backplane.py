@@ -132,13 +132,13 @@ class Backplane:
 
         `asked` is the time of the check that has no answer yet, `answered` the time of the last check that has one.
         """
-        demotions = self._link.demotions
+        rejoins = self._link.rejoins
         asked: float | None = None
         answered = -inf
         ask_at = monotonic()
         while True:
-            if self._link.demotions != demotions:
-                raise InvalidResponse("the server has become a replica")
+            if self._link.rejoins != rejoins:
+                raise InvalidResponse("the server was a replica, or has older data")
             now = monotonic()
             if asked is None and now >= ask_at:
                 await channel.subscribe(self._link.channel)  # not PING, which a server refuses after a failed save
@@ -175,14 +175,15 @@ class Backplane:
             answer = await client.evalsha(digest_of("join"), len(names), *names, *values)
         except NoScriptError:
             answer = await client.eval(script("join"), len(names), *names, *values)
-        epoch, sequence, refusal, _ = answer
+        epoch, sequence, refusal, old = answer
         position = Position((epoch or b"").decode(), int(sequence or 0))
         if refusal is not None:
             # Refused changes have no sequence numbers, so this process cannot know whether it missed some.
-            self._link.distrust(refusal)
+            self._link.distrust(refusal, old=bool(old))
         if refusal is not None or position != self._link.position:
             self._notify_gap()
-        self._link.position = position
+        if not old:  # otherwise the known position must show at the next join that these data are older
+            self._link.position = position
         self._probe = probe
 
     def _note_joined(self) -> None:

@@ -59,10 +59,11 @@ class RedisLink:
         )
         self.recovery = RecoveryQueue(self.breaker.start_probing)
         self.writes = Writes(self.breaker.start_probing, self.recovery.trust_soon)
-        self.demotions = 0
-        """How often writes were accepted again after a READONLY; the channel then reconnects to the new primary."""
-        self._demoted = False
-        """Whether the server has become a replica, and writes have not been accepted since."""
+        self.rejoins = 0
+        """How often a server accepted writes that a replica, or a server with older data, had refused. The channel then
+        reconnects: the name may lead to another server, and older data need a new epoch."""
+        self._must_rejoin = False
+        """Whether the server has become a replica, or has older data, and writes have not been accepted since."""
         self.position: Position | None = None
         """How far this process has received the channel, for comparison with a server: one with a lower sequence number
         of the same epoch has lost its last changes."""
@@ -233,15 +234,15 @@ class RedisLink:
                 self._published.count += 1
         if isinstance(error, ReadOnlyError):  # after PUBLISH, because the host name may lead to another server now
             await self._connections.disconnect_idle()
-            if not self._demoted:
-                self._demoted = True
+            if not self._must_rejoin:
+                self._must_rejoin = True
                 self.breaker.probe_now()
 
     def _accept(self) -> None:
         self.writes.accept()
-        if self._demoted:
-            self._demoted = False
-            self.demotions += 1
+        if self._must_rejoin:
+            self._must_rejoin = False
+            self.rejoins += 1
 
     async def close(self) -> None:
         """Close all connections, after a last attempt to replay the recovery queue if Redis is reachable."""
@@ -283,18 +284,20 @@ class RedisLink:
         """
         known = self.position or Position("", 0)
         rest: list[Any] = [2, self.state, self.probe_key, secrets.token_hex(8), known.epoch, known.sequence]
+        try:
+            answer = await exchange(connection, ["EVALSHA", digest_of(_JOIN), *rest], cancellation)
+        except NoScriptError:
+            answer = await exchange(connection, ["EVAL", script(_JOIN), *rest], cancellation)
         with parsing(_JOIN):
-            try:
-                command = ["EVALSHA", digest_of(_JOIN), *rest]
-                answer = await exchange(connection, command, cancellation)
-            except NoScriptError:
-                command = ["EVAL", script(_JOIN), *rest]
-                answer = await exchange(connection, command, cancellation)
             _, _, refusal, old = answer
             if old:  # of an earlier run, without a new epoch
-                self.distrust(refusal)
+                self.distrust(refusal, old=True)
 
-    def distrust(self, refusal: bytes) -> None:
-        """Record that Redis refuses writes, and that this process must not read L2: it may have missed changes."""
+    def distrust(self, refusal: bytes, *, old: bool = False) -> None:
+        """Record that Redis refuses writes, and that this process must not read L2: it may have missed changes.
+
+        With `old`, Redis has older data, and its refusal prevents a new epoch.
+        """
+        self._must_rejoin |= old
         self.writes.refuse(as_reason(refusal.decode(errors="replace")), blocked=True)
         self.recovery.distrust()
