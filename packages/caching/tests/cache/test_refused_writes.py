@@ -226,11 +226,14 @@ async def test_the_channel_works_while_writes_are_refused(
 async def test_a_process_that_starts_meanwhile_does_not_read_l2(
     start: Any, server: ValkeyServer, code: str, factory: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that starts during a refusal reads nothing from L2 until others must have replayed their deletes."""
+    """A process that starts during a refusal reads nothing from L2 until others must have replayed their deletes.
+
+    Its own deletes reach the other processes.
+    """
     refusal = next(each for each in REFUSALS.values() if each.code == code)
     one = await start(url(server), l2_timeout=1)
     words = one.cache("words", str)
-    for key in ("deleted", "kept"):
+    for key in ("deleted", "kept", "deleted by it"):
         await words.set(key, "old")
     await refusal.begin(server)
     await words.delete("deleted")
@@ -243,6 +246,8 @@ async def test_a_process_that_starts_meanwhile_does_not_read_l2(
     assert await theirs.get("deleted") in {"new", None}  # from its own L1, which receives changes
     await words.delete("deleted")
     await eventually(lambda: theirs.peek("deleted") is MISSING)
+    await theirs.delete("deleted by it")
+    await eventually(lambda: words.peek("deleted by it") is MISSING)
     monkeypatch.setattr("tequipy_caching.cache.recovery.TRUST_AFTER", 2)
     await refusal.end(server)
     await eventually(lambda: late.health().l2 == "up" and late.health().backplane == "live")

@@ -139,6 +139,19 @@ def test_a_server_with_older_data_may_refuse_writes(refusal: Refusal) -> None:
 
 
 @pytest.mark.parametrize("refusal", get_args(Refusal))
+def test_a_process_that_starts_among_refused_writes_publishes_its_deletes(refusal: Refusal) -> None:
+    """The deletes of a process that starts while Redis refuses writes reach the other process at once."""
+
+    def steps(machine: TwoProcesses) -> None:
+        machine.disturb_redis(refusal)
+        machine.lose("a process", 1)
+        for key in KEYS:
+            machine.write(1, key, "delete")
+
+    follow(steps)
+
+
+@pytest.mark.parametrize("refusal", get_args(Refusal))
 def test_processes_recover_from_each_refusal(refusal: Refusal) -> None:
     """Once writes are accepted, changes are replayed, and 30 s later a process that started meanwhile uses Redis."""
 

@@ -285,9 +285,16 @@ class RedisLink:
         known = self.position or Position("", 0)
         rest: list[Any] = [2, self.state, self.probe_key, secrets.token_hex(8), known.epoch, known.sequence]
         try:
-            answer = await exchange(connection, ["EVALSHA", digest_of(_JOIN), *rest], cancellation)
-        except NoScriptError:
-            answer = await exchange(connection, ["EVAL", script(_JOIN), *rest], cancellation)
+            try:
+                answer = await exchange(connection, ["EVALSHA", digest_of(_JOIN), *rest], cancellation)
+            except NoScriptError:
+                answer = await exchange(connection, ["EVAL", script(_JOIN), *rest], cancellation)
+        except ResponseError as error:
+            if (reason := refusal_of(error)) is None:
+                raise
+            # The connection is used all the same: PUBLISH may be permitted, and refused changes must be published.
+            self.distrust(reason.encode(), old=True)
+            return
         with parsing(_JOIN):
             _, _, refusal, old = answer
             if old:  # of an earlier run, without a new epoch
