@@ -81,6 +81,13 @@ def test_the_checks_of_a_decision_exist(number: str) -> None:
                 assert not exists(name), f"{name} exists now: cite it as a test, and remove it from the index"
 
 
+@pytest.mark.parametrize("number", ADRS)
+def test_the_tests_that_a_decision_cites_exist(number: str) -> None:
+    """Each test that a decision names in any of its sections exists."""
+    before, _, _ = ADRS[number].read_text().partition("## Enforced by\n")  # which is tested above
+    assert [name for name in re.findall(r"`([\w/.-]+\.py::[\w.]+)`", before) if not exists(name)] == []
+
+
 def test_the_index_lists_what_is_still_to_come() -> None:
     """The index lists exactly the checks that decisions announce as still to come."""
     _, _, text = INDEX.read_text().partition("## Still to come\n")
