@@ -124,6 +124,7 @@ class InFlightLoads(Generic[V]):
         return in_flight
 
     async def _wait(self, in_flight: InFlightLoad[V], soft_timeout: float | None) -> Mapping[Key, V]:
+        """Return the values of a load, or its stale values after the soft timeout."""
         if soft_timeout is not None and not in_flight.task.done():
             await asyncio.wait({in_flight.task}, timeout=soft_timeout)
             if not in_flight.task.done() and (stale_values := in_flight.stale_values()) is not None:

@@ -55,6 +55,7 @@ class ExpiringSets:
             await made.stop()
 
     async def _stay_checked(self) -> None:
+        """Ask for the sentinels of all live sets, again and again, because Redis may lose a set alone."""
         while True:
             await asyncio.sleep(CHECK_EVERY)
             sets = [made for made in self._sets.values() if made.live]

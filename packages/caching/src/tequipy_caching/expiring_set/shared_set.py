@@ -171,6 +171,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         self.on_gap()
 
     async def _stay_compared(self) -> None:
+        """Compare the set until that succeeds, and again whenever something may have been missed."""
         while True:
             self._missed.clear()
             incomplete_for = await self._compare()

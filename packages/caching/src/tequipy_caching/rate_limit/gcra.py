@@ -116,14 +116,15 @@ class _Settled(NamedTuple):
 
 
 def _settle(policy: RatePolicy, bucket: Bucket, request: BudgetRequest, now: int) -> _Settled:
+    """Bring a bucket up to date: leak, add ended leases, and replace what the server has lost by what is known."""
     increment, leak_rate = policy.increment, policy.leak_rate
-    leases, over = dict(bucket.leases), list[tuple[int, int]]()
+    leases, ended = dict(bucket.leases), list[tuple[int, int]]()  # ended: the end, and how many requests were used
     for holder, (held, until) in bucket.leases.items():
         if holder == request.holder or until <= now:
-            over.append((min(until, now), request.spent if holder == request.holder else held))
+            ended.append((min(until, now), request.spent if holder == request.holder else held))
             del leases[holder]
     level, at = _in_units(policy, bucket), bucket.at
-    for until, used in sorted(over):
+    for until, used in sorted(ended):
         level, at = max(0, level - max(0, until - at) * leak_rate) + used * increment, until
     level = max(0, level - max(0, now - at) * leak_rate)
     born = 0 if bucket.born > 0 and not level and not leases else bucket.born  # empty means absent
@@ -144,12 +145,14 @@ def _in_units(policy: RatePolicy, bucket: Bucket) -> int:
 
 
 def _room(policy: RatePolicy, level: int, leases: Mapping[str, tuple[int, int]]) -> int:
+    """Return by how much the level may rise; leased requests count as used."""
     return policy.increment * (policy.capacity - sum(held for held, _ in leases.values())) - level
 
 
 def _grant(
     policy: RatePolicy, request: BudgetRequest, settled: _Settled, now: int, *, passes: bool
 ) -> tuple[Bucket, Grant]:
+    """Return the bucket after a request, and the answer; `passes` says whether all budgets of the request allow it."""
     increment, leak_rate = policy.increment, policy.leak_rate
     level, leases, lacking, born, vanished = settled
     if not born and ((passes and request.need) or vanished):

@@ -104,6 +104,7 @@ class Backplane:
         self._link.position = None
 
     async def _listen(self) -> None:
+        """Connect to the channel and receive messages; after each disconnection connect again."""
         while True:
             # Two connections: one listens, the other one runs the join script. They are new after each disconnection,
             # because the host name may lead to another server now.
@@ -187,12 +188,14 @@ class Backplane:
         self._probe = probe
 
     def _note_joined(self) -> None:
+        """Count the channel as joined, because the message of this process has come back."""
         self._count_disconnected_time()
         self._joined = True
         self._link.writes.channel_refused = False
         self._link.breaker.probe_now()
 
     def _handle(self, data: bytes) -> None:
+        """Pass a message on to the listener of its topic, unless this process has published it itself."""
         self._received.count += 1
         try:
             if (refused := decode_refused(data)) is not None:

@@ -59,6 +59,7 @@ class Breaker:
         self.open = False
 
     async def _recover(self) -> None:
+        """Probe until the breaker is closed and nothing is pending."""
         pause = FIRST_PAUSE
         while self.open or self._has_pending():
             await self._pause(pause)

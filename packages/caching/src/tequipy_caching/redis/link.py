@@ -209,6 +209,7 @@ class RedisLink:
         return monotonic() - started
 
     async def _probe(self) -> None:
+        """Record whether the server accepts writes; raise an exception if it does not answer."""
         try:
             # After a refusal, writes are accepted again only if messages can be published too.
             message = [] if self.writes.refusal is None else [self.channel, PROBE_MESSAGE]
@@ -255,6 +256,7 @@ class RedisLink:
         self.large_turns = asyncio.Semaphore(_MAX_LARGE_TRANSFERS)
 
     async def _recover(self) -> None:
+        """Probe Redis, and replay the recovery queue if it accepts deletes."""
         await self.ping()
         if not self.writes.blocked:
             await self.recovery.replay()
