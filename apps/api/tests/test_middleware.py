@@ -9,8 +9,11 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.middleware import Middleware
 
 from tequipy_api import app as app_module
+from tequipy_observability.api import ObservabilityMiddleware
 
 ROOT = Path(__file__).parents[3]
 ORDER = [
@@ -71,6 +74,23 @@ async def test_the_order_that_the_list_says_is_the_order_that_runs(
     assert [entry.cls.__name__ for entry in app.user_middleware if isinstance(entry.cls, type)] == ORDER
     assert built(app) == ORDER
     assert ran == ORDER
+
+
+@pytest.mark.parametrize("number", range(len(ORDER)), ids=ORDER)
+async def test_each_middleware_works_alone(app: FastAPI, number: int) -> None:
+    """Each middleware serves requests in a foreign app that has no other one and wires nothing."""
+    # The app's own registry has the metrics of this middleware already.
+    observing = Middleware(ObservabilityMiddleware, CollectorRegistry())
+    foreign = FastAPI(middleware=[app.user_middleware[number] if number else observing])
+
+    @foreign.post("/echo")
+    async def echo(body: dict[str, int]) -> dict[str, int]:
+        return body
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(foreign), base_url="http://test") as client:
+        answer = await client.post("/echo", json={"a": 1})
+        missing = await client.get("/missing")
+    assert (answer.status_code, answer.json(), missing.status_code) == (200, {"a": 1}, 404)
 
 
 def test_only_create_app_arranges_middleware_and_routes() -> None:

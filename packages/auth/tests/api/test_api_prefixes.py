@@ -70,6 +70,12 @@ async def test_guards_hold_under_any_prefix(build: Callable[[], FastAPI], prefix
     assert "ratelimit-policy" not in keys.headers
 
 
+def test_an_app_without_no_store_is_refused() -> None:
+    """Auth cannot be wired to an app whose responses with tokens could be cached."""
+    with pytest.raises(RuntimeError, match="NoStore"):
+        wire_auth(FastAPI(), build_fake_auth())
+
+
 @pytest.mark.parametrize("odd", ["%0A", "%0D%0A", "%00", "%09", "%7F", "%C2%85", "/%0A", "%2F%0A"])
 async def test_a_control_character_bypasses_no_guard(odd: str) -> None:
     """A login path that ends with a control character gets 404."""

@@ -212,6 +212,12 @@ async def test_a_request_cancelled_at_shutdown_gets_503() -> None:
     assert [message.get("status") for message in sent] == [503, None]
 
 
+def test_the_middleware_must_be_listed() -> None:
+    """Wiring an app without the middleware, which handles errors and bodies, is refused with its names."""
+    with pytest.raises(RuntimeError, match="LimitBodies, CatchErrors"):
+        wire_errors(FastAPI())
+
+
 async def test_unknown_routes_are_problems_too() -> None:
     """404 and 405 of the framework are problem documents, and 405 names the allowed methods."""
     async with client(make_app()) as http:

@@ -41,6 +41,12 @@ def client(*checks: HealthCheck) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
+def test_the_middleware_must_be_listed() -> None:
+    """Wiring an app without the middleware, whose connections would not be closed, is refused with its name."""
+    with pytest.raises(RuntimeError, match="CloseConnections"):
+        wire_health(FastAPI(), Readiness([]))
+
+
 async def test_health_runs_no_check() -> None:
     """The health route runs no check."""
     async with client(HealthCheck("database", broken)) as http:
