@@ -14,7 +14,6 @@ from fastapi import FastAPI
 from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
 from tequipy_platform import Mail
-from tequipy_platform.settings import KNOWN_NAMES
 
 API = "/api/v1/auth"
 GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
@@ -178,8 +177,3 @@ def test_the_api_does_not_import_celery() -> None:
     """Importing the app does not import Celery, because the API never connects to the broker."""
     code = "import sys, tequipy_api.app; sys.exit(bool({'celery', 'kombu'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
-
-
-def test_the_shared_env_file_may_name_every_setting() -> None:
-    """Platform knows all top-level settings of the API, so the worker does not refuse a shared `.env`."""
-    assert set(ApiSettings.model_fields) <= set(KNOWN_NAMES)

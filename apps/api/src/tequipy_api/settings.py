@@ -71,6 +71,8 @@ class Database(DatabaseSettings):
 class ApiSettings(AppSettings):
     """The settings that the API reads from the environment: `TEQUIPY_DATABASE__URL` is `database.url`."""
 
+    names_of_other_apps = frozenset({"celery", "mail", "worker"})
+
     database: Database
     cache: Cache
     limiter: LimiterSettings = Field(default_factory=LimiterSettings)

@@ -49,6 +49,8 @@ class Database(DatabaseSettings):
 class WorkerSettings(AppSettings):
     """The settings that the worker reads from the environment: `TEQUIPY_CELERY__BROKER_URL` is `celery.broker_url`."""
 
+    names_of_other_apps = frozenset({"headers", "limiter", "rate_limits", "server", "trusted_proxies"})
+
     database: Database
     cache: Cache
     celery: CelerySettings

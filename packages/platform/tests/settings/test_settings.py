@@ -61,6 +61,8 @@ class ExampleDatabase(DatabaseSettings):
 class ExampleSettings(AppSettings):
     """Settings of an app."""
 
+    names_of_other_apps = frozenset({"celery", "observability"})
+
     database: ExampleDatabase
     headers: HeaderSettings = Field(default_factory=HeaderSettings)
     mail: MailSettings = Field(default_factory=MailSettings)

@@ -3,12 +3,10 @@
 from tequipy_platform.settings.app_settings import AppSettings, Environment, ProductionChecked
 from tequipy_platform.settings.loading import describe_settings, load_settings, refuse, refuse_missing_folder
 from tequipy_platform.settings.secret_checks import BUILT_IN, HoldsSecrets, is_guessable
-from tequipy_platform.settings.unknown_names import KNOWN_NAMES
 from tequipy_platform.settings.urls import PublicUrl, split_url
 
 __all__ = [
     "BUILT_IN",
-    "KNOWN_NAMES",
     "AppSettings",
     "Environment",
     "HoldsSecrets",

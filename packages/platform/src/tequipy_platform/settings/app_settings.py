@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib.metadata import version
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -38,6 +38,9 @@ class AppSettings(BaseSettings):
         frozen=True,
         hide_input_in_errors=True,
     )
+
+    names_of_other_apps: ClassVar[frozenset[str]] = frozenset()
+    """First parts of names that belong to other apps which share the environment and `.env`: they are not unknown."""
 
     app_name: str = "tequipy"
     app_version: str = Field(default_factory=partial(version, "tequipy-platform"))

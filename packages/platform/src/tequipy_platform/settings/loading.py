@@ -34,7 +34,7 @@ def load_settings(cls: type[S], *, strict: bool = False) -> S:
     """Load settings from the environment and `.env`.
 
     Ends the process with status 78 (`EX_CONFIG`) and one line per fault on standard error, without any value, if a
-    setting is missing or wrong, or if `.env` holds a name with this prefix that neither app knows. An unknown exported
+    setting is missing or wrong, or if `.env` holds a name with this prefix that no app knows. An unknown exported
     name is only a warning unless `strict`, because a release that was rolled back meets the settings of a newer one.
     """
     faults = list(_env_file_faults(cls))

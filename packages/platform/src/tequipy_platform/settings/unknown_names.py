@@ -9,27 +9,6 @@ from typing import Any, Final, cast
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-KNOWN_NAMES: Final = (
-    "app_name",
-    "app_version",
-    "auth",
-    "cache",
-    "celery",
-    "database",
-    "environment",
-    "headers",
-    "limiter",
-    "mail",
-    "observability",
-    "public_url",
-    "rate_limits",
-    "server",
-    "storage",
-    "trusted_proxies",
-    "worker",
-)
-"""Top-level names of both apps' settings: they share one `.env`, so neither app refuses the other's names."""
-
 DEVELOPMENT_NAMES: Final = "dev_"
 """The prefix of names that belong to the local stack (`TEQUIPY_DEV_PORT`)."""
 
@@ -64,7 +43,7 @@ def setting_paths(model: type[object], path: tuple[str, ...] = ()) -> Iterator[t
 
 
 def unknown_exported(model: type[BaseModel], prefix: str, environment: Mapping[str, str]) -> list[str]:
-    """Return the variables with the prefix that name no setting of either app; Kubernetes' own are left out."""
+    """Return the variables with the prefix that name no setting of any app; Kubernetes' own are left out."""
     return [
         key
         for key, value in environment.items()
@@ -75,8 +54,8 @@ def unknown_exported(model: type[BaseModel], prefix: str, environment: Mapping[s
 
 
 def unknown_in_file(model: type[BaseModel], prefix: str, keys: Iterable[str]) -> list[str]:
-    """Return the keys with the prefix whose first part neither app knows; the model validates the other parts."""
-    known = {*KNOWN_NAMES, *model.model_fields}
+    """Return the keys with the prefix whose first part no app knows; the model validates the other parts."""
+    known = _top_names(model)
     names = {key: key.lower().removeprefix(prefix.lower()).partition("__")[0] for key in keys}
     return [
         key
@@ -88,13 +67,18 @@ def unknown_in_file(model: type[BaseModel], prefix: str, keys: Iterable[str]) ->
 def nearest_name(model: type[BaseModel], prefix: str, key: str) -> str | None:
     """Return the known variable that is most similar to a misspelt one, or None."""
     first, *rest = key.lower().removeprefix(prefix.lower()).split("__")
-    tops = {*KNOWN_NAMES, *model.model_fields}
+    tops = _top_names(model)
     if first not in tops:
         near = difflib.get_close_matches(first, sorted(tops), n=1)
         return _variable(prefix, [*near, *rest]) if near else None
     known = [_variable(prefix, path) for path in setting_paths(model)]
     # A stricter cutoff than the default, because names of one section share their beginning.
     return next(iter(difflib.get_close_matches(_variable(prefix, [first, *rest]), known, n=1, cutoff=0.85)), None)
+
+
+def _top_names(model: type[BaseModel]) -> set[str]:
+    """Return the names of the app's own fields, and those of the apps that share its environment."""
+    return {*model.model_fields, *getattr(model, "names_of_other_apps", ())}
 
 
 def _variable(prefix: str, path: Sequence[str]) -> str:
@@ -104,7 +88,7 @@ def _variable(prefix: str, path: Sequence[str]) -> str:
 def _is_known(model: type[BaseModel], name: str) -> bool:
     first, *rest = name.split("__")
     if first not in model.model_fields:
-        return first in KNOWN_NAMES or first.startswith(DEVELOPMENT_NAMES)
+        return first in _top_names(model) or first.startswith(DEVELOPMENT_NAMES)
     section = section_of(model.model_fields[first])
     for step in rest:
         if section is None:
