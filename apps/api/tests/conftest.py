@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
-from tequipy_auth.tasks import auth_tasks
+from tequipy_auth.tasks import build_handlers
 from tequipy_devstack.proving.forked import ForkedCommand
 from tequipy_platform import Delivery, Mail
 from tequipy_platform.database import DatabaseSettings, build_database
@@ -68,14 +68,14 @@ def deliver_mails(app: FastAPI, database_url: str) -> Callable[[], Awaitable[lis
 
     async def deliver() -> list[Mail]:
         mailer = RecordingMailer()
-        tasks = {task.name: task for task in auth_tasks(app.state.auth, mailer)}
+        handlers = {task.name: handler for task, handler in build_handlers(app.state.auth, mailer).items()}
         async with build_database(DatabaseSettings.model_validate({"url": database_url})) as database:
             async with database.sessions.begin() as session:
                 rows = await session.execute(
                     text("update platform.outbox set published_at = now() where published_at is null returning *")
                 )
             for row in rows.mappings():
-                await tasks[row["task"]].handler(Delivery(row["id"], row["task"]), **row["payload"])
+                await handlers[row["task"]](Delivery(row["id"], row["task"]), **row["payload"])
         return mailer.mails
 
     return deliver

@@ -14,7 +14,7 @@ from tequipy_observability.wiring import ObservabilitySettings, configure_observ
 from tequipy_platform import Delivery, Event, SystemClock, Task
 from tequipy_platform.database import Database, build_database, uuid7
 from tequipy_platform.messaging import SqlUnitOfWork, build_unpublished_messages
-from tequipy_platform.messaging.celery import build_celery, build_relay, wire_tasks
+from tequipy_platform.messaging.celery import TaskRuntime, build_celery, build_relay, wire_tasks
 from tequipy_platform.settings import load_settings
 from tequipy_worker.settings import WorkerSettings
 
@@ -46,18 +46,25 @@ class Chain:
             file.write(json.dumps(facts) + "\n")
 
 
+BEGIN = Task("chain.begin")
+ADDED, SENT = Task("chain.added"), Task("chain.sent")
+SUBSCRIBED = Task("chain.subscribed", on=("chain.begun",))
+TASKS = (BEGIN, ADDED, SENT, SUBSCRIBED)
+
+
 def build(settings: WorkerSettings, folder: Path) -> Celery:
     """Return the app of both processes."""
     observability = configure_observability(ObservabilitySettings(), service="chain", environment="test", version="1")
-    database = build_database(settings.database)
-    celery = build_celery(settings.celery, name="chain")
-    chain = Chain(celery, database, folder)
+    celery = build_celery(settings.celery, TASKS, name="chain")
     wire_observability(celery, observability)
-    limit = timedelta(seconds=20)
-    tasks = [Task("chain.begin", chain.begin, time_limit=limit)]
-    tasks += [Task(f"chain.{how}", chain.end, time_limit=limit) for how in ("added", "sent")]
-    tasks.append(Task("chain.subscribed", chain.end, on=("chain.begun",), time_limit=limit))
-    wire_tasks(celery, tasks, resources=[observability, database])
+
+    def build_runtime() -> TaskRuntime:
+        database = build_database(settings.database)
+        chain = Chain(celery, database, folder)
+        handlers = {BEGIN: chain.begin, ADDED: chain.end, SENT: chain.end, SUBSCRIBED: chain.end}
+        return TaskRuntime(handlers, resources=[observability, database])
+
+    wire_tasks(celery, TASKS, build_runtime)
     return celery
 
 
@@ -65,7 +72,7 @@ async def relay(settings: WorkerSettings, celery: Celery) -> None:
     """Publish until the process is killed."""
     database = build_database(settings.database)
     messages = build_unpublished_messages(database, redelivery=timedelta(minutes=5))
-    async with database, messages, build_relay(celery, messages) as running:
+    async with database, messages, build_relay(celery, messages, TASKS) as running:
         await running.run()
 
 

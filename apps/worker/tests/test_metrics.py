@@ -184,3 +184,11 @@ def test_a_port_that_is_taken_ends_the_process(programs: Programs, command: str)
         assert programs.start(command, port).wait(40) == 1
     assert f"port {port}" in programs.log(command)
     assert "TEQUIPY_OBSERVABILITY__METRICS_PORT" in programs.log(command)
+
+
+def test_the_relay_exports_the_pool_that_it_uses(programs: Programs) -> None:
+    """The relay's `db_pool_*` count the connections with which it reads the outbox."""
+    programs.start("relay")
+    programs.until(
+        lambda: programs.value("relay", "db_pool_idle") + programs.value("relay", "db_pool_in_use") >= 1, "relay"
+    )

@@ -5,12 +5,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+from unittest import mock
 from uuid import uuid4
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tequipy_devstack.servers import PostgresServer
-from tequipy_worker.app import create_worker
+from tequipy_observability.wiring import Observability
+from tequipy_platform.database import Database, DatabaseSettings, build_database
+from tequipy_worker.app import build_runtime, create_scheduler, create_worker, open_relay
+from tequipy_worker.catalogue import TASKS
 from tequipy_worker.heartbeat import ALIVE_WITHIN, is_alive
 from tequipy_worker.settings import WorkerSettings
 
@@ -154,6 +160,44 @@ def test_the_worker_is_built_without_any_server(monkeypatch: pytest.MonkeyPatch,
     }
     assert celery.conf.task_routes["auth.send_mail"] == {"queue": "email"}
     assert "platform.purge_messages" in celery.conf.beat_schedule
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> WorkerSettings:
+    monkeypatch.chdir(tmp_path)
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+    return WorkerSettings()
+
+
+def observe(settings: WorkerSettings) -> Observability:
+    return Observability(settings.observability, CollectorRegistry())
+
+
+async def test_relay_and_scheduler_build_no_services(settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scheduler, relay and the worker's parent build neither auth nor cache, mailer and storage; only the relay builds
+    a database, and only one.
+    """
+    built = []
+
+    def build(settings: DatabaseSettings, **options: Any) -> Database:
+        built.append(settings)
+        return build_database(settings, **options)
+
+    for name in ("build_auth", "build_cache", "build_mailer", "build_storage"):
+        monkeypatch.setattr(f"tequipy_worker.app.{name}", mock.Mock(side_effect=AssertionError(name)))
+    monkeypatch.setattr("tequipy_worker.app.build_database", build)
+    create_scheduler(settings, observe(settings))
+    create_worker(settings, observe(settings))
+    assert built == []
+    async with open_relay(settings, observe(settings)):
+        assert built == [settings.database]
+
+
+def test_every_task_has_a_handler(settings: WorkerSettings) -> None:
+    """The handlers of a child process are those of the catalogue."""
+    runtime = build_runtime(settings, observe(settings))
+    assert set(runtime.handlers) == set(TASKS)
 
 
 def test_health_goes_by_the_heartbeat(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
 from tequipy_auth.conformance import *  # noqa: F403 -- the cases
 from tequipy_auth.conformance import Target
-from tequipy_auth.tasks import auth_tasks
+from tequipy_auth.tasks import build_handlers
 from tequipy_platform import Delivery, SystemClock
 from tequipy_platform.database import Database, DatabaseSettings, build_database
 from tequipy_platform.testing import RecordingMailer
@@ -43,14 +43,15 @@ class ShippedApp(Target):
 
     async def mails(self, address: str) -> Sequence[str]:
         """Run the tasks of the outbox, and return the mails to an address."""
-        tasks = {task.name: task for task in auth_tasks(self._processes[0].state.auth, self._mailer)}
+        handlers = build_handlers(self._processes[0].state.auth, self._mailer)
+        by_name = {task.name: handler for task, handler in handlers.items()}
         async with self._database.sessions.begin() as session:
             rows = await session.execute(
                 text("update platform.outbox set published_at = now() where published_at is null returning *")
             )
         for row in rows.mappings():
-            if row["task"] in tasks:
-                await tasks[row["task"]].handler(Delivery(row["id"], row["task"]), **row["payload"])
+            if row["task"] in by_name:
+                await by_name[row["task"]](Delivery(row["id"], row["task"]), **row["payload"])
         return [mail.text for mail in self._mailer.mails if mail.to.casefold() == address.casefold()]
 
     async def pass_time(self, duration: timedelta) -> None:

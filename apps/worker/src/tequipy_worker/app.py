@@ -1,27 +1,48 @@
-"""Composition of the worker, from the same parts as the API."""
+"""Composition of the worker's processes: scheduler and relay from the catalogue of tasks, the worker with handlers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
 
 from celery import Celery
 
-from tequipy_auth.tasks import auth_tasks
+from tequipy_auth import tasks as auth_tasks
 from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_observability.celery import wire_observability
 from tequipy_observability.wiring import Observability, configure_observability
+from tequipy_platform import tasks as platform_tasks
 from tequipy_platform.database import build_database
 from tequipy_platform.mail import build_mailer
-from tequipy_platform.messaging import build_message_log
-from tequipy_platform.messaging.celery import build_celery, wire_tasks
+from tequipy_platform.messaging import build_message_log, build_unpublished_messages
+from tequipy_platform.messaging.celery import Relay, TaskRuntime, build_celery, build_relay, wire_tasks
 from tequipy_platform.storage import build_storage
-from tequipy_platform.tasks import platform_tasks
+from tequipy_worker.catalogue import QUEUES, TASKS
 from tequipy_worker.heartbeat import wire_heartbeat
 from tequipy_worker.settings import WorkerSettings
 
 
+def create_scheduler(settings: WorkerSettings, observability: Observability) -> Celery:
+    """Compose the scheduler, which knows the tasks' queues and schedules, and sends messages."""
+    celery = build_celery(settings.celery, TASKS, name=settings.app_name, queues=QUEUES)
+    wire_observability(celery, observability)
+    return celery
+
+
 def create_worker(settings: WorkerSettings, observability: Observability | None = None) -> Celery:
-    """Compose the worker; connections are opened in the forked child processes."""
+    """Compose the worker; its child processes build the handlers after the fork."""
     observability = observability or configure_observability(
         settings.observability, service="worker", environment=settings.environment, version=settings.app_version
     )
+    celery = create_scheduler(settings, observability)
+    wire_heartbeat(celery, settings.worker.heartbeat_file)
+    wire_tasks(celery, TASKS, partial(build_runtime, settings, observability))
+    return celery
+
+
+def build_runtime(settings: WorkerSettings, observability: Observability) -> TaskRuntime:
+    """Compose the handlers of a child process, from the same parts as the API."""
     metrics = observability.registry
     database = build_database(settings.database, registry=metrics)
     messages = build_message_log(database)
@@ -36,13 +57,22 @@ def create_worker(settings: WorkerSettings, observability: Observability | None 
         cache=cache,
         registry=metrics,
     )
-    celery = build_celery(settings.celery, name=settings.app_name)
-    wire_observability(celery, observability)
-    wire_heartbeat(celery, settings.worker.heartbeat_file)
-    wire_tasks(
-        celery,
-        [*platform_tasks(messages), *auth_tasks(auth, mailer)],
+    return TaskRuntime(
+        handlers={**platform_tasks.build_handlers(messages), **auth_tasks.build_handlers(auth, mailer)},
         resources=[observability, database, cache, storage, mailer, auth],
         messages=messages,
     )
-    return celery
+
+
+@asynccontextmanager
+async def open_relay(settings: WorkerSettings, observability: Observability) -> AsyncIterator[Relay]:
+    """Compose the relay and open its resources; it needs the database and the broker alone."""
+    celery = create_scheduler(settings, observability)
+    database = build_database(settings.database, registry=observability.registry)
+    messages = build_unpublished_messages(
+        database,
+        redelivery=timedelta(seconds=settings.celery.visibility_timeout),
+        registry=observability.registry,
+    )
+    async with observability, database, messages, build_relay(celery, messages, TASKS) as relay:
+        yield relay

@@ -7,14 +7,12 @@ import asyncio
 import os
 import signal
 import sys
-from datetime import timedelta
 from pathlib import Path
 
 import click
 
 from tequipy_observability.wiring import Observability, configure_observability
-from tequipy_platform.database import build_database, refuse_wrong_encoding
-from tequipy_platform.messaging import build_unpublished_messages
+from tequipy_platform.database import refuse_wrong_encoding
 from tequipy_platform.settings import describe_settings, load_settings, refuse, refuse_missing_folder
 from tequipy_worker.settings import WorkerSettings
 from tequipy_worker.state import MULTIPROCESS, ForeignFolderError, claim_folder, empty_folder
@@ -36,8 +34,8 @@ def run() -> None:
     """Run tasks: a parent process receives messages, child processes run them."""
     settings = load_settings(WorkerSettings)
     refuse_wrong_encoding(settings.database)
-    from tequipy_platform.messaging.celery import QUEUES  # noqa: PLC0415 -- after the settings, so that wrong ones are reported at once
-    from tequipy_worker.app import create_worker  # noqa: PLC0415 -- as above
+    from tequipy_worker.app import create_worker  # noqa: PLC0415 -- after the settings, so that wrong ones are reported at once
+    from tequipy_worker.catalogue import QUEUES  # noqa: PLC0415 -- as above
 
     metrics = empty_folder(_state_folder(settings) / "metrics")
     os.environ[MULTIPROCESS] = str(metrics)  # each process reads it when it first counts
@@ -59,11 +57,11 @@ def run() -> None:
 def beat() -> None:
     """Send scheduled tasks when they are due; run one process."""
     settings = load_settings(WorkerSettings)
-    from tequipy_worker.app import create_worker  # noqa: PLC0415 -- as above
+    from tequipy_worker.app import create_scheduler  # noqa: PLC0415 -- as above
 
     # Celery stores the schedule as a pickle, so a user who can write the file can run code in this process.
     schedule = _state_folder(settings) / "schedule"
-    celery = create_worker(settings, _observe(settings, "beat"))
+    celery = create_scheduler(settings, _observe(settings, "beat"))
     celery.Beat(schedule=str(schedule), quiet=True).run()
 
 
@@ -76,18 +74,9 @@ def relay() -> None:
 
 
 async def _relay(settings: WorkerSettings) -> None:
-    from tequipy_platform.messaging.celery import build_relay  # noqa: PLC0415 -- as above
-    from tequipy_worker.app import create_worker  # noqa: PLC0415 -- as above
+    from tequipy_worker.app import open_relay  # noqa: PLC0415 -- as above
 
-    observability = _observe(settings, "relay")
-    celery = create_worker(settings, observability)
-    database = build_database(settings.database)
-    messages = build_unpublished_messages(
-        database,
-        redelivery=timedelta(seconds=settings.celery.visibility_timeout),
-        registry=observability.registry,
-    )
-    async with observability, database, messages, build_relay(celery, messages) as running:
+    async with open_relay(settings, _observe(settings, "relay")) as running:
         for ending in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(ending, running.stop)
         await running.run()

@@ -1,32 +1,38 @@
 """The background tasks of auth."""
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Final
 
+from tequipy_auth.domain import task_names
 from tequipy_auth.domain.auth import Auth
-from tequipy_platform import Mailer, MailRejected, RetryPolicy, Task
+from tequipy_platform import Handler, Mailer, MailRejected, RetryPolicy, Task
+
+__all__ = ["DROP_PROFILE", "DROP_ROLES", "PUBLISH_REVOCATIONS", "PURGE", "SEND_MAIL", "TASKS", "build_handlers"]
+
+_SHORT: Final = timedelta(seconds=30)
+
+SEND_MAIL: Final = Task(
+    task_names.SEND_MAIL,
+    queue="email",
+    time_limit=_SHORT,
+    # Mails survive a day without a mail server or with one that rejects us; RFC 5321, section 4.5.4.1, recommends even
+    # longer retries. Greylisting ends after some minutes.
+    retry=RetryPolicy(attempts=20, cap=timedelta(minutes=10), permanent=(MailRejected,), lifetime=timedelta(hours=24)),
+)
+PUBLISH_REVOCATIONS: Final = Task(task_names.PUBLISH_REVOCATIONS, time_limit=_SHORT)
+PURGE: Final = Task(task_names.PURGE, every=timedelta(hours=1), time_limit=_SHORT)  # the next run deletes the rest
+DROP_PROFILE: Final = Task(task_names.DROP_PROFILE, time_limit=_SHORT)
+DROP_ROLES: Final = Task(task_names.DROP_ROLES, time_limit=_SHORT)
+TASKS: Final = (SEND_MAIL, PUBLISH_REVOCATIONS, PURGE, DROP_PROFILE, DROP_ROLES)
 
 
-def auth_tasks(auth: Auth, mailer: Mailer) -> tuple[Task, ...]:
-    """Return auth's tasks; mails are sent with `mailer`."""
-    return (
-        Task(
-            "auth.send_mail",
-            auth.mailing(mailer).send_mail,
-            queue="email",
-            time_limit=timedelta(seconds=30),
-            # Mails survive a day without a mail server or with one that rejects us; RFC 5321, section 4.5.4.1,
-            # recommends even longer retries. Greylisting ends after some minutes.
-            retry=RetryPolicy(
-                attempts=20, cap=timedelta(minutes=10), permanent=(MailRejected,), lifetime=timedelta(hours=24)
-            ),
-        ),
-        Task("auth.publish_revocations", auth.session_issuer.publish_again, time_limit=timedelta(seconds=30)),
-        Task(
-            "auth.purge",
-            auth.housekeeping.purge,
-            every=timedelta(hours=1),
-            time_limit=timedelta(seconds=30),  # the next run deletes the rest
-        ),
-        Task("auth.drop_profile", auth.accounts.drop_profile, time_limit=timedelta(seconds=30)),
-        Task("auth.drop_roles", auth.roles.drop, time_limit=timedelta(seconds=30)),
-    )
+def build_handlers(auth: Auth, mailer: Mailer) -> Mapping[Task, Handler]:
+    """Return a handler for each of `TASKS`; mails are sent with `mailer`."""
+    return {
+        SEND_MAIL: auth.mailing(mailer).send_mail,
+        PUBLISH_REVOCATIONS: auth.session_issuer.publish_again,
+        PURGE: auth.housekeeping.purge,
+        DROP_PROFILE: auth.accounts.drop_profile,
+        DROP_ROLES: auth.roles.drop,
+    }

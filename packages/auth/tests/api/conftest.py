@@ -9,7 +9,7 @@ from starlette.middleware import Middleware
 
 from tequipy_auth import Auth
 from tequipy_auth.api import wire_auth
-from tequipy_auth.tasks import auth_tasks
+from tequipy_auth.tasks import SEND_MAIL, build_handlers
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform import Delivery, SystemClock
 from tequipy_platform.testing import CountingIds, RecordingMailer
@@ -77,9 +77,9 @@ def mailed_token(auth: Auth, work: MemoryAuthUnitOfWork) -> Callable[[], Awaitab
 
     async def deliver() -> str:
         mailer = RecordingMailer()
-        send_mail, *_ = auth_tasks(auth, mailer)
+        send_mail = build_handlers(auth, mailer)[SEND_MAIL]
         (asked,) = work.outbox.tasks
-        await send_mail.handler(Delivery(CountingIds()(), asked.task), **asked.payload)
+        await send_mail(Delivery(CountingIds()(), asked.task), **asked.payload)
         (mail,) = mailer.mails
         _, _, token = mail.text.partition("#token=")
         return token.strip()

@@ -1,7 +1,7 @@
-"""Definitions of background tasks: schedule, queue, time limit and retry policy."""
+"""Declarations of background tasks: schedule, queue, time limit and retry policy."""
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -66,15 +66,18 @@ Handler = Callable[..., Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A named piece of background work; its name is the package, a dot and a verb (`auth.send_mail`)."""
+    """The declaration of background work; its name is the package, a dot and a verb (`auth.send_mail`).
+
+    A package lists its tasks in its module `tasks` as `TASKS`, and returns their handlers from `build_handlers`.
+    """
 
     name: str
-    handler: Handler
     on: tuple[str, ...] = ()
     """Names of the events that this task is subscribed to: each event becomes one message for the task."""
     every: timedelta | Crontab | None = None
     """The schedule; None for a task that runs only on request."""
     queue: str = "default"
-    time_limit: timedelta = timedelta(minutes=5)
-    """The attempt is killed after this time, which must be below the broker's visibility timeout (checked at start)."""
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    time_limit: timedelta | None = None
+    """The attempt is killed after this time, which must be below the broker's visibility timeout (checked at start).
+    None: the worker's own limit."""
+    retry: RetryPolicy = RetryPolicy()

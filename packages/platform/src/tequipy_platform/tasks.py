@@ -1,13 +1,21 @@
 """Background tasks of platform: the purge of old messages."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from tequipy_platform._messages import MessageLog
-from tequipy_platform._tasks import Delivery, Task
+from tequipy_platform._tasks import Delivery, Handler, Task
 
-__all__ = ["platform_tasks"]
+__all__ = ["PURGE_MESSAGES", "TASKS", "build_handlers"]
+
+PURGE_MESSAGES: Final = Task(
+    "platform.purge_messages",
+    every=timedelta(hours=1),
+    time_limit=timedelta(seconds=30),  # the next run deletes the remaining rows
+)
+TASKS: Final = (PURGE_MESSAGES,)
 
 BATCH_SIZE: Final = 1000
 """The number of rows that one transaction of the purge deletes."""
@@ -26,19 +34,14 @@ class Housekeeping:
         await self.messages.purge_messages(outbox_age=self.outbox_age, inbox_age=self.inbox_age, batch_size=BATCH_SIZE)
 
 
-def platform_tasks(
+def build_handlers(
     messages: MessageLog,
     *,
     outbox_age: timedelta = timedelta(days=7),
     inbox_age: timedelta = timedelta(days=30),
-) -> tuple[Task, ...]:
-    """Return platform's tasks; `inbox_age` must exceed the longest time after which a message can be redelivered."""
-    housekeeping = Housekeeping(messages, outbox_age, inbox_age)
-    return (
-        Task(
-            "platform.purge_messages",
-            housekeeping.purge_messages,
-            every=timedelta(hours=1),
-            time_limit=timedelta(seconds=30),  # the next run deletes the remaining rows
-        ),
-    )
+) -> Mapping[Task, Handler]:
+    """Return a handler for each of `TASKS`.
+
+    `inbox_age` must exceed the longest time after which a message can be delivered again.
+    """
+    return {PURGE_MESSAGES: Housekeeping(messages, outbox_age, inbox_age).purge_messages}

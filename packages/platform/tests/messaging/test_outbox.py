@@ -14,7 +14,7 @@ from tequipy_platform import Delivery, Event, Lease, UnitOfWork
 from tequipy_platform.database import Database, DatabaseSettings, build_database
 from tequipy_platform.messaging import SqlUnitOfWork, build_message_log
 from tequipy_platform.messaging.models import InboxRow, OutboxRow
-from tequipy_platform.tasks import platform_tasks
+from tequipy_platform.tasks import TASKS, build_handlers
 from tequipy_platform.testing import EPOCH, AddedTask, CountingIds, FrozenClock, MemoryUnitOfWork
 
 MINUTE = timedelta(minutes=1)
@@ -182,10 +182,10 @@ async def test_old_messages_are_purged_in_batches(
         for statement in AGED:
             await work.session.execute(text(statement))
         work.outbox.add("test.waiting")
-    (task,) = platform_tasks(build_message_log(database))
+    (task,), handlers = TASKS, build_handlers(build_message_log(database))
     assert (task.name, task.every) == ("platform.purge_messages", timedelta(hours=1))
     monkeypatch.setattr("tequipy_platform.tasks.BATCH_SIZE", 2)
-    await task.handler(Delivery(uuid4(), task.name))
+    await handlers[task](Delivery(uuid4(), task.name))
     async with database.sessions() as session:
         assert await session.scalar(select(func.count()).select_from(OutboxRow)) == 3
         assert await session.scalar(select(func.count()).select_from(InboxRow)) == 2

@@ -21,12 +21,12 @@ from sqlalchemy import Select, make_url, text, update
 from tequipy_devstack.proving import Link, in_background
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_observability import RequestContext, request_context
-from tequipy_platform import Batch, Event, SystemClock, UnpublishedMessage, UnpublishedMessages
+from tequipy_platform import Batch, Event, SystemClock, Task, UnpublishedMessage, UnpublishedMessages
 from tequipy_platform.database import Database, DatabaseSettings, build_database, uuid7
 from tequipy_platform.messaging import SqlUnitOfWork, build_message_log, build_unpublished_messages
 from tequipy_platform.messaging.celery import build_relay
+from tequipy_platform.messaging.celery.headers import ATTEMPTS_HEADER, FAILING_HEADER
 from tequipy_platform.messaging.celery.relay import BATCH
-from tequipy_platform.messaging.celery.tasks import ATTEMPTS_HEADER, FAILING_HEADER
 from tequipy_platform.messaging.models import OutboxRow
 from tequipy_platform.messaging.unpublished import (
     _EVENT,
@@ -40,6 +40,7 @@ from tequipy_platform.messaging.unpublished import (
 BuildWorker = Callable[[str, Path], Celery]
 RunRelay = Callable[..., AbstractAsyncContextManager[None]]
 MISSED_SOON = timedelta(seconds=3)
+TASKS = [Task("test.note", on=("test.noted",)), Task("test.note_too", on=("test.noted",), queue="email")]
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def run_relay(database: Database, build_worker: BuildWorker, tmp_path: Path) -> 
     ) -> AsyncIterator[None]:
         celery = build_worker(broker_url, tmp_path)
         messages = build_unpublished_messages(through, redelivery=redelivery)
-        async with messages, build_relay(celery, messages) as relay:
+        async with messages, build_relay(celery, messages, TASKS) as relay:
             running = asyncio.create_task(relay.run())
             try:
                 yield
@@ -259,7 +260,7 @@ class LentMessages(UnpublishedMessages):
 async def test_a_cancelled_relay_ends_its_batch(redis_url: str, build_worker: BuildWorker, tmp_path: Path) -> None:
     """A cancelled relay finishes the current batch: its published messages are marked, and no others."""
     celery, messages = build_worker(redis_url, tmp_path), LentMessages()
-    async with build_relay(celery, messages) as relay:
+    async with build_relay(celery, messages, TASKS) as relay:
         running = asyncio.create_task(relay.run())
         await messages.lent.wait()
         running.cancel()

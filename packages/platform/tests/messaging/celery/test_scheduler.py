@@ -11,26 +11,21 @@ from celery.beat import Scheduler, Service
 from pydantic import SecretStr
 from redis import Redis
 
-from tequipy_platform import Crontab, Delivery, Task
-from tequipy_platform.messaging.celery import CelerySettings, build_celery, wire_tasks
+from tequipy_platform import Crontab, Task
+from tequipy_platform.messaging.celery import CelerySettings, build_celery
 
 AHEAD = timedelta(days=1000)
-
-
-async def do_nothing(_: Delivery) -> None:
-    """Do nothing; the handler of every task in this file."""
 
 
 @pytest.fixture
 def celery(redis_url: str) -> Iterator[Celery]:
     """Yield an app with a task every second, one every day and one at midnight."""
-    celery = build_celery(CelerySettings(broker_url=SecretStr(redis_url)), name="test")
     tasks = [
-        Task("test.often", do_nothing, every=timedelta(seconds=1)),
-        Task("test.daily", do_nothing, every=timedelta(days=1), queue="email"),
-        Task("test.midnight", do_nothing, every=Crontab(hour="0", minute="0"), queue="reports"),
+        Task("test.often", every=timedelta(seconds=1)),
+        Task("test.daily", every=timedelta(days=1), queue="email"),
+        Task("test.midnight", every=Crontab(hour="0", minute="0"), queue="reports"),
     ]
-    wire_tasks(celery, tasks, resources=[])
+    celery = build_celery(CelerySettings(broker_url=SecretStr(redis_url)), tasks, name="test")
     yield celery
     celery.close()
 

@@ -21,8 +21,9 @@ from redis import Redis
 from tequipy_devstack.processes import freeze_family, kill
 from tequipy_observability import MESSAGE_CORRELATION_HEADER
 from tequipy_platform import Crontab, Delivery, Task
-from tequipy_platform.messaging.celery import CelerySettings, build_celery, wire_tasks
-from tequipy_platform.messaging.celery.tasks import ATTEMPTS_HEADER, FAILING_HEADER
+from tequipy_platform.messaging.celery import CelerySettings, build_celery
+from tequipy_platform.messaging.celery.child import check_handlers
+from tequipy_platform.messaging.celery.headers import ATTEMPTS_HEADER, FAILING_HEADER
 
 
 @dataclass
@@ -89,10 +90,6 @@ def worker(
     finally:
         running.kill()
         celery.close()
-
-
-async def nothing(_: Delivery) -> None:
-    """Do nothing."""
 
 
 def test_a_task_runs_in_the_context_of_its_message(worker: WorkerUnderTest) -> None:
@@ -204,9 +201,10 @@ def test_a_scheduled_message_is_retried_by_the_broker(worker: WorkerUnderTest) -
     assert [line["known"] for line in worker.events("retried")] == [False]
 
 
-def test_the_soft_limit_cancels_the_coroutine_and_awaits_it(worker: WorkerUnderTest) -> None:
-    """A task over its soft limit is cancelled, and can clean up before the next one starts."""
-    worker.send("test.overrun")
+@pytest.mark.parametrize("task", ["test.overrun", "test.overrun_by_default"])
+def test_the_soft_limit_cancels_the_coroutine_and_awaits_it(worker: WorkerUnderTest, task: str) -> None:
+    """A task over its soft limit, its own or the worker's, is cancelled, and cleans up before the next one starts."""
+    worker.send(task)
     worker.send("test.note", word="after")
     worker.until("note")
     assert len(worker.events("cancelled")) == 1
@@ -231,30 +229,57 @@ def test_the_message_of_a_killed_worker_is_delivered_again(worker: WorkerUnderTe
     assert {line["id"] for line in lines} == {task_id}
 
 
+def test_a_worker_whose_handlers_cannot_be_built_ends(worker: WorkerUnderTest, tmp_path: Path) -> None:
+    """A failing `build` ends the worker, so that its supervisor notices, and a message waits for the next worker."""
+    worker.send("test.note", word="first")
+    worker.until("note")
+    worker.stop()
+    (tmp_path / "broken").touch()
+    process = worker.start()
+    worker.send("test.note", word="second")
+    process.wait(30)
+    assert "the handlers cannot be built" in (tmp_path / "log").read_text()
+    assert len(worker.events("note")) == 1
+    (tmp_path / "broken").unlink()
+    worker.start()
+    worker.until("note", times=2)
+
+
 @pytest.mark.parametrize(
     ("task", "what"),
     [
-        (Task("test.slow", nothing, time_limit=timedelta(minutes=10)), "time limit.*VISIBILITY_TIMEOUT"),
-        (Task("test.hasty", nothing, time_limit=timedelta(seconds=9)), "time limit.*at least 10 s"),
+        (Task("test.slow", time_limit=timedelta(minutes=10)), "time limit.*VISIBILITY_TIMEOUT"),
+        (Task("test.hasty", time_limit=timedelta(seconds=9)), "time limit.*at least 10 s"),
     ],
 )
 def test_a_task_whose_times_do_not_fit_the_broker_is_refused(task: Task, what: str) -> None:
-    """Wiring refuses a task whose message could be delivered twice at once, or lost with its process."""
-    celery = build_celery(CelerySettings(broker_url=SecretStr("redis://localhost:1")), name="test")
+    """A task whose message could be delivered twice at once, or lost with its process, is refused in every process."""
     with pytest.raises(ValueError, match=f"{task.name}.*{what}"):
-        wire_tasks(celery, [task], resources=[])
+        build_celery(CelerySettings(broker_url=SecretStr("redis://localhost:1")), [task], name="test")
 
 
-def test_schedules_reach_beat() -> None:
-    """Beat sends a task with a schedule on the task's queue, and sends no other task."""
-    celery = build_celery(CelerySettings(broker_url=SecretStr("redis://localhost:1")), name="test")
+def test_a_scheduler_knows_queues_and_schedules() -> None:
+    """A scheduled task is sent to its queue, no other task is sent, and only queues of tasks and given ones exist."""
     tasks = [
-        Task("test.hourly", nothing, every=timedelta(hours=1), queue="reports"),
-        Task("test.monday", nothing, every=Crontab(minute="30", hour="6", day_of_week="1")),
-        Task("test.asked_for", nothing),
+        Task("test.hourly", every=timedelta(hours=1), queue="reports"),
+        Task("test.monday", every=Crontab(minute="30", hour="6", day_of_week="1")),
+        Task("test.asked_for"),
     ]
-    wire_tasks(celery, tasks, resources=[])
+    settings = CelerySettings(broker_url=SecretStr("redis://localhost:1"))
+    celery = build_celery(settings, tasks, name="test", queues=["email"])
     schedule = celery.conf.beat_schedule
     assert sorted(schedule) == ["test.hourly", "test.monday"]
     assert celery.conf.task_routes["test.hourly"] == {"queue": "reports"}
     assert schedule["test.monday"]["schedule"] == crontab(minute="30", hour="6", day_of_week="1")
+    assert [queue.name for queue in celery.conf.task_queues] == ["default", "email", "reports"]
+
+
+async def nothing(_: Delivery) -> None:
+    """Do nothing."""
+
+
+def test_tasks_and_handlers_are_the_same() -> None:
+    """A task without a handler, and a handler for an undeclared task, are refused by name."""
+    declared, undeclared = Task("test.declared"), Task("test.undeclared")
+    with pytest.raises(ValueError, match=r"test\.declared, test\.undeclared"):
+        check_handlers([declared], {undeclared: nothing})

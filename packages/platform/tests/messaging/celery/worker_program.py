@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from pydantic import SecretStr
 
 from tequipy_observability import current_context
 from tequipy_platform import Delivery, MessageLog, RetryPolicy, Task
-from tequipy_platform.messaging.celery import CelerySettings, build_celery, wire_tasks
+from tequipy_platform.messaging.celery import CelerySettings, TaskRuntime, build_celery, wire_tasks
 
 
 class InterruptingError(Exception):
@@ -102,28 +103,38 @@ class Tasks(MessageLog):
         raise LookupError("for good")
 
 
+LIMIT = timedelta(seconds=10)
+QUICK = RetryPolicy(base=timedelta(milliseconds=50), permanent=(LookupError,))
+TASKS = (
+    Task("test.note", on=("test.noted",)),
+    Task("test.note_too", on=("test.noted",), queue="email"),
+    Task("test.die_once", time_limit=LIMIT),
+    Task("test.hang_once", time_limit=LIMIT),
+    Task("test.overrun", time_limit=LIMIT, retry=RetryPolicy(attempts=1)),
+    Task("test.overrun_by_default", retry=RetryPolicy(attempts=1)),
+    Task("test.fail_once", time_limit=LIMIT, retry=QUICK),
+    Task("test.be_interrupted_once", time_limit=LIMIT, retry=QUICK),
+    Task("test.refuse", time_limit=LIMIT, retry=QUICK),
+    Task("test.fail", time_limit=LIMIT, retry=RetryPolicy(2, lifetime=timedelta(hours=24))),
+)
+
+
+def build_runtime(folder: Path) -> TaskRuntime:
+    """Return the handlers; fails if the folder has a file named `broken`."""
+    if (folder / "broken").exists():
+        raise OSError("the handlers cannot be built")
+    tasks = Tasks(folder)
+    same = {"note_too": "note", "overrun_by_default": "overrun"}
+    names = {task: task.name.removeprefix("test.") for task in TASKS}
+    handlers = {task: getattr(tasks, same.get(name, name)) for task, name in names.items()}
+    return TaskRuntime(handlers, resources=[tasks.resource()], messages=tasks)
+
+
 def build_worker(broker_url: str, folder: Path) -> Celery:
     """Return the app that both the worker and the tests use."""
     times = {"soft_time_limit": 3, "time_limit": 10, "visibility_timeout": 12, "soft_shutdown_timeout": 2}
-    celery = build_celery(CelerySettings(broker_url=SecretStr(broker_url), **times), name="test")
-    tasks = Tasks(folder)
-    limit, quick = timedelta(seconds=10), RetryPolicy(base=timedelta(milliseconds=50), permanent=(LookupError,))
-    wire_tasks(
-        celery,
-        [
-            Task("test.note", tasks.note, on=("test.noted",), time_limit=limit),
-            Task("test.note_too", tasks.note, on=("test.noted",), queue="email", time_limit=limit),
-            Task("test.die_once", tasks.die_once, time_limit=limit),
-            Task("test.hang_once", tasks.hang_once, time_limit=limit),
-            Task("test.overrun", tasks.overrun, time_limit=limit, retry=RetryPolicy(attempts=1)),
-            Task("test.fail_once", tasks.fail_once, time_limit=limit, retry=quick),
-            Task("test.be_interrupted_once", tasks.be_interrupted_once, time_limit=limit, retry=quick),
-            Task("test.refuse", tasks.refuse, time_limit=limit, retry=quick),
-            Task("test.fail", tasks.fail, time_limit=limit, retry=RetryPolicy(2, lifetime=timedelta(hours=24))),
-        ],
-        resources=[tasks.resource()],
-        messages=tasks,
-    )
+    celery = build_celery(CelerySettings(broker_url=SecretStr(broker_url), **times), TASKS, name="test")
+    wire_tasks(celery, TASKS, partial(build_runtime, folder))
     return celery
 
 

@@ -8,6 +8,7 @@ from tequipy_auth.domain.entities import User
 from tequipy_auth.domain.exceptions import InvalidAccessToken
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_auth.domain.task_names import DROP_PROFILE
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_caching import Cache
 from tequipy_platform import Delivery, retry_conflicts
@@ -41,7 +42,7 @@ class AccountService:
             user = await work.users.set_name(user_id, accepted)
             if user is None:
                 raise InvalidAccessToken
-            work.outbox.add("auth.drop_profile", user_id=str(user_id))
+            work.outbox.add(DROP_PROFILE, user_id=str(user_id))
         profile = profile_of(user)
         await self._profiles.set(user_id, profile)
         return profile

@@ -11,6 +11,7 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import KeyMaker, Revocations
 from tequipy_auth.domain.repositories import AuthUnitOfWork, SigningKeys
 from tequipy_auth.domain.revocations import revoked_key
+from tequipy_auth.domain.task_names import PUBLISH_REVOCATIONS
 from tequipy_platform import Clock, retry_conflicts
 
 
@@ -96,7 +97,7 @@ class KeyService:
             await work.signing_keys.move(kid, KeyState.REVOKED, at=now)
             await self._ensure_active_and_next(work.signing_keys, now)
             work.audit.record(AuditEvent(AuditAction.KEY_ROTATED, reason="key_revoked", metadata={"kid": kid}))
-            work.outbox.add("auth.publish_revocations", members=[revoked_key(kid)])
+            work.outbox.add(PUBLISH_REVOCATIONS, members=[revoked_key(kid)])
         await self._revocations.add(revoked_key(kid))
 
     @counted("key_reencrypt")

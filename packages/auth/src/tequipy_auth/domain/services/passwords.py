@@ -17,6 +17,7 @@ from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.one_time_tokens import read_one_time_token, record_refused_token
 from tequipy_auth.domain.services.password_check import PasswordCheck, Proof
 from tequipy_auth.domain.services.session_issuer import SessionIssuer, SessionRevocation
+from tequipy_auth.domain.task_names import SEND_MAIL
 from tequipy_auth.domain.value_objects import Client, OneTimeTokenValue, PasswordHash, Principal, Purpose
 from tequipy_platform import Clock, IdSource, retry_conflicts
 
@@ -64,7 +65,7 @@ class PasswordService:
         async with self._unit_of_work() as work:
             user = await work.users.by_email(address.canonical)
             subject_id = user.id if user else self._new_id()  # an id without an account; the worker then sends nothing
-            work.outbox.add("auth.send_mail", mail="reset_password", subject_id=str(subject_id))
+            work.outbox.add(SEND_MAIL, mail="reset_password", subject_id=str(subject_id))
             work.audit.record(
                 AuditEvent(
                     AuditAction.RESET_REQUESTED,
@@ -183,5 +184,5 @@ class PasswordService:
         """
         await work.users.set_password(user.id, password)
         await work.one_time_tokens.discard(user.id, Purpose.RESET_PASSWORD)
-        work.outbox.add("auth.send_mail", mail="password_changed", subject_id=str(user.id))
+        work.outbox.add(SEND_MAIL, mail="password_changed", subject_id=str(user.id))
         return await self._issuer.end_all(work, user.id, revocation, keep=keep)

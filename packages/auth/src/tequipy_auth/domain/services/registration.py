@@ -15,6 +15,7 @@ from tequipy_auth.domain.ports import AddressParser, PasswordHasher
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.one_time_tokens import read_one_time_token, record_refused_token
+from tequipy_auth.domain.task_names import SEND_MAIL
 from tequipy_auth.domain.value_objects import Client, EmailAddress, OneTimeTokenValue, PasswordHash, Purpose
 from tequipy_platform import Clock, IdSource, Unavailable, retry_conflicts
 
@@ -71,7 +72,7 @@ class RegistrationService:
         async with self._unit_of_work() as work:
             await work.registrations.lock(address.canonical)
             await work.registrations.add(registration)
-            work.outbox.add("auth.send_mail", mail="verification", subject_id=str(registration.id))
+            work.outbox.add(SEND_MAIL, mail="verification", subject_id=str(registration.id))
             work.audit.record(self._registered(address, client))
         return None
 
@@ -85,7 +86,7 @@ class RegistrationService:
             user = await work.users.by_email(address.canonical)
             subject = registration or user
             subject_id = subject.id if subject else self._new_id()  # an id without a row; the worker then sends nothing
-            work.outbox.add("auth.send_mail", mail="verification_again", subject_id=str(subject_id))
+            work.outbox.add(SEND_MAIL, mail="verification_again", subject_id=str(subject_id))
 
     @counted("verify_email")
     @retry_conflicts
@@ -192,7 +193,7 @@ class RegistrationService:
             else:
                 event = replace(event, subject_id=user.id)
                 await work.registrations.delete_for(email.canonical)
-                work.outbox.add("auth.send_mail", mail="verification", subject_id=str(user.id))
+                work.outbox.add(SEND_MAIL, mail="verification", subject_id=str(user.id))
             work.audit.record(event)
         if taken is not None:
             raise taken

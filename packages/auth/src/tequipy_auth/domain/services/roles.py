@@ -8,6 +8,7 @@ from tequipy_auth.domain.audit import AuditAction, AuditEvent
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.roles import Role, RoleMap
+from tequipy_auth.domain.task_names import DROP_ROLES
 from tequipy_caching import Cache
 from tequipy_platform import JSON, Delivery, retry_conflicts
 
@@ -38,7 +39,7 @@ class RoleService:
         """
         async with self._unit_of_work() as work:
             await work.roles.put(role)
-            work.outbox.add("auth.drop_roles")
+            work.outbox.add(DROP_ROLES)
             permits: dict[str, JSON] = {"role": role.name, "permissions": list(role.permissions)}
             work.audit.record(AuditEvent(AuditAction.ROLE_CHANGED, actor_id=actor_id, metadata=permits))
         await self._config.delete(_MAP)

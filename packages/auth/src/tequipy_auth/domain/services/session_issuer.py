@@ -11,6 +11,7 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AccessTokens, Revocations, SecretHasher, SuccessorKeys
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.revocations import revoked_session
+from tequipy_auth.domain.task_names import PUBLISH_REVOCATIONS
 from tequipy_auth.domain.value_objects import (
     SECRET_BYTES,
     AccessToken,
@@ -177,5 +178,5 @@ class SessionIssuer:
                 )
             )
         if revoked_ids:
-            work.outbox.add("auth.publish_revocations", members=list(revoked_ids))
+            work.outbox.add(PUBLISH_REVOCATIONS, members=list(revoked_ids))
         return tuple(revoked_ids)

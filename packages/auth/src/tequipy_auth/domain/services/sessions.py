@@ -22,6 +22,7 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AccessTokens, SecretHasher, SuccessorKeys
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.session_issuer import SessionIssuer, SessionRevocation
+from tequipy_auth.domain.task_names import SEND_MAIL
 from tequipy_auth.domain.value_objects import Client, Principal, RefreshTokenValue, TokenPair
 from tequipy_platform import JSON, Clock, IdSource, NotFound, retry_conflicts
 
@@ -266,7 +267,7 @@ class SessionService:
                 client=client,
             )
         )
-        work.outbox.add("auth.send_mail", mail="session_stolen", subject_id=str(link.user.id))
+        work.outbox.add(SEND_MAIL, mail="session_stolen", subject_id=str(link.user.id))
         return await self._issuer.end(
             work, link.user.id, [link.session.id], SessionRevocation("refresh_reused", now, client=client)
         )

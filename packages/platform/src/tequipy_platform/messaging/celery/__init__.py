@@ -10,9 +10,10 @@ except ModuleNotFoundError as error:
         "tequipy_platform.messaging.celery needs Celery: install tequipy-platform[celery]"
     ) from error
 
-from tequipy_platform.messaging.celery.app import QUEUES, build_celery
+from tequipy_platform.messaging.celery.app import build_celery
+from tequipy_platform.messaging.celery.child import TaskRuntime
 from tequipy_platform.messaging.celery.relay import Relay, build_relay
 from tequipy_platform.messaging.celery.settings import CelerySettings
 from tequipy_platform.messaging.celery.tasks import wire_tasks
 
-__all__ = ["QUEUES", "CelerySettings", "Relay", "build_celery", "build_relay", "wire_tasks"]
+__all__ = ["CelerySettings", "Relay", "TaskRuntime", "build_celery", "build_relay", "wire_tasks"]

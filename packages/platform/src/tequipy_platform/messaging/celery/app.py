@@ -1,22 +1,42 @@
 """The configuration of Celery; each setting prevents a fault that lost or duplicated a task in tests."""
 
 import os
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Final
 
 # billiard reads it when it is imported. SIGTERM then starts the soft shutdown, as container platforms expect.
 os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")  # noqa: TID251 -- billiard reads nothing else
 
 from celery import Celery
+from celery.schedules import crontab
 from kombu import Queue
 from pydantic import SecretStr
 
+from tequipy_platform._tasks import Crontab, Task
 from tequipy_platform.messaging.celery.settings import CelerySettings
 
-QUEUES: Final = ("default", "email", "reports", "aggregation")
+DEFAULT_QUEUE: Final = "default"
+"""The queue of messages for tasks that the sender's catalogue does not know."""
+MIN_TIME_LIMIT: Final = 10.0
+"""Seconds; a shorter limit could end a task before the death of its process is noticed (see `worker_lost_wait`)."""
 
 
-def build_celery(settings: CelerySettings, *, name: str) -> Celery:
-    """Return a Celery app that delivers each message at least once, whichever process is killed."""
+def build_celery(
+    settings: CelerySettings, tasks: Sequence[Task] = (), *, name: str, queues: Iterable[str] = ()
+) -> Celery:
+    """Return a Celery app that delivers each message at least once, whichever process is killed.
+
+    It knows queue and schedule of each task, which is all that a scheduler or a relay needs. A worker consumes the
+    queues of the tasks and the further `queues`.
+
+    Raises `ValueError` for a time limit that is not below the broker's visibility timeout, because the message would be
+    delivered a second time while the first delivery is still handled, and for a time limit under 10 s, because a killed
+    child process could count as a timeout, which loses the message.
+    """
+    for task in tasks:
+        _check_limit(task, visibility_timeout=settings.visibility_timeout)
+    declared = dict.fromkeys([DEFAULT_QUEUE, *queues, *(task.queue for task in tasks)])
     celery = Celery(name, broker=_without_options(settings.broker_url), set_as_current=False)
     celery.conf.update(
         # JSON only, because reading other formats (pickle) can run code.
@@ -25,8 +45,10 @@ def build_celery(settings: CelerySettings, *, name: str) -> Celery:
         result_serializer="json",
         timezone="UTC",
         enable_utc=True,
-        task_queues=[Queue(queue) for queue in QUEUES],
-        task_default_queue="default",
+        task_queues=[Queue(queue) for queue in declared],
+        task_default_queue=DEFAULT_QUEUE,
+        task_routes={task.name: {"queue": task.queue} for task in tasks},
+        beat_schedule=_schedules(tasks),
         # Messages are acknowledged when their task is done. acks_late alone would acknowledge, and so lose, the message
         # of a killed child process; without the retry setting, a task that always dies would run for ever.
         task_acks_late=True,
@@ -55,6 +77,37 @@ def build_celery(settings: CelerySettings, *, name: str) -> Celery:
     )
     _set_results(celery, settings)
     return celery
+
+
+def _check_limit(task: Task, *, visibility_timeout: float) -> None:
+    if task.time_limit is None:  # the worker's own limit, which its settings check
+        return
+    limit = task.time_limit.total_seconds()
+    if limit < MIN_TIME_LIMIT:
+        raise ValueError(f"task {task.name}: its time limit of {limit:g} s must be at least {MIN_TIME_LIMIT:g} s")
+    if limit >= visibility_timeout:
+        raise ValueError(
+            f"task {task.name}: its time limit of {limit:g} s must be below the visibility timeout of "
+            f"{visibility_timeout:g} s (TEQUIPY_CELERY__VISIBILITY_TIMEOUT)"
+        )
+
+
+def _schedules(tasks: Sequence[Task]) -> dict[str, dict[str, object]]:
+    return {
+        task.name: {"task": task.name, "schedule": _schedule(task.every)} for task in tasks if task.every is not None
+    }
+
+
+def _schedule(every: timedelta | Crontab) -> timedelta | crontab:
+    if isinstance(every, timedelta):
+        return every
+    return crontab(
+        minute=every.minute,
+        hour=every.hour,
+        day_of_month=every.day_of_month,
+        month_of_year=every.month_of_year,
+        day_of_week=every.day_of_week,
+    )
 
 
 def _transport_options(settings: CelerySettings) -> dict[str, object]:

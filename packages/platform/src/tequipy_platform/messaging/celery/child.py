@@ -1,31 +1,51 @@
-"""The event loop of a worker's child process: one thread with one loop, and resources that are opened once."""
+"""A worker's child process: handlers that are built once, and one thread with the event loop on which they run."""
 
 import asyncio
 import logging
+import os
 import signal
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from billiard.pool import SIG_SOFT_TIMEOUT
 from celery.exceptions import SoftTimeLimitExceeded
+
+from tequipy_platform._messages import MessageLog
+from tequipy_platform._tasks import Handler, Task
 
 R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class TaskRuntime:
+    """What a child process runs tasks with.
+
+    `resources` are opened in order before the first task, and closed in reverse order. Without `messages` the outcomes
+    of messages are not recorded.
+    """
+
+    handlers: Mapping[Task, Handler]
+    resources: Sequence[AbstractAsyncContextManager[object]] = ()
+    messages: MessageLog | None = None
+
+
 class ChildLoop:
     """Runs the coroutines of all tasks on one loop, because connection pools cannot be used on several loops.
 
-    Opens `resources` on the loop in order, and closes them in reverse order. If opening fails, the next task tries
-    again; until then tasks fail and are retried.
+    If opening the resources fails, the next task tries again; until then tasks fail and are retried. If `build` fails,
+    no task could ever succeed, so the worker is stopped.
     """
 
-    def __init__(self, resources: Sequence[AbstractAsyncContextManager[object]]) -> None:
-        self._resources = resources
+    def __init__(self, tasks: Sequence[Task], build: Callable[[], TaskRuntime]) -> None:
+        self._tasks = tasks
+        self._build = build
+        self._runtime: TaskRuntime | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._open: AsyncExitStack | None = None
@@ -34,7 +54,14 @@ class ChildLoop:
         self._over_limit = False
 
     def start(self) -> None:
-        """Start the loop; call it after the process has been forked."""
+        """Build the handlers and start the loop; call it after the process has been forked."""
+        try:
+            self._runtime = self._build()
+            check_handlers(self._tasks, self._runtime.handlers)
+        except Exception:
+            logger.exception("task_handlers_failed")
+            os.kill(os.getppid(), signal.SIGTERM)
+            return
         self._loop = asyncio.new_event_loop()
         self._opening = asyncio.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tequipy-tasks", daemon=True)
@@ -43,6 +70,13 @@ class ChildLoop:
             self.run(self._ensure_open())
         except Exception:
             logger.exception("worker_resources_failed")  # the next task opens them
+
+    @property
+    def runtime(self) -> TaskRuntime:
+        """What `build` has returned in this process."""
+        if self._runtime is None:
+            raise RuntimeError("this process has built no handlers")
+        return self._runtime
 
     def stop(self) -> None:
         """Close the resources and the loop."""
@@ -103,7 +137,7 @@ class ChildLoop:
         async with self._opening:
             if self._open is None:
                 async with AsyncExitStack() as stack:
-                    for resource in self._resources:
+                    for resource in self.runtime.resources:
                         await stack.enter_async_context(resource)
                     self._open = stack.pop_all()
 
@@ -111,3 +145,10 @@ class ChildLoop:
         if self._open is not None:
             await self._open.aclose()
             self._open = None
+
+
+def check_handlers(tasks: Sequence[Task], handlers: Mapping[Task, Handler]) -> None:
+    """Raise `ValueError` unless there is a handler for each task of the catalogue, and no other."""
+    if set(tasks) != set(handlers):
+        names = sorted(task.name for task in set(tasks) ^ set(handlers))
+        raise ValueError(f"tasks and handlers differ: {', '.join(names)}")

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
@@ -14,7 +14,8 @@ from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore
 
 from tequipy_observability import MESSAGE_CORRELATION_HEADER, TRACE_HEADER
 from tequipy_platform._messages import Batch, UnpublishedMessage, UnpublishedMessages
-from tequipy_platform.messaging.celery.tasks import ATTEMPTS_HEADER, FAILING_HEADER
+from tequipy_platform._tasks import Task
+from tequipy_platform.messaging.celery.headers import ATTEMPTS_HEADER, FAILING_HEADER
 
 BATCH: Final = 100
 POLL_SECONDS: Final = 1.0
@@ -26,21 +27,21 @@ _OUTAGES: Final = (OperationalError, BatchPublishError, OSError)
 logger = logging.getLogger("tequipy.relay")
 
 
-def build_relay(celery: Celery, messages: UnpublishedMessages) -> "Relay":
-    """Return a relay that publishes through `celery`; the tasks wired there determine who is subscribed to events."""
-    return Relay(celery, messages)
+def build_relay(celery: Celery, messages: UnpublishedMessages, tasks: Sequence[Task]) -> "Relay":
+    """Return a relay that publishes through `celery`, which must be built from the same tasks."""
+    return Relay(celery, messages, tasks)
 
 
 class Relay:
     """Publishes unpublished messages until it is stopped; the context manager runs its publishing thread."""
 
-    def __init__(self, celery: Celery, messages: UnpublishedMessages) -> None:
+    def __init__(self, celery: Celery, messages: UnpublishedMessages, tasks: Sequence[Task]) -> None:
         self._celery = celery
         self._messages = messages
         self._listeners: dict[str, list[str]] = {}
-        for name, task in celery.tasks.items():
-            for event in getattr(task, "on", ()):
-                self._listeners.setdefault(event, []).append(name)
+        for task in tasks:
+            for event in task.on:
+                self._listeners.setdefault(event, []).append(task.name)
         self._stopping = asyncio.Event()
         self._thread: ThreadPoolExecutor | None = None
 

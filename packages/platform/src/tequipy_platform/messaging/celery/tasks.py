@@ -1,10 +1,9 @@
-"""Registers tasks with Celery: context, delivery, retries and schedule."""
+"""Registers tasks in a worker: context, delivery and retries."""
 
 import logging
 import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -13,7 +12,6 @@ from celery import Celery, signals
 from celery import Task as CeleryTask
 from celery.app.task import Context
 from celery.exceptions import Retry
-from celery.schedules import crontab
 
 from tequipy_observability import (
     MESSAGE_CORRELATION_HEADER,
@@ -23,76 +21,45 @@ from tequipy_observability import (
     request_context,
 )
 from tequipy_platform._events import JSON
-from tequipy_platform._messages import MessageLog
-from tequipy_platform._tasks import Crontab, Delivery, Task
-from tequipy_platform.messaging.celery.child import ChildLoop
-
-ATTEMPTS_HEADER = "tequipy_failed_attempts"
-"""The number of failed attempts at a message of the outbox; absent from other messages."""
-FAILING_HEADER = "tequipy_failing_since"
-"""The time of the first failure, as Unix time."""
-MIN_TIME_LIMIT = 10.0
-"""Seconds; a shorter limit could end a task before the death of its process is noticed (see `worker_lost_wait`)."""
+from tequipy_platform._tasks import Delivery, Task
+from tequipy_platform.messaging.celery.child import ChildLoop, TaskRuntime
+from tequipy_platform.messaging.celery.headers import ATTEMPTS_HEADER, FAILING_HEADER
 
 R = TypeVar("R")
 
 logger = logging.getLogger("tequipy.task")
 
 
-def wire_tasks(
-    celery: Celery,
-    tasks: Sequence[Task],
-    *,
-    resources: Sequence[AbstractAsyncContextManager[object]],
-    messages: MessageLog | None = None,
-) -> None:
-    """Register the tasks, their schedules, and the event loop on which they run in each child process.
+def wire_tasks(celery: Celery, tasks: Sequence[Task], build: Callable[[], TaskRuntime]) -> None:
+    """Register the tasks in a worker; each child process calls `build` once and runs them on its own event loop.
 
-    The outcome of each message is recorded in `messages`, so that the relay publishes failed messages again when their
-    next attempt is due, and messages that the broker has lost. Messages that are not from the outbox (those of the
-    scheduler) are retried in the broker.
-
-    Raises `ValueError` for a time limit that is not below the broker's visibility timeout, because the message would be
-    delivered a second time while the first delivery is still handled, and for a time limit under 10 s, because a killed
-    child process could count as a timeout, which loses the message.
+    `celery` must be built from the same tasks. The outcome of each message is recorded in the runtime's message log, so
+    that the relay publishes failed messages again when their next attempt is due, and messages that the broker has
+    lost. Messages that are not from the outbox (those of the scheduler) are retried in the broker.
     """
-    for task in tasks:
-        _check_times(task, visibility_timeout=celery.conf.broker_transport_options["visibility_timeout"])
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).addFilter(_DROP_TASK_LOGS)
-    child = ChildLoop(resources)
-    log = _OutcomeLog(messages, child)
+    child = ChildLoop(tasks, build)
+    log = _OutcomeLog(child)
     signals.worker_process_init.connect(_ignoring_arguments(child.start), weak=False)
     signals.worker_process_shutdown.connect(_ignoring_arguments(child.stop), weak=False)
     soft_share: float = celery.conf.task_soft_time_limit / celery.conf.task_time_limit
     for task in tasks:
-        seconds = int(task.time_limit.total_seconds())
+        limit: Any = None  # Celery then takes the worker's own; its stubs do not know that
+        soft_limit: Any = None
+        if task.time_limit is not None:
+            limit = int(task.time_limit.total_seconds())
+            soft_limit = int(limit * soft_share)
         celery.task(
             name=task.name,
             bind=True,
             shared=False,
-            on=task.on,  # the relay reads it from the app
-            time_limit=seconds,
-            soft_time_limit=int(seconds * soft_share),
+            time_limit=limit,
+            soft_time_limit=soft_limit,
             max_retries=task.retry.attempts - 1,
             # For messages whose process was killed. Celery's default of 3 minutes exceeds a short visibility timeout.
             default_retry_delay=1,
         )(_body(task, child, log))
-    celery.conf.task_routes = {task.name: {"queue": task.queue} for task in tasks}
-    celery.conf.beat_schedule = {
-        task.name: {"task": task.name, "schedule": _schedule(task.every)} for task in tasks if task.every is not None
-    }
-
-
-def _check_times(task: Task, *, visibility_timeout: float) -> None:
-    limit = task.time_limit.total_seconds()
-    if limit < MIN_TIME_LIMIT:
-        raise ValueError(f"task {task.name}: its time limit of {limit:g} s must be at least {MIN_TIME_LIMIT:g} s")
-    if limit >= visibility_timeout:
-        raise ValueError(
-            f"task {task.name}: its time limit of {limit:g} s must be below the visibility timeout of "
-            f"{visibility_timeout:g} s (TEQUIPY_CELERY__VISIBILITY_TIMEOUT)"
-        )
 
 
 def _body(task: Task, child: ChildLoop, log: "_OutcomeLog") -> Callable[..., None]:
@@ -108,7 +75,7 @@ def _body(task: Task, child: ChildLoop, log: "_OutcomeLog") -> Callable[..., Non
 
         def work() -> None:
             delivery = Delivery(UUID(request.id), task.name, attempt=_failed_attempts(request) + 1)
-            child.run_task(task.handler(delivery, *arguments, **payload))
+            child.run_task(child.runtime.handlers[task](delivery, *arguments, **payload))
 
         with request_context(context):
             _attempt(self, task, context, work, log)
@@ -183,19 +150,20 @@ def _failing_for(request: Context) -> timedelta | None:
 class _OutcomeLog:
     """Records outcomes in the message log; if that fails, the message is delivered again."""
 
-    def __init__(self, messages: MessageLog | None, child: ChildLoop) -> None:
-        self._messages = messages
+    def __init__(self, child: ChildLoop) -> None:
         self._child = child
 
     def settle(self, task_id: str | None) -> None:
-        if self._messages is not None and task_id is not None:
-            self._record(self._messages.settle_message(UUID(task_id)))
+        messages = self._child.runtime.messages
+        if messages is not None and task_id is not None:
+            self._record(messages.settle_message(UUID(task_id)))
 
     def retry(self, task_id: str | None, seconds: float) -> bool:
         """Record a failed attempt; return whether the relay will publish the message again."""
-        if self._messages is None or task_id is None:
+        messages = self._child.runtime.messages
+        if messages is None or task_id is None:
             return False
-        return self._record(self._messages.retry_message(UUID(task_id), timedelta(seconds=seconds))) is True
+        return self._record(messages.retry_message(UUID(task_id), timedelta(seconds=seconds))) is True
 
     def _record(self, recording: Coroutine[Any, Any, R]) -> R | None:
         try:
@@ -213,18 +181,6 @@ class _DropTaskLogs(logging.Filter):
 
 
 _DROP_TASK_LOGS = _DropTaskLogs()
-
-
-def _schedule(every: timedelta | Crontab) -> timedelta | crontab:
-    if isinstance(every, timedelta):
-        return every
-    return crontab(
-        minute=every.minute,
-        hour=every.hour,
-        day_of_month=every.day_of_month,
-        month_of_year=every.month_of_year,
-        day_of_week=every.day_of_week,
-    )
 
 
 def _ignoring_arguments(receiver: Callable[[], None]) -> Callable[..., None]:

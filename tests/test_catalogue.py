@@ -1,0 +1,42 @@
+"""The worker's tasks fit every stack that is shipped, and their declarations are cheap to load."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tequipy_platform import Task
+from tequipy_platform.messaging.celery import CelerySettings, build_celery
+from tequipy_worker.catalogue import QUEUES, TASKS
+
+ROOT = Path(__file__).parents[1]
+TIME = re.compile(r"TEQUIPY_CELERY__((?:SOFT_)?TIME_LIMIT|VISIBILITY_TIMEOUT)\"?\s*[:=]\s*\"?(\d+)")
+# The local stack, the fault tests, and what a deployment sets; none means the defaults.
+STACKS = [
+    "tools/devstack/src/tequipy_devstack/stack.py",
+    "tools/devstack/src/tequipy_devstack/proving/apps.py",
+    ".env.example",
+]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_every_task_fits_every_stack(stack: str) -> None:
+    """The worker's tasks, and a task with the default time limit, are accepted with the times of each shipped stack."""
+    times = {name.lower(): int(value) for name, value in TIME.findall((ROOT / stack).read_text(encoding="utf-8"))}
+    settings = CelerySettings.model_validate({"broker_url": "redis://localhost/1", **times})
+    build_celery(settings, [*TASKS, Task("test.default")], name="test")
+
+
+def test_every_queue_of_a_task_is_declared() -> None:
+    """Operators find the queue of each task among the queues that the worker names."""
+    assert {task.queue for task in TASKS} <= set(QUEUES)
+
+
+def test_the_catalogue_loads_no_driver() -> None:
+    """The catalogue of tasks needs neither the database's driver nor Redis, Celery or password hashing."""
+    drivers = {"sqlalchemy", "asyncpg", "redis", "celery", "bcrypt", "jwt"}
+    code = f"import sys, tequipy_worker.catalogue; print({drivers} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "set()"
