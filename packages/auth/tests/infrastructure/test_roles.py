@@ -2,9 +2,10 @@
 
 import asyncio
 
+from pydantic import SecretStr
 from sqlalchemy import insert
 
-from tequipy_auth import Role
+from tequipy_auth import CACHE_POLICIES, Role
 from tequipy_auth.infrastructure.models import RoleRow
 from tequipy_auth.wiring import AuthSettings, build_auth
 from tequipy_caching.wiring import CacheSettings, build_cache
@@ -15,7 +16,7 @@ async def test_a_role_changed_on_one_process_is_seen_by_the_other(
     database: Database, redis_url: str, redis_prefix: str
 ) -> None:
     """The other process uses its cache until the invalidation arrives, and then reads the database."""
-    settings = CacheSettings.model_validate({"url": redis_url, "prefix": redis_prefix})
+    settings = CacheSettings(url=SecretStr(redis_url), prefix=redis_prefix, policies=CACHE_POLICIES)
     caches = build_cache(settings), build_cache(settings)
     here, there = (
         build_auth(
