@@ -25,17 +25,17 @@ class SqlAuditTrail(AuditTrail):
     `schema` is the name of auth's schema in this database.
     """
 
-    def __init__(self, session: AsyncSession, clock: Clock, ids: IdSource, *, schema: str) -> None:
+    def __init__(self, session: AsyncSession, clock: Clock, new_id: IdSource, *, schema: str) -> None:
         self._session = session
         self._schema = schema
         self._clock = clock
-        self._ids = ids
+        self._new_id = new_id
 
     def record(self, event: AuditEvent) -> None:
         """Insert an event."""
         self._session.add(
             AuditEventRow(
-                id=self._ids(),
+                id=self._new_id(),
                 at=self._clock.now(),
                 actor_id=event.actor_id,
                 subject_id=event.subject_id,

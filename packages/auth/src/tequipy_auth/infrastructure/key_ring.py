@@ -23,7 +23,7 @@ LOAD_SECONDS: Final = 5.0
 RENEWAL_TIMEOUT: Final = 0.25
 """How long, in seconds, callers wait for the renewal of keys that are too old."""
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class KeyRing:
@@ -135,9 +135,9 @@ class KeyRing:
         error = None if loading.cancelled() else loading.exception()
         if isinstance(error, KeyUnusable):
             if self._unusable is None or self._unusable.reason != error.reason:  # logged once, not at each retry
-                _logger.error("signing_keys_refused", extra={"error": str(error)})
+                logger.error("signing_keys_refused", extra={"error": str(error)})
             self._unusable = error
         elif error is not None:
-            _logger.warning("signing_keys_load_failed", extra={"error": type(error).__name__})
+            logger.warning("signing_keys_load_failed", extra={"error": type(error).__name__})
         elif not loading.cancelled():
             self._unusable = None

@@ -33,7 +33,7 @@ ForeignScheme = Literal["bcrypt"]
 _BCRYPT_BYTES: Final = 72
 _NO_PEPPER: Final = 0
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class BcryptPasswordHasher(PasswordHasher):
@@ -96,5 +96,5 @@ class BcryptPasswordHasher(PasswordHasher):
             # Operators need to learn that a pepper was removed, or a foreign scheme is not set: affected users cannot
             # log in.
             facts = {"scheme": stored.scheme, "cost": stored.cost, "hmac_key_version": stored.pepper_version}
-            _logger.error("password_hash_refused", extra=facts)
+            logger.error("password_hash_refused", extra=facts)
         return usable

@@ -17,10 +17,10 @@ from tequipy_platform.messaging.models import InboxRow, OutboxRow
 class SqlOutbox(Outbox):
     """Adds rows to the session, which are written at the next flush."""
 
-    def __init__(self, session: AsyncSession, clock: Clock, ids: IdSource) -> None:
+    def __init__(self, session: AsyncSession, clock: Clock, new_id: IdSource) -> None:
         self._session = session
         self._clock = clock
-        self._ids = ids
+        self._new_id = new_id
 
     def add(self, task: str, /, *, not_before: datetime | None = None, **payload: JSON) -> None:
         """Store a message that runs `task` after this transaction commits."""
@@ -35,7 +35,7 @@ class SqlOutbox(Outbox):
 
     def _insert(self, row: OutboxRow) -> None:
         context = current_context()
-        row.id = self._ids()
+        row.id = self._new_id()
         row.created_at = self._clock.now()
         row.correlation_id = context.correlation_id
         row.traceparent = context.traceparent

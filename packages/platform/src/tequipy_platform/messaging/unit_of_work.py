@@ -13,17 +13,17 @@ from tequipy_platform.messaging.outbox import SqlInbox, SqlOutbox
 class SqlUnitOfWork(SqlTransaction, UnitOfWork):
     """A transaction with outbox and inbox; a subclass creates its repositories in `_bind`."""
 
-    def __init__(self, database: Database, clock: Clock, ids: IdSource) -> None:
+    def __init__(self, database: Database, clock: Clock, new_id: IdSource) -> None:
         super().__init__(database)
         self._clock = clock
-        self._ids = ids
+        self._new_id = new_id
 
     def _bind(self, session: AsyncSession) -> None:
         """Create a subclass's repositories on the new session."""
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        self.outbox = SqlOutbox(self.session, self._clock, self._ids)
+        self.outbox = SqlOutbox(self.session, self._clock, self._new_id)
         self.inbox = SqlInbox(self.session, self._clock)
         self._bind(self.session)
         return self

@@ -35,7 +35,7 @@ from tequipy_platform.web.problems import (
     status_of,
 )
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _BY_STATUS: Final[dict[int, type[DomainError]]] = {
     400: MalformedBody,  # FastAPI raises it when it cannot parse a body
@@ -127,10 +127,10 @@ def _error_response(error: Exception) -> Response:
         cause, error = error, Unavailable()
         error.__cause__ = cause
     if not isinstance(error, DomainError) or status_of(type(error)) == HTTPStatus.INTERNAL_SERVER_ERROR:
-        _logger.error("request_failed", exc_info=error)
+        logger.error("request_failed", exc_info=error)
         return problem_response(InternalError())
     if isinstance(error, Unavailable):
-        _logger.warning("request_refused", extra={"error": type(error.__cause__ or error).__name__})
+        logger.warning("request_refused", extra={"error": type(error.__cause__ or error).__name__})
     return problem_response(error)
 
 

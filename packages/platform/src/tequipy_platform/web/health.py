@@ -17,7 +17,7 @@ from tequipy_platform._health import HealthCheck, RefusesWrites
 _CHECK_SECONDS: Final = 2.0
 _CACHE_SECONDS: Final = 1.0
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Health(BaseModel):
@@ -85,7 +85,7 @@ class Readiness:
             return CheckReport(status="up", duration_ms=round(task.result() * 1000, 1))
         status: Literal["refusing", "down"] = "refusing" if isinstance(error, RefusesWrites) else "down"
         if self._failing.get(name) != status:  # logged once per outage, not once per probe
-            _logger.warning("readiness_check_failed", extra={"check": name, "status": status, "error": repr(error)})
+            logger.warning("readiness_check_failed", extra={"check": name, "status": status, "error": repr(error)})
         self._failing[name] = status
         return CheckReport(status=status, duration_ms=round((time.monotonic() - started) * 1000, 1))
 

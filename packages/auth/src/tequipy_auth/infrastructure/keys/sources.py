@@ -21,7 +21,7 @@ from tequipy_auth.infrastructure.keys.jwk import (
     thumbprint,
 )
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class StoredKeys:
@@ -48,7 +48,7 @@ class StoredKeys:
             return self._encrypted.publish(key)
         except KeyUnusable as error:
             if key.kid not in self._refused:
-                _logger.error("signing_key_excluded", extra={"kid": key.kid, "error": str(error)})  # noqa: TRY400 -- a traceback adds nothing
+                logger.error("signing_key_excluded", extra={"kid": key.kid, "error": str(error)})  # noqa: TRY400 -- a traceback adds nothing
             self._refused.add(key.kid)
             return None
 

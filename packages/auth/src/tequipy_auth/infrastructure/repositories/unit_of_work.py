@@ -29,6 +29,6 @@ class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
         self.attempts = SqlLoginAttempts(session)
         self.mail_charges = SqlMailCharges(session)
         schema = self._database.schemas.get(SCHEMA, SCHEMA)
-        self.audit = SqlAuditTrail(session, self._clock, self._ids, schema=schema)
+        self.audit = SqlAuditTrail(session, self._clock, self._new_id, schema=schema)
         self.signing_keys = SqlSigningKeys(session)
         self.roles = SqlRoles(session)
