@@ -22,7 +22,6 @@ from tequipy_auth.domain.roles import RoleMap
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
-from tequipy_auth.infrastructure.audit import SqlAuditLog
 from tequipy_auth.infrastructure.common_passwords import BundledCommonPasswords
 from tequipy_auth.infrastructure.hashing import PASSWORDS_NICENESS, HashingPool
 from tequipy_auth.infrastructure.key_ring import KeyRing
@@ -30,7 +29,7 @@ from tequipy_auth.infrastructure.keys import EncryptedKeys, FileKeys, StoredKeys
 from tequipy_auth.infrastructure.metrics import HashingMetrics, PrometheusOperations
 from tequipy_auth.infrastructure.passwords import BcryptPasswordHasher
 from tequipy_auth.infrastructure.refresh_secrets import BcryptSecretHasher, SettingsSuccessorKeys
-from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
+from tequipy_auth.infrastructure.repositories import SqlAuditLog, SqlAuthUnitOfWork
 from tequipy_auth.infrastructure.revocations import SharedRevocations, StoredRevocations
 from tequipy_auth.infrastructure.settings import AuthSettings, origin_of
 from tequipy_auth.infrastructure.tokens import JwtAccessTokens, VerifiedToken

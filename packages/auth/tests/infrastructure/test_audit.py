@@ -11,9 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from tequipy_auth import AuditAction, AuditEvent, AuditLog, AuditRecord, AuthPolicy, AuthUnitOfWork, Client, Outcome
 from tequipy_auth.domain.policy import LEEWAY, MIN_AUDIT_RETENTION
 from tequipy_auth.domain.services.housekeeping import Housekeeping
-from tequipy_auth.infrastructure import audit
-from tequipy_auth.infrastructure.audit import SqlAuditLog
-from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
+from tequipy_auth.infrastructure.repositories import SqlAuditLog, SqlAuthUnitOfWork, audit
 from tequipy_auth.testing import MemoryAuditLog, MemoryAuthUnitOfWork
 from tequipy_observability import RequestContext, request_context
 from tequipy_platform import Delivery, SystemClock

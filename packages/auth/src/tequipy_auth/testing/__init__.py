@@ -16,6 +16,7 @@ from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.testing.ports import (
     FakeAccessTokens,
     FakeCommonPasswords,
+    FakeKeyMaker,
     FakePasswordHasher,
     FakeSecretHasher,
     FakeSuccessorKeys,
@@ -25,7 +26,6 @@ from tequipy_auth.testing.ports import (
     SimpleAddressParser,
 )
 from tequipy_auth.testing.repositories import MemoryAuditLog, MemoryAuthUnitOfWork
-from tequipy_auth.testing.signing_keys import FakeKeyMaker
 from tequipy_caching.testing import MemoryCacheManager
 from tequipy_platform import Clock, SystemClock
 
@@ -72,18 +72,18 @@ def build_fake_auth(
     are rendered by `PlainMailTemplates`.
     """
     clock = clock or SystemClock()
-    held = work or MemoryAuthUnitOfWork(clock)
+    unit_of_work = work or MemoryAuthUnitOfWork(clock)
     policy = policy or AuthPolicy()
     revocations = revocations or MemoryRevocations(clock, ttl=policy.revocation_ttl)
     operations = operations or RecordingOperations()
     cache = MemoryCacheManager(CACHE_POLICIES)
     return Composition(
-        unit_of_work=lambda: held,
+        unit_of_work=lambda: unit_of_work,
         policy=policy,
         public_url=PUBLIC_URL,
         open_registration=open_registration,
         clock=clock,
-        new_id=held.new_id,
+        new_id=unit_of_work.new_id,
         random=secrets.token_bytes,
         addresses=SimpleAddressParser(),
         hasher=hasher or FakePasswordHasher(),
@@ -97,9 +97,9 @@ def build_fake_auth(
         config=cache.cache(ROLES, RoleMap),
         templates=PlainMailTemplates(),
         operations=operations,
-        audit_log=MemoryAuditLog(held.audit),
+        audit_log=MemoryAuditLog(unit_of_work.audit),
         keys=KeyService(
-            lambda: held,
+            lambda: unit_of_work,
             maker=FakeKeyMaker(),
             revocations=revocations,
             policy=policy,

@@ -1,14 +1,16 @@
-"""Fakes for hashing, addresses, tokens and mail texts: fast, but without any security."""
+"""Fakes for hashing, addresses, tokens, keys and mail texts: fast, but without any security."""
 
 import asyncio
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from tequipy_auth.domain.exceptions import InvalidAccessToken, InvalidAddress
+from tequipy_auth.domain.entities import KeyState, SigningKey
+from tequipy_auth.domain.exceptions import InvalidAccessToken, InvalidAddress, KeyUnusable
 from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.passwords import fold
@@ -16,6 +18,7 @@ from tequipy_auth.domain.ports import (
     AccessTokens,
     AddressParser,
     CommonPasswords,
+    KeyMaker,
     PasswordHasher,
     Revocations,
     SecretHasher,
@@ -111,14 +114,14 @@ class MemoryRevocations(Revocations):
         self._clock = clock
         self._ttl = ttl
 
-    async def add(self, *members: str) -> None:
+    async def add(self, *revoked_ids: str) -> None:
         """Store the ids until they expire."""
-        self.members.update(dict.fromkeys(members, self._clock.now() + self._ttl))
+        self.members.update(dict.fromkeys(revoked_ids, self._clock.now() + self._ttl))
 
-    async def contains_any(self, members: Iterable[str]) -> bool:
+    async def contains_any(self, ids: Iterable[str]) -> bool:
         """Return whether one of the ids is stored and has not expired."""
         now = self._clock.now()
-        return any(member in self.members and now < self.members[member] for member in members)
+        return any(each in self.members and now < self.members[each] for each in ids)
 
 
 class FakeAccessTokens(AccessTokens):
@@ -154,6 +157,31 @@ class FakeAccessTokens(AccessTokens):
     async def jwks(self) -> dict[str, JSON]:
         """Return an empty key set."""
         return {"keys": []}
+
+
+class FakeKeyMaker(KeyMaker):
+    """Creates numbered keys that cannot sign; `versions` are those of the available key-encryption keys."""
+
+    def __init__(self) -> None:
+        self.versions = {1}
+        self._made = 0
+
+    def make(self, state: KeyState, now: datetime) -> SigningKey:
+        """Return the next key."""
+        self._made += 1
+        return SigningKey(f"key-{self._made}", "none", state, {}, b"encrypted", max(self.versions), now, now)
+
+    def check(self, key: SigningKey) -> None:
+        """Raise `KeyUnusable` unless the key's version is available."""
+        if key.encryption_version not in self.versions or not key.private_key:
+            raise KeyUnusable(f"Signing key {key.kid} cannot be decrypted.")
+
+    def reencrypt(self, key: SigningKey) -> SigningKey | None:
+        """Return the key with the highest version."""
+        if key.encryption_version is not None:
+            self.check(key)
+        newest = max(self.versions)
+        return None if key.encryption_version == newest else replace(key, encryption_version=newest)
 
 
 class RecordingOperations(Operations):

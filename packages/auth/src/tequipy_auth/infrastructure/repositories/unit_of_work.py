@@ -3,16 +3,16 @@
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.infrastructure.audit import SqlAuditTrail
 from tequipy_auth.infrastructure.models import SCHEMA
 from tequipy_auth.infrastructure.repositories.accounts import SqlRegistrations, SqlUsers
 from tequipy_auth.infrastructure.repositories.attempts import SqlLoginAttempts
+from tequipy_auth.infrastructure.repositories.audit import SqlAuditTrail
 from tequipy_auth.infrastructure.repositories.devices import SqlDevices
 from tequipy_auth.infrastructure.repositories.mail_charges import SqlMailCharges
 from tequipy_auth.infrastructure.repositories.one_time_tokens import SqlOneTimeTokens
 from tequipy_auth.infrastructure.repositories.roles import SqlRoles
 from tequipy_auth.infrastructure.repositories.sessions import SqlRefreshTokens, SqlSessions
-from tequipy_auth.infrastructure.signing_keys import SqlSigningKeys
+from tequipy_auth.infrastructure.repositories.signing_keys import SqlSigningKeys
 from tequipy_platform.messaging import SqlUnitOfWork
 
 

@@ -14,7 +14,7 @@ from tequipy_auth.testing.repositories.mail_charges import MemoryMailCharges
 from tequipy_auth.testing.repositories.one_time_tokens import MemoryOneTimeTokens
 from tequipy_auth.testing.repositories.roles import MemoryRoles
 from tequipy_auth.testing.repositories.sessions import MemoryRefreshTokens, MemorySessions
-from tequipy_auth.testing.signing_keys import MemorySigningKeys
+from tequipy_auth.testing.repositories.signing_keys import MemorySigningKeys
 from tequipy_platform import Clock
 from tequipy_platform.testing import CountingIds, MemoryUnitOfWork
 

@@ -66,8 +66,8 @@ class SqlAuditLog(AuditLog):
     async def stream(
         self, since: datetime, until: datetime, actions: Collection[AuditAction] | None = None
     ) -> AsyncIterator[AuditRecord]:
-        """Select events, oldest first."""
-        place = tuple_(AuditEventRow.at, AuditEventRow.id)
+        """Select events, oldest first; each batch starts after the position of the last row (keyset pagination)."""
+        position = tuple_(AuditEventRow.at, AuditEventRow.id)
         query = select(AuditEventRow).where(AuditEventRow.at >= since, AuditEventRow.at < until)
         query = query.order_by(AuditEventRow.at, AuditEventRow.id).limit(BATCH_SIZE)
         if actions is not None:
@@ -80,7 +80,7 @@ class SqlAuditLog(AuditLog):
                 yield _record_of(row)
             if len(rows) < BATCH_SIZE:
                 return
-            page = query.where(place > (rows[-1].at, rows[-1].id))
+            page = query.where(position > (rows[-1].at, rows[-1].id))
 
 
 def _record_of(row: AuditEventRow) -> AuditRecord:

@@ -1,38 +1,11 @@
-"""Fake signing keys in memory, without cryptography."""
+"""Signing keys in memory."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from tequipy_auth.domain.entities import KeyState, SigningKey
-from tequipy_auth.domain.exceptions import KeyUnusable
-from tequipy_auth.domain.ports import KeyMaker
 from tequipy_auth.domain.repositories import SigningKeys
-
-
-class FakeKeyMaker(KeyMaker):
-    """Creates numbered keys that cannot sign; `versions` are those of the available key-encryption keys."""
-
-    def __init__(self) -> None:
-        self.versions = {1}
-        self._made = 0
-
-    def make(self, state: KeyState, now: datetime) -> SigningKey:
-        """Return the next key."""
-        self._made += 1
-        return SigningKey(f"key-{self._made}", "none", state, {}, b"encrypted", max(self.versions), now, now)
-
-    def check(self, key: SigningKey) -> None:
-        """Raise `KeyUnusable` unless the key's version is available."""
-        if key.encryption_version not in self.versions or not key.private_key:
-            raise KeyUnusable(f"Signing key {key.kid} cannot be decrypted.")
-
-    def reencrypt(self, key: SigningKey) -> SigningKey | None:
-        """Return the key with the highest version."""
-        if key.encryption_version is not None:
-            self.check(key)
-        newest = max(self.versions)
-        return None if key.encryption_version == newest else replace(key, encryption_version=newest)
 
 
 class MemorySigningKeys(SigningKeys):

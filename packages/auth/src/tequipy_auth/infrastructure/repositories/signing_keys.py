@@ -1,4 +1,4 @@
-"""The table of signing keys."""
+"""Signing keys on PostgreSQL."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,21 +6,18 @@ from typing import Final
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_auth.domain.entities import KeyState, SigningKey
 from tequipy_auth.domain.repositories import SigningKeys
 from tequipy_auth.infrastructure.mapping import signing_key_of
 from tequipy_auth.infrastructure.models import SigningKeyRow
+from tequipy_auth.infrastructure.repositories.base import Repository
 
 _LOCK: Final = "auth.signing_keys"
 
 
-class SqlSigningKeys(SigningKeys):
+class SqlSigningKeys(Repository, SigningKeys):
     """Rows of `auth.signing_keys`."""
-
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
 
     async def lock(self) -> None:
         """Take an advisory lock that ends with the transaction; other reads and writes do not need it."""
@@ -53,13 +50,13 @@ class SqlSigningKeys(SigningKeys):
     async def move(self, kid: str, state: KeyState, *, at: datetime) -> None:
         """Update a key's state and erase the private key of a revoked key, so that it cannot become active again."""
         erased = {"private_key": b""} if state is KeyState.REVOKED else {}
-        await self._update(kid, state=state.value, state_changed_at=at, **erased)
+        await self._set(kid, state=state.value, state_changed_at=at, **erased)
 
     async def replace(self, key: SigningKey) -> None:
         """Update a key's private key and its version."""
-        await self._update(key.kid, private_key=key.private_key, encryption_version=key.encryption_version)
+        await self._set(key.kid, private_key=key.private_key, encryption_version=key.encryption_version)
 
-    async def _update(self, kid: str, **values: object) -> None:
+    async def _set(self, kid: str, **values: object) -> None:
         await self._session.execute(
             update(SigningKeyRow)
             .where(SigningKeyRow.kid == kid)
