@@ -31,8 +31,8 @@ def build_handlers(auth: Auth, mailer: Mailer) -> Mapping[Task, Handler]:
     """Return a handler for each of `TASKS`; mails are sent with `mailer`."""
     return {
         SEND_MAIL: auth.mailing(mailer).send_mail,
-        PUBLISH_REVOCATIONS: auth.session_issuer.publish_again,
+        PUBLISH_REVOCATIONS: auth.session_issuer.publish_revocations,
         PURGE: auth.housekeeping.purge,
         DROP_PROFILE: auth.accounts.drop_profile,
-        DROP_ROLES: auth.roles.drop,
+        DROP_ROLES: auth.roles.drop_roles,
     }

@@ -49,7 +49,7 @@ async def auth(work: MemoryAuthUnitOfWork, hasher: RecordingHasher) -> Auth:
 async def marked(auth: Auth, email: str = ADA) -> Client:
     """Return the client with the device mark of a login to the account."""
     pair = await auth.login.with_password(email=email, password=PASSWORD, client=CLIENT)
-    return replace(CLIENT, device=pair.device_token)
+    return replace(CLIENT, device_mark=pair.device_mark)
 
 
 async def log_in(auth: Auth, _work: MemoryAuthUnitOfWork, client: Client) -> None:
@@ -110,7 +110,7 @@ async def test_a_marked_client_is_trusted(
     client = await marked(auth)
     hasher.clients.clear()
     await ask(auth, work, client)
-    assert set(hasher.clients) == {HashingClient(NETWORK, trusted=True)}
+    assert set(hasher.clients) == {HashingClient(NETWORK, marked=True)}
 
 
 @pytest.mark.parametrize("email", [ADA, "nobody@example.com"])

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tequipy_auth import Client, HashingClient
-from tequipy_auth.domain.hashing_queue import RESERVED_PART, HashingQueue
+from tequipy_auth.domain.hashing import RESERVED_ONE_IN, HashingQueue
 
 ATTACKER, ADA, BOB = (HashingClient(name) for name in ("192.0.2.1", "198.51.100.2", "203.0.113.3"))
-MARKED_ATTACKER, MARKED_ADA, MARKED_BOB = (HashingClient(each.network, trusted=True) for each in (ATTACKER, ADA, BOB))
+MARKED_ATTACKER, MARKED_ADA, MARKED_BOB = (HashingClient(each.network, marked=True) for each in (ATTACKER, ADA, BOB))
 
 
 def fill(queue: HashingQueue[str], client: HashingClient, number: int, name: str = "x") -> list[str | None]:
@@ -40,7 +40,7 @@ def drain(queue: HashingQueue[str]) -> list[str]:
 def test_a_network_is_an_ipv4_address_or_an_ipv6_48(ip: str | None, network: str) -> None:
     """Addresses within one IPv6 /48, and all spellings of an IPv4 address, are one network."""
     assert HashingClient.of(Client(ip)) == HashingClient(network)
-    assert HashingClient.of(Client(ip), trusted=True) == HashingClient(network, trusted=True)
+    assert HashingClient.of(Client(ip), marked=True) == HashingClient(network, marked=True)
 
 
 def test_networks_take_turns() -> None:
@@ -92,7 +92,7 @@ def test_the_reserved_quarter_is_for_marked_clients() -> None:
     queue = HashingQueue[str](64)
     for i in range(60):
         queue.put(f"x{i}", HashingClient(f"192.0.2.{i}"))
-    marked = [queue.put(f"m{i}", HashingClient(f"198.51.100.{i}", trusted=True)) for i in range(17)]
+    marked = [queue.put(f"m{i}", HashingClient(f"198.51.100.{i}", marked=True)) for i in range(17)]
     assert marked == [None] * 16 + ["m16"]
     assert len(queue) == 64
 
@@ -127,8 +127,8 @@ def test_every_fourth_turn_goes_to_a_marked_client() -> None:
     queue.put("ada", MARKED_ADA)
     queue.put("bob", MARKED_BOB)
     order = drain(queue)
-    assert order.index("ada") < RESERVED_PART
-    assert order.index("bob") < 2 * RESERVED_PART
+    assert order.index("ada") < RESERVED_ONE_IN
+    assert order.index("bob") < 2 * RESERVED_ONE_IN
 
 
 def test_a_removed_hash_frees_its_place() -> None:
@@ -148,7 +148,7 @@ def test_a_queue_too_small_for_a_quarter_reserves_nothing(places: int) -> None:
 
 
 NETWORKS = [f"192.0.2.{i}" for i in range(4)]
-MOST_TURNS = len(NETWORKS) + len(NETWORKS) // (RESERVED_PART - 1)
+MOST_TURNS = len(NETWORKS) + len(NETWORKS) // (RESERVED_ONE_IN - 1)
 """One hash of each other network, and the turns of marked clients between them."""
 
 
@@ -173,15 +173,15 @@ class AnyTraffic(RuleBasedStateMachine):
             del self.turns_waited[forgotten[0].network]
         return forgotten
 
-    @rule(network=st.sampled_from(NETWORKS), trusted=st.booleans())
-    def arrive(self, network: str, trusted: bool) -> None:
-        client, item = HashingClient(network, trusted), object()
+    @rule(network=st.sampled_from(NETWORKS), marked=st.booleans())
+    def arrive(self, network: str, marked: bool) -> None:
+        client, item = HashingClient(network, marked), object()
         before = self.held()
-        unmarked = sum(not each.trusted for each, _ in self.waiting.values())
+        unmarked = sum(not each.marked for each, _ in self.waiting.values())
         has_place = (
             len(self.waiting) < self.places
             and before[network] < self.unreserved
-            and (trusted or unmarked < self.unreserved)
+            and (marked or unmarked < self.unreserved)
         )
         self.waiting[item] = client, next(self.arrivals)
         loser = self.queue.put(item, client)
@@ -192,7 +192,7 @@ class AnyTraffic(RuleBasedStateMachine):
         alike = [at for each, at in self.waiting.values() if each == lost]
         assert all(at < arrival for at in alike), "an older one gave way before a newer one of the same client"
         assert loser is item or before[lost.network] > before[network] or lost.network == network
-        assert lost.trusted is False or trusted or len(self.waiting) - unmarked > self.places // 4
+        assert lost.marked is False or marked or len(self.waiting) - unmarked > self.places // 4
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -217,7 +217,7 @@ class AnyTraffic(RuleBasedStateMachine):
     def no_network_fills_the_queue(self) -> None:
         """The queue never exceeds its places, nor unmarked clients or one network three quarters of them."""
         assert len(self.queue) == len(self.waiting) <= self.places
-        assert sum(not client.trusted for client, _ in self.waiting.values()) <= self.unreserved
+        assert sum(not client.marked for client, _ in self.waiting.values()) <= self.unreserved
         assert max(self.held().values(), default=0) <= self.unreserved
 
 

@@ -288,20 +288,20 @@ async def test_a_failure_that_cannot_be_stored_keeps_its_reservation(
 
 async def test_an_attacker_cannot_lock_the_owner_out(auth: Auth) -> None:
     """A client with a device mark has its own limit of five failures, whatever others do."""
-    owner = replace(HOME, device=(await log_in(auth)).device_token)
+    owner = replace(HOME, device_mark=(await log_in(auth)).device_mark)
     for number in range(20):
         await fail(auth, client=at(number))
     assert await is_locked(auth, HOME) == 30, "the same address without the mark"
     await log_in(auth, owner)
     await fail(auth, 5, client=owner)
     assert await is_locked(auth, owner) == 30
-    assert await is_locked(auth, replace(CAFE, device=owner.device)) == 30, "the device, wherever it is"
+    assert await is_locked(auth, replace(CAFE, device_mark=owner.device_mark)) == 30, "the device, wherever it is"
 
 
 async def test_a_mark_of_another_account_has_no_effect(auth: Auth) -> None:
     """A device mark only has an effect on its own account."""
     await auth.registration.create_admin(email="bob@example.com", password=PASSWORD)
-    foreign = replace(HOME, device=(await log_in(auth, email="bob@example.com")).device_token)
+    foreign = replace(HOME, device_mark=(await log_in(auth, email="bob@example.com")).device_mark)
     await fail(auth, 5)
     assert await is_locked(auth, foreign) == 30
 
@@ -475,7 +475,7 @@ async def test_guesses_in_sessions_and_under_marks_count_towards_the_account(
 ) -> None:
     """Failures in sessions and with device marks lock the account for others, but not for themselves."""
     sessions = [await auth.access_tokens.verify((await log_in(auth)).access.value) for _ in range(3)]
-    devices = [replace(CAFE, device=(await log_in(auth)).device_token) for _ in range(3)]
+    devices = [replace(CAFE, device_mark=(await log_in(auth)).device_mark) for _ in range(3)]
     for principal in sessions[:2]:
         await fail_again(auth, principal, 5)
     for device in devices[:2]:
@@ -493,7 +493,7 @@ async def test_guesses_in_sessions_and_under_marks_count_towards_the_account(
 
 async def test_marked_clients_behind_a_locked_address_can_log_in(auth: Auth) -> None:
     """50 failures lock a client address for all clients behind it except those with a device mark."""
-    marked = replace(HOME, device=(await log_in(auth, HOME)).device_token)
+    marked = replace(HOME, device_mark=(await log_in(auth, HOME)).device_mark)
     for number in range(50):
         await fail(auth, client=HOME, email=f"user{number}@example.com")
     assert await is_locked(auth, HOME) == 30
@@ -538,14 +538,14 @@ async def _attack(steps: list[Step]) -> None:
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     await auth.registration.create_admin(email="eve@example.com", password=PASSWORD)
     pair = await log_in(auth)
-    owner, session = replace(HOME, device=pair.device_token), await auth.access_tokens.verify(pair.access.value)
-    foreign = (await log_in(auth, CAFE, email="eve@example.com")).device_token
-    forged = (pair.device_token or "")[:-1] + "x"
+    owner, session = replace(HOME, device_mark=pair.device_mark), await auth.access_tokens.verify(pair.access.value)
+    foreign = (await log_in(auth, CAFE, email="eve@example.com")).device_mark
+    forged = (pair.device_mark or "")[:-1] + "x"
     for kind, times in steps:
         clients = {
             "guess": [at(number) for number in range(times)],
             "guess at one": [HOME] * times,
-            "guess marked": [replace(at(number), device=[foreign, forged][number % 2]) for number in range(times)],
+            "guess marked": [replace(at(number), device_mark=[foreign, forged][number % 2]) for number in range(times)],
             "guess in parallel": [replace(HOME, user_agent=str(number)) for number in range(times)],
             "wait": [],
         }[kind]

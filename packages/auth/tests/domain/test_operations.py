@@ -1,11 +1,10 @@
 """The metric of operations by outcome."""
 
 import asyncio
-from typing import Final
 
 import pytest
 
-from tequipy_auth.domain.operations import counted
+from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.testing import RecordingOperations
 from tequipy_platform import NotFound
 
@@ -14,7 +13,8 @@ class Service:
     """A service whose only operation ends as the test specifies."""
 
     def __init__(self) -> None:
-        self.operations: Final = RecordingOperations()
+        self.recorded = RecordingOperations()
+        self._operations: Operations = self.recorded
 
     @counted("work")
     async def work(self, ending: Exception | None = None, *, wait: bool = False) -> str:
@@ -32,7 +32,7 @@ async def test_each_outcome_has_its_status() -> None:
     for error in (NotFound(), NotFound(code="no_such_user"), RuntimeError()):
         with pytest.raises(type(error)):
             await service.work(error)
-    assert service.operations.counts == {
+    assert service.recorded.counts == {
         ("work", "ok"): 1,
         ("work", "not_found"): 1,
         ("work", "no_such_user"): 1,
@@ -48,4 +48,4 @@ async def test_a_cancelled_operation_is_counted() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert service.operations.counts == {("work", "error"): 1}
+    assert service.recorded.counts == {("work", "error"): 1}

@@ -110,8 +110,8 @@ async def test_a_reset_sets_the_password_and_ends_every_session(auth: Auth, work
 
 async def test_a_reset_ends_every_lock_of_the_account(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """After a reset the owner can log in from everywhere; a locked client address stays locked for other accounts."""
-    device = (await log_in(auth)).device_token
-    places = [CLIENT, Client("198.51.100.7"), replace(CLIENT, device=device)]
+    device = (await log_in(auth)).device_mark
+    places = [CLIENT, Client("198.51.100.7"), replace(CLIENT, device_mark=device)]
     for place in places:
         for _ in range(5):
             with pytest.raises(InvalidCredentials):
@@ -270,24 +270,24 @@ async def test_a_new_password_ends_all_device_marks(auth: Auth, work: MemoryAuth
             with pytest.raises((InvalidCredentials, LoginLocked)):
                 await log_in(auth, "wrong", place)
         try:
-            await log_in(auth, password, replace(place, device=device))
+            await log_in(auth, password, replace(place, device_mark=device))
         except LoginLocked:
             return False
         return True
 
     pair = await log_in(auth)
-    assert await is_marked(PASSWORD, pair.device_token)
+    assert await is_marked(PASSWORD, pair.device_mark)
     (user,) = work.users.rows.values()
     await work.users.renew_password_hash(user.id, user.password)
-    assert await is_marked(PASSWORD, pair.device_token)
+    assert await is_marked(PASSWORD, pair.device_mark)
     principal = await principal_of(auth, pair)
     await auth.passwords.change(principal, current_password=PASSWORD, new_password=NEW, client=CLIENT)
     await mails(auth, work)
-    assert not await is_marked(NEW, pair.device_token)
+    assert not await is_marked(NEW, pair.device_mark)
     pair = await log_in(auth, NEW)
-    assert await is_marked(NEW, pair.device_token)
+    assert await is_marked(NEW, pair.device_mark)
     await reset(auth, work, PASSWORD)
-    assert not await is_marked(PASSWORD, pair.device_token)
+    assert not await is_marked(PASSWORD, pair.device_mark)
 
 
 async def test_after_a_reset_others_cannot_lock_its_client_address_out(

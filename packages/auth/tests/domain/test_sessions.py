@@ -138,7 +138,7 @@ async def test_a_replay_from_elsewhere_is_audited(
     auth: Auth, work: MemoryAuthUnitOfWork, pair: TokenPair, client: Client, changed: list[JSON]
 ) -> None:
     """A successor that is returned again to another client address or user agent is audited without an actor."""
-    first = await auth.sessions.refresh(str(pair.refresh), client=replace(CLIENT, device="a mark"))
+    first = await auth.sessions.refresh(str(pair.refresh), client=replace(CLIENT, device_mark="a mark"))
     again = await auth.sessions.refresh(str(pair.refresh), client=client)
     assert str(again.refresh) == str(first.refresh)
     (session,) = work.sessions.rows.values()
@@ -323,13 +323,13 @@ async def test_a_logout_during_the_grace_is_not_undone(
 ) -> None:
     """A used token that is presented during the logout gets no successor."""
     successor = await refresh(auth, pair)
-    prepare = auth.sessions._prepare
+    prepare = auth.sessions._derive_successor
 
     async def log_out_meanwhile(*arguments: Any) -> Any:
         await auth.sessions.logout(refresh_token=str(successor.refresh), client=CLIENT)
         return await prepare(*arguments)
 
-    monkeypatch.setattr(auth.sessions, "_prepare", log_out_meanwhile)
+    monkeypatch.setattr(auth.sessions, "_derive_successor", log_out_meanwhile)
     with pytest.raises(SessionRevoked):
         await refresh(auth, pair)
 
@@ -410,7 +410,7 @@ async def test_revoked_ids_are_published_directly_and_by_a_task(
     assert task.payload == {"members": [f"sid:{session.id}"]}
     revocations = MemoryRevocations(clock, ttl=timedelta(seconds=930))
     other = build_fake_auth(work, clock=clock, revocations=revocations)
-    await other.session_issuer.publish_again(Delivery(session.id, task.task), members=[f"sid:{session.id}"])
+    await other.session_issuer.publish_revocations(Delivery(session.id, task.task), members=[f"sid:{session.id}"])
     assert await revocations.contains_any([f"sid:{session.id}"])
     await auth.sessions.logout(access_token=pair.access.value, client=CLIENT)
     assert len([task for task in work.outbox.tasks if task.task == "auth.publish_revocations"]) == 1

@@ -88,7 +88,7 @@ async def test_a_cancelled_hash_frees_its_place(pool: HashingPool, gate: Gate) -
 async def test_an_evicted_hash_is_refused_while_it_waits(gate: Gate) -> None:
     """A hash of another network evicts the newest waiting one, whose caller gets `Unavailable` at once."""
     registry = CollectorRegistry()
-    marked = HashingClient("198.51.100.7", trusted=True)
+    marked = HashingClient("198.51.100.7", marked=True)
     async with HashingPool(queue=4, workers=1, name="passwords", metrics=HashingMetrics(registry)) as pool:
         running = asyncio.create_task(pool.run(CLIENT, gate.work))
         assert await asyncio.to_thread(gate.begun.acquire, timeout=30)

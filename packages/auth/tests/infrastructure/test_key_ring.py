@@ -210,7 +210,7 @@ async def test_a_blocked_first_load_raises_in_time(
     ring: KeyRing, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without keys callers get `Unavailable`, and the load in progress serves later callers."""
-    monkeypatch.setattr(key_ring, "LOAD_SECONDS", 0.01)
+    monkeypatch.setattr(key_ring, "LOAD_TIMEOUT", 0.01)
     store.answers.clear()
     refused = await asyncio.gather(*(ring.keys() for _ in range(10)), return_exceptions=True)
     assert {type(error) for error in refused} == {Unavailable}

@@ -220,7 +220,7 @@ async def test_a_session_is_touched_until_it_is_revoked(work: Work, session: Ses
             session.id,
             last_used_at=later,
             idle_expires_at=later + HOUR,
-            client=replace(phone, device="a mark"),
+            client=replace(phone, device_mark="a mark"),
         )
     async with work() as unit:
         touched = replace(session, last_used_at=later, idle_expires_at=later + HOUR, last_client=phone)

@@ -271,7 +271,7 @@ async def test_parallel_logins_leave_ten_devices(auth: Auth, database: Database)
         async with SqlAuthUnitOfWork(database, SystemClock(), uuid7) as work:
             user = await work.users.by_email(EMAIL.casefold())
             assert user is not None
-            return sum([await marks.recognise(work, user, pair.device_token) is not None for pair in pairs])
+            return sum([await marks.recognise(work, user, pair.device_mark) is not None for pair in pairs])
 
     assert await valid() == 10
     await auth.passwords.forgot(email=EMAIL, client=CLIENT)

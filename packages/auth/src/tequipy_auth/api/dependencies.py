@@ -94,7 +94,7 @@ async def get_client(request: Request, auth: CurrentAuth) -> Client:
     return Client(
         ip=request.client.host if request.client else None,
         user_agent=without_invisible(user_agent)[:_USER_AGENT_LENGTH] or None,
-        device=read_device_cookie(request, auth),
+        device_mark=read_device_cookie(request, auth),
     )
 
 

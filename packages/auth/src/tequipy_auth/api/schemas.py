@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, JsonValue, SecretStr
 
-from tequipy_auth.domain.display_text import MAX_NAME_LENGTH, VISIBLE
+from tequipy_auth.domain.display_text import MAX_NAME_LENGTH, VISIBLE_PATTERN
 from tequipy_auth.domain.entities import Session
 from tequipy_auth.domain.value_objects import Principal, Profile, TokenPair
 from tequipy_platform.web import StrictModel
@@ -23,7 +23,7 @@ Name = Annotated[
     # `display_name` trims the name before it checks the length, so outer spaces may make it longer here.
     Field(
         max_length=1024,
-        pattern=VISIBLE,
+        pattern=VISIBLE_PATTERN,
         examples=["Ada Lovelace"],
         json_schema_extra={"minLength": 1, "maxLength": MAX_NAME_LENGTH},
     ),
@@ -122,7 +122,7 @@ class Tokens(BaseModel):
         if with_refresh:
             tokens.refresh_token = str(pair.refresh)
             tokens.refresh_expires_in = pair.refresh_expires_in
-            tokens.device_token = pair.device_token
+            tokens.device_token = pair.device_mark
         return tokens
 
 

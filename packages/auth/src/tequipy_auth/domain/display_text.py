@@ -8,7 +8,7 @@ from tequipy_auth.domain.exceptions import InvalidName
 MAX_NAME_LENGTH: Final = 100
 """The maximum number of characters in a display name."""
 
-_INVISIBLE: Final = (
+_INVISIBLE_TO_FFFF: Final = (
     r"\u0000-\u001f\u007f-\u009f"  # control characters (category Cc)
     r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # bidirectional controls (UAX #9) and deprecated ones
     r"\u00ad\u034f\u180e\u200b-\u200d\u2060-\u2065\ufeff\ufff9-\ufffb"  # zero width
@@ -20,11 +20,11 @@ _INVISIBLE: Final = (
 Variation selectors are allowed, because Japanese names need them: they choose a glyph for the character before them.
 """
 
-VISIBLE: Final = f"^[^{_INVISIBLE}]*$"
+VISIBLE_PATTERN: Final = f"^[^{_INVISIBLE_TO_FFFF}]*$"
 """A JSON schema pattern for text without invisible characters; it does not cover characters beyond U+FFFF."""
 
-_invisible = re.compile(  # beyond U+FFFF: shorthand and music controls, and tags
-    f"[{_INVISIBLE}\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+_INVISIBLE_CHARACTERS: Final = re.compile(  # beyond U+FFFF: shorthand and music controls, and tags
+    f"[{_INVISIBLE_TO_FFFF}\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
 )
 
 
@@ -35,11 +35,11 @@ def display_name(text: str) -> str:
     character: such characters reorder, hide or imitate the text around them (Unicode Technical Report 36).
     """
     name = text.strip()
-    if _invisible.search(text) or not 1 <= len(name) <= MAX_NAME_LENGTH:
+    if _INVISIBLE_CHARACTERS.search(text) or not 1 <= len(name) <= MAX_NAME_LENGTH:
         raise InvalidName
     return name
 
 
 def without_invisible(text: str) -> str:
     """Return the text without invisible characters; for input that is not rejected, such as a user agent."""
-    return _invisible.sub("", text)
+    return _INVISIBLE_CHARACTERS.sub("", text)

@@ -22,9 +22,7 @@ class Operations(ABC):
 class Counting(Protocol):
     """A service with an operation counter."""
 
-    @property
-    def operations(self) -> Operations:
-        """The counter of operations."""
+    _operations: Operations
 
 
 S = TypeVar("S", bound=Counting)
@@ -50,7 +48,7 @@ def counted(
                 status = error.code
                 raise
             finally:
-                self.operations.count(operation, status)
+                self._operations.count(operation, status)
             return result
 
         return count

@@ -103,7 +103,7 @@ class Revocations(ABC):
     """
 
     @abstractmethod
-    async def add(self, *members: str) -> None:
+    async def add(self, *revoked_ids: str) -> None:
         """Make every process reject access tokens with one of these revoked ids, until the last such token has expired.
 
         Call it after the change is committed. Repeated calls are harmless, and it does not fail while Redis is
@@ -111,7 +111,7 @@ class Revocations(ABC):
         """
 
     @abstractmethod
-    async def contains_any(self, members: Iterable[str]) -> bool:
+    async def contains_any(self, ids: Iterable[str]) -> bool:
         """Return whether one of these ids is revoked; needs no I/O while this process receives all revocations."""
 
 

@@ -50,5 +50,6 @@ class RoleMap:
 
     def permissions_of(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the permissions of the given roles, sorted; an unknown role grants none."""
-        carried = set(names)
-        return tuple(sorted({each for role in self.roles if role.name in carried for each in role.permissions}))
+        given = set(names)
+        permissions = {permission for role in self.roles if role.name in given for permission in role.permissions}
+        return tuple(sorted(permissions))

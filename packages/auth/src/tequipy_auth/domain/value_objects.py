@@ -123,8 +123,8 @@ class Client:
 
     ip: str | None = None
     user_agent: str | None = None
-    device: str | None = field(default=None, repr=False, compare=False)
-    """The device mark that the client sent (`DeviceMarks`); it is not stored."""
+    device_mark: str | None = field(default=None, repr=False, compare=False)
+    """The device mark that the client sent, not verified yet (`DeviceMarks`); it is not stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class TokenPair:
     access: AccessToken
     refresh: RefreshTokenValue
     refresh_expires_in: int
-    device_token: str | None = field(default=None, repr=False)
+    device_mark: str | None = field(default=None, repr=False)
     """The device mark of the client after a login; None after a refresh."""
 
 

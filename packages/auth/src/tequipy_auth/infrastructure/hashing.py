@@ -15,8 +15,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 
 import bcrypt
 
-from tequipy_auth.domain.hashing import HashingClient
-from tequipy_auth.domain.hashing_queue import HashingQueue
+from tequipy_auth.domain.hashing import HashingClient, HashingQueue
 from tequipy_auth.domain.passwords import MAX_STORED_COST
 from tequipy_auth.infrastructure.metrics import HashingMetrics
 from tequipy_platform import Unavailable

@@ -11,13 +11,13 @@ from tequipy_auth.domain.exceptions import KeyUnusable
 from tequipy_auth.infrastructure.keys import KeySet, PublicKey
 from tequipy_platform import Unavailable
 
-UNKNOWN_KEY_RELOAD_SECONDS: Final = 10.0
-"""The minimum interval in seconds between reloads for unknown key ids, per process.
+RELOAD_INTERVAL: Final = 10.0
+"""The minimum interval, in seconds, between reloads for unknown key ids and between retries of a failed renewal.
 
 Without it, tokens with invented key ids could cause any number of reloads.
 """
 
-LOAD_SECONDS: Final = 5.0
+LOAD_TIMEOUT: Final = 5.0
 """How long, in seconds, a caller without keys waits for a slow store; the load continues for later callers."""
 
 RENEWAL_TIMEOUT: Final = 0.25
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class KeyRing:
-    """Holds the signing keys of this process; `max_age` in seconds limits how long it may miss a rotation elsewhere.
+    """Holds the signing keys of this process; they are renewed before they are `max_age` seconds old.
 
     At half that age a renewal starts in the background. While the store is unavailable, the loaded keys remain in use.
     All callers share one load. Leaving the context cancels a load in progress.
@@ -44,9 +44,9 @@ class KeyRing:
         self._max_age = max_age
         self._monotonic = monotonic
         self._keys: KeySet | None = None
-        self._loaded_at = self._asked_at = self._unknown_at = -float("inf")
+        self._loaded_at = self._load_started_at = self._unknown_key_reload_at = -float("inf")
         self._loading: asyncio.Task[KeySet] | None = None
-        self._unusable: KeyUnusable | None = None
+        self._active_key_error: KeyUnusable | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,24 +69,24 @@ class KeyRing:
         now = self._monotonic()
         if self._loading is not None and now - self._loaded_at >= self._max_age:
             # The wait is counted from the start of the load, so that a slow store delays only the first callers.
-            await asyncio.wait({self._loading}, timeout=max(0.0, self._asked_at + RENEWAL_TIMEOUT - now))
+            await asyncio.wait({self._loading}, timeout=max(0.0, self._load_started_at + RENEWAL_TIMEOUT - now))
         return self._keys
 
     async def check(self) -> None:
-        """Raise `KeyUnusable` when the active key in the store cannot be decrypted, even if an older one is loaded.
+        """Raise `KeyUnusable` if the latest renewal could not decrypt the active key, even if an older one is loaded.
 
-        The latest renewal decides. Also raises errors of the first load.
+        Also raises errors of the first load.
         """
         await self.keys()
-        if self._unusable is not None:
-            raise KeyUnusable(self._unusable.reason, setting=self._unusable.setting)
+        if self._active_key_error is not None:
+            raise KeyUnusable(self._active_key_error.reason, setting=self._active_key_error.setting)
 
     async def find(self, kid: str) -> PublicKey | None:
         """Return a key by its id, or None; an unknown id causes at most one reload in 10 s."""
         published = (await self.keys()).published
         now = self._monotonic()
-        if kid not in published and now - self._unknown_at >= UNKNOWN_KEY_RELOAD_SECONDS:
-            self._unknown_at = now  # set before the load, so that failed loads are not repeated more often
+        if kid not in published and now - self._unknown_key_reload_at >= RELOAD_INTERVAL:
+            self._unknown_key_reload_at = now  # set before the load, so that failed loads are not repeated more often
             published = (await self.reload()).published
         return published.get(kid)
 
@@ -102,31 +102,31 @@ class KeyRing:
 
         Raises errors of the load, and `Unavailable` when it takes too long.
         """
-        loading = self._shared_load()
+        loading = self._start_or_join_load()
         # Unlike `wait_for`, `wait` does not cancel the shared load when one caller is cancelled.
-        await asyncio.wait({loading}, timeout=LOAD_SECONDS)
+        await asyncio.wait({loading}, timeout=LOAD_TIMEOUT)
         if not loading.done():
-            raise Unavailable("The signing keys cannot be loaded; try again.", retry_after=LOAD_SECONDS)
+            raise Unavailable("The signing keys cannot be loaded; try again.", retry_after=LOAD_TIMEOUT)
         return loading.result()
 
     def _start_renewal_if_due(self) -> None:
         half = self._max_age / 2
         now = self._monotonic()
-        # The last attempt counts too, so that an unavailable store is not asked more often than a working one.
-        if now - self._loaded_at >= half and now - self._asked_at >= min(half, UNKNOWN_KEY_RELOAD_SECONDS):
-            self._shared_load()
+        # A failed load is retried sooner than a successful one is renewed, but not with every request.
+        if now - self._loaded_at >= half and now - self._load_started_at >= min(half, RELOAD_INTERVAL):
+            self._start_or_join_load()
 
-    def _shared_load(self) -> asyncio.Task[KeySet]:
+    def _start_or_join_load(self) -> asyncio.Task[KeySet]:
         if self._loading is None:
-            self._asked_at = self._monotonic()
-            self._loading = asyncio.create_task(self._loaded())
+            self._load_started_at = self._monotonic()
+            self._loading = asyncio.create_task(self._load_and_keep())
             self._loading.add_done_callback(self._finish)
         return self._loading
 
-    async def _loaded(self) -> KeySet:
-        asked_at = self._asked_at
+    async def _load_and_keep(self) -> KeySet:
+        started_at = self._load_started_at
         self._keys = await self._load()
-        self._loaded_at = asked_at  # changes made during the load may be missing
+        self._loaded_at = started_at  # changes made during the load may be missing
         return self._keys
 
     def _finish(self, loading: "asyncio.Task[KeySet]") -> None:
@@ -134,10 +134,10 @@ class KeyRing:
         # The error is read here, because no caller may be waiting for it; the loaded keys remain in use.
         error = None if loading.cancelled() else loading.exception()
         if isinstance(error, KeyUnusable):
-            if self._unusable is None or self._unusable.reason != error.reason:  # logged once, not at each retry
+            previous, self._active_key_error = self._active_key_error, error
+            if previous is None or previous.reason != error.reason:  # logged once, not at each retry
                 logger.error("signing_keys_refused", extra={"error": str(error)})
-            self._unusable = error
         elif error is not None:
             logger.warning("signing_keys_load_failed", extra={"error": type(error).__name__})
         elif not loading.cancelled():
-            self._unusable = None
+            self._active_key_error = None

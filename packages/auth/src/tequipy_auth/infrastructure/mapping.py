@@ -1,4 +1,4 @@
-"""Conversion of database rows to entities."""
+"""Conversion between database rows and entities."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -50,4 +50,4 @@ class HashingMetrics:
 
 
 def _label(client: HashingClient) -> str:
-    return "marked" if client.trusted else "unmarked"
+    return "marked" if client.marked else "unmarked"

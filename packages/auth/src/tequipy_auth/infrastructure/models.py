@@ -188,6 +188,7 @@ class LoginAttemptRow(Base):
     failed_at: Mapped[tuple[datetime, ...]]
     reserved_at: Mapped[tuple[datetime, ...]]
     locks: Mapped[int]
+    # The columns of `first_locked_at` and `expires_at` have the names of an earlier release.
     first_locked_at: Mapped[datetime | None] = mapped_column("climbing_since")
     locked_until: Mapped[datetime | None]
     trusted_until: Mapped[datetime | None]

@@ -51,29 +51,30 @@ class BcryptPasswordHasher(PasswordHasher):
         foreign_schemes: Collection[ForeignScheme] = (),
     ) -> None:
         self._pool = pool
-        self._peppers_of: dict[str, Collection[int]] = {SCHEME: peppers.keys()}
-        self._peppers_of |= {scheme: {_NO_PEPPER} for scheme in foreign_schemes}
+        # By scheme, the versions whose hashes are accepted.
+        self._pepper_versions: dict[str, Collection[int]] = {SCHEME: peppers.keys()}
+        self._pepper_versions |= {scheme: {_NO_PEPPER} for scheme in foreign_schemes}
         self._peppers = peppers
         self._cost = cost
         self._pepper_version = max(peppers)
         # This hash stands for accounts that do not exist. It has a valid salt and cost but an invalid digest: it costs
         # nothing to create, a check takes as long as any other, and no password matches it.
-        self._dummy = self._stored(bcrypt.gensalt(cost).decode("ascii") + "." * 31)
+        self._dummy = self._current(bcrypt.gensalt(cost).decode("ascii") + "." * 31)
 
     async def hash(self, password: str, client: HashingClient) -> PasswordHash:
         """Return the hash with the current cost and pepper."""
         material = self._material(password, SCHEME, self._pepper_version)
-        return self._stored(await self._pool.run(client, make_digest, material, self._cost))
+        return self._current(await self._pool.run(client, make_digest, material, self._cost))
 
     async def verify(
         self, password: str, stored: PasswordHash | None, client: HashingClient, *, highest_cost: int = 0
     ) -> bool:
         """Return whether the password matches; a hash that cannot be verified takes the same time and returns False."""
-        known = stored is not None and self._is_usable(stored)
-        target = stored if stored is not None and known else self._dummy
+        usable = stored is not None and self._is_usable(stored)
+        target = stored if stored is not None and usable else self._dummy
         material = self._material(password, target.scheme, target.pepper_version)
         cost = max(self._cost, min(highest_cost, MAX_STORED_COST))
-        return await self._pool.run(client, check_digest_padded, material, target.digest, cost) and known
+        return await self._pool.run(client, check_digest_padded, material, target.digest, cost) and usable
 
     def is_outdated(self, stored: PasswordHash) -> bool:
         """Return whether a new hash would have another scheme, cost or pepper."""
@@ -81,17 +82,20 @@ class BcryptPasswordHasher(PasswordHasher):
         return (stored.scheme, stored.cost, stored.pepper_version) != current
 
     def _material(self, password: str, scheme: str, pepper_version: int) -> bytes:
+        """Return the bytes that bcrypt hashes."""
         # Text with lone surrogates is a wrong password, not an error.
         raw = password.encode("utf-8", "surrogatepass")
         if scheme == PLAIN_SCHEME:
             return raw[:_BCRYPT_BYTES]
         return b64encode(hmac.digest(self._peppers[pepper_version], raw, hashlib.sha256))
 
-    def _stored(self, digest: str) -> PasswordHash:
+    def _current(self, digest: str) -> PasswordHash:
+        """Return a hash with the current parameters and this digest."""
         return PasswordHash(SCHEME, self._cost, self._pepper_version, digest)
 
     def _is_usable(self, stored: PasswordHash) -> bool:
-        usable = stored.pepper_version in self._peppers_of.get(stored.scheme, ()) and is_bcrypt_digest(stored.digest)
+        accepted = self._pepper_versions.get(stored.scheme, ())
+        usable = stored.pepper_version in accepted and is_bcrypt_digest(stored.digest)
         if not usable:
             # Operators need to learn that a pepper was removed, or a foreign scheme is not set: affected users cannot
             # log in.

@@ -12,26 +12,26 @@ from tequipy_platform import Clock
 
 
 class SharedRevocations(Revocations):
-    """Stores revoked ids in an expiring set, each for the maximum lifetime of an access token."""
+    """Shares revoked ids between processes in an expiring set, each for the maximum lifetime of an access token."""
 
     def __init__(self, members: ExpiringSet, *, ttl: timedelta) -> None:
         self._members = members
         self._ttl = ttl.total_seconds()
 
-    async def add(self, *members: str) -> None:
+    async def add(self, *revoked_ids: str) -> None:
         """Add ids in every process; if Redis is unavailable, they are sent when it is back."""
-        if members:
-            await self._members.add(*members, ttl=self._ttl)
+        if revoked_ids:
+            await self._members.add(*revoked_ids, ttl=self._ttl)
 
-    async def contains_any(self, members: Iterable[str]) -> bool:
+    async def contains_any(self, ids: Iterable[str]) -> bool:
         """Check the memory of this process while the set is up to date, and Redis otherwise.
 
         If Redis is unavailable too, the last known state decides; then a token ends at the latest with its own expiry.
         """
         if self._members.live:
-            return any(member in self._members for member in members)
-        for member in members:
-            if await self._members.contains(member):
+            return any(each in self._members for each in ids)
+        for each in ids:
+            if await self._members.contains(each):
                 return True
         return False
 
@@ -57,4 +57,5 @@ class StoredRevocations:
             for key in await work.signing_keys.all():
                 if key.state is KeyState.REVOKED and key.state_changed_at > since:
                     ended[revoked_key(key.kid)] = key.state_changed_at
+        # A revocation is stored for `ttl` from `at`; `at + ttl - now` is `at - since`.
         return {member: (at - since).total_seconds() for member, at in ended.items()}

@@ -48,8 +48,8 @@ _CLAIMS: Final = (
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 """The compact form: three parts in base64url without padding (RFC 7515, sections 2 and 3.1)."""
 
-_FOREIGN_KEYS: Final = frozenset({"jku", "jwk", "x5u", "x5c", "crit"})
-"""Refused header members: they name a key chosen by the sender or require an extension (RFC 8725, section 3.10)."""
+_REFUSED_MEMBERS: Final = frozenset({"jku", "jwk", "x5u", "x5c", "crit"})
+"""Header members that are refused: they name a key that the sender chose, or an extension (RFC 8725, section 3.10)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class JwtAccessTokens(AccessTokens):
         if len(token) > MAX_TOKEN_BYTES:
             raise InvalidAccessToken
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-        found = self._verified.peek(digest)
+        found = self._verified.peek(digest)  # the usual case, without a switch to another coroutine
         if found is MISSING:
             found = await self._verified.get_or_set(digest, lambda: self._verify(token))
         valid = found.usable_from <= self._clock.now() < found.usable_until and self._ring.holds(found.kid)
@@ -210,8 +210,8 @@ def _key_id(token: str) -> str:
     """Return the key id of the header; raises `InvalidTokenError` for a header that issued tokens never have."""
     header = jwt.get_unverified_header(token)
     kid = header.get("kid")
-    if header.get("typ") != TYPE or not _FOREIGN_KEYS.isdisjoint(header) or not isinstance(kid, str):
-        raise jwt.InvalidTokenError("no access token of ours")
+    if header.get("typ") != TYPE or not _REFUSED_MEMBERS.isdisjoint(header) or not isinstance(kid, str):
+        raise jwt.InvalidTokenError("not an access token that was issued here")
     return kid
 
 

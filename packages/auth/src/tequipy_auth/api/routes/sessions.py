@@ -56,7 +56,7 @@ async def login(
     if by_cookie:
         refuse_cross_site(request, auth)
     if body.device_token is not None:
-        client = replace(client, device=body.device_token.get_secret_value())
+        client = replace(client, device_mark=body.device_token.get_secret_value())
     pair = await auth.login.with_password(email=body.email, password=body.password.get_secret_value(), client=client)
     if by_cookie:
         set_refresh_cookie(response, auth, pair)

@@ -22,7 +22,7 @@ class AccountService:
     ) -> None:
         self._unit_of_work = unit_of_work
         self._profiles = profiles
-        self.operations = operations
+        self._operations = operations
 
     async def profile(self, user_id: UUID) -> Profile:
         """Return an account's profile; raises `InvalidAccessToken` when the account does not exist."""

@@ -16,10 +16,10 @@ ENDED_SESSION_RETENTION: Final = timedelta(days=7)
 """How long ended sessions are kept, so that their refresh tokens get a precise error."""
 
 
-class _Purge(Protocol):
-    """The signature of a repository's `purge` method."""
+class _Purgeable(Protocol):
+    """A repository with a `purge` method."""
 
-    def __call__(self, *, before: datetime, limit: int) -> Awaitable[int]: ...
+    def purge(self, *, before: datetime, limit: int) -> Awaitable[int]: ...
 
 
 class Housekeeping:
@@ -33,18 +33,19 @@ class Housekeeping:
     async def purge(self, delivery: Delivery) -> None:  # noqa: ARG002 -- idempotent, so it needs no inbox
         """Run the task `auth.purge`: delete expired rows, and audit events older than `audit_retention`."""
         now = self._clock.now()
-        await self._purge(lambda work: work.registrations.purge, now)
-        await self._purge(lambda work: work.one_time_tokens.purge, now)
-        await self._purge(lambda work: work.devices.purge, now)
-        await self._purge(lambda work: work.attempts.purge, now)
-        await self._purge(lambda work: work.mail_charges.purge, now - WINDOW)
-        await self._purge(lambda work: work.sessions.purge, now - ENDED_SESSION_RETENTION)
+        await self._purge(lambda work: work.registrations, now)
+        await self._purge(lambda work: work.one_time_tokens, now)
+        await self._purge(lambda work: work.devices, now)
+        await self._purge(lambda work: work.attempts, now)
+        await self._purge(lambda work: work.mail_charges, now - WINDOW)
+        await self._purge(lambda work: work.sessions, now - ENDED_SESSION_RETENTION)
         # The database compares with its own clock, which may be behind ours.
         retention = max(self._policy.audit_retention, MIN_AUDIT_RETENTION + LEEWAY)
-        await self._purge(lambda work: work.audit.purge, now - retention)
+        await self._purge(lambda work: work.audit, now - retention)
 
-    async def _purge(self, of: Callable[[AuthUnitOfWork], _Purge], before: datetime) -> None:
-        forgotten = BATCH_SIZE
-        while forgotten == BATCH_SIZE:
+    async def _purge(self, repository: Callable[[AuthUnitOfWork], _Purgeable], before: datetime) -> None:
+        """Delete rows in batches, each in a transaction of its own, so that row locks are held briefly."""
+        deleted = BATCH_SIZE
+        while deleted == BATCH_SIZE:
             async with self._unit_of_work() as work:
-                forgotten = await of(work)(before=before, limit=BATCH_SIZE)
+                deleted = await repository(work).purge(before=before, limit=BATCH_SIZE)

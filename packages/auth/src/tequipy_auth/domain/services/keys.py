@@ -37,7 +37,7 @@ class KeyService:
         self._revocations = revocations
         self._policy = policy
         self._clock = clock
-        self.operations = operations
+        self._operations = operations
 
     async def keys(self) -> Sequence[SigningKey]:
         """Return all keys, including revoked ones, oldest first."""
@@ -52,7 +52,7 @@ class KeyService:
         now = self._clock.now()
         async with self._unit_of_work() as work:
             keys = await work.signing_keys.all()
-            if _first(keys, KeyState.ACTIVE) is None:
+            if _oldest(keys, KeyState.ACTIVE) is None:
                 await work.signing_keys.lock()
                 keys = await self._ensure_active_and_next(work.signing_keys, now)
         return [key for key in keys if not self._is_expired(key, now)]
@@ -69,17 +69,17 @@ class KeyService:
         async with self._unit_of_work() as work:
             await work.signing_keys.lock()
             keys = await self._ensure_active_and_next(work.signing_keys, now)
-            following = next(key for key in keys if key.state is KeyState.NEXT)
-            usable_at = following.created_at + self._policy.jwks_max_age
+            next_key = next(key for key in keys if key.state is KeyState.NEXT)
+            usable_at = next_key.created_at + self._policy.jwks_max_age
             if usable_at <= now:
-                self._maker.check(following)
+                self._maker.check(next_key)
                 await self._retire(work.signing_keys, keys, now)
-                await work.signing_keys.move(following.kid, KeyState.ACTIVE, at=now)
+                await work.signing_keys.move(next_key.kid, KeyState.ACTIVE, at=now)
                 await self._ensure_active_and_next(work.signing_keys, now)
-                work.audit.record(AuditEvent(AuditAction.KEY_ROTATED, metadata={"kid": following.kid}))
+                work.audit.record(AuditEvent(AuditAction.KEY_ROTATED, metadata={"kid": next_key.kid}))
         if usable_at > now:  # raised after the transaction, so that newly created keys are kept
-            raise KeyNotPublishedLongEnough(following.kid, usable_at)
-        return following.kid
+            raise KeyNotPublishedLongEnough(next_key.kid, usable_at)
+        return next_key.kid
 
     @counted("key_revoke")
     @retry_conflicts
@@ -110,26 +110,26 @@ class KeyService:
         async with self._unit_of_work() as work:
             await work.signing_keys.lock()
             keys = [key for key in await work.signing_keys.all() if key.state is not KeyState.REVOKED]
-            renewed = [key for key in map(self._maker.reencrypt, keys) if key is not None]
-            for key in renewed:
+            reencrypted = [key for key in map(self._maker.reencrypt, keys) if key is not None]
+            for key in reencrypted:
                 await work.signing_keys.replace(key)
                 work.audit.record(
                     AuditEvent(AuditAction.KEY_ROTATED, reason="key_reencrypted", metadata={"kid": key.kid})
                 )
-        return [key.kid for key in renewed]
+        return [key.kid for key in reencrypted]
 
     async def _ensure_active_and_next(self, store: SigningKeys, now: datetime) -> Sequence[SigningKey]:
         """Return all keys and create a missing active or next key; the caller holds the lock."""
         keys = await store.all()
-        following = _first(keys, KeyState.NEXT)
-        if _first(keys, KeyState.ACTIVE) is None:
-            if following is None:
+        next_key = _oldest(keys, KeyState.NEXT)
+        if _oldest(keys, KeyState.ACTIVE) is None:
+            if next_key is None:
                 await store.add(self._maker.make(KeyState.ACTIVE, now))
             else:
-                self._maker.check(following)
-                await store.move(following.kid, KeyState.ACTIVE, at=now)
-                following = None
-        if following is None:
+                self._maker.check(next_key)
+                await store.move(next_key.kid, KeyState.ACTIVE, at=now)
+                next_key = None
+        if next_key is None:
             await store.add(self._maker.make(KeyState.NEXT, now))
         return await store.all()
 
@@ -148,6 +148,6 @@ class KeyService:
         return key.state is KeyState.REVOKED
 
 
-def _first(keys: Sequence[SigningKey], state: KeyState) -> SigningKey | None:
+def _oldest(keys: Sequence[SigningKey], state: KeyState) -> SigningKey | None:
     """Return the oldest key in this state, or None."""
     return next((key for key in keys if key.state is state), None)

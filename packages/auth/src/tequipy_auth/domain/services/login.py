@@ -11,7 +11,7 @@ from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AddressParser
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.services.password_check import PasswordCheck, Proof
+from tequipy_auth.domain.services.password_check import PasswordCheck, VerifiedAttempt
 from tequipy_auth.domain.services.session_issuer import NewSession, SessionIssuer
 from tequipy_auth.domain.value_objects import AccessToken, Client, Principal, TokenPair
 from tequipy_platform import Clock, retry_conflicts
@@ -39,7 +39,7 @@ class LoginService:
         self._issuer = issuer
         self._policy = policy
         self._clock = clock
-        self.operations = operations
+        self._operations = operations
 
     @counted("login")
     async def with_password(self, *, email: str, password: str, client: Client) -> TokenPair:
@@ -50,25 +50,26 @@ class LoginService:
         """
         address = self._addresses.parse(email)
         # Checked first: otherwise an attempt would be counted and a session started that gets no tokens.
-        await self._issuer.check()
+        await self._issuer.check_signing_key()
         async with self._unit_of_work() as work:
             user = await work.users.by_email(address.canonical)
             attempt = await self._check.reserve(work, address=address, user=user, client=client, operation="login")
-        proof = await self._check.verify(attempt, password)
-        async with self._check.released_on_outage(proof):
-            if not proof.user.email_verified:
-                await self._check.refuse(proof, EmailNotVerified.code)
+        verified = await self._check.verify(attempt, password)
+        async with self._check.released_on_outage(verified):
+            if not verified.user.email_verified:
+                await self._check.refuse(verified, EmailNotVerified.code)
                 raise EmailNotVerified
-            new = await self._issuer.prepare(proof.user, client, amr=("pwd",))
-            logged_in = await self._start_session(proof, new, client)
+            new = await self._issuer.prepare(verified.user, client, amr=("pwd",))
+            logged_in = await self._start_session(verified, new, client)
             if logged_in is None:
-                proof = await self._check.verify_again(proof, password)
-                logged_in = await self._start_session(proof, new, client)
+                verified = await self._check.verify_again(verified, password)
+                logged_in = await self._start_session(verified, new, client)
             if logged_in is None:
                 raise InvalidCredentials
-        user, device_token = logged_in
-        pair = await self._issuer.pair(user, new.session, new.value, new.session.created_at)
-        return replace(pair, device_token=device_token)
+        user, device_mark = logged_in
+        access = await self._issuer.access_token(user, new.session)
+        pair = self._issuer.token_pair(access, new.session, new.refresh_token_value, new.session.created_at)
+        return replace(pair, device_mark=device_mark)
 
     @counted("reauthenticate")
     async def reauthenticate(self, principal: Principal, *, password: str, client: Client) -> AccessToken:
@@ -77,7 +78,7 @@ class LoginService:
         Raises `InvalidAccessToken` when the session has ended, `InvalidCredentials`, `LoginLocked`, `Unavailable`.
         """
         # Checked first: otherwise an attempt would be counted and the session changed without a new token.
-        await self._issuer.check()
+        await self._issuer.check_signing_key()
         async with self._unit_of_work() as work:
             user, session = await self._caller(work, principal)
             attempt = await self._check.reserve(
@@ -88,12 +89,12 @@ class LoginService:
                 operation="reauthenticate",
                 session_id=session.id,
             )
-        proof = await self._check.verify(attempt, password)
-        async with self._check.released_on_outage(proof):
-            renewed = await self._renew_session(proof, session, client)
+        verified = await self._check.verify(attempt, password)
+        async with self._check.released_on_outage(verified):
+            renewed = await self._renew_session(verified, session, client)
             if renewed is None:
-                proof = await self._check.verify_again(proof, password)
-                renewed = await self._renew_session(proof, session, client)
+                verified = await self._check.verify_again(verified, password)
+                renewed = await self._renew_session(verified, session, client)
             if renewed is None:
                 raise InvalidCredentials
         return await self._issuer.access_token(*renewed)
@@ -110,24 +111,28 @@ class LoginService:
             raise ReauthRequired
 
     @retry_conflicts
-    async def _start_session(self, proof: Proof, new: NewSession, client: Client) -> tuple[User, str] | None:
-        """Commit the session and return the account and a device token; None if the password hash was replaced."""
+    async def _start_session(
+        self, verified: VerifiedAttempt, new: NewSession, client: Client
+    ) -> tuple[User, str] | None:
+        """Commit the session and return the account and a device mark; None if the password hash was replaced."""
         async with self._unit_of_work() as work:
-            user = await self._check.confirm(work, proof)
+            user = await self._check.confirm(work, verified)
             if user is None:
                 return None
-            device_token = await self._devices.issue(work, user, known=client.device)
+            device_mark = await self._devices.issue(work, user, known=client.device_mark)
             revoked_ids = await self._issuer.save(work, new)
             work.audit.record(_logged_in(user, new.session, new.session.client))
         await self._issuer.publish(revoked_ids)
-        return user, device_token
+        return user, device_mark
 
     @retry_conflicts
-    async def _renew_session(self, proof: Proof, session: Session, client: Client) -> tuple[User, Session] | None:
+    async def _renew_session(
+        self, verified: VerifiedAttempt, session: Session, client: Client
+    ) -> tuple[User, Session] | None:
         """Commit the time of authentication and return account and session; None if the password hash was replaced."""
         now = self._clock.now()
         async with self._unit_of_work() as work:
-            user = await self._check.confirm(work, proof)
+            user = await self._check.confirm(work, verified)
             if user is None:
                 return None
             if not await work.sessions.reauthenticate(session.id, at=now):

@@ -1,4 +1,4 @@
-"""The mails of auth: at each attempt the worker decides what to send, creates the token and renders the text."""
+"""The mails of auth; each attempt decides anew which mail to send, creates its token and renders its text."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from tequipy_auth.domain.entities import Registration, User
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.services.mail_budget import MailBudget
+from tequipy_auth.domain.services.mail_budget import MailBudget, MailPurpose
 from tequipy_auth.domain.services.one_time_tokens import LinkMinter, MailedLink
 from tequipy_auth.domain.value_objects import EmailAddress, Purpose
 from tequipy_platform import Clock, Delivery, Lease, Mail, Mailer, MailRejected, MailTemplates, MailUnavailable
@@ -22,25 +22,25 @@ LEASE: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
-class _Message:
-    """A mail to send: recipient, template and the values for the template."""
+class _Draft:
+    """A mail that is not rendered yet: recipient, template and the values for the template."""
 
     to: str
     template: str
     values: Mapping[str, object] = field(repr=False)  # hidden because a link contains a one-time token
 
 
-_Writer = Callable[[AuthUnitOfWork, Delivery, UUID], Awaitable[_Message | None]]
+_Writer = Callable[[AuthUnitOfWork, Delivery, UUID], Awaitable[_Draft | None]]
 
 
 class MailingService:
-    """Sends the mails that the outbox asks for: the task `send_mail` with `mail` and `subject_id`.
+    """Sends mails: runs the task `auth.send_mail`, whose parameters are the kind of mail and the id of its subject.
 
     | mail | subject_id | content |
     |---|---|---|
-    | `verification` | a registration or an account | its link, or the notice that the account exists already |
-    | `verification_again` | the same | the same, but no link if the address has several registrations |
-    | `reset_password` | an account | its link |
+    | `verification` | a registration or an account | a link to verify it, or the notice that it exists already |
+    | `verification_again` | as above | as above, but no link if the address is contested |
+    | `reset_password` | an account | a link to set a new password |
     | `password_changed` | an account | a notice |
     | `session_stolen` | an account | a notice: a used refresh token was presented, the session was ended |
 
@@ -88,22 +88,20 @@ class MailingService:
             raise LookupError(f"no mail of the kind {mail!r}")
         async with self._unit_of_work() as work:
             lease = await work.inbox.lease(delivery, LEASE)
-            letter = await self._writers[mail](work, delivery, UUID(subject_id)) if lease is Lease.TAKEN else None
+            draft = await self._writers[mail](work, delivery, UUID(subject_id)) if lease is Lease.TAKEN else None
         if lease is Lease.HELD:
             raise MailUnavailable("Another attempt is sending this mail.")
         if lease is Lease.DONE:
             return
-        if letter is not None:
-            await self._deliver(delivery, letter)
+        if draft is not None:
+            await self._deliver(delivery, draft)
         async with self._unit_of_work() as work:
             await work.inbox.done(delivery)
 
-    async def _deliver(self, delivery: Delivery, letter: _Message) -> None:
+    async def _deliver(self, delivery: Delivery, draft: _Draft) -> None:
         try:
-            text = self._templates.render(letter.template, **letter.values)
-            await self._mailer.send(
-                Mail(letter.to, text.subject, text.text, self._message_id(delivery), html=text.html)
-            )
+            text = self._templates.render(draft.template, **draft.values)
+            await self._mailer.send(Mail(draft.to, text.subject, text.text, self._message_id(delivery), html=text.html))
         except Exception as error:
             async with self._unit_of_work() as work:
                 await work.inbox.release(delivery)
@@ -112,31 +110,35 @@ class MailingService:
             raise
 
     async def _verification(
-        self, work: AuthUnitOfWork, delivery: Delivery, subject_id: UUID, *, purpose: str
-    ) -> _Message | None:
+        self, work: AuthUnitOfWork, delivery: Delivery, subject_id: UUID, *, purpose: MailPurpose
+    ) -> _Draft | None:
         registration = await work.registrations.get(subject_id)
         user = await work.users.get(subject_id)
         if registration is not None and registration.expires_at > self._clock.now():
-            allowed = await self._may_send(work, delivery, purpose, registration.email)
-            if allowed and purpose == "resend" and await self._is_contested(work, registration):
-                # It is unknown which registration belongs to the owner: a link could verify an attacker's, with their
-                # password.
-                return _Message(registration.email.written, "register_again", {"public_url": self._public_url})
-            return await self._about_registration(work, registration) if allowed else None
+            if not await self._may_send(work, delivery, purpose, registration.email):
+                return None
+            if purpose == "resend" and await self._is_contested(work, registration):
+                # It is unknown which registration belongs to the owner: a link could verify an attacker's, with the
+                # attacker's password.
+                return _Draft(registration.email.written, "register_again", {"public_url": self._public_url})
+            return await self._registration_mail(work, registration)
         if user is not None and not user.email_verified:
-            allowed = await self._may_send(work, delivery, purpose, user.email)
-            return await self._about_account(work, user) if allowed else None
+            if not await self._may_send(work, delivery, purpose, user.email):
+                return None
+            return await self._account_mail(work, user)
         return None
 
     async def _is_contested(self, work: AuthUnitOfWork, registration: Registration) -> bool:
+        """Return whether the address has several pending registrations and no account."""
         address = registration.email.canonical
         if await work.users.by_email(address) is not None:
             return False
         return await work.registrations.count_pending(address, at=self._clock.now()) > 1
 
-    async def _about_registration(self, work: AuthUnitOfWork, registration: Registration) -> _Message:
+    async def _registration_mail(self, work: AuthUnitOfWork, registration: Registration) -> _Draft:
+        """Return a mail with a link for the registration, or the notice that the address has an account already."""
         if await work.users.by_email(registration.email.canonical) is not None:
-            return _Message(registration.email.written, "already_registered", {"public_url": self._public_url})
+            return _Draft(registration.email.written, "already_registered", {"public_url": self._public_url})
         link = await self._links.link(
             work,
             Purpose.VERIFY_EMAIL,
@@ -146,34 +148,38 @@ class MailingService:
         )
         # The mail omits the name: it was entered by somebody who has not proven that the address is theirs. It contains
         # the time, so that the recipient can tell whether the registration was their own.
-        return _Message(
+        return _Draft(
             registration.email.written,
             "verify_email",
             {"registered_at": _format_time(registration.created_at), **_link_values(link)},
         )
 
-    async def _about_account(self, work: AuthUnitOfWork, user: User) -> _Message:
+    async def _account_mail(self, work: AuthUnitOfWork, user: User) -> _Draft:
+        """Return a mail with a link for an unverified account, which open registration created."""
         link = await self._links.link(work, Purpose.VERIFY_EMAIL, user.id, ttl=self._policy.verify_email_ttl)
-        return _Message(
+        return _Draft(
             user.email.written, "verify_email", {"registered_at": _format_time(user.created_at), **_link_values(link)}
         )
 
-    async def _reset_password(self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID) -> _Message | None:
+    async def _reset_password(self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID) -> _Draft | None:
         user = await work.users.get(user_id)
         if user is None or not await self._may_send(work, delivery, "forgot_password", user.email):
             return None
         link = await self._links.link(work, Purpose.RESET_PASSWORD, user.id, ttl=self._policy.reset_password_ttl)
-        return _Message(user.email.written, "reset_password", _link_values(link))
+        return _Draft(user.email.written, "reset_password", _link_values(link))
 
-    async def _notice(
-        self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID, *, template: str
-    ) -> _Message | None:
+    async def _notice(self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID, *, template: str) -> _Draft | None:
         del delivery  # notices have no budget, because they need the account's password or token
         user = await work.users.get(user_id)
-        return _Message(user.email.written, template, {"public_url": self._public_url}) if user else None
+        return _Draft(user.email.written, template, {"public_url": self._public_url}) if user else None
 
-    async def _may_send(self, work: AuthUnitOfWork, delivery: Delivery, purpose: str, address: EmailAddress) -> bool:
-        """Charge the budget; called before a link is created, so that an unsent mail invalidates no earlier link."""
+    async def _may_send(
+        self, work: AuthUnitOfWork, delivery: Delivery, purpose: MailPurpose, address: EmailAddress
+    ) -> bool:
+        """Charge the budget; return whether the mail may be sent.
+
+        Call it before a link is created: a further link would invalidate an earlier one, although no mail is sent.
+        """
         allowed = await self._budget.charge(work, delivery, purpose, address)
         if not allowed:
             self._operations.count("send_mail", "over_budget")

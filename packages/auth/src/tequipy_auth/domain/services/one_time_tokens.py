@@ -68,6 +68,7 @@ class LinkMinter:
         A subject has at most `live_tokens_per_purpose` valid links; a further one invalidates the oldest.
         """
         now = self._clock.now()
+        expires_at = now + ttl if not_after is None else min(now + ttl, not_after)
         value = OneTimeTokenValue.new(self._new_id(), self._random(SECRET_BYTES))
         token = OneTimeToken(
             id=value.id,
@@ -75,8 +76,8 @@ class LinkMinter:
             subject_id=subject_id,
             secret_hash=value.secret_hash,
             created_at=now,
-            expires_at=min(now + ttl, not_after or now + ttl),
+            expires_at=expires_at,
         )
         await work.one_time_tokens.add(token, keep=self._policy.live_tokens_per_purpose)
         # The token is in the fragment, so it reaches no server, log or Referer header; only a POST uses it.
-        return MailedLink(f"{self._public_url}/{purpose.value}#token={value}", token.expires_at)
+        return MailedLink(f"{self._public_url}/{purpose.value}#token={value}", expires_at)

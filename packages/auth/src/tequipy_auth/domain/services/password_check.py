@@ -21,37 +21,41 @@ from tequipy_platform import Unavailable, retry_conflicts
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt that was reserved or refused; `event` is the audit event for its failure."""
+    """An attempt to enter a password, before the password is checked."""
 
     user: User | None
-    reserved: Reservation | Locked
+    decision: Reservation | Locked
+    """The reservation, or the lock that refuses the attempt."""
     event: AuditEvent
+    """The audit event to record if the attempt fails."""
     hashing_client: HashingClient
     highest_cost: int
+    """The highest cost of all stored hashes, so that every failed check takes the same time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """A correct password; `renewed` is a new hash with the current parameters, None if the stored one is up to date."""
+class VerifiedAttempt:
+    """An attempt with the correct password."""
 
     user: User
     reservation: Reservation
     attempt: Attempt
-    renewed: PasswordHash | None
+    new_hash: PasswordHash | None
+    """A hash with the current parameters, to replace an outdated one; None if the stored hash is up to date."""
 
 
 class PasswordCheck:
     """Checks a password in three steps, because hashing must not happen in a transaction.
 
     `reserve` runs in the caller's unit of work, `verify` outside of any, and `confirm` in the unit of work that uses
-    the proof:
+    the result:
 
         async with unit_of_work() as work:
             attempt = await check.reserve(work, ...)
-        proof = await check.verify(attempt, password)
-        async with check.released_on_outage(proof):
+        verified = await check.verify(attempt, password)
+        async with check.released_on_outage(verified):
             async with unit_of_work() as work:
-                user = await check.confirm(work, proof)
+                user = await check.confirm(work, verified)
     """
 
     def __init__(
@@ -91,25 +95,23 @@ class PasswordCheck:
             client=client,
             metadata={"operation": operation, "address": self._pseudonyms.of_address(address)},
         )
-        device = await self._devices.recognise(work, user, client.device) if user else None
-        reserved = await self._lockout.reserve(work.attempts, address, Origin(client, device, session_id))
-        if isinstance(reserved, Locked):
-            scope = {"scope": reserved.scope.label}
-            metadata = {**event.metadata, **scope}
-            work.audit.record(
-                replace(event, action=AuditAction.LOGIN_LOCKED, reason=LoginLocked.code, metadata=metadata)
-            )
-        hashing_client = HashingClient.of(client, trusted=device is not None)
-        return Attempt(user, reserved, event, hashing_client, await work.users.highest_password_cost())
+        device_id = await self._devices.recognise(work, user, client.device_mark) if user else None
+        decision = await self._lockout.reserve(work.attempts, address, Origin(client, device_id, session_id))
+        if isinstance(decision, Locked):
+            metadata = {**event.metadata, "scope": decision.scope.label}
+            locked = replace(event, action=AuditAction.LOGIN_LOCKED, reason=LoginLocked.code, metadata=metadata)
+            work.audit.record(locked)
+        hashing_client = HashingClient.of(client, marked=device_id is not None)
+        return Attempt(user, decision, event, hashing_client, await work.users.highest_password_cost())
 
-    async def verify(self, attempt: Attempt, password: str) -> Proof:
+    async def verify(self, attempt: Attempt, password: str) -> VerifiedAttempt:
         """Check the password, or count a failure; raises `LoginLocked`, `InvalidCredentials` and `Unavailable`.
 
         An attempt whose password could not be checked is released. One whose failure could not be stored is not: its
         reservation counts until it expires, so that an outage allows no further guesses.
         """
-        if isinstance(attempt.reserved, Locked):
-            raise LoginLocked(retry_after=attempt.reserved.retry_after)
+        if isinstance(attempt.decision, Locked):
+            raise LoginLocked(retry_after=attempt.decision.retry_after)
         user, normalised = attempt.user, normalise(password)
         stored = user.password if user else None
         try:
@@ -117,53 +119,53 @@ class PasswordCheck:
                 normalised, stored, attempt.hashing_client, highest_cost=attempt.highest_cost
             )
         except Unavailable:
-            await self._release(attempt.reserved)
+            await self._release(attempt.decision)
             raise
         if user is None or not matches:
-            await self._fail(attempt, attempt.reserved)
+            await self._fail(attempt, attempt.decision)
             raise InvalidCredentials
-        renewed = await self._renewed(user.password, normalised, attempt.hashing_client)
-        return Proof(user, attempt.reserved, attempt, renewed)
+        new_hash = await self._hash_if_outdated(user.password, normalised, attempt.hashing_client)
+        return VerifiedAttempt(user, attempt.decision, attempt, new_hash)
 
-    async def verify_again(self, proof: Proof, password: str) -> Proof:
-        """Check the password against the hash that replaced the one of `proof`; raises the same errors as `verify`.
+    async def verify_again(self, verified: VerifiedAttempt, password: str) -> VerifiedAttempt:
+        """Check the password against the hash that replaced the one of `verified`; raises the same errors as `verify`.
 
         Another login may have renewed the hash of the same password while this one was checked.
         """
         async with self._unit_of_work() as work:
-            user = await work.users.get(proof.user.id)
-        return await self.verify(replace(proof.attempt, user=user), password)
+            user = await work.users.get(verified.user.id)
+        return await self.verify(replace(verified.attempt, user=user), password)
 
-    async def confirm(self, work: AuthUnitOfWork, proof: Proof) -> User | None:
+    async def confirm(self, work: AuthUnitOfWork, verified: VerifiedAttempt) -> User | None:
         """Lock the user's row, delete the counters of this client and return the current account.
 
         Returns None if the stored hash was replaced since it was checked; then nothing is changed. Raises
         `InvalidCredentials` if the account is gone.
         """
-        user = await work.users.lock(proof.user.id)
+        user = await work.users.lock(verified.user.id)
         if user is None:
             raise InvalidCredentials
-        if user.password != proof.user.password:
+        if user.password != verified.user.password:
             return None
-        await self._lockout.succeed(work.attempts, proof.reservation)
-        if proof.renewed is not None:
-            await work.users.renew_password_hash(user.id, proof.renewed)
-            user = replace(user, password=proof.renewed)
+        await self._lockout.succeed(work.attempts, verified.reservation)
+        if verified.new_hash is not None:
+            await work.users.renew_password_hash(user.id, verified.new_hash)
+            user = replace(user, password=verified.new_hash)
         return user
 
-    async def refuse(self, proof: Proof, reason: str) -> None:
+    async def refuse(self, verified: VerifiedAttempt, reason: str) -> None:
         """Audit that the correct password was not accepted; this counts neither as a failure nor as a success."""
         async with self._unit_of_work() as work:
-            await self._lockout.release(work.attempts, proof.reservation)
-            work.audit.record(replace(proof.attempt.event, reason=reason))
+            await self._lockout.release(work.attempts, verified.reservation)
+            work.audit.record(replace(verified.attempt.event, reason=reason))
 
     @asynccontextmanager
-    async def released_on_outage(self, proof: Proof) -> AsyncIterator[None]:
+    async def released_on_outage(self, verified: VerifiedAttempt) -> AsyncIterator[None]:
         """Release the reservation if the block raises `Unavailable`: after a correct password that is no failure."""
         try:
             yield
         except Unavailable:
-            await self._release(proof.reservation)
+            await self._release(verified.reservation)
             raise
 
     async def _release(self, reservation: Reservation) -> None:
@@ -176,7 +178,9 @@ class PasswordCheck:
             await self._lockout.fail(work.attempts, reservation)
             work.audit.record(attempt.event)
 
-    async def _renewed(self, stored: PasswordHash, password: str, client: HashingClient) -> PasswordHash | None:
+    async def _hash_if_outdated(
+        self, stored: PasswordHash, password: str, client: HashingClient
+    ) -> PasswordHash | None:
         if self._hasher.is_outdated(stored):
             with suppress(Unavailable):  # the next login tries again
                 return await self._hasher.hash(password, client)

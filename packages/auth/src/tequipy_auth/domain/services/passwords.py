@@ -15,7 +15,7 @@ from tequipy_auth.domain.ports import AddressParser, PasswordHasher
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.one_time_tokens import read_one_time_token, record_refused_token
-from tequipy_auth.domain.services.password_check import PasswordCheck, Proof
+from tequipy_auth.domain.services.password_check import PasswordCheck, VerifiedAttempt
 from tequipy_auth.domain.services.session_issuer import SessionIssuer, SessionRevocation
 from tequipy_auth.domain.task_names import SEND_MAIL
 from tequipy_auth.domain.value_objects import Client, OneTimeTokenValue, PasswordHash, Principal, Purpose
@@ -52,7 +52,7 @@ class PasswordService:
         self._pseudonyms = pseudonyms
         self._clock = clock
         self._new_id = new_id
-        self.operations = operations
+        self._operations = operations
 
     @counted("forgot_password")
     @retry_conflicts
@@ -80,10 +80,9 @@ class PasswordService:
     async def reset(self, token: str, *, new_password: str, client: Client) -> None:
         """Set a new password with the token of a mailed link; end all sessions and device marks, unlock the account.
 
-        For `RESET_TRUST`, failures of other clients do not lock this client address out of the account.
-
-        The address becomes verified, because the link was sent to it. Raises `InvalidOneTimeToken` for any fault of the
-        token, and `WeakPassword`, after which the token can still be used.
+        The address becomes verified, because the link was sent to it. For one hour (`lockout.RESET_TRUST`) failed
+        attempts of other clients do not lock this client address out of the account. Raises `InvalidOneTimeToken` for
+        any fault of the token, and `WeakPassword`, after which the token can still be used.
         """
         value = read_one_time_token(token)
         try:
@@ -115,13 +114,13 @@ class PasswordService:
                 operation="change_password",
                 session_id=session.id,
             )
-        proof = await self._check.verify(attempt, current_password)
-        async with self._check.released_on_outage(proof):
+        verified = await self._check.verify(attempt, current_password)
+        async with self._check.released_on_outage(verified):
             hashed = await self._hasher.hash(accepted, attempt.hashing_client)
-            changed = await self._change(proof, hashed, session.id, client)
+            changed = await self._change(verified, hashed, session.id, client)
             if not changed:
-                proof = await self._check.verify_again(proof, current_password)
-                changed = await self._change(proof, hashed, session.id, client)
+                verified = await self._check.verify_again(verified, current_password)
+                changed = await self._change(verified, hashed, session.id, client)
             if not changed:
                 raise InvalidCredentials
 
@@ -132,9 +131,9 @@ class PasswordService:
             user = await work.users.get(subject_id) if subject_id else None
             if user is None:  # checked before the expensive hash
                 raise InvalidOneTimeToken
-            marked = await self._devices.recognise(work, user, client.device) is not None
+            marked = await self._devices.recognise(work, user, client.device_mark) is not None
         accepted = self._rules.accept(new_password, user.email)
-        hashed = await self._hasher.hash(accepted, HashingClient.of(client, trusted=marked))
+        hashed = await self._hasher.hash(accepted, HashingClient.of(client, marked=marked))
         now = self._clock.now()
         async with self._unit_of_work() as work:
             user = await work.users.lock(user.id)
@@ -142,21 +141,21 @@ class PasswordService:
                 raise InvalidOneTimeToken
             await self._lockout.reset(work.attempts, user.email, client)
             await work.users.set_verified(user.id)
-            revoked_ids = await self._replace(
+            revoked_ids = await self._replace_password(
                 work, user, hashed, SessionRevocation("password_reset", now, client=client)
             )
             work.audit.record(AuditEvent(AuditAction.RESET_DONE, subject_id=user.id, client=client))
         await self._issuer.publish(revoked_ids)
 
     @retry_conflicts
-    async def _change(self, proof: Proof, hashed: PasswordHash, session_id: UUID, client: Client) -> bool:
+    async def _change(self, verified: VerifiedAttempt, hashed: PasswordHash, session_id: UUID, client: Client) -> bool:
         """Commit the new hash; return False if the checked one was replaced meanwhile."""
-        revocation = SessionRevocation("password_changed", self._clock.now(), actor_id=proof.user.id, client=client)
+        revocation = SessionRevocation("password_changed", self._clock.now(), actor_id=verified.user.id, client=client)
         async with self._unit_of_work() as work:
-            user = await self._check.confirm(work, proof)
+            user = await self._check.confirm(work, verified)
             if user is None:
                 return False
-            revoked_ids = await self._replace(work, user, hashed, revocation, keep=session_id)
+            revoked_ids = await self._replace_password(work, user, hashed, revocation, keep=session_id)
             work.audit.record(
                 AuditEvent(
                     AuditAction.PASSWORD_CHANGED,
@@ -169,7 +168,7 @@ class PasswordService:
         await self._issuer.publish(revoked_ids)
         return True
 
-    async def _replace(
+    async def _replace_password(
         self,
         work: AuthUnitOfWork,
         user: User,
@@ -178,11 +177,11 @@ class PasswordService:
         *,
         keep: UUID | None = None,
     ) -> tuple[str, ...]:
-        """Store the new hash, and end the sessions and reset links of the old password.
+        """Store the new hash, revoke the sessions except `keep`, and invalidate the links for a reset.
 
         Returns the revoked ids to publish after the commit.
         """
         await work.users.set_password(user.id, password)
         await work.one_time_tokens.discard(user.id, Purpose.RESET_PASSWORD)
         work.outbox.add(SEND_MAIL, mail="password_changed", subject_id=str(user.id))
-        return await self._issuer.end_all(work, user.id, revocation, keep=keep)
+        return await self._issuer.revoke_all(work, user.id, revocation, keep=keep)

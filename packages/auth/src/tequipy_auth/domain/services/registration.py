@@ -44,7 +44,7 @@ class RegistrationService:
         self._open_registration = open_registration
         self._clock = clock
         self._new_id = new_id
-        self.operations = operations
+        self._operations = operations
 
     @counted("register")
     @retry_conflicts
@@ -73,7 +73,7 @@ class RegistrationService:
             await work.registrations.lock(address.canonical)
             await work.registrations.add(registration)
             work.outbox.add(SEND_MAIL, mail="verification", subject_id=str(registration.id))
-            work.audit.record(self._registered(address, client))
+            work.audit.record(self._registration_event(address, client))
         return None
 
     @counted("resend_verification")
@@ -124,16 +124,18 @@ class RegistrationService:
             work.audit.record(AuditEvent(AuditAction.REGISTERED, reason="create_admin", subject_id=admin.id))
 
     async def _check_password(self, value: OneTimeTokenValue, password: str, client: Client) -> bool:
-        """Check the password of the registration that a token belongs to; return False if it belongs to an account.
+        """Check the password of the registration that a token belongs to.
 
-        The attempt is counted before the password is hashed, so that concurrent attempts cannot exceed the limit.
+        Returns whether there is one to check: a token of an account, with open registration, needs no password. The
+        attempt is counted before the password is hashed, so that concurrent attempts cannot exceed the limit. Raises
+        `InvalidOneTimeToken`, `InvalidCredentials` and `Unavailable`.
         """
         presented = (value.id, Purpose.VERIFY_EMAIL, value.secret_hash)
         async with self._unit_of_work() as work:
             subject_id = await work.one_time_tokens.reserve_try(*presented, at=self._clock.now())
-            registration = await work.registrations.get(subject_id) if subject_id else None
             if subject_id is None:
                 raise InvalidOneTimeToken
+            registration = await work.registrations.get(subject_id)
             if registration is None:
                 await work.one_time_tokens.release_try(value.id)
                 return False
@@ -148,15 +150,20 @@ class RegistrationService:
         return True
 
     async def _verify(self, value: OneTimeTokenValue, client: Client, *, password_checked: bool) -> None:
+        """Use the token and turn its registration into an account, or mark its account as verified.
+
+        Every exception rolls back the use of the token.
+        """
         now, presented = self._clock.now(), (value.id, Purpose.VERIFY_EMAIL, value.secret_hash)
-        async with self._unit_of_work() as work:  # an exception for an invalid token rolls everything back
+        async with self._unit_of_work() as work:
+            # `consume` accepts a token without attempts left, which only a checked password may use.
             if not password_checked and await work.one_time_tokens.peek(*presented, at=now) is None:
                 raise InvalidOneTimeToken
             subject_id = await work.one_time_tokens.consume(*presented, at=now)
             registration = await work.registrations.get(subject_id) if subject_id else None
             user = await work.users.lock(subject_id) if subject_id else None
             if registration is not None:
-                await self._check_contested(work, registration, password_checked=password_checked)
+                await self._require_password_if_contested(work, registration, password_checked=password_checked)
                 user = self._new_user(registration.email, registration.name, registration.password, verified=True)
                 try:
                     await work.users.add(user)
@@ -169,10 +176,13 @@ class RegistrationService:
             await work.registrations.delete_for(user.email.canonical)
             work.audit.record(AuditEvent(AuditAction.VERIFIED, actor_id=user.id, subject_id=user.id, client=client))
 
-    async def _check_contested(
+    async def _require_password_if_contested(
         self, work: AuthUnitOfWork, registration: Registration, *, password_checked: bool
     ) -> None:
-        """Raise `PasswordRequired` if the address has other pending registrations; new ones wait until this ends."""
+        """Raise `PasswordRequired` if the address is contested and no password was checked.
+
+        The lock makes further registrations of the address wait until this transaction ends.
+        """
         address = registration.email.canonical
         await work.registrations.lock(address)
         if not password_checked and await work.registrations.count_pending(address, at=self._clock.now()) > 1:
@@ -182,7 +192,7 @@ class RegistrationService:
         self, email: EmailAddress, name: str | None, password: PasswordHash, client: Client
     ) -> User:
         user = self._new_user(email, name, password, verified=False)
-        event = self._registered(email, client)
+        event = self._registration_event(email, client)
         taken: EmailTaken | None = None
         async with self._unit_of_work() as work:
             try:
@@ -199,7 +209,7 @@ class RegistrationService:
             raise taken
         return user
 
-    def _registered(self, address: EmailAddress, client: Client) -> AuditEvent:
+    def _registration_event(self, address: EmailAddress, client: Client) -> AuditEvent:
         metadata = {"address": self._pseudonyms.of_address(address)}
         return AuditEvent(AuditAction.REGISTERED, client=client, metadata=metadata)
 

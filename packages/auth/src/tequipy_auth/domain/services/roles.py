@@ -1,4 +1,4 @@
-"""Permissions of roles, which are read often and changed rarely."""
+"""Roles: their permissions, through a cache, and their definition."""
 
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -12,7 +12,8 @@ from tequipy_auth.domain.task_names import DROP_ROLES
 from tequipy_caching import Cache
 from tequipy_platform import JSON, Delivery, retry_conflicts
 
-_MAP: Final = "roles"
+_CACHE_KEY: Final = "roles"
+"""The only key of the cache: all roles are one cached value."""
 
 
 class RoleService:
@@ -23,12 +24,12 @@ class RoleService:
     ) -> None:
         self._unit_of_work = unit_of_work
         self._config = config
-        self.operations = operations
+        self._operations = operations
 
     async def permissions_of(self, roles: Iterable[str]) -> tuple[str, ...]:
         """Return the permissions of the given roles, sorted; an unknown role grants none."""
-        held = await self._config.get_or_set(_MAP, self._load)
-        return held.permissions_of(roles)
+        role_map = await self._config.get_or_set(_CACHE_KEY, self._load)
+        return role_map.permissions_of(roles)
 
     @counted("define_role")
     @retry_conflicts
@@ -40,13 +41,13 @@ class RoleService:
         async with self._unit_of_work() as work:
             await work.roles.put(role)
             work.outbox.add(DROP_ROLES)
-            permits: dict[str, JSON] = {"role": role.name, "permissions": list(role.permissions)}
-            work.audit.record(AuditEvent(AuditAction.ROLE_CHANGED, actor_id=actor_id, metadata=permits))
-        await self._config.delete(_MAP)
+            metadata: dict[str, JSON] = {"role": role.name, "permissions": list(role.permissions)}
+            work.audit.record(AuditEvent(AuditAction.ROLE_CHANGED, actor_id=actor_id, metadata=metadata))
+        await self._config.delete(_CACHE_KEY)
 
-    async def drop(self, _delivery: Delivery) -> None:
+    async def drop_roles(self, _delivery: Delivery) -> None:
         """Run the task `auth.drop_roles`: remove the roles from the cache."""
-        await self._config.delete(_MAP)
+        await self._config.delete(_CACHE_KEY)
 
     async def _load(self) -> RoleMap:
         async with self._unit_of_work() as work:

@@ -28,8 +28,10 @@ class NewSession:
     """A new session and its first refresh token, not stored yet."""
 
     session: Session
-    token: RefreshToken
-    value: RefreshTokenValue = field(repr=False)
+    refresh_token: RefreshToken
+    """The row of the first refresh token, which contains only a hash of its secret."""
+    refresh_token_value: RefreshTokenValue = field(repr=False)
+    """The first refresh token, which the client receives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class SessionIssuer:
         self._new_id = new_id
         self._random = random
 
-    async def check(self) -> None:
+    async def check_signing_key(self) -> None:
         """Raise `Unavailable` unless this process can sign tokens."""
         await self._access_tokens.check()
 
@@ -108,12 +110,12 @@ class SessionIssuer:
         revocation = SessionRevocation(
             "too_many_sessions", session.created_at, actor_id=session.user_id, client=session.client
         )
-        revoked_ids = await self.end(work, session.user_id, [each.id for each in oldest], revocation)
+        revoked_ids = await self.revoke(work, session.user_id, [each.id for each in oldest], revocation)
         await work.sessions.add(session)
-        await work.refresh_tokens.add(new.token)
+        await work.refresh_tokens.add(new.refresh_token)
         return revoked_ids
 
-    async def end(
+    async def revoke(
         self, work: AuthUnitOfWork, user_id: UUID, session_ids: Iterable[UUID], revocation: SessionRevocation
     ) -> tuple[str, ...]:
         """Revoke these sessions of an account; return the revoked ids to `publish` after the commit."""
@@ -122,21 +124,21 @@ class SessionIssuer:
             for each in sorted(session_ids)
             if await work.sessions.revoke(each, at=revocation.at, reason=revocation.reason)
         ]
-        return self._announce(work, user_id, ended, revocation)
+        return self._record(work, user_id, ended, revocation)
 
-    async def end_all(
+    async def revoke_all(
         self, work: AuthUnitOfWork, user_id: UUID, revocation: SessionRevocation, *, keep: UUID | None = None
     ) -> tuple[str, ...]:
         """Revoke all sessions of an account except `keep`; return the revoked ids to `publish` after the commit."""
         ended = await work.sessions.revoke_all(user_id, keep=keep, at=revocation.at, reason=revocation.reason)
-        return self._announce(work, user_id, ended, revocation)
+        return self._record(work, user_id, ended, revocation)
 
     async def publish(self, revoked_ids: Iterable[str]) -> None:
-        """Publish the ids that `save`, `end` or `end_all` returned to every process."""
+        """Publish the ids that `save`, `revoke` or `revoke_all` returned to every process."""
         await self._revocations.add(*revoked_ids)
 
-    async def publish_again(self, _delivery: Delivery, *, members: list[str]) -> None:
-        """Run the task `auth.publish_revocations`."""
+    async def publish_revocations(self, _delivery: Delivery, *, members: list[str]) -> None:
+        """Run the task `auth.publish_revocations`: publish revoked ids once more, in case the first time failed."""
         await self.publish(members)
 
     async def access_token(self, user: User, session: Session) -> AccessToken:
@@ -152,16 +154,12 @@ class SessionIssuer:
             )
         )
 
-    async def pair(self, user: User, session: Session, refresh: RefreshTokenValue, now: datetime) -> TokenPair:
-        """Sign an access token and return it with the given refresh token."""
-        return self.assemble(await self.access_token(user, session), session, refresh, now)
-
-    def assemble(self, access: AccessToken, session: Session, refresh: RefreshTokenValue, now: datetime) -> TokenPair:
-        """Return a token pair made of an access token and a refresh token."""
+    def token_pair(self, access: AccessToken, session: Session, refresh: RefreshTokenValue, now: datetime) -> TokenPair:
+        """Return a token pair; the refresh token expires when the session would expire without a further refresh."""
         idle_end = min(now + self._policy.refresh_idle, session.absolute_expires_at)
         return TokenPair(access, refresh, refresh_expires_in=int((idle_end - now).total_seconds()))
 
-    def _announce(
+    def _record(
         self, work: AuthUnitOfWork, user_id: UUID, ended: Iterable[UUID], revocation: SessionRevocation
     ) -> tuple[str, ...]:
         revoked_ids = []

@@ -61,7 +61,7 @@ class SessionService:
         self._policy = policy
         self._clock = clock
         self._new_id = new_id
-        self.operations = operations
+        self._operations = operations
 
     @counted("refresh")
     @retry_conflicts
@@ -75,28 +75,28 @@ class SessionService:
         """
         # The time of the request's arrival: a slow database must not make a refresh look like theft.
         now = self._clock.now()
-        link = await self._verify_token(token)
-        if link.session.revoked_at is not None:
+        presented = await self._verify_token(token)
+        if presented.session.revoked_at is not None:
             raise SessionRevoked
-        if link.session.expires_at <= now:
+        if presented.session.expires_at <= now:
             raise RefreshExpired
-        successor, child = await self._prepare(link, now)
+        successor, child = await self._derive_successor(presented, now)
         # Signed before the commit: a revocation after the commit is then stored until this token has expired.
-        access = await self._issuer.access_token(link.user, link.session)
+        access = await self._issuer.access_token(presented.user, presented.session)
         revoked_ids: tuple[str, ...] = ()
         async with self._unit_of_work() as work:
-            if await work.refresh_tokens.claim(link.value.id, at=now):
-                await self._rotate(work, link, child, client, now)
+            if await work.refresh_tokens.claim(presented.value.id, at=now):
+                await self._rotate(work, presented, child, client, now)
                 outcome: RefreshTokenValue | Exception = successor
             else:
-                outcome = await self._resolve_used_token(work, link, client, now)
+                outcome = await self._resolve_used_token(work, presented, client, now)
                 if isinstance(outcome, RefreshReused):
-                    revoked_ids = await self._end_stolen(work, link, client, now)
+                    revoked_ids = await self._revoke_stolen(work, presented, client, now)
         await self._issuer.publish(revoked_ids)
         # Raised after the commit, so that the revocation of a stolen session is stored.
         if isinstance(outcome, Exception):
             raise outcome
-        return self._issuer.assemble(access, link.session, outcome, now)
+        return self._issuer.token_pair(access, presented.session, outcome, now)
 
     @counted("logout")
     @retry_conflicts
@@ -119,7 +119,7 @@ class SessionService:
         async with self._unit_of_work() as work:
             for session_id, user_id in sorted(owners.items()):
                 revocation = SessionRevocation("logout", self._clock.now(), AuditAction.LOGOUT, user_id, client)
-                revoked_ids += await self._issuer.end(work, user_id, [session_id], revocation)
+                revoked_ids += await self._issuer.revoke(work, user_id, [session_id], revocation)
         await self._issuer.publish(revoked_ids)
 
     @counted("logout_all")
@@ -147,7 +147,7 @@ class SessionService:
             if session is None or session.user_id != principal.user_id or session.expires_at <= now:
                 raise NotFound
             revocation = SessionRevocation("revoked_by_user", now, actor_id=principal.user_id, client=client)
-            revoked_ids = await self._issuer.end(work, principal.user_id, [session_id], revocation)
+            revoked_ids = await self._issuer.revoke(work, principal.user_id, [session_id], revocation)
             if not revoked_ids:
                 raise NotFound
         await self._issuer.publish(revoked_ids)
@@ -156,7 +156,7 @@ class SessionService:
     async def _logout_all(self, principal: Principal, client: Client, *, keep: UUID | None) -> None:
         revocation = SessionRevocation("logout", self._clock.now(), AuditAction.LOGOUT, principal.user_id, client)
         async with self._unit_of_work() as work:
-            revoked_ids = await self._issuer.end_all(work, principal.user_id, revocation, keep=keep)
+            revoked_ids = await self._issuer.revoke_all(work, principal.user_id, revocation, keep=keep)
         await self._issuer.publish(revoked_ids)
 
     async def _verify_token(self, token: str) -> _PresentedToken:
@@ -179,41 +179,45 @@ class SessionService:
             raise RefreshInvalid
         return _PresentedToken(value, row, session, user)
 
-    async def _prepare(self, link: _PresentedToken, now: datetime) -> tuple[RefreshTokenValue, RefreshToken]:
+    async def _derive_successor(
+        self, presented: _PresentedToken, now: datetime
+    ) -> tuple[RefreshTokenValue, RefreshToken]:
         """Derive and hash the successor before the transaction starts."""
         version = self._successor_keys.current_version
         key = self._successor_keys.key(version)
         if key is None:
             raise LookupError(f"no successor key of version {version}")
-        successor = link.value.successor(self._new_id(), key)
+        successor = presented.value.successor(self._new_id(), key)
         secret_hash = await self._secrets.hash(successor.secret)
-        return successor, RefreshToken(successor.id, link.session.id, link.value.id, secret_hash, version, now)
+        return successor, RefreshToken(
+            successor.id, presented.session.id, presented.value.id, secret_hash, version, now
+        )
 
     async def _rotate(
-        self, work: AuthUnitOfWork, link: _PresentedToken, child: RefreshToken, client: Client, now: datetime
+        self, work: AuthUnitOfWork, presented: _PresentedToken, child: RefreshToken, client: Client, now: datetime
     ) -> None:
         await work.refresh_tokens.add(child)
         if not await work.sessions.touch(
-            link.session.id, last_used_at=now, idle_expires_at=now + self._policy.refresh_idle, client=client
+            presented.session.id, last_used_at=now, idle_expires_at=now + self._policy.refresh_idle, client=client
         ):
             raise SessionRevoked
         work.audit.record(
             AuditEvent(
                 AuditAction.TOKEN_REFRESHED,
-                actor_id=link.user.id,
-                subject_id=link.user.id,
-                session_id=link.session.id,
+                actor_id=presented.user.id,
+                subject_id=presented.user.id,
+                session_id=presented.session.id,
                 client=client,
             )
         )
 
     async def _resolve_used_token(
-        self, work: AuthUnitOfWork, link: _PresentedToken, client: Client, now: datetime
+        self, work: AuthUnitOfWork, presented: _PresentedToken, client: Client, now: datetime
     ) -> RefreshTokenValue | Exception:
         """Handle a token that was used before: return its successor again, or the error to raise."""
-        parent = await work.refresh_tokens.get(link.value.id)
-        child = await work.refresh_tokens.child_of(link.value.id)
-        session = await work.sessions.get(link.session.id)
+        parent = await work.refresh_tokens.get(presented.value.id)
+        child = await work.refresh_tokens.child_of(presented.value.id)
+        session = await work.sessions.get(presented.session.id)
         # The rows may have been deleted since the token was verified.
         if parent is None or parent.used_at is None or child is None or session is None:
             return RefreshInvalid()
@@ -225,7 +229,7 @@ class SessionService:
         if child.used_at is not None or key is None:
             return RefreshSuperseded()
         self._record_replay(work, session, client)
-        return link.value.successor(child.id, key)
+        return presented.value.successor(child.id, key)
 
     def _record_replay(self, work: AuthUnitOfWork, session: Session, client: Client) -> None:
         """Audit a repeated use of a token from another client.
@@ -252,8 +256,8 @@ class SessionService:
                 )
             )
 
-    async def _end_stolen(
-        self, work: AuthUnitOfWork, link: _PresentedToken, client: Client, now: datetime
+    async def _revoke_stolen(
+        self, work: AuthUnitOfWork, presented: _PresentedToken, client: Client, now: datetime
     ) -> tuple[str, ...]:
         """Revoke a session whose used refresh token was presented, and notify its owner (RFC 9700, section 4.14.2)."""
         work.audit.record(
@@ -262,12 +266,12 @@ class SessionService:
                 Outcome.FAILURE,
                 reason="refresh_reused",
                 # The actor is unknown, because the token may have been stolen.
-                subject_id=link.user.id,
-                session_id=link.session.id,
+                subject_id=presented.user.id,
+                session_id=presented.session.id,
                 client=client,
             )
         )
-        work.outbox.add(SEND_MAIL, mail="session_stolen", subject_id=str(link.user.id))
-        return await self._issuer.end(
-            work, link.user.id, [link.session.id], SessionRevocation("refresh_reused", now, client=client)
+        work.outbox.add(SEND_MAIL, mail="session_stolen", subject_id=str(presented.user.id))
+        return await self._issuer.revoke(
+            work, presented.user.id, [presented.session.id], SessionRevocation("refresh_reused", now, client=client)
         )

@@ -135,22 +135,22 @@ class SqlUsers(Repository, Users):
 
     async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
         """Update the password columns and increment the password epoch."""
-        await self._change(user_id, password_epoch=UserRow.password_epoch + 1, **password_columns(password))
+        await self._set(user_id, password_epoch=UserRow.password_epoch + 1, **password_columns(password))
 
     async def renew_password_hash(self, user_id: UUID, password: PasswordHash) -> None:
         """Update the password columns."""
-        await self._change(user_id, **password_columns(password))
+        await self._set(user_id, **password_columns(password))
 
     async def set_verified(self, user_id: UUID) -> None:
         """Mark the address as verified."""
-        await self._change(user_id, email_verified=True)
+        await self._set(user_id, email_verified=True)
 
     async def set_name(self, user_id: UUID, name: str | None) -> User | None:
         """Update the name."""
-        await self._change(user_id, name=name)
+        await self._set(user_id, name=name)
         return await self.get(user_id)
 
-    async def _change(self, user_id: UUID, **values: Any) -> None:  # noqa: ANN401 -- columns of any type
+    async def _set(self, user_id: UUID, **values: Any) -> None:  # noqa: ANN401 -- columns of any type
         await self._session.execute(
             update(UserRow).where(UserRow.id == user_id).values(**values).execution_options(synchronize_session=False)
         )

@@ -5,17 +5,14 @@ from datetime import datetime
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_auth.domain.lockout import Counter, Key, LoginAttempts, Scope
 from tequipy_auth.infrastructure.models import LoginAttemptRow as Row
+from tequipy_auth.infrastructure.repositories.base import Repository
 
 
-class SqlLoginAttempts(LoginAttempts):
+class SqlLoginAttempts(Repository, LoginAttempts):
     """Stores counters in `auth.login_attempts`; rows are locked in the order of their keys, to avoid deadlocks."""
-
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
 
     async def lock(self, keys: Collection[Key]) -> Mapping[Key, Counter]:
         """Insert new rows and lock existing ones in one statement; waits for other holders of these rows."""
@@ -28,6 +25,7 @@ class SqlLoginAttempts(LoginAttempts):
                 for name, key in by_name.items()
             ]
         )
+        # The update changes nothing: unlike `on conflict do nothing`, it locks and returns rows that exist already.
         rows = await self._session.execute(
             new.on_conflict_do_update(index_elements=[Row.key], set_={"key": new.excluded.key}).returning(
                 Row.key,
@@ -78,6 +76,7 @@ class SqlLoginAttempts(LoginAttempts):
         """Lock the account's rows and that of `keep` in the order of their keys, then delete all but this one."""
         stored = await self._session.scalars(select(Row.key).where(Row.account == account))
         others = set(stored) - {keep.name}
+        # `lock` uses only the names of the keys, and the table does not contain their scopes.
         await self.lock([keep, *(Key(Scope.ACCOUNT, name, account) for name in others)])
         await self._session.execute(delete(Row).where(Row.key.in_(others)))
 

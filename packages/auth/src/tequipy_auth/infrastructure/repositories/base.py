@@ -9,10 +9,11 @@ from tequipy_auth.infrastructure.models import DeviceRow, OneTimeTokenRow, Regis
 
 R = TypeVar("R")
 Temporary = RegistrationRow | SessionRow | OneTimeTokenRow | DeviceRow
+"""Rows that expire."""
 
 
 class Repository:
-    """The base class of the repositories."""
+    """Runs statements in the SQLAlchemy session of a unit of work."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -22,13 +23,13 @@ class Repository:
         rows = await self._session.scalars(query.execution_options(populate_existing=True))
         return rows.one_or_none()
 
-    async def _purge(self, table: type[Temporary], over: ColumnElement[bool], limit: int) -> int:
-        """Delete up to `limit` rows that match `over` and that nobody has locked; return the number."""
-        found = select(table.id).where(over).limit(limit).with_for_update(skip_locked=True)
+    async def _purge(self, table: type[Temporary], condition: ColumnElement[bool], limit: int) -> int:
+        """Delete up to `limit` rows that match the condition and that nobody has locked; return the number."""
+        found = select(table.id).where(condition).limit(limit).with_for_update(skip_locked=True)
         deleted = await self._session.execute(delete(table).where(table.id.in_(found)).returning(table.id))
         return len(deleted.all())
 
-    async def _changes(self, statement: Update) -> bool:
+    async def _update(self, statement: Update) -> bool:
         """Run an update with a `returning` clause; return whether it changed a row."""
         changed = await self._session.execute(statement.execution_options(synchronize_session=False))
         return changed.first() is not None

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
@@ -46,12 +46,7 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
     async def peek(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
         """Select the subject of a valid token."""
         query = select(OneTimeTokenRow.subject_id).where(
-            OneTimeTokenRow.id == token_id,
-            OneTimeTokenRow.purpose == purpose.value,
-            OneTimeTokenRow.secret_hash == secret_hash,
-            OneTimeTokenRow.expires_at > at,
-            OneTimeTokenRow.used_at.is_(None),
-            OneTimeTokenRow.tries < TRIES_PER_TOKEN,
+            _is_valid(OneTimeTokenRow, token_id, purpose, secret_hash, at), OneTimeTokenRow.tries < TRIES_PER_TOKEN
         )
         return await self._session.scalar(query)
 
@@ -60,12 +55,7 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
         return await self._session.scalar(
             update(OneTimeTokenRow)
             .where(
-                OneTimeTokenRow.id == token_id,
-                OneTimeTokenRow.purpose == purpose.value,
-                OneTimeTokenRow.secret_hash == secret_hash,
-                OneTimeTokenRow.expires_at > at,
-                OneTimeTokenRow.used_at.is_(None),
-                OneTimeTokenRow.tries < TRIES_PER_TOKEN,
+                _is_valid(OneTimeTokenRow, token_id, purpose, secret_hash, at), OneTimeTokenRow.tries < TRIES_PER_TOKEN
             )
             .values(tries=OneTimeTokenRow.tries + 1)
             .returning(OneTimeTokenRow.subject_id)
@@ -100,18 +90,14 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
     async def consume(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:
         """Mark the token and its siblings as used in one statement, so that only one concurrent call succeeds."""
         presented = aliased(OneTimeTokenRow)
-        family = select(presented.subject_id, presented.purpose).where(
-            presented.id == token_id,
-            presented.purpose == purpose.value,
-            presented.secret_hash == secret_hash,
-            presented.expires_at > at,
-            presented.used_at.is_(None),
+        siblings = select(presented.subject_id, presented.purpose).where(
+            _is_valid(presented, token_id, purpose, secret_hash, at)
         )
         used = await self._session.execute(
             update(OneTimeTokenRow)
             # PostgreSQL checks `used_at` again after waiting for a concurrent transaction.
             .where(
-                tuple_(OneTimeTokenRow.subject_id, OneTimeTokenRow.purpose).in_(family),
+                tuple_(OneTimeTokenRow.subject_id, OneTimeTokenRow.purpose).in_(siblings),
                 OneTimeTokenRow.used_at.is_(None),
             )
             .values(used_at=at)
@@ -119,3 +105,16 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
             .execution_options(synchronize_session=False)
         )
         return next((row.subject_id for row in used if row.id == token_id), None)
+
+
+def _is_valid(
+    row: type[OneTimeTokenRow], token_id: UUID, purpose: Purpose, secret_hash: bytes, at: datetime
+) -> ColumnElement[bool]:
+    """Return the condition for the presented token: stored with this purpose and secret, unused, and not expired."""
+    return and_(
+        row.id == token_id,
+        row.purpose == purpose.value,
+        row.secret_hash == secret_hash,
+        row.expires_at > at,
+        row.used_at.is_(None),
+    )

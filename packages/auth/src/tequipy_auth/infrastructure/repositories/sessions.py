@@ -45,7 +45,7 @@ class SqlSessions(Repository, Sessions):
         self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime, client: Client
     ) -> bool:
         """Update a session that has not been revoked."""
-        return await self._changes(
+        return await self._update(
             update(SessionRow)
             .where(SessionRow.id == session_id, SessionRow.revoked_at.is_(None))
             .values(
@@ -59,7 +59,7 @@ class SqlSessions(Repository, Sessions):
 
     async def reauthenticate(self, session_id: UUID, *, at: datetime) -> bool:
         """Update the authentication time of a session that has not been revoked."""
-        return await self._changes(
+        return await self._update(
             update(SessionRow)
             .where(SessionRow.id == session_id, SessionRow.revoked_at.is_(None))
             .values(auth_time=at)
@@ -73,7 +73,7 @@ class SqlSessions(Repository, Sessions):
 
     async def revoke(self, session_id: UUID, *, at: datetime, reason: str) -> bool:
         """Revoke a session that has not been revoked; the first reason is kept."""
-        return await self._changes(
+        return await self._update(
             update(SessionRow)
             .where(SessionRow.id == session_id, SessionRow.revoked_at.is_(None))
             .values(revoked_at=at, revoked_reason=reason)
@@ -144,7 +144,7 @@ class SqlRefreshTokens(Repository, RefreshTokens):
 
     async def claim(self, token_id: UUID, *, at: datetime) -> bool:
         """Mark an unused token as used; waits for a concurrent call, and returns False if that one commits."""
-        return await self._changes(
+        return await self._update(
             update(RefreshTokenRow)
             .where(RefreshTokenRow.id == token_id, RefreshTokenRow.used_at.is_(None))
             .values(used_at=at)

@@ -20,7 +20,7 @@ class MemoryOneTimeTokens(OneTimeTokens):
     async def add(self, token: OneTimeToken, *, keep: int) -> None:
         """Store a token and delete the oldest ones above the limit."""
         self.rows[token.id] = token
-        newest_first = sorted(self._family(token), key=lambda row: (row.created_at, row.id), reverse=True)
+        newest_first = sorted(self._siblings(token), key=lambda row: (row.created_at, row.id), reverse=True)
         for row in newest_first[keep:]:
             del self.rows[row.id]
 
@@ -29,7 +29,7 @@ class MemoryOneTimeTokens(OneTimeTokens):
         token = self._find_valid(token_id, purpose, secret_hash, at)
         if token is None:
             return None
-        self.used |= {row.id: row for row in self._family(token)}
+        self.used |= {row.id: row for row in self._siblings(token)}
         await self.discard(token.subject_id, purpose)
         return token.subject_id
 
@@ -63,8 +63,8 @@ class MemoryOneTimeTokens(OneTimeTokens):
 
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Delete expired tokens."""
-        forgotten = purge(self.rows, lambda row: row.expires_at <= before, limit)
-        return forgotten + purge(self.used, lambda row: row.expires_at <= before, limit - forgotten)
+        deleted = purge(self.rows, lambda row: row.expires_at <= before, limit)
+        return deleted + purge(self.used, lambda row: row.expires_at <= before, limit - deleted)
 
     def _find_valid(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, at: datetime) -> OneTimeToken | None:
         token = self.rows.get(token_id)
@@ -72,5 +72,5 @@ class MemoryOneTimeTokens(OneTimeTokens):
             return None
         return token
 
-    def _family(self, token: OneTimeToken) -> list[OneTimeToken]:
+    def _siblings(self, token: OneTimeToken) -> list[OneTimeToken]:
         return [row for row in self.rows.values() if (row.subject_id, row.purpose) == (token.subject_id, token.purpose)]

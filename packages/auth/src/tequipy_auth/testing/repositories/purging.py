@@ -7,9 +7,9 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def purge(rows: dict[K, V], over: Callable[[V], bool], limit: int) -> int:
-    """Delete up to `limit` rows for which `over` is true; return the number."""
-    found = [key for key, row in rows.items() if over(row)][:limit]
+def purge(rows: dict[K, V], condition: Callable[[V], bool], limit: int) -> int:
+    """Delete up to `limit` rows that match the condition; return the number."""
+    found = [key for key, row in rows.items() if condition(row)][:limit]
     for key in found:
         del rows[key]
     return len(found)
