@@ -1,7 +1,7 @@
 """FastAPI dependencies: auth, the authenticated caller, its credentials and its client."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -16,7 +16,8 @@ from tequipy_auth.domain.value_objects import Client, Principal
 from tequipy_observability import bind_context
 from tequipy_platform import Unauthenticated
 
-_USER_AGENT_LENGTH = 512
+_USER_AGENT_LENGTH: Final = 512
+"""The number of characters of a `User-Agent` that are stored."""
 
 
 class _SingleBearer(HTTPBearer):

@@ -34,7 +34,7 @@ DeviceToken = Annotated[SecretStr, Field(max_length=1024, examples=["dv2.4f1c…
 
 
 class RegisterBody(StrictModel):
-    """A person who wants an account."""
+    """The data of a new account."""
 
     email: Address
     password: Password
@@ -42,46 +42,46 @@ class RegisterBody(StrictModel):
 
 
 class VerifyEmailBody(StrictModel):
-    """The token of the mailed link; the password too while more than one registration waits for the address."""
+    """The token of the mailed link, and its registration's password if the address has several pending ones."""
 
     token: OneTimeToken
     password: Password | None = None
 
 
 class AddressBody(StrictModel):
-    """An address to send something to, if it is one that waits for it."""
+    """The address for which a mail is requested."""
 
     email: Address
 
 
 class ReauthenticateBody(StrictModel):
-    """The caller's password, once more."""
+    """The caller's current password."""
 
     password: Password
 
 
 class ResetPasswordBody(StrictModel):
-    """The token of the mailed link, and the password to be."""
+    """The token of the mailed link, and the new password."""
 
     token: OneTimeToken
     new_password: Password
 
 
 class ChangePasswordBody(StrictModel):
-    """The password as it is, and as it is to be."""
+    """The current password and the new one."""
 
     current_password: Password
     new_password: Password
 
 
 class ProfileBody(StrictModel):
-    """What an account's owner may change; null takes the name away."""
+    """The fields of an account that its owner can change; null removes the name."""
 
     name: Name | None
 
 
 class LoginBody(StrictModel):
-    """Credentials, where the refresh token is to be kept, and the device token of the last login by body delivery."""
+    """Credentials, how to deliver the refresh token, and the device token of an earlier login with body delivery."""
 
     email: Address
     password: Password
@@ -90,22 +90,22 @@ class LoginBody(StrictModel):
 
 
 class RefreshTokenBody(StrictModel):
-    """The refresh token of a client that keeps it itself; without one the cookie is meant."""
+    """The refresh token of a client without a cookie jar; if it is missing, the cookie is used."""
 
     refresh_token: RefreshToken | None = None
 
 
 class Accepted(BaseModel):
-    """The request was taken in; what becomes of it is told by mail."""
+    """The request was accepted; any result is sent by mail."""
 
     status: Literal["accepted"] = "accepted"
 
 
 class Tokens(BaseModel):
-    """An access token, and with body delivery the refresh token; both lives in seconds (RFC 6749, section 5.1).
+    """An access token and, with body delivery, a refresh token; lifetimes are in seconds (RFC 6749, section 5.1).
 
-    A login with body delivery also returns a device token, to be sent with the next login: it marks a client that has
-    logged in before, which no stranger can lock out.
+    A login with body delivery also returns a device token. Send it with the next login: failed attempts of other
+    clients cannot lock out a client that has one.
     """
 
     access_token: str = Field(examples=["eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFUzI1NiIs…"])
@@ -127,7 +127,7 @@ class Tokens(BaseModel):
 
 
 class SessionItem(BaseModel):
-    """A place where the caller is logged in."""
+    """A session of the caller."""
 
     id: UUID = Field(examples=["01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8e"])
     created_at: datetime = Field(examples=["2026-01-31T10:30:00Z"])
@@ -139,12 +139,12 @@ class SessionItem(BaseModel):
 
 
 class SessionList(BaseModel):
-    """Every place where the caller is logged in."""
+    """All sessions of the caller."""
 
     items: list[SessionItem]
 
     @classmethod
-    def of(cls, sessions: Sequence[Session], asking: Principal) -> Self:
+    def of(cls, sessions: Sequence[Session], caller: Principal) -> Self:
         """Return the body for sessions; the caller's own session is marked `current`."""
         return cls(
             items=[
@@ -155,7 +155,7 @@ class SessionList(BaseModel):
                     expires_at=session.expires_at,
                     ip=session.client.ip,
                     user_agent=session.client.user_agent,
-                    current=session.id == asking.session_id,
+                    current=session.id == caller.session_id,
                 )
                 for session in sessions
             ]
@@ -163,7 +163,7 @@ class SessionList(BaseModel):
 
 
 class AccessTokenAnswer(BaseModel):
-    """An access token alone; its life in seconds."""
+    """An access token and its lifetime in seconds."""
 
     access_token: str = Field(examples=["eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFUzI1NiIs…"])
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 -- the name of a scheme, no secret

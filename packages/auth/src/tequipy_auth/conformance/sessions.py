@@ -17,7 +17,7 @@ async def eventually_refused(person: Browser, token: str) -> None:
     """Wait up to 5 seconds until an access token is rejected."""
     deadline = time.monotonic() + 5
     while (answer := await person.get("me", token)).status_code != 401:
-        assert time.monotonic() < deadline, "the access token of an ended session is still believed"
+        assert time.monotonic() < deadline, "the access token of an ended session is still accepted"
         await asyncio.sleep(0.01)
     assert problem(answer, 401) == "invalid_token"
 

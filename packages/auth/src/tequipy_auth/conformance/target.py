@@ -37,7 +37,7 @@ class Target(ABC):
 
     async def pass_time(self, duration: timedelta) -> None:
         """Advance the app's clock; cases that need this are skipped unless it is overridden."""
-        pytest.skip(f"the clock of this app cannot be turned by {duration}")
+        pytest.skip(f"the clock of this app cannot be advanced by {duration}")
 
 
 @dataclass

@@ -33,7 +33,10 @@ def counted(
 ) -> Callable[
     [Callable[Concatenate[S, P], Coroutine[Any, Any, R]]], Callable[Concatenate[S, P], Coroutine[Any, Any, R]]
 ]:
-    """Decorate a service's method to count each call, with the status `ok`, the error's code or `error`."""
+    """Decorate a service's method to count each call, with the status `ok`, the error's code or `error`.
+
+    Write it above `retry_conflicts`, so that a call with its retries counts as one operation.
+    """
 
     def decorate(
         method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],

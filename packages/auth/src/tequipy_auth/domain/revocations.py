@@ -11,7 +11,7 @@ def revoked_session(session_id: UUID) -> str:
 
 
 def superseded_version(user_id: UUID, version: int) -> str:
-    """Return the id of an account version: all tokens that were issued before the account's roles or status changed."""
+    """Return the id of an account version; it revokes all tokens that were issued with this version."""
     return f"ver:{user_id}:{version}"
 
 
@@ -21,7 +21,7 @@ def revoked_key(kid: str) -> str:
 
 
 def revocation_ids(principal: Principal) -> tuple[str, ...]:
-    """Return the ids, except that of the key, which make the principal's access token invalid when one is revoked."""
+    """Return the ids of a principal's session and account version; its access token is invalid if one is revoked."""
     return (
         revoked_session(principal.session_id),
         superseded_version(principal.user_id, principal.version),

@@ -89,10 +89,10 @@ class RefreshTokenValue(SplitToken):
     prefix: ClassVar[str] = "rt1"
 
     def successor(self, child_id: UUID, server_key: bytes) -> "RefreshTokenValue":
-        """Return the only possible successor of this token.
+        """Return the successor with this id; this token, the id and the server key determine it.
 
-        The result is deterministic: everybody who holds this token computes the same successor, although the database
-        stores only its hash: `b64url(HMAC-SHA-256(server key, "rt-succ-v1" || child id || parent secret))`.
+        So parallel refreshes return the same successor, although the database stores only a hash of it. Its secret is
+        `b64url(HMAC-SHA-256(server key, "rt-succ-v1" || child id || parent secret))`.
         """
         message = b"rt-succ-v1" + child_id.bytes + self.secret.encode("ascii")
         return RefreshTokenValue(child_id, _encode(hmac.digest(server_key, message, hashlib.sha256)))

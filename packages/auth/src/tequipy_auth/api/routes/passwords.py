@@ -31,7 +31,7 @@ router = APIRouter()
     responses=problem_responses(*BODY_PROBLEMS, Unavailable),
 )
 async def forgot_password(auth: CurrentAuth, client: CurrentClient, body: AddressBody) -> Accepted:
-    """Ask for a link to reset the password; the answer is the same whether there is an account."""
+    """Request a link to reset the password; the response is the same whether the account exists or not."""
     await auth.passwords.forgot(email=body.email, client=client)
     return Accepted()
 
@@ -42,7 +42,7 @@ async def forgot_password(auth: CurrentAuth, client: CurrentClient, body: Addres
     responses=problem_responses(*BODY_PROBLEMS, InvalidOneTimeToken, WeakPassword, Unavailable),
 )
 async def reset_password(auth: CurrentAuth, client: CurrentClient, body: ResetPasswordBody) -> None:
-    """Set a new password by the token of the mailed link; every session ends, nobody is logged in."""
+    """Set a new password with the token of the mailed link; all sessions end, and the caller is not logged in."""
     await auth.passwords.reset(
         body.token.get_secret_value(), new_password=body.new_password.get_secret_value(), client=client
     )
@@ -65,7 +65,7 @@ async def reset_password(auth: CurrentAuth, client: CurrentClient, body: ResetPa
 async def change_password(
     auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient, body: ChangePasswordBody
 ) -> None:
-    """Replace the password; the caller's other sessions end, this one lives on."""
+    """Replace the password; the caller's other sessions end, the current one continues."""
     await auth.passwords.change(
         principal,
         current_password=body.current_password.get_secret_value(),
@@ -89,6 +89,6 @@ async def change_password(
 async def reauthenticate(
     auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient, body: ReauthenticateBody
 ) -> AccessTokenAnswer:
-    """Prove once more who is asking, for what is delicate; the refresh token stays as it is."""
+    """Confirm the password before a sensitive operation; the refresh token stays valid."""
     token = await auth.login.reauthenticate(principal, password=body.password.get_secret_value(), client=client)
     return AccessTokenAnswer(access_token=token.value, expires_in=token.expires_in)

@@ -29,9 +29,9 @@ router = APIRouter()
     },
 )
 async def register(auth: CurrentAuth, client: CurrentClient, body: RegisterBody) -> Accepted | Response:
-    """Ask for an account; the answer is the same whether the address is known or not, the rest comes by mail.
+    """Register; the response does not show whether the address has an account, the result is sent by mail.
 
-    With open registration the account exists at once, and an address that has one is refused.
+    With open registration the account is created at once, and an address that has one is refused.
     """
     user = await auth.registration.register(
         email=body.email, password=body.password.get_secret_value(), name=body.name, client=client
@@ -48,9 +48,10 @@ async def register(auth: CurrentAuth, client: CurrentClient, body: RegisterBody)
     responses=problem_responses(*BODY_PROBLEMS, InvalidOneTimeToken, PasswordRequired, InvalidCredentials, Unavailable),
 )
 async def verify_email(auth: CurrentAuth, client: CurrentClient, body: VerifyEmailBody) -> None:
-    """Turn a registration into an account by the token of the mailed link.
+    """Verify an address with the token of the mailed link, which turns the registration into an account.
 
-    While more than one registration waits for the address, its password is needed too; the link is good for five tries.
+    While the address has several pending registrations, the password of the link's registration is required; a link
+    allows five attempts.
     """
     password = body.password.get_secret_value() if body.password else None
     await auth.registration.verify_email(body.token.get_secret_value(), password=password, client=client)
@@ -62,6 +63,6 @@ async def verify_email(auth: CurrentAuth, client: CurrentClient, body: VerifyEma
     responses=problem_responses(*BODY_PROBLEMS, Unavailable),
 )
 async def resend_verification(auth: CurrentAuth, body: AddressBody) -> Accepted:
-    """Ask for another verification mail; the answer is the same whether anybody waits for one."""
+    """Request another verification mail; the response is the same for every address."""
     await auth.registration.resend_verification(email=body.email)
     return Accepted()

@@ -51,7 +51,7 @@ router = APIRouter()
 async def login(
     request: Request, response: Response, auth: CurrentAuth, client: CurrentClient, body: LoginBody
 ) -> Tokens:
-    """Begin a session; the refresh token goes into a cookie, or into the body for clients that have no jar."""
+    """Start a session; the refresh token is delivered in a cookie, or in the body for clients without a cookie jar."""
     by_cookie = body.token_delivery == COOKIE
     if by_cookie:
         refuse_cross_site(request, auth)
@@ -97,10 +97,10 @@ async def refresh(
         pair = await auth.sessions.refresh(credential.token, client=client)
     except (RefreshReused, SessionRevoked) as error:
         # The session has ended, so the cookie is of no further use; other errors keep the cookie.
-        answer = problem_response(error)
+        refusal = problem_response(error)
         if credential.by_cookie:
-            delete_refresh_cookie(answer, auth)
-        return answer
+            delete_refresh_cookie(refusal, auth)
+        return refusal
     if credential.by_cookie:
         set_refresh_cookie(response, auth, pair)
     return Tokens.of(pair, with_refresh=not credential.by_cookie)
@@ -121,7 +121,7 @@ async def logout(
     access_token: BearerToken,
     credential: CurrentRefreshCredential,
 ) -> None:
-    """End the session of whichever credential is good; with none, or again, there is nothing to do."""
+    """End the session of each valid credential; without a valid credential nothing happens."""
     by_cookie = credential is not None and credential.by_cookie
     # Pages of other sites cannot send an Authorization header.
     if by_cookie and access_token is None:
@@ -139,7 +139,7 @@ async def logout(
     responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable),
 )
 async def logout_all(response: Response, auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient) -> None:
-    """End every session of the caller, on all devices."""
+    """End all sessions of the caller, on all devices."""
     await auth.sessions.logout_all(principal, client=client)
     delete_refresh_cookie(response, auth)
 
@@ -150,7 +150,7 @@ async def logout_all(response: Response, auth: CurrentAuth, principal: CurrentPr
     responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable),
 )
 async def logout_others(auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient) -> None:
-    """End every session of the caller but this one."""
+    """End all sessions of the caller except the current one."""
     await auth.sessions.logout_others(principal, client=client)
 
 
@@ -158,7 +158,7 @@ async def logout_others(auth: CurrentAuth, principal: CurrentPrincipal, client: 
     "/sessions", responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable)
 )
 async def list_sessions(auth: CurrentAuth, principal: CurrentPrincipal) -> SessionList:
-    """Return where the caller is logged in, the latest login first."""
+    """Return the sessions of the caller, the latest login first."""
     return SessionList.of(await auth.sessions.sessions(principal), principal)
 
 
@@ -175,5 +175,5 @@ async def revoke_session(
     client: CurrentClient,
     session_id: Annotated[UUID, Path(alias="id")],
 ) -> None:
-    """End one session of the caller, this one included."""
+    """End one session of the caller, which may be the current one."""
     await auth.sessions.revoke(principal, session_id, client=client)

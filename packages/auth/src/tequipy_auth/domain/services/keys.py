@@ -45,7 +45,7 @@ class KeyService:
             return await work.signing_keys.all()
 
     async def published(self) -> Sequence[SigningKey]:
-        """Return the keys whose tokens are valid now or soon; exactly one of them is active.
+        """Return the keys to publish: the active key, the next one, and retiring ones whose tokens may still be valid.
 
         Creates the first keys if there are none; only one of several concurrent processes does.
         """
