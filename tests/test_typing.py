@@ -10,8 +10,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = """
+from datetime import timedelta
+
 from pydantic import SecretStr
 
+from tequipy_auth import CACHE_POLICIES, AuthPolicy
 from tequipy_auth.wiring import AuthSettings
 from tequipy_caching.api import RateLimitSettings
 from tequipy_caching.wiring import CacheSettings, LimiterSettings
@@ -22,9 +25,9 @@ from tequipy_platform.messaging.celery import CelerySettings
 from tequipy_platform.storage import StorageSettings
 from tequipy_platform.web import HeaderSettings
 
-AuthSettings(bcrypt_cost=12)
+AuthSettings(bcrypt_cost=12, policy=AuthPolicy(refresh_grace=timedelta(seconds=30)))
 RateLimitSettings()
-CacheSettings(url=SecretStr("redis://localhost"), prefix="shop")
+CacheSettings(url=SecretStr("redis://localhost"), prefix="shop", policies=CACHE_POLICIES)
 LimiterSettings()
 ObservabilitySettings(log_level="INFO")
 DatabaseSettings(url=SecretStr("postgresql+asyncpg://localhost/shop"), pool_size=3)
