@@ -25,12 +25,6 @@ def settings(url: str, **changes: object) -> DatabaseSettings:
     return DatabaseSettings.model_validate({"url": SecretStr(url), **changes})
 
 
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with build_database(settings(database_url)) as database:
-        yield database
-
-
 def unit_of_work(database: Database) -> SqlUnitOfWork:
     return SqlUnitOfWork(database, SystemClock(), uuid7)
 

@@ -1,17 +1,16 @@
 """Outbox and inbox: one contract suite for PostgreSQL and the fakes, and tests of PostgreSQL alone."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import func, select, text
 
 from tequipy_observability import RequestContext, request_context
 from tequipy_platform import Delivery, Event, Lease, UnitOfWork
-from tequipy_platform.database import Database, DatabaseSettings, build_database
+from tequipy_platform.database import Database
 from tequipy_platform.messaging import SqlUnitOfWork, build_message_log
 from tequipy_platform.messaging.models import InboxRow, OutboxRow
 from tequipy_platform.tasks import TASKS, build_handlers
@@ -19,17 +18,6 @@ from tequipy_platform.testing import EPOCH, AddedTask, CountingIds, FrozenClock,
 
 MINUTE = timedelta(minutes=1)
 NewWork = Callable[[], UnitOfWork]
-
-
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with build_database(DatabaseSettings(url=SecretStr(database_url))) as database:
-        yield database
 
 
 @pytest.fixture

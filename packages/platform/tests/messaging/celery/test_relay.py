@@ -44,12 +44,6 @@ TASKS = [Task("test.note", on=("test.noted",)), Task("test.note_too", on=("test.
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with build_database(DatabaseSettings(url=SecretStr(database_url))) as database:
-        yield database
-
-
-@pytest.fixture
 def run_relay(database: Database, build_worker: BuildWorker, tmp_path: Path) -> RunRelay:
     @asynccontextmanager
     async def run(
