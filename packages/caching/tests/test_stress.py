@@ -107,14 +107,23 @@ async def reader(url: str, prefix: str, truth: Truth) -> None:
         tasks = [asyncio.create_task(read(numbers, truth, stopped)) for _ in range(TASKS)]
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(20):
+                while not held(numbers):  # the last change or a gap may have cleared memory
+                    await asyncio.sleep(0.01)
         stopped.set()
         reads = sum(await asyncio.gather(*tasks))
         print("stopped", flush=True)
         await receive_all(manager)
-        held = {key: value for key in range(KEYS) if (value := numbers.peek(key)) is not MISSING}
-        stale = sum(value != truth[key] for key, value in held.items())
+        values = held(numbers)
+        stale = sum(value != truth[key] for key, value in values.items())
         lookups = {f"{tier} {result}": lookups_of(registry, tier, result) for tier in TIERS for result in RESULTS}
-        print(json.dumps({"reads": reads, "held": len(held), "stale": stale, **lookups}), flush=True)
+        print(json.dumps({"reads": reads, "held": len(values), "stale": stale, **lookups}), flush=True)
+
+
+def held(numbers: Cache[int]) -> dict[int, int]:
+    """Return the values in the memory of this process."""
+    return {key: value for key in range(KEYS) if (value := numbers.peek(key)) is not MISSING}
 
 
 def lookups_of(registry: CollectorRegistry, tier: str, result: str) -> int:

@@ -116,6 +116,19 @@ def url(server: ValkeyServer) -> str:
     return f"redis://{USER}@127.0.0.1:{server.port}/0"
 
 
+async def test_a_process_keeps_what_it_loads_when_a_new_cache_meets_full_memory(
+    start: Any, server: ValkeyServer, factory: Any, eventually: Any
+) -> None:
+    """In a server that was full before the cache's first value, a deleted key is loaded once and then in memory."""
+    manager = await start(url(server))
+    await eventually(lambda: manager.backplane.live)
+    await fill(server)
+    words, load = manager.cache("words", str), factory("new")
+    await words.delete("ada")
+    assert [await words.get_or_set("ada", load) for _ in range(3)] == ["new"] * 3
+    assert load.calls == 1
+
+
 async def test_a_refused_delete_reaches_all_processes(
     start: Any, server: ValkeyServer, refusal: Refusal, factory: Any, eventually: Any
 ) -> None:

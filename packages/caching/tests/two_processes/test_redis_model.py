@@ -121,8 +121,9 @@ def read(sides: Sides, name: bytes, tag: bytes, *, storing: bool, connected: boo
     answer = sides.run(("read", [STATE, name, tag], arguments))
     if isinstance(answer, ErrorReply):
         return
-    _, sides.generation, data, _, stamp = answer
-    if data and stamp:
+    _, generation, data, _, stamp = answer
+    if generation and data and stamp:  # otherwise nothing will be stored
+        sides.generation = generation
         sides.seen[name], sides.stamps[name] = data[:24], bytes([1]) + tag[4:] + stamp
 
 

@@ -175,7 +175,7 @@ class EntryReader(Generic[V]):
         generation, *answers = answer
         tag_generations = answers[2 * len(keys) :]
         encoded_tags = encode_tags(tags, [each or b"" for each in tag_generations])
-        tags_known = None not in tag_generations  # otherwise nothing can be stored
+        generations_known = generation is not None and None not in tag_generations  # otherwise nothing can be stored
         # First all entries are parsed, then all values decoded. Alternating would be slower, because the code of each
         # step would evict that of the other from the processor's cache.
         entries = zip(names, answers[::2], strict=False)  # not strict, because generations of tags follow
@@ -188,7 +188,7 @@ class EntryReader(Generic[V]):
                 others[key] = data[:STATE_BYTES]
             lookup = _MISS if parts is None or other else self._interpret(parts, left / 1000 - waited)
             may_store = lookup.value is MISSING or self._policy.refresh_ahead
-            if tags_known and data and may_store:
+            if generations_known and data and may_store:
                 lookup = lookup._replace(seen=SeenState(data[:STATE_BYTES], generation, encoded_tags, other))
             lookups[key] = lookup
         return lookups, others

@@ -5,13 +5,13 @@
 --       caller will not store); maximum number of bytes to return of each value (0: all); 1 to test whether the server
 --       refuses writes, because its values may then have been invalidated
 -- Returns the error with which the server refuses writes (false: it accepts them, or was not tested); the cache's
--- generation; for each key its bytes and its PTTL; for each tag its generation. The bytes are false for an absent key, and
+-- generation (false: it has none); for each key its bytes and its PTTL; for each tag its generation. The bytes are false for an absent key, and
 -- the state alone for a tombstone, a mark or a value of an older generation. redis/envelope.py describes the bytes.
 local count = tonumber(ARGV[2])
 local generation = redis.call('HGET', KEYS[1], ARGV[1])
 if not generation then
-  generation = ARGV[4]
-  redis.pcall('HSETNX', KEYS[1], ARGV[1], generation) -- if this is refused, the store fails and the next load retries
+  -- If this is refused, there is no generation, and nothing will be stored.
+  generation = type(redis.pcall('HSETNX', KEYS[1], ARGV[1], ARGV[4])) == 'number' and ARGV[4]
 end
 -- HDEL of an absent field changes nothing, and is refused like a delete.
 local tried = ARGV[8] == '1' and redis.pcall('HDEL', KEYS[1], 'none')
