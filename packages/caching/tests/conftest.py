@@ -12,8 +12,8 @@ import pytest
 from pydantic import SecretStr
 
 from tequipy_caching import CachePolicy, Source
+from tequipy_caching._manager import TieredCacheManager
 from tequipy_caching.expiring_set.shared_set import SharedExpiringSet
-from tequipy_caching.manager import TieredCacheManager
 from tequipy_caching.rate_limit.limiter import RedisRateLimiter
 from tequipy_caching.wiring import CacheSettings, build_cache, build_rate_limiter
 from tequipy_devstack.servers import ValkeyServer

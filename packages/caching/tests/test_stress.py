@@ -24,8 +24,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from tequipy_caching import MISSING, Cache, CachePolicy
+from tequipy_caching._manager import TieredCacheManager
 from tequipy_caching.cache.invalidation_guard import InvalidationGuards
-from tequipy_caching.manager import TieredCacheManager
 from tequipy_caching.redis import link, scripts
 from tequipy_caching.redis.backplane import ANSWER_TIMEOUT, PING_AFTER
 from tequipy_caching.redis.cancellation import cancel_and_wait

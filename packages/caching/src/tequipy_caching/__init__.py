@@ -4,10 +4,7 @@ This module imports the standard library only. The other public modules are `wir
 `build_rate_limiter`), `api` (rate limits over HTTP), `testing` (fakes) and `conformance` (a pytest plugin).
 """
 
-from tequipy_caching.cache.keys import Key
-from tequipy_caching.cache.policies import CachePolicy
-from tequipy_caching.cache.ports import MISSING, Cache, Missing
-from tequipy_caching.exceptions import (
+from tequipy_caching._exceptions import (
     CacheError,
     CacheUnavailable,
     LoadTimeout,
@@ -15,8 +12,11 @@ from tequipy_caching.exceptions import (
     UnknownCache,
     WrongEventLoop,
 )
+from tequipy_caching._ports import CacheHealth, CacheManager
+from tequipy_caching.cache.keys import Key
+from tequipy_caching.cache.policies import CachePolicy
+from tequipy_caching.cache.ports import MISSING, Cache, Missing
 from tequipy_caching.expiring_set.ports import ExpiringSet, Source
-from tequipy_caching.ports import CacheHealth, CacheManager
 from tequipy_caching.rate_limit.policies import RateDecision, RateLimiter, RatePolicy
 
 __all__ = [

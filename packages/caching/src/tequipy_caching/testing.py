@@ -9,6 +9,7 @@ from math import inf
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from tequipy_caching._ports import CacheHealth, CacheManager
 from tequipy_caching.cache.keys import Key, check_name
 from tequipy_caching.cache.local_store import Memory
 from tequipy_caching.cache.metrics import CacheMetrics, Observe, Read, Tally
@@ -18,7 +19,6 @@ from tequipy_caching.cache.recovery import RecoveryQueue
 from tequipy_caching.cache.tiered import TieredCache
 from tequipy_caching.cache.tiers import Encoded, Lookup, SharedTier
 from tequipy_caching.expiring_set.ports import ExpiringSet, Source, check_member, ttls_of
-from tequipy_caching.ports import CacheHealth, CacheManager
 from tequipy_caching.rate_limit.gcra import Buckets, bucket_name, decide_all_locally, decide_locally
 from tequipy_caching.rate_limit.policies import RateDecision, RateLimiter, RatePolicy, check_hits, decisive
 

@@ -7,11 +7,11 @@ from prometheus_client import CollectorRegistry
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from tequipy_caching._manager import TieredCacheManager
+from tequipy_caching._metrics import PrometheusCacheMetrics
+from tequipy_caching._ports import CacheManager
 from tequipy_caching.cache.keys import NAME_PATTERN
 from tequipy_caching.cache.policies import DEFAULT_POLICIES, CachePolicy
-from tequipy_caching.manager import TieredCacheManager
-from tequipy_caching.metrics import PrometheusCacheMetrics
-from tequipy_caching.ports import CacheManager
 from tequipy_caching.rate_limit.limiter import RedisRateLimiter
 from tequipy_caching.rate_limit.metrics import DecisionCounts
 from tequipy_caching.rate_limit.policies import RateLimiter

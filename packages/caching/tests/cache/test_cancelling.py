@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tequipy_caching import RatePolicy
-from tequipy_caching.manager import TieredCacheManager
+from tequipy_caching._manager import TieredCacheManager
 from tequipy_caching.rate_limit.limiter import RedisRateLimiter
 
 LOGIN = RatePolicy("login", limit=100_000, period=60)

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tequipy_caching import Cache
-from tequipy_caching.manager import TieredCacheManager
+from tequipy_caching._manager import TieredCacheManager
 
 
 @pytest.fixture

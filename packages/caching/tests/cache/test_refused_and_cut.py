@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tequipy_caching import MISSING
-from tequipy_caching.manager import TieredCacheManager
+from tequipy_caching._manager import TieredCacheManager
 from tequipy_devstack.servers import ValkeyServer
 
 

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from tequipy_caching import MISSING, CacheHealth
+from tequipy_caching._manager import TieredCacheManager
 from tequipy_caching.cache.recovery import TRUST_AFTER
-from tequipy_caching.manager import TieredCacheManager
 from tequipy_caching.wiring import CacheSettings, build_cache
 from tequipy_devstack.servers import ValkeyServer
 

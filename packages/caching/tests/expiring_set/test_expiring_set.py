@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from tequipy_caching._manager import TieredCacheManager
 from tequipy_caching.expiring_set import shared_set
 from tequipy_caching.expiring_set.shared_set import SharedExpiringSet
-from tequipy_caching.manager import TieredCacheManager
 from tequipy_devstack.servers import ValkeyServer
 
 WATCHER = Path(__file__).with_name("watcher.py")

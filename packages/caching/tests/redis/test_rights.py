@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tequipy_caching import CachePolicy, CacheUnavailable, RatePolicy
-from tequipy_caching.manager import TieredCacheManager
+from tequipy_caching._manager import TieredCacheManager
 from tequipy_caching.redis.backplane import Backplane
 from tequipy_caching.redis.link import RedisLink
 from tequipy_devstack.ports import free_port

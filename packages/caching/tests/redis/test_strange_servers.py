@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from tequipy_caching import CachePolicy, RateDecision, RatePolicy
-from tequipy_caching.manager import TieredCacheManager
+from tequipy_caching._manager import TieredCacheManager
 from tequipy_caching.wiring import CacheSettings, build_cache, build_rate_limiter
 
 

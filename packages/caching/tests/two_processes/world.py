@@ -12,8 +12,8 @@ import pytest
 import redis.utils
 
 from tequipy_caching import CachePolicy
+from tequipy_caching._manager import TieredCacheManager
 from tequipy_caching.cache.recovery import RecoveryQueue
-from tequipy_caching.manager import TieredCacheManager
 from tequipy_caching.redis.backplane import Backplane
 from tequipy_caching.redis.link import RedisLink
 from tequipy_caching.testing import NullMetrics, TurnableClock

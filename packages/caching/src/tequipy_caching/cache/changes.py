@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Hashable, Iterable, Mapping
 from typing import Any, Final, Generic, Literal, TypeVar, cast
 
+from tequipy_caching._exceptions import CacheUnavailable
 from tequipy_caching.cache.keys import Key
 from tequipy_caching.cache.recovery import Recoverable, RecoveryQueue
 from tequipy_caching.cache.tiers import SharedTier
-from tequipy_caching.exceptions import CacheUnavailable
 
 V = TypeVar("V")
 

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import Generic, TypeVar
 
+from tequipy_caching._exceptions import LoadTimeout
 from tequipy_caching.cache.keys import Key
 from tequipy_caching.cache.metrics import CacheMetrics
-from tequipy_caching.exceptions import LoadTimeout
 
 V = TypeVar("V")
 

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+from tequipy_caching._exceptions import CacheUnavailable
 from tequipy_caching.cache.keys import Key
 from tequipy_caching.cache.tiers import Channel, SharedTier
-from tequipy_caching.exceptions import CacheUnavailable
 
 V = TypeVar("V")
 

@@ -7,6 +7,7 @@ from functools import partial
 from random import random
 from typing import Generic, TypeVar
 
+from tequipy_caching._exceptions import CacheUnavailable
 from tequipy_caching.cache.changes import Changes
 from tequipy_caching.cache.factory_calls import Factory, FactoryCalls
 from tequipy_caching.cache.invalidation_guard import InvalidationGuard, InvalidationGuards
@@ -18,7 +19,6 @@ from tequipy_caching.cache.policies import CachePolicy
 from tequipy_caching.cache.ports import MISSING
 from tequipy_caching.cache.single_flight import InFlightLoad
 from tequipy_caching.cache.tiers import Channel, Lookup, SharedTier
-from tequipy_caching.exceptions import CacheUnavailable
 
 V = TypeVar("V")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal
 
-from tequipy_caching.exceptions import UnknownCache
+from tequipy_caching._exceptions import UnknownCache
 
 MAX_VALUE: Final = 100 * 365 * 86400
 """The largest value of any field, and of any ttl: a hundred years, which Redis can represent in milliseconds."""

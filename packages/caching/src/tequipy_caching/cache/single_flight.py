@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
+from tequipy_caching._exceptions import CacheError, RecursiveLoad, WrongEventLoop
 from tequipy_caching.cache.keys import Key
 from tequipy_caching.cache.metrics import Tally
-from tequipy_caching.exceptions import CacheError, RecursiveLoad, WrongEventLoop
 
 V = TypeVar("V")
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from tequipy_caching._exceptions import CacheUnavailable
 from tequipy_caching.cache.changes import Changes, Kind
 from tequipy_caching.cache.keys import BATCH_SIZE, Key, canonical, canonical_all, tag_ids, value_tags
 from tequipy_caching.cache.loader import Loader, LoadRequest
@@ -16,7 +17,6 @@ from tequipy_caching.cache.ports import MISSING, Cache, Missing
 from tequipy_caching.cache.recovery import RecoveryQueue
 from tequipy_caching.cache.single_flight import InFlightLoads
 from tequipy_caching.cache.tiers import Change, Channel, SharedTier
-from tequipy_caching.exceptions import CacheUnavailable
 
 V = TypeVar("V")
 

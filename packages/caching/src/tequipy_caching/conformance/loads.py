@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from tequipy_caching._exceptions import LoadTimeout, RecursiveLoad
 from tequipy_caching.cache.keys import Key
 from tequipy_caching.cache.ports import MISSING
 from tequipy_caching.conformance.target import CHANGES, Absent, CacheTarget, Factory, eventually
-from tequipy_caching.exceptions import LoadTimeout, RecursiveLoad
 
 
 @pytest.mark.asyncio

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
+from tequipy_caching._ports import CacheManager
 from tequipy_caching.cache.keys import Key
 from tequipy_caching.cache.policies import CachePolicy
 from tequipy_caching.cache.ports import Cache
-from tequipy_caching.ports import CacheManager
 
 
 class Absent(LookupError):

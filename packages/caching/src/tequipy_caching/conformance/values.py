@@ -5,10 +5,10 @@ from uuid import UUID
 
 import pytest
 
+from tequipy_caching._exceptions import UnknownCache
 from tequipy_caching.cache.keys import Key
 from tequipy_caching.cache.ports import MISSING
 from tequipy_caching.conformance.target import CacheTarget, Factory, eventually
-from tequipy_caching.exceptions import UnknownCache
 
 
 @pytest.mark.asyncio

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Final
 
+from tequipy_caching._exceptions import CacheUnavailable
 from tequipy_caching.cache.keys import check_name
-from tequipy_caching.exceptions import CacheUnavailable
 from tequipy_caching.expiring_set.ports import Source
 from tequipy_caching.expiring_set.shared_set import SharedExpiringSet
 from tequipy_caching.redis.backplane import Backplane

@@ -9,9 +9,9 @@ from math import inf
 from time import monotonic
 from typing import Any, Final, TypeVar
 
+from tequipy_caching._exceptions import CacheUnavailable
 from tequipy_caching.cache.policies import check_ttl
 from tequipy_caching.cache.recovery import Recoverable
-from tequipy_caching.exceptions import CacheUnavailable
 from tequipy_caching.expiring_set.members import Members
 from tequipy_caching.expiring_set.ports import ExpiringSet, Source, check_member, ttls_of
 from tequipy_caching.redis.backplane import Backplane

@@ -8,11 +8,11 @@ from typing import Any, Final, NamedTuple, Self
 
 from cachetools import LRUCache
 
+from tequipy_caching._exceptions import CacheUnavailable
 from tequipy_caching.cache.invalidation_guard import InvalidationGuards
 from tequipy_caching.cache.keys import Key
 from tequipy_caching.cache.policies import CachePolicy
 from tequipy_caching.cache.recovery import Recoverable
-from tequipy_caching.exceptions import CacheUnavailable
 from tequipy_caching.rate_limit.denials import Denials
 from tequipy_caching.rate_limit.gcra import (
     Buckets,

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from tequipy_caching.exceptions import CacheUnavailable
+from tequipy_caching._exceptions import CacheUnavailable
 from tequipy_caching.rate_limit.gcra import LEASE_GRACE_US, LEASE_US, BudgetRequest, Grant
 from tequipy_caching.rate_limit.policies import RatePolicy
 from tequipy_caching.redis.backplane import Backplane

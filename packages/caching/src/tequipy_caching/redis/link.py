@@ -15,9 +15,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
+from tequipy_caching._exceptions import CacheUnavailable
 from tequipy_caching.cache.metrics import CacheMetrics
 from tequipy_caching.cache.recovery import RecoveryQueue
-from tequipy_caching.exceptions import CacheUnavailable
 from tequipy_caching.redis.cancellation import Cancellation
 from tequipy_caching.redis.circuit_breaker import Breaker
 from tequipy_caching.redis.connections import (

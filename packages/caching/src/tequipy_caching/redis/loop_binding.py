@@ -3,7 +3,7 @@
 import asyncio
 import os
 
-from tequipy_caching.exceptions import WrongEventLoop
+from tequipy_caching._exceptions import WrongEventLoop
 
 
 class LoopBinding:

@@ -7,7 +7,7 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Final
 
-from tequipy_caching.exceptions import CacheUnavailable
+from tequipy_caching._exceptions import CacheUnavailable
 
 _FOLDER: Final = files("tequipy_caching.redis") / "lua"
 _PUBLISH: Final = "publish"

@@ -5,6 +5,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from tequipy_caching._ports import CacheHealth, CacheManager
 from tequipy_caching.cache.local_store import ChunkedTTLCache, Memory
 from tequipy_caching.cache.metrics import CacheMetrics
 from tequipy_caching.cache.policies import CachePolicy, policy_of
@@ -12,7 +13,6 @@ from tequipy_caching.cache.ports import Cache
 from tequipy_caching.cache.tiered import TieredCache
 from tequipy_caching.expiring_set.ports import ExpiringSet, Source
 from tequipy_caching.expiring_set.sets import ExpiringSets
-from tequipy_caching.ports import CacheHealth, CacheManager
 from tequipy_caching.redis.backplane import Backplane
 from tequipy_caching.redis.link import RedisLink
 from tequipy_caching.redis.messages import CacheListener, topic_of
