@@ -8,10 +8,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, St
 from pydantic_core import PydanticCustomError
 
 from tequipy_caching._manager import TieredCacheManager
-from tequipy_caching._metrics import PrometheusCacheMetrics
 from tequipy_caching._ports import CacheManager
 from tequipy_caching.cache.keys import NAME_PATTERN
 from tequipy_caching.cache.policies import DEFAULT_POLICIES, CachePolicy
+from tequipy_caching.cache.prometheus import PrometheusCacheMetrics
 from tequipy_caching.rate_limit.limiter import RedisRateLimiter
 from tequipy_caching.rate_limit.metrics import DecisionCounts
 from tequipy_caching.rate_limit.policies import RateLimiter

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from tequipy_caching import MISSING
-from tequipy_caching._metrics import PrometheusCacheMetrics
+from tequipy_caching.cache.prometheus import PrometheusCacheMetrics
 from tequipy_caching.redis.backplane import Backplane
 from tequipy_caching.redis.link import RedisLink
 from tequipy_caching.redis.messages import Listener
