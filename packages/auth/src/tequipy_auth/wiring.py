@@ -88,7 +88,7 @@ def build_auth(
         access_tokens=_access_tokens(settings, public_url, ring, cache, revocations),
         revocations=revocations,
         profiles=cache.cache(USER_PROFILE, Profile),
-        config=cache.cache(ROLES, RoleMap),
+        roles=cache.cache(ROLES, RoleMap),
         templates=JinjaMailTemplates("tequipy_auth"),
         operations=operations,
         audit_log=SqlAuditLog(database),

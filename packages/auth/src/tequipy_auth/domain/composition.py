@@ -63,7 +63,7 @@ class Composition:
     access_tokens: AccessTokens
     revocations: Revocations
     profiles: Cache[Profile]
-    config: Cache[RoleMap]
+    roles: Cache[RoleMap]
     templates: MailTemplates
     operations: Operations
     audit_log: AuditLog
@@ -80,7 +80,7 @@ class Composition:
             passwords=self._passwords,
             sessions=self._sessions,
             accounts=AccountService(self.unit_of_work, profiles=self.profiles, operations=self.operations),
-            roles=RoleService(self.unit_of_work, config=self.config, operations=self.operations),
+            roles=RoleService(self.unit_of_work, roles=self.roles, operations=self.operations),
             housekeeping=Housekeeping(self.unit_of_work, self.clock, self.policy),
             access_tokens=self.access_tokens,
             session_issuer=self._issuer,

@@ -48,7 +48,7 @@ class DeviceMarks:
         device = Device(device_id, user.id, last_used_at=now, expires_at=now + MARK_TTL)
         await work.devices.put(device, keep=DEVICES_PER_ACCOUNT)
         signed = (
-            self._account(user.id),
+            self._account_digest(user.id),
             str(user.password_epoch),
             str(int(device.expires_at.timestamp())),
             device_id,
@@ -63,14 +63,14 @@ class DeviceMarks:
         account, epoch, expiry, device_id, signature = parts[1:]
         if not hmac.compare_digest(signature, self._signature(account, epoch, expiry, device_id)):
             return None
-        if account != self._account(user.id) or epoch != str(user.password_epoch):
+        if account != self._account_digest(user.id) or epoch != str(user.password_epoch):
             return None
         now = self._clock.now()
         if int(expiry) <= now.timestamp() or not await work.devices.is_live(device_id, user.id, at=now):
             return None
         return device_id
 
-    def _account(self, user_id: UUID) -> str:
+    def _account_digest(self, user_id: UUID) -> str:
         return self._pseudonyms.of("device account", str(user_id))
 
     def _signature(self, *signed: str) -> str:

@@ -43,7 +43,7 @@ class _Job:
     function: Callable[[], Any]
     client: HashingClient
     future: Future[Any] = field(default_factory=Future)
-    asked_at: float = field(default_factory=time.perf_counter)
+    submitted_at: float = field(default_factory=time.perf_counter)
 
 
 class HashingPool:
@@ -143,7 +143,7 @@ class HashingPool:
         """Call the job's function; return a function that sets the result of its future."""
         if not job.future.set_running_or_notify_cancel():
             return lambda: None
-        self._metrics.started(self._name, job.client, waited=time.perf_counter() - job.asked_at)
+        self._metrics.started(self._name, job.client, waited=time.perf_counter() - job.submitted_at)
         try:
             return partial(job.future.set_result, job.function())
         except BaseException as error:  # noqa: BLE001 -- any error belongs to the caller

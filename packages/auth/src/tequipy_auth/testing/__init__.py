@@ -94,7 +94,7 @@ def build_fake_auth(
         access_tokens=FakeAccessTokens(clock, ttl=policy.access_token_ttl, revocations=revocations),
         revocations=revocations,
         profiles=cache.cache(USER_PROFILE, Profile),
-        config=cache.cache(ROLES, RoleMap),
+        roles=cache.cache(ROLES, RoleMap),
         templates=PlainMailTemplates(),
         operations=operations,
         audit_log=MemoryAuditLog(unit_of_work.audit),

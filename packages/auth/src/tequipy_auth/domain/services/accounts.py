@@ -47,7 +47,7 @@ class AccountService:
         await self._profiles.set(user_id, profile)
         return profile
 
-    async def drop_profile(self, delivery: Delivery, *, user_id: str) -> None:  # noqa: ARG002 -- the task is idempotent
+    async def drop_profile(self, _delivery: Delivery, *, user_id: str) -> None:
         """Run the task `auth.drop_profile`: remove a profile from the cache."""
         await self._profiles.delete(UUID(user_id))
 

@@ -30,7 +30,7 @@ class Housekeeping:
         self._policy = policy
         self._clock = clock
 
-    async def purge(self, delivery: Delivery) -> None:  # noqa: ARG002 -- idempotent, so it needs no inbox
+    async def purge(self, _delivery: Delivery) -> None:
         """Run the task `auth.purge`: delete expired rows, and audit events older than `audit_retention`."""
         now = self._clock.now()
         await self._purge(lambda work: work.registrations, now)

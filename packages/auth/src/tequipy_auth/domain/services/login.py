@@ -12,7 +12,7 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AddressParser
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.password_check import PasswordCheck, VerifiedAttempt
-from tequipy_auth.domain.services.session_issuer import NewSession, SessionIssuer
+from tequipy_auth.domain.services.session_issuer import NewSession, SessionIssuer, find_caller
 from tequipy_auth.domain.value_objects import AccessToken, Client, Principal, TokenPair
 from tequipy_platform import Clock, retry_conflicts
 
@@ -80,7 +80,7 @@ class LoginService:
         # Checked first: otherwise an attempt would be counted and the session changed without a new token.
         await self._issuer.check_signing_key()
         async with self._unit_of_work() as work:
-            user, session = await self._caller(work, principal)
+            user, session = await find_caller(work, principal)
             attempt = await self._check.reserve(
                 work,
                 address=user.email,
@@ -106,7 +106,7 @@ class LoginService:
         session that has ended raises `InvalidAccessToken`.
         """
         async with self._unit_of_work() as work:
-            _, session = await self._caller(work, principal)
+            _, session = await find_caller(work, principal)
         if self._clock.now() - session.auth_time >= self._policy.fresh_for:
             raise ReauthRequired
 
@@ -121,7 +121,7 @@ class LoginService:
                 return None
             device_mark = await self._devices.issue(work, user, known=client.device_mark)
             revoked_ids = await self._issuer.save(work, new)
-            work.audit.record(_logged_in(user, new.session, new.session.client))
+            work.audit.record(_login_event(user, new.session, new.session.client))
         await self._issuer.publish(revoked_ids)
         return user, device_mark
 
@@ -137,18 +137,11 @@ class LoginService:
                 return None
             if not await work.sessions.reauthenticate(session.id, at=now):
                 raise InvalidAccessToken
-            work.audit.record(_logged_in(user, session, client, reason="reauthenticate"))
+            work.audit.record(_login_event(user, session, client, reason="reauthenticate"))
         return user, replace(session, auth_time=now)
 
-    async def _caller(self, work: AuthUnitOfWork, principal: Principal) -> tuple[User, Session]:
-        user = await work.users.get(principal.user_id)
-        session = await work.sessions.get(principal.session_id)
-        if user is None or session is None or session.revoked_at is not None:
-            raise InvalidAccessToken
-        return user, session
 
-
-def _logged_in(user: User, session: Session, client: Client, *, reason: str | None = None) -> AuditEvent:
+def _login_event(user: User, session: Session, client: Client, *, reason: str | None = None) -> AuditEvent:
     return AuditEvent(
         AuditAction.LOGIN_OK,
         reason=reason,

@@ -6,7 +6,7 @@ from uuid import UUID
 from tequipy_auth.domain.audit import AuditAction, AuditEvent
 from tequipy_auth.domain.devices import DeviceMarks
 from tequipy_auth.domain.entities import User
-from tequipy_auth.domain.exceptions import InvalidAccessToken, InvalidCredentials, InvalidOneTimeToken
+from tequipy_auth.domain.exceptions import InvalidCredentials, InvalidOneTimeToken
 from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.lockout import Lockout
 from tequipy_auth.domain.operations import Operations, counted
@@ -16,7 +16,7 @@ from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.one_time_tokens import read_one_time_token, record_refused_token
 from tequipy_auth.domain.services.password_check import PasswordCheck, VerifiedAttempt
-from tequipy_auth.domain.services.session_issuer import SessionIssuer, SessionRevocation
+from tequipy_auth.domain.services.session_issuer import SessionIssuer, SessionRevocation, find_caller
 from tequipy_auth.domain.task_names import SEND_MAIL
 from tequipy_auth.domain.value_objects import Client, OneTimeTokenValue, PasswordHash, Principal, Purpose
 from tequipy_platform import Clock, IdSource, retry_conflicts
@@ -100,10 +100,7 @@ class PasswordService:
         `InvalidAccessToken` when the session has ended.
         """
         async with self._unit_of_work() as work:
-            user = await work.users.get(principal.user_id)
-            session = await work.sessions.get(principal.session_id)
-        if user is None or session is None or session.revoked_at is not None:
-            raise InvalidAccessToken
+            user, session = await find_caller(work, principal)
         accepted = self._rules.accept(new_password, user.email)
         async with self._unit_of_work() as work:
             attempt = await self._check.reserve(

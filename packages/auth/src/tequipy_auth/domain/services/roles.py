@@ -20,15 +20,15 @@ class RoleService:
     """Reads the roles through the `config` cache, so that permissions remain available while the database is down."""
 
     def __init__(
-        self, unit_of_work: Callable[[], AuthUnitOfWork], *, config: Cache[RoleMap], operations: Operations
+        self, unit_of_work: Callable[[], AuthUnitOfWork], *, roles: Cache[RoleMap], operations: Operations
     ) -> None:
         self._unit_of_work = unit_of_work
-        self._config = config
+        self._roles = roles
         self._operations = operations
 
     async def permissions_of(self, roles: Iterable[str]) -> tuple[str, ...]:
         """Return the permissions of the given roles, sorted; an unknown role grants none."""
-        role_map = await self._config.get_or_set(_CACHE_KEY, self._load)
+        role_map = await self._roles.get_or_set(_CACHE_KEY, self._load)
         return role_map.permissions_of(roles)
 
     @counted("define_role")
@@ -43,11 +43,11 @@ class RoleService:
             work.outbox.add(DROP_ROLES)
             metadata: dict[str, JSON] = {"role": role.name, "permissions": list(role.permissions)}
             work.audit.record(AuditEvent(AuditAction.ROLE_CHANGED, actor_id=actor_id, metadata=metadata))
-        await self._config.delete(_CACHE_KEY)
+        await self._roles.delete(_CACHE_KEY)
 
     async def drop_roles(self, _delivery: Delivery) -> None:
         """Run the task `auth.drop_roles`: remove the roles from the cache."""
-        await self._config.delete(_CACHE_KEY)
+        await self._roles.delete(_CACHE_KEY)
 
     async def _load(self) -> RoleMap:
         async with self._unit_of_work() as work:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent
 from tequipy_auth.domain.entities import RefreshToken, Session, User
+from tequipy_auth.domain.exceptions import InvalidAccessToken
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AccessTokens, Revocations, SecretHasher, SuccessorKeys
 from tequipy_auth.domain.repositories import AuthUnitOfWork
@@ -43,6 +44,15 @@ class SessionRevocation:
     action: AuditAction = AuditAction.SESSION_REVOKED
     actor_id: UUID | None = None
     client: Client = field(default_factory=Client)
+
+
+async def find_caller(work: AuthUnitOfWork, principal: Principal) -> tuple[User, Session]:
+    """Return the caller's account and session; raises `InvalidAccessToken` if the session has been revoked."""
+    user = await work.users.get(principal.user_id)
+    session = await work.sessions.get(principal.session_id)
+    if user is None or session is None or session.revoked_at is not None:
+        raise InvalidAccessToken
+    return user, session
 
 
 class SessionIssuer:

@@ -182,7 +182,7 @@ class SessionService:
     async def _derive_successor(
         self, presented: _PresentedToken, now: datetime
     ) -> tuple[RefreshTokenValue, RefreshToken]:
-        """Derive and hash the successor before the transaction starts."""
+        """Return the successor of the presented token, and its row; hashes, so call it outside of a transaction."""
         version = self._successor_keys.current_version
         key = self._successor_keys.key(version)
         if key is None:
