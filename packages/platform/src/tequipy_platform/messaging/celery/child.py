@@ -46,6 +46,7 @@ class ChildLoop:
         self._tasks = tasks
         self._build = build
         self._runtime: TaskRuntime | None = None
+        self._worker = os.getpid()  # the parent of the children, or the only process of a worker that does not fork
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._open: AsyncExitStack | None = None
@@ -60,8 +61,8 @@ class ChildLoop:
             check_handlers(self._tasks, self._runtime.handlers)
         except Exception:
             logger.exception("task_handlers_failed")
-            os.kill(os.getppid(), signal.SIGTERM)
-            return
+            os.kill(self._worker, signal.SIGTERM)
+            raise SystemExit(1) from None  # a message that this process was given returns to the queue
         self._loop = asyncio.new_event_loop()
         self._opening = asyncio.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tequipy-tasks", daemon=True)
