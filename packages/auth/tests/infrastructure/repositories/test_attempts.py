@@ -1,32 +1,16 @@
 """Counters of failed attempts: one contract suite for memory and PostgreSQL."""
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
-from tequipy_auth import AuthUnitOfWork
 from tequipy_auth.domain.lockout import COUNTER_TTL, Counter, Key, Scope
-from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
-from tequipy_auth.testing import MemoryAuthUnitOfWork
-from tequipy_platform.database import Database
-from tequipy_platform.testing import EPOCH, CountingIds, FrozenClock
 
-NOW = EPOCH
+from .entities import NOW, Work
+
 ADA = [Key(Scope.PAIR, "ada-home", "ada"), Key(Scope.ACCOUNT, "ada", "ada"), Key(Scope.CLIENT, "home")]
 BOB = [Key(Scope.PAIR, "bob-home", "bob"), Key(Scope.ACCOUNT, "bob", "bob"), Key(Scope.CLIENT, "home")]
-Work = Callable[[], AuthUnitOfWork]
-
-
-@pytest.fixture(params=["memory", "postgresql"])
-def work(request: pytest.FixtureRequest) -> Work:
-    """Return a function that creates units of work over one store."""
-    if request.param == "memory":
-        held = MemoryAuthUnitOfWork(FrozenClock())
-        return lambda: held
-    database: Database = request.getfixturevalue("database")
-    return lambda: SqlAuthUnitOfWork(database, FrozenClock(), CountingIds())
 
 
 async def count(work: Work, keys: list[Key], *, failures: int = 1) -> None:
