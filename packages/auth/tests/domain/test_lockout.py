@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tequipy_auth.domain.lockout import COUNTER_TTL, MAX_LOCK, Counter, Scope, client_network
+from tequipy_auth.domain.lockout import COUNTER_TTL, MAX_LOCK, Counter, Scope
+from tequipy_auth.domain.value_objects import Client
 from tequipy_platform.testing import EPOCH
 
 MOMENT = timedelta(microseconds=1)
@@ -210,4 +211,4 @@ def test_an_abandoned_reservation_expires() -> None:
 )
 def test_client_networks(ip: str | None, network: str) -> None:
     """IPv4 addresses count individually, also when mapped into IPv6; IPv6 addresses count by /64."""
-    assert client_network(ip) == network
+    assert Client(ip).network(64) == network

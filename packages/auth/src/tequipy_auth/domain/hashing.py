@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 from itertools import count
 from typing import Final, Generic, Self, TypeVar
 
@@ -31,7 +30,7 @@ class HashingClient:
     @classmethod
     def of(cls, client: Client, *, marked: bool = False) -> Self:
         """Return the hashing client of a request; `marked` says whether it sent a valid device mark."""
-        return cls(hashing_network(client.ip), marked)
+        return cls(client.network(_IPV6_PREFIX), marked)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,17 +122,3 @@ def _newest_of_the_largest(candidates: Collection[_Waiting[T]]) -> _Waiting[T]:
         (each for each in candidates if each.client.network == network),
         key=lambda each: (not each.client.marked, each.arrival),
     )
-
-
-def hashing_network(ip: str | None) -> str:
-    """Return the client network: the IPv4 address or the IPv6 /48, "unknown" for anything else."""
-    try:
-        address = ip_address(ip or "")
-    except ValueError:
-        return "unknown"
-    if not isinstance(address, IPv6Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    host_bits = 128 - _IPV6_PREFIX
-    return f"{IPv6Address(int(address) >> host_bits << host_bits)}/{_IPV6_PREFIX}"

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from ipaddress import IPv6Address, ip_address
 from typing import Final
 from uuid import UUID
 
@@ -27,14 +26,17 @@ COUNTER_TTL: Final = timedelta(hours=12)
 RESET_TRUST: Final = timedelta(hours=1)
 """How long after a password reset failures of other clients do not lock out the client address that made the reset."""
 
+IPV6_PREFIX: Final = 64
+"""Prefix length of the IPv6 network that counts as one client address: one subscriber controls all of a /64."""
+
 RESERVATION_TTL: Final = timedelta(minutes=1)
 """How long a reservation counts when its attempt is never finished, because the process or the database failed."""
 
 MAX_CLOCK_SKEW: Final = timedelta(minutes=5)
-"""The maximum difference between the clocks of two processes.
+"""How far in the future a stored time may be.
 
-Times further in the future were written by a wrong clock that has since been corrected. They are ignored, because they
-would lock a key until that time.
+Clocks usually differ by less (`policy.LEEWAY`). A time further in the future was written by a wrong clock that has since
+been corrected. It is ignored, because it would lock a key until that time.
 """
 
 BUSY_RETRY_AFTER: Final = timedelta(seconds=1)
@@ -310,27 +312,14 @@ class Lockout:
             return (self._key(Scope.SESSION, account, str(origin.session_id)),), (everybody,)
         if origin.device is not None:
             return (self._key(Scope.DEVICE, account, origin.device),), (everybody,)
-        client = Key(Scope.CLIENT, self._pseudonyms.of(Scope.CLIENT.label, client_network(origin.client.ip)))
+        client = Key(Scope.CLIENT, self._pseudonyms.of(Scope.CLIENT.label, origin.client.network(IPV6_PREFIX)))
         return (self._pair(account, origin.client), everybody, client), ()
 
     def _pair(self, account: str, client: Client) -> Key:
-        return self._key(Scope.PAIR, account, client_network(client.ip))
+        return self._key(Scope.PAIR, account, client.network(IPV6_PREFIX))
 
     def _key(self, scope: Scope, account: str, *more: str) -> Key:
         return Key(scope, self._pseudonyms.of(scope.label, account, *more), account)
-
-
-def client_network(ip: str | None) -> str:
-    """Return what counts as one client address: an IPv4 address, or the IPv6 /64 of one subscriber."""
-    try:
-        address = ip_address(ip or "")
-    except ValueError:
-        return "unknown"
-    if not isinstance(address, IPv6Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
 def _recent(failed_at: tuple[datetime, ...], scope: Scope, now: datetime) -> tuple[datetime, ...]:

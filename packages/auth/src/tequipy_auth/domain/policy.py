@@ -12,7 +12,7 @@ MIN_AUDIT_RETENTION: Final = timedelta(days=7)
 """The minimum retention, which the database enforces: an attacker who controls a process cannot purge recent events."""
 
 LEEWAY: Final = timedelta(seconds=30)
-"""The maximum difference between the clocks of two machines."""
+"""How much the clocks of two machines may differ without invalidating a token (`nbf`)."""
 
 REGISTRATION_TTL: Final = timedelta(days=2)
 """How long a registration stays pending; no link for it is valid longer than that."""

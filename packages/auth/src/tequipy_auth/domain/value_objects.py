@@ -7,6 +7,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from ipaddress import IPv6Address, ip_address
 from typing import ClassVar, Self
 from uuid import UUID
 
@@ -125,6 +126,22 @@ class Client:
     user_agent: str | None = None
     device_mark: str | None = field(default=None, repr=False, compare=False)
     """The device mark that the client sent, not verified yet (`DeviceMarks`); it is not stored."""
+
+    def network(self, prefix_length: int) -> str:
+        """Return the network to count the client by: its IPv4 address, or its IPv6 network of this prefix length.
+
+        An IPv4 address that is mapped into IPv6 counts as IPv4; any other text, and no address, is `unknown`.
+        """
+        try:
+            address = ip_address(self.ip or "")
+        except ValueError:
+            return "unknown"
+        if not isinstance(address, IPv6Address):
+            return str(address)
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        host_bits = 128 - prefix_length
+        return f"{IPv6Address(int(address) >> host_bits << host_bits)}/{prefix_length}"
 
 
 @dataclass(frozen=True, slots=True)

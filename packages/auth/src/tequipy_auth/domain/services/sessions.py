@@ -16,7 +16,7 @@ from tequipy_auth.domain.exceptions import (
     RefreshSuperseded,
     SessionRevoked,
 )
-from tequipy_auth.domain.lockout import client_network
+from tequipy_auth.domain.lockout import IPV6_PREFIX
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AccessTokens, SecretHasher, SuccessorKeys
@@ -240,7 +240,7 @@ class SessionService:
         if first is None:
             return
         differences = {
-            "client_address": client_network(client.ip) != client_network(first.ip),
+            "client_address": client.network(IPV6_PREFIX) != first.network(IPV6_PREFIX),
             "user_agent": client.user_agent != first.user_agent,
         }
         changed: list[JSON] = [name for name, differs in differences.items() if differs]
