@@ -35,8 +35,8 @@ RESERVATION_TTL: Final = timedelta(minutes=1)
 MAX_CLOCK_SKEW: Final = timedelta(minutes=5)
 """How far in the future a stored time may be.
 
-Clocks usually differ by less (`policy.LEEWAY`). A time further in the future was written by a wrong clock that has since
-been corrected. It is ignored, because it would lock a key until that time.
+Clocks usually differ by less (`policy.LEEWAY`). A time further in the future was written by a wrong clock that has
+since been corrected. It is ignored, because it would lock a key until that time.
 """
 
 BUSY_RETRY_AFTER: Final = timedelta(seconds=1)
