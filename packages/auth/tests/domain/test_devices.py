@@ -25,16 +25,6 @@ ADA, BOB = make_user("ada"), make_user("bob")
 
 
 @pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
-@pytest.fixture
-def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
-    return MemoryAuthUnitOfWork(clock)
-
-
-@pytest.fixture
 def marks(clock: FrozenClock) -> DeviceMarks:
     return DeviceMarks(Pseudonyms(b"key"), clock, secrets.token_bytes)
 

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from tequipy_auth import Auth, Client
-from tequipy_auth.testing import MemoryAuthUnitOfWork, RecordingOperations, build_fake_auth
+from tequipy_auth.testing import MemoryAuthUnitOfWork, RecordingOperations
 from tequipy_platform import Delivery, Mail, MailRejected, MailUnavailable
 from tequipy_platform.testing import FrozenClock, RecordingMailer
 
-PASSWORD = "correct horse battery staple"
-VICTIM, CLIENT = "victim@example.com", Client("192.0.2.1", "test")
+from .accounts import CLIENT, PASSWORD
+
+VICTIM = "victim@example.com"
 HOUR = timedelta(hours=1)
 
 
@@ -52,26 +53,6 @@ class MoodyMailer(RecordingMailer):
         if self.error is not None:
             raise self.error
         await super().send(mail)
-
-
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
-@pytest.fixture
-def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
-    return MemoryAuthUnitOfWork(clock)
-
-
-@pytest.fixture
-def operations() -> RecordingOperations:
-    return RecordingOperations()
-
-
-@pytest.fixture
-def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock, operations: RecordingOperations) -> Auth:
-    return build_fake_auth(work, clock=clock, operations=operations)
 
 
 @pytest.fixture

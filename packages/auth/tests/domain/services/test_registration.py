@@ -2,9 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -21,63 +19,38 @@ from tequipy_auth import (
     WeakPassword,
 )
 from tequipy_auth.domain.policy import REGISTRATION_TTL
-from tequipy_auth.testing import COMMON_PASSWORD, MemoryAuthUnitOfWork, build_fake_auth
-from tequipy_platform import Delivery
-from tequipy_platform.testing import AddedTask, FrozenClock, RecordingMailer
+from tequipy_auth.testing import COMMON_PASSWORD, MemoryAuthUnitOfWork
+from tequipy_platform.testing import AddedTask, FrozenClock
 
-PASSWORD = "correct horse battery staple"
-EMAIL = "Ada@Example.com"
-
-
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
-@pytest.fixture
-def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
-    return MemoryAuthUnitOfWork(clock)
-
-
-@pytest.fixture
-def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
-    return build_fake_auth(work, clock=clock)
-
-
-async def mailed_tokens(auth: Auth, work: MemoryAuthUnitOfWork) -> list[str]:
-    """Run the tasks of the outbox and return the tokens of the links."""
-    mailer = RecordingMailer()
-    for added in work.outbox.tasks:
-        payload: dict[str, Any] = added.payload
-        await auth.mailing(mailer).send_mail(Delivery(work.new_id(), added.task), **payload)
-    work.outbox.tasks.clear()
-    return [mail.text.partition("#token=")[2].strip() for mail in mailer.mails if "#token=" in mail.text]
+from .accounts import MIXED_CASE_EMAIL, PASSWORD, mailed_tokens
 
 
 async def test_a_registration_creates_no_account(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """Registering stores one registration and one outbox row without an address."""
-    await auth.registration.register(email=f" {EMAIL} ", password=PASSWORD, name="Ada", client=Client())
+    await auth.registration.register(email=f" {MIXED_CASE_EMAIL} ", password=PASSWORD, name="Ada", client=Client())
     (registration,) = work.registrations.rows.values()
-    assert (registration.email.written, registration.email.canonical) == (EMAIL, "ada@example.com")
+    assert (registration.email.written, registration.email.canonical) == (MIXED_CASE_EMAIL, "ada@example.com")
     assert work.outbox.tasks == [
         AddedTask("auth.send_mail", {"mail": "verification", "subject_id": str(registration.id)})
     ]
     assert not work.users.rows
     with pytest.raises(InvalidCredentials):
-        await auth.login.with_password(email=EMAIL, password=PASSWORD, client=Client())
+        await auth.login.with_password(email=MIXED_CASE_EMAIL, password=PASSWORD, client=Client())
 
 
 async def test_a_known_address_registers_in_the_same_way(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """A registration for an address with an account creates the same kinds of rows."""
-    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
-    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+    await auth.registration.create_admin(email=MIXED_CASE_EMAIL, password=PASSWORD)
+    await auth.registration.register(email=MIXED_CASE_EMAIL, password=PASSWORD, client=Client())
     assert len(work.registrations.rows) == len(work.outbox.tasks) == 1
 
 
 async def test_the_token_creates_the_account_of_its_registration(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """The account has the password of the registration whose link was opened, not of an earlier one."""
-    await auth.registration.register(email=EMAIL, password="a stranger's password", name="Mallory", client=Client())
-    await auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada", client=Client())
+    await auth.registration.register(
+        email=MIXED_CASE_EMAIL, password="a stranger's password", name="Mallory", client=Client()
+    )
+    await auth.registration.register(email=MIXED_CASE_EMAIL, password=PASSWORD, name="Ada", client=Client())
     _, token = await mailed_tokens(auth, work)
     await auth.registration.verify_email(token, password=PASSWORD, client=Client())
     (user,) = work.users.rows.values()
@@ -88,7 +61,7 @@ async def test_the_token_creates_the_account_of_its_registration(auth: Auth, wor
 async def test_a_token_works_once(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """A used token and the tokens of other registrations of the address are invalid afterwards."""
     for _ in range(2):
-        await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+        await auth.registration.register(email=MIXED_CASE_EMAIL, password=PASSWORD, client=Client())
     tokens = await mailed_tokens(auth, work)
     await auth.registration.verify_email(tokens[0], password=PASSWORD, client=Client())
     for token in tokens:
@@ -99,7 +72,7 @@ async def test_a_token_works_once(auth: Auth, work: MemoryAuthUnitOfWork) -> Non
 
 async def test_a_token_expires_after_a_day(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
     """The link works until just before 24 hours have passed."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+    await auth.registration.register(email=MIXED_CASE_EMAIL, password=PASSWORD, client=Client())
     (token,) = await mailed_tokens(auth, work)
     clock.advance(timedelta(hours=24))
     with pytest.raises(InvalidOneTimeToken):
@@ -111,7 +84,7 @@ async def test_invalid_tokens_get_the_same_answer(
     auth: Auth, work: MemoryAuthUnitOfWork, forge: Callable[[str], str]
 ) -> None:
     """Malformed, foreign and unknown tokens get the same answer."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+    await auth.registration.register(email=MIXED_CASE_EMAIL, password=PASSWORD, client=Client())
     (token,) = await mailed_tokens(auth, work)
     with pytest.raises(InvalidOneTimeToken):
         await auth.registration.verify_email(forge(token), client=Client())
@@ -119,7 +92,7 @@ async def test_invalid_tokens_get_the_same_answer(
 
 async def test_a_wrong_secret_does_not_use_the_token(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """Guessing a token's secret leaves the token valid."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+    await auth.registration.register(email=MIXED_CASE_EMAIL, password=PASSWORD, client=Client())
     (token,) = await mailed_tokens(auth, work)
     guess = OneTimeTokenValue.new(OneTimeTokenValue.parse(token).id, bytes(32))
     with pytest.raises(InvalidOneTimeToken):
@@ -129,10 +102,10 @@ async def test_a_wrong_secret_does_not_use_the_token(auth: Auth, work: MemoryAut
 
 async def test_an_existing_account_keeps_its_password(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """A link that is opened after the account was created in another way is refused."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+    await auth.registration.register(email=MIXED_CASE_EMAIL, password=PASSWORD, client=Client())
     (token,) = await mailed_tokens(auth, work)
     registrations = dict(work.registrations.rows)
-    await auth.registration.create_admin(email=EMAIL, password="another good password")
+    await auth.registration.create_admin(email=MIXED_CASE_EMAIL, password="another good password")
     work.registrations.rows.update(registrations)
     users = dict(work.users.rows)
     with pytest.raises(InvalidOneTimeToken):
@@ -144,7 +117,7 @@ async def test_an_existing_account_keeps_its_password(auth: Auth, work: MemoryAu
 async def test_parallel_verifications_create_one_account(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """Five registrations of one address that are verified at once create one account."""
     for _ in range(5):
-        await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+        await auth.registration.register(email=MIXED_CASE_EMAIL, password=PASSWORD, client=Client())
     tokens = await mailed_tokens(auth, work)
     answers = await asyncio.gather(
         *(auth.registration.verify_email(token, password=PASSWORD, client=Client()) for token in tokens),
@@ -177,7 +150,7 @@ async def test_weak_passwords_are_refused_with_reasons(
 async def test_the_bounds_of_length_are_inclusive(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """12 and 128 characters are accepted."""
     for length in (12, 128):
-        await auth.registration.register(email=EMAIL, password="p" * length, client=Client())
+        await auth.registration.register(email=MIXED_CASE_EMAIL, password="p" * length, client=Client())
     assert len(work.registrations.rows) == 2
 
 
@@ -189,21 +162,21 @@ async def test_an_invalid_address_is_refused(auth: Auth) -> None:
 
 async def test_an_administrator_is_created_once(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """An administrator's address is verified, and an address with an account is refused."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
-    await auth.registration.create_admin(email=EMAIL, password=PASSWORD, name="Root")
+    await auth.registration.register(email=MIXED_CASE_EMAIL, password=PASSWORD, client=Client())
+    await auth.registration.create_admin(email=MIXED_CASE_EMAIL, password=PASSWORD, name="Root")
     (admin,) = work.users.rows.values()
     assert (admin.email_verified, admin.roles, admin.name) == (True, ("admin",), "Root")
     assert not work.registrations.rows
     with pytest.raises(EmailTaken):
-        await auth.registration.create_admin(email=EMAIL.upper(), password=PASSWORD)
+        await auth.registration.create_admin(email=MIXED_CASE_EMAIL.upper(), password=PASSWORD)
 
 
 async def test_no_link_outlives_its_registration(auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
     """A link that is mailed late expires with its registration."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+    await auth.registration.register(email=MIXED_CASE_EMAIL, password=PASSWORD, client=Client())
     work.outbox.tasks.clear()
     clock.advance(REGISTRATION_TTL - timedelta(hours=1))
-    await auth.registration.resend_verification(email=EMAIL)
+    await auth.registration.resend_verification(email=MIXED_CASE_EMAIL)
     (token,) = await mailed_tokens(auth, work)
     (kept,), (registration,) = work.one_time_tokens.rows.values(), work.registrations.rows.values()
     assert kept.expires_at == registration.expires_at
@@ -215,12 +188,12 @@ async def test_no_link_outlives_its_registration(auth: Auth, work: MemoryAuthUni
 
 async def test_another_link_can_be_requested(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """A pending registration gets a new link, and the mail contains the time of the registration."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+    await auth.registration.register(email=MIXED_CASE_EMAIL, password=PASSWORD, client=Client())
     work.outbox.tasks.clear()
-    await auth.registration.resend_verification(email=EMAIL.upper())
+    await auth.registration.resend_verification(email=MIXED_CASE_EMAIL.upper())
     (token,) = await mailed_tokens(auth, work)
     await auth.registration.verify_email(token, client=Client())
-    await auth.login.with_password(email=EMAIL, password=PASSWORD, client=Client())
+    await auth.login.with_password(email=MIXED_CASE_EMAIL, password=PASSWORD, client=Client())
 
 
 async def test_a_link_request_creates_the_same_row_for_every_address(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
@@ -238,68 +211,10 @@ async def test_a_link_request_creates_the_same_row_for_every_address(auth: Auth,
         await auth.registration.resend_verification(email="nobody")
 
 
-@pytest.fixture
-def open_auth(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
-    return build_fake_auth(work, clock=clock, open_registration=True)
-
-
-async def test_an_open_account_exists_at_once(open_auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """An open account is unverified until its link is opened, and keeps its id and password."""
-    user = await open_auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada", client=Client())
-    assert user is not None
-    assert list(work.users.rows.values()) == [user]
-    assert (user.email_verified, user.roles, user.name) == (False, ("user",), "Ada")
-    first, *_ = await mailed_tokens(open_auth, work)
-    await open_auth.registration.resend_verification(email=EMAIL)
-    second, *_ = await mailed_tokens(open_auth, work)
-    await open_auth.registration.verify_email(second, client=Client())
-    assert work.users.rows == {user.id: replace(user, email_verified=True)}
-    with pytest.raises(InvalidOneTimeToken):
-        await open_auth.registration.verify_email(first, client=Client())
-    await open_auth.registration.resend_verification(email=EMAIL)
-    assert await mailed_tokens(open_auth, work) == [], "there is nothing left to verify"
-
-
-async def test_an_open_account_replaces_pending_registrations(
-    auth: Auth, open_auth: Auth, work: MemoryAuthUnitOfWork
-) -> None:
-    """A user with a pending registration and an open account can request another link."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
-    await open_auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
-    await mailed_tokens(open_auth, work)
-    await open_auth.registration.resend_verification(email=EMAIL)
-    (token,) = await mailed_tokens(open_auth, work)
-    await open_auth.registration.verify_email(token, client=Client())
-
-
-async def test_a_link_to_a_verified_address_is_refused(open_auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """A link is refused after the address was verified by a password reset."""
-    user = await open_auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
-    assert user is not None
-    (token,) = await mailed_tokens(open_auth, work)
-    await work.users.set_verified(user.id)
-    with pytest.raises(InvalidOneTimeToken):
-        await open_auth.registration.verify_email(token, client=Client())
-
-
-async def test_open_registration_refuses_a_taken_address(open_auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """The second registration of an address changes nothing, sends nothing, and is audited."""
-    user = await open_auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
-    assert user is not None
-    with pytest.raises(EmailTaken):
-        await open_auth.registration.register(email=EMAIL, password="another password", client=Client())
-    assert work.users.rows == {user.id: user}
-    assert len(work.outbox.tasks) == 1
-    assert [(event.outcome, event.reason, event.subject_id) for event in work.audit.events] == [
-        (Outcome.SUCCESS, None, user.id),
-        (Outcome.FAILURE, "email_taken", None),
-    ]
-
-
 async def test_registration_and_verification_are_audited(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
     """Registrations and verifications, also failed ones, are audited with the pseudonym of the address."""
     client = Client("192.0.2.1", "test")
-    await auth.registration.register(email=EMAIL, password=PASSWORD, client=client)
+    await auth.registration.register(email=MIXED_CASE_EMAIL, password=PASSWORD, client=client)
     (token,) = await mailed_tokens(auth, work)
     await auth.registration.verify_email(token, client=client)
     with pytest.raises(InvalidOneTimeToken):
@@ -317,5 +232,5 @@ async def test_registration_and_verification_are_audited(auth: Auth, work: Memor
 async def test_a_common_password_is_refused(auth: Auth) -> None:
     """Every registration checks the list of common passwords."""
     with pytest.raises(WeakPassword) as refusal:
-        await auth.registration.register(email=EMAIL, password=COMMON_PASSWORD.upper(), client=Client())
+        await auth.registration.register(email=MIXED_CASE_EMAIL, password=COMMON_PASSWORD.upper(), client=Client())
     assert refusal.value.reasons == ("common",)

@@ -5,26 +5,11 @@ from datetime import timedelta
 import pytest
 
 from tequipy_auth import AuthPolicy, KeyNotPublishedLongEnough, KeyService, KeyState, KeyUnusable, UnknownKey
-from tequipy_auth.testing import (
-    FakeKeyMaker,
-    MemoryAuthUnitOfWork,
-    MemoryRevocations,
-    RecordingOperations,
-)
+from tequipy_auth.testing import FakeKeyMaker, MemoryAuthUnitOfWork, MemoryRevocations, RecordingOperations
 from tequipy_platform.testing import FrozenClock
 
 POLICY = AuthPolicy()
 MOMENT = timedelta(seconds=1)
-
-
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
-@pytest.fixture
-def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
-    return MemoryAuthUnitOfWork(clock)
 
 
 @pytest.fixture

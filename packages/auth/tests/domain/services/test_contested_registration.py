@@ -3,74 +3,18 @@
 import asyncio
 from collections import Counter
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
-from tequipy_auth import (
-    AuditAction,
-    Auth,
-    Client,
-    InvalidCredentials,
-    InvalidOneTimeToken,
-    Outcome,
-    PasswordRequired,
-)
+from tequipy_auth import AuditAction, Auth, InvalidCredentials, InvalidOneTimeToken, Outcome, PasswordRequired
 from tequipy_auth.domain.policy import REGISTRATION_TTL
-from tequipy_auth.testing import FakePasswordHasher, MemoryAuthUnitOfWork, build_fake_auth
-from tequipy_platform import Delivery, Mail, Unavailable
-from tequipy_platform.testing import FrozenClock, RecordingMailer
+from tequipy_auth.testing import MemoryAuthUnitOfWork
+from tequipy_platform import Unavailable
+from tequipy_platform.testing import FrozenClock
 
-PASSWORD, STRANGERS = "correct horse battery staple", "a stranger's own password"
-EMAIL, CLIENT = "ada@example.com", Client("192.0.2.1", "test")
+from .accounts import CLIENT, EMAIL, PASSWORD, CountingHasher, mails, token_of
 
-
-class MoodyHasher(FakePasswordHasher):
-    """Checks passwords or raises `Unavailable`, and counts the checks."""
-
-    def __init__(self) -> None:
-        self.full = False
-        self.looked_at = 0
-
-    async def verify(self, *arguments: Any, **more: Any) -> bool:
-        if self.full:
-            raise Unavailable
-        self.looked_at += 1
-        return await super().verify(*arguments, **more)
-
-
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
-@pytest.fixture
-def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
-    return MemoryAuthUnitOfWork(clock)
-
-
-@pytest.fixture
-def hasher() -> MoodyHasher:
-    return MoodyHasher()
-
-
-@pytest.fixture
-def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock, hasher: MoodyHasher) -> Auth:
-    return build_fake_auth(work, clock=clock, hasher=hasher)
-
-
-async def mails(auth: Auth, work: MemoryAuthUnitOfWork) -> list[Mail]:
-    """Run the tasks of the outbox and return the mails."""
-    mailer = RecordingMailer()
-    asked, work.outbox.tasks[:] = list(work.outbox.tasks), []
-    for each in asked:
-        payload: dict[str, Any] = each.payload
-        await auth.mailing(mailer).send_mail(Delivery(work.new_id(), each.task), **payload)
-    return mailer.mails
-
-
-def token_of(mail: Mail) -> str:
-    return mail.text.partition("#token=")[2].strip()
+STRANGERS = "a stranger's own password"
 
 
 async def register(auth: Auth, work: MemoryAuthUnitOfWork, password: str) -> str:
@@ -142,7 +86,7 @@ async def test_a_token_allows_five_password_attempts(auth: Auth, work: MemoryAut
 
 
 async def test_at_most_five_parallel_guesses_are_checked(
-    auth: Auth, work: MemoryAuthUnitOfWork, hasher: MoodyHasher
+    auth: Auth, work: MemoryAuthUnitOfWork, hasher: CountingHasher
 ) -> None:
     """An attempt is counted before its password is hashed."""
     await register(auth, work, STRANGERS)
@@ -152,7 +96,7 @@ async def test_at_most_five_parallel_guesses_are_checked(
     assert (kinds, hasher.looked_at) == ({InvalidCredentials: 5, InvalidOneTimeToken: 15}, 5)
 
 
-async def test_a_full_queue_uses_no_attempt(auth: Auth, work: MemoryAuthUnitOfWork, hasher: MoodyHasher) -> None:
+async def test_a_full_queue_uses_no_attempt(auth: Auth, work: MemoryAuthUnitOfWork, hasher: CountingHasher) -> None:
     """An attempt whose password was not checked is not counted."""
     await register(auth, work, STRANGERS)
     token = await register(auth, work, PASSWORD)

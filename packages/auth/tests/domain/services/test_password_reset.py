@@ -1,10 +1,8 @@
-"""Password reset and change, with the in-memory fakes."""
+"""Password resets by mail: their links, what they end, and whom they protect from locks."""
 
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -19,63 +17,16 @@ from tequipy_auth import (
     LoginLocked,
     OneTimeTokenValue,
     Outcome,
-    Principal,
     SessionRevoked,
-    TokenPair,
-    User,
     WeakPassword,
 )
-from tequipy_auth.testing import COMMON_PASSWORD, MemoryAuthUnitOfWork, build_fake_auth
-from tequipy_platform import Conflicted, Delivery, Mail
-from tequipy_platform.testing import FrozenClock, RecordingMailer
+from tequipy_auth.testing import COMMON_PASSWORD, MemoryAuthUnitOfWork
+from tequipy_platform.testing import FrozenClock
 
-PASSWORD, NEW = "correct horse battery staple", "an even better password"
-EMAIL = "ada@example.com"
-CLIENT = Client("192.0.2.1", "test")
+from .accounts import CLIENT, EMAIL, NEW, PASSWORD, mails
+from .passwords import log_in, reset, reset_token
 
-
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
-@pytest.fixture
-def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
-    return MemoryAuthUnitOfWork(clock)
-
-
-@pytest.fixture
-async def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
-    auth = build_fake_auth(work, clock=clock)
-    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
-    return auth
-
-
-async def mails(auth: Auth, work: MemoryAuthUnitOfWork) -> list[Mail]:
-    """Run the tasks of the outbox and return the mails."""
-    mailer = RecordingMailer()
-    asked = [added for added in work.outbox.tasks if added.task == "auth.send_mail"]
-    work.outbox.tasks.clear()
-    for added in asked:
-        payload: dict[str, Any] = added.payload
-        await auth.mailing(mailer).send_mail(Delivery(work.new_id(), added.task), **payload)
-    return mailer.mails
-
-
-async def reset_token(auth: Auth, work: MemoryAuthUnitOfWork) -> str:
-    await auth.passwords.forgot(email=EMAIL, client=CLIENT)
-    (mail,) = await mails(auth, work)
-    link, _, token = mail.text.partition("#token=")
-    assert link.endswith("/reset-password")
-    return token.strip()
-
-
-async def log_in(auth: Auth, password: str = PASSWORD, client: Client = CLIENT) -> TokenPair:
-    return await auth.login.with_password(email=EMAIL, password=password, client=client)
-
-
-async def principal_of(auth: Auth, pair: TokenPair) -> Principal:
-    return await auth.access_tokens.verify(pair.access.value)
+pytestmark = pytest.mark.usefixtures("account")
 
 
 async def test_a_reset_request_creates_the_same_row_for_every_address(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
@@ -201,95 +152,6 @@ async def test_a_reset_verifies_the_address(work: MemoryAuthUnitOfWork, auth: Au
     await log_in(auth, NEW)
 
 
-async def test_a_change_ends_only_the_other_sessions(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """The caller's tokens stay valid, other sessions and earlier reset links do not, the owner gets a notice."""
-    token = await reset_token(auth, work)
-    other, own = await log_in(auth), await log_in(auth)
-    principal = await principal_of(auth, own)
-    await auth.passwords.change(principal, current_password=PASSWORD, new_password=NEW, client=CLIENT)
-    assert [mail.subject for mail in await mails(auth, work)] == ["password_changed"]
-    assert await principal_of(auth, own) == principal
-    await auth.sessions.refresh(str(own.refresh), client=CLIENT)
-    with pytest.raises(SessionRevoked):
-        await auth.sessions.refresh(str(other.refresh), client=CLIENT)
-    with pytest.raises(InvalidAccessToken):
-        await principal_of(auth, other)
-    with pytest.raises(InvalidOneTimeToken):
-        await auth.passwords.reset(token, new_password=PASSWORD, client=CLIENT)
-    await log_in(auth, NEW)
-
-
-async def test_transactions_are_retried_after_a_conflict(
-    auth: Auth, work: MemoryAuthUnitOfWork, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Reset, login, reauthentication and change repeat their last transaction after a serialisation failure."""
-    token, lock = await reset_token(auth, work), work.users.lock
-    tries = iter(range(20))
-
-    async def lock_at_the_second_try(user_id: UUID) -> User | None:
-        if next(tries) % 2 == 0:
-            raise Conflicted
-        return await lock(user_id)
-
-    monkeypatch.setattr(work.users, "lock", lock_at_the_second_try)
-    await auth.passwords.reset(token, new_password=NEW, client=CLIENT)
-    principal = await principal_of(auth, await log_in(auth, NEW))
-    await auth.login.reauthenticate(principal, password=NEW, client=CLIENT)
-    await auth.passwords.change(principal, current_password=NEW, new_password=PASSWORD, client=CLIENT)
-    assert next(tries) == 8
-
-
-async def test_a_change_uses_the_counter_of_its_session(auth: Auth) -> None:
-    """Wrong current passwords lock the session, not the login; a weak new password is refused before that."""
-    principal = await principal_of(auth, await log_in(auth))
-    for _ in range(10):
-        with pytest.raises(WeakPassword):
-            await auth.passwords.change(principal, current_password="wrong", new_password="short", client=CLIENT)
-    for _ in range(5):
-        with pytest.raises(InvalidCredentials):
-            await auth.passwords.change(principal, current_password="wrong", new_password=NEW, client=CLIENT)
-    with pytest.raises(LoginLocked):
-        await auth.passwords.change(principal, current_password=PASSWORD, new_password=NEW, client=CLIENT)
-    other = await principal_of(auth, await log_in(auth))
-    await auth.passwords.change(other, current_password=PASSWORD, new_password=NEW, client=CLIENT)
-
-
-async def reset(auth: Auth, work: MemoryAuthUnitOfWork, password: str) -> None:
-    """Reset the password by mail and send the notice."""
-    await auth.passwords.reset(await reset_token(auth, work), new_password=password, client=CLIENT)
-    await mails(auth, work)
-
-
-async def test_a_new_password_ends_all_device_marks(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """A change and a reset end all device marks; a renewed hash of the same password ends none."""
-
-    async def is_marked(password: str, device: str | None) -> bool:
-        """Lock the address, then return whether the mark allows a login."""
-        place = Client("198.51.100.99")
-        for _ in range(5):
-            with pytest.raises((InvalidCredentials, LoginLocked)):
-                await log_in(auth, "wrong", place)
-        try:
-            await log_in(auth, password, replace(place, device_mark=device))
-        except LoginLocked:
-            return False
-        return True
-
-    pair = await log_in(auth)
-    assert await is_marked(PASSWORD, pair.device_mark)
-    (user,) = work.users.rows.values()
-    await work.users.renew_password_hash(user.id, user.password)
-    assert await is_marked(PASSWORD, pair.device_mark)
-    principal = await principal_of(auth, pair)
-    await auth.passwords.change(principal, current_password=PASSWORD, new_password=NEW, client=CLIENT)
-    await mails(auth, work)
-    assert not await is_marked(NEW, pair.device_mark)
-    pair = await log_in(auth, NEW)
-    assert await is_marked(NEW, pair.device_mark)
-    await reset(auth, work, PASSWORD)
-    assert not await is_marked(PASSWORD, pair.device_mark)
-
-
 async def test_after_a_reset_others_cannot_lock_its_client_address_out(
     auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock
 ) -> None:
@@ -327,34 +189,3 @@ async def attack_with(auth: Auth, failures: int) -> None:
     for _ in range(failures):
         with pytest.raises(InvalidCredentials):
             await log_in(auth, "wrong")
-
-
-async def test_an_ended_session_cannot_change_the_password(
-    auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock
-) -> None:
-    """An unexpired access token of an ended session is refused."""
-    principal = await principal_of(auth, await log_in(auth))
-    await work.sessions.revoke(principal.session_id, at=clock.now(), reason="logout")
-    with pytest.raises(InvalidAccessToken):
-        await auth.passwords.change(principal, current_password=PASSWORD, new_password=NEW, client=CLIENT)
-
-
-async def test_new_passwords_are_audited(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
-    """The audit contains the request, the reset, the change and the ended sessions in order."""
-    other, own = await principal_of(auth, await log_in(auth)), await principal_of(auth, await log_in(auth))
-    work.audit.rows.clear()
-    await auth.passwords.change(own, current_password=PASSWORD, new_password=NEW, client=CLIENT)
-    work.outbox.tasks.clear()
-    await auth.passwords.reset(await reset_token(auth, work), new_password=PASSWORD, client=CLIENT)
-    user_id = own.user_id
-    recorded = [
-        (event.action, event.reason, event.actor_id, event.subject_id, event.session_id) for event in work.audit.events
-    ]
-    assert recorded == [
-        (AuditAction.SESSION_REVOKED, "password_changed", user_id, user_id, other.session_id),
-        (AuditAction.PASSWORD_CHANGED, None, user_id, user_id, own.session_id),
-        (AuditAction.RESET_REQUESTED, None, None, user_id, None),
-        (AuditAction.SESSION_REVOKED, "password_reset", None, user_id, own.session_id),
-        (AuditAction.RESET_DONE, None, None, user_id, None),
-    ]
-    assert {event.client for event in work.audit.events} == {CLIENT}

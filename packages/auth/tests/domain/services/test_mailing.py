@@ -8,12 +8,11 @@ import pytest
 from tequipy_auth import Auth, Client
 from tequipy_auth.domain.policy import REGISTRATION_TTL
 from tequipy_auth.domain.services.mailing import LEASE
-from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_auth.testing import MemoryAuthUnitOfWork
 from tequipy_platform import Delivery, Lease, Mail, Mailer, MailRejected, MailUnavailable
 from tequipy_platform.testing import CountingIds, FrozenClock, RecordingMailer
 
-PASSWORD = "correct horse battery staple"
-EMAIL = "Ada@Example.com"
+from .accounts import MIXED_CASE_EMAIL, PASSWORD
 
 
 class FailingMailer(Mailer):
@@ -24,21 +23,6 @@ class FailingMailer(Mailer):
 
     async def send(self, mail: Mail) -> None:  # noqa: ARG002 -- the port's signature
         raise self._error
-
-
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
-@pytest.fixture
-def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
-    return MemoryAuthUnitOfWork(clock)
-
-
-@pytest.fixture
-def auth(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
-    return build_fake_auth(work, clock=clock)
 
 
 @pytest.fixture
@@ -54,7 +38,7 @@ def delivery() -> Delivery:
 @pytest.fixture
 async def request_(auth: Auth, work: MemoryAuthUnitOfWork) -> dict[str, Any]:
     """Return the payload of the mail task that a registration created."""
-    await auth.registration.register(email=EMAIL, password=PASSWORD, name="Ada", client=Client())
+    await auth.registration.register(email=MIXED_CASE_EMAIL, password=PASSWORD, name="Ada", client=Client())
     return dict(work.outbox.tasks[-1].payload)
 
 
@@ -64,7 +48,7 @@ async def test_a_registration_is_mailed_its_link(
     """The mail goes to the address as written, has the token in the link's fragment, and the link works."""
     await auth.mailing(mailer).send_mail(delivery, **request_)
     (mail,) = mailer.mails
-    assert (mail.to, mail.subject) == (EMAIL, "verify_email")
+    assert (mail.to, mail.subject) == (MIXED_CASE_EMAIL, "verify_email")
     assert mail.message_id == f"<{delivery.id}@testserver>"
     link = mail.text.split("link: ")[1].strip()
     address, token = link.split("#token=")
@@ -94,8 +78,8 @@ async def test_the_owner_is_told_about_a_registration(
     auth: Auth, work: MemoryAuthUnitOfWork, mailer: RecordingMailer, delivery: Delivery
 ) -> None:
     """The owner of an account gets a notice about the registration; no token is created."""
-    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
-    await auth.registration.register(email=EMAIL, password=PASSWORD, client=Client())
+    await auth.registration.create_admin(email=MIXED_CASE_EMAIL, password=PASSWORD)
+    await auth.registration.register(email=MIXED_CASE_EMAIL, password=PASSWORD, client=Client())
     payload: dict[str, Any] = work.outbox.tasks[-1].payload
     await auth.mailing(mailer).send_mail(delivery, **payload)
     assert [mail.subject for mail in mailer.mails] == ["already_registered"]

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from tequipy_auth import Auth, Client, HashingClient, InvalidCredentials, PasswordHash
-from tequipy_auth.testing import FakePasswordHasher, MemoryAuthUnitOfWork, build_fake_auth
+from tequipy_auth.testing import FakePasswordHasher, MemoryAuthUnitOfWork
 from tequipy_platform import Delivery
-from tequipy_platform.testing import FrozenClock, RecordingMailer
+from tequipy_platform.testing import RecordingMailer
 
-PASSWORD, NEW = "correct horse battery staple", "an even better password"
-ADA, BOB = "ada@example.com", "bob@example.com"
+from .accounts import EMAIL, NEW, PASSWORD
+
+OTHER_EMAIL = "bob@example.com"
 CLIENT = Client("2001:db8:1:2::3", "test")
 NETWORK = "2001:db8:1::/48"
 
@@ -29,52 +30,45 @@ class RecordingHasher(FakePasswordHasher):
 
 
 @pytest.fixture
-def work() -> MemoryAuthUnitOfWork:
-    return MemoryAuthUnitOfWork(FrozenClock())
-
-
-@pytest.fixture
 def hasher() -> RecordingHasher:
     return RecordingHasher()
 
 
-@pytest.fixture
-async def auth(work: MemoryAuthUnitOfWork, hasher: RecordingHasher) -> Auth:
-    auth = build_fake_auth(work, hasher=hasher)
-    for email in (ADA, BOB):
+@pytest.fixture(autouse=True)
+async def accounts(auth: Auth) -> None:
+    for email in (EMAIL, OTHER_EMAIL):
         await auth.registration.create_admin(email=email, password=PASSWORD)
-    return auth
 
 
-async def marked(auth: Auth, email: str = ADA) -> Client:
+async def marked(auth: Auth, email: str = EMAIL) -> Client:
     """Return the client with the device mark of a login to the account."""
     pair = await auth.login.with_password(email=email, password=PASSWORD, client=CLIENT)
     return replace(CLIENT, device_mark=pair.device_mark)
 
 
 async def log_in(auth: Auth, _work: MemoryAuthUnitOfWork, client: Client) -> None:
-    await auth.login.with_password(email=ADA, password=PASSWORD, client=client)
+    await auth.login.with_password(email=EMAIL, password=PASSWORD, client=client)
 
 
 async def fail_to_log_in(auth: Auth, _work: MemoryAuthUnitOfWork, client: Client) -> None:
     with pytest.raises(InvalidCredentials):
-        await auth.login.with_password(email=ADA, password="wrong", client=client)
+        await auth.login.with_password(email=EMAIL, password="wrong", client=client)
 
 
 async def reauthenticate(auth: Auth, _work: MemoryAuthUnitOfWork, client: Client) -> None:
-    pair = await auth.login.with_password(email=ADA, password=PASSWORD, client=client)
+    pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=client)
     principal = await auth.access_tokens.verify(pair.access.value)
     await auth.login.reauthenticate(principal, password=PASSWORD, client=client)
 
 
 async def change(auth: Auth, _work: MemoryAuthUnitOfWork, client: Client) -> None:
-    pair = await auth.login.with_password(email=ADA, password=PASSWORD, client=client)
+    pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=client)
     principal = await auth.access_tokens.verify(pair.access.value)
     await auth.passwords.change(principal, current_password=PASSWORD, new_password=NEW, client=client)
 
 
 async def reset(auth: Auth, work: MemoryAuthUnitOfWork, client: Client) -> None:
-    await auth.passwords.forgot(email=ADA, client=client)
+    await auth.passwords.forgot(email=EMAIL, client=client)
     mailer = RecordingMailer()
     (asked,) = (each for each in work.outbox.tasks if each.payload.get("mail") == "reset_password")
     payload: dict[str, Any] = asked.payload
@@ -113,10 +107,10 @@ async def test_a_marked_client_is_trusted(
     assert set(hasher.clients) == {HashingClient(NETWORK, marked=True)}
 
 
-@pytest.mark.parametrize("email", [ADA, "nobody@example.com"])
+@pytest.mark.parametrize("email", [EMAIL, "nobody@example.com"])
 async def test_the_mark_of_another_account_is_not_trusted(auth: Auth, hasher: RecordingHasher, email: str) -> None:
     """A mark of one account does not give access to the reserved places for guesses at another account."""
-    client = await marked(auth, BOB)
+    client = await marked(auth, OTHER_EMAIL)
     hasher.clients.clear()
     with pytest.raises(InvalidCredentials):
         await auth.login.with_password(email=email, password="wrong", client=client)
