@@ -106,7 +106,7 @@ class Edge(ServerState):
         """Connections without a request: all earlier ones have been answered."""
         self.stalled = WaitList(_STALL_SECONDS)
         self.lingering = WaitList(_LINGER_SECONDS)
-        self._log = structlog.get_logger(logger_name="tequipy.edge")
+        self._log = structlog.get_logger(logger_name=__name__)
         self._access_log = structlog.get_logger(logger_name="tequipy.access")
         self._limit_logged_at = -math.inf
         self._dropped = {"evicted": 0, "refused": 0}

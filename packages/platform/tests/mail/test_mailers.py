@@ -198,7 +198,7 @@ async def test_an_untrusted_certificate_refuses_the_sender(
             await smtp(f"{scheme}://127.0.0.1:{controller.port}").send(MAIL)
     finally:
         controller.stop()
-    errors = [record for record in caplog.records if record.name == "tequipy.mail"]
+    errors = [record for record in caplog.records if record.name.startswith("tequipy_platform.mail")]
     assert [(record.getMessage(), vars(record)["phase"]) for record in errors] == [
         ("mail_sender_refused", "certificate")
     ]

@@ -39,7 +39,7 @@ class MetricsAccess:
         self._clock = clock
         self._records: OrderedDict[str, _Record] = OrderedDict()
         self._lock = Lock()
-        self._log = structlog.get_logger(logger_name="tequipy.metrics")
+        self._log = structlog.get_logger(logger_name=__name__)
 
     def check(self, authorization: str, client: str | None) -> Literal[200, 401, 429]:
         """Return the status for the sender of this Authorization header (RFC 6750, section 2.1).

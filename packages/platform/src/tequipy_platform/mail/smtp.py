@@ -22,7 +22,7 @@ _PHASES: Final = {
     aiosmtplib.SMTPDataError: SmtpPhase.DATA,
 }
 
-logger = logging.getLogger("tequipy.mail")
+logger = logging.getLogger(__name__)
 
 
 class SmtpMailer(Mailer):

@@ -37,7 +37,7 @@ _MISSED: Final = and_(
 _EVENT: Final = and_(OutboxRow.event.is_not(None), OutboxRow.published_at.is_(None))
 _ONCE_MORE: Final[dict[str, Any]] = {"publications": OutboxRow.publications + 1}
 
-logger = logging.getLogger("tequipy.relay")
+logger = logging.getLogger(__name__)
 
 
 class SqlUnpublishedMessages(UnpublishedMessages):

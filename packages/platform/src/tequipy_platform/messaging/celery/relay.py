@@ -24,7 +24,7 @@ _MAX_PAUSE: Final = 10.0
 _OUTAGES: Final = (OperationalError, BatchPublishError, OSError)
 """Errors of the broker's connection, as kombu declares them, in contrast to errors of one message."""
 
-logger = logging.getLogger("tequipy.relay")
+logger = logging.getLogger(__name__)
 
 
 def build_relay(celery: Celery, messages: UnpublishedMessages, tasks: Sequence[Task]) -> "Relay":

@@ -5,7 +5,7 @@ from typing import Any
 
 from celery.beat import PersistentScheduler
 
-logger = logging.getLogger("tequipy.beat")
+logger = logging.getLogger(__name__)
 
 
 class SteadyScheduler(PersistentScheduler):

@@ -27,7 +27,7 @@ from tequipy_platform.messaging.celery.headers import ATTEMPTS_HEADER, FAILING_H
 
 R = TypeVar("R")
 
-logger = logging.getLogger("tequipy.task")
+logger = logging.getLogger(__name__)
 
 
 def wire_tasks(celery: Celery, tasks: Sequence[Task], build: Callable[[], TaskRuntime]) -> None:
