@@ -1,11 +1,20 @@
 """Fixtures for the worker program beside these tests."""
 
+import asyncio
 import importlib.util
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from celery import Celery
+
+from tequipy_platform.database import Database
+from tequipy_platform.messaging import build_unpublished_messages
+from tequipy_platform.messaging.celery import build_relay
+
+from .relaying import TASKS, BuildWorker, RunRelay
 
 
 @pytest.fixture
@@ -23,3 +32,23 @@ def build_worker(program: Path) -> Callable[[str, Path], Celery]:
     spec.loader.exec_module(module)
     build: Callable[[str, Path], Celery] = module.build_worker
     return build
+
+
+@pytest.fixture
+def run_relay(database: Database, build_worker: BuildWorker, tmp_path: Path) -> RunRelay:
+    @asynccontextmanager
+    async def run(
+        broker_url: str, redelivery: timedelta = timedelta(minutes=5), *, through: Database = database
+    ) -> AsyncIterator[None]:
+        celery = build_worker(broker_url, tmp_path)
+        messages = build_unpublished_messages(through, redelivery=redelivery)
+        async with messages, build_relay(celery, messages, TASKS) as relay:
+            running = asyncio.create_task(relay.run())
+            try:
+                yield
+            finally:
+                relay.stop()
+                await asyncio.wait_for(running, 15)
+                celery.close()
+
+    return run
