@@ -22,6 +22,19 @@ def a_start_meanwhile(machine: TwoProcesses) -> None:
     machine.read(1, loading=False)
 
 
+def a_withheld_delete_and_a_second_refusal(machine: TwoProcesses) -> None:
+    """A process reads a value whose refused delete nobody can send to Redis; then Redis refuses writes again."""
+    machine.disturb_redis("READONLY")
+    machine.write(1, "a", "delete")
+    machine.disturb_process(1, "stands still")
+    machine.mend(0)  # Redis accepts writes
+    machine.disturb_process(0, "is isolated")
+    machine.lose("a process", 1)
+    machine.mend(0)  # the process that stood still is gone
+    machine.read(1, loading=True)
+    machine.disturb_redis("OOM")
+
+
 def a_cut_meanwhile(machine: TwoProcesses) -> None:
     machine.disturb_process(1, "is cut")
     machine.disturb_redis("READONLY")

@@ -17,7 +17,7 @@ from .faults import Break
 from .history import KEYS
 from .machine import RULES, TwoProcesses, with_rules
 from .redis_model import Refusal
-from .shortest import SHORTEST, Steps, a_refused_delete
+from .shortest import SHORTEST, Steps, a_refused_delete, a_withheld_delete_and_a_second_refusal
 from .truth import BrokenPromiseError
 from .world import simulate
 
@@ -93,9 +93,11 @@ def test_no_process_reads_an_invalid_value_too_long_in_many_histories() -> None:
     run(LONG)
 
 
-@pytest.mark.parametrize("steps", SHORTEST.values(), ids=lambda steps: steps.__name__)
+@pytest.mark.parametrize(
+    "steps", [*SHORTEST.values(), a_withheld_delete_and_a_second_refusal], ids=lambda steps: steps.__name__
+)
 def test_short_histories_keep_the_promises(steps: Steps) -> None:
-    """With all mechanisms, no promise is broken in the histories that show the faults."""
+    """With all mechanisms, no promise is broken in the histories that show the faults, and at a limit of the table."""
     follow(steps)
 
 

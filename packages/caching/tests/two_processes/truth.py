@@ -57,6 +57,8 @@ class Standing:
     """When it last could not reach Redis, by the world or by its own breaker."""
     hindered: Point
     """When it last stood still, was held up, or could not reach Redis or its channel, so that it puts nothing back."""
+    started: Point
+    """When it started."""
     blocked: Point = LONG_AGO
     """When it last stood still, was held up, or could not reach Redis, so that it replays nothing."""
     joined: Point = NEVER
@@ -79,6 +81,8 @@ class Truth:
         self._moment = 0
         self._changes: list[Change] = []
         self._standings: dict[Process, Standing] = {}
+        self._accepting = LONG_AGO
+        """When Redis last accepted writes."""
         self._made: list[tuple[float, float]] = []
         """Of each value when it was made, and how long it may live."""
 
@@ -88,7 +92,7 @@ class Truth:
 
     def follow(self, process: Process) -> None:
         """Record the state of a process from now on."""
-        self._standings[process] = Standing(self.now, self.now)
+        self._standings[process] = Standing(self.now, self.now, self.now)
 
     def forget(self, process: Process) -> None:
         """Stop recording a process that was killed."""
@@ -111,7 +115,9 @@ class Truth:
         self._changes.append(change)
 
     def observe(self) -> None:
-        """Record the current state of all processes."""
+        """Record the current state of all processes and of Redis."""
+        if self._world.server.refusal is None:
+            self._accepting = self.now
         for process, standing in self._standings.items():
             self._observe(process, standing)
         stored = self._world.server.databases.get(0, {}).get(_SET_KEY)
@@ -208,9 +214,13 @@ class Truth:
     def _is_withheld(self, change: Change, reader: Process) -> bool:
         """Return whether all processes that know of a refused change are gone, or cannot replay it.
 
-        A reader that joined later cannot know of it. While Redis refuses writes, the reader must not trust it anyway.
+        A reader that joined later cannot know of it, and may keep what it read while Redis accepted writes. A reader
+        that only knows a Redis that refuses writes must not trust it.
         """
-        if not change.holders or change.replayed or reader in change.holders or self._world.server.refusal is not None:
+        if not change.holders or change.replayed or reader in change.holders:
+            return False
+        both = max(change.returned.moment, self._standings[reader].started.moment)
+        if self._world.server.refusal is not None and self._accepting.moment < both:
             return False
         since = self.now.time - NOTICED_WITHIN
         return all(each.ended or self._standings[each].blocked.time >= since for each in change.holders)
