@@ -1,8 +1,9 @@
-"""Fixtures: the shipped app on a real PostgreSQL and Valkey, in this process or as a command."""
+"""Fixtures: the shipped app on a real PostgreSQL and Valkey, in this process, as a command or as a server."""
 
 import os
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,8 @@ from tequipy_platform import Delivery, Mail
 from tequipy_platform.database import DatabaseSettings, build_database
 from tequipy_platform.settings import load_settings
 from tequipy_platform.testing import RecordingMailer
+
+from .instance import Instance, StartApi
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -93,3 +96,34 @@ def run_command(environment: dict[str, str], tmp_path: Path, api_command: Forked
         return api_command.run(*arguments, environment=inherited | variables, folder=tmp_path, stdin=stdin)
 
     return run
+
+
+@pytest.fixture
+def start_api(environment: dict[str, str], tmp_path: Path, free_port: Callable[[], int]) -> Iterator[StartApi]:
+    """Return a function that starts `tequipy-api serve` on its own port or `port`; `also` changes its environment.
+
+    `before` is a shell command that runs before the server replaces the shell: `exec >&-` or `ulimit -n 1024`.
+    """
+    instances: list[Instance] = []
+
+    def start(*, port: int | None = None, before: str = ":", **also: str) -> Instance:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
+        port, log = port or free_port(), tmp_path / f"api-{len(instances)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [
+                    *("/bin/sh", "-c", f'{before}; exec "$0" "$@"', Path(sys.executable).with_name("tequipy-api")),
+                    *("serve", "--port", str(port)),
+                ],
+                env=inherited | environment | also,
+                cwd=tmp_path,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        instances.append(Instance(process, port, log))
+        return instances[-1]
+
+    yield start
+    for instance in instances:
+        instance.process.kill()
+        instance.process.wait()

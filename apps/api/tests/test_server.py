@@ -1,17 +1,9 @@
-"""The shipped server as a real process: trusted proxies, limits and shutdown."""
+"""The shipped server as a real process: trusted proxies, limits and garbage collection."""
 
-import contextlib
 import gc
 import json
 import os
-import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import pytest
@@ -19,99 +11,7 @@ import pytest
 from tequipy_api.server import DrainingServer, serve
 from tequipy_api.settings import ApiSettings
 
-READINESS = "/api/v1/readiness"
-LOGIN = "/api/v1/auth/login"
-VERIFY = "/api/v1/auth/verify-email"
-
-
-@dataclass
-class Instance:
-    """One running `tequipy-api serve`."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def status(self, path: str = READINESS) -> int:
-        """Return the status of a request over a new connection, or 0 without a response."""
-        with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}{path}").status_code
-        return 0
-
-    def wait_until_ready(self) -> None:
-        eventually("the instance is ready or dead", lambda: self.process.poll() is not None or self.status() == 200)
-        assert self.process.poll() is None, self.log.read_text()
-
-
-StartApi = Callable[..., Instance]
-
-
-@pytest.fixture
-def start_api(environment: dict[str, str], tmp_path: Path, free_port: Callable[[], int]) -> Iterator[StartApi]:
-    """Return a function that starts `tequipy-api serve` on its own port or `port`; `also` changes its environment.
-
-    `before` is a shell command that runs before the server replaces the shell: `exec >&-` or `ulimit -n 1024`.
-    """
-    instances: list[Instance] = []
-
-    def start(*, port: int | None = None, before: str = ":", **also: str) -> Instance:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
-        port, log = port or free_port(), tmp_path / f"api-{len(instances)}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [
-                    *("/bin/sh", "-c", f'{before}; exec "$0" "$@"', Path(sys.executable).with_name("tequipy-api")),
-                    *("serve", "--port", str(port)),
-                ],
-                env=inherited | environment | also,
-                cwd=tmp_path,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        instances.append(Instance(process, port, log))
-        return instances[-1]
-
-    yield start
-    for instance in instances:
-        instance.process.kill()
-        instance.process.wait()
-
-
-def eventually(what: str, probe: Callable[[], bool], *, within: float = 60) -> None:
-    """Poll until the probe is true; fail with `what` after the deadline."""
-    deadline = time.monotonic() + within
-    while not probe():
-        assert time.monotonic() < deadline, f"not within {within} s: {what}"
-        time.sleep(0.02)
-
-
-def begin_login(instance: Instance) -> tuple[socket.socket, bytes]:
-    """Return a connection with an incomplete request, and the rest of the request."""
-    body = json.dumps({"email": "nobody@example.com", "password": "correct horse battery staple"}).encode()
-    connection = socket.create_connection(("127.0.0.1", instance.port), timeout=30)
-    head = [f"POST {LOGIN} HTTP/1.1", "Host: test", "Content-Type: application/json", f"Content-Length: {len(body)}"]
-    connection.sendall("\r\n".join([*head, "Expect: 100-continue", "", ""]).encode())
-    assert connection.recv(1024).startswith(b"HTTP/1.1 100"), "the app waits for the body"
-    connection.sendall(body[:10])
-    return connection, body[10:]
-
-
-def read_answer(connection: socket.socket) -> str:
-    """Return all data until the server closes the connection."""
-    answer = b""
-    while piece := connection.recv(65536):
-        answer += piece
-    return answer.decode().lower()
-
-
-def listens(instance: Instance) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", instance.port), timeout=5):
-        return True
-    return False
+from .instance import LOGIN, StartApi, begin_login, eventually, read_answer
 
 
 @pytest.mark.parametrize(
@@ -215,84 +115,6 @@ def test_a_body_without_a_length_has_the_limit_too(start_api: StartApi) -> None:
     instance.wait_until_ready()
     answer = httpx.post(f"{instance.url}{LOGIN}", content=(b"x" * 65_536 for _ in range(2)))
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
-
-
-def test_a_process_drains_after_sigterm(start_api: StartApi) -> None:
-    """After SIGTERM the server is not ready and closes connections, but still accepts and answers requests."""
-    instance = start_api(TEQUIPY_SERVER__DRAIN_PERIOD="2")
-    instance.wait_until_ready()
-    with httpx.Client(base_url=instance.url) as client, contextlib.ExitStack() as connections:
-        assert "connection" not in client.get(READINESS).headers  # the connection is now idle
-        in_flight, rest = begin_login(instance)
-        connections.enter_context(in_flight)
-        instance.process.send_signal(signal.SIGTERM)
-        started = time.monotonic()
-        eventually("a new connection hears of it", lambda: instance.status() == 503)
-        while time.monotonic() - started < 1:
-            assert instance.status() == 503, "the listener is still open"
-        answer = client.get(READINESS)
-        assert (answer.status_code, answer.headers["connection"]) == (503, "close")
-        assert answer.json() == {"status": "not_ready", "checks": {}}
-        for path, status in (("/api/v1/health", 200), ("/nowhere", 404)):
-            answer = client.get(path)
-            assert (answer.status_code, answer.headers["connection"]) == (status, "close")
-        too_large = client.post(LOGIN, content=b" " * 100_000)
-        assert (too_large.status_code, too_large.headers["connection"]) == (413, "close")
-        eventually("the listener closes", lambda: not listens(instance))
-        assert instance.process.poll() is None, "a request is in flight"
-        in_flight.sendall(rest)
-        answered = read_answer(in_flight)
-    assert answered.startswith("http/1.1 401")
-    assert answered.count("connection: close") == 1
-    assert instance.process.wait(30) == -signal.SIGTERM
-    assert "exception" not in instance.log.read_text()
-
-
-def test_a_hanging_request_gets_503_at_the_shutdown(start_api: StartApi) -> None:
-    """A request that does not finish in time gets a 503 problem document, and the process ends."""
-    instance = start_api(TEQUIPY_SERVER__DRAIN_PERIOD="0", TEQUIPY_SERVER__SHUTDOWN_TIMEOUT="1")
-    instance.wait_until_ready()
-    hanging, _ = begin_login(instance)
-    with hanging:
-        instance.process.send_signal(signal.SIGTERM)
-        answer = read_answer(hanging)
-    assert answer.startswith("http/1.1 503")
-    assert "application/problem+json" in answer
-    assert "retry-after: 1" in answer
-    assert instance.process.wait(30) == -signal.SIGTERM
-
-
-def test_slow_clients_time_out_during_the_shutdown(start_api: StartApi) -> None:
-    """During the shutdown a body that does not arrive gets 408 after its timeout instead of 503."""
-    instance = start_api(
-        TEQUIPY_SERVER__DRAIN_PERIOD="0", TEQUIPY_SERVER__SHUTDOWN_TIMEOUT="60", TEQUIPY_SERVER__BODY_TIMEOUT="2"
-    )
-    instance.wait_until_ready()
-    slow, _ = begin_login(instance)
-    with slow:
-        instance.process.send_signal(signal.SIGTERM)
-        answer = read_answer(slow)
-    assert answer.startswith("http/1.1 408")
-    assert instance.process.wait(30) == -signal.SIGTERM
-    assert '"level":"ERROR"' not in instance.log.read_text()
-
-
-@pytest.mark.parametrize(
-    "signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]], ids=str
-)
-def test_sigint_and_a_second_signal_end_at_once(start_api: StartApi, signals: list[signal.Signals]) -> None:
-    """Ctrl-C skips the drain period, and a second signal ends the process although a request hangs."""
-    instance = start_api(TEQUIPY_SERVER__DRAIN_PERIOD="100", TEQUIPY_SERVER__SHUTDOWN_TIMEOUT="100")
-    instance.wait_until_ready()
-    first, *second = signals
-    with contextlib.ExitStack() as connections:
-        if second:
-            connections.enter_context(begin_login(instance)[0])
-        instance.process.send_signal(first)
-        for number in second:
-            eventually("it drains", lambda: instance.status() == 503)
-            instance.process.send_signal(number)
-        assert instance.process.wait(30) in {0, *(-number for number in signals)}
 
 
 def test_start_up_objects_are_excluded_from_garbage_collection(
