@@ -1,119 +1,16 @@
-"""Redis answers and refuses writes: no process serves deleted values, and operators are informed."""
+"""Redis answers and refuses writes: no process serves deleted values, then or later."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
-from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from tequipy_caching import MISSING, CacheHealth
-from tequipy_caching._manager import TieredCacheManager
 from tequipy_caching.cache.recovery import TRUST_AFTER
-from tequipy_caching.wiring import CacheSettings, build_cache
 from tequipy_devstack.servers import ValkeyServer
 
-
-async def eventually_true(probe: Callable[[], Awaitable[bool]]) -> None:
-    """Return when the probe is true; fail after 20 s."""
-    async with asyncio.timeout(20):
-        while not await probe():
-            await asyncio.sleep(0.01)
-
-
-async def command(server: ValkeyServer, *words: Any) -> Any:
-    """Execute a command on a server, as the user with all permissions."""
-    async with Redis.from_url(server.url()) as redis:
-        return await cast("Any", redis).execute_command(*words)
-
-
-async def fill(server: ValkeyServer) -> None:
-    """Fill the memory without eviction."""
-    await command(server, "CONFIG", "SET", "maxmemory-policy", "noeviction")
-    await command(server, "CONFIG", "SET", "maxmemory", 1)
-
-
-async def make_room(server: ValkeyServer) -> None:
-    await command(server, "CONFIG", "SET", "maxmemory", 0)
-
-
-async def fail_to_save(server: ValkeyServer) -> None:
-    """Make a save fail with a file that cannot be written, so that the server refuses writes."""
-    await command(server, "CONFIG", "SET", "appendonly", "no")
-    await command(server, "CONFIG", "SET", "save", "3600 1")
-    (server.data / "dump.rdb").mkdir()
-    await save(server, "err")
-
-
-async def save_again(server: ValkeyServer) -> None:
-    (server.data / "dump.rdb").rmdir()
-    await save(server, "ok")
-
-
-async def save(server: ValkeyServer, outcome: str) -> None:
-    await command(server, "BGSAVE")
-
-    async def done() -> bool:
-        state = await command(server, "INFO", "persistence")
-        return not state["rdb_bgsave_in_progress"] and state["rdb_last_bgsave_status"] == outcome
-
-    await eventually_true(done)
-
-
-USER = "tequipy"
-RIGHTS = ("on", "nopass", "~*", "&*", "+@all", "-@dangerous", "+info")
-
-
-async def take_rights(server: ValkeyServer) -> None:
-    await command(server, "ACL", "SETUSER", USER, "reset", *RIGHTS, "resetkeys", "%R~*")
-
-
-async def give_rights(server: ValkeyServer) -> None:
-    await command(server, "ACL", "SETUSER", USER, "reset", *RIGHTS)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A way to make Redis refuse writes, a way to end it, and the first words of the reason."""
-
-    begin: Callable[[ValkeyServer], Awaitable[Any]]
-    end: Callable[[ValkeyServer], Awaitable[Any]]
-    code: str
-
-
-REFUSALS = {
-    "memory is full": Refusal(fill, make_room, "OOM"),
-    "a save has failed": Refusal(fail_to_save, save_again, "MISCONF"),
-    "a replica": Refusal(
-        lambda server: command(server, "REPLICAOF", "127.0.0.1", 1),
-        lambda server: command(server, "REPLICAOF", "NO", "ONE"),
-        "READONLY",
-    ),
-    "too few replicas": Refusal(
-        lambda server: command(server, "CONFIG", "SET", "min-replicas-to-write", 1),
-        lambda server: command(server, "CONFIG", "SET", "min-replicas-to-write", 0),
-        "NOREPLICAS",
-    ),
-    "no right to write": Refusal(take_rights, give_rights, "NOPERM"),
-}
-
-
-@pytest.fixture(params=REFUSALS)
-def refusal(request: pytest.FixtureRequest) -> Refusal:
-    return REFUSALS[request.param]
-
-
-@pytest.fixture
-async def server(private_redis: ValkeyServer) -> ValkeyServer:
-    await give_rights(private_redis)
-    return private_redis
-
-
-def url(server: ValkeyServer) -> str:
-    return f"redis://{USER}@127.0.0.1:{server.port}/0"
+from .refusals import REFUSALS, Refusal, command, fail_to_save, fill, make_room, url
 
 
 async def test_a_process_keeps_what_it_loads_when_a_new_cache_meets_full_memory(
@@ -164,75 +61,6 @@ async def test_a_refused_delete_reaches_all_processes(
     for number in (*range(12), *range(30, 40)):
         assert await third.cache("words", str).get(number) in {None, "new"}
     assert await third.cache("words", str).get(20) == "old"
-
-
-async def test_health_shows_refused_writes(
-    start: Any, server: ValkeyServer, refusal: Refusal, eventually: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    """`health()` is `refusing` with the server's error text, and one line is logged at the start and the end."""
-    caplog.set_level("INFO")
-    manager = await start(url(server), l2_timeout=1)
-    words = manager.cache("words", str)
-    await refusal.begin(server)
-    for number in range(5):
-        await words.set(number, "word")
-    health = manager.health()
-    assert (health.l2, (health.reason or "").split()[0]) == ("refusing", refusal.code)
-    assert "script" not in (health.reason or "")
-    assert await manager.ping() > 0
-    await eventually(lambda: manager.health().backplane == "live")
-    await refusal.end(server)
-    await eventually(lambda: manager.health().l2 == "up" and not manager.health().recovery_queue, 5)
-    assert manager.health().reason is None
-    lines = [record.message for record in caplog.records if record.message.startswith("cache_writes")]
-    assert lines == ["cache_writes_refused", "cache_writes_accepted"]
-
-
-async def test_metrics_show_refused_writes(
-    start: Any, limiters: Any, server: ValkeyServer, refusal: Refusal, eventually: Any
-) -> None:
-    """A metric of the caches and one of the limiter are 1 while Redis refuses writes, and 0 before and after."""
-    registry = CollectorRegistry()
-    manager = await start(url(server), l2_timeout=1, registry=registry)
-    limiter = await limiters(url(server), l2_timeout=1, registry=registry)
-    names = ("cache_writes_refused", "ratelimit_writes_refused")
-    assert [registry.get_sample_value(name) for name in names] == [0, 0]
-    await refusal.begin(server)
-    await manager.ping()
-    await limiter.link.ping()
-    assert [registry.get_sample_value(name) for name in names] == [1, 1]
-    assert [registry.get_sample_value(name) for name in ("cache_breaker_state", "ratelimit_breaker_state")] == [0, 0]
-    await refusal.end(server)
-    await eventually(lambda: [registry.get_sample_value(name) for name in names] == [0, 0])
-
-
-async def test_ping_detects_refused_writes(start: Any, server: ValkeyServer, refusal: Refusal) -> None:
-    """`ping` detects the refusal in a process that writes nothing."""
-    manager = await start(url(server), l2_timeout=1)
-    await manager.ping()
-    assert manager.health().l2 == "up"
-    await refusal.begin(server)
-    await manager.ping()
-    assert manager.health().l2 == "refusing"
-    await refusal.end(server)
-    await manager.ping()
-    assert manager.health().l2 == "up"
-
-
-async def test_the_channel_works_while_writes_are_refused(
-    start: Any, server: ValkeyServer, refusal: Refusal, eventually: Any
-) -> None:
-    """A process that only listens stays live for longer than the detection of a cut channel takes."""
-    listening = await start(url(server), l2_timeout=1)
-    await refusal.begin(server)
-    loop = asyncio.get_running_loop()
-    ends = loop.time() + 3
-
-    def goes_on() -> bool:
-        assert listening.health().backplane == "live"
-        return loop.time() > ends
-
-    await eventually(goes_on)
 
 
 @pytest.mark.parametrize("code", ["MISCONF", "READONLY", "NOREPLICAS", "NOPERM"])
@@ -377,10 +205,3 @@ async def test_an_unknown_refused_change_flushes_l1(start: Any, redis_url: str, 
             await redis.publish(manager.link.channel, garbage)
         await eventually(lambda: words.peek("ada") is MISSING)
     assert manager.backplane.live
-
-
-async def test_health_shows_no_refusal_before_the_first_contact() -> None:
-    """Before the first contact with a server, `health()` shows no refusal."""
-    manager = build_cache(CacheSettings(url=SecretStr("redis://127.0.0.1:1")))
-    assert isinstance(manager, TieredCacheManager)
-    assert (manager.health().l2, manager.health().reason) == ("up", None)

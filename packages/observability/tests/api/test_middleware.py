@@ -1,76 +1,26 @@
 """The observing middleware: correlation id, access event, and metrics by route template."""
 
-from collections.abc import AsyncIterator, Callable
-from typing import Annotated
+from collections.abc import Callable
 
 import httpx
 import pytest
 import structlog
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from pydantic import SecretStr
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from tequipy_observability import bind_context, current_context
+from tequipy_observability import current_context
 from tequipy_observability.api import ObservabilityMiddleware, wire_observability
 from tequipy_observability.api.middleware import ResponseInterruptedError
-from tequipy_observability.metrics.registry import build_registry
 from tequipy_observability.wiring import Observability, ObservabilitySettings
 
+from .observed_app import build_app
+
 Lines = Callable[[], list[dict[str, object]]]
-
-
-async def known_user_async() -> None:
-    bind_context(user_id="ada")
-
-
-def build_app(settings: ObservabilitySettings | None = None) -> FastAPI:
-    registry = build_registry(name="test", version="1", environment="test")
-    inner, outer = APIRouter(prefix="/inner"), APIRouter(prefix="/outer")
-    app = FastAPI(middleware=[Middleware(ObservabilityMiddleware, registry)])
-
-    @inner.get("/{number}")
-    async def read(number: int) -> int:
-        return number
-
-    outer.include_router(inner)
-    app.include_router(outer, prefix="/api")
-    app.include_router(inner, prefix="/again")
-
-    @app.get("/me")
-    async def me(_: Annotated[None, Depends(known_user_async)]) -> str | None:
-        return current_context().user_id
-
-    @app.get("/bug")
-    async def bug() -> None:
-        raise LookupError("of the handler")
-
-    @app.get("/half")
-    async def half() -> StreamingResponse:
-        async def pieces() -> AsyncIterator[bytes]:
-            yield b"one"
-            raise LookupError("of the stream")
-
-        return StreamingResponse(pieces())
-
-    @app.get("/fails")
-    async def fail() -> None:
-        raise HTTPException(503)
-
-    wire_observability(app, Observability(settings or ObservabilitySettings(), registry))
-    return app
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(build_app()), base_url="http://test") as client:
-        yield client
 
 
 async def test_a_good_correlation_id_comes_back_on_every_answer(client: httpx.AsyncClient) -> None:
@@ -225,97 +175,6 @@ async def test_an_unknown_method_is_counted_as_other(client: httpx.AsyncClient) 
     text = (await client.get("/metrics")).text
     assert 'http_requests_total{method="_OTHER",route="__unmatched__",status="405"} 1.0' in text
     assert "INVENTED" not in text
-
-
-async def test_metrics_may_ask_for_a_token() -> None:
-    """With a token configured, /metrics requires it as a bearer token."""
-    app = build_app(ObservabilitySettings(metrics_token=SecretStr("s3cret")))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-        assert (await client.get("/metrics")).status_code == 401
-        assert (await client.get("/metrics", headers={"Authorization": "Bearer wrong"})).status_code == 401
-        assert (await client.get("/metrics", headers={"Authorization": "Bearer s3cret"})).status_code == 200
-
-
-@pytest.mark.parametrize("first", ["Bearer s3cret", "Bearer wrong"])
-async def test_metrics_read_one_token(first: str) -> None:
-    """Two `Authorization` headers give 400, even if one of them is valid."""
-    app = build_app(ObservabilitySettings(metrics_token=SecretStr("s3cret")))
-    headers = [("Authorization", first), ("Authorization", "Bearer s3cret")]
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-        assert (await client.get("/metrics", headers=headers)).status_code == 400
-
-
-async def test_guesses_of_the_metrics_token_are_limited() -> None:
-    """After ten wrong tokens in a minute, /metrics responds 429 with `Retry-After`, even to the right token."""
-    app = build_app(ObservabilitySettings(metrics_token=SecretStr("s3cret")))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-        wrong, right = ({"Authorization": f"Bearer {token}"} for token in ("guess", "s3cret"))
-        assert [(await client.get("/metrics", headers=wrong)).status_code for _ in range(10)] == [401] * 10
-        for headers in (wrong, right):
-            answer = await client.get("/metrics", headers=headers)
-            assert (answer.status_code, answer.headers["Retry-After"]) == (429, "60")
-
-
-async def test_metrics_may_have_a_port_of_their_own(free_port: Callable[[], int]) -> None:
-    """With a port configured, the app has no /metrics, and the port serves them while the context is open."""
-    port = free_port()
-    settings, registry = ObservabilitySettings(metrics_port=port), CollectorRegistry()
-    app = FastAPI(middleware=[Middleware(ObservabilityMiddleware, registry)])
-    async with Observability(settings, registry) as observability:
-        wire_observability(app, observability)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-            assert (await client.get("/metrics")).status_code == 404
-            await client.get("/nowhere")
-        async with httpx.AsyncClient() as client:
-            assert "http_requests_total" in (await client.get(f"http://127.0.0.1:{port}/metrics")).text
-
-
-async def test_openmetrics_on_request(client: httpx.AsyncClient) -> None:
-    """A scraper that accepts OpenMetrics gets it."""
-    answer = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
-    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
-    assert answer.text.endswith("# EOF\n")
-
-
-SAMPLED, UNSAMPLED = (f"00-{'a' * 32}-{'b' * 16}-{flags}" for flags in ("01", "00"))
-
-
-@pytest.mark.parametrize(
-    ("headers", "labels"),
-    [
-        ({"X-Correlation-ID": "abc"}, {"correlation_id": "abc"}),
-        (
-            {"X-Correlation-ID": "abc", "traceparent": SAMPLED},
-            {"correlation_id": "abc", "trace_id": "a" * 32, "span_id": "b" * 16},
-        ),
-        ({"X-Correlation-ID": "abc", "traceparent": UNSAMPLED}, {"correlation_id": "abc"}),
-        ({"X-Correlation-ID": "c" * 128, "traceparent": SAMPLED}, {"trace_id": "a" * 32, "span_id": "b" * 16}),
-        ({"X-Correlation-ID": "c" * 128}, None),
-    ],
-    ids=["correlation", "sampled", "not sampled", "too long", "nothing fits"],
-)
-async def test_an_exemplar_names_a_request(
-    client: httpx.AsyncClient, headers: dict[str, str], labels: dict[str, str] | None
-) -> None:
-    """In OpenMetrics each bucket refers to its last request, within the 128 characters of an exemplar."""
-    await client.get("/me", headers=headers)
-    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
-    text = (await client.get("/metrics", headers=accept)).text
-    families = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]  # -- it parses a text
-    found = [
-        sample.exemplar.labels
-        for family in families
-        if family.name == "http_request_duration_seconds"
-        for sample in family.samples
-        if sample.exemplar and sample.labels["route"] == "/me"
-    ]
-    assert found == ([labels] if labels else [])
-
-
-async def test_the_plain_format_has_no_exemplars(client: httpx.AsyncClient) -> None:
-    """A scraper that does not accept OpenMetrics gets the plain text format without exemplars."""
-    await client.get("/me")
-    assert " # {" not in (await client.get("/metrics")).text
 
 
 def test_an_app_is_wired_once() -> None:

@@ -1,9 +1,8 @@
-"""Mailers and templates: one contract suite for the SMTP mailer, the folder mailer and the fake."""
+"""Mailers: one contract suite for the SMTP mailer, the folder mailer and the fake."""
 
 import email
 import email.policy
 import ssl
-import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from email.message import EmailMessage
@@ -18,7 +17,7 @@ from pydantic import SecretStr, ValidationError
 from tequipy_devstack.proving import Authority
 from tequipy_observability import RequestContext, request_context
 from tequipy_platform import Mail, Mailer, MailRejected, MailSenderRefused, MailUnavailable
-from tequipy_platform.mail import FolderMailer, JinjaMailTemplates, MailSettings, SmtpMailer, build_mailer
+from tequipy_platform.mail import FolderMailer, MailSettings, SmtpMailer, build_mailer
 from tequipy_platform.testing import FrozenClock, RecordingMailer
 
 MAIL = Mail("ann@example.com", "Grüße", "Hello\n", "<1@example.com>", html="<p>Hello</p>")
@@ -271,38 +270,3 @@ def test_the_server_decides_the_mailer() -> None:
     """With an SMTP URL mails are sent, without one they are written to files."""
     assert isinstance(build_mailer(MailSettings(smtp_url=SecretStr("smtp://mail"))), SmtpMailer)
     assert isinstance(build_mailer(MailSettings()), FolderMailer)
-
-
-@pytest.fixture
-def templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JinjaMailTemplates:
-    folder = tmp_path / "example_mails" / "templates"
-    folder.mkdir(parents=True)
-    (folder.parent / "__init__.py").touch()
-    (folder / "hello.txt").write_text(
-        "{% block subject %}Hello {{ name }}{% endblock %}\n"
-        "{% block text %}\nHello {{ name }},\n\nbye\n{% endblock %}\n"
-    )
-    (folder / "hello.html").write_text("<p>Hello {{ name }}</p>")
-    (folder / "plain.txt").write_text("{% block subject %}Plain{% endblock %}{% block text %}Text{% endblock %}")
-    (folder / "headless.txt").write_text("{% block text %}Text{% endblock %}")
-    (folder / "evil.txt").write_text(
-        "{% block subject %}x{% endblock %}{% block text %}{{ ''.__class__.__mro__ }}{% endblock %}"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "example_mails", raising=False)  # another test created it in another folder
-    return JinjaMailTemplates("example_mails")
-
-
-def test_a_template_fills_subject_and_texts(templates: JinjaMailTemplates) -> None:
-    """The text is unescaped, values in the HTML are escaped, and without an HTML template there is no HTML."""
-    rendered = templates.render("hello", name="<Ann>")
-    assert (rendered.subject, rendered.text) == ("Hello <Ann>", "Hello <Ann>,\n\nbye\n")
-    assert rendered.html == "<p>Hello &lt;Ann&gt;</p>"
-    assert templates.render("plain").html is None
-
-
-@pytest.mark.parametrize("name", ["nothing", "hello", "headless", "evil", "../__init__"])
-def test_a_template_that_cannot_be_rendered_is_a_lookup_error(templates: JinjaMailTemplates, name: str) -> None:
-    """An unknown template, a missing value, a missing block or an attempt to leave the sandbox raises `LookupError`."""
-    with pytest.raises(LookupError):
-        templates.render(name)

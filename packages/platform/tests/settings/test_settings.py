@@ -1,101 +1,17 @@
 """Loading of settings: which values are refused, how faults are reported, and that secrets are never shown."""
 
-import os
-from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError
 
 from tequipy_platform.database import DatabaseSettings
-from tequipy_platform.mail import MailSettings
 from tequipy_platform.messaging.celery import CelerySettings
-from tequipy_platform.settings import AppSettings, describe_settings, load_settings
-from tequipy_platform.storage import StorageSettings
-from tequipy_platform.web import HeaderSettings
+from tequipy_platform.settings import describe_settings
 
-SECRET = "hunter2"
-GOOD = {
-    "TEQUIPY_ENVIRONMENT": "test",
-    "TEQUIPY_PUBLIC_URL": "https://app.example.com/",
-    "TEQUIPY_DATABASE__URL": f"postgresql+asyncpg://user:{SECRET}@localhost/tequipy",
-}
+from .example_settings import SECRET, load, refused
 
-
-@dataclass(frozen=True)
-class Lifetimes:
-    """A section that is a dataclass, with bounds in its metadata."""
-
-    idle: timedelta = field(default=timedelta(minutes=1), metadata={"ge": timedelta(seconds=1)})
-    tries: int = field(default=3, metadata={"ge": 1})
-
-
-class Limits(BaseModel):
-    """A settings section."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    policies: dict[str, int] = Field(default_factory=dict)
-    lifetimes: Lifetimes = Lifetimes()
-    secrets: tuple[SecretStr, ...] = ()
-
-
-class ExampleRates(BaseModel):
-    """A section with fields and with further names that its app lists, as the settings of rate limits have."""
-
-    model_config = ConfigDict(extra="allow")
-
-    names: ClassVar[frozenset[str]] = frozenset({"login", "register"})
-
-    default: str = "600/60"
-
-
-class ExampleDatabase(DatabaseSettings):
-    """Database settings with known schemas."""
-
-    known_schemas = frozenset({"platform", "auth"})
-
-
-class ExampleSettings(AppSettings):
-    """Settings of an app."""
-
-    names_of_other_apps = frozenset({"celery", "observability"})
-
-    database: ExampleDatabase
-    headers: HeaderSettings = Field(default_factory=HeaderSettings)
-    mail: MailSettings = Field(default_factory=MailSettings)
-    storage: StorageSettings = Field(default_factory=StorageSettings)
-    limits: Limits = Field(default_factory=Limits)
-    rate_limits: ExampleRates = Field(default_factory=ExampleRates)
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Remove all variables, so that only those of the test are set."""
-    for name in [name for name in os.environ if name.startswith("TEQUIPY_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-
-
-def load(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> ExampleSettings:
-    for name, value in {**GOOD, **changes}.items():
-        if value is None:
-            monkeypatch.delenv(name, raising=False)
-        else:
-            monkeypatch.setenv(name, value)
-    return load_settings(ExampleSettings)
-
-
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **changes: str | None) -> list[str]:
-    with pytest.raises(SystemExit) as exit_:
-        load(monkeypatch, **changes)
-    assert exit_.value.code == os.EX_CONFIG == 78
-    output = capsys.readouterr()
-    assert not output.out
-    assert SECRET not in output.err
-    return output.err.splitlines()
+pytestmark = pytest.mark.usefixtures("environment")
 
 
 def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,96 +105,6 @@ def test_a_value_beside_its_parts_is_a_fault(
     line = f"{whole}: hides {part} beside it; set every part as that one is, or all as one JSON object"
     assert refused(monkeypatch, capsys, **{whole: '{"register": 2}'}) == [line]
     assert refused(monkeypatch, capsys, **{whole: SECRET})[0] == line
-
-
-def test_env_file_serves_both_apps_and_refuses_typos(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`.env` may hold names of the other app, the local stack and other programs; a misspelt name gets a suggestion."""
-    env_file = Path(".env")
-    env_file.write_text("TEQUIPY_CELERY__BROKER_URL=x\nTEQUIPY_DEV_PORT=1\nPATH_OF_OTHERS=x\ntequipy_app_name=named\n")
-    assert load(monkeypatch).app_name == "named"
-    env_file.write_text(f"TEQUIPY_DATABSE__POOL_SIZE={SECRET}\n")
-    assert refused(monkeypatch, capsys) == [
-        "TEQUIPY_DATABSE__POOL_SIZE: unknown name in .env; did you mean TEQUIPY_DATABASE__POOL_SIZE?"
-    ]
-
-
-UNKNOWN = [
-    ("TEQUIPY_DATABASE__ULR", "; did you mean TEQUIPY_DATABASE__URL?"),
-    ("TEQUIPY_LIMITS__LIFETIMES__IDEL", "; did you mean TEQUIPY_LIMITS__LIFETIMES__IDLE?"),
-    ("TEQUIPY_LIMITS__TRIES", ""),
-    ("TEQUIPY_MAIL__XYZ", ""),
-    ("TEQUIPY_RATE_LIMIT__LOGIN", "; did you mean TEQUIPY_RATE_LIMITS__LOGIN?"),
-    ("TEQUIPY_OBSERVABILTY__LOG_LEVEL", "; did you mean TEQUIPY_OBSERVABILITY__LOG_LEVEL?"),
-    ("TEQUIPY_ZZZZZZ", ""),
-]
-
-
-@pytest.mark.parametrize(("name", "hint"), UNKNOWN)
-def test_an_unknown_exported_name_is_a_warning(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, hint: str
-) -> None:
-    """An unknown exported name is one warning with the nearest name and without the value; nothing is refused."""
-    load(monkeypatch, **{name: SECRET})
-    assert capsys.readouterr().err == f"warning: {name}: unknown name{hint}\n"
-
-
-@pytest.mark.parametrize(("name", "hint"), UNKNOWN)
-def test_a_strict_check_refuses_an_unknown_exported_name(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, hint: str
-) -> None:
-    """`settings --check` reports the same line and ends with status 78."""
-    load(monkeypatch, **{name: SECRET})
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit_:
-        load_settings(ExampleSettings, strict=True)
-    assert exit_.value.code == os.EX_CONFIG
-    assert capsys.readouterr().err == f"{name}: unknown name{hint}\n"
-
-
-@pytest.mark.parametrize(("name", "hint"), UNKNOWN)
-def test_an_unknown_name_in_the_file_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, hint: str
-) -> None:
-    """An unknown name in `.env` is a fault, because the file is written for this release."""
-    Path(".env").write_text(f"{name}={SECRET}\n")
-    (line,) = refused(monkeypatch, capsys)
-    assert line in {f"{name}: unknown name{hint}", f"{name}: unknown name in .env{hint}"}
-
-
-KUBERNETES = {
-    f"TEQUIPY_{service}_{name}": value
-    for service in ("API", "WORKER", "API_METRICS", "DATABASE")
-    for name, value in {
-        "SERVICE_HOST": "10.0.0.1",
-        "SERVICE_PORT": "8000",
-        "SERVICE_PORT_HTTP": "8000",
-        "PORT": "tcp://10.0.0.1:8000",
-        "PORT_8000_TCP": "tcp://10.0.0.1:8000",
-        "PORT_8000_TCP_PROTO": "tcp",
-        "PORT_8000_TCP_PORT": "8000",
-        "PORT_8000_TCP_ADDR": "10.0.0.1",
-    }.items()
-}
-
-
-def test_variables_of_kubernetes_are_ignored(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Variables of Kubernetes Services named tequipy-api or tequipy-worker neither warn nor fail a strict check."""
-    load(monkeypatch, **KUBERNETES)
-    load_settings(ExampleSettings, strict=True)
-    assert capsys.readouterr().err == ""
-
-
-def test_known_names_warn_of_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Names of the other app and the local stack, keys of mappings and names in any case pass the strict check."""
-    names = {"TEQUIPY_CELERY__X": "x", "TEQUIPY_DEV_PORT": "1", "TEQUIPY_LIMITS__POLICIES__A": "1"}
-    names |= {"tequipy_app_name": "named", "TEQUIPY_RATE_LIMITS__LOGIN": "1/1"}
-    load(monkeypatch, **names)
-    assert load_settings(ExampleSettings, strict=True).app_name == "named"
-    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("content", [b"TEQUIPY_APP_NAME=caf\xe9\n", b"\xff\xfeT\0E\0"], ids=["latin-1", "utf-16"])

@@ -1,0 +1,103 @@
+"""Redaction: no secret is written, whether its form, its name or the name of its field tells it."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import structlog
+
+Lines = Callable[[], list[dict[str, object]]]
+
+pytestmark = pytest.mark.usefixtures("restored_logging")
+
+SECRETS = {
+    "jwt": "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+    "device": f"dv2.{'0a' * 16}.0.1801526400.{'b' * 22}.{'1c' * 16}",
+    "refresh": f"rt1.{'a' * 22}.{'b' * 43}",
+    "link": f"ev1.{'a' * 22}.{'b' * 43}",
+    "url": "postgresql://ada:hunter2hunter2@db/app",
+    "url with @": "redis://:hunter@hunter2@cache/0",
+    "at the start of a line": f"the token is\nrt1.{'a' * 22}.{'b' * 43}",
+    "header": "Bearer c2VjcmV0c2VjcmV0",
+    "jwt cut off": "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiIxIn0",
+}
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+def test_what_looks_like_a_secret_is_not_written(lines: Lines, secret: str) -> None:
+    """Tokens and passwords in URLs are redacted in messages, fields, nested values and tracebacks."""
+    logger = logging.getLogger("careless")
+    logger.error("saw %s", secret, extra={"field": secret, "deep": {"er": [secret]}})
+    try:
+        raise ValueError(secret)
+    except ValueError:
+        logger.exception("failed")
+    written = json.dumps(lines())
+    assert secret not in written
+    assert "hunter2" not in written
+    assert "[redacted]" in written
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password=hunter2",
+        "bad password: hunter2!",
+        "{'new_password': 'hunter2 too'}",
+        '{"api_key": "hunter2 too"}',
+        "input_value={'token': 'hunter2'}",
+        "GET https://host/?a=b&access_token=hunter2&c=d",
+        "X-Api-Key: hunter2",
+    ],
+)
+def test_a_secret_with_its_name_is_not_written(lines: Lines, text: str) -> None:
+    """In messages, fields and tracebacks, values after a secret's name are redacted, and the rest stays."""
+    logging.getLogger("careless").error("saw %s", text, extra={"field": text})
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        structlog.get_logger().error("failed", exc_info=error)
+    for line in lines():
+        assert "hunter2" not in json.dumps(line)
+        assert "[redacted]" in json.dumps(line)
+    assert str(line["exception"]).startswith("Traceback")
+
+
+def test_secret_fields_are_not_written_whatever_their_value(lines: Lines) -> None:
+    """A field whose name is that of a secret is redacted at any depth."""
+    structlog.get_logger().info("login", password="hunter2", body={"new_password": "hunter2", "Set-Cookie": "hunter2"})
+    (line,) = lines()
+    assert "hunter2" not in json.dumps(line)
+    assert line["password"] == "[redacted]"
+
+
+def test_secrets_of_objects_are_not_written(lines: Lines) -> None:
+    """Dataclasses are redacted by their field names, and a value that contains itself is cut off."""
+
+    @dataclass
+    class Account:
+        name: str
+        password_hash: str
+
+    endless: list[object] = [Account("ada", "hunter2")]
+    endless.append(endless)
+    structlog.get_logger().info("saved", account=Account("ada", "hunter2"), accounts={"all": [Account("a", "hunter2")]})
+    logging.getLogger("a").info("saved", extra={"endless": endless})
+    saved, holding_itself = lines()
+    assert saved["account"] == {"name": "ada", "password_hash": "[redacted]"}
+    assert "hunter2" not in json.dumps(saved)
+    assert holding_itself["message"] == "saved"
+
+
+def test_a_traceback_shows_no_locals(lines: Lines) -> None:
+    """A traceback does not show the values of variables."""
+    innocent_name = "hunter2"
+    try:
+        raise RuntimeError(str(len(innocent_name)))
+    except RuntimeError:
+        logging.getLogger("a").exception("failed")
+    (line,) = lines()
+    assert "RuntimeError: 7" in str(line["exception"])
+    assert "hunter2" not in str(line["exception"]).replace('innocent_name = "hunter2"', "")
