@@ -1,4 +1,4 @@
-"""The sources use the terms of docs/glossary.md and not the private terms that preceded them."""
+"""The sources use the terms of docs/glossary.md and not the private terms that preceded them; test files are short."""
 
 import re
 from pathlib import Path
@@ -18,6 +18,15 @@ STANDARD_TERMS = re.compile(
     re.IGNORECASE,
 )
 """Terms of the field, names that users of the caching package depend on, and a column of `auth.login_attempts`."""
+
+MAX_LINES = 300
+LONG_TEST_FILES: set[str] = {
+    "packages/auth/tests/api/test_api_sessions.py",
+    "packages/auth/tests/infrastructure/test_keys.py",
+    "packages/auth/tests/infrastructure/test_services.py",
+    "packages/auth/tests/infrastructure/test_tokens.py",
+}
+"""Test files that may have more lines. To be emptied: a new file never belongs here."""
 
 
 def private_terms(source: Path) -> list[str]:
@@ -51,3 +60,24 @@ def test_sources_contain_no_private_terms(name: str) -> None:
 def test_private_terms_are_found_as_whole_words(line: str, expected: bool) -> None:
     """The pattern finds whole words in any case, also as parts of names, and leaves standard terms alone."""
     assert bool(PRIVATE_TERMS.search(STANDARD_TERMS.sub("", line))) is expected
+
+
+def lines_of_test_files() -> dict[str, int]:
+    """Return the number of lines of each Python file in a folder of tests: tests, fixtures and helpers."""
+    folders = [
+        ROOT / "tests",
+        *(path for kind in ("packages", "apps", "tools") for path in ROOT.glob(f"{kind}/*/tests")),
+    ]
+    return {
+        path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for folder in folders
+        for path in sorted(folder.rglob("*.py"))
+    }
+
+
+def test_no_test_file_is_too_long() -> None:
+    """A test file has at most 300 lines: what tests share is in a conftest.py or in a module beside them."""
+    lines = lines_of_test_files()
+    assert len(lines) > 200, "the folders are found"
+    too_long = {path: count for path, count in lines.items() if count > MAX_LINES and path not in LONG_TEST_FILES}
+    assert too_long == {}
