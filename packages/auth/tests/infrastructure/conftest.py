@@ -1,11 +1,20 @@
-"""The PostgreSQL database of these tests."""
+"""A clock that stands still, the PostgreSQL database and the real access tokens of these tests."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 from pydantic import SecretStr
 
+from tequipy_auth.infrastructure.tokens import JwtAccessTokens
 from tequipy_platform.database import Database, DatabaseSettings, build_database
+from tequipy_platform.testing import FrozenClock
+
+from .access_tokens import make_tokens
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
 
 
 @pytest.fixture
@@ -13,3 +22,8 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     """Yield a migrated, empty database."""
     async with build_database(DatabaseSettings(url=SecretStr(database_url))) as database:
         yield database
+
+
+@pytest.fixture
+def tokens(clock: FrozenClock) -> JwtAccessTokens:
+    return make_tokens(clock)

@@ -22,11 +22,6 @@ MOMENT = timedelta(seconds=1)
 Store = tuple[Callable[[], AuthUnitOfWork], AuditLog]
 
 
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
 @pytest.fixture(params=["memory", "postgresql"])
 def store(request: pytest.FixtureRequest, clock: FrozenClock) -> Store:
     """Return a function that creates units of work over one store, and the log that reads it."""

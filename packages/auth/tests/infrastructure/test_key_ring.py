@@ -52,11 +52,6 @@ def store() -> Store:
 
 
 @pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
-@pytest.fixture
 async def ring(store: Store, clock: FrozenClock) -> AsyncIterator[KeyRing]:
     async with KeyRing(store.load, monotonic=lambda: clock.now().timestamp()) as ring:
         yield ring

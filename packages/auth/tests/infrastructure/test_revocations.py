@@ -25,11 +25,6 @@ PASSWORD = "correct horse battery staple"
 
 
 @pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
-@pytest.fixture
 async def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
     return MemoryAuthUnitOfWork(clock)
 
