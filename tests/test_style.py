@@ -20,10 +20,6 @@ STANDARD_TERMS = re.compile(
 """Terms of the field, names that users of the caching package depend on, and a column of `auth.login_attempts`."""
 
 MAX_LINES = 300
-LONG_TEST_FILES: set[str] = {
-    "packages/auth/tests/api/test_api_sessions.py",
-}
-"""Test files that may have more lines. To be emptied: a new file never belongs here."""
 
 
 def private_terms(source: Path) -> list[str]:
@@ -76,5 +72,5 @@ def test_no_test_file_is_too_long() -> None:
     """A test file has at most 300 lines: what tests share is in a conftest.py or in a module beside them."""
     lines = lines_of_test_files()
     assert len(lines) > 200, "the folders are found"
-    too_long = {path: count for path, count in lines.items() if count > MAX_LINES and path not in LONG_TEST_FILES}
+    too_long = {path: count for path, count in lines.items() if count > MAX_LINES}
     assert too_long == {}

@@ -15,8 +15,9 @@ from tequipy_platform import Delivery, SystemClock
 from tequipy_platform.testing import CountingIds, RecordingMailer
 from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, wire_errors
 
+from .routes import EMAIL, PASSWORD
+
 OWN_ORIGINS = frozenset({"https://app.example.com", "https://friend.example.net"})
-EMAIL, PASSWORD = "ada@example.com", "correct horse battery staple"
 
 
 @pytest.fixture

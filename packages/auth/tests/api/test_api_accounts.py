@@ -10,7 +10,7 @@ from tequipy_auth import Auth, Role
 from tequipy_observability import RequestContext, current_context, request_context
 from tequipy_platform import Unavailable
 
-GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
+from .routes import GOOD
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, object]:

@@ -3,10 +3,11 @@
 import httpx
 import pytest
 
+from .routes import GOOD, log_in
+
 OWN = "https://app.example.com"
 FRIEND = "https://friend.example.net"
 JSON = {"Content-Type": "application/json"}
-GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
 
 ALLOWED = [
     JSON,
@@ -34,10 +35,6 @@ REFUSED = [
 ]
 
 pytestmark = pytest.mark.usefixtures("user")
-
-
-async def log_in(client: httpx.AsyncClient) -> None:
-    assert (await client.post("/api/v1/auth/login", json=GOOD)).status_code == 200
 
 
 @pytest.mark.parametrize("headers", ALLOWED, ids=str)

@@ -15,17 +15,9 @@ from tequipy_auth.testing import PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_au
 from tequipy_platform.testing import FrozenClock
 from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, wire_errors
 
-AUTH = "/api/v1/auth"
-GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
+from .routes import AUTH, GOOD, code_of
+
 WRONG = GOOD | {"password": "wrong"}
-
-
-def code_of(answer: httpx.Response, status: int) -> str:
-    """Return the code of an uncacheable error response with this status."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["cache-control"] == "no-store"
-    code: str = answer.json()["code"]
-    return code
 
 
 @pytest.fixture

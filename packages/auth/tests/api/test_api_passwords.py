@@ -5,17 +5,9 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 
-AUTH = "/api/v1/auth"
-GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
+from .routes import AUTH, GOOD, code_of
+
 NEW = "an even better password"
-
-
-def code_of(answer: httpx.Response, status: int) -> str:
-    """Return the code of an uncacheable error response with this status."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["cache-control"] == "no-store"
-    code: str = answer.json()["code"]
-    return code
 
 
 @pytest.mark.usefixtures("user")

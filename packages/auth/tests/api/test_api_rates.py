@@ -13,7 +13,8 @@ from tequipy_caching.api import LimitRates, RateLimitSettings
 from tequipy_caching.testing import MemoryRateLimiter
 from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, wire_errors
 
-AUTH = "/api/v1/auth"
+from .routes import AUTH
+
 EMAIL = {"email": "nobody@example.com"}
 
 

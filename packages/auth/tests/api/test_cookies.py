@@ -9,7 +9,7 @@ import pytest
 
 from tequipy_auth.testing import MemoryAuthUnitOfWork
 
-GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
+from .routes import GOOD
 
 pytestmark = pytest.mark.usefixtures("user")
 
