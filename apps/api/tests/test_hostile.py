@@ -157,7 +157,7 @@ content_types = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(route=st.sampled_from(POSTS), body=bodies, content_type=content_types)
 async def test_no_body_breaks_or_is_echoed(
     client: httpx.AsyncClient, route: str, body: bytes, content_type: str

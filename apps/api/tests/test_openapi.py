@@ -36,7 +36,7 @@ def keeps_its_contract(case: schemathesis.Case[Any], app: FastAPI) -> None:
 
 
 @schema.parametrize()
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 def test_the_app_keeps_its_contract(case: schemathesis.Case[Any], served_app: FastAPI) -> None:
     """No generated request causes a server error, and each response has a documented status, type and schema."""
     keeps_its_contract(case, served_app)
@@ -45,7 +45,7 @@ def test_the_app_keeps_its_contract(case: schemathesis.Case[Any], served_app: Fa
 @pytest.mark.prove
 @pytest.mark.timeout(1200)
 @schema.parametrize()
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500, suppress_health_check=list(HealthCheck))
 def test_the_app_keeps_its_contract_for_long(case: schemathesis.Case[Any], served_app: FastAPI) -> None:
     """The same with twenty times as many requests per route."""
     keeps_its_contract(case, served_app)

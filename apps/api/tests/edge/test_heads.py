@@ -15,7 +15,7 @@ def head_of(size: int, fields: int) -> bytes:
     return head[:-2] + b"x" * (size - len(head) - 2) + b"\r\n\r\n"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(LIMIT - 2, LIMIT + 2) | st.integers(LIMIT, 50_000),
     st.integers(1, 150),

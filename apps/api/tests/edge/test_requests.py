@@ -30,7 +30,7 @@ requests = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(requests, min_size=1, max_size=6), st.lists(st.integers(0, 100_000), max_size=8), st.booleans())
 async def test_each_request_has_one_response_in_order(
     sent: list[dict[str, Any]], cuts: list[int], garbage: bool

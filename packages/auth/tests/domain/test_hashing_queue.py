@@ -221,5 +221,5 @@ class AnyTraffic(RuleBasedStateMachine):
         assert max(self.held().values(), default=0) <= self.unreserved
 
 
-AnyTraffic.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+AnyTraffic.TestCase.settings = settings(max_examples=200, stateful_step_count=60)
 TestAnyTraffic = AnyTraffic.TestCase

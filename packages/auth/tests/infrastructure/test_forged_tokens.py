@@ -9,7 +9,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tequipy_auth import InvalidAccessToken
@@ -154,7 +154,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine must not fail the test
 @given(
     st.dictionaries(st.sampled_from([*NAMES, "other"]), json_values),
     st.dictionaries(st.sampled_from(["typ", "alg", "kid", "crit", "b64", "jwk", "zip"]), json_values),
@@ -175,7 +174,6 @@ def test_any_signed_token_is_accepted_or_refused(claims: dict[str, Any], header:
 segments = st.binary(max_size=60).map(lambda raw: urlsafe_b64encode(raw).rstrip(b"=").decode())
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(st.characters(exclude_categories=())) | st.lists(segments, max_size=5).map(".".join))
 def test_any_text_is_refused(text: str) -> None:
     """No text raises another error."""
@@ -219,7 +217,7 @@ async def test_each_last_character_has_one_spelling(clock: FrozenClock, algorith
     assert believed == []
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(
     st.integers(min_value=0) | st.integers(-3, -1),
     st.text("=", max_size=4) | st.text(st.sampled_from(BASE64URL + "+/~. \n") | st.characters(), max_size=4),

@@ -188,7 +188,7 @@ class Race(RuleBasedStateMachine):
 
 
 TestRace = Race.TestCase
-TestRace.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestRace.settings = settings(max_examples=200, stateful_step_count=40)
 
 
 class Marathon(Race):

@@ -68,7 +68,7 @@ def answered(answers: Sequence[bytes], call: Callable[[str], Awaitable[Any]]) ->
         st.text(st.characters(exclude_categories=["Cs"])), st.integers(), st.tuples(st.text("ab"), st.uuids())
     ),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_hit_never_raises(answers: list[bytes], lease: int, on_error: Any, cost: int, key: Any) -> None:
     """Whatever a server responds, `hit`, `peek` and `reset` raise nothing."""
     policy = RatePolicy("login", 5, 60, lease=lease, on_store_error=on_error)
@@ -85,7 +85,7 @@ def test_a_hit_never_raises(answers: list[bytes], lease: int, on_error: Any, cos
 
 
 @given(answers=ANSWERS, lock=st.sampled_from(["process", "cluster"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_cached_read_never_raises(answers: list[bytes], lock: Any) -> None:
     """Whatever a server responds, a load returns its value, and changes and lookups raise nothing."""
     policies = {"words": CachePolicy(ttl=60, lock=lock)}

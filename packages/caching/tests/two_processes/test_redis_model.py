@@ -71,7 +71,6 @@ def test_the_model_answers_as_a_server_does(private_redis: ValkeyServer, refusal
 
         @settings(
             max_examples=5 if refusal == "MISCONF" else 25,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         )
         @given(before=steps(ACTIONS + LOSSES), meanwhile=steps(ACTIONS), after=steps(ACTIONS + LOSSES))

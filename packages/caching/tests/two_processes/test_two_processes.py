@@ -27,9 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-LONG = settings(
-    max_examples=5_000, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=False
-)
+LONG = settings(max_examples=5_000, stateful_step_count=40, suppress_health_check=list(HealthCheck), print_blob=False)
 # No shrinking: it would exceed the time limit of a test, and a history of at most 40 steps is readable.
 BRIEF = settings(LONG, max_examples=80, phases=[Phase.reuse, Phase.generate])
 SEARCH = settings(BRIEF, max_examples=30, database=None, phases=[Phase.generate])

@@ -19,7 +19,7 @@ Step = tuple[str, int]
 """What attackers do, and how often or for how many minutes."""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(
