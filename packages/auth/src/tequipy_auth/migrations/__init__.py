@@ -5,5 +5,7 @@ from typing import Final
 from tequipy_auth.infrastructure.models import Base
 from tequipy_platform.database.migrations import History
 
+__all__ = ["HISTORY"]
+
 HISTORY: Final = History("auth", "tequipy_auth:migrations", Base.metadata)
 """The history of the tables for accounts, sessions, tokens and signing keys."""
