@@ -104,6 +104,7 @@ def seconds_of_a_login(url: str) -> float:
     return median(answer.elapsed.total_seconds() for answer in answers)
 
 
+QUICK = [pytest.mark.prove, pytest.mark.quick, pytest.mark.timeout(300)]
 LONG = [pytest.mark.prove, pytest.mark.timeout(900)]
 
 
@@ -111,7 +112,7 @@ LONG = [pytest.mark.prove, pytest.mark.timeout(900)]
 @pytest.mark.parametrize(
     ("attack", "addresses", "rate", "queue", "seconds"),
     [
-        pytest.param("register", ONE_ADDRESS, 20, 8, 6, id="registrations-short", marks=pytest.mark.timeout(300)),
+        pytest.param("register", ONE_ADDRESS, 20, 8, 6, id="registrations-short", marks=QUICK),
         pytest.param("register", ONE_ADDRESS, 20, 64, 90, id="registrations", marks=LONG),
         pytest.param("register", ONE_IPV6_56, 20, 64, 90, id="registrations-ipv6-56", marks=LONG),
         pytest.param("reauthenticate", ONE_ADDRESS, 7, 64, 90, id="one-session", marks=LONG),

@@ -86,6 +86,8 @@ async def test_nothing_stale_is_left(redis_url: str, redis_prefix: str, tmp_path
 
 FILLER = 20_000
 POLICIES = ("noeviction", "allkeys-lru", "allkeys-lfu", "volatile-ttl", "volatile-lru")
+BRIEF = ("noeviction", "volatile-ttl")
+"""The policies of the short form in `make test`: nothing is evicted, or the cache's keys first."""
 
 
 @contextlib.asynccontextmanager
@@ -142,17 +144,21 @@ async def evicted_keys(redis: Redis, prefix: str) -> AsyncIterator[Counter[str]]
             await cancel_and_wait(counting)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize(
-    ("invalidations", "seconds"),
-    [(500, 0), pytest.param(500, 120, marks=[pytest.mark.prove, pytest.mark.timeout(900)])],
+    ("policy", "seconds"),
+    [
+        *(
+            pytest.param(policy, 0, marks=() if policy in BRIEF else [pytest.mark.prove, pytest.mark.quick])
+            for policy in POLICIES
+        ),
+        *(pytest.param(policy, 120, marks=[pytest.mark.prove, pytest.mark.timeout(900)]) for policy in POLICIES),
+    ],
 )
 async def test_nothing_stale_is_left_when_memory_is_full(
     private_redis: ValkeyServer,
     redis_prefix: str,
     tmp_path: Path,
     policy: str,
-    invalidations: int,
     seconds: float,
 ) -> None:
     """Whatever Redis evicts or refuses, tombstones and marks included, no load stores an old value."""
@@ -161,7 +167,7 @@ async def test_nothing_stale_is_left_when_memory_is_full(
             private_redis.url(),
             redis_prefix,
             tmp_path / "truth",
-            invalidations=invalidations,
+            invalidations=500,
             guarded=True,
             seconds=seconds,
         )
