@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from .public_modules import PACKAGES, ROOT, public_modules, sources_of
+
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONTRACTS = [contract["id"] for contract in CONFIG["tool"]["importlinter"]["contracts"]]
-PACKAGES = ["observability", "platform", "caching", "auth"]
 
 # For each contract: a module, and an import in it that breaks the contract.
 VIOLATIONS = {
@@ -133,21 +133,9 @@ def test_every_package_is_in_the_contracts() -> None:
         assert contracts[f"private-{package.name}"]["allowed_importers"] == [f"tequipy_{package.name}"]
 
 
-def sources_of(package: str) -> dict[str, Path]:
-    """Return the files of a package in `packages/` by the names of their modules."""
-    folder = ROOT / f"packages/{package}/src"
-    return {
-        ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__"): path
-        for path in folder.rglob("*.py")
-        if not {"versions", "templates"} & set(path.parts)
-    }
-
-
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_module_is_public_or_private(package: str) -> None:
     """Every module of a package is either in its README's table and has `__all__`, or is private."""
-    readme = (ROOT / f"packages/{package}/README.md").read_text(encoding="utf-8")
-    table = re.findall(rf"^\| `(tequipy_{package}[a-z_.]*)`", readme, flags=re.MULTILINE)
     contracts = {contract["id"]: contract for contract in CONFIG["tool"]["importlinter"]["contracts"]}
     patterns = [
         re.compile(re.escape(expression).replace(r"\*", r"\w+") + r"(\.\w+)*")
@@ -155,8 +143,8 @@ def test_a_module_is_public_or_private(package: str) -> None:
     ]
     modules = sources_of(package)
     private = {name for name in modules if any(pattern.fullmatch(name) for pattern in patterns)}
-    assert sorted(set(modules) - private) == sorted(table)
-    for name in table:
+    assert sorted(set(modules) - private) == sorted(public_modules(package))
+    for name in public_modules(package):
         assert "__all__" in modules[name].read_text(), name
 
 

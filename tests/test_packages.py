@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from .public_modules import PACKAGES, ROOT, public_modules
+
 WORKSPACE = [path.name for path in sorted(ROOT.glob("*/*/src/tequipy_*"))]
 
 # package (with extras) → its public modules, and distributions that must not be installed with it
@@ -21,6 +22,7 @@ ALONE = {
             "tequipy_platform",
             "tequipy_platform.settings",
             "tequipy_platform.database",
+            "tequipy_platform.database.migrations",
             "tequipy_platform.messaging",
             "tequipy_platform.messaging.migrations",
             "tequipy_platform.mail",
@@ -38,12 +40,22 @@ ALONE = {
     ),
     "tequipy-caching[api]": (["tequipy_caching.api"], ["celery"]),
     "tequipy-caching[conformance]": (["tequipy_caching.conformance"], []),
-    "tequipy-auth": (["tequipy_auth", "tequipy_auth.wiring", "tequipy_auth.tasks"], ["fastapi", "celery", "pytest"]),
+    "tequipy-auth": (
+        [
+            "tequipy_auth",
+            "tequipy_auth.wiring",
+            "tequipy_auth.tasks",
+            "tequipy_auth.migrations",
+            "tequipy_auth.testing",
+        ],
+        ["fastapi", "celery", "pytest"],
+    ),
     "tequipy-auth[api]": (["tequipy_auth.api"], ["celery"]),
     "tequipy-auth[conformance]": (["tequipy_auth.conformance"], []),
     "tequipy-api": (["tequipy_api.app"], ["celery", "pytest"]),
     "tequipy-worker": (["tequipy_worker.app"], ["fastapi", "starlette", "pytest"]),
 }
+APPS = ("tequipy_api", "tequipy_worker")
 
 
 def find_uv() -> str:
@@ -51,6 +63,12 @@ def find_uv() -> str:
     uv = os.environ.get("UV") or shutil.which("uv")
     assert uv, "uv is needed: run the tests by `make test`"
     return uv
+
+
+def test_every_public_module_is_imported_alone() -> None:
+    """Each public module of the READMEs' tables is imported in an environment of its package alone."""
+    imported = [name for modules, _ in ALONE.values() for name in modules if not name.startswith(APPS)]
+    assert sorted(imported) == sorted(name for package in PACKAGES for name in public_modules(package))
 
 
 @pytest.mark.prove

@@ -1,5 +1,6 @@
 """The public modules are typed for projects outside of the workspace, which use no plugins of mypy."""
 
+import ast
 import json
 import re
 import subprocess
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from .public_modules import PACKAGES, ROOT, public_modules
+
 SETTINGS = """
 from datetime import timedelta
 
@@ -36,6 +38,80 @@ MailSettings()
 CelerySettings(broker_url=SecretStr("redis://localhost/1"))
 StorageSettings()
 """
+# One use of each public module that neither the examples nor the settings import.
+MODULES = """
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+
+import httpx
+
+from tequipy_auth import Auth
+from tequipy_auth.conformance import Target
+from tequipy_auth.migrations import HISTORY as AUTH
+from tequipy_auth.tasks import TASKS as AUTH_TASKS
+from tequipy_auth.tasks import build_handlers as build_auth_handlers
+from tequipy_caching import CacheManager
+from tequipy_caching.conformance import POLICIES, CacheTarget, LimiterTarget
+from tequipy_caching.testing import MemoryCacheManager, MemoryRateLimiter
+from tequipy_observability import bind_context, current_context
+from tequipy_observability.celery import wire_observability
+from tequipy_observability.wiring import Observability
+from tequipy_platform import Mailer, SystemClock
+from tequipy_platform.database import Database, uuid7
+from tequipy_platform.database.migrations import History, migrate
+from tequipy_platform.messaging import SqlUnitOfWork, build_message_log, build_unpublished_messages
+from tequipy_platform.messaging.celery import CelerySettings, Relay, TaskRuntime, build_celery, build_relay, wire_tasks
+from tequipy_platform.messaging.migrations import HISTORY as PLATFORM
+from tequipy_platform.tasks import TASKS as PLATFORM_TASKS
+from tequipy_platform.tasks import build_handlers
+
+HISTORIES: tuple[History, ...] = (PLATFORM, AUTH)
+TASKS = (*PLATFORM_TASKS, *AUTH_TASKS)
+
+
+class ShopTarget(Target):
+    def connect(self, process: int = 0) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+        return httpx.AsyncClient(base_url=f"https://{process}.shop.example")
+
+    async def mails(self, address: str) -> Sequence[str]:
+        return [address]
+
+
+async def start_cache() -> CacheManager:
+    return MemoryCacheManager(POLICIES)
+
+
+def create_targets() -> tuple[CacheTarget, LimiterTarget]:
+    limiter = MemoryRateLimiter()
+    return CacheTarget(start=start_cache), LimiterTarget(limiter)
+
+
+def create_worker(
+    settings: CelerySettings, database: Database, auth: Auth, mailer: Mailer, observability: Observability
+) -> Relay:
+    messages = build_message_log(database)
+
+    def build_runtime() -> TaskRuntime:
+        handlers = {**build_handlers(messages), **build_auth_handlers(auth, mailer)}
+        return TaskRuntime(handlers=handlers, resources=[database, auth], messages=messages)
+
+    celery = build_celery(settings, TASKS, name="shop")
+    wire_observability(celery, observability)
+    wire_tasks(celery, TASKS, build_runtime)
+    return build_relay(celery, build_unpublished_messages(database, redelivery=timedelta(hours=1)), TASKS)
+
+
+async def send_receipt(database: Database) -> str | None:
+    bind_context(user_id="ada")
+    async with SqlUnitOfWork(database, SystemClock(), uuid7) as work:
+        work.outbox.add("shop.send_receipt", order_id="1")
+    return current_context().correlation_id
+
+
+def run_migrations(url: str) -> None:
+    migrate(url, HISTORIES, "upgrade head")
+"""
 
 
 def examples() -> dict[str, str]:
@@ -51,11 +127,27 @@ def examples() -> dict[str, str]:
     return found
 
 
+def checked_files() -> dict[str, str]:
+    """Return the contents of the project that the checkers read, by file name."""
+    return examples() | {"settings.py": SETTINGS, "modules.py": MODULES}
+
+
+def test_every_public_module_is_checked() -> None:
+    """The project imports each public module of the READMEs' tables, and no private one."""
+    imported = {
+        node.module
+        for content in checked_files().values()
+        for node in ast.walk(ast.parse(content))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tequipy_")
+    }
+    assert sorted(imported) == sorted(name for package in PACKAGES for name in public_modules(package))
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the examples and with the settings of every package."""
+    """Return a folder with the examples, the settings of every package, and a use of every public module."""
     folder = tmp_path_factory.mktemp("project")
-    for name, content in (examples() | {"settings.py": SETTINGS}).items():
+    for name, content in checked_files().items():
         (folder / name).write_text(content, encoding="utf-8")
     configuration = {"typeCheckingMode": "strict", "pythonVersion": "3.11"}
     (folder / "pyrightconfig.json").write_text(json.dumps(configuration))
@@ -70,7 +162,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=lambda checker: checker[0],
 )
 def test_a_foreign_project_is_typed(project: Path, checker: list[str]) -> None:
-    """Strict checkers accept the examples of the READMEs and the settings of every package."""
+    """Strict checkers accept the READMEs' examples, the settings of every package, and a use of every public module."""
     command = [str(Path(sys.executable).with_name(checker[0])), *checker[1:]]
     result = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, timeout=110)
     print(f"\n{checker[0]}: {len(list(project.glob('*.py')))} files, {result.stdout.strip().splitlines()[-1]}")
