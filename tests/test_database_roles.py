@@ -10,6 +10,8 @@ from tequipy_devstack.processes import DevstackError
 from tequipy_devstack.proving import Deployment, eventually
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
+from .accounts import mailed_token
+
 PAGE = (Path(__file__).parents[1] / "docs/security.md").read_text()
 ONCE, AFTER_MIGRATING = re.findall(r"```sql\n(.*?)```", PAGE, flags=re.DOTALL)
 API = "/api/v1/auth"
@@ -44,18 +46,6 @@ def deployment_of(
     return Deployment(folder, database_url=url, redis=redis, mails=mails)
 
 
-def mailed_token(mails: MailSink, title: str) -> str:
-    found: list[str] = []
-
-    def look() -> bool:
-        texts = [str(mail.get_content()) for mail in mails.messages(GOOD["email"])]
-        found[:] = [token for text in texts for token in re.findall(rf"{title}#token=([\w.-]+)", text)]
-        return bool(found)
-
-    eventually("the mail has arrived", look)
-    return found[-1]
-
-
 def refusal(postgres: PostgresServer, statement: str) -> str:
     """Return PostgreSQL's error for a statement run by the apps' role, or an empty text if it succeeds."""
     try:
@@ -83,7 +73,8 @@ def test_the_journey_with_the_least_rights(
     with app.api() as api, app.worker(), app.relay(), httpx.Client(base_url=api.url, timeout=30) as client:
         assert client.get("/api/v1/readiness").json()["status"] == "ready"
         assert client.post(f"{API}/register", json=GOOD).status_code == 202
-        assert client.post(f"{API}/verify-email", json={"token": mailed_token(mails, "verify-email")}).is_success
+        token = mailed_token(mails, GOOD["email"], "verify-email")
+        assert client.post(f"{API}/verify-email", json={"token": token}).is_success
         login = client.post(f"{API}/login", json=GOOD | {"token_delivery": "body"}).raise_for_status().json()
         bearer = {"Authorization": f"Bearer {login['access_token']}"}
         assert client.patch(f"{API}/me", json={"name": "Ada"}, headers=bearer).json()["name"] == "Ada"
@@ -92,7 +83,8 @@ def test_the_journey_with_the_least_rights(
         assert client.post(f"{API}/login", json=GOOD | {"password": "wrong"}).status_code == 401
         assert client.get(f"{API}/sessions", headers=bearer).is_success
         assert client.post(f"{API}/password/forgot", json={"email": GOOD["email"]}).status_code == 202
-        reset = {"token": mailed_token(mails, "reset-password"), "new_password": "another long horse battery"}
+        token = mailed_token(mails, GOOD["email"], "reset-password")
+        reset = {"token": token, "new_password": "another long horse battery"}
         assert client.post(f"{API}/password/reset", json=reset).is_success
         unsettled = "select count(*) from platform.outbox where settled_at is null"
         eventually("every message is settled", lambda: postgres.execute(unsettled, DATABASE) == "0\n")

@@ -1,6 +1,5 @@
 """An owner can log in while attackers guess the password from many addresses, on real processes."""
 
-import asyncio
 import re
 import time
 from collections import Counter, defaultdict
@@ -13,13 +12,14 @@ from statistics import quantiles
 from threading import Event
 from uuid import uuid4
 
-import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 import httpx
 import pytest
 
 from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.proving import Api, Deployment, eventually
 from tequipy_devstack.proving.traffic import PASSWORD
+
+from .accounts import create_accounts
 
 COOKIE = "__Host-device"
 PAUSE = 0.2
@@ -32,17 +32,7 @@ PROXIED = {"TEQUIPY_TRUSTED_PROXIES": '["127.0.0.1/32"]'}
 def accounts(deployment: Deployment) -> tuple[str, str, str]:
     """Return the addresses of three new accounts; a new password invalidates device marks."""
     owner, changer, resetter = (f"{uuid4().hex}@example.com" for _ in range(3))
-
-    async def verify() -> None:
-        connection = await asyncpg.connect(deployment.environment["TEQUIPY_DATABASE__URL"].replace("+asyncpg", ""))
-        await connection.execute("update auth.users set email_verified = true")
-        await connection.close()
-
-    with deployment.api(TEQUIPY_AUTH__REGISTRATION_MODE="open") as api:
-        for email in (owner, changer, resetter):
-            body = {"email": email, "password": PASSWORD}
-            assert httpx.post(f"{api.url}/api/v1/auth/register", json=body, timeout=60).status_code == 201
-    asyncio.run(verify())
+    create_accounts(deployment, (owner, changer, resetter))
     return owner, changer, resetter
 
 

@@ -1,19 +1,19 @@
 """Logins of others while one network requests more password hashes than the processors can compute."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from statistics import median, quantiles
 from uuid import uuid4
 
-import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 import httpx
 import pytest
 
 from tequipy_auth.api import RATE_POLICIES
 from tequipy_devstack.proving import Deployment, Load, Route, Sample
 from tequipy_devstack.proving.traffic import PASSWORD
+
+from .accounts import create_accounts
 
 SETTINGS = {
     "TEQUIPY_AUTH__BCRYPT_COST": "12",
@@ -26,17 +26,7 @@ ATTACKER = "attacker@example.com"
 @pytest.fixture(scope="module")
 def accounts(deployment: Deployment) -> None:
     """Create verified accounts with hashes at the cost of production."""
-
-    async def verify() -> None:
-        connection = await asyncpg.connect(deployment.environment["TEQUIPY_DATABASE__URL"].replace("+asyncpg", ""))
-        await connection.execute("update auth.users set email_verified = true")
-        await connection.close()
-
-    with deployment.api(TEQUIPY_AUTH__REGISTRATION_MODE="open", **SETTINGS) as api:
-        for email in (ATTACKER, *OTHERS):
-            body = {"email": email, "password": PASSWORD}
-            assert httpx.post(f"{api.url}/api/v1/auth/register", json=body, timeout=60).status_code == 201
-    asyncio.run(verify())
+    create_accounts(deployment, (ATTACKER, *OTHERS), **SETTINGS)
 
 
 def logins_of_others() -> list[Route]:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from statistics import quantiles
 from threading import Event
 
-import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,6 +15,8 @@ from tequipy_devstack.proving import Deployment, Load, eventually
 from tequipy_devstack.proving.load import Sample
 from tequipy_devstack.proving.traffic import HEALTH, PASSWORD
 
+from .accounts import create_accounts
+
 ACCOUNTS = [f"user{number}@example.com" for number in range(30)]
 COST = "12"
 
@@ -23,17 +24,7 @@ COST = "12"
 @pytest.fixture
 def accounts(deployment: Deployment) -> None:
     """Create thirty verified accounts with hashes at the cost of production."""
-
-    async def verify() -> None:
-        connection = await asyncpg.connect(deployment.environment["TEQUIPY_DATABASE__URL"].replace("+asyncpg", ""))
-        await connection.execute("update auth.users set email_verified = true")
-        await connection.close()
-
-    with deployment.api(TEQUIPY_AUTH__REGISTRATION_MODE="open", TEQUIPY_AUTH__BCRYPT_COST=COST) as api:
-        for email in ACCOUNTS:
-            body = {"email": email, "password": PASSWORD}
-            assert httpx.post(f"{api.url}/api/v1/auth/register", json=body, timeout=60).status_code == 201
-    asyncio.run(verify())
+    create_accounts(deployment, ACCOUNTS, TEQUIPY_AUTH__BCRYPT_COST=COST)
 
 
 @contextmanager

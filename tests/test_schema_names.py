@@ -1,6 +1,5 @@
 """Renamed schemas: both apps in a database in which another product owns `auth` and `platform`."""
 
-import re
 import subprocess
 from pathlib import Path
 
@@ -11,6 +10,8 @@ from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.proving import Deployment, eventually
 from tequipy_devstack.proving.apps import program
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
+
+from .accounts import mailed_token
 
 API = "/api/v1/auth"
 GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
@@ -43,18 +44,6 @@ def command(deployment: Deployment, *arguments: str, without: tuple[str, ...] = 
     )
 
 
-def mailed_token(mails: MailSink, title: str) -> str:
-    found: list[str] = []
-
-    def look() -> bool:
-        texts = [str(mail.get_content()) for mail in mails.messages(GOOD["email"])]
-        found[:] = [token for text in texts for token in re.findall(rf"{title}#token=([\w.-]+)", text)]
-        return bool(found)
-
-    eventually("the mail has arrived", look)
-    return found[-1]
-
-
 def test_the_journey_in_renamed_schemas(deployment: Deployment, postgres: PostgresServer, mails: MailSink) -> None:
     """Without the setting every command refuses the foreign schemas; with it, everything is in our own schemas."""
     before = postgres.execute(THEIRS, DATABASE)
@@ -66,14 +55,16 @@ def test_the_journey_in_renamed_schemas(deployment: Deployment, postgres: Postgr
     deployment.create_admin()
     with deployment.api() as api, deployment.worker(), deployment.relay(), httpx.Client(base_url=api.url) as client:
         assert client.post(f"{API}/register", json=GOOD).status_code == 202
-        assert client.post(f"{API}/verify-email", json={"token": mailed_token(mails, "verify-email")}).is_success
+        token = mailed_token(mails, GOOD["email"], "verify-email")
+        assert client.post(f"{API}/verify-email", json={"token": token}).is_success
         login = client.post(f"{API}/login", json=GOOD | {"token_delivery": "body"}).raise_for_status().json()
         bearer = {"Authorization": f"Bearer {login['access_token']}"}
         assert client.get(f"{API}/me", headers=bearer).json()["email"] == GOOD["email"]
         body = {"refresh_token": login["refresh_token"]}
         assert client.post(f"{API}/refresh", json=body).is_success
         assert client.post(f"{API}/password/forgot", json={"email": GOOD["email"]}).status_code == 202
-        reset = {"token": mailed_token(mails, "reset-password"), "new_password": "another long horse battery"}
+        token = mailed_token(mails, GOOD["email"], "reset-password")
+        reset = {"token": token, "new_password": "another long horse battery"}
         assert client.post(f"{API}/password/reset", json=reset).is_success
         assert client.get(f"{API}/me", headers=bearer).status_code == 401
         unsettled = "select count(*) from shop_platform.outbox where settled_at is null"

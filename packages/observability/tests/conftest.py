@@ -2,12 +2,14 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from tequipy_observability.logging.configuration import Process, configure_logging
+
+from .log_lines import Lines
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def restored_logging() -> Iterator[None]:
 def lines(
     restored_logging: None,  # noqa: ARG001 -- requested, so that it is torn down last
     capfdbinary: pytest.CaptureFixture[bytes],
-) -> Callable[[], list[dict[str, object]]]:
+) -> Lines:
     """Return a function that returns the lines logged since its last call, as JSON, at level INFO."""
     configure_logging(Process("test", "test", "1.0"), level="INFO", style="json")
     return lambda: [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]

@@ -150,11 +150,6 @@ async def test_a_known_browser_is_not_locked_out_by_others(client: httpx.AsyncCl
 
 
 @pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
-@pytest.fixture
 async def bearer(clock: FrozenClock) -> AsyncIterator[httpx.AsyncClient]:
     """A caller who has just logged in to an app with an additional sensitive route."""
     auth: Auth = build_fake_auth(MemoryAuthUnitOfWork(clock), clock=clock)

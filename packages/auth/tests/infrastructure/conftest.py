@@ -1,4 +1,4 @@
-"""A clock that stands still, the PostgreSQL database and the real access tokens of these tests."""
+"""The PostgreSQL database and the real access tokens of these tests."""
 
 from collections.abc import AsyncIterator
 
@@ -10,11 +10,6 @@ from tequipy_platform.database import Database, DatabaseSettings, build_database
 from tequipy_platform.testing import FrozenClock
 
 from .access_tokens import make_tokens
-
-
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
 
 
 @pytest.fixture

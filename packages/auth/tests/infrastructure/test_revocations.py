@@ -24,11 +24,6 @@ TTL = timedelta(seconds=930)
 PASSWORD = "correct horse battery staple"
 
 
-@pytest.fixture
-async def work(clock: FrozenClock) -> MemoryAuthUnitOfWork:
-    return MemoryAuthUnitOfWork(clock)
-
-
 async def test_relevant_revocations_are_loaded(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
     """Sessions, versions and keys that were revoked within a token's lifetime are loaded with remaining seconds."""
     auth = build_fake_auth(work, clock=clock)

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, cast
-
-from redis.asyncio import Redis
+from typing import Any
 
 from tequipy_devstack.servers import ValkeyServer
+
+from ..server_commands import command
 
 
 async def eventually_true(probe: Callable[[], Awaitable[bool]]) -> None:
@@ -15,12 +15,6 @@ async def eventually_true(probe: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(20):
         while not await probe():
             await asyncio.sleep(0.01)
-
-
-async def command(server: ValkeyServer, *words: Any) -> Any:
-    """Execute a command on a server, as the user with all permissions."""
-    async with Redis.from_url(server.url()) as redis:
-        return await cast("Any", redis).execute_command(*words)
 
 
 async def fill(server: ValkeyServer) -> None:

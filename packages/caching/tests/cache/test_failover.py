@@ -3,19 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 from tequipy_caching import MISSING, CacheHealth, RatePolicy
 from tequipy_devstack.servers import ValkeyServer
 
-
-async def command(server: ValkeyServer, *words: Any) -> Any:
-    """Execute a command on a server."""
-    async with Redis.from_url(server.url()) as redis:
-        return await cast("Any", redis).execute_command(*words)
+from ..server_commands import command, is_synchronized
 
 
 @pytest.fixture
@@ -26,13 +21,7 @@ async def replica(private_redis: ValkeyServer, tmp_path: Path, eventually: Any) 
         await command(server, "CONFIG", "SET", "primaryauth", private_redis.password)
         await command(server, "ACL", "SETUSER", "default", f">{private_redis.password}")  # in addition to its own
         await command(server, "REPLICAOF", "127.0.0.1", private_redis.port)
-
-        async def in_step() -> bool:
-            state = await command(server, "INFO")
-            # It would refuse to stop while it writes its first file.
-            return state["master_link_status"] == "up" and not state["aof_rewrite_in_progress"]
-
-        await eventually(in_step)
+        await eventually(lambda: is_synchronized(server))
         yield server
 
 

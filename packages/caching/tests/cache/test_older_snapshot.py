@@ -11,20 +11,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from redis.asyncio import Redis
 
 from tequipy_devstack.servers import ValkeyServer
+
+from ..server_commands import command, is_synchronized
 
 KEYS = 50
 READERS = 20
 CACHES = ("remote", "words")
 RIGHTS = pytest.mark.parametrize("denied", [(), ("-info",)], ids=["INFO", "no INFO"])
-
-
-async def command(server: ValkeyServer, *words: Any) -> Any:
-    """Execute a command on a server, as the user with all permissions."""
-    async with Redis.from_url(server.url()) as redis:
-        return await cast("Any", redis).execute_command(*words)
 
 
 async def allow(server: ValkeyServer, denied: tuple[str, ...]) -> None:
@@ -62,12 +57,7 @@ async def replica(
     with ValkeyServer(tmp_path / "replica") as server:
         await command(server, "CONFIG", "SET", "primaryauth", private_redis.password)
         await command(server, "REPLICAOF", "127.0.0.1", replication.port)
-
-        async def in_step() -> bool:
-            state = await command(server, "INFO")
-            return state["master_link_status"] == "up" and not state["aof_rewrite_in_progress"]
-
-        await eventually(in_step)
+        await eventually(lambda: is_synchronized(server))
         yield server
 
 
@@ -169,11 +159,11 @@ async def test_a_promoted_replica_returns_no_value_whose_deletion_it_lacks(
     writer, *_ = managers = [await start(url_of(proxy.port), l2_timeout=2) for _ in range(3)]
     await store(writer)
 
-    async def in_step() -> bool:
+    async def has_caught_up() -> bool:
         offsets = [(await command(each, "INFO"))["master_repl_offset"] for each in (private_redis, replica)]
         return bool(offsets[0] == offsets[1])
 
-    await eventually(in_step)
+    await eventually(has_caught_up)
     replication.cut()
     await delete(writer, managers, eventually)
     assert int(await command(replica, "HGET", writer.link.state, "sequence")) < writer.link.position.sequence

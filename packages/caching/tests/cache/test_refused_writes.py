@@ -10,7 +10,8 @@ from tequipy_caching import MISSING, CacheHealth
 from tequipy_caching.cache.recovery import TRUST_AFTER
 from tequipy_devstack.servers import ValkeyServer
 
-from .refusals import REFUSALS, Refusal, command, fail_to_save, fill, make_room, url
+from ..server_commands import command
+from .refusals import REFUSALS, Refusal, fail_to_save, fill, make_room, url
 
 
 async def test_a_process_keeps_what_it_loads_when_a_new_cache_meets_full_memory(

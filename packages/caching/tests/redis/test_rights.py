@@ -18,15 +18,11 @@ from tequipy_caching.redis.link import RedisLink
 from tequipy_devstack.ports import free_port
 from tequipy_devstack.servers import ValkeyServer
 
+from ..server_commands import command
+
 README = Path(__file__).parents[2] / "README.md"
 USER = "tequipy"
 ALL = ("~*", "&*", "+@all", "-@dangerous")
-
-
-async def command(server: ValkeyServer, *words: Any) -> Any:
-    """Execute a command on a server, as the user with all permissions."""
-    async with Redis.from_url(server.url()) as redis:
-        return await cast("Any", redis).execute_command(*words)
 
 
 async def give(server: ValkeyServer, *rights: str, user: str = USER) -> str:

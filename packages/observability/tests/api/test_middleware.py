@@ -1,7 +1,5 @@
 """The observing middleware: correlation id, access event, and metrics by route template."""
 
-from collections.abc import Callable
-
 import httpx
 import pytest
 import structlog
@@ -18,9 +16,8 @@ from tequipy_observability.api import ObservabilityMiddleware, wire_observabilit
 from tequipy_observability.api.middleware import ResponseInterruptedError
 from tequipy_observability.wiring import Observability, ObservabilitySettings
 
+from ..log_lines import Lines
 from .observed_app import build_app
-
-Lines = Callable[[], list[dict[str, object]]]
 
 
 async def test_a_good_correlation_id_comes_back_on_every_answer(client: httpx.AsyncClient) -> None:

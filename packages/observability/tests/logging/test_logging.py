@@ -4,7 +4,6 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from tequipy_observability import RequestContext, request_context
 from tequipy_observability.logging.configuration import MAX_LINE_BYTES, Process, configure_logging, render_json
 
-Lines = Callable[[], list[dict[str, object]]]
+from ..log_lines import Lines
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
 

@@ -2,13 +2,12 @@
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 import structlog
 
-Lines = Callable[[], list[dict[str, object]]]
+from ..log_lines import Lines
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
 

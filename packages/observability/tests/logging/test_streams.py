@@ -5,12 +5,11 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 import structlog
 
-Lines = Callable[[], list[dict[str, object]]]
+from ..log_lines import Lines
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
 

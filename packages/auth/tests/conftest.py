@@ -1,4 +1,4 @@
-"""A clock that stands still and a store in memory, which most of these tests share."""
+"""A clock that only the test moves, and the in-memory unit of work on it."""
 
 import pytest
 
