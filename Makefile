@@ -22,7 +22,8 @@ export UV UV_PYTHON UV_PYTHON_DOWNLOADS UV_CACHE_DIR UV_COMPILE_BYTECODE
 unexport VIRTUAL_ENV
 
 BIN := $(or $(UV_PROJECT_ENVIRONMENT),.venv)/bin
-PROCESSES ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$(( cores < 8 ? cores : 8 )))
+# More than there are cores, because the tests of servers and faults wait half of the time.
+PROCESSES ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$(( cores < 6 ? cores * 3 / 2 : 8 )))
 SOURCES := $(wildcard packages/*/src apps/*/src tools/*/src)
 empty :=
 PATHS := $(subst $(empty) ,:,$(SOURCES))

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.processes import DevstackError
@@ -56,6 +57,8 @@ def refusal(postgres: PostgresServer, statement: str) -> str:
     return ""
 
 
+@pytest.mark.prove
+@pytest.mark.quick
 def test_the_journey_with_the_least_rights(
     postgres: PostgresServer, redis: ValkeyServer, mails: MailSink, tmp_path: Path
 ) -> None:

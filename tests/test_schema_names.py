@@ -44,6 +44,8 @@ def command(deployment: Deployment, *arguments: str, without: tuple[str, ...] = 
     )
 
 
+@pytest.mark.prove
+@pytest.mark.quick
 def test_the_journey_in_renamed_schemas(deployment: Deployment, postgres: PostgresServer, mails: MailSink) -> None:
     """Without the setting every command refuses the foreign schemas; with it, everything is in our own schemas."""
     before = postgres.execute(THEIRS, DATABASE)

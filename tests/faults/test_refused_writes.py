@@ -25,6 +25,10 @@ REFUSALS = {
     "too few replicas": ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
 }
 """Commands that make Redis refuse writes, and that end it; the failed save is caused by a function."""
+KINDS = (*REFUSALS, "a save has failed")
+BRIEF = ("memory is full", "a replica")
+"""The refusals that `make test` tries; the quick proofs try the others."""
+QUICK = [pytest.mark.prove, pytest.mark.quick]
 MOST_STALE_READS = 30
 """How many reads at the other process, one after the other, may return the old state: about 40 ms of reads at rest.
 
@@ -127,8 +131,13 @@ def test_a_save_can_fail_again(redis: ValkeyServer) -> None:
             assert client.set("word", "taken")
 
 
-@pytest.mark.parametrize("rounds", [pytest.param(5, id="short"), pytest.param(100, id="long", marks=pytest.mark.prove)])
-@pytest.mark.parametrize("kind", [*REFUSALS, "a save has failed"])
+@pytest.mark.parametrize(
+    ("kind", "rounds"),
+    [
+        *(pytest.param(kind, 5, id=f"{kind}-short", marks=() if kind in BRIEF else QUICK) for kind in KINDS),
+        *(pytest.param(kind, 100, id=f"{kind}-long", marks=pytest.mark.prove) for kind in KINDS),
+    ],
+)
 def test_changes_and_logouts_are_seen_by_both(
     apis: tuple[Api, Api], third: Api, redis: ValkeyServer, kind: str, rounds: int
 ) -> None:

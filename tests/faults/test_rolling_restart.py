@@ -20,7 +20,7 @@ from tequipy_devstack.proving import (
 @pytest.mark.parametrize(
     ("drain_period", "rounds"),
     [
-        pytest.param("2", 1, id="short"),
+        pytest.param("2", 1, id="short", marks=[pytest.mark.prove, pytest.mark.quick]),
         pytest.param("5", 3, id="long", marks=[pytest.mark.prove, pytest.mark.timeout(300)]),
     ],
 )

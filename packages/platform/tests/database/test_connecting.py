@@ -35,7 +35,6 @@ async def test_a_cancelled_caller_leaves_no_connection(private_postgres: Postgre
             connecting.result().terminate()
         connecting.cancel()
         await asyncio.wait({connecting})
-        gc.collect()
     await connect.settle(60)
     async with asyncio.timeout(60):
         while await open_connections(private_postgres):
