@@ -52,6 +52,7 @@ def test_the_journey_in_renamed_schemas(deployment: Deployment, postgres: Postgr
     refused = command(deployment, "migrate", "upgrade", without=tuple(SCHEMAS))
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "schema platform belongs to another product" in refused.stderr
+    assert "(TEQUIPY_DATABASE__SCHEMAS)" in refused.stderr
     deployment.migrate()
     assert command(deployment, "migrate", "check").returncode == 0
     deployment.create_admin()

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tequipy_api import cli
-from tequipy_auth import KeyService
+from tequipy_api.start_check import unusable_keys_line
+from tequipy_auth import KeyService, KeyUnusable
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -51,7 +52,20 @@ def test_an_unknown_key_id_is_reported(run_command: Command) -> None:
     """An unknown id gives status 1 and names the command that lists the ids."""
     result = run_command("keys", "revoke", "nothing")
     assert result.returncode == 1
-    assert result.stderr == "Error: There is no signing key nothing to revoke: `tequipy-api keys list` shows all.\n"
+    assert result.stderr == "Error: There is no signing key nothing to revoke. `tequipy-api keys list` shows all.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (KeyUnusable("old", remedy="reencrypt"), "KEY_ENCRYPTION_KEY: old Command: `tequipy-api keys reseal`."),
+        (KeyUnusable("gone"), "KEY_ENCRYPTION_KEY: gone"),
+        (KeyUnusable("no file", setting="signing_keys_folder"), "SIGNING_KEYS_FOLDER: no file"),
+    ],
+)
+def test_the_line_about_an_unusable_key_names_variable_and_command(error: KeyUnusable, line: str) -> None:
+    """The app adds the variable of the setting and the command of the remedy, which auth does not know."""
+    assert unusable_keys_line(error) == f"TEQUIPY_AUTH__{line}"
 
 
 OLD, NEW, WRONG = (f"{name} key-encryption key of a test, 32 characters" for name in ("old", "new", "wrong"))
@@ -67,6 +81,8 @@ def test_keys_move_to_the_newest_key_encryption_key(run_command: Command) -> Non
     refused = run_command("keys", "reseal", **{setting: f'{{"2": "{WRONG}"}}'})
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith(f"Error: {setting}: signing key ")
+    foreign = run_command("keys", "reseal", **{setting: WRONG})
+    assert any(f"Command to revoke it: `tequipy-api keys revoke {kid}`." in foreign.stderr for kid in kids)
     both = {f"{setting}__1": OLD, f"{setting}__2": NEW}
     moved = run_command("keys", "reseal", **both)
     assert (moved.returncode, moved.stderr) == (0, "")
@@ -86,7 +102,7 @@ def test_a_key_id_may_begin_with_a_hyphen(run_command: Command, kid: str) -> Non
     """A key id that begins with a hyphen is not treated as an option; one in 64 does."""
     result = run_command("keys", "revoke", kid)
     assert result.returncode == 1
-    assert result.stderr == f"Error: There is no signing key {kid} to revoke: `tequipy-api keys list` shows all.\n"
+    assert result.stderr == f"Error: There is no signing key {kid} to revoke. `tequipy-api keys list` shows all.\n"
 
 
 async def _perform(action: Callable[[KeyService], Awaitable[None]], service: "_Recorder") -> None:

@@ -86,7 +86,7 @@ async def test_a_port_that_is_taken_is_named(free_port: Callable[[], int]) -> No
     port = free_port()
     with (
         socket.create_server(("", port)),
-        pytest.raises(OSError, match=f"port {port} .*TEQUIPY_OBSERVABILITY__METRICS_PORT"),
+        pytest.raises(OSError, match=f"port {port} .*setting metrics_port"),
     ):
         async with build(port):
             raise AssertionError

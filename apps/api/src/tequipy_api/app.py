@@ -19,6 +19,7 @@ from tequipy_observability.wiring import configure_observability
 from tequipy_platform import HealthCheck, RefusesWrites
 from tequipy_platform.database import build_database
 from tequipy_platform.database.migrations import build_schema_check
+from tequipy_platform.settings import variable_of
 from tequipy_platform.storage import build_storage
 from tequipy_platform.web import (
     CatchErrors,
@@ -37,7 +38,11 @@ from tequipy_platform.web import (
 def create_app(settings: ApiSettings) -> FastAPI:
     """Compose the API; connections are opened when its lifespan begins."""
     observability = configure_observability(
-        settings.observability, service="api", environment=settings.environment, version=settings.app_version
+        settings.observability,
+        service="api",
+        environment=settings.environment,
+        version=settings.app_version,
+        metrics_port_name=variable_of(ApiSettings, ("observability", "metrics_port")),
     )
     metrics = observability.registry
     database = build_database(settings.database, registry=metrics)

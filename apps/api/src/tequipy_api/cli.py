@@ -13,12 +13,12 @@ import click
 
 from tequipy_api.settings import ApiSettings
 from tequipy_api.start_check import unusable_keys_line
-from tequipy_auth import Auth, KeyService, KeyUnusable, WeakPassword
+from tequipy_auth import Auth, KeyService, KeyUnusable, UnknownKey, WeakPassword
 from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_platform import DomainError
 from tequipy_platform.database import Database, build_database, refuse_wrong_encoding
-from tequipy_platform.settings import describe_settings, load_settings, refuse_missing_folder
+from tequipy_platform.settings import describe_settings, load_settings, refuse_missing_folder, variable_of
 
 
 @click.group()
@@ -38,7 +38,7 @@ def main() -> None:
 def serve(host: str, port: int) -> None:
     """Serve the API in one process; start more processes to scale."""
     settings = load_settings(ApiSettings)
-    refuse_wrong_encoding(settings.database)
+    _refuse_wrong_encoding(settings)
     from tequipy_api import server  # noqa: PLC0415 -- after the settings, so that wrong ones are reported at once
 
     server.serve(settings, host=host, port=port)
@@ -65,7 +65,8 @@ def migrate(command: tuple[str, ...]) -> None:
     try:
         run_migrations(database, HISTORIES, command)
     except MigrationFailed as error:
-        raise click.ClickException(str(error)) from error
+        hint = f" ({variable_of(ApiSettings, ('database', error.setting))})" if error.setting else ""
+        raise click.ClickException(f"{error}{hint}") from error
 
 
 @main.command("create-admin")
@@ -74,7 +75,7 @@ def migrate(command: tuple[str, ...]) -> None:
 def create_admin(email: str, name: str | None) -> None:
     """Create an administrator; the password is read from standard input, or prompted for at a terminal."""
     settings = load_settings(ApiSettings)
-    refuse_wrong_encoding(settings.database)
+    _refuse_wrong_encoding(settings)
     if sys.stdin.isatty():
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
@@ -171,7 +172,7 @@ def reencrypt() -> None:
 
 def _with_keys(action: Callable[[KeyService], Awaitable[None]]) -> None:
     settings = load_settings(ApiSettings)
-    refuse_wrong_encoding(settings.database)
+    _refuse_wrong_encoding(settings)
 
     async def run() -> None:
         async with _open_auth(settings, with_cache=True) as auth:
@@ -183,8 +184,14 @@ def _with_keys(action: Callable[[KeyService], Awaitable[None]]) -> None:
         asyncio.run(run())
     except KeyUnusable as error:
         raise click.ClickException(unusable_keys_line(error)) from error
+    except UnknownKey as error:
+        raise click.ClickException(f"{error.detail} `tequipy-api keys list` shows all.") from error
     except DomainError as error:
         raise click.ClickException(error.detail) from error
+
+
+def _refuse_wrong_encoding(settings: ApiSettings) -> None:
+    refuse_wrong_encoding(settings.database, variable=variable_of(ApiSettings, ("database", "url")))
 
 
 async def _refuse_old_schema(database: Database) -> None:

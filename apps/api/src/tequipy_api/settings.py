@@ -8,11 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
 
 from tequipy_auth import CACHE_POLICIES
 from tequipy_auth.api import RATE_POLICIES
+from tequipy_auth.wiring import SCHEMA as AUTH_SCHEMA
 from tequipy_auth.wiring import AuthSettings
 from tequipy_caching.api import RateLimitSettings
 from tequipy_caching.wiring import CacheSettings, LimiterSettings
 from tequipy_observability.wiring import ObservabilitySettings
 from tequipy_platform.database import DatabaseSettings
+from tequipy_platform.messaging import SCHEMA as PLATFORM_SCHEMA
 from tequipy_platform.settings import AppSettings
 from tequipy_platform.storage import StorageSettings
 from tequipy_platform.web import HeaderSettings
@@ -65,7 +67,7 @@ class Cache(CacheSettings):
 class Database(DatabaseSettings):
     """Settings of PostgreSQL; the known schemas may be renamed by `TEQUIPY_DATABASE__SCHEMAS__AUTH=shop_auth`."""
 
-    known_schemas = frozenset({"platform", "auth"})
+    known_schemas = frozenset({PLATFORM_SCHEMA, AUTH_SCHEMA})
 
 
 class ApiSettings(AppSettings):
@@ -86,13 +88,8 @@ class ApiSettings(AppSettings):
     """Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are used; from other clients they are not."""
 
     def production_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Refuse in addition: log level DEBUG, metrics without protection, and proxy networks that are too wide."""
+        """Refuse in addition: metrics without protection, and proxy networks that are too wide."""
         yield from super().production_faults()
-        if self.observability.log_level == "DEBUG":
-            yield (
-                ("observability", "log_level"),
-                "DEBUG is refused in production: libraries then log the data that they handle",
-            )
         if self.observability.metrics_port is None and self.observability.metrics_token is None:
             yield (
                 ("observability", "metrics_token"),

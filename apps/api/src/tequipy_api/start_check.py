@@ -11,6 +11,7 @@ from tequipy_auth import KeyUnusable
 from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_platform.database import build_database
+from tequipy_platform.settings import variable_of
 
 _SECONDS: Final = 2.0
 
@@ -28,8 +29,13 @@ def refuse_unusable_keys(settings: ApiSettings) -> None:
 
 
 def unusable_keys_line(error: KeyUnusable) -> str:
-    """Return the reason with the name of the variable that has to be corrected."""
-    return f"TEQUIPY_AUTH__{error.setting.upper()}: {error.reason}"
+    """Return the reason with the name of the variable that has to be corrected, and the command that helps, if any."""
+    line = f"{variable_of(ApiSettings, ('auth', error.setting))}: {error.reason}"
+    if error.remedy == "reencrypt":
+        return f"{line} Command: `tequipy-api keys reseal`."
+    if error.remedy == "revoke":
+        return f"{line} Command to revoke it: `tequipy-api keys revoke {error.kid}`."
+    return line
 
 
 async def _check(settings: ApiSettings) -> None:

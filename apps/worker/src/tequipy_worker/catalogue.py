@@ -7,5 +7,5 @@ from tequipy_platform import Task
 from tequipy_platform.tasks import TASKS as PLATFORM
 
 TASKS: Final[tuple[Task, ...]] = (*PLATFORM, *AUTH)
-QUEUES: Final = ("default", "email", "reports", "aggregation")
-"""The queues that operators know; those without a task are declared too, so that deployments can name them already."""
+QUEUES: Final = tuple(dict.fromkeys([*(task.queue for task in TASKS), "reports", "aggregation"]))
+"""The queues of the tasks, and two without a task, so that deployments can name them already."""

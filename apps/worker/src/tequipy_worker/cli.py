@@ -13,7 +13,7 @@ import click
 
 from tequipy_observability.wiring import Observability, configure_observability
 from tequipy_platform.database import refuse_wrong_encoding
-from tequipy_platform.settings import describe_settings, load_settings, refuse, refuse_missing_folder
+from tequipy_platform.settings import describe_settings, load_settings, refuse, refuse_missing_folder, variable_of
 from tequipy_worker.settings import WorkerSettings
 from tequipy_worker.state import MULTIPROCESS, ForeignFolderError, claim_folder, empty_folder
 
@@ -33,7 +33,7 @@ def main(context: click.Context) -> None:
 def run() -> None:
     """Run tasks: a parent process receives messages, child processes run them."""
     settings = load_settings(WorkerSettings)
-    refuse_wrong_encoding(settings.database)
+    refuse_wrong_encoding(settings.database, variable=variable_of(WorkerSettings, ("database", "url")))
     from tequipy_worker.app import create_worker  # noqa: PLC0415 -- after the settings, so that wrong ones are reported at once
     from tequipy_worker.catalogue import QUEUES  # noqa: PLC0415 -- as above
 
@@ -69,7 +69,7 @@ def beat() -> None:
 def relay() -> None:
     """Publish the outbox to the broker; run any number of processes."""
     settings = load_settings(WorkerSettings)
-    refuse_wrong_encoding(settings.database)
+    refuse_wrong_encoding(settings.database, variable=variable_of(WorkerSettings, ("database", "url")))
     asyncio.run(_relay(settings))
 
 
@@ -89,6 +89,7 @@ def _observe(settings: WorkerSettings, service: str, *, metrics_folder: Path | N
         environment=settings.environment,
         version=settings.app_version,
         metrics_folder=metrics_folder,
+        metrics_port_name=variable_of(WorkerSettings, ("observability", "metrics_port")),
     )
 
 
@@ -98,7 +99,7 @@ def _state_folder(settings: WorkerSettings) -> Path:
     except ForeignFolderError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        refuse([f"TEQUIPY_WORKER__STATE_FOLDER: cannot be used: {error.strerror}"])
+        refuse([f"{variable_of(WorkerSettings, ('worker', 'state_folder'))}: cannot be used: {error.strerror}"])
 
 
 @main.command()

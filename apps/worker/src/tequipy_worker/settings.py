@@ -8,11 +8,13 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from tequipy_auth import CACHE_POLICIES
+from tequipy_auth.wiring import SCHEMA as AUTH_SCHEMA
 from tequipy_auth.wiring import AuthSettings
 from tequipy_caching.wiring import CacheSettings
 from tequipy_observability.wiring import ObservabilitySettings
 from tequipy_platform.database import DatabaseSettings
 from tequipy_platform.mail import MailSettings
+from tequipy_platform.messaging import SCHEMA as PLATFORM_SCHEMA
 from tequipy_platform.messaging.celery import CelerySettings
 from tequipy_platform.settings import AppSettings
 from tequipy_platform.storage import StorageSettings
@@ -43,7 +45,7 @@ class Cache(CacheSettings):
 class Database(DatabaseSettings):
     """Settings of PostgreSQL; the known schemas may be renamed by `TEQUIPY_DATABASE__SCHEMAS__AUTH=shop_auth`."""
 
-    known_schemas = frozenset({"platform", "auth"})
+    known_schemas = frozenset({PLATFORM_SCHEMA, AUTH_SCHEMA})
 
 
 class WorkerSettings(AppSettings):
@@ -61,13 +63,8 @@ class WorkerSettings(AppSettings):
     worker: ProcessSettings = Field(default_factory=ProcessSettings)
 
     def production_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Refuse in addition: log level DEBUG, and a broker in the cache's Redis database."""
+        """Refuse in addition: a broker in the cache's Redis database."""
         yield from super().production_faults()
-        if self.observability.log_level == "DEBUG":
-            yield (
-                ("observability", "log_level"),
-                "DEBUG is refused in production: libraries then log the data that they handle",
-            )
         if _redis_database(self.celery.broker_url.get_secret_value()) == _redis_database(
             self.cache.url.get_secret_value()
         ):

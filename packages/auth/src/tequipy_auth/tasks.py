@@ -10,11 +10,14 @@ from tequipy_platform import Handler, Mailer, MailRejected, RetryPolicy, Task
 
 __all__ = ["DROP_PROFILE", "DROP_ROLES", "PUBLISH_REVOCATIONS", "PURGE", "SEND_MAIL", "TASKS", "build_handlers"]
 
+_MAIL_QUEUE: Final = "email"
+"""A queue of its own, so that slow mail servers delay no other task."""
+
 _SHORT: Final = timedelta(seconds=30)
 
 SEND_MAIL: Final = Task(
     task_names.SEND_MAIL,
-    queue="email",
+    queue=_MAIL_QUEUE,
     time_limit=_SHORT,
     # Mails survive a day without a mail server or with one that rejects us; RFC 5321, section 4.5.4.1, recommends even
     # longer retries. Greylisting ends after some minutes.

@@ -27,6 +27,7 @@ from tequipy_auth.infrastructure.hashing import PASSWORDS_NICENESS, HashingPool
 from tequipy_auth.infrastructure.key_ring import KeyRing
 from tequipy_auth.infrastructure.keys import EncryptedKeys, FileKeys, StoredKeys
 from tequipy_auth.infrastructure.metrics import HashingMetrics, PrometheusOperations
+from tequipy_auth.infrastructure.models import SCHEMA
 from tequipy_auth.infrastructure.passwords import BcryptPasswordHasher
 from tequipy_auth.infrastructure.refresh_secrets import BcryptSecretHasher, SettingsSuccessorKeys
 from tequipy_auth.infrastructure.repositories import SqlAuditLog, SqlAuthUnitOfWork
@@ -38,7 +39,7 @@ from tequipy_platform import Clock, SystemClock
 from tequipy_platform.database import Database, uuid7
 from tequipy_platform.mail import JinjaMailTemplates
 
-__all__ = ["AuthSettings", "build_auth"]
+__all__ = ["SCHEMA", "AuthSettings", "build_auth"]
 
 
 def build_auth(

@@ -148,8 +148,8 @@ def wire_rate_limits(app: FastAPI) -> None:
 def wire_rate_policy(app: FastAPI, name: str, rate: str, *endpoints: object) -> None:
     """Count the routes of these endpoints under a shared policy of their own instead of the default.
 
-    `rate` is its default, such as `60/60` (requests/seconds); `TEQUIPY_RATE_LIMITS__<NAME>` overrides it. Has no effect
-    without `LimitRates` in the app's middleware.
+    `rate` is its default, such as `60/60` (requests/seconds); the entry `name` of `RateLimitSettings` overrides it. Has
+    no effect without `LimitRates` in the app's middleware.
     """
     rate_policies(app).update(dict.fromkeys(endpoints, (name, rate)))
 

@@ -42,10 +42,14 @@ class ObservabilitySettings(BaseModel):
         return {"metrics_token": [self.metrics_token] if self.metrics_token else []}
 
     def production_faults(self) -> list[tuple[str, str]]:
-        """Refuse a token in production that is short enough to be guessed."""
-        token = self.metrics_token
-        short = token is not None and len(token.get_secret_value()) < PRODUCTION_TOKEN
-        return [("metrics_token", f"should have at least {PRODUCTION_TOKEN} characters in production")] if short else []
+        """Refuse the log level DEBUG in production, and a token that is short enough to be guessed."""
+        faults = []
+        if self.log_level == "DEBUG":
+            message = "DEBUG is refused in production: libraries then log the data that they handle"
+            faults.append(("log_level", message))
+        if self.metrics_token is not None and len(self.metrics_token.get_secret_value()) < PRODUCTION_TOKEN:
+            faults.append(("metrics_token", f"should have at least {PRODUCTION_TOKEN} characters in production"))
+        return faults
 
 
 class Observability:
@@ -55,8 +59,11 @@ class Observability:
     a forked child may enter the context, but opens no port.
     """
 
-    def __init__(self, settings: ObservabilitySettings, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, settings: ObservabilitySettings, registry: CollectorRegistry, *, metrics_port_name: str = "metrics_port"
+    ) -> None:
         self.registry = registry
+        self._port_name = metrics_port_name
         self._lag = Histogram(
             "event_loop_lag_seconds",
             "Seconds by which the event loop was late, asked four times a second.",
@@ -96,7 +103,7 @@ class Observability:
         try:
             self._server = MetricsPort(port, self._serve_guarded)
         except OSError as error:
-            advice = "free it, or choose another by TEQUIPY_OBSERVABILITY__METRICS_PORT"
+            advice = f"free it, or choose another in the setting {self._port_name}"
             raise OSError(error.errno, f"the metrics cannot have port {port} ({error.strerror}): {advice}") from error
 
     def stop_serving(self) -> None:
@@ -136,16 +143,18 @@ def configure_observability(
     environment: str,
     version: str,
     metrics_folder: Path | None = None,
+    metrics_port_name: str = "metrics_port",
 ) -> Observability:
     """Configure logging for this process; return its registry together with what serves the metrics.
 
     With a `metrics_folder` (empty and used by this process alone), forked children count in the same registry. The
     variable `PROMETHEUS_MULTIPROC_DIR` must name the folder by then, and must be set before `prometheus_client` is
-    imported.
+    imported. `metrics_port_name` is the name under which the app reads the setting, for the error about a port that is
+    taken.
     """
     style = settings.log_format
     if style == "auto":
         style = "console" if environment == "local" else "json"
     configure_logging(Process(service, environment, version), level=settings.log_level, style=style)
     registry = build_registry(name=service, version=version, environment=environment, folder=metrics_folder)
-    return Observability(settings, registry)
+    return Observability(settings, registry, metrics_port_name=metrics_port_name)

@@ -113,6 +113,6 @@ def test_a_taken_port_ends_the_worker(observability: Observability) -> None:
     wire_observability(Celery("test", set_as_current=False), observability)
     with (
         socket.create_server(("", observability.metrics_port or 0)),
-        pytest.raises(SystemExit, match=r"port \d+ .*TEQUIPY_OBSERVABILITY__METRICS_PORT"),
+        pytest.raises(SystemExit, match=r"port \d+ .*setting metrics_port"),
     ):
         signals.worker_ready.send(sender=None)

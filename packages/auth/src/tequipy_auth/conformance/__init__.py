@@ -2,7 +2,7 @@
 
 In a `conftest.py` write `pytest_plugins = ["tequipy_auth.conformance"]` and define a fixture `auth_target` that returns
 a `Target`; in a test module `from tequipy_auth.conformance import *` collects every case. Disable the rate limits by
-client address in the app under test (`TEQUIPY_RATE_LIMITS__LOGIN=off` and so on), because all cases use one address.
+client address in the app under test (each policy of `RATE_POLICIES` set to `off`), because all cases use one address.
 """
 
 try:

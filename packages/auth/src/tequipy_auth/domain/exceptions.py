@@ -1,6 +1,7 @@
 """Errors of accounts and sessions; their codes are part of the HTTP contract."""
 
 from datetime import datetime
+from typing import Literal
 
 from tequipy_platform import Conflict, Forbidden, Invalid, Malformed, NotFound, TooMany, Unauthenticated, Unavailable
 
@@ -173,7 +174,7 @@ class UnknownKey(NotFound):
     """No signing key with this id exists, or it is already revoked."""
 
     def __init__(self, kid: str) -> None:
-        super().__init__(f"There is no signing key {kid} to revoke: `tequipy-api keys list` shows all.")
+        super().__init__(f"There is no signing key {kid} to revoke.")
 
 
 class KeyNotPublishedLongEnough(Conflict):
@@ -190,13 +191,23 @@ class KeyUnusable(Unavailable):
     """A signing key cannot be read.
 
     `reason` names the key and the remedy, `setting` names the setting to change. Both are meant for operators, in logs
-    and on the command line; the HTTP response only says that the service is unavailable.
+    and on the command line; the HTTP response only says that the service is unavailable. `remedy` names the method of
+    `KeyService` that helps, for apps that have a command for it, and `kid` the key that it takes.
     """
 
-    def __init__(self, reason: str, *, setting: str = "key_encryption_key") -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        setting: str = "key_encryption_key",
+        remedy: Literal["reencrypt", "revoke"] | None = None,
+        kid: str | None = None,
+    ) -> None:
         super().__init__(retry_after=10)
         self.reason = reason
         self.setting = setting
+        self.remedy = remedy
+        self.kid = kid
 
     def __str__(self) -> str:
         return f"{self.setting}: {self.reason}"

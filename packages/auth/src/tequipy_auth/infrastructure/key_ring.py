@@ -78,8 +78,9 @@ class KeyRing:
         Also raises errors of the first load.
         """
         await self.keys()
-        if self._active_key_error is not None:
-            raise KeyUnusable(self._active_key_error.reason, setting=self._active_key_error.setting)
+        error = self._active_key_error
+        if error is not None:
+            raise KeyUnusable(error.reason, setting=error.setting, remedy=error.remedy, kid=error.kid)
 
     async def find(self, kid: str) -> PublicKey | None:
         """Return a key by its id, or None; an unknown id causes at most one reload in 10 s."""

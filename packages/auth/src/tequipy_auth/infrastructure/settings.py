@@ -111,7 +111,7 @@ class AuthSettings(BaseModel):
     key_encryption_key: SecretOrSecrets = {1: SecretStr(f"{BUILT_IN}key-of-the-signing-keys-0001")}
     """Encrypts the signing keys in the database; a single secret is version 1.
 
-    To replace it, add the next version in every process, run `tequipy-api keys reseal`, and remove the old version.
+    To replace it, add the next version in every process, re-encrypt the signing keys with it, and remove the old one.
     """
     pseudonym_key: Secret = SecretStr(f"{BUILT_IN}key-of-the-pseudonyms-0001")
     """Key for pseudonyms of addresses in lockout counters and the audit, and for signatures of device marks.
@@ -125,7 +125,7 @@ class AuthSettings(BaseModel):
     and refuses an address that has one.
     """
     policy: Annotated[AuthPolicy, BeforeValidator(_read_seconds)] = AuthPolicy()
-    """Lifetimes and limits, such as `TEQUIPY_AUTH__POLICY__ACCESS_TOKEN_TTL=900`."""
+    """Lifetimes and limits, such as `access_token_ttl` in seconds."""
     issuer: str | None = Field(default=None, min_length=1)
     """The `iss` claim of access tokens; None: the app's public URL."""
     audience: str = Field(default="tequipy", min_length=1)

@@ -157,12 +157,13 @@ def encrypted_before_versions(key: SigningKey, *, secret: bytes = SECRET) -> Sig
 
 
 def test_a_key_without_a_version_is_re_encrypted() -> None:
-    """It is refused with the command that re-encrypts it, whichever version its secret has now."""
+    """It is refused with the advice to re-encrypt it, whichever version its secret has now."""
     key = make_key()
     old = encrypted_before_versions(key)
     encrypted = make_encrypted({1: OTHER, 2: SECRET, 3: OTHER + b"3"})
-    with pytest.raises(KeyUnusable, match="tequipy-api keys reseal"):
+    with pytest.raises(KeyUnusable, match="re-encrypt the signing keys") as refusal:
         encrypted.publish(old)
+    assert refusal.value.remedy == "reencrypt"
     renewed = encrypted.reencrypt(old)
     assert renewed is not None
     assert renewed.encryption_version == 3

@@ -57,10 +57,11 @@ async def test_only_the_active_key_is_needed(caplog: pytest.LogCaptureFixture) -
         assert (await store.load()).published.keys() == {active.kid}
     (record,) = caplog.records
     assert (record.message, vars(record)["kid"]) == ("signing_key_excluded", foreign.kid)
-    assert f"`tequipy-api keys revoke {foreign.kid}`" in vars(record)["error"]
+    assert vars(record)["error"].endswith("or revoke the key.")
     held = [replace(foreign, state=KeyState.ACTIVE)]
-    with pytest.raises(KeyUnusable):
+    with pytest.raises(KeyUnusable) as refusal:
         await store.load()
+    assert (refusal.value.remedy, refusal.value.kid) == ("revoke", foreign.kid)
 
 
 async def test_the_first_use_creates_the_keys(database: Database) -> None:

@@ -11,14 +11,15 @@ from tequipy_platform.settings import refuse
 _START_SECONDS: Final = 5.0
 
 
-def refuse_wrong_encoding(settings: DatabaseSettings) -> None:
+def refuse_wrong_encoding(settings: DatabaseSettings, *, variable: str) -> None:
     """End the process with status 78 and one line if the database's encoding is not UTF8; runs its own event loop.
 
+    The line begins with `variable`, the name under which the app reads the database's URL (`variable_of`).
     A database that does not answer within 5 s is left to the readiness check.
     """
     fault = asyncio.run(_encoding_fault(settings))
     if fault is not None:
-        refuse([f"TEQUIPY_DATABASE__URL: {fault}"])
+        refuse([f"{variable}: {fault}"])
 
 
 async def _encoding_fault(settings: DatabaseSettings) -> str | None:

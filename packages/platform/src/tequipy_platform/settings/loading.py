@@ -70,11 +70,12 @@ def refuse_missing_folder(variable: str) -> None:
 
 
 def describe_settings(settings: AppSettings) -> list[str]:
-    """Return the effective settings as lines such as `TEQUIPY_DATABASE__POOL_SIZE=5`; secrets become `**********`."""
+    """Return the effective settings as lines of the form `NAME=value`; secrets become `**********`."""
     return list(_describe(settings, prefix_of(type(settings))))
 
 
-def _variable(cls: type[BaseSettings], path: Iterable[str | int]) -> str:
+def variable_of(cls: type[BaseSettings], path: Iterable[str | int]) -> str:
+    """Return the name of the variable that sets a field, given the path to the field (`("database", "url")`)."""
     return prefix_of(cls) + "__".join(str(step) for step in path).upper()
 
 
@@ -99,7 +100,7 @@ def _hint(cls: type[AppSettings], key: str) -> str:
 def _values_given_twice(cls: type[AppSettings]) -> Iterator[str]:
     """Yield a fault for each value that is set both as a whole and in parts, because the parts would be ignored."""
     given = {*TolerantJson(cls).env_vars, *TolerantDotEnv(cls, env_file=ENV_FILE).env_vars}
-    for whole in (_variable(cls, path) for path in setting_paths(cls)):
+    for whole in (variable_of(cls, path) for path in setting_paths(cls)):
         parts = [name for name in given if name.startswith(f"{whole}__".lower())]
         if parts and whole.lower() in given:
             hidden = min(parts).upper()
@@ -110,13 +111,13 @@ def _fault_lines(cls: type[AppSettings], details: ErrorDetails) -> Iterator[str]
     path = tuple(str(step) for step in details["loc"])
     if details["type"] == "missing":
         for required in _required_below(cls, path):
-            yield f"{_variable(cls, required)}: is required"
+            yield f"{variable_of(cls, required)}: is required"
     elif details["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:  # of a model, of a dataclass
-        yield f"{_variable(cls, path)}: unknown name{_hint(cls, _variable(cls, path))}"
+        yield f"{variable_of(cls, path)}: unknown name{_hint(cls, variable_of(cls, path))}"
     else:
         json_hint = ", as JSON" if details["type"] in {"model_type", "dict_type", "list_type", "tuple_type"} else ""
         message = details["msg"].removeprefix("Value error, ")
-        yield f"{_variable(cls, path)}: {message}{json_hint}"
+        yield f"{variable_of(cls, path)}: {message}{json_hint}"
 
 
 def _required_below(cls: type[BaseModel], path: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -248,7 +248,7 @@ def test_a_worker_whose_handlers_cannot_be_built_ends(worker: WorkerUnderTest, t
 @pytest.mark.parametrize(
     ("task", "what"),
     [
-        (Task("test.slow", time_limit=timedelta(minutes=10)), "time limit.*VISIBILITY_TIMEOUT"),
+        (Task("test.slow", time_limit=timedelta(minutes=10)), "time limit.*setting visibility_timeout"),
         (Task("test.hasty", time_limit=timedelta(seconds=9)), "time limit.*at least 10 s"),
     ],
 )

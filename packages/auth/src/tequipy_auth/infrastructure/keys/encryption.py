@@ -84,7 +84,9 @@ class EncryptedKeys(KeyMaker):
         version = key.encryption_version
         if version is None:
             raise KeyUnusable(
-                f"signing key {key.kid} was encrypted before this setting had versions: run `tequipy-api keys reseal`."
+                f"signing key {key.kid} was encrypted before this setting had versions: re-encrypt the signing keys"
+                " with the newest key-encryption key.",
+                remedy="reencrypt",
             )
         if version not in self._ciphers:
             raise KeyUnusable(f"signing key {key.kid} is encrypted under version {version}, which is not set.")
@@ -94,7 +96,9 @@ class EncryptedKeys(KeyMaker):
         except (InvalidTag, ValueError):
             raise KeyUnusable(
                 f"signing key {key.kid} was encrypted under another secret than version {version}, or its row was"
-                f" changed: set that secret again, or `tequipy-api keys revoke {key.kid}`."
+                f" changed: set that secret again, or revoke the key.",
+                remedy="revoke",
+                kid=key.kid,
             ) from None
 
     def _decrypt_unversioned(self, key: SigningKey) -> bytes:
@@ -105,8 +109,9 @@ class EncryptedKeys(KeyMaker):
             with suppress(InvalidTag, ValueError):
                 return cipher.decrypt(nonce, encrypted, key.kid.encode())
         raise KeyUnusable(
-            f"signing key {key.kid} was encrypted under a secret that is not set: set it again, or"
-            f" `tequipy-api keys revoke {key.kid}`."
+            f"signing key {key.kid} was encrypted under a secret that is not set: set it again, or revoke the key.",
+            remedy="revoke",
+            kid=key.kid,
         )
 
 
@@ -119,7 +124,9 @@ def _check_id(key: SigningKey) -> None:
     if not genuine:
         raise KeyUnusable(
             f"the id of signing key {key.kid} is not the thumbprint of its public half, so its row was changed:"
-            f" `tequipy-api keys revoke {key.kid}`."
+            " revoke the key.",
+            remedy="revoke",
+            kid=key.kid,
         )
 
 

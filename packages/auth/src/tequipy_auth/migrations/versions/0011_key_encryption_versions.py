@@ -1,6 +1,6 @@
 """Add the version of the key-encryption key to signing keys, and erase the private keys of revoked ones.
 
-Keys without a version are rejected until `tequipy-api keys reseal` encrypts them again, now with an authenticated
+Keys without a version are rejected until `KeyService.reencrypt` encrypts them again, now with an authenticated
 public key. After the downgrade the older code cannot decrypt keys that were encrypted again: revoke them with it, the
 next key first.
 """

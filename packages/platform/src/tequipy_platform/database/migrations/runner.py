@@ -32,7 +32,14 @@ CONNECT_SECONDS: Final[float] = 10
 
 
 class MigrationFailed(Exception):
-    """A migration command failed; the message says why (differences found by `check`, a lock that was not granted)."""
+    """A migration command failed; the message says why (differences found by `check`, a lock that was not granted).
+
+    `setting` names the field of `DatabaseSettings` to change, or is None.
+    """
+
+    def __init__(self, message: str, *, setting: str | None = None) -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 _CONTENTS: Final = """
@@ -154,7 +161,8 @@ def _schema_exists(connection: Connection, history: History) -> bool:
     if others and not (ours and VERSION_TABLE in found and _has_our_revision(connection, history.schema)):
         raise MigrationFailed(
             f"schema {history.schema} belongs to another product (it holds {', '.join(sorted(others)[:3])}):"
-            " name another one by TEQUIPY_DATABASE__SCHEMAS"
+            " name another one in the setting schemas",
+            setting="schemas",
         )
     return connection.scalar(text("select 1 from pg_catalog.pg_namespace where nspname = :schema"), schema) is not None
 

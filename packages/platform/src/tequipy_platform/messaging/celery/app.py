@@ -88,7 +88,7 @@ def _check_limit(task: Task, *, visibility_timeout: float) -> None:
     if limit >= visibility_timeout:
         raise ValueError(
             f"task {task.name}: its time limit of {limit:g} s must be below the visibility timeout of "
-            f"{visibility_timeout:g} s (TEQUIPY_CELERY__VISIBILITY_TIMEOUT)"
+            f"{visibility_timeout:g} s (the setting visibility_timeout)"
         )
 
 
