@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,22 @@ git -c user.name=Test -c user.email=test@example.com commit --quiet --message=Te
         ["/bin/bash", "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=110
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("package", ["auth", "caching", "observability", "platform"])
+def test_the_install_block_of_a_package_names_all_that_it_needs(package: str) -> None:
+    """The README of a package installs it from the repository together with each package that it depends on."""
+
+    def needed(name: str) -> set[str]:
+        project = tomllib.loads((ROOT / "packages" / name / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        own = {match[1] for line in project["dependencies"] if (match := re.match(r"tequipy-(\w+)==", line))}
+        return own.union({name}, *map(needed, own))
+
+    text = (ROOT / "packages" / package / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```shell\n(.*?)```", text, flags=re.DOTALL)
+    found = re.findall(r'"tequipy-(\w+) @ \$repository#subdirectory=packages/(\w+)"', block)
+    assert sorted(found) == sorted((name, name) for name in needed(package))
+    assert "on no package index" in text
 
 
 def test_the_cache_works_without_the_rest_of_the_workspace(redis_url: str) -> None:

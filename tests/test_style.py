@@ -1,6 +1,7 @@
-"""The sources use the terms of docs/glossary.md and not the private terms that preceded them; test files are short."""
+"""Sources and documents use the terms of docs/glossary.md, not the private terms before them; test files are short."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,11 @@ STANDARD_TERMS = re.compile(
 MAX_LINES = 300
 
 
-def private_terms(source: Path) -> list[str]:
-    """Return `file:line: text` for each line of a source folder that contains a private term."""
+def private_terms(paths: Iterable[Path]) -> list[str]:
+    """Return `file:line: text` for each line of the files that contains a private term."""
     return [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
-        for path in sorted(source.rglob("*"))
-        if path.suffix in {".py", ".lua"}
+        for path in sorted(paths)
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if PRIVATE_TERMS.search(STANDARD_TERMS.sub("", line))
     ]
@@ -36,7 +36,14 @@ def private_terms(source: Path) -> list[str]:
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_sources_contain_no_private_terms(name: str) -> None:
     """No line of a package's sources contains a term that the glossary has replaced."""
-    assert private_terms(SOURCES[name]) == []
+    assert private_terms(path for path in SOURCES[name].rglob("*") if path.suffix in {".py", ".lua"}) == []
+
+
+def test_documents_contain_no_private_terms() -> None:
+    """No line of the documentation, the ADRs or a README contains a term that the glossary has replaced."""
+    pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("*/*/README.md"), *ROOT.glob("*/README.md"), ROOT / "README.md"]
+    assert len(pages) > 50, "the folders are found"
+    assert private_terms(pages) == []
 
 
 @pytest.mark.parametrize(
