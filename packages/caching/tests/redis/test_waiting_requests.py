@@ -53,10 +53,9 @@ async def test_waiting_requests_do_not_ask_a_frozen_redis(start: Any, private_re
     private_redis.freeze()
     await asyncio.gather(*(words.get(number) for number in range(CROWD)))
     timeouts = registry.get_sample_value("cache_l2_errors_total", {"kind": "timeout"}) or 0
-    busy = registry.get_sample_value("cache_l2_errors_total", {"kind": "busy"})
     private_redis.thaw()
-    print(f"timeouts: {timeouts}, busy: {busy}")
+    print(f"timeouts: {timeouts}")
     assert manager.link.breaker.open
-    # 50 at once. A process that is starved takes the first timeouts for its own delay, and asks 50 more.
+    # 50 at once. A process that is starved takes the first timeouts for its own delay, and asks 50 more; meanwhile the
+    # others may have waited for as long as they do for a connection.
     assert 50 <= timeouts < CROWD / 10
-    assert busy == 0
