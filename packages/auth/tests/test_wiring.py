@@ -14,7 +14,7 @@ from tequipy_auth import CACHE_POLICIES, Auth, AuthPolicy
 from tequipy_auth.wiring import AuthSettings, build_auth
 from tequipy_caching.testing import MemoryCacheManager
 from tequipy_platform.database import DatabaseSettings, build_database
-from tequipy_platform.settings import BUILT_IN, HoldsSecrets, is_guessable
+from tequipy_platform.settings.secret_checks import BUILT_IN, HoldsSecrets, is_guessable
 
 OWN = "Ut6Zr0mJ1c8QxV5bN3kY7wHs2LdPfGaE"
 OWN_SECRETS = {"peppers": {2: OWN}, "refresh_keys": {1: OWN}, "key_encryption_key": OWN, "pseudonym_key": OWN}

@@ -8,7 +8,7 @@ from tequipy_auth.domain import task_names
 from tequipy_auth.domain.auth import Auth
 from tequipy_platform import Handler, Mailer, MailRejected, RetryPolicy, Task
 
-__all__ = ["DROP_PROFILE", "DROP_ROLES", "PUBLISH_REVOCATIONS", "PURGE", "SEND_MAIL", "TASKS", "build_handlers"]
+__all__ = ["TASKS", "build_handlers"]
 
 _MAIL_QUEUE: Final = "email"
 """A queue of its own, so that slow mail servers delay no other task."""

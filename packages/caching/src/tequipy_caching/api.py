@@ -33,7 +33,6 @@ from tequipy_platform.web import (
 )
 
 __all__ = [
-    "WIDER_NETWORKS",
     "LimitRates",
     "Rate",
     "RateLimitSettings",

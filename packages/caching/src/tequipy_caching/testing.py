@@ -22,7 +22,7 @@ from tequipy_caching.expiring_set.ports import ExpiringSet, Source, check_member
 from tequipy_caching.rate_limit.gcra import Buckets, bucket_name, decide_all_locally, decide_locally
 from tequipy_caching.rate_limit.policies import RateDecision, RateLimiter, RatePolicy, check_hits, decisive
 
-__all__ = ["MemoryCacheManager", "MemoryExpiringSet", "MemoryRateLimiter", "NullMetrics", "TurnableClock"]
+__all__ = ["MemoryCacheManager", "MemoryExpiringSet", "MemoryRateLimiter", "TurnableClock"]
 
 V = TypeVar("V")
 

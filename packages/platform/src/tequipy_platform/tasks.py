@@ -8,7 +8,7 @@ from typing import Final
 from tequipy_platform._messages import MessageLog
 from tequipy_platform._tasks import Delivery, Handler, Task
 
-__all__ = ["PURGE_MESSAGES", "TASKS", "build_handlers"]
+__all__ = ["TASKS", "build_handlers"]
 
 PURGE_MESSAGES: Final = Task(
     "platform.purge_messages",

@@ -9,8 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from tequipy_platform.settings import BUILT_IN, is_guessable
-from tequipy_platform.settings.secret_checks import builtin_secret_faults, guessable_secret_faults
+from tequipy_platform.settings.secret_checks import (
+    BUILT_IN,
+    builtin_secret_faults,
+    guessable_secret_faults,
+    is_guessable,
+)
 
 
 class Section:

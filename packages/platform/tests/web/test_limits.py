@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope
 
-from tequipy_platform.web import LimitBodies, MalformedBody
+from tequipy_platform.web import LimitBodies
 from tequipy_platform.web.limits import check_json, is_json
+from tequipy_platform.web.problems import MalformedBody
 
 
 def nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:

@@ -4,7 +4,6 @@ Migrations are in `tequipy_platform.database.migrations`, the unit of work with 
 `tequipy_platform.messaging`.
 """
 
-from tequipy_platform.database.encoding import WrongEncoding
 from tequipy_platform.database.engine import Database, build_database
 from tequipy_platform.database.ids import uuid7
 from tequipy_platform.database.settings import DatabaseSettings
@@ -17,7 +16,6 @@ __all__ = [
     "Database",
     "DatabaseSettings",
     "SqlTransaction",
-    "WrongEncoding",
     "build_database",
     "refuse_wrong_encoding",
     "schema_metadata",

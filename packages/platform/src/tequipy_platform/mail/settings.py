@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from tequipy_platform._mail import MailRejected
 from tequipy_platform.mail.composer import read_sender
-from tequipy_platform.settings import split_url
+from tequipy_platform.settings.urls import split_url
 
 DEFAULT_PORTS: Final = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 """The schemes of an SMTP URL, and the port of each."""

@@ -6,15 +6,12 @@ The adapter for Celery is `tequipy_platform.messaging.celery`; the tables' histo
 
 from tequipy_platform.messaging.message_log import SqlMessageLog, build_message_log
 from tequipy_platform.messaging.models import SCHEMA
-from tequipy_platform.messaging.outbox import SqlInbox, SqlOutbox
 from tequipy_platform.messaging.unit_of_work import SqlUnitOfWork
 from tequipy_platform.messaging.unpublished import SqlUnpublishedMessages, build_unpublished_messages
 
 __all__ = [
     "SCHEMA",
-    "SqlInbox",
     "SqlMessageLog",
-    "SqlOutbox",
     "SqlUnitOfWork",
     "SqlUnpublishedMessages",
     "build_message_log",
