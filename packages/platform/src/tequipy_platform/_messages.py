@@ -92,11 +92,11 @@ class UnpublishedMessages(ABC):
     """The outbox as the relay reads it; any number of relays may share it."""
 
     @abstractmethod
-    async def fan_out(self, listeners: Mapping[str, Sequence[str]], limit: int) -> int:
+    async def fan_out(self, subscribers: Mapping[str, Sequence[str]], limit: int) -> int:
         """Turn up to `limit` events into one message for each subscribed task; return the number of events.
 
-        `listeners` maps the name of an event to names of tasks. An event without subscribed tasks is settled. The id
-        of a message is `uuid5(id of the event's row, task)`.
+        `subscribers` maps the name of an event to the names of its subscribed tasks. An event without any is settled.
+        The id of a message is `uuid5(id of the event's row, task)`.
         """
 
     @abstractmethod

@@ -31,11 +31,11 @@ _LISTENER_SECONDS: Final = 10.0
 # Each condition has its own index. Joined by OR they could use none, and each query would read the whole table.
 _TASK: Final = and_(OutboxRow.task.is_not(None), OutboxRow.given_up_at.is_(None))
 _NEW: Final = and_(_TASK, OutboxRow.published_at.is_(None), OutboxRow.not_before <= func.now())
-_MISSED: Final = and_(
+_REDELIVERY_DUE: Final = and_(
     _TASK, OutboxRow.published_at.is_not(None), OutboxRow.settled_at.is_(None), OutboxRow.redeliver_at <= func.now()
 )
 _EVENT: Final = and_(OutboxRow.event.is_not(None), OutboxRow.published_at.is_(None))
-_ONCE_MORE: Final[dict[str, Any]] = {"publications": OutboxRow.publications + 1}
+_ONE_MORE_PUBLICATION: Final[dict[str, Any]] = {"publications": OutboxRow.publications + 1}
 
 logger = logging.getLogger(__name__)
 
@@ -70,21 +70,21 @@ class SqlUnpublishedMessages(UnpublishedMessages):
                 task.cancel()
             await asyncio.wait(running, timeout=0.1)
 
-    async def fan_out(self, listeners: Mapping[str, Sequence[str]], limit: int) -> int:
+    async def fan_out(self, subscribers: Mapping[str, Sequence[str]], limit: int) -> int:
         """Turn unpublished events into one message for each subscribed task; return the number of events."""
         async with self._database.sessions.begin() as session:
             now = await session.scalar(select(func.now()))
             rows = (await session.scalars(_select_unlocked(_EVENT, OutboxRow.id, limit=limit))).all()
             for row in rows:
                 row.published_at = row.settled_at = now
-                session.add_all(_message_of(row, task) for task in listeners.get(str(row.event), ()))
+                session.add_all(_message_of(row, task) for task in subscribers.get(str(row.event), ()))
             return len(rows)
 
     @asynccontextmanager
     async def batch(self, limit: int) -> AsyncIterator[Batch]:
         """Lock due messages for the duration of the block."""
         async with self._database.sessions.begin() as session:
-            rows = list(await session.scalars(_select_unlocked(_MISSED, OutboxRow.redeliver_at, limit=limit)))
+            rows = list(await session.scalars(_select_unlocked(_REDELIVERY_DUE, OutboxRow.redeliver_at, limit=limit)))
             new = _select_unlocked(_NEW, OutboxRow.not_before, OutboxRow.id, limit=limit - len(rows))
             rows += await session.scalars(new)
             exhausted = [row for row in rows if row.publications >= MAX_PUBLICATIONS]
@@ -92,8 +92,8 @@ class SqlUnpublishedMessages(UnpublishedMessages):
             yield batch
             # The wait doubles: a message may be late only because the queue is long, and must not lengthen it further.
             later = func.now() + self._redelivery * func.power(2, OutboxRow.publications)
-            await _mark(session, batch.published, published_at=func.now(), redeliver_at=later, **_ONCE_MORE)
-            await _mark(session, batch.refused, not_before=later, **_ONCE_MORE)
+            await _mark(session, batch.published, published_at=func.now(), redeliver_at=later, **_ONE_MORE_PUBLICATION)
+            await _mark(session, batch.refused, not_before=later, **_ONE_MORE_PUBLICATION)
             await _mark(session, {row.id for row in exhausted}, given_up_at=func.now())
         for row in exhausted:
             self._dead_letters.inc()

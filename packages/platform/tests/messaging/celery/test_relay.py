@@ -91,7 +91,7 @@ async def test_a_commit_wakes_the_relay(database: Database, redis_url: str, run_
     assert [message["kwargs"]["word"] for message in published(redis_url)] == [str(number) for number in range(20)]
 
 
-async def test_an_event_becomes_a_message_for_each_listener(
+async def test_an_event_becomes_a_message_for_each_subscriber(
     database: Database, redis_url: str, run_relay: RunRelay
 ) -> None:
     """Each subscribed task gets a message on its own queue, with an id derived from row and task."""
@@ -170,8 +170,8 @@ class LentMessages(UnpublishedMessages):
         self.lent = asyncio.Event()
         self.marked: set[UUID] = set()
 
-    async def fan_out(self, listeners: Mapping[str, Sequence[str]], limit: int) -> int:
-        assert (listeners["test.noted"], limit) == (["test.note", "test.note_too"], BATCH)
+    async def fan_out(self, subscribers: Mapping[str, Sequence[str]], limit: int) -> int:
+        assert (subscribers["test.noted"], limit) == (["test.note", "test.note_too"], BATCH)
         return 0
 
     @asynccontextmanager

@@ -19,8 +19,8 @@ from tequipy_platform.messaging.celery.relay import BATCH
 from tequipy_platform.messaging.models import OutboxRow
 from tequipy_platform.messaging.unpublished import (
     _EVENT,
-    _MISSED,
     _NEW,
+    _REDELIVERY_DUE,
     SqlUnpublishedMessages,
     _select_unlocked,
 )
@@ -89,7 +89,7 @@ async def test_the_age_of_the_oldest_row_grows_between_measurements(
     ("question", "index"),
     [
         (_select_unlocked(_NEW, OutboxRow.not_before, OutboxRow.id, limit=BATCH), "ix_outbox_pending"),
-        (_select_unlocked(_MISSED, OutboxRow.redeliver_at, limit=BATCH), "ix_outbox_unsettled"),
+        (_select_unlocked(_REDELIVERY_DUE, OutboxRow.redeliver_at, limit=BATCH), "ix_outbox_unsettled"),
         (_select_unlocked(_EVENT, OutboxRow.id, limit=BATCH), "ix_outbox_events"),
     ],
     ids=["new", "missed", "event"],

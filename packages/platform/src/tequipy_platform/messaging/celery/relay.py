@@ -38,10 +38,10 @@ class Relay:
     def __init__(self, celery: Celery, messages: UnpublishedMessages, tasks: Sequence[Task]) -> None:
         self._celery = celery
         self._messages = messages
-        self._listeners: dict[str, list[str]] = {}
+        self._subscribers: dict[str, list[str]] = {}
         for task in tasks:
             for event in task.on:
-                self._listeners.setdefault(event, []).append(task.name)
+                self._subscribers.setdefault(event, []).append(task.name)
         self._stopping = asyncio.Event()
         self._thread: ThreadPoolExecutor | None = None
 
@@ -88,7 +88,7 @@ class Relay:
 
     async def _publish_batch(self) -> bool:
         """Publish the due messages; return whether more may be due; raise the error that interrupted the batch."""
-        events = await self._messages.fan_out(self._listeners, BATCH)
+        events = await self._messages.fan_out(self._subscribers, BATCH)
         outage = None
         async with self._messages.batch(BATCH) as batch:
             if batch.messages:
