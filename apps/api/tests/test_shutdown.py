@@ -20,7 +20,7 @@ def test_a_process_drains_after_sigterm(start_api: StartApi) -> None:
         connections.enter_context(in_flight)
         instance.process.send_signal(signal.SIGTERM)
         started = time.monotonic()
-        eventually("a new connection hears of it", lambda: instance.status() == 503)
+        eventually("a new connection gets 503", lambda: instance.status() == 503)
         while time.monotonic() - started < 1:
             assert instance.status() == 503, "the listener is still open"
         answer = client.get(READINESS)

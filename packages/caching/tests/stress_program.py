@@ -92,7 +92,7 @@ async def read(numbers: Cache[int], truth: Truth, stopped: asyncio.Event) -> int
 
 
 async def reader(url: str, prefix: str, truth: Truth) -> None:
-    """Read until told to stop, then print how many old values this process holds, and its hits and misses."""
+    """Read until a line arrives on standard input; then print the number of old values, hits and misses."""
     registry = CollectorRegistry()
     async with process(url, prefix, registry) as (manager, numbers):
         stopped = asyncio.Event()

@@ -94,13 +94,13 @@ async def test_a_program_that_dies_is_started_again(
 
 FAMILY = """
 import os, signal, time
-ready, tell = os.pipe()
+is_ready, set_ready = os.pipe()
 child = os.fork()
 if child == 0:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.write(tell, b".")
+    os.write(set_ready, b".")
     time.sleep(600)
-os.read(ready, 1)
+os.read(is_ready, 1)
 print(child, flush=True)
 time.sleep(600)
 """
@@ -153,7 +153,7 @@ async def test_a_second_cancellation_waits_for_nothing(
 async def test_a_changed_file_starts_everything_again(
     supervisor: Supervisor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Saving a source file restarts a running program; Python's own files beside it do not."""
+    """Saving a source file restarts a running program; Python's bytecode files do not."""
     sources, log = tmp_path / "src", tmp_path / "starts"
     (sources / "__pycache__").mkdir(parents=True)
     program = python("api", f"open({str(log)!r}, 'a').write('x'); import time; time.sleep(600)")

@@ -94,7 +94,7 @@ async def test_the_own_host_is_an_allowed_origin_only_locally(
 
 
 async def test_a_logout_with_a_bearer_token_is_allowed(client: httpx.AsyncClient) -> None:
-    """Pages of other sites cannot send an Authorization header, so a cookie beside it is accepted."""
+    """Pages of other sites cannot send an Authorization header, so a cookie is accepted together with it."""
     access = (await client.post("/api/v1/auth/login", json=GOOD)).json()["access_token"]
     answer = await client.post("/api/v1/auth/logout", headers={"Authorization": f"Bearer {access}"})
     assert answer.status_code == 204

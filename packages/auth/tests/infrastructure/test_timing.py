@@ -52,9 +52,9 @@ async def medians(acts: Mapping[str, Act], samples: int, database: Database) -> 
 
 
 def assert_alike(what: str, found: Mapping[str, float], tolerance: float) -> None:
-    told = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in found.items())
+    listed = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in found.items())
     spread = max(found.values()) / min(found.values()) - 1
-    print(f"\n{what}, medians: {told}; spread {spread:.1%}")
+    print(f"\n{what}, medians: {listed}; spread {spread:.1%}")
     assert spread < tolerance
 
 

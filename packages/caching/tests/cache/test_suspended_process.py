@@ -120,11 +120,11 @@ async def test_a_loop_of_hits_serves_a_deleted_value_for_a_limited_time(
 async def test_messages_do_not_extend_the_trusted_time(start: Any, redis_url: str) -> None:
     """Only the response to a check extends the trusted time; messages do not, however many arrive."""
     one, other = [await start(redis_url) for _ in range(2)]
-    told = one.cache("words", str)
+    words = one.cache("words", str)
     ends = time.monotonic() + 2 * TRUSTED
     lived: list[float] = []
     while time.monotonic() < ends:
-        await told.delete("nobody")
+        await words.delete("nobody")
         lived.append(other.backplane.live_until)
         assert other.backplane.live
     assert len(set(lived)) < len(lived) / 2

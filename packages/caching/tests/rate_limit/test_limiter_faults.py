@@ -199,7 +199,7 @@ async def test_a_cancelled_reset_is_replayed(
     """A cancelled reset is sent again, because it may not have been executed."""
     limiter = await limiters(redis_url)
     await limiter.hit(SLOW, "ada")
-    told = limiter.link.run_and_publish
+    original = limiter.link.run_and_publish
     monkeypatch.setattr(limiter.link, "run_and_publish", lambda *_, **__: asyncio.Event().wait())
     resetting = asyncio.create_task(limiter.reset(SLOW, "ada"))
     await asyncio.sleep(0)
@@ -207,7 +207,7 @@ async def test_a_cancelled_reset_is_replayed(
     with pytest.raises(asyncio.CancelledError):
         await resetting
     assert len(limiter.link.recovery) == 1
-    monkeypatch.setattr(limiter.link, "run_and_publish", told)
+    monkeypatch.setattr(limiter.link, "run_and_publish", original)
 
     async def reset() -> bool:
         return (await limiter.peek(SLOW, "ada")).remaining == 5

@@ -54,9 +54,9 @@ class Sides:
         if name == "set_members" and isinstance(mine, list) and isinstance(theirs, list):  # its age in milliseconds
             mine[1] = theirs[1] = 0
         assert _alike(mine, theirs), (call, mine, theirs)
-        told = [message[2] for message in self.pushed]
+        published = [message[2] for message in self.pushed]
         self.pushed.clear()
-        assert told == self._drain(), call
+        assert published == self._drain(), call
         return mine
 
     def lose(self, key: bytes) -> None:
@@ -107,7 +107,7 @@ def _stripped(answer: bytes) -> bytes:
     return code[1] if code else answer
 
 
-def _told(sides: Sides) -> list[bytes]:
+def _message(sides: Sides) -> list[bytes]:
     return [CHANNEL, sides.token(), b'["origin", "topic", []]']
 
 
@@ -137,24 +137,24 @@ def store(sides: Sides, name: bytes, tag: bytes) -> None:
 
 def write(sides: Sides, name: bytes, tag: bytes) -> None:
     value = [sides.token(b"\x0f", 24), b"envelope", LONG, sides.token(b"\x11", 24), LONG]
-    sides.run(("write", [STATE, name, tag], [*_told(sides), b"generation", sides.token(), *value, tag[4:]]))
+    sides.run(("write", [STATE, name, tag], [*_message(sides), b"generation", sides.token(), *value, tag[4:]]))
 
 
 def remove(sides: Sides, name: bytes, _: bytes) -> None:
-    sides.run(("remove", [STATE, name], [*_told(sides), sides.token(b"\x11", 24), LONG]))
+    sides.run(("remove", [STATE, name], [*_message(sides), sides.token(b"\x11", 24), LONG]))
 
 
 def expire(sides: Sides, name: bytes, _: bytes) -> None:
     states = [sides.token(b"\x12", 24), sides.token(b"\x11", 24), LONG, b"\x0f"]
-    sides.run(("expire", [STATE, name], [*_told(sides), *states]))
+    sides.run(("expire", [STATE, name], [*_message(sides), *states]))
 
 
 def tags(sides: Sides, _: bytes, tag: bytes) -> None:
-    sides.run(("tags", [STATE, tag], _told(sides)))
+    sides.run(("tags", [STATE, tag], _message(sides)))
 
 
 def clear(sides: Sides, _: bytes, __: bytes) -> None:
-    sides.run(("clear", [STATE], [*_told(sides), b"generation", sides.token()]))
+    sides.run(("clear", [STATE], [*_message(sides), b"generation", sides.token()]))
 
 
 def lock(sides: Sides, name: bytes, tag: bytes) -> None:
@@ -162,7 +162,7 @@ def lock(sides: Sides, name: bytes, tag: bytes) -> None:
 
 
 def unlock(sides: Sides, name: bytes, _: bytes) -> None:
-    sides.run(("unlock", [STATE, b"lease:" + name], [*_told(sides), b"%016d" % 3]))
+    sides.run(("unlock", [STATE, b"lease:" + name], [*_message(sides), b"%016d" % 3]))
 
 
 def join(sides: Sides, _: bytes, __: bytes) -> None:
@@ -174,7 +174,7 @@ def probe(sides: Sides, _: bytes, __: bytes) -> None:
 
 
 def set_add(sides: Sides, name: bytes, _: bytes) -> None:
-    sides.run(("set_add", [STATE, SET], [*_told(sides), sides.token(), name, LONG]))
+    sides.run(("set_add", [STATE, SET], [*_message(sides), sides.token(), name, LONG]))
 
 
 def set_members(sides: Sides, _: bytes, __: bytes) -> None:
@@ -203,11 +203,11 @@ def lose_state(sides: Sides, _: bytes, __: bytes) -> None:
     sides.lose(STATE)
 
 
-def look(sides: Sides, name: bytes, tag: bytes) -> None:
+def look_up(sides: Sides, name: bytes, tag: bytes) -> None:
     read(sides, name, tag, storing=False)
 
 
-def look_disconnected(sides: Sides, name: bytes, tag: bytes) -> None:
+def look_up_disconnected(sides: Sides, name: bytes, tag: bytes) -> None:
     read(sides, name, tag, storing=False, connected=False)
 
 
@@ -220,8 +220,8 @@ def miss_disconnected(sides: Sides, name: bytes, tag: bytes) -> None:
 
 
 ACTIONS: Final[list[Callable[[Sides, bytes, bytes], None]]] = [
-    look,
-    look_disconnected,
+    look_up,
+    look_up_disconnected,
     miss,
     miss_disconnected,
     read_in_parts,
@@ -241,4 +241,4 @@ ACTIONS: Final[list[Callable[[Sides, bytes, bytes], None]]] = [
     set_sentinels,
 ]
 LOSSES: Final = [lose, lose_set, lose_state]
-"""For these a real server must take writes."""
+"""Actions that need a real server which accepts writes."""

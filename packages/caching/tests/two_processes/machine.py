@@ -18,7 +18,7 @@ BRIEF: Final = 5.0
 
 WHICH = st.integers(0, 1)
 NAMES = st.sampled_from(KEYS)
-PROCESS_FAULTS: Final = ("stands still", "is held up", "is isolated", "is cut", "is silently cut")
+PROCESS_FAULTS: Final = ("is suspended", "is held up", "is isolated", "is cut", "is silently cut")
 REDIS_FAULTS: Final = ("READONLY", "MISCONF", "NOREPLICAS", "OOM", "NOPERM", "down", "mute")
 LOSSES: Final = {"values": b":cache:", "the set": b":set:", "tags": b":tag:", "the channel's state": b":state"}
 """What Redis may lose: values may be tombstones or marks, too; all of them or one."""
@@ -145,7 +145,7 @@ class TwoProcesses(History):
         """Suspend a process, hold up its requests and responses, disconnect it from Redis, or cut its channel."""
         process, network = self.processes[which], self.world.network
         match how:
-            case "stands still":
+            case "is suspended":
                 process.running = False
             case "is held up":
                 process.held = True

@@ -26,11 +26,11 @@ def a_withheld_delete_and_a_second_refusal(machine: TwoProcesses) -> None:
     """A process reads a value whose refused delete nobody can send to Redis; then Redis refuses writes again."""
     machine.disturb_redis("READONLY")
     machine.write(1, "a", "delete")
-    machine.disturb_process(1, "stands still")
+    machine.disturb_process(1, "is suspended")
     machine.mend(0)  # Redis accepts writes
     machine.disturb_process(0, "is isolated")
     machine.lose("a process", 1)
-    machine.mend(0)  # the process that stood still is gone
+    machine.mend(0)  # the process that was suspended was replaced
     machine.read(1, loading=True)
     machine.disturb_redis("OOM")
 
@@ -74,7 +74,7 @@ def a_slow_answer(machine: TwoProcesses) -> None:
 
 
 def a_pause(machine: TwoProcesses) -> None:
-    machine.disturb_process(1, "stands still")
+    machine.disturb_process(1, "is suspended")
     machine.write(0, "a", "delete")
     machine.wait(3.0)
 

@@ -30,7 +30,7 @@ class _IdleSelector(selectors.SelectSelector):
 
 
 class SimulatedLoop(asyncio.SelectorEventLoop):
-    """The event loop of one process. When it is told to run, it runs until nothing is due at the current time."""
+    """The event loop of one process. `run_due` runs it until nothing is due at the current time."""
 
     def __init__(self, clock: Callable[[], float], network: "Network", owner: Any) -> None:
         self._simulated_clock = clock
@@ -70,7 +70,7 @@ class Wire(asyncio.Transport):
         self.reader = Reader()
         self.subscribes = False
         self.dead = False
-        """Whether nothing arrives any more, at either end, and nobody is told."""
+        """Whether it is half-open: nothing arrives at either end, and neither end is notified."""
         self._network = network
         self._closing = False
         network.wires.append(self)
@@ -127,7 +127,7 @@ class Network:
         self.down = False
         """Whether connections are refused."""
         self.mute = False
-        """Whether the server stands still: connections are taken, and nothing is read."""
+        """Whether the server is suspended: connections are accepted, and nothing is read."""
         self.wires: list[Wire] = []
         self.segments: list[Segment] = []
 

@@ -1,4 +1,4 @@
-"""The results that each process may get, by the table of how long an invalidated value may be seen.
+"""Checks each result of a read against the promised limits of how long an invalidated value may be returned.
 
 A version of a key is invalid from the return of the first change that covers it. Moments are the numbers of the steps,
 times are seconds of the simulated clock.
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from .world import PREFIX, Process, World
 
 NOTICED_WITHIN: Final = 2.0
-"""Seconds after which a process believes no channel that is silent."""
+"""Seconds without a message after which a process treats its channel as disconnected."""
 LOAD_SLACK: Final = 2.0
 """Seconds that may pass between a factory's end and the storing of its value."""
 _SET_KEY: Final = f"{PREFIX}:set:revoked".encode()
@@ -37,34 +37,34 @@ class Change:
     name: str
     below: int
     pending: Callable[[], bool]
-    """Whether it waits in the queue of its process."""
+    """Return whether it is in the recovery queue of its process."""
     returned: Point = NEVER
     shared: Point = NEVER
-    """From when others must learn of it: Redis has it, or has refused it and was there to spread it."""
+    """From when others must receive it: Redis has executed it, or has refused it but could publish it."""
     holders: frozenset[Process] = frozenset()
-    """The processes that learned of it although Redis refused it, and keep it in their queues."""
+    """The processes that received it although Redis refused it, and keep it in their recovery queues."""
     replayed: bool = False
     """Whether one of them has sent it to Redis."""
     missing: Point = NEVER
-    """Of a member: since when Redis has lost it."""
+    """Only for a member: since when Redis does not have it any more."""
 
 
 @dataclass
-class Standing:
-    """The known state of a process."""
+class ProcessHistory:
+    """When a process last could not do what a promise requires of it, and what it has received."""
 
-    away: Point
-    """When it last could not reach Redis, by the world or by its own breaker."""
-    hindered: Point
-    """When it last stood still, was held up, or could not reach Redis or its channel, so that it puts nothing back."""
+    unreachable: Point
+    """When it last could not reach Redis, because of the network or of its own open circuit breaker."""
+    unable_to_restore: Point
+    """When it last was suspended or delayed, or could not reach Redis or its channel. It adds no lost members then."""
     started: Point
     """When it started."""
-    blocked: Point = LONG_AGO
-    """When it last stood still, was held up, or could not reach Redis, so that it replays nothing."""
+    unable_to_replay: Point = LONG_AGO
+    """When it last was suspended or delayed, or could not reach Redis. It replays no pending changes then."""
     joined: Point = NEVER
-    """Since when its channel has been joined without a break."""
+    """Since when its channel has been connected without interruption."""
     caught_up: Point = LONG_AGO
-    """When it has last read everything that was told."""
+    """When it last had read all messages of the channel."""
 
 
 class BrokenPromiseError(AssertionError):
@@ -72,7 +72,7 @@ class BrokenPromiseError(AssertionError):
 
 
 class Truth:
-    """The log of all versions, and the checks of all reads."""
+    """Records all versions, changes and process states, and checks all reads against them."""
 
     def __init__(self, world: World) -> None:
         self.versions: dict[str, int] = {}
@@ -80,11 +80,11 @@ class Truth:
         self._world = world
         self._moment = 0
         self._changes: list[Change] = []
-        self._standings: dict[Process, Standing] = {}
+        self._histories: dict[Process, ProcessHistory] = {}
         self._accepting = LONG_AGO
         """When Redis last accepted writes."""
         self._made: list[tuple[float, float]] = []
-        """Of each value when it was made, and how long it may live."""
+        """The creation time and the ttl of each value."""
 
     @property
     def now(self) -> Point:
@@ -92,11 +92,11 @@ class Truth:
 
     def follow(self, process: Process) -> None:
         """Record the state of a process from now on."""
-        self._standings[process] = Standing(self.now, self.now, self.now)
+        self._histories[process] = ProcessHistory(self.now, self.now, self.now)
 
     def forget(self, process: Process) -> None:
         """Stop recording a process that was killed."""
-        del self._standings[process]
+        del self._histories[process]
 
     def value(self, key: str, version: int, ttl: float) -> str:
         """Return a value with its version and a unique number."""
@@ -107,19 +107,19 @@ class Truth:
         """Record that a change has returned."""
         process = change.process
         change.returned = self.now
-        if self._standings[process].away.moment < began.moment and not process.link.breaker.open:
+        if self._histories[process].unreachable.moment < began.moment and not process.link.breaker.open:
             change.shared = self.now
         if change.pending():
             subscribed = self._world.network.is_subscribed
-            change.holders = frozenset(each for each in self._standings if each is process or subscribed(each))
+            change.holders = frozenset(each for each in self._histories if each is process or subscribed(each))
         self._changes.append(change)
 
     def observe(self) -> None:
         """Record the current state of all processes and of Redis."""
         if self._world.server.refusal is None:
             self._accepting = self.now
-        for process, standing in self._standings.items():
-            self._observe(process, standing)
+        for process, history in self._histories.items():
+            self._observe(process, history)
         stored = self._world.server.databases.get(0, {}).get(_SET_KEY)
         for change in self._changes:
             change.replayed |= any(not each.ended and not len(each.recovery) for each in change.holders)
@@ -168,48 +168,48 @@ class Truth:
                     f" {self.now.time - change.returned.time:g} s before",
                 )
 
-    def _observe(self, process: Process, standing: Standing) -> None:
+    def _observe(self, process: Process, history: ProcessHistory) -> None:
         network = self._world.network
         if network.down or network.mute or process.isolated or process.link.breaker.open:
-            standing.away = standing.hindered = standing.blocked = self.now
+            history.unreachable = history.unable_to_restore = history.unable_to_replay = self.now
         if process.held or not process.running:
-            standing.blocked = self.now
+            history.unable_to_replay = self.now
         if not (process.backplane.live and network.is_subscribed(process)):
-            standing.joined = NEVER
-        elif standing.joined is NEVER:
-            standing.joined = self.now
+            history.joined = NEVER
+        elif history.joined is NEVER:
+            history.joined = self.now
         if process.running and network.channel_is_empty(process):
-            standing.caught_up = self.now
+            history.caught_up = self.now
         refused = self._world.server.refusal is not None
         if refused or process.held or not process.running or not process.is_well:
-            standing.hindered = self.now
+            history.unable_to_restore = self.now
 
     def _may_read(self, reader: Process, change: Change, began: Point) -> bool:
         if change.returned.moment >= began.moment:
             return True
         if change.process is reader:
             return False
-        standing = self._standings[reader]
+        history = self._histories[reader]
         if self._is_withheld(change, reader):
             return True
-        if change.shared.moment >= began.moment or standing.away.moment >= began.moment:
+        if change.shared.moment >= began.moment or history.unreachable.moment >= began.moment:
             return True
-        return not self._must_know(standing, change, began)
+        return not self._must_know(history, change, began)
 
     def _may_lack(self, reader: Process, change: Change) -> bool:
         if change.returned.moment >= self._moment:
             return True
         if change.process is reader:
             return False
-        if change.missing is not NEVER and not self._is_put_back(change, reader):
+        if change.missing is not NEVER and not self._is_restored(change, reader):
             return True
-        return change.shared.moment >= self._moment or not self._must_know(self._standings[reader], change, self.now)
+        return change.shared.moment >= self._moment or not self._must_know(self._histories[reader], change, self.now)
 
-    def _is_put_back(self, change: Change, reader: Process) -> bool:
+    def _is_restored(self, change: Change, reader: Process) -> bool:
         """Return whether a process holds a member that Redis has lost, and nothing prevents it from adding it again."""
-        holders = [each for each in self._standings if change.name in each.revoked and each is not reader]
+        holders = [each for each in self._histories if change.name in each.revoked and each is not reader]
         since = change.missing.time - NOTICED_WITHIN
-        return bool(holders) and all(self._standings[each].hindered.time < since for each in holders)
+        return bool(holders) and all(self._histories[each].unable_to_restore.time < since for each in holders)
 
     def _is_withheld(self, change: Change, reader: Process) -> bool:
         """Return whether all processes that know of a refused change are gone, or cannot replay it.
@@ -219,14 +219,14 @@ class Truth:
         """
         if not change.holders or change.replayed or reader in change.holders:
             return False
-        both = max(change.returned.moment, self._standings[reader].started.moment)
+        both = max(change.returned.moment, self._histories[reader].started.moment)
         if self._world.server.refusal is not None and self._accepting.moment < both:
             return False
         since = self.now.time - NOTICED_WITHIN
-        return all(each.ended or self._standings[each].blocked.time >= since for each in change.holders)
+        return all(each.ended or self._histories[each].unable_to_replay.time >= since for each in change.holders)
 
     @staticmethod
-    def _must_know(standing: Standing, change: Change, at: Point) -> bool:
+    def _must_know(history: ProcessHistory, change: Change, at: Point) -> bool:
         # A process that joins the channel after a message compares positions, and so detects the change.
-        told = standing.joined.moment <= at.moment and change.shared.moment <= standing.caught_up.moment
-        return told or at.time >= change.shared.time + NOTICED_WITHIN
+        received = history.joined.moment <= at.moment and change.shared.moment <= history.caught_up.moment
+        return received or at.time >= change.shared.time + NOTICED_WITHIN

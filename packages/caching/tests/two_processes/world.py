@@ -47,7 +47,7 @@ class Process:
     def __init__(self, network: Network, number: int, database: int = 0) -> None:
         self.number = number
         self.running = True
-        """Whether it does not stand still."""
+        """Whether it is not suspended."""
         self.held = False
         self.isolated = False
         self.channel_cut = False

@@ -46,7 +46,7 @@ async def test_a_task_invalidates_the_cache_when_the_process_died(
     here, there = processes
     assert "reports:read" in await there.roles.permissions_of(["support"])
     await here.roles.define(Role("support"))
-    assert "reports:read" in await there.roles.permissions_of(["support"]), "its cache has not been told"
+    assert "reports:read" in await there.roles.permissions_of(["support"]), "its cache has not been invalidated"
     (asked,) = work.outbox.tasks
     assert asked.task == DROP_ROLES.name
     await build_handlers(there, RecordingMailer())[DROP_ROLES](Delivery(work.new_id(), asked.task), **asked.payload)
