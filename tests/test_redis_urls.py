@@ -51,7 +51,7 @@ REFUSED = {
     "rediss://:hunter2@h/0?ssl_check_hostname=false": (
         "ssl_check_hostname=false needs ssl_ca_certs: anybody has a certificate of a public authority"
     ),
-    "rediss://:hunter2@h/0?ssl_keyfile=/k": "ssl_keyfile needs ssl_certfile beside it",
+    "rediss://:hunter2@h/0?ssl_keyfile=/k": "ssl_keyfile needs ssl_certfile too",
     "rediss://:hunter2@h/0?ssl_ca_certs=/no/such/file": FILES,
     "rediss://:hunter2@h/0?ssl_certfile=/dev/null": FILES,
     "redis://:hunter2@:6379/0": "URL should name a host",

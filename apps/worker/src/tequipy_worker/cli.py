@@ -77,8 +77,8 @@ async def _relay(settings: WorkerSettings) -> None:
     from tequipy_worker.app import open_relay  # noqa: PLC0415 -- as above
 
     async with open_relay(settings, _observe(settings, "relay")) as running:
-        for ending in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(ending, running.stop)
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(signal_number, running.stop)
         await running.run()
 
 

@@ -43,7 +43,11 @@ def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
             "Input should be a valid integer, unable to parse string as an integer",
         ),
         ("TEQUIPY_DATABASE__POOL_SIZE", "0", "Input should be greater than or equal to 1"),
-        ("TEQUIPY_DATABASE__PGBOUNCER", "true", "needs DIRECT_URL beside it: LISTEN and locks cannot pass a pooler"),
+        (
+            "TEQUIPY_DATABASE__PGBOUNCER",
+            "true",
+            "needs DIRECT_URL to be set too: LISTEN and locks cannot pass a pooler",
+        ),
         ("TEQUIPY_ENVIRONMENT", None, "is required"),
         ("TEQUIPY_ENVIRONMENT", SECRET, "Input should be 'local', 'test', 'staging' or 'production'"),
         ("TEQUIPY_PUBLIC_URL", SECRET, "should be a URL as https://app.example.com"),
@@ -102,7 +106,7 @@ def test_a_value_beside_its_parts_is_a_fault(
     else:
         monkeypatch.setenv(part, "3")
     assert load(monkeypatch, **{whole: ""}).limits.policies == {"login": 3}
-    line = f"{whole}: hides {part} beside it; set every part as that one is, or all as one JSON object"
+    line = f"{whole}: overrides {part}; set every part as that one is, or all as one JSON object"
     assert refused(monkeypatch, capsys, **{whole: '{"register": 2}'}) == [line]
     assert refused(monkeypatch, capsys, **{whole: SECRET})[0] == line
 

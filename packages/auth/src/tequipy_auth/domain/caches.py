@@ -18,7 +18,7 @@ ROLES: Final = "config"
 
 CACHE_POLICIES: Final[Mapping[str, CachePolicy]] = {
     USER_PROFILE: CachePolicy(ttl=300, l1_maxsize=500),
-    # Longer than an access token lives by default; a longer life only costs more verifications.
+    # Exceeds the default ttl of an access token; tokens with a longer ttl are only verified more often.
     ACCESS_TOKENS: CachePolicy(ttl=930, l1_maxsize=10_000, tiers="l1"),
     ROLES: CachePolicy(ttl=600, l1_maxsize=100, fail_safe=3600),
 }

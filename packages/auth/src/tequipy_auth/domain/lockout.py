@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from tequipy_auth.domain.pseudonyms import Pseudonyms
@@ -238,6 +238,22 @@ class Locked:
     """In seconds."""
 
 
+class _AttemptKeys(NamedTuple):
+    """The keys of one attempt."""
+
+    own: Key
+    """The key of the client address, device or session at this account."""
+    shared: tuple[Key, ...]
+    """Further keys that can refuse the attempt, and that attempts of other clients use too."""
+    counted: tuple[Key, ...]
+    """The keys whose locks do not refuse the attempt, but under which a failure is counted."""
+
+    @property
+    def refusing(self) -> tuple[Key, ...]:
+        """All keys that can refuse the attempt, most specific first."""
+        return (self.own, *self.shared)
+
+
 _CLEARED_BY_SUCCESS: Final = frozenset({Scope.PAIR, Scope.DEVICE, Scope.SESSION})
 """The scopes whose counters are deleted after a successful login, because they belong to the account's owner."""
 
@@ -261,16 +277,17 @@ class Lockout:
         The client address that reset the password has one for some time too.
         """
         now = self._clock.now()
-        keys, counted = self._keys(address, origin)
-        counters = await attempts.lock(keys)
-        if counters[keys[0]].is_trusted(now):
-            keys, counted = keys[:1], keys[1:]
-        refusals = [(wait, key.scope) for key in keys if (wait := counters[key].refuses(key.scope, now)) is not None]
+        keys = self._keys(address, origin)
+        counters = await attempts.lock(keys.refusing)
+        if counters[keys.own].is_trusted(now):
+            keys = keys._replace(shared=(), counted=keys.shared)
+        waits = [(counters[key].refuses(key.scope, now), key.scope) for key in keys.refusing]
+        refusals = [(wait, scope) for wait, scope in waits if wait is not None]
         if refusals:
             wait, scope = max(refusals, key=lambda refusal: refusal[0])
             return Locked(scope, wait.total_seconds())
-        await attempts.save({key: counters[key].with_reservation(key.scope, now) for key in keys})
-        return Reservation(now, keys, counted)
+        await attempts.save({key: counters[key].with_reservation(key.scope, now) for key in keys.refusing})
+        return Reservation(now, keys.refusing, keys.counted)
 
     async def fail(self, attempts: LoginAttempts, reservation: Reservation) -> None:
         """Count a failure under every key; it may cause locks.
@@ -304,16 +321,16 @@ class Lockout:
         await attempts.delete_for_account(account, keep=pair)
         await attempts.save({pair: Counter(trusted_until=self._clock.now() + RESET_TRUST)})
 
-    def _keys(self, address: EmailAddress, origin: Origin) -> tuple[tuple[Key, ...], tuple[Key, ...]]:
-        """Return the keys that can refuse an attempt, most specific first, and the keys that only count a failure."""
+    def _keys(self, address: EmailAddress, origin: Origin) -> _AttemptKeys:
+        """Return the keys of an attempt."""
         account = self._pseudonyms.of_address(address)
         everybody = self._key(Scope.ACCOUNT, account)
         if origin.session_id is not None:
-            return (self._key(Scope.SESSION, account, str(origin.session_id)),), (everybody,)
+            return _AttemptKeys(self._key(Scope.SESSION, account, str(origin.session_id)), (), (everybody,))
         if origin.device is not None:
-            return (self._key(Scope.DEVICE, account, origin.device),), (everybody,)
+            return _AttemptKeys(self._key(Scope.DEVICE, account, origin.device), (), (everybody,))
         client = Key(Scope.CLIENT, self._pseudonyms.of(Scope.CLIENT.label, origin.client.network(IPV6_PREFIX)))
-        return (self._pair(account, origin.client), everybody, client), ()
+        return _AttemptKeys(self._pair(account, origin.client), (everybody, client), ())
 
     def _pair(self, account: str, client: Client) -> Key:
         return self._key(Scope.PAIR, account, client.network(IPV6_PREFIX))

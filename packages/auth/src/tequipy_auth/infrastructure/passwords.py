@@ -57,8 +57,8 @@ class BcryptPasswordHasher(PasswordHasher):
         self._peppers = peppers
         self._cost = cost
         self._pepper_version = max(peppers)
-        # This hash stands for accounts that do not exist. It has a valid salt and cost but an invalid digest: it costs
-        # nothing to create, a check takes as long as any other, and no password matches it.
+        # Passwords for accounts that do not exist are checked against this hash. It has a valid salt and cost but an
+        # invalid digest: it costs nothing to create, a check takes as long as any other, and no password matches it.
         self._dummy = self._current(bcrypt.gensalt(cost).decode("ascii") + "." * 31)
 
     async def hash(self, password: str, client: HashingClient) -> PasswordHash:

@@ -173,10 +173,9 @@ class Loader(Generic[V]):
         except CacheUnavailable:
             if self._strict:
                 raise
-            lookups, unreachable = (
-                {},
-                self._shared.unreachable,
-            )  # read again: a server that answers and refuses is reachable
+            lookups = {}
+            # Read again: the server may have answered with an error, and then it is reachable.
+            unreachable = self._shared.unreachable
         if self._changes.any_pending:  # checked again, because invalidations may have become pending meanwhile
             lookups = {key: lookup for key, lookup in lookups.items() if not self._changes.is_pending(key, lookup.tags)}
         hits = sum([lookup.value is not MISSING for lookup in lookups.values()])

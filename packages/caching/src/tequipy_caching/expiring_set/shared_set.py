@@ -35,7 +35,7 @@ _CHUNK: Final = 500
 _PART: Final = 2000
 """Members that are read or added in one step: more would block Redis or the event loop."""
 _ALL: Final = ""
-"""The entry of the recovery queue that stands for all members that this process knows."""
+"""The entry of the recovery queue that represents all members that this process knows."""
 
 T = TypeVar("T")
 
@@ -149,7 +149,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         return max(old, new)
 
     def overflow(self) -> Mapping[Hashable, float]:
-        """Return the entry that stands for all members, because this process still knows them."""
+        """Return the entry that represents all members, because this process still knows them."""
         return {_ALL: 0.0}
 
     async def replay(self, entries: Mapping[Hashable, float]) -> None:

@@ -14,7 +14,7 @@ sends the one that it knows, and how much of that bucket must still be in use: i
 later and not by a reset, the computation continues from there.
 
 Policies of one name share their buckets. While two releases have different limits under one name, each converts the
-level so that it stands for the same number of requests; together no more pass than the looser limit allows.
+level so that it counts the same number of requests; together no more pass than the looser limit allows.
 """
 
 from collections.abc import Mapping, Sequence

@@ -77,19 +77,20 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
             decisions = self._from_memory(budgets, cost)
         if decisions is None:
             decisions = await self._ask(budgets, cost)
-        decided = [  # without the budgets whose decision is unknown, because another budget's denial was remembered
+        # A decision is None if it is unknown, because the remembered denial of another budget made it unnecessary.
+        known = [
             (policy, name, decision)
             for (policy, name), decision in zip(budgets, decisions, strict=True)
             if decision is not None
         ]
-        decisive_policy, decisive_decision = decisive((policy, decision) for policy, _, decision in decided)
-        for policy, name, decision in decided:
-            if decisive_decision.allowed and not decision.degraded and policy.on_store_error == "local":
+        limiting_policy, result = decisive((policy, decision) for policy, _, decision in known)
+        for policy, name, decision in known:
+            if result.allowed and not decision.degraded and policy.on_store_error == "local":
                 self._local_buckets.take(policy, name, cost, now_us())  # in case Redis becomes unreachable
             # If the request is denied, the budgets that would have allowed it have decided nothing.
-            if decision.allowed == decisive_decision.allowed:
+            if decision.allowed == result.allowed:
                 self._counts.count(policy.name, decision)
-        return decisive_policy, decisive_decision
+        return limiting_policy, result
 
     async def peek(self, policy: RatePolicy, key: Key) -> RateDecision:
         """Return the decision that a request would get now, without counting it."""

@@ -133,7 +133,7 @@ def _tls_options(query: str) -> Mapping[str, Any]:
 def _check_files(files: Mapping[str, str]) -> None:
     """Load the files as a connection will, so that a bad file is a settings error and not a failing connection."""
     if "ssl_keyfile" in files and "ssl_certfile" not in files:
-        raise PydanticCustomError("url_query", "ssl_keyfile needs ssl_certfile beside it")
+        raise PydanticCustomError("url_query", "ssl_keyfile needs ssl_certfile too")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if "ssl_ca_certs" in files:

@@ -107,7 +107,7 @@ class DatabaseSettings(BaseModel):
     def _check_key(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         cert = info.data.get("ssl_cert")
         if path is not None and cert is None:
-            raise PydanticCustomError("certificate", "needs SSL_CERT beside it")
+            raise PydanticCustomError("certificate", "needs SSL_CERT to be set too")
         try:
             tls_attempts("require", cert=cert, key=path)
         except OSError:
@@ -121,7 +121,9 @@ class DatabaseSettings(BaseModel):
     def _check_direct_url(cls, pgbouncer: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- pydantic's signature
         # A pooler would lend the connection that holds a session lock to other clients, and drop notifications.
         if pgbouncer and info.data.get("direct_url", ...) is None:
-            raise PydanticCustomError("pgbouncer", "needs DIRECT_URL beside it: LISTEN and locks cannot pass a pooler")
+            raise PydanticCustomError(
+                "pgbouncer", "needs DIRECT_URL to be set too: LISTEN and locks cannot pass a pooler"
+            )
         return pgbouncer
 
     @model_validator(mode="after")

@@ -104,7 +104,7 @@ def _values_given_twice(cls: type[AppSettings]) -> Iterator[str]:
         parts = [name for name in given if name.startswith(f"{whole}__".lower())]
         if parts and whole.lower() in given:
             hidden = min(parts).upper()
-            yield f"{whole}: hides {hidden} beside it; set every part as that one is, or all as one JSON object"
+            yield f"{whole}: overrides {hidden}; set every part as that one is, or all as one JSON object"
 
 
 def _fault_lines(cls: type[AppSettings], details: ErrorDetails) -> Iterator[str]:

@@ -27,7 +27,7 @@ class Health(BaseModel):
 
 
 class CheckReport(BaseModel):
-    """How one check went; `refusing` answers, and takes no writes; why it failed stands in the log."""
+    """The result of one check; `refusing`: the service answers but refuses writes. Errors are in the log."""
 
     status: Literal["up", "refusing", "down"]
     duration_ms: float = Field(examples=[1.2])

@@ -131,7 +131,7 @@ def _tls_options(query: str) -> Mapping[str, Any]:
 def _check_files(files: Mapping[str, str]) -> None:
     """Load the files as a connection would: a wrong file would otherwise look like a server that is down."""
     if "ssl_keyfile" in files and "ssl_certfile" not in files:
-        raise PydanticCustomError("url_query", "ssl_keyfile needs ssl_certfile beside it")
+        raise PydanticCustomError("url_query", "ssl_keyfile needs ssl_certfile too")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if "ssl_ca_certs" in files:
