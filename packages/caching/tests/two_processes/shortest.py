@@ -30,7 +30,7 @@ def a_withheld_delete_and_a_second_refusal(machine: TwoProcesses) -> None:
     machine.mend(0)  # Redis accepts writes
     machine.disturb_process(0, "is isolated")
     machine.lose("a process", 1)
-    machine.mend(0)  # the process that was suspended was replaced
+    machine.mend(0)  # of the suspended process, which was killed
     machine.read(1, loading=True)
     machine.disturb_redis("OOM")
 
