@@ -17,6 +17,7 @@ from tequipy_platform.database import build_database
 from tequipy_platform.mail import build_mailer
 from tequipy_platform.messaging import build_message_log, build_unpublished_messages
 from tequipy_platform.messaging.celery import Relay, TaskRuntime, build_celery, build_relay, wire_tasks
+from tequipy_platform.settings import variable_of
 from tequipy_platform.storage import build_storage
 from tequipy_worker.catalogue import QUEUES, TASKS
 from tequipy_worker.heartbeat import wire_heartbeat
@@ -33,7 +34,11 @@ def create_scheduler(settings: WorkerSettings, observability: Observability) -> 
 def create_worker(settings: WorkerSettings, observability: Observability | None = None) -> Celery:
     """Compose the worker; its child processes build the handlers after the fork."""
     observability = observability or configure_observability(
-        settings.observability, service="worker", environment=settings.environment, version=settings.app_version
+        settings.observability,
+        service="worker",
+        environment=settings.environment,
+        version=settings.app_version,
+        metrics_port_name=variable_of(WorkerSettings, ("observability", "metrics_port")),
     )
     celery = create_scheduler(settings, observability)
     wire_heartbeat(celery, settings.worker.heartbeat_file)
