@@ -86,3 +86,25 @@ def test_every_group_is_needed() -> None:
     """No group is left over after its names got importers or were removed."""
     needed = {group_of(path, name) for package in PACKAGES for _, path, name in unexplained(package)}
     assert sorted(set(GROUPS) - needed) == []
+
+
+def builders(package: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Yield the names and definitions of all functions of a package that build one of its parts."""
+    for module, path in sources_of(package).items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("build_"):
+                yield f"{module}.{node.name}", node
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_builders_have_one_form(package: str) -> None:
+    """Settings are the first argument of a builder, and a registry is a keyword that may be omitted."""
+    for name, function in builders(package):
+        arguments, keywords = function.args.args, function.args.kwonlyargs
+        assert "settings" not in [each.arg for each in [*arguments[1:], *keywords]], name
+        assert "registry" not in [each.arg for each in arguments], name
+        for keyword, default in zip(keywords, function.args.kw_defaults, strict=True):
+            if keyword.arg == "registry":
+                assert ast.unparse(keyword.annotation or keyword) == "CollectorRegistry | None", name
+                assert isinstance(default, ast.Constant), name
+                assert default.value is None, name
