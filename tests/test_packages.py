@@ -117,8 +117,9 @@ git init --quiet
 git add .
 git -c user.name=Test -c user.email=test@example.com commit --quiet --message=Test
 "$UV" venv --quiet "$VIRTUAL_ENV"
+export UV_PYTHON="$VIRTUAL_ENV/bin/python"  # `make` sets it to the Python that runs make, which must not be changed
 {commands.replace("pip install", '"$UV" pip install')}
-"$VIRTUAL_ENV/bin/python" -c "import tequipy_caching.wiring"
+"$UV_PYTHON" -c "import tequipy_caching.wiring"
 """
     environment = {**os.environ, "UV": find_uv(), "VIRTUAL_ENV": str(tmp_path / "venv"), "UV_COMPILE_BYTECODE": "0"}
     result = subprocess.run(
