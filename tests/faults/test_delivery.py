@@ -37,7 +37,8 @@ pytestmark = [pytest.mark.xdist_group("delivery"), pytest.mark.timeout(600)]
 
 
 def sizes(short: int, long: int) -> list[object]:
-    return [pytest.param(short, id="short"), pytest.param(long, id="long", marks=pytest.mark.prove)]
+    quick = [pytest.mark.prove, pytest.mark.quick]
+    return [pytest.param(short, id="short", marks=quick), pytest.param(long, id="long", marks=pytest.mark.prove)]
 
 
 class Post:

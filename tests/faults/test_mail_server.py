@@ -16,6 +16,7 @@ from tequipy_devstack.servers import PostgresServer
 
 # The module's deployment has one outbox, so these tests must run one after another.
 pytestmark = [pytest.mark.xdist_group("mail_server"), pytest.mark.timeout(600)]
+QUICK = [pytest.mark.prove, pytest.mark.quick]
 
 
 class MoodySink(MailSink):
@@ -59,7 +60,7 @@ def ask(api: Api, route: str, body: dict[str, str], *, address: str = "127.0.0.1
 @pytest.mark.parametrize(
     ("answer", "seconds"),
     [
-        pytest.param("530 5.7.0 Authentication required", 4, id="short"),
+        pytest.param("530 5.7.0 Authentication required", 4, id="short", marks=QUICK),
         pytest.param("530 5.7.0 Authentication required", 60, id="long", marks=pytest.mark.prove),
         pytest.param("550 5.7.1 Daily sending quota exceeded", 60, id="quota", marks=pytest.mark.prove),
     ],
@@ -88,7 +89,7 @@ def test_mails_wait_while_the_server_refuses_the_sender(
 
 
 @pytest.mark.parametrize(
-    "registrations", [pytest.param(4, id="short"), pytest.param(20, id="long", marks=pytest.mark.prove)]
+    "registrations", [pytest.param(4, id="short", marks=QUICK), pytest.param(20, id="long", marks=pytest.mark.prove)]
 )
 def test_a_victim_is_not_flooded(
     deployment: Deployment, postgres: PostgresServer, server: MoodySink, registrations: int

@@ -18,6 +18,7 @@ from tequipy_devstack.proving.traffic import credentials
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
 pytestmark = pytest.mark.xdist_group("sessions")
+QUICK = [pytest.mark.prove, pytest.mark.quick]
 
 REFRESH, ME, LOGOUT = (f"/api/v1/auth/{name}" for name in ("refresh", "me", "logout"))
 JWKS_MAX_AGE = 2
@@ -49,7 +50,9 @@ def await_refusal(api: Api, headers: dict[str, str]) -> None:
         eventually("the token is refused", lambda: client.get(ME, headers=headers).status_code == 401)
 
 
-@pytest.mark.parametrize("rounds", [pytest.param(3, id="short"), pytest.param(50, id="long", marks=pytest.mark.prove)])
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(3, id="short", marks=QUICK), pytest.param(50, id="long", marks=pytest.mark.prove)]
+)
 def test_a_logout_reaches_every_process(apis: tuple[Api, Api], rounds: int) -> None:
     """After a logout on one process, another one that accepted the token refuses it within 100 ms."""
     one, other = apis
@@ -105,7 +108,7 @@ def rotate(deployment: Deployment) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "requests"),
-    [pytest.param(20, 300, id="short"), pytest.param(100, 5000, id="long", marks=pytest.mark.prove)],
+    [pytest.param(20, 300, id="short", marks=QUICK), pytest.param(100, 5000, id="long", marks=pytest.mark.prove)],
 )
 def test_rotating_the_keys_loses_no_request(
     apis: tuple[Api, Api], deployment: Deployment, rate: int, requests: int
