@@ -31,7 +31,9 @@ def deployed(tequipy_run: TestRun) -> PostgresServer:
                     deployment = Deployment(draft, database_url=url, redis=redis, mails=mails)
                     deployment.migrate()
                     deployment.create_admin()
-                postgres.copy_to(folder)
+                unfinished = folder.with_suffix(".new")  # so that nobody uses a copy that failed
+                postgres.copy_to(unfinished)
+                unfinished.rename(folder)
     return PostgresServer(folder)
 
 

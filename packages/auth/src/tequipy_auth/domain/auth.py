@@ -50,7 +50,7 @@ class Auth:
     origins: frozenset[str]
     """The origins whose pages may use the refresh cookie (scheme, host and port, RFC 6454)."""
     resources: Sequence[AbstractAsyncContextManager[object]]
-    """What the services need, opened in this order."""
+    """The resources of the services, opened in this order."""
     _open: AsyncExitStack = field(default_factory=AsyncExitStack, init=False, repr=False, compare=False)
 
     async def __aenter__(self) -> Self:

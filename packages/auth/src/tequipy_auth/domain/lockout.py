@@ -44,7 +44,7 @@ BUSY_RETRY_AFTER: Final = timedelta(seconds=1)
 
 
 class Scope(Enum):
-    """What a failure counter counts: the number of failures within a period that causes a lock."""
+    """The subject of a failure counter, and the number of failures within a period that causes a lock."""
 
     PAIR = "pair", 5, timedelta(minutes=15)
     """Attempts at one account from one client address."""

@@ -14,7 +14,7 @@ V = TypeVar("V")
 Kind = Literal["delete", "expire"]
 """Whether the stale value may be served afterwards: never ("delete"), or according to `fail_safe` ("expire")."""
 Scope = Literal["key", "tag", "everything"]
-"""What one entry of the queue invalidates. The key of an entry is its scope with the key or the id of the tag."""
+"""The extent of an entry of the queue. The key of an entry is its extent with the key or the id of the tag."""
 _EVERYTHING: Final[tuple[Scope, str]] = ("everything", "")
 _BATCH_SIZE: Final = 500
 """How many keys one script changes, so that replaying a long queue does not block Redis."""

@@ -11,7 +11,7 @@ from tequipy_caching.cache.ports import MISSING, Missing
 V = TypeVar("V")
 
 Operation = Literal["delete", "expire", "tags", "clear", "released"]
-"""What happened: keys were deleted or expired, tags deleted, the cache cleared, or load leases released."""
+"""The kind of a change: keys were deleted or expired, tags deleted, the cache cleared, or load leases released."""
 
 
 class Change(NamedTuple):

@@ -17,7 +17,7 @@ class SmtpPhase(Enum):
 
 
 class Refusal(Enum):
-    """What a refusal concerns; it decides whether the mail is retried."""
+    """The subject of a refusal; it decides whether the mail is retried."""
 
     TRANSIENT = "transient"
     """Only this moment (any 4xx: greylisting, a full queue, a rate limit): retry."""

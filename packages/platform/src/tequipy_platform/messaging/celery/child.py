@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TaskRuntime:
-    """What a child process runs tasks with.
+    """The handlers of a child process, its resources and its message log.
 
     `resources` are opened in order before the first task, and closed in reverse order. Without `messages` the outcomes
     of messages are not recorded.
@@ -74,7 +74,7 @@ class ChildLoop:
 
     @property
     def runtime(self) -> TaskRuntime:
-        """What `build` has returned in this process."""
+        """The result of `build` in this process."""
         if self._runtime is None:
             raise RuntimeError("this process has built no handlers")
         return self._runtime
