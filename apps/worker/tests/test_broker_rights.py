@@ -14,6 +14,7 @@ from tequipy_platform import SystemClock
 from tequipy_platform.database import DatabaseSettings, build_database, uuid7
 from tequipy_platform.messaging import SqlUnitOfWork
 from tequipy_platform.messaging.celery import CelerySettings, build_celery
+from tequipy_platform.messaging.celery.broker_probe import accepts_writes
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -21,12 +22,12 @@ README = Path(__file__).parents[1] / "README.md"
 async def test_the_documented_rights_suffice(
     chain: Callable[[str], None], private_redis: ValkeyServer, database_url: str, tmp_path: Path
 ) -> None:
-    """Tasks are published, run, retried and, after a worker's death, restored, without a denied command."""
+    """Tasks are published, run, retried and restored after a worker's death, and the probe works: nothing is denied."""
     (rights,) = re.findall(r"^ACL SETUSER broker on >\S+ (.*)$", README.read_text(encoding="utf-8"), re.MULTILINE)
     with Redis.from_url(private_redis.url(), decode_responses=True) as redis:
         redis.execute_command("ACL", "SETUSER", "broker", "reset", "on", "nopass", *rights.split())
         url = f"redis://broker@127.0.0.1:{private_redis.port}/0"
-        restore(url)
+        use_directly(url)
         chain(url)
         settings = DatabaseSettings.model_validate({"url": database_url})
         async with build_database(settings) as database, SqlUnitOfWork(database, SystemClock(), uuid7) as work:
@@ -38,9 +39,10 @@ async def test_the_documented_rights_suffice(
         assert denied(redis) == []
 
 
-def restore(url: str) -> None:
-    """Take a message like a worker that dies, and restore it like the next worker."""
+def use_directly(url: str) -> None:
+    """Probe the broker like a relay; take a message like a worker that dies, and restore it like the next worker."""
     celery = build_celery(CelerySettings(broker_url=SecretStr(url)), name="test")
+    assert accepts_writes(celery)
     with celery.connection_for_write() as connection, connection.SimpleQueue("reports") as queue:
         queue.put({"number": 1})
         message = queue.get(timeout=10)
