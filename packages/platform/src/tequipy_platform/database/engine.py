@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Final, Self
 from uuid import uuid4
@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from tequipy_platform.database.connecting import SESSION, Connector
 from tequipy_platform.database.encoding import check_encoding
 from tequipy_platform.database.metrics import PoolCollector
+from tequipy_platform.database.notifications import Notifier
 from tequipy_platform.database.settings import DatabaseSettings
 
 SETTLE_SECONDS: Final = 5.0
@@ -37,6 +38,7 @@ class Database:
         self._direct_url = make_url(settings.direct_url.get_secret_value()) if settings.direct_url else self._url
         self._opened: WeakSet[asyncpg.Connection] = WeakSet()
         self._connector = Connector(settings)
+        self._notifier = Notifier(partial(self._connect, self._url, pooled=settings.pgbouncer))
         if registry is not None:
             registry.register(PoolCollector(self._pool, limit=settings.pool_size + settings.max_overflow))
 
@@ -85,6 +87,7 @@ class Database:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self._notifier.close()
         await self._connector.settle(SETTLE_SECONDS)
         if "engine" in self.__dict__:
             closing = asyncio.ensure_future(self.engine.dispose())
@@ -92,6 +95,14 @@ class Database:
             for connection in list(self._opened):
                 connection.terminate()  # closing normally would wait for a server that hangs
             await closing
+
+    def notify(self, channel: str, payload: str) -> None:
+        """Notify the listeners of `channel` soon; call it after the commit that they shall see.
+
+        Returns at once, and an error is only logged at debug: listeners must poll too. Notifications of this process
+        are sent one after the other, and requests that arrive meanwhile become one for each payload.
+        """
+        self._notifier.notify(channel, payload)
 
     async def ping(self) -> None:
         """Return when a new connection outside the pool answers; raises the driver's error when it does not.

@@ -21,6 +21,7 @@ class SqlOutbox(Outbox):
         self._session = session
         self._clock = clock
         self._new_id = new_id
+        self.has_rows = False
 
     def add(self, task: str, /, *, not_before: datetime | None = None, **payload: JSON) -> None:
         """Store a message that runs `task` after this transaction commits."""
@@ -40,6 +41,7 @@ class SqlOutbox(Outbox):
         row.correlation_id = context.correlation_id
         row.traceparent = context.traceparent
         self._session.add(row)
+        self.has_rows = True
 
 
 class SqlInbox(Inbox):

@@ -7,11 +7,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tequipy_platform._clock import Clock, IdSource
 from tequipy_platform._unit_of_work import UnitOfWork
 from tequipy_platform.database import Database, SqlTransaction
+from tequipy_platform.messaging.models import OUTBOX_CHANNEL, SCHEMA
 from tequipy_platform.messaging.outbox import SqlInbox, SqlOutbox
 
 
 class SqlUnitOfWork(SqlTransaction, UnitOfWork):
     """A transaction with outbox and inbox; a subclass creates its repositories in `_bind`."""
+
+    outbox: SqlOutbox
 
     def __init__(self, database: Database, clock: Clock, new_id: IdSource) -> None:
         super().__init__(database)
@@ -27,3 +30,8 @@ class SqlUnitOfWork(SqlTransaction, UnitOfWork):
         self.inbox = SqlInbox(self.session, self._clock)
         self._bind(self.session)
         return self
+
+    async def _finish(self, *, commit: bool) -> None:
+        await super()._finish(commit=commit)
+        if commit and self.outbox.has_rows:
+            self._database.notify(OUTBOX_CHANNEL, self._database.schemas.get(SCHEMA, SCHEMA))
