@@ -13,17 +13,16 @@ from tequipy_observability.celery import wire_observability
 from tequipy_observability.wiring import ObservabilitySettings, configure_observability
 from tequipy_platform import Delivery, Event, SystemClock, Task
 from tequipy_platform.database import Database, build_database, uuid7
-from tequipy_platform.messaging import SqlUnitOfWork, build_unpublished_messages
+from tequipy_platform.messaging import SqlUnitOfWork, build_message_log, build_unpublished_messages
 from tequipy_platform.messaging.celery import TaskRuntime, build_celery, build_relay, wire_tasks
 from tequipy_platform.settings import load_settings
 from tequipy_worker.settings import WorkerSettings
 
 
 class Chain:
-    """Tasks that record their context; the first one causes others through the outbox and directly."""
+    """Tasks that record their context; the first one causes others through the outbox."""
 
-    def __init__(self, celery: Celery, database: Database, folder: Path) -> None:
-        self._celery = celery
+    def __init__(self, database: Database, folder: Path) -> None:
         self._database = database
         self._notes = folder / "notes"
 
@@ -32,7 +31,6 @@ class Chain:
         async with SqlUnitOfWork(self._database, SystemClock(), uuid7) as work:
             work.outbox.add("chain.added")
             work.outbox.publish(Event("chain.begun"))
-        await asyncio.to_thread(self._celery.send_task, "chain.sent", task_id=str(uuid7()))
 
     async def end(self, delivery: Delivery) -> None:
         self._note(delivery)
@@ -47,9 +45,9 @@ class Chain:
 
 
 BEGIN = Task("chain.begin")
-ADDED, SENT = Task("chain.added"), Task("chain.sent")
+ADDED = Task("chain.added")
 SUBSCRIBED = Task("chain.subscribed", on=("chain.begun",))
-TASKS = (BEGIN, ADDED, SENT, SUBSCRIBED)
+TASKS = (BEGIN, ADDED, SUBSCRIBED)
 
 
 def build(settings: WorkerSettings, folder: Path) -> Celery:
@@ -60,9 +58,9 @@ def build(settings: WorkerSettings, folder: Path) -> Celery:
 
     def build_runtime() -> TaskRuntime:
         database = build_database(settings.database)
-        chain = Chain(celery, database, folder)
-        handlers = {BEGIN: chain.begin, ADDED: chain.end, SENT: chain.end, SUBSCRIBED: chain.end}
-        return TaskRuntime(handlers, resources=[observability, database])
+        chain = Chain(database, folder)
+        handlers = {BEGIN: chain.begin, ADDED: chain.end, SUBSCRIBED: chain.end}
+        return TaskRuntime(handlers, build_message_log(database), resources=[observability, database])
 
     wire_tasks(celery, TASKS, build_runtime)
     return celery

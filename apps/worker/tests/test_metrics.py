@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
 import psutil
@@ -17,6 +16,8 @@ from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 
 from tequipy_devstack.processes import freeze_family, kill
+from tequipy_devstack.servers import PostgresServer
+from tequipy_platform.database import uuid7
 from tequipy_platform.settings import load_settings
 from tequipy_worker.app import create_worker
 from tequipy_worker.settings import WorkerSettings
@@ -108,16 +109,29 @@ def celery(programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     app.close()
 
 
-def send(celery: Celery, task: str = PURGE, queue: str = "default") -> None:
-    celery.send_task(task, task_id=str(uuid4()), queue=queue)
+@pytest.fixture
+def send(celery: Celery, postgres_server: PostgresServer, database_url: str) -> Callable[..., None]:
+    """Return a function that adds a row to the outbox and publishes its message."""
+    name = database_url.rpartition("/")[2].partition("?")[0]
+
+    def add_and_publish(task: str = PURGE) -> None:
+        row_id = uuid7()
+        postgres_server.execute(
+            "insert into platform.outbox (id, task, payload, state, created_at) "  # noqa: S608 -- the test's own values
+            f"values ('{row_id}', '{task}', '{{}}', 'published', now())",
+            database=name,
+        )
+        celery.send_task(task, task_id=str(row_id), queue="default")
+
+    return add_and_publish
 
 
-def test_children_count_together_and_a_killed_one_loses_nothing(programs: Programs, celery: Celery) -> None:
+def test_children_count_together_and_a_killed_one_loses_nothing(programs: Programs, send: Callable[..., None]) -> None:
     """The parent's port shows the sum of two children; after `kill -9` of both, the sum continues from there."""
     programs.start("run")
     done = {"task": PURGE, "queue": "default", "outcome": "succeeded"}
     for _ in range(10):
-        send(celery)
+        send()
     programs.until(lambda: programs.value("run", "task_total", **done) == 10)
     assert programs.value("run", "task_duration_seconds_count", task=PURGE) == 10
     assert programs.value("run", "task_wait_seconds_count", task=PURGE, queue="default") == 10
@@ -131,7 +145,7 @@ def test_children_count_together_and_a_killed_one_loses_nothing(programs: Progra
         child.kill()
     programs.until(lambda: len(programs.children()) == 2 and not set(programs.children()) & set(killed))
     for _ in range(5):
-        send(celery)
+        send()
     programs.until(lambda: programs.value("run", "task_total", **done) == 15)
     programs.until(lambda: programs.value("run", "db_pool_limit") == 2 * 15)  # dead children are not counted
     programs.stop()
@@ -143,21 +157,21 @@ def acknowledged(celery: Celery) -> bool:
         return connection.default_channel.client.hlen("unacked") == 0  # type: ignore[attr-defined,no-any-return]  # -- kombu's Redis channel
 
 
-def test_a_worker_starts_counting_at_nothing(programs: Programs, celery: Celery) -> None:
+def test_a_worker_starts_counting_at_nothing(programs: Programs, celery: Celery, send: Callable[..., None]) -> None:
     """Files that an earlier worker left in the folder are not counted."""
     for _ in range(2):
         programs.start("run")
-        send(celery)
+        send()
         programs.until(lambda: programs.value("run", "task_total", outcome="succeeded") == 1)
         programs.until(lambda: acknowledged(celery))  # otherwise the next worker would get the message again
         programs.stop()
 
 
-def test_messages_cannot_add_labels(programs: Programs, celery: Celery) -> None:
+def test_messages_cannot_add_labels(programs: Programs, send: Callable[..., None]) -> None:
     """Messages for unknown tasks are counted under one label."""
     programs.start("run")
     for number in range(20):
-        send(celery, f"invented.task_{number}")
+        send(f"invented.task_{number}")
     unknown = {"task": "__unknown__", "queue": "default", "outcome": "refused"}
     programs.until(lambda: programs.value("run", "task_total", **unknown) == 20)
     programs.stop()

@@ -45,7 +45,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         metrics_port_name=variable_of(ApiSettings, ("observability", "metrics_port")),
     )
     metrics = observability.registry
-    database = build_database(settings.database, registry=metrics)
+    database = build_database(settings.database, registry=metrics, app_version=settings.app_version)
     cache = build_cache(settings.cache, registry=metrics)
     limiter = build_rate_limiter(settings.cache, settings.limiter, registry=metrics)
     storage = build_storage(settings.storage)

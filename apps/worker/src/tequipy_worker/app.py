@@ -49,8 +49,8 @@ def create_worker(settings: WorkerSettings, observability: Observability | None 
 def build_runtime(settings: WorkerSettings, observability: Observability) -> TaskRuntime:
     """Compose the handlers of a child process, from the same parts as the API."""
     metrics = observability.registry
-    database = build_database(settings.database, registry=metrics)
-    messages = build_message_log(database)
+    database = build_database(settings.database, registry=metrics, app_version=settings.app_version)
+    messages = build_message_log(database, redelivery=timedelta(seconds=settings.celery.visibility_timeout))
     cache = build_cache(settings.cache, registry=metrics)
     storage = build_storage(settings.storage)
     mailer = build_mailer(settings.mail, registry=metrics)
@@ -73,10 +73,11 @@ def build_runtime(settings: WorkerSettings, observability: Observability) -> Tas
 async def open_relay(settings: WorkerSettings, observability: Observability) -> AsyncIterator[Relay]:
     """Compose the relay and open its resources; it needs the database and the broker alone."""
     celery = create_scheduler(settings, observability)
-    database = build_database(settings.database, registry=observability.registry)
+    database = build_database(settings.database, registry=observability.registry, app_version=settings.app_version)
     messages = build_unpublished_messages(
         database,
         redelivery=timedelta(seconds=settings.celery.visibility_timeout),
+        queues={task.name: task.queue for task in TASKS},
         registry=observability.registry,
     )
     async with observability, database, messages, build_relay(celery, messages, TASKS) as relay:

@@ -21,7 +21,7 @@ SEND_MAIL: Final = Task(
     time_limit=_SHORT,
     # Mails survive a day without a mail server or with one that rejects us; RFC 5321, section 4.5.4.1, recommends even
     # longer retries. Greylisting ends after some minutes.
-    retry=RetryPolicy(attempts=20, cap=timedelta(minutes=10), permanent=(MailRejected,), lifetime=timedelta(hours=24)),
+    retry=RetryPolicy(cap=timedelta(minutes=10), permanent=(MailRejected,), lifetime=timedelta(hours=24)),
 )
 PUBLISH_REVOCATIONS: Final = Task(task_names.PUBLISH_REVOCATIONS, time_limit=_SHORT)
 PURGE: Final = Task(task_names.PURGE, every=timedelta(hours=1), time_limit=_SHORT)  # the next run deletes the rest

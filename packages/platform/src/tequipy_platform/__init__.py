@@ -29,11 +29,15 @@ from tequipy_platform._mail import (
     MailUnavailable,
 )
 from tequipy_platform._messages import (
+    MAX_PAYLOAD_BYTES,
+    Attempt,
     Batch,
     Inbox,
     Lease,
     MessageLog,
+    MessageState,
     Outbox,
+    PayloadRefused,
     UnpublishedMessage,
     UnpublishedMessages,
 )
@@ -43,6 +47,8 @@ from tequipy_platform._unit_of_work import Conflicted, UnitOfWork, retry_conflic
 
 __all__ = [
     "JSON",
+    "MAX_PAYLOAD_BYTES",
+    "Attempt",
     "Batch",
     "Clock",
     "Conflict",
@@ -67,11 +73,13 @@ __all__ = [
     "Mailer",
     "Malformed",
     "MessageLog",
+    "MessageState",
     "NotFound",
     "ObjectExists",
     "ObjectNotFound",
     "ObjectStorage",
     "Outbox",
+    "PayloadRefused",
     "RandomSource",
     "RefusesWrites",
     "RetryPolicy",

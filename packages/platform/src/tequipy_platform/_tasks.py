@@ -3,8 +3,10 @@
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
+
+DEFAULT_QUEUE: Final = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,35 +22,34 @@ class Crontab:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When a failed task is tried again, and how often.
+    """When a failed message is tried again, and how long.
 
-    `attempts` includes the first one. The wait before attempt n+1 is random between 0 and `min(cap, base * 2**(n-1))`
-    (full jitter). An error of a type in `permanent` is never retried. With a `lifetime`, a message of the outbox is
-    retried until its first failure is that long ago, whatever the number of attempts; `attempts` then applies only to
-    messages that did not come from the outbox, and to messages that kill their process.
+    The wait before attempt n+1 is random between 0 and `min(cap, base * 2**(n-1))` (full jitter). A message is retried
+    until its first failure is `lifetime` ago, or until `attempts`, which includes the first one, have failed. An error
+    of a type in `permanent` is never retried. A message becomes a dead letter earlier if `deaths` of its attempts have
+    killed their process.
     """
 
-    attempts: int = 5
+    attempts: int | None = None
     base: timedelta = timedelta(seconds=1)
     cap: timedelta = timedelta(minutes=2)
     permanent: tuple[type[Exception], ...] = ()
-    lifetime: timedelta | None = None
+    lifetime: timedelta = timedelta(hours=1)
+    deaths: int = 5
 
     def max_wait(self, failed_attempts: int) -> timedelta:
         """Return the upper bound of the wait after `failed_attempts` (1 or more) failures."""
         doublings = min(failed_attempts - 1, 30)  # 2**30 exceeds every cap, and the product still fits a timedelta
         return min(self.cap, self.base * float(2**doublings))
 
-    def is_final_failure(self, failed_attempts: int, error: Exception, *, failing_for: timedelta | None = None) -> bool:
+    def is_final_failure(self, failed_attempts: int, error: BaseException, *, failing_for: timedelta) -> bool:
         """Return whether no further attempt follows `error`, which is failure number `failed_attempts`.
 
-        `failing_for` is the time since the first failure, or None if it is unknown.
+        `failing_for` is the time since the first failure.
         """
-        if isinstance(error, self.permanent):
+        if isinstance(error, self.permanent) or failing_for >= self.lifetime:
             return True
-        if self.lifetime is not None and failing_for is not None:
-            return failing_for >= self.lifetime
-        return failed_attempts >= self.attempts
+        return self.attempts is not None and failed_attempts >= self.attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Task:
     """Names of the events that this task is subscribed to: each event becomes one message for the task."""
     every: timedelta | Crontab | None = None
     """The schedule; None for a task that runs only on request."""
-    queue: str = "default"
+    queue: str = DEFAULT_QUEUE
     time_limit: timedelta | None = None
     """The attempt is killed after this time, which must be below the broker's visibility timeout (checked at start).
     None: the worker's own limit."""

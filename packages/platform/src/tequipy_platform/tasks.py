@@ -27,21 +27,28 @@ class Housekeeping:
 
     messages: MessageLog
     outbox_age: timedelta
+    dead_letter_age: timedelta
     inbox_age: timedelta
 
     async def purge_messages(self, delivery: Delivery) -> None:  # noqa: ARG002 -- harmless when repeated: it needs no inbox
         """Delete rows that are older than the configured ages."""
-        await self.messages.purge_messages(outbox_age=self.outbox_age, inbox_age=self.inbox_age, batch_size=BATCH_SIZE)
+        await self.messages.purge_messages(
+            outbox_age=self.outbox_age,
+            dead_letter_age=self.dead_letter_age,
+            inbox_age=self.inbox_age,
+            batch_size=BATCH_SIZE,
+        )
 
 
 def build_handlers(
     messages: MessageLog,
     *,
     outbox_age: timedelta = timedelta(days=7),
+    dead_letter_age: timedelta = timedelta(days=90),
     inbox_age: timedelta = timedelta(days=30),
 ) -> Mapping[Task, Handler]:
     """Return a handler for each of `TASKS`.
 
     `inbox_age` must exceed the longest time after which a message can be delivered again.
     """
-    return {PURGE_MESSAGES: Housekeeping(messages, outbox_age, inbox_age).purge_messages}
+    return {PURGE_MESSAGES: Housekeeping(messages, outbox_age, dead_letter_age, inbox_age).purge_messages}

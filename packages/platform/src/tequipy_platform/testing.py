@@ -12,7 +12,7 @@ from uuid import UUID
 from tequipy_platform._clock import Clock
 from tequipy_platform._events import JSON, Event
 from tequipy_platform._mail import Mail, Mailer, MailRejected
-from tequipy_platform._messages import Inbox, Lease, Outbox
+from tequipy_platform._messages import Inbox, Lease, Outbox, check_payload
 from tequipy_platform._storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
 from tequipy_platform._tasks import Delivery
 from tequipy_platform._unit_of_work import UnitOfWork
@@ -81,10 +81,12 @@ class RecordingOutbox(Outbox):
 
     def add(self, task: str, /, *, not_before: datetime | None = None, **payload: JSON) -> None:
         """Record a task."""
+        check_payload(task, payload)
         self.tasks.append(AddedTask(task, payload, not_before))
 
     def publish(self, event: Event) -> None:
         """Record an event."""
+        check_payload(event.name, event.payload)
         self.events.append(event)
 
 

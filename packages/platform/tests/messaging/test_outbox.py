@@ -129,7 +129,7 @@ async def test_a_row_contains_the_data_of_the_message(
     assert task.not_before == EPOCH + MINUTE
     for row in (task, event):
         assert (row.correlation_id, row.traceparent) == (context.correlation_id, context.traceparent)
-        assert (row.created_at, row.published_at, row.given_up_at) == (clock.now(), None, None)
+        assert (row.created_at, row.published_at, row.state) == (clock.now(), None, "pending")
 
 
 async def test_the_recording_outbox_drops_rolled_back_messages(clock: FrozenClock) -> None:
@@ -151,7 +151,7 @@ async def test_the_recording_outbox_drops_rolled_back_messages(clock: FrozenCloc
 
 AGED = (
     # Seven rows in each table, five of them old.
-    "update platform.outbox set settled_at = now() - interval '1 day'",
+    "update platform.outbox set state = 'done', settled_at = now() - interval '1 day'",
     "update platform.outbox set settled_at = now() - interval '8 days' where (payload ->> 'number')::int < 5",
     "update platform.inbox set taken_at = now()",
     "update platform.inbox set taken_at = now() - interval '31 days' where handler < 'test.5'",

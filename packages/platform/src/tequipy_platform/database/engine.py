@@ -32,8 +32,11 @@ _NEW: Final = "tequipy_new"
 class Database:
     """One engine with its pool, built at first use: a `Database` may be created before event loop and fork."""
 
-    def __init__(self, settings: DatabaseSettings, *, registry: CollectorRegistry | None = None) -> None:
+    def __init__(
+        self, settings: DatabaseSettings, *, registry: CollectorRegistry | None = None, app_version: str | None = None
+    ) -> None:
         self._settings = settings
+        self.app_version = app_version
         self._url = make_url(settings.url.get_secret_value())
         self._direct_url = make_url(settings.direct_url.get_secret_value()) if settings.direct_url else self._url
         self._opened: WeakSet[asyncpg.Connection] = WeakSet()
@@ -170,9 +173,15 @@ class Database:
         }
 
 
-def build_database(settings: DatabaseSettings, *, registry: CollectorRegistry | None = None) -> Database:
-    """Return the database, with `db_pool_*` gauges in `registry`; it connects at first use."""
-    return Database(settings, registry=registry)
+def build_database(
+    settings: DatabaseSettings, *, registry: CollectorRegistry | None = None, app_version: str | None = None
+) -> Database:
+    """Return the database, with `db_pool_*` gauges in `registry`; it connects at first use.
+
+    `app_version` is stored in each message that the app sends: processes of older releases leave what they do not know
+    to newer ones.
+    """
+    return Database(settings, registry=registry, app_version=app_version)
 
 
 def _mark_new(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:

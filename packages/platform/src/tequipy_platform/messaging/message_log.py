@@ -1,74 +1,261 @@
-"""The outcomes of messages in PostgreSQL: settled, to be retried, and old enough to be deleted."""
+"""The attempts at messages and their outcomes in PostgreSQL, and the purge of old messages."""
 
 from datetime import timedelta
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import delete, func, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, case, delete, func, literal, null, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tequipy_platform._messages import MessageLog
-from tequipy_platform.database import Database
-from tequipy_platform.messaging.models import InboxRow, OutboxRow
+from tequipy_platform._errors import NotFound
+from tequipy_platform._messages import Attempt, MessageLog, MessageState
+from tequipy_platform.database import Database, uuid7
+from tequipy_platform.messaging.models import AttemptRow, InboxRow, OutboxRow
+
+PATIENCE: Final = timedelta(hours=1)
+"""How long a message waits for a newer process, or for a broker that accepts it, before it becomes a dead letter."""
+FOREIGN_TASK: Final = "tequipy.foreign"
+"""The task name of dead letters that are not from the outbox."""
+MAX_ERROR_LENGTH: Final = 1000
+DIED: Final = "the process of this attempt ended without an outcome"
+_NO_SYNC: Final = {"synchronize_session": False}
+_FIRST_WAIT: Final = timedelta(seconds=2)
+_LONGEST_WAIT: Final = timedelta(minutes=1)
 
 
 class SqlMessageLog(MessageLog):
-    """Records each outcome in a transaction of its own."""
+    """Records each step in a transaction of its own, by the clock of the database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, redelivery: timedelta = timedelta(minutes=10)) -> None:
         self._database = database
+        self._redelivery = redelivery
 
-    async def settle_message(self, message_id: UUID) -> None:
-        """Record that a message is settled; a second copy of it that waits in the outbox is then not published."""
-        published_at = func.coalesce(OutboxRow.published_at, func.now())
+    async def begin(self, message_id: UUID, worker: str) -> Attempt | None:
+        """Begin an attempt in one statement, unless an earlier one has no outcome."""
         async with self._database.sessions.begin() as session:
-            await session.execute(
-                update(OutboxRow)
-                .where(OutboxRow.id == message_id)
-                .values(settled_at=func.now(), published_at=published_at)
-            )
-
-    async def retry_message(self, message_id: UUID, wait: timedelta) -> bool:
-        """Schedule an unsettled message for publication after `wait`; return whether there is such a row."""
-        async with self._database.sessions.begin() as session:
-            await session.execute(
-                update(OutboxRow)
-                .where(OutboxRow.id == message_id, OutboxRow.settled_at.is_(None))
-                .values(
-                    published_at=None,
-                    redeliver_at=None,
-                    publications=0,  # counts publications without an outcome, and this one had one
-                    not_before=func.now() + wait,
-                    failed_attempts=OutboxRow.failed_attempts + 1,
-                    failing_since=func.coalesce(OutboxRow.failing_since, func.now()),
+            row = (await session.execute(self._start(message_id, worker, _CAN_RUN))).first()
+            after_death = row is None
+            if row is None:
+                state = await session.scalar(
+                    select(OutboxRow.state).where(OutboxRow.id == message_id).with_for_update()
                 )
-                .execution_options(synchronize_session=False)
+                if state is None:
+                    raise NotFound
+                if state != MessageState.RUNNING:
+                    return None
+                await session.execute(_add_attempt(OutboxRow.id == message_id, DIED, died=True))
+                start = self._start(message_id, worker, OutboxRow.state == MessageState.RUNNING)
+                row = (await session.execute(start.values(_ONE_MORE_DEATH))).one()
+            (number, task, payload, schema, correlation_id, traceparent, failed, deaths, failing_for) = row
+            return Attempt(
+                message_id=message_id,
+                number=number,
+                task=task,
+                payload=payload,
+                schema_version=schema,
+                correlation_id=correlation_id,
+                traceparent=traceparent,
+                failed_attempts=failed,
+                deaths=deaths,
+                failing_for=failing_for,
+                after_death=after_death,
             )
-            return await session.scalar(select(OutboxRow.id).where(OutboxRow.id == message_id)) is not None
 
-    async def purge_messages(self, *, outbox_age: timedelta, inbox_age: timedelta, batch_size: int) -> None:
-        """Delete outbox rows settled, and inbox rows handled, longer ago than the given ages, in batches."""
+    def _start(self, message_id: UUID, worker: str, condition: ColumnElement[bool]) -> Any:  # noqa: ANN401 -- a statement
+        return (
+            update(OutboxRow)
+            .where(OutboxRow.id == message_id, condition)
+            .values(
+                state=MessageState.RUNNING,
+                attempts=OutboxRow.attempts + 1,
+                started_at=func.now(),
+                published_at=func.coalesce(OutboxRow.published_at, func.now()),
+                redeliver_at=func.now() + self._redelivery,
+                worker=worker,
+            )
+            .returning(
+                OutboxRow.attempts,
+                OutboxRow.task,
+                OutboxRow.payload,
+                OutboxRow.schema_version,
+                OutboxRow.correlation_id,
+                OutboxRow.traceparent,
+                OutboxRow.failed_attempts,
+                OutboxRow.deaths,
+                func.now() - OutboxRow.failing_since,
+            )
+            .execution_options(**_NO_SYNC)
+        )
+
+    async def succeed(self, attempt: Attempt) -> None:
+        """Record the success, whatever other attempts have recorded."""
+        await self._execute(
+            update(OutboxRow)
+            .where(OutboxRow.id == attempt.message_id, OutboxRow.state != MessageState.DONE)
+            .values(state=MessageState.DONE, settled_at=func.now(), error=null())
+        )
+
+    async def fail(self, attempt: Attempt, error: str, *, retry_in: timedelta | None) -> None:
+        """Store the failed attempt, and when the next one is due."""
+        values = {
+            "failed_attempts": OutboxRow.failed_attempts + 1,
+            "failing_since": func.coalesce(OutboxRow.failing_since, func.now()),
+            "error": error[:MAX_ERROR_LENGTH],
+        }
+        async with self._database.sessions.begin() as session:
+            await session.execute(_add_attempt(_is_current(attempt), error))
+            await session.execute(
+                update(OutboxRow).where(_is_current(attempt)).values(**values, **_next_state(retry_in)),
+                execution_options=_NO_SYNC,
+            )
+
+    async def postpone(self, attempt: Attempt, wait: timedelta) -> None:
+        """Store when the next attempt is due."""
+        await self._execute(update(OutboxRow).where(_is_current(attempt)).values(**_next_state(wait)))
+
+    async def wait_for_release(self, attempt: Attempt, reason: str) -> bool:
+        """Make the message due again later; the wait doubles up to a minute."""
+        await self._execute(update(OutboxRow).where(_is_current(attempt)).values(**wait_or_give_up(reason)))
+        async with self._database.sessions() as session:
+            state = await session.scalar(select(OutboxRow.state).where(OutboxRow.id == attempt.message_id))
+        return state != MessageState.DEAD
+
+    async def hand_back(self, attempt: Attempt) -> None:
+        """Give the message the state that it had before the attempt."""
+        await self._execute(
+            update(OutboxRow).where(_is_current(attempt)).values(state=MessageState.PUBLISHED, published_at=func.now())
+        )
+
+    async def record_foreign(self, text: str, *, queue: str | None, message_id: UUID | None = None) -> None:
+        """Insert a dead letter; a repeated delivery of the same message changes nothing."""
+        await self._execute(
+            insert(OutboxRow)
+            .values(
+                id=message_id or uuid7(),
+                task=FOREIGN_TASK,
+                payload={},
+                state=MessageState.DEAD,
+                queue=queue,
+                created_at=func.now(),
+                settled_at=func.now(),
+                error=text[:MAX_ERROR_LENGTH],
+            )
+            .on_conflict_do_nothing()
+        )
+
+    async def purge_messages(
+        self, *, outbox_age: timedelta, dead_letter_age: timedelta, inbox_age: timedelta, batch_size: int
+    ) -> None:
+        """Delete outbox rows and inbox rows in batches."""
+        age = case((OutboxRow.state == MessageState.DEAD, dead_letter_age), else_=outbox_age)
+        # The second condition is implied by the first; it is the one that an index covers.
+        old = and_(
+            OutboxRow.settled_at < func.now() - age,
+            OutboxRow.settled_at < func.now() - min(outbox_age, dead_letter_age),
+        )
         more = True
         while more:
             async with self._database.sessions.begin() as session:
-                more = await _purge_batch(session, outbox_age=outbox_age, inbox_age=inbox_age, limit=batch_size)
+                more = await _purge_batch(session, old, inbox_age=inbox_age, limit=batch_size)
+
+    async def _execute(self, statement: Any) -> None:  # noqa: ANN401 -- a statement
+        async with self._database.sessions.begin() as session:
+            await session.execute(statement, execution_options=_NO_SYNC)
 
 
-def build_message_log(database: Database) -> SqlMessageLog:
-    """Return the log in which a worker records the outcomes of messages."""
-    return SqlMessageLog(database)
+def build_message_log(database: Database, *, redelivery: timedelta = timedelta(minutes=10)) -> SqlMessageLog:
+    """Return the log in which a worker records attempts.
+
+    `redelivery` is the time after which an attempt without an outcome is repeated: the broker's visibility timeout.
+    """
+    return SqlMessageLog(database, redelivery=redelivery)
 
 
-async def _purge_batch(session: AsyncSession, *, outbox_age: timedelta, inbox_age: timedelta, limit: int) -> bool:
+# A message that waits for its next publication runs only if that is due: the relay may have died before it recorded it.
+_CAN_RUN: Final = or_(
+    OutboxRow.state == MessageState.PUBLISHED,
+    and_(OutboxRow.state.in_([MessageState.PENDING, MessageState.FAILED]), OutboxRow.not_before <= func.now()),
+)
+_ONE_MORE_DEATH: Final[dict[Any, Any]] = {
+    OutboxRow.deaths: OutboxRow.deaths + 1,
+    OutboxRow.failed_attempts: OutboxRow.failed_attempts + 1,
+    OutboxRow.failing_since: func.coalesce(OutboxRow.failing_since, func.now()),
+    OutboxRow.error: DIED,
+}
+
+
+def wait_or_give_up(reason: str | ColumnElement[str]) -> dict[str, Any]:
+    """Return the columns of a message that no process can handle yet: due again later, or dead after `PATIENCE`.
+
+    The wait is the time that the message has waited before, between two seconds and a minute.
+    """
+    waited = func.now() - func.coalesce(OutboxRow.waiting_since, func.now())
+    over = waited >= PATIENCE
+    return {
+        "state": case((over, MessageState.DEAD), else_=MessageState.FAILED),
+        "settled_at": case((over, func.now()), else_=null()),
+        "waiting_since": func.coalesce(OutboxRow.waiting_since, func.now()),
+        "not_before": func.now() + func.least(_LONGEST_WAIT, func.greatest(_FIRST_WAIT, waited)),
+        "published_at": null(),
+        "redeliver_at": null(),
+        "publications": 0,
+        "error": reason,
+    }
+
+
+def _next_state(wait: timedelta | None) -> dict[str, Any]:
+    if wait is None:
+        return {"state": MessageState.DEAD, "settled_at": func.now()}
+    return {
+        "state": MessageState.FAILED,
+        "published_at": None,
+        "redeliver_at": None,
+        "publications": 0,
+        "not_before": func.now() + wait,
+    }
+
+
+def _is_current(attempt: Attempt) -> ColumnElement[bool]:
+    """Return the condition that no other attempt has begun since, and that the message is not settled."""
+    return and_(
+        OutboxRow.id == attempt.message_id,
+        OutboxRow.attempts == attempt.number,
+        OutboxRow.state == MessageState.RUNNING,
+    )
+
+
+def _add_attempt(condition: ColumnElement[bool], error: str, *, died: bool = False) -> Any:  # noqa: ANN401 -- a statement
+    """Return a statement that copies the running attempt of a message into the failed ones."""
+    ended_at = null() if died else func.now()
+    columns = (
+        OutboxRow.id,
+        OutboxRow.attempts,
+        OutboxRow.started_at,
+        ended_at,
+        OutboxRow.worker,
+        literal(error[:MAX_ERROR_LENGTH]),
+    )
+    return (
+        insert(AttemptRow)
+        .from_select(
+            ["message_id", "number", "started_at", "ended_at", "worker", "error"], select(*columns).where(condition)
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+async def _purge_batch(session: AsyncSession, old: ColumnElement[bool], *, inbox_age: timedelta, limit: int) -> bool:
     """Delete up to `limit` expired rows of each table; return whether more may be left.
 
     Skips rows that another process is deleting.
     """
     outbox_key, inbox_key = OutboxRow.id, tuple_(InboxRow.message_id, InboxRow.handler)
-    settled = select(OutboxRow.id).where(OutboxRow.settled_at < func.now() - outbox_age)
+    settled = select(OutboxRow.id).where(old)
     handled = select(InboxRow.message_id, InboxRow.handler).where(InboxRow.taken_at < func.now() - inbox_age)
     full = False
-    for table, key, old in ((OutboxRow, outbox_key, settled), (InboxRow, inbox_key, handled)):
-        batch = old.limit(limit).with_for_update(skip_locked=True)
+    for table, key, expired in ((OutboxRow, outbox_key, settled), (InboxRow, inbox_key, handled)):
+        batch = expired.limit(limit).with_for_update(skip_locked=True)
         # The rows are returned and counted, because async sessions offer no row count here.
         gone = await session.execute(delete(table).where(key.in_(batch)).returning(literal(1)))
         full = full or len(gone.all()) == limit

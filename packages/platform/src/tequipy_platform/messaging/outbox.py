@@ -6,10 +6,10 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tequipy_observability import current_context
+from tequipy_observability import accept_correlation_id, current_context
 from tequipy_platform._clock import Clock, IdSource
 from tequipy_platform._events import JSON, Event
-from tequipy_platform._messages import Inbox, Lease, Outbox
+from tequipy_platform._messages import MESSAGE_SCHEMA, Inbox, Lease, Outbox, check_payload
 from tequipy_platform._tasks import Delivery
 from tequipy_platform.messaging.models import InboxRow, OutboxRow
 
@@ -17,14 +17,18 @@ from tequipy_platform.messaging.models import InboxRow, OutboxRow
 class SqlOutbox(Outbox):
     """Adds rows to the session, which are written at the next flush."""
 
-    def __init__(self, session: AsyncSession, clock: Clock, new_id: IdSource) -> None:
+    def __init__(
+        self, session: AsyncSession, clock: Clock, new_id: IdSource, *, producer_version: str | None = None
+    ) -> None:
         self._session = session
         self._clock = clock
         self._new_id = new_id
+        self._producer_version = producer_version
         self.has_rows = False
 
     def add(self, task: str, /, *, not_before: datetime | None = None, **payload: JSON) -> None:
         """Store a message that runs `task` after this transaction commits."""
+        check_payload(task, payload)
         row = OutboxRow(task=task, payload=payload)
         if not_before is not None:  # otherwise the column's default, the server's current time, applies
             row.not_before = not_before
@@ -32,13 +36,17 @@ class SqlOutbox(Outbox):
 
     def publish(self, event: Event) -> None:
         """Store an event for the tasks that are subscribed to it."""
+        check_payload(event.name, event.payload)
         self._insert(OutboxRow(event=event.name, payload=dict(event.payload)))
 
     def _insert(self, row: OutboxRow) -> None:
         context = current_context()
         row.id = self._new_id()
         row.created_at = self._clock.now()
-        row.correlation_id = context.correlation_id
+        row.schema_version = MESSAGE_SCHEMA
+        row.producer_version = self._producer_version
+        # Created here if there is none, so that all attempts have the same.
+        row.correlation_id = accept_correlation_id(context.correlation_id)
         row.traceparent = context.traceparent
         self._session.add(row)
         self.has_rows = True

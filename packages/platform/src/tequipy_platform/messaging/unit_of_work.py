@@ -26,7 +26,7 @@ class SqlUnitOfWork(SqlTransaction, UnitOfWork):
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        self.outbox = SqlOutbox(self.session, self._clock, self._new_id)
+        self.outbox = SqlOutbox(self.session, self._clock, self._new_id, producer_version=self._database.app_version)
         self.inbox = SqlInbox(self.session, self._clock)
         self._bind(self.session)
         return self

@@ -2,40 +2,57 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Self
-from uuid import UUID, uuid5
+from uuid import UUID
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
-from sqlalchemy import ColumnElement, Select, and_, func, select, update
+from packaging.version import InvalidVersion, Version
+from prometheus_client import CollectorRegistry
+from sqlalchemy import ColumnElement, Select, and_, case, false, func, literal, select, update
+from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from tequipy_platform._messages import Batch, UnpublishedMessage, UnpublishedMessages
+from tequipy_platform._messages import Batch, MessageState, UnpublishedMessage, UnpublishedMessages
+from tequipy_platform._tasks import DEFAULT_QUEUE
 from tequipy_platform.database import Database
+from tequipy_platform.database.ids import derived_id
+from tequipy_platform.messaging.message_log import MAX_ERROR_LENGTH, PATIENCE, wait_or_give_up
+from tequipy_platform.messaging.metrics import OutboxMetrics
 from tequipy_platform.messaging.models import OUTBOX_CHANNEL, SCHEMA, OutboxRow
 
-MAX_PUBLICATIONS: Final = 10
-"""A message published this often becomes a dead letter; with a visibility timeout of 600 s that takes a week."""
 _MAX_CLOCK_STEP: Final = timedelta(minutes=1)
 """If a time that the database wrote is further ahead than this, its clock was ahead and has been corrected."""
+_MAX_DOUBLINGS: Final = 6
+_HELD_FOR: Final = timedelta(seconds=10)
+"""How long an older relay leaves an event of a newer producer to other relays before it looks at it again."""
+_PROBE_AFTER: Final = timedelta(seconds=30)
 _RECONNECT_SECONDS: Final = 1.0
 _MEASURE_SECONDS: Final = 5.0
 _LISTENER_SECONDS: Final = 10.0
 """The interval of checks of the listening connection, and the timeout of each check."""
 
 # Each condition has its own index. Joined by OR they could use none, and each query would read the whole table.
-_TASK: Final = and_(OutboxRow.task.is_not(None), OutboxRow.given_up_at.is_(None))
-_NEW: Final = and_(_TASK, OutboxRow.published_at.is_(None), OutboxRow.not_before <= func.now())
-_REDELIVERY_DUE: Final = and_(
-    _TASK, OutboxRow.published_at.is_not(None), OutboxRow.settled_at.is_(None), OutboxRow.redeliver_at <= func.now()
+_DUE: Final = and_(
+    OutboxRow.task.is_not(None),
+    OutboxRow.state.in_([MessageState.PENDING, MessageState.FAILED]),
+    OutboxRow.not_before <= func.now(),
 )
-_EVENT: Final = and_(OutboxRow.event.is_not(None), OutboxRow.published_at.is_(None))
-_ONE_MORE_PUBLICATION: Final[dict[str, Any]] = {"publications": OutboxRow.publications + 1}
+_LOST_ATTEMPT: Final = and_(OutboxRow.state == MessageState.RUNNING, OutboxRow.redeliver_at <= func.now())
+_MISSED: Final = and_(OutboxRow.state == MessageState.PUBLISHED, OutboxRow.redeliver_at <= func.now())
+_EVENT: Final = and_(
+    OutboxRow.event.is_not(None), OutboxRow.state == MessageState.PENDING, OutboxRow.not_before <= func.now()
+)
+_COLUMNS: Final = (
+    OutboxRow.id,
+    OutboxRow.task,
+    OutboxRow.correlation_id,
+    OutboxRow.traceparent,
+    OutboxRow.producer_version,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -43,16 +60,20 @@ logger = logging.getLogger(__name__)
 class SqlUnpublishedMessages(UnpublishedMessages):
     """Locks rows by `FOR UPDATE SKIP LOCKED` and is woken by NOTIFY; the context manager runs its listener."""
 
-    def __init__(self, database: Database, *, redelivery: timedelta, registry: CollectorRegistry | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        redelivery: timedelta,
+        queues: Mapping[str, str] | None = None,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
         self._database = database
         self._redelivery = redelivery
+        self._queues = queues or {}
         self._added = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._unpublished = Gauge("outbox_pending", "Rows that are due and not yet published.", registry=registry)
-        self._oldest_age = Gauge("outbox_oldest_age_seconds", "Age of the oldest of them.", registry=registry)
-        self._dead_letters = Counter(
-            "outbox_given_up", "Messages that became dead letters after too many publications.", registry=registry
-        )
+        self._metrics = OutboxMetrics(database, self._queues, registry)
 
     async def __aenter__(self) -> Self:
         self._tasks = [
@@ -71,33 +92,95 @@ class SqlUnpublishedMessages(UnpublishedMessages):
             await asyncio.wait(running, timeout=0.1)
 
     async def fan_out(self, subscribers: Mapping[str, Sequence[str]], limit: int) -> int:
-        """Turn unpublished events into one message for each subscribed task; return the number of events."""
+        """Turn events into messages; the payloads are copied by the database."""
+        age = func.now() - func.coalesce(OutboxRow.waiting_since, func.now())
+        columns = (OutboxRow.id, OutboxRow.event, OutboxRow.producer_version, age)
         async with self._database.sessions.begin() as session:
-            now = await session.scalar(select(func.now()))
-            rows = (await session.scalars(_select_unlocked(_EVENT, OutboxRow.id, limit=limit))).all()
-            for row in rows:
-                row.published_at = row.settled_at = now
-                session.add_all(_message_of(row, task) for task in subscribers.get(str(row.event), ()))
-            return len(rows)
+            events = (await session.execute(_select_unlocked(columns, _EVENT, OutboxRow.id, limit=limit))).all()
+            for id_, name, producer, waited in events:
+                tasks = subscribers.get(name, ())
+                for task in tasks:
+                    await session.execute(_add_message(id_, task))
+                newer = is_newer(producer, than=self._database.app_version)
+                if newer and waited < PATIENCE:
+                    await _mark(session, [id_], **_HOLD)
+                elif newer and not tasks:
+                    await _mark(session, [id_], **_UNHEARD)
+                    logger.error("event_dead_lettered", extra={"message_id": str(id_), "event_name": name})
+                else:
+                    await _mark(session, [id_], **_ENDED)
+            return len(events)
 
     @asynccontextmanager
     async def batch(self, limit: int) -> AsyncIterator[Batch]:
         """Lock due messages for the duration of the block."""
         async with self._database.sessions.begin() as session:
-            rows = list(await session.scalars(_select_unlocked(_REDELIVERY_DUE, OutboxRow.redeliver_at, limit=limit)))
-            new = _select_unlocked(_NEW, OutboxRow.not_before, OutboxRow.id, limit=limit - len(rows))
-            rows += await session.scalars(new)
-            exhausted = [row for row in rows if row.publications >= MAX_PUBLICATIONS]
-            batch = Batch([_message(row) for row in rows if row.publications < MAX_PUBLICATIONS])
+            due = _select_unlocked(_COLUMNS, _DUE, OutboxRow.not_before, OutboxRow.id, limit=limit)
+            rows = list((await session.execute(due)).all())
+            if len(rows) < limit:
+                rows += await self._missed(session, limit - len(rows))
+            batch = Batch([UnpublishedMessage(*row) for row in rows])
             yield batch
-            # The wait doubles: a message may be late only because the queue is long, and must not lengthen it further.
-            later = func.now() + self._redelivery * func.power(2, OutboxRow.publications)
-            await _mark(session, batch.published, published_at=func.now(), redeliver_at=later, **_ONE_MORE_PUBLICATION)
-            await _mark(session, batch.refused, not_before=later, **_ONE_MORE_PUBLICATION)
-            await _mark(session, {row.id for row in exhausted}, given_up_at=func.now())
-        for row in exhausted:
-            self._dead_letters.inc()
-            logger.error("message_dead_lettered", extra={"message_id": str(row.id), "task": row.task})
+            await self._store(session, batch)
+
+    async def _missed(self, session: AsyncSession, limit: int) -> list[Any]:
+        """Lock messages that the broker or their worker has lost.
+
+        The broker's queues are in order. So a published message has left its queue if a later one has been received,
+        and is only waiting if none has. If none was published lately either, the oldest one is published as a probe.
+        """
+        lost = _select_unlocked(_COLUMNS, _LOST_ATTEMPT, OutboxRow.redeliver_at, limit=limit)
+        rows = list((await session.execute(lost)).all())
+        late = select(OutboxRow.queue).where(_MISSED).distinct()
+        for queue in await session.scalars(late):
+            received = await session.scalar(
+                select(func.max(OutboxRow.published_at)).where(
+                    OutboxRow.queue == queue, OutboxRow.started_at.is_not(None)
+                )
+            )
+            of_queue = and_(_MISSED, OutboxRow.queue == queue)
+            passed = and_(of_queue, OutboxRow.published_at < received) if received else false()
+            missed = _select_unlocked(_COLUMNS, passed, OutboxRow.published_at, limit=limit)
+            found = (await session.execute(missed)).all()
+            if not found:
+                newest = await session.scalar(
+                    select(func.max(OutboxRow.published_at) < func.now() - min(_PROBE_AFTER, self._redelivery)).where(
+                        OutboxRow.queue == queue, OutboxRow.state == MessageState.PUBLISHED
+                    )
+                )
+                probe = _select_unlocked(_COLUMNS, of_queue, OutboxRow.published_at, limit=1)
+                found = (await session.execute(probe)).all() if newest else []
+            rows += found
+        return rows[:limit]
+
+    async def _store(self, session: AsyncSession, batch: Batch) -> None:
+        """Store the results of a batch."""
+        # The wait doubles: a message may be late only because the queue is long, and must not lengthen it further.
+        doublings = func.least(OutboxRow.publications, _MAX_DOUBLINGS)
+        by_queue: dict[str, list[UUID]] = {}
+        for message in batch.messages:
+            if message.id in batch.published:
+                by_queue.setdefault(self._queues.get(message.task, DEFAULT_QUEUE), []).append(message.id)
+        for queue, ids in by_queue.items():
+            await _mark(
+                session,
+                ids,
+                # An attempt without an outcome counts as such when the next one begins.
+                state=case(
+                    (OutboxRow.state == MessageState.RUNNING, MessageState.RUNNING), else_=MessageState.PUBLISHED
+                ),
+                queue=queue,
+                published_at=func.now(),
+                redeliver_at=func.now() + self._redelivery * func.power(2, doublings),
+                publications=OutboxRow.publications + 1,
+            )
+        for id_, error in batch.refused.items():
+            refusal = update(OutboxRow).where(OutboxRow.id == id_).values(**wait_or_give_up(error[:MAX_ERROR_LENGTH]))
+            state = await session.scalar(
+                refusal.returning(OutboxRow.state), execution_options={"synchronize_session": False}
+            )
+            if state == MessageState.DEAD:
+                logger.error("message_dead_lettered", extra={"message_id": str(id_), "error": error})
 
     async def wait(self, at_most: float) -> None:
         """Return when rows were added, or after `at_most` seconds."""
@@ -107,17 +190,11 @@ class SqlUnpublishedMessages(UnpublishedMessages):
         self._added.clear()
 
     async def _measure(self) -> None:
-        """Measure the unpublished rows periodically; without a database the last age keeps growing."""
-        age = func.extract("epoch", func.now() - func.min(OutboxRow.not_before))
-        counts = [select(func.count(), func.coalesce(age, 0)).where(kind) for kind in (_NEW, _EVENT)]
+        """Measure the outbox periodically; without a database the last ages keep growing."""
         while True:
-            with suppress(Exception):
+            with suppress(Exception):  # the relay reports the outage
                 await self._reset_future_times()
-            with suppress(Exception):
-                async with self._database.sessions() as session:
-                    tasks, events = [(await session.execute(count)).one() for count in counts]
-                self._unpublished.set(tasks[0] + events[0])
-                self._oldest_age.set_function(_growing_age(max(tasks[1], events[1])))
+                await self._metrics.measure()
             await asyncio.sleep(_MEASURE_SECONDS)
 
     async def _reset_future_times(self) -> None:
@@ -126,17 +203,20 @@ class SqlUnpublishedMessages(UnpublishedMessages):
         A delay that the application asked for is kept: its row has no failed attempt and no publication.
         """
         now, ahead = func.now(), func.now() + _MAX_CLOCK_STEP
-        failed = update(OutboxRow).where(_TASK, OutboxRow.published_at.is_(None), OutboxRow.not_before > ahead)
-        missed = update(OutboxRow).where(_TASK, OutboxRow.settled_at.is_(None), OutboxRow.redeliver_at > ahead)
+        postponed = update(OutboxRow).where(OutboxRow.state == MessageState.FAILED, OutboxRow.not_before > ahead)
         async with self._database.sessions.begin() as session:
-            await session.execute(
-                failed.where(OutboxRow.failing_since > ahead).values(not_before=now, failing_since=now),
-                execution_options={"synchronize_session": False},
-            )
-            await session.execute(
-                missed.where(OutboxRow.published_at > ahead).values(redeliver_at=now),
-                execution_options={"synchronize_session": False},
-            )
+            for statement in (
+                postponed.where(OutboxRow.failing_since > ahead).values(not_before=now, failing_since=now),
+                postponed.where(OutboxRow.waiting_since > ahead).values(not_before=now, waiting_since=now),
+                update(OutboxRow)
+                .where(OutboxRow.state == MessageState.PUBLISHED, OutboxRow.published_at > ahead)
+                .values(state=MessageState.PENDING, not_before=now, published_at=None),
+                update(OutboxRow)
+                .where(OutboxRow.state == MessageState.RUNNING, OutboxRow.redeliver_at > ahead)
+                .where(OutboxRow.started_at > ahead)
+                .values(redeliver_at=now, started_at=now),
+            ):
+                await session.execute(statement, execution_options={"synchronize_session": False})
 
     async def _listen(self) -> None:
         """Keep a listening connection; without one, the relay's polling finds the rows."""
@@ -167,51 +247,70 @@ class SqlUnpublishedMessages(UnpublishedMessages):
 
 
 def build_unpublished_messages(
-    database: Database, *, redelivery: timedelta, registry: CollectorRegistry | None = None
+    database: Database,
+    *,
+    redelivery: timedelta,
+    queues: Mapping[str, str] | None = None,
+    registry: CollectorRegistry | None = None,
 ) -> SqlUnpublishedMessages:
-    """Return the outbox for the relay; a message that is not settled within `redelivery` is published again.
+    """Return the outbox for the relay; a message that is missed after `redelivery` is published again.
 
-    `registry` gets `outbox_pending`, `outbox_oldest_age_seconds` and `outbox_given_up_total`.
+    `queues` maps the names of tasks to their queues. `registry` gets the metrics of outbox and queues.
     """
-    return SqlUnpublishedMessages(database, redelivery=redelivery, registry=registry)
+    return SqlUnpublishedMessages(database, redelivery=redelivery, queues=queues, registry=registry)
 
 
-def _select_unlocked(due: ColumnElement[bool], *order: InstrumentedAttribute[Any], limit: int) -> Select[OutboxRow]:
+def is_newer(producer: str | None, *, than: str | None) -> bool:
+    """Return whether a producer's version is, or may be, newer than the version `than`.
+
+    Two different versions that are not ordered (PEP 440), such as commit hashes, may be newer than each other.
+    """
+    if producer is None or than is None or producer == than:
+        return False
+    try:
+        return Version(producer) > Version(than)
+    except InvalidVersion:
+        return True
+
+
+def _select_unlocked(
+    columns: Sequence[Any], due: ColumnElement[bool], *order: InstrumentedAttribute[Any], limit: int
+) -> Select[Any]:
     """Return a statement that locks and selects rows which no other relay has locked."""
-    return select(OutboxRow).where(due).order_by(*order).limit(limit).with_for_update(skip_locked=True)
+    return select(*columns).where(due).order_by(*order).limit(limit).with_for_update(skip_locked=True)
 
 
-def _growing_age(seconds: float) -> Callable[[], float]:
-    """Return a function for an age that is `seconds` now and grows with time; an age of 0 stays 0."""
-    since = time.monotonic() - float(seconds)
-    return lambda: time.monotonic() - since if seconds else 0.0
-
-
-def _message(row: OutboxRow) -> UnpublishedMessage:
-    return UnpublishedMessage(
-        row.id,
-        str(row.task),
-        row.payload,
-        row.correlation_id,
-        row.traceparent,
-        row.failed_attempts,
-        row.failing_since,
-    )
+_HOLD: Final[dict[str, Any]] = {
+    "waiting_since": func.coalesce(OutboxRow.waiting_since, func.now()),
+    "not_before": func.now() + _HELD_FOR,
+    "error": "waits for a newer relay, which may know further subscribers",
+}
+_ENDED: Final[dict[str, Any]] = {"state": MessageState.DONE, "published_at": func.now(), "settled_at": func.now()}
+_UNHEARD: Final[dict[str, Any]] = {
+    "state": MessageState.DEAD,
+    "settled_at": func.now(),
+    "error": "no relay knows a subscriber of this event",
+}
 
 
 async def _mark(session: AsyncSession, ids: Collection[UUID], **values: object) -> None:
-    if ids:
-        marking = update(OutboxRow).where(OutboxRow.id.in_(ids)).values(**values)
-        await session.execute(marking, execution_options={"synchronize_session": False})
+    marking = update(OutboxRow).where(OutboxRow.id.in_(ids)).values(**values)
+    await session.execute(marking, execution_options={"synchronize_session": False})
 
 
-def _message_of(event: OutboxRow, task: str) -> OutboxRow:
-    return OutboxRow(
-        id=uuid5(event.id, task),
-        task=task,
-        payload=event.payload,
-        correlation_id=event.correlation_id,
-        traceparent=event.traceparent,
-        not_before=event.not_before,
-        created_at=event.created_at,
+def _add_message(event: UUID, task: str) -> Insert:
+    """Return a statement that adds an event's message for a task, unless it has been added before."""
+    copied = (
+        OutboxRow.payload,
+        OutboxRow.schema_version,
+        OutboxRow.producer_version,
+        OutboxRow.correlation_id,
+        OutboxRow.traceparent,
+        OutboxRow.created_at,
+    )
+    values = select(literal(derived_id(event, task)), literal(task), *copied).where(OutboxRow.id == event)
+    return (
+        insert(OutboxRow)
+        .from_select(["id", "task", *(column.key for column in copied)], values)
+        .on_conflict_do_nothing()
     )

@@ -34,14 +34,20 @@ def query(empty_database_url: str) -> Query:
     return lambda statement: asyncio.run(run(statement))
 
 
-HEAD = "0005"
+HEAD = "0006"
 TABLES = "select schemaname || '.' || tablename from pg_tables where schemaname in ('platform', 'shop') order by 1"
 FUNCTIONS = "select proname from pg_proc join pg_namespace n on n.oid = pronamespace where nspname = 'platform'"
 
 
 def test_up_down_up(empty_database_url: str, query: Query) -> None:
     """Upgrade creates every table, downgrade leaves only the empty version table, and upgrade works again."""
-    tables = ["platform.alembic_version", "platform.inbox", "platform.outbox"]
+    tables = [
+        "platform.alembic_version",
+        "platform.attempts",
+        "platform.inbox",
+        "platform.outbox",
+        "platform.schedules",
+    ]
     migrate(empty_database_url, [HISTORY])
     assert query(TABLES) == tables
     migrate(empty_database_url, [HISTORY], "downgrade base")

@@ -2,7 +2,7 @@
 
 import asyncio
 import importlib.util
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
+from tequipy_devstack.servers import PostgresServer
 from tequipy_platform.database import Database
 from tequipy_platform.messaging import build_unpublished_messages
 from tequipy_platform.messaging.celery import build_relay
 
 from .relaying import TASKS, BuildWorker, RunRelay
+from .worker_under_test import WorkerUnderTest
 
 
 @pytest.fixture
@@ -35,13 +37,33 @@ def build_worker(program: Path) -> Callable[[str, Path], Celery]:
 
 
 @pytest.fixture
+def worker(
+    redis_url: str,
+    tmp_path: Path,
+    program: Path,
+    build_worker: BuildWorker,
+    postgres_server: PostgresServer,
+    database_url: str,
+) -> Iterator[WorkerUnderTest]:
+    celery = build_worker(redis_url, tmp_path)
+    running = WorkerUnderTest(program, redis_url, tmp_path, celery, postgres_server, database_url)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.kill()
+        celery.close()
+
+
+@pytest.fixture
 def run_relay(database: Database, build_worker: BuildWorker, tmp_path: Path) -> RunRelay:
     @asynccontextmanager
     async def run(
         broker_url: str, redelivery: timedelta = timedelta(minutes=5), *, through: Database = database
     ) -> AsyncIterator[None]:
         celery = build_worker(broker_url, tmp_path)
-        messages = build_unpublished_messages(through, redelivery=redelivery)
+        queues = {task.name: task.queue for task in TASKS}
+        messages = build_unpublished_messages(through, redelivery=redelivery, queues=queues)
         async with messages, build_relay(celery, messages, TASKS) as relay:
             running = asyncio.create_task(relay.run())
             try:

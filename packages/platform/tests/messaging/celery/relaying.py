@@ -22,6 +22,8 @@ from tequipy_platform.messaging.models import OutboxRow
 
 BuildWorker = Callable[[str, Path], Celery]
 RunRelay = Callable[..., AbstractAsyncContextManager[None]]
+PAYLOADS: dict[str, dict[str, Any]] = {}
+"""The payloads of all rows that `commit` has written, by id."""
 MISSED_SOON = timedelta(seconds=3)
 TASKS = [Task("test.note", on=("test.noted",)), Task("test.note_too", on=("test.noted",), queue="email")]
 
@@ -36,17 +38,20 @@ async def commit(database: Database, write: Callable[[SqlUnitOfWork], None]) -> 
 
     async with SqlUnitOfWork(database, SystemClock(), new_id) as work:
         write(work)
+        rows = [row for row in work.session.new if isinstance(row, OutboxRow)]
+        PAYLOADS.update({str(row.id): row.payload for row in rows})
     return made
 
 
 def published(broker_url: str, queue: str = "default") -> list[dict[str, Any]]:
-    """Return the waiting messages of a broker queue, oldest first."""
+    """Return the waiting messages of a broker queue, oldest first, with the payloads of their rows."""
     with Redis.from_url(broker_url) as redis:
         messages = [json.loads(raw) for raw in redis.lrange(queue, 0, -1)]
-    return [
-        message["headers"] | {"kwargs": json.loads(base64.b64decode(message["body"]))[1]}
-        for message in reversed(messages)
-    ]
+    for message in messages:
+        arguments = json.loads(base64.b64decode(message["body"]))[:2]
+        assert arguments == [[], {}], "the broker gets no payload"
+    headers = [message["headers"] for message in reversed(messages)]
+    return [header | {"payload": PAYLOADS.get(header["id"], {})} for header in headers]
 
 
 async def until(probe: Callable[[], bool], *, within: float = 20) -> None:

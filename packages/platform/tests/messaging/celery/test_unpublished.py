@@ -18,9 +18,11 @@ from tequipy_platform.messaging import SqlUnitOfWork, build_unpublished_messages
 from tequipy_platform.messaging.celery.relay import BATCH
 from tequipy_platform.messaging.models import OutboxRow
 from tequipy_platform.messaging.unpublished import (
+    _COLUMNS,
+    _DUE,
     _EVENT,
-    _NEW,
-    _REDELIVERY_DUE,
+    _LOST_ATTEMPT,
+    _MISSED,
     SqlUnpublishedMessages,
     _select_unlocked,
 )
@@ -79,7 +81,7 @@ async def test_the_age_of_the_oldest_row_grows_between_measurements(
         first = registry.get_sample_value("outbox_oldest_age_seconds") or 0
         await until(lambda: (registry.get_sample_value("outbox_oldest_age_seconds") or 0) > first)
     registry = CollectorRegistry()
-    postgres_server.execute("update platform.outbox set published_at = now()", database=database._url.database or "")
+    postgres_server.execute("update platform.outbox set state = 'done'", database=database._url.database or "")
     async with build_unpublished_messages(database, redelivery=MISSED_SOON, registry=registry):
         await until(lambda: registry.get_sample_value("outbox_pending") == 0)
         assert registry.get_sample_value("outbox_oldest_age_seconds") == 0
@@ -88,20 +90,25 @@ async def test_the_age_of_the_oldest_row_grows_between_measurements(
 @pytest.mark.parametrize(
     ("question", "index"),
     [
-        (_select_unlocked(_NEW, OutboxRow.not_before, OutboxRow.id, limit=BATCH), "ix_outbox_pending"),
-        (_select_unlocked(_REDELIVERY_DUE, OutboxRow.redeliver_at, limit=BATCH), "ix_outbox_unsettled"),
-        (_select_unlocked(_EVENT, OutboxRow.id, limit=BATCH), "ix_outbox_events"),
+        (_select_unlocked(_COLUMNS, _DUE, OutboxRow.not_before, OutboxRow.id, limit=BATCH), "ix_outbox_due"),
+        (_select_unlocked(_COLUMNS, _LOST_ATTEMPT, OutboxRow.redeliver_at, limit=BATCH), "ix_outbox_running"),
+        (
+            _select_unlocked(_COLUMNS, _MISSED & (OutboxRow.queue == "email"), OutboxRow.published_at, limit=BATCH),
+            "ix_outbox_published",
+        ),
+        (_select_unlocked(_COLUMNS, _EVENT, OutboxRow.id, limit=BATCH), "ix_outbox_events"),
     ],
-    ids=["new", "missed", "event"],
+    ids=["due", "lost", "missed", "event"],
 )
 async def test_due_rows_are_found_by_an_index(database: Database, question: Select[OutboxRow], index: str) -> None:
     """The relay's queries read neither settled rows nor rows that are not due."""
     fill = """
-        insert into platform.outbox (id, task, event, payload, created_at, published_at, redeliver_at, settled_at)
-        select gen_random_uuid(), task, event, '{}', now(), published, published + interval '1 hour', settled
+        insert into platform.outbox (id, task, event, payload, created_at, published_at, redeliver_at, queue, state)
+        select gen_random_uuid(), task, event, '{}', now(), now(), now() + interval '1 hour', 'default', state
         from generate_series(1, 2000), (values
-            ('test.note', null, now(), now()), (null, 'test.noted', now(), now()), ('test.note', null, now(), null)
-        ) as over (task, event, published, settled)
+            ('test.note', null, 'done'), (null, 'test.noted', 'done'),
+            ('test.note', null, 'published'), ('test.note', null, 'running')
+        ) as over (task, event, state)
     """
     async with database.sessions.begin() as session:
         await session.execute(text(fill))

@@ -1,4 +1,4 @@
-"""A worker with a few small tasks, started by the tests as `worker_program.py BROKER FOLDER`."""
+"""A worker with a few small tasks, started by the tests as `worker_program.py BROKER FOLDER DATABASE`."""
 
 import asyncio
 import json
@@ -10,26 +10,57 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from uuid import UUID
 
+from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
 from celery import Celery
+from celery.exceptions import Ignore, Reject, Retry, WorkerShutdown
 from pydantic import SecretStr
 
 from tequipy_observability import current_context
-from tequipy_platform import Delivery, MessageLog, RetryPolicy, Task
+from tequipy_platform import Delivery, RetryPolicy, Task
+from tequipy_platform.database import DatabaseSettings, build_database
+from tequipy_platform.messaging import build_message_log
 from tequipy_platform.messaging.celery import CelerySettings, TaskRuntime, build_celery, wire_tasks
 
 
 class InterruptingError(Exception):
     """An error during whose handling the soft time limit's signal arrives."""
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         os.kill(os.getpid(), signal.SIGUSR1)
-        return "InterruptingError()"
+        return "interrupted"
 
 
-class Tasks(MessageLog):
-    """Handlers and a message log that append what happens to a file, as lines of JSON."""
+class UnprintableError(Exception):
+    """An error without any text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+ERRORS = {
+    "MemoryError": MemoryError(),
+    "SystemExit": SystemExit(3),
+    "KeyboardInterrupt": KeyboardInterrupt(),
+    "GeneratorExit": GeneratorExit(),
+    "CancelledError": asyncio.CancelledError(),
+    "StopIteration": StopIteration(),
+    "BaseExceptionGroup": BaseExceptionGroup("several", [KeyboardInterrupt()]),
+    "UnprintableError": UnprintableError(),
+    "Reject": Reject("no", requeue=True),
+    "Retry": Retry("later"),
+    "Ignore": Ignore(),
+    "WorkerShutdown": WorkerShutdown(),
+    "WorkerLostError": WorkerLostError("lost"),
+    "SoftTimeLimitExceeded": SoftTimeLimitExceeded(),
+}
+"""What a handler may raise, by the name under which a message asks for it."""
+
+
+class Tasks:
+    """Handlers that append what happens to a file, as lines of JSON."""
 
     def __init__(self, folder: Path) -> None:
         self._events = folder / "events"
@@ -44,19 +75,6 @@ class Tasks(MessageLog):
         self.write("opened")
         yield
         self.write("closed")
-
-    async def settle_message(self, message_id: UUID) -> None:
-        self.write("settled", id=str(message_id))
-
-    async def retry_message(self, message_id: UUID, wait: timedelta) -> bool:
-        """Return whether a test has written the message's id into the file of outbox ids."""
-        outbox = self._events.with_name("outbox")
-        known = outbox.exists() and str(message_id) in outbox.read_text()
-        self.write("retried", id=str(message_id), seconds=wait.total_seconds(), known=known)
-        return known
-
-    async def purge_messages(self, *, outbox_age: timedelta, inbox_age: timedelta, batch_size: int) -> None:
-        self.write("purged", outbox_age=str(outbox_age), inbox_age=str(inbox_age), batch_size=batch_size)
 
     async def note(self, delivery: Delivery, *, word: str) -> None:
         context = current_context()
@@ -94,6 +112,14 @@ class Tasks(MessageLog):
         if delivery.attempt == 1:
             raise InterruptingError
 
+    async def fail_by(self, delivery: Delivery, *, error: str) -> None:
+        self.write("fail_by", error=error, attempt=delivery.attempt)
+        raise ERRORS[error]
+
+    async def always_die(self, delivery: Delivery) -> None:
+        self.write("always_die", attempt=delivery.attempt)
+        os.kill(os.getpid(), 9)
+
     async def fail(self, delivery: Delivery) -> None:
         self.write("fail", id=str(delivery.id), attempt=delivery.attempt)
         raise RuntimeError("every attempt fails")
@@ -105,21 +131,24 @@ class Tasks(MessageLog):
 
 LIMIT = timedelta(seconds=10)
 QUICK = RetryPolicy(base=timedelta(milliseconds=50), permanent=(LookupError,))
+ONCE = RetryPolicy(attempts=1)
 TASKS = (
     Task("test.note", on=("test.noted",)),
     Task("test.note_too", on=("test.noted",), queue="email"),
     Task("test.die_once", time_limit=LIMIT),
+    Task("test.always_die", retry=RetryPolicy(base=timedelta(milliseconds=50), deaths=3)),
     Task("test.hang_once", time_limit=LIMIT),
-    Task("test.overrun", time_limit=LIMIT, retry=RetryPolicy(attempts=1)),
-    Task("test.overrun_by_default", retry=RetryPolicy(attempts=1)),
+    Task("test.overrun", time_limit=LIMIT, retry=ONCE),
+    Task("test.overrun_by_default", retry=ONCE),
     Task("test.fail_once", time_limit=LIMIT, retry=QUICK),
     Task("test.be_interrupted_once", time_limit=LIMIT, retry=QUICK),
     Task("test.refuse", time_limit=LIMIT, retry=QUICK),
-    Task("test.fail", time_limit=LIMIT, retry=RetryPolicy(2, lifetime=timedelta(hours=24))),
+    Task("test.fail", time_limit=LIMIT, retry=RetryPolicy(lifetime=timedelta(hours=24))),
+    Task("test.fail_by", retry=RetryPolicy(base=timedelta(milliseconds=50), attempts=2)),
 )
 
 
-def build_runtime(folder: Path) -> TaskRuntime:
+def build_runtime(folder: Path, database_url: str) -> TaskRuntime:
     """Return the handlers; fails if the folder has a file named `broken`."""
     if (folder / "broken").exists():
         raise OSError("the handlers cannot be built")
@@ -127,19 +156,21 @@ def build_runtime(folder: Path) -> TaskRuntime:
     same = {"note_too": "note", "overrun_by_default": "overrun"}
     names = {task: task.name.removeprefix("test.") for task in TASKS}
     handlers = {task: getattr(tasks, same.get(name, name)) for task, name in names.items()}
-    return TaskRuntime(handlers, resources=[tasks.resource()], messages=tasks)
+    database = build_database(DatabaseSettings(url=SecretStr(database_url)))
+    messages = build_message_log(database, redelivery=timedelta(seconds=12))
+    return TaskRuntime(handlers, messages, resources=[database, tasks.resource()])
 
 
-def build_worker(broker_url: str, folder: Path) -> Celery:
+def build_worker(broker_url: str, folder: Path, database_url: str = "") -> Celery:
     """Return the app that both the worker and the tests use."""
     times = {"soft_time_limit": 3, "time_limit": 10, "visibility_timeout": 12, "soft_shutdown_timeout": 2}
     celery = build_celery(CelerySettings(broker_url=SecretStr(broker_url), **times), TASKS, name="test")
-    wire_tasks(celery, TASKS, partial(build_runtime, folder))
+    wire_tasks(celery, TASKS, partial(build_runtime, folder, database_url))
     return celery
 
 
 if __name__ == "__main__":
-    app = build_worker(sys.argv[1], Path(sys.argv[2]))
+    app = build_worker(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
     app.Worker(
         pool_cls="prefork", concurrency=1, queues=["default", "email"], without_mingle=True, without_gossip=True
     ).start()

@@ -13,11 +13,9 @@ from celery.schedules import crontab
 from kombu import Queue
 from pydantic import SecretStr
 
-from tequipy_platform._tasks import Crontab, Task
+from tequipy_platform._tasks import DEFAULT_QUEUE, Crontab, Task
 from tequipy_platform.messaging.celery.settings import CelerySettings
 
-DEFAULT_QUEUE: Final = "default"
-"""The queue of messages for tasks that the sender's catalogue does not know."""
 MIN_TIME_LIMIT: Final = 10.0
 """Seconds; a shorter limit could end a task before the death of its process is noticed (see `worker_lost_wait`)."""
 
@@ -50,10 +48,9 @@ def build_celery(
         task_routes={task.name: {"queue": task.queue} for task in tasks},
         beat_schedule=_schedules(tasks),
         # Messages are acknowledged when their task is done. acks_late alone would acknowledge, and so lose, the message
-        # of a killed child process; without the retry setting, a task that always dies would run for ever.
+        # of a killed child process. The outbox row counts the deaths, so that no task dies for ever.
         task_acks_late=True,
         task_reject_on_worker_lost=True,
-        task_retry_on_worker_lost=True,
         # A killed child is noticed within 5 s, and its task counts as lost 2 s later. Celery's default of 10 s may end
         # after the hard limit of a short task, which then counts as timed out: acknowledged and lost.
         worker_lost_wait=2.0,

@@ -1,8 +1,8 @@
-"""Header fields of messages that only platform uses; those of the context are observability's."""
+"""Header fields of the broker's messages that only platform uses; those of the context are observability's."""
 
 from typing import Final
 
-ATTEMPTS_HEADER: Final = "tequipy_failed_attempts"
-"""The number of failed attempts at a message of the outbox; absent from other messages."""
-FAILING_HEADER: Final = "tequipy_failing_since"
-"""The time of the first failure, as Unix time."""
+SCHEMA_HEADER: Final = "tequipy_schema"
+"""The version of the format of the broker's message, which holds the id of an outbox row and no payload."""
+PRODUCER_HEADER: Final = "tequipy_producer"
+"""The version of the app that wrote the outbox row."""

@@ -10,19 +10,18 @@ from typing import Any, Final, Self
 
 from celery import Celery
 from kombu import Producer
-from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]  # -- the stubs are of an older kombu
 
 from tequipy_observability import MESSAGE_CORRELATION_HEADER, TRACE_HEADER
-from tequipy_platform._messages import Batch, UnpublishedMessage, UnpublishedMessages
+from tequipy_platform._messages import MESSAGE_SCHEMA, Batch, UnpublishedMessage, UnpublishedMessages
 from tequipy_platform._tasks import Task
-from tequipy_platform.messaging.celery.headers import ATTEMPTS_HEADER, FAILING_HEADER
+from tequipy_platform.messaging.celery.broker_probe import accepts_writes
+from tequipy_platform.messaging.celery.headers import PRODUCER_HEADER, SCHEMA_HEADER
+from tequipy_platform.messaging.deliveries import describe
 
 BATCH: Final = 100
 POLL_SECONDS: Final = 1.0
 """The longest delay after a lost notification, and for a message whose `not_before` has come."""
 _MAX_PAUSE: Final = 10.0
-_OUTAGES: Final = (OperationalError, BatchPublishError, OSError)
-"""Errors of the broker's connection, as kombu declares them, in contrast to errors of one message."""
 
 logger = logging.getLogger(__name__)
 
@@ -93,48 +92,55 @@ class Relay:
         async with self._messages.batch(BATCH) as batch:
             if batch.messages:
                 outage = await asyncio.get_running_loop().run_in_executor(self._thread, self._publish, batch)
-        if outage is not None:  # raised after the block, so that refused messages are recorded
+        if outage is not None:  # raised after the block, so that the results of other messages are recorded
             raise outage
         return BATCH in {events, len(batch.messages)}
 
     def _publish(self, batch: Batch) -> Exception | None:
-        sent = set()
+        """Publish in one round trip, or singly after an error; return the error if the broker accepts nothing."""
         try:
-            # Leaving the block sends all messages in one round trip.
-            with self._celery.producer_pool.acquire(block=True) as producer, producer.batch(BATCH):  # type: ignore[attr-defined]  # -- as above
+            with self._celery.producer_pool.acquire(block=True) as producer, producer.batch(BATCH):  # type: ignore[attr-defined]  # -- the stubs are of an older kombu
                 for message in batch.messages:
-                    if self._send(producer, message):
-                        sent.add(message.id)
-                    else:
-                        batch.refused.add(message.id)
-        except _OUTAGES as error:
-            return error  # it is unknown which messages arrived, so all are published again under the same ids
-        batch.published.update(sent)
+                    self._send(producer, message)
+        except Exception as error:  # noqa: BLE001 -- of the broker, or of any message
+            return self._publish_singly(batch, error)
+        batch.published.update(message.id for message in batch.messages)
         return None
 
-    def _send(self, producer: Producer, message: UnpublishedMessage) -> bool:
-        """Pass a message to the producer; return whether it could be encoded."""
-        try:
-            self._celery.send_task(
-                message.task,
-                kwargs=dict(message.payload),
-                task_id=str(message.id),
-                headers={
-                    MESSAGE_CORRELATION_HEADER: message.correlation_id,
-                    TRACE_HEADER: message.traceparent,
-                    ATTEMPTS_HEADER: message.failed_attempts,
-                    FAILING_HEADER: message.failing_since.timestamp() if message.failing_since else None,
-                },
-                producer=producer,
-                retry=False,  # the relay itself retries
-            )
-        except _OUTAGES:
-            raise
-        except Exception:
-            # The error concerns this message alone, so the others are still published.
-            logger.exception("message_refused", extra={"message_id": str(message.id), "task": message.task})
-            return False
-        return True
+    def _publish_singly(self, batch: Batch, error: Exception) -> Exception | None:
+        """Publish each message alone, so that one that the broker refuses stops no other.
+
+        It is unknown which messages of the failed round trip have arrived; a second copy of one is harmless.
+        """
+        for message in batch.messages:
+            try:
+                with self._celery.producer_pool.acquire(block=True) as producer:
+                    self._send(producer, message)
+            except Exception as refusal:  # noqa: BLE001 -- as above
+                if not accepts_writes(self._celery):
+                    return error
+                text = f"the broker refuses the message: {describe(refusal)}"
+                fields = {"message_id": str(message.id), "task": message.task, "error": text}
+                logger.error("message_refused", extra=fields)  # noqa: TRY400 -- the text says all
+                batch.refused[message.id] = text
+            else:
+                batch.published.add(message.id)
+        return None
+
+    def _send(self, producer: Producer, message: UnpublishedMessage) -> None:
+        headers = {
+            MESSAGE_CORRELATION_HEADER: message.correlation_id,
+            TRACE_HEADER: message.traceparent,
+            SCHEMA_HEADER: MESSAGE_SCHEMA,
+            PRODUCER_HEADER: message.producer_version,
+        }
+        self._celery.send_task(
+            message.task,
+            task_id=str(message.id),
+            headers={name: value for name, value in headers.items() if value is not None},
+            producer=producer,
+            retry=False,  # the relay itself retries
+        )
 
 
 async def _run_to_end(work: Coroutine[Any, Any, bool]) -> bool:

@@ -1,0 +1,119 @@
+"""Gauges of outbox and queues, measured from rows alone, so that they need no access to the broker."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Gauge
+from sqlalchemy import ColumnElement, Select, func, literal, select, union_all
+from sqlalchemy.orm import InstrumentedAttribute
+
+from tequipy_platform._messages import MessageState
+from tequipy_platform._tasks import DEFAULT_QUEUE
+from tequipy_platform.database import Database
+from tequipy_platform.messaging.models import OutboxRow, ScheduleRow
+
+_WAITING: Final = (MessageState.PENDING, MessageState.FAILED)
+
+
+class OutboxMetrics:
+    """Counts and ages of messages that are not settled, by queue, and the number of dead letters.
+
+    `queues` maps the names of tasks to their queues. Every relay measures the same rows, so a dashboard takes the
+    maximum over relays.
+    """
+
+    def __init__(self, database: Database, queues: Mapping[str, str], registry: CollectorRegistry | None) -> None:
+        self._database = database
+        self._queues = queues
+        self._pending = Gauge("outbox_pending", "Rows that are due and not yet published.", registry=registry)
+        self._pending_age = Gauge(
+            "outbox_oldest_age_seconds", "Time that the oldest of them is due.", registry=registry
+        )
+        self._depth = Gauge(
+            "queue_depth", "Messages that are published and not yet received.", ["queue"], registry=registry
+        )
+        self._depth_age = Gauge(
+            "queue_oldest_age_seconds", "Time since the oldest of them was published.", ["queue"], registry=registry
+        )
+        self._unsettled = Gauge(
+            "messages_unsettled", "Messages that were published and are not done.", ["queue"], registry=registry
+        )
+        self._unsettled_age = Gauge(
+            "messages_unsettled_oldest_age_seconds", "Age of the oldest of them.", ["queue"], registry=registry
+        )
+        self._dead = Gauge("dead_letters", "Messages that a person has to retry or discard.", registry=registry)
+        self._tick = Gauge(
+            "scheduler_last_tick_timestamp",
+            "Unix time at which a scheduler last looked at its schedule.",
+            registry=registry,
+        )
+        for queue in {DEFAULT_QUEUE, *queues.values()}:
+            for gauge in (self._depth, self._depth_age, self._unsettled, self._unsettled_age):
+                gauge.labels(queue).set(0)
+
+    async def measure(self) -> None:
+        """Read the rows, and set every gauge."""
+        async with self._database.sessions() as session:
+            groups: Sequence[Any] = (await session.execute(union_all(*_counts()))).all()
+            dead = select(func.count()).where(OutboxRow.state == MessageState.DEAD)
+            self._dead.set(await session.scalar(dead) or 0)
+            self._tick.set(await session.scalar(select(func.extract("epoch", func.max(ScheduleRow.checked_at)))) or 0)
+        depth, unsettled, due = _Sums(), _Sums(), _Sums()
+        for kind, queue, task, count, age, created_age in groups:
+            name = queue or self._queues.get(task, DEFAULT_QUEUE)
+            if kind == "due":
+                due.add("", count, age)
+            else:
+                unsettled.add(name, count, created_age)
+                if kind == MessageState.PUBLISHED:
+                    depth.add(name, count, age)
+        self._pending.set(due.counts.get("", 0))
+        self._pending_age.set_function(_growing_age(due.ages.get("", 0)))
+        for queue in {DEFAULT_QUEUE, *self._queues.values(), *unsettled.counts}:
+            self._depth.labels(queue).set(depth.counts.get(queue, 0))
+            self._depth_age.labels(queue).set_function(_growing_age(depth.ages.get(queue, 0)))
+            self._unsettled.labels(queue).set(unsettled.counts.get(queue, 0))
+            self._unsettled_age.labels(queue).set_function(_growing_age(unsettled.ages.get(queue, 0)))
+
+
+class _Sums:
+    """Sums of counts, and the highest age, by name."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.ages: dict[str, float] = {}
+
+    def add(self, name: str, count: int, age: float) -> None:
+        self.counts[name] = self.counts.get(name, 0) + count
+        self.ages[name] = max(self.ages.get(name, 0), float(age))
+
+
+def _counts() -> list[Select[*tuple[Any, ...]]]:
+    """Return the queries, each with the condition of an index: kind, queue, task, count and two ages in seconds."""
+
+    def age(since: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
+        return func.coalesce(func.extract("epoch", func.now() - func.min(since)), 0)
+
+    def count(
+        kind: str, since: InstrumentedAttribute[Any], *conditions: ColumnElement[bool]
+    ) -> Select[*tuple[Any, ...]]:
+        columns: list[Any] = [literal(kind), OutboxRow.queue, OutboxRow.task, func.count()]
+        ages = [age(since), age(OutboxRow.created_at)]
+        return select(*columns, *ages).where(*conditions).group_by(OutboxRow.queue, OutboxRow.task)
+
+    due = OutboxRow.not_before <= func.now()
+    task = OutboxRow.task.is_not(None)
+    return [
+        count("due", OutboxRow.not_before, task, OutboxRow.state.in_(_WAITING), due),
+        count("due", OutboxRow.not_before, OutboxRow.event.is_not(None), OutboxRow.state == MessageState.PENDING, due),
+        count("failed", OutboxRow.not_before, task, OutboxRow.state == MessageState.FAILED),
+        count(MessageState.PUBLISHED, OutboxRow.published_at, OutboxRow.state == MessageState.PUBLISHED),
+        count(MessageState.RUNNING, OutboxRow.started_at, OutboxRow.state == MessageState.RUNNING),
+    ]
+
+
+def _growing_age(seconds: float) -> Callable[[], float]:
+    """Return a function for an age that is `seconds` now and grows with time; an age of 0 stays 0."""
+    since = time.monotonic() - float(seconds)
+    return lambda: time.monotonic() - since if seconds else 0.0
