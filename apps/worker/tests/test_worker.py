@@ -157,6 +157,8 @@ def test_the_worker_is_built_without_any_server(monkeypatch: pytest.MonkeyPatch,
         "auth.purge",
         "auth.send_mail",
         "platform.purge_messages",
+        "tequipy.foreign",
+        "tequipy.unknown",
     }
     assert celery.conf.task_routes["auth.send_mail"] == {"queue": "email"}
     assert "platform.purge_messages" in celery.conf.beat_schedule
