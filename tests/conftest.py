@@ -11,6 +11,8 @@ from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.proving import Deployment
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
+from .pgbouncer import Pgbouncer
+
 DATABASE = "tequipy"
 
 
@@ -43,6 +45,12 @@ def postgres(deployed: PostgresServer) -> Iterator[PostgresServer]:
         tempfile.TemporaryDirectory(prefix="tequipy-postgres-") as folder,
         deployed.copy_to(Path(folder)) as server,
     ):
+        yield server
+
+
+@pytest.fixture
+def pgbouncer(postgres: PostgresServer, tmp_path: Path) -> Iterator[Pgbouncer]:
+    with Pgbouncer(tmp_path / "pgbouncer", postgres) as server:
         yield server
 
 

@@ -2,11 +2,9 @@
 
 import asyncio
 import re
-import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from signal import Signals
 from typing import Any
 from uuid import uuid4
 
@@ -15,61 +13,19 @@ import pytest
 from sqlalchemy import text
 
 from tequipy_devstack.mail_sink import MailSink
-from tequipy_devstack.processes import make_private_folder
 from tequipy_devstack.proving import Deployment, Load, count, eventually, failed, slowest, traffic
 from tequipy_devstack.proving.traffic import PASSWORD
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_platform.database import DatabaseSettings, build_database
 
-PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
+from .pgbouncer import PGBOUNCER, Pgbouncer
+
 # Requires the Debian package pgbouncer: CI installs it, and then runs the quick proofs.
 pytestmark = [
     pytest.mark.prove,
     pytest.mark.quick,
     pytest.mark.skipif(PGBOUNCER is None, reason="apt-get install pgbouncer"),
 ]
-
-
-class Pgbouncer(PostgresServer):
-    """A pgbouncer with two server connections for all clients, each lent for one transaction."""
-
-    name = "pgbouncer"
-    stop_signal = Signals.SIGTERM
-
-    def __init__(self, folder: Path, target: PostgresServer) -> None:
-        super().__init__(folder)
-        self._target = target
-
-    def _prepare(self) -> None:
-        make_private_folder(self.data)
-        (self.data / "users").write_text(f'"postgres" "{self._target.password}"\n')
-        (self.data / "pgbouncer.ini").write_text(
-            f"""[databases]
-* = host=127.0.0.1 port={self._target.port}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {self.port}
-unix_socket_dir =
-auth_type = scram-sha-256
-auth_file = {self.data}/users
-admin_users = postgres
-pool_mode = transaction
-default_pool_size = 2
-"""
-        )
-
-    @property
-    def password(self) -> str:
-        return self._target.password
-
-    def _command(self) -> list[str]:
-        return [str(PGBOUNCER), str(self.data / "pgbouncer.ini")]
-
-
-@pytest.fixture
-def pgbouncer(postgres: PostgresServer, tmp_path: Path) -> Iterator[Pgbouncer]:
-    with Pgbouncer(tmp_path / "pgbouncer", postgres) as server:
-        yield server
 
 
 @pytest.fixture
@@ -163,3 +119,23 @@ def test_a_transaction_is_set_up_through_pgbouncer(pgbouncer: Pgbouncer, postgre
     seen, left = asyncio.run(read())
     assert seen == [["read committed", "UTC", "30s", "1min"]] * 3
     assert left == ["0"]
+
+
+def test_a_notification_passes_through_pgbouncer(pgbouncer: Pgbouncer, postgres: PostgresServer) -> None:
+    """Notifications that are sent through the pooler reach a listener that bypasses it, one after the other."""
+    direct = postgres.create_database("notified")
+    settings = {"url": pgbouncer.url("notified"), "direct_url": direct, "pgbouncer": True}
+    received: list[object] = []
+
+    async def notify() -> None:
+        async with (
+            build_database(DatabaseSettings.model_validate(settings)) as database,
+            database.direct_connection() as listener,
+        ):
+            await listener.add_listener("test_channel", lambda *arguments: received.append(arguments[-1]))
+            for number in range(3):
+                database.notify("test_channel", str(number))
+                await asyncio.to_thread(eventually, "it has arrived", partial(received.__contains__, str(number)))
+
+    asyncio.run(notify())
+    assert received == ["0", "1", "2"]

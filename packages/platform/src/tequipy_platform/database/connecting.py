@@ -1,7 +1,7 @@
 """Connecting to PostgreSQL without leaving connections behind when the caller is cancelled."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from ssl import SSLContext
 from typing import Any, Final
@@ -13,6 +13,9 @@ from tequipy_platform.database.tls import tls_attempts
 
 SESSION: Final = {"default_transaction_isolation": "read committed", "TimeZone": "UTC"}
 """Session settings that do not depend on the defaults of the server, the database or the role."""
+
+_OF_BEGIN: Final = {"default_transaction_isolation"}
+"""Settings that BEGIN itself states, because they come too late in a transaction."""
 
 
 class Connector:
@@ -56,6 +59,28 @@ class Connector:
         self._abandoned.discard(connecting)
         if not connecting.cancelled() and connecting.exception() is None:
             connecting.result().terminate()
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time as PostgreSQL's settings have it."""
+    return str(round(seconds * 1000))
+
+
+def pooled_connection(settings: Mapping[str, str]) -> type[asyncpg.Connection]:
+    """Return the class of connections to a pooler, which begin each transaction with these session settings.
+
+    A pooler drops those of the connection start. They are sent together with BEGIN, so that they cost no round trip,
+    and so that there is no transaction without them, on any connection.
+    """
+    set_up = "".join(f"SET LOCAL {name} = '{value}';" for name, value in settings.items() if name not in _OF_BEGIN)
+
+    class PooledConnection(asyncpg.Connection):  # type: ignore[misc]  # -- asyncpg ships no types
+        async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ANN401, ASYNC109 -- asyncpg's own
+            if query.startswith("BEGIN"):  # asyncpg's transactions, which SQLAlchemy uses too
+                query += set_up
+            return str(await super().execute(query, *args, timeout=timeout))
+
+    return PooledConnection
 
 
 async def _connect(attempts: Sequence[SSLContext | bool], *arguments: Any, **options: Any) -> asyncpg.Connection:  # noqa: ANN401 -- asyncpg's own

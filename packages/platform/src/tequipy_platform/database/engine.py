@@ -11,13 +11,13 @@ from weakref import WeakSet
 
 import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 from prometheus_client import CollectorRegistry
-from sqlalchemy import URL, AdaptedConnection, Connection, Pool, event, make_url
+from sqlalchemy import URL, AdaptedConnection, Pool, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from tequipy_platform.database.connecting import SESSION, Connector
+from tequipy_platform.database.connecting import SESSION, Connector, milliseconds, pooled_connection
 from tequipy_platform.database.encoding import check_encoding
 from tequipy_platform.database.metrics import PoolCollector
 from tequipy_platform.database.notifications import Notifier
@@ -41,6 +41,11 @@ class Database:
         self._direct_url = make_url(settings.direct_url.get_secret_value()) if settings.direct_url else self._url
         self._opened: WeakSet[asyncpg.Connection] = WeakSet()
         self._connector = Connector(settings)
+        self._session = SESSION | {
+            "statement_timeout": milliseconds(settings.statement_timeout),
+            "idle_in_transaction_session_timeout": milliseconds(settings.idle_in_transaction_timeout),
+        }
+        self._pooled_connection = pooled_connection(self._session)
         self._notifier = Notifier(partial(self._connect, self._url, pooled=settings.pgbouncer))
         if registry is not None:
             registry.register(PoolCollector(self._pool, limit=settings.pool_size + settings.max_overflow))
@@ -75,8 +80,6 @@ class Database:
         event.listen(engine.sync_engine, "connect", self._remember)
         event.listen(engine.sync_engine, "connect", _mark_new)
         event.listen(engine.sync_engine, "checkout", _check_alive)
-        if settings.pgbouncer:
-            event.listen(engine.sync_engine, "begin", self._set_up_transaction)
         return engine
 
     @cached_property
@@ -135,12 +138,6 @@ class Database:
         finally:
             connection.terminate()
 
-    def _set_up_transaction(self, connection: Connection) -> None:
-        """Set the session parameters for this transaction, because a pooler drops those of the connection start."""
-        settings = self._server_settings()
-        values = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
-        connection.exec_driver_sql(f"select {values}")
-
     def _remember(self, connection: AdaptedConnection, *_: object) -> None:
         self._opened.add(connection.driver_connection)
 
@@ -155,22 +152,14 @@ class Database:
 
     def _connect_arguments(self, *, pooled: bool) -> dict[str, Any]:
         settings = self._settings
-        server_settings = {"application_name": settings.application_name}
-        if not pooled:
-            server_settings |= SESSION | self._server_settings()
+        name = {"application_name": settings.application_name}
+        kind = {"statement_cache_size": 0, "connection_class": self._pooled_connection} if pooled else {}
         return {
             "timeout": settings.connect_timeout,
             # Needed beside the server's statement timeout, which a server that hangs does not enforce.
             "command_timeout": settings.statement_timeout + SETTLE_SECONDS,
-            "server_settings": server_settings,
-        } | ({"statement_cache_size": 0} if pooled else {})
-
-    def _server_settings(self) -> dict[str, str]:
-        return {
-            "statement_timeout": _milliseconds(self._settings.statement_timeout),
-            "idle_in_transaction_session_timeout": _milliseconds(self._settings.idle_in_transaction_timeout),
-            "TimeZone": SESSION["TimeZone"],
-        }
+            "server_settings": name if pooled else name | self._session,
+        } | kind
 
 
 def build_database(
@@ -205,7 +194,3 @@ def _check_alive(connection: AdaptedConnection, record: ConnectionPoolEntry, _pr
 def _statement_name() -> str:
     # A pooler lends one server connection to several clients, so the names must be unique among all of them.
     return f"__asyncpg_{uuid4()}__"
-
-
-def _milliseconds(seconds: float) -> str:
-    return str(round(seconds * 1000))

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateSchema
 
-from tequipy_platform.database.connecting import SESSION, Connector
+from tequipy_platform.database.connecting import SESSION, Connector, milliseconds
 from tequipy_platform.database.encoding import WrongEncoding, check_encoding
 from tequipy_platform.database.migrations.history import REVISION, VERSION_TABLE, History, alembic_config
 from tequipy_platform.database.settings import DatabaseSettings
@@ -112,7 +112,12 @@ async def _run(
     database: DatabaseSettings, histories: Sequence[History], arguments: argparse.Namespace, output: TextIO
 ) -> None:
     writes = _writes(arguments)
-    server_settings = SESSION | {"application_name": "tequipy-migrate"}
+    # No statement timeout, because an index of a large table takes its time; but a frozen process must free its locks.
+    idle_timeout = milliseconds(database.idle_in_transaction_timeout)
+    server_settings = SESSION | {
+        "application_name": "tequipy-migrate",
+        "idle_in_transaction_session_timeout": idle_timeout,
+    }
     if not writes:
         server_settings["default_transaction_read_only"] = "on"
     engine = create_async_engine(
@@ -183,7 +188,7 @@ def _create_schema(connection: Connection, schema: str) -> None:
 
 
 def _run_history(connection: Connection, history: History, arguments: argparse.Namespace, output: TextIO) -> None:
-    connection.execute(text(f"set lock_timeout = '{round(LOCK_TIMEOUT_SECONDS * 1000)}ms'"))
+    connection.execute(text(f"set lock_timeout = '{milliseconds(LOCK_TIMEOUT_SECONDS)}ms'"))
     connection.commit()
     config = alembic_config(history, output)
     config.attributes.update(connection=connection, history=history, writes=_writes(arguments))
