@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tequipy_devstack.proving.waiting import eventually
 from tequipy_devstack.servers import PostgresServer
+from tequipy_devstack.tables import create_tables
 from tequipy_platform import Conflicted, SystemClock
 from tequipy_platform.database import Database, build_database, uuid7
 from tequipy_platform.messaging import SqlUnitOfWork
@@ -61,6 +62,15 @@ async def test_a_notification_arrives_soon(database: Database) -> None:
     assert sorted(received) == [("test'b\"", ""), ("test_a", "shop's \\ payload")]
 
 
+async def test_a_committed_message_wakes_the_relay(database: Database) -> None:
+    """A commit with an outbox row sends one notification with the schema's name."""
+    async with listening(database, "tequipy_outbox", "test_end") as received:
+        await outbox_add(database)
+        database.notify("test_end", "")
+        await until(lambda: ("test_end", "") in received)
+    assert received == [("tequipy_outbox", "platform"), ("test_end", "")]
+
+
 async def test_a_renamed_schema_is_named(database_url: str) -> None:
     """A unit of work on renamed schemas notifies with the name that its relay waits for."""
     async with RecordingDatabase(settings(database_url, schemas={"platform": "shop"})) as database:
@@ -100,6 +110,25 @@ async def test_only_committed_messages_notify(recording: RecordingDatabase) -> N
     assert (recording.requested, await outbox_rows(recording)) == ([], 0)
     await outbox_add(recording)
     assert recording.requested == [("tequipy_outbox", "platform")]
+
+
+async def test_a_commit_does_not_wait_for_another(private_postgres: PostgresServer) -> None:
+    """Commits with messages wait for the synchronous standby side by side, and a notification does not wait for it."""
+    url = private_postgres.create_database("notified")
+    await asyncio.to_thread(create_tables, url)
+    waiting = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'"
+    async with build_database(settings(url)) as database, listening(database, "test_a") as received:
+        private_postgres.execute("alter system set synchronous_standby_names = 'absent'")
+        private_postgres.execute("select pg_reload_conf()")
+        writing = [asyncio.create_task(outbox_add(database)) for _ in range(3)]
+        try:
+            await until(lambda: private_postgres.execute(waiting).strip() == "3")
+            database.notify("test_a", "")
+            await until(lambda: received)
+        finally:
+            private_postgres.execute("alter system reset synchronous_standby_names")
+            private_postgres.execute("select pg_reload_conf()")
+        await asyncio.gather(*writing)
 
 
 async def test_requests_during_a_notification_become_one(private_postgres: PostgresServer) -> None:

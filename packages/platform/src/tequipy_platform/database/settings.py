@@ -65,6 +65,8 @@ class DatabaseSettings(BaseModel):
     such a name. To rename a schema in use: stop the apps, `ALTER SCHEMA … RENAME TO …`, set this."""
     application_name: str = "tequipy"
     pool_size: int = Field(default=5, ge=1)
+    """Connections that the pool keeps. A process has at most these, `max_overflow`, one for notifications, and one for
+    each readiness check that runs."""
     max_overflow: int = Field(default=10, ge=0)
     pool_timeout: float = Field(default=5, gt=0)
     pool_recycle: float = Field(default=600, gt=0)

@@ -34,7 +34,7 @@ def query(empty_database_url: str) -> Query:
     return lambda statement: asyncio.run(run(statement))
 
 
-HEAD = "0006"
+HEAD = "0007"
 TABLES = "select schemaname || '.' || tablename from pg_tables where schemaname in ('platform', 'shop') order by 1"
 FUNCTIONS = "select proname from pg_proc join pg_namespace n on n.oid = pronamespace where nspname = 'platform'"
 
@@ -56,6 +56,32 @@ def test_up_down_up(empty_database_url: str, query: Query) -> None:
     migrate(empty_database_url, [HISTORY], "upgrade head")
     assert query(TABLES) == tables
     migrate(empty_database_url, [HISTORY], "check")
+
+
+def test_the_trigger_notifies_before_revision_0007_only(empty_database_url: str, query: Query) -> None:
+    """An insert notifies at revision 0006, also after a downgrade, and at the head it does not."""
+
+    async def payloads() -> list[object]:
+        received: list[object] = []
+        connection = await asyncpg.connect(empty_database_url.replace("+asyncpg", ""))
+        try:
+            await connection.add_listener("tequipy_outbox", lambda *arguments: received.append(arguments[-1]))
+            await connection.execute(
+                "insert into platform.outbox (id, task, payload, created_at) "
+                "values (gen_random_uuid(), 'test.do', '{}', now())"
+            )
+            await connection.execute("select pg_notify('tequipy_outbox', 'end')")
+            while "end" not in received:
+                await connection.execute("select 1")
+            return received[:-1]
+        finally:
+            await connection.close()
+
+    migrate(empty_database_url, [HISTORY])
+    for command, expected in (("downgrade 0006", ["platform"]), ("upgrade head", []), ("downgrade 0006", ["platform"])):
+        migrate(empty_database_url, [HISTORY], command)
+        assert asyncio.run(payloads()) == expected
+        assert query(FUNCTIONS) == ["notify_outbox"] * len(expected)
 
 
 def test_two_upgrades_at_once_apply_each_revision_once(empty_database_url: str, query: Query) -> None:

@@ -57,16 +57,6 @@ async def test_a_relay_is_woken_by_its_own_schema_alone(
     assert ("platform", False) in woken
 
 
-async def test_the_trigger_names_its_schema(database: Database) -> None:
-    """An insert into the outbox notifies with the name of its schema."""
-    payloads: list[object] = []
-    async with database.own_connection() as connection:
-        await connection.add_listener("tequipy_outbox", lambda *arguments: payloads.append(arguments[-1]))
-        await commit(database, lambda work: work.outbox.add("test.note", word="hello"))
-        await until(lambda: bool(payloads))
-    assert set(payloads) == {"platform"}
-
-
 async def test_a_row_becomes_one_message(database: Database, redis_url: str, run_relay: RunRelay) -> None:
     """The message has the row's id, correlation id and trace, no payload, and the row is marked as published."""
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -33,7 +33,7 @@ from .relaying import MISSED_SOON, RunRelay, change, commit, published, until
 async def test_polling_finds_rows_without_a_notification(
     database: Database, redis_url: str, run_relay: RunRelay, postgres_server: PostgresServer
 ) -> None:
-    """If the listening connection is cut or the trigger dropped, a message is late by at most the polling interval."""
+    """If the listening connection is cut or a notification lost, a message is late by at most the polling interval."""
     async with run_relay(redis_url):
         await commit(database, lambda work: work.outbox.add("test.note", word="woken"))
         await until(lambda: bool(published(redis_url)))
