@@ -19,8 +19,8 @@ from tequipy_platform.database import Database, DatabaseSettings, build_database
 from tequipy_platform.database.ids import derived_id
 from tequipy_platform.messaging import SqlUnitOfWork, build_unpublished_messages
 from tequipy_platform.messaging.celery import build_relay
-from tequipy_platform.messaging.celery.relay import BATCH
 from tequipy_platform.messaging.models import OutboxRow
+from tequipy_platform.messaging.relay import BATCH
 from tequipy_platform.messaging.unpublished import (
     SqlUnpublishedMessages,
 )

@@ -15,8 +15,8 @@ from tequipy_devstack.servers import PostgresServer
 from tequipy_platform import Event
 from tequipy_platform.database import Database, DatabaseSettings, build_database
 from tequipy_platform.messaging import SqlUnitOfWork, build_unpublished_messages
-from tequipy_platform.messaging.celery.relay import BATCH
 from tequipy_platform.messaging.models import OutboxRow
+from tequipy_platform.messaging.relay import BATCH
 from tequipy_platform.messaging.unpublished import (
     _COLUMNS,
     _DUE,

@@ -12,8 +12,9 @@ except ModuleNotFoundError as error:
 
 from tequipy_platform.messaging.celery.app import build_celery
 from tequipy_platform.messaging.celery.child import TaskRuntime
-from tequipy_platform.messaging.celery.relay import Relay, build_relay
+from tequipy_platform.messaging.celery.relay import build_relay
 from tequipy_platform.messaging.celery.settings import CelerySettings
 from tequipy_platform.messaging.celery.tasks import wire_tasks
+from tequipy_platform.messaging.relay import Relay
 
 __all__ = ["CelerySettings", "Relay", "TaskRuntime", "build_celery", "build_relay", "wire_tasks"]
