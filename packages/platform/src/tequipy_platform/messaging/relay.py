@@ -16,6 +16,8 @@ BATCH: Final = 100
 POLL_SECONDS: Final = 1.0
 """The longest delay after a lost notification, and for a message whose `not_before` has come."""
 _MAX_PAUSE: Final = 10.0
+_MAX_DOUBLINGS: Final = 7
+"""More would exceed `_MAX_PAUSE`, and after hours of an outage the range of a float."""
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +82,7 @@ class Relay:
                 failures += 1
                 if failures == 1:
                     logger.error("relay_interrupted", extra={"error": f"{type(error).__name__}: {error}"})  # noqa: TRY400 -- an outage needs no traceback
-                await self._pause(min(_MAX_PAUSE, 0.1 * 2**failures))
+                await self._pause(min(_MAX_PAUSE, 0.1 * 2 ** min(failures, _MAX_DOUBLINGS)))
                 continue
             if failures:
                 logger.info("relay_resumed", extra={"failures": failures})

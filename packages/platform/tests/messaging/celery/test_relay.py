@@ -176,6 +176,34 @@ class LentMessages(UnpublishedMessages):
         await asyncio.sleep(at_most)
 
 
+class UnreachableMessages(LentMessages):
+    """A database that has been away for hours."""
+
+    failures = 0
+
+    async def fan_out(self, subscribers: Mapping[str, Sequence[str]], limit: int) -> int:  # noqa: ARG002
+        self.failures += 1
+        if self.failures == 1100:
+            self.lent.set()
+        raise ConnectionRefusedError
+
+
+async def test_an_outage_of_hours_is_survived(
+    redis_url: str, build_worker: BuildWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay still runs after 1,100 failures, which take three hours."""
+    monkeypatch.setattr("tequipy_platform.messaging.relay._MAX_PAUSE", 0)
+    celery, messages = build_worker(redis_url, tmp_path), UnreachableMessages()
+    async with build_relay(celery, messages, TASKS) as relay:
+        running = asyncio.create_task(relay.run())
+        async with asyncio.timeout(60):
+            await asyncio.wait({running, asyncio.ensure_future(messages.lent.wait())}, return_when="FIRST_COMPLETED")
+        assert not running.done()
+        relay.stop()
+        await running
+    celery.close()
+
+
 async def test_a_cancelled_relay_ends_its_batch(redis_url: str, build_worker: BuildWorker, tmp_path: Path) -> None:
     """A cancelled relay finishes the current batch: its published messages are marked, and no others."""
     celery, messages = build_worker(redis_url, tmp_path), LentMessages()
