@@ -72,7 +72,7 @@ def tequipy_run(pytestconfig: pytest.Config) -> TestRun:
 @pytest.fixture(scope="session")
 def api_command() -> Iterator[ForkedCommand]:
     """Yield `tequipy-api`, imported once for all commands of this process's tests."""
-    with forked_command("tequipy-api", "tequipy_api.cli:main") as command:
+    with forked_command("tequipy-api", "tequipy_api.cli:main", "tequipy_api.histories") as command:
         yield command
 
 
@@ -164,6 +164,8 @@ def private_redis() -> Iterator[ValkeyServer]:
     """Yield a Valkey for this test alone, to be frozen, killed and restarted."""
     with tempfile.TemporaryDirectory(prefix="tequipy-valkey-") as folder, ValkeyServer(Path(folder)) as server:
         yield server
+        if server.running:
+            server.kill()  # a server that cannot save its data does not end at SIGTERM
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ run is a process of its own with its own environment, folder and streams, so the
 unless it depends on variables that are read when modules are imported.
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -60,9 +61,13 @@ class ForkedCommand:
 
 
 @contextmanager
-def forked_command(program: str, entry_point: str) -> Iterator[ForkedCommand]:
-    """Import an entry point such as `tequipy_api.cli:main` in a process of its own, which ends with the block."""
-    command = [sys.executable, "-P", __file__, entry_point]  # not -m, from which click would take the program's name
+def forked_command(program: str, entry_point: str, *modules: str) -> Iterator[ForkedCommand]:
+    """Import an entry point such as `tequipy_api.cli:main` in a process of its own, which ends with the block.
+
+    `modules` are imported too: those that the command imports when it needs them.
+    """
+    # Not -m, from which click would take the program's name.
+    command = [sys.executable, "-P", __file__, entry_point, *modules]
     server = subprocess.Popen(  # noqa: S603 -- our own command line
         tied(command, death_signal=Signals.SIGKILL), stdin=subprocess.PIPE, text=True, process_group=0
     )
@@ -73,10 +78,13 @@ def forked_command(program: str, entry_point: str) -> Iterator[ForkedCommand]:
         server.communicate()
 
 
-def _serve(entry_point: str) -> None:
+def _serve(entry_point: str, *modules: str) -> None:
     """Run a command for each line of the standard input, in a process whose parent waits for its status."""
     module, _, name = entry_point.partition(":")
     main = getattr(import_module(module), name)
+    for each in modules:
+        import_module(each)
+    gc.freeze()  # otherwise each fork would look for garbage in all modules, and copy their memory thereby
     for line in sys.stdin:
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG) != (0, 0):
@@ -110,4 +118,4 @@ def _become(request: Mapping[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(*sys.argv[1:])
