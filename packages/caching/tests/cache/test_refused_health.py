@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from tequipy_caching._manager import TieredCacheManager
+from tequipy_caching.redis.backplane import ANSWER_TIMEOUT, PING_AFTER
 from tequipy_caching.wiring import CacheSettings, build_cache
 from tequipy_devstack.servers import ValkeyServer
 
@@ -74,7 +75,7 @@ async def test_the_channel_works_while_writes_are_refused(
     listening = await start(url(server), l2_timeout=1)
     await refusal.begin(server)
     loop = asyncio.get_running_loop()
-    ends = loop.time() + 3
+    ends = loop.time() + PING_AFTER + ANSWER_TIMEOUT + 0.2
 
     def goes_on() -> bool:
         assert listening.health().backplane == "live"

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,18 +44,25 @@ def real_times(open_set: Start, monkeypatch: pytest.MonkeyPatch) -> Start:
     return open_set
 
 
-@pytest.mark.parametrize("lose", [unlink, flush, evict])
 async def test_no_set_is_live_without_members_of_other_processes(
-    real_times: Start, private_redis: ValkeyServer, eventually: Any, lose: Loss
+    real_times: Start, eventually: Any, tmp_path: Path
 ) -> None:
     """Every process, started before or after the loss, knows all members as soon as its set is live."""
-    (_, one), (_, other) = [await real_times(private_redis.url()) for _ in range(2)]
+    with ExitStack() as stack:  # each loss happens on a server of its own, all at the same time
+        losses = {stack.enter_context(ValkeyServer(tmp_path / lose.__name__)): lose for lose in (unlink, flush, evict)}
+        checks = [lose_members(lose, server.url(), real_times, eventually) for server, lose in losses.items()]
+        await asyncio.gather(*checks)
+
+
+async def lose_members(lose: Loss, url: str, real_times: Start, eventually: Any) -> None:
+    """Lose the set of two processes, start a third, and check that its set is live only with their members."""
+    (_, one), (_, other) = [await real_times(url) for _ in range(2)]
     await one.add("ada", ttl=600)
     await eventually(lambda: "ada" in other)
     wrong = lookups = 0
-    async with Redis.from_url(private_redis.url()) as redis:
+    async with Redis.from_url(url) as redis:
         await lose(redis, one.key)
-        _, late = await real_times(private_redis.url(), live=False)
+        _, late = await real_times(url, live=False)
         ends = asyncio.get_running_loop().time() + 4
         while asyncio.get_running_loop().time() < ends:
             lookups += 1

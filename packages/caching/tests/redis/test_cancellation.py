@@ -13,10 +13,14 @@ from tequipy_devstack.servers import ValkeyServer
 async def test_a_manager_closes_at_any_moment(redis_url: str, redis_prefix: str) -> None:
     """A manager closes even while it connects, where redis-py swallows some cancellations."""
     settings = CacheSettings(url=SecretStr(redis_url), prefix=redis_prefix)
-    for turns in range(150):
+
+    async def close_after(turns: int) -> None:
         async with asyncio.timeout(10), build_cache(settings):
-            for _ in range(turns % 30):
+            for _ in range(turns):
                 await asyncio.sleep(0)
+
+    for turns in range(30):
+        await asyncio.gather(*(close_after(turns) for _ in range(5)))
 
 
 async def test_closing_leaves_no_task_running(private_redis: ValkeyServer) -> None:
