@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -24,26 +24,39 @@ from tequipy_platform.testing import RecordingMailer
 
 
 class ShippedApp(Target):
-    """Two processes of the API on one PostgreSQL and one Valkey, and a worker that runs when mails are requested."""
+    """Two processes of the API on one PostgreSQL and one Valkey, and a worker that runs when mails are requested.
+
+    A process starts when a case first connects to it, because few cases need the second one.
+    """
 
     own_addresses = True
 
-    def __init__(self, processes: Sequence[FastAPI], database: Database) -> None:
+    def __init__(self, settings: ApiSettings, database: Database, running: AsyncExitStack) -> None:
         self.passed = timedelta(0)
-        self._processes = processes
+        self._settings = settings
+        self._processes: dict[int, FastAPI] = {}
         self._database = database
+        self._running = running
         self._mailer = RecordingMailer()
         self._addresses = count(1)
 
-    def connect(self, process: int = 0) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+    @asynccontextmanager
+    async def connect(self, process: int = 0) -> AsyncIterator[httpx.AsyncClient]:
         """Open a client with its own client address."""
-        number = next(self._addresses)
-        transport = httpx.ASGITransport(self._processes[process], client=(f"198.51.100.{number % 250}", 1000 + number))
-        return httpx.AsyncClient(transport=transport, base_url="https://app.example.com")
+        app, number = await self._process(process), next(self._addresses)
+        transport = httpx.ASGITransport(app, client=(f"198.51.100.{number % 250}", 1000 + number))
+        async with httpx.AsyncClient(transport=transport, base_url="https://app.example.com") as client:
+            yield client
+
+    async def _process(self, number: int) -> FastAPI:
+        if number not in self._processes:
+            app = self._processes[number] = create_app(self._settings)
+            await self._running.enter_async_context(app.router.lifespan_context(app))
+        return self._processes[number]
 
     async def mails(self, address: str) -> Sequence[str]:
         """Run the tasks of the outbox, and return the mails to an address."""
-        handlers = build_handlers(self._processes[0].state.auth, self._mailer)
+        handlers = build_handlers((await self._process(0)).state.auth, self._mailer)
         by_name = {task.name: handler for task, handler in handlers.items()}
         async with self._database.sessions.begin() as session:
             rows = await session.execute(
@@ -73,13 +86,11 @@ async def auth_target(
             "auth": {"bcrypt_cost": 4},  # these cases do not test hashing
         }
     )
-    here, there = create_app(settings), create_app(settings)
     async with (
         build_database(DatabaseSettings.model_validate({"url": database_url})) as database,
-        here.router.lifespan_context(here),
-        there.router.lifespan_context(there),
+        AsyncExitStack() as running,
     ):
-        target = ShippedApp([here, there], database)
+        target = ShippedApp(settings, database, running)
         monkeypatch.setattr(SystemClock, "now", lambda _: datetime.now(UTC) + target.passed)
         yield target
 
