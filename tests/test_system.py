@@ -78,7 +78,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "TEQUIPY_DEV_HOME": str(home),
         "TEQUIPY_DEV_PORT": str(port),
         # A killed worker's message returns after this time; the stack's default of one minute would work too.
-        "TEQUIPY_CELERY__VISIBILITY_TIMEOUT": "45",
+        "TEQUIPY_CELERY__VISIBILITY_TIMEOUT": "32",
+        "TEQUIPY_CELERY__TIME_LIMIT": "30",
+        "TEQUIPY_CELERY__SOFT_TIME_LIMIT": "28",
     }
     with log.open("wb") as output:
         process = subprocess.Popen(

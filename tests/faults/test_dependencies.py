@@ -27,7 +27,7 @@ Fault = Callable[[Server], AbstractContextManager[None]]
 # One API serves all these tests, so they must run in one pytest process.
 pytestmark = pytest.mark.xdist_group("dependencies")
 
-LENGTHS = [pytest.param(150, id="short"), pytest.param(750, id="long", marks=pytest.mark.prove)]
+LENGTHS = [pytest.param(75, id="short"), pytest.param(750, id="long", marks=pytest.mark.prove)]
 """The duration of a fault in requests, at 50 a second."""
 
 

@@ -12,7 +12,7 @@ from tequipy_devstack.proving.waiting import eventually
 READINESS = Route("GET", "/api/v1/readiness", 200)
 PROBES_PER_SECOND = 5
 READY = "200 ready"
-_CALM_SECONDS = 1.0
+_CALM_SECONDS = 0.5
 """How long the load lasts before the fault, and after the recovery."""
 
 
