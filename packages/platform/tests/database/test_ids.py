@@ -1,6 +1,10 @@
 """Ids of rows: ordered in time, and equal for equal things where they are derived."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from uuid import RFC_4122, UUID, uuid4
 
 import pytest
@@ -90,3 +94,28 @@ def test_a_time_that_names_no_occurrence_is_refused(at: datetime) -> None:
     """A time without a time zone means another moment on another machine, and a UUID has no time before 1970."""
     with pytest.raises(ValueError, match="the time of an occurrence"):
         occurrence_id("test.do", at)
+
+
+CLOCK = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+STEPS = """
+import os, sys, time
+from pathlib import Path
+from tequipy_platform.database import uuid7
+ids, clock, began = [], Path(os.environ["FAKETIME_TIMESTAMP_FILE"]), time.time()
+for step in [0, -5, -3600, 3600, 0]:
+    clock.write_text(f"{step:+d}")
+    assert abs(time.time() - began - step) < 60
+    ids += [uuid7() for _ in range(1000)]
+assert ids == sorted(set(ids))
+"""
+
+
+@pytest.mark.prove
+@pytest.mark.quick
+@pytest.mark.skipif(CLOCK is None, reason="apt-get install libfaketime")
+def test_new_ids_stay_ordered_when_the_clock_steps_back(tmp_path: Path) -> None:
+    """A process's ids are ordered by their creation, whatever the clock does (RFC 9562, section 6.2)."""
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    environment = {"LD_PRELOAD": str(CLOCK), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+    subprocess.run([sys.executable, "-c", STEPS], env=os.environ | environment, check=True, timeout=60)
