@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from tequipy_devstack.servers import PostgresServer
+from tequipy_devstack.mail_sink import MailSink
+from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_platform.database import Database
 from tequipy_platform.messaging import build_unpublished_messages
 from tequipy_platform.messaging.celery import build_relay
 
 from .relaying import TASKS, BuildWorker, RunRelay
+from .releases import Releases
 from .worker_under_test import WorkerUnderTest
 
 
@@ -53,6 +55,18 @@ def worker(
     finally:
         running.kill()
         celery.close()
+
+
+@pytest.fixture
+def releases(
+    tmp_path: Path, postgres_server: PostgresServer, database_url: str, private_redis: ValkeyServer, mail_sink: MailSink
+) -> Iterator[Releases]:
+    mail_url = f"smtp://127.0.0.1:{mail_sink.port}"
+    running = Releases(tmp_path, postgres_server, database_url, private_redis.url(), mail_url)
+    running.sql("create table public.effects (task text, number int, worker int)")
+    yield running
+    running.kill_all()
+    running.sql("drop table public.effects")
 
 
 @pytest.fixture
