@@ -27,8 +27,10 @@ def add_batch(releases: Releases, release: str, numbers: range) -> Counter[str]:
 
     def write(work: SqlUnitOfWork) -> None:
         for number in numbers:
-            more = {"more": "field"} if release == "NEW" else {}
-            work.outbox.add("release.effect", number=number, **more)
+            if release == "OLD":
+                work.outbox.add("release.effect", number=number)
+            else:
+                work.outbox.add("release.effect", number=number, more="field")
             work.outbox.publish(Event("release.happened", {"number": number}))
             if release == "NEW":
                 work.outbox.add("release.new_task", number=number)
