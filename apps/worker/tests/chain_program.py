@@ -11,7 +11,7 @@ from celery import Celery
 from tequipy_observability import current_context
 from tequipy_observability.celery import wire_observability
 from tequipy_observability.wiring import ObservabilitySettings, configure_observability
-from tequipy_platform import Delivery, Event, SystemClock, Task
+from tequipy_platform import Delivery, Event, RetryPolicy, SystemClock, Task
 from tequipy_platform.database import Database, build_database, uuid7
 from tequipy_platform.messaging import SqlUnitOfWork, build_message_log, build_unpublished_messages
 from tequipy_platform.messaging.celery import TaskRuntime, build_celery, build_relay, wire_tasks
@@ -37,6 +37,12 @@ class Chain:
         if delivery.attempt == 1:
             raise RuntimeError("the next attempt is part of the chain too")
 
+    async def mend(self, delivery: Delivery) -> None:
+        """Fail until the folder has a file named `mended`."""
+        self._note(delivery)
+        if not (self._notes.parent / "mended").exists():
+            raise RuntimeError("not mended yet")
+
     def _note(self, delivery: Delivery) -> None:
         context = current_context()
         facts = (delivery.task, delivery.attempt, context.correlation_id, context.traceparent)
@@ -47,7 +53,8 @@ class Chain:
 BEGIN = Task("chain.begin")
 ADDED = Task("chain.added")
 SUBSCRIBED = Task("chain.subscribed", on=("chain.begun",))
-TASKS = (BEGIN, ADDED, SUBSCRIBED)
+MEND = Task("chain.mend", retry=RetryPolicy(attempts=3, base=timedelta(milliseconds=50)))
+TASKS = (BEGIN, ADDED, SUBSCRIBED, MEND)
 
 
 def build(settings: WorkerSettings, folder: Path) -> Celery:
@@ -59,7 +66,7 @@ def build(settings: WorkerSettings, folder: Path) -> Celery:
     def build_runtime() -> TaskRuntime:
         database = build_database(settings.database)
         chain = Chain(database, folder)
-        handlers = {BEGIN: chain.begin, ADDED: chain.end, SUBSCRIBED: chain.end}
+        handlers = {BEGIN: chain.begin, ADDED: chain.end, SUBSCRIBED: chain.end, MEND: chain.mend}
         return TaskRuntime(handlers, build_message_log(database), resources=[observability, database])
 
     wire_tasks(celery, TASKS, build_runtime)

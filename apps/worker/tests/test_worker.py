@@ -51,7 +51,7 @@ def worker(*arguments: str, cwd: Path, **variables: str) -> subprocess.Completed
     )
 
 
-@pytest.mark.parametrize("command", ["run", "beat", "relay", "health", "settings"])
+@pytest.mark.parametrize("command", ["run", "beat", "relay", "health", "settings", "messages"])
 def test_wrong_settings_end_every_command(command: str, tmp_path: Path) -> None:
     """Wrong settings give status 78 and one line per fault without a value; a misspelt name in `.env` gets a hint."""
     (tmp_path / ".env").write_text("TEQUIPY_CELERY__BROKR_URL=redis://:hunter2@localhost/1\n")

@@ -1,4 +1,4 @@
-"""The command line of the worker: run, beat, relay, health and settings.
+"""The command line of the worker: run, beat, relay, health and settings, and the commands for messages.
 
 Each command imports what it needs, because importing the whole app takes longer than reporting wrong settings.
 """
@@ -14,6 +14,7 @@ import click
 from tequipy_observability.wiring import Observability, configure_observability
 from tequipy_platform.database import refuse_wrong_encoding
 from tequipy_platform.settings import describe_settings, load_settings, refuse, refuse_missing_folder, variable_of
+from tequipy_worker.message_commands import dead_letters, messages
 from tequipy_worker.settings import WorkerSettings
 from tequipy_worker.state import MULTIPROCESS, ForeignFolderError, claim_folder, empty_folder
 
@@ -27,6 +28,10 @@ def main(context: click.Context) -> None:
     """
     if context.invoked_subcommand != "run":  # `run` creates its own folder
         refuse_missing_folder(MULTIPROCESS)
+
+
+main.add_command(messages)
+main.add_command(dead_letters)
 
 
 @main.command()

@@ -1,9 +1,16 @@
-"""Messages between processes: the unit of work with outbox and inbox, and what the relay and the worker read and write.
+"""Messages between processes: the unit of work with outbox and inbox, and what relay, worker and operators use.
 
 The adapter for Celery is `tequipy_platform.messaging.celery`; the tables' history is in
 `tequipy_platform.messaging.migrations`.
 """
 
+from tequipy_platform.messaging.inspection import (
+    MessageDetails,
+    MessageInspection,
+    MessageQuery,
+    Repair,
+    build_message_inspection,
+)
 from tequipy_platform.messaging.message_log import SqlMessageLog, build_message_log
 from tequipy_platform.messaging.models import SCHEMA
 from tequipy_platform.messaging.unit_of_work import SqlUnitOfWork
@@ -11,9 +18,14 @@ from tequipy_platform.messaging.unpublished import SqlUnpublishedMessages, build
 
 __all__ = [
     "SCHEMA",
+    "MessageDetails",
+    "MessageInspection",
+    "MessageQuery",
+    "Repair",
     "SqlMessageLog",
     "SqlUnitOfWork",
     "SqlUnpublishedMessages",
+    "build_message_inspection",
     "build_message_log",
     "build_unpublished_messages",
 ]
