@@ -151,7 +151,7 @@ def main() -> None:
             for clients in CLIENTS:
                 for name, (preparation, kind) in CANDIDATES.items():
                     postgres.execute(preparation, database=_NAME)
-                    postgres.execute("TRUNCATE platform.outbox, orders", database=_NAME)
+                    postgres.execute("TRUNCATE platform.outbox, orders CASCADE", database=_NAME)
                     rate, notified = asyncio.run(measure_round(url, kind, clients, processes))
                     rates.setdefault((name, clients), []).append(rate)
                     notifications.setdefault((name, clients), []).append(notified)

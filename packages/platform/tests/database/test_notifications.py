@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_devstack.proving.waiting import eventually
 from tequipy_devstack.servers import PostgresServer
@@ -110,6 +111,27 @@ async def test_only_committed_messages_notify(recording: RecordingDatabase) -> N
     assert (recording.requested, await outbox_rows(recording)) == ([], 0)
     await outbox_add(recording)
     assert recording.requested == [("tequipy_outbox", "platform")]
+
+
+async def test_a_commit_whose_caller_was_cancelled_notifies(
+    recording: RecordingDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that finishes although its caller has been cancelled notifies like any other."""
+    committing = asyncio.Event()
+    commit = AsyncSession.commit
+
+    async def slow_commit(session: AsyncSession) -> None:
+        committing.set()
+        await session.execute(text("select pg_sleep(0.2)"))
+        await commit(session)
+
+    monkeypatch.setattr(AsyncSession, "commit", slow_commit)
+    writing = asyncio.create_task(outbox_add(recording))
+    await committing.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert (recording.requested, await outbox_rows(recording)) == ([("tequipy_outbox", "platform")], 1)
 
 
 async def test_a_commit_does_not_wait_for_another(private_postgres: PostgresServer) -> None:
