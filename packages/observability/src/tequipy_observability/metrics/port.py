@@ -4,6 +4,7 @@ import contextlib
 import errno
 import socket
 from collections import OrderedDict
+from functools import partial
 from http.server import HTTPServer
 from socketserver import ThreadingMixIn
 from threading import Lock, Semaphore, Thread
@@ -17,6 +18,8 @@ _IDLE_SECONDS: Final = 5.0
 """The time after which a connection that sends nothing is closed."""
 _YIELD_SECONDS: Final = 1.0
 """How long a new connection waits for the oldest one, which is being closed, to end."""
+_POLL_SECONDS: Final = 0.1
+"""How long closing the port may wait for the thread that accepts connections."""
 
 
 class MetricsPort:
@@ -31,7 +34,8 @@ class MetricsPort:
                 raise
             self._server = _Server(("", port), _Handler)  # a machine without IPv6
         self._server.set_app(app)
-        self._thread = Thread(target=self._server.serve_forever, name="tequipy-metrics", daemon=True)
+        serve = partial(self._server.serve_forever, poll_interval=_POLL_SECONDS)
+        self._thread = Thread(target=serve, name="tequipy-metrics", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
