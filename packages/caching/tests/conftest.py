@@ -198,6 +198,12 @@ async def limiters(redis_prefix: str) -> AsyncIterator[Callable[..., Awaitable[R
 
 
 @pytest.fixture
+def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probe a failed or refusing Redis ten times a second, for tests whose subject is not how soon that happens."""
+    monkeypatch.setattr("tequipy_caching.redis.circuit_breaker.FIRST_PAUSE", 0.1)
+
+
+@pytest.fixture
 def open_set(
     start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Awaitable[tuple[TieredCacheManager, SharedExpiringSet]]]:

@@ -14,6 +14,8 @@ from tequipy_devstack.servers import ValkeyServer
 
 from .refusals import Refusal, url
 
+pytestmark = pytest.mark.usefixtures("quick_probes")
+
 
 async def test_health_shows_refused_writes(
     start: Any, server: ValkeyServer, refusal: Refusal, eventually: Any, caplog: pytest.LogCaptureFixture

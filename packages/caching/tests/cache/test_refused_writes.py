@@ -27,6 +27,7 @@ async def test_a_process_keeps_what_it_loads_when_a_new_cache_meets_full_memory(
     assert load.calls == 1
 
 
+@pytest.mark.usefixtures("quick_probes")
 async def test_a_refused_delete_reaches_all_processes(
     start: Any, server: ValkeyServer, refusal: Refusal, factory: Any, eventually: Any
 ) -> None:
@@ -64,6 +65,7 @@ async def test_a_refused_delete_reaches_all_processes(
     assert await third.cache("words", str).get(20) == "old"
 
 
+@pytest.mark.usefixtures("quick_probes")
 @pytest.mark.parametrize("code", ["MISCONF", "READONLY", "NOREPLICAS", "NOPERM"])
 async def test_a_process_that_starts_meanwhile_does_not_read_l2(
     start: Any, server: ValkeyServer, code: str, factory: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
@@ -90,7 +92,7 @@ async def test_a_process_that_starts_meanwhile_does_not_read_l2(
     await eventually(lambda: theirs.peek("deleted") is MISSING)
     await theirs.delete("deleted by it")
     await eventually(lambda: words.peek("deleted by it") is MISSING)
-    monkeypatch.setattr("tequipy_caching.cache.recovery.TRUST_AFTER", 2)
+    monkeypatch.setattr("tequipy_caching.cache.recovery.TRUST_AFTER", 1)
     await refusal.end(server)
     await eventually(lambda: late.health().l2 == "up" and late.health().backplane == "live")
     assert await theirs.get("kept") is None
@@ -181,6 +183,7 @@ async def test_a_cache_that_is_created_later_does_not_read_l2(
     assert await other.cache("words", str).get("ada") is None
 
 
+@pytest.mark.usefixtures("quick_probes")
 async def test_refused_members_of_a_set_reach_all_processes(
     open_set: Any, server: ValkeyServer, refusal: Refusal, eventually: Any
 ) -> None:
