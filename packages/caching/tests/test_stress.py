@@ -181,6 +181,8 @@ async def test_nothing_stale_is_left_when_memory_is_full(
     assert refusals if policy == "noeviction" else evicted["cache"]
 
 
+@pytest.mark.prove
+@pytest.mark.quick
 async def test_without_the_guard_stale_values_are_left(redis_url: str, redis_prefix: str, tmp_path: Path) -> None:
     """The same run without the guard leaves old values, so the test can fail."""
     for number in range(10):  # usually the first run

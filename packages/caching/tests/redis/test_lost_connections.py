@@ -11,7 +11,7 @@ from tequipy_caching import RatePolicy
 from tequipy_caching.rate_limit.limiter import RedisRateLimiter
 from tequipy_devstack.servers import ValkeyServer
 
-KILLS = 60
+KILLS = 30
 CALLERS = 40
 PLENTY = RatePolicy("plenty", 1_000_000, 1_000_000)
 TIGHT = RatePolicy("tight", 2000, 1_000_000)
