@@ -1,4 +1,4 @@
-"""The request context, which every package may use; needs the standard library alone.
+"""The request context and the redaction of secrets, for every package; needs the standard library alone.
 
 Further public modules: `wiring` (settings and `configure_observability`), `api` and `celery` (`wire_observability`).
 """
@@ -14,6 +14,7 @@ from tequipy_observability._context import (
     new_correlation_id,
     request_context,
 )
+from tequipy_observability._redaction import redacted
 
 __all__ = [
     "CORRELATION_HEADER",
@@ -24,5 +25,6 @@ __all__ = [
     "bind_context",
     "current_context",
     "new_correlation_id",
+    "redacted",
     "request_context",
 ]

@@ -13,7 +13,7 @@ import orjson
 import structlog
 
 from tequipy_observability._context import RequestContext, current_context
-from tequipy_observability.logging.redaction import redact_fields, redact_line
+from tequipy_observability._redaction import redact_fields, redact_line
 
 MAX_LINE_BYTES: Final = 16 * 1024
 _OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
@@ -81,6 +81,13 @@ class _Output:
             pass
 
     debug = info = warning = warn = error = critical = fatal = exception = log = msg  # structlog calls these methods
+
+
+def redact(values: Mapping[str, object]) -> dict[str, Any]:
+    """Return the values as JSON has them, with secrets replaced as in a log line, for output that is no log."""
+    line = orjson.dumps(redact_fields(values), default=str, option=orjson.OPT_UTC_Z)
+    redacted: dict[str, Any] = orjson.loads(redact_line(line))
+    return redacted
 
 
 def render_json(entry: Entry) -> bytes:

@@ -43,7 +43,7 @@ def build_celery(
         result_serializer="json",
         timezone="UTC",
         enable_utc=True,
-        task_queues=[Queue(queue) for queue in declared],
+        task_queues=[Queue(queue, routing_key=queue) for queue in declared],
         task_default_queue=DEFAULT_QUEUE,
         task_routes={task.name: {"queue": task.queue} for task in tasks},
         beat_schedule=_schedules(tasks),
@@ -66,6 +66,9 @@ def build_celery(
         # tequipy_observability configures logging.
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
+        # Bodies that are no messages of ours end no worker: they reach a child as messages of a catch-all task.
+        broker_transport="tequipy_platform.messaging.celery.redis_transport:Transport",
+        worker_consumer="tequipy_platform.messaging.celery.consumer:TolerantConsumer",
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options=_transport_options(settings),

@@ -48,13 +48,7 @@ def wire_tasks(celery: Celery, tasks: Sequence[Task], build: Callable[[], TaskRu
 
 def _body(child: ChildLoop) -> Callable[..., None]:
     def run(self: CeleryTask[Any, Any], *_: object, **__: object) -> None:
-        queue = _queue_of(self)
-        try:
-            message_id = UUID(self.request.id)
-        except (TypeError, ValueError):
-            text = f"message {self.request.id!r} of task {self.name} is not from the outbox"
-            _end(child.deliver(lambda deliveries: deliveries.handle_foreign(text, queue=queue)))
-            return
+        message_id, queue = UUID(self.request.id), _queue_of(self)  # the consumer lets no other id through
         _end(child.deliver(lambda deliveries: deliveries.handle(message_id, queue=queue)))
 
     return run

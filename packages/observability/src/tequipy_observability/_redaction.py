@@ -1,13 +1,12 @@
 """Redaction of secrets in log lines, by the name of their field and by the form of their value."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from types import NoneType
-from typing import Any, Final
-
-import orjson
+from typing import Final
 
 REDACTED: Final = "[redacted]"
 
@@ -45,19 +44,25 @@ _NAMED_VALUE: Final = re.compile(
 _BETWEEN: Final = (b"=", b": ")
 
 
+def redacted(value: object) -> str:
+    """Return a value as one line of JSON in ASCII, with secrets replaced as in a log line.
+
+    For texts that are stored or shown to operators; a value that JSON does not know is shown as its repr.
+    """
+    try:
+        line = json.dumps(_redact({"": value}, 0), default=repr, separators=(",", ":"))
+    except Exception:  # noqa: BLE001 -- values refer to themselves, have keys that are no texts, or a repr that fails
+        line = json.dumps({"": f"a {type(value).__name__} that cannot be shown"}, separators=(",", ":"))
+    line = line.replace("\x7f", r"\u007f")  # the only character that json leaves and that is not printable
+    return redact_line(line.encode()).decode()[len('{"":') : -len("}")]
+
+
 def redact_fields(values: Mapping[str, object]) -> dict[str, object]:
     """Return the fields with the values of secret names replaced, at any depth."""
     return {
         name: REDACTED if _is_secret(name) else value if type(value) in _PLAIN else _redact(value, 1)
         for name, value in values.items()
     }
-
-
-def redact(values: Mapping[str, object]) -> dict[str, Any]:
-    """Return the values as JSON has them, with secrets replaced as in a log line, for output that is no log."""
-    line = orjson.dumps(redact_fields(values), default=str, option=orjson.OPT_UTC_Z)
-    redacted: dict[str, Any] = orjson.loads(redact_line(line))
-    return redacted
 
 
 def redact_line(line: bytes) -> bytes:

@@ -8,10 +8,13 @@ from uuid import UUID
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tequipy_observability import redacted
 from tequipy_observability.wiring import redact
 
-from ..log_lines import Lines
+from .log_lines import Lines
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
 
@@ -113,3 +116,38 @@ def test_a_traceback_shows_no_locals(lines: Lines) -> None:
     (line,) = lines()
     assert "RuntimeError: 7" in str(line["exception"])
     assert "hunter2" not in str(line["exception"]).replace('innocent_name = "hunter2"', "")
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+def test_a_redacted_text_holds_no_secret(secret: str) -> None:
+    """`redacted` replaces what a log line would replace: forms of secrets, named values and fields, at any depth."""
+    for value in (secret, {"seen": [secret]}, {"password": "hunter2hunter2"}, f"password={secret}"):
+        text = redacted(value)
+        assert "[redacted]" in text
+        assert secret not in text
+        assert "hunter2" not in text
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),
+)
+
+
+@given(JSON)
+def test_any_value_can_be_redacted(value: object) -> None:
+    """Whatever the value, the text is one line of printable ASCII."""
+    text = redacted(value)
+    assert text.isascii()
+    assert text.isprintable()
+
+
+def test_a_value_that_cannot_be_shown_is_named() -> None:
+    """A repr that fails, or a key that is no text, gives a text about the value."""
+
+    class Silent:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    assert redacted([Silent()]) == '"a list that cannot be shown"'
+    assert redacted({("a",): 1}) == '"a dict that cannot be shown"'
