@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Gauge
-from sqlalchemy import ColumnElement, Select, func, literal, select, union_all
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import ColumnElement, Select, and_, func, select, union_all
 
 from tequipy_platform._messages import MessageState
 from tequipy_platform._tasks import DEFAULT_QUEUE
@@ -48,29 +47,32 @@ class OutboxMetrics:
             "Unix time at which a scheduler last looked at its schedule.",
             registry=registry,
         )
-        for queue in {DEFAULT_QUEUE, *queues.values()}:
+        self._known = {DEFAULT_QUEUE, *queues.values()}
+        """All queues that ever had a value, so that one that left the catalogue returns to 0."""
+        for queue in self._known:
             for gauge in (self._depth, self._depth_age, self._unsettled, self._unsettled_age):
                 gauge.labels(queue).set(0)
 
     async def measure(self) -> None:
         """Read the rows, and set every gauge."""
         async with self._database.sessions() as session:
-            groups: Sequence[Any] = (await session.execute(union_all(*_counts()))).all()
+            groups: Sequence[Any] = (await session.execute(union_all(*_measurements()))).all()
             dead = select(func.count()).where(OutboxRow.state == MessageState.DEAD)
             self._dead.set(await session.scalar(dead) or 0)
             self._tick.set(await session.scalar(select(func.extract("epoch", func.max(ScheduleRow.checked_at)))) or 0)
         depth, unsettled, due = _Sums(), _Sums(), _Sums()
-        for kind, queue, task, count, age, created_age in groups:
+        for state, queue, task, count, age, due_count, due_age, published_age in groups:
+            due.add("", due_count, due_age)
+            if state == MessageState.PENDING:
+                continue
             name = queue or self._queues.get(task, DEFAULT_QUEUE)
-            if kind == "due":
-                due.add("", count, age)
-            else:
-                unsettled.add(name, count, created_age)
-                if kind == MessageState.PUBLISHED:
-                    depth.add(name, count, age)
+            unsettled.add(name, count, age)
+            if state == MessageState.PUBLISHED:
+                depth.add(name, count, published_age)
         self._pending.set(due.counts.get("", 0))
         self._pending_age.set_function(_growing_age(due.ages.get("", 0)))
-        for queue in {DEFAULT_QUEUE, *self._queues.values(), *unsettled.counts}:
+        self._known.update(unsettled.counts)
+        for queue in self._known:
             self._depth.labels(queue).set(depth.counts.get(queue, 0))
             self._depth_age.labels(queue).set_function(_growing_age(depth.ages.get(queue, 0)))
             self._unsettled.labels(queue).set(unsettled.counts.get(queue, 0))
@@ -89,27 +91,29 @@ class _Sums:
         self.ages[name] = max(self.ages.get(name, 0), float(age))
 
 
-def _counts() -> list[Select[*tuple[Any, ...]]]:
-    """Return the queries, each with the condition of an index: kind, queue, task, count and two ages in seconds."""
+def _measurements() -> list[Select[*tuple[Any, ...]]]:
+    """Return queries whose conditions are those of the indexes, so that they read unsettled rows only, and each once.
 
-    def age(since: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
-        return func.coalesce(func.extract("epoch", func.now() - func.min(since)), 0)
+    Columns: state, queue, task, count, age, count of due rows, age of due rows, age of the publication.
+    """
+    due = and_(OutboxRow.state.in_(_WAITING), OutboxRow.not_before <= func.now())
 
-    def count(
-        kind: str, since: InstrumentedAttribute[Any], *conditions: ColumnElement[bool]
-    ) -> Select[*tuple[Any, ...]]:
-        columns: list[Any] = [literal(kind), OutboxRow.queue, OutboxRow.task, func.count()]
-        ages = [age(since), age(OutboxRow.created_at)]
-        return select(*columns, *ages).where(*conditions).group_by(OutboxRow.queue, OutboxRow.task)
+    def age(since: ColumnElement[Any]) -> ColumnElement[Any]:
+        return func.coalesce(func.extract("epoch", func.now() - since), 0)
 
-    due = OutboxRow.not_before <= func.now()
-    task = OutboxRow.task.is_not(None)
+    key = (OutboxRow.state, OutboxRow.queue, OutboxRow.task)
+    measured = (
+        func.count(),
+        age(func.min(OutboxRow.created_at)),
+        func.count().filter(due),
+        age(func.min(OutboxRow.not_before).filter(due)),
+        age(func.min(OutboxRow.published_at)),
+    )
+    waiting = and_(OutboxRow.task.is_not(None), OutboxRow.state.in_(_WAITING))
+    events = and_(OutboxRow.event.is_not(None), OutboxRow.state == MessageState.PENDING)
+    published, running = OutboxRow.state == MessageState.PUBLISHED, OutboxRow.state == MessageState.RUNNING
     return [
-        count("due", OutboxRow.not_before, task, OutboxRow.state.in_(_WAITING), due),
-        count("due", OutboxRow.not_before, OutboxRow.event.is_not(None), OutboxRow.state == MessageState.PENDING, due),
-        count("failed", OutboxRow.not_before, task, OutboxRow.state == MessageState.FAILED),
-        count(MessageState.PUBLISHED, OutboxRow.published_at, OutboxRow.state == MessageState.PUBLISHED),
-        count(MessageState.RUNNING, OutboxRow.started_at, OutboxRow.state == MessageState.RUNNING),
+        select(*key, *measured).where(condition).group_by(*key) for condition in (waiting, events, published, running)
     ]
 
 
