@@ -11,7 +11,7 @@ from statistics import median
 import httpx
 import pytest
 
-from tequipy_devstack.proving import Api, Deployment, eventually
+from tequipy_devstack.proving import Api, Deployment, eventually, fetch
 from tequipy_devstack.proving.traffic import ADMIN, PASSWORD
 from tequipy_devstack.servers import PostgresServer
 
@@ -53,7 +53,7 @@ class Jar:
     def is_known(self, api: Api) -> bool:
         """Return whether a process accepts the access token."""
         bearer = {"Authorization": f"Bearer {self.access_token}"}
-        return httpx.get(f"{api.url}/api/v1/auth/me", headers=bearer).status_code == httpx.codes.OK
+        return fetch(f"{api.url}/api/v1/auth/me", headers=bearer).status_code == httpx.codes.OK
 
 
 def send(api: Api, cookie: str) -> httpx.Response:

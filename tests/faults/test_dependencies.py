@@ -17,6 +17,7 @@ from tequipy_devstack.proving import (
     endure,
     eventually,
     failed,
+    fetch,
     in_background,
     traffic,
 )
@@ -219,6 +220,6 @@ def test_the_api_starts_before_its_servers(
 
 def status(api: Api, route: str) -> int:
     try:
-        return httpx.get(f"{api.url}/api/v1/{route}").status_code
+        return fetch(f"{api.url}/api/v1/{route}").status_code
     except httpx.TransportError:
         return 0

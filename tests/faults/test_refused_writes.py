@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from tequipy_devstack.proving import Api, Deployment, eventually
+from tequipy_devstack.proving import Api, Deployment, eventually, fetch
 from tequipy_devstack.proving.traffic import credentials
 from tequipy_devstack.servers import ValkeyServer
 
@@ -76,7 +76,7 @@ def save_again(redis: Redis, server: ValkeyServer) -> None:
 
 def redis_status(api: Api) -> tuple[int, str, str]:
     """Return the readiness report."""
-    answer = httpx.get(f"{api.url}{READINESS}")
+    answer = fetch(f"{api.url}{READINESS}")
     return answer.status_code, answer.json()["status"], answer.json()["checks"]["redis"]["status"]
 
 

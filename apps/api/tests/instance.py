@@ -11,6 +11,8 @@ from pathlib import Path
 
 import httpx
 
+from tequipy_devstack.proving import fetch
+
 READINESS = "/api/v1/readiness"
 LOGIN = "/api/v1/auth/login"
 
@@ -30,7 +32,7 @@ class Instance:
     def status(self, path: str = READINESS) -> int:
         """Return the status of a request over a new connection, or 0 without a response."""
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}{path}").status_code
+            return fetch(f"{self.url}{path}").status_code
         return 0
 
     def wait_until_ready(self) -> None:

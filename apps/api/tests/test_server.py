@@ -10,6 +10,7 @@ import pytest
 
 from tequipy_api.server import DrainingServer, serve
 from tequipy_api.settings import ApiSettings
+from tequipy_devstack.proving import fetch
 
 from .instance import LOGIN, StartApi, begin_login, eventually, read_answer
 
@@ -37,7 +38,7 @@ def test_only_trusted_proxies_determine_the_client_address(
     instance = start_api(TEQUIPY_TRUSTED_PROXIES=trusted, WEB_CONCURRENCY="2", FORWARDED_ALLOW_IPS="*")
     instance.wait_until_ready()
     for forwarded in expected:
-        answer = httpx.get(f"{instance.url}/api/v1/auth/me", headers={"X-Forwarded-For": forwarded})
+        answer = fetch(f"{instance.url}/api/v1/auth/me", headers={"X-Forwarded-For": forwarded})
         assert answer.status_code == 401
         assert "server" not in answer.headers
 

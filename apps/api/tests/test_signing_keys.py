@@ -13,6 +13,7 @@ import pytest
 
 from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
+from tequipy_devstack.proving import fetch
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 SETTING = "TEQUIPY_AUTH__KEY_ENCRYPTION_KEY"
@@ -63,7 +64,7 @@ def get(url: str, *, within: float = 60) -> httpx.Response:
     deadline = time.monotonic() + within
     while True:
         try:
-            return httpx.get(url)
+            return fetch(url)
         except httpx.TransportError:
             assert time.monotonic() < deadline
             time.sleep(0.05)

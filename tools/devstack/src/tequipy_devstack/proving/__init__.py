@@ -6,7 +6,7 @@ from tequipy_devstack.proving.load import Load, Route, Sample
 from tequipy_devstack.proving.network import Balancer, Link, in_background
 from tequipy_devstack.proving.outage import Findings, count, endure, failed, slowest
 from tequipy_devstack.proving.traffic import HEALTH, REGISTER, traffic
-from tequipy_devstack.proving.waiting import eventually
+from tequipy_devstack.proving.waiting import eventually, fetch
 
 __all__ = [
     "HEALTH",
@@ -25,6 +25,7 @@ __all__ = [
     "endure",
     "eventually",
     "failed",
+    "fetch",
     "in_background",
     "slowest",
     "traffic",

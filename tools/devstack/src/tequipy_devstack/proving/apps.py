@@ -17,7 +17,7 @@ from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.ports import free_port
 from tequipy_devstack.processes import await_end, end_process, family, kill, signal_family, tied
 from tequipy_devstack.proving.traffic import ADMIN, PASSWORD
-from tequipy_devstack.proving.waiting import eventually
+from tequipy_devstack.proving.waiting import eventually, fetch
 from tequipy_devstack.servers import ValkeyServer
 
 _END_SECONDS = 45.0
@@ -103,7 +103,7 @@ class Api(Program):
     def is_ready(self) -> bool:
         """Return whether its readiness is 200 now."""
         try:
-            return httpx.get(f"{self.url}/api/v1/readiness").status_code == httpx.codes.OK
+            return fetch(f"{self.url}/api/v1/readiness").status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 
