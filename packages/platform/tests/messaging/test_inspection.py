@@ -121,7 +121,7 @@ async def test_a_message_is_shown_with_its_attempts(database: Database, inspecti
     assert first
     await log.fail(first, "LookupError: no", retry_in=timedelta(0))
     await log.begin(row_id, "host-2:22")
-    running = await log.begin(row_id, "host-3:33")
+    running = await log.begin(row_id, "host-3:33", redelivered=True)
     assert running
     seen = await inspection.get(row_id)
     assert [(each.number, each.worker, each.error) for each in seen.attempts] == [

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import itertools
 import logging
 import os
 import random
@@ -75,11 +76,14 @@ class Deliveries:
             if self._running is not None:
                 self._running.cancel()
 
-    async def handle(self, message_id: UUID, *, queue: str | None = None) -> Outcome:
-        """Run the message's handler unless it is settled, and record the outcome."""
+    async def handle(self, message_id: UUID, *, queue: str | None = None, redelivered: bool = False) -> Outcome:
+        """Run the message's handler unless it is settled or runs elsewhere, and record the outcome.
+
+        `redelivered` is the broker's word that an earlier delivery of this copy was not acknowledged.
+        """
         self._stop = None
         try:
-            attempt = await self._persist(lambda: self._messages.begin(message_id, self._worker))
+            attempt = await self._begin(message_id, redelivered=redelivered)
         except NotFound:
             text = f"message {message_id} is not in the outbox"
             logger.error("message_unknown", extra={"message_id": str(message_id)})  # noqa: TRY400 -- no traceback
@@ -104,6 +108,13 @@ class Deliveries:
         self._stop = None
         logger.error("message_undecodable", extra={"queue": queue, "error": text})
         return await self._record(Outcome.FAILED, lambda: self._messages.record_foreign(text, queue=queue))
+
+    async def _begin(self, message_id: UUID, *, redelivered: bool) -> Attempt | None:
+        # After an error, this process may have begun the attempt without being told.
+        tries = itertools.count()
+        return await self._persist(
+            lambda: self._messages.begin(message_id, self._worker, redelivered=redelivered or next(tries) > 0)
+        )
 
     async def _attempt(self, attempt: Attempt) -> Outcome:
         task, handler = self._tasks.get(attempt.task, (None, None))

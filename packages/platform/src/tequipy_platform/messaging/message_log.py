@@ -31,20 +31,26 @@ class SqlMessageLog(MessageLog):
         self._database = database
         self._redelivery = redelivery
 
-    async def begin(self, message_id: UUID, worker: str) -> Attempt | None:
+    async def begin(self, message_id: UUID, worker: str, *, redelivered: bool = False) -> Attempt | None:
         """Begin an attempt in one statement, unless an earlier one has no outcome."""
         async with self._database.sessions.begin() as session:
             row = (await session.execute(self._start(message_id, worker, _CAN_RUN))).first()
             after_death = row is None
             if row is None:
-                state = await session.scalar(
-                    select(OutboxRow.state).where(OutboxRow.id == message_id).with_for_update()
-                )
-                if state is None:
+                last = select(
+                    OutboxRow.state, OutboxRow.attempts, OutboxRow.started_at, OutboxRow.worker, _HAS_DIED
+                ).where(OutboxRow.id == message_id, OutboxRow.task.is_not(None))
+                found = (await session.execute(last.with_for_update())).first()
+                if found is None:
                     raise NotFound
-                if state != MessageState.RUNNING:
+                state, number, started_at, dead_worker, has_died = found
+                if state != MessageState.RUNNING or not (redelivered or has_died):
                     return None
-                await session.execute(_add_attempt(OutboxRow.id == message_id, DIED, died=True))
+                session.add(
+                    AttemptRow(
+                        message_id=message_id, number=number, started_at=started_at, worker=dead_worker, error=DIED
+                    )
+                )
                 start = self._start(message_id, worker, OutboxRow.state == MessageState.RUNNING)
                 row = (await session.execute(start.values(_ONE_MORE_DEATH))).one()
             (number, task, payload, schema, correlation_id, traceparent, failed, deaths, failing_for) = row
@@ -65,7 +71,7 @@ class SqlMessageLog(MessageLog):
     def _start(self, message_id: UUID, worker: str, condition: ColumnElement[bool]) -> Any:  # noqa: ANN401 -- a statement
         return (
             update(OutboxRow)
-            .where(OutboxRow.id == message_id, condition)
+            .where(OutboxRow.id == message_id, OutboxRow.task.is_not(None), condition)
             .values(
                 state=MessageState.RUNNING,
                 attempts=OutboxRow.attempts + 1,
@@ -103,11 +109,26 @@ class SqlMessageLog(MessageLog):
             "failing_since": func.coalesce(OutboxRow.failing_since, func.now()),
             "error": error[:MAX_ERROR_LENGTH],
         }
+        # First the outbox, then the attempts, as in `begin`: in the other order both could wait for each other.
+        outcome = update(OutboxRow).where(_is_current(attempt)).values(**values, **_next_state(retry_in))
         async with self._database.sessions.begin() as session:
-            await session.execute(_add_attempt(_is_current(attempt), error))
-            await session.execute(
-                update(OutboxRow).where(_is_current(attempt)).values(**values, **_next_state(retry_in)),
-                execution_options=_NO_SYNC,
+            row = (
+                await session.execute(
+                    outcome.returning(OutboxRow.started_at, OutboxRow.worker, func.now()), execution_options=_NO_SYNC
+                )
+            ).first()
+            if row is None:
+                return
+            started_at, worker, ended_at = row
+            session.add(
+                AttemptRow(
+                    message_id=attempt.message_id,
+                    number=attempt.number,
+                    started_at=started_at,
+                    ended_at=ended_at,
+                    worker=worker,
+                    error=error[:MAX_ERROR_LENGTH],
+                )
             )
 
     async def postpone(self, attempt: Attempt, wait: timedelta) -> None:
@@ -124,7 +145,7 @@ class SqlMessageLog(MessageLog):
     async def hand_back(self, attempt: Attempt) -> None:
         """Give the message the state that it had before the attempt."""
         await self._execute(
-            update(OutboxRow).where(_is_current(attempt)).values(state=MessageState.PUBLISHED, published_at=func.now())
+            update(OutboxRow).where(_is_current(attempt)).values(state=MessageState.PUBLISHED, waiting_since=null())
         )
 
     async def record_foreign(self, text: str, *, queue: str | None, message_id: UUID | None = None) -> None:
@@ -177,6 +198,8 @@ _CAN_RUN: Final = or_(
     OutboxRow.state == MessageState.PUBLISHED,
     and_(OutboxRow.state.in_([MessageState.PENDING, MessageState.FAILED]), OutboxRow.not_before <= func.now()),
 )
+# The time of a running attempt is over, or the relay, which waits for that, has published its message again.
+_HAS_DIED: Final = or_(OutboxRow.redeliver_at <= func.now(), OutboxRow.published_at > OutboxRow.started_at)
 _ONE_MORE_DEATH: Final[dict[Any, Any]] = {
     OutboxRow.deaths: OutboxRow.deaths + 1,
     OutboxRow.failed_attempts: OutboxRow.failed_attempts + 1,
@@ -205,10 +228,12 @@ def wait_or_give_up(reason: str | ColumnElement[str]) -> dict[str, Any]:
 
 
 def _next_state(wait: timedelta | None) -> dict[str, Any]:
+    """Return the columns of a message that this release can handle; a later wait for a release begins anew."""
     if wait is None:
-        return {"state": MessageState.DEAD, "settled_at": func.now()}
+        return {"state": MessageState.DEAD, "settled_at": func.now(), "waiting_since": null()}
     return {
         "state": MessageState.FAILED,
+        "waiting_since": null(),
         "published_at": None,
         "redeliver_at": None,
         "publications": 0,
@@ -222,26 +247,6 @@ def _is_current(attempt: Attempt) -> ColumnElement[bool]:
         OutboxRow.id == attempt.message_id,
         OutboxRow.attempts == attempt.number,
         OutboxRow.state == MessageState.RUNNING,
-    )
-
-
-def _add_attempt(condition: ColumnElement[bool], error: str, *, died: bool = False) -> Any:  # noqa: ANN401 -- a statement
-    """Return a statement that copies the running attempt of a message into the failed ones."""
-    ended_at = null() if died else func.now()
-    columns = (
-        OutboxRow.id,
-        OutboxRow.attempts,
-        OutboxRow.started_at,
-        ended_at,
-        OutboxRow.worker,
-        literal(error[:MAX_ERROR_LENGTH]),
-    )
-    return (
-        insert(AttemptRow)
-        .from_select(
-            ["message_id", "number", "started_at", "ended_at", "worker", "error"], select(*columns).where(condition)
-        )
-        .on_conflict_do_nothing()
     )
 
 

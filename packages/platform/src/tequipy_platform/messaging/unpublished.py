@@ -11,7 +11,7 @@ from uuid import UUID
 
 from packaging.version import InvalidVersion, Version
 from prometheus_client import CollectorRegistry
-from sqlalchemy import ColumnElement, Select, and_, case, false, func, literal, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, false, func, literal, null, select, update
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
@@ -20,12 +20,11 @@ from tequipy_platform._messages import Batch, MessageState, UnpublishedMessage, 
 from tequipy_platform._tasks import DEFAULT_QUEUE
 from tequipy_platform.database import Database
 from tequipy_platform.database.ids import derived_id
+from tequipy_platform.messaging.clock_steps import corrections
 from tequipy_platform.messaging.message_log import MAX_ERROR_LENGTH, PATIENCE, wait_or_give_up
 from tequipy_platform.messaging.metrics import OutboxMetrics
 from tequipy_platform.messaging.models import OUTBOX_CHANNEL, SCHEMA, OutboxRow
 
-_MAX_CLOCK_STEP: Final = timedelta(minutes=1)
-"""If a time that the database wrote is further ahead than this, its clock was ahead and has been corrected."""
 _MAX_DOUBLINGS: Final = 6
 _HELD_FOR: Final = timedelta(seconds=10)
 """How long an older relay leaves an event of a newer producer to other relays before it looks at it again."""
@@ -43,6 +42,12 @@ _DUE: Final = and_(
 )
 _LOST_ATTEMPT: Final = and_(OutboxRow.state == MessageState.RUNNING, OutboxRow.redeliver_at <= func.now())
 _MISSED: Final = and_(OutboxRow.state == MessageState.PUBLISHED, OutboxRow.redeliver_at <= func.now())
+# Its last publication was received. One from a time when the database's clock was ahead tells nothing.
+_RECEIVED: Final = and_(
+    OutboxRow.started_at.is_not(None),
+    OutboxRow.started_at >= OutboxRow.published_at,
+    OutboxRow.published_at <= func.now(),
+)
 _EVENT: Final = and_(
     OutboxRow.event.is_not(None), OutboxRow.state == MessageState.PENDING, OutboxRow.not_before <= func.now()
 )
@@ -109,6 +114,9 @@ class SqlUnpublishedMessages(UnpublishedMessages):
                     logger.error("event_dead_lettered", extra={"message_id": str(id_), "event_name": name})
                 else:
                     await _mark(session, [id_], **_ENDED)
+                    if newer:
+                        fields = {"message_id": str(id_), "event_name": name, "producer_version": producer}
+                        logger.warning("event_not_seen_by_newer_relay", extra=fields)
             return len(events)
 
     @asynccontextmanager
@@ -134,9 +142,7 @@ class SqlUnpublishedMessages(UnpublishedMessages):
         late = select(OutboxRow.queue).where(_MISSED).distinct()
         for queue in await session.scalars(late):
             received = await session.scalar(
-                select(func.max(OutboxRow.published_at)).where(
-                    OutboxRow.queue == queue, OutboxRow.started_at.is_not(None)
-                )
+                select(func.max(OutboxRow.published_at)).where(OutboxRow.queue == queue, _RECEIVED)
             )
             of_queue = and_(_MISSED, OutboxRow.queue == queue)
             passed = and_(of_queue, OutboxRow.published_at < received) if received else false()
@@ -175,7 +181,12 @@ class SqlUnpublishedMessages(UnpublishedMessages):
                 publications=OutboxRow.publications + 1,
             )
         for id_, error in batch.refused.items():
-            refusal = update(OutboxRow).where(OutboxRow.id == id_).values(**wait_or_give_up(error[:MAX_ERROR_LENGTH]))
+            values = wait_or_give_up(error[:MAX_ERROR_LENGTH])
+            # A lost attempt counts when the next one begins, so its message keeps its state, and is due again later.
+            lost = and_(OutboxRow.state == MessageState.RUNNING, values["state"] != MessageState.DEAD)
+            values["state"] = case((lost, MessageState.RUNNING), else_=values["state"])
+            values["redeliver_at"] = case((lost, values["not_before"]), else_=null())
+            refusal = update(OutboxRow).where(OutboxRow.id == id_).values(**values)
             state = await session.scalar(
                 refusal.returning(OutboxRow.state), execution_options={"synchronize_session": False}
             )
@@ -198,24 +209,8 @@ class SqlUnpublishedMessages(UnpublishedMessages):
             await asyncio.sleep(_MEASURE_SECONDS)
 
     async def _reset_future_times(self) -> None:
-        """Make due at once what the database postponed while its clock was ahead.
-
-        A delay that the application asked for is kept: its row has no failed attempt and no publication.
-        """
-        now, ahead = func.now(), func.now() + _MAX_CLOCK_STEP
-        postponed = update(OutboxRow).where(OutboxRow.state == MessageState.FAILED, OutboxRow.not_before > ahead)
         async with self._database.sessions.begin() as session:
-            for statement in (
-                postponed.where(OutboxRow.failing_since > ahead).values(not_before=now, failing_since=now),
-                postponed.where(OutboxRow.waiting_since > ahead).values(not_before=now, waiting_since=now),
-                update(OutboxRow)
-                .where(OutboxRow.state == MessageState.PUBLISHED, OutboxRow.published_at > ahead)
-                .values(state=MessageState.PENDING, not_before=now, published_at=None),
-                update(OutboxRow)
-                .where(OutboxRow.state == MessageState.RUNNING, OutboxRow.redeliver_at > ahead)
-                .where(OutboxRow.started_at > ahead)
-                .values(redeliver_at=now, started_at=now),
-            ):
+            for statement in corrections(self._redelivery):
                 await session.execute(statement, execution_options={"synchronize_session": False})
 
     async def _listen(self) -> None:

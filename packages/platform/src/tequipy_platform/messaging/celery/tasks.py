@@ -49,7 +49,8 @@ def wire_tasks(celery: Celery, tasks: Sequence[Task], build: Callable[[], TaskRu
 def _body(child: ChildLoop) -> Callable[..., None]:
     def run(self: CeleryTask[Any, Any], *_: object, **__: object) -> None:
         message_id, queue = UUID(self.request.id), _queue_of(self)  # the consumer lets no other id through
-        _end(child.deliver(lambda deliveries: deliveries.handle(message_id, queue=queue)))
+        redelivered = bool((self.request.delivery_info or {}).get("redelivered"))
+        _end(child.deliver(lambda deliveries: deliveries.handle(message_id, queue=queue, redelivered=redelivered)))
 
     return run
 
