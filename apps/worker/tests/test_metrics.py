@@ -1,5 +1,7 @@
 """Metrics of the worker's processes as operators scrape them, with real processes, a real broker and kill -9."""
 
+import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -9,11 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 import httpx
 import psutil
 import pytest
 from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import make_url
 
 from tequipy_devstack.processes import freeze_family, kill
 from tequipy_devstack.servers import PostgresServer
@@ -149,6 +153,36 @@ def test_children_count_together_and_a_killed_one_loses_nothing(programs: Progra
     programs.until(lambda: programs.value("run", "task_total", **done) == 15)
     programs.until(lambda: programs.value("run", "db_pool_limit") == 2 * 15)  # dead children are not counted
     programs.stop()
+
+
+async def test_the_attempt_of_a_killed_child_counts_as_lost(
+    programs: Programs, send: Callable[..., None], database_url: str
+) -> None:
+    """`kill -9` of a child counts one lost attempt of its task, and the next attempt succeeds."""
+    name = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    blocker = await asyncpg.connect(name)
+    try:
+        await blocker.execute("begin; lock table platform.inbox in access exclusive mode")
+        programs.start("run")
+        send()
+        running = "select worker from platform.outbox where state = 'running'"
+        pid = int((await eventual_value(blocker, running)).rpartition(":")[2])
+        os.kill(pid, signal.SIGKILL)
+        programs.until(lambda: programs.value("run", "task_total", outcome="lost", task=PURGE, queue="default") == 1)
+    finally:
+        await blocker.close()
+    programs.until(lambda: programs.value("run", "task_total", outcome="succeeded", task=PURGE) == 1)
+    assert programs.value("run", "task_total", outcome="lost") == 1
+    programs.stop()
+
+
+async def eventual_value(connection: asyncpg.Connection, query: str) -> str:
+    """Return the value of a query as soon as it has one."""
+    deadline = time.monotonic() + 40
+    while (value := await connection.fetchval(query)) is None:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    return str(value)
 
 
 def acknowledged(celery: Celery) -> bool:

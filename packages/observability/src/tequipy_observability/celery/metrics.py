@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from billiard.einfo import ExceptionInfo
 from celery import Celery, signals, states
 from celery import Task as CeleryTask
 from celery.app.task import Context
-from celery.exceptions import Retry, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from kombu.message import Message
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -57,6 +58,7 @@ class TaskMetrics:
             (signals.task_failure, self._on_failure),
             (signals.task_unknown, self._on_refusal),
             (signals.task_rejected, self._on_refusal),
+            (signals.worker_init, self._watch_for_deaths),
         ):
             signal.connect(receiver, weak=False)
 
@@ -72,15 +74,29 @@ class TaskMetrics:
             self._duration.labels(task.name).observe(time.perf_counter() - started)
         self._count(task, task.request, _OUTCOMES.get(state, "failed"))
 
-    def _on_retry(self, sender: CeleryTask[Any, Any], request: Context, reason: Retry, **_: object) -> None:
+    def _on_retry(self, sender: CeleryTask[Any, Any], **_: object) -> None:
         self._retries.labels(sender.name).inc()
-        if isinstance(reason.exc, WorkerLostError):  # the parent reports it, because the child died without a signal
-            self._count(sender, request, "lost")
 
     def _on_failure(self, sender: CeleryTask[Any, Any], exception: BaseException, **_: object) -> None:
-        if isinstance(exception, WorkerLostError | TimeLimitExceeded):  # reported by the parent as well
-            outcome = "lost" if isinstance(exception, WorkerLostError) else "timed_out"
-            self._count(sender, sender.request, outcome)
+        if isinstance(exception, TimeLimitExceeded):  # reported by the parent as well
+            self._count(sender, sender.request, "timed_out")
+
+    def _watch_for_deaths(self, **_: object) -> None:
+        """Count attempts of killed children, for which Celery has no signal if the message returns to its queue."""
+        from celery.worker.request import Request  # noqa: PLC0415 -- the worker's parent alone needs it
+
+        count = self._count
+
+        class CountingRequest(Request):
+            """A message as the worker's parent process sees it."""
+
+            def on_failure(self, exc_info: ExceptionInfo, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 -- as Celery's
+                # billiard wraps an error that has a traceback.
+                if isinstance(getattr(exc_info.exception, "exc", exc_info.exception), WorkerLostError):
+                    count(self.task, self._context, "lost")  # type: ignore[attr-defined]  # -- the stubs lack it
+                return super().on_failure(exc_info, *args, **kwargs)
+
+        self._celery.Task.Request = CountingRequest  # type: ignore[assignment]  # -- a class is accepted too
 
     def _on_refusal(self, message: Message, **_: object) -> None:
         self._attempts.labels(UNKNOWN, self._queue_of(message.delivery_info), "refused").inc()
