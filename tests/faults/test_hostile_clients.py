@@ -31,7 +31,7 @@ def health_beside(url: str, cookie: str, requests: int) -> tuple[list[Sample], l
 @pytest.mark.parametrize(
     ("size", "requests"),
     [
-        pytest.param(8_000, 60, id="8,000 bytes-short"),
+        pytest.param(8_000, 40, id="8,000 bytes-short"),
         pytest.param(8_000, 600, id="8,000 bytes", marks=pytest.mark.prove),
         pytest.param(60 * 1024, 100, id="60 KiB", marks=[pytest.mark.prove, pytest.mark.timeout(600)]),
     ],

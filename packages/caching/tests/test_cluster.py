@@ -22,10 +22,10 @@ CALLERS = 50
 Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
-async def process(url: str, log: Path, hard_timeout: float, load_seconds: float) -> None:
+async def process(url: str, log: Path, hard_timeout: float, load_seconds: float, l2_timeout: float) -> None:
     """On command, make concurrent callers ask for one key; each load appends a line to the log."""
     policies = {"words": CachePolicy(ttl=60, lock="cluster", hard_timeout=hard_timeout)}
-    async with build_cache(CacheSettings(url=SecretStr(url), policies=policies, l2_timeout=5)) as manager:
+    async with build_cache(CacheSettings(url=SecretStr(url), policies=policies, l2_timeout=l2_timeout)) as manager:
         words = manager.cache("words", str)
         while manager.health().backplane != "live":
             await asyncio.sleep(0.01)
@@ -47,8 +47,11 @@ async def start(private_redis: ValkeyServer, tmp_path: Path) -> AsyncIterator[St
     """Yield a function that starts a process and returns it when it is ready."""
     async with AsyncExitStack() as stack:
 
-        async def started(*, hard_timeout: float = 30, load_seconds: float = 0.3) -> asyncio.subprocess.Process:
-            arguments = (private_redis.url(), str(tmp_path / "log"), str(hard_timeout), str(load_seconds))
+        async def started(
+            *, hard_timeout: float = 30, load_seconds: float = 0.3, l2_timeout: float = 5
+        ) -> asyncio.subprocess.Process:
+            numbers = map(str, (hard_timeout, load_seconds, l2_timeout))
+            arguments = (private_redis.url(), str(tmp_path / "log"), *numbers)
             pipe = asyncio.subprocess.PIPE
             child = await asyncio.create_subprocess_exec(sys.executable, __file__, *arguments, stdin=pipe, stdout=pipe)
             stack.push_async_callback(end, child)
@@ -102,8 +105,9 @@ async def test_eight_processes_share_one_load(start: Start, private_redis: Valke
 
 async def test_another_process_loads_after_the_holder_was_killed(start: Start, tmp_path: Path) -> None:
     """If the process that loads is killed, the others wait until its lease ends, and no longer."""
-    holder = await start(hard_timeout=1, load_seconds=60)
-    other = await start(hard_timeout=1, load_seconds=0)
+    # A lease lasts for `hard_timeout` + `l2_timeout`.
+    holder = await start(hard_timeout=1, load_seconds=60, l2_timeout=2)
+    other = await start(hard_timeout=1, load_seconds=0, l2_timeout=2)
     assert holder.stdin is not None
     holder.stdin.write(b"go\n")
     log = tmp_path / "log"
@@ -116,5 +120,5 @@ async def test_another_process_loads_after_the_holder_was_killed(start: Start, t
 
 
 if __name__ == "__main__":
-    URL, LOG, HARD_TIMEOUT, LOAD_SECONDS = sys.argv[1:]
-    asyncio.run(process(URL, Path(LOG), float(HARD_TIMEOUT), float(LOAD_SECONDS)))
+    URL, LOG, *NUMBERS = sys.argv[1:]
+    asyncio.run(process(URL, Path(LOG), *map(float, NUMBERS)))

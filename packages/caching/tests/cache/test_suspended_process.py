@@ -87,7 +87,7 @@ async def test_a_stopped_process_serves_no_deleted_value(
     """After SIGSTOP and SIGCONT a real process serves no deleted value; with the mechanism switched off it does."""
     words = (await start(redis_url)).cache("words", str)
     old: dict[str, list[int]] = {kind: [] for kind in sleepers}
-    for _ in range(5):
+    for _ in range(3):
         await words.set("ada", "old")
         for sleeper in sleepers.values():
             assert await ask(sleeper, "hold") == "held"

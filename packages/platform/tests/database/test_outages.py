@@ -106,7 +106,8 @@ async def test_a_frozen_server_keeps_no_connection_busy(
     private_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Frozen at a statement, at the commit, or during a cancellation: each block ends and returns its connection."""
-    monkeypatch.setattr("tequipy_platform.database.engine.SETTLE_SECONDS", 0.5)
+    for module in ("engine", "transaction"):
+        monkeypatch.setattr(f"tequipy_platform.database.{module}.SETTLE_SECONDS", 0.5)
     changes = {"statement_timeout": 0.5, "pool_size": 1, "max_overflow": 0}
     async with build_database(settings(private_postgres.url("postgres"), **changes)) as database:
         for freeze_at in ("statement", "commit", "cancelled"):
