@@ -211,17 +211,26 @@ def test_messages_cannot_add_labels(programs: Programs, send: Callable[..., None
     programs.stop()
 
 
-@pytest.mark.parametrize(
-    ("command", "metric"), [("beat", "scheduler_last_tick_timestamp"), ("relay", "event_loop_lag_seconds_count")]
-)
-def test_scheduler_and_relay_have_metrics_of_their_own(programs: Programs, command: str, metric: str) -> None:
-    """Each process serves its port: the scheduler with the time of its last tick, the relay with its loop's lag."""
-    began = time.time()
+@pytest.mark.parametrize("command", ["beat", "relay"])
+def test_scheduler_and_relay_have_metrics_of_their_own(programs: Programs, command: str) -> None:
+    """Each process serves its port, with the lag of its loop and its pool of connections."""
     programs.start(command)
-    programs.until(lambda: programs.value(command, metric) > 0, command)
+    programs.until(lambda: programs.value(command, "event_loop_lag_seconds_count") > 0, command)
+    programs.until(lambda: programs.value(command, "db_pool_limit") > 0, command)
     assert programs.value(command, "app_info", service=command) == 1
-    if command == "beat":
-        assert programs.value(command, metric) > began
+    programs.stop()
+
+
+def test_the_relay_exports_the_last_tick_of_the_schedulers(programs: Programs) -> None:
+    """Any relay shows when a scheduler last looked at its schedule, so a dead or frozen scheduler is noticed."""
+    tick = "scheduler_last_tick_timestamp"
+    programs.start("relay")
+    programs.until(lambda: programs.value("relay", "app_info") == 1, "relay")
+    assert programs.value("relay", tick) == 0
+    programs.start("beat")
+    programs.until(lambda: programs.value("relay", tick) > 0, "beat")
+    first = programs.value("relay", tick)
+    programs.until(lambda: programs.value("relay", tick) > first, "beat")
     programs.stop()
 
 

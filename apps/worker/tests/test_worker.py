@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from tequipy_devstack.servers import PostgresServer
 from tequipy_observability.wiring import Observability
 from tequipy_platform.database import Database, DatabaseSettings, build_database
-from tequipy_worker.app import build_runtime, create_scheduler, create_worker, open_relay
+from tequipy_worker.app import build_runtime, create_worker, open_relay, open_scheduler
 from tequipy_worker.catalogue import TASKS
 from tequipy_worker.heartbeat import ALIVE_WITHIN, is_alive
 from tequipy_worker.settings import WorkerSettings
@@ -63,7 +63,7 @@ def test_wrong_settings_end_every_command(command: str, tmp_path: Path) -> None:
     assert "hunter2" not in result.stderr + result.stdout
 
 
-@pytest.mark.parametrize("command", ["run", "relay"])
+@pytest.mark.parametrize("command", ["run", "beat", "relay"])
 def test_another_encoding_ends_a_command_at_once(command: str, postgres_server: PostgresServer, tmp_path: Path) -> None:
     """A database that cannot store every text gives status 78 and one line."""
     name = f"ascii_{uuid4().hex}"
@@ -86,12 +86,11 @@ def test_a_missing_metrics_folder_is_one_line(command: str, tmp_path: Path) -> N
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["run", "beat"])
-def test_a_state_folder_that_cannot_be_made_is_one_line(command: str, tmp_path: Path) -> None:
+def test_a_state_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     """A state folder that cannot be created gives status 78 and a line with the setting's name."""
     (tmp_path / "file").touch()
     variables = GOOD | {"TEQUIPY_WORKER__STATE_FOLDER": str(tmp_path / "file" / "state")}
-    result = worker(command, cwd=tmp_path, **variables)
+    result = worker("run", cwd=tmp_path, **variables)
     assert (result.returncode, result.stdout) == (78, "")
     assert result.stderr == "TEQUIPY_WORKER__STATE_FOLDER: cannot be used: Not a directory\n"
 
@@ -144,7 +143,7 @@ def test_settings_are_shown_without_secrets(tmp_path: Path) -> None:
 
 
 def test_the_worker_is_built_without_any_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Composing the worker opens no connection, and registers every task with its queue and schedule."""
+    """Composing the worker opens no connection, and registers every task with its queue."""
     monkeypatch.chdir(tmp_path)
     for name, value in GOOD.items():
         monkeypatch.setenv(name, value)
@@ -161,7 +160,6 @@ def test_the_worker_is_built_without_any_server(monkeypatch: pytest.MonkeyPatch,
         "tequipy.unknown",
     }
     assert celery.conf.task_routes["auth.send_mail"] == {"queue": "email"}
-    assert "platform.purge_messages" in celery.conf.beat_schedule
 
 
 @pytest.fixture
@@ -177,8 +175,8 @@ def observe(settings: WorkerSettings) -> Observability:
 
 
 async def test_relay_and_scheduler_build_no_services(settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scheduler, relay and the worker's parent build neither auth nor cache, mailer and storage; only the relay builds
-    a database, and only one.
+    """Scheduler, relay and the worker's parent build neither auth nor cache, mailer and storage; scheduler and relay
+    build one database each.
     """
     built = []
 
@@ -189,9 +187,11 @@ async def test_relay_and_scheduler_build_no_services(settings: WorkerSettings, m
     for name in ("build_auth", "build_cache", "build_mailer", "build_storage"):
         monkeypatch.setattr(f"tequipy_worker.app.{name}", mock.Mock(side_effect=AssertionError(name)))
     monkeypatch.setattr("tequipy_worker.app.build_database", build)
-    create_scheduler(settings, observe(settings))
     create_worker(settings, observe(settings))
     assert built == []
+    async with open_scheduler(settings, observe(settings)):
+        assert built == [settings.database]
+    built.clear()
     async with open_relay(settings, observe(settings)):
         assert built == [settings.database]
 
@@ -216,13 +216,12 @@ def test_health_goes_by_the_heartbeat(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-@pytest.mark.parametrize("command", ["run", "beat"])
-def test_a_folder_of_another_user_is_refused(command: str, tmp_path: Path) -> None:
-    """A folder of another user is refused, because the schedule is a pickle and a heartbeat can be forged."""
+def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    """A folder of another user is refused, because its owner could forge a heartbeat."""
     folder = tmp_path / "tequipy-worker"
     folder.mkdir()
     os.chown(folder, 12345, 12345)
-    result = worker(command, cwd=tmp_path, **GOOD)
+    result = worker("run", cwd=tmp_path, **GOOD)
     assert result.returncode == 1
     assert f"{folder} belongs to another user" in result.stderr
     assert "TEQUIPY_WORKER__STATE_FOLDER" in result.stderr

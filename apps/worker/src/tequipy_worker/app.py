@@ -15,7 +15,7 @@ from tequipy_observability.wiring import Observability, configure_observability
 from tequipy_platform import tasks as platform_tasks
 from tequipy_platform.database import build_database
 from tequipy_platform.mail import build_mailer
-from tequipy_platform.messaging import build_message_log, build_unpublished_messages
+from tequipy_platform.messaging import Scheduler, build_message_log, build_scheduler, build_unpublished_messages
 from tequipy_platform.messaging.celery import Relay, TaskRuntime, build_celery, build_relay, wire_tasks
 from tequipy_platform.settings import variable_of
 from tequipy_platform.storage import build_storage
@@ -24,8 +24,8 @@ from tequipy_worker.heartbeat import wire_heartbeat
 from tequipy_worker.settings import WorkerSettings
 
 
-def create_scheduler(settings: WorkerSettings, observability: Observability) -> Celery:
-    """Compose the scheduler, which knows the tasks' queues and schedules, and sends messages."""
+def create_celery(settings: WorkerSettings, observability: Observability) -> Celery:
+    """Compose the Celery app, which knows the queues of the tasks, and sends messages."""
     celery = build_celery(settings.celery, TASKS, name=settings.app_name, queues=QUEUES)
     wire_observability(celery, observability)
     return celery
@@ -40,7 +40,7 @@ def create_worker(settings: WorkerSettings, observability: Observability | None 
         version=settings.app_version,
         metrics_port_name=variable_of(WorkerSettings, ("observability", "metrics_port")),
     )
-    celery = create_scheduler(settings, observability)
+    celery = create_celery(settings, observability)
     wire_heartbeat(celery, settings.worker.heartbeat_file)
     wire_tasks(celery, TASKS, partial(build_runtime, settings, observability))
     return celery
@@ -70,9 +70,17 @@ def build_runtime(settings: WorkerSettings, observability: Observability) -> Tas
 
 
 @asynccontextmanager
+async def open_scheduler(settings: WorkerSettings, observability: Observability) -> AsyncIterator[Scheduler]:
+    """Compose the scheduler and open its resources; it needs the database alone."""
+    database = build_database(settings.database, registry=observability.registry, app_version=settings.app_version)
+    async with observability, database:
+        yield build_scheduler(database, TASKS)
+
+
+@asynccontextmanager
 async def open_relay(settings: WorkerSettings, observability: Observability) -> AsyncIterator[Relay]:
     """Compose the relay and open its resources; it needs the database and the broker alone."""
-    celery = create_scheduler(settings, observability)
+    celery = create_celery(settings, observability)
     database = build_database(settings.database, registry=observability.registry, app_version=settings.app_version)
     messages = build_unpublished_messages(
         database,

@@ -60,14 +60,19 @@ def run() -> None:
 
 @main.command()
 def beat() -> None:
-    """Send scheduled tasks when they are due; run one process."""
+    """Add a message to the outbox for each scheduled task that is due; run any number of processes."""
     settings = load_settings(WorkerSettings)
-    from tequipy_worker.app import create_scheduler  # noqa: PLC0415 -- as above
+    refuse_wrong_encoding(settings.database, variable=variable_of(WorkerSettings, ("database", "url")))
+    asyncio.run(_beat(settings))
 
-    # Celery stores the schedule as a pickle, so a user who can write the file can run code in this process.
-    schedule = _state_folder(settings) / "schedule"
-    celery = create_scheduler(settings, _observe(settings, "beat"))
-    celery.Beat(schedule=str(schedule), quiet=True).run()
+
+async def _beat(settings: WorkerSettings) -> None:
+    from tequipy_worker.app import open_scheduler  # noqa: PLC0415 -- as above
+
+    async with open_scheduler(settings, _observe(settings, "beat")) as running:
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(signal_number, running.stop)
+        await running.run()
 
 
 @main.command()

@@ -28,7 +28,7 @@ class ProcessSettings(BaseModel):
     concurrency: int = Field(default=2, ge=1)
     """The number of child processes, each of which runs one task at a time."""
     state_folder: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()) / "tequipy-worker")
-    """The folder of heartbeat, metrics and schedule."""
+    """The folder of heartbeat and metrics."""
 
     @property
     def heartbeat_file(self) -> Path:

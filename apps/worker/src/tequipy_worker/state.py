@@ -1,4 +1,4 @@
-"""The state folder of the worker's processes: heartbeat, schedule, metrics."""
+"""The state folder of the worker's processes: heartbeat, metrics."""
 
 import os
 import shutil

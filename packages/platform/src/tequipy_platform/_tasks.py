@@ -11,7 +11,10 @@ DEFAULT_QUEUE: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class Crontab:
-    """A schedule in the five fields of cron, in UTC."""
+    """A schedule in the five fields of cron, in UTC, as Debian's cron reads them.
+
+    If both `day_of_month` and `day_of_week` are restricted, a day that matches either of them is due.
+    """
 
     minute: str = "*"
     hour: str = "*"
@@ -76,7 +79,8 @@ class Task:
     on: tuple[str, ...] = ()
     """Names of the events that this task is subscribed to: each event becomes one message for the task."""
     every: timedelta | Crontab | None = None
-    """The schedule; None for a task that runs only on request."""
+    """The schedule; None for a task that runs only on request. A period, of at least a second, counts from 1970 in UTC:
+    `timedelta(hours=1)` is due at each full hour. After a pause the latest missed occurrence is caught up."""
     queue: str = DEFAULT_QUEUE
     time_limit: timedelta | None = None
     """The attempt is killed after this time, which must be below the broker's visibility timeout (checked at start).

@@ -1,9 +1,7 @@
-"""Attaches observability to a Celery app, in workers, schedulers and publishers."""
+"""Attaches observability to a Celery app, in workers and publishers."""
 
 from billiard.util import get_logger
 from celery import Celery, signals
-from celery.beat import Service
-from prometheus_client import Gauge
 
 from tequipy_observability._context import MESSAGE_CORRELATION_HEADER, TRACE_HEADER, current_context
 from tequipy_observability.celery.metrics import ENQUEUED_HEADER, TaskMetrics, enqueued_at
@@ -14,7 +12,7 @@ def wire_observability(celery: Celery, observability: Observability) -> None:
     """Attach logging, metrics and request context to a Celery app.
 
     Messages that a task publishes carry the task's correlation id and trace. The metrics' own port, if configured, is
-    open while a worker's main process or a scheduler runs; the process ends if the port is not available.
+    open while a worker's main process runs; the process ends if the port is not available.
     """
     celery.conf.worker_hijack_root_logger = False
     celery.conf.worker_redirect_stdouts = False
@@ -25,7 +23,6 @@ def wire_observability(celery: Celery, observability: Observability) -> None:
     # `worker_ready` comes after the children have been forked, so none of them inherits the port.
     signals.worker_ready.connect(lambda **_: _serve(observability), weak=False)
     signals.worker_shutdown.connect(lambda **_: observability.stop_serving(), weak=False)
-    signals.beat_init.connect(lambda sender, **_: _watch(sender, observability), weak=False)
 
 
 def _leave_logging_alone(**_: object) -> None:
@@ -47,19 +44,3 @@ def _serve(observability: Observability) -> None:
     except OSError as error:
         # Celery would log any other exception and continue without metrics.
         raise SystemExit(str(error)) from error
-
-
-def _watch(service: Service, observability: Observability) -> None:
-    """Record the time of each tick in a metric, so that a scheduler that hangs is noticed."""
-    ticked = Gauge(
-        "scheduler_last_tick_timestamp", "Unix time of the scheduler's last tick.", registry=observability.registry
-    )
-    tick = service.scheduler.tick
-
-    def timed_tick() -> float:
-        interval: float = tick()
-        ticked.set_to_current_time()
-        return interval
-
-    service.scheduler.tick = timed_tick  # type: ignore[method-assign,assignment]  # -- replaces a method of any scheduler
-    _serve(observability)

@@ -13,6 +13,7 @@ from tequipy_platform.messaging.inspection import (
 )
 from tequipy_platform.messaging.message_log import SqlMessageLog, build_message_log
 from tequipy_platform.messaging.models import SCHEMA
+from tequipy_platform.messaging.scheduler import Scheduler, build_scheduler
 from tequipy_platform.messaging.unit_of_work import SqlUnitOfWork
 from tequipy_platform.messaging.unpublished import SqlUnpublishedMessages, build_unpublished_messages
 
@@ -22,10 +23,12 @@ __all__ = [
     "MessageInspection",
     "MessageQuery",
     "Repair",
+    "Scheduler",
     "SqlMessageLog",
     "SqlUnitOfWork",
     "SqlUnpublishedMessages",
     "build_message_inspection",
     "build_message_log",
+    "build_scheduler",
     "build_unpublished_messages",
 ]

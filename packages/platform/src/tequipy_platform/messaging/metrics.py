@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -12,6 +13,7 @@ from tequipy_platform._tasks import DEFAULT_QUEUE
 from tequipy_platform.database import Database
 from tequipy_platform.messaging.models import OutboxRow, ScheduleRow
 
+_MAX_CLOCK_STEP: Final = timedelta(minutes=1)
 _WAITING: Final = (MessageState.PENDING, MessageState.FAILED)
 
 
@@ -59,7 +61,10 @@ class OutboxMetrics:
             groups: Sequence[Any] = (await session.execute(union_all(*_measurements()))).all()
             dead = select(func.count()).where(OutboxRow.state == MessageState.DEAD)
             self._dead.set(await session.scalar(dead) or 0)
-            self._tick.set(await session.scalar(select(func.extract("epoch", func.max(ScheduleRow.checked_at)))) or 0)
+            # A time in the future was written while the clock was ahead: it would hide that no scheduler runs.
+            ticks = select(func.extract("epoch", func.max(ScheduleRow.checked_at)))
+            ticks = ticks.where(ScheduleRow.checked_at <= func.now() + _MAX_CLOCK_STEP)
+            self._tick.set(await session.scalar(ticks) or 0)
         depth, unsettled, due = _Sums(), _Sums(), _Sums()
         for state, queue, task, count, age, due_count, due_age, published_age in groups:
             due.add("", due_count, due_age)

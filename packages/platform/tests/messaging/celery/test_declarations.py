@@ -3,10 +3,9 @@
 from datetime import timedelta
 
 import pytest
-from celery.schedules import crontab
 from pydantic import SecretStr
 
-from tequipy_platform import Crontab, Delivery, Task
+from tequipy_platform import Delivery, Task
 from tequipy_platform.messaging.celery import CelerySettings, build_celery
 from tequipy_platform.messaging.deliveries import check_handlers
 
@@ -24,19 +23,13 @@ def test_a_task_whose_times_do_not_fit_the_broker_is_refused(task: Task, what: s
         build_celery(CelerySettings(broker_url=SecretStr("redis://localhost:1")), [task], name="test")
 
 
-def test_a_scheduler_knows_queues_and_schedules() -> None:
-    """A scheduled task is sent to its queue, no other task is sent, and only queues of tasks and given ones exist."""
-    tasks = [
-        Task("test.hourly", every=timedelta(hours=1), queue="reports"),
-        Task("test.monday", every=Crontab(minute="30", hour="6", day_of_week="1")),
-        Task("test.asked_for"),
-    ]
+def test_a_relay_knows_the_queues() -> None:
+    """A task is sent to its queue, only queues of tasks and given ones exist, and Celery Beat would send nothing."""
+    tasks = [Task("test.hourly", every=timedelta(hours=1), queue="reports"), Task("test.asked_for")]
     settings = CelerySettings(broker_url=SecretStr("redis://localhost:1"))
     celery = build_celery(settings, tasks, name="test", queues=["email"])
-    schedule = celery.conf.beat_schedule
-    assert sorted(schedule) == ["test.hourly", "test.monday"]
+    assert celery.conf.beat_schedule == {}
     assert celery.conf.task_routes["test.hourly"] == {"queue": "reports"}
-    assert schedule["test.monday"]["schedule"] == crontab(minute="30", hour="6", day_of_week="1")
     assert [queue.name for queue in celery.conf.task_queues] == ["default", "email", "reports"]
 
 

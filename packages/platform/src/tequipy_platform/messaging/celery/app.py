@@ -2,18 +2,16 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from typing import Final
 
 # billiard reads it when it is imported. SIGTERM then starts the soft shutdown, as container platforms expect.
 os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")  # noqa: TID251 -- billiard reads nothing else
 
 from celery import Celery
-from celery.schedules import crontab
 from kombu import Queue
 from pydantic import SecretStr
 
-from tequipy_platform._tasks import DEFAULT_QUEUE, Crontab, Task
+from tequipy_platform._tasks import DEFAULT_QUEUE, Task
 from tequipy_platform.messaging.celery.settings import CelerySettings
 
 MIN_TIME_LIMIT: Final = 10.0
@@ -25,8 +23,8 @@ def build_celery(
 ) -> Celery:
     """Return a Celery app that delivers each message at least once, whichever process is killed.
 
-    It knows queue and schedule of each task, which is all that a scheduler or a relay needs. A worker consumes the
-    queues of the tasks and the further `queues`.
+    It knows the queue of each task, which is all that a relay needs. A worker consumes the queues of the tasks and the
+    further `queues`.
 
     Raises `ValueError` for a time limit that is not below the broker's visibility timeout, because the message would be
     delivered a second time while the first delivery is still handled, and for a time limit under 10 s, because a killed
@@ -46,7 +44,6 @@ def build_celery(
         task_queues=[Queue(queue, routing_key=queue) for queue in declared],
         task_default_queue=DEFAULT_QUEUE,
         task_routes={task.name: {"queue": task.queue} for task in tasks},
-        beat_schedule=_schedules(tasks),
         # Messages are acknowledged when their task is done. acks_late alone would acknowledge, and so lose, the message
         # of a killed child process. The outbox row counts the deaths, so that no task dies for ever.
         task_acks_late=True,
@@ -62,7 +59,6 @@ def build_celery(
         task_soft_time_limit=settings.soft_time_limit,
         # After SIGTERM short tasks finish, other messages return to the queue, and an idle worker stops at once.
         worker_soft_shutdown_timeout=settings.soft_shutdown_timeout,
-        beat_scheduler="tequipy_platform.messaging.celery.scheduler:SteadyScheduler",
         # tequipy_observability configures logging.
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
@@ -90,24 +86,6 @@ def _check_limit(task: Task, *, visibility_timeout: float) -> None:
             f"task {task.name}: its time limit of {limit:g} s must be below the visibility timeout of "
             f"{visibility_timeout:g} s (the setting visibility_timeout)"
         )
-
-
-def _schedules(tasks: Sequence[Task]) -> dict[str, dict[str, object]]:
-    return {
-        task.name: {"task": task.name, "schedule": _schedule(task.every)} for task in tasks if task.every is not None
-    }
-
-
-def _schedule(every: timedelta | Crontab) -> timedelta | crontab:
-    if isinstance(every, timedelta):
-        return every
-    return crontab(
-        minute=every.minute,
-        hour=every.hour,
-        day_of_month=every.day_of_month,
-        month_of_year=every.month_of_year,
-        day_of_week=every.day_of_week,
-    )
 
 
 def _transport_options(settings: CelerySettings) -> dict[str, object]:
