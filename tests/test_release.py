@@ -67,7 +67,14 @@ def test_a_release_sets_every_version(workspace: Path) -> None:
     assert new.replace(heading[0], "## Unreleased\n") == old
 
 
-@pytest.mark.parametrize("arguments", [(), ("",), ("v1.2.3",), ("1.2",), ("1.2.3.dev0",), ("1.2.3", "x")])
+def test_a_version_of_development_leaves_the_changelog(workspace: Path) -> None:
+    """After a release, the manifests get the next version of development, and the changelog stays as it is."""
+    assert release(workspace, "0.2.0.dev0").returncode == 0
+    assert version_faults(manifests(workspace), "0.2.0.dev0") == []
+    assert (workspace / "CHANGELOG.md").read_text(encoding="utf-8") == (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("arguments", [(), ("",), ("v1.2.3",), ("1.2",), ("1.2.3.dev1",), ("1.2.3", "x")])
 def test_a_wrong_version_changes_nothing(workspace: Path, arguments: tuple[str, ...]) -> None:
     """The command says what a version looks like."""
     result = release(workspace, *arguments)
