@@ -1,6 +1,7 @@
 """Processes of `release_program.py`, messages for them, and the effects that they had."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -31,6 +32,8 @@ class Releases:
     broker_url: str
     mail_url: str
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    """Folders of other sources of the packages, by release, as PYTHONPATH names them."""
 
     def start(self, name: str, role: str, release: str = "OLD") -> subprocess.Popen[bytes]:
         command: list[str | Path] = [
@@ -42,8 +45,9 @@ class Releases:
             self.database_url,
             self.mail_url,
         ]
+        environment = os.environ | {"PYTHONPATH": self.sources.get(release, "")}
         with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         self.running[name] = process
         return process
 

@@ -1,8 +1,14 @@
 """Two releases side by side: whatever is replaced first, no message is lost or becomes a dead letter."""
 
+import io
+import os
+import subprocess
+import tarfile
 import time
+import tomllib
 from collections import Counter
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +19,9 @@ from .releases import Releases
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(300)]
 MESSAGES = 40
+ROOT = Path(__file__).parents[5]
+RELEASES = ROOT / ".ci/releases.toml"
+"""The commit of each release, the last one at the end."""
 ORDERS = [
     pytest.param(
         order, id="-".join(order), marks=[pytest.mark.quick] if order[0] != "relay" and order[1] == "relay" else []
@@ -50,6 +59,38 @@ def add_batch(releases: Releases, release: str, numbers: range) -> Counter[str]:
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_roll_in_any_order_loses_nothing(releases: Releases, order: tuple[str, ...]) -> None:
     """During a roll under load every message of either release has its effects exactly once, and none is dead."""
+    roll(releases, order)
+
+
+@pytest.fixture
+def last_release(releases: Releases, tmp_path: Path) -> str:
+    """Make the old processes run the packages of the last release; return its version."""
+    published = tomllib.loads(RELEASES.read_text(encoding="utf-8")) if RELEASES.exists() else {}
+    if not published:
+        pytest.skip("nothing has been released yet")
+    version, commit = list(published.items())[-1]
+    command = ["git", "archive", commit, "packages"]
+    archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    if archive.returncode:
+        pytest.skip(f"the commit of {version} is not in this clone")
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as sources:
+        sources.extractall(tmp_path / "sources", filter="data")
+    folders = sorted(str(folder) for folder in (tmp_path / "sources" / "packages").glob("*/src"))
+    releases.sources["OLD"] = os.pathsep.join(folders)
+    return version
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_last_release_and_this_one_run_side_by_side(
+    releases: Releases, last_release: str, order: tuple[str, ...]
+) -> None:
+    """Relay and worker of the last release work beside those of this one, whatever is replaced first."""
+    print(f"\nfrom {last_release}:")
+    roll(releases, order)
+
+
+def roll(releases: Releases, order: tuple[str, ...]) -> None:
+    """Replace producer, relay and worker in the given order under load, and check the effects."""
     for role in ("relay", "worker"):
         releases.start(f"old {role}", "relay" if role == "relay" else "run", "OLD")
     expected, number, producer = Counter[str](), 0, "OLD"
