@@ -20,6 +20,7 @@ from tequipy_observability.metrics import build_registry
 from tequipy_observability.wiring import Observability
 from tequipy_worker.app import build_runtime, create_worker, open_relay
 from tequipy_worker.cli import main as worker_command
+from tequipy_worker.heartbeat import Heartbeat
 from tequipy_worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +58,8 @@ async def labels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, s
     observability = Observability(settings.observability, of_worker)
     create_worker(settings, observability)
     build_runtime(settings, observability)
-    async with open_relay(settings, Observability(settings.observability, of_relay)):
+    heartbeat = Heartbeat(tmp_path / "heartbeat")
+    async with open_relay(settings, Observability(settings.observability, of_relay), heartbeat):
         return {**series(of_worker), **series(of_relay)}
 
 

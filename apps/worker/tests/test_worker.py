@@ -1,9 +1,8 @@
-"""The worker app: registered tasks, refused settings, and the health command."""
+"""The worker app: registered tasks and refused settings."""
 
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,7 +16,7 @@ from tequipy_observability.wiring import Observability
 from tequipy_platform.database import Database, DatabaseSettings, build_database
 from tequipy_worker.app import build_runtime, create_worker, open_relay, open_scheduler
 from tequipy_worker.catalogue import TASKS
-from tequipy_worker.heartbeat import ALIVE_WITHIN, is_alive
+from tequipy_worker.heartbeat import Heartbeat
 from tequipy_worker.settings import WorkerSettings
 
 GOOD = {
@@ -51,7 +50,9 @@ def worker(*arguments: str, cwd: Path, **variables: str) -> subprocess.Completed
     )
 
 
-@pytest.mark.parametrize("command", ["run", "beat", "relay", "health", "settings", "messages"])
+# `health` reads one setting alone, so that a probe costs little and a fault of another setting kills no process that
+# runs with the right ones: `test_health.py::test_a_state_folder_that_cannot_be_determined_is_one_line`.
+@pytest.mark.parametrize("command", ["run", "beat", "relay", "settings", "messages"])
 def test_wrong_settings_end_every_command(command: str, tmp_path: Path) -> None:
     """Wrong settings give status 78 and one line per fault without a value; a misspelt name in `.env` gets a hint."""
     (tmp_path / ".env").write_text("TEQUIPY_CELERY__BROKR_URL=redis://:hunter2@localhost/1\n")
@@ -86,11 +87,12 @@ def test_a_missing_metrics_folder_is_one_line(command: str, tmp_path: Path) -> N
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_state_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["run", "beat", "relay"])
+def test_a_state_folder_that_cannot_be_made_is_one_line(command: str, tmp_path: Path) -> None:
     """A state folder that cannot be created gives status 78 and a line with the setting's name."""
     (tmp_path / "file").touch()
     variables = GOOD | {"TEQUIPY_WORKER__STATE_FOLDER": str(tmp_path / "file" / "state")}
-    result = worker("run", cwd=tmp_path, **variables)
+    result = worker(command, cwd=tmp_path, **variables)
     assert (result.returncode, result.stdout) == (78, "")
     assert result.stderr == "TEQUIPY_WORKER__STATE_FOLDER: cannot be used: Not a directory\n"
 
@@ -174,9 +176,11 @@ def observe(settings: WorkerSettings) -> Observability:
     return Observability(settings.observability, CollectorRegistry())
 
 
-async def test_relay_and_scheduler_build_no_services(settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scheduler, relay and the worker's parent build neither auth nor cache, mailer and storage; scheduler and relay
-    build one database each.
+async def test_relay_and_scheduler_build_no_services(
+    settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Scheduler, relay and the worker's parent build neither auth nor cache, mailer and storage; scheduler and
+    relay build one database each.
     """
     built = []
 
@@ -189,10 +193,10 @@ async def test_relay_and_scheduler_build_no_services(settings: WorkerSettings, m
     monkeypatch.setattr("tequipy_worker.app.build_database", build)
     create_worker(settings, observe(settings))
     assert built == []
-    async with open_scheduler(settings, observe(settings)):
+    async with open_scheduler(settings, observe(settings), Heartbeat(tmp_path / "heartbeat")):
         assert built == [settings.database]
     built.clear()
-    async with open_relay(settings, observe(settings)):
+    async with open_relay(settings, observe(settings), Heartbeat(tmp_path / "heartbeat")):
         assert built == [settings.database]
 
 
@@ -202,29 +206,26 @@ def test_every_task_has_a_handler(settings: WorkerSettings) -> None:
     assert set(runtime.handlers) == set(TASKS)
 
 
-def test_health_goes_by_the_heartbeat(tmp_path: Path) -> None:
-    """Status 1 without a heartbeat, with an old one and with one from the future; status 0 otherwise."""
-    assert worker("health", cwd=tmp_path, **GOOD).returncode == 1
-    heartbeat = tmp_path / "tequipy-worker" / "heartbeat"
-    heartbeat.parent.mkdir()
-    heartbeat.touch()
-    assert worker("health", cwd=tmp_path, **GOOD).returncode == 0
-    for away in (-ALIVE_WITHIN - 1, ALIVE_WITHIN + 1, 1e8):
-        wrong = time.time() + away
-        os.utime(heartbeat, (wrong, wrong))
-        assert not is_alive(heartbeat), away
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
-    """A folder of another user is refused, because its owner could forge a heartbeat."""
+@pytest.mark.parametrize("command", ["run", "beat", "relay"])
+def test_a_folder_of_another_user_is_refused(command: str, tmp_path: Path) -> None:
+    """A folder of another user is refused: its owner could forge heartbeats."""
     folder = tmp_path / "tequipy-worker"
     folder.mkdir()
     os.chown(folder, 12345, 12345)
-    result = worker("run", cwd=tmp_path, **GOOD)
+    result = worker(command, cwd=tmp_path, **GOOD)
     assert result.returncode == 1
     assert f"{folder} belongs to another user" in result.stderr
     assert "TEQUIPY_WORKER__STATE_FOLDER" in result.stderr
+
+
+def test_an_unknown_queue_is_refused(tmp_path: Path) -> None:
+    """`run --queues` names the queues that there are when one is unknown or none is given."""
+    for queues in ("email,emial", ","):
+        result = worker("run", "--queues", queues, cwd=tmp_path, **GOOD)
+        assert result.returncode == 2
+        assert "there are default, email, reports, aggregation" in result.stderr
+    assert "emial" in worker("run", "--queues", "email,emial", cwd=tmp_path, **GOOD).stderr
 
 
 def test_the_worker_does_not_import_fastapi() -> None:

@@ -20,7 +20,7 @@ from tequipy_platform.messaging.celery import Relay, TaskRuntime, build_celery, 
 from tequipy_platform.settings import variable_of
 from tequipy_platform.storage import build_storage
 from tequipy_worker.catalogue import QUEUES, TASKS
-from tequipy_worker.heartbeat import wire_heartbeat
+from tequipy_worker.heartbeat import DATABASE, ChildHeartbeat, Heartbeat, broker_check, loop_heartbeat
 from tequipy_worker.settings import WorkerSettings
 
 
@@ -41,7 +41,6 @@ def create_worker(settings: WorkerSettings, observability: Observability | None 
         metrics_port_name=variable_of(WorkerSettings, ("observability", "metrics_port")),
     )
     celery = create_celery(settings, observability)
-    wire_heartbeat(celery, settings.worker.heartbeat_file)
     wire_tasks(celery, TASKS, partial(build_runtime, settings, observability))
     return celery
 
@@ -50,6 +49,7 @@ def build_runtime(settings: WorkerSettings, observability: Observability) -> Tas
     """Compose the handlers of a child process, from the same parts as the API."""
     metrics = observability.registry
     database = build_database(settings.database, registry=metrics, app_version=settings.app_version)
+    heartbeat = ChildHeartbeat(settings.worker.state_folder / "run", {DATABASE: database.ping})
     messages = build_message_log(database, redelivery=timedelta(seconds=settings.celery.visibility_timeout))
     cache = build_cache(settings.cache, registry=metrics)
     storage = build_storage(settings.storage)
@@ -64,21 +64,25 @@ def build_runtime(settings: WorkerSettings, observability: Observability) -> Tas
     )
     return TaskRuntime(
         handlers={**platform_tasks.build_handlers(messages), **auth_tasks.build_handlers(auth, mailer)},
-        resources=[observability, database, cache, storage, mailer, auth],
+        resources=[heartbeat, observability, database, cache, storage, mailer, auth],
         messages=messages,
     )
 
 
 @asynccontextmanager
-async def open_scheduler(settings: WorkerSettings, observability: Observability) -> AsyncIterator[Scheduler]:
+async def open_scheduler(
+    settings: WorkerSettings, observability: Observability, heartbeat: Heartbeat
+) -> AsyncIterator[Scheduler]:
     """Compose the scheduler and open its resources; it needs the database alone."""
     database = build_database(settings.database, registry=observability.registry, app_version=settings.app_version)
-    async with observability, database:
+    async with loop_heartbeat(heartbeat, {DATABASE: database.ping}), observability, database:
         yield build_scheduler(database, TASKS)
 
 
 @asynccontextmanager
-async def open_relay(settings: WorkerSettings, observability: Observability) -> AsyncIterator[Relay]:
+async def open_relay(
+    settings: WorkerSettings, observability: Observability, heartbeat: Heartbeat
+) -> AsyncIterator[Relay]:
     """Compose the relay and open its resources; it needs the database and the broker alone."""
     celery = create_celery(settings, observability)
     database = build_database(settings.database, registry=observability.registry, app_version=settings.app_version)
@@ -88,5 +92,7 @@ async def open_relay(settings: WorkerSettings, observability: Observability) -> 
         queues={task.name: task.queue for task in TASKS},
         registry=observability.registry,
     )
-    async with observability, database, messages, build_relay(celery, messages, TASKS) as relay:
-        yield relay
+    beating = loop_heartbeat(heartbeat, {DATABASE: database.ping})
+    with broker_check(celery, heartbeat):
+        async with beating, observability, database, messages, build_relay(celery, messages, TASKS) as relay:
+            yield relay

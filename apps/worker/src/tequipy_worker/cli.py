@@ -7,6 +7,8 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
@@ -14,9 +16,19 @@ import click
 from tequipy_observability.wiring import Observability, configure_observability
 from tequipy_platform.database import refuse_wrong_encoding
 from tequipy_platform.settings import describe_settings, load_settings, refuse, refuse_missing_folder, variable_of
+from tequipy_worker import probe
 from tequipy_worker.message_commands import dead_letters, messages
+from tequipy_worker.probe import READY_OPTION
 from tequipy_worker.settings import WorkerSettings
-from tequipy_worker.state import MULTIPROCESS, ForeignFolderError, claim_folder, empty_folder
+from tequipy_worker.state import (
+    KINDS,
+    MULTIPROCESS,
+    UnusableFolderError,
+    children_folder,
+    claimed_folder,
+    empty_folder,
+    heartbeat_file,
+)
 
 
 @click.group()
@@ -35,43 +47,66 @@ main.add_command(dead_letters)
 
 
 @main.command()
-def run() -> None:
+@click.option("--queues", help="Consume these queues only, separated by commas; all by default.")
+@click.option("--concurrency", type=click.IntRange(min=1), help="Overrides TEQUIPY_WORKER__CONCURRENCY.")
+def run(queues: str | None, concurrency: int | None) -> None:
     """Run tasks: a parent process receives messages, child processes run them."""
     settings = load_settings(WorkerSettings)
-    refuse_wrong_encoding(settings.database, variable=variable_of(WorkerSettings, ("database", "url")))
-    from tequipy_worker.app import create_worker  # noqa: PLC0415 -- after the settings, so that wrong ones are reported at once
-    from tequipy_worker.catalogue import QUEUES  # noqa: PLC0415 -- as above
+    from tequipy_worker.catalogue import QUEUES  # noqa: PLC0415 -- after the settings, so that wrong ones are reported at once
 
-    metrics = empty_folder(_state_folder(settings) / "metrics")
-    os.environ[MULTIPROCESS] = str(metrics)  # each process reads it when it first counts
-    observability = _observe(settings, "worker", metrics_folder=metrics)
-    worker = create_worker(settings, observability).Worker(
-        pool_cls="prefork",
-        concurrency=settings.worker.concurrency,
-        queues=QUEUES,
-        # Workers need no messages from each other: no logical clocks, leader elections or synchronisation at start.
-        without_gossip=True,
-        without_mingle=True,
-        quiet=True,
-    )
-    worker.start()
-    sys.exit(worker.exitcode)
+    selected = _select_queues(queues, QUEUES)
+    with _claimed(settings, "run") as folder:
+        from tequipy_worker.heartbeat import ParentHeartbeat  # noqa: PLC0415 -- as above
+
+        heartbeat = ParentHeartbeat(heartbeat_file(folder))
+        heartbeat.start()
+        refuse_wrong_encoding(settings.database, variable=variable_of(WorkerSettings, ("database", "url")))
+        from tequipy_worker.app import create_worker  # noqa: PLC0415 -- as above
+        from tequipy_worker.stopping import run_worker  # noqa: PLC0415 -- as above
+
+        empty_folder(children_folder(folder))
+        metrics = empty_folder(folder / "metrics")
+        os.environ[MULTIPROCESS] = str(metrics)  # each process reads it when it first counts
+        celery = create_worker(settings, _observe(settings, "worker", metrics_folder=metrics))
+        heartbeat.wire(celery)
+        status = run_worker(
+            celery,
+            queues=selected,
+            concurrency=concurrency or settings.worker.concurrency,
+            max_memory=settings.worker.max_memory_per_child,
+            patience=settings.celery.soft_shutdown_timeout,
+        )
+    sys.exit(status)
+
+
+def _select_queues(queues: str | None, known: Sequence[str]) -> Sequence[str]:
+    if queues is None:
+        return known
+    selected = [name.strip() for name in queues.split(",") if name.strip()]
+    unknown = [name for name in selected if name not in known]
+    if unknown or not selected:
+        raise click.BadParameter(
+            f"no queue is named {', '.join(unknown) or queues!r}; there are {', '.join(known)}", param_hint="--queues"
+        )
+    return selected
 
 
 @main.command()
 def beat() -> None:
     """Add a message to the outbox for each scheduled task that is due; run any number of processes."""
     settings = load_settings(WorkerSettings)
-    refuse_wrong_encoding(settings.database, variable=variable_of(WorkerSettings, ("database", "url")))
-    asyncio.run(_beat(settings))
+    with _claimed(settings, "beat") as folder:
+        refuse_wrong_encoding(settings.database, variable=variable_of(WorkerSettings, ("database", "url")))
+        asyncio.run(_beat(settings, folder))
 
 
-async def _beat(settings: WorkerSettings) -> None:
+async def _beat(settings: WorkerSettings, folder: Path) -> None:
     from tequipy_worker.app import open_scheduler  # noqa: PLC0415 -- as above
+    from tequipy_worker.heartbeat import DATABASE, Heartbeat  # noqa: PLC0415 -- as above
 
-    async with open_scheduler(settings, _observe(settings, "beat")) as running:
-        for signal_number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(signal_number, running.stop)
+    heartbeat = Heartbeat(heartbeat_file(folder), DATABASE)
+    async with open_scheduler(settings, _observe(settings, "beat"), heartbeat) as running:
+        _handle_stop_signals(running.stop)
         await running.run()
 
 
@@ -79,17 +114,30 @@ async def _beat(settings: WorkerSettings) -> None:
 def relay() -> None:
     """Publish the outbox to the broker; run any number of processes."""
     settings = load_settings(WorkerSettings)
-    refuse_wrong_encoding(settings.database, variable=variable_of(WorkerSettings, ("database", "url")))
-    asyncio.run(_relay(settings))
+    with _claimed(settings, "relay") as folder:
+        refuse_wrong_encoding(settings.database, variable=variable_of(WorkerSettings, ("database", "url")))
+        asyncio.run(_relay(settings, folder))
 
 
-async def _relay(settings: WorkerSettings) -> None:
+async def _relay(settings: WorkerSettings, folder: Path) -> None:
     from tequipy_worker.app import open_relay  # noqa: PLC0415 -- as above
+    from tequipy_worker.heartbeat import BROKER, DATABASE, Heartbeat  # noqa: PLC0415 -- as above
 
-    async with open_relay(settings, _observe(settings, "relay")) as running:
-        for signal_number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(signal_number, running.stop)
+    heartbeat = Heartbeat(heartbeat_file(folder), BROKER, DATABASE)
+    async with open_relay(settings, _observe(settings, "relay"), heartbeat) as running:
+        _handle_stop_signals(running.stop)
         await running.run()
+
+
+def _handle_stop_signals(stop: Callable[[], None]) -> None:
+    from tequipy_worker.stopping import exit_soon  # noqa: PLC0415 -- as above
+
+    def on_signal() -> None:
+        stop()
+        exit_soon()
+
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, on_signal)
 
 
 def _observe(settings: WorkerSettings, service: str, *, metrics_folder: Path | None = None) -> Observability:
@@ -103,23 +151,27 @@ def _observe(settings: WorkerSettings, service: str, *, metrics_folder: Path | N
     )
 
 
-def _state_folder(settings: WorkerSettings) -> Path:
-    try:
-        return claim_folder(settings.worker.state_folder)
-    except ForeignFolderError as error:
-        raise click.ClickException(str(error)) from error
-    except OSError as error:
-        refuse([f"{variable_of(WorkerSettings, ('worker', 'state_folder'))}: cannot be used: {error.strerror}"])
+@contextmanager
+def _claimed(settings: WorkerSettings, kind: str) -> Iterator[Path]:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(claimed_folder(settings.worker.state_folder, kind))
+        except UnusableFolderError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            refuse([f"{variable_of(WorkerSettings, ('worker', 'state_folder'))}: cannot be used: {error.strerror}"])
+        yield folder
 
 
 @main.command()
-def health() -> None:
-    """Exit with status 0 if the worker of this machine runs, with 1 if it hangs or does not run."""
-    file = load_settings(WorkerSettings).worker.heartbeat_file
-    from tequipy_worker.heartbeat import is_alive  # noqa: PLC0415 -- as above
+@click.argument("processes", nargs=-1, type=click.Choice(KINDS))
+@click.option(READY_OPTION, "ready", is_flag=True, help="Also require that broker and database answer.")
+def health(processes: tuple[str, ...], ready: bool) -> None:  # noqa: FBT001 -- click passes it by position
+    """Exit with status 0 if the processes of this state folder work: those named, or all that run.
 
-    if not is_alive(file):
-        raise click.ClickException(f"the worker has not touched {file} lately")
+    Status 1 and one line for each process that hangs or does not run. Reads TEQUIPY_WORKER__STATE_FOLDER alone.
+    """
+    probe.main([*processes, *([READY_OPTION] if ready else [])])
 
 
 @main.command("settings")

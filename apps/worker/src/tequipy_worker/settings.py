@@ -18,22 +18,20 @@ from tequipy_platform.messaging import SCHEMA as PLATFORM_SCHEMA
 from tequipy_platform.messaging.celery import CelerySettings
 from tequipy_platform.settings import AppSettings
 from tequipy_platform.storage import StorageSettings
+from tequipy_worker.state import DEFAULT_NAME
 
 
 class ProcessSettings(BaseModel):
-    """Number of child processes, and the folder of their state."""
+    """Number and memory of child processes, and the folder of the state of all processes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     concurrency: int = Field(default=2, ge=1)
     """The number of child processes, each of which runs one task at a time."""
-    state_folder: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()) / "tequipy-worker")
-    """The folder of heartbeat and metrics."""
-
-    @property
-    def heartbeat_file(self) -> Path:
-        """The file that the running worker touches, and whose age `tequipy-worker health` checks."""
-        return self.state_folder / "heartbeat"
+    max_memory_per_child: int | None = Field(default=None, ge=1)
+    """A child process that has used more MiB than this is replaced after its task; None: none is."""
+    state_folder: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()) / DEFAULT_NAME)
+    """The folder of heartbeats and metrics; at most one process each of `run`, `beat` and `relay` can use it."""
 
 
 class Cache(CacheSettings):

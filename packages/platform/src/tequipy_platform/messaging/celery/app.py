@@ -1,11 +1,7 @@
 """The configuration of Celery; each setting prevents a fault that lost or duplicated a task in tests."""
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import Final
-
-# billiard reads it when it is imported. SIGTERM then starts the soft shutdown, as container platforms expect.
-os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")  # noqa: TID251 -- billiard reads nothing else
 
 from celery import Celery
 from kombu import Queue
@@ -57,8 +53,12 @@ def build_celery(
         worker_cancel_long_running_tasks_on_connection_loss=False,
         task_time_limit=settings.time_limit,
         task_soft_time_limit=settings.soft_time_limit,
-        # After SIGTERM short tasks finish, other messages return to the queue, and an idle worker stops at once.
+        # For Celery's own command (at SIGQUIT); the worker app has signal handlers of its own.
         worker_soft_shutdown_timeout=settings.soft_shutdown_timeout,
+        # The broker is asked for messages alone: remote control and events need queues that broadcast, and their
+        # connections keep a worker from stopping while the broker hangs.
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
         # tequipy_observability configures logging.
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
