@@ -50,11 +50,13 @@ def relay(variables: dict[str, str]) -> Iterator[None]:
     """Run the relay until the block ends."""
     command = [str(Path(sys.executable).with_name("tequipy-worker")), "relay"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
-    with subprocess.Popen(command, env=environment | variables, stdout=subprocess.DEVNULL) as process:  # noqa: S603 -- our own command
-        try:
-            yield
-        finally:
-            process.terminate()
+    with tempfile.TemporaryDirectory() as state:
+        environment |= {"TEQUIPY_WORKER__STATE_FOLDER": state, **variables}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:  # noqa: S603 -- our own command
+            try:
+                yield
+            finally:
+                process.terminate()
 
 
 async def commit(database: Database, messages: int) -> None:

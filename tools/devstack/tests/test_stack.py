@@ -18,7 +18,8 @@ import pytest
 from tequipy_devstack.ports import free_port
 from tequipy_devstack.processes import DevstackError, await_end, family, is_running
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
-from tequipy_devstack.stack import Home, Stack
+from tequipy_devstack.stack import MAIL_QUEUE, OTHER_QUEUES, Home, Stack
+from tequipy_worker.catalogue import QUEUES
 
 # Prints its arguments and variables for all of Tequipy's programs; `serve` responds, `create-admin` reads a password.
 STAND_IN = """#!{python}
@@ -33,7 +34,8 @@ if words.startswith("serve"):
     http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[-1])), Yes).serve_forever()
 elif words.startswith("create-admin"):
     print("password:", sys.stdin.read())
-elif words in ("run", "beat", "relay"):
+elif words.startswith(("run", "beat", "relay")):
+    print("state:", os.environ["TEQUIPY_WORKER__STATE_FOLDER"])
     time.sleep(600)
 """
 
@@ -123,14 +125,17 @@ def run(tools: Tools, tmp_path: Path) -> Run:
 
 
 def test_one_command_runs_everything_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
-    """The stack migrates, runs the four programs, prints their addresses, and keeps its data across restarts."""
+    """The stack migrates, runs the five programs, prints their addresses, and keeps its data across restarts."""
     home = tmp_path / "home"
     with run(home, TEQUIPY_DEV_PORT=(port := str(free_port()))) as stack:
         output = stack.log.read_text()
         assert re.search("^migrate . runs: migrate upgrade head local$", output, re.MULTILINE)
         assert re.search(f"^api     . runs: serve --host 127.0.0.1 --port {port} local$", output, re.MULTILINE)
-        for name, word in (("worker", "run"), ("beat", "beat"), ("relay", "relay")):
-            stack.awaits(f"^{name:8}. runs: {word} local$")
+        worker, mailer = f"run --queues {OTHER_QUEUES}", f"run --queues {MAIL_QUEUE}"
+        for name, words in (("worker", worker), ("mailer", mailer), ("beat", "beat"), ("relay", "relay")):
+            stack.awaits(f"^{name:8}. runs: {words} local$")
+            state = home / "worker" / "mailer" if name == "mailer" else home / "worker"
+            stack.awaits(f"^{name:8}. state: {state}$")
         for text in (f"http://127.0.0.1:{port}/docs", str(home / "mail"), "make admin EMAIL="):
             assert text in output
         PostgresServer(home / "postgres").execute("CREATE TABLE memory AS SELECT 1", "tequipy")
@@ -141,6 +146,11 @@ def test_one_command_runs_everything_and_leaves_nothing(run: Run, tmp_path: Path
     with run(home):
         assert PostgresServer(home / "postgres").execute("SELECT * FROM memory", "tequipy") == "1\n"
         assert len(list((home / "mail").glob("*.eml"))) == 1
+
+
+def test_the_two_workers_consume_every_queue_once() -> None:
+    """Mails have a worker of their own, and each queue of the catalogue has one of the two."""
+    assert sorted([MAIL_QUEUE, *OTHER_QUEUES.split(",")]) == sorted(QUEUES)
 
 
 def test_beside_the_running_stack(run: Run, tools: Tools, tmp_path: Path) -> None:

@@ -75,8 +75,10 @@ async def test_an_endless_line_is_printed_in_parts(supervisor: Supervisor, capsy
 async def test_once_tells_the_exit_status(supervisor: Supervisor) -> None:
     """`once` returns the exit status, so that a failed command is noticed."""
     assert await supervisor.once(python("migrate", "raise SystemExit(3)")) == 3
-    assert await supervisor.succeeds([sys.executable, "-c", "pass"])
-    assert not await supervisor.succeeds([sys.executable, "-c", "raise SystemExit(1)"])
+    assert await supervisor.succeeds(python("", "pass"))
+    assert not await supervisor.succeeds(python("", "raise SystemExit(1)"))
+    reads_a_variable = [sys.executable, "-c", "import os; raise SystemExit(os.environ['WORD'] != 'own')"]
+    assert await supervisor.succeeds(Program("", reads_a_variable, {"WORD": "own"}))
 
 
 async def test_a_program_that_dies_is_started_again(

@@ -21,6 +21,10 @@ from tequipy_devstack.processes import DevstackError
 from tequipy_devstack.servers import PostgresServer, Server, ValkeyServer
 from tequipy_devstack.supervisor import Program, Supervisor
 
+STATE_FOLDER = "TEQUIPY_WORKER__STATE_FOLDER"
+MAIL_QUEUE = "email"
+OTHER_QUEUES = "default,reports,aggregation"
+"""The queues of two workers, so that slow mails do not delay other tasks."""
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -105,7 +109,7 @@ class Stack:
             variables = self._variables(resources, servers)
             self.home.write_environment(variables)
             supervisor = Supervisor({**os.environ, **variables, "PYTHONUNBUFFERED": "1"})
-            asyncio.run(self._supervise(supervisor, servers))
+            asyncio.run(self._supervise(supervisor, servers, variables[STATE_FOLDER]))
         supervisor.say("stack", "stopped")
 
     def _variables(self, resources: contextlib.ExitStack, servers: list[Server]) -> dict[str, str]:
@@ -140,30 +144,32 @@ class Stack:
             "TEQUIPY_MAIL__SMTP_URL": sink.url,
             "TEQUIPY_MAIL__SENDER": "tequipy@example.com",
             "TEQUIPY_STORAGE__URL": (folder / "storage").as_uri(),
-            "TEQUIPY_WORKER__STATE_FOLDER": str(folder / "worker"),
+            STATE_FOLDER: str(folder / "worker"),
             "TEQUIPY_SERVER__DRAIN_PERIOD": "0",  # there is no balancer
             **self.given,
         }
 
-    async def _supervise(self, supervisor: Supervisor, servers: Sequence[Server]) -> None:
-        work = asyncio.ensure_future(self._work(supervisor, servers))
+    async def _supervise(self, supervisor: Supervisor, servers: Sequence[Server], state_folder: str) -> None:
+        work = asyncio.ensure_future(self._work(supervisor, servers, state_folder))
         for number in _STOP_SIGNALS:
             # A second signal cancels again, which ends everything at once.
             asyncio.get_running_loop().add_signal_handler(number, work.cancel)
         with contextlib.suppress(asyncio.CancelledError):
             await work
 
-    async def _work(self, supervisor: Supervisor, servers: Sequence[Server]) -> None:
+    async def _work(self, supervisor: Supervisor, servers: Sequence[Server], state_folder: str) -> None:
+        mailer = {STATE_FOLDER: str(Path(state_folder) / "mailer")}
         api, worker = _program("tequipy-api"), _program("tequipy-worker")
         if status := await supervisor.once(Program("migrate", [api, "migrate", "upgrade", "head"])):
             raise DevstackError(f"migrating the database ended with status {status}: see the lines above")
         work = [
             supervisor.keep(Program("api", [api, "serve", "--host", "127.0.0.1", "--port", str(self.port)])),
-            supervisor.keep(Program("worker", [worker, "run"])),
+            supervisor.keep(Program("worker", [worker, "run", "--queues", OTHER_QUEUES])),
+            supervisor.keep(Program("mailer", [worker, "run", "--queues", MAIL_QUEUE], mailer)),
             supervisor.keep(Program("beat", [worker, "beat"])),
             supervisor.keep(Program("relay", [worker, "relay"])),
             supervisor.reload(*self.sources),
-            supervisor.announce(lambda: self._is_ready(supervisor), self._welcome()),
+            supervisor.announce(lambda: self._is_ready(supervisor, mailer), self._welcome()),
             _keep_servers(servers, supervisor),
         ]
         tasks = [asyncio.ensure_future(part) for part in work]
@@ -184,11 +190,14 @@ class Stack:
             "Ctrl-C stops everything.",
         ]
 
-    async def _is_ready(self, supervisor: Supervisor) -> bool:
-        """Return whether the API is ready and the worker healthy."""
+    async def _is_ready(self, supervisor: Supervisor, mailer: Mapping[str, str]) -> bool:
+        """Return whether the API and the worker's processes are ready."""
         if await asyncio.to_thread(_readiness, self.port) != http.HTTPStatus.OK:
             return False
-        return await supervisor.succeeds([_program("tequipy-worker"), "health"])
+        health: list[str | Path] = [_program("tequipy-worker"), "health", "--ready"]
+        return await supervisor.succeeds(Program("", [*health, "run", "beat", "relay"])) and await supervisor.succeeds(
+            Program("", [*health, "run"], mailer)
+        )
 
 
 async def _keep_servers(servers: Sequence[Server], supervisor: Supervisor) -> None:

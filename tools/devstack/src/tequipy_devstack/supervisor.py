@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
 
@@ -21,10 +21,11 @@ _NAME_WIDTH = 8
 
 @dataclass(frozen=True)
 class Program:
-    """A command line, and the name that prefixes its output."""
+    """A command line, the name that prefixes its output, and variables in addition to those of the supervisor."""
 
     name: str
     command: Sequence[str | Path]
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class Supervisor:
         finally:
             await self._end(process)
 
-    async def succeeds(self, command: Sequence[str | Path]) -> bool:
-        """Run a command without showing its output; return whether its exit status is 0."""
-        process = await self._start(Program("", command))
+    async def succeeds(self, program: Program) -> bool:
+        """Run a program without showing its output; return whether its exit status is 0."""
+        process = await self._start(program)
         try:
             await process.communicate()
         finally:
@@ -126,7 +127,7 @@ class Supervisor:
     async def _start(self, program: Program) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *tied(program.command, death_signal=Signals.SIGTERM),
-            env=self._environment,
+            env={**self._environment, **program.variables},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -156,7 +156,6 @@ class Deployment:
             "TEQUIPY_CELERY__SOFT_SHUTDOWN_TIMEOUT": "2",
             "TEQUIPY_MAIL__SMTP_URL": mails.url,
             "TEQUIPY_STORAGE__URL": self.storage.as_uri(),
-            "TEQUIPY_WORKER__STATE_FOLDER": str(folder / "worker"),
             **{
                 f"TEQUIPY_RATE_LIMITS__{policy}": "off"
                 for policy in ("DEFAULT", "REGISTER", "LOGIN", "REFRESH", "FORGOT")
@@ -171,12 +170,12 @@ class Deployment:
 
     def worker(self, **settings: str) -> Program:
         """Return `tequipy-worker run`; entering it starts it."""
-        return Program([program("tequipy-worker"), "run"], self.environment | settings, self._new_log("worker"))
+        return self._process("worker", [program("tequipy-worker"), "run"], settings)
 
     def relay(self, *command: str | Path) -> Program:
         """Return `tequipy-worker relay`, or `command`; entering it starts it."""
         command = command or (program("tequipy-worker"), "relay")
-        return Program([*command], self.environment, self._new_log("relay"))
+        return self._process("relay", [*command], {})
 
     def migrate(self) -> None:
         """Create the tables."""
@@ -185,6 +184,12 @@ class Deployment:
     def create_admin(self) -> None:
         """Create the account that the load logs in to."""
         self.command("create-admin", "--email", ADMIN, text=PASSWORD)
+
+    def _process(self, name: str, command: list[str | Path], settings: dict[str, str]) -> Program:
+        """Return a process of the worker app, with a state folder of its own, because processes do not share one."""
+        log = self._new_log(name)
+        own = {"TEQUIPY_WORKER__STATE_FOLDER": str(log.with_suffix(""))}
+        return Program(command, self.environment | own | settings, log)
 
     def _new_log(self, name: str) -> Path:
         return self.folder / f"{name}-{next(self._numbers)}.log"
