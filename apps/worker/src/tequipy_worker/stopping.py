@@ -18,8 +18,9 @@ from celery.worker import WorkController, state
 
 KILL_AFTER: Final = 4.0
 """Seconds after the end of the tasks at which child processes that still run are killed."""
-KILL_AFTER_HANDING_BACK: Final = 2.0
-EXIT_AFTER_KILLING: Final = 1.5
+KILL_AFTER_HANDING_BACK: Final = 3.2
+"""As above for children that record that their task was handed back, for which they take at most 3 s."""
+EXIT_AFTER_KILLING: Final = 1.0
 """Seconds after that at which the process ends, whatever it waits for."""
 
 EXIT_WITHIN: Final = 24.0
