@@ -229,4 +229,7 @@ class MessageLog(ABC):
     async def purge_messages(
         self, *, outbox_age: timedelta, dead_letter_age: timedelta, inbox_age: timedelta, batch_size: int
     ) -> None:
-        """Delete what was done, or became a dead letter, or was handled, longer ago than the given ages, in batches."""
+        """Delete what was done, or became a dead letter, or was handled, longer ago than the given ages, in batches.
+
+        A handled delivery is kept while its message may be delivered again, a dead letter's by a retry.
+        """

@@ -49,6 +49,6 @@ def build_handlers(
 ) -> Mapping[Task, Handler]:
     """Return a handler for each of `TASKS`.
 
-    `inbox_age` must exceed the longest time after which a message can be delivered again.
+    `inbox_age` must exceed the longest time after which the broker can deliver a message that is done.
     """
     return {PURGE_MESSAGES: Housekeeping(messages, outbox_age, dead_letter_age, inbox_age).purge_messages}

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, delete, func, literal, null, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, case, delete, exists, func, literal, null, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -257,10 +257,16 @@ async def _purge_batch(session: AsyncSession, old: ColumnElement[bool], *, inbox
     """
     outbox_key, inbox_key = OutboxRow.id, tuple_(InboxRow.message_id, InboxRow.handler)
     settled = select(OutboxRow.id).where(old)
-    handled = select(InboxRow.message_id, InboxRow.handler).where(InboxRow.taken_at < func.now() - inbox_age)
+    # A message that may still be delivered, a dead letter by a person's retry, needs its row whatever its age is.
+    may_return = exists().where(
+        OutboxRow.id == InboxRow.message_id, OutboxRow.state.not_in([MessageState.DONE, MessageState.DISCARDED])
+    )
+    handled = select(InboxRow.message_id, InboxRow.handler).where(
+        InboxRow.taken_at < func.now() - inbox_age, ~may_return
+    )
     full = False
     for table, key, expired in ((OutboxRow, outbox_key, settled), (InboxRow, inbox_key, handled)):
-        batch = expired.limit(limit).with_for_update(skip_locked=True)
+        batch = expired.limit(limit).with_for_update(skip_locked=True, of=table)
         # The rows are returned and counted, because async sessions offer no row count here.
         gone = await session.execute(delete(table).where(key.in_(batch)).returning(literal(1)))
         full = full or len(gone.all()) == limit

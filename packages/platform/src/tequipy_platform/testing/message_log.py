@@ -116,7 +116,9 @@ class MemoryMessageLog(MessageLog):
             if row.settled_at is not None and row.settled_at < now - age and not messages.is_locked(row.id):
                 del messages.rows[row.id]
         for key, taken_at in list(messages.taken_at.items()):
-            if taken_at < now - inbox_age:
+            row_of_key = messages.rows.get(key[0])
+            may_return = row_of_key is not None and row_of_key.state not in {MessageState.DONE, MessageState.DISCARDED}
+            if taken_at < now - inbox_age and not may_return:
                 messages.taken_at.pop(key)
                 messages.leases.pop(key, None)
 
