@@ -39,8 +39,9 @@ dev: sync ## run the local stack until Ctrl-C
 admin: sync ## create an admin in the running stack: make admin EMAIL=you@example.com
 	@$(BIN)/tequipy-devstack admin "$(EMAIL)"
 
+# By files, so that one process starts the servers of a file; pytest 9.2 ignores the groups of xdist 3.8.
 test: sync ## run every test in parallel; ARGS="-k name" selects
-	$(BIN)/pytest -m "not prove" -n $(PROCESSES) --dist loadgroup $(ARGS)
+	$(BIN)/pytest -m "not prove" -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 prove: sync ## run the long proofs and print their figures; QUICK=1: only those that take seconds
 	$(BIN)/pytest -m "prove$(if $(QUICK), and quick)" -n 0 -s $(ARGS)
