@@ -37,12 +37,9 @@ def latest_occurrence(every: timedelta | Crontab, now: datetime) -> datetime | N
 
 
 def due_occurrence(every: timedelta | Crontab, last: datetime, now: datetime) -> datetime | None:
-    """Return the latest occurrence after `last` and not after `now`, or None if there is none.
-
-    A `last` in the future, which was written before the clock was set back, counts as `now`.
-    """
+    """Return the latest occurrence after `last` and not after `now`, or None if there is none."""
     latest = latest_occurrence(every, now)
-    return latest if latest is not None and latest > min(last, now) else None
+    return latest if latest is not None and latest > last else None
 
 
 def next_occurrence(every: timedelta | Crontab, now: datetime) -> datetime | None:
