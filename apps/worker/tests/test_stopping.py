@@ -140,3 +140,15 @@ async def test_a_relay_stops_while_its_servers_hang(
         server.freeze()
     took = stop(relay, Signals.SIGTERM)
     print(f"\nrelay, {frozen} frozen: {took:.1f} s, status {relay.returncode}")
+
+
+@pytest.mark.prove
+@pytest.mark.quick
+def test_a_scheduler_stops_while_the_database_hangs(private_shell: Shell, private_postgres: PostgresServer) -> None:
+    """While the database is frozen, a scheduler ends in the promised time."""
+    beat = private_shell.start("beat", "beat")
+    private_shell.await_health("beat", 0, "beat", "--ready")
+    private_postgres.freeze()
+    private_shell.await_health("beat", 1, "beat", "--ready")  # by now it waits for an answer
+    took = stop(beat, Signals.SIGTERM)
+    print(f"\nbeat, database frozen: {took:.1f} s, status {beat.returncode}")
