@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from pathlib import Path
 from signal import Signals
 
 import pytest
@@ -19,12 +20,14 @@ pytestmark = pytest.mark.timeout(300)
 long = [pytest.mark.prove, pytest.mark.quick]
 
 
-def stop(process: "subprocess.Popen[bytes]", *signals: Signals, within: float = PROMISED) -> float:
+def stop(process: "subprocess.Popen[bytes]", *signals: Signals, log: Path | None = None) -> float:
     """Send the signals, wait until the worker and its children have ended, and return the seconds."""
     members, began = family(process.pid), time.monotonic()
     for number in signals:
         process.send_signal(number)
-    eventually("the worker has ended", lambda: process.poll() is not None, within=within)
+        if log is not None:  # two signals of one kind are one if the process has not handled the first
+            eventually("the signal is handled", lambda: "worker_stopping" in log.read_text(encoding="utf-8"))
+    eventually("the worker has ended", lambda: process.poll() is not None, within=PROMISED)
     seconds = time.monotonic() - began
     assert await_end(members, timeout=2) == []
     return seconds
@@ -55,7 +58,7 @@ async def test_a_hard_stop_hands_tasks_back_at_once(signals: list[Signals], shel
     worker = await started(shell, 3600)
     second = shell.start("second", "run", "--concurrency", "1")
     shell.await_health("second", 0, "run", "--ready")
-    seconds = stop(worker, *signals)
+    seconds = stop(worker, *signals, log=shell.log("first"))
     elsewhere = shell.await_events("started", 3)[-1]
     assert elsewhere["parent"] == second.pid
     assert elsewhere["id"] == shell.events("started")[1]["id"]

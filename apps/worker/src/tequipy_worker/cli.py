@@ -4,9 +4,9 @@ Each command imports what it needs, because importing the whole app takes longer
 """
 
 import asyncio
+import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -76,7 +76,8 @@ def run(queues: str | None, concurrency: int | None) -> None:
             max_memory=settings.worker.max_memory_per_child,
             patience=settings.celery.soft_shutdown_timeout,
         )
-    sys.exit(status)
+    logging.shutdown()
+    os._exit(status)  # at once: at its end the interpreter would wait for threads and clean-ups, which may hang
 
 
 def _select_queues(queues: str | None, known: Sequence[str]) -> Sequence[str]:
