@@ -153,6 +153,7 @@ class SqlTwin(Twin):
             return now
 
     async def advance(self, by: timedelta) -> None:
+        self.relay._looked_at -= by.total_seconds()
         times = {
             "outbox": [
                 "not_before",

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -28,6 +29,8 @@ from tequipy_platform.messaging.models import OUTBOX_CHANNEL, SCHEMA, OutboxRow
 _MAX_DOUBLINGS: Final = 6
 _HELD_FOR: Final = timedelta(seconds=10)
 """How long an older relay leaves an event of a newer producer to other relays before it looks at it again."""
+_LOOK_SECONDS: Final = 1.0
+"""How often a relay that has new messages looks for missed ones."""
 _PROBE_AFTER: Final = timedelta(seconds=30)
 _RECONNECT_SECONDS: Final = 1.0
 _MEASURE_SECONDS: Final = 5.0
@@ -78,6 +81,7 @@ class SqlUnpublishedMessages(UnpublishedMessages):
         self._queues = queues or {}
         self._added = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._looked_at = -_LOOK_SECONDS
         self._metrics = OutboxMetrics(database, self._queues, registry)
 
     async def __aenter__(self) -> Self:
@@ -125,7 +129,9 @@ class SqlUnpublishedMessages(UnpublishedMessages):
         async with self._database.sessions.begin() as session:
             due = _select_unlocked(_COLUMNS, _DUE, OutboxRow.not_before, OutboxRow.id, limit=limit)
             rows = list((await session.execute(due)).all())
-            if len(rows) < limit:
+            # Not before each publication: looking takes as long as publishing a single message.
+            if not rows or (len(rows) < limit and time.monotonic() - self._looked_at >= _LOOK_SECONDS):
+                self._looked_at = time.monotonic()
                 rows += await self._missed(session, limit - len(rows))
             batch = Batch([UnpublishedMessage(*row) for row in rows])
             yield batch
