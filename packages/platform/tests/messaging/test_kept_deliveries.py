@@ -37,6 +37,19 @@ async def test_a_dead_letter_keeps_its_deliveries(database: Database, clock: Fro
         assert not await work.inbox.take(deliveries["dead"])
 
 
+async def test_the_fake_purges_handled_deliveries() -> None:
+    """A delivery without a message is forgotten after the age of the inbox."""
+    twin = MemoryTwin()
+    work, delivery = MemoryUnitOfWork(twin.clock, twin.messages), Delivery(uuid4(), "test.do")
+    taken = []
+    for days in (0, 29, 2):
+        await twin.advance(days * DAY)
+        await twin.log.purge_messages(outbox_age=7 * DAY, dead_letter_age=90 * DAY, inbox_age=30 * DAY, batch_size=2)
+        async with work:
+            taken.append(await work.inbox.take(delivery))
+    assert taken == [True, False, True]
+
+
 async def test_the_fake_keeps_the_deliveries_of_a_dead_letter() -> None:
     """The fake forgets a delivery after the age of the inbox, but not while its message is a dead letter."""
     twin = MemoryTwin()

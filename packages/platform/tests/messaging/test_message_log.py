@@ -7,11 +7,10 @@ from uuid import UUID
 
 import pytest
 
-from tequipy_platform import Attempt, Delivery, NotFound
+from tequipy_platform import Attempt, NotFound
 from tequipy_platform.database import Database
-from tequipy_platform.testing import MemoryUnitOfWork
 
-from .twins import HOUR, MINUTE, REDELIVERY, MemoryTwin, SqlTwin, Twin, unknown_id
+from .twins import HOUR, MINUTE, REDELIVERY, SqlTwin, Twin, unknown_id
 
 SECOND = timedelta(seconds=1)
 KEEP_A_WEEK = {"outbox_age": 7 * 24 * HOUR, "dead_letter_age": 90 * 24 * HOUR, "inbox_age": 30 * 24 * HOUR}
@@ -269,19 +268,6 @@ async def test_old_messages_are_purged(twin: Twin) -> None:
         present = {row.id for row in await twin.rows()}
         left.append({state for state, row_id in ids.items() if row_id in present})
     assert left == [set(ids), {"published", "dead"}, {"published", "dead"}, {"published"}]
-
-
-async def test_the_fake_purges_handled_deliveries() -> None:
-    """A delivery is forgotten after the age of the inbox."""
-    twin = MemoryTwin()
-    work, delivery = MemoryUnitOfWork(twin.clock, twin.messages), Delivery(unknown_id(), "test.do")
-    taken = []
-    for days in (0, 29, 2):
-        await twin.advance(timedelta(days=days))
-        await twin.log.purge_messages(**KEEP_A_WEEK, batch_size=2)
-        async with work:
-            taken.append(await work.inbox.take(delivery))
-    assert taken == [True, False, True]
 
 
 async def test_of_concurrent_copies_one_begins(database: Database) -> None:

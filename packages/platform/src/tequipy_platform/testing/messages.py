@@ -59,7 +59,7 @@ class MemoryMessage:
 class MemoryMessages:
     """Rows of the outbox, the handled deliveries of the inbox, and locks of rows.
 
-    A lock is held by the batch of a relay; whoever changes a locked row waits, as in the database.
+    A lock is held by the batch of a relay; a change of a locked row waits, as in the database.
     """
 
     def __init__(self, clock: Clock, new_id: IdSource | None = None) -> None:
