@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import itertools
+import json
 import logging
 import os
 import random
@@ -14,7 +15,7 @@ from enum import Enum
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from tequipy_observability import RequestContext, accept_correlation_id, request_context
+from tequipy_observability import RequestContext, accept_correlation_id, redacted, request_context
 from tequipy_platform._errors import NotFound
 from tequipy_platform._messages import MESSAGE_SCHEMA, Attempt, MessageLog
 from tequipy_platform._tasks import Delivery, Handler, RetryPolicy, Task
@@ -236,13 +237,18 @@ def check_handlers(tasks: Sequence[Task], handlers: Mapping[Task, Handler]) -> N
 
 
 def describe(error: BaseException) -> str:
-    """Return type and text of an error, shortened, even if its text cannot be formed."""
+    """Return type and text of an error, shortened and without secrets, so that PostgreSQL can store it.
+
+    U+0000 and lone surrogates are escaped, and an error whose text cannot be formed has none.
+    """
     name = type(error).__name__
     try:
-        text = str(error)
+        # Redacted before it is shortened, because a part of a secret has no longer its form.
+        text = json.loads(redacted(str(error)[: 4 * _MAX_TEXT]))
     except BaseException:  # noqa: BLE001 -- the error of a handler can do anything
         return f"{name}: (its text cannot be formed)"
-    return f"{name}: {text}"[:_MAX_TEXT] if text else name
+    storable = text.encode("utf-8", "backslashreplace").decode().replace("\0", r"\x00")
+    return f"{name}: {storable}"[:_MAX_TEXT] if text else name
 
 
 def _unsupported(attempt: Attempt, handler: Handler | None) -> str | None:

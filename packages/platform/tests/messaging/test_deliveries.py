@@ -1,0 +1,39 @@
+"""Deliveries: an attempt always ends, and its outcome can always be stored."""
+
+import asyncio
+
+import pytest
+
+from tequipy_platform import Delivery, Task
+from tequipy_platform.messaging.deliveries import Deliveries, Outcome, describe
+
+from .twins import Twin
+
+TASK = Task("test.do")
+
+
+@pytest.mark.parametrize("text", ["a \x00 in it", "half a pair: \ud800", "\x00" * 2000, "x" * 100_000])
+async def test_an_error_with_any_text_is_stored(twin: Twin, text: str) -> None:
+    """An error whose text PostgreSQL cannot store as it is (NUL, a lone surrogate) is one failed attempt."""
+
+    async def fail(_: Delivery) -> None:
+        raise ValueError(text)
+
+    message_id = await twin.add()
+    await twin.publish()
+    outcome = await asyncio.wait_for(Deliveries({TASK: fail}, twin.log).handle(message_id), timeout=5)
+    assert outcome is Outcome.RETRIED
+    assert (await twin.row(message_id)).state == "failed"
+    [(number, error, _)] = await twin.failures(message_id)
+    assert (number, error.isprintable(), error.startswith("ValueError: ")) == (1, True, True)
+
+
+def test_the_text_of_an_error_has_no_secret() -> None:
+    """Secrets are replaced as in a log line, also at the place where a long text is cut; other texts stay."""
+    token = "rt1." + "a" * 22 + "." + "b" * 43
+    assert describe(ValueError(f"no host in redis://me:pass@host, {token}, password=x")) == (
+        "ValueError: no host in redis://[redacted]@host, [redacted], password=[redacted]"
+    )
+    assert "aaa" not in describe(ValueError("x" * 460 + token))
+    assert describe(OSError('a "quoted" line\nand ä')) == 'OSError: a "quoted" line\nand ä'
+    assert describe(ValueError()) == "ValueError"
