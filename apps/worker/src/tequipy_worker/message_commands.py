@@ -11,7 +11,7 @@ from uuid import UUID
 
 import click
 
-from tequipy_observability.wiring import redact
+from tequipy_observability import redacted
 from tequipy_platform import DomainError, MessageState
 from tequipy_platform.database import build_database, refuse_wrong_encoding
 from tequipy_platform.messaging import (
@@ -29,7 +29,7 @@ R = TypeVar("R")
 Command = Callable[..., None]
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00")
 _MAX_ERROR: Final = 100
 """The length of an error in a list; `show` prints all of it."""
 
@@ -176,7 +176,7 @@ def _selected(*, ids: Sequence[UUID], everything: bool, **conditions: Any) -> Me
 
 def _list(query: MessageQuery, *, limit: int, as_json: bool) -> None:
     found = _run(lambda inspection: inspection.find(query, limit=limit + 1))
-    rows = [redact(asdict(message)) for message in found[:limit]]
+    rows = [_shown(asdict(message)) for message in found[:limit]]
     if as_json:
         for row in rows:
             click.echo(json.dumps(row, ensure_ascii=False))
@@ -199,7 +199,13 @@ def _cells(row: Mapping[str, Any]) -> Sequence[object]:
 
 def _fields_of(details: MessageDetails, *, with_payload: bool) -> dict[str, Any]:
     payload = {"payload": details.payload} if with_payload else {}
-    return redact(asdict(details.message) | payload | {"history": [asdict(each) for each in details.attempts]})
+    return _shown(asdict(details.message) | payload | {"history": [asdict(each) for each in details.attempts]})
+
+
+def _shown(values: Mapping[str, object]) -> dict[str, Any]:
+    """Return the values as JSON has them, without secrets."""
+    shown: dict[str, Any] = json.loads(redacted(values))
+    return shown
 
 
 def _print_details(fields: Mapping[str, Any]) -> None:

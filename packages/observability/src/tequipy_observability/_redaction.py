@@ -4,9 +4,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from datetime import datetime
 from functools import lru_cache
 from types import NoneType
 from typing import Final
+from uuid import UUID
 
 REDACTED: Final = "[redacted]"
 
@@ -47,14 +49,21 @@ _BETWEEN: Final = (b"=", b": ")
 def redacted(value: object) -> str:
     """Return a value as one line of JSON in ASCII, with secrets replaced as in a log line.
 
-    For texts that are stored or shown to operators; a value that JSON does not know is shown as its repr.
+    For texts that are stored or shown to operators; times and UUIDs are written as usual in JSON, and other values that
+    JSON does not know as their repr.
     """
     try:
-        line = json.dumps(_redact({"": value}, 0), default=repr, separators=(",", ":"))
+        line = json.dumps(_redact({"": value}, 0), default=_as_text, separators=(",", ":"))
     except Exception:  # noqa: BLE001 -- values refer to themselves, have keys that are no texts, or a repr that fails
         line = json.dumps({"": f"a {type(value).__name__} that cannot be shown"}, separators=(",", ":"))
     line = line.replace("\x7f", r"\u007f")  # the only character that json leaves and that is not printable
     return redact_line(line.encode()).decode()[len('{"":') : -len("}")]
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else repr(value)
 
 
 def redact_fields(values: Mapping[str, object]) -> dict[str, object]:

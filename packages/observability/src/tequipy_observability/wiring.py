@@ -12,10 +12,10 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from prometheus_client import CollectorRegistry, Histogram, make_wsgi_app
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from tequipy_observability.logging import Process, configure_logging, redact
+from tequipy_observability.logging import Process, configure_logging
 from tequipy_observability.metrics import METRICS_REFUSALS, MetricsAccess, MetricsPort, SharedRegistry, build_registry
 
-__all__ = ["Observability", "ObservabilitySettings", "configure_observability", "redact"]
+__all__ = ["Observability", "ObservabilitySettings", "configure_observability"]
 
 LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _WATCH_SECONDS: Final = 0.25

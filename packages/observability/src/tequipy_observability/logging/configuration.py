@@ -83,13 +83,6 @@ class _Output:
     debug = info = warning = warn = error = critical = fatal = exception = log = msg  # structlog calls these methods
 
 
-def redact(values: Mapping[str, object]) -> dict[str, Any]:
-    """Return the values as JSON has them, with secrets replaced as in a log line, for output that is no log."""
-    line = orjson.dumps(redact_fields(values), default=str, option=orjson.OPT_UTC_Z)
-    redacted: dict[str, Any] = orjson.loads(redact_line(line))
-    return redacted
-
-
 def render_json(entry: Entry) -> bytes:
     """Return the entry as one line of JSON of at most 16 KiB, with secrets redacted."""
     try:
