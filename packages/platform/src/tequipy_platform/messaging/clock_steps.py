@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Update, case, func, or_, update
 
 from tequipy_platform._messages import MessageState
-from tequipy_platform.messaging.models import OutboxRow
+from tequipy_platform.messaging.models import OutboxRow, has_state
 
 _MAX_CLOCK_STEP: Final = timedelta(minutes=1)
 """If a time that the database wrote is further ahead than this, its clock was ahead and has been corrected."""
@@ -27,15 +27,15 @@ def corrections(redelivery: timedelta) -> Iterator[Update]:
     # A message waits for a release, or for a broker that accepts it, never longer than a clock step.
     postponed = or_(OutboxRow.failing_since > ahead, OutboxRow.started_at > ahead, OutboxRow.waiting_since.is_not(None))
     late = update(OutboxRow).where(OutboxRow.not_before > ahead).values(not_before=now, **since)
-    yield late.where(OutboxRow.task.is_not(None), OutboxRow.state == MessageState.FAILED, postponed)
-    yield late.where(OutboxRow.event.is_not(None), OutboxRow.state == MessageState.PENDING)
+    yield late.where(OutboxRow.task.is_not(None), has_state(MessageState.FAILED), postponed)
+    yield late.where(OutboxRow.event.is_not(None), has_state(MessageState.PENDING))
     yield (
         update(OutboxRow)
-        .where(OutboxRow.state == MessageState.PUBLISHED, OutboxRow.published_at > ahead)
+        .where(has_state(MessageState.PUBLISHED), OutboxRow.published_at > ahead)
         .values(state=MessageState.PENDING, not_before=now, published_at=None, **since)
     )
     yield (
         update(OutboxRow)
-        .where(OutboxRow.state == MessageState.RUNNING, OutboxRow.redeliver_at > ahead, OutboxRow.started_at > ahead)
+        .where(has_state(MessageState.RUNNING), OutboxRow.redeliver_at > ahead, OutboxRow.started_at > ahead)
         .values(redeliver_at=now + redelivery, started_at=now, published_at=now, **since)
     )

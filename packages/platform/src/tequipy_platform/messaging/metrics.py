@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, select, union_all
 from tequipy_platform._messages import MessageState
 from tequipy_platform._tasks import DEFAULT_QUEUE
 from tequipy_platform.database import Database
-from tequipy_platform.messaging.models import OutboxRow, ScheduleRow
+from tequipy_platform.messaging.models import OutboxRow, ScheduleRow, has_state
 
 _MAX_CLOCK_STEP: Final = timedelta(minutes=1)
 _WAITING: Final = (MessageState.PENDING, MessageState.FAILED)
@@ -59,7 +59,7 @@ class OutboxMetrics:
         """Read the rows, and set every gauge."""
         async with self._database.sessions() as session:
             groups: Sequence[Any] = (await session.execute(union_all(*_measurements()))).all()
-            dead = select(func.count()).where(OutboxRow.state == MessageState.DEAD)
+            dead = select(func.count()).where(has_state(MessageState.DEAD))
             self._dead.set(await session.scalar(dead) or 0)
             # A time in the future was written while the clock was ahead: it would hide that no scheduler runs.
             ticks = select(func.extract("epoch", func.max(ScheduleRow.checked_at)))
@@ -101,7 +101,7 @@ def _measurements() -> list[Select[*tuple[Any, ...]]]:
 
     Columns: state, queue, task, count, age, count of due rows, age of due rows, age of the publication.
     """
-    due = and_(OutboxRow.state.in_(_WAITING), OutboxRow.not_before <= func.now())
+    due = and_(has_state(*_WAITING), OutboxRow.not_before <= func.now())
 
     def age(since: ColumnElement[Any]) -> ColumnElement[Any]:
         return func.coalesce(func.extract("epoch", func.now() - since), 0)
@@ -114,9 +114,9 @@ def _measurements() -> list[Select[*tuple[Any, ...]]]:
         age(func.min(OutboxRow.not_before).filter(due)),
         age(func.min(OutboxRow.published_at)),
     )
-    waiting = and_(OutboxRow.task.is_not(None), OutboxRow.state.in_(_WAITING))
-    events = and_(OutboxRow.event.is_not(None), OutboxRow.state == MessageState.PENDING)
-    published, running = OutboxRow.state == MessageState.PUBLISHED, OutboxRow.state == MessageState.RUNNING
+    waiting = and_(OutboxRow.task.is_not(None), has_state(*_WAITING))
+    events = and_(OutboxRow.event.is_not(None), has_state(MessageState.PENDING))
+    published, running = has_state(MessageState.PUBLISHED), has_state(MessageState.RUNNING)
     return [
         select(*key, *measured).where(condition).group_by(*key) for condition in (waiting, events, published, running)
     ]

@@ -4,10 +4,11 @@ from datetime import datetime
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, SmallInteger, func, text
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, SmallInteger, func, literal, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from tequipy_platform._messages import MessageState
 from tequipy_platform.database import COLUMN_TYPES, schema_metadata
 
 SCHEMA: Final = "platform"
@@ -95,6 +96,15 @@ class OutboxRow(Base):
         # For the purge.
         Index("ix_outbox_settled_at", "settled_at", postgresql_where=text("settled_at IS NOT NULL")),
     )
+
+
+def has_state(*states: MessageState) -> ColumnElement[bool]:
+    """Return the condition that a row of the outbox has one of the states, which are written into the statement.
+
+    A plan that PostgreSQL keeps for all values of a parameter cannot use an index whose condition names the state.
+    """
+    written = [literal(state.value, OutboxRow.state.type, literal_execute=True) for state in states]
+    return OutboxRow.state.in_(written) if len(written) > 1 else OutboxRow.state == written[0]
 
 
 class AttemptRow(Base):

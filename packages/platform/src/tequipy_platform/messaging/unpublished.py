@@ -24,7 +24,7 @@ from tequipy_platform.database.ids import derived_id
 from tequipy_platform.messaging.clock_steps import corrections
 from tequipy_platform.messaging.message_log import MAX_ERROR_LENGTH, PATIENCE, wait_or_give_up
 from tequipy_platform.messaging.metrics import OutboxMetrics
-from tequipy_platform.messaging.models import OUTBOX_CHANNEL, SCHEMA, OutboxRow
+from tequipy_platform.messaging.models import OUTBOX_CHANNEL, SCHEMA, OutboxRow, has_state
 
 _MAX_DOUBLINGS: Final = 6
 _HELD_FOR: Final = timedelta(seconds=10)
@@ -40,20 +40,18 @@ _LISTENER_SECONDS: Final = 10.0
 # Each condition has its own index. Joined by OR they could use none, and each query would read the whole table.
 _DUE: Final = and_(
     OutboxRow.task.is_not(None),
-    OutboxRow.state.in_([MessageState.PENDING, MessageState.FAILED]),
+    has_state(MessageState.PENDING, MessageState.FAILED),
     OutboxRow.not_before <= func.now(),
 )
-_LOST_ATTEMPT: Final = and_(OutboxRow.state == MessageState.RUNNING, OutboxRow.redeliver_at <= func.now())
-_MISSED: Final = and_(OutboxRow.state == MessageState.PUBLISHED, OutboxRow.redeliver_at <= func.now())
+_LOST_ATTEMPT: Final = and_(has_state(MessageState.RUNNING), OutboxRow.redeliver_at <= func.now())
+_MISSED: Final = and_(has_state(MessageState.PUBLISHED), OutboxRow.redeliver_at <= func.now())
 # Its last publication was received. One from a time when the database's clock was ahead tells nothing.
 _RECEIVED: Final = and_(
     OutboxRow.started_at.is_not(None),
     OutboxRow.started_at >= OutboxRow.published_at,
     OutboxRow.published_at <= func.now(),
 )
-_EVENT: Final = and_(
-    OutboxRow.event.is_not(None), OutboxRow.state == MessageState.PENDING, OutboxRow.not_before <= func.now()
-)
+_EVENT: Final = and_(OutboxRow.event.is_not(None), has_state(MessageState.PENDING), OutboxRow.not_before <= func.now())
 _COLUMNS: Final = (
     OutboxRow.id,
     OutboxRow.task,
@@ -145,8 +143,7 @@ class SqlUnpublishedMessages(UnpublishedMessages):
         """
         lost = _select_unlocked(_COLUMNS, _LOST_ATTEMPT, OutboxRow.redeliver_at, limit=limit)
         rows = list((await session.execute(lost)).all())
-        late = select(OutboxRow.queue).where(_MISSED).distinct()
-        for queue in await session.scalars(late):
+        for queue in await session.scalars(_QUEUES):
             received = await session.scalar(
                 select(func.max(OutboxRow.published_at)).where(OutboxRow.queue == queue, _RECEIVED)
             )
@@ -157,7 +154,7 @@ class SqlUnpublishedMessages(UnpublishedMessages):
             if not found:
                 newest = await session.scalar(
                     select(func.max(OutboxRow.published_at) < func.now() - min(_PROBE_AFTER, self._redelivery)).where(
-                        OutboxRow.queue == queue, OutboxRow.state == MessageState.PUBLISHED
+                        OutboxRow.queue == queue, has_state(MessageState.PUBLISHED)
                     )
                 )
                 probe = _select_unlocked(_COLUMNS, of_queue, OutboxRow.published_at, limit=1)
@@ -292,6 +289,22 @@ _UNHEARD: Final[dict[str, Any]] = {
     "settled_at": func.now(),
     "error": "no relay knows a subscriber of this event",
 }
+
+
+def _queues() -> Select[Any]:
+    """Return a statement for the queues of published messages; it reads one entry of the index for each of them.
+
+    `distinct` would read all published messages, of which there are many when the workers are stopped.
+    """
+    published = has_state(MessageState.PUBLISHED)
+    first = select(func.min(OutboxRow.queue).label("queue")).where(published)
+    names = first.cte("names", recursive=True)
+    following = select(func.min(OutboxRow.queue)).where(published, OutboxRow.queue > names.c.queue).scalar_subquery()
+    names = names.union_all(select(following).where(names.c.queue.is_not(None)))
+    return select(names.c.queue).where(names.c.queue.is_not(None))
+
+
+_QUEUES: Final = _queues()
 
 
 async def _mark(session: AsyncSession, ids: Collection[UUID], **values: object) -> None:
