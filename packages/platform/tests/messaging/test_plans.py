@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from sqlalchemy import text
