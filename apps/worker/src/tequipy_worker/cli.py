@@ -7,9 +7,11 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -29,6 +31,9 @@ from tequipy_worker.state import (
     empty_folder,
     heartbeat_file,
 )
+
+EXIT_WITHIN: Final = 24.0
+"""Seconds after its stop signal at which a relay or a scheduler ends, whatever it waits for."""
 
 
 @click.group()
@@ -61,8 +66,8 @@ def run(queues: str | None, concurrency: int | None) -> None:
         heartbeat = ParentHeartbeat(heartbeat_file(folder))
         heartbeat.start()
         refuse_wrong_encoding(settings.database, variable=variable_of(WorkerSettings, ("database", "url")))
+        from tequipy_platform.messaging.celery import run_worker  # noqa: PLC0415 -- as above
         from tequipy_worker.app import create_worker  # noqa: PLC0415 -- as above
-        from tequipy_worker.stopping import run_worker  # noqa: PLC0415 -- as above
 
         empty_folder(children_folder(folder))
         metrics = empty_folder(folder / "metrics")
@@ -131,11 +136,13 @@ async def _relay(settings: WorkerSettings, folder: Path) -> None:
 
 
 def _handle_stop_signals(stop: Callable[[], None]) -> None:
-    from tequipy_worker.stopping import exit_soon  # noqa: PLC0415 -- as above
+    """Stop a relay or a scheduler at a signal, and end its process soon after, whatever it waits for."""
 
     def on_signal() -> None:
         stop()
-        exit_soon()
+        timer = threading.Timer(EXIT_WITHIN, os._exit, [os.EX_TEMPFAIL])
+        timer.daemon = True
+        timer.start()
 
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, on_signal)

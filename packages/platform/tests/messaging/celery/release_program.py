@@ -19,7 +19,14 @@ from tequipy_platform import Delivery, Handler, Lease, Mail, Mailer, RetryPolicy
 from tequipy_platform.database import Database, DatabaseSettings, build_database, uuid7
 from tequipy_platform.mail import MailSettings, build_mailer
 from tequipy_platform.messaging import SqlUnitOfWork, build_message_log, build_unpublished_messages
-from tequipy_platform.messaging.celery import CelerySettings, TaskRuntime, build_celery, build_relay, wire_tasks
+from tequipy_platform.messaging.celery import (
+    CelerySettings,
+    TaskRuntime,
+    build_celery,
+    build_relay,
+    run_worker,
+    wire_tasks,
+)
 
 VISIBILITY = 12
 VERSIONS = {"OLD": "1.0", "NEW": "2.0"}
@@ -123,11 +130,4 @@ if __name__ == "__main__":
     if role == "relay":
         asyncio.run(relay(release_name, app, urls[1]))
     else:
-        app.Worker(
-            pool_cls="prefork",
-            concurrency=2,
-            queues=["default", "email", "reports"],
-            without_mingle=True,
-            without_gossip=True,
-            without_heartbeat=True,
-        ).start()
+        sys.exit(run_worker(app, queues=["default", "email", "reports"], concurrency=2, max_memory=None, patience=2))

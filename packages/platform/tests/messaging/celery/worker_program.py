@@ -20,7 +20,7 @@ from tequipy_observability import current_context
 from tequipy_platform import Delivery, RetryPolicy, Task
 from tequipy_platform.database import DatabaseSettings, build_database
 from tequipy_platform.messaging import build_message_log
-from tequipy_platform.messaging.celery import CelerySettings, TaskRuntime, build_celery, wire_tasks
+from tequipy_platform.messaging.celery import CelerySettings, TaskRuntime, build_celery, run_worker, wire_tasks
 
 
 class InterruptingError(Exception):
@@ -171,6 +171,4 @@ def build_worker(broker_url: str, folder: Path, database_url: str = "") -> Celer
 
 if __name__ == "__main__":
     app = build_worker(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
-    app.Worker(
-        pool_cls="prefork", concurrency=1, queues=["default", "email"], without_mingle=True, without_gossip=True
-    ).start()
+    sys.exit(run_worker(app, queues=["default", "email"], concurrency=1, max_memory=None, patience=2))

@@ -15,6 +15,7 @@ from tequipy_platform.messaging.celery.child import TaskRuntime
 from tequipy_platform.messaging.celery.relay import build_relay
 from tequipy_platform.messaging.celery.settings import CelerySettings
 from tequipy_platform.messaging.celery.tasks import wire_tasks
+from tequipy_platform.messaging.celery.worker import run_worker
 from tequipy_platform.messaging.relay import Relay
 
-__all__ = ["CelerySettings", "Relay", "TaskRuntime", "build_celery", "build_relay", "wire_tasks"]
+__all__ = ["CelerySettings", "Relay", "TaskRuntime", "build_celery", "build_relay", "run_worker", "wire_tasks"]

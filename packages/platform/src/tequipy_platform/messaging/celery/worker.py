@@ -23,17 +23,7 @@ KILL_AFTER_HANDING_BACK: Final = 3.2
 EXIT_AFTER_KILLING: Final = 1.0
 """Seconds after that at which the process ends, whatever it waits for."""
 
-EXIT_WITHIN: Final = 24.0
-"""Seconds after its stop signal at which a relay or a scheduler ends, whatever it waits for."""
-
 logger = logging.getLogger(__name__)
-
-
-def exit_soon() -> None:
-    """End this process after `EXIT_WITHIN` seconds, unless it has ended by itself; call it when it is told to stop."""
-    timer = threading.Timer(EXIT_WITHIN, os._exit, [os.EX_TEMPFAIL])
-    timer.daemon = True
-    timer.start()
 
 
 def run_worker(
