@@ -2,32 +2,16 @@
 
 import asyncio
 from datetime import timedelta
-from typing import Any
-from uuid import UUID
 
 import pytest
 
-from tequipy_platform import Attempt, NotFound
+from tequipy_platform import NotFound
 from tequipy_platform.database import Database
 
-from .twins import HOUR, MINUTE, REDELIVERY, SqlTwin, Twin, unknown_id
+from .twins import HOUR, MINUTE, REDELIVERY, SqlTwin, Twin, begin, published, unknown_id
 
 SECOND = timedelta(seconds=1)
 KEEP_A_WEEK = {"outbox_age": 7 * 24 * HOUR, "dead_letter_age": 90 * 24 * HOUR, "inbox_age": 30 * 24 * HOUR}
-
-
-async def begin(twin: Twin, row_id: UUID, *, redelivered: bool = False) -> Attempt:
-    """Begin an attempt, which has to be possible."""
-    attempt = await twin.log.begin(row_id, "host:1", redelivered=redelivered)
-    assert attempt
-    return attempt
-
-
-async def published(twin: Twin, **columns: Any) -> UUID:
-    """Store and publish a message."""
-    row_id = await twin.add(**columns)
-    assert row_id in await twin.publish()
-    return row_id
 
 
 async def test_an_attempt_holds_the_message(twin: Twin) -> None:
@@ -195,40 +179,6 @@ async def test_a_message_handed_back_begins_again(twin: Twin) -> None:
     assert (row.state, row.published_at, row.failed_attempts, row.deaths) == ("published", before, 0, 0)
     attempt = await begin(twin, row_id, redelivered=True)
     assert (attempt.number, attempt.deaths, attempt.after_death) == (2, 0, False)
-
-
-async def test_a_message_waits_for_a_newer_release(twin: Twin) -> None:
-    """The waits grow from two seconds to a minute; after an hour the message is a dead letter with its reason."""
-    row_id, waits = await published(twin), []
-    while await twin.log.wait_for_release(await begin(twin, row_id), "no task"):
-        row = await twin.row(row_id)
-        assert (row.state, row.failed_attempts, row.error, row.published_at) == ("failed", 0, "no task", None)
-        waits.append(round((row.not_before - await twin.now()).total_seconds()))
-        await twin.advance(timedelta(seconds=waits[-1]) + SECOND)
-        await twin.publish()
-        assert len(waits) < 100
-    assert waits[0] == 2
-    assert waits == sorted(waits)
-    assert (waits[-1], 3500 <= sum(waits) <= 3620) == (60, True)
-    row = await twin.row(row_id)
-    assert (row.state, row.error, row.settled_at is not None) == ("dead", "no task", True)
-
-
-@pytest.mark.parametrize("outcome", ["failed", "postponed", "handed back"])
-async def test_each_wait_for_a_release_has_its_hour(twin: Twin, outcome: str) -> None:
-    """After a process has handled the message, a later wait for a release begins anew."""
-    row_id = await published(twin)
-    await twin.log.wait_for_release(await begin(twin, row_id), "no task")
-    await twin.advance(MINUTE)
-    attempt = await begin(twin, row_id)
-    if outcome == "failed":
-        await twin.log.fail(attempt, "Error: no", retry_in=timedelta(0))
-    elif outcome == "postponed":
-        await twin.log.postpone(attempt, timedelta(0))
-    else:
-        await twin.log.hand_back(attempt)
-    await twin.advance(2 * HOUR)
-    assert await twin.log.wait_for_release(await begin(twin, row_id), "no task")
 
 
 async def test_a_message_runs_before_the_relay_has_recorded_it(twin: Twin) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import func, select, text, update
 
-from tequipy_platform import MessageLog, UnpublishedMessages
+from tequipy_platform import Attempt, MessageLog, UnpublishedMessages
 from tequipy_platform.database import Database, uuid7
 from tequipy_platform.messaging import build_message_log, build_unpublished_messages
 from tequipy_platform.messaging.models import AttemptRow, OutboxRow
@@ -181,3 +181,17 @@ class SqlTwin(Twin):
 
 def unknown_id() -> UUID:
     return uuid4()
+
+
+async def begin(twin: Twin, row_id: UUID, *, redelivered: bool = False) -> Attempt:
+    """Begin an attempt, which has to be possible."""
+    attempt = await twin.log.begin(row_id, "host:1", redelivered=redelivered)
+    assert attempt
+    return attempt
+
+
+async def published(twin: Twin, **columns: Any) -> UUID:
+    """Store and publish a message."""
+    row_id = await twin.add(**columns)
+    assert row_id in await twin.publish()
+    return row_id

@@ -143,7 +143,8 @@ class SqlUnpublishedMessages(UnpublishedMessages):
         """
         lost = _select_unlocked(_COLUMNS, _LOST_ATTEMPT, OutboxRow.redeliver_at, limit=limit)
         rows = list((await session.execute(lost)).all())
-        for queue in await session.scalars(_QUEUES):
+        # None: handed back before the relay recorded the publication, or published before migration 0006.
+        for queue in [None, *await session.scalars(_QUEUES)]:
             received = await session.scalar(
                 select(func.max(OutboxRow.published_at)).where(OutboxRow.queue == queue, _RECEIVED)
             )

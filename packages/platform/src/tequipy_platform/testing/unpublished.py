@@ -108,12 +108,12 @@ class MemoryUnpublishedMessages(UnpublishedMessages):
         late = [
             row for row in self._messages.rows.values() if row.state == MessageState.PUBLISHED and _is_late(row, now)
         ]
-        for queue in sorted({row.queue or "" for row in late}):
+        for queue in sorted({row.queue for row in late}, key=str):
             of_queue = {row.id for row in late if row.queue == queue}
             rows += self._missed_of_queue(queue, of_queue, now, limit - len(rows))
         return rows
 
-    def _missed_of_queue(self, queue: str, late: set[UUID], now: datetime, limit: int) -> list[MemoryMessage]:
+    def _missed_of_queue(self, queue: str | None, late: set[UUID], now: datetime, limit: int) -> list[MemoryMessage]:
         all_of_queue = [row for row in self._messages.rows.values() if row.queue == queue and row.published_at]
         received = max(
             (row.published_at for row in all_of_queue if _is_received(row, now) and row.published_at), default=None
