@@ -1,6 +1,7 @@
 """Deliveries: an attempt always ends, and its outcome can always be stored."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -26,6 +27,24 @@ async def test_an_error_with_any_text_is_stored(twin: Twin, text: str) -> None:
     assert (await twin.row(message_id)).state == "failed"
     [(number, error, _)] = await twin.failures(message_id)
     assert (number, error.isprintable(), error.startswith("ValueError: ")) == (1, True, True)
+
+
+async def test_a_message_that_kills_its_process_gets_no_further_try_by_an_older_release(twin: Twin) -> None:
+    """Its last death is counted although the next attempt began in a release that does not know the task."""
+
+    async def run(_: Delivery) -> None:
+        pytest.fail("it ran once more than its policy allows")
+
+    message_id = await twin.add()
+    await twin.publish()
+    for redelivered in (False, *[True] * (TASK.retry.deaths - 1)):
+        assert await twin.log.begin(message_id, "host:1", redelivered=redelivered)
+    assert await Deliveries({}, twin.log).handle(message_id, redelivered=True) is Outcome.RETRIED
+    await twin.advance(timedelta(minutes=1))
+    await twin.publish()
+    assert await Deliveries({TASK: run}, twin.log).handle(message_id) is Outcome.FAILED
+    row = await twin.row(message_id)
+    assert (row.state, row.deaths) == ("dead", TASK.retry.deaths)
 
 
 def test_the_text_of_an_error_has_no_secret() -> None:

@@ -122,7 +122,8 @@ class Deliveries:
         reason = _unsupported(attempt, handler)
         if task is None or handler is None or reason is not None:
             return await self._wait_for_release(attempt, reason or f"no task {attempt.task!r} in this release")
-        if attempt.after_death:
+        # The last death may have been noticed by an older release, which left the message to this one.
+        if attempt.after_death or attempt.deaths >= task.retry.deaths:
             outcome = await self._after_deaths(attempt, task.retry)
             if outcome is not None:
                 return outcome
