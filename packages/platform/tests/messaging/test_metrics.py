@@ -1,5 +1,6 @@
 """Gauges of outbox and queues: what they show for messages in every state."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import insert, text
 
 from tequipy_platform.database import Database, uuid7
+from tequipy_platform.messaging import build_unpublished_messages
 from tequipy_platform.messaging.metrics import OutboxMetrics, _measurements
 from tequipy_platform.messaging.models import OutboxRow, ScheduleRow
 
@@ -210,3 +212,23 @@ async def test_a_measurement_reads_no_settled_row(database: Database) -> None:
             words = query.compile(dialect=database.engine.dialect, compile_kwargs={"literal_binds": True})
             plan = "\n".join(await session.scalars(text(f"explain {words}")))
             assert "Seq Scan" not in plan, plan
+
+
+async def test_a_measurement_that_fails_is_logged_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A relay that cannot read the schedules says so: otherwise nobody would see that its gauges are old."""
+    monkeypatch.setattr("tequipy_platform.messaging.unpublished._MEASURE_SECONDS", 0.02)
+    measured = 0
+
+    async def measure(_: OutboxMetrics) -> None:
+        nonlocal measured
+        measured += 1
+        raise PermissionError("permission denied for table schedules")
+
+    monkeypatch.setattr(OutboxMetrics, "measure", measure)
+    async with asyncio.timeout(10), build_unpublished_messages(database, redelivery=HOUR):
+        while measured < 3:
+            await asyncio.sleep(0.01)
+    [record] = [record for record in caplog.records if record.message == "outbox_measurement_failed"]
+    assert "schedules" in getattr(record, "error", "")

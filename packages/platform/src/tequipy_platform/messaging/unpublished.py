@@ -22,6 +22,7 @@ from tequipy_platform._tasks import DEFAULT_QUEUE
 from tequipy_platform.database import Database
 from tequipy_platform.database.ids import derived_id
 from tequipy_platform.messaging.clock_steps import corrections
+from tequipy_platform.messaging.deliveries import describe
 from tequipy_platform.messaging.message_log import MAX_ERROR_LENGTH, PATIENCE, wait_or_give_up
 from tequipy_platform.messaging.metrics import OutboxMetrics
 from tequipy_platform.messaging.models import OUTBOX_CHANNEL, SCHEMA, OutboxRow, has_state
@@ -205,11 +206,18 @@ class SqlUnpublishedMessages(UnpublishedMessages):
         self._added.clear()
 
     async def _measure(self) -> None:
-        """Measure the outbox periodically; without a database the last ages keep growing."""
+        """Measure the outbox periodically; after an error, which is logged once, the last ages keep growing."""
+        failures = 0
         while True:
-            with suppress(Exception):  # the relay reports the outage
+            try:
                 await self._reset_future_times()
                 await self._metrics.measure()
+            except Exception as error:  # noqa: BLE001 -- any error may be temporary
+                failures += 1
+                if failures == 1:
+                    logger.warning("outbox_measurement_failed", extra={"error": describe(error)})
+            else:
+                failures = 0
             await asyncio.sleep(_MEASURE_SECONDS)
 
     async def _reset_future_times(self) -> None:
