@@ -12,10 +12,9 @@ from uuid import UUID
 
 from packaging.version import InvalidVersion, Version
 from prometheus_client import CollectorRegistry
-from sqlalchemy import ColumnElement, Select, and_, case, false, func, literal, null, select, update
+from sqlalchemy import and_, case, func, literal, null, select, update
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
 
 from tequipy_platform._messages import Batch, MessageState, UnpublishedMessage, UnpublishedMessages
 from tequipy_platform._tasks import DEFAULT_QUEUE
@@ -25,6 +24,7 @@ from tequipy_platform.messaging.clock_steps import corrections
 from tequipy_platform.messaging.deliveries import describe
 from tequipy_platform.messaging.message_log import MAX_ERROR_LENGTH, PATIENCE, wait_or_give_up
 from tequipy_platform.messaging.metrics import OutboxMetrics
+from tequipy_platform.messaging.missed import COLUMNS, lock_missed, select_unlocked
 from tequipy_platform.messaging.models import OUTBOX_CHANNEL, SCHEMA, OutboxRow, has_state
 
 _MAX_DOUBLINGS: Final = 6
@@ -32,7 +32,6 @@ _HELD_FOR: Final = timedelta(seconds=10)
 """How long an older relay leaves an event of a newer producer to other relays before it looks at it again."""
 _LOOK_SECONDS: Final = 1.0
 """How often a relay that has new messages looks for missed ones."""
-_PROBE_AFTER: Final = timedelta(seconds=30)
 _RECONNECT_SECONDS: Final = 1.0
 _MEASURE_SECONDS: Final = 5.0
 _LISTENER_SECONDS: Final = 10.0
@@ -44,22 +43,7 @@ _DUE: Final = and_(
     has_state(MessageState.PENDING, MessageState.FAILED),
     OutboxRow.not_before <= func.now(),
 )
-_LOST_ATTEMPT: Final = and_(has_state(MessageState.RUNNING), OutboxRow.redeliver_at <= func.now())
-_MISSED: Final = and_(has_state(MessageState.PUBLISHED), OutboxRow.redeliver_at <= func.now())
-# Its last publication was received. One from a time when the database's clock was ahead tells nothing.
-_RECEIVED: Final = and_(
-    OutboxRow.started_at.is_not(None),
-    OutboxRow.started_at >= OutboxRow.published_at,
-    OutboxRow.published_at <= func.now(),
-)
 _EVENT: Final = and_(OutboxRow.event.is_not(None), has_state(MessageState.PENDING), OutboxRow.not_before <= func.now())
-_COLUMNS: Final = (
-    OutboxRow.id,
-    OutboxRow.task,
-    OutboxRow.correlation_id,
-    OutboxRow.traceparent,
-    OutboxRow.producer_version,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +88,7 @@ class SqlUnpublishedMessages(UnpublishedMessages):
         age = func.now() - func.coalesce(OutboxRow.waiting_since, func.now())
         columns = (OutboxRow.id, OutboxRow.event, OutboxRow.producer_version, age)
         async with self._database.sessions.begin() as session:
-            events = (await session.execute(_select_unlocked(columns, _EVENT, OutboxRow.id, limit=limit))).all()
+            events = (await session.execute(select_unlocked(columns, _EVENT, OutboxRow.id, limit=limit))).all()
             for id_, name, producer, waited in events:
                 tasks = subscribers.get(name, ())
                 for task in tasks:
@@ -126,43 +110,15 @@ class SqlUnpublishedMessages(UnpublishedMessages):
     async def batch(self, limit: int) -> AsyncIterator[Batch]:
         """Lock due messages for the duration of the block."""
         async with self._database.sessions.begin() as session:
-            due = _select_unlocked(_COLUMNS, _DUE, OutboxRow.not_before, OutboxRow.id, limit=limit)
+            due = select_unlocked(COLUMNS, _DUE, OutboxRow.not_before, OutboxRow.id, limit=limit)
             rows = list((await session.execute(due)).all())
             # Not before each publication: looking takes as long as publishing a single message.
             if not rows or (len(rows) < limit and time.monotonic() - self._looked_at >= _LOOK_SECONDS):
                 self._looked_at = time.monotonic()
-                rows += await self._missed(session, limit - len(rows))
+                rows += await lock_missed(session, self._redelivery, limit - len(rows))
             batch = Batch([UnpublishedMessage(*row) for row in rows])
             yield batch
             await self._store(session, batch)
-
-    async def _missed(self, session: AsyncSession, limit: int) -> list[Any]:
-        """Lock messages that the broker or their worker has lost.
-
-        The broker's queues are in order. So a published message has left its queue if a later one has been received,
-        and is only waiting if none has. If none was published lately either, the oldest one is published as a probe.
-        """
-        lost = _select_unlocked(_COLUMNS, _LOST_ATTEMPT, OutboxRow.redeliver_at, limit=limit)
-        rows = list((await session.execute(lost)).all())
-        # None: handed back before the relay recorded the publication, or published before migration 0006.
-        for queue in [None, *await session.scalars(_QUEUES)]:
-            received = await session.scalar(
-                select(func.max(OutboxRow.published_at)).where(OutboxRow.queue == queue, _RECEIVED)
-            )
-            of_queue = and_(_MISSED, OutboxRow.queue == queue)
-            passed = and_(of_queue, OutboxRow.published_at < received) if received else false()
-            missed = _select_unlocked(_COLUMNS, passed, OutboxRow.published_at, limit=limit)
-            found = (await session.execute(missed)).all()
-            if not found:
-                newest = await session.scalar(
-                    select(func.max(OutboxRow.published_at) < func.now() - min(_PROBE_AFTER, self._redelivery)).where(
-                        OutboxRow.queue == queue, has_state(MessageState.PUBLISHED)
-                    )
-                )
-                probe = _select_unlocked(_COLUMNS, of_queue, OutboxRow.published_at, limit=1)
-                found = (await session.execute(probe)).all() if newest else []
-            rows += found
-        return rows[:limit]
 
     async def _store(self, session: AsyncSession, batch: Batch) -> None:
         """Store the results of a batch."""
@@ -280,13 +236,6 @@ def is_newer(producer: str | None, *, than: str | None) -> bool:
         return True
 
 
-def _select_unlocked(
-    columns: Sequence[Any], due: ColumnElement[bool], *order: InstrumentedAttribute[Any], limit: int
-) -> Select[Any]:
-    """Return a statement that locks and selects rows which no other relay has locked."""
-    return select(*columns).where(due).order_by(*order).limit(limit).with_for_update(skip_locked=True)
-
-
 _HOLD: Final[dict[str, Any]] = {
     "waiting_since": func.coalesce(OutboxRow.waiting_since, func.now()),
     "not_before": func.now() + _HELD_FOR,
@@ -298,22 +247,6 @@ _UNHEARD: Final[dict[str, Any]] = {
     "settled_at": func.now(),
     "error": "no relay knows a subscriber of this event",
 }
-
-
-def _queues() -> Select[Any]:
-    """Return a statement for the queues of published messages; it reads one entry of the index for each of them.
-
-    `distinct` would read all published messages, of which there are many when the workers are stopped.
-    """
-    published = has_state(MessageState.PUBLISHED)
-    first = select(func.min(OutboxRow.queue).label("queue")).where(published)
-    names = first.cte("names", recursive=True)
-    following = select(func.min(OutboxRow.queue)).where(published, OutboxRow.queue > names.c.queue).scalar_subquery()
-    names = names.union_all(select(following).where(names.c.queue.is_not(None)))
-    return select(names.c.queue).where(names.c.queue.is_not(None))
-
-
-_QUEUES: Final = _queues()
 
 
 async def _mark(session: AsyncSession, ids: Collection[UUID], **values: object) -> None:

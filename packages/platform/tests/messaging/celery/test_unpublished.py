@@ -15,17 +15,10 @@ from tequipy_devstack.servers import PostgresServer
 from tequipy_platform import Event
 from tequipy_platform.database import Database, DatabaseSettings, build_database
 from tequipy_platform.messaging import SqlUnitOfWork, build_unpublished_messages
+from tequipy_platform.messaging.missed import _LOST_ATTEMPT, _MISSED, COLUMNS, select_unlocked
 from tequipy_platform.messaging.models import OutboxRow
 from tequipy_platform.messaging.relay import BATCH
-from tequipy_platform.messaging.unpublished import (
-    _COLUMNS,
-    _DUE,
-    _EVENT,
-    _LOST_ATTEMPT,
-    _MISSED,
-    SqlUnpublishedMessages,
-    _select_unlocked,
-)
+from tequipy_platform.messaging.unpublished import _DUE, _EVENT, SqlUnpublishedMessages
 
 from .relaying import MISSED_SOON, RunRelay, change, commit, published, until
 
@@ -90,13 +83,13 @@ async def test_the_age_of_the_oldest_row_grows_between_measurements(
 @pytest.mark.parametrize(
     ("question", "index"),
     [
-        (_select_unlocked(_COLUMNS, _DUE, OutboxRow.not_before, OutboxRow.id, limit=BATCH), "ix_outbox_due"),
-        (_select_unlocked(_COLUMNS, _LOST_ATTEMPT, OutboxRow.redeliver_at, limit=BATCH), "ix_outbox_running"),
+        (select_unlocked(COLUMNS, _DUE, OutboxRow.not_before, OutboxRow.id, limit=BATCH), "ix_outbox_due"),
+        (select_unlocked(COLUMNS, _LOST_ATTEMPT, OutboxRow.redeliver_at, limit=BATCH), "ix_outbox_running"),
         (
-            _select_unlocked(_COLUMNS, _MISSED & (OutboxRow.queue == "email"), OutboxRow.published_at, limit=BATCH),
+            select_unlocked(COLUMNS, _MISSED & (OutboxRow.queue == "email"), OutboxRow.published_at, limit=BATCH),
             "ix_outbox_published",
         ),
-        (_select_unlocked(_COLUMNS, _EVENT, OutboxRow.id, limit=BATCH), "ix_outbox_events"),
+        (select_unlocked(COLUMNS, _EVENT, OutboxRow.id, limit=BATCH), "ix_outbox_events"),
     ],
     ids=["due", "lost", "missed", "event"],
 )
