@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from tequipy_platform import Delivery, Task
-from tequipy_platform.messaging.deliveries import Deliveries, Outcome, describe
+from tequipy_platform.messaging.deliveries import Deliveries, Outcome, Stop, describe
 
 from .twins import Twin
 
@@ -45,6 +45,36 @@ async def test_a_message_that_kills_its_process_gets_no_further_try_by_an_older_
     assert await Deliveries({TASK: run}, twin.log).handle(message_id) is Outcome.FAILED
     row = await twin.row(message_id)
     assert (row.state, row.deaths) == ("dead", TASK.retry.deaths)
+
+
+async def test_a_stop_before_the_delivery_begins_hands_the_message_back(twin: Twin) -> None:
+    """A worker that is stopped while its child still opens resources hands the message back, and nothing has run."""
+    ran = False
+
+    async def note(_: Delivery) -> None:
+        nonlocal ran
+        ran = True
+
+    message_id = await twin.add()
+    await twin.publish()
+    deliveries = Deliveries({TASK: note}, twin.log)
+    deliveries.interrupt(Stop.SHUTDOWN)
+    assert await deliveries.handle(message_id) is Outcome.RETURNED
+    assert not ran
+    row = await twin.row(message_id)
+    assert (row.state, row.failed_attempts) == ("published", 0)
+
+
+async def test_a_late_time_limit_does_not_end_the_next_delivery(twin: Twin) -> None:
+    """The signal of a time limit that arrives after the end of its delivery means no other."""
+
+    async def note(_: Delivery) -> None: ...
+
+    message_id = await twin.add()
+    await twin.publish()
+    deliveries = Deliveries({TASK: note}, twin.log)
+    deliveries.interrupt(Stop.TIME_LIMIT)
+    assert await deliveries.handle(message_id) is Outcome.SUCCEEDED
 
 
 def test_the_text_of_an_error_has_no_secret() -> None:

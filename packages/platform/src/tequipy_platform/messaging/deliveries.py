@@ -82,7 +82,7 @@ class Deliveries:
 
         `redelivered` is the broker's word that an earlier delivery of this copy was not acknowledged.
         """
-        self._stop = None
+        self._forget_time_limit()
         try:
             attempt = await self._begin(message_id, redelivered=redelivered)
         except NotFound:
@@ -106,9 +106,14 @@ class Deliveries:
 
     async def handle_foreign(self, text: str, *, queue: str | None = None) -> Outcome:
         """Store a dead letter for a message that is not from the outbox."""
-        self._stop = None
+        self._forget_time_limit()
         logger.error("message_undecodable", extra={"queue": queue, "error": text})
         return await self._record(Outcome.FAILED, lambda: self._messages.record_foreign(text, queue=queue))
+
+    def _forget_time_limit(self) -> None:
+        """Forget a time limit that came after the end of the last delivery; a stop of the worker stays."""
+        if self._stop is Stop.TIME_LIMIT:
+            self._stop = None
 
     async def _begin(self, message_id: UUID, *, redelivered: bool) -> Attempt | None:
         # After an error, this process may have begun the attempt without being told.
