@@ -1,6 +1,5 @@
 """Registers tasks in a worker, as Celery sees them: the broker's message is an id, and the outcome an exception."""
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -11,6 +10,7 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from tequipy_platform._tasks import Task
 from tequipy_platform.messaging.celery.child import ChildLoop, TaskRuntime
+from tequipy_platform.messaging.celery.logs import drop_repeated_records
 from tequipy_platform.messaging.deliveries import Deliveries, Outcome
 
 UNKNOWN_TASK: Final = "tequipy.unknown"
@@ -29,8 +29,7 @@ def wire_tasks(celery: Celery, tasks: Sequence[Task], build: Callable[[], TaskRu
     `celery` must be built from the same tasks. A message of the broker holds the id of an outbox row; payload, attempts
     and outcome are in the row, so a failed message is published again by the relay when its next attempt is due.
     """
-    for name in ("celery.worker.strategy", "celery.app.trace"):
-        logging.getLogger(name).addFilter(_DROP_TASK_LOGS)
+    drop_repeated_records(TaskFailed)
     child = ChildLoop(tasks, build)
     signals.worker_process_init.connect(_ignoring_arguments(child.start), weak=False)
     signals.worker_process_shutdown.connect(_ignoring_arguments(child.stop), weak=False)
@@ -80,16 +79,6 @@ def _end(outcome: Outcome) -> None:
         raise Ignore
     if outcome is Outcome.FAILED:
         raise TaskFailed("the message is a dead letter")
-
-
-class _DropTaskLogs(logging.Filter):
-    """Drops Celery's own log records about attempts: `Deliveries` logs each outcome once, with its context."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not hasattr(record, "data")
-
-
-_DROP_TASK_LOGS = _DropTaskLogs()
 
 
 def _ignoring_arguments(receiver: Callable[[], None]) -> Callable[..., None]:
