@@ -87,4 +87,11 @@ if __name__ == "__main__":
     if sys.argv[1] == "relay":
         asyncio.run(relay(of_the_environment, app))
     else:
-        app.Worker(pool_cls="prefork", concurrency=1, without_mingle=True, without_gossip=True, quiet=True).start()
+        app.Worker(
+            pool_cls="prefork",
+            concurrency=1,
+            without_mingle=True,
+            without_gossip=True,
+            without_heartbeat=True,
+            quiet=True,
+        ).start()

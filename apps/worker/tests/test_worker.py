@@ -115,6 +115,8 @@ def test_production_refuses_a_broker_in_the_database_of_the_cache(tmp_path: Path
     result = worker("settings", cwd=tmp_path, **shared)
     assert result.returncode == 78
     assert "TEQUIPY_CELERY__BROKER_URL: should name another Redis database than the cache's" in result.stderr
+    rabbitmq = PRODUCTION["TEQUIPY_CACHE__URL"].replace("redis", "amqp")  # the same host, port and path
+    assert worker("settings", cwd=tmp_path, **(PRODUCTION | {"TEQUIPY_CELERY__BROKER_URL": rabbitmq})).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -63,12 +63,10 @@ class WorkerSettings(AppSettings):
     def production_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Refuse in addition: a broker in the cache's Redis database."""
         yield from super().production_faults()
-        if _redis_database(self.celery.broker_url.get_secret_value()) == _redis_database(
-            self.cache.url.get_secret_value()
-        ):
+        broker, cache = (urlsplit(url.get_secret_value()) for url in (self.celery.broker_url, self.cache.url))
+        if broker.scheme.startswith("redis") and _redis_database(broker) == _redis_database(cache):
             yield ("celery", "broker_url"), "should name another Redis database than the cache's"
 
 
-def _redis_database(url: str) -> tuple[str | None, int | None, str]:
-    parts = urlsplit(url)
+def _redis_database(parts: SplitResult) -> tuple[str | None, int | None, str]:
     return parts.hostname, parts.port or 6379, parts.path.strip("/") or "0"

@@ -1,7 +1,7 @@
 """Validation of Redis URLs, and their translation into arguments of redis-py.
 
 redis-py is too tolerant: it reads a database that is not a number as 0, and passes an unknown option on as an argument,
-so that each new connection fails. `tequipy_platform.messaging.celery.redis_url` has the same rules for the broker;
+so that each new connection fails. `tequipy_platform.messaging.celery.broker_url` has the same rules for the broker;
 `tests/test_redis_urls.py` compares the two.
 """
 

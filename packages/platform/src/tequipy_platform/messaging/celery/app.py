@@ -8,6 +8,7 @@ from kombu import Queue
 from pydantic import SecretStr
 
 from tequipy_platform._tasks import DEFAULT_QUEUE, Task
+from tequipy_platform.messaging.celery.broker_url import AmqpUrl
 from tequipy_platform.messaging.celery.settings import CelerySettings
 
 MIN_TIME_LIMIT: Final = 10.0
@@ -29,6 +30,9 @@ def build_celery(
     for task in tasks:
         _check_limit(task, visibility_timeout=settings.visibility_timeout)
     declared = dict.fromkeys([DEFAULT_QUEUE, *queues, *(task.queue for task in tasks)])
+    broker = settings.broker
+    # Quorum queues survive the loss of a node, and are the only replicated ones that RabbitMQ 4 has.
+    arguments = {"x-queue-type": "quorum"} if isinstance(broker, AmqpUrl) else None
     celery = Celery(name, broker=_without_options(settings.broker_url), set_as_current=False)
     celery.conf.update(
         # JSON only, because reading other formats (pickle) can run code.
@@ -37,7 +41,7 @@ def build_celery(
         result_serializer="json",
         timezone="UTC",
         enable_utc=True,
-        task_queues=[Queue(queue, routing_key=queue) for queue in declared],
+        task_queues=[Queue(queue, routing_key=queue, queue_arguments=arguments) for queue in declared],
         task_default_queue=DEFAULT_QUEUE,
         task_routes={task.name: {"queue": task.queue} for task in tasks},
         # Messages are acknowledged when their task is done. acks_late alone would acknowledge, and so lose, the message
@@ -63,13 +67,12 @@ def build_celery(
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         # Bodies that are no messages of ours end no worker: they reach a child as messages of a catch-all task.
-        broker_transport="tequipy_platform.messaging.celery.redis_transport:Transport",
         worker_consumer="tequipy_platform.messaging.celery.consumer:TolerantConsumer",
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options=_transport_options(settings),
-        # kombu does not verify certificates of `rediss://` by default.
-        broker_use_ssl=dict(settings.broker_tls) if settings.broker_tls else None,
+        # kombu verifies no certificate by default.
+        broker_use_ssl=dict(broker.tls) if broker.tls else None,
+        **(_rabbitmq_options() if isinstance(broker, AmqpUrl) else _redis_options(settings)),
     )
     _set_results(celery, settings)
     return celery
@@ -88,8 +91,8 @@ def _check_limit(task: Task, *, visibility_timeout: float) -> None:
         )
 
 
-def _transport_options(settings: CelerySettings) -> dict[str, object]:
-    return {
+def _redis_options(settings: CelerySettings) -> dict[str, object]:
+    options = {
         "visibility_timeout": settings.visibility_timeout,
         # Look for messages of dead workers every 2 s; kombu's defaults amount to about 50 s.
         "unacked_restore_interval": 2,
@@ -99,10 +102,31 @@ def _transport_options(settings: CelerySettings) -> dict[str, object]:
         "socket_timeout": 5,
         "socket_keepalive": True,
     }
+    return {
+        "broker_transport": "tequipy_platform.messaging.celery.redis_transport:Transport",
+        "broker_transport_options": options,
+    }
+
+
+def _rabbitmq_options() -> dict[str, object]:
+    options = {
+        # Each publication waits until the queue has stored the message; without it, a lost one would be unnoticed.
+        "confirm_publish": True,
+        # Seconds without which a broker that hangs would block a worker or relay for ever.
+        "read_timeout": 5,
+        "write_timeout": 5,
+    }
+    return {
+        "broker_transport": "tequipy_platform.messaging.celery.amqp_transport:Transport",
+        "broker_transport_options": options,
+        "broker_connection_timeout": 5,
+        # A worker finds out about a dead connection within a minute.
+        "broker_heartbeat": 30,
+    }
 
 
 def _without_options(url: SecretStr) -> str:
-    """Return the URL without its options, which kombu and Celery get by `broker_tls` and `result_tls`."""
+    """Return the URL without its options, which kombu and Celery get by other settings."""
     return url.get_secret_value().partition("?")[0]
 
 
@@ -113,6 +137,6 @@ def _set_results(celery: Celery, settings: CelerySettings) -> None:
         celery.conf.update(
             result_backend=_without_options(settings.result_backend),
             redis_backend_use_ssl=dict(settings.result_tls) if settings.result_tls else None,
-            result_backend_transport_options=celery.conf.broker_transport_options,
+            result_backend_transport_options=_redis_options(settings)["broker_transport_options"],
             task_track_started=True,
         )

@@ -13,6 +13,11 @@ from tequipy_platform.messaging.celery.foreign import accept_message
 class TolerantConsumer(Consumer):
     """Handles each message as `accept_message` leaves it."""
 
+    class Blueprint(Consumer.Blueprint):  # type: ignore[valid-type,misc]  # -- Celery's form
+        """Celery's steps without the one that would declare 28 queues for delays in RabbitMQ, which are not used."""
+
+        default_steps = [step for step in Consumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")]  # noqa: RUF012 -- as above
+
     def create_task_handler(self, promise: Any = vine_promise) -> Callable[[Message], None]:  # noqa: ANN401 -- Celery's signature
         """Return the function that is called with each message."""
         handle: Callable[[Message], None] = super().create_task_handler(promise)

@@ -6,7 +6,13 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from tequipy_platform.messaging.celery.redis_url import INSECURE, parse_redis_url
+from tequipy_platform.messaging.celery.broker_url import (
+    INSECURE,
+    AmqpUrl,
+    RedisUrl,
+    parse_broker_url,
+    parse_redis_url,
+)
 
 
 class CelerySettings(BaseModel):
@@ -15,39 +21,47 @@ class CelerySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     broker_url: SecretStr
-    """`redis://user:password@host:port/database`; use another database than the cache. `rediss://` verifies
-    certificate and host name, and accepts the options `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (PEM files),
-    `ssl_check_hostname=false` and `ssl_cert_reqs=none`."""
+    """`redis://user:password@host:port/database` (use another database than the cache), or
+    `amqp://user:password@host:port/virtual_host` for RabbitMQ. `rediss://` and `amqps://` verify certificate and host
+    name, and accept the options `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (PEM files), `ssl_check_hostname=false`
+    and `ssl_cert_reqs=none`."""
     result_backend: SecretStr | None = None
-    """A URL of the same form; None: results are not kept."""
+    """A URL of Redis; None: results are not kept."""
     soft_time_limit: int = Field(default=270, gt=0)
     """After this time a task's coroutine is cancelled."""
     time_limit: int = Field(default=300, gt=0)
     """After this time a task's process is killed."""
     visibility_timeout: int = Field(default=600, gt=0)
-    """After this time a message that was not acknowledged is delivered again."""
+    """After this time Redis delivers an unacknowledged message again; RabbitMQ does when its worker is gone."""
     soft_shutdown_timeout: int = Field(default=20, ge=0)
     """How long a stopping worker waits for its tasks before it returns them to the queue."""
 
     @property
-    def broker_tls(self) -> Mapping[str, Any] | None:
-        """TLS options of the broker as arguments of redis-py's `SSLConnection`; None: not encrypted."""
-        return parse_redis_url(self.broker_url.get_secret_value()).tls
+    def broker(self) -> RedisUrl | AmqpUrl:
+        """The parts of the broker's URL."""
+        return parse_broker_url(self.broker_url.get_secret_value())
 
     @property
     def result_tls(self) -> Mapping[str, Any] | None:
-        """TLS options of the result backend, in the same form."""
+        """TLS options of the result backend as arguments of redis-py's `SSLConnection`; None: not encrypted."""
         return parse_redis_url(self.result_backend.get_secret_value()).tls if self.result_backend else None
 
     def production_faults(self) -> Iterator[tuple[str, str]]:
         """Yield the URLs that production refuses because they do not verify the server."""
-        for name, url in (("broker_url", self.broker_url), ("result_backend", self.result_backend)):
-            if url is not None and not parse_redis_url(url.get_secret_value()).verified:
-                yield name, INSECURE
+        if not self.broker.verified:
+            yield "broker_url", INSECURE
+        if self.result_backend and not parse_redis_url(self.result_backend.get_secret_value()).verified:
+            yield "result_backend", INSECURE
 
-    @field_validator("broker_url", "result_backend")
+    @field_validator("broker_url")
     @classmethod
-    def _check_url(cls, secret: SecretStr | None) -> SecretStr | None:
+    def _check_broker(cls, secret: SecretStr) -> SecretStr:
+        parse_broker_url(secret.get_secret_value())
+        return secret
+
+    @field_validator("result_backend")
+    @classmethod
+    def _check_results(cls, secret: SecretStr | None) -> SecretStr | None:
         if secret is not None:
             parse_redis_url(secret.get_secret_value())
         return secret

@@ -1,7 +1,7 @@
-"""Parsing and validation of Redis URLs.
+"""Parsing and validation of the URLs of brokers: Redis and RabbitMQ.
 
 kombu verifies no certificate unless it is configured to, and an unknown option ends the process with a traceback.
-`tequipy_caching.redis.url` has the same rules for the cache; `tests/test_redis_urls.py` compares them.
+`tequipy_caching.redis.url` has the same rules for the cache's Redis; `tests/test_redis_urls.py` compares them.
 """
 
 import re
@@ -21,6 +21,8 @@ _CERT_REQS: Final = {"required": "required", "CERT_REQUIRED": "required", "none"
 """Celery documents the upper-case names, redis-py the lower-case ones."""
 _OPTIONS: Final = ("ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile")
 _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_AMQP_NAMES: Final = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile"}
+"""Names of the options in py-amqp."""
 INSECURE: Final = "ssl_cert_reqs=none is refused in production: it accepts any certificate"
 
 
@@ -40,6 +42,68 @@ class RedisUrl:
     def verified(self) -> bool:
         """Whether the server is verified: False with `ssl_cert_reqs=none` only, so True also without TLS."""
         return self.tls is None or self.tls["ssl_cert_reqs"] != "none"
+
+
+@dataclass(frozen=True, slots=True)
+class AmqpUrl:
+    """The parts of a valid URL of RabbitMQ."""
+
+    host: str
+    port: int
+    virtual_host: str
+    username: str | None
+    password: str | None = field(repr=False)
+    tls: Mapping[str, Any] | None
+    """Arguments of py-amqp's `SSLTransport`; None: not encrypted."""
+
+    @property
+    def verified(self) -> bool:
+        """Whether the server is verified; True also without TLS."""
+        return self.tls is None or self.tls["cert_reqs"] != ssl.CERT_NONE
+
+
+def parse_broker_url(url: str) -> RedisUrl | AmqpUrl:
+    """Parse the URL of a broker like `parse_redis_url`, or like `parse_amqp_url`."""
+    scheme = _split(url)[0].scheme
+    if scheme in {"amqp", "amqps"}:
+        return parse_amqp_url(url)
+    if scheme not in {"redis", "rediss"}:
+        raise PydanticCustomError("url_scheme", "URL scheme should be redis, rediss, amqp or amqps")
+    return parse_redis_url(url)
+
+
+def parse_amqp_url(url: str) -> AmqpUrl:
+    """Parse a URL of RabbitMQ; raises `PydanticCustomError` (a `ValueError`), whose message never quotes the URL.
+
+    The form is `amqp://user:password@host:port/virtual_host`, by default the virtual host `/`. With `amqps`,
+    certificate and host name are verified, and the options are those of `rediss`.
+    """
+    parts, port = _split(url)
+    if parts.scheme not in {"amqp", "amqps"}:
+        raise PydanticCustomError("url_scheme", "URL scheme should be amqp or amqps")
+    encrypted = parts.scheme == "amqps"
+    if parts.query and not encrypted:
+        raise PydanticCustomError("url_query", "URL may have options with the scheme amqps alone")
+    name = parts.path.removeprefix("/")
+    if "/" in name and name != "/":
+        raise PydanticCustomError("url_virtual_host", "URL should end with one virtual host, percent-encoded")
+    host = _host(parts)
+    return AmqpUrl(
+        host=host,
+        port=(5671 if encrypted else 5672) if port is None else port,
+        virtual_host=_decoded(name) or "/",
+        username=_decoded(parts.username),
+        password=_decoded(parts.password),
+        tls=_amqp_options(_tls_options(parts.query), host) if encrypted else None,
+    )
+
+
+def _amqp_options(options: Mapping[str, Any], host: str) -> Mapping[str, Any]:
+    """Return the TLS options as py-amqp names them; it checks the host name if it is given one."""
+    files = {name: options[option] for option, name in _AMQP_NAMES.items() if option in options}
+    required = options["ssl_cert_reqs"] == "required"
+    checked = {"server_hostname": host} if options["ssl_check_hostname"] else {}
+    return {"cert_reqs": ssl.CERT_REQUIRED if required else ssl.CERT_NONE, **checked, **files}
 
 
 def parse_redis_url(url: str) -> RedisUrl:
