@@ -193,12 +193,16 @@ class MessageLog(ABC):
     """
 
     @abstractmethod
-    async def begin(self, message_id: UUID, worker: str, *, redelivered: bool = False) -> Attempt | None:
+    async def begin(
+        self, message_id: UUID, worker: str, *, redelivered: bool = False, repeated: bool = False
+    ) -> Attempt | None:
         """Begin an attempt in the process `worker`; None if the message is settled, runs, or waits for a publication.
 
         An earlier attempt without an outcome counts as failed, because its process died, if the broker has
         `redelivered` this copy of the message, if the relay has published it again since, or if its time is over.
-        Otherwise this is a second copy of a message that runs. Raises `NotFound` for an id that is no message's.
+        Otherwise this is a second copy of a message that runs. If the call is `repeated`, because the database gave no
+        answer to an earlier one, an attempt of this `worker` is the one which that call began, and nothing has died.
+        Raises `NotFound` for an id that is no message's.
         """
 
     @abstractmethod

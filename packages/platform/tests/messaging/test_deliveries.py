@@ -2,10 +2,12 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from tequipy_platform import Delivery, Task
+from tequipy_platform.messaging import deliveries as deliveries_module
 from tequipy_platform.messaging.deliveries import Deliveries, Outcome, Stop, describe
 
 from .twins import Twin
@@ -75,6 +77,45 @@ async def test_a_late_time_limit_does_not_end_the_next_delivery(twin: Twin) -> N
     deliveries = Deliveries({TASK: note}, twin.log)
     deliveries.interrupt(Stop.TIME_LIMIT)
     assert await deliveries.handle(message_id) is Outcome.SUCCEEDED
+
+
+async def test_answers_of_the_database_that_were_lost_are_no_deaths(
+    twin: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt whose begin was committed, but not confirmed, five times (a standby that hangs), runs as usual."""
+    ran, lost = 0, 0
+    original = twin.log.begin
+
+    async def note(_: Delivery) -> None:
+        nonlocal ran
+        ran += 1
+
+    async def begin(*arguments: Any, **options: Any) -> Any:
+        nonlocal lost
+        attempt = await original(*arguments, **options)
+        lost += 1
+        if lost <= TASK.retry.deaths:
+            raise OSError("no answer")
+        return attempt
+
+    monkeypatch.setattr(twin.log, "begin", begin)
+    monkeypatch.setattr(deliveries_module, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(deliveries_module, "_FIRST_PAUSE", 0.01)
+    message_id = await twin.add()
+    await twin.publish()
+    assert await Deliveries({TASK: note}, twin.log).handle(message_id) is Outcome.SUCCEEDED
+    row = await twin.row(message_id)
+    assert (ran, row.state, row.deaths, row.failed_attempts) == (1, "done", 0, 0)
+    assert await twin.failures(message_id) == []
+
+
+async def test_a_repeated_begin_leaves_the_attempt_of_another_process(twin: Twin) -> None:
+    """If another process began an attempt meanwhile, it runs there, and has not died."""
+    message_id = await twin.add()
+    await twin.publish()
+    assert await twin.log.begin(message_id, "host:1")
+    assert await twin.log.begin(message_id, "host:2", repeated=True) is None
+    assert (await twin.row(message_id)).deaths == 0
 
 
 def test_the_text_of_an_error_has_no_secret() -> None:

@@ -119,7 +119,7 @@ class Deliveries:
         # After an error, this process may have begun the attempt without being told.
         tries = itertools.count()
         return await self._persist(
-            lambda: self._messages.begin(message_id, self._worker, redelivered=redelivered or next(tries) > 0)
+            lambda: self._messages.begin(message_id, self._worker, redelivered=redelivered, repeated=next(tries) > 0)
         )
 
     async def _attempt(self, attempt: Attempt) -> Outcome:

@@ -31,11 +31,13 @@ class SqlMessageLog(MessageLog):
         self._database = database
         self._redelivery = redelivery
 
-    async def begin(self, message_id: UUID, worker: str, *, redelivered: bool = False) -> Attempt | None:
+    async def begin(
+        self, message_id: UUID, worker: str, *, redelivered: bool = False, repeated: bool = False
+    ) -> Attempt | None:
         """Begin an attempt in one statement, unless an earlier one has no outcome."""
         async with self._database.sessions.begin() as session:
             row = (await session.execute(self._start(message_id, worker, _CAN_RUN))).first()
-            after_death = row is None
+            after_death = False
             if row is None:
                 last = select(
                     OutboxRow.state, OutboxRow.attempts, OutboxRow.started_at, OutboxRow.worker, _HAS_DIED
@@ -43,16 +45,19 @@ class SqlMessageLog(MessageLog):
                 found = (await session.execute(last.with_for_update())).first()
                 if found is None:
                     raise NotFound
-                state, number, started_at, dead_worker, has_died = found
-                if state != MessageState.RUNNING or not (redelivered or has_died):
+                state, number, started_at, last_worker, has_died = found
+                after_death = not (repeated and last_worker == worker)
+                if state != MessageState.RUNNING or (after_death and not (redelivered or has_died)):
                     return None
-                session.add(
-                    AttemptRow(
-                        message_id=message_id, number=number, started_at=started_at, worker=dead_worker, error=DIED
-                    )
-                )
                 start = self._start(message_id, worker, OutboxRow.state == MessageState.RUNNING)
-                row = (await session.execute(start.values(_ONE_MORE_DEATH))).one()
+                if after_death:
+                    session.add(
+                        AttemptRow(
+                            message_id=message_id, number=number, started_at=started_at, worker=last_worker, error=DIED
+                        )
+                    )
+                    start = start.values(_ONE_MORE_DEATH)
+                row = (await session.execute(start)).one()
             (number, task, payload, schema, correlation_id, traceparent, failed, deaths, failing_for) = row
             return Attempt(
                 message_id=message_id,

@@ -19,17 +19,21 @@ class MemoryMessageLog(MessageLog):
         self._messages = messages
         self._redelivery = redelivery
 
-    async def begin(self, message_id: UUID, worker: str, *, redelivered: bool = False) -> Attempt | None:
+    async def begin(
+        self, message_id: UUID, worker: str, *, redelivered: bool = False, repeated: bool = False
+    ) -> Attempt | None:
         """Begin an attempt, unless the message is settled, runs, or is not due."""
         row, now = await self._messages.unlocked(message_id), self._messages.clock.now()
         if row is None or row.task is None:
             raise NotFound
-        after_death = row.state == MessageState.RUNNING
+        after_death = row.state == MessageState.RUNNING and not (repeated and row.worker == worker)
         if after_death:
             if not redelivered and not _has_died(row, now):
                 return None
             self._count_death(row, now)
-        elif row.state != MessageState.PUBLISHED and (row.state not in _WAITING or row.not_before > now):
+        elif row.state not in {MessageState.PUBLISHED, MessageState.RUNNING} and (
+            row.state not in _WAITING or row.not_before > now
+        ):
             return None
         row.state, row.attempts, row.started_at, row.worker = MessageState.RUNNING, row.attempts + 1, now, worker
         row.published_at = row.published_at or now

@@ -63,11 +63,11 @@ def take_a_refusal_for_an_outage(patch: pytest.MonkeyPatch) -> None:
 def run_old_copies(patch: pytest.MonkeyPatch) -> None:
     original = MemoryMessageLog.begin
 
-    async def begin(self: MemoryMessageLog, message_id: UUID, worker: str, *, redelivered: bool = False) -> Any:
+    async def begin(self: MemoryMessageLog, message_id: UUID, worker: str, **how: bool) -> Any:
         row = await self._messages.unlocked(message_id)
         if row is not None and row.state in {"done", "failed"}:
             row.state = "published"
-        return await original(self, message_id, worker, redelivered=redelivered)
+        return await original(self, message_id, worker, **how)
 
     patch.setattr(MemoryMessageLog, "begin", begin)
 

@@ -29,13 +29,15 @@ class SteppedLog(MessageLog):
         self._truth = truth
         self._schema = schema
 
-    async def begin(self, message_id: UUID, worker: str, *, redelivered: bool = False) -> Attempt | None:
+    async def begin(
+        self, message_id: UUID, worker: str, *, redelivered: bool = False, repeated: bool = False
+    ) -> Attempt | None:
         way = await self._process.turn("begin")
         row, now = await self._messages.unlocked(message_id), self._messages.clock.now()
         before = Before("unknown", due=True)
         if row is not None:
             before = Before(row.state, due=row.state in {"published", "running"} or row.not_before <= now)
-        attempt = await self._log.begin(message_id, worker, redelivered=redelivered)
+        attempt = await self._log.begin(message_id, worker, redelivered=redelivered, repeated=repeated)
         if attempt is not None:
             run = Run(self._process, attempt.number, now, known=way is not Way.FAIL_AFTER)
             self._truth.check_begin(message_id, before, run, after_death=attempt.after_death, redelivered=redelivered)
