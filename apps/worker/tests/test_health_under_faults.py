@@ -14,7 +14,7 @@ from tequipy_worker.state import children_folder, heartbeat_file
 
 from .shell import Shell
 
-pytestmark = [pytest.mark.prove, pytest.mark.quick, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.prove, pytest.mark.timeout(300)]
 
 
 def freeze_parent(worker: psutil.Process) -> Callable[[], None]:
@@ -39,7 +39,9 @@ def hang_main_thread(worker: psutil.Process) -> Callable[[], None]:
     return lambda: None
 
 
-@pytest.mark.parametrize("hang", [freeze_parent, freeze_children, hang_main_thread])
+@pytest.mark.parametrize(
+    "hang", [freeze_parent, pytest.param(freeze_children, marks=pytest.mark.quick), hang_main_thread]
+)
 def test_a_worker_that_stands_still_is_red(hang: Callable[[psutil.Process], Callable[[], None]], shell: Shell) -> None:
     """A worker whose parent or children are stopped, or whose main thread hangs, is red; green when they continue."""
     process = shell.start("worker", "run")
@@ -76,7 +78,7 @@ def test_killed_children_are_not_counted(shell: Shell) -> None:
     eventually("the children are replaced", replaced)
 
 
-@pytest.mark.parametrize("fault", ["freeze", "kill"])
+@pytest.mark.parametrize("fault", [pytest.param("freeze", marks=pytest.mark.quick), "kill"])
 def test_servers_that_are_away_make_no_process_red(
     fault: str, private_shell: Shell, private_postgres: PostgresServer, private_redis: ValkeyServer
 ) -> None:

@@ -17,7 +17,7 @@ PROMISED = 25.0
 """Seconds in which a worker has ended, with the default settings."""
 
 pytestmark = pytest.mark.timeout(300)
-long = [pytest.mark.prove, pytest.mark.quick]
+QUICK = {("idle", "broker"), ("long", "broker and database")}
 
 
 def stop(process: "subprocess.Popen[bytes]", *signals: Signals, log: Path | None = None) -> float:
@@ -65,9 +65,10 @@ async def test_a_hard_stop_hands_tasks_back_at_once(signals: list[Signals], shel
     print(f"\n{signals}: {seconds:.1f} s")
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize(
     ("seconds", "finished"),
-    [pytest.param(5, True, id="short", marks=long), pytest.param(60, False, id="long", marks=long)],
+    [pytest.param(5, True, id="short"), pytest.param(60, False, id="long", marks=pytest.mark.quick)],
 )
 async def test_a_stopping_worker_finishes_short_tasks_and_hands_long_ones_back(
     seconds: float, finished: bool, shell: Shell
@@ -89,9 +90,15 @@ async def test_a_stopping_worker_finishes_short_tasks_and_hands_long_ones_back(
 
 
 @pytest.mark.prove
-@pytest.mark.quick
-@pytest.mark.parametrize("frozen", ["broker", "database", "broker and database"])
-@pytest.mark.parametrize("seconds", [None, 5, 60], ids=["idle", "short", "long"])
+@pytest.mark.parametrize(
+    ("seconds", "frozen"),
+    [
+        pytest.param(seconds, frozen, id=f"{name}-{frozen}", marks=marks)
+        for name, seconds in (("idle", None), ("short", 5), ("long", 60))
+        for frozen in ("broker", "database", "broker and database")
+        for marks in [[pytest.mark.quick] if (name, frozen) in QUICK else []]
+    ],
+)
 async def test_a_worker_stops_while_its_servers_hang(
     seconds: float | None,
     frozen: str,
@@ -112,7 +119,6 @@ async def test_a_worker_stops_while_its_servers_hang(
 
 
 @pytest.mark.prove
-@pytest.mark.quick
 async def test_a_message_that_a_stopped_worker_held_is_handled_again(
     private_shell: Shell, private_postgres: PostgresServer
 ) -> None:
@@ -126,8 +132,7 @@ async def test_a_message_that_a_stopped_worker_held_is_handled_again(
 
 
 @pytest.mark.prove
-@pytest.mark.quick
-@pytest.mark.parametrize("frozen", ["broker", "database"])
+@pytest.mark.parametrize("frozen", ["broker", pytest.param("database", marks=pytest.mark.quick)])
 async def test_a_relay_stops_while_its_servers_hang(
     frozen: str, private_shell: Shell, private_postgres: PostgresServer, private_redis: ValkeyServer
 ) -> None:
@@ -146,7 +151,6 @@ async def test_a_relay_stops_while_its_servers_hang(
 
 
 @pytest.mark.prove
-@pytest.mark.quick
 def test_a_scheduler_stops_while_the_database_hangs(private_shell: Shell, private_postgres: PostgresServer) -> None:
     """While the database is frozen, a scheduler ends in the promised time."""
     beat = private_shell.start("beat", "beat")
