@@ -35,6 +35,7 @@ COUNTS = (
     "failed_attempts",
     "deaths",
     "error",
+    "worker",
     "producer_version",
 )  # fmt: skip
 SUBSCRIBERS: Sequence[dict[str, list[str]]] = ({}, {"test.done": ["test.do"]}, {"test.done": ["test.do", "test.mail"]})
@@ -72,7 +73,8 @@ class Pair:
                 refuse=argument, limit=limit
             )
         elif name == "begin":
-            argument = dice.choice([*ids, unknown_id()]), dice.random() < 0.5
+            how = {"redelivered": dice.random() < 0.5, "repeated": dice.random() < 0.2}
+            argument = dice.choice([*ids, unknown_id()]), dice.choice(("host:1", "host:2")), how
             await self._begin(*argument)
         elif name == "advance":
             argument = timedelta(seconds=dice.choice((3, 37, 151, 607, 1301, 3607)))
@@ -103,11 +105,11 @@ class Pair:
             twin.release(version)
         assert await self.real.relay.fan_out(subscribers, 100) == await self.fake.relay.fan_out(subscribers, 100)
 
-    async def _begin(self, row_id: UUID, redelivered: bool) -> None:
+    async def _begin(self, row_id: UUID, worker: str, how: dict[str, bool]) -> None:
         answers: list[Attempt | str | None] = []
         for twin in (self.real, self.fake):
             try:
-                answers.append(await twin.log.begin(row_id, "host:1", redelivered=redelivered))
+                answers.append(await twin.log.begin(row_id, worker, **how))
             except NotFound:
                 answers.append("not found")
         real, fake = answers

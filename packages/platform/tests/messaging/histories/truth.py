@@ -84,8 +84,8 @@ class Truth:
             name = f"attempt {last.number} at {row_id}"
             if after_death and last.ended:
                 self.report(f"{name} has an outcome and counts as a death")
-            # A process that got no answer to `begin` calls it again.
-            elif not after_death and not last.ended and (last.known or last.process is not run.process):
+            # A process that calls `begin` again, because it got no answer, has not died.
+            elif not after_death and not last.ended and last.process is not run.process:
                 self.report(f"{name} has no outcome and counts as no death")
             lives = last.process.alive and last.known and run.began - last.began < REDELIVERY
             if after_death and lives and not redelivered and not self.clock_stepped:

@@ -1,5 +1,6 @@
 """A broker, an outbox, relays and workers of two releases, and what they promise once all faults have ended."""
 
+import itertools
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
@@ -67,6 +68,7 @@ class World:
         self._logger_was = logger.propagate, logger.level
         logger.propagate = False
         logger.setLevel(logging.WARNING)
+        self._process_ids = itertools.count(1)
         self.processes: list[Running] = []
         for kind in ("relay", "worker", "worker", "relay"):
             self.processes.append(self.start(kind, releases[0]))
@@ -97,6 +99,7 @@ class World:
             stepped = SteppedLog(process, log, self.messages, self.truth, release.schema)
             handlers = Handlers(process, release, self.messages, self.truth).all()
             running.deliveries = Deliveries(handlers, stepped, jitter=lambda most: most / 2)
+            running.deliveries._worker = f"host:{next(self._process_ids)}"
             process.start(self._work(process, release, running.deliveries))
         return running
 
