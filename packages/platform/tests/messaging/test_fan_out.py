@@ -95,6 +95,18 @@ async def test_a_newer_relay_completes_a_waiting_event(twin: Twin) -> None:
     assert sorted(row.task or "" for row in await twin.rows()) == ["", "test.do", "test.mail"]
 
 
+async def test_events_that_wait_for_a_newer_relay_stop_no_other(twin: Twin) -> None:
+    """Before it looks again at more waiting events than fit into a batch, a relay fans out the new ones."""
+    twin.release("1.0")
+    for _ in range(4):
+        await event(twin, producer_version="1.1")
+    await twin.relay.fan_out(SUBSCRIBERS, 4)
+    await twin.advance(MINUTE)
+    new = await event(twin, producer_version="1.0")
+    assert await twin.relay.fan_out(SUBSCRIBERS, 2) == 2
+    assert (await twin.row(new)).state == "done"
+
+
 async def test_two_relays_fan_out_an_event_once(database: Database) -> None:
     """Of many relays that fan out the same events, each event is taken by one, and each message exists once."""
     twin = SqlTwin(database)

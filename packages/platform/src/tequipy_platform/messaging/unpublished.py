@@ -88,7 +88,12 @@ class SqlUnpublishedMessages(UnpublishedMessages):
         age = func.now() - func.coalesce(OutboxRow.waiting_since, func.now())
         columns = (OutboxRow.id, OutboxRow.event, OutboxRow.producer_version, age)
         async with self._database.sessions.begin() as session:
-            events = (await session.execute(select_unlocked(columns, _EVENT, OutboxRow.id, limit=limit))).all()
+            events: list[Any] = []
+            # First those that wait for no newer relay, which thousands of others may do at the same time.
+            for group in (OutboxRow.waiting_since.is_(None), OutboxRow.waiting_since.is_not(None)):
+                if len(events) < limit:
+                    due = select_unlocked(columns, and_(_EVENT, group), OutboxRow.id, limit=limit - len(events))
+                    events += (await session.execute(due)).all()
             for id_, name, producer, waited in events:
                 tasks = subscribers.get(name, ())
                 for task in tasks:

@@ -42,7 +42,11 @@ class MemoryUnpublishedMessages(UnpublishedMessages):
     async def fan_out(self, subscribers: Mapping[str, Sequence[str]], limit: int) -> int:
         """Turn events into messages."""
         now = self._messages.clock.now()
-        events = self._messages.lock(lambda row: _is_event(row) and row.not_before <= now, lambda row: row.id, limit)
+        events = self._messages.lock(
+            lambda row: _is_event(row) and row.not_before <= now,
+            lambda row: (row.waiting_since is not None, row.id),
+            limit,
+        )
         for event in events:
             self._fan_out(event, subscribers.get(event.event or "", ()), now)
         self._messages.unlock(events)
