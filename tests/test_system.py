@@ -132,7 +132,7 @@ def test_one_correlation_id_is_in_all_logs_and_the_mail(stack: Stack) -> None:
     correlation_id = f"trace-{uuid4().hex}"
     stack.register(correlation_id)
     eventually("the mail has arrived", lambda: len(stack.mails(correlation_id)) == 1)
-    eventually("the worker has logged it", lambda: bool(stack.lines("worker", correlation_id)))
+    eventually("the worker of mails has logged it", lambda: bool(stack.lines("mailer", correlation_id)))
     assert stack.lines("api", correlation_id)
 
 

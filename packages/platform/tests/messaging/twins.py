@@ -13,13 +13,9 @@ from tequipy_platform.database import Database, uuid7
 from tequipy_platform.messaging import build_message_log, build_unpublished_messages
 from tequipy_platform.messaging.models import AttemptRow, OutboxRow
 from tequipy_platform.messaging.unpublished import SqlUnpublishedMessages
-from tequipy_platform.testing import (
-    FrozenClock,
-    MemoryMessage,
-    MemoryMessageLog,
-    MemoryMessages,
-    MemoryUnpublishedMessages,
-)
+from tequipy_platform.testing import FrozenClock, MemoryMessage, MemoryMessages
+from tequipy_platform.testing.message_log import MemoryMessageLog
+from tequipy_platform.testing.unpublished import MemoryUnpublishedMessages
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)

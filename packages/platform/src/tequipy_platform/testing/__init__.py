@@ -1,12 +1,14 @@
-"""In-memory fakes of all ports, and a clock and ids that tests can predict."""
+"""In-memory fakes of the ports that features use, and a clock and ids that tests can predict.
+
+The fakes of the message log and of the relay's outbox are in `testing.message_log` and `testing.unpublished`: they are
+for platform's own tests, and need SQLAlchemy's models.
+"""
 
 from tequipy_platform.testing.clock import EPOCH, CountingIds, FrozenClock
 from tequipy_platform.testing.mail import RecordingMailer
-from tequipy_platform.testing.message_log import MemoryMessageLog
 from tequipy_platform.testing.messages import MemoryMessage, MemoryMessages
 from tequipy_platform.testing.storage import MemoryStorage
 from tequipy_platform.testing.unit_of_work import AddedTask, MemoryInbox, MemoryUnitOfWork, RecordingOutbox
-from tequipy_platform.testing.unpublished import MemoryUnpublishedMessages
 
 __all__ = [
     "EPOCH",
@@ -15,11 +17,9 @@ __all__ = [
     "FrozenClock",
     "MemoryInbox",
     "MemoryMessage",
-    "MemoryMessageLog",
     "MemoryMessages",
     "MemoryStorage",
     "MemoryUnitOfWork",
-    "MemoryUnpublishedMessages",
     "RecordingMailer",
     "RecordingOutbox",
 ]

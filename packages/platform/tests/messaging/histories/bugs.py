@@ -12,7 +12,9 @@ from tequipy_platform import Attempt, Batch
 from tequipy_platform.messaging import deliveries
 from tequipy_platform.messaging.deliveries import Deliveries, Outcome
 from tequipy_platform.messaging.relay import Relay
-from tequipy_platform.testing import MemoryInbox, MemoryMessage, MemoryMessageLog, MemoryUnpublishedMessages
+from tequipy_platform.testing import MemoryInbox, MemoryMessage
+from tequipy_platform.testing.message_log import MemoryMessageLog
+from tequipy_platform.testing.unpublished import MemoryUnpublishedMessages
 
 Bug = Callable[[pytest.MonkeyPatch], None]
 

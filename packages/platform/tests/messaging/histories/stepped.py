@@ -9,7 +9,9 @@ from uuid import UUID
 
 from tequipy_platform import Attempt, Batch, MessageLog, UnpublishedMessages
 from tequipy_platform.messaging import deliveries
-from tequipy_platform.testing import MemoryMessageLog, MemoryMessages, MemoryUnpublishedMessages
+from tequipy_platform.testing import MemoryMessages
+from tequipy_platform.testing.message_log import MemoryMessageLog
+from tequipy_platform.testing.unpublished import MemoryUnpublishedMessages
 
 from .processes import Process, Way
 from .truth import Before, Run, Truth

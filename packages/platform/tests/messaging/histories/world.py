@@ -11,13 +11,9 @@ from uuid import UUID
 
 from tequipy_platform.messaging.deliveries import Deliveries, Outcome, Stop
 from tequipy_platform.messaging.relay import Relay
-from tequipy_platform.testing import (
-    FrozenClock,
-    MemoryMessage,
-    MemoryMessageLog,
-    MemoryMessages,
-    MemoryUnpublishedMessages,
-)
+from tequipy_platform.testing import FrozenClock, MemoryMessage, MemoryMessages
+from tequipy_platform.testing.message_log import MemoryMessageLog
+from tequipy_platform.testing.unpublished import MemoryUnpublishedMessages
 
 from .broker import VISIBILITY, Copy, ModelBroker, Queues
 from .processes import Process, VirtualLoop, Way
