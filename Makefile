@@ -23,7 +23,7 @@ unexport VIRTUAL_ENV
 
 BIN := $(or $(UV_PROJECT_ENVIRONMENT),.venv)/bin
 # More than there are cores, because the tests of servers and faults wait half of the time.
-PROCESSES ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$(( cores < 6 ? cores * 3 / 2 : 8 )))
+PROCESSES ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$(( cores < 6 ? cores * 2 : 8 )))
 SOURCES := $(wildcard packages/*/src apps/*/src tools/*/src)
 empty :=
 PATHS := $(subst $(empty) ,:,$(SOURCES))

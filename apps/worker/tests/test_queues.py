@@ -32,7 +32,9 @@ async def test_slow_mails_delay_no_other_queue(shell: Shell) -> None:
     assert {event["parent"] for event in shell.events("started") if event["id"] not in mail_ids} >= {worker.pid}
 
 
-@pytest.mark.parametrize(("option", "children"), [((), 3), (("--concurrency", "1"), 1)])
+@pytest.mark.parametrize(
+    ("option", "children"), [pytest.param((), 3, marks=pytest.mark.prove), (("--concurrency", "1"), 1)]
+)
 def test_the_option_overrides_the_number_of_children(option: Sequence[str], children: int, shell: Shell) -> None:
     """`--concurrency` overrides TEQUIPY_WORKER__CONCURRENCY."""
     worker = shell.start("worker", "run", *option, TEQUIPY_WORKER__CONCURRENCY="3")

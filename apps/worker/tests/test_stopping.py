@@ -52,7 +52,14 @@ async def test_an_idle_worker_stops(shell: Shell) -> None:
     assert worker.returncode == 0
 
 
-@pytest.mark.parametrize("signals", [[Signals.SIGTERM] * 2, [Signals.SIGINT] * 2, [Signals.SIGQUIT]], ids=str)
+@pytest.mark.parametrize(
+    "signals",
+    [
+        pytest.param([Signals.SIGTERM] * 2, id="SIGTERM twice", marks=pytest.mark.prove),
+        pytest.param([Signals.SIGINT] * 2, id="SIGINT twice", marks=pytest.mark.prove),
+        pytest.param([Signals.SIGQUIT], id="SIGQUIT"),
+    ],
+)
 async def test_a_hard_stop_hands_tasks_back_at_once(signals: list[Signals], shell: Shell) -> None:
     """At SIGQUIT, or a second SIGTERM or SIGINT, a long task is handed back at once, and another worker starts it."""
     worker = await started(shell, 3600)

@@ -12,6 +12,7 @@ from celery import Celery
 
 from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
+from tequipy_devstack.tables import create_tables
 from tequipy_platform.database import Database
 from tequipy_platform.messaging import build_unpublished_messages
 from tequipy_platform.messaging.celery import build_relay
@@ -59,14 +60,15 @@ def worker(
 
 @pytest.fixture
 def releases(
-    tmp_path: Path, postgres_server: PostgresServer, database_url: str, private_redis: ValkeyServer, mail_sink: MailSink
+    tmp_path: Path, private_postgres: PostgresServer, private_redis: ValkeyServer, mail_sink: MailSink
 ) -> Iterator[Releases]:
+    database_url = private_postgres.create_database("releases")
+    create_tables(database_url)
     mail_url = f"smtp://127.0.0.1:{mail_sink.port}"
-    running = Releases(tmp_path, postgres_server, database_url, private_redis.url(), mail_url)
+    running = Releases(tmp_path, private_postgres, database_url, private_redis.url(), mail_url)
     running.sql("create table public.effects (task text, number int, worker int)")
     yield running
     running.kill_all()
-    running.sql("drop table public.effects")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Exactly one effect for each message while processes and the broker are killed and frozen at random."""
+"""Exactly one effect for each message while processes, broker and database are killed and frozen at random."""
 
 import random
 import re
@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import psutil
 import pytest
+from redis import Redis
 
 from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.processes import freeze_family
@@ -60,6 +61,24 @@ def empty_broker(_: Releases, redis: ValkeyServer) -> None:
     redis.restart(empty=True)
 
 
+def fill_broker(_: Releases, redis: ValkeyServer) -> None:
+    with Redis.from_url(redis.url()) as client:
+        client.config_set("maxmemory", "1mb")
+        time.sleep(1)
+        client.config_set("maxmemory", "0")
+
+
+def restart_database(releases: Releases, _: ValkeyServer) -> None:
+    releases.postgres.kill()
+    releases.postgres.restart()
+
+
+def freeze_database(releases: Releases, _: ValkeyServer) -> None:
+    releases.postgres.freeze()
+    time.sleep(1)
+    releases.postgres.thaw()
+
+
 FAULTS: list[Callable[[Releases, ValkeyServer], None]] = [
     kill_child,
     kill_worker,
@@ -69,6 +88,9 @@ FAULTS: list[Callable[[Releases, ValkeyServer], None]] = [
     kill_broker,
     freeze_broker,
     empty_broker,
+    fill_broker,
+    restart_database,
+    freeze_database,
 ]
 
 

@@ -218,6 +218,8 @@ async def test_a_cancelled_relay_ends_its_batch(redis_url: str, build_worker: Bu
     assert {message["id"] for message in published(redis_url)} == set(map(str, messages.marked))
 
 
+@pytest.mark.prove
+@pytest.mark.quick
 async def test_a_relay_can_be_stopped_while_the_broker_hangs(
     database: Database, private_redis: ValkeyServer, run_relay: RunRelay, caplog: pytest.LogCaptureFixture
 ) -> None:
