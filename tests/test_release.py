@@ -1,5 +1,6 @@
 """Releases: all packages have one version, are pinned to each other, and one command sets it everywhere."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -36,7 +37,7 @@ def version_faults(projects: dict[str, dict[str, Any]], version: str) -> list[st
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """Return a copy of the files that a release changes."""
-    for path in ["CHANGELOG.md", "pyproject.toml", "uv.lock", *MANIFESTS]:
+    for path in ["CHANGELOG.md", "pyproject.toml", "uv.lock", "apps/api/openapi.json", *MANIFESTS]:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, tmp_path / path)
     changelog = tmp_path / "CHANGELOG.md"  # right after a release it has no entry for the next one
@@ -63,6 +64,7 @@ def test_a_release_sets_every_version(workspace: Path) -> None:
     result = release(workspace, "0.2.0rc1")
     assert (result.returncode, result.stderr) == (0, "")
     assert version_faults(manifests(workspace), "0.2.0rc1") == []
+    assert json.loads((workspace / "apps/api/openapi.json").read_text("utf-8"))["info"]["version"] == "0.2.0rc1"
     locked = tomllib.loads((workspace / "uv.lock").read_text(encoding="utf-8"))["package"]
     assert {each["version"] for each in locked if each["name"].startswith("tequipy-")} == {"0.2.0rc1"}
     new = (workspace / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -232,7 +232,14 @@ SLOW_FAULTS = [kill_child, kill_worker, empty_broker]
     ],
 )
 def test_no_task_is_lost(
-    api: Api, worker: Program, redis: ValkeyServer, mail_link: Link, post: Post, tasks: int, faults: Sequence[Fault]
+    api: Api,
+    worker: Program,
+    redis: ValkeyServer,
+    mail_link: Link,
+    post: Post,
+    quiet: Quiet,
+    tasks: int,
+    faults: Sequence[Fault],
 ) -> None:
     """Every waiting task runs although worker and broker are killed and frozen and the broker is emptied."""
     mail_link.delay = 0.01  # so that tasks have to wait
@@ -248,6 +255,7 @@ def test_no_task_is_lost(
     names = ", ".join(fault.__name__ for fault in faults)
     print(f"\n{names}: {post.describe(asked)}, {time.monotonic() - began:.0f} s")
     assert len(post.ids()) == asked
+    eventually("no mail is sent again during the next test", quiet, within=120)
 
 
 @pytest.mark.usefixtures("relay")
