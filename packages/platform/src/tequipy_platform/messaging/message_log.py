@@ -16,7 +16,7 @@ from tequipy_platform.messaging.models import AttemptRow, InboxRow, OutboxRow
 PATIENCE: Final = timedelta(hours=1)
 """How long a message waits for a newer process, or for a broker that accepts it, before it becomes a dead letter."""
 FOREIGN_TASK: Final = "tequipy.foreign"
-"""The task name of dead letters that are not from the outbox."""
+"""The task of messages that are not from the outbox, for Celery and in the dead letters that describe them."""
 MAX_ERROR_LENGTH: Final = 1000
 DIED: Final = "the process of this attempt ended without an outcome"
 _NO_SYNC: Final = {"synchronize_session": False}

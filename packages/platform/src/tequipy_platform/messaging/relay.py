@@ -81,7 +81,7 @@ class Relay:
             except Exception as error:  # noqa: BLE001 -- any outage may be temporary, and the relay must survive it
                 failures += 1
                 if failures == 1:
-                    logger.error("relay_interrupted", extra={"error": f"{type(error).__name__}: {error}"})  # noqa: TRY400 -- an outage needs no traceback
+                    logger.error("relay_interrupted", extra={"error": describe(error)})  # noqa: TRY400 -- an outage needs no traceback
                 await self._pause(min(_MAX_PAUSE, 0.1 * 2 ** min(failures, _MAX_DOUBLINGS)))
                 continue
             if failures:

@@ -197,7 +197,7 @@ class SqlUnpublishedMessages(UnpublishedMessages):
 
     def _on_notification(self, _connection: object, _process_id: int, _channel: str, schema: object) -> None:
         """Wake the relay, unless the notification comes from another schema of the same database."""
-        if schema in {"", self._database.schemas.get(SCHEMA, SCHEMA)}:  # "": from the trigger of migration 0001
+        if schema == self._database.schemas.get(SCHEMA, SCHEMA):
             self._added.set()
 
     async def _listen_once(self) -> None:

@@ -20,7 +20,8 @@ from tequipy_platform.messaging.celery.foreign import (
     accept_message,
     readable_item,
 )
-from tequipy_platform.messaging.celery.tasks import FOREIGN_TASK, UNKNOWN_TASK
+from tequipy_platform.messaging.celery.tasks import UNKNOWN_TASK
+from tequipy_platform.messaging.message_log import FOREIGN_TASK
 
 from .relaying import BuildWorker
 from .worker_under_test import WorkerUnderTest

@@ -106,7 +106,7 @@ def restart_what_ended(releases: Releases) -> int:
 @pytest.mark.parametrize(
     ("messages", "seconds"),
     [
-        pytest.param(200, 15, id="short", marks=pytest.mark.prove),
+        pytest.param(200, 15, id="short", marks=[pytest.mark.prove, pytest.mark.quick]),
         pytest.param(1000, 120, id="long", marks=pytest.mark.prove),
     ],
 )

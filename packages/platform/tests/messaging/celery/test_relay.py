@@ -31,7 +31,7 @@ from .relaying import TASKS, BuildWorker, RunRelay, commit, published, until
 async def test_a_relay_is_woken_by_its_own_schema_alone(
     database_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two installations in one database, each wakes its own relay; a notification without a schema wakes both."""
+    """Of two installations in one database, each wakes its own relay only."""
     woken: list[object] = []
     original = SqlUnpublishedMessages._on_notification
 

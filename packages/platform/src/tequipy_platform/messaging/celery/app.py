@@ -57,8 +57,6 @@ def build_celery(
         worker_cancel_long_running_tasks_on_connection_loss=False,
         task_time_limit=settings.time_limit,
         task_soft_time_limit=settings.soft_time_limit,
-        # For Celery's own command (at SIGQUIT); the worker app has signal handlers of its own.
-        worker_soft_shutdown_timeout=settings.soft_shutdown_timeout,
         # The broker is asked for messages alone: remote control and events need queues that broadcast, and their
         # connections keep a worker from stopping while the broker hangs.
         worker_enable_remote_control=False,

@@ -6,6 +6,8 @@ from typing import Final
 from celery import Celery
 from kombu import Producer, Queue
 
+from tequipy_platform.messaging.deliveries import describe
+
 PROBE_QUEUE: Final = "tequipy.probe"
 """The queue of the probes; nobody consumes it, and each probe empties it again."""
 _SECONDS: Final = 5.0
@@ -37,6 +39,6 @@ def accepts_writes(celery: Celery) -> bool:
         except Exception as error:  # noqa: BLE001 -- whatever the reason, the broker did not accept the message
             # An outage is reported by those who use the broker; a refusal (full, no right) has its reason only here.
             level = logging.WARNING if isinstance(error, refusals) else logging.DEBUG
-            logger.log(level, "broker_probe_failed", extra={"error": f"{type(error).__name__}: {error}"})
+            logger.log(level, "broker_probe_failed", extra={"error": describe(error)})
             return False
     return True

@@ -15,7 +15,8 @@ from uuid import UUID, uuid4
 from kombu.utils.json import loads
 
 from tequipy_observability import TRACE_HEADER, redacted
-from tequipy_platform.messaging.celery.tasks import FOREIGN_TASK, UNKNOWN_TASK
+from tequipy_platform.messaging.celery.tasks import UNKNOWN_TASK
+from tequipy_platform.messaging.message_log import FOREIGN_TASK
 
 UNKNOWN_HEADER: Final = "tequipy_unknown_task"
 """The name of the task that is not known."""

@@ -12,11 +12,10 @@ from tequipy_platform._tasks import Task
 from tequipy_platform.messaging.celery.child import ChildLoop, TaskRuntime
 from tequipy_platform.messaging.celery.logs import drop_repeated_records
 from tequipy_platform.messaging.deliveries import Deliveries, Outcome
+from tequipy_platform.messaging.message_log import FOREIGN_TASK
 
 UNKNOWN_TASK: Final = "tequipy.unknown"
 """The Celery task that receives messages for tasks which this release does not know."""
-FOREIGN_TASK: Final = "tequipy.foreign"
-"""The Celery task that receives messages which are not from the outbox; its argument describes the message."""
 
 
 class TaskFailed(Exception):
