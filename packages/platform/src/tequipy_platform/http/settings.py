@@ -1,0 +1,46 @@
+"""Settings of the HTTP client: four profiles of timeouts, the limits of connections, and the trusted certificates."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, FilePath, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class HttpProfile(BaseModel):
+    """Timeouts of a kind of call, in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    connect: float = Field(gt=0)
+    """Time for a connection: to wait for a free one of the pool, to resolve the name, to connect and for TLS."""
+    read: float = Field(gt=0)
+    """The longest pause while a request is sent or a response is received."""
+    total: float = Field(gt=0)
+    """Time from the call to the end of the response's body, with redirects, all attempts and the waits between them."""
+
+    @model_validator(mode="after")
+    def _check_total(self) -> Self:
+        if self.total < max(self.connect, self.read):
+            raise PydanticCustomError("total", "total should not be below connect and read")
+        return self
+
+
+class HttpSettings(BaseModel):
+    """Timeouts by profile, and limits that hold for each profile."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    default: HttpProfile = HttpProfile(connect=5, read=25, total=30)
+    llm: HttpProfile = HttpProfile(connect=10, read=110, total=120)
+    health: HttpProfile = HttpProfile(connect=2, read=3, total=5)
+    webhooks: HttpProfile = HttpProfile(connect=5, read=10, total=15)
+    max_connections: int = Field(default=100, ge=1)
+    """Connections of a profile; a further call waits for a free one, at most as long as for a connection."""
+    max_keepalive_connections: int = Field(default=20, ge=0)
+    """Idle connections of a profile that stay open."""
+    attempts: int = Field(default=3, ge=1, le=10)
+    """How often an idempotent request is sent at most."""
+    max_response_bytes: int = Field(default=10 * 1024 * 1024, ge=1)
+    """The longest body of a response, after decompression; a call can have a limit of its own."""
+    ca_file: FilePath | None = None
+    """Certificates of the trusted authorities (PEM), instead of those of Mozilla that the package certifi contains."""
