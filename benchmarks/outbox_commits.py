@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
@@ -92,25 +93,27 @@ def replicated_postgres(folder: Path) -> Iterator[PostgresServer]:
             primary.execute("SELECT pg_reload_conf()")
 
 
-async def commit_until(database: Database, end: float) -> int:
-    """Commit one transaction after the other until `end`; return how many."""
-    commits = 0
+async def commit_until(database: Database, end: float) -> list[float]:
+    """Commit one transaction after the other until `end`; return the seconds of each."""
+    seconds = []
     while time.time() < end:
+        began = time.perf_counter()
         async with SqlUnitOfWork(database, SystemClock(), uuid7) as work:
             order = uuid7()
             await work.session.execute(text("INSERT INTO orders VALUES (:id, 'book')"), {"id": order})
             work.outbox.add("bench.nothing", order_id=str(order))
-        commits += 1
-    return commits
+        seconds.append(time.perf_counter() - began)
+    return seconds
 
 
-def run_clients(url: str, kind: type[Database], clients: int, begin: float) -> int:
-    """Run clients in this process from `begin` for the duration of a round; return the number of their commits."""
+def run_clients(url: str, kind: type[Database], clients: int, begin: float) -> list[float]:
+    """Run clients in this process from `begin` for the duration of a round; return the seconds of their commits."""
 
-    async def run() -> int:
+    async def run() -> list[float]:
         async with kind(DatabaseSettings(url=SecretStr(url), pool_size=clients)) as database:
             await asyncio.gather(*(commit_until(database, begin) for _ in range(clients)))  # warms up
-            return sum(await asyncio.gather(*(commit_until(database, begin + SECONDS) for _ in range(clients))))
+            timed = await asyncio.gather(*(commit_until(database, begin + SECONDS) for _ in range(clients)))
+            return list(chain.from_iterable(timed))
 
     return asyncio.run(run())
 
@@ -126,22 +129,23 @@ async def listening(url: str) -> AsyncIterator[list[object]]:
 
 async def measure_round(
     url: str, kind: type[Database], clients: int, processes: ProcessPoolExecutor
-) -> tuple[float, float]:
-    """Return the commits per second and the notifications per commit."""
+) -> tuple[float, float, list[float]]:
+    """Return the commits per second, the notifications per commit, and the seconds of each commit."""
     share = [clients // -(-clients // CLIENTS_PER_PROCESS)] * -(-clients // CLIENTS_PER_PROCESS)
     async with listening(url) as received:
         begin = time.time() + _WARM_UP_SECONDS
         running = [processes.submit(run_clients, url, kind, part, begin) for part in share]
         await asyncio.sleep(begin - time.time())
         before = len(received)
-        commits = sum(await asyncio.gather(*map(asyncio.wrap_future, running)))
-        return commits / SECONDS, (len(received) - before) / commits
+        seconds = list(chain.from_iterable(await asyncio.gather(*map(asyncio.wrap_future, running))))
+        return len(seconds) / SECONDS, (len(received) - before) / len(seconds), seconds
 
 
 def main() -> None:
     """Start the servers, run all candidates in turn and print the tables."""
     rates: dict[tuple[str, int], list[float]] = {}
     notifications: dict[tuple[str, int], list[float]] = {}
+    milliseconds: dict[tuple[str, int], list[float]] = {}
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         postgres = stack.enter_context(replicated_postgres(Path(folder)))
@@ -152,15 +156,22 @@ def main() -> None:
                 for name, (preparation, kind) in CANDIDATES.items():
                     postgres.execute(preparation, database=_NAME)
                     postgres.execute("TRUNCATE platform.outbox, orders CASCADE", database=_NAME)
-                    rate, notified = asyncio.run(measure_round(url, kind, clients, processes))
+                    rate, notified, seconds = asyncio.run(measure_round(url, kind, clients, processes))
                     rates.setdefault((name, clients), []).append(rate)
                     notifications.setdefault((name, clients), []).append(notified)
+                    milliseconds.setdefault((name, clients), []).extend(1000 * each for each in seconds)
     columns = ["clients", *map(str, CLIENTS)]
     for title, figures in (("Commits a second", rates), ("Notifications a commit", notifications)):
         rows = [(name, *(statistics.median(figures[name, clients]) for clients in CLIENTS)) for name in CANDIDATES]
         print_table(
             f"{title}, synchronous standby behind {DELAY * 1000:.0f} ms: medians of {ROUNDS} rounds", columns, rows
         )
+    for title, percentile in (("p50", 50), ("p99", 99)):
+        rows = [
+            (name, *(statistics.quantiles(milliseconds[name, clients], n=100)[percentile - 1] for clients in CLIENTS))
+            for name in CANDIDATES
+        ]
+        print_table(f"Milliseconds of a commit, {title}", columns, rows)
 
 
 if __name__ == "__main__":
