@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 from signal import Signals
 from typing import Any
 
@@ -54,6 +55,17 @@ class Shell:
     def health(self, name: str, *arguments: str) -> int:
         """Return the status of `tequipy-worker health`."""
         return self.run(name, "health", *arguments).returncode
+
+    def health_costs(self, name: str, *arguments: str) -> list[float]:
+        """Return the processor time of five runs of `health`, in seconds, in ascending order."""
+
+        def cost() -> float:
+            before = getrusage(RUSAGE_CHILDREN)
+            self.health(name, *arguments)
+            after = getrusage(RUSAGE_CHILDREN)
+            return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+        return sorted(cost() for _ in range(5))
 
     def await_health(self, name: str, status: int, *arguments: str, within: float = 60) -> None:
         """Wait until `health` ends with this status."""

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, getrusage
 
 import pytest
 
@@ -158,14 +157,8 @@ def test_the_probe_costs_little(shell: Shell) -> None:
     """The whole probe takes less than 150 ms of processor time, with a `.env` too, and imports no large library."""
     (shell.folder / ".env").write_text("TEQUIPY_APP_NAME=shop\n")
 
-    def cost() -> float:
-        before = getrusage(RUSAGE_CHILDREN)
-        shell.run("worker", "health", "--ready")
-        after = getrusage(RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    costs = sorted(cost() for _ in range(5))
-    print(f"\nhealth: {[round(1000 * seconds) for seconds in costs]} ms of CPU")
+    costs = shell.health_costs("worker", "--ready")
+    print(f"\nhealth: {[round(1000 * seconds) for seconds in costs]} ms of processor time")
     assert costs[0] < 0.15
     code = (
         "import sys; sys.argv = ['', 'health']; import tequipy_worker.__main__ as entry\n"

@@ -88,6 +88,7 @@ def test_servers_that_are_away_make_no_process_red(
         shell.start("all", kind)
         shell.await_health("all", 0, kind)
     shell.await_health("all", 0, "--ready")
+    costs = {"idle": shell.health_costs("all")}
     for server in (private_postgres, private_redis):
         getattr(server, fault)()
     began = time.time()
@@ -102,6 +103,9 @@ def test_servers_that_are_away_make_no_process_red(
         return all(file.stat().st_mtime > began + ALIVE_WITHIN + 10 for file in files)
 
     eventually("all have touched their files long after", touched, within=120)
+    costs[f"broker and database: {fault}"] = shell.health_costs("all")
+    for state, seconds in costs.items():
+        print(f"\nhealth, {state}: {[round(1000 * each) for each in seconds]} ms of processor time")
     for server in (private_postgres, private_redis):
         server.thaw() if fault == "freeze" else server.restart()
     shell.await_health("all", 0, "--ready", within=120)
