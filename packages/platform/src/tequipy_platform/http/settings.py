@@ -1,9 +1,17 @@
 """Settings of the HTTP client: four profiles of timeouts, the limits of connections, and the trusted certificates."""
 
-from typing import Self
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+
+LONGEST_TIMEOUT: Final = 3600
+"""Seconds; a call must end."""
+
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT)]
 
 
 class HttpProfile(BaseModel):
@@ -11,11 +19,11 @@ class HttpProfile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    connect: float = Field(gt=0)
+    connect: Seconds
     """Time for a connection: to wait for a free one of the pool, to resolve the name, to connect and for TLS."""
-    read: float = Field(gt=0)
+    read: Seconds
     """The longest pause while a request is sent or a response is received."""
-    total: float = Field(gt=0)
+    total: Seconds
     """Time from the call to the end of the response's body, with redirects, all attempts and the waits between them."""
 
     @model_validator(mode="after")
@@ -44,3 +52,22 @@ class HttpSettings(BaseModel):
     """The longest body of a response, after decompression; a call can have a limit of its own."""
     ca_file: FilePath | None = None
     """Certificates of the trusted authorities (PEM), instead of those of Mozilla that the package certifi contains."""
+
+    @field_validator("default", "llm", "health", "webhooks", mode="before")
+    @classmethod
+    def _complete(cls, value: object, info: ValidationInfo) -> object:
+        """Return the values of a profile with the missing ones of its default, so that one can be set alone."""
+        if not isinstance(value, Mapping) or info.field_name is None:
+            return value
+        default: HttpProfile = cls.model_fields[info.field_name].default
+        return {**default.model_dump(), **value}
+
+    @field_validator("ca_file")
+    @classmethod
+    def _check_ca_file(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            try:
+                ssl.create_default_context(cafile=path)
+            except OSError as error:  # ssl.SSLError included
+                raise PydanticCustomError("ca_file", "should be a readable file of certificates in PEM") from error
+        return path
