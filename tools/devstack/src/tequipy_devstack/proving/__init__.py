@@ -5,6 +5,7 @@ from tequipy_devstack.proving.certificates import Authority
 from tequipy_devstack.proving.load import Load, Route, Sample
 from tequipy_devstack.proving.network import Balancer, Link, in_background
 from tequipy_devstack.proving.outage import Findings, count, endure, failed, slowest
+from tequipy_devstack.proving.smtp_stub import SmtpStub
 from tequipy_devstack.proving.traffic import HEALTH, REGISTER, traffic
 from tequipy_devstack.proving.waiting import eventually, fetch
 
@@ -21,6 +22,7 @@ __all__ = [
     "Program",
     "Route",
     "Sample",
+    "SmtpStub",
     "count",
     "endure",
     "eventually",

@@ -24,12 +24,12 @@ class Authority:
         builder = _builder(self._name, self._key.public_key()).add_extension(constraints, critical=True)
         self.certificate.write_bytes(self._sign(builder))
 
-    def issue(self, address: str) -> Path:
-        """Return a file with a certificate for an IPv4 address, and its key."""
+    def issue(self, host: str, *, expired: bool = False) -> Path:
+        """Return a file with a certificate for an IPv4 address or a host name, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address(address))])
-        builder = _builder(x509.Name([]), key.public_key()).add_extension(names, critical=True)
-        file = self._folder / f"{address}.pem"
+        names = x509.SubjectAlternativeName([_alternative_name(host)])
+        builder = _builder(x509.Name([]), key.public_key(), expired=expired).add_extension(names, critical=True)
+        file = self._folder / f"{host}{'-expired' if expired else ''}.pem"
         file.touch(mode=0o600)
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         file.write_bytes(self._sign(builder) + private)
@@ -39,13 +39,20 @@ class Authority:
         return builder.issuer_name(self._name).sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
-def _builder(subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _alternative_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(IPv4Address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _builder(subject: x509.Name, key: ec.EllipticCurvePublicKey, *, expired: bool = False) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(hours=1))
+        .not_valid_before(now - timedelta(hours=2))
+        .not_valid_after(now + timedelta(hours=-1 if expired else 1))
     )
