@@ -6,10 +6,11 @@ except ImportError as error:  # pragma: no cover -- tests/test_packages.py runs 
     raise ImportError("tequipy_platform.http needs the extra: pip install 'tequipy-platform[http]'") from error
 
 from tequipy_platform.http.client import HttpClients, build_http_clients
-from tequipy_platform.http.errors import CircuitOpen, DeadlineExceeded, ResponseTooLarge
+from tequipy_platform.http.errors import AddressRefused, CircuitOpen, DeadlineExceeded, ResponseTooLarge
 from tequipy_platform.http.settings import HttpProfile, HttpSettings
 
 __all__ = [
+    "AddressRefused",
     "CircuitOpen",
     "DeadlineExceeded",
     "HttpClients",

@@ -14,6 +14,7 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 from tequipy_platform.http.body import ACCEPT_ENCODING
+from tequipy_platform.http.connections import PooledTransport
 from tequipy_platform.http.deadline import Call
 from tequipy_platform.http.metrics import HttpClientMetrics
 from tequipy_platform.http.settings import HttpProfile, HttpSettings
@@ -125,16 +126,11 @@ class HttpClients:
         return client
 
     def _build_transport(self, name: str) -> httpx.AsyncBaseTransport:
-        del name
-        return httpx.AsyncHTTPTransport(
-            verify=self._tls,
-            trust_env=False,
-            http2=True,
-            limits=httpx.Limits(
-                max_connections=self._settings.max_connections,
-                max_keepalive_connections=self._settings.max_keepalive_connections,
-            ),
+        limits = httpx.Limits(
+            max_connections=self._settings.max_connections,
+            max_keepalive_connections=self._settings.max_keepalive_connections,
         )
+        return PooledTransport(self._tls, limits, global_addresses=name == "webhooks")
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:

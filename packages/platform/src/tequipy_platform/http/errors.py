@@ -7,6 +7,10 @@ class DeadlineExceeded(httpx.TimeoutException):
     """The call has not ended within the total time of its profile."""
 
 
+class AddressRefused(httpx.ConnectError):
+    """The request was not sent, because its host has an address that is not global, such as one of the own network."""
+
+
 class CircuitOpen(httpx.TransportError):
     """The request was not sent, because most of the last calls to this host failed; try again after `retry_after` s."""
 

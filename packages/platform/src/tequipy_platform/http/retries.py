@@ -8,7 +8,7 @@ from typing import Final
 
 import httpx
 
-from tequipy_platform.http.errors import CircuitOpen, DeadlineExceeded, ResponseTooLarge
+from tequipy_platform.http.errors import AddressRefused, CircuitOpen, DeadlineExceeded, ResponseTooLarge
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110, section 9.2.2."""
@@ -23,6 +23,7 @@ RETRIED_STATUSES: Final = frozenset(
 FIRST_DELAY: Final = 0.2
 """Seconds; the upper bound of the wait before the first retry, doubled with each further one."""
 _FINAL_ERRORS: Final = (
+    AddressRefused,
     CircuitOpen,
     DeadlineExceeded,
     ResponseTooLarge,

@@ -14,13 +14,19 @@ from tequipy_observability import CORRELATION_HEADER, TRACE_HEADER, current_cont
 from tequipy_platform.http.body import decoded
 from tequipy_platform.http.circuit_breaker import Host, Outcome
 from tequipy_platform.http.deadline import Call
-from tequipy_platform.http.errors import CircuitOpen
+from tequipy_platform.http.errors import AddressRefused, CircuitOpen
 from tequipy_platform.http.metrics import OTHER, HttpClientMetrics, method_label
 from tequipy_platform.http.retries import RETRIED_STATUSES, backoff, is_retried, may_be_repeated, retry_after
 
 _MAX_HOSTS: Final = 1000
 """Hosts whose breaker and budget are remembered, the last used ones."""
-_LOCAL_ERRORS: Final = (CircuitOpen, httpx.LocalProtocolError, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+_LOCAL_ERRORS: Final = (
+    AddressRefused,
+    CircuitOpen,
+    httpx.LocalProtocolError,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+)
 """Errors that say nothing about the host."""
 _SERVER_ERROR: Final = 500
 
