@@ -42,6 +42,7 @@ VIOLATIONS = {
     "fastapi": ("tequipy_worker/app.py", "import fastapi"),
     "celery": ("tequipy_api/app.py", "import celery"),
     "environment": ("tequipy_auth/wiring.py", "import pydantic_settings"),
+    "opentelemetry": ("tequipy_platform/database/engine.py", "import opentelemetry.trace"),
 }
 FURTHER_VIOLATIONS = [
     ("platform-layers", "tequipy_platform/settings/loading.py", "import tequipy_platform.database"),
@@ -68,6 +69,8 @@ FURTHER_VIOLATIONS = [
     ("testing", "tequipy_worker/app.py", "import tequipy_auth.conformance"),
     ("testing", "tequipy_auth/wiring.py", "import tequipy_caching.testing"),
     ("testing", "tequipy_worker/app.py", "import tequipy_platform.testing"),
+    ("testing", "tequipy_api/app.py", "import tequipy_observability.testing"),
+    ("opentelemetry", "tequipy_observability/api/middleware.py", "import opentelemetry"),
     ("layers", "tequipy_auth/new.py", "import tequipy_platform"),
     ("caching-alone", "tequipy_caching/new.py", "import tequipy_platform"),
     ("caching-alone", "tequipy_caching/cache/new.py", "import fastapi"),

@@ -17,7 +17,8 @@ WORKSPACE = [path.name for path in sorted(ROOT.glob("*/*/src/tequipy_*"))]
 ALONE = {
     "tequipy-observability": (["tequipy_observability", "tequipy_observability.wiring"], ["fastapi", "celery"]),
     "tequipy-observability[api]": (["tequipy_observability.api"], ["celery"]),
-    "tequipy-observability[celery]": (["tequipy_observability.celery"], ["fastapi"]),
+    "tequipy-observability[celery]": (["tequipy_observability.celery"], ["fastapi", "opentelemetry"]),
+    "tequipy-observability[otel]": (["tequipy_observability.testing"], ["fastapi", "celery"]),
     "tequipy-platform": (
         [
             "tequipy_platform",
@@ -54,7 +55,8 @@ ALONE = {
     "tequipy-auth[api]": (["tequipy_auth.api"], ["celery"]),
     "tequipy-auth[conformance]": (["tequipy_auth.conformance"], []),
     "tequipy-api": (["tequipy_api.app"], ["celery", "pytest"]),
-    "tequipy-worker": (["tequipy_worker.app"], ["fastapi", "starlette", "pytest"]),
+    "tequipy-worker": (["tequipy_worker.app"], ["fastapi", "starlette", "pytest", "opentelemetry"]),
+    "tequipy-worker[otel]": (["tequipy_worker.app"], ["fastapi"]),
 }
 APPS = ("tequipy_api", "tequipy_worker")
 

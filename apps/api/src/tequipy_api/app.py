@@ -76,6 +76,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         version=settings.app_version,
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,  # short operation ids, such as get_me
+        # FastAPI's own spans, metrics and logs would repeat ours, with queries, and texts of validation errors.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         # FastAPI's own docs pages load scripts from a third party; wire_docs replaces them.
         docs_url=None,
         redoc_url=None,

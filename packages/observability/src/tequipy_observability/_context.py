@@ -69,6 +69,11 @@ def bind_context(**fields: str | None) -> None:
     _context.set(_context.get()._replace(**fields))
 
 
+def replace_traceparent(traceparent: str | None) -> None:
+    """Set the trace alone; unlike `bind_context` it is called for each span, and checks no names."""
+    _context.set(_context.get()._replace(traceparent=traceparent))
+
+
 def new_correlation_id() -> str:
     """Return a new correlation id of 32 hexadecimal characters."""
     return randbytes(16).hex()  # noqa: S311 -- it must be unique, not secret

@@ -6,63 +6,39 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Self
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry, Histogram, make_wsgi_app
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from tequipy_observability._tracing import Tracer, install_tracer
 from tequipy_observability.logging import Process, configure_logging
 from tequipy_observability.metrics import METRICS_REFUSALS, MetricsAccess, MetricsPort, SharedRegistry, build_registry
+from tequipy_observability.settings import ObservabilitySettings, parse_headers
 
 __all__ = ["Observability", "ObservabilitySettings", "configure_observability"]
 
 LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _WATCH_SECONDS: Final = 0.25
 
-PRODUCTION_TOKEN: Final = 16
-"""The minimum length of a metrics token in production."""
-
-
-class ObservabilitySettings(BaseModel):
-    """Log level and format, and where the metrics are served."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_format: Literal["auto", "json", "console"] = "auto"
-    """`auto`: console in the local environment, JSON elsewhere."""
-    metrics_port: int | None = Field(default=None, ge=1, le=65535)
-    """Serve the metrics on this port instead of at /metrics."""
-    metrics_token: SecretStr | None = None
-    """The bearer token that scrapers must send; None: the metrics are open."""
-
-    def random_secrets(self) -> Mapping[str, Iterable[SecretStr]]:
-        """Return the secrets of each setting."""
-        return {"metrics_token": [self.metrics_token] if self.metrics_token else []}
-
-    def production_faults(self) -> list[tuple[str, str]]:
-        """Refuse the log level DEBUG in production, and a token that is short enough to be guessed."""
-        faults = []
-        if self.log_level == "DEBUG":
-            message = "DEBUG is refused in production: libraries then log the data that they handle"
-            faults.append(("log_level", message))
-        if self.metrics_token is not None and len(self.metrics_token.get_secret_value()) < PRODUCTION_TOKEN:
-            faults.append(("metrics_token", f"should have at least {PRODUCTION_TOKEN} characters in production"))
-        return faults
-
 
 class Observability:
     """The result of `configure_observability`; the async context manager serves the metrics' own port.
 
-    Within the context the lag of the event loop is measured. Only the process that created the object serves the port;
-    a forked child may enter the context, but opens no port.
+    Within the context the lag of the event loop is measured, and spans are recorded if that is configured. Only the
+    process that created the object serves the port; a forked child may enter the context, but opens no port.
     """
 
     def __init__(
-        self, settings: ObservabilitySettings, registry: CollectorRegistry, *, metrics_port_name: str = "metrics_port"
+        self,
+        settings: ObservabilitySettings,
+        registry: CollectorRegistry,
+        *,
+        metrics_port_name: str = "metrics_port",
+        tracer: Tracer | None = None,
     ) -> None:
         self.registry = registry
+        self._tracer = tracer or Tracer()
         self._port_name = metrics_port_name
         self._lag = Histogram(
             "event_loop_lag_seconds",
@@ -83,6 +59,7 @@ class Observability:
 
     async def __aenter__(self) -> Self:
         self.serve()
+        self._tracer.start()
         self._watch = asyncio.create_task(self._watch_loop(), name="tequipy-event-loop-lag")
         return self
 
@@ -93,6 +70,7 @@ class Observability:
             self._watch.cancel()
             await asyncio.wait({self._watch})
         self._write_samples()
+        await asyncio.to_thread(self._tracer.stop)
         await asyncio.to_thread(self.stop_serving)
 
     def serve(self) -> None:
@@ -145,7 +123,7 @@ def configure_observability(
     metrics_folder: Path | None = None,
     metrics_port_name: str = "metrics_port",
 ) -> Observability:
-    """Configure logging for this process; return its registry together with what serves the metrics.
+    """Configure logging and tracing for this process; return its registry together with what serves the metrics.
 
     With a `metrics_folder` (empty and used by this process alone), forked children count in the same registry. The
     variable `PROMETHEUS_MULTIPROC_DIR` must name the folder by then, and must be set before `prometheus_client` is
@@ -157,4 +135,21 @@ def configure_observability(
         style = "console" if environment == "local" else "json"
     configure_logging(Process(service, environment, version), level=settings.log_level, style=style)
     registry = build_registry(name=service, version=version, environment=environment, folder=metrics_folder)
-    return Observability(settings, registry, metrics_port_name=metrics_port_name)
+    tracer = _build_tracer(settings, service=service, environment=environment, version=version)
+    install_tracer(tracer)
+    return Observability(settings, registry, metrics_port_name=metrics_port_name, tracer=tracer)
+
+
+def _build_tracer(settings: ObservabilitySettings, *, service: str, environment: str, version: str) -> Tracer:
+    if settings.otlp_endpoint is None:
+        return Tracer()
+    from tequipy_observability.tracing import build_tracer  # noqa: PLC0415 -- only processes that record spans load OpenTelemetry
+
+    return build_tracer(
+        settings.otlp_endpoint,
+        (settings.otlp_headers and parse_headers(settings.otlp_headers)) or {},
+        sample_ratio=settings.trace_sample_ratio,
+        service=service,
+        environment=environment,
+        version=version,
+    )

@@ -17,7 +17,7 @@ DURATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 SIZE_BUCKETS: Final = (100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 OTHER_METHOD: Final = "_OTHER"
 # RFC 9110, section 9.1, and PATCH (RFC 5789): any other method shares one label.
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 # OpenMetrics, section 4.6.1: the limit for all names and values of an exemplar's labels together.
 _EXEMPLAR_LENGTH: Final = 128
 _SAMPLED: Final = 1  # the flag of a traceparent whose trace is recorded (W3C Trace Context, section 3.2.2.5)
@@ -42,7 +42,7 @@ class HttpMetrics(Collector):
 
     def observe(self, *, method: str, route: str, status: int, seconds: float, size: int, by: RequestContext) -> None:
         """Count one finished request; an exemplar refers to `by`."""
-        if method not in _METHODS:
+        if method not in METHODS:
             method, route = OTHER_METHOD, UNMATCHED  # no route serves such a method
         requests = self._requests
         key = (method, route, status)

@@ -18,8 +18,9 @@ from tequipy_observability._context import (
     accept_traceparent,
     request_context,
 )
-from tequipy_observability.api.metrics import HttpMetrics
-from tequipy_observability.api.routes import MatchedRoute, matched_route, polled_endpoints
+from tequipy_observability._tracing import NO_SPAN, Span, SpanKind, entry_span, tracing_enabled
+from tequipy_observability.api.metrics import METHODS, OTHER_METHOD, HttpMetrics
+from tequipy_observability.api.routes import NO_ROUTE, MatchedRoute, matched_route, polled_endpoints
 
 # The form of header names in ASGI.
 _CORRELATION_HEADER: Final = CORRELATION_HEADER.lower().encode()
@@ -75,14 +76,20 @@ class ObservabilityMiddleware:
         # Read first, because an app that is mounted in this one changes the scope.
         host: FastAPI = scope["app"]
         route = matched_route(scope)
+        polled = route.endpoint in polled_endpoints(host)
+        span = NO_SPAN
+        if tracing_enabled() and not polled:
+            span = _server_span(scope, route, context)
+            context = context._replace(traceparent=span.traceparent or context.traceparent)
         metrics = self._metrics
         metrics.in_progress += 1
         began = perf_counter()
-        with request_context(context):
+        with request_context(context), span:
             try:
                 await self._app(scope, receive, send_observed)
             except Exception as error:  # noqa: BLE001 -- logged here, where the correlation id is known
                 self._log.error("request_failed", exc_info=error)
+                span.fail(error)
                 if not started:
                     await self._respond(host, error, scope, receive, send_observed)
                 elif not complete:
@@ -91,6 +98,8 @@ class ObservabilityMiddleware:
             finally:
                 seconds = perf_counter() - began
                 metrics.in_progress -= 1
+                if span.recording:
+                    _record_answer(span, status)
                 metrics.observe(
                     method=context.method or "",
                     route=route.template,
@@ -99,7 +108,7 @@ class ObservabilityMiddleware:
                     size=size,
                     by=context,
                 )
-                self._log_access(route, context, status, seconds, polled=route.endpoint in polled_endpoints(host))
+                self._log_access(route, context, status, seconds, polled=polled)
 
     async def _respond(self, host: FastAPI, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to an unhandled error as Starlette does, whose own error middleware is outside of all others."""
@@ -138,6 +147,33 @@ class ObservabilityMiddleware:
             duration_ms=duration_ms,
             user_agent=context.user_agent,
         )
+
+
+def _server_span(scope: Scope, route: MatchedRoute, context: RequestContext) -> Span:
+    """Return the span of a request (OpenTelemetry, HTTP server spans).
+
+    Path and query are left out, because they may hold personal data and secrets, and so are client and user agent.
+    """
+    method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
+    matched = route is not NO_ROUTE
+    operation = method if method != OTHER_METHOD else "HTTP"
+    span = entry_span(
+        operation, route.template if matched else "", kind=SpanKind.SERVER, traceparent=context.traceparent
+    )
+    if span.recording:
+        span.set("http.request.method", method)
+        span.set("url.scheme", scope["scheme"])
+        span.set("network.protocol.version", scope["http_version"])
+        span.set("tequipy.correlation_id", context.correlation_id or "")
+        if matched:
+            span.set("http.route", route.template)
+    return span
+
+
+def _record_answer(span: Span, status: int) -> None:
+    span.set("http.response.status_code", status)
+    if status >= _INTERNAL_SERVER_ERROR:
+        span.fail(str(status))
 
 
 def _context_of(scope: Scope) -> RequestContext:

@@ -2,6 +2,7 @@
 
 from tequipy_devstack.proving.apps import Api, Deployment, Program
 from tequipy_devstack.proving.certificates import Authority
+from tequipy_devstack.proving.collector import TraceCollector, trace_collector
 from tequipy_devstack.proving.load import Load, Route, Sample
 from tequipy_devstack.proving.network import Balancer, Link, in_background
 from tequipy_devstack.proving.outage import Findings, count, endure, failed, slowest
@@ -23,6 +24,7 @@ __all__ = [
     "Route",
     "Sample",
     "SmtpStub",
+    "TraceCollector",
     "count",
     "endure",
     "eventually",
@@ -30,5 +32,6 @@ __all__ = [
     "fetch",
     "in_background",
     "slowest",
+    "trace_collector",
     "traffic",
 ]
