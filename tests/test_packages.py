@@ -36,6 +36,7 @@ ALONE = {
     ),
     "tequipy-platform[api]": (["tequipy_platform.web"], ["celery"]),
     "tequipy-platform[celery]": (["tequipy_platform.messaging.celery"], ["fastapi"]),
+    "tequipy-platform[http]": (["tequipy_platform.http", "tequipy_platform.testing.http"], ["fastapi", "celery"]),
     "tequipy-caching": (
         ["tequipy_caching", "tequipy_caching.wiring", "tequipy_caching.testing"],
         ["sqlalchemy", "fastapi", "pytest"],
