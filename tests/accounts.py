@@ -32,7 +32,8 @@ def mailed_token(mails: MailSink, email: str, page: str) -> str:
     tokens: list[str] = []
 
     def has_arrived() -> bool:
-        texts = [str(mail.get_content()) for mail in mails.messages(email)]
+        bodies = [mail.get_body(("plain",)) for mail in mails.messages(email)]
+        texts = [str(body.get_content()) for body in bodies if body]
         tokens[:] = [token for text in texts for token in re.findall(rf"{page}#token=([\w.-]+)", text)]
         return bool(tokens)
 

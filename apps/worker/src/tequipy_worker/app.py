@@ -14,7 +14,7 @@ from tequipy_observability.celery import wire_observability
 from tequipy_observability.wiring import Observability, configure_observability
 from tequipy_platform import tasks as platform_tasks
 from tequipy_platform.database import build_database
-from tequipy_platform.mail import build_mailer
+from tequipy_platform.mail import build_mail_templates, build_mailer
 from tequipy_platform.messaging import Scheduler, build_message_log, build_scheduler, build_unpublished_messages
 from tequipy_platform.messaging.celery import Relay, TaskRuntime, build_celery, build_relay, wire_tasks
 from tequipy_platform.settings import variable_of
@@ -60,6 +60,7 @@ def build_runtime(settings: WorkerSettings, observability: Observability) -> Tas
         public_url=settings.public_url,
         database=database,
         cache=cache,
+        mail_templates=build_mail_templates(settings.mail, "tequipy_auth"),
         registry=metrics,
     )
     return TaskRuntime(

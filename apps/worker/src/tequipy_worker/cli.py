@@ -1,4 +1,4 @@
-"""The command line of the worker: run, beat, relay, health and settings, and the commands for messages.
+"""The command line of the worker: run, beat, relay, health and settings, and the commands for messages and mails.
 
 Each command imports what it needs, because importing the whole app takes longer than reporting wrong settings.
 """
@@ -17,8 +17,10 @@ import click
 
 from tequipy_observability.wiring import Observability, configure_observability
 from tequipy_platform.database import refuse_wrong_encoding
+from tequipy_platform.mail import refuse_broken_templates
 from tequipy_platform.settings import describe_settings, load_settings, refuse, refuse_missing_folder, variable_of
 from tequipy_worker import probe
+from tequipy_worker.mail_commands import mail_preview
 from tequipy_worker.message_commands import dead_letters, messages
 from tequipy_worker.probe import READY_OPTION
 from tequipy_worker.settings import WorkerSettings
@@ -49,6 +51,7 @@ def main(context: click.Context) -> None:
 
 main.add_command(messages)
 main.add_command(dead_letters)
+main.add_command(mail_preview)
 
 
 @main.command()
@@ -57,9 +60,10 @@ main.add_command(dead_letters)
 def run(queues: str | None, concurrency: int | None) -> None:
     """Run tasks: a parent process receives messages, child processes run them."""
     settings = load_settings(WorkerSettings)
-    from tequipy_worker.catalogue import QUEUES  # noqa: PLC0415 -- after the settings, so that wrong ones are reported at once
+    from tequipy_worker.catalogue import MAIL_PACKAGES, QUEUES  # noqa: PLC0415 -- after the settings, so that wrong ones are reported at once
 
     selected = _select_queues(queues, QUEUES)
+    refuse_broken_templates(settings.mail, MAIL_PACKAGES, variable=variable_of(WorkerSettings, ("mail", "templates")))
     with _claimed(settings, "run") as folder:
         from tequipy_worker.heartbeat import ParentHeartbeat  # noqa: PLC0415 -- as above
 

@@ -16,7 +16,7 @@ from tequipy_platform.database import DatabaseSettings
 from tequipy_platform.mail import MailSettings
 from tequipy_platform.messaging import SCHEMA as PLATFORM_SCHEMA
 from tequipy_platform.messaging.celery import CelerySettings
-from tequipy_platform.settings import AppSettings
+from tequipy_platform.settings import AppSettings, Environment, PublicUrl
 from tequipy_platform.storage import StorageSettings
 from tequipy_worker.state import DEFAULT_NAME
 
@@ -66,6 +66,20 @@ class WorkerSettings(AppSettings):
         broker, cache = (urlsplit(url.get_secret_value()) for url in (self.celery.broker_url, self.cache.url))
         if broker.scheme.startswith("redis") and _redis_database(broker) == _redis_database(cache):
             yield ("celery", "broker_url"), "should name another Redis database than the cache's"
+
+
+class MailPreviewSettings(AppSettings):
+    """The settings of `mail-preview`, which sends nothing: those of mail, and no requirements."""
+
+    names_of_other_apps = frozenset(WorkerSettings.model_fields) | WorkerSettings.names_of_other_apps
+
+    environment: Environment = "local"
+    public_url: PublicUrl = "https://app.example.com"
+    mail: MailSettings = Field(default_factory=MailSettings)
+
+    def production_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Require nothing."""
+        yield from ()
 
 
 def _redis_database(parts: SplitResult) -> tuple[str | None, int | None, str]:

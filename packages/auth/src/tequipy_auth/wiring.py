@@ -35,7 +35,7 @@ from tequipy_auth.infrastructure.revocations import SharedRevocations, StoredRev
 from tequipy_auth.infrastructure.settings import AuthSettings, origin_of
 from tequipy_auth.infrastructure.tokens import JwtAccessTokens, VerifiedToken
 from tequipy_caching import CacheManager
-from tequipy_platform import Clock, SystemClock
+from tequipy_platform import Clock, MailTemplates, SystemClock
 from tequipy_platform.database import Database, uuid7
 from tequipy_platform.mail import JinjaMailTemplates
 
@@ -49,9 +49,12 @@ def build_auth(
     public_url: str,
     database: Database,
     cache: CacheManager,
+    mail_templates: MailTemplates | None = None,
     registry: CollectorRegistry | None = None,
 ) -> Auth:
     """Build auth on PostgreSQL; nothing is opened before its first use. The cache needs `tequipy_auth.CACHE_POLICIES`.
+
+    `mail_templates` are those of `tequipy_auth` with a deployment's replacements (`build_mail_templates`).
 
     Metrics in `registry`: `auth_operations_total{operation,status}` counts operations by their outcome,
     `auth_hashing_pending{pool}` is the number of hashes that wait or run, `auth_hashing_refused_total{pool,client}`
@@ -90,7 +93,7 @@ def build_auth(
         revocations=revocations,
         profiles=cache.cache(USER_PROFILE, Profile),
         roles=cache.cache(ROLES, RoleMap),
-        templates=JinjaMailTemplates("tequipy_auth"),
+        templates=mail_templates or JinjaMailTemplates("tequipy_auth"),
         operations=operations,
         audit_log=SqlAuditLog(database),
         keys=keys,

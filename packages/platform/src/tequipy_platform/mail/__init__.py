@@ -5,9 +5,18 @@ from prometheus_client import CollectorRegistry
 from tequipy_platform.mail.folder import FolderMailer
 from tequipy_platform.mail.settings import MailSettings
 from tequipy_platform.mail.smtp import SmtpMailer
-from tequipy_platform.mail.templates import JinjaMailTemplates
+from tequipy_platform.mail.template_check import refuse_broken_templates
+from tequipy_platform.mail.templates import JinjaMailTemplates, build_mail_templates
 
-__all__ = ["FolderMailer", "JinjaMailTemplates", "MailSettings", "SmtpMailer", "build_mailer"]
+__all__ = [
+    "FolderMailer",
+    "JinjaMailTemplates",
+    "MailSettings",
+    "SmtpMailer",
+    "build_mail_templates",
+    "build_mailer",
+    "refuse_broken_templates",
+]
 
 
 def build_mailer(settings: MailSettings, *, registry: CollectorRegistry | None = None) -> SmtpMailer | FolderMailer:

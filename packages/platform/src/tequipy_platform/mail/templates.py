@@ -1,53 +1,119 @@
 """Rendering of mail templates by Jinja."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
 
 from jinja2 import (
+    BaseLoader,
+    ChoiceLoader,
     Environment,
+    FileSystemLoader,
     PackageLoader,
+    PrefixLoader,
     StrictUndefined,
     Template,
     TemplateError,
     TemplateNotFound,
+    TemplateSyntaxError,
     select_autoescape,
 )
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tequipy_platform._mail import MailTemplates, MailText
+from tequipy_platform.mail.composer import read_sender
+from tequipy_platform.mail.settings import MailSettings
+
+LAYOUT: Final = PackageLoader("tequipy_platform.mail", "layout")
+"""`base.html`, which the HTML templates of all packages extend, and `links.html` with macros for links."""
+SAMPLES: Final = "samples.json"
+ORIGINAL: Final = "original"
+"""The prefix under which a replaced template can extend the one that it replaces."""
 
 
 class JinjaMailTemplates(MailTemplates):
     """Renders a package's mail templates in a sandbox; a template that names a missing value is an error.
 
     `<name>.txt` has the blocks `subject` and `text`. The optional `<name>.html` is the HTML text; its values are
-    escaped.
+    escaped, and it also gets `subject`. All get `sender_name`. `samples.json` has sample values for each template.
+
+    With `replacements` a file `<package>/<name>` in that folder replaces the package's template, and one directly in
+    it replaces a file of the layout; `{% extends "original/<name>" %}` extends what is replaced.
     """
 
-    def __init__(self, package_name: str, folder: str = "templates") -> None:
+    def __init__(
+        self,
+        package_name: str,
+        folder: str = "templates",
+        *,
+        replacements: Path | None = None,
+        sender_name: str = "",
+    ) -> None:
+        self.package_name = package_name
+        self._own = PackageLoader(package_name, folder)
+        originals = ChoiceLoader([self._own, LAYOUT])
+        loaders: list[BaseLoader] = [PrefixLoader({ORIGINAL: originals}), originals]
+        if replacements is not None:
+            loaders.insert(1, FileSystemLoader([replacements / package_name, replacements]))
         self._environment: Environment = ImmutableSandboxedEnvironment(
-            loader=PackageLoader(package_name, folder),
+            loader=ChoiceLoader(loaders),
             undefined=StrictUndefined,
             autoescape=select_autoescape(["html"], default=False),
             trim_blocks=True,
         )
+        self._environment.globals["sender_name"] = sender_name
 
     def render(self, template: str, **values: object) -> MailText:
-        """Render a template; raises `LookupError` for an unknown template, a missing block or a missing value."""
+        """Render a template; raises `LookupError` if it is unknown, cannot be read, or names a missing value."""
         try:
-            plain = self._environment.get_template(f"{template}.txt")
-            html = self._environment.get_or_select_template([f"{template}.html", plain])
-            return MailText(
-                subject=_block(plain, "subject", values).strip(),
-                text=_block(plain, "text", values).strip() + "\n",
-                html=html.render(values) if html is not plain else None,
-            )
+            blocks = _render_blocks(self._environment.get_template(f"{template}.txt"), values)
+            subject, text = blocks["subject"].strip(), blocks["text"].strip() + "\n"
+            html = self._html(template)
+            return MailText(subject, text, html.render(values | {"subject": subject}) if html else None)
+        except KeyError as error:
+            raise LookupError(f"mail template {template!r} has no block {error}") from error
+        except Exception as error:  # any, because a deployment's own template can do anything
+            raise LookupError(f"mail template {template!r}: {_describe(error)}") from error
+
+    def samples(self) -> Mapping[str, Mapping[str, object]]:
+        """Return the sample values of each of the package's templates; raises `LookupError` if it declares none."""
+        try:
+            text, _, _ = self._own.get_source(self._environment, SAMPLES)
         except TemplateNotFound as error:
-            raise LookupError(f"no mail template {template!r}") from error
-        except TemplateError as error:
-            raise LookupError(f"mail template {template!r}: {error.message}") from error
+            raise LookupError(f"{self.package_name} has no {SAMPLES}") from error
+        samples: dict[str, dict[str, object]] = json.loads(text)
+        return samples
+
+    def _html(self, template: str) -> Template | None:
+        try:
+            return self._environment.get_template(f"{template}.html")
+        except TemplateNotFound:
+            return None
 
 
-def _block(template: Template, name: str, values: Mapping[str, object]) -> str:
-    if name not in template.blocks:
-        raise LookupError(f"mail template {template.name!r} has no block {name!r}")
-    return "".join(template.blocks[name](template.new_context(dict(values))))
+def build_mail_templates(settings: MailSettings, package_name: str) -> JinjaMailTemplates:
+    """Return the mail templates of a package, with the replacements and the sender's name of a deployment."""
+    sender_name, _ = read_sender(settings.sender)
+    return JinjaMailTemplates(package_name, replacements=settings.templates, sender_name=sender_name)
+
+
+def _render_blocks(template: Template, values: Mapping[str, object]) -> Mapping[str, str]:
+    """Return the text of each block by name, also of those in a template that this one extends."""
+    context = template.new_context(dict(values))
+    for _ in template.root_render_func(context):
+        pass  # running the template adds the blocks of its parents to the context
+    return {name: "".join(block[0](context)) for name, block in context.blocks.items()}
+
+
+def _describe(error: Exception) -> str:
+    """Return the fault in one line, with the place of a syntax error."""
+    if isinstance(error, TemplateSyntaxError):
+        text = f"{error.name}, line {error.lineno}: {error.message}"
+    elif isinstance(error, TemplateNotFound):
+        text = f"there is no {error.name}"
+    elif isinstance(error, TemplateError):
+        text = error.message or ""
+    else:
+        text = type(error).__name__  # without its text, which may quote a value
+    return " ".join(text.split())

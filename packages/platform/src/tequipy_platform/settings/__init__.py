@@ -1,6 +1,6 @@
 """Settings of an app: the base model, loading from the environment and `.env`, and checks. Only apps load settings."""
 
-from tequipy_platform.settings.app_settings import AppSettings, ProductionChecked
+from tequipy_platform.settings.app_settings import AppSettings, Environment, ProductionChecked
 from tequipy_platform.settings.loading import (
     describe_settings,
     load_settings,
@@ -14,6 +14,7 @@ from tequipy_platform.settings.urls import PublicUrl
 __all__ = [
     "BUILT_IN",
     "AppSettings",
+    "Environment",
     "HoldsSecrets",
     "ProductionChecked",
     "PublicUrl",

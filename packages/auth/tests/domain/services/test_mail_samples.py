@@ -1,0 +1,28 @@
+"""The sample values of auth's mail templates."""
+
+from tequipy_auth import Auth
+from tequipy_auth.testing import MemoryAuthUnitOfWork
+from tequipy_platform.mail import JinjaMailTemplates
+
+from .accounts import CLIENT, EMAIL, PASSWORD, mails
+
+STRANGER = "stranger@example.com"
+
+
+async def test_the_samples_have_the_values_of_every_mail(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """Each template gets exactly the values that its sample has, so that a preview shows what will be sent."""
+    await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
+    await auth.registration.register(email=EMAIL, password=PASSWORD, client=CLIENT)
+    await auth.passwords.forgot(email=EMAIL, client=CLIENT)
+    for _ in range(2):
+        await auth.registration.register(email=STRANGER, password=PASSWORD, client=CLIENT)
+    await auth.registration.resend_verification(email=STRANGER)
+    (account,) = work.users.rows.values()
+    for kind in ("password_changed", "session_stolen"):
+        work.outbox.add("auth.send_mail", mail=kind, subject_id=str(account.id))
+    # The fake templates render the template's name, and one line for each value.
+    sent = {
+        mail.subject: {line.partition(":")[0] for line in mail.text.splitlines()} for mail in await mails(auth, work)
+    }
+    samples = JinjaMailTemplates("tequipy_auth").samples()
+    assert sent == {name: set(values) for name, values in samples.items()}
