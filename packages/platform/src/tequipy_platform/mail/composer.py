@@ -29,6 +29,10 @@ _LOCAL_PART: Final = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*")
 _ATOMS: Final = re.compile(rf"{_ATEXT}(?: {_ATEXT})*")
 _FIELD_NAME: Final = re.compile(r"[!-9;-~]+")
 _MESSAGE_ID: Final = re.compile(r"<[!-;=?-~]+@[!-;=?-~]+>")
+_UNENCODED: Final = re.compile(r"(?!From )(?:[\t -~]{0,997}[!-~])?")
+"""A line that is sent as it is: printable ASCII within the limit, without white space at its end."""
+_ENCODED_LINE: Final = 74
+"""Two less than RFC 2045 (section 6.7) allows, so that `=46rom` has room for `From`."""
 _FORBIDDEN: Final = re.compile(r"[\r\n\0]")
 
 
@@ -137,15 +141,25 @@ def _folded(name: str, value: str) -> bytes:
         if len(lines[-1]) + len(word) >= _LINE:
             lines.append("")
         lines[-1] += f" {word}"
-    return "".join(f"{line}\r\n" for line in lines).encode("ascii")
+    return "".join(f"{line.rstrip()}\r\n" for line in lines).encode("ascii")
 
 
 def _body(mail: Mail) -> bytes:
-    """Return the texts with their MIME fields, after the empty line that ends the header."""
-    message = EmailMessage(policy=SMTP)
-    # Sent as plain text if possible, because quoted-printable would break links in the raw mail.
-    seven_bit = mail.text.isascii() and max(map(len, mail.text.splitlines()), default=0) <= _LONGEST_LINE
-    message.set_content(mail.text, cte="7bit" if seven_bit else "quoted-printable")
+    """Return the texts with their MIME fields, after the empty line that ends the header.
+
+    No relay has a reason to change it, which would break a DKIM signature (RFC 6376, section 5.3).
+    """
+    message = EmailMessage(policy=SMTP.clone(max_line_length=_ENCODED_LINE))
+    message.set_content(mail.text, cte=_transfer_encoding(mail.text))
     if mail.html is not None:
-        message.add_alternative(mail.html, subtype="html")
-    return message.as_bytes()
+        message.add_alternative(mail.html, subtype="html", cte=_transfer_encoding(mail.html))
+    # A mailbox in the format mbox quotes such lines. Only a text that is quoted-printable has them.
+    return re.sub(rb"(?m)^From ", b"=46rom ", message.as_bytes())
+
+
+def _transfer_encoding(text: str) -> str:
+    """Return the encoding of a text: none if possible, because quoted-printable breaks links in the raw mail.
+
+    It is never 8bit, which relays without 8BITMIME re-encode.
+    """
+    return "7bit" if all(map(_UNENCODED.fullmatch, re.split(r"\r\n|\r|\n", text))) else "quoted-printable"
