@@ -17,11 +17,13 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from tequipy_observability import tracing_enabled
 from tequipy_platform.database.connecting import SESSION, Connector, milliseconds, pooled_connection
 from tequipy_platform.database.encoding import check_encoding
 from tequipy_platform.database.metrics import PoolCollector
 from tequipy_platform.database.notifications import Notifier
 from tequipy_platform.database.settings import DatabaseSettings
+from tequipy_platform.database.statement_spans import trace_statements
 
 SETTLE_SECONDS: Final = 5.0
 """How long shutdown and cancellation wait for the server: for a commit that runs, for a pool that closes."""
@@ -80,6 +82,8 @@ class Database:
         event.listen(engine.sync_engine, "connect", self._remember)
         event.listen(engine.sync_engine, "connect", _mark_new)
         event.listen(engine.sync_engine, "checkout", _check_alive)
+        if tracing_enabled():
+            trace_statements(engine.sync_engine, self._url)
         return engine
 
     @cached_property
