@@ -15,8 +15,9 @@ from enum import Enum
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from tequipy_observability import RequestContext, accept_correlation_id, redacted, request_context
+from tequipy_observability import RequestContext, Span, accept_correlation_id, redacted, request_context
 from tequipy_platform._errors import NotFound
+from tequipy_platform._message_spans import processing_span
 from tequipy_platform._messages import MESSAGE_SCHEMA, Attempt, MessageLog
 from tequipy_platform._tasks import Delivery, Handler, RetryPolicy, Task
 
@@ -101,8 +102,12 @@ class Deliveries:
             task_id=str(message_id),
             task_name=attempt.task,
         )
-        with request_context(context):
-            return await self._attempt(attempt)
+        with request_context(context), processing_span(attempt) as step:
+            outcome = await self._attempt(attempt, step)
+            step.set("tequipy.outcome", outcome.value)
+            if outcome is Outcome.FAILED:
+                step.fail(outcome.value)
+            return outcome
 
     async def handle_foreign(self, text: str, *, queue: str | None = None) -> Outcome:
         """Store a dead letter for a message that is not from the outbox."""
@@ -122,7 +127,7 @@ class Deliveries:
             lambda: self._messages.begin(message_id, self._worker, redelivered=redelivered, repeated=next(tries) > 0)
         )
 
-    async def _attempt(self, attempt: Attempt) -> Outcome:
+    async def _attempt(self, attempt: Attempt, step: Span) -> Outcome:
         task, handler = self._tasks.get(attempt.task, (None, None))
         reason = _unsupported(attempt, handler)
         if task is None or handler is None or reason is not None:
@@ -146,6 +151,7 @@ class Deliveries:
             logger.info("task_handed_back", extra=fields)
             await self._record(Outcome.RETURNED, lambda: self._messages.hand_back(attempt))
             return Outcome.RETURNED
+        step.fail("time_limit" if self._stop is Stop.TIME_LIMIT else error)
         return await self._fail(attempt, task.retry, error, fields)
 
     async def _run(self, handler: Handler, delivery: Delivery, payload: Mapping[str, Any]) -> BaseException | None:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tequipy_observability import accept_correlation_id, current_context
 from tequipy_platform._clock import Clock, IdSource
 from tequipy_platform._events import JSON, Event
+from tequipy_platform._message_spans import creation_trace
 from tequipy_platform._messages import MESSAGE_SCHEMA, Inbox, Lease, Outbox, check_payload
 from tequipy_platform._tasks import Delivery
 from tequipy_platform.messaging.models import InboxRow, OutboxRow
@@ -47,7 +48,7 @@ class SqlOutbox(Outbox):
         row.producer_version = self._producer_version
         # Created here if there is none, so that all attempts have the same.
         row.correlation_id = accept_correlation_id(context.correlation_id)
-        row.traceparent = context.traceparent
+        row.traceparent = creation_trace(row.task or row.event or "", row.id)
         self._session.add(row)
         self.has_rows = True
 

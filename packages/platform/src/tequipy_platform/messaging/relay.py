@@ -8,6 +8,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
+from tequipy_observability import tracing_enabled
+from tequipy_platform._message_spans import sending_spans
 from tequipy_platform._messages import Batch, UnpublishedMessage, UnpublishedMessages
 from tequipy_platform._tasks import Task
 from tequipy_platform.messaging.deliveries import describe
@@ -109,11 +111,24 @@ class Relay:
     async def _publish(self, batch: Batch) -> Exception | None:
         """Publish in one round trip, or singly after an error; return the error if the broker accepts nothing."""
         try:
-            await self._broker.publish(batch.messages)
+            await self._send(batch.messages)
         except Exception as error:  # noqa: BLE001 -- of the broker, or of any message
             return await self._publish_singly(batch, error)
         batch.published.update(message.id for message in batch.messages)
         return None
+
+    async def _send(self, messages: Sequence[UnpublishedMessage]) -> None:
+        """Publish messages, and record the round trip in the trace of each."""
+        steps = sending_spans(messages) if tracing_enabled() else ()
+        failure = None
+        try:
+            await self._broker.publish(messages)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            for step in steps:
+                step.end(failure)
 
     async def _publish_singly(self, batch: Batch, error: Exception) -> Exception | None:
         """Publish each message alone, so that one that the broker refuses stops no other.
@@ -122,7 +137,7 @@ class Relay:
         """
         for message in batch.messages:
             try:
-                await self._broker.publish([message])
+                await self._send([message])
             except Exception as refusal:  # noqa: BLE001 -- as above
                 if not await self._broker.accepts_writes():
                     return error

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_observability import accept_correlation_id
+from tequipy_platform._message_spans import start_trace
 from tequipy_platform._messages import MESSAGE_SCHEMA
 from tequipy_platform._tasks import Task
 from tequipy_platform.database import Database
@@ -132,13 +133,15 @@ class Scheduler:
         row.last_occurrence = due or min(row.last_occurrence, now)
         if due is None:
             return False
+        message_id = occurrence_id(row.task, due)
         message = insert(OutboxRow).values(
-            id=occurrence_id(row.task, due),
+            id=message_id,
             task=row.task,
             payload={},
             schema_version=MESSAGE_SCHEMA,
             producer_version=self._database.app_version,
             correlation_id=accept_correlation_id(None),
+            traceparent=start_trace(row.task, message_id),
             not_before=due,
             created_at=func.now(),
         )

@@ -10,6 +10,7 @@ from uuid import UUID
 from tequipy_observability import accept_correlation_id, current_context
 from tequipy_platform._clock import Clock, IdSource
 from tequipy_platform._events import JSON
+from tequipy_platform._message_spans import creation_trace
 from tequipy_platform._messages import MESSAGE_SCHEMA, MessageState
 from tequipy_platform.testing.clock import CountingIds
 
@@ -75,8 +76,11 @@ class MemoryMessages:
         """Insert a row with the context of the current request."""
         now, context = self.clock.now(), current_context()
         columns.setdefault("correlation_id", accept_correlation_id(context.correlation_id))
-        columns.setdefault("traceparent", context.traceparent)
-        row = MemoryMessage(self._new_id(), dict(payload), created_at=now, not_before=not_before or now, **columns)
+        message_id = self._new_id()
+        name = columns.get("task") or columns.get("event") or ""
+        if "traceparent" not in columns:
+            columns["traceparent"] = creation_trace(name, message_id)
+        row = MemoryMessage(message_id, dict(payload), created_at=now, not_before=not_before or now, **columns)
         self.rows[row.id] = row
         return row
 
