@@ -35,6 +35,7 @@ from tequipy_caching.redis.messages import PROBE_MESSAGE, Message, Position
 from tequipy_caching.redis.scripts import digest_of, parsing, script
 from tequipy_caching.redis.url import parse_redis_url
 from tequipy_caching.redis.writes import Writes, as_reason, kind_of, refusal_of
+from tequipy_observability import Span, SpanKind, span
 
 _SLOT_WAIT_FACTOR: Final = 4
 """The longest wait for a connection, as a multiple of the timeout. The timeout itself begins after the wait."""
@@ -120,7 +121,10 @@ class RedisLink:
         if not self.breaker.allows_call():
             raise CacheUnavailable("Redis is unreachable: the circuit breaker is open")
         try:
-            return await self._run_in_turn(name, keys, arguments)
+            with span("EVALSHA", name, kind=SpanKind.CLIENT) as step:
+                if step.recording:
+                    self._describe(step, name)
+                return await self._run_in_turn(name, keys, arguments)
         except NoFreeConnection as error:
             self._errors["busy"].count += 1
             raise CacheUnavailable(f"Redis did not run {name!r}: no connection became free") from error
@@ -133,6 +137,15 @@ class RedisLink:
         if (reason := refusal_of(failure)) is not None:
             await self._refuse(reason, failure, refused_message)
         raise CacheUnavailable(f"Redis did not run {name!r}: {type(failure).__name__}") from failure
+
+    def _describe(self, step: Span, name: str) -> None:
+        """Set attributes (OpenTelemetry, Redis client spans); keys, which may name users, are left out."""
+        step.set("db.system.name", "redis")
+        step.set("db.operation.name", "EVALSHA")
+        step.set("db.stored_procedure.name", name)
+        step.set("db.namespace", str(self._server.database))
+        step.set("server.address", self._server.host)
+        step.set("server.port", self._server.port)
 
     async def _run_in_turn(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:  # noqa: ANN401 -- as above
         """Run a script when a connection is free; if the server accepts no new one, wait for an existing one."""
