@@ -39,7 +39,8 @@ async def test_each_statement_of_a_request_is_a_span(traced: Database, spans: Sp
         await outbox_rows(traced)
     found = spans.spans
     request = found[0]
-    assert [span.name for span in found] == ["request", "INSERT platform.outbox", "COMMIT", "SELECT platform.outbox"]
+    statements = ["INSERT platform.outbox", "COMMIT", "SELECT platform.outbox"]
+    assert [span.name for span in found] == ["request", "create test.do", *statements]
     assert {span.parent_id for span in found[1:]} == {request.span_id}
     insertion = by_name(spans)["INSERT platform.outbox"]
     assert insertion.kind is SpanKind.CLIENT

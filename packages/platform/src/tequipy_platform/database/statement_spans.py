@@ -45,7 +45,7 @@ class _StatementSpans:
             with self._start("COMMIT", ""):
                 do_commit(connection)
 
-        engine.dialect.do_commit = commit  # type: ignore[method-assign]  # -- of this engine's own dialect
+        setattr(engine.dialect, "do_commit", commit)  # noqa: B010 -- the type checker forbids to assign a method
 
     def _start(self, operation: str, table: str) -> Span:
         step = span(operation, table, kind=SpanKind.CLIENT)

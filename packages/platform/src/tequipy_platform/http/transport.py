@@ -10,7 +10,7 @@ from typing import Final, Self
 
 import httpx
 
-from tequipy_observability import CORRELATION_HEADER, TRACE_HEADER, current_context
+from tequipy_observability import CORRELATION_HEADER, TRACE_HEADER, Span, SpanKind, current_context, span
 from tequipy_platform.http.body import decoded
 from tequipy_platform.http.circuit_breaker import Host, Outcome
 from tequipy_platform.http.deadline import Call
@@ -28,7 +28,9 @@ _LOCAL_ERRORS: Final = (
     httpx.UnsupportedProtocol,
 )
 """Errors that say nothing about the host."""
+_CLIENT_ERROR: Final = 400
 _SERVER_ERROR: Final = 500
+_TRACE_EXTENSION: Final = "tequipy_traceparent"
 
 logger = logging.getLogger(__name__)
 
@@ -72,9 +74,9 @@ class ResilientTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, again if it may be repeated and the attempt failed; observe it once."""
-        _identify(request)
         call = Call.of(request)
         observed = _Observed(self._metrics, self._profile, request, named_host=self._named_hosts)
+        _identify(request, observed.step)
         try:
             response = await self._send(request, call, observed)
         except BaseException as error:
@@ -101,12 +103,14 @@ class ResilientTransport(httpx.AsyncBaseTransport):
                 delay = self._delay(call, host, backoff(retries, self._jitter))
                 if delay is None:
                     raise
+                observed.record_retry(_kind_of(error))
             else:
                 if not (may_wait and response.status_code in RETRIED_STATUSES):
                     return response
                 delay = self._delay(call, host, backoff(retries, self._jitter) + (retry_after(response) or 0.0))
                 if delay is None:
                     return response
+                observed.record_retry(str(response.status_code))
                 await response.aclose()
             await asyncio.sleep(delay)
 
@@ -179,7 +183,7 @@ class _StreamedBody(httpx.AsyncByteStream):
 
 
 class _Observed:
-    """Counts and logs one call when it ends."""
+    """Counts, logs and traces one call."""
 
     def __init__(self, metrics: HttpClientMetrics, profile: str, request: httpx.Request, *, named_host: bool) -> None:
         self._metrics = metrics
@@ -190,12 +194,26 @@ class _Observed:
         self._began = perf_counter()
         self._ended = False
         self.attempts = 0
+        self.step = span(method_label(request.method), kind=SpanKind.CLIENT)
+        if self.step.recording:
+            self._describe(request.url)
         metrics.in_progress.labels(profile).inc()
 
     def show_circuit(self, host: Host) -> None:
         """Show the state of the host's breaker, unless the label stands for several hosts."""
         if self._label != OTHER:
             self._metrics.circuit_open.labels(self._profile, self._label).set(host.is_open)
+
+    def _describe(self, url: httpx.URL) -> None:
+        """Set attributes (OpenTelemetry, HTTP client spans); path and query are left out, as they may hold secrets."""
+        self.step.set("http.request.method", method_label(self._method))
+        self.step.set("server.address", url.host)
+        self.step.set("server.port", url.port or {"https": 443}.get(url.scheme, 80))
+        self.step.set("tequipy.http_profile", self._profile)
+
+    def record_retry(self, outcome: str) -> None:
+        """Record that an attempt ended with an outcome after which there is another one."""
+        self.step.event("http.attempt_failed", {"http.request.resend_count": self.attempts - 1, "error.type": outcome})
 
     def end(self, outcome: str) -> None:
         """Count and log the call with the status or the kind of error that it ended with."""
@@ -209,6 +227,13 @@ class _Observed:
         metrics.duration.labels(profile, host).observe(seconds)
         if self.attempts > 1:
             metrics.retries.labels(profile, host).inc(self.attempts - 1)
+        if self.attempts > 1:
+            self.step.set("http.request.resend_count", self.attempts - 1)
+        if outcome.isdigit():
+            self.step.set("http.response.status_code", int(outcome))
+        if not outcome.isdigit() or int(outcome) >= _CLIENT_ERROR:
+            self.step.fail(outcome)
+        self.step.end()
         # The path is not logged, because it may hold a secret, as that of a webhook does.
         logger.log(
             logging.INFO if outcome.isdigit() and int(outcome) < _SERVER_ERROR else logging.WARNING,
@@ -224,13 +249,16 @@ class _Observed:
         )
 
 
-def _identify(request: httpx.Request) -> None:
+def _identify(request: httpx.Request, step: Span) -> None:
     """Add the correlation id and the trace of the running request or task, unless the caller has set its own."""
     context = current_context()
     if context.correlation_id is not None:
         request.headers.setdefault(CORRELATION_HEADER, context.correlation_id)
-    if context.traceparent is not None:
-        request.headers.setdefault(TRACE_HEADER, context.traceparent)
+    traceparent = step.traceparent or context.traceparent
+    # A redirected request has the field of the request before, which is another span.
+    replaced = {None, request.extensions.get(_TRACE_EXTENSION)}
+    if traceparent is not None and request.headers.get(TRACE_HEADER) in replaced:
+        request.headers[TRACE_HEADER] = request.extensions[_TRACE_EXTENSION] = traceparent
 
 
 async def _read(response: httpx.Response) -> httpx.Response:
@@ -248,5 +276,9 @@ def _outcome_of(error: BaseException, call: Call) -> str:
     """Return the kind of an error in snake_case."""
     if isinstance(error, asyncio.CancelledError):
         return "deadline_exceeded" if call.expired else "cancelled"
+    return _kind_of(error)
+
+
+def _kind_of(error: BaseException) -> str:
     name = type(error).__name__
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")

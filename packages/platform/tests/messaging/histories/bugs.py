@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from tequipy_observability import Span
 from tequipy_platform import Attempt, Batch
 from tequipy_platform.messaging import deliveries
 from tequipy_platform.messaging.deliveries import Deliveries, Outcome
@@ -22,9 +23,9 @@ Bug = Callable[[pytest.MonkeyPatch], None]
 def settle_before_the_effect(patch: pytest.MonkeyPatch) -> None:
     original = Deliveries._attempt
 
-    async def attempt(self: Deliveries, attempt: Attempt) -> Outcome:
+    async def attempt(self: Deliveries, attempt: Attempt, step: Span) -> Outcome:
         await self._persist(lambda: self._messages.succeed(attempt))
-        return await original(self, attempt)
+        return await original(self, attempt, step)
 
     patch.setattr(Deliveries, "_attempt", attempt)
 
