@@ -133,17 +133,19 @@ export UV_PYTHON="$VIRTUAL_ENV/bin/python"  # `make` sets it to the Python that 
 
 @pytest.mark.parametrize("package", ["auth", "caching", "observability", "platform"])
 def test_the_install_block_of_a_package_names_all_that_it_needs(package: str) -> None:
-    """The README of a package installs it from the repository together with each package that it depends on."""
+    """The README of a package installs it from the repository with each package that it depends on, and its extras."""
 
-    def needed(name: str) -> set[str]:
+    def needed(requirement: str) -> set[str]:
+        name = requirement.partition("[")[0]
         project = tomllib.loads((ROOT / "packages" / name / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        own = {match[1] for line in project["dependencies"] if (match := re.match(r"tequipy-(\w+)==", line))}
-        return own.union({name}, *map(needed, own))
+        found = (re.match(r"tequipy-(\w+(?:\[\w+\])?)==", line) for line in project["dependencies"])
+        own = {match[1] for match in found if match}
+        return own.union({requirement}, *map(needed, own))
 
     text = (ROOT / "packages" / package / "README.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```shell\n(.*?)```", text, flags=re.DOTALL)
-    found = re.findall(r'"tequipy-(\w+) @ \$repository#subdirectory=packages/(\w+)"', block)
-    assert sorted(found) == sorted((name, name) for name in needed(package))
+    found = re.findall(r'"tequipy-(\w+(?:\[\w+\])?) @ \$repository#subdirectory=packages/(\w+)"', block)
+    assert sorted(found) == sorted((each, each.partition("[")[0]) for each in needed(package))
     assert "on no package index" in text
 
 

@@ -28,7 +28,11 @@ WRONG = [
     ("TEQUIPY_CACHE__URL", ""),  # missing
     ("TEQUIPY_AUTH__PEPPERS", f"{{{SECRET}"),
     ("TEQUIPY_AUTH__KEY_ENCRYPTION_KEY", SECRET),  # too short
+    ("TEQUIPY_AUTH__BREACHED_PASSWORDS_URL", f"https://ada:{SECRET}@mirror.example.com"),
     ("TEQUIPY_STORAGE__URL", f"ftp://{SECRET}"),
+    ("TEQUIPY_HTTP__MAX_CONNECTIONS", SECRET),
+    ("TEQUIPY_HTTP__LLM__TOTAL", "inf"),
+    ("TEQUIPY_HTTP__CA_FILE", f"/nowhere/{SECRET}"),
     ("TEQUIPY_OBSERVABILITY__LOG_LEVEL", SECRET),
     ("TEQUIPY_OBSERVABILITY__OTLP_ENDPOINT", f"http://ada:{SECRET}@collector:4318"),
     ("TEQUIPY_OBSERVABILITY__OTLP_HEADERS", SECRET),

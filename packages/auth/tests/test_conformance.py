@@ -22,6 +22,8 @@ from tequipy_platform import Delivery, SystemClock
 from tequipy_platform.database import Database, DatabaseSettings, build_database
 from tequipy_platform.testing import RecordingMailer
 
+from .infrastructure.range_api import BREACHED, knows_the_password, local_server
+
 
 class ShippedApp(Target):
     """Two processes of the API on one PostgreSQL and one Valkey, and a worker that runs when mails are requested.
@@ -30,6 +32,7 @@ class ShippedApp(Target):
     """
 
     own_addresses = True
+    breached_password = BREACHED
 
     def __init__(self, settings: ApiSettings, database: Database, running: AsyncExitStack) -> None:
         self.passed = timedelta(0)
@@ -76,20 +79,21 @@ class ShippedApp(Target):
 async def auth_target(
     database_url: str, redis_url: str, redis_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Target]:
-    settings = ApiSettings.model_validate(
-        {
-            "environment": "test",
-            "public_url": "https://app.example.com",
-            "database": {"url": database_url},
-            "cache": {"url": redis_url, "prefix": redis_prefix},
-            "storage": {"url": tmp_path.as_uri()},
-            "auth": {"bcrypt_cost": 4},  # these cases do not test hashing
-        }
-    )
     async with (
+        local_server(knows_the_password) as range_api,
         build_database(DatabaseSettings.model_validate({"url": database_url})) as database,
         AsyncExitStack() as running,
     ):
+        settings = ApiSettings.model_validate(
+            {
+                "environment": "test",
+                "public_url": "https://app.example.com",
+                "database": {"url": database_url},
+                "cache": {"url": redis_url, "prefix": redis_prefix},
+                "storage": {"url": tmp_path.as_uri()},
+                "auth": {"bcrypt_cost": 4, "breached_passwords_url": range_api},  # these cases do not test hashing
+            }
+        )
         target = ShippedApp(settings, database, running)
         monkeypatch.setattr(SystemClock, "now", lambda _: datetime.now(UTC) + target.passed)
         yield target

@@ -90,6 +90,11 @@ def test_production_refuses_insecure_settings(changes: dict[str, Any], refused: 
         {"allowed_origins": ["*"]},
         {"allowed_origins": ["https://app.example.com/"]},
         {"allowed_origins": ["app.example.com"]},
+        {"breached_passwords_url": "http://mirror.example.com"},
+        {"breached_passwords_url": "https://ada:a short secret@mirror.example.com"},
+        {"breached_passwords_url": "https://mirror.example.com?key=a short secret"},
+        {"breached_passwords_url": "https://mirror.example.com#"},
+        {"breached_passwords_url": "api.pwnedpasswords.com"},
         {"issuer": ""},
         {"policy": {"refresh_grace": -1}},
         {"policy": {"refresh_grace": "a short secret"}},
@@ -180,6 +185,28 @@ def test_the_key_encryption_key_has_versions(given: object, versions: dict[int, 
     """A single secret is version 1; several have explicit versions."""
     held = AuthSettings.model_validate({"key_encryption_key": given}).key_encryption_key
     assert {version: secret.get_secret_value() for version, secret in held.items()} == versions
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("https://api.pwnedpasswords.com/", "https://api.pwnedpasswords.com"),
+        ("https://mirror.example.com:8443/hashes", "https://mirror.example.com:8443/hashes"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("http://localhost:8080", "http://localhost:8080"),
+    ],
+)
+def test_breached_passwords_are_looked_up_over_tls_or_on_this_machine(given: str, url: str) -> None:
+    """The URL of the API has no slash at its end; plain HTTP is for a service on the same machine."""
+    assert AuthSettings.model_validate({"breached_passwords_url": given}).breached_passwords_url == url
+
+
+def test_breached_passwords_need_http_clients() -> None:
+    """A host that sets the URL and passes no clients learns so when it builds auth; without the URL none are needed."""
+    with pytest.raises(ValueError, match="build_http_clients"):
+        make_auth(AuthSettings(breached_passwords_url="https://api.pwnedpasswords.com"))
+    assert AuthSettings().breached_passwords_url is None
 
 
 def test_secrets_are_not_shown() -> None:

@@ -19,6 +19,7 @@ from tequipy_observability.wiring import configure_observability
 from tequipy_platform import HealthCheck, RefusesWrites
 from tequipy_platform.database import build_database
 from tequipy_platform.database.migrations import build_schema_check
+from tequipy_platform.http import build_http_clients
 from tequipy_platform.settings import variable_of
 from tequipy_platform.storage import build_storage
 from tequipy_platform.web import (
@@ -49,18 +50,22 @@ def create_app(settings: ApiSettings) -> FastAPI:
     cache = build_cache(settings.cache, registry=metrics)
     limiter = build_rate_limiter(settings.cache, settings.limiter, registry=metrics)
     storage = build_storage(settings.storage)
+    http = build_http_clients(
+        settings.http, app_name=settings.app_name, app_version=settings.app_version, registry=metrics
+    )
     auth = build_auth(
         settings.auth,
         environment=settings.environment,
         public_url=settings.public_url,
         database=database,
         cache=cache,
+        http=http,
         registry=metrics,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with observability, database, cache, limiter, storage, auth:
+        async with observability, database, cache, limiter, storage, http, auth:
             yield
 
     readiness = Readiness(

@@ -18,6 +18,7 @@ from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_platform import DomainError
 from tequipy_platform.database import Database, build_database, refuse_wrong_encoding
+from tequipy_platform.http import build_http_clients
 from tequipy_platform.settings import describe_settings, load_settings, refuse_missing_folder, variable_of
 
 
@@ -98,14 +99,16 @@ async def _create_admin(settings: ApiSettings, *, email: str, password: str, nam
 async def _open_auth(settings: ApiSettings, *, with_cache: bool = False) -> AsyncIterator[Auth]:
     """Open the auth service of a command; `with_cache` connects to Redis too, to notify running processes."""
     database, cache = build_database(settings.database), build_cache(settings.cache)
+    http = build_http_clients(settings.http, app_name=settings.app_name, app_version=settings.app_version)
     auth = build_auth(
         settings.auth,
         environment=settings.environment,
         public_url=settings.public_url,
         database=database,
         cache=cache,
+        http=http,
     )
-    async with database, cache if with_cache else nullcontext(), auth:
+    async with database, cache if with_cache else nullcontext(), http, auth:
         await _refuse_old_schema(database)
         yield auth
 

@@ -14,6 +14,7 @@ from tequipy_caching.api import RateLimitSettings
 from tequipy_caching.wiring import CacheSettings, LimiterSettings
 from tequipy_observability.wiring import ObservabilitySettings
 from tequipy_platform.database import DatabaseSettings
+from tequipy_platform.http import HttpSettings
 from tequipy_platform.messaging import SCHEMA as PLATFORM_SCHEMA
 from tequipy_platform.settings import AppSettings
 from tequipy_platform.storage import StorageSettings
@@ -80,6 +81,7 @@ class ApiSettings(AppSettings):
     limiter: LimiterSettings = Field(default_factory=LimiterSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
     headers: HeaderSettings = Field(default_factory=HeaderSettings)
     rate_limits: RateLimits = Field(default_factory=RateLimits)
     observability: ObservabilitySettings = Field(default_factory=ObservabilitySettings)

@@ -14,6 +14,7 @@ from tequipy_observability.celery import wire_observability
 from tequipy_observability.wiring import Observability, configure_observability
 from tequipy_platform import tasks as platform_tasks
 from tequipy_platform.database import build_database
+from tequipy_platform.http import build_http_clients
 from tequipy_platform.mail import build_mail_templates, build_mailer
 from tequipy_platform.messaging import Scheduler, build_message_log, build_scheduler, build_unpublished_messages
 from tequipy_platform.messaging.celery import Relay, TaskRuntime, build_celery, build_relay, wire_tasks
@@ -54,18 +55,22 @@ def build_runtime(settings: WorkerSettings, observability: Observability) -> Tas
     cache = build_cache(settings.cache, registry=metrics)
     storage = build_storage(settings.storage)
     mailer = build_mailer(settings.mail, registry=metrics)
+    http = build_http_clients(
+        settings.http, app_name=settings.app_name, app_version=settings.app_version, registry=metrics
+    )
     auth = build_auth(
         settings.auth,
         environment=settings.environment,
         public_url=settings.public_url,
         database=database,
         cache=cache,
+        http=http,
         mail_templates=build_mail_templates(settings.mail, "tequipy_auth"),
         registry=metrics,
     )
     return TaskRuntime(
         handlers={**platform_tasks.build_handlers(messages), **auth_tasks.build_handlers(auth, mailer)},
-        resources=[heartbeat, observability, database, cache, storage, mailer, auth],
+        resources=[heartbeat, observability, database, cache, storage, mailer, http, auth],
         messages=messages,
     )
 

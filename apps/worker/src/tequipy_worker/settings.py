@@ -13,6 +13,7 @@ from tequipy_auth.wiring import AuthSettings
 from tequipy_caching.wiring import CacheSettings
 from tequipy_observability.wiring import ObservabilitySettings
 from tequipy_platform.database import DatabaseSettings
+from tequipy_platform.http import HttpSettings
 from tequipy_platform.mail import MailSettings
 from tequipy_platform.messaging import SCHEMA as PLATFORM_SCHEMA
 from tequipy_platform.messaging.celery import CelerySettings
@@ -57,6 +58,7 @@ class WorkerSettings(AppSettings):
     auth: AuthSettings = Field(default_factory=AuthSettings)
     mail: MailSettings = Field(default_factory=MailSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
     observability: ObservabilitySettings = Field(default_factory=ObservabilitySettings)
     worker: ProcessSettings = Field(default_factory=ProcessSettings)
 

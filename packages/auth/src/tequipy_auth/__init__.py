@@ -47,6 +47,7 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import (
     AccessTokens,
     AddressParser,
+    BreachedPasswords,
     CommonPasswords,
     KeyMaker,
     PasswordHasher,
@@ -105,6 +106,7 @@ __all__ = [
     "Auth",
     "AuthPolicy",
     "AuthUnitOfWork",
+    "BreachedPasswords",
     "Client",
     "CommonPasswords",
     "CsrfFailed",

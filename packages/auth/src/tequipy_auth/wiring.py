@@ -15,13 +15,14 @@ from tequipy_auth.domain.caches import ACCESS_TOKENS, ROLES, USER_PROFILE
 from tequipy_auth.domain.composition import Composition
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
-from tequipy_auth.domain.ports import Revocations
+from tequipy_auth.domain.ports import BreachedPasswords, Revocations
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.roles import RoleMap
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
+from tequipy_auth.infrastructure.breached_passwords import PwnedPasswords
 from tequipy_auth.infrastructure.common_passwords import BundledCommonPasswords
 from tequipy_auth.infrastructure.hashing import PASSWORDS_NICENESS, HashingPool
 from tequipy_auth.infrastructure.key_ring import KeyRing
@@ -37,6 +38,7 @@ from tequipy_auth.infrastructure.tokens import JwtAccessTokens, VerifiedToken
 from tequipy_caching import CacheManager
 from tequipy_platform import Clock, MailTemplates, SystemClock
 from tequipy_platform.database import Database, uuid7
+from tequipy_platform.http import HttpClients
 from tequipy_platform.mail import JinjaMailTemplates
 
 __all__ = ["SCHEMA", "AuthSettings", "build_auth"]
@@ -50,6 +52,7 @@ def build_auth(
     database: Database,
     cache: CacheManager,
     mail_templates: MailTemplates | None = None,
+    http: HttpClients | None = None,
     registry: CollectorRegistry | None = None,
 ) -> Auth:
     """Build auth on PostgreSQL; nothing is opened before its first use. The cache needs `tequipy_auth.CACHE_POLICIES`.
@@ -59,7 +62,9 @@ def build_auth(
     Metrics in `registry`: `auth_operations_total{operation,status}` counts operations by their outcome,
     `auth_hashing_pending{pool}` is the number of hashes that wait or run, `auth_hashing_refused_total{pool,client}`
     counts refused and evicted hashes, `auth_hashing_wait_seconds{pool,client}` measures how long the others waited;
-    `client` is `marked` or `unmarked`. In the environment `local`, cookies lack `Secure`.
+    `client` is `marked` or `unmarked`. `auth_breached_password_checks_total{outcome}` counts the passwords that were
+    looked up at `settings.breached_passwords_url`, which needs `http`. In the environment `local`, cookies lack
+    `Secure`.
     """
     policy, public_url, clock = settings.policy, public_url.rstrip("/"), SystemClock()
     unit_of_work = partial(SqlAuthUnitOfWork, database, clock, uuid7)
@@ -86,6 +91,7 @@ def build_auth(
             foreign_schemes=settings.foreign_password_schemes,
         ),
         common_passwords=common_passwords,
+        breached_passwords=_breached_passwords(settings, http, registry),
         pseudonyms=Pseudonyms(settings.pseudonym_key.get_secret_value().encode()),
         secrets=BcryptSecretHasher(pools["refresh_secrets"], cost=settings.refresh_secret_cost),
         successor_keys=SettingsSuccessorKeys(_keys(settings.refresh_keys)),
@@ -101,6 +107,16 @@ def build_auth(
         origins=frozenset({origin_of(public_url), *settings.allowed_origins}),
         resources=(*pools.values(), common_passwords, ring),
     ).auth()
+
+
+def _breached_passwords(
+    settings: AuthSettings, http: HttpClients | None, registry: CollectorRegistry | None
+) -> BreachedPasswords | None:
+    if settings.breached_passwords_url is None:
+        return None
+    if http is None:
+        raise ValueError("breached_passwords_url needs HTTP clients: build_auth(…, http=build_http_clients(…))")
+    return PwnedPasswords(http, url=settings.breached_passwords_url, registry=registry)
 
 
 def _access_tokens(

@@ -39,6 +39,29 @@ class TestPasswords:
                 assert problem(answer, 422) == "weak_password"
                 assert "matches_email" in answer.json()["reasons"]
 
+    async def test_a_breached_password_is_refused(self, auth_target: Target) -> None:
+        """A password that is known from data breaches is rejected by registration, reset and change."""
+        breached = auth_target.breached_password
+        if breached is None:
+            pytest.skip("this app looks up no breached passwords: `breached_password` is None")
+        async with browser(auth_target) as stranger, owner(auth_target) as person:
+            stranger.password = breached
+            await person.post("password/forgot", {"email": person.email})
+            reset = {"token": await person.mailed_token(), "new_password": breached}
+            change = {"current_password": person.password, "new_password": breached}
+            bearer = {"Authorization": f"Bearer {person.access_token}"}
+            for answer in (
+                await stranger.register(),
+                await person.post("password/reset", reset),
+                await person.post("password/change", change, headers=bearer),
+            ):
+                assert problem(answer, 422) == "weak_password"
+                assert answer.json()["reasons"] == ["breached"]
+                assert breached not in answer.text
+            assert (await person.log_in()).status_code == 200
+            reset["new_password"] = f"{breached}, but longer"
+            assert (await person.post("password/reset", reset)).status_code == 204
+
     @pytest.mark.parametrize(
         "password",
         [

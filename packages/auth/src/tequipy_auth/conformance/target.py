@@ -24,6 +24,9 @@ class Target(ABC):
     own_addresses: ClassVar[bool] = False
     """Whether each client of `connect` has its own client address; cases that need this are skipped otherwise."""
 
+    breached_password: ClassVar[str | None] = None
+    """A password that the app refuses because it is known from data breaches; None: the app does not look them up."""
+
     @abstractmethod
     def connect(self, process: int = 0) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         """Open a client with its own cookie jar and the app's public URL as base URL.

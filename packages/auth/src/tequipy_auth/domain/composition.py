@@ -14,6 +14,7 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import (
     AccessTokens,
     AddressParser,
+    BreachedPasswords,
     CommonPasswords,
     PasswordHasher,
     Revocations,
@@ -57,6 +58,8 @@ class Composition:
     addresses: AddressParser
     hasher: PasswordHasher
     common_passwords: CommonPasswords
+    breached_passwords: BreachedPasswords | None
+    """None: passwords that are known from data breaches are accepted."""
     pseudonyms: Pseudonyms
     secrets: SecretHasher
     successor_keys: SuccessorKeys
@@ -197,4 +200,4 @@ class Composition:
 
     @cached_property
     def _rules(self) -> PasswordRules:
-        return PasswordRules(self.policy, self.common_passwords)
+        return PasswordRules(self.policy, self.common_passwords, self.breached_passwords)

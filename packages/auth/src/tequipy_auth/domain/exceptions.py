@@ -26,11 +26,11 @@ class InvalidName(Invalid):
 
 
 class WeakPassword(Invalid):
-    """The password violates the policy; `reasons` lists how (`too_short`, `too_long`, `matches_email`, …)."""
+    """The password violates the policy; `reasons` lists how (`too_short`, `common`, `breached`, …)."""
 
     code = "weak_password"
     title = "Weak password"
-    detail = "The password is too weak: choose a longer one that is not your address."
+    detail = "The password is too weak: choose a longer one that is not common, not leaked and not your address."
 
     def __init__(self, reasons: tuple[str, ...]) -> None:
         super().__init__(reasons=list(reasons))

@@ -1,11 +1,11 @@
-"""The password policy: minimum length, no common passwords, no composition rules (NIST SP 800-63B, 5.1.1.2)."""
+"""The password policy: length, no common or breached passwords, no composition rules (NIST SP 800-63B, 5.1.1.2)."""
 
 import unicodedata
 from typing import Final
 
 from tequipy_auth.domain.exceptions import WeakPassword
 from tequipy_auth.domain.policy import AuthPolicy
-from tequipy_auth.domain.ports import CommonPasswords
+from tequipy_auth.domain.ports import BreachedPasswords, CommonPasswords
 from tequipy_auth.domain.value_objects import EmailAddress
 
 MAX_STORED_COST: Final = 15
@@ -23,14 +23,22 @@ def fold(password: str) -> str:
 
 
 class PasswordRules:
-    """Checks new passwords for length and for values that attackers try first."""
+    """Checks new passwords for length and for values that attackers try first.
 
-    def __init__(self, policy: AuthPolicy, common: CommonPasswords) -> None:
+    Without `breached`, passwords that are known from data breaches are accepted.
+    """
+
+    def __init__(self, policy: AuthPolicy, common: CommonPasswords, breached: BreachedPasswords | None = None) -> None:
         self._policy = policy
         self._common = common
+        self._breached = breached
 
-    def accept(self, password: str, email: EmailAddress) -> str:
-        """Return the normalised password; raises `WeakPassword` with every reason that applies."""
+    async def accept(self, password: str, email: EmailAddress) -> str:
+        """Return the normalised password; raises `WeakPassword` with every reason that applies.
+
+        Call it outside of a transaction, because it may wait a second for another service. That service is not asked
+        about a password that another rule refuses.
+        """
         normalised = normalise(password)
         reasons = []
         if len(normalised) < self._policy.password_min_length:
@@ -41,6 +49,8 @@ class PasswordRules:
             reasons.append("common")
         if fold(normalised) in {email.canonical, fold(email.written), email.canonical.partition("@")[0]}:
             reasons.append("matches_email")
+        if not reasons and self._breached is not None and await self._breached.contains(normalised):
+            reasons.append("breached")
         if reasons:
             raise WeakPassword(tuple(reasons))
         return normalised

@@ -51,6 +51,17 @@ class CommonPasswords(ABC):
         """Return whether the password, which is in NFKC, is in the list; ignores case."""
 
 
+class BreachedPasswords(ABC):
+    """The passwords that are known from data breaches."""
+
+    @abstractmethod
+    async def contains(self, password: str) -> bool:
+        """Return whether the password, which is in NFKC, is known from data breaches; case matters.
+
+        Takes at most a second. Returns False when the source of this knowledge does not answer by then.
+        """
+
+
 class SecretHasher(ABC):
     """Hashes the secrets of refresh tokens, at a low cost because they are random."""
 

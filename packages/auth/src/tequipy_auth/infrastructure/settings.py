@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from datetime import timedelta
+from ipaddress import ip_address
 from math import isfinite
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -48,6 +49,31 @@ def origin_of(url: str) -> str:
     """Return the origin of a URL in the spelling of browsers (RFC 6454, section 6.2)."""
     parts = urlsplit(str(AnyHttpUrl(url)))  # lower case, punycode, without the scheme's default port
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _check_api_url(text: str) -> str:
+    """Return the URL of an API without a slash at its end; plain HTTP is accepted for this machine alone."""
+    try:
+        url = AnyHttpUrl(text)
+    except ValidationError:
+        url = None
+    if (
+        url is None
+        or (url.scheme == "http" and not _is_loopback(url.host or ""))
+        or url.username is not None
+        or url.password is not None
+        or url.query is not None
+        or url.fragment is not None
+    ):
+        raise PydanticCustomError("api_url", "should be a URL as https://api.pwnedpasswords.com, without credentials")
+    return str(url).rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 SECRET_LENGTH: Final = 32
@@ -156,6 +182,11 @@ class AuthSettings(BaseModel):
     """
     allowed_origins: tuple[Annotated[str, AfterValidator(_check_origin)], ...] = ()
     """Origins whose pages may use the refresh cookie, in addition to that of the public URL."""
+    breached_passwords_url: Annotated[str, AfterValidator(_check_api_url)] | None = None
+    """The API that new passwords are looked up in: `https://api.pwnedpasswords.com`, or a mirror with `/range/`.
+
+    None: passwords that are known from data breaches are accepted, and no service is asked.
+    """
 
     def random_secrets(self) -> Mapping[str, Iterable[SecretStr]]:
         """Return the secrets by setting."""

@@ -8,13 +8,14 @@ from tequipy_auth.domain.caches import CACHE_POLICIES, ROLES, USER_PROFILE
 from tequipy_auth.domain.composition import Composition
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
-from tequipy_auth.domain.ports import PasswordHasher, Revocations
+from tequipy_auth.domain.ports import BreachedPasswords, PasswordHasher, Revocations
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.roles import RoleMap
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.testing.ports import (
     FakeAccessTokens,
+    FakeBreachedPasswords,
     FakeCommonPasswords,
     FakeKeyMaker,
     FakePasswordHasher,
@@ -33,6 +34,7 @@ __all__ = [
     "COMMON_PASSWORD",
     "PUBLIC_URL",
     "FakeAccessTokens",
+    "FakeBreachedPasswords",
     "FakeCommonPasswords",
     "FakeKeyMaker",
     "FakePasswordHasher",
@@ -63,6 +65,7 @@ def build_fake_auth(
     open_registration: bool = False,
     hasher: PasswordHasher | None = None,
     operations: Operations | None = None,
+    breached_passwords: BreachedPasswords | None = None,
     local: bool = False,
     origins: frozenset[str] = frozenset({PUBLIC_URL}),
 ) -> Auth:
@@ -88,6 +91,7 @@ def build_fake_auth(
         addresses=SimpleAddressParser(),
         hasher=hasher or FakePasswordHasher(),
         common_passwords=FakeCommonPasswords(COMMON_PASSWORD),
+        breached_passwords=breached_passwords,
         pseudonyms=Pseudonyms(b"pseudonyms"),
         secrets=FakeSecretHasher(),
         successor_keys=FakeSuccessorKeys(),

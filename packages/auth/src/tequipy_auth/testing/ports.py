@@ -17,6 +17,7 @@ from tequipy_auth.domain.passwords import fold
 from tequipy_auth.domain.ports import (
     AccessTokens,
     AddressParser,
+    BreachedPasswords,
     CommonPasswords,
     KeyMaker,
     PasswordHasher,
@@ -75,6 +76,21 @@ class FakeCommonPasswords(CommonPasswords):
     def __contains__(self, password: str) -> bool:
         """Return whether the password was passed; ignores case."""
         return fold(password) in self._passwords
+
+
+class FakeBreachedPasswords(BreachedPasswords):
+    """Contains the passwords that the test passes; `available = False` makes it know none, as during an outage."""
+
+    def __init__(self, *passwords: str) -> None:
+        self.available = True
+        self.asked: list[str] = []
+        self._passwords = passwords
+
+    async def contains(self, password: str) -> bool:
+        """Return whether the password was passed."""
+        self.asked.append(password)
+        await asyncio.sleep(0)
+        return self.available and password in self._passwords
 
 
 class FakeSecretHasher(SecretHasher):

@@ -32,12 +32,12 @@ class MemoryUpstreams:
 
     def route(self, route: str, answer: Answer) -> None:
         """Answer the requests that match `route`."""
-        self._routes.insert(0, (route, answer))
+        self._routes.append((route, answer))
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
         line = f"{request.method} {request.url.copy_with(query=None)}"
-        for route, answer in self._routes:
+        for route, answer in reversed(self._routes):
             if fnmatchcase(line, route):
                 if isinstance(answer, httpx.Response):
                     # A new object, because a response is read once, and an attempt may be repeated.

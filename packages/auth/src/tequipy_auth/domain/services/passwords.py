@@ -101,7 +101,7 @@ class PasswordService:
         """
         async with self._unit_of_work() as work:
             user, session = await find_caller(work, principal)
-        accepted = self._rules.accept(new_password, user.email)
+        accepted = await self._rules.accept(new_password, user.email)
         async with self._unit_of_work() as work:
             attempt = await self._check.reserve(
                 work,
@@ -129,7 +129,7 @@ class PasswordService:
             if user is None:  # checked before the expensive hash
                 raise InvalidOneTimeToken
             marked = await self._devices.recognise(work, user, client.device_mark) is not None
-        accepted = self._rules.accept(new_password, user.email)
+        accepted = await self._rules.accept(new_password, user.email)
         hashed = await self._hasher.hash(accepted, HashingClient.of(client, marked=marked))
         now = self._clock.now()
         async with self._unit_of_work() as work:

@@ -57,7 +57,8 @@ class RegistrationService:
         """
         address = self._addresses.parse(email)
         name = None if name is None else display_name(name)
-        hashed = await self._hasher.hash(self._rules.accept(password, address), HashingClient.of(client))
+        accepted = await self._rules.accept(password, address)
+        hashed = await self._hasher.hash(accepted, HashingClient.of(client))
         if self._open_registration:
             return await self._open_account(address, name, hashed, client)
         now = self._clock.now()
@@ -116,7 +117,8 @@ class RegistrationService:
         """Create an administrator with a verified address; raises the same as `register`, and `EmailTaken`."""
         address = self._addresses.parse(email)
         name = None if name is None else display_name(name)
-        hashed = await self._hasher.hash(self._rules.accept(password, address), HashingClient.of(Client()))
+        accepted = await self._rules.accept(password, address)
+        hashed = await self._hasher.hash(accepted, HashingClient.of(Client()))
         async with self._unit_of_work() as work:
             admin = self._new_user(address, name, hashed, verified=True, role="admin")
             await work.users.add(admin)
