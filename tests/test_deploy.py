@@ -1,145 +1,34 @@
-"""deploy/: alert rules and dashboard name series and labels that exist, and the runbook explains each alert."""
+"""deploy/: each alert is tested by promtool, and the runbook explains each alert and dashboard."""
 
-import json
 import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
+from sqlalchemy import make_url
 
 from tequipy_api.cli import main as api_command
-from tequipy_observability.celery.metrics import _OUTCOMES
-from tequipy_observability.metrics import build_registry
-from tequipy_observability.wiring import Observability
-from tequipy_worker.app import build_runtime, create_worker, open_relay
+from tequipy_api.settings import ApiSettings
+from tequipy_devstack.servers import PostgresServer
+from tequipy_platform.settings.unknown_names import unknown_exported
 from tequipy_worker.cli import main as worker_command
-from tequipy_worker.heartbeat import Heartbeat
-from tequipy_worker.settings import WorkerSettings
 
-ROOT = Path(__file__).parents[1]
-DEPLOY = ROOT / "deploy"
-RULES = DEPLOY / "prometheus/alerts-worker.yaml"
-RULE_TESTS = DEPLOY / "prometheus/tests/alerts-worker.test.yaml"
-DASHBOARD = DEPLOY / "grafana/worker.json"
+from .promql import ALERTS, DASHBOARDS, ROOT, RULE_FILES, RULE_TESTS, failures_of_calls, panels
+
 RUNBOOK = (ROOT / "docs/runbook.md").read_text(encoding="utf-8")
-ALERTS: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
 PROMTOOL = shutil.which("promtool")
-OUTCOMES = {*_OUTCOMES.values(), "lost", "timed_out", "refused"}
-SERVICES = {"worker", "beat", "relay"}
-OF_A_SCRAPE = {"job", "instance"}
-WORDS = {"by", "on", "or", "and", "unless", "offset", "group_left", "group_right", "without", "ignoring", "bool"}
-SUFFIXES = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
-SETTINGS = {
-    "ENVIRONMENT": "test",
-    "PUBLIC_URL": "https://app.example.com",
-    "DATABASE__URL": "postgresql+asyncpg://app@127.0.0.1:1/app",
-    "CACHE__URL": "redis://127.0.0.1:1/0",
-    "CELERY__BROKER_URL": "redis://127.0.0.1:1/1",
-    "MAIL__SMTP_URL": "smtp://127.0.0.1:1",
-}
+STEPS = ["1", "2", "3"]
 
 
-@pytest.fixture
-async def labels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, set[str]]:
-    """Return the labels of each series of worker and relay; none of a custom collector, which has no list of them."""
-    monkeypatch.chdir(tmp_path)
-    for name, value in SETTINGS.items():
-        monkeypatch.setenv(f"TEQUIPY_{name}", value)
-    settings = WorkerSettings()
-    of_worker = build_registry(name="worker", version="1", environment="test")
-    of_relay = build_registry(name="relay", version="1", environment="test")
-    observability = Observability(settings.observability, of_worker)
-    create_worker(settings, observability)
-    build_runtime(settings, observability)
-    heartbeat = Heartbeat(tmp_path / "heartbeat")
-    async with open_relay(settings, Observability(settings.observability, of_relay), heartbeat):
-        return {**series(of_worker), **series(of_relay)}
-
-
-def series(registry: CollectorRegistry) -> dict[str, set[str]]:
-    declared = {
-        name: set(getattr(collector, "_labelnames", ()))
-        for collector, names in registry._collector_to_names.items()
-        for name in names
-    }
-    return {
-        f"{family.name}{suffix}": declared.get(family.name, set()) | ({"le"} if suffix == "_bucket" else set())
-        for family in registry.collect()
-        for suffix in SUFFIXES.get(family.type, [""])
-    }
-
-
-def expressions() -> Iterator[str]:
-    yield from (alert["expr"] for alert in ALERTS)
-    yield from (target["expr"] for panel in panels() for target in panel["targets"])
-
-
-def panels() -> list[dict[str, Any]]:
-    return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
-
-
-def selectors(expression: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield name and matchers of each series that a PromQL expression reads."""
-    text = re.sub(r"\b(by|on|group_left|without|ignoring)\s*\([^)]*\)", " ", expression)
-    text = re.sub(r"\[[^\]]*\]|\boffset\s+\w+", " ", text)
-    for match in re.finditer(r"([a-z_]\w*)(\{[^}]*\})?(\s*\()?", re.sub(r'"[^"]*"', lambda m: m[0].upper(), text)):
-        if match[3] is None and match[1] not in WORDS:
-            yield (
-                match[1],
-                {name: value.lower() for name, value in re.findall(r'(\w+)(?:=~|!~|!=|=)"([^"]*)"', match[2] or "")},
-            )
-
-
-def grouped(expression: str) -> set[str]:
-    """Return the labels by which an expression groups or joins."""
-    lists = re.findall(r"\b(?:by|on|group_left|without|ignoring)\s*\(([^)]*)\)", expression)
-    return {label.strip() for names in lists for label in names.split(",")}
-
-
-def test_the_series_of_an_expression_are_found() -> None:
-    """Functions, labels, durations and strings are no series."""
-    text = (
-        'sum by (le, task) (rate(a_total{x="b_c", y=~"d|e"}[5m])) / f unless g offset 15m and absent(h{z!="i"}) > 0.5'
-    )
-    found = [("a_total", {"x": "b_c", "y": "d|e"}), ("f", {}), ("g", {}), ("h", {"z": "i"})]
-    assert list(selectors(text)) == found
-
-
-@pytest.mark.parametrize("expression", sorted(set(expressions())))
-def test_an_expression_reads_series_that_exist(expression: str, labels: dict[str, set[str]]) -> None:
-    """Each series is exported by worker or relay, has the labels that are matched and grouped by, and their values."""
-    read = list(selectors(expression))
-    assert read
-    for name, matchers in read:
-        assert name in labels, name
-        assert set(matchers) <= labels[name] | OF_A_SCRAPE, name
-        for label, known in (("outcome", OUTCOMES), ("service", SERVICES)):
-            assert set(filter(None, matchers.get(label, "").split("|"))) <= known
-    assert grouped(expression) <= OF_A_SCRAPE.union(*(labels[name] for name, _ in read))
-
-
-def test_each_service_is_a_command_that_names_itself() -> None:
-    """The services of the rules are those under which the commands configure observability."""
-    source = (ROOT / "apps/worker/src/tequipy_worker/cli.py").read_text()
-    assert set(re.findall(r'_observe\(settings, "(\w+)"', source)) >= SERVICES
-
-
-def test_the_dashboard_shows_every_metric_of_queues_and_tasks(labels: dict[str, set[str]]) -> None:
-    """Each metric of outbox, queues, scheduler and tasks has a panel; panels have ids and places of their own."""
-    shown = {name for panel in panels() for target in panel["targets"] for name, _ in selectors(target["expr"])}
-    prefixes = ("outbox_", "queue_", "messages_", "dead_letters", "scheduler_", "task_", "mails_")
-    ours = {name for name in labels if name.startswith(prefixes)}
-    assert len(ours) >= 15
-    assert {name for name in ours - shown if not name.endswith(("_sum", "_count", "_created"))} == set()
-    assert len({panel["id"] for panel in panels()}) == len(panels())
-    assert len({json.dumps(panel["gridPos"]) for panel in panels()}) == len(panels())
+def section_of(heading: str) -> str:
+    """Return the one section of the runbook with this heading."""
+    (section,) = re.findall(rf"^### {heading}\n(.*?)(?=^##|\Z)", RUNBOOK, re.MULTILINE | re.DOTALL)
+    return str(section)
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
@@ -148,31 +37,93 @@ def test_an_alert_has_a_section_of_the_runbook_with_three_steps(alert: dict[str,
     name = alert["alert"]
     assert alert["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
     assert alert["labels"]["severity"] in {"page", "ticket"}
-    (section,) = re.findall(rf"^### {name}\n(.*?)(?=^##|\Z)", RUNBOOK, re.MULTILINE | re.DOTALL)
-    assert re.findall(r"^(\d)\. .*`", section, re.MULTILINE)[:3] == ["1", "2", "3"], (
-        "each step names a command or panel"
+    section = section_of(name)
+    assert not section.lstrip().startswith("1."), "it begins with the meaning"
+    assert re.findall(r"^(\d)\. .*`", section, re.MULTILINE)[:3] == STEPS, "each step names a command or panel"
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_has_a_section_of_the_runbook_with_three_steps(name: str) -> None:
+    """The description leads to a section with the title of the dashboard, which lists three steps of reading it."""
+    dashboard = DASHBOARDS[name]
+    title = dashboard["title"]
+    assert dashboard["description"].endswith(f"docs/runbook.md#{title.lower().replace(' ', '-')}")
+    assert re.findall(r"^(\d)\. .*`", section_of(title), re.MULTILINE)[:3] == STEPS, "each step names a panel"
+
+
+def test_every_section_of_the_runbook_belongs_to_an_alert_or_dashboard() -> None:
+    """No section is left of an alert or dashboard that was removed or renamed."""
+    titles = [dashboard["title"] for dashboard in DASHBOARDS.values()]
+    assert sorted(re.findall(r"^### (.+)$", RUNBOOK, re.MULTILINE)) == sorted(
+        [*(alert["alert"] for alert in ALERTS), *titles]
     )
+
+
+def test_the_panels_that_the_runbook_names_exist() -> None:
+    """Each panel that the runbook names is in a dashboard."""
+    named = re.findall(r"\bpanels? `([^`]+)`", RUNBOOK)
+    assert len(named) > 10
+    assert set(named) <= {panel["title"] for panel in panels()}
+
+
+def test_the_events_and_metrics_that_the_runbook_names_exist() -> None:
+    """Each name in snake_case that the runbook quotes is in the source of a package or app."""
+    paths = [*ROOT.glob("packages/*/src/**/*.py"), *ROOT.glob("apps/*/src/**/*.py")]
+    sources = "".join(path.read_text(encoding="utf-8") for path in paths)
+    quoted = set(re.findall(r"`((?!pg_)[a-z]+(?:_[a-z0-9]+)+)`", RUNBOOK))
+    assert len(quoted) > 10
+    unknown = {name for name in quoted if name not in sources and name.removesuffix("_total") not in sources}
+    assert unknown - failures_of_calls() == set()
+
+
+@pytest.mark.parametrize("statement", re.findall(r"`(SELECT [^`]+)`", RUNBOOK))
+def test_a_query_of_the_runbook_runs(statement: str, postgres_server: PostgresServer, database_url: str) -> None:
+    """PostgreSQL runs each query of the runbook on our tables."""
+    postgres_server.execute(statement, database=str(make_url(database_url).database))
+
+
+def test_the_settings_that_runbook_and_dashboards_name_exist() -> None:
+    """Each variable that the runbook or a dashboard names is a setting of an app."""
+    texts = [RUNBOOK, *(path.read_text() for path in RULE_FILES), *(str(each) for each in DASHBOARDS.values())]
+    named = {name for text in texts for name in re.findall(r"TEQUIPY_[A-Z0-9_]+", text)}
+    assert len(named) > 5
+    assert unknown_exported(ApiSettings, "TEQUIPY_", dict.fromkeys(named, "")) == []
 
 
 def test_every_alert_is_tested() -> None:
     """The unit tests of the rules show each alert raised at one time, and silent at another."""
-    tests = [case for test in yaml.safe_load(RULE_TESTS.read_text())["tests"] for case in test["alert_rule_test"]]
-    for raised in (True, False):
-        assert {case["alertname"] for case in tests if bool(case.get("exp_alerts")) is raised} == {
-            alert["alert"] for alert in ALERTS
-        }
+    for rules, tests in RULE_TESTS.items():
+        groups = yaml.safe_load(rules.read_text())["groups"]
+        alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
+        cases = [case for test in yaml.safe_load(tests.read_text())["tests"] for case in test["alert_rule_test"]]
+        for raised in (True, False):
+            assert {case["alertname"] for case in cases if bool(case.get("exp_alerts")) is raised} == alerts, tests.name
+
+
+def test_an_alert_has_one_name() -> None:
+    """No two alerts have the same name, by which the runbook is searched."""
+    names = [alert["alert"] for alert in ALERTS]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.prove
 @pytest.mark.quick
 @pytest.mark.skipif(PROMTOOL is None, reason="apt-get install prometheus")
-@pytest.mark.parametrize("command", [["check", "rules", RULES], ["test", "rules", RULE_TESTS]], ids=["check", "test"])
-def test_promtool_accepts_the_rules(command: list[str | Path]) -> None:
+@pytest.mark.parametrize("rules", RULE_FILES, ids=lambda path: path.stem)
+def test_promtool_accepts_the_rules(rules: Path) -> None:
     """promtool finds no fault in the rules, and their unit tests pass."""
-    result = subprocess.run(
-        [str(PROMTOOL), *command], capture_output=True, text=True, check=False, timeout=60, cwd=RULE_TESTS.parent
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    tests = RULE_TESTS[rules]
+    for kind, file in (("check", rules), ("test", tests)):
+        result = subprocess.run(
+            [str(PROMTOOL), kind, "rules", str(file)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd=tests.parent,
+        )
+        print(result.stdout)
+        assert result.returncode == 0, result.stdout + result.stderr
 
 
 COMMANDS = sorted(set(re.findall(r"^(?:\d\. +)?(?:\$ )?(tequipy-[^`\n#]+)|`(tequipy-[^`\n]+)`", RUNBOOK, re.MULTILINE)))

@@ -172,10 +172,14 @@ class Deployment:
         """Return `tequipy-worker run`; entering it starts it."""
         return self._process("worker", [program("tequipy-worker"), "run"], settings)
 
-    def relay(self, *command: str | Path) -> Program:
+    def relay(self, *command: str | Path, **settings: str) -> Program:
         """Return `tequipy-worker relay`, or `command`; entering it starts it."""
         command = command or (program("tequipy-worker"), "relay")
-        return self._process("relay", [*command], {})
+        return self._process("relay", [*command], settings)
+
+    def scheduler(self, **settings: str) -> Program:
+        """Return `tequipy-worker beat`; entering it starts it."""
+        return self._process("beat", [program("tequipy-worker"), "beat"], settings)
 
     def migrate(self) -> None:
         """Create the tables."""
