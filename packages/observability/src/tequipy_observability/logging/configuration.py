@@ -53,8 +53,9 @@ def configure_logging(process: Process, *, level: str, style: Literal["json", "c
         logger.propagate = True
     # The middleware writes one access event per request instead.
     logging.getLogger("uvicorn.access").propagate = False
-    # httpx logs every call with its complete URL, which may hold secrets in its query.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # At INFO and DEBUG they log complete URLs and header fields, which may hold secrets.
+    for name in ("httpx", "httpcore", "hpack", "h2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class _Output:
