@@ -7,6 +7,7 @@ import httpcore
 import httpx
 
 from tequipy_platform.http.addresses import GlobalAddresses
+from tequipy_platform.http.pool import ConnectionPool
 
 
 class PooledTransport(httpx.AsyncHTTPTransport):
@@ -18,7 +19,7 @@ class PooledTransport(httpx.AsyncHTTPTransport):
             # Without this, a new httpx would connect to any address.
             raise TypeError("httpx does not keep its pool as expected: use the versions that pyproject.toml allows")
         self._addresses = GlobalAddresses() if global_addresses else None
-        self._pool = httpcore.AsyncConnectionPool(
+        self._pool = ConnectionPool(
             ssl_context=tls,
             max_connections=limits.max_connections,
             max_keepalive_connections=limits.max_keepalive_connections,
