@@ -1,7 +1,4 @@
-"""What is known about one host: its calls of the last 30 seconds, its circuit breaker and its retry budget.
-
-Times are seconds of a monotonic clock, and are passed in.
-"""
+"""The circuit breaker of a host. Times are seconds of a monotonic clock, and are passed in."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -10,22 +7,15 @@ from typing import Final
 
 from tequipy_platform.http.errors import CircuitOpen
 
-BREAKER_WINDOW: Final = 30
-"""Seconds whose calls the breaker judges."""
-BREAKER_CALLS: Final = 20
+WINDOW: Final = 30
+"""Seconds whose calls the breaker judges, counted in whole seconds of the clock."""
+CALLS: Final = 20
 """The breaker stays closed with fewer calls than this in its window."""
-BREAKER_SHARE: Final = 0.5
+SHARE: Final = 0.5
 """The share of failed calls that opens the breaker."""
 OPEN_SECONDS: Final = 15
 PROBES: Final = 3
 """Calls that an open breaker admits after `OPEN_SECONDS`; it closes when all of them have succeeded."""
-
-RETRY_WINDOW: Final = 10
-"""Seconds whose retries the budget counts."""
-FREE_RETRIES: Final = 10
-"""Retries that are allowed in each window, so that a quiet host may retry."""
-RETRY_SHARE: Final = 0.1
-"""The share of a host's requests that may be retries beyond the free ones."""
 
 
 class Outcome(Enum):
@@ -39,24 +29,22 @@ class Outcome(Enum):
 
 @dataclass(slots=True)
 class _Second:
-    """The counts of one second."""
+    """The ended calls of one second."""
 
     start: int
-    requests: int = 0
-    retries: int = 0
     succeeded: int = 0
     failed: int = 0
 
 
-class Host:
-    """The circuit breaker and the retry budget of one host.
+class CircuitBreaker:
+    """Refuses the calls to a host of which most of the last ones failed.
 
-    Each attempt is admitted by `admit`, which returns a ticket, and is recorded with it by `record`. A ticket from
-    before the breaker opened or closed counts no more, so that a late answer decides about no probe.
+    Each call is admitted by `admit`, which returns a ticket, and is recorded with it by `record`. A ticket from before
+    the breaker opened or closed counts no more, so that a late answer decides about no probe.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, host: str) -> None:
+        self._host = host
         self._seconds: deque[_Second] = deque()
         self._opened_at: float | None = None
         self._probes = 0
@@ -68,41 +56,29 @@ class Host:
         """Whether the breaker is open, or waits for its probes."""
         return self._opened_at is not None
 
-    def admit(self, now: float, *, retry: bool = False) -> int:
-        """Admit an attempt; raises `CircuitOpen` if the host has failed too often."""
+    def admit(self, now: float) -> int:
+        """Admit a call; raises `CircuitOpen` if the host has failed too often."""
         if self._opened_at is not None:
             wait = self._opened_at + OPEN_SECONDS - now
             if wait > 0 or self._probes >= PROBES:
-                raise CircuitOpen(self.name, retry_after=max(wait, 0.0))
+                raise CircuitOpen(self._host, retry_after=max(wait, 0.0))
             self._probes += 1
-        second = self._second(now)
-        second.requests += 1
-        second.retries += retry
         return self._ticket
 
     def record(self, ticket: int, outcome: Outcome, now: float) -> None:
-        """Record how an admitted attempt ended, and open or close the breaker."""
+        """Record how an admitted call ended, and open or close the breaker."""
         if ticket != self._ticket:
             return
         if self._opened_at is not None:
             self._record_probe(outcome, now)
-            return
-        second = self._second(now)
-        second.succeeded += outcome is Outcome.SUCCEEDED
-        second.failed += outcome is Outcome.FAILED
-        if outcome is Outcome.FAILED:
-            succeeded = sum(each.succeeded for each in self._seconds)
+        elif outcome is Outcome.SUCCEEDED:
+            self._second(now).succeeded += 1
+        elif outcome is Outcome.FAILED:
+            self._second(now).failed += 1
             failed = sum(each.failed for each in self._seconds)
-            if succeeded + failed >= BREAKER_CALLS and failed >= BREAKER_SHARE * (succeeded + failed):
+            calls = failed + sum(each.succeeded for each in self._seconds)
+            if calls >= CALLS and failed >= SHARE * calls:
                 self._open(now)
-
-    def may_retry(self, now: float) -> bool:
-        """Return whether the budget allows one more retry."""
-        self._second(now)
-        recent = [each for each in self._seconds if each.start > now - RETRY_WINDOW]
-        retries = sum(each.retries for each in recent)
-        # The retry is itself a request.
-        return retries < FREE_RETRIES or retries + 1 <= RETRY_SHARE * (sum(each.requests for each in recent) + 1)
 
     def _record_probe(self, outcome: Outcome, now: float) -> None:
         if outcome is Outcome.FAILED:
@@ -123,7 +99,7 @@ class Host:
 
     def _second(self, now: float) -> _Second:
         """Return the counts of the current second, and forget those that are older than the window."""
-        while self._seconds and self._seconds[0].start <= now - BREAKER_WINDOW:
+        while self._seconds and self._seconds[0].start <= now - WINDOW:
             self._seconds.popleft()
         if not self._seconds or self._seconds[-1].start != int(now):
             self._seconds.append(_Second(int(now)))

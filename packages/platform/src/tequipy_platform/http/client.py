@@ -1,16 +1,19 @@
 """The clients of the four profiles."""
 
 import asyncio
+import os
 import random
 import re
 import ssl
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import cached_property
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx
+from idna import IDNAError
 from prometheus_client import CollectorRegistry
 
 from tequipy_platform.http.body import ACCEPT_ENCODING
@@ -36,19 +39,34 @@ class ProfileClient(httpx.AsyncClient):
         self._total = profile.total
         self._max_response_bytes = max_response_bytes
 
+    def build_request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Request:  # noqa: ANN401 -- those of httpx
+        """Build a request as httpx does; raises `httpx.InvalidURL` for every URL that cannot be used."""
+        try:
+            return super().build_request(method, url, **options)
+        except IDNAError as error:
+            raise httpx.InvalidURL("The host of the URL is no valid name.") from error
+
     async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:  # noqa: ANN401 -- those of httpx
         """Send a request as httpx does; raises `DeadlineExceeded` when the total time has passed."""
         if options.get("follow_redirects") is True and not self.follow_redirects:
             raise ValueError("Redirects are followed by the default profile alone.")
-        total = min(self._total, request.extensions.get("total", self._total))
+        if request.url.userinfo:
+            # httpx would use them too, but leave them in the URL, which representations of the request show.
+            auth = options.get("auth", httpx.USE_CLIENT_DEFAULT)
+            if self.auth is None and (auth is None or auth is httpx.USE_CLIENT_DEFAULT):
+                options["auth"] = httpx.BasicAuth(request.url.username, request.url.password)
+            request.url = request.url.copy_with(userinfo=b"")
+        extensions = request.extensions
         call = Call(
-            deadline=asyncio.get_running_loop().time() + total,
+            request,
+            deadline=asyncio.get_running_loop().time() + min(self._total, extensions.get("total", self._total)),
             streamed=stream,
-            max_bytes=request.extensions.get("max_response_bytes", self._max_response_bytes),
+            max_bytes=extensions.get("max_response_bytes", self._max_response_bytes),
         )
-        call.attach(request)
-        async with call.limited():
-            return await super().send(request, stream=stream, **options)
+        try:
+            return await call.within(super().send(request, stream=stream, **options))
+        except IDNAError as error:
+            raise httpx.RemoteProtocolError("The redirect leads to no valid host.", request=request) from error
 
 
 class HttpClients:
@@ -71,27 +89,28 @@ class HttpClients:
         self._metrics = HttpClientMetrics(registry)
         self._transports = transports or self._build_transport
         self._jitter = jitter
-        self._built: list[ProfileClient] = []
+        self._built: dict[str, ProfileClient] = {}
+        self._process = os.getpid()
 
-    @cached_property
+    @property
     def default(self) -> httpx.AsyncClient:
         """The client for services that the operator has chosen."""
-        return self._build("default", self._settings.default, follow_redirects=True)
+        return self._client("default")
 
-    @cached_property
+    @property
     def llm(self) -> httpx.AsyncClient:
         """The client for answers that take long, as those of a large language model do."""
-        return self._build("llm", self._settings.llm)
+        return self._client("llm")
 
-    @cached_property
+    @property
     def health(self) -> httpx.AsyncClient:
         """The client for health checks."""
-        return self._build("health", self._settings.health)
+        return self._client("health")
 
-    @cached_property
+    @property
     def webhooks(self) -> httpx.AsyncClient:
         """The client for addresses that users give; it connects to global addresses alone."""
-        return self._build("webhooks", self._settings.webhooks)
+        return self._client("webhooks")
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,10 +118,22 @@ class HttpClients:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for client in self._built:
-            await client.aclose()
+        built, self._built = self._built, {}
+        async with AsyncExitStack() as stack:
+            for client in built.values():
+                stack.push_async_callback(client.aclose)
 
-    def _build(self, name: str, profile: HttpProfile, *, follow_redirects: bool = False) -> ProfileClient:
+    def _client(self, name: str) -> ProfileClient:
+        if self._process != os.getpid():
+            # The connections of the process that forked this one are not ours.
+            self._process, self._built = os.getpid(), {}
+        client = self._built.get(name)
+        if client is None:
+            client = self._built[name] = self._build(name)
+        return client
+
+    def _build(self, name: str) -> ProfileClient:
+        profile: HttpProfile = getattr(self._settings, name)
         transport = ResilientTransport(
             self._transports(name),
             profile=name,
@@ -111,7 +142,7 @@ class HttpClients:
             named_hosts=name != "webhooks",
             jitter=self._jitter,
         )
-        client = ProfileClient(
+        return ProfileClient(
             profile,
             max_response_bytes=self._settings.max_response_bytes,
             transport=transport,
@@ -119,11 +150,9 @@ class HttpClients:
             headers={"User-Agent": self._user_agent, "Accept-Encoding": ACCEPT_ENCODING},
             # A client is shared by all users of the process, so it keeps no cookie of anybody.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            follow_redirects=follow_redirects,
+            follow_redirects=name == "default",
             trust_env=False,  # only apps read the environment
         )
-        self._built.append(client)
-        return client
 
     def _build_transport(self, name: str) -> httpx.AsyncBaseTransport:
         limits = httpx.Limits(

@@ -1,10 +1,8 @@
 """The deadline of a call, which spans connecting, all attempts, sending and reading the body."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Awaitable
+from typing import Final, TypeVar
 
 import httpx
 
@@ -12,31 +10,26 @@ from tequipy_platform.http.errors import DeadlineExceeded
 
 _EXTENSION: Final = "tequipy_call"
 
+T = TypeVar("T")
 
-@dataclass(frozen=True, slots=True)
+
 class Call:
-    """What the transport has to know about a call; redirected requests share the one of the first request."""
+    """What the transport has to know about a call; redirected requests share the one of the first request.
 
-    deadline: float
-    """The time of the event loop at which the call ends."""
-    streamed: bool
-    """Whether the caller reads the body piece by piece, instead of receiving it with the response."""
-    max_bytes: int
-    """The longest body, after decompression."""
+    `deadline` is a time of the event loop. `streamed` is whether the caller reads the body piece by piece, instead of
+    receiving it with the response. `max_bytes` limits the body, after decompression.
+    """
 
-    @property
-    def remaining(self) -> float:
-        """The seconds until the deadline."""
-        return self.deadline - asyncio.get_running_loop().time()
+    __slots__ = ("_request", "_timeout", "deadline", "max_bytes", "streamed")
 
-    @property
-    def expired(self) -> bool:
-        """Whether the deadline has passed."""
-        return self.remaining <= 0
-
-    def attach(self, request: httpx.Request) -> None:
-        """Let `request`, and the requests that it is redirected to, belong to this call."""
-        request.extensions[_EXTENSION] = self
+    def __init__(self, request: httpx.Request, *, deadline: float, streamed: bool, max_bytes: int) -> None:
+        self.deadline = deadline
+        self.streamed = streamed
+        self.max_bytes = max_bytes
+        self._request = request
+        self._timeout: asyncio.Timeout | None = None
+        # A new dictionary, because the caller may use its own one for several calls.
+        request.extensions = {**request.extensions, _EXTENSION: self}
 
     @staticmethod
     def of(request: httpx.Request) -> "Call":
@@ -44,14 +37,33 @@ class Call:
         call: Call = request.extensions[_EXTENSION]
         return call
 
-    @asynccontextmanager
-    async def limited(self) -> AsyncIterator[None]:
-        """End the block at the deadline; raises `DeadlineExceeded`."""
-        timeout = asyncio.timeout_at(self.deadline)
+    @property
+    def remaining(self) -> float:
+        """The seconds until the deadline."""
+        return self.deadline - asyncio.get_running_loop().time()
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether the running block of `within` is cancelled because of the deadline.
+
+        The clock cannot tell, because the timers of an event loop (those of uvloop: half a millisecond) can be early.
+        """
+        return self._timeout is not None and self._timeout.expired()
+
+    def exceeded(self) -> DeadlineExceeded:
+        """Return the error of a call that has reached its deadline."""
+        return DeadlineExceeded("The call has not ended within its total time.", request=self._request)
+
+    async def within(self, awaitable: Awaitable[T]) -> T:
+        """Await something until the deadline; raises `DeadlineExceeded`."""
+        outer, timeout = self._timeout, asyncio.timeout_at(self.deadline)
+        self._timeout = timeout
         try:
             async with timeout:
-                yield
+                return await awaitable
         except TimeoutError as error:
             if not timeout.expired():
                 raise  # of the caller's own, such as one of the body that it sends
-            raise DeadlineExceeded("The call has not ended within its total time.") from error
+            raise self.exceeded() from error
+        finally:
+            self._timeout = outer

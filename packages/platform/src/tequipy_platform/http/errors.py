@@ -12,7 +12,10 @@ class AddressRefused(httpx.ConnectError):
 
 
 class CircuitOpen(httpx.TransportError):
-    """The request was not sent, because most of the last calls to this host failed; try again after `retry_after` s."""
+    """The request was not sent (again), because most of the last calls to this host failed.
+
+    `retry_after` are the seconds until calls are admitted again, 0 while the first ones have not ended.
+    """
 
     def __init__(self, host: str, *, retry_after: float) -> None:
         super().__init__(f"The circuit breaker of {host} is open for another {retry_after:.1f} s.")

@@ -1,5 +1,7 @@
 """Metrics of outgoing calls."""
 
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -7,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 OTHER: Final = "_OTHER"
 _MAX_HOSTS: Final = 50
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
+_STATUSES: Final = {int(status): str(int(status)) for status in HTTPStatus}
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
@@ -44,20 +47,46 @@ class HttpClientMetrics:
         )
         self.circuit_open = Gauge(
             "http_client_circuit_open",
-            "Whether the circuit breaker of the host is open (1) or closed (0).",
+            "Open circuit breakers of the host: one for each port.",
             ["profile", "host"],
             registry=registry,
             multiprocess_mode="livemax",
         )
 
-    def host_label(self, host: str) -> str:
-        """Return the label of a host, one of at most 51."""
-        if host in self._hosts:
-            return host
-        if len(self._hosts) < _MAX_HOSTS:
+    def of_host(self, profile: str, host: str, *, named: bool) -> "HostMetrics":
+        """Return the metrics of calls to a host; `named` is whether it may have a label of its own."""
+        if not named or (host not in self._hosts and len(self._hosts) >= _MAX_HOSTS):
+            host = OTHER
+        else:
             self._hosts.add(host)
-            return host
-        return OTHER
+        return HostMetrics(self, profile, host)
+
+
+class HostMetrics:
+    """The metrics of the calls of one profile to one host, which look each child of a metric up once."""
+
+    def __init__(self, metrics: HttpClientMetrics, profile: str, host: str) -> None:
+        self.in_progress = metrics.in_progress.labels(profile)
+        self.duration = metrics.duration.labels(profile, host)
+        self.retries = metrics.retries.labels(profile, host)
+        self.circuit_open = metrics.circuit_open.labels(profile, host)
+        self._requests: Callable[[str, str], Counter] = lambda method, outcome: metrics.requests.labels(
+            profile, host, method, outcome
+        )
+        self._ended: dict[tuple[str, str], Counter] = {}
+
+    def ended(self, method: str, outcome: str) -> Counter:
+        """Return the counter of ended calls."""
+        key = (method_label(method), outcome)
+        counter = self._ended.get(key)
+        if counter is None:
+            counter = self._ended[key] = self._requests(*key)
+        return counter
+
+
+def status_label(status: int) -> str:
+    """Return a status, or `_OTHER` for one that is not registered, because upstreams choose it."""
+    return _STATUSES.get(status, OTHER)
 
 
 def method_label(method: str) -> str:
