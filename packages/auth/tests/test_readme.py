@@ -19,6 +19,8 @@ async def ask():
         bearer = {"Authorization": f"Bearer {login.json()['access_token']}"}
         answers = [await client.get("/whoami"), await client.get("/whoami", headers=bearer)]
         print(*(answer.status_code for answer in answers), answers[0].json()["code"], answers[1].json()["roles"])
+        answers = [await client.get("/orders"), await client.get("/orders", headers=bearer)]
+        print(*(answer.status_code for answer in answers))
 asyncio.run(ask())
 """
 # Packages that the example must not load.
@@ -43,7 +45,7 @@ def test_the_example_runs_without_database_and_framework() -> None:
 
 def test_the_example_in_an_app_protects_its_route() -> None:
     """An unauthenticated request is refused; after a login the route responds."""
-    assert run(f"{EXAMPLES[1]}\n{ASK}") == "401 200 unauthenticated ['admin']"
+    assert run(f"{EXAMPLES[1]}\n{ASK}") == "401 200 unauthenticated ['admin']\n401 200"
 
 
 def test_the_root_module_loads_only_the_standard_library() -> None:

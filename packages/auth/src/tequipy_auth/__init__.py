@@ -3,7 +3,7 @@
 The other public modules are `wiring`, `api` (needs its extra), `tasks`, `migrations`, `testing` and `conformance`.
 """
 
-from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord, Outcome
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditFilter, AuditRecord, Outcome
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.caches import CACHE_POLICIES
 from tequipy_auth.domain.entities import (
@@ -15,6 +15,7 @@ from tequipy_auth.domain.entities import (
     Session,
     SigningKey,
     User,
+    UserStatus,
 )
 from tequipy_auth.domain.exceptions import (
     AmbiguousCredentials,
@@ -66,10 +67,12 @@ from tequipy_auth.domain.repositories import (
     Roles,
     Sessions,
     SigningKeys,
+    UserFilter,
     Users,
 )
-from tequipy_auth.domain.roles import Role
+from tequipy_auth.domain.roles import Permission, Role
 from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.administration import AdministrationService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
@@ -97,9 +100,11 @@ __all__ = [
     "AccessTokens",
     "AccountService",
     "AddressParser",
+    "AdministrationService",
     "AmbiguousCredentials",
     "AuditAction",
     "AuditEvent",
+    "AuditFilter",
     "AuditLog",
     "AuditRecord",
     "AuditTrail",
@@ -140,6 +145,7 @@ __all__ = [
     "PasswordHasher",
     "PasswordRequired",
     "PasswordService",
+    "Permission",
     "Principal",
     "Profile",
     "Purpose",
@@ -170,6 +176,8 @@ __all__ = [
     "TokenPair",
     "UnknownKey",
     "User",
+    "UserFilter",
+    "UserStatus",
     "Users",
     "WeakPassword",
 ]

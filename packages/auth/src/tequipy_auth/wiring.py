@@ -4,7 +4,7 @@ Only apps fill the settings from the environment.
 """
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -18,7 +18,7 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import BreachedPasswords, Revocations
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.roles import RoleMap
+from tequipy_auth.domain.roles import PERMISSIONS, Permission, RoleMap
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
@@ -53,11 +53,13 @@ def build_auth(
     cache: CacheManager,
     mail_templates: MailTemplates | None = None,
     http: HttpClients | None = None,
+    permissions: Iterable[Permission] = (),
     registry: CollectorRegistry | None = None,
 ) -> Auth:
     """Build auth on PostgreSQL; nothing is opened before its first use. The cache needs `tequipy_auth.CACHE_POLICIES`.
 
     `mail_templates` are those of `tequipy_auth` with a deployment's replacements (`build_mail_templates`).
+    `permissions` are those of the other features of the app.
 
     Metrics in `registry`: `auth_operations_total{operation,status}` counts operations by their outcome,
     `auth_hashing_pending{pool}` is the number of hashes that wait or run, `auth_hashing_refused_total{pool,client}`
@@ -98,6 +100,7 @@ def build_auth(
         access_tokens=_access_tokens(settings, public_url, ring, cache, revocations),
         revocations=revocations,
         profiles=cache.cache(USER_PROFILE, Profile),
+        permissions=(*PERMISSIONS, *permissions),
         roles=cache.cache(ROLES, RoleMap),
         templates=mail_templates or JinjaMailTemplates("tequipy_auth"),
         operations=operations,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tequipy_auth import Role
-from tequipy_auth.domain.roles import RoleMap
+from tequipy_auth import Permission, Role
+from tequipy_auth.domain.roles import PERMISSIONS, RoleMap
 
 
 def test_permissions_of_several_roles_are_one_sorted_set() -> None:
@@ -15,11 +15,21 @@ def test_permissions_of_several_roles_are_one_sorted_set() -> None:
 
 def test_a_stored_role_replaces_a_built_in_one() -> None:
     """Stored roles replace built-in roles of the same name and are added to the others."""
-    roles = RoleMap.over_built_in([Role("support", ("users:read",)), Role("auditor", ("audit:read",))])
+    stored = [Role("support", ("users:read",)), Role("auditor", ("audit:read",))]
+    roles = RoleMap.of(stored, PERMISSIONS)
     assert roles.permissions_of(["support"]) == ("users:read",)
     assert roles.permissions_of(["auditor"]) == ("audit:read",)
     assert "users:write" in roles.permissions_of(["admin"])
     assert roles.permissions_of(["user"]) == ()
+
+
+def test_a_declared_permission_belongs_to_the_roles_that_it_names_and_to_admin() -> None:
+    """A permission that another package declares is given to its default roles and to `admin`, and to no other."""
+    declared = [*PERMISSIONS, Permission("reports:read", "See all reports.", ("support",)), Permission("a:b", "B.")]
+    roles = RoleMap.of([], declared)
+    assert "reports:read" in roles.permissions_of(["support"])
+    assert "a:b" not in roles.permissions_of(["support", "user"])
+    assert roles.permissions_of(["admin"]) == tuple(sorted(each.name for each in declared))
 
 
 @pytest.mark.parametrize(
@@ -29,3 +39,6 @@ def test_a_malformed_role_is_refused(name: str, permission: str) -> None:
     """Names must be snake_case and permissions `resource:verb`."""
     with pytest.raises(ValueError, match=r"snake_case|resource:verb"):
         Role(name, (permission,))
+    if ":" not in name and permission != "a:read":
+        with pytest.raises(ValueError, match="resource:verb"):
+            Permission(permission, "")

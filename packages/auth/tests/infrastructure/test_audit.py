@@ -3,18 +3,29 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from tequipy_auth import AuditAction, AuditEvent, AuditLog, AuditRecord, AuthPolicy, AuthUnitOfWork, Client, Outcome
+from tequipy_auth import (
+    AuditAction,
+    AuditEvent,
+    AuditFilter,
+    AuditLog,
+    AuditRecord,
+    AuthPolicy,
+    AuthUnitOfWork,
+    Client,
+    Outcome,
+)
 from tequipy_auth.domain.policy import LEEWAY, MIN_AUDIT_RETENTION
 from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.infrastructure.repositories import SqlAuditLog, SqlAuthUnitOfWork, audit
 from tequipy_auth.testing import MemoryAuditLog, MemoryAuthUnitOfWork
 from tequipy_observability import RequestContext, request_context
-from tequipy_platform import Delivery, SystemClock
+from tequipy_platform import Delivery, PageRequest, SystemClock
 from tequipy_platform.database import Database, uuid7
 from tequipy_platform.testing import EPOCH, CountingIds, FrozenClock
 
@@ -102,6 +113,42 @@ async def test_the_stream_is_bounded_and_ordered(
         (EPOCH + MOMENT, AuditAction.LOGOUT),
     ]
     assert await read(log, actions=[]) == []
+
+
+async def test_events_are_returned_in_pages(store: Store, clock: FrozenClock) -> None:
+    """Every wanted event is on one page, the newest first, although others arrive between two pages."""
+    work, log = store
+    subject = UUID(int=1)
+    for _ in range(5):
+        async with work() as unit:
+            unit.audit.record(AuditEvent(AuditAction.LOGIN_OK, subject_id=subject))
+            unit.audit.record(AuditEvent(AuditAction.LOGOUT, subject_id=subject))
+            unit.audit.record(AuditEvent(AuditAction.LOGIN_OK))
+        clock.advance(MOMENT)
+    wanted = AuditFilter(subject, "login_ok", EPOCH + MOMENT, EPOCH + 4 * MOMENT)
+    found: list[AuditRecord] = []
+    request = PageRequest(limit=2)
+    while True:
+        page = await log.page(request, wanted)
+        found += page.items
+        async with work() as unit:
+            unit.audit.record(AuditEvent(AuditAction.LOGIN_OK, subject_id=subject))
+        if page.next_after is None:
+            break
+        request = PageRequest(2, page.next_after)
+    assert [record.at for record in found] == [EPOCH + seconds * MOMENT for seconds in (3, 2, 1)]
+    assert {(record.event.subject_id, record.event.action) for record in found} == {(subject, "login_ok")}
+
+
+async def test_an_action_of_a_newer_release_is_returned_as_it_is(store: Store) -> None:
+    """A reader that does not know an action or outcome returns its name, and goes on."""
+    work, log = store
+    async with work() as unit:
+        unit.audit.record(AuditEvent("teleported", "unclear"))
+        unit.audit.record(AuditEvent(AuditAction.LOGIN_OK))
+    unknown, known = await read(log)
+    assert (unknown.event.action, unknown.event.outcome) == ("teleported", "unclear")
+    assert known.event.action is AuditAction.LOGIN_OK
 
 
 async def test_old_events_are_purged_in_batches(store: Store, clock: FrozenClock) -> None:

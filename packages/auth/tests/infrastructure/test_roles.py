@@ -28,7 +28,7 @@ async def test_a_role_changed_on_one_process_is_seen_by_the_other(
         while any(cache.health().backplane != "live" for cache in caches):
             await asyncio.sleep(0.005)
         before = await there.roles.permissions_of(["support"])
-        assert "reports:read" in before
+        assert "users:read" in before
         async with database.sessions() as session:  # without the service, so that nothing is published
             await session.execute(insert(RoleRow).values(name="support", permissions=()))
             await session.commit()

@@ -13,6 +13,7 @@ from tequipy_platform._errors import (
     Invalid,
     Malformed,
     NotFound,
+    PreconditionFailed,
     TooMany,
     Unauthenticated,
     Unavailable,
@@ -41,6 +42,7 @@ from tequipy_platform._messages import (
     UnpublishedMessage,
     UnpublishedMessages,
 )
+from tequipy_platform._pages import Page, PageRequest
 from tequipy_platform._storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
 from tequipy_platform._tasks import Crontab, Delivery, Handler, RetryPolicy, Task
 from tequipy_platform._unit_of_work import Conflicted, UnitOfWork, retry_conflicts
@@ -79,7 +81,10 @@ __all__ = [
     "ObjectNotFound",
     "ObjectStorage",
     "Outbox",
+    "Page",
+    "PageRequest",
     "PayloadRefused",
+    "PreconditionFailed",
     "RandomSource",
     "RefusesWrites",
     "RetryPolicy",

@@ -72,6 +72,14 @@ class Conflict(DomainError):
     detail = "The request conflicts with the present state."
 
 
+class PreconditionFailed(DomainError):
+    """The state has changed since the caller read it: `If-Match` names another entity tag."""
+
+    code = "precondition_failed"
+    title = "Precondition failed"
+    detail = "This has been changed meanwhile: read it again, and repeat the change."
+
+
 class TooMany(DomainError):
     """The caller made too many requests; it may try again after `retry_after` seconds (at least 1)."""
 

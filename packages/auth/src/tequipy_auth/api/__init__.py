@@ -11,7 +11,17 @@ from typing import Final
 from fastapi import FastAPI
 
 from tequipy_auth.api.dependencies import CurrentPrincipal, FreshPrincipal
-from tequipy_auth.api.routes import passwords, registration, router, sessions, well_known, well_known_router
+from tequipy_auth.api.permissions import RequirePermission, wire_permissions
+from tequipy_auth.api.routes import (
+    administration_router,
+    passwords,
+    registration,
+    router,
+    sessions,
+    users,
+    well_known,
+    well_known_router,
+)
 from tequipy_auth.domain.auth import Auth
 from tequipy_caching.api import wire_rate_policy, wire_unlimited_routes
 from tequipy_observability.api import endpoints_of
@@ -21,6 +31,7 @@ __all__ = [
     "RATE_POLICIES",
     "CurrentPrincipal",
     "FreshPrincipal",
+    "RequirePermission",
     "wire_auth",
 ]
 
@@ -48,17 +59,24 @@ Every route that hashes a password has a policy.
 """
 
 
-def wire_auth(app: FastAPI, auth: Auth, *, prefix: str = "/api/v1/auth") -> None:
+def wire_auth(
+    app: FastAPI, auth: Auth, *, prefix: str = "/api/v1/auth", administration_prefix: str = "/api/v1"
+) -> None:
     """Attach auth's routes under `prefix`, and its public keys at `/.well-known/jwks.json`.
+
+    The routes for administrators are `/users`, `/roles` and `/audit-events` under `administration_prefix`.
 
     The app needs `NoStore` and problem documents (`wire_errors`, both of `tequipy_platform.web`), and must keep `auth`
     entered while it serves. `RATE_POLICIES` take effect with `tequipy_caching.api.LimitRates` in its middleware.
     """
     app.state.auth = auth
-    endpoints = endpoints_of(router)
+    endpoints = [*endpoints_of(router), *endpoints_of(administration_router)]
     app.include_router(router, prefix=prefix)
+    app.include_router(administration_router, prefix=administration_prefix)
     app.include_router(well_known_router)
-    wire_no_store(app, *endpoints)
+    # The account that an administrator sees has an entity tag instead.
+    wire_no_store(app, *(each for each in endpoints if each is not users.get_user))
+    wire_permissions(app, auth)
     wire_body_limit(app, BODY_SIZE, *endpoints)
     wire_unlimited_routes(app, well_known.get_jwks)
     for name, (rate, limited) in RATE_POLICIES.items():

@@ -44,8 +44,9 @@ class AuditEvent:
     `metadata` contains no secrets and no e-mail addresses, at most the pseudonym of an address.
     """
 
-    action: AuditAction
-    outcome: Outcome = Outcome.SUCCESS
+    action: AuditAction | str
+    """An `AuditAction`; in a stored event also the action of a newer release."""
+    outcome: Outcome | str = Outcome.SUCCESS
     reason: str | None = None
     """The reason for the operation or for its failure: a stable snake_case code."""
     actor_id: UUID | None = None
@@ -55,6 +56,18 @@ class AuditEvent:
     session_id: UUID | None = None
     client: Client = field(default_factory=Client)
     metadata: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which events to return; None does not restrict them."""
+
+    subject_id: UUID | None = None
+    action: str | None = None
+    since: datetime | None = None
+    """The earliest time."""
+    until: datetime | None = None
+    """The end, exclusive."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AccessTokens
 from tequipy_auth.domain.repositories import AuditLog
 from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.administration import AdministrationService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
@@ -35,6 +36,7 @@ class Auth:
     sessions: SessionService
     accounts: AccountService
     roles: RoleService
+    administration: AdministrationService
     access_tokens: AccessTokens
     session_issuer: SessionIssuer
     audit_log: AuditLog

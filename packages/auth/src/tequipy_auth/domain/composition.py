@@ -23,8 +23,9 @@ from tequipy_auth.domain.ports import (
 )
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuditLog, AuthUnitOfWork
-from tequipy_auth.domain.roles import RoleMap
+from tequipy_auth.domain.roles import Permission, RoleMap
 from tequipy_auth.domain.services.accounts import AccountService
+from tequipy_auth.domain.services.administration import AdministrationService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
@@ -66,6 +67,7 @@ class Composition:
     access_tokens: AccessTokens
     revocations: Revocations
     profiles: Cache[Profile]
+    permissions: Sequence[Permission]
     roles: Cache[RoleMap]
     templates: MailTemplates
     operations: Operations
@@ -83,7 +85,10 @@ class Composition:
             passwords=self._passwords,
             sessions=self._sessions,
             accounts=AccountService(self.unit_of_work, profiles=self.profiles, operations=self.operations),
-            roles=RoleService(self.unit_of_work, roles=self.roles, operations=self.operations),
+            roles=RoleService(
+                self.unit_of_work, permissions=self.permissions, roles=self.roles, operations=self.operations
+            ),
+            administration=AdministrationService(self.unit_of_work),
             housekeeping=Housekeeping(self.unit_of_work, self.clock, self.policy),
             access_tokens=self.access_tokens,
             session_issuer=self._issuer,

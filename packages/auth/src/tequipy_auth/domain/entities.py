@@ -25,6 +25,16 @@ class Registration:
     expires_at: datetime
 
 
+class UserStatus(Enum):
+    """Whether an account can be used."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    """An administrator has disabled it."""
+    DELETING = "deleting"
+    """Its owner has deleted it; it is erased at `erase_at`."""
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """An account; `version` is incremented when its issued access tokens become outdated."""
@@ -39,6 +49,9 @@ class User:
     version: int = 1
     password_epoch: int = 0
     """How many times the password has been replaced; device marks of an earlier epoch are invalid."""
+    status: UserStatus = UserStatus.ACTIVE
+    erase_at: datetime | None = None
+    last_login_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

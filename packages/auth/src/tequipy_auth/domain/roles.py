@@ -1,7 +1,7 @@
 """Roles and the permissions that they grant."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,25 +28,59 @@ class Role:
         object.__setattr__(self, "permissions", tuple(sorted(set(self.permissions))))
 
 
-BUILT_IN: Final = (
-    Role("user"),
-    Role("support", ("audit:read", "reports:read", "users:read")),
-    Role("admin", ("audit:read", "reports:read", "reports:write", "users:read", "users:write")),
-)
-"""The default roles; a stored role of the same name replaces the default."""
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """A permission that a package declares, with the built-in roles that have it from the start.
+
+    The role `admin` has every declared permission. Raises `ValueError` for a malformed name.
+    """
+
+    name: str
+    """The name in the form `resource:verb`, for instance `users:read`."""
+    description: str
+    """What it allows, in one sentence for administrators."""
+    roles: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a malformed name."""
+        if _PERMISSION.fullmatch(self.name) is None:
+            raise ValueError(f"{self.name!r} is no permission: `resource:verb`, as `users:read`")
+
+
+USERS_READ: Final = Permission("users:read", "See all accounts, invitations and roles.", ("support",))
+USERS_WRITE: Final = Permission("users:write", "Change, disable and invite accounts, and end their sessions.")
+ROLES_WRITE: Final = Permission("roles:write", "Define roles and their permissions.")
+AUDIT_READ: Final = Permission("audit:read", "See the audit events of all accounts.", ("support",))
+
+PERMISSIONS: Final = (USERS_READ, USERS_WRITE, ROLES_WRITE, AUDIT_READ)
+"""The permissions of auth itself."""
+
+USER: Final = "user"
+SUPPORT: Final = "support"
+ADMIN: Final = "admin"
+
+PROTECTED: Final = frozenset({USER, ADMIN})
+"""The built-in roles that nobody can change."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoleMap:
-    """All roles; immutable, because the cache shares one instance between callers."""
+    """Roles; immutable, because the cache shares one instance between callers."""
 
     roles: tuple[Role, ...]
 
     @classmethod
-    def over_built_in(cls, stored: Iterable[Role]) -> "RoleMap":
-        """Return the built-in roles, with the stored roles added or replacing those of the same name."""
-        by_name = {role.name: role for role in (*BUILT_IN, *stored)}
-        return cls(tuple(by_name.values()))
+    def of(cls, stored: Iterable[Role], permissions: Sequence[Permission]) -> "RoleMap":
+        """Return the built-in roles with their declared permissions, and the stored ones.
+
+        A stored role replaces a built-in one of its name.
+        """
+        built_in = (
+            Role(USER),
+            Role(SUPPORT, tuple(each.name for each in permissions if SUPPORT in each.roles)),
+            Role(ADMIN, tuple(each.name for each in permissions)),
+        )
+        return cls(tuple({role.name: role for role in (*built_in, *stored)}.values()))
 
     def permissions_of(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the permissions of the given roles, sorted; an unknown role grants none."""

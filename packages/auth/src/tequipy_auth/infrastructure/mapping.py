@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tequipy_auth.domain.entities import KeyState, RefreshToken, Registration, Session, SigningKey, User
+from tequipy_auth.domain.entities import KeyState, RefreshToken, Registration, Session, SigningKey, User, UserStatus
 from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash
 from tequipy_auth.infrastructure.models import (
     PasswordColumns,
@@ -53,6 +53,9 @@ def user_of(row: UserRow) -> User:
         created_at=row.created_at,
         version=row.version,
         password_epoch=row.password_epoch,
+        status=UserStatus(row.status),
+        erase_at=row.erase_at,
+        last_login_at=row.last_login_at,
     )
 
 

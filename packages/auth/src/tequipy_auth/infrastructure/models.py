@@ -49,6 +49,9 @@ class UserRow(PasswordColumns, Base):
     # The server default serves processes of the previous release, which insert rows without this column.
     password_epoch: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[datetime]
+    status: Mapped[str] = mapped_column(server_default=text("'active'"))
+    erase_at: Mapped[datetime | None]
+    last_login_at: Mapped[datetime | None]
 
     __table_args__ = (
         # The index is small, because few accounts have outdated tokens.
@@ -58,6 +61,7 @@ class UserRow(PasswordColumns, Base):
             postgresql_where=text("version_changed_at is not null"),
         ),
         Index("ix_users_password_cost", "password_cost"),
+        CheckConstraint("status in ('active', 'disabled', 'deleting')", name="ck_users_status"),
     )
 
 

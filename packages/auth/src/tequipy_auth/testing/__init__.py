@@ -1,6 +1,7 @@
 """Fakes of all ports, which keep data in memory, and `build_fake_auth`, which needs no database."""
 
 import secrets
+from collections.abc import Iterable
 from typing import Final
 
 from tequipy_auth.domain.auth import Auth
@@ -10,7 +11,7 @@ from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import BreachedPasswords, PasswordHasher, Revocations
 from tequipy_auth.domain.pseudonyms import Pseudonyms
-from tequipy_auth.domain.roles import RoleMap
+from tequipy_auth.domain.roles import PERMISSIONS, Permission, RoleMap
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_auth.testing.ports import (
@@ -68,6 +69,7 @@ def build_fake_auth(
     breached_passwords: BreachedPasswords | None = None,
     local: bool = False,
     origins: frozenset[str] = frozenset({PUBLIC_URL}),
+    permissions: Iterable[Permission] = (),
 ) -> Auth:
     """Build auth in memory; pass `work` to inspect its data, and `clock` to control the time.
 
@@ -98,6 +100,7 @@ def build_fake_auth(
         access_tokens=FakeAccessTokens(clock, ttl=policy.access_token_ttl, revocations=revocations),
         revocations=revocations,
         profiles=cache.cache(USER_PROFILE, Profile),
+        permissions=(*PERMISSIONS, *permissions),
         roles=cache.cache(ROLES, RoleMap),
         templates=PlainMailTemplates(),
         operations=operations,

@@ -23,7 +23,7 @@ async def test_a_defined_role_takes_effect_at_once(work: MemoryAuthUnitOfWork) -
     """The cached roles are invalidated after the commit; the change is audited and counted."""
     operations = RecordingOperations()
     auth = build_fake_auth(work, operations=operations)
-    assert "reports:read" in await auth.roles.permissions_of(["support"])
+    assert "audit:read" in await auth.roles.permissions_of(["support"])
     await auth.roles.define(Role("support", ("users:read", "users:read")), actor_id=ADMIN)
     assert await auth.roles.permissions_of(["support"]) == ("users:read",)
     permits: dict[str, JSON] = {"role": "support", "permissions": ["users:read"]}
@@ -44,9 +44,9 @@ async def test_a_task_invalidates_the_cache_when_the_process_died(
 ) -> None:
     """A task of the same transaction invalidates cached roles that the process itself did not."""
     here, there = processes
-    assert "reports:read" in await there.roles.permissions_of(["support"])
+    assert "audit:read" in await there.roles.permissions_of(["support"])
     await here.roles.define(Role("support"))
-    assert "reports:read" in await there.roles.permissions_of(["support"]), "its cache has not been invalidated"
+    assert "audit:read" in await there.roles.permissions_of(["support"]), "its cache has not been invalidated"
     (asked,) = work.outbox.tasks
     assert asked.task == DROP_ROLES.name
     await build_handlers(there, RecordingMailer())[DROP_ROLES](Delivery(work.new_id(), asked.task), **asked.payload)

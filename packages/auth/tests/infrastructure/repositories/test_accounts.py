@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from tequipy_auth import EmailTaken, PasswordHash, Session
+from tequipy_auth import EmailTaken, PasswordHash, Session, User, UserFilter, UserStatus
+from tequipy_platform import PageRequest
 
 from .entities import HOUR, NOW, PASSWORD, Work, make_registration, make_user, new_id
 
@@ -135,3 +136,56 @@ async def test_pending_registrations_are_counted(work: Work) -> None:
         assert await unit.registrations.count_pending("ada@example.com", at=NOW) == 2
         assert await unit.registrations.count_pending("ada@example.com", at=NOW + HOUR) == 0
         assert await unit.registrations.count_pending("nobody@example.com", at=NOW) == 0
+
+
+async def test_accounts_are_returned_in_pages(work: Work) -> None:
+    """Every account is on one page, the newest first, although others arrive between two pages."""
+    users = [make_user(f"user{each}@example.com") for each in range(5)]
+    async with work() as unit:
+        for user in users:
+            await unit.users.add(user)
+    found: list[User] = []
+    request = PageRequest(limit=2)
+    while True:
+        async with work() as unit:
+            page = await unit.users.page(request, UserFilter())
+            await unit.users.add(make_user(f"later{len(found)}@example.com"))
+        found += page.items
+        if page.next_after is None:
+            break
+        request = PageRequest(2, page.next_after)
+    assert found == users[::-1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (UserFilter(), ["carol", "bob", "ada"]),
+        (UserFilter("ADA@"), ["ada"]),
+        (UserFilter("da@"), []),
+        (UserFilter("strö"), ["carol"]),
+        (UserFilter("%"), []),
+        (UserFilter("_"), []),
+        (UserFilter("ada", UserStatus.DISABLED), []),
+        (UserFilter(status=UserStatus.DISABLED), ["bob"]),
+    ],
+)
+async def test_accounts_are_found(work: Work, wanted: UserFilter, found: list[str]) -> None:
+    """By the beginning of the address, a part of the name in any case, and the status; wildcards mean themselves."""
+    async with work() as unit:
+        await unit.users.add(replace(make_user("ada@example.com"), name=None))
+        await unit.users.add(replace(make_user("bob@example.com"), status=UserStatus.DISABLED, name="Bob"))
+        await unit.users.add(replace(make_user("carol@example.com"), name="Carol Ström"))
+    async with work() as unit:
+        page = await unit.users.page(PageRequest(), wanted)
+    assert [user.email.canonical.partition("@")[0] for user in page.items] == found
+
+
+async def test_the_latest_login_is_recorded(work: Work) -> None:
+    """The account shows the time of its latest login."""
+    user = make_user()
+    async with work() as unit:
+        await unit.users.add(user)
+        await unit.users.record_login(user.id, at=NOW)
+    async with work() as unit:
+        assert await unit.users.get(user.id) == replace(user, last_login_at=NOW)

@@ -5,6 +5,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("tequipy_platform.web needs FastAPI: install tequipy-platform[api]") from error
 
+from tequipy_platform.web.conditional import IfMatch, tagged_response
 from tequipy_platform.web.cookies import read_cookie
 from tequipy_platform.web.docs import wire_docs
 from tequipy_platform.web.errors import CatchErrors, wire_errors
@@ -21,6 +22,7 @@ from tequipy_platform.web.headers import (
 )
 from tequipy_platform.web.health import CloseConnections, Readiness, wire_health
 from tequipy_platform.web.limits import BodyLimits, LimitBodies, wire_body_limit
+from tequipy_platform.web.pages import PageBody, PageParameters
 from tequipy_platform.web.problems import (
     BODY_PROBLEMS,
     HeadTooLarge,
@@ -42,8 +44,11 @@ __all__ = [
     "Cors",
     "HeadTooLarge",
     "HeaderSettings",
+    "IfMatch",
     "LimitBodies",
     "NoStore",
+    "PageBody",
+    "PageParameters",
     "Readiness",
     "RequestTimeout",
     "SecurityHeaders",
@@ -53,6 +58,7 @@ __all__ = [
     "problem_responses",
     "read_cookie",
     "security_headers",
+    "tagged_response",
     "wire_body_limit",
     "wire_docs",
     "wire_errors",

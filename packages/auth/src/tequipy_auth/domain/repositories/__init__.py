@@ -1,6 +1,6 @@
 """Repositories, one for each kind of row, and the unit of work that combines them in one transaction."""
 
-from tequipy_auth.domain.repositories.accounts import Registrations, Roles, Users
+from tequipy_auth.domain.repositories.accounts import Registrations, Roles, UserFilter, Users
 from tequipy_auth.domain.repositories.audit import AuditLog, AuditTrail
 from tequipy_auth.domain.repositories.one_time_tokens import MailCharges, OneTimeTokens
 from tequipy_auth.domain.repositories.sessions import Devices, RefreshTokens, Sessions
@@ -19,5 +19,6 @@ __all__ = [
     "Roles",
     "Sessions",
     "SigningKeys",
+    "UserFilter",
     "Users",
 ]

@@ -2,12 +2,23 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from tequipy_auth.domain.entities import Registration, User
+from tequipy_auth.domain.entities import Registration, User, UserStatus
 from tequipy_auth.domain.roles import Role
 from tequipy_auth.domain.value_objects import PasswordHash
+from tequipy_platform import Page, PageRequest
+
+
+@dataclass(frozen=True, slots=True)
+class UserFilter:
+    """Which accounts to return; None does not restrict them."""
+
+    text: str | None = None
+    """The beginning of the address, or a part of the name; upper and lower case are alike."""
+    status: UserStatus | None = None
 
 
 class Registrations(ABC):
@@ -94,6 +105,14 @@ class Users(ABC):
     @abstractmethod
     async def set_name(self, user_id: UUID, name: str | None) -> User | None:
         """Replace the name and return the account; None if it does not exist."""
+
+    @abstractmethod
+    async def record_login(self, user_id: UUID, *, at: datetime) -> None:
+        """Set the time of the latest login."""
+
+    @abstractmethod
+    async def page(self, request: PageRequest, wanted: UserFilter) -> Page[User]:
+        """Return a page of the wanted accounts, the newest first."""
 
 
 class Roles(ABC):

@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection
 from datetime import datetime
 
-from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditFilter, AuditRecord
+from tequipy_platform import Page, PageRequest
 
 
 class AuditTrail(ABC):
@@ -33,3 +34,7 @@ class AuditLog(ABC):
 
         `actions` limits the result to these actions. Events are read in batches, so that memory use is bounded.
         """
+
+    @abstractmethod
+    async def page(self, request: PageRequest, wanted: AuditFilter) -> Page[AuditRecord]:
+        """Return a page of the wanted events, the newest first."""

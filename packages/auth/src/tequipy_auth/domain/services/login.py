@@ -121,6 +121,7 @@ class LoginService:
                 return None
             device_mark = await self._devices.issue(work, user, known=client.device_mark)
             revoked_ids = await self._issuer.save(work, new)
+            await work.users.record_login(user.id, at=new.session.created_at)
             work.audit.record(_login_event(user, new.session, new.session.client))
         await self._issuer.publish(revoked_ids)
         return user, device_mark

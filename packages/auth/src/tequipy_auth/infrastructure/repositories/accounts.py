@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -11,11 +12,12 @@ from sqlalchemy.dialects.postgresql import insert
 from tequipy_auth.domain.entities import Registration, User
 from tequipy_auth.domain.exceptions import EmailTaken
 from tequipy_auth.domain.passwords import MAX_STORED_COST
-from tequipy_auth.domain.repositories import Registrations, Users
+from tequipy_auth.domain.repositories import Registrations, UserFilter, Users
 from tequipy_auth.domain.value_objects import PasswordHash
 from tequipy_auth.infrastructure.mapping import password_columns, registration_of, user_of
 from tequipy_auth.infrastructure.models import RegistrationRow, UserRow
 from tequipy_auth.infrastructure.repositories.base import Repository
+from tequipy_platform import Page, PageRequest
 
 
 class SqlRegistrations(Repository, Registrations):
@@ -86,6 +88,9 @@ class SqlUsers(Repository, Users):
                 version=user.version,
                 password_epoch=user.password_epoch,
                 created_at=user.created_at,
+                status=user.status.value,
+                erase_at=user.erase_at,
+                last_login_at=user.last_login_at,
                 **password_columns(user.password),
             )
             # Not a database error, which would abort the transaction.
@@ -149,6 +154,23 @@ class SqlUsers(Repository, Users):
         """Update the name."""
         await self._set(user_id, name=name)
         return await self.get(user_id)
+
+    async def record_login(self, user_id: UUID, *, at: datetime) -> None:
+        """Update the time of the latest login."""
+        await self._set(user_id, last_login_at=at)
+
+    async def page(self, request: PageRequest, wanted: UserFilter) -> Page[User]:
+        """Select accounts in the order of their ids, which grow with time."""
+        query = select(UserRow).order_by(UserRow.id.desc()).limit(request.rows)
+        if request.after is not None:
+            query = query.where(UserRow.id < request.after)
+        if wanted.status is not None:
+            query = query.where(UserRow.status == wanted.status.value)
+        if wanted.text is not None:
+            address = UserRow.canonical_email.startswith(wanted.text.casefold(), autoescape=True)
+            query = query.where(address | UserRow.name.icontains(wanted.text, autoescape=True))
+        rows = await self._session.scalars(query.execution_options(populate_existing=True))
+        return Page.of([user_of(row) for row in rows], request, attrgetter("id"))
 
     async def _set(self, user_id: UUID, **values: Any) -> None:  # noqa: ANN401 -- columns of any type
         await self._session.execute(

@@ -2,17 +2,19 @@
 
 from collections.abc import AsyncIterator, Collection
 from datetime import datetime
+from enum import StrEnum
+from operator import attrgetter
 from typing import Final
 
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord, Outcome
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditFilter, AuditRecord, Outcome
 from tequipy_auth.domain.repositories import AuditLog, AuditTrail
 from tequipy_auth.domain.value_objects import Client
 from tequipy_auth.infrastructure.models import AuditEventRow
 from tequipy_observability import current_context
-from tequipy_platform import Clock, IdSource
+from tequipy_platform import Clock, IdSource, Page, PageRequest
 from tequipy_platform.database import Database
 
 BATCH_SIZE: Final = 1000
@@ -40,8 +42,8 @@ class SqlAuditTrail(AuditTrail):
                 actor_id=event.actor_id,
                 subject_id=event.subject_id,
                 session_id=event.session_id,
-                action=event.action.value,
-                outcome=event.outcome.value,
+                action=str(event.action),
+                outcome=str(event.outcome),
                 reason=event.reason,
                 ip=event.client.ip,
                 user_agent=event.client.user_agent,
@@ -82,11 +84,28 @@ class SqlAuditLog(AuditLog):
                 return
             page = query.where(position > (rows[-1].at, rows[-1].id))
 
+    async def page(self, request: PageRequest, wanted: AuditFilter) -> Page[AuditRecord]:
+        """Select events in the order of their ids, which grow with time."""
+        query = select(AuditEventRow).order_by(AuditEventRow.id.desc()).limit(request.rows)
+        if request.after is not None:
+            query = query.where(AuditEventRow.id < request.after)
+        if wanted.subject_id is not None:
+            query = query.where(AuditEventRow.subject_id == wanted.subject_id)
+        if wanted.action is not None:
+            query = query.where(AuditEventRow.action == wanted.action)
+        if wanted.since is not None:
+            query = query.where(AuditEventRow.at >= wanted.since)
+        if wanted.until is not None:
+            query = query.where(AuditEventRow.at < wanted.until)
+        async with self._database.sessions() as session:
+            rows = list(await session.scalars(query))
+        return Page.of([_record_of(row) for row in rows], request, attrgetter("id"))
+
 
 def _record_of(row: AuditEventRow) -> AuditRecord:
     event = AuditEvent(
-        AuditAction(row.action),
-        Outcome(row.outcome),
+        _member(AuditAction, row.action),
+        _member(Outcome, row.outcome),
         row.reason,
         actor_id=row.actor_id,
         subject_id=row.subject_id,
@@ -95,3 +114,11 @@ def _record_of(row: AuditEventRow) -> AuditRecord:
         metadata=row.details,
     )
     return AuditRecord(row.id, row.at, row.correlation_id, event)
+
+
+def _member(kind: type[StrEnum], text: str) -> str:
+    """Return the member with this value, or the text itself if it was written by a newer release."""
+    try:
+        return kind(text)
+    except ValueError:
+        return text

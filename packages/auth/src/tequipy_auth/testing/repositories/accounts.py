@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from tequipy_auth.domain.entities import Registration, User
 from tequipy_auth.domain.exceptions import EmailTaken
 from tequipy_auth.domain.passwords import MAX_STORED_COST
-from tequipy_auth.domain.repositories import Registrations, Users
+from tequipy_auth.domain.repositories import Registrations, UserFilter, Users
 from tequipy_auth.domain.value_objects import PasswordHash
 from tequipy_auth.testing.repositories.purging import purge
+from tequipy_platform import Page, PageRequest
 
 
 class MemoryRegistrations(Registrations):
@@ -114,6 +116,22 @@ class MemoryUsers(Users):
         """Replace the name."""
         self._change(user_id, name=name)
         return self.rows.get(user_id)
+
+    async def record_login(self, user_id: UUID, *, at: datetime) -> None:
+        """Set the time of the latest login."""
+        self._change(user_id, last_login_at=at)
+
+    async def page(self, request: PageRequest, wanted: UserFilter) -> Page[User]:
+        """Return a page of accounts, the greatest ids first."""
+        text = (wanted.text or "").casefold()
+        rows = [
+            row
+            for row in sorted(self.rows.values(), key=attrgetter("id"), reverse=True)
+            if (request.after is None or row.id < request.after)
+            and wanted.status in {None, row.status}
+            and (row.email.canonical.startswith(text) or text in (row.name or "").casefold())
+        ]
+        return Page.of(rows[: request.rows], request, attrgetter("id"))
 
     def _change(self, user_id: UUID, **values: Any) -> None:  # noqa: ANN401 -- fields of any type
         if user_id in self.rows:

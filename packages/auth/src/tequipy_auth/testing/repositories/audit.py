@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator, Collection
 from datetime import datetime
+from operator import attrgetter
 
-from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditRecord
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditFilter, AuditRecord
 from tequipy_auth.domain.policy import MIN_AUDIT_RETENTION
 from tequipy_auth.domain.repositories import AuditLog, AuditTrail
 from tequipy_observability import current_context
-from tequipy_platform import Clock, IdSource
+from tequipy_platform import Clock, IdSource, Page, PageRequest
 
 
 class MemoryAuditTrail(AuditTrail):
@@ -50,3 +51,16 @@ class MemoryAuditLog(AuditLog):
         for row in sorted(self._trail.rows, key=lambda row: (row.at, row.id)):
             if since <= row.at < until and (actions is None or row.event.action in actions):
                 yield row
+
+    async def page(self, request: PageRequest, wanted: AuditFilter) -> Page[AuditRecord]:
+        """Return a page of events, the greatest ids first."""
+        rows = [
+            row
+            for row in sorted(self._trail.rows, key=attrgetter("id"), reverse=True)
+            if (request.after is None or row.id < request.after)
+            and wanted.subject_id in {None, row.event.subject_id}
+            and wanted.action in {None, row.event.action}
+            and (wanted.since is None or wanted.since <= row.at)
+            and (wanted.until is None or row.at < wanted.until)
+        ]
+        return Page.of(rows[: request.rows], request, attrgetter("id"))

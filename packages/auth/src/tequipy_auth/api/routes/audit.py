@@ -1,0 +1,38 @@
+"""The route for those who read the audit."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import AwareDatetime
+
+from tequipy_auth.api.administration_schemas import AuditEventItem
+from tequipy_auth.api.dependencies import CurrentAuth
+from tequipy_auth.api.permissions import RequirePermission
+from tequipy_auth.domain.audit import AuditFilter
+from tequipy_auth.domain.exceptions import AmbiguousCredentials, InvalidAccessToken
+from tequipy_platform import Invalid, Unauthenticated, Unavailable
+from tequipy_platform.web import PageBody, PageParameters, problem_responses
+
+router = APIRouter(prefix="/audit-events")
+
+
+def _wanted(
+    user_id: Annotated[UUID | None, Query(description="The account that was affected.")] = None,
+    action: Annotated[str | None, Query(max_length=64, pattern="^[a-z_]+$")] = None,
+    since: Annotated[AwareDatetime | None, Query(description="The earliest time.")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="The end, exclusive.")] = None,
+) -> AuditFilter:
+    return AuditFilter(user_id, action, since, until)
+
+
+@router.get(
+    "",
+    dependencies=[Depends(RequirePermission("audit:read"))],
+    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Invalid, Unavailable),
+)
+async def list_audit_events(
+    auth: CurrentAuth, page: PageParameters, wanted: Annotated[AuditFilter, Depends(_wanted)]
+) -> PageBody[AuditEventItem]:
+    """Return the audit events, the newest first."""
+    return PageBody[AuditEventItem].of(await auth.audit_log.page(page, wanted), AuditEventItem.of)
