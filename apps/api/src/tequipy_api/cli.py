@@ -13,7 +13,7 @@ import click
 
 from tequipy_api.settings import ApiSettings
 from tequipy_api.start_check import unusable_keys_line
-from tequipy_auth import Auth, KeyService, KeyUnusable, UnknownKey, WeakPassword
+from tequipy_auth import Auth, KeyService, KeyUnusable, Role, UnknownKey, WeakPassword
 from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_platform import DomainError
@@ -173,24 +173,82 @@ def reencrypt() -> None:
     _with_keys(perform)
 
 
-def _with_keys(action: Callable[[KeyService], Awaitable[None]]) -> None:
+@main.group()
+def roles() -> None:
+    """Manage the roles that grant permissions."""
+
+
+@roles.command("list")
+def list_roles() -> None:
+    """Print every role with its permissions, then every permission with its meaning."""
+
+    async def show(auth: Auth) -> None:
+        for role in (await auth.roles.all()).roles:
+            click.echo(f"{role.name}: {' '.join(role.permissions) or '-'}")
+        click.echo()
+        for permission in auth.roles.permissions:
+            click.echo(f"{permission.name}  {permission.description}")
+
+    _with_auth(show)
+
+
+@roles.command("set")
+@click.argument("name")
+@click.argument("permissions", nargs=-1)
+def set_role(name: str, permissions: tuple[str, ...]) -> None:
+    """Make or change the role NAME, which then has exactly these PERMISSIONS; running processes use it at once."""
+
+    async def perform(auth: Auth) -> None:
+        try:
+            role = Role(name, permissions)
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
+        await auth.roles.define(role)
+        click.echo(f"{name}: {' '.join(sorted(permissions)) or '-'}")
+
+    _with_auth(perform)
+
+
+@roles.command("delete")
+@click.argument("name")
+def delete_role(name: str) -> None:
+    """Delete the role NAME, which no account may have."""
+
+    async def perform(auth: Auth) -> None:
+        await auth.roles.delete(name)
+        click.echo(f"{name} is deleted.")
+
+    _with_auth(perform)
+
+
+def _with_auth(action: Callable[[Auth], Awaitable[None]]) -> None:
     settings = load_settings(ApiSettings)
     _refuse_wrong_encoding(settings)
 
     async def run() -> None:
         async with _open_auth(settings, with_cache=True) as auth:
-            if auth.keys is None:
-                raise click.ClickException("The signing keys are the files in TEQUIPY_AUTH__SIGNING_KEYS_FOLDER.")
-            await action(auth.keys)
+            await action(auth)
 
     try:
         asyncio.run(run())
+    except (KeyUnusable, UnknownKey):
+        raise  # `_with_keys` says what to do
+    except DomainError as error:
+        raise click.ClickException(error.detail) from error
+
+
+def _with_keys(action: Callable[[KeyService], Awaitable[None]]) -> None:
+    async def run(auth: Auth) -> None:
+        if auth.keys is None:
+            raise click.ClickException("The signing keys are the files in TEQUIPY_AUTH__SIGNING_KEYS_FOLDER.")
+        await action(auth.keys)
+
+    try:
+        _with_auth(run)
     except KeyUnusable as error:
         raise click.ClickException(unusable_keys_line(error)) from error
     except UnknownKey as error:
         raise click.ClickException(f"{error.detail} `tequipy-api keys list` shows all.") from error
-    except DomainError as error:
-        raise click.ClickException(error.detail) from error
 
 
 def _refuse_wrong_encoding(settings: ApiSettings) -> None:

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tequipy_auth import Auth, Role
+from tequipy_auth.testing import MemoryAuthUnitOfWork
 from tequipy_observability import RequestContext, current_context, request_context
 from tequipy_platform import Unavailable
 
@@ -168,11 +169,15 @@ async def test_me_shows_the_own_account(client: httpx.AsyncClient, access_token:
     assert me["created_at"].endswith("Z")
 
 
-async def test_me_follows_the_role_map(client: httpx.AsyncClient, auth: Auth, access_token: str) -> None:
+async def test_me_follows_the_role_map(
+    client: httpx.AsyncClient, auth: Auth, access_token: str, work: MemoryAuthUnitOfWork
+) -> None:
     """A change of a role's permissions takes effect although the profile is cached."""
+    (user_id,) = work.users.rows
+    await work.users.set_roles(user_id, ("support",))
     headers = {"Authorization": f"Bearer {access_token}"}
     await client.get("/api/v1/auth/me", headers=headers)
-    await auth.roles.define(Role("admin", ("users:read",)))
+    await auth.roles.define(Role("support", ("users:read",)))
     assert (await client.get("/api/v1/auth/me", headers=headers)).json()["permissions"] == ["users:read"]
 
 

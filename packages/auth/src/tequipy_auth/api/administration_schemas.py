@@ -1,7 +1,7 @@
 """Response bodies of the routes for administrators."""
 
 from datetime import datetime
-from typing import Self
+from typing import Annotated, Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field, JsonValue
@@ -9,6 +9,9 @@ from pydantic import BaseModel, Field, JsonValue
 from tequipy_auth.domain.audit import AuditRecord
 from tequipy_auth.domain.entities import User, UserStatus
 from tequipy_auth.domain.roles import PROTECTED, Permission, Role
+from tequipy_platform.web import StrictModel
+
+RoleName = Annotated[str, Field(max_length=63, pattern="^[a-z][a-z0-9_]*$")]
 
 _ID = "01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8e"
 _TIME = "2026-01-31T10:30:00Z"
@@ -39,6 +42,18 @@ class UserItem(BaseModel):
             created_at=user.created_at,
             last_login_at=user.last_login_at,
         )
+
+
+class RolesBody(StrictModel):
+    """The roles of an account."""
+
+    roles: list[RoleName] = Field(max_length=100, examples=[["user"]])
+
+
+class PermissionsBody(StrictModel):
+    """The permissions of a role."""
+
+    permissions: list[Annotated[str, Field(max_length=127)]] = Field(max_length=1000, examples=[["users:read"]])
 
 
 class RoleItem(BaseModel):

@@ -27,6 +27,9 @@ class AuditAction(StrEnum):
     RESET_REQUESTED = "reset_requested"
     RESET_DONE = "reset_done"
     ROLE_CHANGED = "role_changed"
+    USER_DISABLED = "user_disabled"
+    USER_ENABLED = "user_enabled"
+    USER_UNLOCKED = "user_unlocked"
     KEY_ROTATED = "key_rotated"
 
 

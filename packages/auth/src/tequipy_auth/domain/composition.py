@@ -84,11 +84,17 @@ class Composition:
             login=self._login,
             passwords=self._passwords,
             sessions=self._sessions,
-            accounts=AccountService(self.unit_of_work, profiles=self.profiles, operations=self.operations),
-            roles=RoleService(
-                self.unit_of_work, permissions=self.permissions, roles=self.roles, operations=self.operations
+            accounts=self._accounts,
+            roles=self._roles,
+            administration=AdministrationService(
+                self.unit_of_work,
+                accounts=self._accounts,
+                roles=self._roles,
+                issuer=self._issuer,
+                lockout=self._lockout,
+                clock=self.clock,
+                operations=self.operations,
             ),
-            administration=AdministrationService(self.unit_of_work),
             housekeeping=Housekeeping(self.unit_of_work, self.clock, self.policy),
             access_tokens=self.access_tokens,
             session_issuer=self._issuer,
@@ -99,6 +105,16 @@ class Composition:
             local=self.local,
             origins=self.origins,
             resources=self.resources,
+        )
+
+    @cached_property
+    def _accounts(self) -> AccountService:
+        return AccountService(self.unit_of_work, profiles=self.profiles, operations=self.operations)
+
+    @cached_property
+    def _roles(self) -> RoleService:
+        return RoleService(
+            self.unit_of_work, permissions=self.permissions, roles=self.roles, operations=self.operations
         )
 
     @cached_property

@@ -45,6 +45,57 @@ class EmailTaken(Conflict):
     detail = "There is an account with this address already."
 
 
+class UnknownRole(Invalid):
+    """No role has this name."""
+
+    detail = "A role does not exist."
+
+    def __init__(self) -> None:
+        super().__init__(errors=[{"pointer": "/roles", "code": "unknown_role", "detail": type(self).detail}])
+
+
+class UnknownPermission(Invalid):
+    """No part of this service declares a permission of this name."""
+
+    detail = "A permission does not exist."
+
+    def __init__(self) -> None:
+        error = {"pointer": "/permissions", "code": "unknown_permission", "detail": type(self).detail}
+        super().__init__(errors=[{**error}])
+
+
+class BuiltinRole(Conflict):
+    """The role is built in, and cannot be changed or deleted."""
+
+    code = "builtin_role"
+    title = "Built-in role"
+    detail = "This role is built in: define another one."
+
+
+class RoleInUse(Conflict):
+    """Accounts have the role, so it cannot be deleted."""
+
+    code = "role_in_use"
+    title = "Role in use"
+    detail = "Accounts have this role: take it away from them first."
+
+
+class LastAdmin(Conflict):
+    """The change would leave no active administrator."""
+
+    code = "last_admin"
+    title = "Last administrator"
+    detail = "This is the last administrator: give another account the role admin first."
+
+
+class SelfDisable(Conflict):
+    """Administrators cannot disable their own account."""
+
+    code = "self_disable"
+    title = "Own account"
+    detail = "Ask another administrator to disable your account."
+
+
 class InvalidCredentials(Unauthenticated):
     """The address or the password is wrong; the error does not tell which."""
 

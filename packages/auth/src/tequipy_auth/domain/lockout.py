@@ -191,11 +191,11 @@ class LoginAttempts(ABC):
         """Delete the counters of these keys."""
 
     @abstractmethod
-    async def delete_for_account(self, account: str, *, keep: Key) -> None:
+    async def delete_for_account(self, account: str, *, keep: Key | None = None) -> None:
         """Delete every counter of an account, including those of its client addresses, devices and sessions.
 
-        The counter of `keep` remains and is locked, as by `lock`. All are locked in one order, so that no concurrent
-        attempt causes a deadlock.
+        The counter of `keep`, if it is given, remains and is locked, as by `lock`. All are locked in one order, so that
+        no concurrent attempt causes a deadlock.
         """
 
     @abstractmethod
@@ -320,6 +320,10 @@ class Lockout:
         pair = self._pair(account, client)
         await attempts.delete_for_account(account, keep=pair)
         await attempts.save({pair: Counter(trusted_until=self._clock.now() + RESET_TRUST)})
+
+    async def unlock(self, attempts: LoginAttempts, address: EmailAddress) -> None:
+        """Delete the counters of an account; those for all accounts of a client address stay."""
+        await attempts.delete_for_account(self._pseudonyms.of_address(address))
 
     def _keys(self, address: EmailAddress, origin: Origin) -> _AttemptKeys:
         """Return the keys of an attempt."""

@@ -59,6 +59,9 @@ USER: Final = "user"
 SUPPORT: Final = "support"
 ADMIN: Final = "admin"
 
+BUILT_IN: Final = frozenset({USER, SUPPORT, ADMIN})
+"""The roles that exist from the start, and cannot be deleted."""
+
 PROTECTED: Final = frozenset({USER, ADMIN})
 """The built-in roles that nobody can change."""
 

@@ -1,7 +1,5 @@
 """The service that defines roles, and the caches of their permissions."""
 
-from uuid import UUID
-
 import pytest
 
 from tequipy_auth import AuditAction, AuditEvent, Auth, Role
@@ -9,8 +7,6 @@ from tequipy_auth.tasks import DROP_ROLES, build_handlers
 from tequipy_auth.testing import MemoryAuthUnitOfWork, RecordingOperations, build_fake_auth
 from tequipy_platform import JSON, Delivery
 from tequipy_platform.testing import RecordingMailer
-
-ADMIN = UUID(int=1)
 
 
 @pytest.fixture
@@ -24,10 +20,10 @@ async def test_a_defined_role_takes_effect_at_once(work: MemoryAuthUnitOfWork) -
     operations = RecordingOperations()
     auth = build_fake_auth(work, operations=operations)
     assert "audit:read" in await auth.roles.permissions_of(["support"])
-    await auth.roles.define(Role("support", ("users:read", "users:read")), actor_id=ADMIN)
+    await auth.roles.define(Role("support", ("users:read", "users:read")))
     assert await auth.roles.permissions_of(["support"]) == ("users:read",)
     permits: dict[str, JSON] = {"role": "support", "permissions": ["users:read"]}
-    assert work.audit.events == [AuditEvent(AuditAction.ROLE_CHANGED, actor_id=ADMIN, metadata=permits)]
+    assert work.audit.events == [AuditEvent(AuditAction.ROLE_CHANGED, metadata=permits)]
     assert operations.counts["define_role", "ok"] == 1
 
 

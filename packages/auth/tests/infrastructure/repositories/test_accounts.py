@@ -189,3 +189,30 @@ async def test_the_latest_login_is_recorded(work: Work) -> None:
         await unit.users.record_login(user.id, at=NOW)
     async with work() as unit:
         assert await unit.users.get(user.id) == replace(user, last_login_at=NOW)
+
+
+async def test_roles_and_status_are_replaced(work: Work) -> None:
+    """The account shows its new roles and status, and the time of its erasure."""
+    user = make_user()
+    async with work() as unit:
+        await unit.users.add(user)
+        await unit.users.set_roles(user.id, ("support",))
+        await unit.users.set_status(user.id, UserStatus.DELETING, erase_at=NOW)
+    async with work() as unit:
+        changed = replace(user, roles=("support",), status=UserStatus.DELETING, erase_at=NOW)
+        assert await unit.users.get(user.id) == changed
+        assert await unit.users.any_has_role("support")
+        assert not await unit.users.any_has_role("admin")
+
+
+async def test_another_active_administrator_is_found(work: Work) -> None:
+    """Only an active account other than the given one counts."""
+    one, other = make_user(), make_user("other@example.com")
+    async with work() as unit:
+        await unit.users.lock_administrators()
+        await unit.users.add(one)
+        assert not await unit.users.has_other_administrator(one.id)
+        await unit.users.add(other)
+        assert await unit.users.has_other_administrator(one.id)
+        await unit.users.set_status(other.id, UserStatus.DISABLED)
+        assert not await unit.users.has_other_administrator(one.id)

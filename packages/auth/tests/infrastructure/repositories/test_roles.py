@@ -12,3 +12,12 @@ async def test_a_role_replaces_the_role_of_the_same_name(work: Work) -> None:
             await unit.roles.put(role)
     async with work() as unit:
         assert list(await unit.roles.all()) == [Role("auditor"), Role("support", ("audit:read", "users:read"))]
+
+
+async def test_a_deleted_role_is_gone(work: Work) -> None:
+    """Deleting returns whether there was such a role."""
+    async with work() as unit:
+        await unit.roles.put(Role("auditor"))
+        assert await unit.roles.delete("auditor")
+        assert not await unit.roles.delete("auditor")
+        assert list(await unit.roles.all()) == []

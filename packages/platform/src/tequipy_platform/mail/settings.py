@@ -46,8 +46,8 @@ class MailSettings(BaseModel):
     folder: Path = Path("mail")
     """The folder for mails if `smtp_url` is not set."""
     templates: Path | None = None
-    """A folder with templates of this deployment, which replace those of the packages; `tequipy-worker mail-preview`
-    shows the result. None: all mails look as the packages define them."""
+    """A folder with templates of this deployment, which replace those of the packages. None: all mails look as
+    the packages define them."""
     timeout: float = Field(default=10, gt=0)
     """Seconds for each step of the SMTP dialogue."""
     total_timeout: float = Field(default=20, gt=0, le=25)

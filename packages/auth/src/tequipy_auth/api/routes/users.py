@@ -1,24 +1,43 @@
 """Routes for administrators: accounts."""
 
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 
-from tequipy_auth.api.administration_schemas import UserItem
-from tequipy_auth.api.dependencies import CurrentAuth
+from tequipy_auth.api.administration_schemas import RolesBody, UserItem
+from tequipy_auth.api.dependencies import CurrentAuth, CurrentClient
 from tequipy_auth.api.permissions import RequirePermission
+from tequipy_auth.api.schemas import Accepted
 from tequipy_auth.domain.display_text import VISIBLE_PATTERN
 from tequipy_auth.domain.entities import UserStatus
-from tequipy_auth.domain.exceptions import AmbiguousCredentials, InvalidAccessToken
+from tequipy_auth.domain.exceptions import (
+    AmbiguousCredentials,
+    InvalidAccessToken,
+    LastAdmin,
+    ReauthRequired,
+    SelfDisable,
+)
 from tequipy_auth.domain.repositories import UserFilter
 from tequipy_auth.domain.services.administration import state_tag
-from tequipy_platform import Invalid, NotFound, Unauthenticated, Unavailable
-from tequipy_platform.web import PageBody, PageParameters, problem_responses, tagged_response
+from tequipy_auth.domain.value_objects import Principal
+from tequipy_platform import Forbidden, Invalid, NotFound, PreconditionFailed, Unauthenticated, Unavailable
+from tequipy_platform.web import BODY_PROBLEMS, IfMatch, PageBody, PageParameters, problem_responses, tagged_response
 
 router = APIRouter(prefix="/users")
 
-READS_USERS = Depends(RequirePermission("users:read"))
+READS_USERS: Final = Depends(RequirePermission("users:read"))
+UserWriter = Annotated[Principal, Depends(RequirePermission("users:write", fresh=True))]
+
+CHANGE_PROBLEMS: Final = (
+    AmbiguousCredentials,
+    Unauthenticated,
+    InvalidAccessToken,
+    ReauthRequired,
+    NotFound,
+    Unavailable,
+)
+"""The errors of every route that changes an account."""
 
 
 @router.get(
@@ -35,10 +54,10 @@ async def list_users(
             max_length=254, pattern=VISIBLE_PATTERN, description="The beginning of the address, or a part of the name."
         ),
     ] = None,
-    status: UserStatus | None = None,
+    account_status: Annotated[UserStatus | None, Query(alias="status")] = None,
 ) -> PageBody[UserItem]:
     """Return the accounts, the newest first."""
-    return PageBody[UserItem].of(await auth.administration.users(page, UserFilter(query, status)), UserItem.of)
+    return PageBody[UserItem].of(await auth.administration.users(page, UserFilter(query, account_status)), UserItem.of)
 
 
 @router.get(
@@ -53,3 +72,85 @@ async def get_user(request: Request, auth: CurrentAuth, user_id: Annotated[UUID,
     """Return an account; its `ETag` is for `If-None-Match`, and for `If-Match` when its roles are changed."""
     user = await auth.administration.user(user_id)
     return tagged_response(request, UserItem.of(user), state_tag(user))
+
+
+@router.put(
+    "/{id}/roles",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(*BODY_PROBLEMS, *CHANGE_PROBLEMS, Forbidden, LastAdmin, PreconditionFailed),
+)
+async def set_roles(
+    *,
+    auth: CurrentAuth,
+    writer: UserWriter,
+    client: CurrentClient,
+    user_id: Annotated[UUID, Path(alias="id")],
+    if_match: IfMatch,
+    body: RolesBody,
+) -> None:
+    """Replace the roles of an account; `If-Match` with its `ETag` refuses the change if it has been changed meanwhile.
+
+    Nobody can give a permission that they lack.
+    """
+    await auth.administration.set_roles(writer, user_id, body.roles, client=client, if_match=if_match)
+
+
+@router.post(
+    "/{id}/disable",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(*CHANGE_PROBLEMS, Invalid, LastAdmin, SelfDisable),
+)
+async def disable_user(
+    auth: CurrentAuth, writer: UserWriter, client: CurrentClient, user_id: Annotated[UUID, Path(alias="id")]
+) -> None:
+    """Disable an account and end its sessions."""
+    await auth.administration.disable(writer, user_id, client=client)
+
+
+@router.post(
+    "/{id}/enable",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(*CHANGE_PROBLEMS, Invalid),
+)
+async def enable_user(
+    auth: CurrentAuth, writer: UserWriter, client: CurrentClient, user_id: Annotated[UUID, Path(alias="id")]
+) -> None:
+    """Make a disabled account active again, or one that its owner has deleted within the last days."""
+    await auth.administration.enable(writer, user_id, client=client)
+
+
+@router.post(
+    "/{id}/unlock",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(*CHANGE_PROBLEMS, Invalid),
+)
+async def unlock_user(
+    auth: CurrentAuth, writer: UserWriter, client: CurrentClient, user_id: Annotated[UUID, Path(alias="id")]
+) -> None:
+    """Delete the counters of failed logins of an account."""
+    await auth.administration.unlock(writer, user_id, client=client)
+
+
+@router.delete(
+    "/{id}/sessions",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(*CHANGE_PROBLEMS, Invalid),
+)
+async def end_user_sessions(
+    auth: CurrentAuth, writer: UserWriter, client: CurrentClient, user_id: Annotated[UUID, Path(alias="id")]
+) -> None:
+    """End all sessions of an account."""
+    await auth.administration.end_sessions(writer, user_id, client=client)
+
+
+@router.post(
+    "/{id}/password-reset",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=problem_responses(*CHANGE_PROBLEMS, Invalid),
+)
+async def request_password_reset(
+    auth: CurrentAuth, writer: UserWriter, client: CurrentClient, user_id: Annotated[UUID, Path(alias="id")]
+) -> Accepted:
+    """Mail the owner of an account a link to reset the password."""
+    await auth.administration.request_password_reset(writer, user_id, client=client)
+    return Accepted()

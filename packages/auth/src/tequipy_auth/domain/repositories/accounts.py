@@ -107,6 +107,29 @@ class Users(ABC):
         """Replace the name and return the account; None if it does not exist."""
 
     @abstractmethod
+    async def set_roles(self, user_id: UUID, roles: tuple[str, ...]) -> None:
+        """Replace the roles."""
+
+    @abstractmethod
+    async def set_status(self, user_id: UUID, status: UserStatus, *, erase_at: datetime | None = None) -> None:
+        """Set the status, and the time of the erasure of an account that is being deleted."""
+
+    @abstractmethod
+    async def lock_administrators(self) -> None:
+        """Lock the set of administrators until the unit of work ends; other callers wait.
+
+        Without it, two administrators who demote each other at once would both be allowed to. Call it before `lock`.
+        """
+
+    @abstractmethod
+    async def has_other_administrator(self, user_id: UUID) -> bool:
+        """Return whether an active account other than this one has the role `admin`."""
+
+    @abstractmethod
+    async def any_has_role(self, role: str) -> bool:
+        """Return whether an account has the role."""
+
+    @abstractmethod
     async def record_login(self, user_id: UUID, *, at: datetime) -> None:
         """Set the time of the latest login."""
 
@@ -125,3 +148,7 @@ class Roles(ABC):
     @abstractmethod
     async def put(self, role: Role) -> None:
         """Store a role and replace a stored role of the same name."""
+
+    @abstractmethod
+    async def delete(self, name: str) -> bool:
+        """Delete a stored role; return whether there was one."""

@@ -47,9 +47,13 @@ class AccountService:
         await self._profiles.set(user_id, profile)
         return profile
 
+    async def invalidate(self, user_id: UUID) -> None:
+        """Remove a profile from the cache, after a change of the account has been committed."""
+        await self._profiles.delete(user_id)
+
     async def drop_profile(self, _delivery: Delivery, *, user_id: str) -> None:
         """Run the task `auth.drop_profile`: remove a profile from the cache."""
-        await self._profiles.delete(UUID(user_id))
+        await self.invalidate(UUID(user_id))
 
     async def _load(self, user_id: UUID) -> Profile:
         async with self._unit_of_work() as work:

@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from tequipy_auth.domain.entities import Registration, User
+from tequipy_auth.domain.entities import Registration, User, UserStatus
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.repositories import AuthUnitOfWork
@@ -163,7 +163,9 @@ class MailingService:
 
     async def _reset_password(self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID) -> _Draft | None:
         user = await work.users.get(user_id)
-        if user is None or not await self._may_send(work, delivery, "forgot_password", user.email):
+        if user is None or user.status is not UserStatus.ACTIVE:
+            return None
+        if not await self._may_send(work, delivery, "forgot_password", user.email):
             return None
         link = await self._links.link(work, Purpose.RESET_PASSWORD, user.id, ttl=self._policy.reset_password_ttl)
         return _Draft(user.email.written, "reset_password", _link_values(link))

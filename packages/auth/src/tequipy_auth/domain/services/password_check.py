@@ -7,7 +7,7 @@ from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
 from tequipy_auth.domain.devices import DeviceMarks
-from tequipy_auth.domain.entities import User
+from tequipy_auth.domain.entities import User, UserStatus
 from tequipy_auth.domain.exceptions import InvalidCredentials, LoginLocked
 from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.lockout import Locked, Lockout, Origin, Reservation
@@ -121,7 +121,7 @@ class PasswordCheck:
         except Unavailable:
             await self._release(attempt.decision)
             raise
-        if user is None or not matches:
+        if user is None or not matches or user.status is not UserStatus.ACTIVE:
             await self._fail(attempt, attempt.decision)
             raise InvalidCredentials
         new_hash = await self._hash_if_outdated(user.password, normalised, attempt.hashing_client)
@@ -140,10 +140,10 @@ class PasswordCheck:
         """Lock the user's row, delete the counters of this client and return the current account.
 
         Returns None if the stored hash was replaced since it was checked; then nothing is changed. Raises
-        `InvalidCredentials` if the account is gone.
+        `InvalidCredentials` if the account is gone or not active.
         """
         user = await work.users.lock(verified.user.id)
-        if user is None:
+        if user is None or user.status is not UserStatus.ACTIVE:
             raise InvalidCredentials
         if user.password != verified.user.password:
             return None

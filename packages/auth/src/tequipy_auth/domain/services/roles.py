@@ -1,17 +1,18 @@
 """Roles: their permissions, through a cache, and their definition."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
-from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent
+from tequipy_auth.domain.entities import UserStatus
+from tequipy_auth.domain.exceptions import BuiltinRole, RoleInUse, UnknownPermission
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.roles import Permission, Role, RoleMap
+from tequipy_auth.domain.roles import BUILT_IN, PROTECTED, ROLES_WRITE, Permission, Role, RoleMap
 from tequipy_auth.domain.task_names import DROP_ROLES
 from tequipy_auth.domain.value_objects import Principal
 from tequipy_caching import Cache
-from tequipy_platform import JSON, Delivery, Forbidden, retry_conflicts
+from tequipy_platform import JSON, Delivery, Forbidden, NotFound, retry_conflicts
 
 _CACHE_KEY: Final = "stored_roles"
 """The key of all stored roles, which are one cached value.
@@ -56,18 +57,58 @@ class RoleService:
         if permission not in await self.permissions_of(principal.roles):
             raise Forbidden
 
+    async def require_all(self, work: AuthUnitOfWork, principal: Principal, permissions: Collection[str]) -> None:
+        """Raise `Forbidden` unless the caller's account has all these permissions in the state of this transaction.
+
+        The roles in the caller's access token, and the cached roles, may be some milliseconds old.
+        """
+        caller = await work.users.get(principal.user_id)
+        if caller is None or caller.status is not UserStatus.ACTIVE:
+            raise Forbidden
+        if not set(permissions) <= set((await self.stored(work)).permissions_of(caller.roles)):
+            raise Forbidden
+
+    async def stored(self, work: AuthUnitOfWork) -> RoleMap:
+        """Return all roles in the state of this transaction."""
+        return RoleMap.of(await work.roles.all(), self.permissions)
+
     @counted("define_role")
     @retry_conflicts
-    async def define(self, role: Role, *, actor_id: UUID | None = None) -> None:
+    async def define(self, role: Role, *, by: Principal | None = None) -> None:
         """Store the permissions of a role; every process uses them at once.
 
-        A task of the same transaction invalidates the cache once more, in case this process dies before it does.
+        `by` is the administrator who defines it, and None for the operator. Raises `BuiltinRole`, `UnknownPermission`,
+        and `Forbidden` if the role gets a permission that the administrator lacks. A task of the same transaction
+        invalidates the cache once more, in case this process dies before it does.
         """
+        if role.name in PROTECTED:
+            raise BuiltinRole
+        if not set(role.permissions) <= {permission.name for permission in self.permissions}:
+            raise UnknownPermission
         async with self._unit_of_work() as work:
+            await work.users.lock_administrators()
+            if by is not None:
+                given = set(role.permissions) - set((await self.stored(work)).permissions_of([role.name]))
+                await self.require_all(work, by, {ROLES_WRITE.name, *given})
             await work.roles.put(role)
-            work.outbox.add(DROP_ROLES)
-            metadata: dict[str, JSON] = {"role": role.name, "permissions": list(role.permissions)}
-            work.audit.record(AuditEvent(AuditAction.ROLE_CHANGED, actor_id=actor_id, metadata=metadata))
+            _record(work, by, role=role.name, permissions=list(role.permissions))
+        await self._drop()
+
+    @counted("delete_role")
+    @retry_conflicts
+    async def delete(self, name: str, *, by: Principal | None = None) -> None:
+        """Delete a role; raises `BuiltinRole`, `NotFound`, `RoleInUse`, and `Forbidden` without `roles:write`."""
+        if name in BUILT_IN:
+            raise BuiltinRole
+        async with self._unit_of_work() as work:
+            await work.users.lock_administrators()  # so that nobody gives the role meanwhile
+            if by is not None:
+                await self.require_all(work, by, {ROLES_WRITE.name})
+            if not await work.roles.delete(name):
+                raise NotFound
+            if await work.users.any_has_role(name):
+                raise RoleInUse
+            _record(work, by, role=name, deleted=True)
         await self._drop()
 
     async def drop_roles(self, _delivery: Delivery) -> None:
@@ -81,3 +122,9 @@ class RoleService:
     async def _load(self) -> RoleMap:
         async with self._unit_of_work() as work:
             return RoleMap(tuple(await work.roles.all()))
+
+
+def _record(work: AuthUnitOfWork, by: Principal | None, **metadata: JSON) -> None:
+    """Audit the change, and let a task of the same transaction invalidate the cached roles."""
+    work.outbox.add(DROP_ROLES)
+    work.audit.record(AuditEvent(AuditAction.ROLE_CHANGED, actor_id=by.user_id if by else None, metadata=metadata))

@@ -11,7 +11,7 @@ from tequipy_auth.domain.exceptions import InvalidAccessToken
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AccessTokens, Revocations, SecretHasher, SuccessorKeys
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.revocations import revoked_session
+from tequipy_auth.domain.revocations import revoked_session, superseded_version
 from tequipy_auth.domain.task_names import PUBLISH_REVOCATIONS
 from tequipy_auth.domain.value_objects import (
     SECRET_BYTES,
@@ -142,6 +142,18 @@ class SessionIssuer:
         """Revoke all sessions of an account except `keep`; return the revoked ids to `publish` after the commit."""
         ended = await work.sessions.revoke_all(user_id, keep=keep, at=revocation.at, reason=revocation.reason)
         return self._record(work, user_id, ended, revocation)
+
+    async def supersede(self, work: AuthUnitOfWork, user_id: UUID) -> tuple[str, ...]:
+        """Make the account's access tokens outdated, because its roles have changed; its sessions continue.
+
+        Returns the revoked ids to `publish` after the commit.
+        """
+        previous = await work.users.supersede(user_id, at=self._clock.now())
+        if previous is None:
+            return ()
+        revoked_ids = (superseded_version(user_id, previous),)
+        work.outbox.add(PUBLISH_REVOCATIONS, members=list(revoked_ids))
+        return revoked_ids
 
     async def publish(self, revoked_ids: Iterable[str]) -> None:
         """Publish the ids that `save`, `revoke` or `revoke_all` returned to every process."""

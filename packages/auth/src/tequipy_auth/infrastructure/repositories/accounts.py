@@ -9,10 +9,11 @@ from uuid import UUID
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from tequipy_auth.domain.entities import Registration, User
+from tequipy_auth.domain.entities import Registration, User, UserStatus
 from tequipy_auth.domain.exceptions import EmailTaken
 from tequipy_auth.domain.passwords import MAX_STORED_COST
 from tequipy_auth.domain.repositories import Registrations, UserFilter, Users
+from tequipy_auth.domain.roles import ADMIN
 from tequipy_auth.domain.value_objects import PasswordHash
 from tequipy_auth.infrastructure.mapping import password_columns, registration_of, user_of
 from tequipy_auth.infrastructure.models import RegistrationRow, UserRow
@@ -154,6 +155,30 @@ class SqlUsers(Repository, Users):
         """Update the name."""
         await self._set(user_id, name=name)
         return await self.get(user_id)
+
+    async def set_roles(self, user_id: UUID, roles: tuple[str, ...]) -> None:
+        """Update the roles."""
+        await self._set(user_id, roles=roles)
+
+    async def set_status(self, user_id: UUID, status: UserStatus, *, erase_at: datetime | None = None) -> None:
+        """Update the status and the time of the erasure."""
+        await self._set(user_id, status=status.value, erase_at=erase_at)
+
+    async def lock_administrators(self) -> None:
+        """Take an advisory lock, because a new administrator has no row to lock yet."""
+        key = func.hashtextextended("administrators", 0)
+        await self._session.execute(select(func.pg_advisory_xact_lock(key)))
+
+    async def has_other_administrator(self, user_id: UUID) -> bool:
+        """Select one active administrator."""
+        others = select(UserRow.id).where(
+            UserRow.id != user_id, UserRow.roles.contains([ADMIN]), UserRow.status == UserStatus.ACTIVE.value
+        )
+        return await self._session.scalar(others.limit(1)) is not None
+
+    async def any_has_role(self, role: str) -> bool:
+        """Select one account with the role."""
+        return await self._session.scalar(select(UserRow.id).where(UserRow.roles.contains([role])).limit(1)) is not None
 
     async def record_login(self, user_id: UUID, *, at: datetime) -> None:
         """Update the time of the latest login."""

@@ -72,12 +72,13 @@ class SqlLoginAttempts(Repository, LoginAttempts):
         in_order = select(Row.key).where(Row.key.in_([key.name for key in keys])).order_by(Row.key).with_for_update()
         await self._session.execute(delete(Row).where(Row.key.in_(in_order)))
 
-    async def delete_for_account(self, account: str, *, keep: Key) -> None:
+    async def delete_for_account(self, account: str, *, keep: Key | None = None) -> None:
         """Lock the account's rows and that of `keep` in the order of their keys, then delete all but this one."""
         stored = await self._session.scalars(select(Row.key).where(Row.account == account))
-        others = set(stored) - {keep.name}
+        kept = [keep] if keep is not None else []
+        others = set(stored) - {key.name for key in kept}
         # `lock` uses only the names of the keys, and the table does not contain their scopes.
-        await self.lock([keep, *(Key(Scope.ACCOUNT, name, account) for name in others)])
+        await self.lock([*kept, *(Key(Scope.ACCOUNT, name, account) for name in others)])
         await self._session.execute(delete(Row).where(Row.key.in_(others)))
 
     async def purge(self, *, before: datetime, limit: int) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from tequipy_auth.domain.repositories import Roles
@@ -25,3 +25,8 @@ class SqlRoles(Repository, Roles):
         await self._session.execute(
             row.on_conflict_do_update(index_elements=[RoleRow.name], set_={"permissions": row.excluded.permissions})
         )
+
+    async def delete(self, name: str) -> bool:
+        """Delete a row."""
+        found = await self._session.execute(delete(RoleRow).where(RoleRow.name == name).returning(RoleRow.name))
+        return found.first() is not None

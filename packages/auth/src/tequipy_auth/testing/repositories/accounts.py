@@ -7,10 +7,11 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from tequipy_auth.domain.entities import Registration, User
+from tequipy_auth.domain.entities import Registration, User, UserStatus
 from tequipy_auth.domain.exceptions import EmailTaken
 from tequipy_auth.domain.passwords import MAX_STORED_COST
 from tequipy_auth.domain.repositories import Registrations, UserFilter, Users
+from tequipy_auth.domain.roles import ADMIN
 from tequipy_auth.domain.value_objects import PasswordHash
 from tequipy_auth.testing.repositories.purging import purge
 from tequipy_platform import Page, PageRequest
@@ -116,6 +117,27 @@ class MemoryUsers(Users):
         """Replace the name."""
         self._change(user_id, name=name)
         return self.rows.get(user_id)
+
+    async def set_roles(self, user_id: UUID, roles: tuple[str, ...]) -> None:
+        """Replace the roles."""
+        self._change(user_id, roles=roles)
+
+    async def set_status(self, user_id: UUID, status: UserStatus, *, erase_at: datetime | None = None) -> None:
+        """Set the status and the time of the erasure."""
+        self._change(user_id, status=status, erase_at=erase_at)
+
+    async def lock_administrators(self) -> None:
+        """Do nothing, because units of work in memory run one after the other."""
+
+    async def has_other_administrator(self, user_id: UUID) -> bool:
+        """Return whether an active administrator exists beside the account."""
+        return any(
+            row.id != user_id and ADMIN in row.roles and row.status is UserStatus.ACTIVE for row in self.rows.values()
+        )
+
+    async def any_has_role(self, role: str) -> bool:
+        """Return whether an account has the role."""
+        return any(role in row.roles for row in self.rows.values())
 
     async def record_login(self, user_id: UUID, *, at: datetime) -> None:
         """Set the time of the latest login."""

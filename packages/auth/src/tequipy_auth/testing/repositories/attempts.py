@@ -26,7 +26,7 @@ class MemoryLoginAttempts(LoginAttempts):
         for key in keys:
             self.rows.pop(key, None)
 
-    async def delete_for_account(self, account: str, *, keep: Key) -> None:
+    async def delete_for_account(self, account: str, *, keep: Key | None = None) -> None:
         """Delete every counter of an account but one."""
         await self.delete([key for key in self.rows if key.account == account and key != keep])
 

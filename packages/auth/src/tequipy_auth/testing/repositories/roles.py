@@ -19,3 +19,7 @@ class MemoryRoles(Roles):
     async def put(self, role: Role) -> None:
         """Store a role."""
         self.rows[role.name] = role
+
+    async def delete(self, name: str) -> bool:
+        """Delete a role."""
+        return self.rows.pop(name, None) is not None
