@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from tequipy_devstack.proving import SmtpStub
+from tequipy_devstack.proving.smtp_stub import Session
 from tequipy_platform import Mail, MailRejected, MailSenderRefused, MailUnavailable
 from tequipy_platform.mail import MailSettings, SmtpMailer
 
@@ -82,7 +83,7 @@ async def test_a_server_that_stops_answering_is_unavailable(stub: SmtpStub, step
     with pytest.raises(MailUnavailable) as raised:
         await mailer(stub, registry=registry).send(MAIL)
     assert raised.type is MailUnavailable
-    assert stub.mails == []
+    assert len(stub.mails) == (step == "CONTENT"), "after the content the server may have the mail, but did not say so"
     assert registry.get_sample_value("mails_total", {"outcome": "unavailable"}) == 1
 
 
@@ -126,10 +127,10 @@ class Quota(SmtpStub):
         self._reply = reply
         self.left = mails
 
-    def reply_to(self, command: str, *, encrypted: bool) -> str | None:
+    def reply_to(self, command: str, session: Session) -> str | None:
         if command == self._step and len(self.mails) >= self.left:
             return self._reply
-        return super().reply_to(command, encrypted=encrypted)
+        return super().reply_to(command, session)
 
 
 @pytest.mark.parametrize(

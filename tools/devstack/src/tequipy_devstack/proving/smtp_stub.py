@@ -1,8 +1,11 @@
 """An SMTP server that answers as it is told: a refusal, nothing at all, or plain text where TLS is due."""
 
 import asyncio
+import re
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -28,6 +31,16 @@ class Command(NamedTuple):
 
     text: str
     encrypted: bool
+
+
+@dataclass
+class Session:
+    """One connection, and what it has come to."""
+
+    number: int
+    encrypted: bool = False
+    recipient: str = ""
+    """The address of the last RCPT."""
 
 
 class SmtpStub:
@@ -56,12 +69,10 @@ class SmtpStub:
         self.seconds_per_byte = 0.0
         self.commands: list[Command] = []
         self.mails: list[bytes] = []
-        """The contents of the accepted mails, as they were before dot-stuffing."""
+        """The contents of the mails, as they were before dot-stuffing, that were accepted or left without a reply."""
+        self._certificate = certificate
         self._implicit_tls = implicit_tls
-        self._tls: ssl.SSLContext | None = None
-        if certificate is not None:
-            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._tls.load_cert_chain(certificate)
+        self._numbers = count()
         self._server: asyncio.Server | None = None
         self._sessions: set[asyncio.Task[None]] = set()
 
@@ -69,15 +80,19 @@ class SmtpStub:
         """Return the stub's address; `credentials` is `user:password@`."""
         return f"{scheme}://{credentials}{self.host}:{self.port}"
 
-    def reply_to(self, command: str, *, encrypted: bool) -> str | None:
+    def reply_to(self, command: str, session: Session) -> str | None:
         """Return the reply to a command in upper case; override it for replies that depend on the past."""
         if command in self.replies:
             return self.replies[command]
         if command == "EHLO":
-            offers_tls = self._tls is not None and not encrypted
+            offers_tls = self._certificate is not None and not session.encrypted
             *lines, last = ("stub", *self.extensions, *(["STARTTLS"] if offers_tls else []))
             return "\r\n".join([*(f"250-{line}" for line in lines), f"250 {last}"])
         return _DEFAULT_REPLIES.get(command, "502 5.5.1 unknown command")
+
+    def certificate_for(self, session: Session) -> Path | None:  # noqa: ARG002 -- for those that override it
+        """Return the certificate that a session is shown."""
+        return self._certificate
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, self.host, self.port)
@@ -106,30 +121,39 @@ class SmtpStub:
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        encrypted = self._implicit_tls and self._tls is not None
-        if encrypted and self._tls is not None:
-            await writer.start_tls(self._tls)
-        await self._answer(writer, self.reply_to("GREETING", encrypted=encrypted))
+        session = Session(next(self._numbers))
+        if self._implicit_tls:
+            await self._start_tls(writer, session)
+        await self._answer(writer, self.reply_to("GREETING", session))
         while line := await reader.readline():
             text = line.decode("latin-1").rstrip("\r\n")
             command = text.partition(" ")[0].upper()
-            self.commands.append(Command(text, encrypted))
-            reply = self.reply_to(command, encrypted=encrypted)
+            self.commands.append(Command(text, session.encrypted))
+            if command == "RCPT":
+                session.recipient = "".join(re.findall(r"<(.*)>", text))
+            reply = self.reply_to(command, session)
             await self._answer(writer, reply)
             if command == "DATA" and (reply or "").startswith("354"):
-                await self._receive(reader, writer, encrypted=encrypted)
-            if command == "STARTTLS" and (reply or "").startswith("220") and self._tls is not None:
-                await writer.start_tls(self._tls)
-                encrypted = True
+                await self._receive(reader, writer, session)
+            if command == "STARTTLS" and (reply or "").startswith("220"):
+                await self._start_tls(writer, session)
             if command == "QUIT":
                 return
 
-    async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, encrypted: bool) -> None:
+    async def _start_tls(self, writer: asyncio.StreamWriter, session: Session) -> None:
+        certificate = self.certificate_for(session)
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            await writer.start_tls(context)
+            session.encrypted = True
+
+    async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, session: Session) -> None:
         lines = []
         while (line := await reader.readline()) not in {b".\r\n", b""}:
             lines.append(line.removeprefix(b"."))
-        reply = self.reply_to("CONTENT", encrypted=encrypted)
-        if (reply or "").startswith("250"):
+        reply = self.reply_to("CONTENT", session)
+        if reply is None or reply.startswith("250"):
             self.mails.append(b"".join(lines))
         await self._answer(writer, reply)
 
