@@ -20,6 +20,8 @@ SAFE: dict[str, dict[str, Any]] = {
     "observability": {"metrics_token": OWN},
 }
 
+S3 = {"url": "s3://bucket", "access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": OWN}
+
 
 def names(model: type[BaseModel]) -> set[str]:
     """Return the names of a section's fields, including nested sections."""
@@ -62,6 +64,9 @@ def test_no_section_repeats_an_app_wide_setting() -> None:
         ({"observability": {"metrics_token": None, "metrics_port": 9000}}, []),
         ({"observability": {"log_level": "DEBUG"}}, [("observability", "log_level")]),
         ({"storage": {"url": "memory://"}}, [("storage", "url")]),
+        ({"storage": {**S3, "endpoint": "http://s3.example.com"}}, [("storage", "endpoint")]),
+        ({"storage": {**S3, "endpoint": "https://s3.example.com"}}, []),
+        ({"storage": S3}, []),
         ({"headers": {"cors_origins": ["*"]}}, [("headers", "cors_origins")]),
         ({"headers": {"cors_origins": ["http://a.example.com"]}}, [("headers", "cors_origins")]),
         ({"public_url": "http://app.example.com"}, [("public_url",)]),

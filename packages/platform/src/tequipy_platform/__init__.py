@@ -43,7 +43,14 @@ from tequipy_platform._messages import (
     UnpublishedMessages,
 )
 from tequipy_platform._pages import Page, PageRequest
-from tequipy_platform._storage import ObjectExists, ObjectNotFound, ObjectStorage, StoredObject
+from tequipy_platform._storage import (
+    ObjectExists,
+    ObjectNotFound,
+    ObjectStorage,
+    ObjectTooLarge,
+    StoredObject,
+    content_disposition,
+)
 from tequipy_platform._tasks import Crontab, Delivery, Handler, RetryPolicy, Task
 from tequipy_platform._unit_of_work import Conflicted, UnitOfWork, retry_conflicts
 
@@ -80,6 +87,7 @@ __all__ = [
     "ObjectExists",
     "ObjectNotFound",
     "ObjectStorage",
+    "ObjectTooLarge",
     "Outbox",
     "Page",
     "PageRequest",
@@ -97,5 +105,6 @@ __all__ = [
     "UnitOfWork",
     "UnpublishedMessage",
     "UnpublishedMessages",
+    "content_disposition",
     "retry_conflicts",
 ]

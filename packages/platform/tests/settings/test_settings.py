@@ -57,7 +57,17 @@ def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TEQUIPY_LIMITS__LIFETIMES__IDLE", "PT0S", "Input should be greater than or equal to 1 second"),
         ("TEQUIPY_HEADERS__CORS_ORIGINS", "*", "Input should be a valid tuple, as JSON"),
         ("TEQUIPY_HEADERS__CORS_ORIGINS", '["*"]', "should be origins as https://app.example.com, never *"),
-        ("TEQUIPY_STORAGE__URL", f"s3://{SECRET}", "should be file:///absolute/folder or memory://"),
+        (
+            "TEQUIPY_STORAGE__URL",
+            f"ftp://{SECRET}",
+            "should be s3://bucket/prefix, file:///absolute/folder or memory://",
+        ),
+        (
+            "TEQUIPY_STORAGE__ENDPOINT",
+            f"https://u:{SECRET}@a",
+            "should be as https://s3.example.com, without path and user",
+        ),
+        ("TEQUIPY_STORAGE__SECRET_ACCESS_KEY", f"{SECRET}\n", "should be printable ASCII without spaces"),
         ("TEQUIPY_MAIL__SMTP_URL", f"http://{SECRET}", "URL scheme should be smtp, smtp+starttls or smtps"),
         ("TEQUIPY_MAIL__SSL_ROOT_CERT", SECRET, "Path does not point to a file"),
         ("TEQUIPY_MAIL__SSL_ROOT_CERT", __file__, "should be a readable file of PEM certificates"),
@@ -145,6 +155,14 @@ def test_production_refuses_unsafe_values(monkeypatch: pytest.MonkeyPatch, capsy
     load(monkeypatch, TEQUIPY_ENVIRONMENT="staging", **changes)
 
 
+def test_s3_requires_both_keys(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bucket without credentials is one line for each missing variable."""
+    assert refused(monkeypatch, capsys, TEQUIPY_STORAGE__URL="s3://bucket") == [
+        "TEQUIPY_STORAGE__ACCESS_KEY_ID: is required for s3://",
+        "TEQUIPY_STORAGE__SECRET_ACCESS_KEY: is required for s3://",
+    ]
+
+
 def test_production_passes_with_everything_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a mail server and a persistent storage production starts."""
     settings = load(
@@ -155,7 +173,8 @@ def test_production_passes_with_everything_set(monkeypatch: pytest.MonkeyPatch) 
 
 def test_effective_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """The description has a line for every variable, defaults included, and masks all secrets, nested ones too."""
-    lines = describe_settings(load(monkeypatch, TEQUIPY_LIMITS__SECRETS=f'["{SECRET}"]'))
+    keys = {"TEQUIPY_STORAGE__ACCESS_KEY_ID": SECRET, "TEQUIPY_STORAGE__SECRET_ACCESS_KEY": SECRET}
+    lines = describe_settings(load(monkeypatch, TEQUIPY_LIMITS__SECRETS=f'["{SECRET}"]', **keys))
     assert "TEQUIPY_ENVIRONMENT=test" in lines
     assert "TEQUIPY_DATABASE__URL=**********" in lines
     assert "TEQUIPY_DATABASE__POOL_SIZE=5" in lines
