@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from ipaddress import ip_address
 
-import httpcore
+import httpcore2
 import httpx
 import pytest
 
 from tequipy_platform.http import AddressRefused, HttpClients, HttpProfile, HttpSettings, build_http_clients
-from tequipy_platform.http.connections import PooledTransport
 
 PUBLIC = "93.184.216.34"
 OTHER_PUBLIC = "2606:2800:220:1:248:1893:25c8:1946"
@@ -31,7 +30,7 @@ class Network:
         self.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
         self.port = 0
         resolve = socket.getaddrinfo
-        connect = httpcore.AnyIOBackend.connect_tcp
+        connect = httpcore2.AnyIOBackend.connect_tcp
 
         def look_up(host: str, port: int, *args: object, **options: object) -> object:
             if host not in self.names:
@@ -41,17 +40,17 @@ class Network:
             families = {4: socket.AF_INET, 6: socket.AF_INET6}
             return [(families[one.version], socket.SOCK_STREAM, 6, "", (str(one), port)) for one in found]
 
-        async def connect_tcp(backend: httpcore.AnyIOBackend, host: str, *args: object, **options: object) -> object:
+        async def connect_tcp(backend: httpcore2.AnyIOBackend, host: str, *args: object, **options: object) -> object:
             """Connect to the server instead, if the address is public."""
             self.targets.append(host)
             if host in self.unreachable:
-                raise httpcore.ConnectError("unreachable")
+                raise httpcore2.ConnectError("unreachable")
             if host in {PUBLIC, OTHER_PUBLIC}:
                 host = "127.0.0.1"
             return await connect(backend, host, *args, **options)  # type: ignore[arg-type]
 
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
-        monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", connect_tcp)
+        monkeypatch.setattr(httpcore2.AnyIOBackend, "connect_tcp", connect_tcp)
 
     def name(self, host: str, *answers: list[str]) -> str:
         """Let `host` have these answers, one after the other, the last one for ever; return its URL."""
@@ -252,14 +251,3 @@ async def test_a_name_that_cannot_be_looked_up_is_a_connect_error(network: Netwo
             with pytest.raises((httpx.ConnectError, httpx.InvalidURL)) as caught:
                 await client.post(f"http://{host}:{network.port}/")
             print(f"{host[:20]}: {caught.value!r}")
-
-
-def test_another_httpx_fails_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If httpx keeps its pool elsewhere, no transport is built, instead of one that connects to any address."""
-
-    def without_pool(transport: httpx.AsyncHTTPTransport, **_: object) -> None:
-        transport.pool = None  # type: ignore[attr-defined]
-
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "__init__", without_pool)
-    with pytest.raises(TypeError, match="pool"):
-        PooledTransport(httpx.create_ssl_context(), httpx.Limits(), global_addresses=True)

@@ -54,7 +54,7 @@ def configure_logging(process: Process, *, level: str, style: Literal["json", "c
     # The middleware writes one access event per request instead.
     logging.getLogger("uvicorn.access").propagate = False
     # At INFO and DEBUG they log complete URLs and header fields, which may hold secrets.
-    for name in ("httpx", "httpcore", "hpack", "h2"):
+    for name in ("httpx", "httpcore", "httpcore2", "hpack", "h2"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

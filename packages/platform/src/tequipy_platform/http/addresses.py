@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-import httpcore
+import httpcore2
 
 from tequipy_platform.http.errors import AddressRefused
 
@@ -72,11 +72,11 @@ def is_global(text: str) -> bool:
     return not any(address in network for network in _NOT_GLOBAL_IPV4)
 
 
-class GlobalAddresses(httpcore.AsyncNetworkBackend):
+class GlobalAddresses(httpcore2.AsyncNetworkBackend):
     """Looks a host up once for each connection, and connects only if all its addresses are global."""
 
     def __init__(self) -> None:
-        self._network = httpcore.AnyIOBackend()
+        self._network = httpcore2.AnyIOBackend()
         # Threads of its own, because a name server that does not answer would block those that all others use.
         self._threads = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="webhook-lookup")
 
@@ -84,10 +84,10 @@ class GlobalAddresses(httpcore.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 -- the signature of httpcore
+        timeout: float | None = None,  # noqa: ASYNC109 -- the signature of httpcore2
         local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
         """Connect to the first address of `host` that accepts; raises `AddressRefused`."""
         time = asyncio.get_running_loop().time
         deadline = None if timeout is None else time() + timeout
@@ -95,7 +95,7 @@ class GlobalAddresses(httpcore.AsyncNetworkBackend):
             async with asyncio.timeout_at(deadline):
                 addresses = await self._look_up(host, port)
         except TimeoutError as error:
-            raise httpcore.ConnectTimeout("The lookup of the host has not ended in time.") from error
+            raise httpcore2.ConnectTimeout("The lookup of the host has not ended in time.") from error
         for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
             # An address that does not answer leaves time for the others.
             share = None if deadline is None else (deadline - time()) / left
@@ -103,10 +103,10 @@ class GlobalAddresses(httpcore.AsyncNetworkBackend):
                 return await self._network.connect_tcp(
                     address, port, timeout=share, local_address=local_address, socket_options=socket_options
                 )
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 if left == 1:
                     raise
-        raise httpcore.ConnectError("The host has no address.")
+        raise httpcore2.ConnectError("The host has no address.")
 
     async def _look_up(self, host: str, port: int) -> list[str]:
         """Return the addresses of a host, in the order of the resolver; each form of an address is one of them."""
@@ -116,7 +116,7 @@ class GlobalAddresses(httpcore.AsyncNetworkBackend):
                 self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             )
         except (OSError, UnicodeError) as error:
-            raise httpcore.ConnectError("The host cannot be looked up.") from error
+            raise httpcore2.ConnectError("The host cannot be looked up.") from error
         addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
         # One that is not global is enough: no name of the internet has such an address for a good reason.
         if not all(is_global(address) for address in addresses):

@@ -1,44 +1,99 @@
-"""The connections of a client: the pool of httpcore behind a transport of httpx."""
+"""The transport of httpx over a pool of httpcore2.
 
+httpcore2 is the maintained continuation of httpx's own httpcore, whose pool loses connections when calls are cancelled.
+"""
+
+import asyncio
 import ssl
-from types import TracebackType
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Final
 
-import httpcore
+import httpcore2
 import httpx
 
 from tequipy_platform.http.addresses import GlobalAddresses
-from tequipy_platform.http.pool import ConnectionPool
+from tequipy_platform.http.pool import Pool
+
+_ERRORS: Final = {
+    getattr(httpcore2, name): getattr(httpx, name)
+    for name in (
+        "ConnectError",
+        "ConnectTimeout",
+        "LocalProtocolError",
+        "PoolTimeout",
+        "ReadError",
+        "ReadTimeout",
+        "RemoteProtocolError",
+        "UnsupportedProtocol",
+        "WriteError",
+        "WriteTimeout",
+    )
+}
+"""The errors of httpcore2, and those of httpx of the same names."""
 
 
-class PooledTransport(httpx.AsyncHTTPTransport):
-    """httpx's transport over a pool of our own, which can be limited to global addresses."""
+class PooledTransport(httpx.AsyncBaseTransport):
+    """Sends requests over pooled connections, to any address or to global ones alone."""
 
     def __init__(self, tls: ssl.SSLContext, limits: httpx.Limits, *, global_addresses: bool) -> None:
-        super().__init__(verify=tls, trust_env=False)
-        if not isinstance(getattr(self, "_pool", None), httpcore.AsyncConnectionPool):
-            # Without this, a new httpx would connect to any address.
-            raise TypeError("httpx does not keep its pool as expected: use the versions that pyproject.toml allows")
         self._addresses = GlobalAddresses() if global_addresses else None
-        self._pool = ConnectionPool(
-            ssl_context=tls,
-            max_connections=limits.max_connections,
-            max_keepalive_connections=limits.max_keepalive_connections,
-            keepalive_expiry=limits.keepalive_expiry,
-            http1=True,
-            http2=True,
-            network_backend=self._addresses,
-        )
+        self._pool = Pool(tls, limits, self._addresses or httpcore2.AnyIOBackend())
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self.aclose()
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request, and return the response when its header fields have arrived."""
+        url = httpcore2.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
+        )
+        assert isinstance(request.stream, httpx.AsyncByteStream)  # noqa: S101 -- for the type checker
+        with _errors_of_httpx():
+            response = await self._pool.handle_async_request(
+                httpcore2.Request(
+                    request.method,
+                    url,
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
+            )
+        return httpx.Response(
+            response.status,
+            headers=response.headers,
+            stream=_ResponseStream(response),
+            extensions=response.extensions,
+        )
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await super().aclose()
+        await self._pool.aclose()
         if self._addresses is not None:
             self._addresses.close()
+
+
+class _ResponseStream(httpx.AsyncByteStream):
+    """The body of a response, with the errors of httpx."""
+
+    def __init__(self, response: httpcore2.Response) -> None:
+        self._response = response
+        self._closing: asyncio.Future[None] | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _errors_of_httpx():
+            async for piece in self._response.aiter_stream():
+                yield piece
+
+    async def aclose(self) -> None:
+        # In a task, because a call that is cancelled while it gives its connection back would keep it for ever.
+        self._closing = self._closing or asyncio.ensure_future(self._response.aclose())
+        await asyncio.shield(self._closing)
+
+
+@contextmanager
+def _errors_of_httpx() -> Iterator[None]:
+    try:
+        yield
+    except tuple(_ERRORS) as error:
+        raise _ERRORS[type(error)](str(error)) from error

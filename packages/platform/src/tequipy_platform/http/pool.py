@@ -1,127 +1,204 @@
-"""The connection pool of a client, which loses no connection when a call is cancelled."""
+"""A pool of connections, on which a call that ends early does no harm to the others.
 
-import asyncio
+httpcore2 ends no HTTP/2 stream when a call is cancelled, so that a connection would be used up after 100 of them; it
+would go on using one whose server has stopped answering; and the first call that has waited too long would end all
+others on its connection.
+"""
+
 import ssl
-from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import Any, Final
 
-import httpcore
-from httpcore._async.connection_pool import PoolByteStream
-from httpcore._async.interfaces import AsyncConnectionInterface
+import httpcore2
+import httpx
+
+_MAX_ORIGINS: Final = 1000
+_HTTP2: Final = "h2"
 
 
-class ConnectionPool(httpcore.AsyncConnectionPool):
-    """httpcore's pool, which also closes the connections that no request uses any more.
+class Pool(httpcore2.AsyncConnectionPool):
+    """The pool of httpcore2 with connections that are not used again after a request on them ended early."""
 
-    A call that is cancelled (by its caller or at its deadline) at certain moments leaves a connection in httpcore 1.0.9
-    that is neither idle nor closed, or a request that has not ended. Each takes a place of the pool for ever
-    (https://github.com/encode/httpcore/issues/1093).
+    def __init__(self, tls: ssl.SSLContext, limits: httpx.Limits, network: httpcore2.AsyncNetworkBackend) -> None:
+        super().__init__(
+            max_connections=limits.max_connections, max_keepalive_connections=limits.max_keepalive_connections
+        )
+        self._tls = tls
+        self._idle_seconds = limits.keepalive_expiry
+        self._network = network
+        self._http1_origins: set[str] = set()
+
+    def create_connection(self, origin: httpcore2.Origin) -> httpcore2.AsyncConnectionInterface:
+        """Return a connection that opens with its first request."""
+        return _Connection(self, origin, self._tls, self._idle_seconds, _Network(self._network))
+
+    def without_http2(self, origin: str) -> bool:
+        """Return whether an origin is known to have no HTTP/2."""
+        return origin in self._http1_origins
+
+    def learn(self, origin: str, protocol: str | None) -> None:
+        """Remember whether an origin has HTTP/2, as ALPN said."""
+        if protocol == _HTTP2:
+            self._http1_origins.discard(origin)
+        elif len(self._http1_origins) < _MAX_ORIGINS:
+            self._http1_origins.add(origin)
+
+
+class _Connection(httpcore2.AsyncHTTPConnection):
+    """A connection that gets no further requests after one on it ended early; it closes after the last of the others.
+
+    HTTP/1.1 closes it in this case anyway.
     """
 
-    def __init__(self, network_backend: httpcore.AsyncNetworkBackend | None = None, **options: Any) -> None:  # noqa: ANN401 -- those of httpcore
-        super().__init__(network_backend=_Network(network_backend or httpcore.AnyIOBackend()), **options)
-        self._closing: set[asyncio.Task[None]] = set()
+    def __init__(
+        self,
+        pool: Pool,
+        origin: httpcore2.Origin,
+        tls: ssl.SSLContext,
+        idle_seconds: float | None,
+        network: "_Network",
+    ) -> None:
+        super().__init__(origin, tls, keepalive_expiry=idle_seconds, http1=True, http2=True, network_backend=network)
+        self._pool = pool
+        self._name = str(origin)
+        self._network = network
+        self._retired = False
 
-    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
-        """Send a request; the pool keeps its connection until the body of the response is closed."""
-        response = await super().handle_async_request(request)
-        assert isinstance(response.stream, PoolByteStream)  # noqa: S101 -- for the type checker
-        response.stream = _Body(response.stream, self)
-        return response
+    async def handle_async_request(self, request: httpcore2.Request) -> httpcore2.Response:
+        """Send a request; raises `ConnectionNotAvailable` if it has to be sent on another connection."""
+        if self._retired:
+            raise httpcore2.ConnectionNotAvailable
+        try:
+            response = await super().handle_async_request(request)
+        except httpcore2.ConnectionNotAvailable:
+            self._learn()
+            raise
+        except BaseException as error:
+            # After an error of the server, such as RST_STREAM, both sides know that the stream has ended.
+            await self.end(early=not isinstance(error, httpcore2.RemoteProtocolError))
+            if isinstance(error, _ReadTimeout):
+                raise httpcore2.ReadTimeout from error
+            raise
+        self._learn()
+        return httpcore2.Response(
+            response.status,
+            headers=response.headers,
+            content=_Body(response, self),
+            extensions=response.extensions,
+        )
 
-    def end(self, stream: PoolByteStream) -> None:
-        """Forget the request of a response whose closing was interrupted."""
-        if stream._pool_request in self._requests:  # noqa: SLF001 -- httpcore has no public way
-            self._requests.remove(stream._pool_request)  # noqa: SLF001
-            self._close_in_background(self._assign_requests_to_connections())
+    async def end(self, *, early: bool) -> None:
+        """End a request."""
+        self._retired = self._retired or early
+        if self._retired and self.is_idle():
+            await self.aclose()
 
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await super().aclose()
-        if self._closing:
-            await asyncio.wait(self._closing)
+    def _learn(self) -> None:
+        if self._network.stream is not None and self._network.stream.has_tls:
+            self._pool.learn(self._name, self._network.stream.protocol)
 
-    def _assign_requests_to_connections(self) -> list[AsyncConnectionInterface]:
-        used = {id(request.connection) for request in self._requests}
-        unused = [connection for connection in self._connections if id(connection) not in used]
-        abandoned = [connection for connection in unused if not (connection.is_idle() or connection.is_closed())]
-        for connection in abandoned:
-            self._connections.remove(connection)
-        return abandoned + super()._assign_requests_to_connections()
+    def is_available(self) -> bool:
+        """Return whether the connection can be used for another request."""
+        opening = self._network.stream is None or not self._network.stream.has_tls
+        if self._retired or (opening and self._pool.without_http2(self._name)):
+            # Calls that wait for a connection with HTTP/1.1 would open theirs one after the other.
+            return False
+        return super().is_available()
 
-    async def _close_connections(self, closing: list[AsyncConnectionInterface]) -> None:
-        # In a task, because a call that is cancelled while it closes connections would leave them open.
-        self._close_in_background(closing)
-
-    def _close_in_background(self, closing: list[AsyncConnectionInterface]) -> None:
-        for connection in closing:
-            task = asyncio.create_task(connection.aclose())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+    def has_expired(self) -> bool:
+        """Return whether the connection, which is idle, should be closed."""
+        # A server that says anything to an idle connection is about to close it, with HTTP/2 too.
+        stream = self._network.stream
+        said = stream is not None and self.is_idle() and stream.get_extra_info("is_readable")
+        return bool(said) or super().has_expired()
 
 
 class _Body:
-    """The body of a response, whose request ends with it even if closing it is interrupted."""
+    """The body of a response, which tells the connection whether it was read to its end."""
 
-    def __init__(self, stream: PoolByteStream, pool: ConnectionPool) -> None:
-        self._stream = stream
-        self._pool = pool
+    def __init__(self, response: httpcore2.Response, connection: _Connection) -> None:
+        self._response = response
+        self._connection = connection
+        self._complete = False
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return aiter(self._stream)
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        try:
+            async with aclosing(self._response.aiter_stream()) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except _ReadTimeout as error:
+            raise httpcore2.ReadTimeout from error
+        self._complete = True
 
     async def aclose(self) -> None:
-        """Return the connection to the pool."""
-        try:
-            await self._stream.aclose()
-        finally:
-            self._pool.end(self._stream)
+        await self._response.aclose()
+        await self._connection.end(early=not self._complete)
 
 
-class _Network(httpcore.AsyncNetworkBackend):
-    """Another backend, whose connections are closed if TLS is interrupted."""
+class _ReadTimeout(BaseException):
+    """A call has waited too long for its response on a connection with HTTP/2.
 
-    def __init__(self, network: httpcore.AsyncNetworkBackend) -> None:
+    Not an `Exception`, for httpcore2 would end all other calls on the connection.
+    """
+
+
+class _Network(httpcore2.AsyncNetworkBackend):
+    """Opens one connection over another backend."""
+
+    def __init__(self, network: httpcore2.AsyncNetworkBackend) -> None:
         self._network = network
+        self.stream: _Stream | None = None
 
     async def connect_tcp(
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 -- the signature of httpcore
+        timeout: float | None = None,  # noqa: ASYNC109 -- the signature of httpcore2
         local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Connect to a port."""
-        return _Stream(await self._network.connect_tcp(host, port, timeout, local_address, socket_options))
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        self.stream = _Stream(await self._network.connect_tcp(host, port, timeout, local_address, socket_options))
+        return self.stream
 
 
-class _Stream(httpcore.AsyncNetworkStream):
-    """A connection that is closed if TLS is interrupted; httpcore does so after an error, not after a cancellation."""
+class _Stream(httpcore2.AsyncNetworkStream):
+    """The stream of a connection, first without and then with TLS."""
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
         self._stream = stream
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 -- as above
-        return await self._stream.read(max_bytes, timeout)
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- as above
-        await self._stream.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+        self.has_tls = False
+        self.protocol: str | None = None
+        """What ALPN has chosen (RFC 7301)."""
 
     async def start_tls(
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 -- as above
-    ) -> httpcore.AsyncNetworkStream:
+        timeout: float | None = None,  # noqa: ASYNC109 -- the signature of httpcore2
+    ) -> httpcore2.AsyncNetworkStream:
         try:
-            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+            self._stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
         except BaseException:
-            await self._stream.aclose()
+            await self.aclose()  # httpcore2 leaves it open when the call is cancelled
+            raise
+        self.has_tls = True
+        self.protocol = self._stream.get_extra_info("ssl_object").selected_alpn_protocol()
+        return self
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        try:
+            return await self._stream.read(max_bytes, timeout)
+        except httpcore2.ReadTimeout as error:
+            if self.protocol == _HTTP2:
+                raise _ReadTimeout from error
             raise
 
-    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 -- the signature of httpcore
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 -- the signature of httpcore2
         return self._stream.get_extra_info(info)
