@@ -19,7 +19,7 @@ from tequipy_observability.celery.metrics import _OUTCOMES
 from tequipy_observability.metrics import build_registry
 from tequipy_observability.wiring import Observability
 from tequipy_platform import DomainError
-from tequipy_platform.http import HttpProfile, HttpSettings, build_http_clients
+from tequipy_platform.http import HttpProfile, HttpSettings
 from tequipy_worker.app import build_runtime, create_worker, open_relay
 from tequipy_worker.heartbeat import Heartbeat
 from tequipy_worker.settings import WorkerSettings
@@ -49,6 +49,7 @@ SETTINGS = {
     "CACHE__URL": "redis://127.0.0.1:1/0",
     "CELERY__BROKER_URL": "redis://127.0.0.1:1/1",
     "MAIL__SMTP_URL": "smtp://127.0.0.1:1",
+    "AUTH__BREACHED_PASSWORDS_URL": "http://127.0.0.1:1",
 }
 
 
@@ -130,9 +131,6 @@ async def compose(folder: Path) -> Exported:
     app.build_middleware_stack()  # which registers the metrics of requests
     of_api: CollectorRegistry = app.state.registry
     Edge(api_settings.server, max_connections=1, hsts=False, registry=of_api)
-    of_calls = CollectorRegistry()
-    build_http_clients(HttpSettings(), app_name="app", app_version="1", registry=of_calls)
-    exported.add(of_calls)
     for registry in (of_worker, of_api):
         for collector in [*registry._collector_to_names]:
             if isinstance(collector, PrometheusCacheMetrics):

@@ -36,7 +36,11 @@ OF_SPEED = {"LatencyBudgetBurnsFast", "LatencyBudgetBurnsSlowly", "EventLoopBloc
 
 PROVOKED = "WebhookAddressesRefused"
 
-RATES = {"TEQUIPY_RATE_LIMITS__DEFAULT": "60000/60", "TEQUIPY_RATE_LIMITS__LOGIN": "600/60"}
+SETTINGS = {
+    "TEQUIPY_RATE_LIMITS__DEFAULT": "60000/60",
+    "TEQUIPY_RATE_LIMITS__LOGIN": "600/60",
+    "TEQUIPY_AUTH__BREACHED_PASSWORDS_URL": "http://127.0.0.1:1",  # where nobody listens
+}
 
 AUTH = "/api/v1/auth"
 
@@ -105,7 +109,7 @@ def test_panels_and_alerts_show_the_local_stack(deployment: Deployment) -> None:
     ports = {name: free_port() for name in ("worker", "relay", "beat")}
     port = {name: {"TEQUIPY_OBSERVABILITY__METRICS_PORT": str(number)} for name, number in ports.items()}
     with contextlib.ExitStack() as stack:
-        api = stack.enter_context(deployment.api(**RATES))
+        api = stack.enter_context(deployment.api(**SETTINGS))
         stack.enter_context(deployment.worker(**port["worker"]))
         stack.enter_context(deployment.relay(**port["relay"]))
         stack.enter_context(deployment.scheduler(**port["beat"]))
