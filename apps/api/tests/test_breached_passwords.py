@@ -13,6 +13,8 @@ from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
 from tequipy_devstack.proving.network import in_background
 
+from .instance import StartApi
+
 BREACHED = "a password of a data leak"
 GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
 
@@ -69,6 +71,14 @@ async def test_a_breached_password_is_refused_and_counted(settings: ApiSettings,
     call = {"profile": "default", "host": "127.0.0.1", "method": "GET"}
     for outcome, calls in (("200", 2), ("deadline_exceeded", 1)):
         assert value("http_client_requests_total", {**call, "outcome": outcome}) == calls
+
+
+def test_the_server_refuses_a_breached_password(start_api: StartApi, range_api: RangeApi) -> None:
+    """`serve` starts with the setting, and looks the password up."""
+    instance = start_api(TEQUIPY_AUTH__BREACHED_PASSWORDS_URL=range_api.url)
+    instance.wait_until_ready()
+    answer = httpx.post(f"{instance.url}/api/v1/auth/register", json=GOOD | {"password": BREACHED})
+    assert (answer.status_code, answer.json()["reasons"]) == (422, ["breached"])
 
 
 def test_the_command_refuses_a_breached_password(

@@ -11,6 +11,7 @@ from tequipy_auth import KeyUnusable
 from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_platform.database import build_database
+from tequipy_platform.http import build_http_clients
 from tequipy_platform.settings import variable_of
 
 _SECONDS: Final = 2.0
@@ -41,14 +42,16 @@ def unusable_keys_line(error: KeyUnusable) -> str:
 async def _check(settings: ApiSettings) -> None:
     # Separate objects, because their connections belong to an event loop that ends before that of the server begins.
     database = build_database(settings.database)
+    http = build_http_clients(settings.http, app_name=settings.app_name, app_version=settings.app_version)
     auth = build_auth(
         settings.auth,
         environment=settings.environment,
         public_url=settings.public_url,
         database=database,
         cache=build_cache(settings.cache),
+        http=http,
     )
-    async with database, auth:
+    async with database, http, auth:
         checking = asyncio.create_task(auth.access_tokens.check())
         await asyncio.wait({checking}, timeout=_SECONDS)
         if checking.done() and isinstance(error := checking.exception(), KeyUnusable):
