@@ -1,5 +1,6 @@
 """Limits on a server that evicts buckets: each process continues from the state that it knows."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
@@ -8,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from tequipy_caching import RatePolicy
+from tequipy_caching.rate_limit.leases import now_us
 from tequipy_caching.rate_limit.limiter import RedisRateLimiter
 from tequipy_devstack.servers import ValkeyServer
 
@@ -83,6 +85,29 @@ async def test_a_reset_is_no_eviction(limiters: Build, private_redis: ValkeyServ
     await one.reset(LOGIN, "ada")
     assert (await other.hit(LOGIN, "ada")).remaining == 5
     assert registry.get_sample_value("ratelimit_vanished_buckets_total", {"policy": "login"}) is None
+
+
+async def test_a_bucket_that_becomes_empty_on_the_way_has_not_vanished(
+    limiters: Build, private_redis: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that reaches the server after its bucket has become empty is not counted as a loss of the server."""
+    registry, policy = CollectorRegistry(), RatePolicy("fast", 120, 60)
+    limiter = await limiters(private_redis.url(), registry=registry)
+    run, known = limiter._buckets.run, list[int]()
+
+    async def run_late(budgets: Any, requests: Any) -> Any:
+        known.append(requests[0].born)
+        deadline = now_us() + 10_000_000
+        while any(each.until > now_us() - 100_000 for each in limiter._known.values()):
+            assert now_us() < deadline
+            await asyncio.sleep(0.01)
+        return await run(budgets, requests)
+
+    await limiter.hit(policy, "ada")
+    monkeypatch.setattr(limiter._buckets, "run", run_late)
+    while not any(known):  # a busy machine may begin the request when nothing is known any more
+        await limiter.hit(policy, "ada")
+    assert registry.get_sample_value("ratelimit_vanished_buckets_total", {"policy": "fast"}) is None
 
 
 async def test_leases_of_an_evicted_bucket_count_as_used(

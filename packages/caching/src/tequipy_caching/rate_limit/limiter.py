@@ -210,10 +210,12 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
                     return decide_all_locally(budgets, self._local_buckets, cost, now)
                 if self._buckets.eviction_unknown:  # Redis was unreachable at the start
                     await self._buckets.check_eviction()
-                for (policy, name), grant in zip(budgets, grants, strict=True):
+                took = now_us() - now
+                for (policy, name), request, grant in zip(budgets, requests, grants, strict=True):
                     if name in ours:
                         self._renew(ours[name], grant, now)
-                    if grant.vanished:
+                    # Otherwise the bucket may have become empty while the request was on its way.
+                    if grant.vanished and request.known > took * policy.leak_rate:
                         self._counts.count_vanished(policy.name)
                     if guard.is_current(name):
                         self._remember(policy, name, grant, cost, now)
