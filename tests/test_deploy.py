@@ -59,6 +59,16 @@ def test_every_section_of_the_runbook_belongs_to_an_alert_or_dashboard() -> None
     )
 
 
+def test_links_to_sections_of_the_runbook_lead_to_one() -> None:
+    """Each link to a section of the runbook, from itself or from another page, names the anchor of a heading."""
+    pages = [path.read_text(encoding="utf-8") for path in ROOT.glob("docs/**/*.md")]
+    linked = {anchor for page in pages for anchor in re.findall(r"\(runbook\.md#([^)]+)\)", page)}
+    linked |= set(re.findall(r"\(#([^)]+)\)", RUNBOOK))
+    assert len(linked) > 10
+    headings = re.findall(r"^##+ (.+)$", RUNBOOK, re.MULTILINE)
+    assert linked <= {heading.lower().replace(" ", "-") for heading in headings}
+
+
 def test_the_panels_that_the_runbook_names_exist() -> None:
     """Each panel that the runbook names is in a dashboard."""
     named = re.findall(r"\bpanels? `([^`]+)`", RUNBOOK)
