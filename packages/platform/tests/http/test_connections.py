@@ -107,7 +107,7 @@ async def test_the_call_beyond_the_connections_waits_and_then_fails(
 
     url = upstream.route("/held", held)
     async with build_http_clients(
-        quick_settings(60, connect=0.2), app_name="shop", app_version="1", registry=registry
+        quick_settings(60, connect=3), app_name="shop", app_version="1", registry=registry
     ) as http:
         calls = [asyncio.create_task(http.default.get(url)) for _ in range(100)]
         await soon("a hundred calls are held", lambda: len(upstream.requests) == 100)
@@ -126,8 +126,8 @@ async def test_the_call_beyond_the_connections_waits_and_then_fails(
         free.set()
         assert (await later).status_code == 200
         assert {each.status_code for each in await asyncio.gather(*calls)} == {200}
-    print(f"\n101st concurrent call: PoolTimeout after {waited:.2f} s (connect timeout 0.2 s), host not blamed")
-    assert 0.2 <= waited < 10
+    print(f"\n101st concurrent call: PoolTimeout after {waited:.2f} s (connect timeout 3 s), host not blamed")
+    assert 3 <= waited < 30
     labels = {"profile": "default", "host": "127.0.0.1", "method": "GET", "outcome": "pool_timeout"}
     assert registry.get_sample_value("http_client_requests_total", labels) == 32
 
