@@ -156,7 +156,7 @@ def test_an_owner_can_log_in_during_an_attack(
                 owner.log_in("login, marked by cookie", cookie)
                 owner.log_in("login, marked in the body", **marked)
                 bearer = {"Authorization": f"Bearer {session['access_token']}"}
-                answer = owner.post("reauthenticate", "reauthenticate", {"password": owner.password}, **bearer)
+                answer = owner.post("reauthenticate", "reauthenticate", body | {"password": owner.password}, **bearer)
                 session = answer.json() if answer.status_code == httpx.codes.OK else session
                 unmarked.log_in("login, unmarked")
                 change = {"current_password": changer.password, "new_password": f"{PASSWORD} {passed}"}

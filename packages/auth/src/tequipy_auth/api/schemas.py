@@ -55,9 +55,10 @@ class AddressBody(StrictModel):
 
 
 class ReauthenticateBody(StrictModel):
-    """The caller's current password."""
+    """The caller's current password, and how to deliver the refresh token of the new session."""
 
     password: Password
+    token_delivery: Literal["cookie", "body"] = COOKIE
 
 
 class ResetPasswordBody(StrictModel):
@@ -160,14 +161,6 @@ class SessionList(BaseModel):
                 for session in sessions
             ]
         )
-
-
-class AccessTokenAnswer(BaseModel):
-    """An access token and its lifetime in seconds."""
-
-    access_token: str = Field(examples=["eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFUzI1NiIs…"])
-    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 -- the name of a scheme, no secret
-    expires_in: int = Field(examples=[900])
 
 
 class Me(BaseModel):

@@ -105,6 +105,26 @@ class TestSessions:
             assert problem(await person.refresh(), 401) == "session_revoked"
             assert len(await auth_target.mails(person.email)) == before + 1
 
+    async def test_a_reauthentication_replaces_the_session(self, auth_target: Target) -> None:
+        """A token that was copied before is superseded for a minute, then `session_revoked`; the new session stays."""
+        async with owner(auth_target) as person:
+            copied, earlier = person.token, person.access_token
+            bearer = {"Authorization": f"Bearer {earlier}"}
+            answer = await person.post("reauthenticate", {"password": person.password}, headers=bearer)
+            assert answer.status_code == 200
+            await eventually_refused(person, earlier)
+            person.access_token = answer.json()["access_token"]
+            assert [item["current"] for item in (await person.get("sessions")).json()["items"]] == [True]
+            answer = await person.refresh(copied)
+            assert problem(answer, 401) == "refresh_superseded"
+            assert "set-cookie" not in answer.headers
+            assert (await person.refresh()).status_code == 200
+            await auth_target.pass_time(GRACE + MOMENT)
+            answer = await person.refresh(copied)
+            assert problem(answer, 401) == "session_revoked"
+            assert deletes_cookie(answer, auth_target)
+            assert (await person.refresh()).status_code == 200
+
     async def test_guessing_does_not_use_the_token(self, auth_target: Target) -> None:
         """A wrong or malformed token gets 401 `refresh_invalid`; the cookie stays and still works."""
         async with owner(auth_target) as person:

@@ -70,6 +70,8 @@ class Session:
     revoked_at: datetime | None = None
     last_client: Client | None = None
     """The client of the latest refresh; None if the session has not been refreshed."""
+    replaced_by: UUID | None = None
+    """The session that replaced this one when its user authenticated again."""
 
     @property
     def expires_at(self) -> datetime:

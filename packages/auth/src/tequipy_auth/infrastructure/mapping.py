@@ -74,6 +74,7 @@ def session_of(row: SessionRow) -> Session:
         absolute_expires_at=row.absolute_expires_at,
         revoked_at=row.revoked_at,
         last_client=last if last != Client() else None,
+        replaced_by=row.replaced_by,
     )
 
 

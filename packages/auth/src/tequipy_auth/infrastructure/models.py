@@ -97,6 +97,8 @@ class SessionRow(Base):
     revoked_reason: Mapped[str | None]
     last_ip: Mapped[str | None]
     last_user_agent: Mapped[str | None]
+    # No foreign key, because either session may be deleted first.
+    replaced_by: Mapped[UUID | None]
 
     __table_args__ = (
         # A starting process selects the sessions whose access tokens may still be in use.

@@ -62,11 +62,5 @@ async def _attack(steps: list[Step]) -> None:
         with pytest.raises(InvalidCredentials):
             await auth.login.reauthenticate(session, password="mistyped", client=HOME)
         await log_in(auth, owner)
-        session = replace(
-            session,
-            auth_time=(
-                await auth.access_tokens.verify(
-                    (await auth.login.reauthenticate(session, password=PASSWORD, client=HOME)).value
-                )
-            ).auth_time,
-        )
+        pair = await auth.login.reauthenticate(session, password=PASSWORD, client=HOME)
+        session = await auth.access_tokens.verify(pair.access.value)

@@ -58,12 +58,12 @@ async def test_a_right_password_is_no_failure_when_the_rest_fails(
     async def fail_to_keep(*_: object, **__: object) -> None:
         raise Unavailable
 
-    principal = await auth.access_tokens.verify((await log_in(auth)).access.value)
+    principal, other = [await auth.access_tokens.verify((await log_in(auth)).access.value) for _ in range(2)]
     attempts: list[Callable[[], Awaitable[object]]] = [
         lambda: log_in(auth),
         lambda: auth.login.reauthenticate(principal, password=PASSWORD, client=HOME),
         lambda: auth.passwords.change(
-            principal, current_password=PASSWORD, new_password="an even better password", client=HOME
+            other, current_password=PASSWORD, new_password="an even better password", client=HOME
         ),
     ]
     for attempt in attempts:

@@ -60,7 +60,7 @@ async def test_transactions_are_retried_after_a_conflict(
     monkeypatch.setattr(work.users, "lock", lock_at_the_second_try)
     await auth.passwords.reset(token, new_password=NEW, client=CLIENT)
     principal = await principal_of(auth, await log_in(auth, NEW))
-    await auth.login.reauthenticate(principal, password=NEW, client=CLIENT)
+    principal = await principal_of(auth, await auth.login.reauthenticate(principal, password=NEW, client=CLIENT))
     await auth.passwords.change(principal, current_password=NEW, new_password=PASSWORD, client=CLIENT)
     assert next(tries) == 8
 

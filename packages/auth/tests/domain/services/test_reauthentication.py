@@ -5,7 +5,17 @@ from datetime import timedelta
 
 import pytest
 
-from tequipy_auth import AuditAction, Auth, InvalidAccessToken, KeyUnusable, LoginLocked, Principal, ReauthRequired
+from tequipy_auth import (
+    AuditAction,
+    Auth,
+    InvalidAccessToken,
+    KeyUnusable,
+    LoginLocked,
+    Principal,
+    ReauthRequired,
+    RefreshSuperseded,
+    SessionRevoked,
+)
 from tequipy_auth.testing import FakeAccessTokens, MemoryAuthUnitOfWork
 from tequipy_platform import Unavailable
 from tequipy_platform.testing import FrozenClock
@@ -36,18 +46,59 @@ async def principal(auth: Auth) -> Principal:
     return await auth.access_tokens.verify((await log_in(auth)).access.value)
 
 
-async def test_a_reauthentication_renews_the_authentication_time(
+async def test_a_reauthentication_replaces_the_session(
     auth: Auth, work: MemoryAuthUnitOfWork, principal: Principal, clock: FrozenClock
 ) -> None:
-    """The new access token and the session have the new time; the refresh tokens stay unchanged."""
+    """The new session has the new time, and inherits the time of creation and the absolute expiry."""
     clock.advance(timedelta(hours=1))
-    tokens = dict(work.refresh_tokens.rows)
-    token = await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
-    renewed = await auth.access_tokens.verify(token.value)
-    assert renewed == replace(principal, auth_time=clock.now())
-    assert work.sessions.rows[principal.session_id].auth_time == clock.now()
-    assert work.refresh_tokens.rows == tokens
-    assert (work.audit.events[-1].action, work.audit.events[-1].reason) == (AuditAction.LOGIN_OK, "reauthenticate")
+    pair = await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
+    renewed = await auth.access_tokens.verify(pair.access.value)
+    assert renewed == replace(principal, session_id=renewed.session_id, auth_time=clock.now())
+    earlier, new = (work.sessions.rows[each.session_id] for each in (principal, renewed))
+    assert (earlier.replaced_by, earlier.revoked_at) == (new.id, clock.now())
+    assert new.auth_time == clock.now()
+    assert (new.created_at, new.absolute_expires_at) == (earlier.created_at, earlier.absolute_expires_at)
+    assert [session.id for session in await auth.sessions.sessions(renewed)] == [new.id]
+    (event,) = [event for event in work.audit.events if event.reason == "reauthenticate"]
+    assert (event.action, event.session_id) == (AuditAction.LOGIN_OK, new.id)
+    with pytest.raises(InvalidAccessToken):
+        await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["the newest token", "a used token"])
+async def test_a_copy_of_the_refresh_token_gains_nothing(
+    used: bool, auth: Auth, work: MemoryAuthUnitOfWork, clock: FrozenClock
+) -> None:
+    """For a minute it is superseded, so that another tab is not logged out; later it is refused and audited."""
+    pair = await log_in(auth)
+    copied = str(pair.refresh)
+    if used:
+        pair = await auth.sessions.refresh(copied, client=HOME)
+    principal = await auth.access_tokens.verify(pair.access.value)
+    clock.advance(timedelta(seconds=61))
+    new = await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
+    for _ in range(2):
+        with pytest.raises(RefreshSuperseded):
+            await auth.sessions.refresh(copied, client=CAFE)
+        clock.advance(timedelta(seconds=30))
+    clock.advance(MOMENT)
+    with pytest.raises(SessionRevoked):
+        await auth.sessions.refresh(copied, client=CAFE)
+    event = work.audit.events[-1]
+    assert (event.action, event.reason, event.client) == (AuditAction.REFRESH_REPLAYED, "replaced", CAFE)
+    await auth.sessions.refresh(str(new.refresh), client=HOME)
+
+
+async def test_a_logout_ends_the_session_that_replaced_it(auth: Auth, clock: FrozenClock) -> None:
+    """A logout with a token of a replaced session ends the newest one of its successors."""
+    first = last = await log_in(auth)
+    for _ in range(2):
+        clock.advance(MOMENT)
+        principal = await auth.access_tokens.verify(last.access.value)
+        last = await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
+    await auth.sessions.logout(client=HOME, refresh_token=str(first.refresh))
+    with pytest.raises(SessionRevoked):
+        await auth.sessions.refresh(str(last.refresh), client=HOME)
 
 
 async def test_a_session_has_its_own_counter(auth: Auth, principal: Principal, clock: FrozenClock) -> None:
@@ -61,8 +112,8 @@ async def test_a_session_has_its_own_counter(auth: Auth, principal: Principal, c
     await auth.login.reauthenticate(other, password=PASSWORD, client=HOME)
     await log_in(auth, HOME)
     clock.advance(LOCK)
-    await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
-    await fail_again(auth, principal, 5)
+    pair = await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
+    await fail_again(auth, await auth.access_tokens.verify(pair.access.value), 5)
 
 
 async def test_a_session_that_has_ended_is_not_renewed(
@@ -85,5 +136,5 @@ async def test_a_sensitive_operation_needs_fresh_authentication(
     clock.advance(MOMENT)
     with pytest.raises(ReauthRequired):
         await auth.login.require_fresh(principal)
-    await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
-    await auth.login.require_fresh(principal)
+    pair = await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
+    await auth.login.require_fresh(await auth.access_tokens.verify(pair.access.value))

@@ -106,11 +106,12 @@ async def test_recent_revocations_are_returned(work: Work, session: Session) -> 
     assert changed.version == 4
 
 
-async def test_a_reauthentication_updates_a_live_session(work: Work, session: Session) -> None:
-    """The authentication time of a live session changes, that of a revoked or missing one does not."""
+async def test_only_a_live_session_is_replaced(work: Work, session: Session) -> None:
+    """A session is replaced once; a revoked or missing one is not."""
+    successor, other = new_id(), new_id()
     async with work() as unit:
-        assert await unit.sessions.reauthenticate(session.id, at=NOW + HOUR)
-        assert await unit.sessions.get(session.id) == replace(session, auth_time=NOW + HOUR)
-        await unit.sessions.revoke(session.id, at=NOW, reason="logout")
-        assert not await unit.sessions.reauthenticate(session.id, at=NOW + 2 * HOUR)
-        assert not await unit.sessions.reauthenticate(new_id(), at=NOW)
+        assert await unit.sessions.replace(session.id, by=successor, at=NOW + HOUR)
+        assert await unit.sessions.get(session.id) == replace(session, revoked_at=NOW + HOUR, replaced_by=successor)
+        assert not await unit.sessions.replace(session.id, by=other, at=NOW + HOUR)
+        assert not await unit.sessions.revoke(session.id, at=NOW + HOUR, reason="logout")
+        assert not await unit.sessions.replace(new_id(), by=other, at=NOW)

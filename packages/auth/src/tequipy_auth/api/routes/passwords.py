@@ -1,15 +1,17 @@
 """Routes for password reset, password change and reauthentication."""
 
-from fastapi import APIRouter, status
+from fastapi import APIRouter, Response, status
 
+from tequipy_auth.api.cookies import set_device_cookie, set_refresh_cookie
 from tequipy_auth.api.dependencies import CurrentAuth, CurrentClient, CurrentPrincipal
 from tequipy_auth.api.schemas import (
+    COOKIE,
     Accepted,
-    AccessTokenAnswer,
     AddressBody,
     ChangePasswordBody,
     ReauthenticateBody,
     ResetPasswordBody,
+    Tokens,
 )
 from tequipy_auth.domain.exceptions import (
     AmbiguousCredentials,
@@ -76,6 +78,7 @@ async def change_password(
 
 @router.post(
     "/reauthenticate",
+    response_model_exclude_none=True,
     responses=problem_responses(
         *BODY_PROBLEMS,
         AmbiguousCredentials,
@@ -87,8 +90,20 @@ async def change_password(
     ),
 )
 async def reauthenticate(
-    auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient, body: ReauthenticateBody
-) -> AccessTokenAnswer:
-    """Confirm the password before a sensitive operation; the refresh token stays valid."""
-    token = await auth.login.reauthenticate(principal, password=body.password.get_secret_value(), client=client)
-    return AccessTokenAnswer(access_token=token.value, expires_in=token.expires_in)
+    *,
+    response: Response,
+    auth: CurrentAuth,
+    principal: CurrentPrincipal,
+    client: CurrentClient,
+    body: ReauthenticateBody,
+) -> Tokens:
+    """Confirm the password before a sensitive operation; a new session replaces the current one and its tokens.
+
+    The earlier session's refresh tokens are `refresh_superseded` for a minute, and then `session_revoked`.
+    """
+    pair = await auth.login.reauthenticate(principal, password=body.password.get_secret_value(), client=client)
+    by_cookie = body.token_delivery == COOKIE
+    if by_cookie:
+        set_refresh_cookie(response, auth, pair)
+        set_device_cookie(response, auth, pair)
+    return Tokens.of(pair, with_refresh=not by_cookie)

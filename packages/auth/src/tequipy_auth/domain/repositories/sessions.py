@@ -30,8 +30,11 @@ class Sessions(ABC):
         """
 
     @abstractmethod
-    async def reauthenticate(self, session_id: UUID, *, at: datetime) -> bool:
-        """Record that the user authenticated again; return False if the session has been revoked."""
+    async def replace(self, session_id: UUID, *, by: UUID, at: datetime) -> bool:
+        """End a session that another one replaces; return False if it has been revoked.
+
+        It is safe under concurrent calls.
+        """
 
     @abstractmethod
     async def revoke(self, session_id: UUID, *, at: datetime, reason: str) -> bool:

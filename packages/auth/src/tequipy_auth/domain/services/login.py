@@ -6,14 +6,14 @@ from dataclasses import replace
 from tequipy_auth.domain.audit import AuditAction, AuditEvent
 from tequipy_auth.domain.devices import DeviceMarks
 from tequipy_auth.domain.entities import Session, User
-from tequipy_auth.domain.exceptions import EmailNotVerified, InvalidAccessToken, InvalidCredentials, ReauthRequired
+from tequipy_auth.domain.exceptions import EmailNotVerified, InvalidCredentials, ReauthRequired
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AddressParser
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.password_check import PasswordCheck, VerifiedAttempt
 from tequipy_auth.domain.services.session_issuer import NewSession, SessionIssuer, find_caller
-from tequipy_auth.domain.value_objects import AccessToken, Client, Principal, TokenPair
+from tequipy_auth.domain.value_objects import Client, Principal, TokenPair
 from tequipy_platform import Clock, retry_conflicts
 
 
@@ -59,25 +59,16 @@ class LoginService:
             if not verified.user.email_verified:
                 await self._check.refuse(verified, EmailNotVerified.code)
                 raise EmailNotVerified
-            new = await self._issuer.prepare(verified.user, client, amr=("pwd",))
-            logged_in = await self._start_session(verified, new, client)
-            if logged_in is None:
-                verified = await self._check.verify_again(verified, password)
-                logged_in = await self._start_session(verified, new, client)
-            if logged_in is None:
-                raise InvalidCredentials
-        user, device_mark = logged_in
-        access = await self._issuer.access_token(user, new.session)
-        pair = self._issuer.token_pair(access, new.session, new.refresh_token_value, new.session.created_at)
-        return replace(pair, device_mark=device_mark)
+        return await self._begin(verified, password, client)
 
     @counted("reauthenticate")
-    async def reauthenticate(self, principal: Principal, *, password: str, client: Client) -> AccessToken:
-        """Check the password again, record the time in the session and return a new access token.
+    async def reauthenticate(self, principal: Principal, *, password: str, client: Client) -> TokenPair:
+        """Check the password again and replace the session by one with a new authentication time (ASVS 7.2.4).
 
-        Raises `InvalidAccessToken` when the session has ended, `InvalidCredentials`, `LoginLocked`, `Unavailable`.
+        A copy of the earlier session's refresh token gains nothing by it. Raises `InvalidAccessToken` when the session
+        has ended, `InvalidCredentials`, `LoginLocked`, `Unavailable`.
         """
-        # Checked first: otherwise an attempt would be counted and the session changed without a new token.
+        # Checked first: otherwise an attempt would be counted and the session replaced without a new token.
         await self._issuer.check_signing_key()
         async with self._unit_of_work() as work:
             user, session = await find_caller(work, principal)
@@ -90,14 +81,7 @@ class LoginService:
                 session_id=session.id,
             )
         verified = await self._check.verify(attempt, password)
-        async with self._check.released_on_outage(verified):
-            renewed = await self._renew_session(verified, session, client)
-            if renewed is None:
-                verified = await self._check.verify_again(verified, password)
-                renewed = await self._renew_session(verified, session, client)
-            if renewed is None:
-                raise InvalidCredentials
-        return await self._issuer.access_token(*renewed)
+        return await self._begin(verified, password, client, replaces=session)
 
     async def require_fresh(self, principal: Principal) -> None:
         """Raise `ReauthRequired` unless the caller authenticated within the last few minutes.
@@ -110,10 +94,25 @@ class LoginService:
         if self._clock.now() - session.auth_time >= self._policy.fresh_for:
             raise ReauthRequired
 
+    async def _begin(
+        self, verified: VerifiedAttempt, password: str, client: Client, *, replaces: Session | None = None
+    ) -> TokenPair:
+        """Begin a session after a correct password, whatever the way in."""
+        async with self._check.released_on_outage(verified):
+            new = await self._issuer.prepare(verified.user, client, amr=("pwd",), replaces=replaces)
+            begun = await self._save(verified, new, client)
+            if begun is None:
+                verified = await self._check.verify_again(verified, password)
+                begun = await self._save(verified, new, client)
+            if begun is None:
+                raise InvalidCredentials
+        user, device_mark = begun
+        access = await self._issuer.access_token(user, new.session)
+        pair = self._issuer.token_pair(access, new.session, new.refresh_token_value, new.session.auth_time)
+        return replace(pair, device_mark=device_mark)
+
     @retry_conflicts
-    async def _start_session(
-        self, verified: VerifiedAttempt, new: NewSession, client: Client
-    ) -> tuple[User, str] | None:
+    async def _save(self, verified: VerifiedAttempt, new: NewSession, client: Client) -> tuple[User, str] | None:
         """Commit the session and return the account and a device mark; None if the password hash was replaced."""
         async with self._unit_of_work() as work:
             user = await self._check.confirm(work, verified)
@@ -121,33 +120,16 @@ class LoginService:
                 return None
             device_mark = await self._devices.issue(work, user, known=client.device_mark)
             revoked_ids = await self._issuer.save(work, new)
-            await work.users.record_login(user.id, at=new.session.created_at)
-            work.audit.record(_login_event(user, new.session, new.session.client))
+            await work.users.record_login(user.id, at=new.session.auth_time)
+            work.audit.record(
+                AuditEvent(
+                    AuditAction.LOGIN_OK,
+                    reason="reauthenticate" if new.replaces else None,
+                    actor_id=user.id,
+                    subject_id=user.id,
+                    session_id=new.session.id,
+                    client=client,
+                )
+            )
         await self._issuer.publish(revoked_ids)
         return user, device_mark
-
-    @retry_conflicts
-    async def _renew_session(
-        self, verified: VerifiedAttempt, session: Session, client: Client
-    ) -> tuple[User, Session] | None:
-        """Commit the time of authentication and return account and session; None if the password hash was replaced."""
-        now = self._clock.now()
-        async with self._unit_of_work() as work:
-            user = await self._check.confirm(work, verified)
-            if user is None:
-                return None
-            if not await work.sessions.reauthenticate(session.id, at=now):
-                raise InvalidAccessToken
-            work.audit.record(_login_event(user, session, client, reason="reauthenticate"))
-        return user, replace(session, auth_time=now)
-
-
-def _login_event(user: User, session: Session, client: Client, *, reason: str | None = None) -> AuditEvent:
-    return AuditEvent(
-        AuditAction.LOGIN_OK,
-        reason=reason,
-        actor_id=user.id,
-        subject_id=user.id,
-        session_id=session.id,
-        client=client,
-    )

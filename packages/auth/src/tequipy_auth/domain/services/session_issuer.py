@@ -33,6 +33,8 @@ class NewSession:
     """The row of the first refresh token, which contains only a hash of its secret."""
     refresh_token_value: RefreshTokenValue = field(repr=False)
     """The first refresh token, which the client receives."""
+    replaces: UUID | None = None
+    """The session that ends when this one begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,14 @@ class SessionIssuer:
         """Raise `Unavailable` unless this process can sign tokens."""
         await self._access_tokens.check()
 
-    async def prepare(self, user: User, client: Client, *, amr: tuple[str, ...]) -> NewSession:
-        """Create a session and hash the secret of its first refresh token; nothing is stored yet."""
+    async def prepare(
+        self, user: User, client: Client, *, amr: tuple[str, ...], replaces: Session | None = None
+    ) -> NewSession:
+        """Create a session and hash the secret of its first refresh token; nothing is stored yet.
+
+        A session that `replaces` another one has a new authentication time, but inherits the time of its creation and
+        its absolute expiry.
+        """
         value = RefreshTokenValue.new(self._new_id(), self._random(SECRET_BYTES))
         secret_hash = await self._secrets.hash(value.secret)
         now = self._clock.now()
@@ -99,31 +107,37 @@ class SessionIssuer:
             client=client,
             amr=amr,
             auth_time=now,
-            created_at=now,
+            created_at=replaces.created_at if replaces else now,
             last_used_at=now,
             idle_expires_at=now + self._policy.refresh_idle,
-            absolute_expires_at=now + self._policy.refresh_absolute,
+            absolute_expires_at=replaces.absolute_expires_at if replaces else now + self._policy.refresh_absolute,
         )
         token = RefreshToken(value.id, session.id, None, secret_hash, self._successor_keys.current_version, now)
-        return NewSession(session, token, value)
+        return NewSession(session, token, value, replaces.id if replaces else None)
 
     async def save(self, work: AuthUnitOfWork, new: NewSession) -> tuple[str, ...]:
         """Store the session in the caller's transaction, which holds the lock of the user's row.
 
-        If the account has the maximum number of sessions, the oldest are revoked. Returns their revoked ids to
-        `publish` after the commit.
+        The session that it replaces ends; raises `InvalidAccessToken` if that has ended already. If the account has the
+        maximum number of sessions, the oldest are revoked. Returns the revoked ids to `publish` after the commit.
         """
         session = new.session
+        replaced: tuple[str, ...] = ()
+        if new.replaces is not None:
+            if not await work.sessions.replace(new.replaces, by=session.id, at=session.auth_time):
+                raise InvalidAccessToken
+            replaced = (revoked_session(new.replaces),)
+            work.outbox.add(PUBLISH_REVOCATIONS, members=list(replaced))
         oldest = await work.sessions.live_of(
-            session.user_id, at=session.created_at, beyond=self._policy.sessions_per_user - 1
+            session.user_id, at=session.auth_time, beyond=self._policy.sessions_per_user - 1
         )
         revocation = SessionRevocation(
-            "too_many_sessions", session.created_at, actor_id=session.user_id, client=session.client
+            "too_many_sessions", session.auth_time, actor_id=session.user_id, client=session.client
         )
         revoked_ids = await self.revoke(work, session.user_id, [each.id for each in oldest], revocation)
         await work.sessions.add(session)
         await work.refresh_tokens.add(new.refresh_token)
-        return revoked_ids
+        return replaced + revoked_ids
 
     async def revoke(
         self, work: AuthUnitOfWork, user_id: UUID, session_ids: Iterable[UUID], revocation: SessionRevocation
@@ -135,6 +149,18 @@ class SessionIssuer:
             if await work.sessions.revoke(each, at=revocation.at, reason=revocation.reason)
         ]
         return self._record(work, user_id, ended, revocation)
+
+    async def revoke_latest(
+        self, work: AuthUnitOfWork, user_id: UUID, session_id: UUID, revocation: SessionRevocation
+    ) -> tuple[str, ...]:
+        """Revoke a session or, if it was replaced, the one that has replaced it; return the ids to `publish`."""
+        latest: UUID | None = session_id
+        revoked_ids: tuple[str, ...] = ()
+        while latest is not None and not revoked_ids:
+            revoked_ids = await self.revoke(work, user_id, [latest], revocation)
+            session = await work.sessions.get(latest)
+            latest = session.replaced_by if session else None
+        return revoked_ids
 
     async def revoke_all(
         self, work: AuthUnitOfWork, user_id: UUID, revocation: SessionRevocation, *, keep: UUID | None = None

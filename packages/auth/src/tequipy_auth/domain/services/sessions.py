@@ -77,21 +77,24 @@ class SessionService:
         now = self._clock.now()
         presented = await self._verify_token(token)
         if presented.session.revoked_at is not None:
-            raise SessionRevoked
+            raise await self._refusal(presented, client, now)
         if presented.session.expires_at <= now:
             raise RefreshExpired
         successor, child = await self._derive_successor(presented, now)
         # Signed before the commit: a revocation after the commit is then stored until this token has expired.
         access = await self._issuer.access_token(presented.user, presented.session)
         revoked_ids: tuple[str, ...] = ()
-        async with self._unit_of_work() as work:
-            if await work.refresh_tokens.claim(presented.value.id, at=now):
-                await self._rotate(work, presented, child, client, now)
-                outcome: RefreshTokenValue | Exception = successor
-            else:
-                outcome = await self._resolve_used_token(work, presented, client, now)
-                if isinstance(outcome, RefreshReused):
-                    revoked_ids = await self._revoke_stolen(work, presented, client, now)
+        try:
+            async with self._unit_of_work() as work:
+                if await work.refresh_tokens.claim(presented.value.id, at=now):
+                    await self._rotate(work, presented, child, client, now)
+                    outcome: RefreshTokenValue | Exception = successor
+                else:
+                    outcome = await self._resolve_used_token(work, presented, client, now)
+                    if isinstance(outcome, RefreshReused):
+                        revoked_ids = await self._revoke_stolen(work, presented, client, now)
+        except SessionRevoked as error:  # ended since the token was verified; the claim is rolled back
+            raise await self._refusal(presented, client, now) from error
         await self._issuer.publish(revoked_ids)
         # Raised after the commit, so that the revocation of a stolen session is stored.
         if isinstance(outcome, Exception):
@@ -103,7 +106,10 @@ class SessionService:
     async def logout(
         self, *, client: Client, refresh_token: str | None = None, access_token: str | None = None
     ) -> None:
-        """Revoke the session of each valid credential, also of a used refresh token; ignore invalid ones."""
+        """Revoke the session of each valid credential, also of a used refresh token; ignore invalid ones.
+
+        If the session was replaced, the one that has replaced it is revoked.
+        """
         owners: dict[UUID, UUID] = {}
         if refresh_token is not None:
             with suppress(RefreshInvalid):
@@ -119,7 +125,7 @@ class SessionService:
         async with self._unit_of_work() as work:
             for session_id, user_id in sorted(owners.items()):
                 revocation = SessionRevocation("logout", self._clock.now(), AuditAction.LOGOUT, user_id, client)
-                revoked_ids += await self._issuer.revoke(work, user_id, [session_id], revocation)
+                revoked_ids += await self._issuer.revoke_latest(work, user_id, session_id, revocation)
         await self._issuer.publish(revoked_ids)
 
     @counted("logout_all")
@@ -221,8 +227,8 @@ class SessionService:
         # The rows may have been deleted since the token was verified.
         if parent is None or parent.used_at is None or child is None or session is None:
             return RefreshInvalid()
-        if session.revoked_at is not None:  # logged out since the token was verified
-            return SessionRevoked()
+        if session.revoked_at is not None:  # ended since the token was verified
+            raise SessionRevoked
         if now - parent.used_at > self._policy.refresh_grace:
             return RefreshReused()
         key = self._successor_keys.key(child.key_version)
@@ -230,6 +236,31 @@ class SessionService:
             return RefreshSuperseded()
         self._record_replay(work, session, client)
         return presented.value.successor(child.id, key)
+
+    async def _refusal(self, presented: _PresentedToken, client: Client, now: datetime) -> Exception:
+        """Return the error for a token of a session that has ended.
+
+        Within the grace period, a token of a replaced session is superseded: another tab has authenticated again, and
+        the browser already holds the cookie of the new session. Later it is a copy, and its use is audited.
+        """
+        async with self._unit_of_work() as work:
+            session = await work.sessions.get(presented.session.id)
+            if session is None or session.revoked_at is None or session.replaced_by is None:
+                return SessionRevoked()
+            if now - session.revoked_at <= self._policy.refresh_grace:
+                return RefreshSuperseded()
+            work.audit.record(
+                AuditEvent(
+                    AuditAction.REFRESH_REPLAYED,
+                    Outcome.FAILURE,
+                    reason="replaced",
+                    # The actor is unknown, because the token may have been copied.
+                    subject_id=session.user_id,
+                    session_id=session.id,
+                    client=client,
+                )
+            )
+        return SessionRevoked()
 
     def _record_replay(self, work: AuthUnitOfWork, session: Session, client: Client) -> None:
         """Audit a repeated use of a token from another client.

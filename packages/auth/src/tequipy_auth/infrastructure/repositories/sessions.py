@@ -57,12 +57,12 @@ class SqlSessions(Repository, Sessions):
             .returning(SessionRow.id)
         )
 
-    async def reauthenticate(self, session_id: UUID, *, at: datetime) -> bool:
-        """Update the authentication time of a session that has not been revoked."""
+    async def replace(self, session_id: UUID, *, by: UUID, at: datetime) -> bool:
+        """Update a session that has not been revoked."""
         return await self._update(
             update(SessionRow)
             .where(SessionRow.id == session_id, SessionRow.revoked_at.is_(None))
-            .values(auth_time=at)
+            .values(revoked_at=at, revoked_reason="replaced", replaced_by=by)
             .returning(SessionRow.id)
         )
 

@@ -42,12 +42,11 @@ class MemorySessions(Sessions):
         )
         return True
 
-    async def reauthenticate(self, session_id: UUID, *, at: datetime) -> bool:
-        """Record that the user authenticated again."""
-        row = self.rows.get(session_id)
-        if row is None or row.revoked_at is not None:
+    async def replace(self, session_id: UUID, *, by: UUID, at: datetime) -> bool:
+        """End a session that another one replaces."""
+        if not await self.revoke(session_id, at=at, reason="replaced"):
             return False
-        self.rows[session_id] = replace(row, auth_time=at)
+        self.rows[session_id] = replace(self.rows[session_id], replaced_by=by)
         return True
 
     async def purge(self, *, before: datetime, limit: int) -> int:
