@@ -109,8 +109,9 @@ def test_the_templates_of_the_how_to_are_shown(preview: Preview, brand: Path, tm
     assert shown.startswith("Subject: Welcome to ACME: verify your address\n\nHello,\n")
 
 
-def test_other_settings_are_neither_required_nor_checked(preview: Preview) -> None:
+def test_other_settings_are_neither_required_nor_checked(preview: Preview, tmp_path: Path) -> None:
     """In production's environment the command needs no mail server; a wrong setting of mail is reported."""
+    (tmp_path / ".env").write_text("TEQUIPY_CELERY__TIME_LIMIT=x\nTEQUIPY_SERVER__DRAIN_PERIOD=5\n")
     assert preview(TEQUIPY_ENVIRONMENT="production", TEQUIPY_DATABASE__URL="wrong").exit_code == 0
     result = preview(TEQUIPY_MAIL__SENDER="nobody")
     assert result.exit_code == os.EX_CONFIG

@@ -101,10 +101,18 @@ def mailer(request: pytest.FixtureRequest, sink: tuple[Sink, str], tmp_path: Pat
         {"message_id": "1@example.com"},
         {"message_id": "<1@example.com>\nX: y"},
         {"headers": {"X-Kind": "a\rb"}},
+        {"headers": {"X Kind": "a"}},
+        {"headers": {"Subject": "a second one"}},
+        {"to": "änn@example.com"},
+        {"to": "ann@exa_mple.com"},
+        {"to": "ann..eve@example.com"},
+        {"subject": "lone \ud800 surrogate"},
+        {"text": "lone \ud800 surrogate"},
+        {"html": "lone \ud800 surrogate"},
     ],
 )
-async def test_every_mailer_refuses_broken_headers(mailer: Mailer, change: dict[str, Any]) -> None:
-    """A line break in a header, or an invalid address, raises `MailRejected`."""
+async def test_every_mailer_refuses_broken_mails(mailer: Mailer, change: dict[str, Any]) -> None:
+    """A line break in a header, an invalid address, or a text that cannot be encoded raises `MailRejected`."""
     with pytest.raises(MailRejected):
         await mailer.send(replace(MAIL, **change))
 

@@ -1,5 +1,6 @@
 """The SMTP dialogue with servers that refuse, hang, drip or send garbage: every attempt ends as the right error."""
 
+import base64
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -61,6 +62,14 @@ async def test_a_refused_login_sends_nothing(
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
     assert [vars(record)["phase"] for record in errors] == (["auth"] if error is MailSenderRefused else [])
     assert PASSWORD not in f"{raised.value!r} {caplog.text} {[vars(record) for record in caplog.records]}"
+
+
+async def test_credentials_are_percent_decoded(stub: SmtpStub) -> None:
+    """User and password may have any characters, percent-encoded in the URL and sent as UTF-8 (RFC 4616)."""
+    url = stub.url(credentials="ada%40example.com:p%C3%A4%2F%3A%25@")
+    await SmtpMailer(MailSettings(smtp_url=SecretStr(url), ehlo_name="app.example.com")).send(MAIL)
+    (login,) = [command.text for command in stub.commands if command.text.startswith("AUTH")]
+    assert base64.b64decode(login.split()[2]).decode() == "\0ada@example.com\0pä/:%"
 
 
 @pytest.mark.parametrize("extensions", [(), ("AUTH GSSAPI NTLM",)], ids=["no AUTH", "no common method"])

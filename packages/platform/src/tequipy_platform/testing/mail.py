@@ -1,17 +1,17 @@
 """A mailer that sends nothing."""
 
-import re
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
-from tequipy_platform._mail import Mail, Mailer, MailRejected
+from tequipy_platform._clock import SystemClock
+from tequipy_platform._mail import Mail, Mailer
+from tequipy_platform.mail.composer import compose
 
-_ADDRESS = re.compile(r"[^\s@<>()\[\],;:\"\\]+@[^\s@<>()\[\],;:\"\\]+")
-_MESSAGE_ID = re.compile(r"<[!-;=?-~]+@[!-;=?-~]+>")
+_SENDER: Final = "no-reply@example.com"
 
 
 class RecordingMailer(Mailer):
-    """Records sent mails; refuses the headers that real mailers refuse."""
+    """Records sent mails; refuses the mails that real mailers refuse, because it composes them too."""
 
     def __init__(self) -> None:
         self.mails: list[Mail] = []
@@ -25,10 +25,6 @@ class RecordingMailer(Mailer):
         """Do nothing."""
 
     async def send(self, mail: Mail) -> None:
-        """Record one mail."""
-        headers = (mail.subject, *mail.headers, *mail.headers.values())
-        if not _ADDRESS.fullmatch(mail.to) or not _MESSAGE_ID.fullmatch(mail.message_id):
-            raise MailRejected
-        if any(character in header for header in headers for character in "\r\n\0"):
-            raise MailRejected
+        """Record one mail; raises `MailRejected` for one that cannot be composed."""
+        compose(mail, sender=_SENDER, clock=SystemClock())
         self.mails.append(mail)
