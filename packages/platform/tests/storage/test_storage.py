@@ -115,6 +115,24 @@ async def test_a_cancelled_put_stores_nothing_and_ends_its_stream(storage: Objec
     assert await keys(storage) == []
 
 
+async def test_a_stream_that_is_refused_is_closed(storage: ObjectStorage) -> None:
+    """A stream of which only the beginning was read gives its resources back when the put ends."""
+    closed = asyncio.Event()
+
+    async def content() -> AsyncIterator[bytes]:
+        try:
+            async for chunk in chunks(3 * PART):
+                yield chunk
+        finally:
+            closed.set()
+
+    await storage.put("a", b"old")
+    stream = content()  # held until the end, so that it is not closed for want of references
+    with pytest.raises(ObjectExists):
+        await storage.put("a", stream)
+    assert closed.is_set()
+
+
 async def test_an_object_has_a_limit(storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that exceeds the limit is refused, and stores nothing."""
     monkeypatch.setattr(_storage, "MAX_OBJECT_BYTES", PART + 1)

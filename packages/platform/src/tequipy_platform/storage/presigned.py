@@ -37,7 +37,7 @@ def presign_get(
             "X-Amz-SignedHeaders": "host",
         }
     )
-    path = quote(parts.path, safe="/~")
+    path = quote(parts.path)
     request = f"GET\n{path}\n{query}\nhost:{parts.netloc}\n\nhost\nUNSIGNED-PAYLOAD"
     text = f"{_ALGORITHM}\n{time}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
     key = f"AWS4{secret_access_key}".encode()
@@ -49,5 +49,5 @@ def presign_get(
 
 def _encode(parameters: Mapping[str, str]) -> str:
     """Return the canonical query: sorted by encoded name, all but unreserved characters encoded."""
-    encoded = {quote(name, safe="~"): quote(value, safe="~") for name, value in parameters.items()}
+    encoded = {quote(name, safe=""): quote(value, safe="") for name, value in parameters.items()}
     return "&".join(f"{name}={encoded[name]}" for name in sorted(encoded))
