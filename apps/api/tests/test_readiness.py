@@ -10,6 +10,8 @@ import httpx
 
 from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
+from tequipy_devstack.proving.network import Link
+from tequipy_devstack.proving.s3 import new_bucket
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_devstack.tables import create_tables
 
@@ -17,7 +19,7 @@ READINESS = "/api/v1/readiness"
 
 
 @asynccontextmanager
-async def serving(settings: ApiSettings, **sections: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(settings: ApiSettings, **sections: dict[str, object]) -> AsyncIterator[httpx.AsyncClient]:
     """Yield a client of the app with some settings sections changed."""
     changed = {name: getattr(settings, name).model_dump() | section for name, section in sections.items()}
     app = create_app(ApiSettings.model_validate(settings.model_dump() | changed))
@@ -91,3 +93,21 @@ async def test_without_storage_the_service_is_not_ready(settings: ApiSettings, t
         folder.unlink()
         (tmp_path / "elsewhere").rename(folder)
         await becomes(client, 200, "ready")
+
+
+async def test_without_s3_the_service_is_not_ready(settings: ApiSettings, s3_server: str) -> None:
+    """With S3 away or silent readiness is 503, without waiting for S3's timeout, and 200 when it is back."""
+    bucket = await asyncio.to_thread(new_bucket, s3_server)
+    async with Link(int(s3_server.rpartition(":")[2])) as link:
+        keys = {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "a-secret-key", "timeout": 5}
+        server = {"url": f"s3://{bucket}", "endpoint": f"http://127.0.0.1:{link.port}"}
+        async with serving(settings, storage={**server, **keys}) as client:
+            await becomes(client, 200, "ready")
+            target, link.target = link.target, None
+            await becomes(client, 503, "not_ready", "storage")
+            link.target = target
+            await becomes(client, 200, "ready")
+            link.delay = 60
+            await becomes(client, 503, "not_ready", "storage")
+            link.delay = 0
+            await becomes(client, 200, "ready")

@@ -17,6 +17,7 @@ from tequipy_devstack.keeper import TestRun
 from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.ports import free_port as a_free_port
 from tequipy_devstack.proving.forked import ForkedCommand, forked_command
+from tequipy_devstack.proving.s3 import s3_server as a_s3_server
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
 _RUN = pytest.StashKey[TestRun]()
@@ -115,6 +116,13 @@ def _migrate(url: str) -> None:
     # In a thread, because a test may request its database within a running event loop.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(create_tables, url).result()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Yield the address of a server of S3 for this process's tests; `new_bucket` creates a bucket of a test's own."""
+    with a_s3_server() as address:
+        yield address
 
 
 @pytest.fixture
