@@ -15,6 +15,8 @@ import httpx
 
 _MAX_ORIGINS: Final = 1000
 _HTTP2: Final = "h2"
+_READ_BYTES: Final = 16 * 1024
+"""At most so many bytes are parsed before other tasks run: 64 KiB of the smallest frames take 0.1 s."""
 
 
 class Pool(httpcore2.AsyncConnectionPool):
@@ -90,9 +92,19 @@ class _Connection(httpcore2.AsyncHTTPConnection):
 
     async def end(self, *, early: bool) -> None:
         """End a request."""
-        self._retired = self._retired or early
+        self._retired = self._retired or early or self._has_more()
         if self._retired and self.is_idle():
             await self.aclose()
+
+    def _has_more(self) -> bool:
+        """Return whether the server has sent more than the response, which would become the next one.
+
+        httpcore2 has no public way to tell; without the attributes all connections are closed.
+        """
+        if self._network.stream is not None and self._network.stream.protocol == _HTTP2:
+            return False  # its frames belong to their stream
+        parser = getattr(self._connection, "_h11_state", None)
+        return parser is None or parser.trailing_data[0] != b""
 
     def _learn(self) -> None:
         if self._network.stream is not None and self._network.stream.has_tls:
@@ -188,7 +200,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         try:
-            return await self._stream.read(max_bytes, timeout)
+            return await self._stream.read(min(max_bytes, _READ_BYTES), timeout)
         except httpcore2.ReadTimeout as error:
             if self.protocol == _HTTP2:
                 raise _ReadTimeout from error
