@@ -22,6 +22,11 @@ from .promql import ALERTS, DASHBOARDS, RULES, panels
 WINDOW = "15s"
 """What Grafana's $__rate_interval becomes: at least four scrapes."""
 
+PAUSE = 0.2
+"""Seconds between two rounds of calls."""
+
+Results = dict[tuple[str, str, str], list[str]]
+
 OF_FAULTS = {
     "Attempts that failed, by task",
     "Buckets that Redis has lost",
@@ -68,8 +73,25 @@ def send_malformed_request(port: int) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 400")
 
 
-_PAUSE = 0.2
-"""Seconds between two rounds of calls."""
+def query_panels(prometheus: Prometheus) -> Results:
+    """Return the current values of each query by dashboard, panel and expression."""
+    return {
+        (name, panel["title"], target["expr"]): [
+            series["value"][1] for series in prometheus.query(target["expr"].replace("$__rate_interval", WINDOW))
+        ]
+        for name in DASHBOARDS
+        for panel in panels(name)
+        for target in panel["targets"]
+    }
+
+
+def table(rows: Results) -> str:
+    """Return the results of queries as a table: dashboard, panel, query, number of series, and one value."""
+    lines = ["", "| dashboard | panel | query | series | a value |", f"|{'---|' * 5}"]
+    for (name, title, expression), values in rows.items():
+        value = next((each for each in values if each != "NaN"), "")
+        lines.append(f"| {name} | {title} | `{expression}` | {len(values)} | {value:.8} |")
+    return "\n".join(lines)
 
 
 @contextlib.contextmanager
@@ -81,7 +103,7 @@ def calling(url: str) -> Iterator[int]:
         clients = build_http_clients(HttpSettings(), app_name="caller", app_version="1", registry=registry)
         async with clients:
             while not ended.is_set():
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(PAUSE)
                 await clients.default.get(f"{url}/api/v1/health")
                 for refused, client in (("127.0.0.1", clients.webhooks), ("localhost", clients.health)):
                     with contextlib.suppress(httpx.TransportError):
@@ -119,32 +141,22 @@ def test_panels_and_alerts_show_the_local_stack(deployment: Deployment) -> None:
         send_malformed_request(api.port)
         stack.enter_context(Load(api.url, requests(api.url), rate=10))
 
-        def results() -> dict[tuple[str, str, str], list[str]]:
-            return {
-                (name, panel["title"], target["expr"]): [
-                    each["value"][1] for each in prometheus.query(target["expr"].replace("$__rate_interval", WINDOW))
-                ]
-                for name in DASHBOARDS
-                for panel in panels(name)
-                for target in panel["targets"]
-            }
+        rows: Results = {}
 
         def missing() -> set[str]:
-            """Return the panels of which a query has no data yet, and the provoked alert until it is raised."""
-            empty = {title for (_, title, _), values in results().items() if not {*values} - {"NaN"}}
+            """Return the panels of which a query has no data, and the provoked alert until it is raised."""
+            rows.update(query_panels(prometheus))
+            empty = {title for (_, title, _), values in rows.items() if not {*values} - {"NaN"}}
             raised = {rule["name"] for rule in prometheus.rules() if rule.get("state") == "firing"}
             return (empty - OF_FAULTS) | ({PROVOKED} - raised)
 
-        with contextlib.suppress(AssertionError):  # reported below with all queries
-            eventually("every panel has data", lambda: not missing(), within=90)
-        rows, left, rules = results(), missing(), prometheus.rules()
-    print(f"\n| dashboard | panel | query | series | a value |\n|{'---|' * 5}")
-    for (name, title, expression), values in rows.items():
-        value = next((each for each in values if each != "NaN"), "")
-        print(f"| {name} | {title} | `{expression}` | {len(values)} | {value:.8} |")
+        try:
+            eventually("every panel has data", lambda: not missing(), within=150)
+        finally:
+            print(table(rows), f"missing: {missing()}", sep="\n")
+        rules = prometheus.rules()
     states = {rule["name"]: rule["state"] for rule in rules if rule["type"] == "alerting"}
     print(f"{len(rows)} queries, {len(rules)} rules; alerts: {states}")
-    assert left == set()
     assert len(rules) == len(RULES)
     assert {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] != "ok"} == {}
     assert len(states) == len(ALERTS)
