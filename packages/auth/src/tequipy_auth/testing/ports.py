@@ -28,6 +28,7 @@ from tequipy_auth.domain.ports import (
 from tequipy_auth.domain.revocations import revocation_ids
 from tequipy_auth.domain.value_objects import AccessToken, EmailAddress, PasswordHash, Principal
 from tequipy_platform import JSON, Clock, MailTemplates, MailText, Unavailable
+from tequipy_platform.mail import JinjaMailTemplates
 
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9.+_-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,2}")
 
@@ -212,10 +213,18 @@ class RecordingOperations(Operations):
 
 
 class PlainMailTemplates(MailTemplates):
-    """Renders mails with the template's name as the subject and the values as the text, one per line."""
+    """Renders mails with the template's name as the subject and the values as the text, one per line.
+
+    It knows auth's templates by their samples, and refuses other names and other values.
+    """
+
+    def __init__(self) -> None:
+        self._samples = JinjaMailTemplates("tequipy_auth").samples()
 
     def render(self, template: str, **values: object) -> MailText:
         """Return the template's name and the values."""
+        if values.keys() != self._samples[template].keys():
+            raise LookupError(f"mail template {template!r} has the values {', '.join(self._samples[template])}")
         return MailText(template, "".join(f"{name}: {value}\n" for name, value in values.items()))
 
 
