@@ -56,15 +56,18 @@ from tequipy_caching.conformance import POLICIES, CacheTarget, LimiterTarget
 from tequipy_caching.testing import MemoryCacheManager, MemoryRateLimiter
 from tequipy_observability import bind_context, current_context
 from tequipy_observability.celery import wire_observability
+from tequipy_observability.testing import RecordedSpan, recorded_spans
 from tequipy_observability.wiring import Observability
 from tequipy_platform import Mailer, SystemClock
 from tequipy_platform.database import Database, uuid7
 from tequipy_platform.database.migrations import History, migrate
+from tequipy_platform.http import HttpClients
 from tequipy_platform.messaging import SqlUnitOfWork, build_message_log, build_unpublished_messages
 from tequipy_platform.messaging.celery import CelerySettings, Relay, TaskRuntime, build_celery, build_relay, wire_tasks
 from tequipy_platform.messaging.migrations import HISTORY as PLATFORM
 from tequipy_platform.tasks import TASKS as PLATFORM_TASKS
 from tequipy_platform.tasks import build_handlers
+from tequipy_platform.testing.http import MemoryUpstreams
 
 HISTORIES: tuple[History, ...] = (PLATFORM, AUTH)
 TASKS = (*PLATFORM_TASKS, *AUTH_TASKS)
@@ -107,6 +110,18 @@ async def send_receipt(database: Database) -> str | None:
     async with SqlUnitOfWork(database, SystemClock(), uuid7) as work:
         work.outbox.add("shop.send_receipt", order_id="1")
     return current_context().correlation_id
+
+
+def build_upstreams() -> HttpClients:
+    upstreams = MemoryUpstreams()
+    upstreams.route("GET https://api.example.com/prices/*", httpx.Response(200, json=1))
+    return upstreams.clients
+
+
+def span_names() -> list[str]:
+    with recorded_spans() as recorder:
+        spans: list[RecordedSpan] = recorder.spans
+    return [span.name for span in spans]
 
 
 def run_migrations(url: str) -> None:
