@@ -141,7 +141,7 @@ async def test_an_attacker_cannot_strip_starttls(
     """Whatever stands in plain text in place of STARTTLS: no address, mail or password is sent, and the mail waits."""
     attacker.replies |= replies
     with pytest.raises(MailUnavailable) as raised:
-        await mailer(attacker, scheme, timeout=1).send(MAIL)
+        await mailer(attacker, scheme).send(MAIL)
     assert raised.type is error
     assert [vars(record)["phase"] for record in caplog.records if record.levelname == "ERROR"] == (
         [phase] if phase else []
