@@ -73,7 +73,7 @@ class ObjectStorage(ABC):
         """Store an object completely or not at all, and return its metadata with the SHA-256.
 
         A stream is never held in memory as a whole. Raises `ObjectExists` when the key is taken, even by another put at
-        the same time, `ObjectTooLarge`, and whatever the stream raises.
+        the same time, `ObjectTooLarge`, and whatever the stream raises. After `Unavailable` the object may be stored.
         """
 
     @abstractmethod

@@ -33,11 +33,13 @@ NOT_FOUND = answer("404 Not Found")
 UPLOAD = answer(
     "200 OK", b"<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>", closes=True
 )
+UPLOADED = answer("200 OK", b'<CompleteMultipartUploadResult><ETag>"1"</ETag></CompleteMultipartUploadResult>')
 
 STEPS = {
     "create": [NOT_FOUND],
     "part": [NOT_FOUND, UPLOAD],
     "finish": [NOT_FOUND, UPLOAD, *[answer("200 OK")] * 3],
+    "copy": [NOT_FOUND, UPLOAD, *[answer("200 OK")] * 3, UPLOADED],
 }
 """The answers before each step of an upload in three parts."""
 
