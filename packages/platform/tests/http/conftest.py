@@ -3,12 +3,17 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from tequipy_devstack.proving.certificates import Authority
 from tequipy_devstack.proving.upstream import Upstream
 from tequipy_platform.http import HttpClients, HttpProfile, HttpSettings, build_http_clients
+
+from .http2_upstream import Handler, Http2Upstream
 
 
 @pytest.fixture
@@ -62,3 +67,24 @@ async def soon(what: str, probe: Callable[[], object]) -> None:
                 await asyncio.sleep(0.005)
     except TimeoutError as error:
         raise AssertionError(f"not within 30 s: {what}") from error
+
+
+Calling = Callable[..., AbstractAsyncContextManager[tuple[Http2Upstream, HttpClients]]]
+
+
+@pytest.fixture
+def calling(tmp_path: Path) -> Calling:
+    """Return a context manager with an upstream and the clients that trust its certificate."""
+
+    @asynccontextmanager
+    async def run(handler: Handler, *, attempts: int = 1) -> AsyncIterator[tuple[Http2Upstream, HttpClients]]:
+        authority = Authority(tmp_path / "authority")
+        profile = HttpProfile(connect=10, read=20, total=30)
+        settings = HttpSettings(default=profile, ca_file=authority.certificate, attempts=attempts)
+        async with (
+            Http2Upstream(authority.issue("127.0.0.1"), handler).running() as upstream,
+            build_http_clients(settings, app_name="shop", app_version="1") as http,
+        ):
+            yield upstream, http
+
+    return run

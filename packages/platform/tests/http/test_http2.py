@@ -1,39 +1,16 @@
 """HTTP/2: calls share a connection, and one that ends early or a server that goes away does no harm to the others."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from time import perf_counter
 
 import h2.errors
 import httpx
 import pytest
 
-from tequipy_devstack.proving.certificates import Authority
-from tequipy_platform.http import DeadlineExceeded, HttpClients, HttpProfile, HttpSettings, build_http_clients
+from tequipy_platform.http import DeadlineExceeded
 
-from .http2_upstream import Handler, Http2Connection, Http2Upstream
-
-Calling = Callable[..., AbstractAsyncContextManager[tuple[Http2Upstream, HttpClients]]]
-
-
-@pytest.fixture
-def calling(tmp_path: Path) -> Calling:
-    """Return a context manager with an upstream and the clients that trust its certificate."""
-
-    @asynccontextmanager
-    async def run(handler: Handler, *, attempts: int = 1) -> AsyncIterator[tuple[Http2Upstream, HttpClients]]:
-        authority = Authority(tmp_path / "authority")
-        profile = HttpProfile(connect=10, read=20, total=30)
-        settings = HttpSettings(default=profile, ca_file=authority.certificate, attempts=attempts)
-        async with (
-            Http2Upstream(authority.issue("127.0.0.1"), handler).running() as upstream,
-            build_http_clients(settings, app_name="shop", app_version="1") as http,
-        ):
-            yield upstream, http
-
-    return run
+from .conftest import Calling
+from .http2_upstream import Http2Connection
 
 
 async def answer_or_hang(connection: Http2Connection, stream: int, path: str) -> None:
@@ -128,21 +105,6 @@ async def test_a_response_that_is_not_read_ends_its_connection_alone(calling: Ca
             await upstream.connections[0].closed.wait()
 
 
-async def test_a_request_that_was_not_processed_goes_to_another_connection(calling: Calling) -> None:
-    """After GOAWAY that excludes it, even a POST is sent again, because the server has not processed it."""
-
-    async def go_away(connection: Http2Connection, stream: int, path: str) -> None:
-        if path == "/leave" and stream > 1:
-            connection.goaway(stream - 2)
-        else:
-            connection.answer(stream)
-
-    async with calling(go_away) as (upstream, http):
-        await http.default.get(f"{upstream.url}/ok")
-        assert (await http.default.post(f"{upstream.url}/leave")).status_code == 200
-        assert [connection.requests for connection in upstream.connections] == [["/ok", "/leave"], ["/leave"]]
-
-
 @pytest.mark.parametrize("fault", ["goaway", "reset", "disconnect"])
 async def test_a_request_that_may_have_been_processed_is_repeated_only_if_it_may_be(
     fault: str, calling: Calling
@@ -168,18 +130,6 @@ async def test_a_request_that_may_have_been_processed_is_repeated_only_if_it_may
             await http.default.post(f"{upstream.url}/post")
         print(f"{fault}: {upstream.requests}, {caught.value!r}")
         assert (upstream.requests.count("/get"), upstream.requests.count("/post")) == (2, 1)
-
-
-async def test_an_idle_connection_that_the_server_has_left_is_not_used(calling: Calling) -> None:
-    """A POST after GOAWAY and disconnect on the idle connection goes to a new one, and succeeds."""
-    async with calling(answer_or_hang) as (upstream, http):
-        await http.default.get(f"{upstream.url}/ok")
-        upstream.connections[0].goaway(1)
-        upstream.connections[0].writer.transport.abort()
-        async with asyncio.timeout(10):
-            await upstream.connections[0].closed.wait()
-        assert (await http.default.post(f"{upstream.url}/ok")).status_code == 200
-        assert len(upstream.connections) == 2
 
 
 @pytest.mark.parametrize("frame", ["settings", "ping", "data"])

@@ -5,6 +5,7 @@ would go on using one whose server has stopped answering; and the first call tha
 others on its connection.
 """
 
+import select
 import ssl
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
@@ -13,10 +14,15 @@ from typing import Any, Final
 import httpcore2
 import httpx
 
+from tequipy_platform.http.goaway import REFUSED_STREAM, GoawayFilter
+
 _MAX_ORIGINS: Final = 1000
 _HTTP2: Final = "h2"
 _READ_BYTES: Final = 16 * 1024
 """At most so many bytes are parsed before other tasks run: 64 KiB of the smallest frames take 0.1 s."""
+_RESENT: Final = "tequipy_resent"
+_MAX_RESENT: Final = 2
+"""How often a request that a server has not processed is sent again at once."""
 
 
 class Pool(httpcore2.AsyncConnectionPool):
@@ -66,6 +72,8 @@ class _Connection(httpcore2.AsyncHTTPConnection):
         self._name = str(origin)
         self._network = network
         self._retired = False
+        self._goaway = False
+        network.goaway = GoawayFilter(self._leave)
 
     async def handle_async_request(self, request: httpcore2.Request) -> httpcore2.Response:
         """Send a request; raises `ConnectionNotAvailable` if it has to be sent on another connection."""
@@ -81,6 +89,8 @@ class _Connection(httpcore2.AsyncHTTPConnection):
             await self.end(early=not isinstance(error, httpcore2.RemoteProtocolError))
             if isinstance(error, _ReadTimeout):
                 raise httpcore2.ReadTimeout from error
+            if self._goaway and _may_be_resent(request, error):
+                raise httpcore2.ConnectionNotAvailable from error
             raise
         self._learn()
         return httpcore2.Response(
@@ -95,6 +105,13 @@ class _Connection(httpcore2.AsyncHTTPConnection):
         self._retired = self._retired or early or self._has_more()
         if self._retired and self.is_idle():
             await self.aclose()
+
+    def _leave(self, last_stream: int) -> list[int]:
+        """Send no further requests, because the server answers none after `last_stream`; return the open ones."""
+        self._retired = self._goaway = True
+        # httpcore2 has no public way to tell which are open; without the attributes they end with the connection.
+        streams = getattr(getattr(self._connection, "_h2_state", None), "streams", {})
+        return [number for number, stream in streams.items() if number > last_stream and not stream.closed]
 
     def _has_more(self) -> bool:
         """Return whether the server has sent more than the response, which would become the next one.
@@ -120,10 +137,17 @@ class _Connection(httpcore2.AsyncHTTPConnection):
 
     def has_expired(self) -> bool:
         """Return whether the connection, which is idle, should be closed."""
-        # A server that says anything to an idle connection is about to close it, with HTTP/2 too.
         stream = self._network.stream
-        said = stream is not None and self.is_idle() and stream.get_extra_info("is_readable")
-        return bool(said) or super().has_expired()
+        return super().has_expired() or (self.is_idle() and stream is not None and stream.has_peer_left())
+
+
+def _may_be_resent(request: httpcore2.Request, error: BaseException) -> bool:
+    """Return whether the server has said that it has not processed a request, and the body can be sent twice."""
+    reset = error.args[0] if isinstance(error, httpcore2.RemoteProtocolError) and error.args else None
+    if getattr(reset, "error_code", None) != REFUSED_STREAM or not isinstance(request.stream, httpx.ByteStream):
+        return False
+    request.extensions[_RESENT] = request.extensions.get(_RESENT, 0) + 1
+    return bool(request.extensions[_RESENT] <= _MAX_RESENT)
 
 
 class _Body:
@@ -161,6 +185,7 @@ class _Network(httpcore2.AsyncNetworkBackend):
     def __init__(self, network: httpcore2.AsyncNetworkBackend) -> None:
         self._network = network
         self.stream: _Stream | None = None
+        self.goaway: GoawayFilter | None = None
 
     async def connect_tcp(
         self,
@@ -170,15 +195,17 @@ class _Network(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        self.stream = _Stream(await self._network.connect_tcp(host, port, timeout, local_address, socket_options))
+        stream = await self._network.connect_tcp(host, port, timeout, local_address, socket_options)
+        self.stream = _Stream(stream, self.goaway)
         return self.stream
 
 
 class _Stream(httpcore2.AsyncNetworkStream):
     """The stream of a connection, first without and then with TLS."""
 
-    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+    def __init__(self, stream: httpcore2.AsyncNetworkStream, goaway: GoawayFilter | None) -> None:
         self._stream = stream
+        self._goaway = goaway
         self.has_tls = False
         self.protocol: str | None = None
         """What ALPN has chosen (RFC 7301)."""
@@ -200,11 +227,17 @@ class _Stream(httpcore2.AsyncNetworkStream):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         try:
-            return await self._stream.read(min(max_bytes, _READ_BYTES), timeout)
+            data = await self._stream.read(min(max_bytes, _READ_BYTES), timeout)
+            if self.protocol != _HTTP2 or self._goaway is None:
+                return data
+            # Nothing would mean the end of the connection.
+            while data and not (passed := self._goaway.feed(data)):
+                data = await self._stream.read(_READ_BYTES, timeout)
         except httpcore2.ReadTimeout as error:
             if self.protocol == _HTTP2:
                 raise _ReadTimeout from error
             raise
+        return passed if data else b""
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         await self._stream.write(buffer, timeout)
@@ -214,3 +247,13 @@ class _Stream(httpcore2.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 -- the signature of httpcore2
         return self._stream.get_extra_info(info)
+
+    def has_peer_left(self) -> bool:
+        """Return whether the other side has closed the connection."""
+        socket = self.get_extra_info("socket")
+        if socket is None or socket.fileno() < 0:
+            return True
+        poll = select.poll()
+        # Not whether there is anything to read, such as a PING.
+        poll.register(socket.fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
