@@ -159,7 +159,7 @@ async def test_a_host_whose_calls_only_waited_for_a_connection_is_not_refused(up
         holder = asyncio.create_task(http.default.post(upstream.url + "/hang"))
         await soon("the connection is held", lambda: len(upstream.requests) == 1)
         async with Upstream() as other:
-            starved = [http.default.get(other.url + "/ok", extensions={"total": 0.05}) for _ in range(30)]
+            starved = [http.default.get(other.url + "/ok", extensions={"total": 0.5}) for _ in range(30)]
             for error in await asyncio.gather(*starved, return_exceptions=True):
                 assert isinstance(error, httpx.TimeoutException)
                 assert not isinstance(error, CircuitOpen)
