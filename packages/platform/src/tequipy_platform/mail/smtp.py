@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 import aiosmtplib
 from prometheus_client import CollectorRegistry, Counter
 
+from tequipy_observability import SpanKind, span
 from tequipy_platform._clock import Clock, SystemClock
 from tequipy_platform._mail import Mail, Mailer, MailRejected, MailSenderRefused, MailUnavailable
 from tequipy_platform.mail.composer import ComposedMail, compose
@@ -62,7 +63,10 @@ class SmtpMailer(Mailer):
         """Send one mail; `classify` decides what a refusal concerns."""
         outcome = "unavailable"
         try:
-            await self._send(compose(mail, sender=self._sender, clock=self._clock))
+            composed = compose(mail, sender=self._sender, clock=self._clock)
+            with span("SMTP", kind=SpanKind.CLIENT) as step:
+                step.set("server.address", self._url.hostname or "")
+                await self._send(composed)
             outcome = "sent"
         except MailRejected:
             outcome = "rejected"
