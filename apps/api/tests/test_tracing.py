@@ -2,7 +2,20 @@
 
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import Engine, event
+
+from tequipy_api.app import create_app
+from tequipy_api.settings import ApiSettings
+from tequipy_observability import SpanKind, current_context
+from tequipy_observability.testing import SpanRecorder, describe_spans, recorded_spans
 
 PROGRAM = """
 import asyncio, sys
@@ -46,3 +59,58 @@ def test_fastapi_records_no_spans_of_its_own(environment: dict[str, str], tmp_pa
     )
     bare, ours = result.stdout.splitlines()
     assert (bare, ours) == ("['GET']", "[]")
+
+
+@pytest.fixture
+async def traced(settings: ApiSettings) -> AsyncIterator[tuple[httpx.AsyncClient, SpanRecorder]]:
+    """Yield a client of the app, and what it records."""
+    app = create_app(settings)
+    with recorded_spans() as recorder:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://app.example.com") as client,
+        ):
+            yield client, recorder
+
+
+@contextmanager
+def counted(*names: str) -> Iterator[Counter[str]]:
+    """Count the events of engines that belong to the request with the correlation id `counted`."""
+    seen: Counter[str] = Counter()
+    listeners = {name: partial(_count, seen, name) for name in names}
+    for name, listener in listeners.items():
+        event.listen(Engine, name, listener)
+    yield seen
+    for name, listener in listeners.items():
+        event.remove(Engine, name, listener)
+
+
+def _count(seen: Counter[str], name: str, *_: object) -> None:
+    seen[name] += current_context().correlation_id == "counted"
+
+
+async def test_the_spans_of_a_request_are_counted(traced: tuple[httpx.AsyncClient, SpanRecorder]) -> None:
+    """A registration has one span of the server, one for each statement, commit and call of Redis, and one message."""
+    client, recorder = traced
+    body = {"email": "ada@example.com", "password": "correct horse battery staple"}
+    headers = {"X-Correlation-ID": "counted"}
+    with counted("before_cursor_execute", "commit") as seen:
+        assert (await client.post("/api/v1/auth/register", json=body, headers=headers)).status_code == 202
+    spans = recorder.spans
+    print(f"\n{describe_spans(spans)}")
+    of_sql = [span for span in spans if span.attributes.get("db.system.name") == "postgresql"]
+    assert seen["before_cursor_execute"] >= 4
+    assert len(of_sql) == seen["before_cursor_execute"] + seen["commit"]
+    assert [span.name for span in spans if span.kind is SpanKind.SERVER] == ["POST /api/v1/auth/register"]
+    assert [span.name for span in spans if span.kind is SpanKind.PRODUCER] == ["create auth.send_mail"]
+    of_redis = [span for span in spans if span.attributes.get("db.system.name") == "redis"]
+    assert len(spans) == len(of_sql) + len(of_redis) + 2
+    assert {span.trace_id for span in spans} == {spans[0].trace_id}
+
+
+async def test_health_and_readiness_are_not_recorded(traced: tuple[httpx.AsyncClient, SpanRecorder]) -> None:
+    """What orchestrators ask every few seconds records nothing, and neither do the checks that it causes."""
+    client, recorder = traced
+    for path in ("health", "readiness"):
+        assert (await client.get(f"/api/v1/{path}")).status_code == 200
+    assert recorder.spans == []

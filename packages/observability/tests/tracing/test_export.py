@@ -1,11 +1,13 @@
 """The export of spans: what the collector gets, and what its outages cost."""
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
 from pydantic import SecretStr
 
 from tequipy_devstack.proving import TraceCollector, eventually, trace_collector
@@ -109,3 +111,21 @@ async def test_an_outage_of_the_collector_is_logged_once(
     logged = lines()
     assert [line["message"] for line in logged] == ["span_export_failed", "span_export_resumed"]
     assert "401" in str(logged[0]["reason"])
+
+
+async def test_a_full_queue_costs_no_time_and_little_memory(
+    collector: TraceCollector, configure: Configure, lines: Lines
+) -> None:
+    """While the collector hangs, further spans are dropped without waiting, at most one batch and a queue are kept."""
+    collector.hangs = True
+    async with configure(collector.endpoint):
+        began = time.monotonic()
+        for _ in range(10_000):
+            record()
+        took = time.monotonic() - began
+        kept = sum(isinstance(each, ReadableSpan) for each in gc.get_objects())
+    dropped = [line for line in lines() if "Queue full" in str(line["message"])]
+    print(f"\n10,000 spans while the collector hangs: {took:.2f} s, {kept} kept, {len(dropped)} warnings")
+    assert kept < 512 + 2048 + 100
+    assert took < 20
+    assert 1 <= len(dropped) <= 4
