@@ -22,22 +22,30 @@ CALLERS = 50
 Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
-async def process(url: str, log: Path, hard_timeout: float, load_seconds: float, l2_timeout: float) -> None:
-    """On command, make concurrent callers ask for one key; each load appends a line to the log."""
+async def process(
+    url: str, log: Path, hard_timeout: float, load_seconds: float, l2_timeout: float, at_once: float
+) -> None:
+    """On command, make concurrent callers ask for one key; each load appends a line to the log.
+
+    With `at_once`, they ask as soon as the process has started, and loads end when the file `end` exists.
+    """
     policies = {"words": CachePolicy(ttl=60, lock="cluster", hard_timeout=hard_timeout)}
     async with build_cache(CacheSettings(url=SecretStr(url), policies=policies, l2_timeout=l2_timeout)) as manager:
         words = manager.cache("words", str)
-        while manager.health().backplane != "live":
+        while not at_once and manager.health().backplane != "live":
             await asyncio.sleep(0.01)
 
         async def load() -> str:
             with log.open("a") as file:
                 file.write(f"{os.getpid()}\n")
             await asyncio.sleep(load_seconds)
+            while at_once and not log.with_name("end").exists():
+                await asyncio.sleep(0.01)
             return "Ada"
 
         print("ready", flush=True)
-        await asyncio.to_thread(sys.stdin.readline)
+        if not at_once:
+            await asyncio.to_thread(sys.stdin.readline)
         found = await asyncio.gather(*(words.get_or_set("ada", load) for _ in range(CALLERS)))
         print(json.dumps(sorted(set(found))), flush=True)
 
@@ -48,9 +56,9 @@ async def start(private_redis: ValkeyServer, tmp_path: Path) -> AsyncIterator[St
     async with AsyncExitStack() as stack:
 
         async def started(
-            *, hard_timeout: float = 30, load_seconds: float = 0.3, l2_timeout: float = 5
+            *, hard_timeout: float = 30, load_seconds: float = 0.3, l2_timeout: float = 5, at_once: bool = False
         ) -> asyncio.subprocess.Process:
-            numbers = map(str, (hard_timeout, load_seconds, l2_timeout))
+            numbers = map(str, (hard_timeout, load_seconds, l2_timeout, float(at_once)))
             arguments = (private_redis.url(), str(tmp_path / "log"), *numbers)
             pipe = asyncio.subprocess.PIPE
             child = await asyncio.create_subprocess_exec(sys.executable, __file__, *arguments, stdin=pipe, stdout=pipe)
@@ -101,6 +109,28 @@ async def test_eight_processes_share_one_load(start: Start, private_redis: Valke
     assert [json.loads(out) for out, _ in answers] == [["Ada"]] * PROCESSES
     assert loads == 1
     assert asked < 200
+
+
+async def subscribers(server: ValkeyServer) -> int:
+    """Return how many connections are subscribed to a channel."""
+    async with Redis.from_url(server.url()) as redis:
+        return sum(each["sub"] != "0" for each in await redis.client_list())
+
+
+async def test_processes_that_have_just_started_share_one_load(
+    start: Start, private_redis: ValkeyServer, tmp_path: Path
+) -> None:
+    """A process that is not connected to the channel yet waits for the load of another one too."""
+    children = await asyncio.gather(*(start(hard_timeout=60, load_seconds=0, at_once=True) for _ in range(PROCESSES)))
+    async with asyncio.timeout(60):
+        while await subscribers(private_redis) < PROCESSES:
+            await asyncio.sleep(0.02)
+    (tmp_path / "end").touch()
+    answers = await asyncio.gather(*(child.communicate() for child in children))
+    loads = len((tmp_path / "log").read_text().splitlines())
+    print(f"\n{PROCESSES} processes that have just started: {loads} load")
+    assert [json.loads(out) for out, _ in answers] == [["Ada"]] * PROCESSES
+    assert loads == 1
 
 
 async def test_another_process_loads_after_the_holder_was_killed(start: Start, tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from tequipy_caching._exceptions import CacheUnavailable
 from tequipy_caching.cache.keys import Key
 from tequipy_caching.cache.tiers import Channel, SharedTier
 
 V = TypeVar("V")
+
+_LOOK_AGAIN: Final = 0.1
+"""Seconds after which a process that is disconnected from the channel looks again whether a lease was released."""
 
 
 class LoadLeases(Generic[V]):
@@ -28,7 +31,8 @@ class LoadLeases(Generic[V]):
         """Call `load` for the keys whose leases are free, and return the keys whose leases other processes hold.
 
         Waits for the latter until one of these leases is released, or the last one ends. While disconnected from the
-        channel, or if Redis is unreachable, all keys are loaded, because no message could end the wait.
+        channel, as a process is when it has just started, it waits for a moment only, because no message may end the
+        wait. If Redis is unreachable, all keys are loaded.
         """
         token = secrets.token_hex(8)
         freed = asyncio.Event()
@@ -45,8 +49,9 @@ class LoadLeases(Generic[V]):
                     with suppress(CacheUnavailable):  # the leases expire by themselves
                         await self._shared.unlock(acquired, token)
             if held_by_others:
+                longest = max(seconds_held.values())
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(max(seconds_held.values())):
+                    async with asyncio.timeout(longest if self._channel.live else min(longest, _LOOK_AGAIN)):
                         await freed.wait()
             return held_by_others
         finally:
@@ -65,9 +70,8 @@ class LoadLeases(Generic[V]):
 
     async def _acquire(self, keys: Sequence[Key], tags: Sequence[str], token: str) -> Mapping[Key, float]:
         """Return for each key the seconds for which another process holds its lease; 0 if this process may load it."""
-        if self._channel.live:
-            with suppress(CacheUnavailable):
-                return await self._shared.lock(keys, tags, token, self._lease_ttl)
+        with suppress(CacheUnavailable):
+            return await self._shared.lock(keys, tags, token, self._lease_ttl)
         return dict.fromkeys(keys, 0.0)
 
     def _stop_waiting(self, key: Key, freed: asyncio.Event) -> None:
