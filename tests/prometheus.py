@@ -1,5 +1,6 @@
 """A real Prometheus, from Debian's package, with the rules of deploy/."""
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +18,19 @@ PROMETHEUS = shutil.which("prometheus")
 
 
 class Prometheus(Program):
-    """Scrapes the given ports each second, and evaluates the rules of deploy/; entering it waits until it serves."""
+    """Scrapes the given ports each second, and evaluates the rules of deploy/; entering it waits until it serves.
 
-    def __init__(self, folder: Path, targets: Mapping[str, int]) -> None:
+    With `at_once` an alert is raised as soon as its expression is true, without the time that its rule waits (`for`).
+    """
+
+    def __init__(self, folder: Path, targets: Mapping[str, int], *, at_once: bool = False) -> None:
         self._url = f"http://127.0.0.1:{free_port()}"
+        for path in RULE_FILES:
+            text = path.read_text()
+            (folder / path.name).write_text(re.sub(r"^ +for: .*\n", "", text, flags=re.MULTILINE) if at_once else text)
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": [str(path) for path in RULE_FILES],
+            "rule_files": [str(folder / path.name) for path in RULE_FILES],
             "scrape_configs": [
                 {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
                 for name, port in targets.items()
@@ -51,6 +58,10 @@ class Prometheus(Program):
         """Return all rules with their states."""
         groups = fetch(f"{self._url}/api/v1/rules").json()["data"]["groups"]
         return [rule for group in groups for rule in group["rules"]]
+
+    def raised(self) -> set[str]:
+        """Return the names of the alerts that are raised now."""
+        return {rule["name"] for rule in self.rules() if rule.get("state") == "firing"}
 
     def _is_ready(self) -> bool:
         try:
