@@ -20,7 +20,7 @@ class HttpProfile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     connect: Seconds
-    """Time for a connection: to wait for a free one of the pool, to resolve the name, to connect and for TLS."""
+    """Time for each step to a connection: waiting for a free one of the pool, looking up and connecting, TLS."""
     read: Seconds
     """The longest pause while a request is sent or a response is received."""
     total: Seconds
