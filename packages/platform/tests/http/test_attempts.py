@@ -16,7 +16,7 @@ from tequipy_platform.http import CircuitOpen, HttpClients, HttpSettings
 from tequipy_platform.http.retries import BUDGET_SHARE, FREE_RETRIES, backoff, retry_after
 from tequipy_platform.testing.http import MemoryUpstreams
 
-from .conftest import quick_settings
+from .conftest import quick_settings, soon
 
 
 @pytest.fixture
@@ -200,16 +200,17 @@ async def test_a_quiet_host_may_always_retry(upstream: Upstream) -> None:
     assert len(upstream.requests) == 15
 
 
-async def test_a_pause_of_the_breaker_ends_the_attempts(upstream: Upstream) -> None:
-    """A call that fails when the breaker opens is not retried, and a call that waits for its retry is refused."""
-    async with HttpClients(quick_settings(5), user_agent="shop/1", jitter=lambda: 1.0) as http:
-        waiting = asyncio.create_task(http.default.get(upstream.url + "/503"))
-        while len(upstream.requests) < 1:
-            await asyncio.sleep(0.001)
+async def test_a_call_that_waits_for_its_retry_is_refused_when_the_breaker_opens(upstream: Upstream) -> None:
+    """A retry is not sent if the breaker has opened during the wait, and a call that opens it is not retried."""
+    url = upstream.route("/later", reply(503, retry_after="4"))
+    async with HttpClients(quick_settings(60), user_agent="shop/1") as http:
+        waiting = asyncio.create_task(http.default.get(url))
+        await soon("the first attempt has failed", lambda: len(upstream.requests) == 1)
         await asyncio.gather(*(http.default.post(upstream.url + "/503") for _ in range(20)))
+        assert not waiting.done()
         with pytest.raises(CircuitOpen):
             await waiting
-    assert len(upstream.requests) <= 22
+    assert len(upstream.requests) == 21
 
 
 def test_memory_upstreams_wait_for_nothing() -> None:

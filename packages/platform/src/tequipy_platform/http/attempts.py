@@ -59,7 +59,7 @@ class Attempt:
 def judge(error: BaseException, call: Call) -> Outcome:
     """Return what an error says about the host."""
     if isinstance(error, asyncio.CancelledError):
-        failed = call.has_expired
+        failed = call.has_expired and call.connected
     else:
         failed = isinstance(error, httpx.TransportError) and not isinstance(error, _LOCAL_ERRORS)
     return Outcome.FAILED if failed else Outcome.UNKNOWN

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import cached_property
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from http.cookiejar import CookieJar
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -67,6 +67,13 @@ class ProfileClient(httpx.AsyncClient):
             return await call.within(super().send(request, stream=stream, **options))
         except IDNAError as error:
             raise httpx.RemoteProtocolError("The redirect leads to no valid host.", request=request) from error
+
+
+class _NoCookies(CookieJar):
+    """Keeps no cookie of a response, because all users of the process share the client."""
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        """Keep nothing."""
 
 
 class HttpClients:
@@ -148,8 +155,7 @@ class HttpClients:
             transport=transport,
             timeout=httpx.Timeout(profile.read, connect=profile.connect, pool=profile.connect),
             headers={"User-Agent": self._user_agent, "Accept-Encoding": ACCEPT_ENCODING},
-            # A client is shared by all users of the process, so it keeps no cookie of anybody.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            cookies=_NoCookies(),
             follow_redirects=name == "default",
             trust_env=False,  # only apps read the environment
         )

@@ -13,6 +13,7 @@ import httpcore2
 import httpx
 
 from tequipy_platform.http.addresses import GlobalAddresses
+from tequipy_platform.http.deadline import note_connection
 from tequipy_platform.http.pool import Pool
 
 _ERRORS: Final = {
@@ -49,6 +50,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
             target=request.url.raw_path,
         )
         assert isinstance(request.stream, httpx.AsyncByteStream)  # noqa: S101 -- for the type checker
+        note_connection(request.extensions, connected=False)
         with _errors_of_httpx():
             response = await self._pool.handle_async_request(
                 httpcore2.Request(

@@ -1,8 +1,8 @@
 """The deadline of a call, which spans connecting, all attempts, sending and reading the body."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Mapping
+from typing import Any, Final, TypeVar
 
 import httpx
 
@@ -20,12 +20,14 @@ class Call:
     receiving it with the response. `max_bytes` limits the body, after decompression.
     """
 
-    __slots__ = ("_request", "_timeout", "deadline", "max_bytes", "streamed")
+    __slots__ = ("_request", "_timeout", "connected", "deadline", "max_bytes", "streamed")
 
     def __init__(self, request: httpx.Request, *, deadline: float, streamed: bool, max_bytes: int) -> None:
         self.deadline = deadline
         self.streamed = streamed
         self.max_bytes = max_bytes
+        self.connected = True
+        """False while the call waits for a connection, which says nothing about the host."""
         self._request = request
         self._timeout: asyncio.Timeout | None = None
         # A new dictionary, because the caller may use its own one for several calls.
@@ -67,3 +69,10 @@ class Call:
             raise self.exceeded() from error
         finally:
             self._timeout = outer
+
+
+def note_connection(extensions: Mapping[str, Any], *, connected: bool) -> None:
+    """Note whether the call of a request, of which these are the extensions, has a connection or waits for one."""
+    call = extensions.get(_EXTENSION)
+    if call is not None:
+        call.connected = connected

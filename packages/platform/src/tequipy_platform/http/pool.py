@@ -14,6 +14,7 @@ from typing import Any, Final
 import httpcore2
 import httpx
 
+from tequipy_platform.http.deadline import note_connection
 from tequipy_platform.http.goaway import REFUSED_STREAM, GoawayFilter
 
 _MAX_ORIGINS: Final = 1000
@@ -79,9 +80,11 @@ class _Connection(httpcore2.AsyncHTTPConnection):
         """Send a request; raises `ConnectionNotAvailable` if it has to be sent on another connection."""
         if self._retired:
             raise httpcore2.ConnectionNotAvailable
+        note_connection(request.extensions, connected=True)
         try:
             response = await super().handle_async_request(request)
         except httpcore2.ConnectionNotAvailable:
+            note_connection(request.extensions, connected=False)
             self._learn()
             raise
         except BaseException as error:

@@ -33,10 +33,12 @@ def with_body(response: httpx.Response, stream: httpx.AsyncByteStream) -> Upstre
 
 async def read(response: httpx.Response) -> UpstreamResponse:
     """Return the response with its whole body, and its connection released."""
+    stream = response.stream
+    assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101 -- for the type checker
     try:
-        body = b"".join([piece async for piece in response.aiter_raw()])
+        body = b"".join([piece async for piece in stream])
     finally:
-        await response.aclose()
+        await stream.aclose()
     return with_body(response, httpx.ByteStream(body))
 
 

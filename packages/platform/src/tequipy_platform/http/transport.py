@@ -18,8 +18,6 @@ from tequipy_platform.http.responses import StreamedBody, read, with_body
 from tequipy_platform.http.retries import RETRIED_STATUSES, backoff, is_retried, may_be_repeated, retry_after
 
 _TRACE_EXTENSION: Final = "tequipy_traceparent"
-_LONGEST_WAIT: Final = 0.9
-"""The share of the remaining time that a call may wait for a free connection."""
 
 
 class ResilientTransport(httpx.AsyncBaseTransport):
@@ -63,7 +61,8 @@ class ResilientTransport(httpx.AsyncBaseTransport):
         observed = ObservedCall(request, host)
         _identify(request, observed.span)
         try:
-            _limit_wait(request, call)
+            if call.remaining <= 0:
+                raise call.exceeded()  # noqa: TRY301 -- it is counted as every other end
             response, attempt = await self._send(request, call, host, observed)
         except BaseException as error:
             observed.end(outcome_of(error, call))
@@ -134,17 +133,3 @@ def _identify(request: httpx.Request, span: Span) -> None:
     replaced = {None, request.extensions.get(_TRACE_EXTENSION)}
     if traceparent is not None and request.headers.get(TRACE_HEADER) in replaced:
         request.headers[TRACE_HEADER] = request.extensions[_TRACE_EXTENSION] = traceparent
-
-
-def _limit_wait(request: httpx.Request, call: Call) -> None:
-    """Let the wait for a free connection end before the deadline, because it says nothing about the host.
-
-    Raises `DeadlineExceeded` if that has passed.
-    """
-    remaining = call.remaining
-    if remaining <= 0:
-        raise call.exceeded()
-    timeouts = request.extensions["timeout"]
-    longest = _LONGEST_WAIT * remaining
-    if timeouts["pool"] is None or timeouts["pool"] > longest:
-        request.extensions = {**request.extensions, "timeout": {**timeouts, "pool": longest}}
