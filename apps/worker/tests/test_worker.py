@@ -156,6 +156,7 @@ def test_the_worker_is_built_without_any_server(monkeypatch: pytest.MonkeyPatch,
     assert ours == {
         "auth.drop_profile",
         "auth.drop_roles",
+        "auth.erase_accounts",
         "auth.publish_revocations",
         "auth.purge",
         "auth.send_mail",

@@ -58,6 +58,7 @@ from tequipy_auth.domain.ports import (
     CommonPasswords,
     KeyMaker,
     PasswordHasher,
+    PersonalData,
     Revocations,
     SecretHasher,
     SuccessorKeys,
@@ -79,6 +80,8 @@ from tequipy_auth.domain.repositories import (
 from tequipy_auth.domain.roles import Permission, Role
 from tequipy_auth.domain.services.accounts import AccountService
 from tequipy_auth.domain.services.administration import AdministrationService
+from tequipy_auth.domain.services.deletion import ACCOUNT_ERASED, DeletionService
+from tequipy_auth.domain.services.export import ExportService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
@@ -101,6 +104,7 @@ from tequipy_auth.domain.value_objects import (
 )
 
 __all__ = [
+    "ACCOUNT_ERASED",
     "CACHE_POLICIES",
     "AccessToken",
     "AccessTokens",
@@ -122,11 +126,13 @@ __all__ = [
     "Client",
     "CommonPasswords",
     "CsrfFailed",
+    "DeletionService",
     "Device",
     "Devices",
     "EmailAddress",
     "EmailNotVerified",
     "EmailTaken",
+    "ExportService",
     "HashingClient",
     "Housekeeping",
     "InvalidAccessToken",
@@ -154,6 +160,7 @@ __all__ = [
     "PasswordRequired",
     "PasswordService",
     "Permission",
+    "PersonalData",
     "Principal",
     "Profile",
     "Purpose",

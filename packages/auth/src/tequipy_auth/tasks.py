@@ -25,9 +25,10 @@ SEND_MAIL: Final = Task(
 )
 PUBLISH_REVOCATIONS: Final = Task(task_names.PUBLISH_REVOCATIONS, time_limit=_SHORT)
 PURGE: Final = Task(task_names.PURGE, every=timedelta(hours=1), time_limit=_SHORT)  # the next run deletes the rest
+ERASE_ACCOUNTS: Final = Task(task_names.ERASE_ACCOUNTS, every=timedelta(hours=1))
 DROP_PROFILE: Final = Task(task_names.DROP_PROFILE, time_limit=_SHORT)
 DROP_ROLES: Final = Task(task_names.DROP_ROLES, time_limit=_SHORT)
-TASKS: Final = (SEND_MAIL, PUBLISH_REVOCATIONS, PURGE, DROP_PROFILE, DROP_ROLES)
+TASKS: Final = (SEND_MAIL, PUBLISH_REVOCATIONS, PURGE, ERASE_ACCOUNTS, DROP_PROFILE, DROP_ROLES)
 
 
 def build_handlers(auth: Auth, mailer: Mailer) -> Mapping[Task, Handler]:
@@ -36,6 +37,7 @@ def build_handlers(auth: Auth, mailer: Mailer) -> Mapping[Task, Handler]:
         SEND_MAIL: auth.mailing(mailer).send_mail,
         PUBLISH_REVOCATIONS: auth.session_issuer.publish_revocations,
         PURGE: auth.housekeeping.purge,
+        ERASE_ACCOUNTS: auth.deletion.erase_due,
         DROP_PROFILE: auth.accounts.drop_profile,
         DROP_ROLES: auth.roles.drop_roles,
     }

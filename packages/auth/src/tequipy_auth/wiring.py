@@ -15,7 +15,7 @@ from tequipy_auth.domain.caches import ACCESS_TOKENS, ROLES, USER_PROFILE
 from tequipy_auth.domain.composition import Composition
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
-from tequipy_auth.domain.ports import BreachedPasswords, Revocations
+from tequipy_auth.domain.ports import BreachedPasswords, PersonalData, Revocations
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.roles import PERMISSIONS, Permission, RoleMap
@@ -54,12 +54,13 @@ def build_auth(
     mail_templates: MailTemplates | None = None,
     http: HttpClients | None = None,
     permissions: Iterable[Permission] = (),
+    personal_data: Iterable[PersonalData] = (),
     registry: CollectorRegistry | None = None,
 ) -> Auth:
     """Build auth on PostgreSQL; nothing is opened before its first use. The cache needs `tequipy_auth.CACHE_POLICIES`.
 
     `mail_templates` are those of `tequipy_auth` with a deployment's replacements (`build_mail_templates`).
-    `permissions` are those of the other features of the app.
+    `permissions` are those of the other features of the app, and `personal_data` is their part of an export.
 
     Metrics in `registry`: `auth_operations_total{operation,status}` counts operations by their outcome,
     `auth_hashing_pending{pool}` is the number of hashes that wait or run, `auth_hashing_refused_total{pool,client}`
@@ -105,6 +106,7 @@ def build_auth(
         templates=mail_templates or JinjaMailTemplates("tequipy_auth"),
         operations=operations,
         audit_log=SqlAuditLog(database),
+        personal_data=tuple(personal_data),
         keys=keys,
         local=environment == "local",
         origins=frozenset({origin_of(public_url), *settings.allowed_origins}),

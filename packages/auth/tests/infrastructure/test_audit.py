@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from tequipy_auth import (
@@ -18,7 +17,11 @@ from tequipy_auth import (
     AuthPolicy,
     AuthUnitOfWork,
     Client,
+    EmailAddress,
     Outcome,
+    PasswordHash,
+    User,
+    UserStatus,
 )
 from tequipy_auth.domain.policy import LEEWAY, MIN_AUDIT_RETENTION
 from tequipy_auth.domain.services.housekeeping import Housekeeping
@@ -140,6 +143,49 @@ async def test_events_are_returned_in_pages(store: Store, clock: FrozenClock) ->
     assert {(record.event.subject_id, record.event.action) for record in found} == {(subject, "login_ok")}
 
 
+async def test_the_events_of_an_erased_account_name_nobody(store: Store) -> None:
+    """Metadata and clients are emptied, ids stay; other accounts' events and an administrator's client stay too."""
+    work, log = store
+    user, admin = UUID(int=1), UUID(int=2)
+    client, digest = Client("192.0.2.1", "test"), {"address": "digest"}
+    async with work() as unit:
+        await unit.users.add(
+            User(
+                user,
+                EmailAddress("ada@example.com", "ada@example.com"),
+                email_verified=True,
+                name=None,
+                password=PasswordHash("scheme", 12, 1, "digest"),
+                roles=(),
+                created_at=EPOCH,
+                status=UserStatus.DELETING,
+                erase_at=EPOCH,
+            )
+        )
+        for event in (
+            AuditEvent("own", actor_id=user, subject_id=user, client=client, metadata={"a": 1}),
+            AuditEvent("guessed", subject_id=user, client=client, metadata=digest),
+            AuditEvent("mistyped", client=client, metadata=digest),
+            AuditEvent("by_admin", actor_id=admin, subject_id=user, client=client, metadata={"a": 1}),
+            AuditEvent("to_other", actor_id=user, subject_id=admin, client=client, metadata={"a": 1}),
+            AuditEvent("foreign", actor_id=admin, subject_id=admin, client=client, metadata={"address": "other"}),
+        ):
+            unit.audit.record(event)
+    async with work() as unit:
+        assert await unit.audit.erase(user, "digest") == 5
+    kept = {str(record.event.action): record.event for record in await read(log)}
+    assert {name: event.metadata for name, event in kept.items()} == {
+        "own": {},
+        "guessed": {},
+        "mistyped": {},
+        "by_admin": {},
+        "to_other": {"a": 1},
+        "foreign": {"address": "other"},
+    }
+    assert {name for name, event in kept.items() if event.client == client} == {"by_admin", "foreign"}
+    assert (kept["own"].actor_id, kept["own"].subject_id) == (user, user)
+
+
 async def test_an_action_of_a_newer_release_is_returned_as_it_is(store: Store) -> None:
     """A reader that does not know an action or outcome returns its name, and goes on."""
     work, log = store
@@ -190,81 +236,3 @@ async def test_a_purge_tolerates_a_clock_ahead_of_the_database(database: Databas
     await housekeeping.purge(Delivery(uuid7(), "auth.purge"))
     until = clock.now()
     assert await read(SqlAuditLog(database), since=until - timedelta(days=30), until=until) == []
-
-
-ANNOUNCE = "select set_config('tequipy_auth.purged_table', 'auth.audit_events'::regclass::oid::text, true)"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "update auth.audit_events set reason = 'none'",
-        "delete from auth.audit_events",
-        "truncate auth.audit_events",
-        "truncate auth.users, auth.audit_events cascade",
-        "announce; update auth.audit_events set reason = 'none'",
-        "announce; truncate auth.audit_events",
-        "select auth.purge_audit_events(now() - interval '8 days', 1); delete from auth.audit_events",
-    ],
-)
-async def test_the_database_refuses_to_change_the_audit(database: Database, change: str) -> None:
-    """The database refuses UPDATE, DELETE and TRUNCATE, also after a purge in the same transaction."""
-    async with SqlAuthUnitOfWork(database, FrozenClock(), CountingIds()) as unit:
-        unit.audit.record(AuditEvent(AuditAction.REGISTERED))
-        unit.audit.record(AuditEvent(AuditAction.REGISTERED))
-    *before, refused = change.replace("announce", ANNOUNCE).split("; ")
-    async with database.engine.connect() as connection:
-        for statement in before:
-            await connection.execute(text(statement))
-        with pytest.raises(DBAPIError, match="append-only"):
-            await connection.execute(text(refused))
-    assert len(await read(SqlAuditLog(database))) == 2
-
-
-async def test_other_roles_can_delete_only_with_the_purge(database: Database) -> None:
-    """A role other than the owner cannot delete directly, and needs only EXECUTE for the purge."""
-    async with SqlAuthUnitOfWork(database, FrozenClock(), CountingIds()) as unit:
-        unit.audit.record(AuditEvent(AuditAction.REGISTERED))
-    purge = text("select auth.purge_audit_events(now() - interval '8 days', 1)")
-    async with database.engine.connect() as connection:
-        for statement in (
-            "create role app_under_test",
-            "grant usage on schema auth to app_under_test",
-            "grant select, delete on auth.audit_events to app_under_test",
-            "set local role app_under_test",
-            ANNOUNCE,
-        ):
-            await connection.execute(text(statement))
-        for refused, why in ((text("delete from auth.audit_events"), "append-only"), (purge, "permission denied")):
-            with pytest.raises(DBAPIError, match=why):
-                async with connection.begin_nested():
-                    await connection.execute(refused)
-        for statement in (
-            "reset role",
-            "grant execute on function auth.purge_audit_events to app_under_test",
-            "set local role app_under_test",
-        ):
-            await connection.execute(text(statement))
-        assert await connection.scalar(purge) == 1
-        await connection.rollback()
-
-
-async def test_the_trigger_ignores_functions_in_other_schemas(database: Database) -> None:
-    """A role with its own schema cannot replace the functions that the trigger calls."""
-    async with SqlAuthUnitOfWork(database, FrozenClock(), CountingIds()) as unit:
-        unit.audit.record(AuditEvent(AuditAction.REGISTERED))
-    async with database.engine.connect() as connection:
-        for statement in (
-            "create role app_under_test",
-            "create schema theirs authorization app_under_test",
-            "grant usage on schema auth to app_under_test",
-            "grant select, delete on auth.audit_events to app_under_test",
-            "set local role app_under_test",
-            "create function theirs.pg_get_userbyid(oid) returns name language sql as 'select current_user'",
-            "set local search_path = theirs, pg_catalog",
-            ANNOUNCE,
-        ):
-            await connection.execute(text(statement))
-        with pytest.raises(DBAPIError, match="append-only"):
-            await connection.execute(text("delete from auth.audit_events"))
-        await connection.rollback()

@@ -14,6 +14,7 @@ from tequipy_auth.api.dependencies import CurrentPrincipal, FreshPrincipal
 from tequipy_auth.api.permissions import RequirePermission, wire_permissions
 from tequipy_auth.api.routes import (
     administration_router,
+    me,
     passwords,
     registration,
     router,
@@ -48,6 +49,7 @@ RATE_POLICIES: Final[Mapping[str, tuple[str, tuple[object, ...]]]] = {
             passwords.reauthenticate,
             passwords.change_password,
             passwords.reset_password,
+            me.delete_me,
             registration.verify_email,
         ),
     ),

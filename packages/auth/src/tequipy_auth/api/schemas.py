@@ -81,6 +81,12 @@ class ProfileBody(StrictModel):
     name: Name | None
 
 
+class DeleteMeBody(StrictModel):
+    """The caller's current password."""
+
+    password: Password
+
+
 class LoginBody(StrictModel):
     """Credentials, how to deliver the refresh token, and the device token of an earlier login with body delivery."""
 

@@ -30,6 +30,8 @@ class AuditAction(StrEnum):
     USER_DISABLED = "user_disabled"
     USER_ENABLED = "user_enabled"
     USER_UNLOCKED = "user_unlocked"
+    DELETION_REQUESTED = "deletion_requested"
+    ACCOUNT_ERASED = "account_erased"
     KEY_ROTATED = "key_rotated"
 
 

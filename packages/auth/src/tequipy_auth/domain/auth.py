@@ -11,6 +11,8 @@ from tequipy_auth.domain.ports import AccessTokens
 from tequipy_auth.domain.repositories import AuditLog
 from tequipy_auth.domain.services.accounts import AccountService
 from tequipy_auth.domain.services.administration import AdministrationService
+from tequipy_auth.domain.services.deletion import DeletionService
+from tequipy_auth.domain.services.export import ExportService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
@@ -37,6 +39,8 @@ class Auth:
     accounts: AccountService
     roles: RoleService
     administration: AdministrationService
+    deletion: DeletionService
+    exports: ExportService
     access_tokens: AccessTokens
     session_issuer: SessionIssuer
     audit_log: AuditLog

@@ -17,6 +17,7 @@ from tequipy_auth.domain.ports import (
     BreachedPasswords,
     CommonPasswords,
     PasswordHasher,
+    PersonalData,
     Revocations,
     SecretHasher,
     SuccessorKeys,
@@ -26,6 +27,8 @@ from tequipy_auth.domain.repositories import AuditLog, AuthUnitOfWork
 from tequipy_auth.domain.roles import Permission, RoleMap
 from tequipy_auth.domain.services.accounts import AccountService
 from tequipy_auth.domain.services.administration import AdministrationService
+from tequipy_auth.domain.services.deletion import DeletionService
+from tequipy_auth.domain.services.export import ExportService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
@@ -72,6 +75,7 @@ class Composition:
     templates: MailTemplates
     operations: Operations
     audit_log: AuditLog
+    personal_data: Sequence[PersonalData]
     keys: KeyService | None
     local: bool
     origins: frozenset[str]
@@ -93,6 +97,22 @@ class Composition:
                 issuer=self._issuer,
                 lockout=self._lockout,
                 clock=self.clock,
+                operations=self.operations,
+            ),
+            deletion=DeletionService(
+                self.unit_of_work,
+                check=self._check,
+                issuer=self._issuer,
+                lockout=self._lockout,
+                pseudonyms=self.pseudonyms,
+                policy=self.policy,
+                clock=self.clock,
+                operations=self.operations,
+            ),
+            exports=ExportService(
+                self.unit_of_work,
+                audit_log=self.audit_log,
+                personal_data=self.personal_data,
                 operations=self.operations,
             ),
             housekeeping=Housekeeping(self.unit_of_work, self.clock, self.policy),

@@ -56,6 +56,9 @@ class AuthPolicy:
     audit_retention: timedelta = field(default=400 * _DAY, metadata=_bounds(MIN_AUDIT_RETENTION))
     """How long audit events are kept."""
 
+    erasure_delay: timedelta = field(default=7 * _DAY, metadata=_bounds(timedelta(0)))
+    """How long after its owner has deleted it an account is erased; until then an administrator can enable it again."""
+
     def __post_init__(self) -> None:
         """Raise `ValueError` for a value out of bounds."""
         for each in fields(self):

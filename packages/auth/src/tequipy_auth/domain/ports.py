@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from datetime import datetime
+from uuid import UUID
 
 from tequipy_auth.domain.entities import KeyState, SigningKey
 from tequipy_auth.domain.hashing import HashingClient
@@ -143,3 +144,17 @@ class KeyMaker(ABC):
 
         Accepts keys that were encrypted with an older version, or before key-encryption keys had versions.
         """
+
+
+class PersonalData(ABC):
+    """What another package holds about an account; its part of `GET /me/export`.
+
+    To erase it, the package has a task with `on=("auth.account_erased",)`, whose payload is `user_id`.
+    """
+
+    section: str
+    """The name of its part: snake_case, and unique."""
+
+    @abstractmethod
+    async def export(self, user_id: UUID) -> JSON:
+        """Return everything that is held about the account, without secrets."""

@@ -237,4 +237,10 @@ class AuditEventRow(Base):
     __table_args__ = (
         Index("ix_audit_events_at", "at", "id"),
         Index("ix_audit_events_subject_id", "subject_id", "id"),
+        Index("ix_audit_events_actor_id", "actor_id", postgresql_where=text("actor_id is not null")),
+        Index(
+            "ix_audit_events_address",
+            text("(metadata ->> 'address')"),
+            postgresql_where=text("metadata ? 'address'"),
+        ),
     )

@@ -9,7 +9,7 @@ from tequipy_auth.domain.caches import CACHE_POLICIES, ROLES, USER_PROFILE
 from tequipy_auth.domain.composition import Composition
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import AuthPolicy
-from tequipy_auth.domain.ports import BreachedPasswords, PasswordHasher, Revocations
+from tequipy_auth.domain.ports import BreachedPasswords, PasswordHasher, PersonalData, Revocations
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.roles import PERMISSIONS, Permission, RoleMap
 from tequipy_auth.domain.services.keys import KeyService
@@ -70,6 +70,7 @@ def build_fake_auth(
     local: bool = False,
     origins: frozenset[str] = frozenset({PUBLIC_URL}),
     permissions: Iterable[Permission] = (),
+    personal_data: Iterable[PersonalData] = (),
 ) -> Auth:
     """Build auth in memory; pass `work` to inspect its data, and `clock` to control the time.
 
@@ -105,6 +106,7 @@ def build_fake_auth(
         templates=PlainMailTemplates(),
         operations=operations,
         audit_log=MemoryAuditLog(unit_of_work.audit),
+        personal_data=tuple(personal_data),
         keys=KeyService(
             lambda: unit_of_work,
             maker=FakeKeyMaker(),

@@ -216,3 +216,21 @@ async def test_another_active_administrator_is_found(work: Work) -> None:
         assert await unit.users.has_other_administrator(one.id)
         await unit.users.set_status(other.id, UserStatus.DISABLED)
         assert not await unit.users.has_other_administrator(one.id)
+
+
+async def test_only_due_deletions_are_erased(work: Work) -> None:
+    """An account is due when it is being deleted and its time has come; afterwards it is gone with its sessions."""
+    users = [make_user(f"user{each}@example.com") for each in range(3)]
+    async with work() as unit:
+        for user in users:
+            await unit.users.add(user)
+        await unit.users.set_status(users[0].id, UserStatus.DELETING, erase_at=NOW)
+        await unit.users.set_status(users[1].id, UserStatus.DELETING, erase_at=NOW + HOUR)
+        await unit.users.set_status(users[2].id, UserStatus.DISABLED)
+    async with work() as unit:
+        assert list(await unit.users.due_for_erasure(at=NOW, limit=10)) == [users[0].id]
+        assert list(await unit.users.due_for_erasure(at=NOW + HOUR, limit=1)) == [users[0].id]
+        await unit.users.erase(users[0].id)
+    async with work() as unit:
+        assert await unit.users.get(users[0].id) is None
+        assert list(await unit.users.due_for_erasure(at=NOW, limit=10)) == []

@@ -68,3 +68,14 @@ async def test_devices_are_deleted_with_their_account(work: Work, session: Sessi
         await unit.devices.put(Device("phone", session.user_id, NOW, NOW + HOUR), keep=10)
         await unit.session.execute(text("delete from auth.users"))
         assert (await unit.session.scalar(text("select count(*) from auth.devices"))) == 0
+
+
+async def test_all_devices_of_an_account_are_returned(work: Work, session: Session) -> None:
+    """The one that was used last first."""
+    first = Device("phone", session.user_id, NOW, NOW + HOUR)
+    last = Device("tablet", session.user_id, NOW + timedelta(minutes=1), NOW + HOUR)
+    async with work() as unit:
+        for device in (last, first):
+            await unit.devices.put(device, keep=10)
+    async with work() as unit:
+        assert await unit.devices.all_of(session.user_id) == [last, first]

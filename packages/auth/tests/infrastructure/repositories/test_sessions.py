@@ -115,3 +115,14 @@ async def test_only_a_live_session_is_replaced(work: Work, session: Session) -> 
         assert not await unit.sessions.replace(session.id, by=other, at=NOW + HOUR)
         assert not await unit.sessions.revoke(session.id, at=NOW + HOUR, reason="logout")
         assert not await unit.sessions.replace(new_id(), by=other, at=NOW)
+
+
+async def test_all_sessions_of_an_account_are_returned(work: Work, session: Session) -> None:
+    """Those that have ended too, the latest login first."""
+    later = replace(make_session(session.user_id), created_at=session.created_at + HOUR)
+    async with work() as unit:
+        await unit.sessions.add(later)
+        await unit.sessions.revoke(later.id, at=NOW, reason="logout")
+    async with work() as unit:
+        assert [found.id for found in await unit.sessions.all_of(session.user_id)] == [later.id, session.id]
+        assert list(await unit.sessions.all_of(new_id())) == []

@@ -5,7 +5,6 @@ from typing import Final, Self
 
 from tequipy_platform._clock import SystemClock
 from tequipy_platform._mail import Mail, Mailer
-from tequipy_platform.mail.composer import compose
 
 _SENDER: Final = "no-reply@example.com"
 
@@ -26,5 +25,8 @@ class RecordingMailer(Mailer):
 
     async def send(self, mail: Mail) -> None:
         """Record one mail; raises `MailRejected` for one that cannot be composed."""
+        # Imported here, because the module of mails loads pydantic, which tests of business rules do not need.
+        from tequipy_platform.mail.composer import compose  # noqa: PLC0415
+
         compose(mail, sender=_SENDER, clock=SystemClock())
         self.mails.append(mail)

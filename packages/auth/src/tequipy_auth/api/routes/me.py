@@ -1,12 +1,21 @@
 """The routes of the caller's own account."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response, status
+from fastapi.responses import JSONResponse
+from pydantic import JsonValue
 
 from tequipy_auth.api.administration_schemas import AuditEventItem
-from tequipy_auth.api.dependencies import CurrentAuth, CurrentPrincipal
-from tequipy_auth.api.schemas import Me, ProfileBody
+from tequipy_auth.api.cookies import delete_refresh_cookie
+from tequipy_auth.api.dependencies import CurrentAuth, CurrentClient, CurrentPrincipal
+from tequipy_auth.api.schemas import Accepted, DeleteMeBody, Me, ProfileBody
 from tequipy_auth.domain.audit import AuditFilter
-from tequipy_auth.domain.exceptions import AmbiguousCredentials, InvalidAccessToken
+from tequipy_auth.domain.exceptions import (
+    AmbiguousCredentials,
+    InvalidAccessToken,
+    InvalidCredentials,
+    LastAdmin,
+    LoginLocked,
+)
 from tequipy_platform import Invalid, Unauthenticated, Unavailable
 from tequipy_platform.web import BODY_PROBLEMS, PageBody, PageParameters, problem_responses
 
@@ -33,6 +42,44 @@ async def list_my_events(
     """Return the audit events of the caller's own account, the newest first."""
     events = await auth.audit_log.page(page, AuditFilter(subject_id=principal.user_id))
     return PageBody[AuditEventItem].of(events, AuditEventItem.of)
+
+
+@router.get(
+    "/me/export",
+    response_model=dict[str, JsonValue],
+    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable),
+)
+async def export_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Response:
+    """Return everything that is held about the caller's account, with one member for each kind of data."""
+    exported = await auth.exports.export(principal)
+    headers = {"Content-Disposition": 'attachment; filename="export.json"'}
+    return JSONResponse(exported, headers=headers)
+
+
+@router.delete(
+    "/me",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=problem_responses(
+        *BODY_PROBLEMS,
+        AmbiguousCredentials,
+        Unauthenticated,
+        InvalidAccessToken,
+        InvalidCredentials,
+        LastAdmin,
+        LoginLocked,
+        Unavailable,
+    ),
+)
+async def delete_me(
+    *, response: Response, auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient, body: DeleteMeBody
+) -> Accepted:
+    """Delete the caller's account: it can no longer be used, and is erased after seven days.
+
+    Until then an administrator can enable it again.
+    """
+    await auth.deletion.request(principal, password=body.password.get_secret_value(), client=client)
+    delete_refresh_cookie(response, auth)
+    return Accepted()
 
 
 @router.patch(

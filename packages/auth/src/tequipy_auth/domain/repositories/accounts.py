@@ -130,6 +130,14 @@ class Users(ABC):
         """Return whether an account has the role."""
 
     @abstractmethod
+    async def due_for_erasure(self, *, at: datetime, limit: int) -> Sequence[UUID]:
+        """Return up to `limit` accounts whose erasure is due."""
+
+    @abstractmethod
+    async def erase(self, user_id: UUID) -> None:
+        """Delete an account with its sessions, refresh tokens and devices."""
+
+    @abstractmethod
     async def record_login(self, user_id: UUID, *, at: datetime) -> None:
         """Set the time of the latest login."""
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection
 from datetime import datetime
+from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditFilter, AuditRecord
 from tequipy_platform import Page, PageRequest
@@ -20,6 +21,14 @@ class AuditTrail(ABC):
         """Delete up to `limit` events from before that time, oldest first; return the number of deleted rows.
 
         Events of the last 7 days cannot be deleted.
+        """
+
+    @abstractmethod
+    async def erase(self, user_id: UUID, address_pseudonym: str) -> int:
+        """Empty the personal data in the events of an account whose erasure is due; return the number of events.
+
+        That is the metadata of the events about the account, or with the pseudonym of its address, and the client of
+        those that the account or nobody known has caused. Ids, times, actions and outcomes stay.
         """
 
 

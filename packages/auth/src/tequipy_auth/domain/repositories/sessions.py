@@ -52,6 +52,10 @@ class Sessions(ABC):
         """
 
     @abstractmethod
+    async def all_of(self, user_id: UUID) -> Sequence[Session]:
+        """Return all stored sessions of an account, also those that have ended, the latest login first."""
+
+    @abstractmethod
     async def revoked_since(self, at: datetime) -> Mapping[UUID, datetime]:
         """Return the ids of the sessions that were revoked after that time, with the time of each."""
 
@@ -86,6 +90,10 @@ class Devices(ABC):
     @abstractmethod
     async def is_live(self, device_id: str, user_id: UUID, *, at: datetime) -> bool:
         """Return whether the account has this device and the device has not expired."""
+
+    @abstractmethod
+    async def all_of(self, user_id: UUID) -> Sequence[Device]:
+        """Return all stored devices of an account, the one that was used last first."""
 
     @abstractmethod
     async def put(self, device: Device, *, keep: int) -> None:

@@ -87,7 +87,7 @@ class AdministrationService:
             given = set(all_roles.permissions_of(new)) - set(all_roles.permissions_of(user.roles))
             await self._roles.require_all(work, principal, given)
             if ADMIN not in new:
-                await _refuse_last_administrator(work, user)
+                await refuse_last_administrator(work, user)
             await work.users.set_roles(user.id, new)
             revoked_ids = await self._issuer.supersede(work, user.id)
             work.outbox.add(DROP_PROFILE, user_id=str(user.id))
@@ -109,7 +109,7 @@ class AdministrationService:
             user = await self._lock(work, principal, user_id)
             if user.status is not UserStatus.ACTIVE:
                 return
-            await _refuse_last_administrator(work, user)
+            await refuse_last_administrator(work, user)
             await work.users.set_status(user.id, UserStatus.DISABLED)
             await work.one_time_tokens.discard(user.id, Purpose.RESET_PASSWORD)
             revocation = SessionRevocation("disabled", self._clock.now(), actor_id=principal.user_id, client=client)
@@ -181,7 +181,7 @@ def _record(
     )
 
 
-async def _refuse_last_administrator(work: AuthUnitOfWork, user: User) -> None:
+async def refuse_last_administrator(work: AuthUnitOfWork, user: User) -> None:
     """Raise `LastAdmin` if no other active account is an administrator; the caller has locked the administrators."""
     active = ADMIN in user.roles and user.status is UserStatus.ACTIVE
     if active and not await work.users.has_other_administrator(user.id):

@@ -42,6 +42,7 @@ class MailingService:
     | `verification_again` | as above | as above, but no link if the address is contested |
     | `reset_password` | an account | a link to set a new password |
     | `password_changed` | an account | a notice |
+    | `account_deleted` | an account | a notice: the account was deleted, and when it will be erased |
     | `session_stolen` | an account | a notice: a used refresh token was presented, the session was ended |
 
     Nothing is sent for a subject that does not exist (any more) or when the budget of the address is used up. The
@@ -75,6 +76,7 @@ class MailingService:
             "verification_again": partial(self._verification, purpose="resend"),
             "reset_password": self._reset_password,
             "password_changed": partial(self._notice, template="password_changed"),
+            "account_deleted": self._account_deleted,
             "session_stolen": partial(self._notice, template="session_stolen"),
         }
 
@@ -174,6 +176,13 @@ class MailingService:
         del delivery  # notices have no budget, because they need the account's password or token
         user = await work.users.get(user_id)
         return _Draft(user.email.written, template, {"public_url": self._public_url}) if user else None
+
+    async def _account_deleted(self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID) -> _Draft | None:
+        del delivery  # as above
+        user = await work.users.get(user_id)
+        if user is None or user.erase_at is None:
+            return None  # erased, or enabled again meanwhile
+        return _Draft(user.email.written, "account_deleted", {"erase_at": _format_time(user.erase_at)})
 
     async def _may_send(
         self, work: AuthUnitOfWork, delivery: Delivery, purpose: MailPurpose, address: EmailAddress

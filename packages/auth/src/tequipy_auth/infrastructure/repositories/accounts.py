@@ -1,6 +1,6 @@
 """Registrations and accounts on PostgreSQL; operations with races are single statements."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -179,6 +179,15 @@ class SqlUsers(Repository, Users):
     async def any_has_role(self, role: str) -> bool:
         """Select one account with the role."""
         return await self._session.scalar(select(UserRow.id).where(UserRow.roles.contains([role])).limit(1)) is not None
+
+    async def due_for_erasure(self, *, at: datetime, limit: int) -> Sequence[UUID]:
+        """Select accounts that are being deleted, the first due ones first."""
+        due = select(UserRow.id).where(UserRow.status == UserStatus.DELETING.value, UserRow.erase_at <= at)
+        return list(await self._session.scalars(due.order_by(UserRow.erase_at).limit(limit)))
+
+    async def erase(self, user_id: UUID) -> None:
+        """Delete a row; the database deletes those that refer to it."""
+        await self._session.execute(delete(UserRow).where(UserRow.id == user_id))
 
     async def record_login(self, user_id: UUID, *, at: datetime) -> None:
         """Update the time of the latest login."""

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from operator import attrgetter
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -57,6 +58,12 @@ class SqlAuditTrail(AuditTrail):
         purge = getattr(func, self._schema).purge_audit_events(before, limit)
         purged: int = (await self._session.execute(select(purge))).scalar_one()
         return purged
+
+    async def erase(self, user_id: UUID, address_pseudonym: str) -> int:
+        """Call the only database function that may change events."""
+        erase = getattr(func, self._schema).erase_audit_events(user_id, address_pseudonym)
+        erased: int = (await self._session.execute(select(erase))).scalar_one()
+        return erased
 
 
 class SqlAuditLog(AuditLog):

@@ -1,5 +1,6 @@
 """Devices on PostgreSQL."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -23,6 +24,13 @@ class SqlDevices(Repository, Devices):
             )
         )
         return found is not None
+
+    async def all_of(self, user_id: UUID) -> Sequence[Device]:
+        """Select the devices of an account."""
+        rows = await self._session.scalars(
+            select(DeviceRow).where(DeviceRow.user_id == user_id).order_by(DeviceRow.last_used_at.desc(), DeviceRow.id)
+        )
+        return [Device(row.id, row.user_id, row.last_used_at, row.expires_at) for row in rows]
 
     async def put(self, device: Device, *, keep: int) -> None:
         """Insert or update a device, then delete the devices above the limit."""

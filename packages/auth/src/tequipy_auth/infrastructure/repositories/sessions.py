@@ -107,6 +107,16 @@ class SqlSessions(Repository, Sessions):
         )
         return [session_of(row) for row in rows]
 
+    async def all_of(self, user_id: UUID) -> Sequence[Session]:
+        """Select the sessions of an account."""
+        rows = await self._session.scalars(
+            select(SessionRow)
+            .where(SessionRow.user_id == user_id)
+            .order_by(SessionRow.created_at.desc(), SessionRow.id.desc())
+            .execution_options(populate_existing=True)
+        )
+        return [session_of(row) for row in rows]
+
     async def revoked_since(self, at: datetime) -> Mapping[UUID, datetime]:
         """Select the sessions that were revoked after that time."""
         rows = await self._session.execute(

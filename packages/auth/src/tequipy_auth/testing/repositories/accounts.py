@@ -1,6 +1,6 @@
 """Registrations and accounts in memory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
@@ -138,6 +138,16 @@ class MemoryUsers(Users):
     async def any_has_role(self, role: str) -> bool:
         """Return whether an account has the role."""
         return any(role in row.roles for row in self.rows.values())
+
+    async def due_for_erasure(self, *, at: datetime, limit: int) -> Sequence[UUID]:
+        """Return accounts whose erasure is due."""
+        due = [row for row in self.rows.values() if row.erase_at is not None and row.erase_at <= at]
+        return [row.id for row in due if row.status is UserStatus.DELETING][:limit]
+
+    async def erase(self, user_id: UUID) -> None:
+        """Delete an account; its sessions stay, but cannot be used."""
+        self.rows.pop(user_id, None)
+        self.superseded_at.pop(user_id, None)
 
     async def record_login(self, user_id: UUID, *, at: datetime) -> None:
         """Set the time of the latest login."""

@@ -1,12 +1,15 @@
 """Audit events in memory."""
 
 from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
+from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditFilter, AuditRecord
 from tequipy_auth.domain.policy import MIN_AUDIT_RETENTION
 from tequipy_auth.domain.repositories import AuditLog, AuditTrail
+from tequipy_auth.domain.value_objects import Client
 from tequipy_observability import current_context
 from tequipy_platform import Clock, IdSource, Page, PageRequest
 
@@ -36,6 +39,25 @@ class MemoryAuditTrail(AuditTrail):
         for row in old:
             self.rows.remove(row)
         return len(old)
+
+    async def erase(self, user_id: UUID, address_pseudonym: str) -> int:
+        """Empty the personal data in the events of an account."""
+        erased = 0
+        for index, row in enumerate(self.rows):
+            event = row.event
+            about = event.subject_id == user_id or event.metadata.get("address") == address_pseudonym
+            if not about and event.actor_id != user_id:
+                continue
+            erased += 1
+            self.rows[index] = replace(
+                row,
+                event=replace(
+                    event,
+                    metadata={} if about else event.metadata,
+                    client=Client() if event.actor_id in {None, user_id} else event.client,
+                ),
+            )
+        return erased
 
 
 class MemoryAuditLog(AuditLog):

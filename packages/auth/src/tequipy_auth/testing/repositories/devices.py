@@ -1,5 +1,6 @@
 """Devices in memory."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -18,6 +19,11 @@ class MemoryDevices(Devices):
         """Return whether the account has this device."""
         row = self.rows.get(device_id)
         return row is not None and row.user_id == user_id and row.expires_at > at
+
+    async def all_of(self, user_id: UUID) -> Sequence[Device]:
+        """Return the devices of an account."""
+        theirs = sorted((row for row in self.rows.values() if row.user_id == user_id), key=lambda row: row.id)
+        return sorted(theirs, key=lambda row: row.last_used_at, reverse=True)
 
     async def put(self, device: Device, *, keep: int) -> None:
         """Store or update a device, then delete the devices above the limit."""

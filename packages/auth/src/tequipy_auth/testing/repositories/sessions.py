@@ -73,6 +73,11 @@ class MemorySessions(Sessions):
         live = [row for row in theirs if row.revoked_at is None and row.expires_at > at]
         return sorted(live, key=lambda row: (row.created_at, row.id), reverse=True)[beyond:]
 
+    async def all_of(self, user_id: UUID) -> Sequence[Session]:
+        """Return the sessions of an account."""
+        theirs = [row for row in self.rows.values() if row.user_id == user_id]
+        return sorted(theirs, key=lambda row: (row.created_at, row.id), reverse=True)
+
     async def revoked_since(self, at: datetime) -> Mapping[UUID, datetime]:
         """Return the sessions that were revoked after that time."""
         return {row.id: row.revoked_at for row in self.rows.values() if row.revoked_at and row.revoked_at > at}
