@@ -2,11 +2,13 @@
 
 import asyncio
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from importlib.resources import files
 from typing import Final
 
 from tequipy_auth.domain.entities import KeyState, SigningKey
@@ -28,7 +30,6 @@ from tequipy_auth.domain.ports import (
 from tequipy_auth.domain.revocations import revocation_ids
 from tequipy_auth.domain.value_objects import AccessToken, EmailAddress, PasswordHash, Principal
 from tequipy_platform import JSON, Clock, MailTemplates, MailText, Unavailable
-from tequipy_platform.mail import JinjaMailTemplates
 
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9.+_-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,2}")
 
@@ -219,7 +220,8 @@ class PlainMailTemplates(MailTemplates):
     """
 
     def __init__(self) -> None:
-        self._samples = JinjaMailTemplates("tequipy_auth").samples()
+        samples = files("tequipy_auth") / "templates/samples.json"
+        self._samples: dict[str, dict[str, str]] = json.loads(samples.read_text(encoding="utf-8"))
 
     def render(self, template: str, **values: object) -> MailText:
         """Return the template's name and the values."""
