@@ -87,7 +87,8 @@ def table(rows: dict[Query, list[str]]) -> str:
     """Return the results of queries as a table: dashboard, panel, query, number of series, and one value."""
     lines = ["", "| dashboard | panel | query | series | a value |", f"|{'---|' * 5}"]
     for (name, title, expression), values in rows.items():
-        lines.append(f"| {name} | {title} | `{expression}` | {len(values)} | {values[0] if values else '':.8} |")
+        value = f"{float(values[0]):.6g}" if values else ""
+        lines.append(f"| {name} | {title} | `{expression}` | {len(values)} | {value} |")
     return "\n".join(lines)
 
 
