@@ -43,6 +43,7 @@ MODULES = """
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
+from functools import partial
 
 import httpx
 
@@ -96,7 +97,8 @@ def create_worker(
     messages = build_message_log(database)
 
     def build_runtime() -> TaskRuntime:
-        handlers = {**build_handlers(messages), **build_auth_handlers(auth, mailer)}
+        unit_of_work = partial(SqlUnitOfWork, database, SystemClock(), uuid7)
+        handlers = {**build_handlers(messages, unit_of_work), **build_auth_handlers(auth, mailer)}
         return TaskRuntime(handlers=handlers, resources=[database, auth], messages=messages)
 
     celery = build_celery(settings, TASKS, name="shop")

@@ -12,11 +12,18 @@ from tequipy_auth.wiring import build_auth
 from tequipy_caching.wiring import build_cache
 from tequipy_observability.celery import wire_observability
 from tequipy_observability.wiring import Observability, configure_observability
+from tequipy_platform import SystemClock
 from tequipy_platform import tasks as platform_tasks
-from tequipy_platform.database import build_database
+from tequipy_platform.database import build_database, uuid7
 from tequipy_platform.http import build_http_clients
 from tequipy_platform.mail import build_mail_templates, build_mailer
-from tequipy_platform.messaging import Scheduler, build_message_log, build_scheduler, build_unpublished_messages
+from tequipy_platform.messaging import (
+    Scheduler,
+    SqlUnitOfWork,
+    build_message_log,
+    build_scheduler,
+    build_unpublished_messages,
+)
 from tequipy_platform.messaging.celery import Relay, TaskRuntime, build_celery, build_relay, wire_tasks
 from tequipy_platform.settings import variable_of
 from tequipy_platform.storage import build_storage
@@ -52,6 +59,7 @@ def build_runtime(settings: WorkerSettings, observability: Observability) -> Tas
     database = build_database(settings.database, registry=metrics, app_version=settings.app_version)
     heartbeat = ChildHeartbeat(settings.worker.state_folder / "run", {DATABASE: database.ping})
     messages = build_message_log(database, redelivery=timedelta(seconds=settings.celery.visibility_timeout))
+    unit_of_work = partial(SqlUnitOfWork, database, SystemClock(), uuid7)
     cache = build_cache(settings.cache, registry=metrics)
     storage = build_storage(settings.storage)
     mailer = build_mailer(settings.mail, registry=metrics)
@@ -69,7 +77,10 @@ def build_runtime(settings: WorkerSettings, observability: Observability) -> Tas
         registry=metrics,
     )
     return TaskRuntime(
-        handlers={**platform_tasks.build_handlers(messages), **auth_tasks.build_handlers(auth, mailer)},
+        handlers={
+            **platform_tasks.build_handlers(messages, unit_of_work),
+            **auth_tasks.build_handlers(auth, mailer),
+        },
         resources=[heartbeat, observability, database, cache, storage, mailer, http, auth],
         messages=messages,
     )

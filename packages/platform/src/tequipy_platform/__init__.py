@@ -20,6 +20,12 @@ from tequipy_platform._errors import (
 )
 from tequipy_platform._events import JSON, Event
 from tequipy_platform._health import HealthCheck, RefusesWrites
+from tequipy_platform._idempotency import (
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    IdempotencyKeys,
+    IdempotentRequest,
+)
 from tequipy_platform._mail import (
     Mail,
     Mailer,
@@ -70,6 +76,10 @@ __all__ = [
     "Handler",
     "HealthCheck",
     "IdSource",
+    "IdempotencyKeyInUse",
+    "IdempotencyKeyReused",
+    "IdempotencyKeys",
+    "IdempotentRequest",
     "Inbox",
     "Invalid",
     "Lease",

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from tequipy_platform._errors import Unavailable
+from tequipy_platform._idempotency import IdempotencyKeys
 from tequipy_platform._messages import Inbox, Outbox
 
 P = ParamSpec("P")
@@ -36,6 +37,7 @@ class UnitOfWork(ABC):
 
     outbox: Outbox
     inbox: Inbox
+    idempotency: IdempotencyKeys
 
     @abstractmethod
     async def __aenter__(self) -> Self:

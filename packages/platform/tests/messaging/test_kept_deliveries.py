@@ -1,6 +1,7 @@
 """The purge keeps handled deliveries of messages that may be delivered again, in PostgreSQL and in the fake."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import uuid4
 
 from sqlalchemy import insert, select, text
@@ -28,7 +29,8 @@ async def test_a_dead_letter_keeps_its_deliveries(database: Database, clock: Fro
             values = {"id": delivery.id, "task": "test.do", "payload": {}, "state": state, "settled_at": settled}
             await work.session.execute(insert(OutboxRow).values(values | {"created_at": datetime.now(UTC)}))
         await work.session.execute(text("update platform.inbox set taken_at = now() - interval '60 days'"))
-    (task,), handlers = TASKS, build_handlers(build_message_log(database))
+    unit_of_work = partial(SqlUnitOfWork, database, clock, ids)
+    (task,), handlers = TASKS, build_handlers(build_message_log(database), unit_of_work)
     await handlers[task](Delivery(uuid4(), task.name))
     async with database.sessions() as session:
         kept = set(await session.scalars(select(InboxRow.message_id)))

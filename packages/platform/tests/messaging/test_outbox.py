@@ -170,7 +170,7 @@ async def test_old_messages_are_purged_in_batches(
         for statement in AGED:
             await work.session.execute(text(statement))
         work.outbox.add("test.waiting")
-    (task,), handlers = TASKS, build_handlers(build_message_log(database))
+    (task,), handlers = TASKS, build_handlers(build_message_log(database), sql_work)
     assert (task.name, task.every) == ("platform.purge_messages", timedelta(hours=1))
     monkeypatch.setattr("tequipy_platform.tasks.BATCH_SIZE", 2)
     await handlers[task](Delivery(uuid4(), task.name))

@@ -1,4 +1,4 @@
-"""Platform's tables, outbox with its failed attempts, inbox and schedules, in the schema `platform`."""
+"""Platform's tables in the schema `platform`: outbox with failed attempts, inbox, schedules and idempotency keys."""
 
 from datetime import datetime
 from typing import Any, ClassVar, Final
@@ -144,3 +144,17 @@ class ScheduleRow(Base):
     last_occurrence: Mapped[datetime]
     checked_at: Mapped[datetime]
     """When a scheduler last looked at the schedule."""
+
+
+class IdempotencyKeyRow(Base):
+    """A request that a caller may repeat with its key, and the response that was committed with its effect."""
+
+    __tablename__ = "idempotency_keys"
+
+    caller: Mapped[str] = mapped_column(primary_key=True)
+    route: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[bytes]
+    """The digest of the request's body."""
+    response: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(index=True)

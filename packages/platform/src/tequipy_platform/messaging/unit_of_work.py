@@ -1,4 +1,4 @@
-"""The unit of work on PostgreSQL: one transaction with outbox and inbox."""
+"""The unit of work on PostgreSQL: one transaction with outbox, inbox and idempotency keys."""
 
 from typing import Self
 
@@ -7,12 +7,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tequipy_platform._clock import Clock, IdSource
 from tequipy_platform._unit_of_work import UnitOfWork
 from tequipy_platform.database import Database, SqlTransaction
+from tequipy_platform.messaging.idempotency import SqlIdempotencyKeys
 from tequipy_platform.messaging.models import OUTBOX_CHANNEL, SCHEMA
 from tequipy_platform.messaging.outbox import SqlInbox, SqlOutbox
 
 
 class SqlUnitOfWork(SqlTransaction, UnitOfWork):
-    """A transaction with outbox and inbox; a subclass creates its repositories in `_bind`."""
+    """A transaction with outbox, inbox and idempotency keys; a subclass creates its repositories in `_bind`."""
 
     outbox: SqlOutbox
 
@@ -28,6 +29,7 @@ class SqlUnitOfWork(SqlTransaction, UnitOfWork):
         await super().__aenter__()
         self.outbox = SqlOutbox(self.session, self._clock, self._new_id, producer_version=self._database.app_version)
         self.inbox = SqlInbox(self.session, self._clock)
+        self.idempotency = SqlIdempotencyKeys(self.session, self._clock)
         self._bind(self.session)
         return self
 

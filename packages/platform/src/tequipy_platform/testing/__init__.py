@@ -5,6 +5,7 @@ for platform's own tests, and need SQLAlchemy's models.
 """
 
 from tequipy_platform.testing.clock import EPOCH, CountingIds, FrozenClock
+from tequipy_platform.testing.idempotency import MemoryIdempotencyKeys
 from tequipy_platform.testing.mail import RecordingMailer
 from tequipy_platform.testing.messages import MemoryMessage, MemoryMessages
 from tequipy_platform.testing.storage import MemoryStorage
@@ -15,6 +16,7 @@ __all__ = [
     "AddedTask",
     "CountingIds",
     "FrozenClock",
+    "MemoryIdempotencyKeys",
     "MemoryInbox",
     "MemoryMessage",
     "MemoryMessages",

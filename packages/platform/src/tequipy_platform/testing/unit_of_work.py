@@ -1,4 +1,4 @@
-"""A unit of work with outbox and inbox in memory."""
+"""A unit of work with outbox, inbox and idempotency keys in memory."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -13,6 +13,7 @@ from tequipy_platform._events import JSON, Event
 from tequipy_platform._messages import Inbox, Lease, Outbox, check_payload
 from tequipy_platform._tasks import Delivery
 from tequipy_platform._unit_of_work import UnitOfWork
+from tequipy_platform.testing.idempotency import MemoryIdempotencyKeys
 from tequipy_platform.testing.messages import MemoryMessages
 
 
@@ -101,6 +102,7 @@ class MemoryUnitOfWork(UnitOfWork):
 
     outbox: RecordingOutbox
     inbox: MemoryInbox
+    idempotency: MemoryIdempotencyKeys
 
     def __init__(
         self, clock: Clock, messages: MemoryMessages | None = None, *, producer_version: str | None = None
@@ -108,11 +110,12 @@ class MemoryUnitOfWork(UnitOfWork):
         self._messages = messages if messages is not None else MemoryMessages(clock)
         self.outbox = RecordingOutbox(self._messages, producer_version=producer_version)
         self.inbox = MemoryInbox(self._messages)
+        self.idempotency = MemoryIdempotencyKeys(self._messages.clock)
 
     def tables(self) -> Sequence[dict[Any, Any] | list[Any]]:
         """Return every collection that a rollback restores."""
         stored = (self._messages.rows, self._messages.leases, self._messages.taken_at)
-        return (self.outbox.tasks, self.outbox.events, *stored)
+        return (self.outbox.tasks, self.outbox.events, self.idempotency.rows, *stored)
 
     async def __aenter__(self) -> Self:
         self._before = [copy(table) for table in self.tables()]

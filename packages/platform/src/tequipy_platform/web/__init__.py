@@ -21,6 +21,7 @@ from tequipy_platform.web.headers import (
     wire_no_store,
 )
 from tequipy_platform.web.health import CloseConnections, Readiness, wire_health
+from tequipy_platform.web.idempotency import IDEMPOTENCY_PROBLEMS, IdempotencyKey
 from tequipy_platform.web.limits import BodyLimits, LimitBodies, wire_body_limit
 from tequipy_platform.web.pages import PageBody, PageParameters
 from tequipy_platform.web.problems import (
@@ -35,6 +36,7 @@ from tequipy_platform.web.schemas import StrictModel
 
 __all__ = [
     "BODY_PROBLEMS",
+    "IDEMPOTENCY_PROBLEMS",
     "RATE_LIMIT_HEADER",
     "RATE_LIMIT_POLICY_HEADER",
     "REQUESTED_WITH_HEADER",
@@ -44,6 +46,7 @@ __all__ = [
     "Cors",
     "HeadTooLarge",
     "HeaderSettings",
+    "IdempotencyKey",
     "IfMatch",
     "LimitBodies",
     "NoStore",

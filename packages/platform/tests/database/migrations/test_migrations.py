@@ -34,7 +34,7 @@ def query(empty_database_url: str) -> Query:
     return lambda statement: asyncio.run(run(statement))
 
 
-HEAD = "0007"
+HEAD = "0008"
 TABLES = "select schemaname || '.' || tablename from pg_tables where schemaname in ('platform', 'shop') order by 1"
 FUNCTIONS = "select proname from pg_proc join pg_namespace n on n.oid = pronamespace where nspname = 'platform'"
 
@@ -44,6 +44,7 @@ def test_up_down_up(empty_database_url: str, query: Query) -> None:
     tables = [
         "platform.alembic_version",
         "platform.attempts",
+        "platform.idempotency_keys",
         "platform.inbox",
         "platform.outbox",
         "platform.schedules",
