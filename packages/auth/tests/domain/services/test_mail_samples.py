@@ -20,6 +20,9 @@ async def test_the_samples_have_the_values_of_every_mail(auth: Auth, work: Memor
     (account,) = work.users.rows.values()
     for kind in ("password_changed", "session_stolen"):
         work.outbox.add("auth.send_mail", mail=kind, subject_id=str(account.id))
+    await auth.registration.create_admin(email="leaving@example.com", password=PASSWORD)
+    pair = await auth.login.with_password(email="leaving@example.com", password=PASSWORD, client=CLIENT)
+    await auth.deletion.request(await auth.access_tokens.verify(pair.access.value), password=PASSWORD, client=CLIENT)
     # The fake templates render the template's name, and one line for each value.
     sent = {
         mail.subject: {line.partition(":")[0] for line in mail.text.splitlines()} for mail in await mails(auth, work)
