@@ -204,6 +204,9 @@ class Upstream:
                     break
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # the client has disconnected
+        except asyncio.CancelledError:
+            writer.transport.abort()  # closing would wait for a client that does not read
+            raise
         finally:
             writer.close()
 
