@@ -104,6 +104,43 @@ assert not found, found
 
 @pytest.mark.prove
 @pytest.mark.quick
+def test_tracing_without_its_extra_is_a_settings_fault(tmp_path: Path) -> None:
+    """The worker installed without OpenTelemetry ends with status 78 and one line that names the extra."""
+    variables = {
+        "TEQUIPY_ENVIRONMENT": "test",
+        "TEQUIPY_PUBLIC_URL": "https://app.example.com",
+        "TEQUIPY_DATABASE__URL": "postgresql+asyncpg://ada:hunter2@localhost/tequipy",
+        "TEQUIPY_CACHE__URL": "redis://localhost/0",
+        "TEQUIPY_CELERY__BROKER_URL": "redis://localhost/1",
+        "TEQUIPY_OBSERVABILITY__OTLP_ENDPOINT": "http://collector:4318",
+    }
+    run = [
+        find_uv(),
+        "run",
+        "--isolated",
+        "--frozen",
+        "--no-dev",
+        "--project",
+        str(ROOT),
+        "--package",
+        "tequipy-worker",
+    ]
+    result = subprocess.run(
+        [*run, "tequipy-worker", "run"],
+        cwd=tmp_path,
+        env={**os.environ, "UV_COMPILE_BYTECODE": "0", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert result.returncode == os.EX_CONFIG
+    fault = "TEQUIPY_OBSERVABILITY__OTLP_ENDPOINT: needs OpenTelemetry: install tequipy-observability[otel]"
+    assert fault in result.stderr.splitlines()
+
+
+@pytest.mark.prove
+@pytest.mark.quick
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_the_install_lines_of_the_readme_work(tmp_path: Path) -> None:
     """The README's commands install the cache from a repository, into an environment without anything else."""
