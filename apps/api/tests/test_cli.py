@@ -76,8 +76,13 @@ def test_cors_origins_cannot_be_a_wildcard(run_command: Command) -> None:
 
 def test_settings_are_shown_with_secrets_masked(run_command: Command, database_url: str) -> None:
     """The command prints the effective values, defaults included, without passwords and keys."""
-    result = run_command("settings", TEQUIPY_TRUSTED_PROXIES='["10.0.0.0/8"]')
+    result = run_command(
+        "settings",
+        TEQUIPY_TRUSTED_PROXIES='["10.0.0.0/8"]',
+        TEQUIPY_OBSERVABILITY__OTLP_HEADERS="authorization=Bearer%20hunter2",
+    )
     assert result.returncode == 0, result.stderr
+    assert "hunter2" not in result.stdout
     assert "TEQUIPY_DATABASE__POOL_SIZE=5" in result.stdout
     assert "TEQUIPY_DATABASE__URL=**********" in result.stdout
     assert 'TEQUIPY_TRUSTED_PROXIES=["10.0.0.0/8"]' in result.stdout
