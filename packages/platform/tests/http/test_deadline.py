@@ -1,7 +1,9 @@
 """One deadline spans connecting, all attempts, sending and reading the body, whatever the upstream does."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
+from threading import Event
 from typing import Any
 
 import httpx
@@ -87,15 +89,28 @@ async def test_the_deadline_spans_connecting(http: HttpClients) -> None:
                 await impatient.default.post(url)
 
 
-async def test_the_deadline_spans_the_lookup_of_the_name(http: HttpClients, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name server that does not respond ends the call at its total."""
+async def test_a_name_server_that_does_not_answer_delays_nothing_else(
+    http: HttpClients, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lookups without an answer end their calls at the total, and block no thread that others use."""
+    look_up, released = socket.getaddrinfo, Event()
 
-    async def hang(*_: object, **__: object) -> None:
-        await asyncio.Event().wait()
+    def hang(host: object, *arguments: Any, **options: Any) -> object:
+        if host in {"api.example.com", b"api.example.com"}:
+            released.wait(60)
+        return look_up("127.0.0.1", *arguments, **options)
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", hang)
-    with pytest.raises(DeadlineExceeded):
-        await http.default.get("http://api.example.com/", extensions=TOTAL)
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    try:
+        calls = [http.default.get("http://api.example.com/", extensions=TOTAL) for _ in range(40)]
+        for error in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(error, DeadlineExceeded)
+        # The threads of the event loop are used by files, PostgreSQL and Redis.
+        async with asyncio.timeout(30):
+            await asyncio.to_thread(released.is_set)
+        assert (await http.llm.get(upstream.url + "/ok")).status_code == 200
+    finally:
+        released.set()
 
 
 async def test_a_read_timeout_that_equals_the_total_leaves_no_cancellation_behind(upstream: Upstream) -> None:

@@ -1,4 +1,4 @@
-"""Connections to global addresses alone, for addresses that users give (server-side request forgery, CWE-918)."""
+"""Lookups of hosts, and connections to global addresses alone for those that users give (CWE-918)."""
 
 import asyncio
 import socket
@@ -72,13 +72,15 @@ def is_global(text: str) -> bool:
     return not any(address in network for network in _NOT_GLOBAL_IPV4)
 
 
-class GlobalAddresses(httpcore2.AsyncNetworkBackend):
-    """Looks a host up once for each connection, and connects only if all its addresses are global."""
+class LookedUpAddresses(httpcore2.AsyncNetworkBackend):
+    """Looks a host up once for each connection, in threads of its own, and connects to one of its addresses.
+
+    A name server that does not answer would otherwise block the threads that everything else in the process uses.
+    """
 
     def __init__(self) -> None:
         self._network = httpcore2.AnyIOBackend()
-        # Threads of its own, because a name server that does not answer would block those that all others use.
-        self._threads = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="webhook-lookup")
+        self._threads = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="http-lookup")
 
     async def connect_tcp(
         self,
@@ -88,7 +90,7 @@ class GlobalAddresses(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """Connect to the first address of `host` that accepts; raises `AddressRefused`."""
+        """Connect to the first address of `host` that accepts."""
         time = asyncio.get_running_loop().time
         deadline = None if timeout is None else time() + timeout
         try:
@@ -118,11 +120,21 @@ class GlobalAddresses(httpcore2.AsyncNetworkBackend):
         except (OSError, UnicodeError) as error:
             raise httpcore2.ConnectError("The host cannot be looked up.") from error
         addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-        # One that is not global is enough: no name of the internet has such an address for a good reason.
-        if not all(is_global(address) for address in addresses):
-            raise AddressRefused("The host has an address that is not global.")
+        self._check(addresses)
         return addresses
+
+    def _check(self, addresses: list[str]) -> None:
+        """Raise an error if a host with these addresses must not be connected to."""
 
     def close(self) -> None:
         """Forget the lookups that have not begun."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class GlobalAddresses(LookedUpAddresses):
+    """Connects only if all addresses of a host are global; raises `AddressRefused`."""
+
+    def _check(self, addresses: list[str]) -> None:
+        # One that is not global is enough: no name of the internet has such an address for a good reason.
+        if not all(is_global(address) for address in addresses):
+            raise AddressRefused("The host has an address that is not global.")

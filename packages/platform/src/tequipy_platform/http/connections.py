@@ -12,7 +12,7 @@ from typing import Final
 import httpcore2
 import httpx
 
-from tequipy_platform.http.addresses import GlobalAddresses
+from tequipy_platform.http.addresses import GlobalAddresses, LookedUpAddresses
 from tequipy_platform.http.deadline import note_connection
 from tequipy_platform.http.pool import Pool
 
@@ -38,8 +38,8 @@ class PooledTransport(httpx.AsyncBaseTransport):
     """Sends requests over pooled connections, to any address or to global ones alone."""
 
     def __init__(self, tls: ssl.SSLContext, limits: httpx.Limits, *, global_addresses: bool) -> None:
-        self._addresses = GlobalAddresses() if global_addresses else None
-        self._pool = Pool(tls, limits, self._addresses or httpcore2.AnyIOBackend())
+        self._addresses = GlobalAddresses() if global_addresses else LookedUpAddresses()
+        self._pool = Pool(tls, limits, self._addresses)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and return the response when its header fields have arrived."""
@@ -71,8 +71,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the connections."""
         await self._pool.aclose()
-        if self._addresses is not None:
-            self._addresses.close()
+        self._addresses.close()
 
 
 class _ResponseStream(httpx.AsyncByteStream):
