@@ -180,6 +180,26 @@ class Counted:
             self.succeeded.append(began)
 
 
+def test_an_upstream_that_never_answered_is_refused_after_twenty_calls() -> None:
+    """Without any success before, the breaker opens at the twentieth failed call."""
+
+    async def calls() -> int:
+        url = f"http://127.0.0.1:{free_port()}/"
+        async with clients() as http:
+            for number in range(100):
+                try:
+                    await http.default.post(url)
+                except CircuitOpen:
+                    return number
+                except httpx.ConnectError:
+                    await asyncio.sleep(0.01)
+        return 100
+
+    opened = asyncio.run(calls())
+    print(f"\nan upstream that was dead from the start: {opened} calls until the breaker opened")
+    assert opened == CALLS
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", [pytest.param("killed", marks=QUICK), pytest.param("frozen", marks=pytest.mark.prove)])
 def test_a_dead_upstream_is_left_alone_and_used_again(server: Server, kind: str) -> None:
