@@ -40,6 +40,11 @@ class Call:
         return call
 
     @property
+    def url(self) -> httpx.URL:
+        """The URL of the first request."""
+        return self._request.url
+
+    @property
     def remaining(self) -> float:
         """The seconds until the deadline."""
         return self.deadline - asyncio.get_running_loop().time()

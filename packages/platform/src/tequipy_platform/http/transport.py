@@ -3,21 +3,19 @@
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import httpx
 
-from tequipy_observability import CORRELATION_HEADER, TRACE_HEADER, Span, current_context
 from tequipy_platform.http.attempts import Attempt, judge, judge_status
 from tequipy_platform.http.body import decoded
 from tequipy_platform.http.deadline import Call
+from tequipy_platform.http.fields import check_fields, identify, remove_private_fields
 from tequipy_platform.http.hosts import Host, Hosts
 from tequipy_platform.http.metrics import HttpClientMetrics
 from tequipy_platform.http.observed_call import ObservedCall, kind_of, outcome_of
 from tequipy_platform.http.responses import StreamedBody, read, with_body
 from tequipy_platform.http.retries import RETRIED_STATUSES, backoff, is_retried, may_be_repeated, retry_after
-
-_TRACE_EXTENSION: Final = "tequipy_traceparent"
 
 
 class ResilientTransport(httpx.AsyncBaseTransport):
@@ -59,8 +57,10 @@ class ResilientTransport(httpx.AsyncBaseTransport):
         call = Call.of(request)
         host = self._hosts.get(request.url)
         observed = ObservedCall(request, host)
-        _identify(request, observed.span)
         try:
+            remove_private_fields(request, call.url)
+            identify(request, observed.span)
+            check_fields(request)
             if call.remaining <= 0:
                 raise call.exceeded()  # noqa: TRY301 -- it is counted as every other end
             response, attempt = await self._send(request, call, host, observed)
@@ -121,15 +121,3 @@ class ResilientTransport(httpx.AsyncBaseTransport):
             raise
         attempt.end(judge_status(response.status_code))
         return response
-
-
-def _identify(request: httpx.Request, span: Span) -> None:
-    """Add the correlation id and the trace of the running request or task, unless the caller has set its own."""
-    context = current_context()
-    if context.correlation_id is not None:
-        request.headers.setdefault(CORRELATION_HEADER, context.correlation_id)
-    traceparent = span.traceparent or context.traceparent
-    # A redirected request has the field of the request before, which is another span.
-    replaced = {None, request.extensions.get(_TRACE_EXTENSION)}
-    if traceparent is not None and request.headers.get(TRACE_HEADER) in replaced:
-        request.headers[TRACE_HEADER] = request.extensions[_TRACE_EXTENSION] = traceparent
