@@ -36,7 +36,7 @@ class RecordedSpan:
 
     @property
     def traceparent(self) -> str:
-        """The span's identity, as other processes got it."""
+        """The span's identity without the flags: the first 52 characters of what other processes got."""
         return f"00-{self.trace_id}-{self.span_id}"
 
 
@@ -52,10 +52,6 @@ class SpanRecorder:
         """All of them, in the order in which they began."""
         found = (_recorded(span) for span in self._exporter.get_finished_spans())
         return sorted(found, key=lambda span: span.started_ms)
-
-    def clear(self) -> None:
-        """Forget them."""
-        self._exporter.clear()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -135,3 +136,25 @@ async def test_a_full_queue_costs_no_time_and_little_memory(
     assert kept < 512 + 2048 + 100
     assert took < 20
     assert 1 <= len(dropped) <= 4
+
+
+async def test_the_environment_does_not_redirect_spans(
+    collector: TraceCollector,
+    configure: Configure,
+    free_port: Callable[[], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Proxies of the environment get no spans, and a password of `.netrc` does not replace the configured header."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login ada password hunter2\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    async with configure(collector.endpoint, otlp_headers=SecretStr("authorization=Bearer%20s3cret")):
+        record()
+    assert [sent["authorization"] for sent in collector.requests] == ["Bearer s3cret"]
+    assert [each.name for each in collector.spans] == ["first"]

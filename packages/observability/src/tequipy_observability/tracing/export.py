@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import requests
 import structlog
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
@@ -33,7 +34,9 @@ def build_tracer(
     """
 
     def build_processor() -> SpanProcessor:
-        exporter = OTLPSpanExporter(endpoint + _PATH, headers=dict(headers), timeout=EXPORT_SECONDS)
+        session = requests.Session()
+        session.trust_env = False  # no proxies, and no passwords of .netrc, which would replace the headers
+        exporter = OTLPSpanExporter(endpoint + _PATH, headers=dict(headers), timeout=EXPORT_SECONDS, session=session)
         return BatchSpanProcessor(_ReportingExporter(exporter))
 
     attributes = {
