@@ -52,6 +52,8 @@ def test_locations(url: str, bucket: str | None, prefix: str) -> None:
         ({"endpoint": "https://user:a-secret-value@s3.example.com"}, "endpoint"),
         ({"endpoint": "https://s3.example.com:port"}, "endpoint"),
         ({"endpoint": "https://[::1"}, "endpoint"),
+        ({"endpoint": "https://s3 example.com"}, "endpoint"),
+        ({"endpoint": "https://s3.example.com#a-secret-value"}, "endpoint"),
         ({"region": "EU (Frankfurt)"}, "region"),
         ({"secret_access_key": "a-secret-value\n"}, "secret_access_key"),
         ({"access_key_id": ""}, "access_key_id"),
@@ -73,6 +75,29 @@ def test_the_server_is_that_of_the_region_by_default() -> None:
     assert settings.server == "https://s3.eu-central-1.amazonaws.com"
     settings = StorageSettings.model_validate({"url": "s3://bucket", "endpoint": "https://s3.example.com/", **KEYS})
     assert settings.server == "https://s3.example.com"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "server"),
+    [
+        ("https://s3.example.com:443", "https://s3.example.com"),
+        ("http://minio:80/", "http://minio"),
+        ("http://minio:443", "http://minio:443"),
+        ("HTTPS://S3.Example.com", "https://s3.example.com"),
+        ("https://[::1]:9000", "https://[::1]:9000"),
+    ],
+)
+def test_the_server_is_named_as_clients_name_it(endpoint: str, server: str) -> None:
+    """Names are in lower case and without the usual port, because presigned URLs sign what clients send as Host."""
+    settings = StorageSettings.model_validate({"url": "s3://bucket", "endpoint": endpoint, **KEYS})
+    assert settings.server == server
+
+
+def test_credentials_are_required_whatever_the_case_of_the_scheme() -> None:
+    """`S3://bucket` is S3 too, and needs its credentials at the start and not at the first put."""
+    with pytest.raises(ValidationError) as refused:
+        StorageSettings.model_validate({"url": "S3://bucket"})
+    assert [fault["loc"] for fault in refused.value.errors()] == [("access_key_id",), ("secret_access_key",)]
 
 
 def test_credentials_are_masked() -> None:

@@ -4,7 +4,16 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    AnyHttpUrl,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from tequipy_platform._storage import check_key
@@ -53,11 +62,14 @@ class StorageSettings(BaseModel):
     def _check_endpoint(cls, text: str | None) -> str | None:
         if text is None:
             return None
-        url = _split(text)
-        further = url.path.strip("/") or url.query or url.fragment
-        if url.scheme not in {"http", "https"} or not url.hostname or "@" in url.netloc or further:
+        try:
+            url = AnyHttpUrl(text)
+        except ValidationError:
+            url = None
+        if url is None or url.path != "/" or url.query or url.fragment or url.username or url.password:
             raise PydanticCustomError("url", "should be as https://s3.example.com, without path and user")
-        return f"{url.scheme}://{url.netloc}"
+        # As clients send it in Host, which presigned URLs sign: in lower case, without the usual port of the scheme.
+        return str(url).removesuffix("/")
 
     @field_validator("region")
     @classmethod
@@ -69,7 +81,7 @@ class StorageSettings(BaseModel):
     @field_validator("access_key_id", "secret_access_key")
     @classmethod
     def _check_credential(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if secret is None and str(info.data.get("url", "")).startswith("s3://"):
+        if secret is None and urlsplit(info.data.get("url", "")).scheme == "s3":
             raise PydanticCustomError("credential", "is required for s3://")
         if secret is not None and not re.fullmatch(r"[!-~]+", secret.get_secret_value()):
             raise PydanticCustomError("credential", "should be printable ASCII without spaces")
