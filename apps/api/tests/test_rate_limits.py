@@ -20,8 +20,8 @@ LOGIN = "/api/v1/auth/login"
 PROBLEM = "application/problem+json"
 
 
-async def post(client: httpx.AsyncClient, path: str) -> httpx.Response:
-    return await client.post(path, json={})
+async def send(client: httpx.AsyncClient, path: str, method: str = "POST") -> httpx.Response:
+    return await client.request(method, path, json={})
 
 
 def at(address: str, app: FastAPI) -> httpx.AsyncClient:
@@ -35,12 +35,16 @@ def at(address: str, app: FastAPI) -> httpx.AsyncClient:
 async def test_each_policy_refuses_the_next_one(app: FastAPI, name: str) -> None:
     """The allowed number of requests passes, the next one gets 429 with the wait, and other policies are unaffected."""
     rate, endpoints = RATE_POLICIES[name]
-    paths = [str(context.path) for context in iter_route_contexts(app.routes) if context.endpoint in endpoints]
-    assert len(paths) == len(endpoints)
+    routes = [
+        (str(context.path), min(context.methods or ()))
+        for context in iter_route_contexts(app.routes)
+        if context.endpoint in endpoints
+    ]
+    assert len(routes) == len(endpoints)
     limit, period = map(int, rate.split("/"))
     async with at("203.0.113.7", app) as client, at("203.0.113.8", app) as other:
         started, passed = time.monotonic(), 0
-        while (refused := await post(client, paths[passed % len(paths)])).status_code != 429:
+        while (refused := await send(client, *routes[passed % len(routes)])).status_code != 429:
             passed += 1
         assert limit <= passed <= limit + (time.monotonic() - started) * limit / period
         print(refused.http_version, refused.status_code, refused.reason_phrase)
@@ -52,7 +56,7 @@ async def test_each_policy_refuses_the_next_one(app: FastAPI, name: str) -> None
         assert 1 <= wait <= period / limit + 1
         assert refused.headers["ratelimit-policy"] == f'"{name}";q={limit};w={period}'
         assert refused.headers["ratelimit"] == f'"{name}";r=0;t={wait}'
-        assert (await post(other, paths[0])).status_code != 429
+        assert (await send(other, *routes[0])).status_code != 429
         assert (await client.get("/api/v1/auth/me")).status_code == 401
 
 
@@ -74,7 +78,7 @@ async def test_decisions_are_counted(app: FastAPI) -> None:
     """`/metrics` shows allowed and refused requests by policy."""
     async with at("203.0.113.7", app) as client:
         for _ in range(3):
-            await post(client, LOGIN)
+            await send(client, LOGIN)
         text = (await client.get("/metrics")).text
     assert 'ratelimit_decisions_total{degraded="false",outcome="allowed",policy="login"} 3.0' in text
 
@@ -112,9 +116,9 @@ async def test_a_setting_can_disable_a_limit(settings: ApiSettings) -> None:
     app = create_app(ApiSettings.model_validate(changed))
     async with app.router.lifespan_context(app), at("203.0.113.7", app) as client:
         for _ in range(70):
-            answer = await post(client, LOGIN)
+            answer = await send(client, LOGIN)
             assert (answer.status_code, "ratelimit" in answer.headers) == (422, False)
-        assert [(await post(client, "/api/v1/auth/register")).status_code for _ in range(2)] == [422, 429]
+        assert [(await send(client, "/api/v1/auth/register")).status_code for _ in range(2)] == [422, 429]
 
 
 def test_every_route_that_hashes_a_password_has_a_policy(app: FastAPI) -> None:
@@ -141,7 +145,7 @@ async def test_many_networks_of_one_customer_share_a_budget(app: FastAPI) -> Non
     started = time.monotonic()
     for number in range(600):
         async with at(f"2001:db8:7:{number % 256:x}::1", app) as client:
-            answer = await post(client, LOGIN)
+            answer = await send(client, LOGIN)
             statuses[answer.status_code] += 1
             policy = answer.headers["ratelimit-policy"]
     refilled = (time.monotonic() - started) * 8
@@ -150,4 +154,4 @@ async def test_many_networks_of_one_customer_share_a_budget(app: FastAPI) -> Non
     assert policy == '"login-56";q=480;w=60'
     for neighbour in ("2001:db8:7:100::1", "2001:db8:8::1", "203.0.113.7"):
         async with at(neighbour, app) as client:
-            assert (await post(client, LOGIN)).status_code == 422
+            assert (await send(client, LOGIN)).status_code == 422

@@ -53,7 +53,7 @@ class RolesBody(StrictModel):
 class PermissionsBody(StrictModel):
     """The permissions of a role."""
 
-    permissions: list[Annotated[str, Field(max_length=127)]] = Field(max_length=1000, examples=[["users:read"]])
+    permissions: list[Annotated[str, Field(max_length=127)]] = Field(max_length=200, examples=[["users:read"]])
 
 
 class RoleItem(BaseModel):

@@ -1,5 +1,7 @@
 """The routes of the caller's own account."""
 
+from typing import Any, Final
+
 from fastapi import APIRouter, Response, status
 from fastapi.responses import JSONResponse
 from pydantic import JsonValue
@@ -20,6 +22,25 @@ from tequipy_platform import Invalid, Unauthenticated, Unavailable
 from tequipy_platform.web import BODY_PROBLEMS, PageBody, PageParameters, problem_responses
 
 router = APIRouter()
+
+EXPORT_EXAMPLE: Final[dict[int | str, dict[str, Any]]] = {
+    status.HTTP_200_OK: {
+        "content": {
+            "application/json": {
+                "examples": {
+                    "export": {
+                        "value": {
+                            "account": {"id": "01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8e", "email": "ada@example.com"},
+                            "sessions": [{"id": "01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8f", "ip": "192.0.2.1"}],
+                            "devices": [{"last_used_at": "2026-01-31T10:30:00Z"}],
+                            "events": [{"at": "2026-01-31T10:30:00Z", "action": "login_ok"}],
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
 
 
 @router.get(
@@ -47,7 +68,8 @@ async def list_my_events(
 @router.get(
     "/me/export",
     response_model=dict[str, JsonValue],
-    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable),
+    responses=EXPORT_EXAMPLE
+    | problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable),
 )
 async def export_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Response:
     """Return everything that is held about the caller's account, with one member for each kind of data."""

@@ -45,7 +45,7 @@ async def list_roles(auth: CurrentAuth) -> RoleList:
 @router.put(
     "/{name}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(*BODY_PROBLEMS, *CHANGE_PROBLEMS, Forbidden, BuiltinRole),
+    responses=problem_responses(*BODY_PROBLEMS, *CHANGE_PROBLEMS, NotFound, Forbidden, BuiltinRole),
 )
 async def change_role(auth: CurrentAuth, writer: RoleWriter, name: Name, body: PermissionsBody) -> None:
     """Make or change a role; nobody can give it a permission that they lack."""
