@@ -5,12 +5,14 @@ would go on using one whose server has stopped answering; and the first call tha
 others on its connection.
 """
 
+import asyncio
 import select
 import ssl
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any, Final
 
+import h2.exceptions
 import httpcore2
 import httpx
 
@@ -72,6 +74,7 @@ class _Connection(httpcore2.AsyncHTTPConnection):
         self._pool = pool
         self._name = str(origin)
         self._network = network
+        self._requests = 0
         self._retired = False
         self._goaway = False
         network.goaway = GoawayFilter(self._leave)
@@ -80,10 +83,12 @@ class _Connection(httpcore2.AsyncHTTPConnection):
         """Send a request; raises `ConnectionNotAvailable` if it has to be sent on another connection."""
         if self._retired:
             raise httpcore2.ConnectionNotAvailable
+        self._requests += 1
         note_connection(request.extensions, connected=True)
         try:
             response = await super().handle_async_request(request)
         except httpcore2.ConnectionNotAvailable:
+            self._requests -= 1
             note_connection(request.extensions, connected=False)
             self._learn()
             raise
@@ -92,7 +97,11 @@ class _Connection(httpcore2.AsyncHTTPConnection):
             await self.end(early=not isinstance(error, httpcore2.RemoteProtocolError))
             if isinstance(error, _ReadTimeout):
                 raise httpcore2.ReadTimeout from error
-            if self._goaway and _may_be_resent(request, error):
+            # httpcore2 leaves errors of h2 as they are only before it sends a request, when the call that opens the
+            # connection was cancelled.
+            is_unsent = isinstance(error, h2.exceptions.ProtocolError)
+            if is_unsent or (self._goaway and _may_be_resent(request, error)):
+                note_connection(request.extensions, connected=False)
                 raise httpcore2.ConnectionNotAvailable from error
             raise
         self._learn()
@@ -105,9 +114,14 @@ class _Connection(httpcore2.AsyncHTTPConnection):
 
     async def end(self, *, early: bool) -> None:
         """End a request."""
+        self._requests -= 1
         self._retired = self._retired or early or self._has_more()
         if self._retired and self.is_idle():
             await self.aclose()
+
+    def is_idle(self) -> bool:
+        """Return whether there is no request; httpcore2 does not count those that wait to be sent."""
+        return self._requests == 0 and super().is_idle()
 
     def _leave(self, last_stream: int) -> list[int]:
         """Send no further requests, because the server answers none after `last_stream`; return the open ones."""
@@ -168,6 +182,8 @@ class _Body:
                     yield piece
         except _ReadTimeout as error:
             raise httpcore2.ReadTimeout from error
+        except h2.exceptions.ProtocolError as error:
+            raise httpcore2.RemoteProtocolError(str(error)) from error
         self._complete = True
 
     async def aclose(self) -> None:
@@ -209,6 +225,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
     def __init__(self, stream: httpcore2.AsyncNetworkStream, goaway: GoawayFilter | None) -> None:
         self._stream = stream
         self._goaway = goaway
+        self._writing: asyncio.Future[None] | None = None
         self.has_tls = False
         self.protocol: str | None = None
         """What ALPN has chosen (RFC 7301)."""
@@ -243,6 +260,22 @@ class _Stream(httpcore2.AsyncNetworkStream):
         return passed if data else b""
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        if self.protocol != _HTTP2:
+            await self._stream.write(buffer, timeout)
+            return
+        # In a task, because a frame that is lost when its call is cancelled would end all others on the connection.
+        self._writing = asyncio.ensure_future(self._write_after(self._writing, buffer, timeout))
+        self._writing.add_done_callback(lambda writing: writing.cancelled() or writing.exception())
+        await asyncio.shield(self._writing)
+
+    async def _write_after(
+        self,
+        previous: asyncio.Future[None] | None,
+        buffer: bytes,
+        timeout: float | None,  # noqa: ASYNC109
+    ) -> None:
+        if previous is not None and not previous.done():
+            await asyncio.wait({previous})
         await self._stream.write(buffer, timeout)
 
     async def aclose(self) -> None:
