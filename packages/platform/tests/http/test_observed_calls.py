@@ -72,6 +72,36 @@ async def test_opening_and_closing_a_breaker_is_logged_and_shown(
     assert [record.attempts for record in calls(caplog) if record.outcome == "circuit_open"] == [0]  # type: ignore[attr-defined]
 
 
+async def test_the_gauge_of_a_host_that_is_forgotten_returns_to_zero(registry: CollectorRegistry) -> None:
+    """Breakers of hosts that 1,000 other hosts have replaced are not counted as open, even if a call ends later."""
+    release = asyncio.Event()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/late":
+            await release.wait()
+        return httpx.Response(500 if request.url.host in {"open.example.com", "late.example.com"} else 200)
+
+    http = HttpClients(
+        HttpSettings(), user_agent="t/1", registry=registry, transports=lambda _: httpx.MockTransport(answer)
+    )
+    async with http:
+        late = [asyncio.create_task(http.default.get("https://late.example.com/late")) for _ in range(20)]
+        await asyncio.sleep(0)  # they begin
+        for _ in range(20):
+            await http.default.get("https://open.example.com/")
+        for number in range(1000):
+            await http.default.get(f"https://host{number}.example.com/")
+        release.set()
+        await asyncio.gather(*late)
+    gauges = [
+        sample.value
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name == "http_client_circuit_open"
+    ]
+    assert (len(gauges), set(gauges)) == (51, {0})
+
+
 def series(registry: CollectorRegistry, label: str) -> set[str]:
     """Return all values of a label."""
     return {

@@ -47,7 +47,7 @@ class Attempt:
         was_open = breaker.is_open
         breaker.record(self._ticket, outcome, asyncio.get_running_loop().time())
         self._ticket = None
-        if breaker.is_open != was_open:
+        if breaker.is_open != was_open and not host.forgotten:
             host.metrics.circuit_open.inc(1 if breaker.is_open else -1)
             logger.log(
                 logging.WARNING if breaker.is_open else logging.INFO,

@@ -21,6 +21,8 @@ class Host:
         self.breaker = CircuitBreaker(name)
         self.budget = RetryBudget()
         self.metrics = metrics.of_host(profile, name, named=named)
+        self.forgotten = False
+        """Whether another host has replaced this one, whose calls may still run."""
 
 
 class Hosts:
@@ -40,6 +42,7 @@ class Hosts:
             host = self._hosts[key] = Host(url.host, self._profile, self._metrics, named=self._named)
             if len(self._hosts) > _MAX_HOSTS:
                 _, forgotten = self._hosts.popitem(last=False)
+                forgotten.forgotten = True
                 forgotten.metrics.circuit_open.dec(forgotten.breaker.is_open)
         self._hosts.move_to_end(key)
         return host
