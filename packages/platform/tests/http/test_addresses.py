@@ -230,7 +230,8 @@ async def test_a_name_server_that_does_not_answer_delays_only_webhooks(network: 
         async with build_http_clients(settings, app_name="shop", app_version="1") as http:
             calls = (http.webhooks.get(f"http://slow.example.com:{network.port}/") for _ in range(50))
             results = await asyncio.gather(*calls, return_exceptions=True)
-            assert {type(result) for result in results} == {httpx.ConnectTimeout}
+            # Eight lookups hang, and the others do not begin in time.
+            assert {type(result) for result in results} == {httpx.ConnectTimeout, httpx.PoolTimeout}
             # asyncio looks names up in the threads of the event loop, of which there are fewer than 50.
             assert (await http.default.get(f"http://localhost:{network.port}/")).status_code == 200
     finally:

@@ -113,6 +113,32 @@ async def test_a_name_server_that_does_not_answer_delays_nothing_else(
         released.set()
 
 
+async def test_a_name_server_that_does_not_answer_is_no_fault_of_other_hosts(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls to other hosts, whose lookups did not begin in time, fail with PoolTimeout, and open no breaker."""
+    look_up, released = socket.getaddrinfo, Event()
+
+    def hang(host: object, *arguments: Any, **options: Any) -> object:
+        if host in {"api.example.com", b"api.example.com"}:
+            released.wait(60)
+        return look_up("127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    settings = quick_settings(60, connect=0.3)
+    async with build_http_clients(settings, app_name="shop", app_version="1") as http:
+        try:
+            hung = [asyncio.create_task(http.default.get("http://api.example.com/")) for _ in range(10)]
+            await asyncio.sleep(0)
+            calls = [http.default.get(upstream.url + "/ok") for _ in range(30)]
+            ended = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(each) for each in ended} == {httpx.PoolTimeout}
+        finally:
+            released.set()
+        await asyncio.gather(*hung, return_exceptions=True)
+        assert (await http.default.get(upstream.url + "/ok")).status_code == 200
+
+
 async def test_a_read_timeout_that_equals_the_total_leaves_no_cancellation_behind(upstream: Upstream) -> None:
     """If the read timeout and the deadline expire at once, the call ends with one of both, and its task goes on."""
     async with build_http_clients(quick_settings(0.05), app_name="shop", app_version="1") as http:

@@ -93,11 +93,7 @@ class LookedUpAddresses(httpcore2.AsyncNetworkBackend):
         """Connect to the first address of `host` that accepts."""
         time = asyncio.get_running_loop().time
         deadline = None if timeout is None else time() + timeout
-        try:
-            async with asyncio.timeout_at(deadline):
-                addresses = await self._look_up(host, port)
-        except TimeoutError as error:
-            raise httpcore2.ConnectTimeout("The lookup of the host has not ended in time.") from error
+        addresses = await self._look_up(host, port, deadline)
         for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
             # An address that does not answer leaves time for the others.
             share = None if deadline is None else (deadline - time()) / left
@@ -110,13 +106,18 @@ class LookedUpAddresses(httpcore2.AsyncNetworkBackend):
                     raise
         raise httpcore2.ConnectError("The host has no address.")
 
-    async def _look_up(self, host: str, port: int) -> list[str]:
+    async def _look_up(self, host: str, port: int, deadline: float | None) -> list[str]:
         """Return the addresses of a host, in the order of the resolver; each form of an address is one of them."""
-        loop = asyncio.get_running_loop()
+        lookup = self._threads.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         try:
-            found = await loop.run_in_executor(
-                self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            )
+            async with asyncio.timeout_at(deadline):
+                found = await asyncio.wrap_future(lookup)
+        except TimeoutError as error:
+            if (
+                lookup.cancelled()
+            ):  # all threads were busy with the lookups of others, which says nothing about the host
+                raise httpcore2.PoolTimeout("The lookup of the host has not begun in time.") from error
+            raise httpcore2.ConnectTimeout("The lookup of the host has not ended in time.") from error
         except (OSError, UnicodeError) as error:
             raise httpcore2.ConnectError("The host cannot be looked up.") from error
         addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
