@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tequipy_devstack.proving.upstream import Upstream
+from tequipy_devstack.proving.upstream import Exchange, Upstream, head
 from tequipy_platform.http import HttpClients
 from tequipy_platform.testing.http import MemoryUpstreams
 
@@ -55,6 +55,31 @@ async def test_invalid_names_and_methods_are_refused(method: str, name: str) -> 
         with pytest.raises(httpx.LocalProtocolError):
             await http.default.request(method, URL, headers={name: "1"})
     assert not upstreams.requests
+
+
+@pytest.mark.parametrize("port", [0, 65536, 99999])
+async def test_a_port_that_cannot_exist_is_an_error_of_httpx(http: HttpClients, upstream: Upstream, port: int) -> None:
+    """A port beyond 65535, of a user or of a redirect, is no error of the event loop, and is not retried."""
+
+    async def moved(exchange: Exchange) -> bool:
+        await exchange.write(head(302, {"Location": f"http://127.0.0.1:{port}/", "Content-Length": "0"}))
+        return True
+
+    url = upstream.route("/moved", moved)
+    for client, address in (
+        (http.default, url),
+        (http.default, f"http://127.0.0.1:{port}/"),
+        (http.webhooks, f"http://8.8.8.8:{port}/"),
+    ):
+        with pytest.raises(httpx.LocalProtocolError, match="port"):
+            await client.get(address)
+
+
+@pytest.mark.parametrize("url", ["https://api.example.com/\udc80", "https://\udc80/"])
+async def test_lone_surrogates_are_no_url(http: HttpClients, url: str) -> None:
+    """JSON of users can contain lone surrogates, which no URL can."""
+    with pytest.raises(httpx.InvalidURL):
+        await http.webhooks.post(url)
 
 
 @given(value=st.binary(max_size=20))

@@ -40,7 +40,11 @@ class ProfileClient(httpx.AsyncClient):
         self._max_response_bytes = max_response_bytes
 
     def build_request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Request:  # noqa: ANN401 -- those of httpx
-        """Build a request as httpx does; raises `httpx.InvalidURL` for every URL that cannot be used."""
+        """Build a request as httpx does; raises `httpx.InvalidURL` for every text that is no URL."""
+        try:
+            url = httpx.URL(url)
+        except UnicodeError as error:
+            raise httpx.InvalidURL("The URL contains a character that cannot be sent.") from error
         try:
             return super().build_request(method, url, **options)
         except IDNAError as error:

@@ -1,4 +1,4 @@
-"""The header fields of requests: only valid ones, those of the running request, and no secrets to another server."""
+"""The head of requests: nothing invalid, the fields of the running request, and no secrets to another server."""
 
 import re
 from typing import Final
@@ -35,17 +35,21 @@ _FORWARDED: Final = frozenset(
     }
 )
 """What a redirect takes along to another server."""
+_LAST_PORT: Final = 65535
 _HTTPS_PORTS: Final = (None, 443)
 _HTTP_PORTS: Final = (None, 80)
 
 
-def check_fields(request: httpx.Request) -> None:
-    """Raise `httpx.LocalProtocolError` for a method or a header field that would end the field, or is not allowed.
+def check_request(request: httpx.Request) -> None:
+    """Raise `httpx.LocalProtocolError` for a method, a port or a header field that is not allowed.
 
-    h2 sends such a field as it is, and h11 quotes its value in the error, which may be a secret.
+    h2 sends any bytes in a field, h11 quotes the value in its error, which may be a secret, and the event loop raises
+    errors of its own for ports.
     """
     if not _NAME.fullmatch(request.method.encode()):
         raise httpx.LocalProtocolError("The method has characters that are not allowed.", request=request)
+    if request.url.port is not None and not 0 < request.url.port <= _LAST_PORT:
+        raise httpx.LocalProtocolError("The port is not a number from 1 to 65535.", request=request)
     for name, value in request.headers.raw:
         if not _NAME.fullmatch(name):
             raise httpx.LocalProtocolError("The name of a header field is not valid.", request=request)

@@ -10,7 +10,7 @@ import httpx
 from tequipy_platform.http.attempts import Attempt, judge, judge_status
 from tequipy_platform.http.body import decoded
 from tequipy_platform.http.deadline import Call
-from tequipy_platform.http.fields import check_fields, identify, remove_private_fields
+from tequipy_platform.http.fields import check_request, identify, remove_private_fields
 from tequipy_platform.http.hosts import Host, Hosts
 from tequipy_platform.http.metrics import HttpClientMetrics
 from tequipy_platform.http.observed_call import ObservedCall, kind_of, outcome_of
@@ -60,7 +60,7 @@ class ResilientTransport(httpx.AsyncBaseTransport):
         try:
             remove_private_fields(request, call.url)
             identify(request, observed.span)
-            check_fields(request)
+            check_request(request)
             if call.remaining <= 0:
                 raise call.exceeded()  # noqa: TRY301 -- it is counted as every other end
             response, attempt = await self._send(request, call, host, observed)
