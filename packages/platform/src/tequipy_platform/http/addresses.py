@@ -9,6 +9,7 @@ from typing import Final
 
 import httpcore2
 
+from tequipy_platform.http.connecting import Connecting, connect_to_first
 from tequipy_platform.http.errors import AddressRefused
 
 _LOOKUPS: Final = 8
@@ -94,17 +95,14 @@ class LookedUpAddresses(httpcore2.AsyncNetworkBackend):
         time = asyncio.get_running_loop().time
         deadline = None if timeout is None else time() + timeout
         addresses = await self._look_up(host, port, deadline)
-        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-            # An address that does not answer leaves time for the others.
-            share = None if deadline is None else (deadline - time()) / left
-            try:
-                return await self._network.connect_tcp(
-                    address, port, timeout=share, local_address=local_address, socket_options=socket_options
-                )
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
-                if left == 1:
-                    raise
-        raise httpcore2.ConnectError("The host has no address.")
+
+        def connect(address: str) -> Connecting:
+            rest = None if deadline is None else deadline - time()
+            return self._network.connect_tcp(
+                address, port, timeout=rest, local_address=local_address, socket_options=socket_options
+            )
+
+        return await connect_to_first(addresses, connect)
 
     async def _look_up(self, host: str, port: int, deadline: float | None) -> list[str]:
         """Return the addresses of a host, in the order of the resolver; each form of an address is one of them."""
@@ -113,9 +111,8 @@ class LookedUpAddresses(httpcore2.AsyncNetworkBackend):
             async with asyncio.timeout_at(deadline):
                 found = await asyncio.wrap_future(lookup)
         except TimeoutError as error:
-            if (
-                lookup.cancelled()
-            ):  # all threads were busy with the lookups of others, which says nothing about the host
+            if lookup.cancelled():
+                # All threads were busy with the lookups of others, which says nothing about the host.
                 raise httpcore2.PoolTimeout("The lookup of the host has not begun in time.") from error
             raise httpcore2.ConnectTimeout("The lookup of the host has not ended in time.") from error
         except (OSError, UnicodeError) as error:
