@@ -8,6 +8,7 @@ from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.caches import CACHE_POLICIES
 from tequipy_auth.domain.entities import (
     Device,
+    Invitation,
     KeyState,
     OneTimeToken,
     RefreshToken,
@@ -39,6 +40,7 @@ from tequipy_auth.domain.exceptions import (
     RefreshMissing,
     RefreshReused,
     RefreshSuperseded,
+    RegistrationClosed,
     RoleInUse,
     SelfDisable,
     SessionRevoked,
@@ -68,6 +70,7 @@ from tequipy_auth.domain.repositories import (
     AuditTrail,
     AuthUnitOfWork,
     Devices,
+    Invitations,
     OneTimeTokens,
     RefreshTokens,
     Registrations,
@@ -83,6 +86,7 @@ from tequipy_auth.domain.services.administration import AdministrationService
 from tequipy_auth.domain.services.deletion import ACCOUNT_ERASED, DeletionService
 from tequipy_auth.domain.services.export import ExportService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
+from tequipy_auth.domain.services.invitations import InvitationService
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
@@ -140,6 +144,9 @@ __all__ = [
     "InvalidCredentials",
     "InvalidName",
     "InvalidOneTimeToken",
+    "Invitation",
+    "InvitationService",
+    "Invitations",
     "KeyMaker",
     "KeyNotPublishedLongEnough",
     "KeyService",
@@ -174,6 +181,7 @@ __all__ = [
     "RefreshTokenValue",
     "RefreshTokens",
     "Registration",
+    "RegistrationClosed",
     "RegistrationService",
     "Registrations",
     "Revocations",

@@ -82,7 +82,7 @@ def build_auth(
         unit_of_work=unit_of_work,
         policy=policy,
         public_url=public_url,
-        open_registration=settings.registration_mode == "open",
+        registration_mode=settings.registration_mode,
         clock=clock,
         new_id=uuid7,
         random=secrets.token_bytes,

@@ -25,7 +25,7 @@ async def open_client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncCl
     """A client of an app with open registration."""
     app = FastAPI(middleware=[Middleware(NoStore), Middleware(LimitBodies), Middleware(CatchErrors)])
     wire_errors(app)
-    wire_auth(app, build_fake_auth(work, open_registration=True))
+    wire_auth(app, build_fake_auth(work, registration_mode="open"))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=PUBLIC_URL) as client:
         yield client
 

@@ -51,6 +51,7 @@ RATE_POLICIES: Final[Mapping[str, tuple[str, tuple[object, ...]]]] = {
             passwords.reset_password,
             me.delete_me,
             registration.verify_email,
+            registration.accept_invitation,
         ),
     ),
     "refresh": ("120/60", (sessions.refresh,)),

@@ -6,9 +6,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, JsonValue
 
+from tequipy_auth.api.schemas import Address
 from tequipy_auth.domain.audit import AuditRecord
-from tequipy_auth.domain.entities import User, UserStatus
-from tequipy_auth.domain.roles import PROTECTED, Permission, Role
+from tequipy_auth.domain.entities import Invitation, User, UserStatus
+from tequipy_auth.domain.roles import PROTECTED, USER, Permission, Role
 from tequipy_platform.web import StrictModel
 
 RoleName = Annotated[str, Field(max_length=63, pattern="^[a-z][a-z0-9_]*$")]
@@ -48,6 +49,36 @@ class RolesBody(StrictModel):
     """The roles of an account."""
 
     roles: list[RoleName] = Field(max_length=100, examples=[["user"]])
+
+
+class InvitationBody(StrictModel):
+    """The person to invite, and the roles of the account."""
+
+    email: Address
+    roles: list[RoleName] = Field(default=[USER], max_length=100, examples=[["user"]])
+
+
+class InvitationItem(BaseModel):
+    """An open invitation."""
+
+    id: UUID = Field(examples=[_ID])
+    email: str = Field(examples=["ada@example.com"])
+    roles: list[str] = Field(examples=[["user"]])
+    invited_by: UUID = Field(examples=[_ID], description="The account of the administrator.")
+    created_at: datetime = Field(examples=[_TIME])
+    expires_at: datetime = Field(examples=["2026-02-07T10:30:00Z"])
+
+    @classmethod
+    def of(cls, invitation: Invitation) -> Self:
+        """Return the body for an invitation."""
+        return cls(
+            id=invitation.id,
+            email=invitation.email.written,
+            roles=list(invitation.roles),
+            invited_by=invitation.invited_by,
+            created_at=invitation.created_at,
+            expires_at=invitation.expires_at,
+        )
 
 
 class PermissionsBody(StrictModel):

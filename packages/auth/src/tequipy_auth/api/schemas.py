@@ -41,6 +41,14 @@ class RegisterBody(StrictModel):
     name: Name | None = None
 
 
+class AcceptInvitationBody(StrictModel):
+    """The token of the mailed link, and the password and name of the new account."""
+
+    token: OneTimeToken
+    password: Password
+    name: Name | None = None
+
+
 class VerifyEmailBody(StrictModel):
     """The token of the mailed link, and its registration's password if the address has several pending ones."""
 

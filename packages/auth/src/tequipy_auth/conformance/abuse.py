@@ -206,6 +206,8 @@ class TestAbuse:
                 assert problem(await person.post("verify-email", {"token": wrong}), 400) == "token_invalid"
             body = {"token": token, "new_password": "another good horse"}
             assert problem(await person.post("password/reset", body), 400) == "token_invalid"
+            body = {"token": token, "password": person.password}
+            assert problem(await person.post("accept-invitation", body), 400) == "token_invalid"
             assert (await person.post("verify-email", {"token": token})).status_code == 204
             assert problem(await person.post("verify-email", {"token": token}), 400) == "token_invalid"
 

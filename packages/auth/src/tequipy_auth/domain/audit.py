@@ -32,6 +32,8 @@ class AuditAction(StrEnum):
     USER_UNLOCKED = "user_unlocked"
     DELETION_REQUESTED = "deletion_requested"
     ACCOUNT_ERASED = "account_erased"
+    USER_INVITED = "user_invited"
+    INVITATION_DELETED = "invitation_deleted"
     KEY_ROTATED = "key_rotated"
 
 

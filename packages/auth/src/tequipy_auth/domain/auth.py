@@ -14,6 +14,7 @@ from tequipy_auth.domain.services.administration import AdministrationService
 from tequipy_auth.domain.services.deletion import DeletionService
 from tequipy_auth.domain.services.export import ExportService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
+from tequipy_auth.domain.services.invitations import InvitationService
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mailing import MailingService
@@ -39,6 +40,7 @@ class Auth:
     accounts: AccountService
     roles: RoleService
     administration: AdministrationService
+    invitations: InvitationService
     deletion: DeletionService
     exports: ExportService
     access_tokens: AccessTokens

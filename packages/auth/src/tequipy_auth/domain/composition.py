@@ -10,7 +10,7 @@ from tequipy_auth.domain.devices import DeviceMarks
 from tequipy_auth.domain.lockout import Lockout
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.passwords import PasswordRules
-from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.policy import AuthPolicy, RegistrationMode
 from tequipy_auth.domain.ports import (
     AccessTokens,
     AddressParser,
@@ -30,6 +30,7 @@ from tequipy_auth.domain.services.administration import AdministrationService
 from tequipy_auth.domain.services.deletion import DeletionService
 from tequipy_auth.domain.services.export import ExportService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
+from tequipy_auth.domain.services.invitations import InvitationService
 from tequipy_auth.domain.services.keys import KeyService
 from tequipy_auth.domain.services.login import LoginService
 from tequipy_auth.domain.services.mail_budget import MailBudget
@@ -54,8 +55,7 @@ class Composition:
     policy: AuthPolicy
     public_url: str
     """The public URL of the app, without a trailing slash."""
-    open_registration: bool
-    """True: registering creates an unverified account. False (private): verifying the address creates the account."""
+    registration_mode: RegistrationMode
     clock: Clock
     new_id: IdSource
     random: RandomSource
@@ -115,6 +115,17 @@ class Composition:
                 personal_data=self.personal_data,
                 operations=self.operations,
             ),
+            invitations=InvitationService(
+                self.unit_of_work,
+                addresses=self.addresses,
+                rules=self._rules,
+                hasher=self.hasher,
+                roles=self._roles,
+                pseudonyms=self.pseudonyms,
+                clock=self.clock,
+                new_id=self.new_id,
+                operations=self.operations,
+            ),
             housekeeping=Housekeeping(self.unit_of_work, self.clock, self.policy),
             access_tokens=self.access_tokens,
             session_issuer=self._issuer,
@@ -145,7 +156,7 @@ class Composition:
             rules=self._rules,
             hasher=self.hasher,
             pseudonyms=self.pseudonyms,
-            open_registration=self.open_registration,
+            mode=self.registration_mode,
             clock=self.clock,
             new_id=self.new_id,
             operations=self.operations,

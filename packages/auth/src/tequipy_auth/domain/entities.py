@@ -1,4 +1,4 @@
-"""Entities: users, pending registrations, sessions and their tokens, devices and signing keys."""
+"""Entities: users, pending registrations, invitations, sessions and their tokens, devices and signing keys."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +21,19 @@ class Registration:
     email: EmailAddress
     name: str | None
     password: PasswordHash
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """An invitation to an account with these roles, which has not been accepted."""
+
+    id: UUID
+    email: EmailAddress
+    roles: tuple[str, ...]
+    invited_by: UUID
+    """The account of the administrator."""
     created_at: datetime
     expires_at: datetime
 
@@ -102,7 +115,7 @@ TRIES_PER_TOKEN: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class OneTimeToken:
-    """A token sent by mail; `subject_id` is the id of the registration or user that it belongs to."""
+    """A token sent by mail; `subject_id` is the id of the registration, invitation or user that it belongs to."""
 
     id: UUID
     purpose: Purpose

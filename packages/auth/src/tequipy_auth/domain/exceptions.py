@@ -37,6 +37,14 @@ class WeakPassword(Invalid):
         self.reasons = reasons
 
 
+class RegistrationClosed(Forbidden):
+    """Accounts come from invitations alone."""
+
+    code = "registration_closed"
+    title = "Registration closed"
+    detail = "Registration is closed: ask an administrator for an invitation."
+
+
 class EmailTaken(Conflict):
     """An account with this address exists already."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 MIN_PASSWORD_LENGTH: Final = 12
 """The minimum length; the bundled list of common passwords contains nothing shorter."""
@@ -16,6 +16,12 @@ LEEWAY: Final = timedelta(seconds=30)
 
 REGISTRATION_TTL: Final = timedelta(days=2)
 """How long a registration stays pending; no link for it is valid longer than that."""
+
+INVITATION_TTL: Final = timedelta(days=7)
+"""How long an invitation can be accepted."""
+
+RegistrationMode = Literal["private", "open", "invite"]
+"""Who can get an account by registering: see `AuthSettings.registration_mode`."""
 
 _SECOND: Final = timedelta(seconds=1)
 _MINUTE: Final = timedelta(minutes=1)

@@ -85,6 +85,10 @@ class RoleMap:
         )
         return cls(tuple({role.name: role for role in (*built_in, *stored)}.values()))
 
+    def has_all(self, names: Iterable[str]) -> bool:
+        """Return whether all these roles exist."""
+        return set(names) <= {role.name for role in self.roles}
+
     def permissions_of(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the permissions of the given roles, sorted; an unknown role grants none."""
         given = set(names)

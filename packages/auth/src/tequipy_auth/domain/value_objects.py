@@ -103,6 +103,7 @@ class Purpose(Enum):
     """The purpose of a mailed token; the value is the path of the link in the mail."""
 
     VERIFY_EMAIL = "verify-email"
+    ACCEPT_INVITATION = "accept-invitation"
     RESET_PASSWORD = "reset-password"  # noqa: S105 -- a path, not a secret
 
 

@@ -3,9 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tequipy_auth.domain.entities import KeyState, RefreshToken, Registration, Session, SigningKey, User, UserStatus
+from tequipy_auth.domain.entities import (
+    Invitation,
+    KeyState,
+    RefreshToken,
+    Registration,
+    Session,
+    SigningKey,
+    User,
+    UserStatus,
+)
 from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash
 from tequipy_auth.infrastructure.models import (
+    InvitationRow,
     PasswordColumns,
     RefreshTokenRow,
     RegistrationRow,
@@ -36,6 +46,18 @@ def registration_of(row: RegistrationRow) -> Registration:
         email=EmailAddress(row.email, row.canonical_email),
         name=row.name,
         password=_password(row),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+    )
+
+
+def invitation_of(row: InvitationRow) -> Invitation:
+    """Return the invitation of a row."""
+    return Invitation(
+        id=row.id,
+        email=EmailAddress(row.email, row.canonical_email),
+        roles=row.roles,
+        invited_by=row.invited_by,
         created_at=row.created_at,
         expires_at=row.expires_at,
     )

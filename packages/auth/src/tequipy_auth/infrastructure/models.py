@@ -78,6 +78,20 @@ class RegistrationRow(PasswordColumns, Base):
     expires_at: Mapped[datetime]
 
 
+class InvitationRow(Base):
+    """An invitation; it is deleted with the account of its inviter, who could no longer give its roles."""
+
+    __tablename__ = "invitations"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    email: Mapped[str]
+    canonical_email: Mapped[str] = mapped_column(unique=True)
+    roles: Mapped[tuple[str, ...]]
+    invited_by: Mapped[UUID] = mapped_column(ForeignKey("auth.users.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
 class SessionRow(Base):
     """A session; it is deleted with its user, and its refresh tokens with it."""
 

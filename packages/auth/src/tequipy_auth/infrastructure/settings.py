@@ -5,7 +5,7 @@ from dataclasses import fields
 from datetime import timedelta
 from ipaddress import ip_address
 from math import isfinite
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from tequipy_auth.domain.passwords import MAX_STORED_COST
-from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.policy import AuthPolicy, RegistrationMode
 from tequipy_auth.infrastructure.keys import AlgorithmName
 from tequipy_auth.infrastructure.passwords import ForeignScheme
 from tequipy_auth.infrastructure.refresh_secrets import SECRET_COST
@@ -144,11 +144,12 @@ class AuthSettings(BaseModel):
 
     After a change, earlier lockout counters and device marks have no effect.
     """
-    registration_mode: Literal["private", "open"] = "private"
-    """Whether registration reveals which addresses have an account.
+    registration_mode: RegistrationMode = "private"
+    """Who can get an account by registering, and whether that reveals which addresses have one.
 
-    `private`: it does not, and the mailed link creates the account. `open`: registration creates an unverified account
-    and refuses an address that has one.
+    `private`: everybody, it does not, and the mailed link creates the account. `open`: everybody, registration creates
+    an unverified account and refuses an address that has one. `invite`: nobody, accounts come from the invitations of
+    administrators alone; pending registrations of before can still be verified.
     """
     policy: Annotated[AuthPolicy, BeforeValidator(_read_seconds)] = AuthPolicy()
     """Lifetimes and limits, such as `access_token_ttl` in seconds."""

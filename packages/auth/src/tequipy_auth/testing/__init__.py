@@ -8,7 +8,7 @@ from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.caches import CACHE_POLICIES, ROLES, USER_PROFILE
 from tequipy_auth.domain.composition import Composition
 from tequipy_auth.domain.operations import Operations
-from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.policy import AuthPolicy, RegistrationMode
 from tequipy_auth.domain.ports import BreachedPasswords, PasswordHasher, PersonalData, Revocations
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.roles import PERMISSIONS, Permission, RoleMap
@@ -63,7 +63,7 @@ def build_fake_auth(
     clock: Clock | None = None,
     revocations: Revocations | None = None,
     policy: AuthPolicy | None = None,
-    open_registration: bool = False,
+    registration_mode: RegistrationMode = "private",
     hasher: PasswordHasher | None = None,
     operations: Operations | None = None,
     breached_passwords: BreachedPasswords | None = None,
@@ -87,7 +87,7 @@ def build_fake_auth(
         unit_of_work=lambda: unit_of_work,
         policy=policy,
         public_url=PUBLIC_URL,
-        open_registration=open_registration,
+        registration_mode=registration_mode,
         clock=clock,
         new_id=unit_of_work.new_id,
         random=secrets.token_bytes,

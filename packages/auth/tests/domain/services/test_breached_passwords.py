@@ -1,6 +1,7 @@
 """Breached passwords: each operation that sets a password looks it up, before it hashes and outside a transaction."""
 
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import pytest
 
@@ -56,16 +57,14 @@ async def change(auth: Auth, _: MemoryAuthUnitOfWork, new: str) -> Callable[[], 
     return lambda: auth.passwords.change(principal, current_password=PASSWORD, new_password=new, client=CLIENT)
 
 
-@pytest.mark.parametrize("open_registration", [False, True], ids=["private", "open"])
+@pytest.mark.parametrize("mode", ["private", "open"])
 @pytest.mark.parametrize("act", [registration, creation, reset, change], ids=lambda act: act.__name__)
 async def test_a_breached_password_is_refused_before_it_is_hashed(
-    act: Act, open_registration: bool, work: MemoryAuthUnitOfWork, clock: FrozenClock
+    act: Act, mode: Literal["private", "open"], work: MemoryAuthUnitOfWork, clock: FrozenClock
 ) -> None:
     """The refused operation stores and hashes nothing; with another password it succeeds, and with an unchecked one."""
     breached, hasher = Lookup(work), Hasher()
-    auth = build_fake_auth(
-        work, clock=clock, hasher=hasher, breached_passwords=breached, open_registration=open_registration
-    )
+    auth = build_fake_auth(work, clock=clock, hasher=hasher, breached_passwords=breached, registration_mode=mode)
     await auth.registration.create_admin(email=EMAIL, password=PASSWORD)
     attempt = await act(auth, work, BREACHED)
     before = [list(table) for table in work.tables()]

@@ -1,6 +1,6 @@
 """The sample values of auth's mail templates."""
 
-from tequipy_auth import Auth
+from tequipy_auth import Auth, Principal
 from tequipy_auth.testing import MemoryAuthUnitOfWork
 from tequipy_platform.mail import JinjaMailTemplates
 
@@ -23,6 +23,9 @@ async def test_the_samples_have_the_values_of_every_mail(auth: Auth, work: Memor
     await auth.registration.create_admin(email="leaving@example.com", password=PASSWORD)
     pair = await auth.login.with_password(email="leaving@example.com", password=PASSWORD, client=CLIENT)
     await auth.deletion.request(await auth.access_tokens.verify(pair.access.value), password=PASSWORD, client=CLIENT)
+    admin = Principal(account.id, account.id, account.roles, account.version, account.created_at, ("pwd",))
+    for email in (EMAIL, "guest@example.com"):
+        await auth.invitations.invite(admin, email=email, roles=["user"], client=CLIENT)
     # The fake templates render the template's name, and one line for each value.
     sent = {
         mail.subject: {line.partition(":")[0] for line in mail.text.splitlines()} for mail in await mails(auth, work)

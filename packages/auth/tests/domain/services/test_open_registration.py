@@ -13,7 +13,7 @@ from .accounts import MIXED_CASE_EMAIL, PASSWORD, mailed_tokens
 
 @pytest.fixture
 def open_auth(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
-    return build_fake_auth(work, clock=clock, open_registration=True)
+    return build_fake_auth(work, clock=clock, registration_mode="open")
 
 
 async def test_an_open_account_exists_at_once(open_auth: Auth, work: MemoryAuthUnitOfWork) -> None:

@@ -13,7 +13,7 @@ from .attempts import HOME, fail, is_locked, log_in
 @pytest.fixture
 async def unverified(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> Auth:
     """Auth with open registration, and an unverified account."""
-    auth = build_fake_auth(work, clock=clock, open_registration=True)
+    auth = build_fake_auth(work, clock=clock, registration_mode="open")
     await auth.registration.register(email=EMAIL, password=PASSWORD, client=HOME)
     return auth
 

@@ -3,14 +3,15 @@
 from fastapi import APIRouter, Depends
 
 from tequipy_auth.api.csrf import refuse_forms
-from tequipy_auth.api.routes import audit, me, passwords, registration, roles, sessions, users, well_known
+from tequipy_auth.api.routes import audit, invitations, me, passwords, registration, roles, sessions, users, well_known
 
 router = APIRouter(tags=["accounts and sessions"], dependencies=[Depends(refuse_forms)])
 for part in (registration, sessions, passwords, me):
     router.include_router(part.router)
 
 administration_router = APIRouter(tags=["administration"], dependencies=[Depends(refuse_forms)])
-for part in (users, roles, audit):
+# The invitations come first: otherwise their path would be that of an account.
+for part in (invitations, users, roles, audit):
     administration_router.include_router(part.router)
 
 well_known_router = well_known.router

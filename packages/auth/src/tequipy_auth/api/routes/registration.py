@@ -4,12 +4,13 @@ from fastapi import APIRouter, Response, status
 from fastapi.responses import JSONResponse
 
 from tequipy_auth.api.dependencies import CurrentAuth, CurrentClient
-from tequipy_auth.api.schemas import Accepted, AddressBody, Me, RegisterBody, VerifyEmailBody
+from tequipy_auth.api.schemas import Accepted, AcceptInvitationBody, AddressBody, Me, RegisterBody, VerifyEmailBody
 from tequipy_auth.domain.exceptions import (
     EmailTaken,
     InvalidCredentials,
     InvalidOneTimeToken,
     PasswordRequired,
+    RegistrationClosed,
     WeakPassword,
 )
 from tequipy_auth.domain.services.accounts import profile_of
@@ -25,13 +26,14 @@ router = APIRouter()
     response_model=Accepted,
     responses={
         status.HTTP_201_CREATED: {"model": Me, "description": "Open registration: the account exists, unverified."},
-        **problem_responses(*BODY_PROBLEMS, WeakPassword, EmailTaken, Unavailable),
+        **problem_responses(*BODY_PROBLEMS, RegistrationClosed, WeakPassword, EmailTaken, Unavailable),
     },
 )
 async def register(auth: CurrentAuth, client: CurrentClient, body: RegisterBody) -> Accepted | Response:
     """Register; the response does not show whether the address has an account, the result is sent by mail.
 
-    With open registration the account is created at once, and an address that has one is refused.
+    With open registration the account is created at once, and an address that has one is refused. With registration by
+    invitation alone, every request is refused.
     """
     user = await auth.registration.register(
         email=body.email, password=body.password.get_secret_value(), name=body.name, client=client
@@ -66,3 +68,18 @@ async def resend_verification(auth: CurrentAuth, body: AddressBody) -> Accepted:
     """Request another verification mail; the response is the same for every address."""
     await auth.registration.resend_verification(email=body.email)
     return Accepted()
+
+
+@router.post(
+    "/accept-invitation",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(*BODY_PROBLEMS, InvalidOneTimeToken, WeakPassword, Unavailable),
+)
+async def accept_invitation(auth: CurrentAuth, client: CurrentClient, body: AcceptInvitationBody) -> None:
+    """Create the account of an invitation with the token of the mailed link; the caller is not logged in.
+
+    The link is invalid if its address has an account, or if the inviter could no longer give its roles.
+    """
+    await auth.invitations.accept(
+        body.token.get_secret_value(), password=body.password.get_secret_value(), name=body.name, client=client
+    )

@@ -2,6 +2,7 @@
 
 from tequipy_auth.domain.repositories.accounts import Registrations, Roles, UserFilter, Users
 from tequipy_auth.domain.repositories.audit import AuditLog, AuditTrail
+from tequipy_auth.domain.repositories.invitations import Invitations
 from tequipy_auth.domain.repositories.one_time_tokens import MailCharges, OneTimeTokens
 from tequipy_auth.domain.repositories.sessions import Devices, RefreshTokens, Sessions
 from tequipy_auth.domain.repositories.signing_keys import SigningKeys
@@ -12,6 +13,7 @@ __all__ = [
     "AuditTrail",
     "AuthUnitOfWork",
     "Devices",
+    "Invitations",
     "MailCharges",
     "OneTimeTokens",
     "RefreshTokens",

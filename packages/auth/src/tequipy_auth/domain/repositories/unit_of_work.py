@@ -3,6 +3,7 @@
 from tequipy_auth.domain.lockout import LoginAttempts
 from tequipy_auth.domain.repositories.accounts import Registrations, Roles, Users
 from tequipy_auth.domain.repositories.audit import AuditTrail
+from tequipy_auth.domain.repositories.invitations import Invitations
 from tequipy_auth.domain.repositories.one_time_tokens import MailCharges, OneTimeTokens
 from tequipy_auth.domain.repositories.sessions import Devices, RefreshTokens, Sessions
 from tequipy_auth.domain.repositories.signing_keys import SigningKeys
@@ -13,6 +14,7 @@ class AuthUnitOfWork(UnitOfWork):
     """A transaction over all repositories of auth."""
 
     registrations: Registrations
+    invitations: Invitations
     users: Users
     sessions: Sessions
     refresh_tokens: RefreshTokens

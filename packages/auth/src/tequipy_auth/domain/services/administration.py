@@ -80,7 +80,7 @@ class AdministrationService:
         async with self._unit_of_work() as work:
             user = await self._lock(work, principal, user_id)
             all_roles = await self._roles.stored(work)
-            if not set(new) <= {role.name for role in all_roles.roles}:
+            if not all_roles.has_all(new):
                 raise UnknownRole
             if if_match is not None and not if_match & {"*", state_tag(user)}:
                 raise PreconditionFailed

@@ -134,6 +134,7 @@ class DeletionService:
             for purpose in Purpose:
                 await work.one_time_tokens.discard(user.id, purpose)
             await work.registrations.delete_for(user.email.canonical)
+            await work.invitations.delete_for(user.email.canonical)
             await self._lockout.unlock(work.attempts, user.email)
             await work.users.erase(user.id)
             work.outbox.publish(Event(ACCOUNT_ERASED, {"user_id": str(user.id)}))

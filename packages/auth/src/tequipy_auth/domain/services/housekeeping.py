@@ -34,6 +34,7 @@ class Housekeeping:
         """Run the task `auth.purge`: delete expired rows, and audit events older than `audit_retention`."""
         now = self._clock.now()
         await self._purge(lambda work: work.registrations, now)
+        await self._purge(lambda work: work.invitations, now)
         await self._purge(lambda work: work.one_time_tokens, now)
         await self._purge(lambda work: work.devices, now)
         await self._purge(lambda work: work.attempts, now)

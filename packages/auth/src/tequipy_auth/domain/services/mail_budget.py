@@ -12,7 +12,7 @@ from tequipy_platform import Clock, Delivery
 WINDOW: Final = timedelta(hours=1)
 """The period of `AuthPolicy.mails_per_hour`."""
 
-MailPurpose = Literal["register", "resend", "forgot_password"]
+MailPurpose = Literal["register", "resend", "forgot_password", "invitation"]
 """The operations that cause mails to an address; each has its own budget."""
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from tequipy_auth.domain.entities import Registration, User, UserStatus
 from tequipy_auth.domain.operations import Operations
-from tequipy_auth.domain.policy import AuthPolicy
+from tequipy_auth.domain.policy import INVITATION_TTL, AuthPolicy
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.mail_budget import MailBudget, MailPurpose
 from tequipy_auth.domain.services.one_time_tokens import LinkMinter, MailedLink
@@ -40,6 +40,7 @@ class MailingService:
     |---|---|---|
     | `verification` | a registration or an account | a link to verify it, or the notice that it exists already |
     | `verification_again` | as above | as above, but no link if the address is contested |
+    | `invitation` | an invitation | a link to create the account, or the notice that it exists already |
     | `reset_password` | an account | a link to set a new password |
     | `password_changed` | an account | a notice |
     | `account_deleted` | an account | a notice: the account was deleted, and when it will be erased |
@@ -74,6 +75,7 @@ class MailingService:
         self._writers: Mapping[str, _Writer] = {
             "verification": partial(self._verification, purpose="register"),
             "verification_again": partial(self._verification, purpose="resend"),
+            "invitation": self._invitation,
             "reset_password": self._reset_password,
             "password_changed": partial(self._notice, template="password_changed"),
             "account_deleted": self._account_deleted,
@@ -162,6 +164,22 @@ class MailingService:
         return _Draft(
             user.email.written, "verify_email", {"registered_at": _format_time(user.created_at), **_link_values(link)}
         )
+
+    async def _invitation(self, work: AuthUnitOfWork, delivery: Delivery, invitation_id: UUID) -> _Draft | None:
+        invitation = await work.invitations.get(invitation_id)
+        if invitation is None or invitation.expires_at <= self._clock.now():
+            return None
+        user = await work.users.by_email(invitation.email.canonical)
+        if user is not None and user.status is not UserStatus.ACTIVE:
+            return None
+        if not await self._may_send(work, delivery, "invitation", invitation.email):
+            return None
+        if user is not None:
+            return _Draft(user.email.written, "invited_with_account", {"public_url": self._public_url})
+        link = await self._links.link(
+            work, Purpose.ACCEPT_INVITATION, invitation.id, ttl=INVITATION_TTL, not_after=invitation.expires_at
+        )
+        return _Draft(invitation.email.written, "invitation", _link_values(link))
 
     async def _reset_password(self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID) -> _Draft | None:
         user = await work.users.get(user_id)

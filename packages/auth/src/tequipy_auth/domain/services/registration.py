@@ -1,4 +1,4 @@
-"""Registration (private or open), verification of addresses, and creation of administrators."""
+"""Registration (private, open or closed), verification of addresses, and creation of administrators."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,11 +6,17 @@ from dataclasses import replace
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, Outcome
 from tequipy_auth.domain.display_text import display_name
 from tequipy_auth.domain.entities import Registration, User
-from tequipy_auth.domain.exceptions import EmailTaken, InvalidCredentials, InvalidOneTimeToken, PasswordRequired
+from tequipy_auth.domain.exceptions import (
+    EmailTaken,
+    InvalidCredentials,
+    InvalidOneTimeToken,
+    PasswordRequired,
+    RegistrationClosed,
+)
 from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.passwords import PasswordRules, normalise
-from tequipy_auth.domain.policy import REGISTRATION_TTL
+from tequipy_auth.domain.policy import REGISTRATION_TTL, RegistrationMode
 from tequipy_auth.domain.ports import AddressParser, PasswordHasher
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
@@ -31,7 +37,7 @@ class RegistrationService:
         rules: PasswordRules,
         hasher: PasswordHasher,
         pseudonyms: Pseudonyms,
-        open_registration: bool,
+        mode: RegistrationMode,
         clock: Clock,
         new_id: IdSource,
         operations: Operations,
@@ -41,7 +47,7 @@ class RegistrationService:
         self._rules = rules
         self._hasher = hasher
         self._pseudonyms = pseudonyms
-        self._open_registration = open_registration
+        self._mode = mode
         self._clock = clock
         self._new_id = new_id
         self._operations = operations
@@ -53,13 +59,16 @@ class RegistrationService:
 
         Private mode returns None and does the same work for known and unknown addresses: parse, hash, one row, one
         outbox row. Open mode creates an unverified account, returns it, and raises `EmailTaken`. Both raise
-        `InvalidAddress`, `InvalidName`, `WeakPassword` and `Unavailable`.
+        `InvalidAddress`, `InvalidName`, `WeakPassword` and `Unavailable`. The mode `invite` raises
+        `RegistrationClosed` whatever is registered.
         """
+        if self._mode == "invite":
+            raise RegistrationClosed
         address = self._addresses.parse(email)
         name = None if name is None else display_name(name)
         accepted = await self._rules.accept(password, address)
         hashed = await self._hasher.hash(accepted, HashingClient.of(client))
-        if self._open_registration:
+        if self._mode == "open":
             return await self._open_account(address, name, hashed, client)
         now = self._clock.now()
         registration = Registration(

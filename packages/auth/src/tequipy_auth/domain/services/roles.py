@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
+from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent
 from tequipy_auth.domain.entities import UserStatus
@@ -62,11 +63,15 @@ class RoleService:
 
         The roles in the caller's access token, and the cached roles, may be some milliseconds old.
         """
-        caller = await work.users.get(principal.user_id)
-        if caller is None or caller.status is not UserStatus.ACTIVE:
+        if not await self.has_all(work, principal.user_id, permissions):
             raise Forbidden
-        if not set(permissions) <= set((await self.stored(work)).permissions_of(caller.roles)):
-            raise Forbidden
+
+    async def has_all(self, work: AuthUnitOfWork, user_id: UUID, permissions: Collection[str]) -> bool:
+        """Return whether an active account has all these permissions in the state of this transaction."""
+        user = await work.users.get(user_id)
+        if user is None or user.status is not UserStatus.ACTIVE:
+            return False
+        return set(permissions) <= set((await self.stored(work)).permissions_of(user.roles))
 
     async def stored(self, work: AuthUnitOfWork) -> RoleMap:
         """Return all roles in the state of this transaction."""

@@ -5,10 +5,10 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Select, Update, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tequipy_auth.infrastructure.models import DeviceRow, OneTimeTokenRow, RegistrationRow, SessionRow
+from tequipy_auth.infrastructure.models import DeviceRow, InvitationRow, OneTimeTokenRow, RegistrationRow, SessionRow
 
 R = TypeVar("R")
-Temporary = RegistrationRow | SessionRow | OneTimeTokenRow | DeviceRow
+Temporary = RegistrationRow | InvitationRow | SessionRow | OneTimeTokenRow | DeviceRow
 """Rows that expire."""
 
 

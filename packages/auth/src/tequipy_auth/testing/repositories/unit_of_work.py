@@ -10,6 +10,7 @@ from tequipy_auth.testing.repositories.accounts import MemoryRegistrations, Memo
 from tequipy_auth.testing.repositories.attempts import MemoryLoginAttempts
 from tequipy_auth.testing.repositories.audit import MemoryAuditTrail
 from tequipy_auth.testing.repositories.devices import MemoryDevices
+from tequipy_auth.testing.repositories.invitations import MemoryInvitations
 from tequipy_auth.testing.repositories.mail_charges import MemoryMailCharges
 from tequipy_auth.testing.repositories.one_time_tokens import MemoryOneTimeTokens
 from tequipy_auth.testing.repositories.roles import MemoryRoles
@@ -27,6 +28,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
     """
 
     registrations: MemoryRegistrations
+    invitations: MemoryInvitations
     users: MemoryUsers
     sessions: MemorySessions
     refresh_tokens: MemoryRefreshTokens
@@ -43,6 +45,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
         self.new_id = CountingIds()
         self.registrations = MemoryRegistrations()
         self.users = MemoryUsers()
+        self.invitations = MemoryInvitations(self.users)
         self.sessions = MemorySessions()
         self.refresh_tokens = MemoryRefreshTokens()
         self.one_time_tokens = MemoryOneTimeTokens()
@@ -59,6 +62,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
         return (
             *super().tables(),
             self.registrations.rows,
+            self.invitations.rows,
             self.users.rows,
             self.users.superseded_at,
             self.sessions.rows,
