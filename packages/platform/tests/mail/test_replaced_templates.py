@@ -95,6 +95,18 @@ def test_a_mail_is_replaced_in_the_folder_of_its_package(brand: Path) -> None:
     assert templates.render("reminder", amount="<5>").subject == "Your reminder"
 
 
+def test_a_file_beside_the_folders_replaces_no_mail(brand: Path) -> None:
+    """`receipt.html` directly in the folder, which other templates may include, is not the receipt of a package."""
+    (brand / "receipt.html").write_text("<p>common</p>")
+    (brand / "receipt.txt").write_text("{% block subject %}common{% endblock %}{% block text %}common{% endblock %}")
+    (brand / PACKAGE / "reminder.html").write_text('{% include "brand.html" %}')
+    (brand / "brand.html").write_text("<p>included</p>")
+    mail = build_mail_templates(settings(brand), PACKAGE).render("receipt", amount="5")
+    assert (mail.subject, mail.text) == ("Your receipt", "Pay 5.\n")
+    assert "common" not in html(brand)
+    assert html(brand, "reminder") == "<p>included</p>"
+
+
 def test_a_folder_that_was_mounted_by_kubernetes_is_read(brand: Path) -> None:
     """A ConfigMap is a folder of links into `..data`, which are followed and are no unknown files."""
     data = brand / PACKAGE / "..2026_11_26"

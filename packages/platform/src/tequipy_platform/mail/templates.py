@@ -55,7 +55,12 @@ class JinjaMailTemplates(MailTemplates):
         originals = ChoiceLoader([self._own, LAYOUT])
         loaders: list[BaseLoader] = [PrefixLoader({ORIGINAL: originals}), originals]
         if replacements is not None:
-            loaders.insert(1, FileSystemLoader([replacements / package_name, replacements]))
+            # A file directly in the folder replaces the layout alone, and no mail that has its name by chance.
+            package_folder, common_folder = (
+                FileSystemLoader(replacements / package_name),
+                FileSystemLoader(replacements),
+            )
+            loaders[1:] = [package_folder, self._own, common_folder, LAYOUT]
         self._environment: Environment = ImmutableSandboxedEnvironment(
             loader=ChoiceLoader(loaders),
             undefined=StrictUndefined,
