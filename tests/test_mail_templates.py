@@ -102,9 +102,9 @@ def test_html_says_what_the_text_says(package: str, name: str) -> None:
 
 @pytest.mark.parametrize(("package", "name"), MAILS)
 def test_the_address_of_every_link_is_visible(package: str, name: str) -> None:
-    """Each link is shown as text too, for readers who check it or copy it into another program."""
+    """Each link of the text is shown as text too, for readers who check it or copy it into another program."""
     links = page(package, name).links
-    assert links
+    assert {href for href, _ in links} == set(URL.findall(render(package, name).text))
     assert {href for href, text in links if words(text) == href} == {href for href, _ in links}
 
 
@@ -171,4 +171,4 @@ def test_values_cannot_change_the_document(package: str, name: str, value: str) 
     html = page(package, name, **dict.fromkeys(TEMPLATES[package].samples()[name], value))
     assert html.tags == page(package, name).tags
     assert words(value) in words(html.text)
-    assert {href for href, _ in html.links} == {value}
+    assert {href for href, _ in html.links} == ({value} if page(package, name).links else set())

@@ -16,6 +16,8 @@ from tequipy_devstack.proving.apps import program
 from tequipy_worker.cli import main
 
 Preview = Callable[..., Result]
+TEMPLATES = Path(__file__).parents[3] / "packages/auth/src/tequipy_auth/templates"
+MAILS = sorted(path.stem for path in TEMPLATES.glob("*.txt"))
 HOW_TO = Path(__file__).parents[3] / "docs/how-to/brand-mails.md"
 
 
@@ -47,13 +49,7 @@ def test_without_a_name_all_mails_are_listed(preview: Preview) -> None:
     """The names of all mails are printed, one a line; no setting is required."""
     result = preview()
     assert result.exit_code == 0
-    assert result.stdout.splitlines() == [
-        f"tequipy_auth/{name}"
-        for name in (
-            *("already_registered", "password_changed", "register_again", "reset_password", "session_stolen"),
-            "verify_email",
-        )
-    ]
+    assert result.stdout.splitlines() == [f"tequipy_auth/{name}" for name in MAILS]
 
 
 @pytest.mark.parametrize("name", ["reset_password", "tequipy_auth/reset_password"])
@@ -69,7 +65,7 @@ def test_an_unknown_name_is_an_error(preview: Preview) -> None:
     """An unknown name is refused with the known ones."""
     result = preview("birthday")
     assert result.exit_code == 2
-    assert "no mail is named 'birthday'; there are tequipy_auth/already_registered, " in result.stderr
+    assert f"no mail is named 'birthday'; there are tequipy_auth/{MAILS[0]}, " in result.stderr
 
 
 def test_mails_are_written_as_files(preview: Preview, tmp_path: Path) -> None:
@@ -77,7 +73,7 @@ def test_mails_are_written_as_files(preview: Preview, tmp_path: Path) -> None:
     result = preview("--into", "new/preview", TEQUIPY_MAIL__SENDER="ACME <mail@acme.example>")
     assert result.exit_code == 0
     files = sorted((tmp_path / "new/preview").iterdir())
-    assert [file.suffix for file in files].count(".eml") == [file.suffix for file in files].count(".html") == 6
+    assert [file.suffix for file in files].count(".eml") == [file.suffix for file in files].count(".html") == len(MAILS)
     (file,) = (tmp_path / "new/preview").glob("tequipy_auth.verify_email*.eml")
     mail = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
     assert isinstance(mail, EmailMessage)
@@ -102,7 +98,7 @@ def test_the_templates_of_the_how_to_are_shown(preview: Preview, brand: Path, tm
     result = preview("--into", "preview", TEQUIPY_MAIL__TEMPLATES=str(brand))
     assert (result.exit_code, result.stderr) == (0, "")
     html = {file.stem: file.read_text() for file in (tmp_path / "preview").glob("*.html")}
-    assert len(html) == 6
+    assert len(html) == len(MAILS)
     assert all(">ACME</p>" in text and "1 Main Street" in text for text in html.values())
     assert "<title>Welcome to ACME: verify your address</title>" in html["tequipy_auth.verify_email"]
     shown = preview("verify_email", TEQUIPY_MAIL__TEMPLATES=str(brand)).stdout
@@ -137,5 +133,5 @@ def test_a_broken_template_ends_the_command(command: str, brand: Path, tmp_path:
     )
     assert result.returncode == os.EX_CONFIG
     lines = result.stderr.splitlines()
-    assert len(lines) == 6
+    assert len(lines) == len(MAILS)
     assert all(line.startswith("TEQUIPY_MAIL__TEMPLATES: tequipy_auth: mail template ") for line in lines)
