@@ -103,6 +103,9 @@ class _Connection(httpcore2.AsyncHTTPConnection):
             if is_unsent or (self._goaway and _may_be_resent(request, error)):
                 note_connection(request.extensions, connected=False)
                 raise httpcore2.ConnectionNotAvailable from error
+            if isinstance(error, httpcore2.LocalProtocolError) and self._has_http2():
+                # h2 raises the same errors for what it receives as for what it sends, and our requests were checked.
+                raise httpcore2.RemoteProtocolError("The server has sent an invalid frame.") from error
             raise
         self._learn()
         return httpcore2.Response(
@@ -135,10 +138,13 @@ class _Connection(httpcore2.AsyncHTTPConnection):
 
         httpcore2 has no public way to tell; without the attributes all connections are closed.
         """
-        if self._network.stream is not None and self._network.stream.protocol == _HTTP2:
+        if self._has_http2():
             return False  # its frames belong to their stream
         parser = getattr(self._connection, "_h11_state", None)
         return parser is None or parser.trailing_data[0] != b""
+
+    def _has_http2(self) -> bool:
+        return self._network.stream is not None and self._network.stream.protocol == _HTTP2
 
     def _learn(self) -> None:
         if self._network.stream is not None and self._network.stream.has_tls:
