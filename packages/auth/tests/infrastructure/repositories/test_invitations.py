@@ -35,12 +35,14 @@ async def page(work: Work, request: PageRequest, at: timedelta = timedelta(0)) -
 
 
 async def test_an_invitation_is_stored_and_deleted(work: Work, inviter: UUID) -> None:
-    """It is found by its id as it was stored, until it is deleted by its address."""
+    """It is found by its id and by its address as it was stored, until it is deleted."""
     stored = invitation(inviter)
     await put(work, stored)
     async with work() as unit:
         assert await unit.invitations.get(stored.id) == stored
         assert await unit.invitations.get(new_id()) is None
+        assert await unit.invitations.of("ada@example.com") == stored
+        assert await unit.invitations.of("another@example.com") is None
         await unit.invitations.delete_for("another@example.com")
         assert await unit.invitations.get(stored.id) == stored
         await unit.invitations.delete_for("ada@example.com")

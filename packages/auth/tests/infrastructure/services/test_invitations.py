@@ -7,8 +7,8 @@ from sqlalchemy import func, select, update
 
 from tequipy_auth import AuditFilter, Auth, InvalidOneTimeToken, Principal, UserFilter
 from tequipy_auth.infrastructure.models import InvitationRow, UserRow
-from tequipy_platform import IdempotencyKeyInUse, IdempotentRequest, PageRequest
-from tequipy_platform.database import Database
+from tequipy_platform import Delivery, IdempotencyKeyInUse, IdempotentRequest, PageRequest
+from tequipy_platform.database import Database, uuid7
 from tequipy_platform.messaging.models import OutboxRow
 from tequipy_platform.testing import EPOCH
 
@@ -25,7 +25,7 @@ async def administrator(auth: Auth) -> Principal:
 
 
 async def test_parallel_requests_with_a_key_invite_once(auth: Auth, database: Database) -> None:
-    """Of 20 parallel requests at two processes, one adds a mail; the others get its response, or 409."""
+    """Of 20 parallel requests at two processes, and a later one, one adds a mail; the others get 202 or 409."""
     admin = await administrator(auth)
     async with make_auth(database) as other:
         outcomes = await asyncio.gather(
@@ -35,6 +35,7 @@ async def test_parallel_requests_with_a_key_invite_once(auth: Auth, database: Da
             ),
             return_exceptions=True,
         )
+    await auth.invitations.invite(admin, email=NEWCOMER, roles=["user"], client=CLIENT, request=REQUEST)
     kinds = Counter(type(outcome) for outcome in outcomes)
     print(f"\n20 parallel requests: {kinds}")
     assert kinds[type(None)] >= 1
@@ -135,5 +136,21 @@ async def test_an_invitation_ends_with_its_inviter(auth: Auth, database: Databas
     async with database.sessions.begin() as session:
         await session.delete(await session.get_one(UserRow, admin.user_id))
     assert (await auth.invitations.page(PageRequest())).items == []
+    async with database.sessions() as session:
+        assert await session.scalar(select(func.count()).select_from(InvitationRow)) == 0
+
+
+async def test_an_erased_account_leaves_no_invitation(database: Database) -> None:
+    """An account that was invited sees the invitation in its export; after the erasure no row has the address."""
+    async with make_auth(database, policy={"erasure_delay": 0}) as auth:
+        admin = await administrator(auth)
+        await auth.registration.create_admin(email=NEWCOMER, password=PASSWORD)
+        await auth.invitations.invite(admin, email=NEWCOMER, roles=["user"], client=CLIENT)
+        pair = await auth.login.with_password(email=NEWCOMER, password=PASSWORD, client=CLIENT)
+        newcomer = await auth.access_tokens.verify(pair.access.value)
+        exported = (await auth.exports.export(newcomer))["invitations"]
+        assert NEWCOMER in str(exported)
+        await auth.deletion.request(newcomer, password=PASSWORD, client=CLIENT)
+        await auth.deletion.erase_due(Delivery(uuid7(), "auth.erase_accounts"))
     async with database.sessions() as session:
         assert await session.scalar(select(func.count()).select_from(InvitationRow)) == 0

@@ -20,6 +20,10 @@ class Invitations(ABC):
         """Return an invitation, or None."""
 
     @abstractmethod
+    async def of(self, canonical_email: str) -> Invitation | None:
+        """Return the invitation of an address, or None."""
+
+    @abstractmethod
     async def page(self, request: PageRequest, *, at: datetime) -> Page[Invitation]:
         """Return a page of the unexpired invitations whose address has no account, the newest first."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditFilter, AuditRecord
-from tequipy_auth.domain.entities import Device, Session, User
+from tequipy_auth.domain.entities import Device, Invitation, Session, User
 from tequipy_auth.domain.exceptions import InvalidAccessToken
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.ports import PersonalData
@@ -43,10 +43,12 @@ class ExportService:
                 raise InvalidAccessToken
             sessions = await work.sessions.all_of(user.id)
             devices = await work.devices.all_of(user.id)
+            invitation = await work.invitations.of(user.email.canonical)
         exported: dict[str, JSON] = {
             "account": _account(user),
             "sessions": [_session(session) for session in sessions],
             "devices": [_device(device) for device in devices],
+            "invitations": [_invitation(invitation)] if invitation else [],
             "events": [_event(record) for record in await self._events(user.id)],
         }
         for source in self._personal_data:
@@ -95,6 +97,16 @@ def _session(session: Session) -> JSON:
 
 def _device(device: Device) -> JSON:
     return {"last_used_at": device.last_used_at.isoformat(), "expires_at": device.expires_at.isoformat()}
+
+
+def _invitation(invitation: Invitation) -> JSON:
+    roles: list[JSON] = list(invitation.roles)
+    return {
+        "email": invitation.email.written,
+        "roles": roles,
+        "created_at": invitation.created_at.isoformat(),
+        "expires_at": invitation.expires_at.isoformat(),
+    }
 
 
 def _event(record: AuditRecord) -> JSON:

@@ -38,6 +38,11 @@ class SqlInvitations(Repository, Invitations):
         row = await self._one(select(InvitationRow).where(InvitationRow.id == invitation_id))
         return invitation_of(row) if row else None
 
+    async def of(self, canonical_email: str) -> Invitation | None:
+        """Select the invitation of an address."""
+        row = await self._one(select(InvitationRow).where(InvitationRow.canonical_email == canonical_email))
+        return invitation_of(row) if row else None
+
     async def page(self, request: PageRequest, *, at: datetime) -> Page[Invitation]:
         """Select invitations in the order of their ids, which grow with time."""
         has_account = exists().where(UserRow.canonical_email == InvitationRow.canonical_email)

@@ -26,6 +26,10 @@ class MemoryInvitations(Invitations):
         """Return an invitation."""
         return next((row for row in self.rows.values() if row.id == invitation_id), None)
 
+    async def of(self, canonical_email: str) -> Invitation | None:
+        """Return the invitation of an address."""
+        return self.rows.get(canonical_email)
+
     async def page(self, request: PageRequest, *, at: datetime) -> Page[Invitation]:
         """Return a page of open invitations, the greatest ids first."""
         taken = {user.email.canonical for user in self._users.rows.values()}
