@@ -8,6 +8,8 @@ from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.caches import CACHE_POLICIES
 from tequipy_auth.domain.entities import (
     Device,
+    EmailChange,
+    EmailChangeState,
     Invitation,
     KeyState,
     OneTimeToken,
@@ -70,6 +72,7 @@ from tequipy_auth.domain.repositories import (
     AuditTrail,
     AuthUnitOfWork,
     Devices,
+    EmailChanges,
     Invitations,
     OneTimeTokens,
     RefreshTokens,
@@ -84,6 +87,7 @@ from tequipy_auth.domain.roles import Permission, Role
 from tequipy_auth.domain.services.accounts import AccountService
 from tequipy_auth.domain.services.administration import AdministrationService
 from tequipy_auth.domain.services.deletion import ACCOUNT_ERASED, DeletionService
+from tequipy_auth.domain.services.email_changes import EmailChangeService
 from tequipy_auth.domain.services.export import ExportService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.invitations import InvitationService
@@ -134,6 +138,10 @@ __all__ = [
     "Device",
     "Devices",
     "EmailAddress",
+    "EmailChange",
+    "EmailChangeService",
+    "EmailChangeState",
+    "EmailChanges",
     "EmailNotVerified",
     "EmailTaken",
     "ExportService",

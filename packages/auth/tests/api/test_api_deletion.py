@@ -102,7 +102,15 @@ async def test_the_export_has_everything_but_secrets(work: MemoryAuthUnitOfWork)
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
     exported = answer.json()
-    assert list(exported) == ["account", "sessions", "devices", "invitations", "events", "orders"]
+    assert list(exported) == [
+        "account",
+        "sessions",
+        "devices",
+        "invitations",
+        "email_changes",
+        "events",
+        "orders",
+    ]
     assert exported["account"]["email"] == EMAIL
     assert [session["ended_at"] for session in exported["sessions"]] == [None]
     assert len(exported["devices"]) == 1

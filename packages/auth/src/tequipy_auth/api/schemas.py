@@ -62,6 +62,18 @@ class AddressBody(StrictModel):
     email: Address
 
 
+class ChangeEmailBody(StrictModel):
+    """The new address."""
+
+    new_email: Address
+
+
+class TokenBody(StrictModel):
+    """The token of a mailed link."""
+
+    token: OneTimeToken
+
+
 class ReauthenticateBody(StrictModel):
     """The caller's current password, and how to deliver the refresh token of the new session."""
 

@@ -14,16 +14,20 @@ except ModuleNotFoundError as error:
 
 # Registered before the modules are imported, so that failed assertions show their values.
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in ("abuse", "access_tokens", "passwords", "sessions", "target"))
+    *(
+        f"{__name__}.{module}"
+        for module in ("abuse", "access_tokens", "email_changes", "passwords", "sessions", "target")
+    )
 )
 
 from tequipy_auth.conformance.abuse import TestAbuse  # noqa: E402 -- see above
 from tequipy_auth.conformance.access_tokens import TestAccessTokens  # noqa: E402 -- as above
+from tequipy_auth.conformance.email_changes import TestEmailChanges  # noqa: E402 -- as above
 from tequipy_auth.conformance.passwords import TestPasswords  # noqa: E402 -- as above
 from tequipy_auth.conformance.sessions import TestSessions  # noqa: E402 -- as above
 from tequipy_auth.conformance.target import Target  # noqa: E402 -- as above
 
-__all__ = ["Target", "TestAbuse", "TestAccessTokens", "TestPasswords", "TestSessions"]
+__all__ = ["Target", "TestAbuse", "TestAccessTokens", "TestEmailChanges", "TestPasswords", "TestSessions"]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from tequipy_auth.domain.repositories import AuditLog
 from tequipy_auth.domain.services.accounts import AccountService
 from tequipy_auth.domain.services.administration import AdministrationService
 from tequipy_auth.domain.services.deletion import DeletionService
+from tequipy_auth.domain.services.email_changes import EmailChangeService
 from tequipy_auth.domain.services.export import ExportService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.invitations import InvitationService
@@ -37,6 +38,7 @@ class Auth:
     login: LoginService
     passwords: PasswordService
     sessions: SessionService
+    email_changes: EmailChangeService
     accounts: AccountService
     roles: RoleService
     administration: AdministrationService

@@ -28,6 +28,7 @@ from tequipy_auth.domain.roles import Permission, RoleMap
 from tequipy_auth.domain.services.accounts import AccountService
 from tequipy_auth.domain.services.administration import AdministrationService
 from tequipy_auth.domain.services.deletion import DeletionService
+from tequipy_auth.domain.services.email_changes import EmailChangeService
 from tequipy_auth.domain.services.export import ExportService
 from tequipy_auth.domain.services.housekeeping import Housekeeping
 from tequipy_auth.domain.services.invitations import InvitationService
@@ -88,6 +89,17 @@ class Composition:
             login=self._login,
             passwords=self._passwords,
             sessions=self._sessions,
+            email_changes=EmailChangeService(
+                self.unit_of_work,
+                addresses=self.addresses,
+                accounts=self._accounts,
+                issuer=self._issuer,
+                pseudonyms=self.pseudonyms,
+                policy=self.policy,
+                clock=self.clock,
+                new_id=self.new_id,
+                operations=self.operations,
+            ),
             accounts=self._accounts,
             roles=self._roles,
             administration=AdministrationService(

@@ -109,13 +109,42 @@ class RefreshToken:
     used_at: datetime | None = None
 
 
+class EmailChangeState(Enum):
+    """How far a change of address has come."""
+
+    PENDING = "pending"
+    """Requested: the link that was mailed to the new address confirms it."""
+    CONFIRMED = "confirmed"
+    """Confirmed: the account got the new address."""
+    CLOSED = "closed"
+    """It cannot be confirmed any more, because another change was confirmed or requested, or the password changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmailChange:
+    """A requested change of an account's address, kept until it can no longer be undone.
+
+    An undone change is deleted together with all later ones of the account.
+    """
+
+    id: UUID
+    user_id: UUID
+    number: int
+    """The position among the changes of the account; clocks of several processes give no reliable order."""
+    old: EmailAddress
+    new: EmailAddress
+    requested_at: datetime
+    undo_until: datetime
+    state: EmailChangeState = EmailChangeState.PENDING
+
+
 TRIES_PER_TOKEN: Final = 5
 """How many password attempts are allowed with one mailed token."""
 
 
 @dataclass(frozen=True, slots=True)
 class OneTimeToken:
-    """A token sent by mail; `subject_id` is the id of the registration, invitation or user that it belongs to."""
+    """A token sent by mail; `subject_id` is the id of its registration, invitation, user or change of address."""
 
     id: UUID
     purpose: Purpose

@@ -11,9 +11,9 @@ class InvalidAddress(Invalid):
 
     detail = "The e-mail address is not valid."
 
-    def __init__(self) -> None:
+    def __init__(self, pointer: str = "/email") -> None:
         # The error has the form of `validation_failed`, so that clients handle it like any other invalid field.
-        super().__init__(errors=[{"pointer": "/email", "code": "invalid_email", "detail": type(self).detail}])
+        super().__init__(errors=[{"pointer": pointer, "code": "invalid_email", "detail": type(self).detail}])
 
 
 class InvalidName(Invalid):

@@ -50,10 +50,14 @@ class AuthPolicy:
     """The maximum number of sessions per user; a further login ends the oldest one."""
     verify_email_ttl: timedelta = field(default=_DAY, metadata=_bounds(_MINUTE, REGISTRATION_TTL))
     reset_password_ttl: timedelta = field(default=30 * _MINUTE, metadata=_bounds(_MINUTE))
+    confirm_email_ttl: timedelta = field(default=60 * _MINUTE, metadata=_bounds(_MINUTE))
+    undo_email_ttl: timedelta = field(default=7 * _DAY, metadata=_bounds(_DAY))
+    """How long a change of address can be undone; no other account can get the earlier address until then."""
     live_tokens_per_purpose: int = field(default=3, metadata=_bounds(1, None))
     """The maximum number of valid links per purpose and subject; a further link invalidates the oldest."""
     mails_per_hour: int = field(default=5, metadata=_bounds(1, None))
-    """How many mails per hour can be sent to one address for one purpose (registration, another link, reset)."""
+    """How many mails per hour can be sent to one address for one purpose (registration, another link, reset, change
+    of address), and how many changes of its address an account can request."""
     fresh_for: timedelta = field(default=5 * _MINUTE, metadata=_bounds(_SECOND))
     """How long after authentication sensitive operations are allowed."""
     password_min_length: int = field(default=MIN_PASSWORD_LENGTH, metadata=_bounds(MIN_PASSWORD_LENGTH, 64))

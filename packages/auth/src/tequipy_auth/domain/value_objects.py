@@ -105,6 +105,8 @@ class Purpose(Enum):
     VERIFY_EMAIL = "verify-email"
     ACCEPT_INVITATION = "accept-invitation"
     RESET_PASSWORD = "reset-password"  # noqa: S105 -- a path, not a secret
+    CONFIRM_EMAIL = "confirm-email"
+    UNDO_EMAIL = "undo-email"
 
 
 @dataclass(frozen=True, slots=True)

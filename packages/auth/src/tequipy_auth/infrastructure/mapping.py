@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tequipy_auth.domain.entities import (
+    EmailChange,
+    EmailChangeState,
     Invitation,
     KeyState,
     RefreshToken,
@@ -15,6 +17,7 @@ from tequipy_auth.domain.entities import (
 )
 from tequipy_auth.domain.value_objects import Client, EmailAddress, PasswordHash
 from tequipy_auth.infrastructure.models import (
+    EmailChangeRow,
     InvitationRow,
     PasswordColumns,
     RefreshTokenRow,
@@ -78,6 +81,20 @@ def user_of(row: UserRow) -> User:
         status=UserStatus(row.status),
         erase_at=row.erase_at,
         last_login_at=row.last_login_at,
+    )
+
+
+def email_change_of(row: EmailChangeRow) -> EmailChange:
+    """Return the change of address of a row."""
+    return EmailChange(
+        id=row.id,
+        user_id=row.user_id,
+        number=row.number,
+        old=EmailAddress(row.old_email, row.old_canonical_email),
+        new=EmailAddress(row.new_email, row.new_canonical_email),
+        requested_at=row.requested_at,
+        undo_until=row.undo_until,
+        state=EmailChangeState(row.state),
     )
 
 

@@ -65,6 +65,28 @@ class UserRow(PasswordColumns, Base):
     )
 
 
+class EmailChangeRow(Base):
+    """A change of address that can still be undone; it is deleted with its user."""
+
+    __tablename__ = "email_changes"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("auth.users.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    old_email: Mapped[str]
+    old_canonical_email: Mapped[str] = mapped_column(index=True)
+    new_email: Mapped[str]
+    new_canonical_email: Mapped[str]
+    requested_at: Mapped[datetime]
+    undo_until: Mapped[datetime] = mapped_column(index=True)
+    state: Mapped[str]
+
+    __table_args__ = (
+        Index("uq_email_changes_user_id", "user_id", "number", unique=True),
+        CheckConstraint("state in ('pending', 'confirmed', 'closed')", name="state"),
+    )
+
+
 class RegistrationRow(PasswordColumns, Base):
     """A pending registration; an address may have several."""
 

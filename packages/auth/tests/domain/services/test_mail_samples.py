@@ -26,6 +26,12 @@ async def test_the_samples_have_the_values_of_every_mail(auth: Auth, work: Memor
     admin = Principal(account.id, account.id, account.roles, account.version, account.created_at, ("pwd",))
     for email in (EMAIL, "guest@example.com"):
         await auth.invitations.invite(admin, email=email, roles=["user"], client=CLIENT)
+    for email in ("new@example.com", EMAIL):
+        await auth.registration.create_admin(email=f"changing-to-{email}", password=PASSWORD)
+        pair = await auth.login.with_password(email=f"changing-to-{email}", password=PASSWORD, client=CLIENT)
+        principal = await auth.access_tokens.verify(pair.access.value)
+        await auth.email_changes.request(principal, new_email=email, client=CLIENT)
+    work.outbox.add("auth.send_mail", mail="email_change_undone", subject_id=str(account.id))
     # The fake templates render the template's name, and one line for each value.
     sent = {
         mail.subject: {line.partition(":")[0] for line in mail.text.splitlines()} for mail in await mails(auth, work)

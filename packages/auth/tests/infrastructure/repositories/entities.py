@@ -1,8 +1,11 @@
-"""Entities that the tests of the repositories store, and the type of their fixture `work`."""
+"""Entities that the tests of the repositories store, the type of their fixture `work`, and a wait for locks."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
+
+from sqlalchemy import text
 
 from tequipy_auth import (
     AuthUnitOfWork,
@@ -18,6 +21,7 @@ from tequipy_auth import (
     SigningKey,
     User,
 )
+from tequipy_platform.database import Database
 from tequipy_platform.testing import EPOCH, CountingIds
 
 NOW = EPOCH
@@ -77,3 +81,13 @@ def make_one_time_token(subject_id: UUID, *, age: timedelta = timedelta(0)) -> O
 
 def make_key(kid: str, state: KeyState, *, age: timedelta = timedelta(0)) -> SigningKey:
     return SigningKey(kid, "ES256", state, {"kty": "EC"}, b"encrypted", 1, NOW - age, NOW - age)
+
+
+async def eventually_waiting(database: Database) -> None:
+    """Wait a few seconds until a connection of this database waits for another transaction."""
+    query = (
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')"
+    )
+    async with asyncio.timeout(30), database.engine.connect() as connection:
+        while not await connection.scalar(text(query)):
+            await connection.rollback()

@@ -13,7 +13,7 @@ from tequipy_auth.testing import MemoryAuthUnitOfWork
 from tequipy_platform.database import Database
 from tequipy_platform.testing import FrozenClock
 
-from .entities import HOUR, NOW, VERIFY, Work, make_one_time_token, new_id
+from .entities import HOUR, NOW, VERIFY, Work, eventually_waiting, make_one_time_token, new_id
 
 
 async def test_using_a_token_invalidates_its_siblings(work: Work) -> None:
@@ -93,16 +93,6 @@ async def test_a_concurrent_use_is_seen_after_the_wait(database: Database) -> No
             second = asyncio.create_task(late.one_time_tokens.consume(*shown, at=NOW))
             await eventually_waiting(database)
         assert await second is None
-
-
-async def eventually_waiting(database: Database) -> None:
-    """Wait a few seconds until a connection of this database waits for another transaction."""
-    query = (
-        "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')"
-    )
-    async with asyncio.timeout(30), database.engine.connect() as connection:
-        while not await connection.scalar(text(query)):
-            await connection.rollback()
 
 
 async def test_concurrently_created_tokens_do_not_exceed_the_limit(work: Work) -> None:

@@ -12,7 +12,7 @@ from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 from tequipy_platform import Delivery, DomainError, PageRequest, SystemClock
 from tequipy_platform.database import Database, uuid7
 
-from .processes import CLIENT, EMAIL, PASSWORD, make_auth
+from .processes import CLIENT, EMAIL, PASSWORD, mailed_tokens, make_auth
 
 STRANGER = Client("192.0.2.99", "stranger")
 
@@ -40,9 +40,11 @@ async def test_what_remains_of_an_erased_account(database: Database) -> None:
         pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
         await auth.passwords.forgot(email=EMAIL, client=CLIENT)
         principal = await auth.access_tokens.verify(pair.access.value)
+        await auth.email_changes.request(principal, new_email="lovelace@example.net", client=CLIENT)
+        await mailed_tokens(auth, database)
         traces = (EMAIL, "Lovelace", str(CLIENT.ip), f",{CLIENT.user_agent},")
         before = await find(database, *traces)
-        assert {"auth.users", "auth.sessions", "auth.audit_events"} <= before.keys()
+        assert {"auth.users", "auth.sessions", "auth.email_changes", "auth.audit_events"} <= before.keys()
         await auth.deletion.request(principal, password=PASSWORD, client=CLIENT)
         await auth.deletion.erase_due(Delivery(uuid7(), "auth.erase_accounts"))
         assert await find(database, *traces) == {}
@@ -54,6 +56,8 @@ async def test_what_remains_of_an_erased_account(database: Database) -> None:
                 text("select count(*), count(nullif(metadata, '{}')) from auth.audit_events where subject_id = :id"),
                 {"id": principal.user_id},
             )
+            tokens = await session.scalar(text("select count(*) from auth.one_time_tokens"))
+        assert tokens == 0, "also none of a change of address"
         number, with_metadata = kept.one()
         assert number > 4
         assert with_metadata == 0

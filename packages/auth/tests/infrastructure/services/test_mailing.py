@@ -23,8 +23,13 @@ async def test_every_mail_template_can_be_rendered(auth: Auth, database: Databas
     async with database.sessions() as session:
         (user,) = await session.scalars(select(UserRow))
     async with SqlAuthUnitOfWork(database, SystemClock(), uuid7) as work:
-        for kind in ("password_changed", "session_stolen"):
+        for kind in ("password_changed", "session_stolen", "email_change_undone"):
             work.outbox.add("auth.send_mail", mail=kind, subject_id=str(user.id))
+    pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
+    principal = await auth.access_tokens.verify(pair.access.value)
+    await auth.registration.create_admin(email="taken@example.com", password=PASSWORD)
+    for email in ("new@example.com", "taken@example.com"):
+        await auth.email_changes.request(principal, new_email=email, client=CLIENT)
     mails = {mail.subject: mail for mail in await sent_mails(auth, database)}
     assert mails.keys() == {
         "You already have an account",
@@ -33,6 +38,10 @@ async def test_every_mail_template_can_be_rendered(auth: Auth, database: Databas
         "Reset your password",
         "Your password was changed",
         "A session of yours was ended for your safety",
+        "Confirm your new e-mail address",
+        "The e-mail address of your account is being changed",
+        "This address has an account already",
+        "The e-mail address of your account was restored",
     }
     assert "https://app.example.com/reset-password#token=ev1." in mails["Reset your password"].text
     assert "UTC" in mails["Verify your e-mail address"].text

@@ -34,6 +34,7 @@ EXPORT_EXAMPLE: Final[dict[int | str, dict[str, Any]]] = {
                             "sessions": [{"id": "01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8f", "ip": "192.0.2.1"}],
                             "devices": [{"last_used_at": "2026-01-31T10:30:00Z"}],
                             "invitations": [{"email": "ada@example.com", "roles": ["user"]}],
+                            "email_changes": [{"old": "ada@example.net", "new": "ada@example.com"}],
                             "events": [{"at": "2026-01-31T10:30:00Z", "action": "login_ok"}],
                         }
                     }

@@ -1,6 +1,6 @@
 """Repositories, one for each kind of row, and the unit of work that combines them in one transaction."""
 
-from tequipy_auth.domain.repositories.accounts import Registrations, Roles, UserFilter, Users
+from tequipy_auth.domain.repositories.accounts import EmailChanges, Registrations, Roles, UserFilter, Users
 from tequipy_auth.domain.repositories.audit import AuditLog, AuditTrail
 from tequipy_auth.domain.repositories.invitations import Invitations
 from tequipy_auth.domain.repositories.one_time_tokens import MailCharges, OneTimeTokens
@@ -13,6 +13,7 @@ __all__ = [
     "AuditTrail",
     "AuthUnitOfWork",
     "Devices",
+    "EmailChanges",
     "Invitations",
     "MailCharges",
     "OneTimeTokens",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from tequipy_auth.domain.entities import Registration, User, UserStatus
+from tequipy_auth.domain.entities import EmailChange, EmailChangeState, Registration, User, UserStatus
 from tequipy_auth.domain.roles import Role
-from tequipy_auth.domain.value_objects import PasswordHash
+from tequipy_auth.domain.value_objects import EmailAddress, PasswordHash
 from tequipy_platform import Page, PageRequest
 
 
@@ -61,7 +61,10 @@ class Users(ABC):
 
     @abstractmethod
     async def add(self, user: User) -> None:
-        """Store an account; raises `EmailTaken`, also for concurrent calls, and leaves the unit of work usable."""
+        """Store an account; raises `EmailTaken`, also for concurrent calls, and leaves the unit of work usable.
+
+        An address that can be restored to another account (`EmailChanges.is_restorable`) is taken.
+        """
 
     @abstractmethod
     async def get(self, user_id: UUID) -> User | None:
@@ -101,6 +104,13 @@ class Users(ABC):
     @abstractmethod
     async def set_verified(self, user_id: UUID) -> None:
         """Mark the account's address as verified."""
+
+    @abstractmethod
+    async def set_email(self, user_id: UUID, email: EmailAddress, *, at: datetime) -> User | None:
+        """Replace the address, mark it as verified and return the account; None if it does not exist.
+
+        Raises `EmailTaken` in the same cases as `add`, and leaves the unit of work usable.
+        """
 
     @abstractmethod
     async def set_name(self, user_id: UUID, name: str | None) -> User | None:
@@ -144,6 +154,45 @@ class Users(ABC):
     @abstractmethod
     async def page(self, request: PageRequest, wanted: UserFilter) -> Page[User]:
         """Return a page of the wanted accounts, the newest first."""
+
+
+class EmailChanges(ABC):
+    """Changes of address that can still be undone; the caller holds the lock of the account's row."""
+
+    @abstractmethod
+    async def add(self, change: EmailChange) -> None:
+        """Store a change."""
+
+    @abstractmethod
+    async def get(self, change_id: UUID) -> EmailChange | None:
+        """Return a change, or None."""
+
+    @abstractmethod
+    async def of(self, user_id: UUID) -> Sequence[EmailChange]:
+        """Return all stored changes of an account, the latest first."""
+
+    @abstractmethod
+    async def set_state(self, change_id: UUID, state: EmailChangeState) -> None:
+        """Set the state of a change."""
+
+    @abstractmethod
+    async def close_pending(self, user_id: UUID, *, keep: int = 0) -> None:
+        """Close the pending changes of an account except the `keep` latest."""
+
+    @abstractmethod
+    async def delete(self, change_id: UUID) -> None:
+        """Delete a change."""
+
+    @abstractmethod
+    async def is_restorable(self, canonical_email: str, *, at: datetime, to_other_than: UUID | None = None) -> bool:
+        """Return whether the undo of a confirmed change can restore the address to an account.
+
+        `to_other_than` is an account that does not count.
+        """
+
+    @abstractmethod
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Delete up to `limit` changes that could be undone until before that time; return the number."""
 
 
 class Roles(ABC):

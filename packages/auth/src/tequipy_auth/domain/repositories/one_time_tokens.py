@@ -12,8 +12,8 @@ class OneTimeTokens(ABC):
     """One-time tokens for links in mails."""
 
     @abstractmethod
-    async def add(self, token: OneTimeToken, *, keep: int) -> None:
-        """Store a token and delete all but the `keep` newest tokens of the same purpose and subject."""
+    async def add(self, token: OneTimeToken, *, keep: int | None) -> None:
+        """Store a token and delete all but the `keep` newest tokens of the same purpose and subject; None keeps all."""
 
     @abstractmethod
     async def consume(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:

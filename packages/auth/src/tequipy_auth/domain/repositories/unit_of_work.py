@@ -1,7 +1,7 @@
 """The unit of work that combines all repositories in one transaction."""
 
 from tequipy_auth.domain.lockout import LoginAttempts
-from tequipy_auth.domain.repositories.accounts import Registrations, Roles, Users
+from tequipy_auth.domain.repositories.accounts import EmailChanges, Registrations, Roles, Users
 from tequipy_auth.domain.repositories.audit import AuditTrail
 from tequipy_auth.domain.repositories.invitations import Invitations
 from tequipy_auth.domain.repositories.one_time_tokens import MailCharges, OneTimeTokens
@@ -16,6 +16,7 @@ class AuthUnitOfWork(UnitOfWork):
     registrations: Registrations
     invitations: Invitations
     users: Users
+    email_changes: EmailChanges
     sessions: Sessions
     refresh_tokens: RefreshTokens
     one_time_tokens: OneTimeTokens

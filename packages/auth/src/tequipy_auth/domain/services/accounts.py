@@ -43,8 +43,15 @@ class AccountService:
             if user is None:
                 raise InvalidAccessToken
             work.outbox.add(DROP_PROFILE, user_id=str(user_id))
+        return await self.store(user)
+
+    async def store(self, user: User) -> Profile:
+        """Cache and return the profile of an account whose change has been committed.
+
+        The transaction of the change has added the task `DROP_PROFILE`.
+        """
         profile = profile_of(user)
-        await self._profiles.set(user_id, profile)
+        await self._profiles.set(user.id, profile)
         return profile
 
     async def invalidate(self, user_id: UUID) -> None:

@@ -99,9 +99,10 @@ class AdministrationService:
     @counted("disable_user")
     @retry_conflicts
     async def disable(self, principal: Principal, user_id: UUID, *, client: Client) -> None:
-        """Disable an account and end its sessions; its mailed links for a reset become invalid.
+        """Disable an account and end its sessions; its mailed links become invalid.
 
-        Raises `NotFound`, `SelfDisable` and `LastAdmin`; nothing happens to an account that is disabled already.
+        Only a link that undoes a change of address works again once the account is enabled again. Raises `NotFound`,
+        `SelfDisable` and `LastAdmin`; nothing happens to an account that is disabled already.
         """
         if user_id == principal.user_id:
             raise SelfDisable
@@ -112,6 +113,7 @@ class AdministrationService:
             await refuse_last_administrator(work, user)
             await work.users.set_status(user.id, UserStatus.DISABLED)
             await work.one_time_tokens.discard(user.id, Purpose.RESET_PASSWORD)
+            await work.email_changes.close_pending(user.id)
             revocation = SessionRevocation("disabled", self._clock.now(), actor_id=principal.user_id, client=client)
             revoked_ids = await self._issuer.revoke_all(work, user.id, revocation)
             revoked_ids += await self._issuer.supersede(work, user.id)

@@ -13,6 +13,7 @@ from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.pseudonyms import Pseudonyms
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.administration import refuse_last_administrator
+from tequipy_auth.domain.services.email_changes import delete_change
 from tequipy_auth.domain.services.password_check import PasswordCheck, VerifiedAttempt
 from tequipy_auth.domain.services.session_issuer import SessionIssuer, SessionRevocation, find_caller
 from tequipy_auth.domain.task_names import SEND_MAIL
@@ -92,6 +93,7 @@ class DeletionService:
             await work.users.set_status(user.id, UserStatus.DELETING, erase_at=now + self._policy.erasure_delay)
             for purpose in Purpose:
                 await work.one_time_tokens.discard(user.id, purpose)
+            await work.email_changes.close_pending(user.id)
             revocation = SessionRevocation("account_deleted", now, actor_id=user.id, client=client)
             revoked_ids = await self._issuer.revoke_all(work, user.id, revocation)
             revoked_ids += await self._issuer.supersede(work, user.id)
@@ -130,12 +132,17 @@ class DeletionService:
             user = await work.users.lock(user_id)
             if user is None or user.status is not UserStatus.DELETING or user.erase_at is None or user.erase_at > now:
                 return  # erased, or enabled again meanwhile
-            await work.audit.erase(user.id, self._pseudonyms.of_address(user.email))
+            addresses = {user.email.canonical: user.email}
+            for change in await work.email_changes.of(user.id):
+                addresses[change.old.canonical] = change.old
+                await delete_change(work, change.id)
+            for address in addresses.values():
+                await work.audit.erase(user.id, self._pseudonyms.of_address(address))
+                await work.registrations.delete_for(address.canonical)
+                await work.invitations.delete_for(address.canonical)
+                await self._lockout.unlock(work.attempts, address)
             for purpose in Purpose:
                 await work.one_time_tokens.discard(user.id, purpose)
-            await work.registrations.delete_for(user.email.canonical)
-            await work.invitations.delete_for(user.email.canonical)
-            await self._lockout.unlock(work.attempts, user.email)
             await work.users.erase(user.id)
             work.outbox.publish(Event(ACCOUNT_ERASED, {"user_id": str(user.id)}))
             work.audit.record(AuditEvent(AuditAction.ACCOUNT_ERASED, subject_id=user.id))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditFilter, AuditRecord
-from tequipy_auth.domain.entities import Device, Invitation, Session, User
+from tequipy_auth.domain.entities import Device, EmailChange, Invitation, Session, User
 from tequipy_auth.domain.exceptions import InvalidAccessToken
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.ports import PersonalData
@@ -44,11 +44,13 @@ class ExportService:
             sessions = await work.sessions.all_of(user.id)
             devices = await work.devices.all_of(user.id)
             invitation = await work.invitations.of(user.email.canonical)
+            email_changes = await work.email_changes.of(user.id)
         exported: dict[str, JSON] = {
             "account": _account(user),
             "sessions": [_session(session) for session in sessions],
             "devices": [_device(device) for device in devices],
             "invitations": [_invitation(invitation)] if invitation else [],
+            "email_changes": [_email_change(change) for change in email_changes],
             "events": [_event(record) for record in await self._events(user.id)],
         }
         for source in self._personal_data:
@@ -106,6 +108,16 @@ def _invitation(invitation: Invitation) -> JSON:
         "roles": roles,
         "created_at": invitation.created_at.isoformat(),
         "expires_at": invitation.expires_at.isoformat(),
+    }
+
+
+def _email_change(change: EmailChange) -> JSON:
+    return {
+        "requested_at": change.requested_at.isoformat(),
+        "old": change.old.written,
+        "new": change.new.written,
+        "state": change.state.value,
+        "undo_until": change.undo_until.isoformat(),
     }
 
 

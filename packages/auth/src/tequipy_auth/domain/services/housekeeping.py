@@ -36,6 +36,7 @@ class Housekeeping:
         await self._purge(lambda work: work.registrations, now)
         await self._purge(lambda work: work.invitations, now)
         await self._purge(lambda work: work.one_time_tokens, now)
+        await self._purge(lambda work: work.email_changes, now)
         await self._purge(lambda work: work.devices, now)
         await self._purge(lambda work: work.attempts, now)
         await self._purge(lambda work: work.mail_charges, now - WINDOW)

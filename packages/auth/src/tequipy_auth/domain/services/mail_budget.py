@@ -12,7 +12,7 @@ from tequipy_platform import Clock, Delivery
 WINDOW: Final = timedelta(hours=1)
 """The period of `AuthPolicy.mails_per_hour`."""
 
-MailPurpose = Literal["register", "resend", "forgot_password", "invitation"]
+MailPurpose = Literal["register", "resend", "forgot_password", "invitation", "change_email"]
 """The operations that cause mails to an address; each has its own budget."""
 
 

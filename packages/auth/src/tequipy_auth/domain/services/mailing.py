@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from tequipy_auth.domain.entities import Registration, User, UserStatus
+from tequipy_auth.domain.entities import EmailChangeState, Registration, User, UserStatus
 from tequipy_auth.domain.operations import Operations
 from tequipy_auth.domain.policy import INVITATION_TTL, AuthPolicy
 from tequipy_auth.domain.repositories import AuthUnitOfWork
@@ -44,6 +44,9 @@ class MailingService:
     | `reset_password` | an account | a link to set a new password |
     | `password_changed` | an account | a notice |
     | `account_deleted` | an account | a notice: the account was deleted, and when it will be erased |
+    | `email_change_confirmation` | a change of address | to the new address: a link, or a notice if taken |
+    | `email_change_notice` | a change of address | to the old address: a link to undo the change |
+    | `email_change_undone` | an account | a notice: the old address was restored |
     | `session_stolen` | an account | a notice: a used refresh token was presented, the session was ended |
 
     Nothing is sent for a subject that does not exist (any more) or when the budget of the address is used up. The
@@ -79,6 +82,9 @@ class MailingService:
             "reset_password": self._reset_password,
             "password_changed": partial(self._notice, template="password_changed"),
             "account_deleted": self._account_deleted,
+            "email_change_confirmation": self._email_change_confirmation,
+            "email_change_notice": self._email_change_notice,
+            "email_change_undone": partial(self._notice, template="email_change_undone"),
             "session_stolen": partial(self._notice, template="session_stolen"),
         }
 
@@ -141,7 +147,7 @@ class MailingService:
 
     async def _registration_mail(self, work: AuthUnitOfWork, registration: Registration) -> _Draft:
         """Return a mail with a link for the registration, or the notice that the address has an account already."""
-        if await work.users.by_email(registration.email.canonical) is not None:
+        if await self._has_account(work, registration.email):
             return _Draft(registration.email.written, "already_registered", {"public_url": self._public_url})
         link = await self._links.link(
             work,
@@ -174,8 +180,9 @@ class MailingService:
             return None
         if not await self._may_send(work, delivery, "invitation", invitation.email):
             return None
-        if user is not None:
-            return _Draft(user.email.written, "invited_with_account", {"public_url": self._public_url})
+        if await self._has_account(work, invitation.email):
+            to = user.email if user else invitation.email
+            return _Draft(to.written, "invited_with_account", {"public_url": self._public_url})
         link = await self._links.link(
             work, Purpose.ACCEPT_INVITATION, invitation.id, ttl=INVITATION_TTL, not_after=invitation.expires_at
         )
@@ -202,6 +209,49 @@ class MailingService:
             return None  # erased, or enabled again meanwhile
         return _Draft(user.email.written, "account_deleted", {"erase_at": _format_time(user.erase_at)})
 
+    async def _email_change_confirmation(
+        self, work: AuthUnitOfWork, delivery: Delivery, change_id: UUID
+    ) -> _Draft | None:
+        change = await work.email_changes.get(change_id)
+        user = await work.users.get(change.user_id) if change else None
+        if change is None or change.state is not EmailChangeState.PENDING or not _is_active(user):
+            return None
+        owner = await work.users.by_email(change.new.canonical)
+        if owner is not None and not _is_active(owner):
+            return None
+        if not await self._may_send(work, delivery, "change_email", change.new):
+            return None
+        if await self._has_account(work, change.new, other_than=change.user_id):
+            return _Draft(change.new.written, "email_in_use", {"public_url": self._public_url})
+        link = await self._links.link(work, Purpose.CONFIRM_EMAIL, change.id, ttl=self._policy.confirm_email_ttl)
+        requested_at = _format_time(change.requested_at)
+        return _Draft(change.new.written, "confirm_email", {"requested_at": requested_at, **_link_values(link)})
+
+    async def _email_change_notice(self, work: AuthUnitOfWork, delivery: Delivery, change_id: UUID) -> _Draft | None:
+        del delivery  # the number of changes is limited instead, so that each one can be undone
+        change = await work.email_changes.get(change_id)
+        user = await work.users.get(change.user_id) if change else None
+        if change is None or change.undo_until <= self._clock.now() or not _is_active(user):
+            return None
+        link = await self._links.link(
+            work, Purpose.UNDO_EMAIL, change.id, ttl=self._policy.undo_email_ttl, not_after=change.undo_until
+        )
+        requested_at = _format_time(change.requested_at)
+        return _Draft(
+            change.old.written,
+            "undo_email",
+            {"new_email": change.new.written, "requested_at": requested_at, **_link_values(link)},
+        )
+
+    async def _has_account(
+        self, work: AuthUnitOfWork, address: EmailAddress, *, other_than: UUID | None = None
+    ) -> bool:
+        """Return whether the address belongs to an account, or can be restored to one."""
+        owner = await work.users.by_email(address.canonical)
+        if owner is not None:
+            return owner.id != other_than
+        return await work.email_changes.is_restorable(address.canonical, at=self._clock.now(), to_other_than=other_than)
+
     async def _may_send(
         self, work: AuthUnitOfWork, delivery: Delivery, purpose: MailPurpose, address: EmailAddress
     ) -> bool:
@@ -216,6 +266,10 @@ class MailingService:
 
     def _message_id(self, delivery: Delivery) -> str:
         return f"<{delivery.id}@{urlsplit(self._public_url).hostname}>"
+
+
+def _is_active(user: User | None) -> bool:
+    return user is not None and user.status is UserStatus.ACTIVE
 
 
 def _link_values(link: MailedLink) -> Mapping[str, object]:

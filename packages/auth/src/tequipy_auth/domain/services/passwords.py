@@ -176,9 +176,12 @@ class PasswordService:
     ) -> tuple[str, ...]:
         """Store the new hash, revoke the sessions except `keep`, and invalidate the links for a reset.
 
+        A pending change of address ends too, because a person who knew the old password may have requested it.
+
         Returns the revoked ids to publish after the commit.
         """
         await work.users.set_password(user.id, password)
         await work.one_time_tokens.discard(user.id, Purpose.RESET_PASSWORD)
+        await work.email_changes.close_pending(user.id)
         work.outbox.add(SEND_MAIL, mail="password_changed", subject_id=str(user.id))
         return await self._issuer.revoke_all(work, user.id, revocation, keep=keep)

@@ -8,13 +8,15 @@ from uuid import UUID
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_auth.domain.entities import Registration, User, UserStatus
 from tequipy_auth.domain.exceptions import EmailTaken
 from tequipy_auth.domain.passwords import MAX_STORED_COST
-from tequipy_auth.domain.repositories import Registrations, UserFilter, Users
+from tequipy_auth.domain.repositories import EmailChanges, Registrations, UserFilter, Users
 from tequipy_auth.domain.roles import ADMIN
-from tequipy_auth.domain.value_objects import PasswordHash
+from tequipy_auth.domain.value_objects import EmailAddress, PasswordHash
 from tequipy_auth.infrastructure.mapping import password_columns, registration_of, user_of
 from tequipy_auth.infrastructure.models import RegistrationRow, UserRow
 from tequipy_auth.infrastructure.repositories.base import Repository
@@ -75,8 +77,17 @@ class SqlRegistrations(Repository, Registrations):
 class SqlUsers(Repository, Users):
     """Rows of `auth.users`."""
 
+    def __init__(self, session: AsyncSession, email_changes: EmailChanges) -> None:
+        super().__init__(session)
+        self._email_changes = email_changes
+
     async def add(self, user: User) -> None:
         """Insert an account; waits for a concurrent one of the same address to commit, then raises `EmailTaken`."""
+        async with self._session.begin_nested():
+            await self._insert(user)
+            await self._refuse_restorable(user.id, user.email, at=user.created_at)
+
+    async def _insert(self, user: User) -> None:
         added = await self._session.scalar(
             insert(UserRow)
             .values(
@@ -150,6 +161,24 @@ class SqlUsers(Repository, Users):
     async def set_verified(self, user_id: UUID) -> None:
         """Mark the address as verified."""
         await self._set(user_id, email_verified=True)
+
+    async def set_email(self, user_id: UUID, email: EmailAddress, *, at: datetime) -> User | None:
+        """Update the address; waits for a concurrent account of the same address to commit."""
+        try:
+            async with self._session.begin_nested():
+                await self._set(user_id, email=email.written, canonical_email=email.canonical, email_verified=True)
+                await self._refuse_restorable(user_id, email, at=at)
+        except IntegrityError as error:
+            raise EmailTaken from error
+        return await self.get(user_id)
+
+    async def _refuse_restorable(self, user_id: UUID, email: EmailAddress, *, at: datetime) -> None:
+        """Raise `EmailTaken` if the address can be restored to another account.
+
+        Checked after the row has the address: from then on no concurrent change of address can be confirmed unseen.
+        """
+        if await self._email_changes.is_restorable(email.canonical, at=at, to_other_than=user_id):
+            raise EmailTaken
 
     async def set_name(self, user_id: UUID, name: str | None) -> User | None:
         """Update the name."""

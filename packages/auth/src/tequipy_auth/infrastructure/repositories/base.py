@@ -5,10 +5,17 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Select, Update, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tequipy_auth.infrastructure.models import DeviceRow, InvitationRow, OneTimeTokenRow, RegistrationRow, SessionRow
+from tequipy_auth.infrastructure.models import (
+    DeviceRow,
+    EmailChangeRow,
+    InvitationRow,
+    OneTimeTokenRow,
+    RegistrationRow,
+    SessionRow,
+)
 
 R = TypeVar("R")
-Temporary = RegistrationRow | InvitationRow | SessionRow | OneTimeTokenRow | DeviceRow
+Temporary = RegistrationRow | InvitationRow | SessionRow | OneTimeTokenRow | DeviceRow | EmailChangeRow
 """Rows that expire."""
 
 

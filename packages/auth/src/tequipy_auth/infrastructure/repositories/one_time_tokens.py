@@ -17,7 +17,7 @@ from tequipy_auth.infrastructure.repositories.base import Repository
 class SqlOneTimeTokens(Repository, OneTimeTokens):
     """Rows of `auth.one_time_tokens`."""
 
-    async def add(self, token: OneTimeToken, *, keep: int) -> None:
+    async def add(self, token: OneTimeToken, *, keep: int | None) -> None:
         """Insert a token and delete the oldest ones above the limit."""
         siblings = (
             OneTimeTokenRow.subject_id == token.subject_id,
@@ -35,6 +35,8 @@ class SqlOneTimeTokens(Repository, OneTimeTokens):
                 expires_at=token.expires_at,
             )
         )
+        if keep is None:
+            return
         newest = (
             select(OneTimeTokenRow.id)
             .where(*siblings)

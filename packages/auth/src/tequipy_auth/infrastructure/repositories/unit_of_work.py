@@ -8,6 +8,7 @@ from tequipy_auth.infrastructure.repositories.accounts import SqlRegistrations, 
 from tequipy_auth.infrastructure.repositories.attempts import SqlLoginAttempts
 from tequipy_auth.infrastructure.repositories.audit import SqlAuditTrail
 from tequipy_auth.infrastructure.repositories.devices import SqlDevices
+from tequipy_auth.infrastructure.repositories.email_changes import SqlEmailChanges
 from tequipy_auth.infrastructure.repositories.invitations import SqlInvitations
 from tequipy_auth.infrastructure.repositories.mail_charges import SqlMailCharges
 from tequipy_auth.infrastructure.repositories.one_time_tokens import SqlOneTimeTokens
@@ -23,7 +24,8 @@ class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
     def _bind(self, session: AsyncSession) -> None:
         self.registrations = SqlRegistrations(session)
         self.invitations = SqlInvitations(session)
-        self.users = SqlUsers(session)
+        self.email_changes = SqlEmailChanges(session)
+        self.users = SqlUsers(session, self.email_changes)
         self.sessions = SqlSessions(session)
         self.refresh_tokens = SqlRefreshTokens(session)
         self.one_time_tokens = SqlOneTimeTokens(session)

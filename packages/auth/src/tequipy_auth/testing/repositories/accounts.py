@@ -7,12 +7,12 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from tequipy_auth.domain.entities import Registration, User, UserStatus
+from tequipy_auth.domain.entities import EmailChange, EmailChangeState, Registration, User, UserStatus
 from tequipy_auth.domain.exceptions import EmailTaken
 from tequipy_auth.domain.passwords import MAX_STORED_COST
-from tequipy_auth.domain.repositories import Registrations, UserFilter, Users
+from tequipy_auth.domain.repositories import EmailChanges, Registrations, UserFilter, Users
 from tequipy_auth.domain.roles import ADMIN
-from tequipy_auth.domain.value_objects import PasswordHash
+from tequipy_auth.domain.value_objects import EmailAddress, PasswordHash
 from tequipy_auth.testing.repositories.purging import purge
 from tequipy_platform import Page, PageRequest
 
@@ -56,14 +56,14 @@ class MemoryRegistrations(Registrations):
 class MemoryUsers(Users):
     """Stores accounts by id, and the times of their version changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, email_changes: EmailChanges) -> None:
         self.rows: dict[UUID, User] = {}
         self.superseded_at: dict[UUID, datetime] = {}
+        self._email_changes = email_changes
 
     async def add(self, user: User) -> None:
         """Store an account; raises `EmailTaken`."""
-        if await self.by_email(user.email.canonical) is not None:
-            raise EmailTaken
+        await self._refuse_taken(user.id, user.email, at=user.created_at)
         self.rows[user.id] = user
 
     async def get(self, user_id: UUID) -> User | None:
@@ -112,6 +112,12 @@ class MemoryUsers(Users):
     async def set_verified(self, user_id: UUID) -> None:
         """Mark the address as verified."""
         self._change(user_id, email_verified=True)
+
+    async def set_email(self, user_id: UUID, email: EmailAddress, *, at: datetime) -> User | None:
+        """Replace the address; raises `EmailTaken`."""
+        await self._refuse_taken(user_id, email, at=at)
+        self._change(user_id, email=email, email_verified=True)
+        return self.rows.get(user_id)
 
     async def set_name(self, user_id: UUID, name: str | None) -> User | None:
         """Replace the name."""
@@ -165,6 +171,62 @@ class MemoryUsers(Users):
         ]
         return Page.of(rows[: request.rows], request, attrgetter("id"))
 
+    async def _refuse_taken(self, user_id: UUID, email: EmailAddress, *, at: datetime) -> None:
+        owner = await self.by_email(email.canonical)
+        if owner is not None and owner.id != user_id:
+            raise EmailTaken
+        if await self._email_changes.is_restorable(email.canonical, at=at, to_other_than=user_id):
+            raise EmailTaken
+
     def _change(self, user_id: UUID, **values: Any) -> None:  # noqa: ANN401 -- fields of any type
         if user_id in self.rows:
             self.rows[user_id] = replace(self.rows[user_id], **values)
+
+
+class MemoryEmailChanges(EmailChanges):
+    """Stores changes of address by id."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, EmailChange] = {}
+
+    async def add(self, change: EmailChange) -> None:
+        """Store a change."""
+        self.rows[change.id] = change
+
+    async def get(self, change_id: UUID) -> EmailChange | None:
+        """Return a change."""
+        return self.rows.get(change_id)
+
+    async def of(self, user_id: UUID) -> Sequence[EmailChange]:
+        """Return the changes of an account."""
+        theirs = [row for row in self.rows.values() if row.user_id == user_id]
+        return sorted(theirs, key=attrgetter("number"), reverse=True)
+
+    async def set_state(self, change_id: UUID, state: EmailChangeState) -> None:
+        """Set the state."""
+        if change_id in self.rows:
+            self.rows[change_id] = replace(self.rows[change_id], state=state)
+
+    async def close_pending(self, user_id: UUID, *, keep: int = 0) -> None:
+        """Close all pending changes of an account but the latest."""
+        pending = [row for row in await self.of(user_id) if row.state is EmailChangeState.PENDING]
+        for row in pending[keep:]:
+            await self.set_state(row.id, EmailChangeState.CLOSED)
+
+    async def delete(self, change_id: UUID) -> None:
+        """Delete a change."""
+        self.rows.pop(change_id, None)
+
+    async def is_restorable(self, canonical_email: str, *, at: datetime, to_other_than: UUID | None = None) -> bool:
+        """Return whether a confirmed change of another account can be undone."""
+        return any(
+            row.old.canonical == canonical_email
+            and row.state is EmailChangeState.CONFIRMED
+            and row.undo_until > at
+            and row.user_id != to_other_than
+            for row in self.rows.values()
+        )
+
+    async def purge(self, *, before: datetime, limit: int) -> int:
+        """Delete changes that cannot be undone any more."""
+        return purge(self.rows, lambda row: row.undo_until <= before, limit)

@@ -17,11 +17,11 @@ class MemoryOneTimeTokens(OneTimeTokens):
         self.rows: dict[UUID, OneTimeToken] = {}
         self.used: dict[UUID, OneTimeToken] = {}
 
-    async def add(self, token: OneTimeToken, *, keep: int) -> None:
+    async def add(self, token: OneTimeToken, *, keep: int | None) -> None:
         """Store a token and delete the oldest ones above the limit."""
         self.rows[token.id] = token
         newest_first = sorted(self._siblings(token), key=lambda row: (row.created_at, row.id), reverse=True)
-        for row in newest_first[keep:]:
+        for row in newest_first[len(newest_first) if keep is None else keep :]:
             del self.rows[row.id]
 
     async def consume(self, token_id: UUID, purpose: Purpose, secret_hash: bytes, *, at: datetime) -> UUID | None:

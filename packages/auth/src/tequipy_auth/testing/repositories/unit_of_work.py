@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.testing.repositories.accounts import MemoryRegistrations, MemoryUsers
+from tequipy_auth.testing.repositories.accounts import MemoryEmailChanges, MemoryRegistrations, MemoryUsers
 from tequipy_auth.testing.repositories.attempts import MemoryLoginAttempts
 from tequipy_auth.testing.repositories.audit import MemoryAuditTrail
 from tequipy_auth.testing.repositories.devices import MemoryDevices
@@ -30,6 +30,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
     registrations: MemoryRegistrations
     invitations: MemoryInvitations
     users: MemoryUsers
+    email_changes: MemoryEmailChanges
     sessions: MemorySessions
     refresh_tokens: MemoryRefreshTokens
     one_time_tokens: MemoryOneTimeTokens
@@ -44,7 +45,8 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
         super().__init__(clock)
         self.new_id = CountingIds()
         self.registrations = MemoryRegistrations()
-        self.users = MemoryUsers()
+        self.email_changes = MemoryEmailChanges()
+        self.users = MemoryUsers(self.email_changes)
         self.invitations = MemoryInvitations(self.users)
         self.sessions = MemorySessions()
         self.refresh_tokens = MemoryRefreshTokens()
@@ -65,6 +67,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
             self.invitations.rows,
             self.users.rows,
             self.users.superseded_at,
+            self.email_changes.rows,
             self.sessions.rows,
             self.sessions.reasons,
             self.refresh_tokens.rows,
