@@ -1,6 +1,7 @@
 """Clients are made once per process, when they are first used."""
 
 import asyncio
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from tequipy_devstack.proving.upstream import Exchange, Upstream, reply
 from tequipy_platform.http import HttpClients, HttpSettings, build_http_clients
 
 PROGRAM = Path(__file__).with_name("forking_program.py")
+HUNG_LOOKUP_PROGRAM = Path(__file__).with_name("hung_lookup_program.py")
 
 
 async def test_a_forked_child_has_connections_of_its_own(upstream: Upstream) -> None:
@@ -48,3 +50,10 @@ async def test_the_context_can_be_entered_again(upstream: Upstream) -> None:
         async with http:
             assert (await http.default.get(upstream.url + "/ok")).status_code == 200
     assert len(upstream.requests) == 2
+
+
+def test_a_lookup_that_hangs_does_not_hold_up_the_end_of_the_process() -> None:
+    """A process ends while the lookup of a host, which cannot be cancelled, goes on for a minute."""
+    command = [sys.executable, HUNG_LOOKUP_PROGRAM]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=40)
+    assert ended.stdout == "DeadlineExceeded\n"

@@ -1,9 +1,7 @@
 """Lookups of hosts, and connections to global addresses alone for those that users give (CWE-918)."""
 
 import asyncio
-import socket
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
@@ -11,9 +9,8 @@ import httpcore2
 
 from tequipy_platform.http.connecting import Connecting, connect_to_first
 from tequipy_platform.http.errors import AddressRefused
+from tequipy_platform.http.lookups import Lookups
 
-_LOOKUPS: Final = 8
-"""Names that are looked up at the same time."""
 _NOT_GLOBAL_IPV4: Final = tuple(
     IPv4Network(network)
     for network in (
@@ -74,14 +71,11 @@ def is_global(text: str) -> bool:
 
 
 class LookedUpAddresses(httpcore2.AsyncNetworkBackend):
-    """Looks a host up once for each connection, in threads of its own, and connects to one of its addresses.
-
-    A name server that does not answer would otherwise block the threads that everything else in the process uses.
-    """
+    """Looks a host up once for each connection, and connects to one of its addresses."""
 
     def __init__(self) -> None:
         self._network = httpcore2.AnyIOBackend()
-        self._threads = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="http-lookup")
+        self._lookups = Lookups()
 
     async def connect_tcp(
         self,
@@ -94,7 +88,8 @@ class LookedUpAddresses(httpcore2.AsyncNetworkBackend):
         """Connect to the first address of `host` that accepts."""
         time = asyncio.get_running_loop().time
         deadline = None if timeout is None else time() + timeout
-        addresses = await self._look_up(host, port, deadline)
+        addresses = await self._lookups.look_up(host, port, deadline)
+        self._check(addresses)
 
         def connect(address: str) -> Connecting:
             rest = None if deadline is None else deadline - time()
@@ -104,29 +99,8 @@ class LookedUpAddresses(httpcore2.AsyncNetworkBackend):
 
         return await connect_to_first(addresses, connect)
 
-    async def _look_up(self, host: str, port: int, deadline: float | None) -> list[str]:
-        """Return the addresses of a host, in the order of the resolver; each form of an address is one of them."""
-        lookup = self._threads.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        try:
-            async with asyncio.timeout_at(deadline):
-                found = await asyncio.wrap_future(lookup)
-        except TimeoutError as error:
-            if lookup.cancelled():
-                # All threads were busy with the lookups of others, which says nothing about the host.
-                raise httpcore2.PoolTimeout("The lookup of the host has not begun in time.") from error
-            raise httpcore2.ConnectTimeout("The lookup of the host has not ended in time.") from error
-        except (OSError, UnicodeError) as error:
-            raise httpcore2.ConnectError("The host cannot be looked up.") from error
-        addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-        self._check(addresses)
-        return addresses
-
     def _check(self, addresses: list[str]) -> None:
         """Raise an error if a host with these addresses must not be connected to."""
-
-    def close(self) -> None:
-        """Forget the lookups that have not begun."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class GlobalAddresses(LookedUpAddresses):

@@ -38,8 +38,8 @@ class PooledTransport(httpx.AsyncBaseTransport):
     """Sends requests over pooled connections, to any address or to global ones alone."""
 
     def __init__(self, tls: ssl.SSLContext, limits: httpx.Limits, *, global_addresses: bool) -> None:
-        self._addresses = GlobalAddresses() if global_addresses else LookedUpAddresses()
-        self._pool = Pool(tls, limits, self._addresses)
+        addresses = GlobalAddresses() if global_addresses else LookedUpAddresses()
+        self._pool = Pool(tls, limits, addresses)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and return the response when its header fields have arrived."""
@@ -71,7 +71,6 @@ class PooledTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the connections."""
         await self._pool.aclose()
-        self._addresses.close()
 
 
 class _ResponseStream(httpx.AsyncByteStream):
