@@ -54,6 +54,6 @@ async def test_the_context_can_be_entered_again(upstream: Upstream) -> None:
 
 def test_a_lookup_that_hangs_does_not_hold_up_the_end_of_the_process() -> None:
     """A process ends while the lookup of a host, which cannot be cancelled, goes on for a minute."""
-    command = [sys.executable, HUNG_LOOKUP_PROGRAM]
+    command = [sys.executable, str(HUNG_LOOKUP_PROGRAM)]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=40)
     assert ended.stdout == "DeadlineExceeded\n"
