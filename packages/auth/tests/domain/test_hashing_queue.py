@@ -79,6 +79,18 @@ def test_the_newest_hash_of_the_largest_network_is_evicted() -> None:
     assert drain(queue)[:3] == ["attack0", "ada", "bob"]
 
 
+def test_all_places_of_a_network_count() -> None:
+    """A network with marked and unmarked hashes evicts none of a network that holds fewer places."""
+    queue = HashingQueue[str](12)
+    both = [HashingClient("192.0.2.1", marked=marked) for marked in (True, True, False, False)]
+    for number, client in enumerate(both):
+        queue.put(f"both{number}", client)
+    other, third = (HashingClient(f"192.0.2.{each}", marked=False) for each in (2, 3))
+    fill(queue, other, 4, "other")
+    fill(queue, third, 3, "third")
+    assert queue.put("one more", both[-1]) == "one more"
+
+
 def test_networks_with_equal_shares_do_not_evict_each_other() -> None:
     """With one hash from each of 48 networks, the 49th network is refused."""
     queue = HashingQueue[str](64)

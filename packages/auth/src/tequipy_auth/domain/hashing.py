@@ -1,6 +1,5 @@
 """The fair queue of password hashes, and the client networks between which it shares its places."""
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -68,7 +67,7 @@ class HashingQueue(Generic[T]):
         candidates = self._eviction_candidates(new)
         if not candidates:
             return None
-        evicted = _newest_of_the_largest(candidates)
+        evicted = self._newest_of_the_largest(candidates)
         self._drop(evicted)
         return evicted.item
 
@@ -105,20 +104,22 @@ class HashingQueue(Generic[T]):
             return unmarked
         return waiting if len(waiting) > self._places else ()
 
+    def _newest_of_the_largest(self, candidates: Collection[_Waiting[T]]) -> _Waiting[T]:
+        """Return the item to evict; if several networks hold the most places, use the network with the latest arrival.
+
+        All places of a network count, also those of its hashes that are no candidates.
+        """
+        held = {network: len(waiting) for network, waiting in self._networks.items()}
+        most = max(held[each.client.network] for each in candidates)
+        of_the_largest = [each for each in candidates if held[each.client.network] == most]
+        network = max(of_the_largest, key=lambda each: each.arrival).client.network
+        return max(
+            (each for each in candidates if each.client.network == network),
+            key=lambda each: (not each.client.marked, each.arrival),
+        )
+
     def _drop(self, waiting: _Waiting[T]) -> None:
         network = waiting.client.network
         self._networks[network].remove(waiting)
         if not self._networks[network]:
             del self._networks[network]
-
-
-def _newest_of_the_largest(candidates: Collection[_Waiting[T]]) -> _Waiting[T]:
-    """Return the item to evict; if several networks hold the most items, use the network with the latest arrival."""
-    held = Counter(each.client.network for each in candidates)
-    most = max(held.values())
-    of_the_largest = [each for each in candidates if held[each.client.network] == most]
-    network = max(of_the_largest, key=lambda each: each.arrival).client.network
-    return max(
-        (each for each in candidates if each.client.network == network),
-        key=lambda each: (not each.client.marked, each.arrival),
-    )
