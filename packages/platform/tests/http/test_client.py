@@ -1,5 +1,7 @@
 """The HTTP client: attempts, header fields, errors and what a shared client must not keep."""
 
+import gzip
+
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
@@ -82,3 +84,17 @@ async def test_a_call_may_have_a_shorter_deadline() -> None:
             await http.default.get("http://127.0.0.1:9/", extensions={"total": 0.0})
     labels = {"profile": "default", "host": "127.0.0.1", "method": "GET", "outcome": "deadline_exceeded"}
     assert registry.get_sample_value("http_client_requests_total", labels) == 1
+
+
+async def test_upstreams_in_memory_send_what_a_route_says() -> None:
+    """The response of a route is sent again for each request, a compressed one and repeated fields too."""
+    upstreams = MemoryUpstreams()
+    headers = [("Content-Encoding", "gzip"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
+    upstreams.route(f"GET {URL}", httpx.Response(200, headers=headers, content=gzip.compress(b"prices")))
+    upstreams.route(f"POST {URL}", httpx.Response(200, stream=httpx.AsyncByteStream()))
+    async with upstreams.clients as http:
+        for _ in range(2):
+            response = await http.default.get(URL)
+            assert (response.content, response.headers.get_list("Set-Cookie")) == (b"prices", ["a=1", "b=2"])
+        with pytest.raises(TypeError, match="use a function"):
+            await http.default.post(URL)

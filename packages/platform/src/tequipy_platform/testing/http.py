@@ -41,6 +41,13 @@ class MemoryUpstreams:
             if fnmatchcase(line, route):
                 if isinstance(answer, httpx.Response):
                     # A new object, because a response is read once, and an attempt may be repeated.
-                    return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+                    return httpx.Response(answer.status_code, headers=answer.headers, content=_sent_bytes(answer))
                 return answer(request)
         raise LookupError(f"no route for {line}")
+
+
+def _sent_bytes(answer: httpx.Response) -> bytes:
+    """Return the body as it is sent, compressed or not."""
+    if not isinstance(answer.stream, httpx.ByteStream):
+        raise TypeError("a response of a route has a content; use a function for one with a stream")
+    return b"".join(answer.stream)
