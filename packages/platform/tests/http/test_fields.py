@@ -45,6 +45,41 @@ async def test_no_field_is_injected_over_http2(calling: Calling, value: str) -> 
 
 
 @pytest.mark.parametrize(
+    "response",
+    [
+        f"HTTP/1.1 200 OK\r\nSet-Cookie : session={SECRET}\r\n\r\n",
+        f"HTTP/1.1 200 OK\r\nSet-Cookie: session={SECRET}\0\r\n\r\n",
+        f"{SECRET}\r\n\r\n",
+        f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{SECRET}\r\n",
+    ],
+)
+async def test_an_invalid_response_is_not_quoted(http: HttpClients, upstream: Upstream, response: str) -> None:
+    """A response that breaks the rules of HTTP is an error that shows nothing of it, not even as its cause."""
+
+    async def invalid(exchange: Exchange) -> bool:
+        await exchange.write(response.encode())
+        return False
+
+    with pytest.raises(httpx.RemoteProtocolError) as failed:
+        await http.default.post(upstream.route("/invalid", invalid))
+    assert SECRET not in "".join(traceback.format_exception(failed.value))
+    assert str(failed.value)
+
+
+async def test_the_data_of_goaway_is_not_quoted(calling: Calling) -> None:
+    """HTTP/2 servers can add a text when they end a connection, which may repeat what they got."""
+
+    async def end(connection: Http2Connection, _stream: int, _path: str) -> None:
+        frame = (0).to_bytes(4) + (1).to_bytes(4) + SECRET.encode()
+        connection.writer.write(len(frame).to_bytes(3) + b"\x07\x00" + (0).to_bytes(4) + frame)
+
+    async with calling(end) as (upstream, http):
+        with pytest.raises(httpx.RemoteProtocolError) as failed:
+            await http.default.post(upstream.url)
+    assert SECRET.encode().hex() not in "".join(traceback.format_exception(failed.value))  # as h2 shows it
+
+
+@pytest.mark.parametrize(
     ("method", "name"), [("GET /admin HTTP/1.1\r\nX: ", "X-Name"), ("GET", "X-Name: 1\r\nX-Admin")]
 )
 async def test_invalid_names_and_methods_are_refused(method: str, name: str) -> None:

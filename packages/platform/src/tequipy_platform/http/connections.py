@@ -95,5 +95,13 @@ class _ResponseStream(httpx.AsyncByteStream):
 def _errors_of_httpx() -> Iterator[None]:
     try:
         yield
+    except httpcore2.ProtocolError as error:
+        # Without its cause, because tracebacks show causes.
+        raise _ERRORS[type(error)](_without_quotation(str(error))) from None
     except tuple(_ERRORS) as error:
         raise _ERRORS[type(error)](str(error)) from error
+
+
+def _without_quotation(text: str) -> str:
+    """Return a text without what h11 or h2 quote of a response, such as a cookie in a malformed field."""
+    return text.partition(": bytearray(")[0].partition(", additional_data:")[0]
