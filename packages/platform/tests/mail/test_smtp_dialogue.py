@@ -2,6 +2,7 @@
 
 import base64
 import time
+import traceback
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -61,6 +62,23 @@ async def test_a_refused_login_sends_nothing(
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
     assert [vars(record)["phase"] for record in errors] == (["auth"] if error is MailSenderRefused else [])
     assert PASSWORD not in f"{raised.value!r} {caplog.text} {[vars(record) for record in caplog.records]}"
+
+
+@pytest.mark.parametrize("step", ["MAIL", "RCPT", "DATA", "CONTENT"])
+@pytest.mark.parametrize("code", ["451 4.7.1", "550 5.1.1", "550 5.7.1"])
+async def test_errors_do_not_quote_the_recipient(stub: SmtpStub, step: str, code: str) -> None:
+    """Servers quote the recipient in replies; the log of a failed task, with its traceback, does not."""
+    stub.replies[step] = f"{code} <{MAIL.to}>: no"
+    with pytest.raises((MailRejected, MailUnavailable)) as failed:
+        await mailer(stub).send(MAIL)
+    assert MAIL.to not in "".join(traceback.format_exception(failed.value))
+
+
+async def test_errors_do_not_quote_an_invalid_domain(stub: SmtpStub) -> None:
+    """A domain that cannot be encoded is not shown by the traceback either."""
+    with pytest.raises(MailRejected) as failed:
+        await mailer(stub).send(replace(MAIL, to="ann@hopper\u0378.example"))
+    assert "hopper" not in "".join(traceback.format_exception(failed.value))
 
 
 async def test_credentials_are_percent_decoded(stub: SmtpStub) -> None:

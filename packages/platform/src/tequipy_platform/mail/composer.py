@@ -88,8 +88,9 @@ def read_address(text: str) -> str:
     local, _, domain = text.rpartition("@")
     try:
         ascii_domain = idna.encode(domain, uts46=True).decode("ascii")
-    except ValueError as error:
-        raise MailRejected("The address of the mail is not valid.") from error
+    except ValueError:
+        # Without its cause, which quotes the domain, for tracebacks in logs show causes.
+        raise MailRejected("The address of the mail is not valid.") from None
     if not _LOCAL_PART.fullmatch(local):
         raise MailRejected("The address of the mail is not valid.")
     return f"{local}@{ascii_domain}"

@@ -145,15 +145,19 @@ def _raise_by_tls_fault(error: OSError) -> None:
 
 
 def _raise_by_reply(error: OSError | aiosmtplib.SMTPException) -> NoReturn:
-    """Raise the port's error for a failed SMTP dialogue."""
+    """Raise the port's error for a failed SMTP dialogue, and not with a reply as its cause.
+
+    Tracebacks in logs show causes, and most servers quote the recipient in a reply.
+    """
     if isinstance(error, aiosmtplib.SMTPResponseException):
         phase = next((phase for kind, phase in _PHASES.items() if isinstance(error, kind)), SmtpPhase.CONNECT)
         refusal = classify(phase, error.code, error.message)
         if refusal is Refusal.PERMANENT:
-            raise MailRejected(f"The mail server refused the mail for good ({error.code}).") from error
+            raise MailRejected(f"The mail server refused the mail for good ({error.code}).") from None
         if refusal is Refusal.SENDER:
-            _refuse_sender(phase.value, error, smtp_code=error.code, enhanced_code=_spell(enhanced_code(error.message)))
-    elif not isinstance(error, OSError):
+            _refuse_sender(phase.value, smtp_code=error.code, enhanced_code=_spell(enhanced_code(error.message)))
+        raise MailUnavailable from None
+    if not isinstance(error, OSError):
         # The server offers no AUTH or no common method: the settings do not fit the server.
         _refuse_sender("capabilities", error)
     raise MailUnavailable from error
