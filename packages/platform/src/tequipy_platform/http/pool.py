@@ -5,12 +5,10 @@ would go on using one whose server has stopped answering; and the first call tha
 others on its connection.
 """
 
-import asyncio
-import select
 import ssl
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
 import h2.exceptions
 import httpcore2
@@ -18,11 +16,9 @@ import httpx
 
 from tequipy_platform.http.deadline import note_connection
 from tequipy_platform.http.goaway import REFUSED_STREAM, GoawayFilter
+from tequipy_platform.http.network import HTTP2, ObservedNetwork, StreamReadTimeout
 
 _MAX_ORIGINS: Final = 1000
-_HTTP2: Final = "h2"
-_READ_BYTES: Final = 16 * 1024
-"""At most so many bytes are parsed before other tasks run: 64 KiB of the smallest frames take 0.1 s."""
 _RESENT: Final = "tequipy_resent"
 _MAX_RESENT: Final = 2
 """How often a request that a server has not processed is sent again at once."""
@@ -42,7 +38,7 @@ class Pool(httpcore2.AsyncConnectionPool):
 
     def create_connection(self, origin: httpcore2.Origin) -> httpcore2.AsyncConnectionInterface:
         """Return a connection that opens with its first request."""
-        return _Connection(self, origin, self._tls, self._idle_seconds, _Network(self._network))
+        return _Connection(self, origin, self._tls, self._idle_seconds, ObservedNetwork(self._network))
 
     def without_http2(self, origin: str) -> bool:
         """Return whether an origin is known to have no HTTP/2."""
@@ -50,7 +46,7 @@ class Pool(httpcore2.AsyncConnectionPool):
 
     def learn(self, origin: str, protocol: str | None) -> None:
         """Remember whether an origin has HTTP/2, as ALPN said."""
-        if protocol == _HTTP2:
+        if protocol == HTTP2:
             self._http1_origins.discard(origin)
         elif len(self._http1_origins) < _MAX_ORIGINS:
             self._http1_origins.add(origin)
@@ -68,7 +64,7 @@ class _Connection(httpcore2.AsyncHTTPConnection):
         origin: httpcore2.Origin,
         tls: ssl.SSLContext,
         idle_seconds: float | None,
-        network: "_Network",
+        network: "ObservedNetwork",
     ) -> None:
         super().__init__(origin, tls, keepalive_expiry=idle_seconds, http1=True, http2=True, network_backend=network)
         self._pool = pool
@@ -95,7 +91,7 @@ class _Connection(httpcore2.AsyncHTTPConnection):
         except BaseException as error:
             # After an error of the server, such as RST_STREAM, both sides know that the stream has ended.
             await self.end(early=not isinstance(error, httpcore2.RemoteProtocolError))
-            if isinstance(error, _ReadTimeout):
+            if isinstance(error, StreamReadTimeout):
                 raise httpcore2.ReadTimeout from error
             # httpcore2 leaves errors of h2 as they are only before it sends a request, when the call that opens the
             # connection was cancelled.
@@ -144,7 +140,7 @@ class _Connection(httpcore2.AsyncHTTPConnection):
         return parser is None or parser.trailing_data[0] != b""
 
     def _has_http2(self) -> bool:
-        return self._network.stream is not None and self._network.stream.protocol == _HTTP2
+        return self._network.stream is not None and self._network.stream.protocol == HTTP2
 
     def _learn(self) -> None:
         if self._network.stream is not None and self._network.stream.has_tls:
@@ -186,7 +182,7 @@ class _Body:
             async with aclosing(self._response.aiter_stream()) as pieces:
                 async for piece in pieces:
                     yield piece
-        except _ReadTimeout as error:
+        except StreamReadTimeout as error:
             raise httpcore2.ReadTimeout from error
         except h2.exceptions.ProtocolError as error:
             raise httpcore2.RemoteProtocolError(str(error)) from error
@@ -195,107 +191,3 @@ class _Body:
     async def aclose(self) -> None:
         await self._response.aclose()
         await self._connection.end(early=not self._complete)
-
-
-class _ReadTimeout(BaseException):
-    """A call has waited too long for its response on a connection with HTTP/2.
-
-    Not an `Exception`, for httpcore2 would end all other calls on the connection.
-    """
-
-
-class _Network(httpcore2.AsyncNetworkBackend):
-    """Opens one connection over another backend."""
-
-    def __init__(self, network: httpcore2.AsyncNetworkBackend) -> None:
-        self._network = network
-        self.stream: _Stream | None = None
-        self.goaway: GoawayFilter | None = None
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 -- the signature of httpcore2
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        stream = await self._network.connect_tcp(host, port, timeout, local_address, socket_options)
-        self.stream = _Stream(stream, self.goaway)
-        return self.stream
-
-
-class _Stream(httpcore2.AsyncNetworkStream):
-    """The stream of a connection, first without and then with TLS."""
-
-    def __init__(self, stream: httpcore2.AsyncNetworkStream, goaway: GoawayFilter | None) -> None:
-        self._stream = stream
-        self._goaway = goaway
-        self._writing: asyncio.Future[None] | None = None
-        self.has_tls = False
-        self.protocol: str | None = None
-        """What ALPN has chosen (RFC 7301)."""
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 -- the signature of httpcore2
-    ) -> httpcore2.AsyncNetworkStream:
-        try:
-            self._stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
-        except BaseException:
-            await self.aclose()  # httpcore2 leaves it open when the call is cancelled
-            raise
-        self.has_tls = True
-        self.protocol = self._stream.get_extra_info("ssl_object").selected_alpn_protocol()
-        return self
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        try:
-            data = await self._stream.read(min(max_bytes, _READ_BYTES), timeout)
-            if self.protocol != _HTTP2 or self._goaway is None:
-                return data
-            # Nothing would mean the end of the connection.
-            while data and not (passed := self._goaway.feed(data)):
-                data = await self._stream.read(_READ_BYTES, timeout)
-        except httpcore2.ReadTimeout as error:
-            if self.protocol == _HTTP2:
-                raise _ReadTimeout from error
-            raise
-        return passed if data else b""
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        if self.protocol != _HTTP2:
-            await self._stream.write(buffer, timeout)
-            return
-        # In a task, because a frame that is lost when its call is cancelled would end all others on the connection.
-        self._writing = asyncio.ensure_future(self._write_after(self._writing, buffer, timeout))
-        self._writing.add_done_callback(lambda writing: writing.cancelled() or writing.exception())
-        await asyncio.shield(self._writing)
-
-    async def _write_after(
-        self,
-        previous: asyncio.Future[None] | None,
-        buffer: bytes,
-        timeout: float | None,  # noqa: ASYNC109
-    ) -> None:
-        if previous is not None and not previous.done():
-            await asyncio.wait({previous})
-        await self._stream.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 -- the signature of httpcore2
-        return self._stream.get_extra_info(info)
-
-    def has_peer_left(self) -> bool:
-        """Return whether the other side has closed the connection."""
-        socket = self.get_extra_info("socket")
-        if socket is None or socket.fileno() < 0:
-            return True
-        poll = select.poll()
-        # Not whether there is anything to read, such as a PING.
-        poll.register(socket.fileno(), select.POLLRDHUP)
-        return bool(poll.poll(0))
