@@ -98,6 +98,7 @@ from tequipy_auth.domain.services.passwords import PasswordService
 from tequipy_auth.domain.services.registration import RegistrationService
 from tequipy_auth.domain.services.roles import RoleService
 from tequipy_auth.domain.services.sessions import SessionService
+from tequipy_auth.domain.services.sign_ins import SignInService
 from tequipy_auth.domain.value_objects import (
     AccessToken,
     Client,
@@ -203,6 +204,7 @@ __all__ = [
     "SessionRevoked",
     "SessionService",
     "Sessions",
+    "SignInService",
     "SigningKey",
     "SigningKeys",
     "SuccessorKeys",

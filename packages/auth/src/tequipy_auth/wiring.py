@@ -83,6 +83,7 @@ def build_auth(
         policy=policy,
         public_url=public_url,
         registration_mode=settings.registration_mode,
+        sign_in_notices=settings.sign_in_notices,
         clock=clock,
         new_id=uuid7,
         random=secrets.token_bytes,

@@ -4,6 +4,12 @@ from http.cookies import Morsel, SimpleCookie
 
 import httpx
 
+from tequipy_auth import Auth
+from tequipy_auth.tasks import SEND_MAIL, build_handlers
+from tequipy_auth.testing import MemoryAuthUnitOfWork
+from tequipy_platform import Delivery
+from tequipy_platform.testing import RecordingMailer
+
 EMAIL, PASSWORD = "ada@example.com", "correct horse battery staple"
 GOOD = {"email": EMAIL, "password": PASSWORD}
 AUTH = "/api/v1/auth"
@@ -38,3 +44,14 @@ async def log_in(client: httpx.AsyncClient, **more: object) -> httpx.Response:
 
 def bearer(answer: httpx.Response) -> dict[str, str]:
     return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+async def mailed_tokens(auth: Auth, work: MemoryAuthUnitOfWork) -> dict[str, str]:
+    """Run the mail tasks and return the tokens of the links, by purpose."""
+    mailer = RecordingMailer()
+    send_mail = build_handlers(auth, mailer)[SEND_MAIL]
+    for asked in [task for task in work.outbox.tasks if task.task == SEND_MAIL.name]:
+        await send_mail(Delivery(work.new_id(), asked.task), **asked.payload)
+    work.outbox.tasks.clear()
+    links = [mail.text.partition("#token=") for mail in mailer.mails if "#token=" in mail.text]
+    return {url.rpartition("/")[2]: token.split()[0] for url, _, token in links}

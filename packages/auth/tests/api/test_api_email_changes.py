@@ -6,27 +6,14 @@ import httpx
 import pytest
 
 from tequipy_auth import Auth
-from tequipy_auth.tasks import SEND_MAIL, build_handlers
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
-from tequipy_platform import Delivery
-from tequipy_platform.testing import FrozenClock, RecordingMailer
+from tequipy_platform.testing import FrozenClock
 
 from .conftest import OWN_ORIGINS, serve
-from .routes import AUTH, EMAIL, GOOD, LOGIN, ME, PASSWORD, bearer, code_of, log_in
+from .routes import AUTH, EMAIL, GOOD, LOGIN, ME, PASSWORD, bearer, code_of, log_in, mailed_tokens
 
 NEW_EMAIL = "ada@example.net"
 CHANGE, CONFIRM, UNDO = (f"{AUTH}/email/{name}" for name in ("change", "confirm", "undo"))
-
-
-async def mailed_tokens(auth: Auth, work: MemoryAuthUnitOfWork) -> dict[str, str]:
-    """Run the mail tasks and return the tokens of the links, by purpose."""
-    mailer = RecordingMailer()
-    send_mail = build_handlers(auth, mailer)[SEND_MAIL]
-    for asked in [task for task in work.outbox.tasks if task.task == SEND_MAIL.name]:
-        await send_mail(Delivery(work.new_id(), asked.task), **asked.payload)
-    work.outbox.tasks.clear()
-    links = [mail.text.partition("#token=") for mail in mailer.mails if "#token=" in mail.text]
-    return {url.rpartition("/")[2]: token.split()[0] for url, _, token in links}
 
 
 @pytest.mark.usefixtures("user")

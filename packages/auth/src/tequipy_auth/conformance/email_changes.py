@@ -1,13 +1,12 @@
 """Conformance cases for changes of an account's address."""
 
-import re
 from datetime import timedelta
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from tequipy_auth.conformance.target import Browser, Target, browser, owner, problem
+from tequipy_auth.conformance.target import Browser, Target, browser, link_of, owner, problem
 
 
 def new_address() -> str:
@@ -19,13 +18,6 @@ async def request_change(person: Browser, email: str) -> httpx.Response:
     """Request a change of the person's address."""
     bearer = {"Authorization": f"Bearer {person.access_token}"}
     return await person.post("email/change", {"new_email": email}, headers=bearer)
-
-
-async def link_of(target: Target, address: str, purpose: str) -> dict[str, str]:
-    """Return the body with the token of the latest link that was mailed to an address for a purpose."""
-    tokens = re.findall(rf"/{purpose}#token=(\S+)", "\n".join(await target.mails(address)))
-    assert tokens, f"no mail to {address} has a link to {purpose}"
-    return {"token": str(tokens[-1])}
 
 
 @pytest.mark.asyncio

@@ -7,7 +7,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from tequipy_auth.conformance.target import Browser, Target, browser, owner, problem
+from tequipy_auth.conformance.target import Browser, Target, browser, link_of, owner, problem
 
 GRACE = timedelta(seconds=60)
 MOMENT = timedelta(seconds=1)
@@ -234,3 +234,20 @@ class TestSessions:
             assert len((await other.get("sessions")).json()["items"]) == 20
             await eventually_refused(person, person.access_token)
             assert problem(await person.refresh(), 401) == "session_revoked"
+
+    async def test_a_login_from_a_new_device_is_mailed(self, auth_target: Target) -> None:
+        """The first login is not mailed; one from another device is, with a link that ends its session, once."""
+        async with owner(auth_target) as person, browser(auth_target, like=person) as thief:
+            assert "end-session" not in "".join(await auth_target.mails(person.email))
+            assert (await person.log_in()).status_code == 200
+            assert "end-session" not in "".join(await auth_target.mails(person.email)), "the device is known"
+            assert (await thief.log_in()).status_code == 200
+            link = await link_of(auth_target, person.email, "end-session")
+            assert (await person.post("sessions/end", link)).status_code == 204
+            assert problem(await thief.get("me"), 401) == "invalid_token"
+            assert problem(await thief.refresh(), 401) == "session_revoked"
+            assert (await person.refresh()).status_code == 200
+            assert problem(await person.post("sessions/end", link), 400) == "token_invalid"
+            reset = await link_of(auth_target, person.email, "reset-password")
+            answer = await person.post("password/reset", reset | {"new_password": "another horse entirely"})
+            assert answer.status_code == 204

@@ -121,6 +121,13 @@ async def owner(target: Target) -> AsyncIterator[Browser]:
         yield person
 
 
+async def link_of(target: Target, address: str, purpose: str) -> dict[str, str]:
+    """Return the body with the token of the latest link that was mailed to an address for a purpose."""
+    tokens = re.findall(rf"/{purpose}#token=(\S+)", "\n".join(await target.mails(address)))
+    assert tokens, f"no mail to {address} has a link to {purpose}"
+    return {"token": str(tokens[-1])}
+
+
 def problem(answer: httpx.Response, status: int) -> str:
     """Return the code of an error response, which must be a problem document with this status (RFC 9457)."""
     assert answer.status_code == status, f"{answer.status_code} {answer.text}"

@@ -24,6 +24,7 @@ from tequipy_auth.domain.services.registration import RegistrationService
 from tequipy_auth.domain.services.roles import RoleService
 from tequipy_auth.domain.services.session_issuer import SessionIssuer
 from tequipy_auth.domain.services.sessions import SessionService
+from tequipy_auth.domain.services.sign_ins import SignInService
 from tequipy_platform import Mailer
 
 
@@ -36,6 +37,7 @@ class Auth:
 
     registration: RegistrationService
     login: LoginService
+    sign_ins: SignInService
     passwords: PasswordService
     sessions: SessionService
     email_changes: EmailChangeService

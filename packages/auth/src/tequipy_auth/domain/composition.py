@@ -43,6 +43,7 @@ from tequipy_auth.domain.services.registration import RegistrationService
 from tequipy_auth.domain.services.roles import RoleService
 from tequipy_auth.domain.services.session_issuer import SessionIssuer
 from tequipy_auth.domain.services.sessions import SessionService
+from tequipy_auth.domain.services.sign_ins import SignInService
 from tequipy_auth.domain.value_objects import Profile
 from tequipy_caching import Cache
 from tequipy_platform import Clock, IdSource, Mailer, MailTemplates, RandomSource
@@ -57,6 +58,8 @@ class Composition:
     public_url: str
     """The public URL of the app, without a trailing slash."""
     registration_mode: RegistrationMode
+    sign_in_notices: bool
+    """Whether owners are told by mail of logins from new devices and address ranges."""
     clock: Clock
     new_id: IdSource
     random: RandomSource
@@ -87,6 +90,7 @@ class Composition:
         return Auth(
             registration=self._registration,
             login=self._login,
+            sign_ins=self._sign_ins,
             passwords=self._passwords,
             sessions=self._sessions,
             email_changes=EmailChangeService(
@@ -182,7 +186,19 @@ class Composition:
             check=self._check,
             devices=self._devices,
             issuer=self._issuer,
+            sign_ins=self._sign_ins,
             policy=self.policy,
+            clock=self.clock,
+            operations=self.operations,
+        )
+
+    @cached_property
+    def _sign_ins(self) -> SignInService:
+        return SignInService(
+            self.unit_of_work,
+            devices=self._devices,
+            issuer=self._issuer,
+            notices=self.sign_in_notices,
             clock=self.clock,
             operations=self.operations,
         )

@@ -53,6 +53,8 @@ class AuthPolicy:
     confirm_email_ttl: timedelta = field(default=60 * _MINUTE, metadata=_bounds(_MINUTE))
     undo_email_ttl: timedelta = field(default=7 * _DAY, metadata=_bounds(_DAY))
     """How long a change of address can be undone; no other account can get the earlier address until then."""
+    end_session_ttl: timedelta = field(default=7 * _DAY, metadata=_bounds(_MINUTE))
+    """How long the link in the mail about a sign-in ends the session."""
     live_tokens_per_purpose: int = field(default=3, metadata=_bounds(1, None))
     """The maximum number of valid links per purpose and subject; a further link invalidates the oldest."""
     mails_per_hour: int = field(default=5, metadata=_bounds(1, None))

@@ -107,6 +107,7 @@ class Purpose(Enum):
     RESET_PASSWORD = "reset-password"  # noqa: S105 -- a path, not a secret
     CONFIRM_EMAIL = "confirm-email"
     UNDO_EMAIL = "undo-email"
+    END_SESSION = "end-session"
 
 
 @dataclass(frozen=True, slots=True)

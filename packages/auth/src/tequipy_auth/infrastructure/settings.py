@@ -151,6 +151,9 @@ class AuthSettings(BaseModel):
     an unverified account and refuses an address that has one. `invite`: nobody, accounts come from the invitations of
     administrators alone; pending registrations of before can still be verified.
     """
+    sign_in_notices: bool = True
+    """Whether owners are told by mail of logins from new devices and address ranges, with a link that ends the
+    session."""
     policy: Annotated[AuthPolicy, BeforeValidator(_read_seconds)] = AuthPolicy()
     """Lifetimes and limits, such as `access_token_ttl` in seconds."""
     issuer: str | None = Field(default=None, min_length=1)

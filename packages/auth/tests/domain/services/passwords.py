@@ -8,7 +8,7 @@ from .accounts import CLIENT, EMAIL, PASSWORD, mails
 
 async def reset_token(auth: Auth, work: MemoryAuthUnitOfWork) -> str:
     await auth.passwords.forgot(email=EMAIL, client=CLIENT)
-    (mail,) = await mails(auth, work)
+    (mail,) = [mail for mail in await mails(auth, work) if mail.subject == "reset_password"]
     link, _, token = mail.text.partition("#token=")
     assert link.endswith("/reset-password")
     return token.strip()

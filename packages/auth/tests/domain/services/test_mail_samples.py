@@ -1,6 +1,6 @@
 """The sample values of auth's mail templates."""
 
-from tequipy_auth import Auth, Principal
+from tequipy_auth import Auth, Client, Principal
 from tequipy_auth.testing import MemoryAuthUnitOfWork
 from tequipy_platform.mail import JinjaMailTemplates
 
@@ -32,6 +32,9 @@ async def test_the_samples_have_the_values_of_every_mail(auth: Auth, work: Memor
         principal = await auth.access_tokens.verify(pair.access.value)
         await auth.email_changes.request(principal, new_email=email, client=CLIENT)
     work.outbox.add("auth.send_mail", mail="email_change_undone", subject_id=str(account.id))
+    for device in ("first", "second"):
+        await auth.login.with_password(email=EMAIL, password=PASSWORD, client=Client("192.0.2.1", device))
+    work.outbox.add("auth.send_mail", mail="session_ended", subject_id=str(account.id))
     # The fake templates render the template's name, and one line for each value.
     sent = {
         mail.subject: {line.partition(":")[0] for line in mail.text.splitlines()} for mail in await mails(auth, work)

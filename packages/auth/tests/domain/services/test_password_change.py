@@ -33,7 +33,7 @@ async def test_a_change_ends_only_the_other_sessions(auth: Auth, work: MemoryAut
     other, own = await log_in(auth), await log_in(auth)
     principal = await principal_of(auth, own)
     await auth.passwords.change(principal, current_password=PASSWORD, new_password=NEW, client=CLIENT)
-    assert [mail.subject for mail in await mails(auth, work)] == ["password_changed"]
+    assert [mail.subject for mail in await mails(auth, work)] == ["new_sign_in", "password_changed"]
     assert await principal_of(auth, own) == principal
     await auth.sessions.refresh(str(own.refresh), client=CLIENT)
     with pytest.raises(SessionRevoked):

@@ -41,6 +41,7 @@ async def test_what_remains_of_an_erased_account(database: Database) -> None:
         await auth.passwords.forgot(email=EMAIL, client=CLIENT)
         principal = await auth.access_tokens.verify(pair.access.value)
         await auth.email_changes.request(principal, new_email="lovelace@example.net", client=CLIENT)
+        await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
         await mailed_tokens(auth, database)
         traces = (EMAIL, "Lovelace", str(CLIENT.ip), f",{CLIENT.user_agent},")
         before = await find(database, *traces)

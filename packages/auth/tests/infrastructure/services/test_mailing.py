@@ -23,9 +23,10 @@ async def test_every_mail_template_can_be_rendered(auth: Auth, database: Databas
     async with database.sessions() as session:
         (user,) = await session.scalars(select(UserRow))
     async with SqlAuthUnitOfWork(database, SystemClock(), uuid7) as work:
-        for kind in ("password_changed", "session_stolen", "email_change_undone"):
+        for kind in ("password_changed", "session_stolen", "email_change_undone", "session_ended"):
             work.outbox.add("auth.send_mail", mail=kind, subject_id=str(user.id))
     pair = await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
+    await auth.login.with_password(email=EMAIL, password=PASSWORD, client=CLIENT)
     principal = await auth.access_tokens.verify(pair.access.value)
     await auth.registration.create_admin(email="taken@example.com", password=PASSWORD)
     for email in ("new@example.com", "taken@example.com"):
@@ -38,6 +39,8 @@ async def test_every_mail_template_can_be_rendered(auth: Auth, database: Databas
         "Reset your password",
         "Your password was changed",
         "A session of yours was ended for your safety",
+        "New sign-in to your account",
+        "A session of yours was ended: choose a new password",
         "Confirm your new e-mail address",
         "The e-mail address of your account is being changed",
         "This address has an account already",

@@ -19,6 +19,7 @@ from tequipy_auth.api.schemas import (
     COOKIE,
     LoginBody,
     SessionList,
+    TokenBody,
     Tokens,
 )
 from tequipy_auth.domain.exceptions import (
@@ -27,6 +28,7 @@ from tequipy_auth.domain.exceptions import (
     EmailNotVerified,
     InvalidAccessToken,
     InvalidCredentials,
+    InvalidOneTimeToken,
     LoginLocked,
     RefreshExpired,
     RefreshInvalid,
@@ -160,6 +162,16 @@ async def logout_others(auth: CurrentAuth, principal: CurrentPrincipal, client: 
 async def list_sessions(auth: CurrentAuth, principal: CurrentPrincipal) -> SessionList:
     """Return the sessions of the caller, the latest login first."""
     return SessionList.of(await auth.sessions.sessions(principal), principal)
+
+
+@router.post(
+    "/sessions/end",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(*BODY_PROBLEMS, InvalidOneTimeToken, Unavailable),
+)
+async def end_session(auth: CurrentAuth, client: CurrentClient, body: TokenBody) -> None:
+    """End a session with the token of the mail about its sign-in, and mail a link to reset the password."""
+    await auth.sign_ins.end_session(body.token.get_secret_value(), client=client)
 
 
 @router.delete(

@@ -141,6 +141,8 @@ class DeletionService:
                 await work.registrations.delete_for(address.canonical)
                 await work.invitations.delete_for(address.canonical)
                 await self._lockout.unlock(work.attempts, address)
+            for session in await work.sessions.all_of(user.id):
+                await work.one_time_tokens.discard(session.id, Purpose.END_SESSION)
             for purpose in Purpose:
                 await work.one_time_tokens.discard(user.id, purpose)
             await work.users.erase(user.id)

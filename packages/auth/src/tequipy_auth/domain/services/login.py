@@ -13,6 +13,7 @@ from tequipy_auth.domain.ports import AddressParser
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.password_check import PasswordCheck, VerifiedAttempt
 from tequipy_auth.domain.services.session_issuer import NewSession, SessionIssuer, find_caller
+from tequipy_auth.domain.services.sign_ins import SignInService
 from tequipy_auth.domain.value_objects import Client, Principal, TokenPair
 from tequipy_platform import Clock, retry_conflicts
 
@@ -28,6 +29,7 @@ class LoginService:
         check: PasswordCheck,
         devices: DeviceMarks,
         issuer: SessionIssuer,
+        sign_ins: SignInService,
         policy: AuthPolicy,
         clock: Clock,
         operations: Operations,
@@ -37,6 +39,7 @@ class LoginService:
         self._check = check
         self._devices = devices
         self._issuer = issuer
+        self._sign_ins = sign_ins
         self._policy = policy
         self._clock = clock
         self._operations = operations
@@ -118,6 +121,8 @@ class LoginService:
             user = await self._check.confirm(work, verified)
             if user is None:
                 return None
+            if new.replaces is None:
+                await self._sign_ins.announce(work, user, new.session, client)
             device_mark = await self._devices.issue(work, user, known=client.device_mark)
             revoked_ids = await self._issuer.save(work, new)
             await work.users.record_login(user.id, at=new.session.auth_time)

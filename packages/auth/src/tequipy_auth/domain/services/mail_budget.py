@@ -12,7 +12,9 @@ from tequipy_platform import Clock, Delivery
 WINDOW: Final = timedelta(hours=1)
 """The period of `AuthPolicy.mails_per_hour`."""
 
-MailPurpose = Literal["register", "resend", "forgot_password", "invitation", "change_email"]
+MailPurpose = Literal[
+    "register", "resend", "forgot_password", "invitation", "change_email", "new_sign_in", "end_session"
+]
 """The operations that cause mails to an address; each has its own budget."""
 
 

@@ -47,6 +47,8 @@ class MailingService:
     | `email_change_confirmation` | a change of address | to the new address: a link, or a notice if taken |
     | `email_change_notice` | a change of address | to the old address: a link to undo the change |
     | `email_change_undone` | an account | a notice: the old address was restored |
+    | `new_sign_in` | a session | a notice of a login from a new device or range, with a link that ends the session |
+    | `session_ended` | an account | a notice: a session was ended by that link; with a link to set a new password |
     | `session_stolen` | an account | a notice: a used refresh token was presented, the session was ended |
 
     Nothing is sent for a subject that does not exist (any more) or when the budget of the address is used up. The
@@ -79,7 +81,9 @@ class MailingService:
             "verification": partial(self._verification, purpose="register"),
             "verification_again": partial(self._verification, purpose="resend"),
             "invitation": self._invitation,
-            "reset_password": self._reset_password,
+            "reset_password": partial(self._reset_password, purpose="forgot_password", template="reset_password"),
+            "session_ended": partial(self._reset_password, purpose="end_session", template="session_ended"),
+            "new_sign_in": self._new_sign_in,
             "password_changed": partial(self._notice, template="password_changed"),
             "account_deleted": self._account_deleted,
             "email_change_confirmation": self._email_change_confirmation,
@@ -188,14 +192,28 @@ class MailingService:
         )
         return _Draft(invitation.email.written, "invitation", _link_values(link))
 
-    async def _reset_password(self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID) -> _Draft | None:
+    async def _reset_password(
+        self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID, *, purpose: MailPurpose, template: str
+    ) -> _Draft | None:
         user = await work.users.get(user_id)
         if user is None or user.status is not UserStatus.ACTIVE:
             return None
-        if not await self._may_send(work, delivery, "forgot_password", user.email):
+        if not await self._may_send(work, delivery, purpose, user.email):
             return None
         link = await self._links.link(work, Purpose.RESET_PASSWORD, user.id, ttl=self._policy.reset_password_ttl)
-        return _Draft(user.email.written, "reset_password", _link_values(link))
+        return _Draft(user.email.written, template, _link_values(link))
+
+    async def _new_sign_in(self, work: AuthUnitOfWork, delivery: Delivery, session_id: UUID) -> _Draft | None:
+        session = await work.sessions.get(session_id)
+        user = await work.users.get(session.user_id) if session else None
+        if session is None or user is None or not _is_active(user):
+            return None
+        if not await self._may_send(work, delivery, "new_sign_in", user.email):
+            return None
+        link = await self._links.link(work, Purpose.END_SESSION, session.id, ttl=self._policy.end_session_ttl)
+        # Without the user agent: a stranger would write a text of their own into the mail.
+        values = {"signed_in_at": _format_time(session.auth_time), "ip": session.client.ip or "unknown"}
+        return _Draft(user.email.written, "new_sign_in", {**values, **_link_values(link)})
 
     async def _notice(self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID, *, template: str) -> _Draft | None:
         del delivery  # notices have no budget, because they need the account's password or token

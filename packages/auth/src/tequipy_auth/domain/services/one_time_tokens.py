@@ -66,7 +66,7 @@ class LinkMinter:
         """Return a link that is valid for `ttl`, at most until `not_after`.
 
         A subject has at most `live_tokens_per_purpose` valid links; a further one invalidates the oldest, but never one
-        that undoes a change of address: an attacker would request further changes.
+        that undoes a change of address: an attacker would request further changes. A session has one link that ends it.
         """
         now = self._clock.now()
         expires_at = now + ttl if not_after is None else min(now + ttl, not_after)
@@ -79,7 +79,7 @@ class LinkMinter:
             created_at=now,
             expires_at=expires_at,
         )
-        keep = None if purpose is Purpose.UNDO_EMAIL else self._policy.live_tokens_per_purpose
-        await work.one_time_tokens.add(token, keep=keep)
+        keep = {Purpose.UNDO_EMAIL: None, Purpose.END_SESSION: 1}
+        await work.one_time_tokens.add(token, keep=keep.get(purpose, self._policy.live_tokens_per_purpose))
         # The token is in the fragment, so it reaches no server, log or Referer header; only a POST uses it.
         return MailedLink(f"{self._public_url}/{purpose.value}#token={value}", expires_at)
