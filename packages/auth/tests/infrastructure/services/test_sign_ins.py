@@ -27,7 +27,7 @@ async def test_a_reauthentication_does_not_escape_the_link(auth: Auth, database:
         token = await mailed_token(auth, database)
         principal = await auth.access_tokens.verify(pair.access.value)
         ended, *answers = await asyncio.gather(
-            auth.sign_ins.end_session(token, client=CLIENT),
+            end_later(auth, token, delay=number / 500),
             auth.login.reauthenticate(principal, password=PASSWORD, client=THIEF),
             auth.sessions.refresh(str(pair.refresh), client=THIEF),
             return_exceptions=True,
@@ -39,6 +39,12 @@ async def test_a_reauthentication_does_not_escape_the_link(auth: Auth, database:
                 await auth.sessions.refresh(str(held.refresh), client=THIEF)
     print(f"\n{ROUNDS} rounds, answers to the thief's reauthentication and refresh: {counts}")
     assert sum(counts.values()) == ROUNDS
+
+
+async def end_later(auth: Auth, token: str, *, delay: float) -> None:
+    """Open the link after a delay, which varies the moment within the reauthentication."""
+    await asyncio.sleep(delay)
+    await auth.sign_ins.end_session(token, client=CLIENT)
 
 
 async def mailed_token(auth: Auth, database: Database) -> str:
