@@ -36,8 +36,8 @@ def collector() -> Iterator[TraceCollector]:
     "fault",
     [
         "hangs",
-        pytest.param("is away", marks=[pytest.mark.prove, pytest.mark.quick]),
-        pytest.param("none", marks=[pytest.mark.prove, pytest.mark.quick]),
+        pytest.param("is away", marks=pytest.mark.prove),
+        pytest.param("none", marks=pytest.mark.prove),
     ],
 )
 def test_a_collector_that_fails_costs_no_request(

@@ -22,7 +22,7 @@ from tequipy_devstack.servers import PostgresServer
 # The module's deployment has one outbox, so these tests must run one after another.
 pytestmark = [
     *(pytest.mark.xdist_group("mail_answers"), pytest.mark.timeout(600)),
-    *(pytest.mark.prove, pytest.mark.quick),
+    pytest.mark.prove,
 ]
 HOST = "127.0.0.1"
 MAILS = 3

@@ -17,7 +17,6 @@ from tequipy_devstack.proving import Program, eventually
 from tequipy_devstack.proving.upstream import Upstream, unaccepting
 from tequipy_platform.http import CircuitOpen, DeadlineExceeded, HttpClients, HttpSettings, build_http_clients
 
-QUICK = [pytest.mark.prove, pytest.mark.quick]
 HEALTH = HttpSettings().health
 CALLS, OPEN_SECONDS, PROBES = 20, 15, 3
 """What docs/reliability.md promises of the circuit breaker."""
@@ -201,7 +200,8 @@ def test_an_upstream_that_never_answered_is_refused_after_twenty_calls() -> None
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", [pytest.param("killed", marks=QUICK), pytest.param("frozen", marks=pytest.mark.prove)])
+@pytest.mark.prove
+@pytest.mark.parametrize("kind", ["killed", "frozen"])
 def test_a_dead_upstream_is_left_alone_and_used_again(server: Server, kind: str) -> None:
     """At 100 calls a second the breaker opens, admits at most three calls each 15 s, and closes after the recovery."""
 

@@ -177,8 +177,7 @@ def test_the_help_of_the_probe_is_that_of_the_command_line(shell: Shell) -> None
 
 
 @pytest.mark.prove
-@pytest.mark.quick
-@pytest.mark.parametrize("command", ["run", "beat", "relay"])
+@pytest.mark.parametrize("command", [pytest.param("run", marks=pytest.mark.quick), "beat", "relay"])
 def test_a_process_is_healthy_until_it_ends(command: str, shell: Shell) -> None:
     """Each process becomes healthy; when it has ended, the probe fails at once."""
     process = shell.start("worker", command)

@@ -78,7 +78,7 @@ def test_killed_children_are_not_counted(shell: Shell) -> None:
     eventually("the children are replaced", replaced)
 
 
-@pytest.mark.parametrize("fault", [pytest.param("freeze", marks=pytest.mark.quick), "kill"])
+@pytest.mark.parametrize("fault", ["freeze", "kill"])
 def test_servers_that_are_away_make_no_process_red(
     fault: str, private_shell: Shell, private_postgres: PostgresServer, private_redis: ValkeyServer
 ) -> None:
