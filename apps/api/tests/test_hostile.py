@@ -94,7 +94,7 @@ async def test_malformed_requests_have_their_status(
 async def test_routes_allow_only_the_methods_of_the_contract(client: httpx.AsyncClient) -> None:
     """HEAD gives 405 without content, and `Allow` lists the methods of the contract."""
     answer = await client.head("/api/v1/auth/me")
-    assert (answer.status_code, answer.content, answer.headers["allow"]) == (405, b"", "GET, PATCH")
+    assert (answer.status_code, answer.content, answer.headers["allow"]) == (405, b"", "DELETE, GET, PATCH")
 
 
 async def test_logging_out_has_no_content_and_no_type(client: httpx.AsyncClient) -> None:

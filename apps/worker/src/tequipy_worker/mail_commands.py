@@ -51,7 +51,7 @@ def _render_all(settings: MailSettings) -> dict[str, MailText]:
         f"{package}/{name}": templates.render(name, **values)
         for package in MAIL_PACKAGES
         for templates in [build_mail_templates(settings, package)]
-        for name, values in templates.samples().items()
+        for name, values in sorted(templates.samples().items())
     }
 
 

@@ -89,6 +89,22 @@ async def test_a_copy_of_the_refresh_token_gains_nothing(
     await auth.sessions.refresh(str(new.refresh), client=HOME)
 
 
+async def test_a_reauthentication_makes_no_new_device(auth: Auth, work: MemoryAuthUnitOfWork) -> None:
+    """It renews the device mark that it is sent, and otherwise leaves the devices of the account as they are."""
+    pair = await log_in(auth)
+    devices = dict(work.devices.rows)
+    for _ in range(12):
+        principal = await auth.access_tokens.verify(pair.access.value)
+        pair = await auth.login.reauthenticate(principal, password=PASSWORD, client=CAFE)
+        assert pair.device_mark is None
+    assert work.devices.rows == devices
+    marked = replace(HOME, device_mark=(await log_in(auth)).device_mark)
+    principal = await auth.access_tokens.verify(pair.access.value)
+    again = await auth.login.reauthenticate(principal, password=PASSWORD, client=marked)
+    assert again.device_mark is not None
+    assert len(work.devices.rows) == 2
+
+
 async def test_a_logout_ends_the_session_that_replaced_it(auth: Auth, clock: FrozenClock) -> None:
     """A logout with a token of a replaced session ends the newest one of its successors."""
     first = last = await log_in(auth)

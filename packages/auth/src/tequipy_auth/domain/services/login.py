@@ -115,7 +115,7 @@ class LoginService:
         return replace(pair, device_mark=device_mark)
 
     @retry_conflicts
-    async def _save(self, verified: VerifiedAttempt, new: NewSession, client: Client) -> tuple[User, str] | None:
+    async def _save(self, verified: VerifiedAttempt, new: NewSession, client: Client) -> tuple[User, str | None] | None:
         """Commit the session and return the account and a device mark; None if the password hash was replaced."""
         async with self._unit_of_work() as work:
             user = await self._check.confirm(work, verified)
@@ -123,7 +123,11 @@ class LoginService:
                 return None
             if new.replaces is None:
                 await self._sign_ins.announce(work, user, new.session, client)
-            device_mark = await self._devices.issue(work, user, known=client.device_mark)
+            device_mark = None
+            # A session that replaces another one goes on at the same device: only a mark that was sent is renewed.
+            # A new one at each reauthentication would push out those of other devices.
+            if new.replaces is None or await self._devices.recognise(work, user, client.device_mark) is not None:
+                device_mark = await self._devices.issue(work, user, known=client.device_mark)
             revoked_ids = await self._issuer.save(work, new)
             await work.users.record_login(user.id, at=new.session.auth_time)
             work.audit.record(
