@@ -195,6 +195,8 @@ def unreachable(spans: list[RecordedSpan], caller: str) -> list[str]:
     return [span.name for span in spans if span.parent_id not in known]
 
 
+@pytest.mark.prove
+@pytest.mark.quick
 @pytest.mark.timeout(300)
 def test_one_trace_through_the_shipped_processes(
     private_postgres: PostgresServer, private_redis: ValkeyServer, tmp_path: Path, collector: TraceCollector
