@@ -1,28 +1,12 @@
-"""Fixtures that configure logging as an app does, and restore pytest's configuration afterwards."""
+"""A fixture that configures logging as an app does."""
 
 import json
-import logging
-from collections.abc import Iterator
 
 import pytest
-import structlog
 
 from tequipy_observability.logging.configuration import Process, configure_logging
 
 from .log_lines import Lines
-
-
-@pytest.fixture
-def restored_logging() -> Iterator[None]:
-    """Restore pytest's logging configuration after the test."""
-    logging.captureWarnings(capture=False)  # reset first, because a second call of captureWarnings(True) does nothing
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
 
 
 @pytest.fixture

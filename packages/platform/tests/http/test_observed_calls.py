@@ -176,6 +176,7 @@ def texts(error: BaseException) -> str:
     return "\n".join(seen)
 
 
+@pytest.mark.usefixtures("restored_logging")
 @pytest.mark.parametrize("level", ["INFO", "DEBUG"])
 async def test_no_secret_of_a_call_is_logged_or_raised(
     upstream: Upstream, capfdbinary: pytest.CaptureFixture[bytes], level: str

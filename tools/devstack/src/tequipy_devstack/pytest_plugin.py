@@ -4,6 +4,7 @@ Servers start when a test needs them. The processes of a parallel run (xdist) sh
 their own. A shared server refuses to be frozen, killed or restarted; a private one does not.
 """
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -151,6 +152,21 @@ def redis_url(redis_server: ValkeyServer) -> Iterator[str]:
 def redis_prefix() -> str:
     """Return a key prefix that no other test uses."""
     return f"test-{uuid4().hex}"
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Restore pytest's logging configuration after a test that configures logging as an app does."""
+    import structlog  # noqa: PLC0415 -- of tests of observability alone
+
+    logging.captureWarnings(capture=False)  # reset first, because a second call of captureWarnings(True) does nothing
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
