@@ -138,7 +138,7 @@ async def test_a_second_cancellation_waits_for_nothing(
 
     monkeypatch.setattr(supervisor, "_start", note)
     stubborn = "import os, signal, time; signal.signal(signal.SIGTERM, lambda *_: print('later')); print(os.getpid())\n"
-    supervisor._delays = Delays(grace=600)
+    supervisor._delays = Delays(grace=60)
     output = Output(capsys)
     task = asyncio.ensure_future(supervisor.keep(python("api", stubborn + "while True: time.sleep(1)")))
     await eventually(lambda: "api" in output.text())

@@ -57,10 +57,8 @@ async def cancelled_sometimes(work: asyncio.Task[str], seed: int) -> str:
         return type(error).__name__
 
 
-@pytest.mark.parametrize(
-    "run",
-    [pytest.param(asyncio.run, id="asyncio"), pytest.param(uvloop.run, id="uvloop", marks=pytest.mark.prove)],
-)
+@pytest.mark.prove
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def test_nothing_is_left_behind(run: Callable[..., None]) -> None:
     """After 600 calls no gauge counts one as running, and no connection of a pool is lost."""
     registry = CollectorRegistry()
