@@ -18,12 +18,6 @@ from tequipy_devstack.proving import Authority, Link, in_background
 from tequipy_devstack.servers import ValkeyServer
 from tequipy_platform.messaging.celery import CelerySettings, build_celery
 
-# A link whose client refuses its certificate leaves a connection that is never closed.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
 SECTIONS: dict[str, Callable[[str], CacheSettings | LimiterSettings | CelerySettings]] = {
     "cache": lambda url: CacheSettings(url=SecretStr(url)),
     "limiter": lambda url: LimiterSettings(url=SecretStr(url)),

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from itertools import count
@@ -14,6 +14,7 @@ import httpx
 from anyio.from_thread import start_blocking_portal
 
 from tequipy_devstack.ports import free_port
+from tequipy_devstack.proving.listener import Listener
 
 _CHUNK_BYTES = 65536
 _POLL_SECONDS = 0.2
@@ -28,43 +29,23 @@ def in_background(resource: AbstractAsyncContextManager[T]) -> Iterator[T]:
         yield entered
 
 
-class _Forwarder(ABC):
+class _Forwarder(Listener):
     """Listens on a port of 127.0.0.1 and forwards each connection to another; an async context manager."""
 
     def __init__(self, certificate: Path | None = None) -> None:
-        self.port = free_port()
+        super().__init__(free_port())
         self._tls: ssl.SSLContext | None = None
         if certificate is not None:
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._tls.load_cert_chain(certificate)
         self.delay = 0.0
         """Seconds by which all data is delayed in both directions; may be changed at any time."""
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
 
     @abstractmethod
     def _choose(self) -> int | None:
         """Return the target port of a new connection, or None to refuse it."""
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._server is not None:
-            self._server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._carry(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port = self._choose()
         try:
             if self._tls is not None:
@@ -77,9 +58,11 @@ class _Forwarder(ABC):
         except* OSError:
             pass  # one end has disconnected, so the other is closed too
         finally:
-            writer.close()
-            if self._tls is not None:
-                writer.transport.abort()  # closing TLS properly would wait for the client
+            if self._tls is None:
+                writer.close()
+            else:
+                # Closing TLS waits for the client, and after a second `close` its transport ignores `abort`.
+                writer.transport.abort()
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK_BYTES):

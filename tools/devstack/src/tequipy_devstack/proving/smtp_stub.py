@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 from tequipy_devstack.ports import free_port
+from tequipy_devstack.proving.listener import Listener
 
 _DEFAULT_REPLIES: Final = {
     "GREETING": "220 stub ESMTP",
@@ -43,7 +43,7 @@ class Session:
     """The address of the last RCPT."""
 
 
-class SmtpStub:
+class SmtpStub(Listener):
     """Listens on a port of 127.0.0.1; an async context manager.
 
     `replies` has the reply to a command (`RCPT`), to the connection (`GREETING`) or to a mail's content (`CONTENT`);
@@ -61,7 +61,7 @@ class SmtpStub:
         implicit_tls: bool = False,
         extensions: tuple[str, ...] = ("SIZE 10000000", "AUTH PLAIN"),
     ) -> None:
-        self.port = free_port()
+        super().__init__(free_port())
         self.replies: dict[str, str | None] = dict(replies or {})
         self.extensions = extensions
         self.delay = 0.0
@@ -73,8 +73,6 @@ class SmtpStub:
         self._certificate = certificate
         self._implicit_tls = implicit_tls
         self._numbers = count()
-        self._server: asyncio.Server | None = None
-        self._sessions: set[asyncio.Task[None]] = set()
 
     def url(self, scheme: str = "smtp", credentials: str = "") -> str:
         """Return the stub's address; `credentials` is `user:password@`."""
@@ -93,24 +91,6 @@ class SmtpStub:
     def certificate_for(self, session: Session) -> Path | None:  # noqa: ARG002 -- for those that override it
         """Return the certificate that a session is shown."""
         return self._certificate
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, self.host, self.port)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._server is not None:
-            self._server.close()
-        for session in self._sessions:
-            session.cancel()
-        await asyncio.gather(*self._sessions, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        session = asyncio.create_task(self._serve(reader, writer))
-        self._sessions.add(session)
-        session.add_done_callback(self._sessions.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

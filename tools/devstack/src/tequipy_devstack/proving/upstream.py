@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
+
+from tequipy_devstack.proving.listener import Listener
 
 DRIP_SECONDS: Final = 0.5
 _BACKLOG_FILLERS: Final = 4
@@ -146,19 +147,16 @@ ANSWERS: Final[Mapping[str, Answer]] = {
 }
 
 
-class Upstream:
+class Upstream(Listener):
     """An HTTP/1.1 server on a port of 127.0.0.1 that answers by path; an async context manager.
 
     A path of `ANSWERS` has that answer; `route` sets others.
     """
 
     def __init__(self, port: int = 0) -> None:
-        self.port = port
+        super().__init__(port)
         self.requests: list[Exchange] = []
-        self.connections: set[asyncio.Task[None]] = set()
-        """The open connections."""
         self._routes: dict[str, list[Answer]] = {path: [answer] for path, answer in ANSWERS.items()}
-        self._server: asyncio.Server | None = None
 
     @property
     def url(self) -> str:
@@ -170,30 +168,10 @@ class Upstream:
         self._routes[path] = list(answers)
         return self.url + path
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._server is not None:
-            self._server.close()
-        connections = list(self.connections)
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
-
     async def serve_forever(self) -> None:
         """Answer until the process ends."""
         async with self:
             await asyncio.Event().wait()
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self.connections.add(task)
-        task.add_done_callback(self.connections.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -204,9 +182,6 @@ class Upstream:
                     break
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # the client has disconnected
-        except asyncio.CancelledError:
-            writer.transport.abort()  # closing would wait for a client that does not read
-            raise
         finally:
             writer.close()
 
