@@ -3,7 +3,7 @@
 import pytest
 
 from tequipy_auth import Permission, Role
-from tequipy_auth.domain.roles import PERMISSIONS, RoleMap
+from tequipy_auth.domain.roles import PERMISSIONS, RoleMap, built_in_roles
 
 
 def test_permissions_of_several_roles_are_one_sorted_set() -> None:
@@ -16,7 +16,7 @@ def test_permissions_of_several_roles_are_one_sorted_set() -> None:
 def test_a_stored_role_replaces_a_built_in_one() -> None:
     """Stored roles replace built-in roles of the same name and are added to the others."""
     stored = [Role("support", ("users:read",)), Role("auditor", ("audit:read",))]
-    roles = RoleMap.of(stored, PERMISSIONS)
+    roles = RoleMap.of(built_in_roles(PERMISSIONS), stored)
     assert roles.permissions_of(["support"]) == ("users:read",)
     assert roles.permissions_of(["auditor"]) == ("audit:read",)
     assert "users:write" in roles.permissions_of(["admin"])
@@ -26,7 +26,7 @@ def test_a_stored_role_replaces_a_built_in_one() -> None:
 def test_a_declared_permission_belongs_to_the_roles_that_it_names_and_to_admin() -> None:
     """A permission that another package declares is given to its default roles and to `admin`, and to no other."""
     declared = [*PERMISSIONS, Permission("reports:read", "See all reports.", ("support",)), Permission("a:b", "B.")]
-    roles = RoleMap.of([], declared)
+    roles = built_in_roles(declared)
     assert "reports:read" in roles.permissions_of(["support"])
     assert "a:b" not in roles.permissions_of(["support", "user"])
     assert roles.permissions_of(["admin"]) == tuple(sorted(each.name for each in declared))

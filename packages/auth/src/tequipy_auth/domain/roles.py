@@ -73,17 +73,9 @@ class RoleMap:
     roles: tuple[Role, ...]
 
     @classmethod
-    def of(cls, stored: Iterable[Role], permissions: Sequence[Permission]) -> "RoleMap":
-        """Return the built-in roles with their declared permissions, and the stored ones.
-
-        A stored role replaces a built-in one of its name.
-        """
-        built_in = (
-            Role(USER),
-            Role(SUPPORT, tuple(each.name for each in permissions if SUPPORT in each.roles)),
-            Role(ADMIN, tuple(each.name for each in permissions)),
-        )
-        return cls(tuple({role.name: role for role in (*built_in, *stored)}.values()))
+    def of(cls, built_in: "RoleMap", stored: Iterable[Role]) -> "RoleMap":
+        """Return the built-in roles and the stored ones; a stored role replaces a built-in one of its name."""
+        return cls(tuple({role.name: role for role in (*built_in.roles, *stored)}.values()))
 
     def has_all(self, names: Iterable[str]) -> bool:
         """Return whether all these roles exist."""
@@ -94,3 +86,14 @@ class RoleMap:
         given = set(names)
         permissions = {permission for role in self.roles if role.name in given for permission in role.permissions}
         return tuple(sorted(permissions))
+
+
+def built_in_roles(permissions: Sequence[Permission]) -> RoleMap:
+    """Return the built-in roles with those of the declared permissions that they have from the start."""
+    return RoleMap(
+        (
+            Role(USER),
+            Role(SUPPORT, tuple(each.name for each in permissions if SUPPORT in each.roles)),
+            Role(ADMIN, tuple(each.name for each in permissions)),
+        )
+    )

@@ -9,7 +9,7 @@ from tequipy_auth.domain.entities import UserStatus
 from tequipy_auth.domain.exceptions import BuiltinRole, RoleInUse, UnknownPermission
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.domain.roles import BUILT_IN, PROTECTED, ROLES_WRITE, Permission, Role, RoleMap
+from tequipy_auth.domain.roles import BUILT_IN, PROTECTED, ROLES_WRITE, Permission, Role, RoleMap, built_in_roles
 from tequipy_auth.domain.task_names import DROP_ROLES
 from tequipy_auth.domain.value_objects import Principal
 from tequipy_caching import Cache
@@ -41,6 +41,7 @@ class RoleService:
     ) -> None:
         self._unit_of_work = unit_of_work
         self.permissions = permissions
+        self._built_in = built_in_roles(permissions)
         self._roles = roles
         self._operations = operations
 
@@ -51,7 +52,7 @@ class RoleService:
     async def all(self) -> RoleMap:
         """Return all roles, the built-in ones first."""
         stored = await self._roles.get_or_set(_CACHE_KEY, self._load)
-        return RoleMap.of(stored.roles, self.permissions)
+        return RoleMap.of(self._built_in, stored.roles)
 
     async def require(self, principal: Principal, permission: str) -> None:
         """Raise `Forbidden` unless one of the caller's roles has the permission."""
@@ -75,7 +76,7 @@ class RoleService:
 
     async def stored(self, work: AuthUnitOfWork) -> RoleMap:
         """Return all roles in the state of this transaction."""
-        return RoleMap.of(await work.roles.all(), self.permissions)
+        return RoleMap.of(self._built_in, await work.roles.all())
 
     @counted("define_role")
     @retry_conflicts
