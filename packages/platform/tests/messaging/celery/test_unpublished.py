@@ -143,7 +143,7 @@ async def test_a_silently_cut_listener_reconnects(database_url: str, monkeypatch
     ):
         await until_woken(database, messages)
         link.delay = 3600
-        await until(lambda: len(link._connections) >= 2)  # the second connection is cut as well
+        await until(lambda: len(link.connections) >= 2)  # the second connection is cut as well
         link.delay = 0
         await until_woken(database, messages)
 
