@@ -9,7 +9,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 
 from tequipy_platform import ObjectNotFound
 from tequipy_platform.testing import FrozenClock, MemoryStorage
@@ -37,11 +37,11 @@ async def test_the_example_of_the_readme(server: str | None) -> None:
     storage, names, app = MemoryStorage(FrozenClock(), server=server), example(), FastAPI()
 
     @app.get("/report")
-    async def report() -> Response:
-        return await names["download_report"](storage, REPORT, "März.csv")  # type: ignore[no-any-return] # -- any name of the example
+    async def report(request: Request) -> Response:
+        return await names["download_report"](request, storage, REPORT, "März.csv")  # type: ignore[no-any-return] # -- any name of the example
 
     with pytest.raises(ObjectNotFound):
-        await names["download_report"](storage, REPORT, "März.csv")
+        await names["download_report"](Request({"type": "http", "headers": []}), storage, REPORT, "März.csv")
     for _ in range(2):
         assert await names["store_report"](storage, REPORT, lines()) == sha256(b"a,b\n1,2\n").hexdigest()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:

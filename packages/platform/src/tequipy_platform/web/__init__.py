@@ -8,6 +8,7 @@ except ModuleNotFoundError as error:
 from tequipy_platform.web.conditional import IfMatch, tagged_response
 from tequipy_platform.web.cookies import read_cookie
 from tequipy_platform.web.docs import wire_docs
+from tequipy_platform.web.downloads import object_response, object_responses
 from tequipy_platform.web.errors import CatchErrors, wire_errors
 from tequipy_platform.web.headers import (
     RATE_LIMIT_HEADER,
@@ -57,6 +58,8 @@ __all__ = [
     "SecurityHeaders",
     "StrictModel",
     "UnsupportedMediaType",
+    "object_response",
+    "object_responses",
     "problem_response",
     "problem_responses",
     "read_cookie",

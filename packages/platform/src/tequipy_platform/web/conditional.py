@@ -17,10 +17,15 @@ def tagged_response(request: Request, body: BaseModel, tag: str) -> Response:
     hexadecimal ones. Shared caches may not store the response, and private ones have to ask each time.
     """
     headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache"}
-    known = _tags(request, "if-none-match")
-    if known is not None and (known == ANY_TAG or tag in known):
+    if names_tag(request, tag):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
     return Response(body.model_dump_json().encode(), media_type="application/json", headers=headers)
+
+
+def names_tag(request: Request, tag: str) -> bool:
+    """Return whether `If-None-Match` names this tag, so that the client has the representation already."""
+    known = _tags(request, "if-none-match")
+    return known is not None and (known == ANY_TAG or tag in known)
 
 
 def _if_match(request: Request) -> AbstractSet[str] | None:

@@ -64,6 +64,14 @@ class RequestTimeout(DomainError):
     detail = "The request was not sent in time."
 
 
+class RangeNotSatisfiable(DomainError):
+    """The requested range begins after the end of the content, whose length `Content-Range` tells."""
+
+    code = "range_not_satisfiable"
+    title = "Range not satisfiable"
+    detail = "The range begins after the end of the content: Content-Range has its length."
+
+
 class HeadTooLarge(DomainError):
     """The request line and header fields, or the trailer fields, are larger than the server allows."""
 
@@ -99,6 +107,7 @@ STATUSES: Final[Mapping[type[DomainError], int]] = {
     PreconditionFailed: 412,
     BodyTooLarge: 413,
     UnsupportedMediaType: 415,
+    RangeNotSatisfiable: 416,
     Invalid: 422,
     TooMany: 429,
     HeadTooLarge: 431,
