@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -88,6 +89,24 @@ def test_settings_are_shown_with_secrets_masked(run_command: Command, database_u
     assert 'TEQUIPY_TRUSTED_PROXIES=["10.0.0.0/8"]' in result.stdout
     assert database_url not in result.stdout
     assert "local-only" not in result.stdout
+
+
+def test_secrets_are_read_from_files(run_command: Command, tmp_path: Path, database_url: str) -> None:
+    """`NAME__FILE` replaces a secret in the environment, and an absent file is one line and status 78."""
+    file = tmp_path / "database_url"
+    given = {"TEQUIPY_DATABASE__URL__FILE": str(file)}
+    absent = run_command("migrate", "current", without=("TEQUIPY_DATABASE__URL",), **given)
+    assert (absent.returncode, absent.stdout) == (os.EX_CONFIG, "")
+    assert absent.stderr == "TEQUIPY_DATABASE__URL__FILE: the file cannot be read: No such file or directory\n"
+    file.write_text(f"{database_url}\n")
+    result = run_command("migrate", "check", without=("TEQUIPY_DATABASE__URL",), **given)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_version_is_that_of_the_package(run_command: Command) -> None:
+    """`--version` needs no settings, and prints the version that the images and metrics have."""
+    result = run_command("--version", without=("TEQUIPY_ENVIRONMENT", "TEQUIPY_DATABASE__URL"))
+    assert (result.returncode, result.stdout) == (0, f"tequipy-api, version {version('tequipy-api')}\n")
 
 
 def test_migrations_upgrade_check_and_downgrade(run_command: Command, empty_database_url: str) -> None:

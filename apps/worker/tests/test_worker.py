@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -144,6 +145,20 @@ def test_settings_are_shown_without_secrets(tmp_path: Path) -> None:
     assert "TEQUIPY_CELERY__BROKER_URL=**********" in result.stdout.splitlines()
     assert "TEQUIPY_CELERY__VISIBILITY_TIMEOUT=600" in result.stdout.splitlines()
     assert "hunter2" not in result.stdout
+
+
+def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
+    """`--version` needs no settings, and prints the version that the images and metrics have."""
+    result = worker("--version", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (0, f"tequipy-worker, version {version('tequipy-worker')}\n")
+
+
+def test_secrets_are_read_from_files(tmp_path: Path) -> None:
+    """`NAME__FILE` replaces a secret in the environment."""
+    (tmp_path / "broker_url").write_text(f"{GOOD['TEQUIPY_CELERY__BROKER_URL']}\n")
+    given = {name: value for name, value in GOOD.items() if name != "TEQUIPY_CELERY__BROKER_URL"}
+    result = worker("settings", "--check", cwd=tmp_path, **given, TEQUIPY_CELERY__BROKER_URL__FILE="broker_url")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_the_worker_is_built_without_any_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

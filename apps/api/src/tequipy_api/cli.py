@@ -23,6 +23,7 @@ from tequipy_platform.settings import describe_settings, load_settings, refuse_m
 
 
 @click.group()
+@click.version_option(package_name="tequipy-api", prog_name="tequipy-api")
 def main() -> None:
     """Serve and administer the Tequipy API.
 

@@ -39,6 +39,7 @@ EXIT_WITHIN: Final = 24.0
 
 
 @click.group()
+@click.version_option(package_name="tequipy-worker", prog_name="tequipy-worker")
 @click.pass_context
 def main(context: click.Context) -> None:
     """Run and monitor Tequipy's background processes.

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import is_dataclass
 from datetime import timedelta
@@ -20,18 +20,26 @@ from tequipy_platform.settings.app_settings import AppSettings
 from tequipy_platform.settings.sources import (
     ENCODING,
     ENV_FILE,
+    EnvironmentSource,
     TolerantDotEnv,
     TolerantJson,
     prefix_of,
     unknown_variables,
 )
-from tequipy_platform.settings.unknown_names import fields_of, nearest_name, section_of, setting_paths, unknown_in_file
+from tequipy_platform.settings.unknown_names import (
+    FILE_SUFFIX,
+    fields_of,
+    nearest_name,
+    section_of,
+    setting_paths,
+    unknown_in_file,
+)
 
 S = TypeVar("S", bound=AppSettings)
 
 
 def load_settings(cls: type[S], *, strict: bool = False) -> S:
-    """Load settings from the environment and `.env`.
+    """Load settings from the environment and `.env`; `NAME__FILE` in either names a file with the value of `NAME`.
 
     Ends the process with status 78 (`EX_CONFIG`) and one line per fault on standard error, without any value, if a
     setting is missing or wrong, or if `.env` holds a name with this prefix that no app knows. An unknown exported
@@ -45,12 +53,15 @@ def load_settings(cls: type[S], *, strict: bool = False) -> S:
         sys.stderr.writelines(f"warning: {line}\n" for line in unknown)
     settings: S | None = None
     with suppress(UnicodeDecodeError, OSError):  # faults of `.env`, which are reported already
-        faults += _values_given_twice(cls)
+        sources = [EnvironmentSource(cls), TolerantDotEnv(cls, env_file=ENV_FILE)]
+        faults += _values_given_twice(cls, sources)
+        unread = {name: message for source in sources for name, message in source.file_faults.items()}
+        faults += [f"{name.upper()}: {message}" for name, message in unread.items()]
         try:
             settings = cls()
         except ValidationError as error:
             for details in error.errors(include_url=False, include_input=False):
-                faults += _fault_lines(cls, details)
+                faults += [line for line in _fault_lines(cls, details) if not _is_unread(line, unread)]
     if settings is None or faults:
         refuse(faults)
     return settings
@@ -97,9 +108,15 @@ def _hint(cls: type[AppSettings], key: str) -> str:
     return f"; did you mean {nearest}?" if nearest else ""
 
 
-def _values_given_twice(cls: type[AppSettings]) -> Iterator[str]:
+def _is_unread(line: str, unread: Collection[str]) -> bool:
+    """Return whether a fault is about a value whose file could not be read, which is a fault already."""
+    variable = line.partition(":")[0].lower()
+    return any(variable == name.removesuffix(FILE_SUFFIX) for name in unread)
+
+
+def _values_given_twice(cls: type[AppSettings], sources: Iterable[TolerantJson]) -> Iterator[str]:
     """Yield a fault for each value that is set both as a whole and in parts, because the parts would be ignored."""
-    given = {*TolerantJson(cls).env_vars, *TolerantDotEnv(cls, env_file=ENV_FILE).env_vars}
+    given = {name for source in sources for name in source.env_vars}
     for whole in (variable_of(cls, path) for path in setting_paths(cls)):
         parts = [name for name in given if name.startswith(f"{whole}__".lower())]
         if parts and whole.lower() in given:

@@ -12,6 +12,9 @@ from pydantic.fields import FieldInfo
 DEVELOPMENT_NAMES: Final = "dev_"
 """The prefix of names that belong to the local stack (`TEQUIPY_DEV_PORT`)."""
 
+FILE_SUFFIX: Final = "__file"
+"""The end of a variable that names a file with the value, instead of holding the value."""
+
 _KUBERNETES: Final = re.compile(
     r"([a-z0-9_]+_)?(service_host|service_port(_[a-z0-9_]+)?|port_\d+_(tcp|udp|sctp)(_[a-z]+)?)"
 )
@@ -66,6 +69,9 @@ def unknown_in_file(model: type[BaseModel], prefix: str, keys: Iterable[str]) ->
 
 def nearest_name(model: type[BaseModel], prefix: str, key: str) -> str | None:
     """Return the known variable that is most similar to a misspelt one, or None."""
+    if key.lower().endswith(FILE_SUFFIX):
+        nearest = nearest_name(model, prefix, key[: -len(FILE_SUFFIX)])
+        return nearest and nearest + FILE_SUFFIX.upper()
     first, *rest = key.lower().removeprefix(prefix.lower()).split("__")
     tops = _top_names(model)
     if first not in tops:
@@ -86,7 +92,7 @@ def _variable(prefix: str, path: Sequence[str]) -> str:
 
 
 def _is_known(model: type[BaseModel], name: str) -> bool:
-    first, *rest = name.split("__")
+    first, *rest = name.removesuffix(FILE_SUFFIX).split("__")
     if first not in model.model_fields:
         return first in _top_names(model) or first.startswith(DEVELOPMENT_NAMES)
     section = section_of(model.model_fields[first])
