@@ -1,7 +1,7 @@
 """The audit: one contract suite for memory and PostgreSQL, and the restrictions of the database."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
@@ -116,6 +116,51 @@ async def test_the_stream_is_bounded_and_ordered(
         (EPOCH + MOMENT, AuditAction.LOGOUT),
     ]
     assert await read(log, actions=[]) == []
+
+
+async def test_events_are_counted_by_utc_days(store: Store, clock: FrozenClock) -> None:
+    """`since` is inclusive, `until` exclusive, in any time zone; a day without events is left out."""
+    work, log = store
+    midnight = EPOCH.replace(hour=0, minute=0) + timedelta(days=1)
+    clock.advance(midnight - EPOCH - MOMENT)
+    for wait in (MOMENT, MOMENT, timedelta(days=2), MOMENT):
+        async with work() as unit:
+            unit.audit.record(AuditEvent(AuditAction.LOGIN_OK))
+        clock.advance(wait)
+    days = [(midnight + timedelta(days=n)).date() for n in (-1, 0, 2)]
+    assert await log.counts(EPOCH, EPOCH + timedelta(days=5)) == dict(zip(days, (1, 2, 1), strict=True))
+    since = midnight.astimezone(timezone(timedelta(hours=-11)))
+    assert await log.counts(since, since + MOMENT) == {days[1]: 1}
+    assert await log.counts(EPOCH, EPOCH + timedelta(hours=1)) == {}
+
+
+async def test_events_are_counted_by_action_outcome_and_account(store: Store) -> None:
+    """Only the requested actions and outcome count; an account counts once a day, an event without one never."""
+    work, log = store
+    ada, bob = UUID(int=1), UUID(int=2)
+    async with work() as unit:
+        for event in (
+            AuditEvent(AuditAction.LOGIN_OK, subject_id=ada),
+            AuditEvent(AuditAction.TOKEN_REFRESHED, subject_id=ada),
+            AuditEvent(AuditAction.TOKEN_REFRESHED, subject_id=bob),
+            AuditEvent(AuditAction.LOGIN_FAILED, Outcome.FAILURE, subject_id=UUID(int=3)),
+            AuditEvent(AuditAction.REGISTERED),
+            AuditEvent(AuditAction.REGISTERED, Outcome.FAILURE),
+            AuditEvent("teleported", subject_id=UUID(int=4)),
+        ):
+            unit.audit.record(event)
+
+    async def counted(*actions: AuditAction, **restrictions: Any) -> int | None:
+        counts = await log.counts(EPOCH, EPOCH + timedelta(days=1), actions or None, **restrictions)
+        return counts.get(EPOCH.date())
+
+    active = (AuditAction.LOGIN_OK, AuditAction.TOKEN_REFRESHED)
+    assert (await counted(), await counted(accounts=True)) == (7, 4)
+    assert (await counted(*active), await counted(*active, accounts=True)) == (3, 2)
+    assert (await counted(AuditAction.REGISTERED), await counted(AuditAction.REGISTERED, accounts=True)) == (2, None)
+    assert await counted(AuditAction.REGISTERED, outcome=Outcome.SUCCESS) == 1
+    assert await counted(outcome=Outcome.FAILURE, accounts=True) == 1
+    assert await log.counts(EPOCH, EPOCH + timedelta(days=1), []) == {}
 
 
 async def test_events_are_returned_in_pages(store: Store, clock: FrozenClock) -> None:

@@ -1,11 +1,11 @@
 """Audit events: the trail that records them, and the log that reads them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection
-from datetime import datetime
+from collections.abc import AsyncIterator, Collection, Mapping
+from datetime import date, datetime
 from uuid import UUID
 
-from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditFilter, AuditRecord
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditFilter, AuditRecord, Outcome
 from tequipy_platform import Page, PageRequest
 
 
@@ -42,6 +42,23 @@ class AuditLog(ABC):
         """Iterate over the events from `since` (inclusive) to `until` (exclusive), oldest first.
 
         `actions` limits the result to these actions. Events are read in batches, so that memory use is bounded.
+        """
+
+    @abstractmethod
+    async def counts(
+        self,
+        since: datetime,
+        until: datetime,
+        actions: Collection[AuditAction] | None = None,
+        *,
+        outcome: Outcome | None = None,
+        accounts: bool = False,
+    ) -> Mapping[date, int]:
+        """Return the number of events from `since` (inclusive) to `until` (exclusive) for each UTC day that has any.
+
+        `actions` and `outcome` restrict them; `accounts` counts the different subjects of the events instead, and so
+        leaves out events without one. Times of events are those of the processes that recorded them, and are committed
+        a little later: the number for a day that is over may still grow.
         """
 
     @abstractmethod

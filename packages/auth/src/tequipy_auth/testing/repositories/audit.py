@@ -1,12 +1,13 @@
 """Audit events in memory."""
 
-from collections.abc import AsyncIterator, Collection
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, date, datetime
 from operator import attrgetter
 from uuid import UUID
 
-from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditFilter, AuditRecord
+from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditFilter, AuditRecord, Outcome
 from tequipy_auth.domain.policy import MIN_AUDIT_RETENTION
 from tequipy_auth.domain.repositories import AuditLog, AuditTrail
 from tequipy_auth.domain.value_objects import Client
@@ -73,6 +74,25 @@ class MemoryAuditLog(AuditLog):
         for row in sorted(self._trail.rows, key=lambda row: (row.at, row.id)):
             if since <= row.at < until and (actions is None or row.event.action in actions):
                 yield row
+
+    async def counts(
+        self,
+        since: datetime,
+        until: datetime,
+        actions: Collection[AuditAction] | None = None,
+        *,
+        outcome: Outcome | None = None,
+        accounts: bool = False,
+    ) -> Mapping[date, int]:
+        """Count the events, or their subjects."""
+        counted = [
+            (row.at.astimezone(UTC).date(), row.event.subject_id)
+            async for row in self.stream(since, until, actions)
+            if outcome is None or row.event.outcome == outcome
+        ]
+        if accounts:
+            counted = list({(day, subject) for day, subject in counted if subject is not None})
+        return dict(Counter(day for day, _ in counted))
 
     async def page(self, request: PageRequest, wanted: AuditFilter) -> Page[AuditRecord]:
         """Return a page of events, the greatest ids first."""
