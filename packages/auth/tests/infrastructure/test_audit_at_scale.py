@@ -1,7 +1,8 @@
-"""Pages of an audit of 100,000 events, while others arrive."""
+"""Pages of an audit of 100,000 events while others arrive, and the stream of all of them."""
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from statistics import median
 from uuid import UUID
 
@@ -82,3 +83,18 @@ async def test_every_event_is_on_one_page_while_others_arrive(database: Database
     assert missed == 0
     assert len(found) >= (EVENTS if wanted.action is None else EVENTS // 10)
     assert last < 10 * first
+
+
+async def test_all_events_are_streamed(database: Database) -> None:
+    """The stream returns every event once, oldest first; prints its speed."""
+    await fill(database)
+    ids: list[UUID] = []
+    times: list[datetime] = []
+    began, cpu = time.perf_counter(), time.process_time()
+    async for record in SqlAuditLog(database).stream(datetime(2000, 1, 1, tzinfo=UTC), datetime.now(UTC)):
+        ids.append(record.id)
+        times.append(record.at)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    print(f"\n{EVENTS:,} events streamed in {seconds:.1f} s, {cpu / EVENTS * 1e6:.0f} µs of CPU each")
+    assert len(set(ids)) == len(ids) == EVENTS
+    assert times == sorted(times)

@@ -2,12 +2,11 @@
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import date, datetime
-from enum import StrEnum
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Date, func, select, tuple_
+from sqlalchemy import Date, Row, Select, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditFilter, AuditRecord, Outcome
@@ -18,8 +17,11 @@ from tequipy_observability import current_context
 from tequipy_platform import Clock, IdSource, Page, PageRequest
 from tequipy_platform.database import Database
 
-BATCH_SIZE: Final = 1000
+BATCH_SIZE: Final = 2000
 """The number of rows that one transaction reads."""
+
+_ACTIONS: Final = {action.value: action for action in AuditAction}
+_OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 
 
 class SqlAuditTrail(AuditTrail):
@@ -77,14 +79,14 @@ class SqlAuditLog(AuditLog):
     ) -> AsyncIterator[AuditRecord]:
         """Select events, oldest first; each batch starts after the position of the last row (keyset pagination)."""
         position = tuple_(AuditEventRow.at, AuditEventRow.id)
-        query = select(AuditEventRow).where(AuditEventRow.at >= since, AuditEventRow.at < until)
+        query = _events().where(AuditEventRow.at >= since, AuditEventRow.at < until)
         query = query.order_by(AuditEventRow.at, AuditEventRow.id).limit(BATCH_SIZE)
         if actions is not None:
             query = query.where(AuditEventRow.action.in_([action.value for action in actions]))
         page = query
         while True:
             async with self._database.sessions() as session:
-                rows = list(await session.scalars(page))
+                rows = (await session.execute(page)).all()
             for row in rows:
                 yield _record_of(row)
             if len(rows) < BATCH_SIZE:
@@ -117,7 +119,7 @@ class SqlAuditLog(AuditLog):
 
     async def page(self, request: PageRequest, wanted: AuditFilter) -> Page[AuditRecord]:
         """Select events in the order of their ids, which grow with time."""
-        query = select(AuditEventRow).order_by(AuditEventRow.id.desc()).limit(request.rows)
+        query = _events().order_by(AuditEventRow.id.desc()).limit(request.rows)
         if request.after is not None:
             query = query.where(AuditEventRow.id < request.after)
         if wanted.subject_id is not None:
@@ -129,27 +131,39 @@ class SqlAuditLog(AuditLog):
         if wanted.until is not None:
             query = query.where(AuditEventRow.at < wanted.until)
         async with self._database.sessions() as session:
-            rows = list(await session.scalars(query))
+            rows = (await session.execute(query)).all()
         return Page.of([_record_of(row) for row in rows], request, attrgetter("id"))
 
 
-def _record_of(row: AuditEventRow) -> AuditRecord:
-    event = AuditEvent(
-        _member(AuditAction, row.action),
-        _member(Outcome, row.outcome),
-        row.reason,
-        actor_id=row.actor_id,
-        subject_id=row.subject_id,
-        session_id=row.session_id,
-        client=Client(row.ip, row.user_agent),
-        metadata=row.details,
+def _events() -> Select[*tuple[Any, ...]]:
+    """Select columns in the order of `_record_of`: an object of the ORM for each row would double the time."""
+    return select(
+        AuditEventRow.id,
+        AuditEventRow.at,
+        AuditEventRow.correlation_id,
+        AuditEventRow.action,
+        AuditEventRow.outcome,
+        AuditEventRow.reason,
+        AuditEventRow.actor_id,
+        AuditEventRow.subject_id,
+        AuditEventRow.session_id,
+        AuditEventRow.ip,
+        AuditEventRow.user_agent,
+        AuditEventRow.details,
     )
-    return AuditRecord(row.id, row.at, row.correlation_id, event)
 
 
-def _member(kind: type[StrEnum], text: str) -> str:
-    """Return the member with this value, or the text itself if it was written by a newer release."""
-    try:
-        return kind(text)
-    except ValueError:
-        return text
+def _record_of(row: Row[*tuple[Any, ...]]) -> AuditRecord:
+    """Return the record of a row; an action or outcome that a newer release wrote stays a text."""
+    identifier, at, correlation_id, action, outcome, reason, actor_id, subject_id, session_id, *client, details = row
+    event = AuditEvent(
+        _ACTIONS.get(action, action),
+        _OUTCOMES.get(outcome, outcome),
+        reason,
+        actor_id=actor_id,
+        subject_id=subject_id,
+        session_id=session_id,
+        client=Client(*client),
+        metadata=details,
+    )
+    return AuditRecord(identifier, at, correlation_id, event)
