@@ -19,6 +19,7 @@ class UserFilter:
     text: str | None = None
     """The beginning of the address, or a part of the name; upper and lower case are alike."""
     status: UserStatus | None = None
+    role: str | None = None
 
 
 class Registrations(ABC):

@@ -229,6 +229,8 @@ class SqlUsers(Repository, Users):
             query = query.where(UserRow.id < request.after)
         if wanted.status is not None:
             query = query.where(UserRow.status == wanted.status.value)
+        if wanted.role is not None:
+            query = query.where(UserRow.roles.contains([wanted.role]))
         if wanted.text is not None:
             address = UserRow.canonical_email.startswith(wanted.text.casefold(), autoescape=True)
             query = query.where(address | UserRow.name.icontains(wanted.text, autoescape=True))

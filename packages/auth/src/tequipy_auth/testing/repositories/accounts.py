@@ -167,6 +167,7 @@ class MemoryUsers(Users):
             for row in sorted(self.rows.values(), key=attrgetter("id"), reverse=True)
             if (request.after is None or row.id < request.after)
             and wanted.status in {None, row.status}
+            and (wanted.role is None or wanted.role in row.roles)
             and (row.email.canonical.startswith(text) or text in (row.name or "").casefold())
         ]
         return Page.of(rows[: request.rows], request, attrgetter("id"))
