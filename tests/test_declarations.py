@@ -52,7 +52,7 @@ def test_a_lower_package_names_nothing_of_auth(package: str) -> None:
         assert found == [], module
 
 
-@pytest.mark.parametrize("package", ["auth", *LOWER])
+@pytest.mark.parametrize("package", ["reporting", "auth", *LOWER])
 def test_a_package_names_no_command_and_no_variable_of_an_app(package: str) -> None:
     """No string of a package, documentation included, contains an app's command or the full name of a variable."""
     modules = sorted(ROOT.glob(f"packages/{package}/src/**/*.py"))

@@ -23,6 +23,12 @@ GROUPS = {
     "tequipy_auth.domain.services.*": "the types of the attributes of `Auth`",
     "tequipy_auth.domain.value_objects": "arguments and results of the services",
     "tequipy_auth.testing.*": "fakes, each named after its port",
+    "tequipy_reporting.domain.exceptions": "errors, which an importer catches",
+    "tequipy_reporting.domain.ports": "ports, which an importer implements",
+    "tequipy_reporting.domain.reports": "arguments and results of the services",
+    "tequipy_reporting.domain.repositories": "ports, which an importer implements",
+    "tequipy_reporting.domain.services.*": "the types of the attributes of `Reporting`",
+    "tequipy_reporting.testing.*": "fakes, each named after its port",
     "tequipy_caching.conformance.*": "cases, which `from tequipy_caching.conformance import *` collects",
 }
 

@@ -26,6 +26,8 @@ from tequipy_platform.mail import MailSettings
 from tequipy_platform.messaging.celery import CelerySettings
 from tequipy_platform.storage import StorageSettings
 from tequipy_platform.web import HeaderSettings
+from tequipy_reporting import ReportPolicy
+from tequipy_reporting.wiring import ReportingSettings
 
 AuthSettings(bcrypt_cost=12, policy=AuthPolicy(refresh_grace=timedelta(seconds=30)))
 RateLimitSettings()
@@ -37,6 +39,7 @@ HeaderSettings(cors_origins=("https://shop.example",))
 MailSettings()
 CelerySettings(broker_url=SecretStr("redis://localhost/1"))
 StorageSettings()
+ReportingSettings(policy=ReportPolicy(max_waiting=10))
 """
 # One use of each public module that neither the examples nor the settings import.
 MODULES = """
@@ -46,6 +49,7 @@ from datetime import timedelta
 from functools import partial
 
 import httpx
+from fastapi import FastAPI
 
 from tequipy_auth import Auth
 from tequipy_auth.conformance import Target
@@ -69,9 +73,14 @@ from tequipy_platform.messaging.migrations import HISTORY as PLATFORM
 from tequipy_platform.tasks import TASKS as PLATFORM_TASKS
 from tequipy_platform.tasks import build_handlers
 from tequipy_platform.testing.http import MemoryUpstreams
+from tequipy_reporting import Reporting, Writers
+from tequipy_reporting.api import wire_reporting
+from tequipy_reporting.migrations import HISTORY as REPORTING
+from tequipy_reporting.tasks import TASKS as REPORTING_TASKS
+from tequipy_reporting.tasks import build_handlers as build_reporting_handlers
 
-HISTORIES: tuple[History, ...] = (PLATFORM, AUTH)
-TASKS = (*PLATFORM_TASKS, *AUTH_TASKS)
+HISTORIES: tuple[History, ...] = (PLATFORM, AUTH, REPORTING)
+TASKS = (*PLATFORM_TASKS, *AUTH_TASKS, *REPORTING_TASKS)
 
 
 class ShopTarget(Target):
@@ -105,6 +114,11 @@ def create_worker(
     wire_observability(celery, observability)
     wire_tasks(celery, TASKS, build_runtime)
     return build_relay(celery, build_unpublished_messages(database, redelivery=timedelta(hours=1)), TASKS)
+
+
+def create_reporting(app: FastAPI, reporting: Reporting, writers: Writers) -> list[str]:
+    wire_reporting(app, reporting)
+    return [task.name for task in build_reporting_handlers(reporting, writers)]
 
 
 async def send_receipt(database: Database) -> str | None:

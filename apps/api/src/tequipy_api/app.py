@@ -34,6 +34,9 @@ from tequipy_platform.web import (
     wire_errors,
     wire_health,
 )
+from tequipy_reporting import PERMISSIONS
+from tequipy_reporting.api import wire_reporting
+from tequipy_reporting.wiring import build_personal_data, build_reporting
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -60,8 +63,11 @@ def create_app(settings: ApiSettings) -> FastAPI:
         database=database,
         cache=cache,
         http=http,
+        permissions=PERMISSIONS,
+        personal_data=[build_personal_data(database)],
         registry=metrics,
     )
+    reporting = build_reporting(settings.reporting, database=database, storage=storage, registry=metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -104,6 +110,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     wire_errors(app)
     wire_docs(app)
     wire_auth(app, auth)
+    wire_reporting(app, reporting)
     return app
 
 

@@ -20,6 +20,7 @@ from tequipy_platform import DomainError
 from tequipy_platform.database import Database, build_database, refuse_wrong_encoding
 from tequipy_platform.http import build_http_clients
 from tequipy_platform.settings import describe_settings, load_settings, refuse_missing_folder, variable_of
+from tequipy_reporting import PERMISSIONS
 
 
 @click.group()
@@ -108,6 +109,7 @@ async def _open_auth(settings: ApiSettings, *, with_cache: bool = False) -> Asyn
         database=database,
         cache=cache,
         http=http,
+        permissions=PERMISSIONS,
     )
     async with database, cache if with_cache else nullcontext(), http, auth:
         await _refuse_old_schema(database)

@@ -19,6 +19,8 @@ from tequipy_platform.messaging import SCHEMA as PLATFORM_SCHEMA
 from tequipy_platform.settings import AppSettings
 from tequipy_platform.storage import StorageSettings
 from tequipy_platform.web import HeaderSettings
+from tequipy_reporting.wiring import SCHEMA as REPORTING_SCHEMA
+from tequipy_reporting.wiring import ReportingSettings
 
 WIDEST_PROXY_NETWORKS: Final = {4: 8, 6: 16}
 """The shortest allowed prefix of a public network of proxies, by IP version; wider ones contain other hosts."""
@@ -68,7 +70,7 @@ class Cache(CacheSettings):
 class Database(DatabaseSettings):
     """Settings of PostgreSQL; the known schemas may be renamed by `TEQUIPY_DATABASE__SCHEMAS__AUTH=shop_auth`."""
 
-    known_schemas = frozenset({PLATFORM_SCHEMA, AUTH_SCHEMA})
+    known_schemas = frozenset({PLATFORM_SCHEMA, AUTH_SCHEMA, REPORTING_SCHEMA})
 
 
 class ApiSettings(AppSettings):
@@ -80,6 +82,7 @@ class ApiSettings(AppSettings):
     cache: Cache
     limiter: LimiterSettings = Field(default_factory=LimiterSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
+    reporting: ReportingSettings = Field(default_factory=ReportingSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     headers: HeaderSettings = Field(default_factory=HeaderSettings)

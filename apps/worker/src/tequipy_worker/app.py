@@ -27,6 +27,9 @@ from tequipy_platform.messaging import (
 from tequipy_platform.messaging.celery import Relay, TaskRuntime, build_celery, build_relay, wire_tasks
 from tequipy_platform.settings import variable_of
 from tequipy_platform.storage import build_storage
+from tequipy_reporting import PERMISSIONS
+from tequipy_reporting import tasks as reporting_tasks
+from tequipy_reporting.wiring import build_reporting, build_writers
 from tequipy_worker.catalogue import QUEUES, TASKS
 from tequipy_worker.heartbeat import DATABASE, ChildHeartbeat, Heartbeat, broker_check, loop_heartbeat
 from tequipy_worker.settings import WorkerSettings
@@ -74,12 +77,21 @@ def build_runtime(settings: WorkerSettings, observability: Observability) -> Tas
         cache=cache,
         http=http,
         mail_templates=build_mail_templates(settings.mail, "tequipy_auth"),
+        permissions=PERMISSIONS,
+        registry=metrics,
+    )
+    reporting = build_reporting(
+        settings.reporting,
+        database=database,
+        storage=storage,
+        time_limit=timedelta(seconds=settings.celery.soft_time_limit),
         registry=metrics,
     )
     return TaskRuntime(
         handlers={
             **platform_tasks.build_handlers(messages, unit_of_work),
             **auth_tasks.build_handlers(auth, mailer),
+            **reporting_tasks.build_handlers(reporting, build_writers(auth)),
         },
         resources=[heartbeat, observability, database, cache, storage, mailer, http, auth],
         messages=messages,

@@ -19,6 +19,8 @@ from tequipy_platform.messaging import SCHEMA as PLATFORM_SCHEMA
 from tequipy_platform.messaging.celery import CelerySettings
 from tequipy_platform.settings import AppSettings, Environment, PublicUrl
 from tequipy_platform.storage import StorageSettings
+from tequipy_reporting.wiring import SCHEMA as REPORTING_SCHEMA
+from tequipy_reporting.wiring import ReportingSettings
 from tequipy_worker.state import DEFAULT_NAME
 
 
@@ -44,7 +46,7 @@ class Cache(CacheSettings):
 class Database(DatabaseSettings):
     """Settings of PostgreSQL; the known schemas may be renamed by `TEQUIPY_DATABASE__SCHEMAS__AUTH=shop_auth`."""
 
-    known_schemas = frozenset({PLATFORM_SCHEMA, AUTH_SCHEMA})
+    known_schemas = frozenset({PLATFORM_SCHEMA, AUTH_SCHEMA, REPORTING_SCHEMA})
 
 
 class WorkerSettings(AppSettings):
@@ -56,6 +58,7 @@ class WorkerSettings(AppSettings):
     cache: Cache
     celery: CelerySettings
     auth: AuthSettings = Field(default_factory=AuthSettings)
+    reporting: ReportingSettings = Field(default_factory=ReportingSettings)
     mail: MailSettings = Field(default_factory=MailSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)

@@ -1,0 +1,25 @@
+"""The HTTP API of reporting. Needs the extra `api`."""
+
+try:
+    import fastapi  # noqa: F401 -- imported here so that a missing package is reported with its extra
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("tequipy_reporting.api needs FastAPI: install tequipy-reporting[api]") from error
+
+from fastapi import FastAPI
+
+from tequipy_platform.web import wire_no_store
+from tequipy_reporting.api import routes
+from tequipy_reporting.domain.reporting import Reporting
+
+__all__ = ["wire_reporting"]
+
+
+def wire_reporting(app: FastAPI, reporting: Reporting, *, prefix: str = "/api/v1/reports") -> None:
+    """Attach reporting's routes under `prefix`.
+
+    The app needs `wire_auth` with an `Auth` that knows `tequipy_reporting.PERMISSIONS`, and `NoStore` and problem
+    documents (`wire_errors`, both of `tequipy_platform.web`).
+    """
+    app.state.reporting = reporting
+    app.include_router(routes.router, prefix=prefix)
+    wire_no_store(app, routes.request_report, routes.list_reports)

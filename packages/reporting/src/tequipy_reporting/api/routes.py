@@ -1,0 +1,94 @@
+"""The routes of reports; the business rules are in the services."""
+
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Request, Response, status
+
+from tequipy_auth import AmbiguousCredentials, InvalidAccessToken, Principal
+from tequipy_auth.api import RequirePermission
+from tequipy_platform import Invalid, NotFound, Unauthenticated, Unavailable
+from tequipy_platform.web import (
+    BODY_PROBLEMS,
+    IDEMPOTENCY_PROBLEMS,
+    IdempotencyKey,
+    PageBody,
+    PageParameters,
+    problem_responses,
+    tagged_response,
+)
+from tequipy_reporting.api.schemas import ReportItem, ReportRequest
+from tequipy_reporting.domain.exceptions import TooManyReports
+from tequipy_reporting.domain.permissions import REPORTS_READ, REPORTS_WRITE
+from tequipy_reporting.domain.reporting import Reporting
+
+router = APIRouter(tags=["reports"])
+
+READS_REPORTS: Final = Depends(RequirePermission(REPORTS_READ.name))
+ReportWriter = Annotated[Principal, Depends(RequirePermission(REPORTS_WRITE.name))]
+
+CALLER_PROBLEMS: Final = (AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable)
+"""The errors of every route that needs a bearer token."""
+
+
+async def get_reporting(request: Request) -> Reporting:
+    """Return the `Reporting` object that `wire_reporting` attached to the app."""
+    reporting: Reporting = request.app.state.reporting
+    return reporting
+
+
+CurrentReporting = Annotated[Reporting, Depends(get_reporting)]
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=problem_responses(*BODY_PROBLEMS, *CALLER_PROBLEMS, *IDEMPOTENCY_PROBLEMS, TooManyReports),
+)
+async def request_report(
+    *,
+    request: Request,
+    response: Response,
+    reporting: CurrentReporting,
+    writer: ReportWriter,
+    key: IdempotencyKey,
+    body: ReportRequest,
+) -> ReportItem:
+    """Request a report, which is generated in the background; `Location` is its address.
+
+    The reports of one account are generated one after the other.
+    """
+    report = await reporting.reports.request(writer, body.kind, body.format, body.period, request=key)
+    response.headers["Location"] = request.url_for("get_report", id=str(report.id)).path
+    return ReportItem.of(report)
+
+
+@router.get("", dependencies=[READS_REPORTS], responses=problem_responses(*CALLER_PROBLEMS, Invalid))
+async def list_reports(reporting: CurrentReporting, page: PageParameters) -> PageBody[ReportItem]:
+    """Return the reports of all accounts, the newest first."""
+    return PageBody[ReportItem].of(await reporting.reports.page(page), ReportItem.of)
+
+
+@router.get(
+    "/{id}",
+    dependencies=[READS_REPORTS],
+    response_model=ReportItem,
+    responses=problem_responses(*CALLER_PROBLEMS, NotFound, Invalid),
+)
+async def get_report(
+    request: Request, reporting: CurrentReporting, report_id: Annotated[UUID, Path(alias="id")]
+) -> Response:
+    """Return a report; its `ETag` is for `If-None-Match`."""
+    report = await reporting.reports.get(report_id)
+    return tagged_response(request, ReportItem.of(report), report.state_tag)
+
+
+@router.delete(
+    "/{id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    dependencies=[Depends(RequirePermission(REPORTS_WRITE.name))],
+    responses=problem_responses(*CALLER_PROBLEMS, NotFound, Invalid),
+)
+async def delete_report(reporting: CurrentReporting, report_id: Annotated[UUID, Path(alias="id")]) -> None:
+    """Cancel a report that waits or runs; delete one that has ended. Its file is removed."""
+    await reporting.reports.delete(report_id)

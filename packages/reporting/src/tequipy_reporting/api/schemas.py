@@ -1,0 +1,60 @@
+"""Request and response bodies."""
+
+from datetime import date, datetime
+from typing import Self
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from tequipy_platform.web import StrictModel
+from tequipy_reporting.domain.reports import Period, Report, ReportFailure, ReportFormat, ReportKind, ReportStatus
+
+_ID = "01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8e"
+_TIME = "2026-01-31T10:30:00Z"
+
+
+class ReportRequest(StrictModel):
+    """What to report about."""
+
+    kind: ReportKind = Field(examples=["user_activity"])
+    first_day: date = Field(alias="from", examples=["2026-01-01"], description="The first day, in UTC.")
+    last_day: date = Field(alias="to", examples=["2026-01-31"], description="The last day, in UTC; at most 366 days.")
+    format: ReportFormat = Field(examples=["csv"])
+
+    @property
+    def period(self) -> Period:
+        """The days of the report."""
+        return Period(self.first_day, self.last_day)
+
+
+class ReportItem(BaseModel):
+    """A report, and how far it is."""
+
+    id: UUID = Field(examples=[_ID])
+    kind: ReportKind = Field(examples=["user_activity"])
+    format: ReportFormat = Field(examples=["csv"])
+    first_day: date = Field(serialization_alias="from", examples=["2026-01-01"])
+    last_day: date = Field(serialization_alias="to", examples=["2026-01-31"])
+    status: ReportStatus = Field(examples=["done"])
+    progress: float = Field(ge=0, le=1, examples=[1.0], description="The part that has been written.")
+    error_code: ReportFailure | None = Field(examples=[None], description="Why it has failed.")
+    created_at: datetime = Field(examples=[_TIME])
+    finished_at: datetime | None = Field(examples=[_TIME])
+    size_bytes: int | None = Field(examples=[48213])
+
+    @classmethod
+    def of(cls, report: Report) -> Self:
+        """Return the body for a report."""
+        return cls(
+            id=report.id,
+            kind=report.kind,
+            format=report.format,
+            first_day=report.period.first_day,
+            last_day=report.period.last_day,
+            status=report.status,
+            progress=report.progress,
+            error_code=report.error_code,
+            created_at=report.created_at,
+            finished_at=report.finished_at,
+            size_bytes=report.size_bytes,
+        )

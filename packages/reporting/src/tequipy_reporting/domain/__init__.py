@@ -1,0 +1,1 @@
+"""The rules of reports and of the daily activity; needs only the standard library and the root modules of packages."""

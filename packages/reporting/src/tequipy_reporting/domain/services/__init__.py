@@ -1,0 +1,1 @@
+"""The use cases of reporting; each is one function that reads from top to bottom."""

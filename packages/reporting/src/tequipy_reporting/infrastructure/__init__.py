@@ -1,0 +1,1 @@
+"""Adapters: PostgreSQL, settings, metrics and the writers of files."""

@@ -1,0 +1,62 @@
+"""`ReportingSettings`, and `build_reporting`, which builds reporting's services on PostgreSQL.
+
+Only apps fill the settings from the environment.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+from prometheus_client import CollectorRegistry
+
+from tequipy_auth import Auth, PersonalData
+from tequipy_platform import ObjectStorage, SystemClock
+from tequipy_platform.database import Database, uuid7
+from tequipy_reporting.domain.composition import compose
+from tequipy_reporting.domain.ports import Writers
+from tequipy_reporting.domain.reporting import Reporting
+from tequipy_reporting.domain.services.personal_data import PersonalReports
+from tequipy_reporting.infrastructure.metrics import PrometheusReportMetrics
+from tequipy_reporting.infrastructure.models import SCHEMA
+from tequipy_reporting.infrastructure.repositories import SqlReportingUnitOfWork
+from tequipy_reporting.infrastructure.settings import ReportingSettings
+
+__all__ = ["SCHEMA", "ReportingSettings", "build_personal_data", "build_reporting", "build_writers"]
+
+
+def build_reporting(
+    settings: ReportingSettings,
+    *,
+    database: Database,
+    storage: ObjectStorage,
+    time_limit: timedelta | None = None,
+    registry: CollectorRegistry | None = None,
+) -> Reporting:
+    """Build reporting on PostgreSQL and an object storage, both of which the app keeps open.
+
+    `time_limit` is that of a worker's tasks: a report that takes longer than nine tenths of it fails with `timed_out`.
+
+    Metrics in `registry`: `reports_finished_total{kind,format,status,error_code}` counts reports that have ended,
+    `report_duration_seconds{kind,format}` measures their last attempts, and `report_size_bytes{format}` their files.
+    """
+    policy = settings.policy
+    if time_limit is not None:
+        policy = replace(policy, max_duration=min(policy.max_duration, time_limit * 0.9))
+    return compose(
+        partial(SqlReportingUnitOfWork, database, SystemClock(), uuid7),
+        storage=storage,
+        policy=policy,
+        clock=SystemClock(),
+        new_id=uuid7,
+        metrics=PrometheusReportMetrics(registry),
+    )
+
+
+def build_personal_data(database: Database) -> PersonalData:
+    """Return reporting's part of the export of an account, for `build_auth`."""
+    return PersonalReports(partial(SqlReportingUnitOfWork, database, SystemClock(), uuid7), SystemClock())
+
+
+def build_writers(auth: Auth) -> Writers:  # noqa: ARG001 -- each writer takes what it reads from
+    """Return the writer of each kind and format, which read from auth; needs the extra `worker`."""
+    return {}
