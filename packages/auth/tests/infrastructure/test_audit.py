@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from tequipy_auth import (
@@ -26,7 +25,6 @@ from tequipy_auth import (
 )
 from tequipy_auth.domain.policy import LEEWAY, MIN_AUDIT_RETENTION
 from tequipy_auth.domain.services.housekeeping import Housekeeping
-from tequipy_auth.infrastructure.models import AuditEventRow
 from tequipy_auth.infrastructure.repositories import SqlAuditLog, SqlAuthUnitOfWork, audit
 from tequipy_auth.testing import MemoryAuditLog, MemoryAuthUnitOfWork
 from tequipy_observability import RequestContext, request_context
@@ -163,25 +161,6 @@ async def test_events_are_counted_by_action_outcome_and_account(store: Store) ->
     assert await counted(AuditAction.REGISTERED, outcome=Outcome.SUCCESS) == 1
     assert await counted(outcome=Outcome.FAILURE, accounts=True) == 1
     assert await log.counts(EPOCH, EPOCH + timedelta(days=1), []) == {}
-
-
-async def test_reading_builds_no_objects_of_the_orm(database: Database, clock: FrozenClock) -> None:
-    """Stream and page select columns: an object for each row would double the time of a report."""
-    async with SqlAuthUnitOfWork(database, clock, CountingIds()) as unit:
-        for _ in range(3):
-            unit.audit.record(AuditEvent(AuditAction.LOGIN_OK))
-    loaded: list[AuditEventRow] = []
-
-    def count(row: AuditEventRow, _context: object) -> None:
-        loaded.append(row)
-
-    event.listen(AuditEventRow, "load", count)
-    try:
-        log = SqlAuditLog(database)
-        assert len(await read(log)) == len((await log.page(PageRequest(), AuditFilter())).items) == 3
-    finally:
-        event.remove(AuditEventRow, "load", count)
-    assert loaded == []
 
 
 async def test_events_are_returned_in_pages(store: Store, clock: FrozenClock) -> None:
