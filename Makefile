@@ -28,7 +28,7 @@ SOURCES := $(wildcard packages/*/src apps/*/src tools/*/src)
 empty :=
 PATHS := $(subst $(empty) ,:,$(SOURCES))
 
-.PHONY: help sync dev admin test prove bench lint images package release clean
+.PHONY: help sync dev admin test prove bench lint reference images package release clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -55,6 +55,9 @@ lint: sync ## check style, types, dependencies between the packages, and the loc
 	MYPYPATH=$(PATHS):benchmarks $(BIN)/mypy --explicit-package-bases packages apps tools tests benchmarks
 	$(BIN)/lint-imports
 	$(UV) lock --check
+
+reference: sync ## write docs/reference/settings.md from the settings models
+	$(BIN)/python .ci/reference
 
 images: $(UV) ## install the contents of both images into empty folders, and start them
 	.ci/replay-image tequipy-api tequipy_api serve celery

@@ -91,6 +91,18 @@ def test_settings_are_shown_with_secrets_masked(run_command: Command, database_u
     assert "local-only" not in result.stdout
 
 
+def test_settings_are_explained(run_command: Command) -> None:
+    """`settings --explain` prints where each value comes from, rates of all policies included, and shows no secret."""
+    rates = {"TEQUIPY_RATE_LIMITS__LOGIN": "30/60"}
+    plain, explained = run_command("settings", **rates), run_command("settings", "--explain", **rates)
+    assert (explained.returncode, explained.stderr) == (0, "")
+    assert plain.stdout.splitlines() == [line for line in explained.stdout.splitlines() if line.startswith("TEQUIPY_")]
+    assert "TEQUIPY_RATE_LIMITS__LOGIN=30/60\n    From: environment. Default: `60/60`." in explained.stdout
+    assert "TEQUIPY_RATE_LIMITS__REFRESH=120/60\n    From: default." in explained.stdout
+    assert "TEQUIPY_AUTH__PSEUDONYM_KEY=**********\n    From: default. Default: built in" in explained.stdout
+    assert "local-only" not in explained.stdout
+
+
 def test_secrets_are_read_from_files(run_command: Command, tmp_path: Path, database_url: str) -> None:
     """`NAME__FILE` replaces a secret in the environment, and an absent file is one line and status 78."""
     file = tmp_path / "database_url"

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from tequipy_api.settings import ApiSettings
 from tequipy_platform.settings import AppSettings
+from tequipy_platform.settings.reference import settings_of
 
 OWN = "Ut6Zr0mJ1c8QxV5bN3kY7wHs2LdPfGaE"
 SAFE: dict[str, dict[str, Any]] = {
@@ -21,6 +22,42 @@ SAFE: dict[str, dict[str, Any]] = {
 }
 
 S3 = {"url": "s3://bucket", "access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": OWN}
+UNVERIFIED = "rediss://localhost/0?ssl_cert_reqs=none"
+CASES: list[tuple[dict[str, Any], list[tuple[str, ...]]]] = [
+    ({}, []),
+    ({"auth": {"peppers": {1: "local-only-" + OWN}}}, [("auth", "peppers")]),
+    ({"observability": {"metrics_token": None}}, [("observability", "metrics_token")]),
+    ({"observability": {"metrics_token": None, "metrics_port": 9000}}, []),
+    ({"observability": {"log_level": "DEBUG"}}, [("observability", "log_level")]),
+    ({"storage": {"url": "memory://"}}, [("storage", "url")]),
+    ({"storage": {**S3, "endpoint": "http://s3.example.com"}}, [("storage", "endpoint")]),
+    ({"storage": {**S3, "endpoint": "https://s3.example.com"}}, []),
+    ({"storage": S3}, []),
+    ({"headers": {"cors_origins": ["*"]}}, [("headers", "cors_origins")]),
+    ({"headers": {"cors_origins": ["http://a.example.com"]}}, [("headers", "cors_origins")]),
+    ({"public_url": "http://app.example.com"}, [("public_url",)]),
+    ({"auth": {"bcrypt_cost": 9}}, [("auth", "bcrypt_cost")]),
+    ({"auth": {"policy": {"refresh_grace": 301}}}, [("auth", "policy", "refresh_grace")]),
+    ({"auth": {"allowed_origins": ["http://a.example.com"]}}, [("auth", "allowed_origins")]),
+    ({"auth": {"pseudonym_key": "s" * 32}}, [("auth", "pseudonym_key")]),
+    ({"auth": {"peppers": {1: OWN, 2: "changeme-" * 4}}}, [("auth", "peppers")]),
+    ({"observability": {"metrics_token": OWN[:15]}}, [("observability", "metrics_token")]),
+    ({"observability": {"metrics_token": OWN[:16]}}, []),
+    ({"observability": {"metrics_token": "s" * 32}}, [("observability", "metrics_token")]),
+    ({"trusted_proxies": ["0.0.0.0/0"]}, [("trusted_proxies",)]),
+    ({"trusted_proxies": ["::/0"]}, [("trusted_proxies",)]),
+    ({"trusted_proxies": ["0.0.0.0/1", "128.0.0.0/1"]}, [("trusted_proxies",)]),
+    ({"trusted_proxies": [f"{first}.0.0.0/8" for first in range(256)]}, [("trusted_proxies",)]),
+    ({"trusted_proxies": ["2000::/3"]}, [("trusted_proxies",)]),
+    ({"trusted_proxies": ["::ffff:0:0/96"]}, [("trusted_proxies",)]),
+    ({"trusted_proxies": ["10.0.0.0/8", "fc00::/7", "203.0.113.0/24", "2001:db8::/32", "::1"]}, []),
+    ({"auth": {"refresh_keys": {1: "s" * 32}}}, [("auth", "refresh_keys")]),
+    ({"auth": {"key_encryption_key": "s" * 32}}, [("auth", "key_encryption_key")]),
+    ({"cache": {"url": UNVERIFIED}}, [("cache", "url")]),
+    ({"limiter": {"url": UNVERIFIED}}, [("limiter", "url")]),
+    ({"observability": {"otlp_endpoint": "http://a", "otlp_headers": "a=b"}}, [("observability", "otlp_endpoint")]),
+]
+"""Changes of safe settings, and the settings that production refuses then."""
 
 
 def names(model: type[BaseModel]) -> set[str]:
@@ -55,44 +92,18 @@ def test_no_section_repeats_an_app_wide_setting() -> None:
     assert not set(AppSettings.model_fields) & set().union(*(names(section) for section in sections))
 
 
-@pytest.mark.parametrize(
-    ("changes", "refused"),
-    [
-        ({}, []),
-        ({"auth": {"peppers": {1: "local-only-" + OWN}}}, [("auth", "peppers")]),
-        ({"observability": {"metrics_token": None}}, [("observability", "metrics_token")]),
-        ({"observability": {"metrics_token": None, "metrics_port": 9000}}, []),
-        ({"observability": {"log_level": "DEBUG"}}, [("observability", "log_level")]),
-        ({"storage": {"url": "memory://"}}, [("storage", "url")]),
-        ({"storage": {**S3, "endpoint": "http://s3.example.com"}}, [("storage", "endpoint")]),
-        ({"storage": {**S3, "endpoint": "https://s3.example.com"}}, []),
-        ({"storage": S3}, []),
-        ({"headers": {"cors_origins": ["*"]}}, [("headers", "cors_origins")]),
-        ({"headers": {"cors_origins": ["http://a.example.com"]}}, [("headers", "cors_origins")]),
-        ({"public_url": "http://app.example.com"}, [("public_url",)]),
-        ({"auth": {"bcrypt_cost": 9}}, [("auth", "bcrypt_cost")]),
-        ({"auth": {"policy": {"refresh_grace": 301}}}, [("auth", "policy", "refresh_grace")]),
-        ({"auth": {"allowed_origins": ["http://a.example.com"]}}, [("auth", "allowed_origins")]),
-        ({"auth": {"pseudonym_key": "s" * 32}}, [("auth", "pseudonym_key")]),
-        ({"auth": {"peppers": {1: OWN, 2: "changeme-" * 4}}}, [("auth", "peppers")]),
-        ({"observability": {"metrics_token": OWN[:15]}}, [("observability", "metrics_token")]),
-        ({"observability": {"metrics_token": OWN[:16]}}, []),
-        ({"observability": {"metrics_token": "s" * 32}}, [("observability", "metrics_token")]),
-        ({"trusted_proxies": ["0.0.0.0/0"]}, [("trusted_proxies",)]),
-        ({"trusted_proxies": ["::/0"]}, [("trusted_proxies",)]),
-        ({"trusted_proxies": ["0.0.0.0/1", "128.0.0.0/1"]}, [("trusted_proxies",)]),
-        ({"trusted_proxies": [f"{first}.0.0.0/8" for first in range(256)]}, [("trusted_proxies",)]),
-        ({"trusted_proxies": ["2000::/3"]}, [("trusted_proxies",)]),
-        ({"trusted_proxies": ["::ffff:0:0/96"]}, [("trusted_proxies",)]),
-        ({"trusted_proxies": ["10.0.0.0/8", "fc00::/7", "203.0.113.0/24", "2001:db8::/32", "::1"]}, []),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("changes", "refused"), CASES, ids=str)
 def test_production_refuses_unsafe_values(
     settings: ApiSettings, changes: dict[str, Any], refused: list[tuple[str, ...]]
 ) -> None:
     """Each unsafe value is refused with its name, and the safe values are accepted."""
     assert refused_by("production", settings, **changes) == refused
+
+
+def test_the_reference_has_the_rules_of_production() -> None:
+    """A setting has a rule exactly if production refuses a value of it, in one of the cases above."""
+    documented = {setting.path for setting in settings_of(ApiSettings) if setting.rules}
+    assert documented == {path for _, refused in CASES for path in refused}
 
 
 @pytest.mark.parametrize("name", ["peppers", "refresh_keys", "key_encryption_key", "pseudonym_key"])

@@ -15,11 +15,14 @@ from prometheus_client import CollectorRegistry
 from tequipy_devstack.servers import PostgresServer
 from tequipy_observability.wiring import Observability
 from tequipy_platform.database import Database, DatabaseSettings, build_database
+from tequipy_platform.settings import variable_of
+from tequipy_platform.settings.reference import settings_of
 from tequipy_worker.app import build_runtime, create_worker, open_relay, open_scheduler
 from tequipy_worker.catalogue import TASKS
 from tequipy_worker.heartbeat import Heartbeat
 from tequipy_worker.settings import WorkerSettings
 
+OWN_SECTIONS = {"celery", "mail", "worker"}
 GOOD = {
     "TEQUIPY_ENVIRONMENT": "test",
     "TEQUIPY_PUBLIC_URL": "https://app.example.com",
@@ -145,6 +148,23 @@ def test_settings_are_shown_without_secrets(tmp_path: Path) -> None:
     assert "TEQUIPY_CELERY__BROKER_URL=**********" in result.stdout.splitlines()
     assert "TEQUIPY_CELERY__VISIBILITY_TIMEOUT=600" in result.stdout.splitlines()
     assert "hunter2" not in result.stdout
+
+
+def test_the_reference_has_the_rules_of_production(tmp_path: Path) -> None:
+    """The worker alone has rules for broker, results and mail server, and production reports each by its words."""
+    own = {each.path: each.rules for each in settings_of(WorkerSettings) if each.rules and each.path[0] in OWN_SECTIONS}
+    assert sorted(own) == [("celery", "broker_url"), ("celery", "result_backend"), ("mail", "smtp_url")]
+    unverified = "rediss://127.0.0.1/1?ssl_cert_reqs=none"
+    unsafe = {"TEQUIPY_CELERY__BROKER_URL": unverified, "TEQUIPY_CELERY__RESULT_BACKEND": unverified}
+    shared = {"TEQUIPY_CELERY__BROKER_URL": PRODUCTION["TEQUIPY_CACHE__URL"], "TEQUIPY_MAIL__SMTP_URL": ""}
+    lines = [
+        line
+        for each in (unsafe, shared)
+        for line in worker("settings", cwd=tmp_path, **(PRODUCTION | each)).stderr.splitlines()
+    ]
+    assert sorted(lines) == sorted(
+        f"{variable_of(WorkerSettings, path)}: {rule}" for path, rules in own.items() for rule in rules
+    )
 
 
 def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tequipy_caching.api import (
     LimitRates,
     RateLimitSettings,
     client_keys,
+    declared_rates,
     wire_rate_limits,
     wire_rate_policy,
     wire_unlimited_routes,
@@ -60,7 +61,7 @@ class FixedWindow(MemoryRateLimiter):
 
 
 class Settings(RateLimitSettings):
-    names = frozenset({"login"})
+    names = declared_rates({"login": ("60/60", ())})
 
 
 class Body(StrictModel):

@@ -9,12 +9,13 @@ from pydantic import Field
 from tequipy_caching.api import (
     Rate,
     RateLimitSettings,
+    declared_rates,
 )
 from tequipy_platform.settings import AppSettings, describe_settings, load_settings
 
 
 class Settings(RateLimitSettings):
-    names = frozenset({"login"})
+    names = declared_rates({"login": ("60/60", ())})
 
 
 class ExampleSettings(AppSettings):

@@ -19,7 +19,13 @@ from tequipy_caching.wiring import build_cache
 from tequipy_platform import DomainError
 from tequipy_platform.database import Database, build_database, refuse_wrong_encoding
 from tequipy_platform.http import build_http_clients
-from tequipy_platform.settings import describe_settings, load_settings, refuse_missing_folder, variable_of
+from tequipy_platform.settings import (
+    describe_settings,
+    explain_settings,
+    load_settings,
+    refuse_missing_folder,
+    variable_of,
+)
 from tequipy_reporting import PERMISSIONS
 
 
@@ -272,10 +278,12 @@ async def _refuse_old_schema(database: Database) -> None:
 
 @main.command("settings")
 @click.option("--check", is_flag=True, help="Print nothing; status 78 for any unknown name, exported ones included.")
-def show_settings(check: bool) -> None:  # noqa: FBT001 -- click passes it by position
-    """Print the effective settings with masked secrets."""
+@click.option("--explain", is_flag=True, help="Also print where each value comes from, its type, default and meaning.")
+def show_settings(check: bool, explain: bool) -> None:  # noqa: FBT001 -- click passes them by position
+    """Print the settings in force with masked secrets."""
     settings = load_settings(ApiSettings, strict=check)
-    for line in () if check else describe_settings(settings):
+    lines = explain_settings(settings) if explain else describe_settings(settings)
+    for line in () if check else lines:
         click.echo(line)
 
 

@@ -1,8 +1,8 @@
 """Settings of the API, with one section for each part."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
-from typing import Final
+from typing import ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
 
@@ -10,7 +10,7 @@ from tequipy_auth import CACHE_POLICIES
 from tequipy_auth.api import RATE_POLICIES
 from tequipy_auth.wiring import SCHEMA as AUTH_SCHEMA
 from tequipy_auth.wiring import AuthSettings
-from tequipy_caching.api import RateLimitSettings
+from tequipy_caching.api import RateLimitSettings, declared_rates
 from tequipy_caching.wiring import CacheSettings, LimiterSettings
 from tequipy_observability.wiring import ObservabilitySettings
 from tequipy_platform.database import DatabaseSettings
@@ -38,27 +38,30 @@ class ServerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     drain_period: float = Field(default=5, ge=0)
-    """Time from SIGTERM to the close of the listener; must exceed the time in which balancers notice readiness 503."""
+    """Seconds from SIGTERM to the close of the listener; must exceed the time in which balancers notice readiness
+    503."""
     shutdown_timeout: int = Field(default=25, ge=0)
-    """Time in which requests in progress must finish afterwards, before they get 503."""
+    """Seconds in which requests in progress must finish afterwards, before they get 503."""
     keep_alive_timeout: int = Field(default=75, ge=1)
-    """How long an idle connection stays open; must exceed the keep-alive of balancers (usually 60), so that they close
-    connections first and send no request on a closing one."""
+    """Seconds that an idle connection stays open; must exceed the keep-alive of balancers (usually 60), so that they
+    close connections first and send no request on a closing one."""
     max_connections: int | None = Field(default=None, ge=1)
-    """None: the number of files that the process may open (`ulimit -n`) minus those it needs itself, at most 4,096.
-    Over the limit, the connection that has waited longest is closed; if all are being served, a new one gets 503."""
+    """The number of connections. None: the number of files that the process may open (`ulimit -n`) minus those it needs
+    itself, at most 4,096. Over the limit, the connection that has waited longest is closed; if all are being served, a
+    new one gets 503."""
     max_head_size: int = Field(default=32 * 1024, ge=1024, le=1024 * 1024)
-    """Limit of request line and header fields together, and of the trailer fields of a chunked body; beyond it 431."""
+    """The limit in bytes of request line and header fields together, and of the trailer fields of a chunked body;
+    beyond it 431."""
     head_timeout: float = Field(default=10, gt=0)
-    """Time from the connection, or the first byte of a further request, to the end of the head; then 408."""
+    """Seconds from the connection, or the first byte of a further request, to the end of the head; then 408."""
     body_timeout: float = Field(default=30, gt=0)
-    """Time from the end of the head to the end of the body, not counting pauses of the app; then 408."""
+    """Seconds from the end of the head to the end of the body, not counting pauses of the app; then 408."""
 
 
 class RateLimits(RateLimitSettings):
     """The rates of this app's policies: `TEQUIPY_RATE_LIMITS__LOGIN=60/60` (requests/seconds), or `off`."""
 
-    names = frozenset(RATE_POLICIES)
+    names = declared_rates(RATE_POLICIES)
 
 
 class Cache(CacheSettings):
@@ -77,6 +80,13 @@ class ApiSettings(AppSettings):
     """The settings that the API reads from the environment: `TEQUIPY_DATABASE__URL` is `database.url`."""
 
     names_of_other_apps = frozenset({"celery", "mail", "worker"})
+    production_rules: ClassVar[Mapping[str, str]] = {
+        **AppSettings.production_rules,
+        "observability.metrics_token": "is required, or OBSERVABILITY__METRICS_PORT: /metrics is open otherwise",
+        "trusted_proxies": (
+            "should be the proxies' own networks in production: anybody in these can forge X-Forwarded-For"
+        ),
+    }
 
     database: Database
     cache: Cache
@@ -96,15 +106,9 @@ class ApiSettings(AppSettings):
         """Refuse in addition: metrics without protection, and proxy networks that are too wide."""
         yield from super().production_faults()
         if self.observability.metrics_port is None and self.observability.metrics_token is None:
-            yield (
-                ("observability", "metrics_token"),
-                "is required, or OBSERVABILITY__METRICS_PORT: /metrics is open otherwise",
-            )
+            yield ("observability", "metrics_token"), self.production_rules["observability.metrics_token"]
         if _contain_other_hosts(self.trusted_proxies):
-            yield (
-                ("trusted_proxies",),
-                "should be the proxies' own networks in production: anybody in these can forge X-Forwarded-For",
-            )
+            yield ("trusted_proxies",), self.production_rules["trusted_proxies"]
 
 
 def _contain_other_hosts(networks: Iterable[IPv4Network | IPv6Network]) -> bool:

@@ -18,7 +18,14 @@ import click
 from tequipy_observability.wiring import Observability, configure_observability
 from tequipy_platform.database import refuse_wrong_encoding
 from tequipy_platform.mail import refuse_broken_templates
-from tequipy_platform.settings import describe_settings, load_settings, refuse, refuse_missing_folder, variable_of
+from tequipy_platform.settings import (
+    describe_settings,
+    explain_settings,
+    load_settings,
+    refuse,
+    refuse_missing_folder,
+    variable_of,
+)
 from tequipy_worker import probe
 from tequipy_worker.mail_commands import mail_preview
 from tequipy_worker.message_commands import dead_letters, messages
@@ -189,8 +196,10 @@ def health(processes: tuple[str, ...], ready: bool) -> None:  # noqa: FBT001 -- 
 
 @main.command("settings")
 @click.option("--check", is_flag=True, help="Print nothing; status 78 for any unknown name, exported ones included.")
-def show_settings(check: bool) -> None:  # noqa: FBT001 -- click passes it by position
-    """Print the effective settings with masked secrets."""
+@click.option("--explain", is_flag=True, help="Also print where each value comes from, its type, default and meaning.")
+def show_settings(check: bool, explain: bool) -> None:  # noqa: FBT001 -- click passes them by position
+    """Print the settings in force with masked secrets."""
     settings = load_settings(WorkerSettings, strict=check)
-    for line in () if check else describe_settings(settings):
+    lines = explain_settings(settings) if explain else describe_settings(settings)
+    for line in () if check else lines:
         click.echo(line)

@@ -1,8 +1,9 @@
 """Settings of the worker, with one section for each part."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,7 +35,8 @@ class ProcessSettings(BaseModel):
     max_memory_per_child: int | None = Field(default=None, ge=1)
     """A child process that has used more MiB than this is replaced after its task; None: none is."""
     state_folder: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()) / DEFAULT_NAME)
-    """The folder of heartbeats and metrics; at most one process each of `run`, `beat` and `relay` can use it."""
+    """The folder of heartbeats and metrics, by default `tequipy-worker` in the folder of temporary files; at most one
+    process each of `run`, `beat` and `relay` can use it."""
 
 
 class Cache(CacheSettings):
@@ -53,6 +55,10 @@ class WorkerSettings(AppSettings):
     """The settings that the worker reads from the environment: `TEQUIPY_CELERY__BROKER_URL` is `celery.broker_url`."""
 
     names_of_other_apps = frozenset({"headers", "limiter", "rate_limits", "server", "trusted_proxies"})
+    production_rules: ClassVar[Mapping[str, str]] = {
+        **AppSettings.production_rules,
+        "celery.broker_url": "should name another Redis database than the cache's",
+    }
 
     database: Database
     cache: Cache
@@ -70,7 +76,7 @@ class WorkerSettings(AppSettings):
         yield from super().production_faults()
         broker, cache = (urlsplit(url.get_secret_value()) for url in (self.celery.broker_url, self.cache.url))
         if broker.scheme.startswith("redis") and _redis_database(broker) == _redis_database(cache):
-            yield ("celery", "broker_url"), "should name another Redis database than the cache's"
+            yield ("celery", "broker_url"), self.production_rules["celery.broker_url"]
 
 
 class MailPreviewSettings(AppSettings):

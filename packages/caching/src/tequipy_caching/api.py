@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("tequipy_caching.api needs FastAPI: install tequipy-caching[api]") from error
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,6 +37,7 @@ __all__ = [
     "LimitRates",
     "Rate",
     "RateLimitSettings",
+    "declared_rates",
     "wire_rate_limits",
     "wire_rate_policy",
     "wire_unlimited_routes",
@@ -88,21 +90,23 @@ RateText = Annotated[str, AfterValidator(_check_rate)]
 class RateLimitSettings(BaseModel):
     """Rates by the name of their policy; a policy without an entry keeps the default that its feature declares.
 
-    An app subclasses it and lists the allowed `names` beside `default`, because only the app knows all its features.
+    An app subclasses it and declares the `names` beside `default` (`declared_rates`), because only the app knows all
+    its features.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
     __pydantic_extra__: dict[str, RateText] = Field(init=False)  # which is what type checkers need
 
-    names: ClassVar[frozenset[str]] = frozenset()
+    names: ClassVar[Mapping[str, FieldInfo]] = {}
 
     default: RateText = "600/60"
-    """The rate of each client address on every route that has no policy of its own."""
+    """The rate of each client address on every route that has no policy of its own: requests/seconds, each a whole
+    number from 1 to 99999, or `off`."""
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown(cls, data: object) -> object:
-        unknown = sorted(set(data) - cls.names - {"default"}) if isinstance(data, dict) else []
+        unknown = sorted(set(data) - {*cls.names, "default"}) if isinstance(data, dict) else []
         if unknown:
             faults = [InitErrorDetails(type="extra_forbidden", loc=(name,), input=None) for name in unknown]
             raise ValidationError.from_exception_data(cls.__name__, faults, hide_input=True)
@@ -111,6 +115,22 @@ class RateLimitSettings(BaseModel):
     def rate(self, name: str, default: str) -> Rate | None:
         """Return the rate of a policy (`default` if the settings have none), or None when the limit is off."""
         return Rate.parse((self.__pydantic_extra__ or {}).get(name, default))
+
+
+def declared_rates(policies: Mapping[str, tuple[str, Sequence[object]]]) -> Mapping[str, FieldInfo]:
+    """Return the `names` of an app's `RateLimitSettings`, from the default rate and the endpoints of each policy."""
+    return {
+        name: FieldInfo.from_annotated_attribute(
+            RateText, Field(default=rate, description=_meaning([getattr(each, "__name__", "") for each in endpoints]))
+        )
+        for name, (rate, endpoints) in policies.items()
+    }
+
+
+def _meaning(operations: Sequence[str]) -> str:
+    together = " together" if len(operations) > 1 else ""
+    names = ", ".join(f"`{name}`" for name in operations)
+    return f"The rate of each client address for {names}{together}: requests/seconds, or `off`."
 
 
 @dataclass(frozen=True, slots=True)

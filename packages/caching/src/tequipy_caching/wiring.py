@@ -45,18 +45,20 @@ class CacheSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     declared: ClassVar[Mapping[str, CachePolicy]] = {}
+    production_rules: ClassVar[Mapping[str, str]] = {"url": INSECURE}
 
     url: RedisUrlText
-    """`redis://user:password@host:port/database`, or `rediss://`."""
+    """`redis://user:password@host:port/database`, or `rediss://`, which verifies certificate and host name and accepts
+    the options `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (PEM files), `ssl_check_hostname` and `ssl_cert_reqs`."""
     prefix: Name = "tequipy"
     """The prefix of every key, so that applications can share a Redis server."""
     policies: Mapping[Name, CachePolicy] = Field(default_factory=dict)
     """Policies by the names of their caches; they replace built-in and declared policies of the same names."""
     l2_timeout: float = Field(default=0.25, gt=0, allow_inf_nan=False)
-    """The longest time that a call waits for Redis."""
+    """Seconds that a call waits for Redis at most."""
     tombstone_ttl: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """How long a tombstone keeps loads that began before it from storing; None means a second more than
-    `slowest_load`."""
+    """Seconds for which a tombstone keeps loads that began before it from storing their values. None means a second
+    more than the slowest load: the longest `hard_timeout` of a policy plus `l2_timeout`, which it must exceed."""
     on_error: Literal["degrade", "raise"] = "degrade"
     """Without Redis: continue with memory and loads ("degrade"), or raise `CacheUnavailable`."""
 
@@ -89,6 +91,8 @@ class LimiterSettings(BaseModel):
     """The address of the rate limiter's Redis; it should not evict keys, so it can differ from the cache's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    production_rules: ClassVar[Mapping[str, str]] = {"url": INSECURE}
 
     url: RedisUrlText | None = None
     """A URL like that of the cache; None means the cache's own."""

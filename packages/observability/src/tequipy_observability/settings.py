@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from ipaddress import ip_address
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
@@ -60,11 +60,18 @@ class ObservabilitySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    production_rules: ClassVar[Mapping[str, str]] = {
+        "log_level": "DEBUG is refused in production: libraries then log the data that they handle",
+        "metrics_token": f"should have at least {PRODUCTION_TOKEN} characters in production",
+        "otlp_endpoint": "should be https: OTLP_HEADERS would cross the network in plain text",
+    }
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The lowest level of events that are logged."""
     log_format: Literal["auto", "json", "console"] = "auto"
     """`auto`: console in the local environment, JSON elsewhere."""
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
-    """Serve the metrics on this port instead of at /metrics."""
+    """The port that serves the metrics; None: /metrics of the API serves them, and a worker's process serves none."""
     metrics_token: SecretStr | None = None
     """The bearer token that scrapers must send; None: the metrics are open."""
     otlp_endpoint: Annotated[str, AfterValidator(_check_endpoint)] | None = None
@@ -80,15 +87,14 @@ class ObservabilitySettings(BaseModel):
 
     def production_faults(self) -> list[tuple[str, str]]:
         """Refuse in production: the log level DEBUG, a token that can be guessed, and headers sent in plain text."""
-        faults = []
+        names = []
         if self.log_level == "DEBUG":
-            message = "DEBUG is refused in production: libraries then log the data that they handle"
-            faults.append(("log_level", message))
+            names.append("log_level")
         if self.metrics_token is not None and len(self.metrics_token.get_secret_value()) < PRODUCTION_TOKEN:
-            faults.append(("metrics_token", f"should have at least {PRODUCTION_TOKEN} characters in production"))
+            names.append("metrics_token")
         if self.otlp_endpoint is not None and self.otlp_headers is not None and _in_plain_text(self.otlp_endpoint):
-            faults.append(("otlp_endpoint", "should be https: OTLP_HEADERS would cross the network in plain text"))
-        return faults
+            names.append("otlp_endpoint")
+        return [(name, self.production_rules[name]) for name in names]
 
 
 def _in_plain_text(url: str) -> bool:

@@ -1,12 +1,14 @@
 """The settings of an example app, and functions that load them from the environment."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import ClassVar
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic.fields import FieldInfo
 
 from tequipy_platform.database import DatabaseSettings
 from tequipy_platform.mail import MailSettings
@@ -45,7 +47,10 @@ class ExampleRates(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    names: ClassVar[frozenset[str]] = frozenset({"login", "register"})
+    names: ClassVar[Mapping[str, FieldInfo]] = {
+        name: FieldInfo.from_annotated_attribute(str, Field(default="60/60", description="A further rate."))
+        for name in ("login", "register")
+    }
 
     default: str = "600/60"
 

@@ -7,7 +7,6 @@ from pydantic import SecretStr, ValidationError
 
 from tequipy_platform.database import DatabaseSettings
 from tequipy_platform.messaging.celery import CelerySettings
-from tequipy_platform.settings import describe_settings
 
 from .example_settings import SECRET, load, refused
 
@@ -169,20 +168,6 @@ def test_production_passes_with_everything_set(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch, TEQUIPY_ENVIRONMENT="production", TEQUIPY_MAIL__SMTP_URL="smtps://u:p@mail.example.com"
     )
     assert not settings.local
-
-
-def test_effective_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The description has a line for every variable, defaults included, and masks all secrets, nested ones too."""
-    keys = {"TEQUIPY_STORAGE__ACCESS_KEY_ID": SECRET, "TEQUIPY_STORAGE__SECRET_ACCESS_KEY": SECRET}
-    lines = describe_settings(load(monkeypatch, TEQUIPY_LIMITS__SECRETS=f'["{SECRET}"]', **keys))
-    assert "TEQUIPY_ENVIRONMENT=test" in lines
-    assert "TEQUIPY_DATABASE__URL=**********" in lines
-    assert "TEQUIPY_DATABASE__POOL_SIZE=5" in lines
-    assert "TEQUIPY_DATABASE__DIRECT_URL=null" in lines
-    assert 'TEQUIPY_LIMITS__SECRETS=["**********"]' in lines
-    assert "TEQUIPY_LIMITS__LIFETIMES__IDLE=60.0" in lines
-    assert "TEQUIPY_LIMITS__LIFETIMES__TRIES=3" in lines
-    assert not any(SECRET in line for line in lines)
 
 
 def test_errors_of_a_model_hide_the_input() -> None:

@@ -40,17 +40,23 @@ class AuthPolicy:
     """Lifetimes and limits; the section `policy` of `AuthSettings`, which reports values out of bounds by name."""
 
     access_token_ttl: timedelta = field(default=15 * _MINUTE, metadata=_bounds(_SECOND))
+    """How long an access token is valid; a revocation takes effect at once nevertheless."""
     jwks_max_age: timedelta = field(default=5 * _MINUTE, metadata=_bounds(_SECOND))
     """How long clients may cache the published keys; a key is published for this long before it signs."""
     refresh_idle: timedelta = field(default=7 * _DAY, metadata=_bounds(_SECOND))
+    """How long after its latest refresh a session ends."""
     refresh_absolute: timedelta = field(default=30 * _DAY, metadata=_bounds(_SECOND))
+    """How long after its login a session ends, however often it is refreshed."""
     refresh_grace: timedelta = field(default=_MINUTE, metadata=_bounds(timedelta(0)))
     """How long after its first use a refresh token returns its unused successor again."""
     sessions_per_user: int = field(default=20, metadata=_bounds(1, None))
     """The maximum number of sessions per user; a further login ends the oldest one."""
     verify_email_ttl: timedelta = field(default=_DAY, metadata=_bounds(_MINUTE, REGISTRATION_TTL))
+    """How long the link that verifies an address is valid."""
     reset_password_ttl: timedelta = field(default=30 * _MINUTE, metadata=_bounds(_MINUTE))
+    """How long the link that resets a password is valid."""
     confirm_email_ttl: timedelta = field(default=60 * _MINUTE, metadata=_bounds(_MINUTE))
+    """How long the link that confirms a new address is valid."""
     undo_email_ttl: timedelta = field(default=7 * _DAY, metadata=_bounds(_DAY))
     """How long a change of address can be undone; no other account can get the earlier address until then."""
     end_session_ttl: timedelta = field(default=7 * _DAY, metadata=_bounds(_MINUTE))
@@ -63,8 +69,9 @@ class AuthPolicy:
     fresh_for: timedelta = field(default=5 * _MINUTE, metadata=_bounds(_SECOND))
     """How long after authentication sensitive operations are allowed."""
     password_min_length: int = field(default=MIN_PASSWORD_LENGTH, metadata=_bounds(MIN_PASSWORD_LENGTH, 64))
+    """The minimum number of characters of a new password after normalisation (OWASP ASVS 5.0, V6.2.1)."""
     password_max_length: int = field(default=128, metadata=_bounds(64, 1024))
-    """Characters after normalisation (OWASP ASVS 5.0, V6.2.1 and V6.2.9)."""
+    """The maximum number of characters of a password after normalisation (OWASP ASVS 5.0, V6.2.9)."""
     audit_retention: timedelta = field(default=400 * _DAY, metadata=_bounds(MIN_AUDIT_RETENTION))
     """How long audit events are kept."""
 

@@ -5,7 +5,7 @@ from dataclasses import fields
 from datetime import timedelta
 from ipaddress import ip_address
 from math import isfinite
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -130,12 +130,21 @@ class AuthSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    production_rules: ClassVar[Mapping[str, str]] = {
+        "bcrypt_cost": f"should be at least {PRODUCTION_COST} in production",
+        "policy.refresh_grace": f"should be at most {PRODUCTION_GRACE.total_seconds():.0f} in production",
+        "allowed_origins": "should be https:// origins alone in production",
+    }
+
     peppers: Secrets = {1: SecretStr(f"{BUILT_IN}pepper-of-the-passwords-0001")}
-    """Keys of the HMAC over passwords. Removing a version makes the passwords that were stored with it unusable."""
+    """Keys of the HMAC over passwords, by version (`{"1": "…"}`); the highest one is used for new hashes. Removing a
+    version makes the passwords that were stored with it unusable."""
     refresh_keys: Secrets = {1: SecretStr(f"{BUILT_IN}key-of-the-refresh-tokens-0001")}
-    """Keys that derive successors of refresh tokens; an old version can be removed once its grace period is over."""
+    """Keys that derive successors of refresh tokens, by version (`{"1": "…"}`); the highest one derives new ones, an
+    old version can be removed once its grace period is over."""
     key_encryption_key: SecretOrSecrets = {1: SecretStr(f"{BUILT_IN}key-of-the-signing-keys-0001")}
-    """Encrypts the signing keys in the database; a single secret is version 1.
+    """Encrypts the signing keys in the database; secrets by version (`{"1": "…"}`), or a single one, which is version
+    1.
 
     To replace it, add the next version in every process, re-encrypt the signing keys with it, and remove the old one.
     """
@@ -155,11 +164,13 @@ class AuthSettings(BaseModel):
     """Whether owners are told by mail of logins from new devices and address ranges, with a link that ends the
     session."""
     policy: Annotated[AuthPolicy, BeforeValidator(_read_seconds)] = AuthPolicy()
-    """Lifetimes and limits, such as `access_token_ttl` in seconds."""
+    """Lifetimes in seconds, and limits."""
     issuer: str | None = Field(default=None, min_length=1)
     """The `iss` claim of access tokens; None: the app's public URL."""
     audience: str = Field(default="tequipy", min_length=1)
+    """The `aud` claim of access tokens (RFC 9068), which identifies the API that accepts them."""
     client_id: str = Field(default="tequipy", min_length=1)
+    """The `client_id` claim of access tokens (RFC 9068)."""
     signing_algorithm: AlgorithmName = "ES256"
     """The algorithm of new signing keys."""
     signing_keys_folder: DirectoryPath | None = None
@@ -204,8 +215,8 @@ class AuthSettings(BaseModel):
     def production_faults(self) -> Iterator[tuple[str, str]]:
         """Return each setting that is not allowed in production, with the reason."""
         if self.bcrypt_cost < PRODUCTION_COST:
-            yield "bcrypt_cost", f"should be at least {PRODUCTION_COST} in production"
+            yield "bcrypt_cost", self.production_rules["bcrypt_cost"]
         if self.policy.refresh_grace > PRODUCTION_GRACE:
-            yield "policy.refresh_grace", f"should be at most {PRODUCTION_GRACE.total_seconds():.0f} in production"
+            yield "policy.refresh_grace", self.production_rules["policy.refresh_grace"]
         if any(not origin.startswith("https://") for origin in self.allowed_origins):
-            yield "allowed_origins", "should be https:// origins alone in production"
+            yield "allowed_origins", self.production_rules["allowed_origins"]

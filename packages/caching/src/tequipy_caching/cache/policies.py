@@ -26,30 +26,33 @@ class CachePolicy:
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # refuses settings with a misspelled field
 
     ttl: float
-    """The time to live of a value."""
+    """Seconds that a value lives; greater than 0, as all times here unless they say otherwise."""
     l1_maxsize: int = 1000
-    """How many values each process keeps in memory."""
+    """How many values each process keeps in memory; at least 1."""
     l1_ttl: float | None = None
-    """The longest time that a process keeps a value in memory; None means until its ttl ends."""
+    """Seconds that a process keeps a value in memory at most, greater than 0; None means until its ttl ends."""
     jitter: float = 0.1
-    """The largest share by which a ttl is shortened at random, so that values stored together expire separately."""
+    """The largest share by which a ttl is shortened at random, so that values stored together expire separately; at
+    least 0 and less than 1."""
     fail_safe: float = 0
-    """How long after its ttl a stale value may be served if a load fails; 0 means never."""
+    """Seconds after its ttl for which a stale value may be served if a load fails; at least 0, which means never."""
     fail_safe_throttle: float = 5
-    """How long a stale value is served before the load is tried again."""
+    """Seconds that a stale value is served before the load is tried again; greater than 0."""
     soft_timeout: float | None = None
-    """How long a caller waits for a load before it gets the stale value and the load continues; None: no limit."""
+    """Seconds that a caller waits for a load before it gets the stale value and the load continues; greater than 0,
+    None: no limit."""
     hard_timeout: float = 10
-    """The longest time that a load may take."""
+    """Seconds that a load may take at most; greater than 0."""
     negative: Mapping[type[Exception], float] = field(default_factory=dict, hash=False)
     """The exceptions of factories, subclasses included, that each process caches instead of a value, and their ttls. An
     exception of a batch is cached only if the batch has one key."""
     lock: Literal["process", "cluster"] = "process"
     """Which callers share one load: those of one process, or those of all processes."""
     refresh_ahead: float | None = None
-    """The share of the ttl after which a hit starts to reload the value in the background; None means never."""
+    """The share of the ttl after which a hit starts to reload the value in the background; greater than 0 and less than
+    1, None means never."""
     max_value_bytes: int = 1024 * 1024
-    """A larger value is returned to the caller and not stored."""
+    """The largest size in bytes, at least 1: a larger value is returned to the caller and not stored."""
     tiers: Literal["l1+l2", "l1", "l2"] = "l1+l2"
     """Where values are stored: in the memory of each process (l1), in Redis (l2), or both."""
 

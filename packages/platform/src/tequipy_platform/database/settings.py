@@ -49,7 +49,8 @@ class DatabaseSettings(BaseModel):
     known_schemas: ClassVar[frozenset[str] | None] = None
 
     url: SecretStr
-    """`postgresql+asyncpg://user:password@host:port/database`, with `?ssl=verify-full` or another of `SSL_MODES`."""
+    """`postgresql+asyncpg://user:password@host:port/database`, with `?ssl=` and a mode of libpq: `disable`, `allow`,
+    `prefer` (the default), `require`, `verify-ca` or `verify-full`."""
     direct_url: SecretStr | None = None
     """A URL that bypasses the pooler, for LISTEN and migration locks; required with `pgbouncer`. None: use `url`."""
     ssl_root_cert: FilePath | None = None
@@ -57,6 +58,7 @@ class DatabaseSettings(BaseModel):
     ssl_cert: FilePath | None = None
     """PEM file of the client certificate, if the server asks for one; its key is in the same file or in `ssl_key`."""
     ssl_key: FilePath | None = Field(default=None, validate_default=True)
+    """PEM file of the unencrypted key of `ssl_cert`; None: the key is in that file."""
     pgbouncer: bool = False
     """Whether `url` leads to pgbouncer in transaction mode: no prepared statements, and timeouts and time zone are set
     in each transaction, because pooled server connections ignore start-up parameters."""
@@ -64,15 +66,22 @@ class DatabaseSettings(BaseModel):
     """Schema names by the packages' own names (`SCHEMAS__AUTH=shop_auth`), for databases in which another product uses
     such a name. To rename a schema in use: stop the apps, `ALTER SCHEMA … RENAME TO …`, set this."""
     application_name: str = "tequipy"
+    """The name of our connections in `pg_stat_activity`."""
     pool_size: int = Field(default=5, ge=1)
-    """Connections that the pool keeps. A process has at most these, `max_overflow`, one for notifications, and one for
-    each readiness check that runs."""
+    """The number of connections that the pool keeps. A process has at most these, `max_overflow`, one for
+    notifications, and one for each readiness check that runs."""
     max_overflow: int = Field(default=10, ge=0)
+    """Connections beyond `pool_size` that are opened under load, and closed when they are returned."""
     pool_timeout: float = Field(default=5, gt=0)
+    """Seconds that a request waits for a free connection of the pool, before it gets 503."""
     pool_recycle: float = Field(default=600, gt=0)
+    """Seconds after which a connection is replaced at its next use, so that it survives no firewall's idle timeout."""
     connect_timeout: float = Field(default=10, gt=0)
+    """Seconds for opening a connection."""
     statement_timeout: float = Field(default=30, gt=0)
+    """Seconds after which PostgreSQL cancels a statement; migrations have no such limit."""
     idle_in_transaction_timeout: float = Field(default=60, gt=0)
+    """Seconds after which PostgreSQL ends a session that does nothing within a transaction, and frees its locks."""
 
     @field_validator("url", "direct_url")
     @classmethod

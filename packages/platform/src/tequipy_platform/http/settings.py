@@ -20,11 +20,12 @@ class HttpProfile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     connect: Seconds
-    """Time for each step to a connection: waiting for a free one of the pool, looking up and connecting, TLS."""
+    """Seconds for each step to a connection: waiting for a free one of the pool, looking up and connecting, TLS."""
     read: Seconds
-    """The longest pause while a request is sent or a response is received."""
+    """The longest pause in seconds while a request is sent or a response is received."""
     total: Seconds
-    """Time from the call to the end of the response's body, with redirects, all attempts and the waits between them."""
+    """Seconds from the call to the end of the response's body, with redirects, all attempts and the waits between them;
+    not below the other two."""
 
     @model_validator(mode="after")
     def _check_total(self) -> Self:
@@ -39,17 +40,22 @@ class HttpSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     default: HttpProfile = HttpProfile(connect=5, read=25, total=30)
+    """Calls of APIs."""
     llm: HttpProfile = HttpProfile(connect=10, read=110, total=120)
+    """Calls of language models, which take long to answer."""
     health: HttpProfile = HttpProfile(connect=2, read=3, total=5)
+    """Checks whether a service works."""
     webhooks: HttpProfile = HttpProfile(connect=5, read=10, total=15)
+    """Calls of addresses that users give."""
     max_connections: int = Field(default=100, ge=1)
-    """Connections of a profile; a further call waits for a free one, at most as long as for a connection."""
+    """The number of connections of a profile; a further call waits for a free one, at most as long as for a
+    connection."""
     max_keepalive_connections: int = Field(default=20, ge=0)
-    """Idle connections of a profile that stay open."""
+    """The number of idle connections of a profile that stay open."""
     attempts: int = Field(default=3, ge=1, le=10)
-    """How often an idempotent request is sent at most."""
+    """How often an idempotent request is sent at most, the first time included."""
     max_response_bytes: int = Field(default=10 * 1024 * 1024, ge=1)
-    """The longest body of a response, after decompression; a call can have a limit of its own."""
+    """The longest body of a response in bytes, after decompression; a call can have a limit of its own."""
     ca_file: FilePath | None = None
     """Certificates of the trusted authorities (PEM), instead of those of Mozilla that the package certifi contains."""
 

@@ -2,10 +2,11 @@
 
 import re
 import ssl
+from collections.abc import Mapping
 from enum import Enum
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
@@ -34,6 +35,10 @@ class MailSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    production_rules: ClassVar[Mapping[str, str]] = {
+        "smtp_url": "is required in production: mails in a folder are not sent"
+    }
+
     smtp_url: SecretStr | None = None
     """`smtps://` (TLS from the start), `smtp+starttls://`, or `smtp://`, then `user:password@host:port`. The last one
     requires STARTTLS too, unless the server is on this machine or `allow_unencrypted` is set."""
@@ -43,6 +48,7 @@ class MailSettings(BaseModel):
     ssl_root_cert: FilePath | None = None
     """PEM file of the trusted authorities; None: those of the system."""
     sender: str = "Tequipy <no-reply@localhost>"
+    """The address in From of all mails, with a name: `Name <name@example.com>`."""
     folder: Path = Path("mail")
     """The folder for mails if `smtp_url` is not set."""
     templates: Path | None = None
@@ -102,7 +108,7 @@ class MailSettings(BaseModel):
 
     def production_faults(self) -> list[tuple[str, str]]:
         """Require a server in production."""
-        return [] if self.smtp_url else [("smtp_url", "is required in production: mails in a folder are not sent")]
+        return [] if self.smtp_url else [("smtp_url", self.production_rules["smtp_url"])]
 
 
 def _is_this_machine(host: str) -> bool:

@@ -1,8 +1,8 @@
 """Settings of an app: the base model, loading from the environment and `.env`, and checks. Only apps load settings."""
 
 from tequipy_platform.settings.app_settings import AppSettings, Environment, ProductionChecked
+from tequipy_platform.settings.display import describe_settings, explain_settings
 from tequipy_platform.settings.loading import (
-    describe_settings,
     load_settings,
     refuse,
     refuse_missing_folder,
@@ -19,6 +19,7 @@ __all__ = [
     "ProductionChecked",
     "PublicUrl",
     "describe_settings",
+    "explain_settings",
     "load_settings",
     "refuse",
     "refuse_missing_folder",

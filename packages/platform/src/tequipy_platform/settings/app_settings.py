@@ -1,6 +1,6 @@
 """The settings model of every app, and its checks for staging and production."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
@@ -20,6 +20,9 @@ Environment = Literal["local", "test", "staging", "production"]
 @runtime_checkable
 class ProductionChecked(Protocol):
     """A settings section with checks for production."""
+
+    production_rules: ClassVar[Mapping[str, str]]
+    """What production requires of a field, by its name: the message of the fault, and a line of the documentation."""
 
     def production_faults(self) -> Iterable[tuple[str, str]]:
         """Return, for each fault, the field's name and what is wrong with its value; `a.b` is the field b of a."""
@@ -42,11 +45,24 @@ class AppSettings(BaseSettings):
     names_of_other_apps: ClassVar[frozenset[str]] = frozenset()
     """First parts of names that belong to other apps which share the environment and `.env`: they are not unknown."""
 
+    production_rules: ClassVar[Mapping[str, str]] = {
+        "public_url": "should begin with https:// in production: links and cookies go there"
+    }
+    """What production requires of a setting, beside the rules of its section; `a.b` is the field b of a."""
+
     app_name: str = "tequipy"
+    """The name of the product: the title of the HTTP contract, the name of the Celery app, and a part of
+    `User-Agent`."""
     app_version: str = Field(default_factory=partial(version, "tequipy-platform"))
+    """The version in logs, metrics, spans and messages; by default that of the installed packages.
+
+    Give each build its own (a commit hash will do): a relay takes an event from its own version to be complete.
+    """
     environment: Environment
+    """Where the process runs. `local` has console logs and cookies without TLS; `staging` refuses built-in secrets, and
+    `production` everything that is unsafe."""
     public_url: PublicUrl
-    """The URL under which people reach the app; links in mails begin with it."""
+    """The URL under which people reach the app; links in mails begin with it, and so does `iss` of access tokens."""
 
     @classmethod
     def settings_customise_sources(
@@ -83,7 +99,7 @@ class AppSettings(BaseSettings):
         Sections that are `ProductionChecked` are included; an app extends this for faults across sections.
         """
         if not self.public_url.startswith("https://"):
-            yield ("public_url",), "should begin with https:// in production: links and cookies go there"
+            yield ("public_url",), self.production_rules["public_url"]
         for name in type(self).model_fields:
             section = getattr(self, name)
             for field, message in guessable_secret_faults(section):

@@ -1,19 +1,16 @@
-"""Loading and display of settings, and the end of a process whose settings are wrong."""
+"""Loading of settings, and the end of a process whose settings are wrong."""
 
-import json
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import is_dataclass
-from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, SecretStr, ValidationError
-from pydantic_core import ErrorDetails, to_jsonable_python
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings
 
 from tequipy_platform.settings.app_settings import AppSettings
@@ -80,11 +77,6 @@ def refuse_missing_folder(variable: str) -> None:
         refuse([f"{variable}: should name a folder that exists and can be written to, or be unset"])
 
 
-def describe_settings(settings: AppSettings) -> list[str]:
-    """Return the effective settings as lines of the form `NAME=value`; secrets become `**********`."""
-    return list(_describe(settings, prefix_of(type(settings))))
-
-
 def variable_of(cls: type[BaseSettings], path: Iterable[str | int]) -> str:
     """Return the name of the variable that sets a field, given the path to the field (`("database", "url")`)."""
     return prefix_of(cls) + "__".join(str(step) for step in path).upper()
@@ -146,19 +138,3 @@ def _required_below(cls: type[BaseModel], path: tuple[str, ...]) -> list[tuple[s
     return [
         below for name, field in fields if field.is_required() for below in _required_below(cls, (*path, name))
     ] or [path]
-
-
-def _describe(section: object, prefix: str) -> Iterator[str]:
-    extra = section.model_extra if isinstance(section, BaseModel) else None
-    for name in (*fields_of(type(section)), *(extra or {})):
-        value = getattr(section, name)
-        variable = prefix + name.upper()
-        if isinstance(value, BaseModel) or is_dataclass(value):
-            yield from _describe(value, f"{variable}__")
-        elif isinstance(value, timedelta):
-            yield f"{variable}={value.total_seconds()}"
-        elif isinstance(value, str | SecretStr):
-            yield f"{variable}={value}"
-        else:
-            # JSON, the form in which the variable would be set; pydantic masks a SecretStr inside.
-            yield f"{variable}={json.dumps(to_jsonable_python(value))}"

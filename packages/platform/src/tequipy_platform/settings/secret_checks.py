@@ -9,6 +9,10 @@ from pydantic import SecretStr
 BUILT_IN: Final = "local-only-"
 """The prefix of the built-in secrets, which are public because they are in the repository."""
 
+GUESSABLE_RULE: Final = "should be random, not typed"
+BUILT_IN_RULE: Final = f"{GUESSABLE_RULE}; staging refuses the built-in one too"
+"""What production requires of a secret that must be random: one without, and one with a built-in default."""
+
 _ADVICE: Final = "make one of your own (openssl rand -base64 32)"
 _MIN_VARIETY: Final = 6
 """The least number of different characters, and of different distances between neighbours. Of random texts with 32

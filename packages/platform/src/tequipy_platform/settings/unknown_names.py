@@ -30,9 +30,9 @@ def section_of(field: FieldInfo | None) -> type[object] | None:
 
 
 def fields_of(section: type[object]) -> Mapping[str, FieldInfo]:
-    """Return the fields of a section by name."""
+    """Return the fields of a section by name, and the further names that its app declares in `names`."""
     if issubclass(section, BaseModel):
-        return section.model_fields
+        return {**section.model_fields, **getattr(section, "names", {})}
     assert is_dataclass(section)  # noqa: S101 -- `section_of` returns nothing else
     return {each.name: FieldInfo.from_annotated_attribute(cast("Any", each.type), each) for each in fields(section)}
 
@@ -42,7 +42,6 @@ def setting_paths(model: type[object], path: tuple[str, ...] = ()) -> Iterator[t
     for name, field in fields_of(model).items():
         section = section_of(field)
         yield from setting_paths(section, (*path, name)) if section else ((*path, name),)
-    yield from ((*path, name) for name in getattr(model, "names", ()))
 
 
 def unknown_exported(model: type[BaseModel], prefix: str, environment: Mapping[str, str]) -> list[str]:
@@ -101,6 +100,6 @@ def _is_known(model: type[BaseModel], name: str) -> bool:
             return True  # a key of a mapping, which the field validates
         known = fields_of(section)
         if step not in known:
-            return step in getattr(section, "names", ())
+            return False
         section = section_of(known[step])
     return True

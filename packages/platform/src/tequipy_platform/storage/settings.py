@@ -1,7 +1,8 @@
 """Settings of the object storage."""
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import ClassVar, Final
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -28,6 +29,11 @@ class StorageSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    production_rules: ClassVar[Mapping[str, str]] = {
+        "url": "memory:// is refused in production: it ends with the process",
+        "endpoint": "should begin with https:// in production: anybody on the way reads the objects",
+    }
+
     url: str = "file:///var/lib/tequipy/objects"
     """`s3://bucket` or `s3://bucket/prefix`; `file:///absolute/folder` (created if it is missing); or `memory://`,
     whose content is lost with the process."""
@@ -37,7 +43,9 @@ class StorageSettings(BaseModel):
     region: str = "us-east-1"
     """The region of the bucket; other products than AWS often ignore it."""
     access_key_id: SecretStr | None = Field(default=None, validate_default=True)
+    """The id of the access key; required for `s3://`."""
     secret_access_key: SecretStr | None = Field(default=None, validate_default=True)
+    """The secret of the access key; required for `s3://`."""
     timeout: float = Field(default=30, gt=0, le=600)
     """Seconds in which S3 must answer a request or send the next bytes. A request that fails is tried again, unless so
     many seconds have passed since its first attempt. A put of many parts has three requests that can fail: one of its
@@ -90,9 +98,9 @@ class StorageSettings(BaseModel):
     def production_faults(self) -> list[tuple[str, str]]:
         """Refuse in production a storage that does not survive the process, and objects on the network in clear."""
         if self.in_memory:
-            return [("url", "memory:// is refused in production: it ends with the process")]
+            return [("url", self.production_rules["url"])]
         if self.bucket and self.server.startswith("http://"):
-            return [("endpoint", "should begin with https:// in production: anybody on the way reads the objects")]
+            return [("endpoint", self.production_rules["endpoint"])]
         return []
 
     @property

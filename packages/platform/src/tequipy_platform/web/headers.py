@@ -1,8 +1,8 @@
 """Security headers on every response, `no-store` on some, and CORS for the configured origins."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
@@ -44,6 +44,8 @@ class HeaderSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    production_rules: ClassVar[Mapping[str, str]] = {"cors_origins": "should be https:// origins alone in production"}
+
     cors_origins: tuple[str, ...] = ()
     """Origins in the form that browsers send (RFC 6454): `https://app.example.com`, with a port if it is not 443."""
 
@@ -60,7 +62,7 @@ class HeaderSettings(BaseModel):
     def production_faults(self) -> list[tuple[str, str]]:
         """Refuse `http` origins in production: an attacker on the network can change their pages."""
         plain = any(not origin.startswith("https://") for origin in self.cors_origins)
-        return [("cors_origins", "should be https:// origins alone in production")] if plain else []
+        return [("cors_origins", self.production_rules["cors_origins"])] if plain else []
 
 
 class Cors(CORSMiddleware):

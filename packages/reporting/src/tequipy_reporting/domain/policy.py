@@ -27,7 +27,7 @@ class ReportPolicy:
     max_waiting: int = field(default=100, metadata=_bounds(1, 10_000))
     """The number of reports of one account that can be unfinished at a time."""
     max_bytes: int = field(default=1024**3, metadata=_bounds(1024, 5 * 1024**3))
-    """The size of the largest report; a larger one fails with `too_large`."""
+    """The size in bytes of the largest report; a larger one fails with `too_large`."""
     max_duration: timedelta = field(default=4 * _MINUTE, metadata=_bounds(_SECOND))
     """How long one attempt at a report may take; then it fails with `timed_out`. The worker's own limit, if it is
     shorter, is used instead."""

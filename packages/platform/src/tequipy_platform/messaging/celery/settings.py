@@ -1,7 +1,7 @@
 """Settings of Celery's broker."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -20,6 +20,8 @@ class CelerySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    production_rules: ClassVar[Mapping[str, str]] = {"broker_url": INSECURE, "result_backend": INSECURE}
+
     broker_url: SecretStr
     """`redis://user:password@host:port/database` (use another database than the cache), or
     `amqp://user:password@host:port/virtual_host` for RabbitMQ. `rediss://` and `amqps://` verify certificate and host
@@ -28,13 +30,13 @@ class CelerySettings(BaseModel):
     result_backend: SecretStr | None = None
     """A URL of Redis; None: results are not kept."""
     soft_time_limit: int = Field(default=270, gt=0)
-    """After this time a task's coroutine is cancelled."""
+    """Seconds after which a task's coroutine is cancelled; below `time_limit`."""
     time_limit: int = Field(default=300, gt=0)
-    """After this time a task's process is killed."""
+    """Seconds after which a task's process is killed; below `visibility_timeout`."""
     visibility_timeout: int = Field(default=600, gt=0)
-    """After this time Redis delivers an unacknowledged message again; RabbitMQ does when its worker is gone."""
+    """Seconds after which Redis delivers an unacknowledged message again; RabbitMQ does when its worker is gone."""
     soft_shutdown_timeout: int = Field(default=20, ge=0)
-    """How long a stopping worker waits for its tasks before it returns them to the queue."""
+    """Seconds that a stopping worker waits for its tasks before it returns them to the queue."""
 
     @property
     def broker(self) -> RedisUrl | AmqpUrl:
@@ -49,9 +51,9 @@ class CelerySettings(BaseModel):
     def production_faults(self) -> Iterator[tuple[str, str]]:
         """Yield the URLs that production refuses because they do not verify the server."""
         if not self.broker.verified:
-            yield "broker_url", INSECURE
+            yield "broker_url", self.production_rules["broker_url"]
         if self.result_backend and not parse_redis_url(self.result_backend.get_secret_value()).verified:
-            yield "result_backend", INSECURE
+            yield "result_backend", self.production_rules["result_backend"]
 
     @field_validator("broker_url")
     @classmethod
