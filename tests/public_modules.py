@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ["observability", "platform", "caching", "auth", "reporting"]
+PACKAGES = ["observability", "fonts", "platform", "caching", "auth", "reporting"]
 
 
 def sources_of(package: str) -> dict[str, Path]:

@@ -29,6 +29,7 @@ VIOLATIONS = {
     "observability-root": ("tequipy_caching/redis/__init__.py", "import tequipy_observability.wiring"),
     "observability-api": ("tequipy_caching/redis/__init__.py", "import tequipy_observability.api"),
     "private-observability": ("tequipy_platform/_clock.py", "import tequipy_observability._context"),
+    "private-fonts": ("tequipy_worker/app.py", "import tequipy_fonts._files"),
     "platform-layers": ("tequipy_platform/database/engine.py", "import tequipy_platform.messaging.outbox"),
     "platform-capabilities": ("tequipy_platform/web/health.py", "import tequipy_platform.database"),
     "private-platform": ("tequipy_auth/wiring.py", "import tequipy_platform.database.engine"),

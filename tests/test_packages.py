@@ -19,6 +19,7 @@ ALONE = {
     "tequipy-observability[api]": (["tequipy_observability.api"], ["celery"]),
     "tequipy-observability[celery]": (["tequipy_observability.celery"], ["fastapi", "opentelemetry"]),
     "tequipy-observability[otel]": (["tequipy_observability.testing"], ["fastapi", "celery"]),
+    "tequipy-fonts": (["tequipy_fonts"], ["pydantic", "structlog"]),
     "tequipy-platform": (
         [
             "tequipy_platform",
@@ -179,7 +180,7 @@ export UV_PYTHON="$VIRTUAL_ENV/bin/python"  # `make` sets it to the Python that 
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("package", ["auth", "caching", "observability", "platform", "reporting"])
+@pytest.mark.parametrize("package", ["auth", "caching", "fonts", "observability", "platform", "reporting"])
 def test_the_install_block_of_a_package_names_all_that_it_needs(package: str) -> None:
     """The README of a package installs it from the repository with each package that it depends on, and its extras."""
 
