@@ -15,7 +15,9 @@ from tequipy_platform.database import Database, uuid7
 from tequipy_reporting.domain.composition import compose
 from tequipy_reporting.domain.ports import Writers
 from tequipy_reporting.domain.reporting import Reporting
+from tequipy_reporting.domain.reports import ReportFormat, ReportKind
 from tequipy_reporting.domain.services.personal_data import PersonalReports
+from tequipy_reporting.infrastructure.csv_report import CsvReport
 from tequipy_reporting.infrastructure.metrics import PrometheusReportMetrics
 from tequipy_reporting.infrastructure.models import SCHEMA
 from tequipy_reporting.infrastructure.repositories import SqlReportingUnitOfWork
@@ -57,6 +59,6 @@ def build_personal_data(database: Database) -> PersonalData:
     return PersonalReports(partial(SqlReportingUnitOfWork, database, SystemClock(), uuid7), SystemClock())
 
 
-def build_writers(auth: Auth) -> Writers:  # noqa: ARG001 -- each writer takes what it reads from
+def build_writers(auth: Auth) -> Writers:
     """Return the writer of each kind and format, which read from auth; needs the extra `worker`."""
-    return {}
+    return {(ReportKind.USER_ACTIVITY, ReportFormat.CSV): CsvReport(auth.audit_log)}
