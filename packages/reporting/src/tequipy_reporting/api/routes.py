@@ -7,20 +7,23 @@ from fastapi import APIRouter, Depends, Path, Request, Response, status
 
 from tequipy_auth import AmbiguousCredentials, InvalidAccessToken, Principal
 from tequipy_auth.api import RequirePermission
-from tequipy_platform import Invalid, NotFound, Unauthenticated, Unavailable
+from tequipy_platform import Invalid, NotFound, ObjectNotFound, Unauthenticated, Unavailable
 from tequipy_platform.web import (
     BODY_PROBLEMS,
     IDEMPOTENCY_PROBLEMS,
     IdempotencyKey,
     PageBody,
     PageParameters,
+    object_response,
+    object_responses,
     problem_responses,
     tagged_response,
 )
 from tequipy_reporting.api.schemas import ReportItem, ReportRequest
-from tequipy_reporting.domain.exceptions import TooManyReports
+from tequipy_reporting.domain.exceptions import ReportNotReady, TooManyReports
 from tequipy_reporting.domain.permissions import REPORTS_READ, REPORTS_WRITE
 from tequipy_reporting.domain.reporting import Reporting
+from tequipy_reporting.domain.reports import ReportFormat
 
 router = APIRouter(tags=["reports"])
 
@@ -81,6 +84,23 @@ async def get_report(
     """Return a report; its `ETag` is for `If-None-Match`."""
     report = await reporting.reports.get(report_id)
     return tagged_response(request, ReportItem.of(report), report.state_tag)
+
+
+@router.get(
+    "/{id}/content",
+    dependencies=[READS_REPORTS],
+    response_class=Response,
+    responses=object_responses(*(each.media_type for each in ReportFormat))
+    | problem_responses(*CALLER_PROBLEMS, NotFound, ObjectNotFound, ReportNotReady, Invalid),
+)
+async def download_report(
+    request: Request, reporting: CurrentReporting, report_id: Annotated[UUID, Path(alias="id")]
+) -> Response:
+    """Download the file of a report that is done; `Range` continues a broken download."""
+    report, stored = await reporting.reports.file(report_id)
+    return await object_response(
+        request, reporting.storage, stored, filename=report.filename, media_type=report.format.media_type
+    )
 
 
 @router.delete(

@@ -4,7 +4,7 @@ from datetime import date, datetime
 from typing import Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from tequipy_platform.web import StrictModel
 from tequipy_reporting.domain.reports import Period, Report, ReportFailure, ReportFormat, ReportKind, ReportStatus
@@ -29,6 +29,8 @@ class ReportRequest(StrictModel):
 
 class ReportItem(BaseModel):
     """A report, and how far it is."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     id: UUID = Field(examples=[_ID])
     kind: ReportKind = Field(examples=["user_activity"])

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
-from tequipy_platform import JSON, Invalid
+from tequipy_platform import JSON, Invalid, StoredObject
 from tequipy_reporting.domain.policy import MAX_DAYS
 
 KEY_PREFIX: Final = "reports"
@@ -142,6 +142,13 @@ class Report:
     def filename(self) -> str:
         """The name under which its file is downloaded."""
         return f"{self.kind}_{self.period.first_day}_{self.period.last_day}.{self.format}"
+
+    @property
+    def file(self) -> StoredObject | None:
+        """Its file in the object storage; None unless it is done."""
+        if self.storage_key is None or self.size_bytes is None:
+            return None
+        return StoredObject(self.storage_key, self.size_bytes, self.finished_at or self.created_at, self.sha256)
 
     @property
     def state_tag(self) -> str:

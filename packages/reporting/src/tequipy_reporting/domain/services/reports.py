@@ -7,7 +7,17 @@ from typing import Final
 from uuid import UUID
 
 from tequipy_auth import Principal
-from tequipy_platform import JSON, Clock, IdempotentRequest, IdSource, NotFound, Page, PageRequest, retry_conflicts
+from tequipy_platform import (
+    JSON,
+    Clock,
+    IdempotentRequest,
+    IdSource,
+    NotFound,
+    Page,
+    PageRequest,
+    StoredObject,
+    retry_conflicts,
+)
 from tequipy_reporting.domain.exceptions import ReportNotReady, TooManyReports
 from tequipy_reporting.domain.policy import ReportPolicy
 from tequipy_reporting.domain.ports import ReportMetrics
@@ -80,12 +90,12 @@ class ReportService:
             raise NotFound
         return report
 
-    async def ready(self, report_id: UUID) -> Report:
-        """Return a report that has a file; raises `NotFound` and `ReportNotReady`."""
+    async def file(self, report_id: UUID) -> tuple[Report, StoredObject]:
+        """Return a report with its file; raises `NotFound`, and `ReportNotReady` unless it is done."""
         report = await self.get(report_id)
-        if report.status is not ReportStatus.DONE:
+        if report.file is None:
             raise ReportNotReady
-        return report
+        return report, report.file
 
     @retry_conflicts
     async def delete(self, report_id: UUID) -> None:
