@@ -1,6 +1,6 @@
 """Attempts at reports: what each leaves behind, however it ends."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from uuid import uuid4
 
@@ -30,17 +30,19 @@ from .requests import PIECES, ask, caller, generate, turns
 SECOND = timedelta(seconds=1)
 
 
+async def _nothing(_: int) -> None:
+    pass
+
+
 class ScriptedWriter(ReportWriter):
     """Writes ten pieces, and calls a coroutine function before each with its number."""
 
     def __init__(self, clock: FrozenClock, step: timedelta = SECOND) -> None:
         self.pieces = 0
         self.closed = False
+        self.before: Callable[[int], Awaitable[None]] = _nothing
         self._clock = clock
         self._step = step
-
-    async def before(self, number: int) -> None:
-        """Do nothing; a test replaces it."""
 
     async def write(self, report: Report) -> AsyncGenerator[Chunk]:  # noqa: ARG002 -- the port's signature
         try:
@@ -95,7 +97,7 @@ async def test_progress_is_recorded_once_a_second(
     async def look(_: int) -> None:
         seen.append(work.reports.rows[report.id].progress)
 
-    writer.before = look  # type: ignore[method-assign]
+    writer.before = look
     await generate(reporting, report.id, writer)
     assert seen == [0, 0, 0, 0, 0.4, 0.4, 0.4, 0.4, 0.8, 0.8]
     assert work.reports.rows[report.id].progress == 1
@@ -113,7 +115,7 @@ async def test_a_report_cancelled_half_way_leaves_no_file(
         if number == 5:
             await reporting.reports.delete(report.id)
 
-    writer.before = cancel  # type: ignore[method-assign]
+    writer.before = cancel
     await generate(reporting, report.id, writer)
     assert (writer.pieces, writer.closed) == (5, True)
     assert storage.objects == {}
@@ -132,7 +134,7 @@ async def test_a_cancel_after_the_last_piece_leaves_no_file(
         if number == 10:
             await reporting.reports.delete(report.id)
 
-    writer.before = cancel  # type: ignore[method-assign]
+    writer.before = cancel
     await generate(reporting, report.id, writer)
     assert writer.pieces == 10
     assert storage.objects == {}
@@ -151,7 +153,7 @@ async def test_a_later_attempt_supersedes_an_earlier_one(
         if number == 5:
             await generate(reporting, report.id, FakeReportWriter(b"new"), delivery=delivery)
 
-    writer.before = repeat  # type: ignore[method-assign]
+    writer.before = repeat
     await generate(reporting, report.id, writer, delivery=delivery)
     assert [content for content, _ in storage.objects.values()] == [b"new"]
     assert work.reports.rows[report.id].size_bytes == 3
@@ -168,7 +170,7 @@ async def test_another_message_leaves_a_running_report_alone(
         if number == 5:
             await generate(reporting, report.id, FakeReportWriter(b"new"))
 
-    writer.before = intrude  # type: ignore[method-assign]
+    writer.before = intrude
     await generate(reporting, report.id, writer)
     assert [content for content, _ in storage.objects.values()] == [b"x" * 100]
 
@@ -259,7 +261,7 @@ async def test_a_writer_that_fails_is_tried_again_for_a_while(
         if number == 5:
             raise fault
 
-    writer.before = fail  # type: ignore[method-assign]
+    writer.before = fail
     delivery = Delivery(uuid4(), GENERATE_REPORT)
     with pytest.raises(type(fault)):
         await generate(reporting, report.id, writer, delivery=delivery)

@@ -1,24 +1,37 @@
 """Request and response bodies."""
 
+import re
 from datetime import date, datetime
-from typing import Self
+from typing import Annotated, Final, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from tequipy_platform.web import StrictModel
 from tequipy_reporting.domain.reports import Period, Report, ReportFailure, ReportFormat, ReportKind, ReportStatus
 
 _ID = "01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8e"
 _TIME = "2026-01-31T10:30:00Z"
+_DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+
+
+def _check_day(value: object) -> object:
+    if not isinstance(value, str) or _DAY.fullmatch(value) is None:
+        raise PydanticCustomError("date", "The text should be a date as 2026-01-31.")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_check_day)]
+"""A full date of RFC 3339; pydantic alone would read numbers and times too."""
 
 
 class ReportRequest(StrictModel):
     """What to report about."""
 
     kind: ReportKind = Field(examples=["user_activity"])
-    first_day: date = Field(alias="from", examples=["2026-01-01"], description="The first day, in UTC.")
-    last_day: date = Field(alias="to", examples=["2026-01-31"], description="The last day, in UTC; at most 366 days.")
+    first_day: Day = Field(alias="from", examples=["2026-01-01"], description="The first day, in UTC.")
+    last_day: Day = Field(alias="to", examples=["2026-01-31"], description="The last day, in UTC; at most 366 days.")
     format: ReportFormat = Field(examples=["csv"])
 
     @property
