@@ -40,8 +40,9 @@ admin: sync ## create an admin in the running stack: make admin EMAIL=you@exampl
 	@$(BIN)/tequipy-devstack admin "$(EMAIL)"
 
 # By files, so that one process starts the servers of a file; pytest 9.2 ignores the groups of xdist 3.8.
+# Test files are compiled once, and not by each process of each run, also on machines that disable bytecode files.
 test: sync ## run every test in parallel; ARGS="-k name" selects
-	$(BIN)/pytest -m "not prove" -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -m "not prove" -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 prove: sync ## run the long proofs and print their figures; QUICK=1: only those that take seconds
 	$(BIN)/pytest -m "prove$(if $(QUICK), and quick)" -n 0 -s $(ARGS)
