@@ -29,10 +29,11 @@ def make_auth(database: Database, **changed: Any) -> Auth:
 
 
 async def sent_mails(auth: Auth, database: Database) -> list[Mail]:
-    """Run the tasks of the outbox and return the newly sent mails."""
+    """Run the unfinished tasks of the outbox and return the newly sent mails."""
     mailer = RecordingMailer()
+    unsent = select(OutboxRow).where(OutboxRow.task == "auth.send_mail", OutboxRow.state != "done")
     async with database.sessions() as session:
-        rows = list(await session.scalars(select(OutboxRow).where(OutboxRow.task == "auth.send_mail")))
+        rows = list(await session.scalars(unsent))
     for row in rows:
         await auth.mailing(mailer).send_mail(Delivery(row.id, "auth.send_mail"), **row.payload)
     return mailer.mails
