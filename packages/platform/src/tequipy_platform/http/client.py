@@ -7,7 +7,7 @@ import re
 import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from functools import cached_property
+from functools import cache, cached_property
 from http.cookiejar import CookieJar
 from types import TracebackType
 from typing import Any, Final, Self
@@ -176,7 +176,13 @@ class HttpClients:
         """The context of all profiles, because loading the certificates takes 10 ms."""
         if self._settings.ca_file is not None:
             return ssl.create_default_context(cafile=self._settings.ca_file)
-        return httpx.create_ssl_context(trust_env=False)
+        return _public_authorities()
+
+
+@cache
+def _public_authorities() -> ssl.SSLContext:
+    """Return the context with the public certificate authorities, which is loaded once in a process."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 _MAX_PRODUCT_LENGTH: Final = 64
