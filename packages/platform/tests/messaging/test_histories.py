@@ -102,8 +102,8 @@ def test_a_seed_repeats_its_histories() -> None:
 
 
 def run_until_found() -> None:
-    for number in range(1, 6):
-        run(number, 200)
+    for number in range(1, 51):
+        run(number, 20)  # many short searches find a bug sooner than few long ones
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
