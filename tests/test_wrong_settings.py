@@ -1,13 +1,11 @@
 """Wrong settings end both commands with status 78 and one line that names the variable without its value."""
 
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tequipy_devstack.proving.apps import program
 from tequipy_devstack.proving.forked import ForkedCommand
 
 End = Callable[[list[str], dict[str, str]], tuple[int, list[str]]]
@@ -40,18 +38,13 @@ WRONG = [
 
 
 @pytest.fixture
-def end(api_command: ForkedCommand, tmp_path: Path) -> End:
+def end(api_command: ForkedCommand, worker_command: ForkedCommand, tmp_path: Path) -> End:
     """Return a function that runs a command, and returns its status and its output lines."""
 
     def run(command: list[str], variables: dict[str, str]) -> tuple[int, list[str]]:
         environment = variables | {name: text for name, text in os.environ.items() if not name.startswith("TEQUIPY_")}
-        if command[0] == "tequipy-api":
-            result = api_command.run(*command[1:], environment=environment, folder=tmp_path)
-        else:
-            arguments: list[str | Path] = [program(command[0]), *command[1:]]
-            result = subprocess.run(
-                arguments, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
-            )
+        forked = {"tequipy-api": api_command, "tequipy-worker": worker_command}[command[0]]
+        result = forked.run(*command[1:], environment=environment, folder=tmp_path)
         return result.returncode, (result.stdout + result.stderr).splitlines()
 
     return run

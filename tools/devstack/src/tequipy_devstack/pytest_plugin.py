@@ -79,6 +79,16 @@ def api_command() -> Iterator[ForkedCommand]:
 
 
 @pytest.fixture(scope="session")
+def worker_command() -> Iterator[ForkedCommand]:
+    """Yield `tequipy-worker`, imported once for all commands of this process's tests.
+
+    A `run` that is to do work needs a process of its own, because it counts in files if a variable is set at import.
+    """
+    with forked_command("tequipy-worker", "tequipy_worker.__main__:main", "tequipy_worker.cli") as command:
+        yield command
+
+
+@pytest.fixture(scope="session")
 def worker_number() -> int:
     """Return the number of this process in a parallel run, or 0."""
     return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
