@@ -191,10 +191,29 @@ def mail_sink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailSink]:
         yield sink
 
 
+@pytest.fixture(scope="session")
+def _new_postgres(tequipy_run: TestRun) -> PostgresServer:
+    """Return a stopped server without tables, created once for the run, because initdb takes longer than a copy."""
+    folder = tequipy_run.folder / "new-postgres"
+    with tequipy_run.lock("new-postgres"):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(prefix="tequipy-postgres-") as name:
+                draft = PostgresServer(Path(name))
+                with draft:
+                    pass
+                unfinished = folder.with_suffix(".new")  # so that nobody uses a copy that failed
+                draft.copy_to(unfinished)
+                unfinished.rename(folder)
+    return PostgresServer(folder)
+
+
 @pytest.fixture
-def private_postgres() -> Iterator[PostgresServer]:
+def private_postgres(_new_postgres: PostgresServer) -> Iterator[PostgresServer]:
     """Yield a PostgreSQL for this test alone, without tables, to be frozen, killed and restarted."""
-    with tempfile.TemporaryDirectory(prefix="tequipy-postgres-") as folder, PostgresServer(Path(folder)) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="tequipy-postgres-") as folder,
+        _new_postgres.copy_to(Path(folder)) as server,
+    ):
         yield server
 
 
