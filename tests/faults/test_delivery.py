@@ -179,7 +179,7 @@ def test_a_relay_killed_before_marking_sends_nothing_twice(
                 assert time.monotonic() < deadline, "it has not died that often"
                 load.send(1)
         asked = accepted(load)
-        eventually("every message is over", quiet, within=300)
+        eventually("every message is over", quiet, within=300, every=0.2)
     relay.start()
     print(f"\nRelay killed {deaths} times between publishing and marking: {post.describe(asked)}")
     ids = post.ids()
@@ -255,7 +255,7 @@ def test_no_task_is_lost(
     names = ", ".join(fault.__name__ for fault in faults)
     print(f"\n{names}: {post.describe(asked)}, {time.monotonic() - began:.0f} s")
     assert len(post.ids()) == asked
-    eventually("no mail is sent again during the next test", quiet, within=120)
+    eventually("no mail is sent again during the next test", quiet, within=120, every=0.2)
 
 
 @pytest.mark.usefixtures("relay")

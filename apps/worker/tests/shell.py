@@ -69,7 +69,8 @@ class Shell:
 
     def await_health(self, name: str, status: int, *arguments: str, within: float = 60) -> None:
         """Wait until `health` ends with this status."""
-        eventually(f"health {arguments} is {status}", lambda: self.health(name, *arguments) == status, within=within)
+        what = f"health {arguments} is {status}"
+        eventually(what, lambda: self.health(name, *arguments) == status, within=within, every=0.5)
 
     async def add(self, task: str, **payload: Any) -> None:
         """Commit a message for a task."""

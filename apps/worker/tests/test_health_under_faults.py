@@ -75,7 +75,7 @@ def test_killed_children_are_not_counted(shell: Shell) -> None:
         assert shell.health("worker", "run") == 0
         return not set(killed) & set(process.children()) and shell.health("worker", "run", "--ready") == 0
 
-    eventually("the children are replaced", replaced)
+    eventually("the children are replaced", replaced, every=0.5)
 
 
 @pytest.mark.parametrize("fault", ["freeze", "kill"])

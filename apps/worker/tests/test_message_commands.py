@@ -202,13 +202,13 @@ def test_a_dead_letter_is_retried_with_real_processes(
 
     chain(redis_url)
     row_id = outbox.add("chain.mend", "pending", correlation_id="'mend-1'")
-    eventually("the message is a dead letter", lambda: outbox.state(row_id) == "dead")
+    eventually("the message is a dead letter", lambda: outbox.state(row_id) == "dead", every=0.2)
     (listed,) = run("dead-letters", "list", "--correlation-id", "mend-1", "--json").splitlines()
     assert (json.loads(listed)["id"], json.loads(listed)["error"]) == (row_id, "RuntimeError: not mended yet")
     assert [each["number"] for each in json.loads(run("messages", "show", row_id, "--json"))["history"]] == [1, 2, 3]
     (tmp_path / "mended").touch()
     assert run("dead-letters", "retry", row_id) == "retried 1: chain.mend 1\n"
-    eventually("the message is done", lambda: outbox.state(row_id) == "done")
+    eventually("the message is done", lambda: outbox.state(row_id) == "done", every=0.2)
     history = json.loads(run("messages", "show", str(UUID(row_id)), "--json"))["history"]
     assert [(each["number"], each["error"]) for each in history] == [
         *((number, "RuntimeError: not mended yet") for number in (1, 2, 3)),

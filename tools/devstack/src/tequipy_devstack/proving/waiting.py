@@ -7,13 +7,17 @@ from functools import cache
 import httpx
 
 
-def eventually(what: str, probe: Callable[[], object], *, within: float = 60) -> None:
-    """Poll until the probe returns a true value; fail with `what` after `within` seconds."""
+def eventually(what: str, probe: Callable[[], object], *, within: float = 60, every: float = 0.02) -> None:
+    """Poll until the probe returns a true value; fail with `what` after `within` seconds.
+
+    `every` is the pause between two polls. A probe that starts a process needs a longer one, because it takes processor
+    time from what it waits for.
+    """
     deadline = time.monotonic() + within
     while not probe():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within:g} s: {what}")
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def fetch(url: str, *, headers: Mapping[str, str] | None = None, timeout: float = 5) -> httpx.Response:
