@@ -12,7 +12,7 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import httpx
+from tequipy_devstack.proving.waiting import put
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -34,7 +34,7 @@ def s3_server() -> Iterator[str]:
 def new_bucket(server: str) -> str:
     """Create a bucket on the server, and return its name."""
     bucket = f"bucket-{uuid4()}"
-    httpx.put(f"{server}/{bucket}").raise_for_status()
+    put(f"{server}/{bucket}").raise_for_status()
     return bucket
 
 

@@ -29,6 +29,11 @@ def fetch(url: str, *, headers: Mapping[str, str] | None = None, timeout: float 
     return _client().get(url, headers=headers, timeout=timeout)
 
 
+def put(url: str) -> httpx.Response:
+    """Send PUT without a body, like `httpx.put`, at the costs of `fetch`."""
+    return _client().put(url)
+
+
 @cache
 def _client() -> httpx.Client:
     return httpx.Client(limits=httpx.Limits(max_keepalive_connections=0))
