@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import make_url
 
 from tequipy_devstack.processes import freeze_family, kill
+from tequipy_devstack.proving import fetch
 from tequipy_devstack.servers import PostgresServer
 from tequipy_platform.database import uuid7
 from tequipy_platform.settings import load_settings
@@ -57,7 +58,7 @@ class Programs:
     def value(self, command: str, name: str, **labels: str) -> float:
         """Return the sum of the samples with this name and at least these labels, or 0."""
         try:
-            text = httpx.get(f"http://127.0.0.1:{self.running[command][1]}/metrics").text
+            text = fetch(f"http://127.0.0.1:{self.running[command][1]}/metrics").text
         except httpx.ConnectError:
             return 0.0
         return sum(
@@ -71,7 +72,7 @@ class Programs:
         deadline = time.monotonic() + 40
         while not probe():
             assert time.monotonic() < deadline, self.log(command)
-            time.sleep(0.05)
+            time.sleep(0.2)  # each scrape takes time from the process that the test waits for
 
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.running["run"][0].pid).children()
