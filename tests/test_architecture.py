@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -101,12 +103,28 @@ def lint_imports(*arguments: str, sources: Path | None = None) -> subprocess.Com
     )
 
 
-@pytest.fixture
-def copy_of_sources(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def copy_of_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy for all tests of the module, which restore what they change."""
+    folder = tmp_path_factory.mktemp("sources")
     for source in [*ROOT.glob("packages/*/src/*"), *ROOT.glob("apps/*/src/*")]:
-        shutil.copytree(source, tmp_path / source.name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    return tmp_path
+        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+@contextmanager
+def added(statement: str, target: Path) -> Iterator[None]:
+    """Add a statement to a module, which may be new, while the block lasts."""
+    before = target.read_text() if target.exists() else None
+    target.write_text(f"{before or ''}\n{statement}\n")
+    try:
+        yield
+    finally:
+        if before is None:
+            target.unlink()
+        else:
+            target.write_text(before)
 
 
 def test_every_contract_is_kept() -> None:
@@ -126,9 +144,8 @@ def test_every_contract_has_a_violation() -> None:
 )
 def test_a_broken_contract_fails(contract: str, module: str, statement: str, copy_of_sources: Path) -> None:
     """A forbidden import in a copy of the sources breaks the contract."""
-    target = copy_of_sources / module
-    target.write_text(f"{target.read_text() if target.exists() else ''}\n{statement}\n")
-    result = lint_imports("--contract", contract, sources=copy_of_sources)
+    with added(statement, copy_of_sources / module):
+        result = lint_imports("--contract", contract, sources=copy_of_sources)
     print(f"{module}: {statement}\n{result.stdout}")
     assert result.returncode == 1, result.stdout + result.stderr
     assert "BROKEN" in result.stdout
