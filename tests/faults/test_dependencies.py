@@ -1,4 +1,7 @@
-"""Each dependency is stopped, killed, frozen and restarted under 50 requests a second, as clients see it."""
+"""Each dependency is stopped, killed, frozen and restarted under load, as clients see it.
+
+The load is 50 requests a second in the long proofs, and 20 in the short ones, which find the same faults.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -28,8 +31,8 @@ Fault = Callable[[Server], AbstractContextManager[None]]
 # One API serves all these tests, so they must run in one pytest process.
 pytestmark = pytest.mark.xdist_group("dependencies")
 
-LENGTHS = [pytest.param(75, id="short"), pytest.param(750, id="long", marks=pytest.mark.prove)]
-"""The duration of a fault in requests, at 50 a second."""
+LENGTHS = [pytest.param(30, 20, id="short"), pytest.param(750, 50, id="long", marks=pytest.mark.prove)]
+"""The duration of a fault in requests, and the requests a second."""
 
 
 @contextmanager
@@ -85,13 +88,13 @@ def check_what_always_holds(findings: Findings) -> None:
 
 
 @pytest.mark.parametrize("fault", [stopped, killed, frozen, restarted])
-@pytest.mark.parametrize("requests", LENGTHS)
+@pytest.mark.parametrize(("requests", "rate"), LENGTHS)
 def test_postgres_goes_away_and_comes_back(
-    api: Api, routes: list[Route], postgres: PostgresServer, fault: Fault, requests: int
+    api: Api, routes: list[Route], postgres: PostgresServer, fault: Fault, requests: int, rate: float
 ) -> None:
     """Failures are 503 with Retry-After and end with the outage; requests without database work throughout."""
     noticed = None if fault is restarted else "503 not_ready"
-    findings = endure(fault(postgres), api.url, routes, requests=requests, noticed=noticed)
+    findings = endure(fault(postgres), api.url, routes, requests=requests, rate=rate, noticed=noticed)
     print(findings.describe(f"PostgreSQL {fault.__name__}"))
     check_what_always_holds(findings)
     refused = failed(findings.inside)
@@ -101,21 +104,23 @@ def test_postgres_goes_away_and_comes_back(
 
 
 @pytest.mark.parametrize("fault", [stopped, killed, frozen, restarted, restarted_empty])
-@pytest.mark.parametrize("requests", LENGTHS)
+@pytest.mark.parametrize(("requests", "rate"), LENGTHS)
 def test_redis_goes_away_and_comes_back(
-    api: Api, routes: list[Route], redis: ValkeyServer, fault: Fault, requests: int
+    api: Api, routes: list[Route], redis: ValkeyServer, fault: Fault, requests: int, rate: float
 ) -> None:
     """No request fails during the outage; readiness stays 200 and reports `degraded`."""
     noticed = "200 degraded" if fault in {stopped, killed, frozen} else None
-    findings = endure(fault(redis), api.url, routes, requests=requests, noticed=noticed)
+    findings = endure(fault(redis), api.url, routes, requests=requests, rate=rate, noticed=noticed)
     print(findings.describe(f"Redis {fault.__name__}"))
     check_what_always_holds(findings)
     assert count(failed(findings.requests)) == {}
     assert set(count(findings.probes)) <= {"200 ready", "200 degraded"}
 
 
-@pytest.mark.parametrize("requests", LENGTHS)
-def test_storage_goes_away_and_comes_back(api: Api, routes: list[Route], deployment: Deployment, requests: int) -> None:
+@pytest.mark.parametrize(("requests", "rate"), LENGTHS)
+def test_storage_goes_away_and_comes_back(
+    api: Api, routes: list[Route], deployment: Deployment, requests: int, rate: float
+) -> None:
     """With a file in place of the folder readiness is 503, and requests without storage work."""
 
     @contextmanager
@@ -126,7 +131,7 @@ def test_storage_goes_away_and_comes_back(api: Api, routes: list[Route], deploym
         deployment.storage.unlink()
         aside.rename(deployment.storage)
 
-    findings = endure(replaced(), api.url, routes, requests=requests, noticed="503 not_ready")
+    findings = endure(replaced(), api.url, routes, requests=requests, rate=rate, noticed="503 not_ready")
     print(findings.describe("Storage replaced by a file"))
     check_what_always_holds(findings)
     assert count(failed(findings.requests)) == {}
@@ -161,14 +166,14 @@ def far_api(
 
 
 @pytest.mark.parametrize(
-    ("delay", "requests"),
-    [pytest.param(0.01, 100, id="short"), pytest.param(1, 750, id="long", marks=pytest.mark.prove)],
+    ("delay", "requests", "rate"),
+    [pytest.param(0.01, 40, 20, id="short"), pytest.param(1, 750, 50, id="long", marks=pytest.mark.prove)],
 )
 def test_a_slow_postgres_makes_slow_answers(
-    far_api: Api, routes: list[Route], links: tuple[Link, Link], delay: float, requests: int
+    far_api: Api, routes: list[Route], links: tuple[Link, Link], delay: float, requests: int, rate: float
 ) -> None:
     """A delay of 20 ms per round trip slows responses; at 2 s requests wait for the pool, and get 503 after 5 s."""
-    findings = endure(slow(links[0], delay), far_api.url, routes, requests=requests)
+    findings = endure(slow(links[0], delay), far_api.url, routes, requests=requests, rate=rate)
     print(findings.describe(f"PostgreSQL {2 * delay:g} s away"))
     check_what_always_holds(findings)
     assert set(count(failed(findings.inside))) == ({"503 unavailable"} if delay == 1 else set())
@@ -188,10 +193,12 @@ def test_an_account_that_loads_too_slowly_is_503(
     assert int(answer.headers["Retry-After"]) >= 1
 
 
-@pytest.mark.parametrize("requests", LENGTHS)
-def test_a_slow_redis_is_left_alone(far_api: Api, routes: list[Route], links: tuple[Link, Link], requests: int) -> None:
+@pytest.mark.parametrize(("requests", "rate"), LENGTHS)
+def test_a_slow_redis_is_left_alone(
+    far_api: Api, routes: list[Route], links: tuple[Link, Link], requests: int, rate: float
+) -> None:
     """A Redis that takes a second to answer is not used, and no request fails."""
-    findings = endure(slow(links[1], 0.5), far_api.url, routes, requests=requests)
+    findings = endure(slow(links[1], 0.5), far_api.url, routes, requests=requests, rate=rate)
     print(findings.describe("Redis 1 s away"))
     check_what_always_holds(findings)
     assert count(failed(findings.requests)) == {}
@@ -212,8 +219,8 @@ def test_the_api_starts_before_its_servers(
         assert status(api, "readiness") == 503
         postgres.restart()
         api.await_ready()
-        with Load(api.url, traffic(api.url), rate=50) as load:
-            load.send(50)
+        with Load(api.url, traffic(api.url), rate=20) as load:
+            load.send(20)
         redis.restart()
     assert failed(load.samples) == []
 

@@ -129,7 +129,7 @@ def test_an_outage_is_separated_from_its_surroundings() -> None:
 
 def test_a_load_runs_before_during_and_after_a_fault(backend: Backend) -> None:
     """Without a fault nothing fails, and there are requests before and after."""
-    findings = endure(nullcontext(), backend.url, [HEALTH], requests=20)
+    findings = endure(nullcontext(), backend.url, [HEALTH], requests=20, rate=50)
     assert failed(findings.requests) == []
     assert min(len(findings.inside), len(findings.outside)) >= 20
     assert "failed outside the outage: 0" in findings.describe("nothing")

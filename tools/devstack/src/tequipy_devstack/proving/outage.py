@@ -67,16 +67,19 @@ def endure(
     routes: Sequence[Route],
     *,
     requests: int,
+    rate: float,
     noticed: str | None = None,
 ) -> Findings:
-    """Send 50 requests a second to an API before, during and after a fault, which lasts for `requests` of them.
+    """Send `rate` requests a second to an API before, during and after a fault, which lasts for `requests` of them.
 
     With `noticed` the fault lasts until readiness has reported that state too. This takes up to 3 s (1 s of its cache,
     2 s of a check) and longer on a busy machine.
     """
-    with Load(url, routes, rate=50) as load, Load(url, [READINESS], rate=PROBES_PER_SECOND) as probes:
+    with Load(url, routes, rate=rate) as load, Load(url, [READINESS], rate=PROBES_PER_SECOND) as probes:
         calm = round(_CALM_SECONDS * load.rate)
         load.send(calm)
+        # So that the caches are filled before the fault, on a busy machine too.
+        eventually("the first requests are answered", lambda: len(load.samples) >= calm)
         began = time.monotonic()
         with fault:
             load.send(requests)
