@@ -178,7 +178,7 @@ def test_settings_are_shown_without_secrets(forked_worker: Worker, tmp_path: Pat
     assert "hunter2" not in result.stdout
 
 
-def test_the_reference_has_the_rules_of_production(tmp_path: Path) -> None:
+def test_the_reference_has_the_rules_of_production(forked_worker: Worker, tmp_path: Path) -> None:
     """The worker alone has rules for broker, results and mail server, and production reports each by its words."""
     own = {each.path: each.rules for each in settings_of(WorkerSettings) if each.rules and each.path[0] in OWN_SECTIONS}
     assert sorted(own) == [("celery", "broker_url"), ("celery", "result_backend"), ("mail", "smtp_url")]
@@ -188,24 +188,24 @@ def test_the_reference_has_the_rules_of_production(tmp_path: Path) -> None:
     lines = [
         line
         for each in (unsafe, shared)
-        for line in worker("settings", cwd=tmp_path, **(PRODUCTION | each)).stderr.splitlines()
+        for line in forked_worker("settings", cwd=tmp_path, **(PRODUCTION | each)).stderr.splitlines()
     ]
     assert sorted(lines) == sorted(
         f"{variable_of(WorkerSettings, path)}: {rule}" for path, rules in own.items() for rule in rules
     )
 
 
-def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
+def test_the_version_is_that_of_the_package(forked_worker: Worker, tmp_path: Path) -> None:
     """`--version` needs no settings, and prints the version that the images and metrics have."""
-    result = worker("--version", cwd=tmp_path)
+    result = forked_worker("--version", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (0, f"tequipy-worker, version {version('tequipy-worker')}\n")
 
 
-def test_secrets_are_read_from_files(tmp_path: Path) -> None:
+def test_secrets_are_read_from_files(forked_worker: Worker, tmp_path: Path) -> None:
     """`NAME__FILE` replaces a secret in the environment."""
     (tmp_path / "broker_url").write_text(f"{GOOD['TEQUIPY_CELERY__BROKER_URL']}\n")
     given = {name: value for name, value in GOOD.items() if name != "TEQUIPY_CELERY__BROKER_URL"}
-    result = worker("settings", "--check", cwd=tmp_path, **given, TEQUIPY_CELERY__BROKER_URL__FILE="broker_url")
+    result = forked_worker("settings", "--check", cwd=tmp_path, **given, TEQUIPY_CELERY__BROKER_URL__FILE="broker_url")
     assert (result.returncode, result.stderr) == (0, "")
 
 
