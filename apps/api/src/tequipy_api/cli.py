@@ -1,4 +1,4 @@
-"""The command line of the API: serve, migrate, create an admin, rotate keys, show settings and the HTTP contract.
+"""The command line of the API: serve, health, migrate, create an admin, rotate keys, show settings and contract.
 
 Each command imports what it needs, because importing the whole app takes longer than reporting wrong settings.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from tequipy_api import probe
 from tequipy_api.settings import ApiSettings
 from tequipy_api.start_check import unusable_keys_line
 from tequipy_auth import Auth, KeyService, KeyUnusable, Role, UnknownKey, WeakPassword
@@ -51,6 +52,20 @@ def serve(host: str, port: int) -> None:
     from tequipy_api import server  # noqa: PLC0415 -- after the settings, so that wrong ones are reported at once
 
     server.serve(settings, host=host, port=port)
+
+
+@main.command()
+@click.option(
+    probe.PORT_OPTION,
+    default=probe.DEFAULT_PORT,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="The port of `serve`.",
+)
+@click.option(probe.READY_OPTION, "ready", is_flag=True, help="Also require that it can serve: database, schema.")
+def health(port: int, ready: bool) -> None:  # noqa: FBT001 -- click passes it by position
+    """Exit with status 0 if the API on this machine answers, and with 1 and one line otherwise. Reads no settings."""
+    probe.main([probe.PORT_OPTION, str(port), *([probe.READY_OPTION] if ready else [])])
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
