@@ -144,6 +144,22 @@ def test_the_routes_are_those_of_the_contract(world: World) -> None:
     assert served_routes(world.app) == set(ROUTES)
 
 
+async def test_each_path_has_the_methods_of_the_contract(world: World) -> None:
+    """`Allow` lists the methods of the contract alone: no path with an identifier includes a literal one."""
+    for path in {route.partition(" ")[2] for route in ROUTES}:
+        answer = await world.call(f"TRACE {path}", "admin")
+        methods = sorted(route.partition(" ")[0] for route in ROUTES if route.partition(" ")[2] == path)
+        assert (path, answer.status_code, answer.headers["allow"].split(", ")) == (path, 405, methods)
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if "{id}" in route])
+async def test_a_malformed_identifier_is_unknown(route: str, world: World) -> None:
+    """An identifier that is no UUID is 404, for every caller."""
+    for caller in CALLERS:
+        answer = await world.call(route, caller, id="x")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
 @pytest.mark.parametrize("route", ROUTES)
 async def test_each_caller_is_served_or_refused(route: str, world: World) -> None:
     """Without a token, or with that of a disabled account, the answer is 401, without the permission 403."""

@@ -52,20 +52,19 @@ async def test_expiry_is_the_earlier_of_both_ends(client: httpx.AsyncClient, wor
 
 
 async def test_another_device_is_logged_out(client: httpx.AsyncClient) -> None:
-    """DELETE ends the session; ended, unknown and foreign sessions get 404, malformed ids 422."""
+    """DELETE ends the session; ended, unknown and foreign sessions get 404, malformed ids too."""
     mine, other = await log_in(client), await log_in(client)
     items = (await client.get(SESSIONS, headers=bearer(mine))).json()["items"]
     (their_id,) = [item["id"] for item in items if not item["current"]]
     assert (await client.delete(f"{SESSIONS}/{their_id}", headers=bearer(mine))).status_code == 204
     assert code_of(await client.get(ME, headers=bearer(other)), 401) == "invalid_token"
-    for unknown in (their_id, str(uuid4())):
+    for unknown in (their_id, str(uuid4()), "x"):
         assert code_of(await client.delete(f"{SESSIONS}/{unknown}", headers=bearer(mine)), 404) == "not_found"
-    assert code_of(await client.delete(f"{SESSIONS}/x", headers=bearer(mine)), 422) == "validation_failed"
 
 
 @pytest.mark.parametrize(
     ("method", "route"),
-    [("POST", "logout-all"), ("POST", "logout-others"), ("GET", "sessions"), ("DELETE", "sessions/x")],
+    [("POST", "logout-all"), ("POST", "logout-others"), ("GET", "sessions"), ("DELETE", "sessions/01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8e")],
 )
 async def test_sessions_require_a_bearer_token(client: httpx.AsyncClient, method: str, route: str) -> None:
     """Without a token, or with the cookie only, no session is shown or ended."""

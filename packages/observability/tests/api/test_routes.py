@@ -175,10 +175,10 @@ def test_the_table_and_the_router_agree(kind: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("number", ["7" * 5_000])
 async def test_the_table_converts_no_parameters(number: str) -> None:
-    """The table converts no parameters, so a number of 5,000 digits has a route like any other."""
+    """The table converts no parameters, so a number of 5,000 digits has a route, whose template has no convertor."""
     app, _ = build_app()
     scope: Scope = {"type": "http", "method": "GET", "path": f"/numbers/{number}"}
-    assert route_table(app).match(scope).template == "/numbers/{number:int}"
+    assert route_table(app).match(scope).template == "/numbers/{number}"
 
 
 async def test_a_mounted_app_has_a_table_of_its_own() -> None:

@@ -65,7 +65,7 @@ def _operations(app: FastAPI, document: dict[str, Any]) -> Iterator[tuple[dict[s
             continue
         for permission in _permissions(route.dependant):
             for method in route.methods or ():
-                yield document["paths"][context.path][method.lower()], permission
+                yield document["paths"][context.path_format][method.lower()], permission
 
 
 def _permissions(dependant: Dependant) -> Iterator[str]:

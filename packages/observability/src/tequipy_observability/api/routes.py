@@ -178,8 +178,9 @@ def _entries(routes: Iterable[BaseRoute]) -> Iterator[_Entry]:
             continue
         by_pattern = isinstance(original, Route | Mount)
         methods = context.methods if isinstance(original, Route) else None
+        template = context.path_format if isinstance(original, Route) else context.path  # without convertors
         yield _Entry(
-            route=MatchedRoute(UNMATCHED if context.path is None else context.path, _hashable(context.endpoint)),
+            route=MatchedRoute(template or UNMATCHED, _hashable(context.endpoint)),
             context=context,
             pattern=context.path_regex if by_pattern else None,
             methods=frozenset(methods) if methods else None,

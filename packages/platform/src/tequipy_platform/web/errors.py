@@ -69,6 +69,29 @@ def wire_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     _redirect_slashes(app)
+    _document_own_errors(app)
+
+
+def _document_own_errors(app: FastAPI) -> None:
+    """Remove FastAPI's validation error from the OpenAPI document: no response of the app is one.
+
+    FastAPI documents it for every route with a parameter that does not document 422 itself.
+    """
+    build = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = build()
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                        del operation["responses"]["422"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                document.get("components", {}).get("schemas", {}).pop(name, None)
+        assert app.openapi_schema is not None  # noqa: S101 -- for the type checker
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI documents this
 
 
 def _redirect_slashes(app: FastAPI) -> None:

@@ -21,8 +21,7 @@ for part in (registration, sessions, passwords, email_changes, me):
     router.include_router(part.router)
 
 administration_router = APIRouter(tags=["administration"], dependencies=[Depends(refuse_forms)])
-# The invitations come first: otherwise their path would be that of an account.
-for part in (invitations, users, roles, audit):
+for part in (users, invitations, roles, audit):
     administration_router.include_router(part.router)
 
 well_known_router = well_known.router

@@ -57,9 +57,9 @@ async def list_invitations(auth: CurrentAuth, page: PageParameters) -> PageBody[
 
 
 @router.delete(
-    "/{id}",
+    "/{id:uuid}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(*CALLER_PROBLEMS, ReauthRequired, NotFound, Invalid),
+    responses=problem_responses(*CALLER_PROBLEMS, ReauthRequired, NotFound),
 )
 async def delete_invitation(
     auth: CurrentAuth, inviter: Inviter, client: CurrentClient, invitation_id: Annotated[UUID, Path(alias="id")]

@@ -37,7 +37,7 @@ from tequipy_auth.domain.exceptions import (
     RefreshSuperseded,
     SessionRevoked,
 )
-from tequipy_platform import Invalid, NotFound, Unauthenticated, Unavailable
+from tequipy_platform import NotFound, Unauthenticated, Unavailable
 from tequipy_platform.web import BODY_PROBLEMS, problem_response, problem_responses
 
 router = APIRouter()
@@ -175,11 +175,9 @@ async def end_session(auth: CurrentAuth, client: CurrentClient, body: TokenBody)
 
 
 @router.delete(
-    "/sessions/{id}",
+    "/sessions/{id:uuid}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(
-        AmbiguousCredentials, Unauthenticated, InvalidAccessToken, NotFound, Invalid, Unavailable
-    ),
+    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, NotFound, Unavailable),
 )
 async def revoke_session(
     auth: CurrentAuth,

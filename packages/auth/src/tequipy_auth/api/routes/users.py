@@ -61,12 +61,10 @@ async def list_users(
 
 
 @router.get(
-    "/{id}",
+    "/{id:uuid}",
     dependencies=[READS_USERS],
     response_model=UserItem,
-    responses=problem_responses(
-        AmbiguousCredentials, Unauthenticated, InvalidAccessToken, NotFound, Invalid, Unavailable
-    ),
+    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, NotFound, Unavailable),
 )
 async def get_user(request: Request, auth: CurrentAuth, user_id: Annotated[UUID, Path(alias="id")]) -> Response:
     """Return an account; its `ETag` is for `If-None-Match`, and for `If-Match` when its roles are changed."""
@@ -75,7 +73,7 @@ async def get_user(request: Request, auth: CurrentAuth, user_id: Annotated[UUID,
 
 
 @router.put(
-    "/{id}/roles",
+    "/{id:uuid}/roles",
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problem_responses(*BODY_PROBLEMS, *CHANGE_PROBLEMS, Forbidden, LastAdmin, PreconditionFailed),
 )
@@ -96,9 +94,9 @@ async def set_roles(
 
 
 @router.post(
-    "/{id}/disable",
+    "/{id:uuid}/disable",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(*CHANGE_PROBLEMS, Invalid, LastAdmin, SelfDisable),
+    responses=problem_responses(*CHANGE_PROBLEMS, LastAdmin, SelfDisable),
 )
 async def disable_user(
     auth: CurrentAuth, writer: UserWriter, client: CurrentClient, user_id: Annotated[UUID, Path(alias="id")]
@@ -108,9 +106,9 @@ async def disable_user(
 
 
 @router.post(
-    "/{id}/enable",
+    "/{id:uuid}/enable",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(*CHANGE_PROBLEMS, Invalid),
+    responses=problem_responses(*CHANGE_PROBLEMS),
 )
 async def enable_user(
     auth: CurrentAuth, writer: UserWriter, client: CurrentClient, user_id: Annotated[UUID, Path(alias="id")]
@@ -120,9 +118,9 @@ async def enable_user(
 
 
 @router.post(
-    "/{id}/unlock",
+    "/{id:uuid}/unlock",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(*CHANGE_PROBLEMS, Invalid),
+    responses=problem_responses(*CHANGE_PROBLEMS),
 )
 async def unlock_user(
     auth: CurrentAuth, writer: UserWriter, client: CurrentClient, user_id: Annotated[UUID, Path(alias="id")]
@@ -132,9 +130,9 @@ async def unlock_user(
 
 
 @router.delete(
-    "/{id}/sessions",
+    "/{id:uuid}/sessions",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(*CHANGE_PROBLEMS, Invalid),
+    responses=problem_responses(*CHANGE_PROBLEMS),
 )
 async def end_user_sessions(
     auth: CurrentAuth, writer: UserWriter, client: CurrentClient, user_id: Annotated[UUID, Path(alias="id")]
@@ -144,9 +142,9 @@ async def end_user_sessions(
 
 
 @router.post(
-    "/{id}/password-reset",
+    "/{id:uuid}/password-reset",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=problem_responses(*CHANGE_PROBLEMS, Invalid),
+    responses=problem_responses(*CHANGE_PROBLEMS),
 )
 async def request_password_reset(
     auth: CurrentAuth, writer: UserWriter, client: CurrentClient, user_id: Annotated[UUID, Path(alias="id")]
