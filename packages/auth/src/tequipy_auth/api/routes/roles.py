@@ -44,16 +44,16 @@ async def list_roles(auth: CurrentAuth) -> RoleList:
 
 @router.put(
     "/{name}",
-    status_code=status.HTTP_204_NO_CONTENT,
     responses=problem_responses(*BODY_PROBLEMS, *CHANGE_PROBLEMS, NotFound, Forbidden, BuiltinRole),
 )
-async def change_role(auth: CurrentAuth, writer: RoleWriter, name: Name, body: PermissionsBody) -> None:
-    """Make or change a role; nobody can give it a permission that they lack."""
+async def change_role(auth: CurrentAuth, writer: RoleWriter, name: Name, body: PermissionsBody) -> RoleItem:
+    """Make or change a role, and return it; nobody can give it a permission that they lack."""
     try:
         role = Role(name, tuple(body.permissions))
     except ValueError as error:
         raise UnknownPermission from error
     await auth.roles.define(role, by=writer)
+    return RoleItem.of(role)
 
 
 @router.delete(
