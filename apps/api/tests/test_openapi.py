@@ -90,6 +90,27 @@ def test_every_operation_documents_its_responses() -> None:
                 assert [shown["value"]["code"] for shown in problem["examples"].values()] == codes
 
 
+def test_limited_operations_document_the_refusal() -> None:
+    """Each 429 may be the rate limit's, also that of a route with a lock of its own."""
+    paths = json.loads(openapi_document())["paths"]
+    refusals = [
+        each["responses"]["429"] for path in paths.values() for each in path.values() if "429" in each["responses"]
+    ]
+    codes = [each["content"]["application/problem+json"]["schema"]["properties"]["code"]["enum"] for each in refusals]
+    assert {"rate_limited"} < {code for each in codes for code in each}
+    assert [each for each in codes if "rate_limited" not in each] == []
+
+
+def test_conditional_requests_are_documented() -> None:
+    """`If-None-Match`, `ETag` and 304, and `If-Match` with 412, are in the contract of the routes that honour them."""
+    paths = json.loads(openapi_document())["paths"]
+    read, change = paths["/api/v1/users/{id}"]["get"], paths["/api/v1/users/{id}/roles"]["put"]
+    assert [each["name"] for each in read["parameters"]] == ["id", "If-None-Match"]
+    assert ["ETag" in read["responses"][status]["headers"] for status in ("200", "304")] == [True, True]
+    assert [each["name"] for each in change["parameters"]] == ["id", "If-Match"]
+    assert "412" in change["responses"]
+
+
 def test_no_request_body_allows_arbitrary_names() -> None:
     """Objects in request bodies allow no other fields, so an error's pointer cannot contain a client's text."""
     document = json.loads(openapi_document())

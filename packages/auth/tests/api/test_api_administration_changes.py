@@ -143,7 +143,7 @@ async def test_an_administrator_ends_sessions_and_mails_a_reset(
 
 
 async def test_roles_are_made_changed_and_deleted(auth: Auth, client: httpx.AsyncClient, admin: dict[str, str]) -> None:
-    """A role can be made and changed (200 with the role), and deleted when no account has it; the built-in ones stay."""
+    """PUT makes or changes a role and returns it; a role that no account has can be deleted; the built-in ones stay."""
     await add_users(auth, 1)
     url, user = f"{ROLES}/auditor", f"{USERS}/{await id_of(client, admin, 'user0@')}/roles"
     for permissions in (["audit:read"], ["users:read", "audit:read"]):

@@ -64,7 +64,12 @@ async def test_another_device_is_logged_out(client: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize(
     ("method", "route"),
-    [("POST", "logout-all"), ("POST", "logout-others"), ("GET", "sessions"), ("DELETE", "sessions/01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8e")],
+    [
+        ("POST", "logout-all"),
+        ("POST", "logout-others"),
+        ("GET", "sessions"),
+        ("DELETE", "sessions/01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8e"),
+    ],
 )
 async def test_sessions_require_a_bearer_token(client: httpx.AsyncClient, method: str, route: str) -> None:
     """Without a token, or with the cookie only, no session is shown or ended."""

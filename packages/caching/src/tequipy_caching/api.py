@@ -29,8 +29,8 @@ from tequipy_platform import TooMany
 from tequipy_platform.web import (
     RATE_LIMIT_HEADER,
     RATE_LIMIT_POLICY_HEADER,
+    document_problems,
     problem_response,
-    problem_responses,
 )
 
 __all__ = [
@@ -158,7 +158,7 @@ def wire_rate_limits(app: FastAPI) -> None:
             if context.endpoint not in unlimited:
                 operations = document["paths"].get(context.path_format, {})
                 for method in (context.methods or set()) & {method.upper() for method in operations}:
-                    operations[method.lower()]["responses"].setdefault("429", problem_responses(TooMany)[429])
+                    document_problems(operations[method.lower()], TooMany)
         return document
 
     app.openapi = with_refusals  # type: ignore[method-assign]  # -- FastAPI's own way of extending the document

@@ -5,7 +5,7 @@ from typing import ClassVar
 from fastapi import FastAPI
 
 from tequipy_platform import Invalid, NotFound, Unauthenticated
-from tequipy_platform.web import BODY_PROBLEMS, StrictModel, problem_responses
+from tequipy_platform.web import BODY_PROBLEMS, StrictModel, document_problems, problem_responses
 
 
 class InvalidCredentials(Unauthenticated):
@@ -32,6 +32,17 @@ def test_errors_of_one_status_share_a_schema_with_their_codes() -> None:
     content = responses[401]["content"]["application/problem+json"]
     assert content["schema"]["properties"]["code"]["enum"] == ["invalid_credentials", "unauthenticated"]
     assert content["examples"]["invalid_credentials"]["value"]["title"] == "Invalid credentials"
+
+
+def test_errors_are_added_beside_those_of_the_same_status() -> None:
+    """An error that is added to an operation joins the documented ones, once, and another status is new."""
+    operation = {"responses": {str(status): each for status, each in problem_responses(InvalidCredentials).items()}}
+    for _ in range(2):
+        document_problems(operation, Unauthenticated, NotFound)
+    content = operation["responses"]["401"]["content"]["application/problem+json"]
+    assert content["schema"]["properties"]["code"]["enum"] == ["invalid_credentials", "unauthenticated"]
+    assert list(content["examples"]) == ["invalid_credentials", "unauthenticated"]
+    assert operation["responses"].keys() == {"401", "404"}
 
 
 def test_openapi_shows_problems_instead_of_the_frameworks_errors() -> None:

@@ -11,7 +11,7 @@ from tequipy_auth.api.dependencies import CurrentAuth, CurrentPrincipal
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.value_objects import Principal
 from tequipy_platform import Forbidden
-from tequipy_platform.web import problem_responses
+from tequipy_platform.web import document_problems
 
 
 class RequirePermission:
@@ -49,8 +49,7 @@ def wire_permissions(app: FastAPI, auth: Auth) -> None:
                     raise ValueError(f"no package declares the permission {permission!r}: pass it to build_auth")
                 description = operation.get("description", "")
                 operation["description"] = f"{description}\n\nRequires the permission `{permission}`.".lstrip()
-                for status, response in problem_responses(Forbidden).items():
-                    operation["responses"].setdefault(str(status), response)
+                document_problems(operation, Forbidden)
         assert app.openapi_schema is not None  # noqa: S101 -- for the type checker
         return app.openapi_schema
 

@@ -5,7 +5,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("tequipy_platform.web needs FastAPI: install tequipy-platform[api]") from error
 
-from tequipy_platform.web.conditional import IfMatch, tagged_response
+from tequipy_platform.web.conditional import TAGGED_RESPONSE, IfMatch, tagged_response
 from tequipy_platform.web.cookies import read_cookie
 from tequipy_platform.web.docs import wire_docs
 from tequipy_platform.web.downloads import object_response, object_responses
@@ -30,6 +30,7 @@ from tequipy_platform.web.problems import (
     HeadTooLarge,
     RequestTimeout,
     UnsupportedMediaType,
+    document_problems,
     problem_response,
     problem_responses,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "RATE_LIMIT_HEADER",
     "RATE_LIMIT_POLICY_HEADER",
     "REQUESTED_WITH_HEADER",
+    "TAGGED_RESPONSE",
     "BodyLimits",
     "CatchErrors",
     "CloseConnections",
@@ -58,6 +60,7 @@ __all__ = [
     "SecurityHeaders",
     "StrictModel",
     "UnsupportedMediaType",
+    "document_problems",
     "object_response",
     "object_responses",
     "problem_response",

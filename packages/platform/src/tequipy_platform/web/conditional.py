@@ -1,13 +1,33 @@
 """Conditional requests (RFC 9110, section 13): entity tags, `If-None-Match` and `If-Match`."""
 
 from collections.abc import Set as AbstractSet
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from fastapi import Depends, Request, Response, status
+from fastapi import Depends, Header, Request, Response, status
 from pydantic import BaseModel
 
 ANY_TAG: Final = frozenset({"*"})
 """The value of `If-Match: *`, which matches every representation."""
+
+
+_ETAG: Final = {"ETag": {"description": "Identifies the state that is shown.", "schema": {"type": "string"}}}
+
+TAGGED_RESPONSE: Final[dict[str, Any]] = {
+    "parameters": [
+        {
+            "name": "If-None-Match",
+            "in": "header",
+            "required": False,
+            "description": "The `ETag` of an earlier response: 304 if nothing has changed since.",
+            "schema": {"type": "string"},
+        }
+    ],
+    "responses": {
+        "200": {"headers": _ETAG},
+        "304": {"description": "Nothing has changed since the response with this `ETag`.", "headers": _ETAG},
+    },
+}
+"""The `openapi_extra` of a route that returns `tagged_response`."""
 
 
 def tagged_response(request: Request, body: BaseModel, tag: str) -> Response:
@@ -28,7 +48,13 @@ def names_tag(request: Request, tag: str) -> bool:
     return known is not None and (known == ANY_TAG or tag in known)
 
 
-def _if_match(request: Request) -> AbstractSet[str] | None:
+def _if_match(
+    request: Request,
+    _documented: Annotated[
+        str | None,
+        Header(alias="If-Match", description="The `ETag` of the state to change: 412 if it has been changed since."),
+    ] = None,
+) -> AbstractSet[str] | None:
     return _tags(request, "if-match", weak=False)
 
 

@@ -173,6 +173,19 @@ def problem_responses(*errors: type[DomainError]) -> dict[int | str, dict[str, A
     }
 
 
+def document_problems(operation: dict[str, Any], *errors: type[DomainError]) -> None:
+    """Add errors to an operation of an OpenAPI document, beside those that it documents for the same status."""
+    for status, added in problem_responses(*errors).items():
+        response = operation["responses"].setdefault(str(status), added)
+        known, more = (each["content"][PROBLEM_MEDIA_TYPE] for each in (response, added))
+        codes = known["schema"]["properties"]["code"]["enum"]
+        new = [code for code in more["schema"]["properties"]["code"]["enum"] if code not in codes]
+        codes += new
+        known["examples"] |= {code: more["examples"][code] for code in new}
+        if new:
+            response["description"] += f" {added['description']}"
+
+
 def _headers(error: DomainError) -> dict[str, str]:
     if isinstance(error, Unauthenticated):
         # RFC 6750, section 3: no error code for a request that carried no token.

@@ -22,7 +22,15 @@ from tequipy_auth.domain.repositories import UserFilter
 from tequipy_auth.domain.services.administration import state_tag
 from tequipy_auth.domain.value_objects import Principal
 from tequipy_platform import Forbidden, Invalid, NotFound, PreconditionFailed, Unauthenticated, Unavailable
-from tequipy_platform.web import BODY_PROBLEMS, IfMatch, PageBody, PageParameters, problem_responses, tagged_response
+from tequipy_platform.web import (
+    BODY_PROBLEMS,
+    TAGGED_RESPONSE,
+    IfMatch,
+    PageBody,
+    PageParameters,
+    problem_responses,
+    tagged_response,
+)
 
 router = APIRouter(prefix="/users")
 
@@ -65,6 +73,7 @@ async def list_users(
     dependencies=[READS_USERS],
     response_model=UserItem,
     responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, NotFound, Unavailable),
+    openapi_extra=TAGGED_RESPONSE,
 )
 async def get_user(request: Request, auth: CurrentAuth, user_id: Annotated[UUID, Path(alias="id")]) -> Response:
     """Return an account; its `ETag` is for `If-None-Match`, and for `If-Match` when its roles are changed."""
