@@ -2,10 +2,20 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from tequipy_auth import AuditAction, Auth, HashingClient, InvalidCredentials, KeyUnusable, Outcome, PasswordHash
+from tequipy_auth import (
+    AuditAction,
+    Auth,
+    HashingClient,
+    InvalidCredentials,
+    KeyUnusable,
+    Outcome,
+    PasswordHash,
+    UserStatus,
+)
 from tequipy_auth.testing import (
     FakeAccessTokens,
     FakePasswordHasher,
@@ -133,6 +143,39 @@ async def test_a_password_changed_while_it_was_checked_is_wrong(
     assert not work.sessions.rows
     assert (work.audit.events[-1].action, work.audit.events[-1].subject_id) == (AuditAction.LOGIN_FAILED, user.id)
     assert {(len(each.failed_at), each.reserved_at) for each in work.attempts.rows.values()} == {(1, ())}
+
+
+async def test_an_account_disabled_while_its_password_was_checked_is_refused(
+    auth: Auth, work: MemoryAuthUnitOfWork, hasher: CountingHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal after the check is a failed login like any other: counted, audited and without a session."""
+    (user,) = work.users.rows.values()
+
+    async def verify_slowly(*arguments: Any, **more: Any) -> bool:
+        await work.users.set_status(user.id, UserStatus.DISABLED)
+        return await FakePasswordHasher.verify(hasher, *arguments, **more)
+
+    monkeypatch.setattr(hasher, "verify", verify_slowly)
+    with pytest.raises(InvalidCredentials):
+        await log_in(auth)
+    assert not work.sessions.rows
+    assert (work.audit.events[-1].action, work.audit.events[-1].subject_id) == (AuditAction.LOGIN_FAILED, user.id)
+    assert {(len(each.failed_at), each.reserved_at) for each in work.attempts.rows.values()} == {(1, ())}
+
+
+async def test_the_access_token_is_signed_before_the_commit(
+    auth: Auth, work: MemoryAuthUnitOfWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login whose token cannot be signed leaves no session, and a revocation after the commit outlives the token."""
+
+    async def fail_to_sign(*_: object) -> None:
+        raise KeyUnusable("it cannot be read")
+
+    monkeypatch.setattr(auth.session_issuer, "access_token", fail_to_sign)
+    with pytest.raises(Unavailable):
+        await log_in(auth)
+    assert not work.sessions.rows
+    assert {each.reserved_at for each in work.attempts.rows.values()} == {()}
 
 
 async def test_every_attempt_is_audited(auth: Auth, work: MemoryAuthUnitOfWork) -> None:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent
 from tequipy_auth.domain.entities import UserStatus
-from tequipy_auth.domain.exceptions import InvalidCredentials, LastAdmin
+from tequipy_auth.domain.exceptions import LastAdmin
 from tequipy_auth.domain.lockout import Lockout
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.policy import AuthPolicy
@@ -68,27 +68,20 @@ class DeletionService:
                 session_id=session.id,
             )
         verified = await self._check.verify(attempt, password)
-        async with self._check.released_on_outage(verified):
+        async with self._check.settled(verified):
             try:
-                requested = await self._request(verified, session.id, client)
-                if not requested:
-                    verified = await self._check.verify_again(verified, password)
-                    requested = await self._request(verified, session.id, client)
+                await self._request(verified, session.id, client)
             except LastAdmin as error:
                 await self._check.refuse(verified, error.code)  # the password was correct
                 raise
-            if not requested:
-                raise InvalidCredentials
 
     @retry_conflicts
-    async def _request(self, verified: VerifiedAttempt, session_id: UUID, client: Client) -> bool:
-        """Commit the request; return False if the checked password hash was replaced meanwhile."""
+    async def _request(self, verified: VerifiedAttempt, session_id: UUID, client: Client) -> None:
+        """Commit the request."""
         now = self._clock.now()
         async with self._unit_of_work() as work:
             await work.users.lock_administrators()
             user = await self._check.confirm(work, verified)
-            if user is None:
-                return False
             await refuse_last_administrator(work, user)
             await work.users.set_status(user.id, UserStatus.DELETING, erase_at=now + self._policy.erasure_delay)
             for purpose in Purpose:
@@ -108,7 +101,6 @@ class DeletionService:
                 )
             )
         await self._issuer.publish(revoked_ids)
-        return True
 
     async def erase_due(self, _delivery: Delivery) -> None:
         """Run the task `auth.erase_accounts`: erase every account whose time has come, each in its own transaction."""

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent
 from tequipy_auth.domain.devices import DeviceMarks
-from tequipy_auth.domain.entities import Session, User
-from tequipy_auth.domain.exceptions import EmailNotVerified, InvalidCredentials, ReauthRequired
+from tequipy_auth.domain.entities import Session
+from tequipy_auth.domain.exceptions import EmailNotVerified, ReauthRequired
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AddressParser
@@ -14,7 +14,7 @@ from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.password_check import PasswordCheck, VerifiedAttempt
 from tequipy_auth.domain.services.session_issuer import NewSession, SessionIssuer, find_caller
 from tequipy_auth.domain.services.sign_ins import SignInService
-from tequipy_auth.domain.value_objects import Client, Principal, TokenPair
+from tequipy_auth.domain.value_objects import AccessToken, Client, Principal, TokenPair
 from tequipy_platform import Clock, retry_conflicts
 
 
@@ -58,11 +58,11 @@ class LoginService:
             user = await work.users.by_email(address.canonical)
             attempt = await self._check.reserve(work, address=address, user=user, client=client, operation="login")
         verified = await self._check.verify(attempt, password)
-        async with self._check.released_on_outage(verified):
+        async with self._check.settled(verified):
             if not verified.user.email_verified:
                 await self._check.refuse(verified, EmailNotVerified.code)
                 raise EmailNotVerified
-        return await self._begin(verified, password, client)
+        return await self._begin(verified, client)
 
     @counted("reauthenticate")
     async def reauthenticate(self, principal: Principal, *, password: str, client: Client) -> TokenPair:
@@ -84,7 +84,7 @@ class LoginService:
                 session_id=session.id,
             )
         verified = await self._check.verify(attempt, password)
-        return await self._begin(verified, password, client, replaces=session)
+        return await self._begin(verified, client, replaces=session)
 
     async def require_fresh(self, principal: Principal) -> None:
         """Raise `ReauthRequired` unless the caller authenticated within the last few minutes.
@@ -97,30 +97,19 @@ class LoginService:
         if self._clock.now() - session.auth_time >= self._policy.fresh_for:
             raise ReauthRequired
 
-    async def _begin(
-        self, verified: VerifiedAttempt, password: str, client: Client, *, replaces: Session | None = None
-    ) -> TokenPair:
+    async def _begin(self, verified: VerifiedAttempt, client: Client, *, replaces: Session | None = None) -> TokenPair:
         """Begin a session after a correct password, whatever the way in."""
-        async with self._check.released_on_outage(verified):
+        async with self._check.settled(verified):
             new = await self._issuer.prepare(verified.user, client, amr=("pwd",), replaces=replaces)
-            begun = await self._save(verified, new, client)
-            if begun is None:
-                verified = await self._check.verify_again(verified, password)
-                begun = await self._save(verified, new, client)
-            if begun is None:
-                raise InvalidCredentials
-        user, device_mark = begun
-        access = await self._issuer.access_token(user, new.session)
+            access, device_mark = await self._save(verified, new, client)
         pair = self._issuer.token_pair(access, new.session, new.refresh_token_value, new.session.auth_time)
         return replace(pair, device_mark=device_mark)
 
     @retry_conflicts
-    async def _save(self, verified: VerifiedAttempt, new: NewSession, client: Client) -> tuple[User, str | None] | None:
-        """Commit the session and return the account and a device mark; None if the password hash was replaced."""
+    async def _save(self, verified: VerifiedAttempt, new: NewSession, client: Client) -> tuple[AccessToken, str | None]:
+        """Commit the session; return its access token and a device mark."""
         async with self._unit_of_work() as work:
             user = await self._check.confirm(work, verified)
-            if user is None:
-                return None
             if new.replaces is None:
                 await self._sign_ins.announce(work, user, new.session, client)
             device_mark = None
@@ -140,5 +129,7 @@ class LoginService:
                     client=client,
                 )
             )
+            # Signed before the commit: a revocation after the commit is then stored until this token has expired.
+            access = await self._issuer.access_token(user, new.session)
         await self._issuer.publish(revoked_ids)
-        return user, device_mark
+        return access, device_mark

@@ -53,7 +53,7 @@ class PasswordCheck:
         async with unit_of_work() as work:
             attempt = await check.reserve(work, ...)
         verified = await check.verify(attempt, password)
-        async with check.released_on_outage(verified):
+        async with check.settled(verified):
             async with unit_of_work() as work:
                 user = await check.confirm(work, verified)
     """
@@ -127,28 +127,18 @@ class PasswordCheck:
         new_hash = await self._hash_if_outdated(user.password, normalised, attempt.hashing_client)
         return VerifiedAttempt(user, attempt.decision, attempt, new_hash)
 
-    async def verify_again(self, verified: VerifiedAttempt, password: str) -> VerifiedAttempt:
-        """Check the password against the hash that replaced the one of `verified`; raises the same errors as `verify`.
-
-        Another login may have renewed the hash of the same password while this one was checked.
-        """
-        async with self._unit_of_work() as work:
-            user = await work.users.get(verified.user.id)
-        return await self.verify(replace(verified.attempt, user=user), password)
-
-    async def confirm(self, work: AuthUnitOfWork, verified: VerifiedAttempt) -> User | None:
+    async def confirm(self, work: AuthUnitOfWork, verified: VerifiedAttempt) -> User:
         """Lock the user's row, delete the counters of this client and return the current account.
 
-        Returns None if the stored hash was replaced since it was checked; then nothing is changed. Raises
-        `InvalidCredentials` if the account is gone or not active.
+        Raises `InvalidCredentials` if the account is gone or not active, or has another password by now. A hash that
+        another login has renewed is one of the same password.
         """
         user = await work.users.lock(verified.user.id)
-        if user is None or user.status is not UserStatus.ACTIVE:
+        checked = verified.user
+        if user is None or user.status is not UserStatus.ACTIVE or user.password_epoch != checked.password_epoch:
             raise InvalidCredentials
-        if user.password != verified.user.password:
-            return None
         await self._lockout.succeed(work.attempts, verified.reservation)
-        if verified.new_hash is not None:
+        if verified.new_hash is not None and user.password == checked.password:
             await work.users.renew_password_hash(user.id, verified.new_hash)
             user = replace(user, password=verified.new_hash)
         return user
@@ -160,12 +150,18 @@ class PasswordCheck:
             work.audit.record(replace(verified.attempt.event, reason=reason))
 
     @asynccontextmanager
-    async def released_on_outage(self, verified: VerifiedAttempt) -> AsyncIterator[None]:
-        """Release the reservation if the block raises `Unavailable`: after a correct password that is no failure."""
+    async def settled(self, verified: VerifiedAttempt) -> AsyncIterator[None]:
+        """Settle the reservation if the block fails.
+
+        `InvalidCredentials`, which `confirm` raises, is counted and audited as a failure; `Unavailable` is none.
+        """
         try:
             yield
         except Unavailable:
             await self._release(verified.reservation)
+            raise
+        except InvalidCredentials:
+            await self._fail(verified.attempt, verified.reservation)
             raise
 
     async def _release(self, reservation: Reservation) -> None:

@@ -6,7 +6,7 @@ from uuid import UUID
 from tequipy_auth.domain.audit import AuditAction, AuditEvent
 from tequipy_auth.domain.devices import DeviceMarks
 from tequipy_auth.domain.entities import User
-from tequipy_auth.domain.exceptions import InvalidCredentials, InvalidOneTimeToken
+from tequipy_auth.domain.exceptions import InvalidOneTimeToken
 from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.lockout import Lockout
 from tequipy_auth.domain.operations import Operations, counted
@@ -112,14 +112,9 @@ class PasswordService:
                 session_id=session.id,
             )
         verified = await self._check.verify(attempt, current_password)
-        async with self._check.released_on_outage(verified):
+        async with self._check.settled(verified):
             hashed = await self._hasher.hash(accepted, attempt.hashing_client)
-            changed = await self._change(verified, hashed, session.id, client)
-            if not changed:
-                verified = await self._check.verify_again(verified, current_password)
-                changed = await self._change(verified, hashed, session.id, client)
-            if not changed:
-                raise InvalidCredentials
+            await self._change(verified, hashed, session.id, client)
 
     async def _reset(self, token: OneTimeTokenValue, new_password: str, client: Client) -> None:
         presented = (token.id, Purpose.RESET_PASSWORD, token.secret_hash)
@@ -145,13 +140,11 @@ class PasswordService:
         await self._issuer.publish(revoked_ids)
 
     @retry_conflicts
-    async def _change(self, verified: VerifiedAttempt, hashed: PasswordHash, session_id: UUID, client: Client) -> bool:
-        """Commit the new hash; return False if the checked one was replaced meanwhile."""
+    async def _change(self, verified: VerifiedAttempt, hashed: PasswordHash, session_id: UUID, client: Client) -> None:
+        """Commit the new hash."""
         revocation = SessionRevocation("password_changed", self._clock.now(), actor_id=verified.user.id, client=client)
         async with self._unit_of_work() as work:
             user = await self._check.confirm(work, verified)
-            if user is None:
-                return False
             revoked_ids = await self._replace_password(work, user, hashed, revocation, keep=session_id)
             work.audit.record(
                 AuditEvent(
@@ -163,7 +156,6 @@ class PasswordService:
                 )
             )
         await self._issuer.publish(revoked_ids)
-        return True
 
     async def _replace_password(
         self,
