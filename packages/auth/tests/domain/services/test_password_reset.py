@@ -18,6 +18,7 @@ from tequipy_auth import (
     OneTimeTokenValue,
     Outcome,
     SessionRevoked,
+    UserStatus,
     WeakPassword,
 )
 from tequipy_auth.testing import COMMON_PASSWORD, MemoryAuthUnitOfWork
@@ -42,6 +43,19 @@ async def test_a_reset_request_creates_the_same_row_for_every_address(auth: Auth
     assert [mail.to for mail in await mails(auth, work)] == [EMAIL]
     with pytest.raises(InvalidAddress):
         await auth.passwords.forgot(email="nobody", client=CLIENT)
+
+
+@pytest.mark.parametrize("status", [UserStatus.DISABLED, UserStatus.DELETING])
+async def test_only_an_active_account_gets_a_new_password(
+    auth: Auth, work: MemoryAuthUnitOfWork, status: UserStatus
+) -> None:
+    """A link that still exists when the account is disabled or being deleted is invalid, and changes nothing."""
+    token = await reset_token(auth, work)
+    (user,) = work.users.rows.values()
+    await work.users.set_status(user.id, status)
+    with pytest.raises(InvalidOneTimeToken):
+        await auth.passwords.reset(token, new_password=NEW, client=CLIENT)
+    assert work.users.rows[user.id].password == user.password
 
 
 async def test_a_reset_sets_the_password_and_ends_every_session(auth: Auth, work: MemoryAuthUnitOfWork) -> None:

@@ -2,14 +2,19 @@
 
 import asyncio
 from collections import Counter
+from datetime import UTC, datetime
 
-from tequipy_auth import Auth, Principal
-from tequipy_platform import DomainError, Mail
-from tequipy_platform.database import Database
+from sqlalchemy import text
+
+from tequipy_auth import Auth, EmailAddress, Principal, Purpose
+from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
+from tequipy_platform import DomainError, Mail, SystemClock
+from tequipy_platform.database import Database, uuid7
 
 from .processes import CLIENT, PASSWORD, make_auth, sent_mails
 
 ROUNDS = 10
+NOW = datetime.now(UTC)
 
 
 async def make_principal(auth: Auth, email: str) -> Principal:
@@ -26,8 +31,8 @@ async def request(auth: Auth, database: Database, principal: Principal, email: s
 
 
 def token(mails: list[Mail], purpose: str) -> str:
-    (text,) = [mail.text for mail in mails if f"/{purpose}#token=" in mail.text]
-    return text.partition("#token=")[2].split()[0]
+    (found,) = [mail.text for mail in mails if f"/{purpose}#token=" in mail.text]
+    return found.partition("#token=")[2].split()[0]
 
 
 async def address(auth: Auth, principal: Principal) -> str:
@@ -107,3 +112,32 @@ async def test_a_thief_cannot_occupy_the_old_address(database: Database) -> None
             assert answers == ["ok", *["email_taken"] * 5]
             await auth.email_changes.undo(undo, client=CLIENT)
             assert await address(auth, principal) == email
+
+
+async def test_a_link_is_never_mailed_to_an_address_of_the_past(auth: Auth, database: Database) -> None:
+    """A mail with a link to a new password that is written during an undo waits for it, and goes to the old address.
+
+    Otherwise a thief who asks for it at the right moment would get a link that the undo does not invalidate.
+    """
+    principal = await make_principal(auth, "ada@example.com")
+    confirm, _ = await request(auth, database, principal, "thief@example.com")
+    await auth.email_changes.confirm(confirm, client=CLIENT)
+    await auth.passwords.forgot(email="thief@example.com", client=CLIENT)
+    async with SqlAuthUnitOfWork(database, SystemClock(), uuid7) as undo:
+        await undo.users.lock(principal.user_id)
+        sending = asyncio.create_task(sent_mails(auth, database))
+        await done_or_waiting(sending, database)
+        await undo.users.set_email(principal.user_id, EmailAddress("ada@example.com", "ada@example.com"), at=NOW)
+        await undo.one_time_tokens.discard(principal.user_id, Purpose.RESET_PASSWORD)
+    links = {mail.to: mail.text for mail in await sending if "/reset-password#token=" in mail.text}
+    assert links.keys() == {"ada@example.com"}
+
+
+async def done_or_waiting(task: asyncio.Task[object], database: Database) -> None:
+    """Return when the task has ended or waits for a lock."""
+    waiting = text(
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    )
+    async with asyncio.timeout(30), database.engine.connect() as connection:
+        while not task.done() and not await connection.scalar(waiting):
+            await asyncio.sleep(0.01)

@@ -195,7 +195,9 @@ class MailingService:
     async def _reset_password(
         self, work: AuthUnitOfWork, delivery: Delivery, user_id: UUID, *, purpose: MailPurpose, template: str
     ) -> _Draft | None:
-        user = await work.users.get(user_id)
+        # The lock makes a concurrent change of the address, password or status wait, or this mail for it: they
+        # invalidate all links, and a link that is created unseen would remain valid, at an address of the past.
+        user = await work.users.lock(user_id)
         if user is None or user.status is not UserStatus.ACTIVE:
             return None
         if not await self._may_send(work, delivery, purpose, user.email):

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent
 from tequipy_auth.domain.devices import DeviceMarks
-from tequipy_auth.domain.entities import User
+from tequipy_auth.domain.entities import User, UserStatus
 from tequipy_auth.domain.exceptions import InvalidOneTimeToken
 from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.lockout import Lockout
@@ -121,7 +121,7 @@ class PasswordService:
         async with self._unit_of_work() as work:
             subject_id = await work.one_time_tokens.peek(*presented, at=self._clock.now())
             user = await work.users.get(subject_id) if subject_id else None
-            if user is None:  # checked before the expensive hash
+            if user is None or user.status is not UserStatus.ACTIVE:  # checked before the expensive hash
                 raise InvalidOneTimeToken
             marked = await self._devices.recognise(work, user, client.device_mark) is not None
         accepted = await self._rules.accept(new_password, user.email)
@@ -129,7 +129,9 @@ class PasswordService:
         now = self._clock.now()
         async with self._unit_of_work() as work:
             user = await work.users.lock(user.id)
-            if user is None or await work.one_time_tokens.consume(*presented, at=now) is None:
+            if user is None or user.status is not UserStatus.ACTIVE:
+                raise InvalidOneTimeToken
+            if await work.one_time_tokens.consume(*presented, at=now) is None:
                 raise InvalidOneTimeToken
             await self._lockout.reset(work.attempts, user.email, client)
             await work.users.set_verified(user.id)
