@@ -211,18 +211,20 @@ async def test_the_events_of_an_erased_account_name_nobody(store: Store) -> None
             AuditEvent("own", actor_id=user, subject_id=user, client=client, metadata={"a": 1}),
             AuditEvent("guessed", subject_id=user, client=client, metadata=digest),
             AuditEvent("mistyped", client=client, metadata=digest),
+            AuditEvent("at_earlier_address", client=client, metadata={"address": "earlier"}),
             AuditEvent("by_admin", actor_id=admin, subject_id=user, client=client, metadata={"a": 1}),
             AuditEvent("to_other", actor_id=user, subject_id=admin, client=client, metadata={"a": 1}),
             AuditEvent("foreign", actor_id=admin, subject_id=admin, client=client, metadata={"address": "other"}),
         ):
             unit.audit.record(event)
     async with work() as unit:
-        assert await unit.audit.erase(user, "digest") == 5
+        assert await unit.audit.erase(user, ["digest", "earlier"]) == 6
     kept = {str(record.event.action): record.event for record in await read(log)}
     assert {name: event.metadata for name, event in kept.items()} == {
         "own": {},
         "guessed": {},
         "mistyped": {},
+        "at_earlier_address": {},
         "by_admin": {},
         "to_other": {"a": 1},
         "foreign": {"address": "other"},

@@ -90,7 +90,7 @@ async def test_only_due_accounts_can_be_erased(auth: Auth, database: Database) -
     for user_id in (user.id, UUID(int=1)):
         async with SqlAuthUnitOfWork(database, SystemClock(), uuid7) as work:
             with pytest.raises(DBAPIError, match="not due"):
-                await work.audit.erase(user_id, "")
+                await work.audit.erase(user_id, [])
     async with SqlAuthUnitOfWork(database, SystemClock(), uuid7) as work:
         await work.users.set_status(user.id, user.status, erase_at=datetime.now(UTC) - timedelta(days=1))
     async with database.engine.connect() as connection:

@@ -24,11 +24,11 @@ class AuditTrail(ABC):
         """
 
     @abstractmethod
-    async def erase(self, user_id: UUID, address_pseudonym: str) -> int:
+    async def erase(self, user_id: UUID, address_pseudonyms: Collection[str]) -> int:
         """Empty the personal data in the events of an account whose erasure is due; return the number of events.
 
-        That is the metadata of the events about the account, or with the pseudonym of its address, and the client of
-        those that the account or nobody known has caused. Ids, times, actions and outcomes stay.
+        That is the metadata of the events about the account, or with the pseudonym of one of its addresses, and the
+        client of those that the account or nobody known has caused. Ids, times, actions and outcomes stay.
         """
 
 

@@ -128,8 +128,8 @@ class DeletionService:
             for change in await work.email_changes.of(user.id):
                 addresses[change.old.canonical] = change.old
                 await delete_change(work, change.id)
+            await work.audit.erase(user.id, [self._pseudonyms.of_address(each) for each in addresses.values()])
             for address in addresses.values():
-                await work.audit.erase(user.id, self._pseudonyms.of_address(address))
                 await work.registrations.delete_for(address.canonical)
                 await work.invitations.delete_for(address.canonical)
                 await self._lockout.unlock(work.attempts, address)

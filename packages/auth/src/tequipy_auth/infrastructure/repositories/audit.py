@@ -6,7 +6,8 @@ from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Date, Row, Select, func, select, tuple_
+from sqlalchemy import Date, Row, Select, Text, cast, func, select, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditFilter, AuditRecord, Outcome
@@ -61,9 +62,10 @@ class SqlAuditTrail(AuditTrail):
         purged: int = (await self._session.execute(select(purge))).scalar_one()
         return purged
 
-    async def erase(self, user_id: UUID, address_pseudonym: str) -> int:
+    async def erase(self, user_id: UUID, address_pseudonyms: Collection[str]) -> int:
         """Call the only database function that may change events."""
-        erase = getattr(func, self._schema).erase_audit_events(user_id, address_pseudonym)
+        addresses = cast(list(address_pseudonyms), ARRAY(Text))
+        erase = getattr(func, self._schema).erase_audit_events(user_id, addresses)
         erased: int = (await self._session.execute(select(erase))).scalar_one()
         return erased
 

@@ -41,12 +41,12 @@ class MemoryAuditTrail(AuditTrail):
             self.rows.remove(row)
         return len(old)
 
-    async def erase(self, user_id: UUID, address_pseudonym: str) -> int:
+    async def erase(self, user_id: UUID, address_pseudonyms: Collection[str]) -> int:
         """Empty the personal data in the events of an account."""
         erased = 0
         for index, row in enumerate(self.rows):
             event = row.event
-            about = event.subject_id == user_id or event.metadata.get("address") == address_pseudonym
+            about = event.subject_id == user_id or event.metadata.get("address") in address_pseudonyms
             if not about and event.actor_id != user_id:
                 continue
             erased += 1
