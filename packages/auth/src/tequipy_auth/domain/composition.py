@@ -161,7 +161,11 @@ class Composition:
     @cached_property
     def _roles(self) -> RoleService:
         return RoleService(
-            self.unit_of_work, permissions=self.permissions, roles=self.roles, operations=self.operations
+            self.unit_of_work,
+            permissions=self.permissions,
+            roles=self.roles,
+            clock=self.clock,
+            operations=self.operations,
         )
 
     @cached_property

@@ -81,11 +81,11 @@ class BuiltinRole(Conflict):
 
 
 class RoleInUse(Conflict):
-    """Accounts have the role, so it cannot be deleted."""
+    """Accounts or open invitations have the role, so it cannot be deleted."""
 
     code = "role_in_use"
     title = "Role in use"
-    detail = "Accounts have this role: take it away from them first."
+    detail = "Accounts or open invitations have this role: take it away from them, or delete them, first."
 
 
 class LastAdmin(Conflict):

@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-from tequipy_auth import Auth, Client, HashingClient, PasswordHash
+from tequipy_auth import Auth, Client, HashingClient, PasswordHash, Principal, User
 from tequipy_auth.testing import FakePasswordHasher, MemoryAuthUnitOfWork
 from tequipy_platform import Delivery, Mail, Unavailable
 from tequipy_platform.testing import RecordingMailer
@@ -55,3 +55,15 @@ def token_of(mail: Mail) -> str:
 async def mailed_tokens(auth: Auth, work: MemoryAuthUnitOfWork) -> list[str]:
     """Run the tasks of the outbox and return the tokens of the links."""
     return [token_of(mail) for mail in await mails(auth, work) if "#token=" in mail.text]
+
+
+def account_of(work: MemoryAuthUnitOfWork, email: str = EMAIL) -> User:
+    """Return the account of an address."""
+    (user,) = [user for user in work.users.rows.values() if user.email.canonical == email]
+    return user
+
+
+def principal_of(work: MemoryAuthUnitOfWork, email: str = EMAIL) -> Principal:
+    """Return the caller of a request by this account."""
+    user = account_of(work, email)
+    return Principal(user.id, user.id, user.roles, user.version, user.created_at, ("pwd",))

@@ -10,11 +10,9 @@ from tequipy_auth import (
     Auth,
     AuthPolicy,
     InvalidOneTimeToken,
-    Principal,
     RegistrationClosed,
     Role,
     UnknownRole,
-    User,
     UserStatus,
     WeakPassword,
 )
@@ -22,21 +20,11 @@ from tequipy_auth.testing import COMMON_PASSWORD, MemoryAuthUnitOfWork, Recordin
 from tequipy_platform import Forbidden, Mail, NotFound, PageRequest
 from tequipy_platform.testing import FrozenClock
 
-from .accounts import CLIENT, EMAIL, MOMENT, PASSWORD, mailed_tokens, mails
+from .accounts import CLIENT, EMAIL, MOMENT, PASSWORD, account_of, mailed_tokens, mails, principal_of
 
 NEWCOMER = "grace@example.com"
 PERMISSIONS = ("audit:read", "roles:write", "users:read", "users:write")
 pytestmark = pytest.mark.usefixtures("account")
-
-
-def account_of(work: MemoryAuthUnitOfWork, email: str = EMAIL) -> User:
-    (user,) = [user for user in work.users.rows.values() if user.email.canonical == email]
-    return user
-
-
-def principal_of(work: MemoryAuthUnitOfWork, email: str = EMAIL) -> Principal:
-    user = account_of(work, email)
-    return Principal(user.id, user.id, user.roles, user.version, user.created_at, ("pwd",))
 
 
 async def invite(auth: Auth, work: MemoryAuthUnitOfWork, *roles: str, email: str = NEWCOMER) -> None:

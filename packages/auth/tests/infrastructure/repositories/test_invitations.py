@@ -74,6 +74,17 @@ async def test_pages_have_open_invitations_alone(work: Work, inviter: UUID) -> N
     assert await page(work, PageRequest(limit=1, after=last.id), HOUR) == Page([first])
 
 
+async def test_roles_of_open_invitations_are_found(work: Work, inviter: UUID) -> None:
+    """Neither an expired invitation nor one of an address with an account counts."""
+    await put(work, invitation(inviter), invitation(inviter, "taken@example.com", ttl=3 * HOUR))
+    async with work() as unit:
+        await unit.users.add(make_user("taken@example.com"))
+    async with work() as unit:
+        assert await unit.invitations.any_has_role("support", at=NOW)
+        assert not await unit.invitations.any_has_role("suppor", at=NOW)
+        assert not await unit.invitations.any_has_role("support", at=NOW + HOUR)
+
+
 async def test_expired_invitations_are_purged(work: Work, inviter: UUID) -> None:
     """Up to the limit of expired ones is deleted at a time, and no other one."""
     kept = invitation(inviter, "kept@example.com", ttl=2 * HOUR)

@@ -62,5 +62,5 @@ async def change_role(auth: CurrentAuth, writer: RoleWriter, name: Name, body: P
     responses=problem_responses(*CHANGE_PROBLEMS, Invalid, NotFound, BuiltinRole, RoleInUse),
 )
 async def delete_role(auth: CurrentAuth, writer: RoleWriter, name: Name) -> None:
-    """Delete a role that no account has."""
+    """Delete a role that no account and no open invitation has."""
     await auth.roles.delete(name, by=writer)

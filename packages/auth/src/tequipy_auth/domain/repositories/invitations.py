@@ -28,6 +28,10 @@ class Invitations(ABC):
         """Return a page of the unexpired invitations whose address has no account, the newest first."""
 
     @abstractmethod
+    async def any_has_role(self, role: str, *, at: datetime) -> bool:
+        """Return whether an open invitation has the role."""
+
+    @abstractmethod
     async def delete_for(self, canonical_email: str) -> None:
         """Delete the invitation of an address, if there is one."""
 

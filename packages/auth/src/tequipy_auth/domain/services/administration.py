@@ -11,7 +11,7 @@ from tequipy_auth.domain.exceptions import LastAdmin, SelfDisable, UnknownRole
 from tequipy_auth.domain.lockout import Lockout
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.repositories import AuthUnitOfWork, UserFilter
-from tequipy_auth.domain.roles import ADMIN, USERS_WRITE
+from tequipy_auth.domain.roles import ADMIN, USERS_WRITE, RoleMap
 from tequipy_auth.domain.services.accounts import AccountService
 from tequipy_auth.domain.services.roles import RoleService
 from tequipy_auth.domain.services.session_issuer import SessionIssuer, SessionRevocation
@@ -78,14 +78,15 @@ class AdministrationService:
         """
         new = tuple(sorted(set(roles)))
         async with self._unit_of_work() as work:
-            user = await self._lock(work, principal, user_id)
+            await work.users.lock_administrators()
             all_roles = await self._roles.stored(work)
+            user = await self._lock(work, principal, user_id, all_roles)
             if not all_roles.has_all(new):
                 raise UnknownRole
             if if_match is not None and not if_match & {"*", state_tag(user)}:
                 raise PreconditionFailed
             given = set(all_roles.permissions_of(new)) - set(all_roles.permissions_of(user.roles))
-            await self._roles.require_all(work, principal, given)
+            await self._roles.require_all(work, all_roles, principal, given)
             if ADMIN not in new:
                 await refuse_last_administrator(work, user)
             await work.users.set_roles(user.id, new)
@@ -160,10 +161,17 @@ class AdministrationService:
             work.outbox.add(SEND_MAIL, mail="reset_password", subject_id=str(user.id))
             _record(work, AuditAction.RESET_REQUESTED, principal, user, client)
 
-    async def _lock(self, work: AuthUnitOfWork, principal: Principal, user_id: UUID) -> User:
-        """Lock the administrators and return the locked account; raises `NotFound`, and `Forbidden` for the caller."""
-        await work.users.lock_administrators()
-        await self._roles.require_all(work, principal, {USERS_WRITE.name})
+    async def _lock(
+        self, work: AuthUnitOfWork, principal: Principal, user_id: UUID, roles: RoleMap | None = None
+    ) -> User:
+        """Lock the administrators and return the locked account; raises `NotFound`, and `Forbidden` for the caller.
+
+        `roles` are the stored ones if the caller has locked the administrators and read them already.
+        """
+        if roles is None:
+            await work.users.lock_administrators()
+            roles = await self._roles.stored(work)
+        await self._roles.require_all(work, roles, principal, {USERS_WRITE.name})
         user = await work.users.lock(user_id)
         if user is None:
             raise NotFound

@@ -86,7 +86,7 @@ class InvitationService:
             if not all_roles.has_all(invitation.roles):
                 raise UnknownRole
             given = all_roles.permissions_of(invitation.roles)
-            await self._roles.require_all(work, principal, {USERS_WRITE.name, *given})
+            await self._roles.require_all(work, all_roles, principal, {USERS_WRITE.name, *given})
             await work.invitations.put(invitation)
             work.outbox.add(SEND_MAIL, mail="invitation", subject_id=str(invitation.id))
             self._record(work, AuditAction.USER_INVITED, principal, invitation, client)
@@ -107,7 +107,7 @@ class InvitationService:
         """Delete an invitation, whose link becomes invalid; raises `NotFound`, and `Forbidden` for the caller."""
         async with self._unit_of_work() as work:
             await work.users.lock_administrators()
-            await self._roles.require_all(work, principal, {USERS_WRITE.name})
+            await self._roles.require_all(work, await self._roles.stored(work), principal, {USERS_WRITE.name})
             invitation = await work.invitations.get(invitation_id)
             if invitation is None:
                 raise NotFound
@@ -170,7 +170,7 @@ class InvitationService:
             raise InvalidOneTimeToken
         all_roles = await self._roles.stored(work)
         needed = {USERS_WRITE.name, *all_roles.permissions_of(invitation.roles)}
-        inviter_may = await self._roles.has_all(work, invitation.invited_by, needed)
+        inviter_may = await self._roles.has_all(work, all_roles, invitation.invited_by, needed)
         if not inviter_may or not all_roles.has_all(invitation.roles):
             raise InvalidOneTimeToken
         return invitation

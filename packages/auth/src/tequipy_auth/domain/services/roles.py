@@ -13,7 +13,7 @@ from tequipy_auth.domain.roles import BUILT_IN, PROTECTED, ROLES_WRITE, Permissi
 from tequipy_auth.domain.task_names import DROP_ROLES
 from tequipy_auth.domain.value_objects import Principal
 from tequipy_caching import Cache
-from tequipy_platform import JSON, Delivery, Forbidden, NotFound, retry_conflicts
+from tequipy_platform import JSON, Clock, Delivery, Forbidden, NotFound, retry_conflicts
 
 _CACHE_KEY: Final = "stored_roles"
 """The key of all stored roles, which are one cached value.
@@ -37,12 +37,14 @@ class RoleService:
         *,
         permissions: Sequence[Permission],
         roles: Cache[RoleMap],
+        clock: Clock,
         operations: Operations,
     ) -> None:
         self._unit_of_work = unit_of_work
         self.permissions = permissions
         self._built_in = built_in_roles(permissions)
         self._roles = roles
+        self._clock = clock
         self._operations = operations
 
     async def permissions_of(self, roles: Iterable[str]) -> tuple[str, ...]:
@@ -59,20 +61,23 @@ class RoleService:
         if permission not in await self.permissions_of(principal.roles):
             raise Forbidden
 
-    async def require_all(self, work: AuthUnitOfWork, principal: Principal, permissions: Collection[str]) -> None:
+    async def require_all(
+        self, work: AuthUnitOfWork, roles: RoleMap, principal: Principal, permissions: Collection[str]
+    ) -> None:
         """Raise `Forbidden` unless the caller's account has all these permissions in the state of this transaction.
 
-        The roles in the caller's access token, and the cached roles, may be some milliseconds old.
+        `roles` is what `stored` returned. The roles in the caller's access token, and the cached roles, may be some
+        milliseconds old.
         """
-        if not await self.has_all(work, principal.user_id, permissions):
+        if not await self.has_all(work, roles, principal.user_id, permissions):
             raise Forbidden
 
-    async def has_all(self, work: AuthUnitOfWork, user_id: UUID, permissions: Collection[str]) -> bool:
+    async def has_all(self, work: AuthUnitOfWork, roles: RoleMap, user_id: UUID, permissions: Collection[str]) -> bool:
         """Return whether an active account has all these permissions in the state of this transaction."""
         user = await work.users.get(user_id)
         if user is None or user.status is not UserStatus.ACTIVE:
             return False
-        return set(permissions) <= set((await self.stored(work)).permissions_of(user.roles))
+        return set(permissions) <= set(roles.permissions_of(user.roles))
 
     async def stored(self, work: AuthUnitOfWork) -> RoleMap:
         """Return all roles in the state of this transaction."""
@@ -94,8 +99,9 @@ class RoleService:
         async with self._unit_of_work() as work:
             await work.users.lock_administrators()
             if by is not None:
-                given = set(role.permissions) - set((await self.stored(work)).permissions_of([role.name]))
-                await self.require_all(work, by, {ROLES_WRITE.name, *given})
+                roles = await self.stored(work)
+                given = set(role.permissions) - set(roles.permissions_of([role.name]))
+                await self.require_all(work, roles, by, {ROLES_WRITE.name, *given})
             await work.roles.put(role)
             _record(work, by, role=role.name, permissions=list(role.permissions))
         await self._drop()
@@ -109,10 +115,10 @@ class RoleService:
         async with self._unit_of_work() as work:
             await work.users.lock_administrators()  # so that nobody gives the role meanwhile
             if by is not None:
-                await self.require_all(work, by, {ROLES_WRITE.name})
+                await self.require_all(work, await self.stored(work), by, {ROLES_WRITE.name})
             if not await work.roles.delete(name):
                 raise NotFound
-            if await work.users.any_has_role(name):
+            if await work.users.any_has_role(name) or await work.invitations.any_has_role(name, at=self._clock.now()):
                 raise RoleInUse
             _record(work, by, role=name, deleted=True)
         await self._drop()

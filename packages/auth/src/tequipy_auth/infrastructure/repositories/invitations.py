@@ -1,10 +1,11 @@
 """Invitations on PostgreSQL."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from operator import attrgetter
 from uuid import UUID
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import ColumnElement, delete, exists, select
 from sqlalchemy.dialects.postgresql import insert
 
 from tequipy_auth.domain.entities import Invitation
@@ -45,13 +46,17 @@ class SqlInvitations(Repository, Invitations):
 
     async def page(self, request: PageRequest, *, at: datetime) -> Page[Invitation]:
         """Select invitations in the order of their ids, which grow with time."""
-        has_account = exists().where(UserRow.canonical_email == InvitationRow.canonical_email)
-        query = select(InvitationRow).where(InvitationRow.expires_at > at, ~has_account)
+        query = select(InvitationRow).where(*_is_open(at))
         if request.after is not None:
             query = query.where(InvitationRow.id < request.after)
         query = query.order_by(InvitationRow.id.desc()).limit(request.rows)
         rows = await self._session.scalars(query.execution_options(populate_existing=True))
         return Page.of([invitation_of(row) for row in rows], request, attrgetter("id"))
+
+    async def any_has_role(self, role: str, *, at: datetime) -> bool:
+        """Select one open invitation with the role."""
+        query = select(InvitationRow.id).where(*_is_open(at), InvitationRow.roles.contains([role]))
+        return await self._session.scalar(query.limit(1)) is not None
 
     async def delete_for(self, canonical_email: str) -> None:
         """Delete the row of an address."""
@@ -60,3 +65,9 @@ class SqlInvitations(Repository, Invitations):
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Delete expired invitations."""
         return await self._purge(InvitationRow, InvitationRow.expires_at <= before, limit)
+
+
+def _is_open(at: datetime) -> Sequence[ColumnElement[bool]]:
+    """Return the conditions for an invitation that has not expired, and whose address has no account."""
+    has_account = exists().where(UserRow.canonical_email == InvitationRow.canonical_email)
+    return InvitationRow.expires_at > at, ~has_account

@@ -32,15 +32,16 @@ class MemoryInvitations(Invitations):
 
     async def page(self, request: PageRequest, *, at: datetime) -> Page[Invitation]:
         """Return a page of open invitations, the greatest ids first."""
-        taken = {user.email.canonical for user in self._users.rows.values()}
         rows = [
             row
-            for row in sorted(self.rows.values(), key=attrgetter("id"), reverse=True)
-            if row.expires_at > at
-            and row.email.canonical not in taken
-            and (request.after is None or row.id < request.after)
+            for row in sorted(self._open(at), key=attrgetter("id"), reverse=True)
+            if request.after is None or row.id < request.after
         ]
         return Page.of(rows[: request.rows], request, attrgetter("id"))
+
+    async def any_has_role(self, role: str, *, at: datetime) -> bool:
+        """Return whether an open invitation has the role."""
+        return any(role in row.roles for row in self._open(at))
 
     async def delete_for(self, canonical_email: str) -> None:
         """Delete an invitation."""
@@ -49,3 +50,7 @@ class MemoryInvitations(Invitations):
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Delete expired invitations."""
         return purge(self.rows, lambda row: row.expires_at <= before, limit)
+
+    def _open(self, at: datetime) -> list[Invitation]:
+        taken = {user.email.canonical for user in self._users.rows.values()}
+        return [row for row in self.rows.values() if row.expires_at > at and row.email.canonical not in taken]
