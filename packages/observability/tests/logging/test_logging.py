@@ -54,6 +54,14 @@ def test_libraries_are_logged_once(capfdbinary: pytest.CaptureFixture[bytes]) ->
     assert "DeprecationWarning: old" in str(warned["message"])
 
 
+@pytest.mark.parametrize("name", ["httpx", "httpcore.http11", "hpack.hpack", "fontTools.subset"])
+def test_libraries_that_show_data_are_logged_from_warning(name: str, lines: Lines) -> None:
+    """Libraries that log URLs, header fields or the letters of a drawn name at INFO and DEBUG are silent there."""
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+        logging.getLogger(name).log(level, "of a person")
+    assert [line["level"] for line in lines()] == ["WARNING"]
+
+
 def test_a_value_that_cannot_be_shown_breaks_nothing(lines: Lines) -> None:
     """An object whose repr raises is shown by the name of its type, in messages and fields."""
 

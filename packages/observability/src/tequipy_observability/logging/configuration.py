@@ -53,8 +53,8 @@ def configure_logging(process: Process, *, level: str, style: Literal["json", "c
         logger.propagate = True
     # The middleware writes one access event per request instead.
     logging.getLogger("uvicorn.access").propagate = False
-    # At INFO and DEBUG they log complete URLs and header fields, which may hold secrets.
-    for name in ("httpx", "httpcore", "httpcore2", "hpack", "h2"):
+    # At INFO and DEBUG they log complete URLs and header fields, which may hold secrets; fontTools letters of names.
+    for name in ("httpx", "httpcore", "httpcore2", "hpack", "h2", "fontTools"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
