@@ -1,7 +1,7 @@
 """Joining a load while the channel is cut: allowed only if the key has not changed since the load began."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from tequipy_caching import Cache
 from tequipy_caching._manager import TieredCacheManager
+from tequipy_caching.cache.keys import Key
 
 
 @pytest.fixture
@@ -75,3 +76,46 @@ async def test_callers_join_a_load_of_an_unchanged_key(
     load.go.set()
     assert await asyncio.gather(first, *others) == ["value"] * 51
     assert load.calls == 1
+
+
+async def test_no_caller_joins_a_batch_that_has_found_its_key(
+    cut: tuple[TieredCacheManager, TieredCacheManager], factory: Any
+) -> None:
+    """A caller gets the new value of a key that a batch found in Redis before a change, while the batch goes on."""
+    alone, other = (manager.cache("words", str) for manager in cut)
+    await other.set("found", "old")
+    called, go = asyncio.Event(), asyncio.Event()
+
+    async def load(keys: Sequence[Key]) -> dict[Key, str]:
+        called.set()
+        await go.wait()
+        return dict.fromkeys(keys, "loaded")
+
+    batch = asyncio.create_task(alone.get_or_set_many(["found", "missing"], load))
+    await called.wait()
+    follower = asyncio.create_task(alone.get_or_set("missing", factory("another")))
+    await other.delete("found")
+    second = asyncio.create_task(alone.get_or_set("found", factory("new")))
+    done, _ = await asyncio.wait({second}, timeout=2)
+    go.set()
+    assert await batch == {"found": "old", "missing": "loaded"}
+    assert await follower == "loaded"
+    assert done
+    assert await second == "new"
+
+
+async def test_no_caller_joins_a_load_of_a_cache_without_l2(
+    cut: tuple[TieredCacheManager, TieredCacheManager], factory: Any
+) -> None:
+    """Redis has no states of a cache that is in L1 only, so callers start their own loads while the channel is cut."""
+    alone, other = (manager.cache("local", str) for manager in cut)
+    old = factory("old", held=True)
+    first = asyncio.create_task(alone.get_or_set("ada", old))
+    await old.called()
+    await other.delete("ada")
+    second = asyncio.create_task(alone.get_or_set("ada", factory("new")))
+    done, _ = await asyncio.wait({second}, timeout=2)
+    old.go.set()
+    assert await first == "old"
+    assert done
+    assert await second == "new"

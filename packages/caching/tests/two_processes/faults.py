@@ -1,18 +1,24 @@
 """Faults: each function switches off one mechanism of the cache, and the state machine must notice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from math import inf
 from typing import Any
 
 import pytest
 
+from tequipy_caching import CacheUnavailable
 from tequipy_caching.cache.invalidation_guard import InvalidationGuard
+from tequipy_caching.cache.keys import Key
+from tequipy_caching.cache.single_flight import InFlightLoad, InFlightLoads
 from tequipy_caching.cache.tiered import TieredCache
 from tequipy_caching.expiring_set import shared_set
 from tequipy_caching.expiring_set.shared_set import SharedExpiringSet
 from tequipy_caching.redis import backplane, link, scripts
 from tequipy_caching.redis.backplane import Backplane
 from tequipy_caching.redis.link import RedisLink
+from tequipy_caching.redis.tier import RedisTier
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -69,6 +75,38 @@ def join_without_comparing(patch: pytest.MonkeyPatch) -> None:
     async def leave_nothing(*_: Any) -> None: ...
 
     patch.setattr(TieredCache, "_forget_outdated_loads", leave_nothing)
+
+
+def join_loads_of_unknown_state(patch: pytest.MonkeyPatch) -> None:
+    """Row 5: callers of a disconnected process join loads that have no state to compare."""
+    looked_up = InFlightLoads.looked_up
+
+    async def with_state(self: InFlightLoads[Any], keys: Sequence[Key]) -> Mapping[Key, InFlightLoad[Any]]:
+        return {key: load for key, load in (await looked_up(self, keys)).items() if key in load.seen}
+
+    patch.setattr(InFlightLoads, "looked_up", with_state)
+
+
+def join_during_the_lookup(patch: pytest.MonkeyPatch) -> None:
+    """Row 5: callers of a disconnected process join loads whose lookups may have been answered before a change."""
+    looked_up = InFlightLoads.looked_up
+
+    async def at_once(self: InFlightLoads[Any], keys: Sequence[Key]) -> Mapping[Key, InFlightLoad[Any]]:
+        return await looked_up(self, [key for key in keys if (load := self.get(key)) and load.looked_up.is_set()])
+
+    patch.setattr(InFlightLoads, "looked_up", at_once)
+
+
+def join_without_an_answer(patch: pytest.MonkeyPatch) -> None:
+    """Row 5: callers of a disconnected process join all loads if Redis refuses to tell the states of their keys."""
+    changed = RedisTier.changed
+
+    async def changed_or_nothing(self: RedisTier[Any], seen: Mapping[Key, object]) -> AbstractSet[Key]:
+        with suppress(CacheUnavailable):
+            return await changed(self, seen)
+        return frozenset()
+
+    patch.setattr(RedisTier, "changed", changed_or_nothing)
 
 
 def do_not_detect_lost_sets(patch: pytest.MonkeyPatch) -> None:

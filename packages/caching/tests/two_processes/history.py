@@ -1,7 +1,7 @@
 """A history of two processes: the operations in progress, their results, and the checks of them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -88,14 +88,22 @@ class History(RuleBasedStateMachine):
         self.go_on()
 
     def begin_read(self, process: Process, key: str, read: Callable[[], Awaitable[str | None]]) -> None:
-        """Start a read, and check its result."""
-        began = self.truth.now
+        """Start a read of a key, and check its result."""
+
+        async def read_one() -> Mapping[str, str]:
+            value = await read()
+            return {} if value is None else {key: value}
+
+        self.begin_read_many(process, read_one)
+
+    def begin_read_many(self, process: Process, read: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
+        """Start a read of several keys, and check its results."""
+        began, connected = self.truth.now, process.backplane.live
 
         async def check() -> None:
             with suppress(CacheError, FactoryFailedError):
-                value = await read()
-                if value is not None:
-                    self.truth.check(process, key, value, began)
+                for key, value in (await read()).items():
+                    self.truth.check(process, key, value, began, connected=connected)
 
         self._spawn(process, check())
 
@@ -120,7 +128,7 @@ class History(RuleBasedStateMachine):
             for key in KEYS:
                 value = process.cache.peek(key)
                 if value is not MISSING:
-                    self.truth.check(process, key, str(value), self.truth.now)
+                    self.truth.check(process, key, str(value), self.truth.now, connected=process.backplane.live)
             if process.revoked.live:
                 for member in self.members:
                     if member not in process.revoked:

@@ -1,11 +1,13 @@
 """A hypothesis state machine over two processes, Redis, the channel and the clock."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
+
+from tequipy_caching.cache.keys import Key
 
 from .history import FOREIGN, KEYS, FactoryFailedError, History, Load
 from .truth import Change
@@ -25,7 +27,7 @@ LOSSES: Final = {"values": b":cache:", "the set": b":set:", "tags": b":tag:", "t
 
 
 RULES: Final = (
-    *("load", "finish_load", "read", "write", "add_member"),
+    *("load", "load_all", "finish_load", "read", "write", "add_member"),
     *("disturb_process", "disturb_redis", "mend", "arrive", "lose", "wait"),
 )
 
@@ -72,6 +74,25 @@ class TwoProcesses(History):
             return self.truth.value(key, version, ttl)
 
         self.begin_read(process, key, lambda: process.cache.get_or_set(key, factory, ttl, TAGS[key]))
+
+    @rule(which=WHICH)
+    def load_all(self, which: int) -> None:
+        """Read all keys at once, and start one load of those that are missing."""
+        process = self.processes[which]
+
+        async def factory(keys: Sequence[Key]) -> Mapping[Key, str]:
+            versions = dict(self.truth.versions)
+            load = Load(process, process.loop.create_future())
+            self.loads.append(load)
+            if not await load.done:
+                raise FactoryFailedError
+            return {key: self.truth.value(str(key), versions[str(key)], POLICY.ttl) for key in keys}
+
+        async def read() -> Mapping[str, str]:
+            found = await process.cache.get_or_set_many(KEYS, factory, tags=[TAG])
+            return {str(key): value for key, value in found.items()}
+
+        self.begin_read_many(process, read)
 
     @precondition(lambda self: self.loads)
     @rule(which=st.integers(0, 5), well=st.sampled_from([True, True, True, False]))

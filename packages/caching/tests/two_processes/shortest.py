@@ -90,6 +90,83 @@ def a_load_under_way(machine: TwoProcesses) -> None:
     machine.finish_load(0, well=True)
 
 
+def a_load_without_a_generation(machine: TwoProcesses) -> None:
+    """Out of memory, a restarted Redis cannot give the cache a new generation, so the load knows no state."""
+    machine.disturb_process(1, "is cut")
+    machine.disturb_redis("OOM")
+    machine.lose("the last steps", 1)
+    machine.load(1, "b", brief=False)
+    machine.write(0, "a", "clear")
+    machine.wait(3.0)
+    machine.load(1, "b", brief=False)
+    machine.finish_load(0, well=True)
+
+
+def a_load_without_a_mark(machine: TwoProcesses) -> None:
+    machine.lose("memory", 1)
+    machine.lose("values", 0)
+    machine.disturb_redis("OOM")
+    machine.load(1, "b", brief=False)
+    machine.disturb_process(1, "is cut")
+    machine.write(0, "b", "delete")
+    machine.wait(3.0)
+    machine.load(1, "b", brief=False)
+    machine.finish_load(0, well=True)
+
+
+def a_load_from_before_redis_was_back(machine: TwoProcesses) -> None:
+    machine.disturb_process(1, "is cut")
+    machine.lose("memory", 1)
+    machine.disturb_redis("down")
+    machine.load(1, "b", brief=False)
+    machine.mend(1)
+    machine.wait(3.0)
+    machine.write(0, "b", "delete")
+    machine.load(1, "b", brief=False)
+    machine.finish_load(0, well=True)
+
+
+def a_load_while_writes_are_refused(machine: TwoProcesses) -> None:
+    machine.disturb_process(1, "is cut")
+    machine.disturb_redis("READONLY")
+    machine.load(1, "b", brief=False)
+    machine.write(0, "b", "delete")
+    machine.load(1, "b", brief=False)
+    machine.finish_load(0, well=True)
+
+
+def a_load_that_has_found_a_value(machine: TwoProcesses) -> None:
+    machine.lose("memory", 1)
+    machine.disturb_process(1, "is cut")
+    machine.write(1, "a", "delete")
+    machine.load_all(1)
+    machine.write(0, "b", "delete")
+    machine.load(1, "b", brief=False)
+    machine.finish_load(0, well=True)
+
+
+def a_lookup_under_way(machine: TwoProcesses) -> None:
+    machine.lose("memory", 1)
+    machine.disturb_process(1, "is cut")
+    machine.disturb_process(1, "is held up")
+    machine.load(1, "b", brief=False)
+    machine.arrive(0)
+    machine.write(0, "b", "delete")
+    machine.load(1, "b", brief=False)
+    machine.mend(1)
+
+
+def a_load_whose_state_cannot_be_read(machine: TwoProcesses) -> None:
+    machine.lose("memory", 1)
+    machine.lose("values", 0)
+    machine.disturb_process(1, "is cut")
+    machine.load(1, "b", brief=False)
+    machine.disturb_redis("NOPERM")
+    machine.write(0, "b", "delete")
+    machine.load(1, "b", brief=False)
+    machine.finish_load(0, well=True)
+
+
 def a_lost_set(machine: TwoProcesses) -> None:
     machine.lose("the set", 0)
     machine.wait(1.0)
@@ -131,6 +208,9 @@ SHORTEST: Final[dict[faults.Break, Steps]] = {
     faults.store_without_mark: a_lost_tombstone,
     faults.connected_by_flag: a_pause,
     faults.join_without_comparing: a_load_under_way,
+    faults.join_loads_of_unknown_state: a_load_without_a_generation,
+    faults.join_during_the_lookup: a_lookup_under_way,
+    faults.join_without_an_answer: a_load_whose_state_cannot_be_read,
     faults.do_not_detect_lost_sets: a_lost_set,
     faults.do_not_wait_for_other_processes: a_lost_set_and_a_start,
     faults.one_channel_for_all_databases: another_database,
@@ -140,3 +220,12 @@ SHORTEST: Final[dict[faults.Break, Steps]] = {
     faults.publish_nothing: a_delete,
     faults.ignore_gaps: a_short_cut,
 }
+
+UNKNOWN_STATES: Final[tuple[Steps, ...]] = (
+    a_load_without_a_generation,
+    a_load_without_a_mark,
+    a_load_from_before_redis_was_back,
+    a_load_while_writes_are_refused,
+    a_load_that_has_found_a_value,
+)
+"""The ways in which a load has no state that a disconnected caller could compare."""

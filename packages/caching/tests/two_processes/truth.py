@@ -143,8 +143,11 @@ class Truth:
             self.broken = True
             raise BrokenPromiseError(promise)
 
-    def check(self, reader: Process, key: str, value: str, began: Point) -> None:
-        """Check that a read that began at a moment may return a value now."""
+    def check(self, reader: Process, key: str, value: str, began: Point, *, connected: bool) -> None:
+        """Check that a read that began at a moment may return a value now.
+
+        `connected` tells whether the process then counted as connected to the channel.
+        """
         its_key, version, number = value.split()
         self.require(its_key == key, f"{value!r} was read under {key!r}")
         made, ttl = self._made[int(number)]
@@ -153,7 +156,7 @@ class Truth:
         for change in self._changes:
             if change.name == key and int(version) < change.below:
                 self.require(
-                    self._may_read(reader, change, began),
+                    self._may_read(reader, change, began, connected=connected),
                     f"process {reader.number} read {value!r}, invalidated by process {change.process.number}"
                     f" {began.time - change.returned.time:g} s before",
                 )
@@ -184,7 +187,7 @@ class Truth:
         if refused or process.held or not process.running or not process.is_well:
             history.unable_to_restore = self.now
 
-    def _may_read(self, reader: Process, change: Change, began: Point) -> bool:
+    def _may_read(self, reader: Process, change: Change, began: Point, *, connected: bool) -> bool:
         if change.returned.moment >= began.moment:
             return True
         if change.process is reader:
@@ -194,7 +197,8 @@ class Truth:
             return True
         if change.shared.moment >= began.moment or history.unreachable.moment >= began.moment:
             return True
-        return not self._must_know(history, change, began)
+        # A process that knows that it is disconnected asks Redis.
+        return connected and not self._must_know(history, change, began)
 
     def _may_lack(self, reader: Process, change: Change) -> bool:
         if change.returned.moment >= self._moment:

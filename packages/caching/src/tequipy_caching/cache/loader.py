@@ -73,21 +73,19 @@ class Loader(Generic[V]):
         """
         found: dict[Key, V] = {}
         if self._policy.lock == "process" or not self._shared.stores:
-            await self._load(in_flight.keys, found, request, in_flight)
+            await self._load(in_flight.keys, found, request, in_flight, offer_stale=True)
             return found
         others: Sequence[Key] = in_flight.keys
         while others:
             with self.guards.hold() as guard:
-                missing = await self._lookup(others, found, guard, request)
+                missing = await self._lookup(others, found, guard, request, in_flight)
                 if not missing:
                     break
-                self._record_states(in_flight, missing)
                 self._offer_stale_values(in_flight, missing, found, guard)
                 # `_load` looks the keys up again, because another process may have loaded them before the lease was
                 # acquired.
-                others = await self.leases.load_or_wait(
-                    list(missing), request.tags, partial(self._load, found=found, request=request)
-                )
+                load = partial(self._load, found=found, request=request, in_flight=in_flight, offer_stale=False)
+                others = await self.leases.load_or_wait(list(missing), request.tags, load)
         return found
 
     async def lookup(self, keys: Sequence[Key]) -> dict[Key, V]:
@@ -104,18 +102,19 @@ class Loader(Generic[V]):
         keys: Sequence[Key],
         found: dict[Key, V],
         request: LoadRequest[V],
-        in_flight: InFlightLoad[V] | None = None,
+        in_flight: InFlightLoad[V],
+        *,
+        offer_stale: bool,
     ) -> None:
         """Add the values of keys to `found`: those in the tiers, and for the others what the factory returns.
 
-        With `in_flight`, its callers can get the stale values after their soft timeout.
+        With `offer_stale`, callers can get the stale values after their soft timeout.
         """
         with self.guards.hold() as guard:
-            missing = await self._lookup(keys, found, guard, request)
+            missing = await self._lookup(keys, found, guard, request, in_flight)
             if not missing:
                 return
-            if in_flight is not None:
-                self._record_states(in_flight, missing)
+            if offer_stale:
                 self._offer_stale_values(in_flight, missing, found, guard)
             try:
                 values = await self._factory_calls.call(request.factory, list(missing))
@@ -127,17 +126,26 @@ class Loader(Generic[V]):
                 found |= loaded
 
     async def _lookup(
-        self, keys: Sequence[Key], found: dict[Key, V], guard: InvalidationGuard, request: LoadRequest[V]
+        self,
+        keys: Sequence[Key],
+        found: dict[Key, V],
+        guard: InvalidationGuard,
+        request: LoadRequest[V],
+        in_flight: InFlightLoad[V],
     ) -> Mapping[Key, Lookup[V]]:
-        """Add the fresh values of the tiers to `found`, and return the lookups of the other keys."""
+        """Add the fresh values of the tiers to `found`, and return the lookups of the other keys.
+
+        Their states are recorded, because a disconnected process joins the load only if they are current.
+        """
         lookups = await self._read_tiers(keys, request.tags, storing=True)
         found |= self._keep_fresh(lookups, guard, request)
+        for key in keys:
+            if key in found or lookups[key].seen is None:
+                in_flight.seen.pop(key, None)
+            else:
+                in_flight.seen[key] = lookups[key].seen
+        in_flight.looked_up.set()
         return {key: lookups[key] for key in keys if key not in found}
-
-    @staticmethod
-    def _record_states(in_flight: InFlightLoad[V], missing: Mapping[Key, Lookup[V]]) -> None:
-        """Record the states that the load has seen; a disconnected process joins the load only if they are current."""
-        in_flight.seen |= {key: lookup.seen for key, lookup in missing.items() if lookup.seen is not None}
 
     def _offer_stale_values(
         self,

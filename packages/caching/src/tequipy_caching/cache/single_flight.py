@@ -1,7 +1,7 @@
 """Single flight: concurrent callers of a key share one load, which runs in a task of its own."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
@@ -15,14 +15,22 @@ V = TypeVar("V")
 class InFlightLoad(Generic[V]):
     """A load of one key or several that has not finished; `waiting` counts the callers that wait for it."""
 
-    __slots__ = ("abandoned", "detached", "keys", "owner", "seen", "stale_values", "task", "waiting")
+    __slots__ = (
+        *("abandoned", "began", "detached", "keys", "looked_up"),
+        *("owner", "seen", "stale_values", "task", "waiting"),
+    )
 
     def __init__(self, owner: "InFlightLoads[V]", keys: Sequence[Key]) -> None:
         self.owner = owner
         self.keys = keys
         self.task: asyncio.Task[Mapping[Key, V]]
+        self.began = False
+        """Whether it may have sent its first lookup, so that it may return values from before this moment."""
+        self.looked_up = asyncio.Event()
+        """Set when the first lookup has ended."""
         self.seen: dict[Key, object] = {}
-        """The state of each key in the shared tier when the load looked it up."""
+        """The states in the shared tier that the last lookup of each key saw; without keys that it found, and without
+        keys whose state is unknown."""
         self.waiting = 0
         self.abandoned = False
         """Whether it was cancelled because its last caller left."""
@@ -72,6 +80,14 @@ class InFlightLoads(Generic[V]):
         if key not in self._current:
             self._start([key], load).detached = True
 
+    async def looked_up(self, keys: Sequence[Key]) -> Mapping[Key, InFlightLoad[V]]:
+        """Return the in-flight loads of keys, except those that have not begun, when their first lookups have ended."""
+        loads = {key: load for key in keys if (load := self._current.get(key)) is not None and load.began}
+        self._check_event_loop(loads.values())
+        for load in loads.values():
+            await load.looked_up.wait()
+        return loads
+
     def get(self, key: Key) -> InFlightLoad[V] | None:
         """Return the in-flight load of a key."""
         return self._current.get(key)
@@ -104,15 +120,17 @@ class InFlightLoads(Generic[V]):
         joined = list(dict.fromkeys(filter(None, map(self._current.get, keys))))
         if without_load:
             joined.append(self._start(without_load, load))
-        loop = asyncio.get_running_loop()
-        for in_flight in joined:
-            if in_flight.task.get_loop() is not loop:
-                raise WrongEventLoop(
-                    f"a load of the cache {self._cache!r} runs in another event loop: build and enter a manager in each"
-                )
+        self._check_event_loop(joined)
         for in_flight in joined:
             in_flight.waiting += 1
         return joined
+
+    def _check_event_loop(self, loads: Iterable[InFlightLoad[V]]) -> None:
+        loop = asyncio.get_running_loop()
+        if any(in_flight.task.get_loop() is not loop for in_flight in loads):
+            raise WrongEventLoop(
+                f"a load of the cache {self._cache!r} runs in another event loop: build and enter a manager in each"
+            )
 
     def _start(self, keys: Sequence[Key], load: Load[V]) -> InFlightLoad[V]:
         in_flight = InFlightLoad(self, keys)
@@ -144,6 +162,7 @@ class InFlightLoads(Generic[V]):
 
     async def _run(self, in_flight: InFlightLoad[V], load: Load[V]) -> Mapping[Key, V]:
         _enclosing_loads.set((*_enclosing_loads.get(), in_flight))
+        in_flight.began = True
         try:
             return await load(in_flight)
         except asyncio.CancelledError as error:
@@ -152,6 +171,7 @@ class InFlightLoads(Generic[V]):
             # If it were raised unchanged, each caller would conclude that it had been cancelled itself.
             raise CacheError(f"a load of the cache {self._cache!r} was cancelled from within") from error
         finally:
+            in_flight.looked_up.set()  # also if it failed or was cancelled before
             self._remove(in_flight)
 
     def _on_done(self, task: "asyncio.Task[Mapping[Key, V]]") -> None:

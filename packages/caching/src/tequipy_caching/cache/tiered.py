@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -203,17 +202,24 @@ class TieredCache(Cache[V], Generic[V]):
         return await self._in_flight.join(keys, partial(self._loader.load, request), self._policy.soft_timeout)
 
     async def _forget_outdated_loads(self, keys: Sequence[Key]) -> None:
-        """Keep callers from joining loads whose keys have changed since; needed while disconnected from the channel.
+        """Keep callers from joining loads of keys that may have changed since; needed while disconnected.
 
-        A load without recorded states is safe to join, because its factory has not been called yet. Without Redis
-        callers join every load.
+        The state of the key that the load saw must be the current one. It is unknown if Redis was unreachable, or
+        refused the load's mark, or if the load has found the value. Without Redis callers join every load.
         """
-        loads = {key: load for key in keys if (load := self._in_flight.get(key)) is not None and key in load.seen}
-        if loads and not self._shared.unreachable:
-            with suppress(CacheUnavailable):
-                for key in await self._shared.changed({key: load.seen[key] for key, load in loads.items()}):
-                    if self._in_flight.get(key) is loads[key]:
-                        self._in_flight.forget(key)
+        loads = {} if self._shared.unreachable else await self._in_flight.looked_up(keys)
+        if not loads:
+            return
+        seen = {key: load.seen[key] for key, load in loads.items() if key in load.seen}
+        try:
+            outdated = (loads.keys() - seen.keys()) | await self._shared.changed(seen)
+        except CacheUnavailable:
+            if self._shared.unreachable:
+                return
+            outdated = set(loads)  # the server has answered with an error
+        for key in outdated:
+            if self._in_flight.get(key) is loads[key]:
+                self._in_flight.forget(key)
 
     def _from_memory(self, key: Key, request: LoadRequest[V]) -> V | Missing:
         """Return the fresh value in memory, starting a refresh ahead if it is due, or raise the cached exception."""
