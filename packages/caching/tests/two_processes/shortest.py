@@ -167,6 +167,18 @@ def a_load_whose_state_cannot_be_read(machine: TwoProcesses) -> None:
     machine.finish_load(0, well=True)
 
 
+def a_batch_with_an_older_value(machine: TwoProcesses) -> None:
+    """A batch joins two loads, and the one of the key `b` has also found an older value of the key `a`."""
+    machine.lose("memory", 0)
+    machine.write(1, "b", "delete")
+    machine.load_all(0)
+    machine.write(0, "a", "delete")
+    machine.load(0, "a", brief=False)
+    machine.load_all(0)
+    machine.finish_load(1, well=True)
+    machine.finish_load(0, well=True)
+
+
 def a_lost_set(machine: TwoProcesses) -> None:
     machine.lose("the set", 0)
     machine.wait(1.0)

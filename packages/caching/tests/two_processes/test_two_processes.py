@@ -21,6 +21,7 @@ from .shortest import (
     SHORTEST,
     UNKNOWN_STATES,
     Steps,
+    a_batch_with_an_older_value,
     a_refused_delete,
     a_withheld_delete_and_a_second_refusal,
 )
@@ -101,7 +102,9 @@ def test_no_process_reads_an_invalid_value_too_long_in_many_histories() -> None:
 
 
 @pytest.mark.parametrize(
-    "steps", [*SHORTEST.values(), a_withheld_delete_and_a_second_refusal], ids=lambda steps: steps.__name__
+    "steps",
+    [*SHORTEST.values(), a_withheld_delete_and_a_second_refusal, a_batch_with_an_older_value],
+    ids=lambda steps: steps.__name__,
 )
 def test_short_histories_keep_the_promises(steps: Steps) -> None:
     """With all mechanisms, no promise is broken in the histories that show the faults, and at a limit of the table."""

@@ -66,14 +66,14 @@ class InFlightLoads(Generic[V]):
         values, if there are any, and the load continues. Raises `RecursiveLoad` if a load asks for one of its own keys.
         """
         joined = self._join(keys, load)
-        found: dict[Key, V] = {}
+        loads = dict.fromkeys(joined.values())
         try:
-            for in_flight in joined:
-                found.update(await self._wait(in_flight, soft_timeout))
+            values = {in_flight: await self._wait(in_flight, soft_timeout) for in_flight in loads}
         finally:
-            for in_flight in joined:
+            for in_flight in loads:
                 self._leave(in_flight)
-        return found
+        # A load may also have an older value of a key that was invalidated meanwhile, and for which another was joined.
+        return {key: values[in_flight][key] for key, in_flight in joined.items() if key in values[in_flight]}
 
     def start_in_background(self, key: Key, load: Load[V]) -> None:
         """Start a load without a waiting caller, unless the key has an in-flight load."""
@@ -108,8 +108,8 @@ class InFlightLoads(Generic[V]):
         if tasks:
             await asyncio.wait(tasks)
 
-    def _join(self, keys: Sequence[Key], load: Load[V]) -> list[InFlightLoad[V]]:
-        """Count the caller as waiting for the in-flight loads of keys, of which one is started if keys have none."""
+    def _join(self, keys: Sequence[Key], load: Load[V]) -> dict[Key, InFlightLoad[V]]:
+        """Count the caller as waiting for the in-flight load of each key; one is started for the keys without any."""
         enclosing = [
             in_flight for in_flight in _enclosing_loads.get() if in_flight.owner is self and not in_flight.task.done()
         ]
@@ -117,11 +117,12 @@ class InFlightLoads(Generic[V]):
             raise RecursiveLoad(f"a load of the cache {self._cache!r} asks for the key that it is loading")
         without_load = [key for key in keys if key not in self._current]
         self._coalesced.count += len(keys) - len(without_load)
-        joined = list(dict.fromkeys(filter(None, map(self._current.get, keys))))
         if without_load:
-            joined.append(self._start(without_load, load))
-        self._check_event_loop(joined)
-        for in_flight in joined:
+            self._start(without_load, load)
+        joined = {key: self._current[key] for key in keys}
+        loads = dict.fromkeys(joined.values())
+        self._check_event_loop(loads)
+        for in_flight in loads:
             in_flight.waiting += 1
         return joined
 
