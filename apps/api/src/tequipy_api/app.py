@@ -7,6 +7,7 @@ from functools import partial
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from tequipy_api.catalogue import PERMISSIONS
 from tequipy_api.histories import HISTORIES
 from tequipy_api.settings import ApiSettings
 from tequipy_auth.api import wire_auth
@@ -34,7 +35,6 @@ from tequipy_platform.web import (
     wire_errors,
     wire_health,
 )
-from tequipy_reporting import PERMISSIONS
 from tequipy_reporting.api import wire_reporting
 from tequipy_reporting.wiring import build_personal_data, build_reporting
 

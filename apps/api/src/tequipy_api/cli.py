@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from tequipy_api import probe
+from tequipy_api.catalogue import PERMISSIONS
 from tequipy_api.settings import ApiSettings
 from tequipy_api.start_check import unusable_keys_line
 from tequipy_auth import Auth, KeyService, KeyUnusable, Role, UnknownKey, WeakPassword
@@ -27,7 +28,6 @@ from tequipy_platform.settings import (
     refuse_missing_folder,
     variable_of,
 )
-from tequipy_reporting import PERMISSIONS
 
 
 @click.group()

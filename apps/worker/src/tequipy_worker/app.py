@@ -27,10 +27,9 @@ from tequipy_platform.messaging import (
 from tequipy_platform.messaging.celery import Relay, TaskRuntime, build_celery, build_relay, wire_tasks
 from tequipy_platform.settings import variable_of
 from tequipy_platform.storage import build_storage
-from tequipy_reporting import PERMISSIONS
 from tequipy_reporting import tasks as reporting_tasks
 from tequipy_reporting.wiring import build_reporting, build_writers
-from tequipy_worker.catalogue import QUEUES, TASKS
+from tequipy_worker.catalogue import PERMISSIONS, QUEUES, TASKS
 from tequipy_worker.heartbeat import DATABASE, ChildHeartbeat, Heartbeat, broker_check, loop_heartbeat
 from tequipy_worker.settings import WorkerSettings
 
