@@ -28,10 +28,10 @@ SOURCES := $(wildcard packages/*/src apps/*/src tools/*/src)
 empty :=
 PATHS := $(subst $(empty) ,:,$(SOURCES))
 
-.PHONY: help sync dev admin test prove bench lint reference images package release clean
+.PHONY: help sync dev admin test prove bench lint reference images package new-package release clean
 
 help: ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 dev: sync ## run the local stack until Ctrl-C
 	@$(BIN)/tequipy-devstack run
@@ -66,6 +66,9 @@ images: $(UV) ## install the contents of both images into empty folders, and sta
 
 package: $(UV) ## build every package into dist/
 	$(UV) build --all-packages
+
+new-package: sync ## make a feature package: make new-package NAME=billing
+	@UV="$(UV)" $(BIN)/tequipy-devstack new-package "$(NAME)"
 
 release: sync ## set the version of all packages: make release VERSION=0.2.0
 	$(BIN)/python .ci/release $(VERSION)

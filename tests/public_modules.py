@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ["observability", "fonts", "platform", "caching", "auth", "reporting"]
+PACKAGES = [path.parent.name for path in sorted(ROOT.glob("packages/*/pyproject.toml"))]
+FEATURES = [package for package in PACKAGES if (ROOT / f"packages/{package}/src/tequipy_{package}/domain").is_dir()]
 
 
 def sources_of(package: str) -> dict[str, Path]:

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from .public_modules import PACKAGES, ROOT, public_modules, sources_of
+from .public_modules import FEATURES, PACKAGES, ROOT, public_modules, sources_of
 
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONTRACTS = [contract["id"] for contract in CONFIG["tool"]["importlinter"]["contracts"]]
 
 # For each contract: a module, and an import in it that breaks the contract.
 VIOLATIONS = {
+    **{f"private-{name}": ("tequipy_api/app.py", f"import tequipy_{name}.infrastructure") for name in FEATURES},
     "packages": ("tequipy_platform/_clock.py", "import tequipy_caching"),
     "caching-alone": ("tequipy_caching/wiring.py", "import tequipy_platform"),
     "layers": ("tequipy_auth/domain/__init__.py", "import tequipy_auth.infrastructure"),
@@ -39,8 +40,6 @@ VIOLATIONS = {
     "web": ("tequipy_auth/wiring.py", "import tequipy_platform.web"),
     "migrations": ("tequipy_worker/app.py", "import tequipy_platform.database.migrations"),
     "platform-celery": ("tequipy_platform/messaging/unpublished.py", "import tequipy_platform.messaging.celery"),
-    "private-reporting": ("tequipy_api/app.py", "import tequipy_reporting.domain.reports"),
-    "private-auth": ("tequipy_api/app.py", "import tequipy_auth.infrastructure"),
     "domain": ("tequipy_auth/domain/policy.py", "import tequipy_platform.settings"),
     "testing": ("tequipy_api/app.py", "import tequipy_auth.testing"),
     "fastapi": ("tequipy_worker/app.py", "import fastapi"),

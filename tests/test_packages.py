@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .public_modules import PACKAGES, ROOT, public_modules
+from .public_modules import FEATURES, PACKAGES, ROOT, public_modules
 
 WORKSPACE = [path.name for path in sorted(ROOT.glob("*/*/src/tequipy_*"))]
 
@@ -44,29 +44,15 @@ ALONE = {
     ),
     "tequipy-caching[api]": (["tequipy_caching.api"], ["celery"]),
     "tequipy-caching[conformance]": (["tequipy_caching.conformance"], []),
-    "tequipy-auth": (
-        [
-            "tequipy_auth",
-            "tequipy_auth.wiring",
-            "tequipy_auth.tasks",
-            "tequipy_auth.migrations",
-            "tequipy_auth.testing",
-        ],
-        ["fastapi", "celery", "pytest"],
-    ),
-    "tequipy-auth[api]": (["tequipy_auth.api"], ["celery"]),
     "tequipy-auth[conformance]": (["tequipy_auth.conformance"], []),
-    "tequipy-reporting": (
-        [
-            "tequipy_reporting",
-            "tequipy_reporting.wiring",
-            "tequipy_reporting.tasks",
-            "tequipy_reporting.migrations",
-            "tequipy_reporting.testing",
-        ],
-        ["fastapi", "celery", "pytest"],
-    ),
-    "tequipy-reporting[api]": (["tequipy_reporting.api"], ["celery"]),
+    **{
+        f"tequipy-{name}": (
+            [f"tequipy_{name}{module}" for module in ("", ".wiring", ".tasks", ".migrations", ".testing")],
+            ["fastapi", "celery", "pytest"],
+        )
+        for name in FEATURES
+    },
+    **{f"tequipy-{name}[api]": ([f"tequipy_{name}.api"], ["celery"]) for name in FEATURES},
     "tequipy-api": (["tequipy_api.app"], ["celery", "pytest"]),
     "tequipy-worker": (["tequipy_worker.app"], ["fastapi", "starlette", "pytest", "opentelemetry"]),
     "tequipy-worker[otel]": (["tequipy_worker.app"], ["fastapi"]),
@@ -180,7 +166,7 @@ export UV_PYTHON="$VIRTUAL_ENV/bin/python"  # `make` sets it to the Python that 
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("package", ["auth", "caching", "fonts", "observability", "platform", "reporting"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_the_install_block_of_a_package_names_all_that_it_needs(package: str) -> None:
     """The README of a package installs it from the repository with each package that it depends on, and its extras."""
 

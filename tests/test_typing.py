@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .public_modules import PACKAGES, ROOT, public_modules
+from .public_modules import FEATURES, PACKAGES, ROOT, public_modules
 
 SETTINGS = """
 from datetime import timedelta
@@ -160,7 +160,13 @@ def examples() -> dict[str, str]:
 
 def checked_files() -> dict[str, str]:
     """Return the contents of the project that the checkers read, by file name."""
-    return examples() | {"settings.py": SETTINGS, "modules.py": MODULES}
+    return examples() | {"settings.py": SETTINGS, "modules.py": MODULES, "features.py": imports_of_features()}
+
+
+def imports_of_features() -> str:
+    """Return imports of the public modules of all features, also of those that no example names."""
+    modules = [name for package in FEATURES for name in public_modules(package) if "conformance" not in name]
+    return "".join(f"from {name} import __all__ as names_{number}\n" for number, name in enumerate(modules))
 
 
 def test_every_public_module_is_checked() -> None:

@@ -3,10 +3,12 @@
 import os
 import sys
 import tempfile
+from pathlib import Path
 from typing import NoReturn
 
 import click
 
+from tequipy_devstack.new_package import make_package, update_generated_files
 from tequipy_devstack.processes import DevstackError
 from tequipy_devstack.stack import Stack, run_admin
 
@@ -46,5 +48,16 @@ def admin(email: str) -> None:
     """Create an admin in the running stack; the password is read from standard input."""
     try:
         run_admin(email)
+    except DevstackError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@click.argument("name")
+def new_package(name: str) -> None:
+    """Make the feature package NAME, and enter it into the workspace and both apps."""
+    try:
+        make_package(Path.cwd(), name)
+        update_generated_files(Path.cwd(), uv=os.environ.get("UV", "uv"))
     except DevstackError as error:
         raise click.ClickException(str(error)) from None

@@ -1,0 +1,131 @@
+"""`make new-package`: a feature package, and its name in the workspace and in both apps."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tequipy_devstack.new_package import make_package, render_package
+from tequipy_devstack.processes import DevstackError
+
+ROOT = Path(__file__).parents[3]
+GIT, MAKE = (shutil.which(name) or name for name in ("git", "make"))
+TUTORIAL = "docs/tutorial/feature-package.md"
+
+
+def copy_of_repository(target: Path) -> Path:
+    """Copy what a checkout of the working tree would have."""
+    listed = subprocess.run(
+        [GIT, "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    return target
+
+
+def test_the_package_has_its_place_in_every_list(tmp_path: Path) -> None:
+    """The generated sources are formatted and keep the rules, and each file that lists packages names the new one."""
+    root = copy_of_repository(tmp_path)
+    before = {path: path.read_text() for path in root.rglob("*") if path.suffix in {".py", ".toml"}}
+    make_package(root, "demo")
+    changed = {path for path, text in before.items() if path.read_text() != text}
+    assert len(changed) >= 10
+    assert all("demo" in path.read_text() for path in changed)
+    for command in (["check", "--ignore", "I001"], ["format", "--check"]):
+        result = subprocess.run(
+            [Path(sys.executable).with_name("ruff"), *command, "packages/demo"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("name", ["", "Billing", "bill-ing", "../x", "9lives", "x" * 40, "json", "auth"])
+def test_another_name_is_refused_before_any_change(name: str, tmp_path: Path) -> None:
+    """A name that is no module, that shadows one, or that exists, is refused with the reason."""
+    for package in ("auth", "reporting"):
+        (tmp_path / "packages" / package).mkdir(parents=True)
+        (tmp_path / "packages" / package / "pyproject.toml").write_text('version = "1.0.0"\n')
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DevstackError, match=r"make new-package NAME=billing|exists already"):
+        make_package(tmp_path, name)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_rearranged_file_is_named(tmp_path: Path) -> None:
+    """If a list has no place for the package any more, the error names the file, and nothing is written."""
+    root = copy_of_repository(tmp_path)
+    app = root / "apps/worker/src/tequipy_worker/app.py"
+    app.write_text(app.read_text().replace("**reporting_tasks.", "**tasks_of_reports."))
+    with pytest.raises(DevstackError, match=r"apps/worker/src/tequipy_worker/app\.py has no"):
+        make_package(root, "demo")
+    assert not (root / "packages/demo").exists()
+    assert "demo" not in (root / "pyproject.toml").read_text()
+
+
+def make(root: Path, *arguments: str) -> None:
+    # The repository's own settings of uv: the copy has an environment of its own.
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    }
+    result = subprocess.run(
+        [MAKE, *arguments], cwd=root, env=environment, capture_output=True, text=True, check=False, timeout=1700
+    )
+    print(*arguments, result.stdout[-300:])
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+
+
+@pytest.mark.prove
+@pytest.mark.quick
+@pytest.mark.timeout(600)
+def test_a_new_package_passes_its_tests_as_it_comes(tmp_path: Path) -> None:
+    """In a copy of the repository the command, the linters and the tests that concern the package pass."""
+    root = copy_of_repository(tmp_path)
+    make(root, "new-package", "NAME=demo")
+    make(root, "lint")
+    make(root, "test", "PROCESSES=2", "ARGS=-q packages/demo tests/test_architecture.py apps/api/tests/test_openapi.py")
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1800)
+def test_a_new_package_passes_every_test_as_it_comes(tmp_path: Path) -> None:
+    """In a copy of the repository `make new-package NAME=demo` and `make lint test` pass."""
+    root = copy_of_repository(tmp_path)
+    make(root, "new-package", "NAME=demo")
+    make(root, "lint", "test")
+
+
+def test_the_tutorial_shows_what_the_command_makes(tmp_path: Path) -> None:
+    """Each excerpt of the tutorial is part of its file, and its example prints what the tutorial says."""
+    files = render_package("billing", version="1.0.0")
+    blocks = (ROOT / TUTORIAL).read_text(encoding="utf-8").split("```")
+    code = [block.removeprefix("python\n") for block in blocks[1::2] if block.startswith("python\n")]
+    excerpts = [block for block in code if block.startswith("# ")]
+    (example,) = [block for block in code if not block.startswith("# ")]
+    assert len(excerpts) > 5
+    for excerpt in excerpts:
+        path, _, text = excerpt.removeprefix("# ").partition("\n")
+        assert text in files[path], path
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"It prints `{done.stdout.strip()}`." in "".join(blocks)
