@@ -14,7 +14,7 @@ from sqlalchemy import text
 from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
 from tequipy_auth.tasks import build_handlers
-from tequipy_devstack.proving.forked import ForkedCommand
+from tequipy_devstack.proving.forked import ForkedCommand, ForkedProcess
 from tequipy_platform import Delivery, Mail
 from tequipy_platform.database import DatabaseSettings, build_database
 from tequipy_platform.settings import load_settings
@@ -99,27 +99,34 @@ def run_command(environment: dict[str, str], tmp_path: Path, api_command: Forked
 
 
 @pytest.fixture
-def start_api(environment: dict[str, str], tmp_path: Path, free_port: Callable[[], int]) -> Iterator[StartApi]:
+def start_api(
+    environment: dict[str, str], tmp_path: Path, free_port: Callable[[], int], api_command: ForkedCommand
+) -> Iterator[StartApi]:
     """Return a function that starts `tequipy-api serve` on its own port or `port`; `also` changes its environment.
 
-    `before` is a shell command that runs before the server replaces the shell: `exec >&-` or `ulimit -n 1024`.
+    `before` is a shell command that runs before the server replaces the shell: `exec >&-` or `ulimit -n 1024`. Without
+    it the server is a fork of a process that has imported it.
     """
     instances: list[Instance] = []
 
-    def start(*, port: int | None = None, before: str = ":", **also: str) -> Instance:
+    def start(*, port: int | None = None, before: str | None = None, **also: str) -> Instance:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEQUIPY_")}
         port, log = port or free_port(), tmp_path / f"api-{len(instances)}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [
-                    *("/bin/sh", "-c", f'{before}; exec "$0" "$@"', Path(sys.executable).with_name("tequipy-api")),
-                    *("serve", "--port", str(port)),
-                ],
-                env=inherited | environment | also,
-                cwd=tmp_path,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        arguments, variables = ("serve", "--port", str(port)), inherited | environment | also
+        process: ForkedProcess | subprocess.Popen[bytes]
+        if before is None:
+            files = log.with_suffix(".process")
+            process = api_command.start(*arguments, environment=variables, folder=tmp_path, log=log, files=files)
+        else:
+            program = Path(sys.executable).with_name("tequipy-api")
+            with log.open("wb") as output:
+                process = subprocess.Popen(
+                    ["/bin/sh", "-c", f'{before}; exec "$0" "$@"', program, *arguments],
+                    env=variables,
+                    cwd=tmp_path,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
         instances.append(Instance(process, port, log))
         return instances[-1]
 

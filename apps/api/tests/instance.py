@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from tequipy_devstack.proving import fetch
+from tequipy_devstack.proving.forked import ForkedProcess
 
 READINESS = "/api/v1/readiness"
 LOGIN = "/api/v1/auth/login"
@@ -21,7 +22,7 @@ LOGIN = "/api/v1/auth/login"
 class Instance:
     """One running `tequipy-api serve`."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedProcess
     port: int
     log: Path
 

@@ -5,19 +5,24 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from signal import Signals
 
 import pytest
 
 from tequipy_devstack.proving.forked import ForkedCommand, forked_command
+from tequipy_devstack.proving.waiting import eventually
 
 PROGRAM = """
-import json, os, sys
+import json, os, sys, time
 
 def main():
     if sys.argv[1:] == ["fail"]:
         raise RuntimeError("as asked")
     if sys.argv[1:] == ["die"]:
         os.kill(os.getpid(), 9)
+    if sys.argv[1:] == ["wait"]:
+        print(os.getpid(), flush=True)
+        time.sleep(60)
     print(json.dumps([sys.argv, dict(os.environ), os.getcwd(), sys.stdin.read(), os.getpid()]))
     print("warning", file=sys.stderr)
     sys.exit(78)
@@ -60,3 +65,14 @@ def test_runs_are_concurrent_processes(command: ForkedCommand, tmp_path: Path) -
     outputs = [json.loads(result.stdout) for result in results]
     assert [output[0] for output in outputs] == [["example", str(number)] for number in range(8)]
     assert len({output[4] for output in outputs}) == 8
+
+
+def test_a_started_command_runs_until_a_signal(command: ForkedCommand, tmp_path: Path) -> None:
+    """`start` returns while the command runs, whose output is in the log, and `wait` returns its status."""
+    log = tmp_path / "log"
+    running = command.start("wait", environment={}, folder=tmp_path, log=log, files=tmp_path / "files")
+    eventually("it has started", lambda: log.read_text() == f"{running.pid}\n")
+    assert running.poll() is None
+    running.send_signal(Signals.SIGTERM)
+    assert running.wait() == running.poll() == -Signals.SIGTERM
+    running.kill()  # does nothing, because the command has ended

@@ -79,7 +79,9 @@ def tequipy_run(pytestconfig: pytest.Config) -> TestRun:
 @pytest.fixture(scope="session")
 def api_command() -> Iterator[ForkedCommand]:
     """Yield `tequipy-api`, imported once for all commands of this process's tests."""
-    with forked_command("tequipy-api", "tequipy_api.cli:main", "tequipy_api.histories") as command:
+    with forked_command(
+        "tequipy-api", "tequipy_api.cli:main", "tequipy_api.histories", "tequipy_api.server"
+    ) as command:
         yield command
 
 

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +21,38 @@ from threading import Lock
 from tequipy_devstack.processes import tied
 from tequipy_devstack.proving.waiting import eventually
 
-_STREAMS = {0: ("stdin", os.O_RDONLY), 1: ("stdout", os.O_WRONLY), 2: ("stderr", os.O_WRONLY)}
+_FLAGS = (os.O_RDONLY, os.O_WRONLY | os.O_APPEND, os.O_WRONLY | os.O_APPEND)
+"""How the files of standard input, output and error are opened."""
+
+
+class ForkedProcess:
+    """A running command, with those methods of `subprocess.Popen` that its users need."""
+
+    def __init__(self, command: list[str], files: Path) -> None:
+        self.args = command
+        self._files = files
+        eventually(f"{' '.join(command)} has been forked", (files / "pid").exists)
+        self.pid = int((files / "pid").read_text(encoding="utf-8"))
+
+    def poll(self) -> int | None:
+        """Return the exit status, negative after a signal, or None while the command runs."""
+        status = self._files / "status"
+        return int(status.read_text(encoding="utf-8")) if status.exists() else None
+
+    def wait(self, timeout: float = 60) -> int:
+        """Wait for the end of the command, and return its exit status."""
+        eventually(f"{' '.join(self.args)} has ended", lambda: self.poll() is not None, within=timeout)
+        return int((self._files / "status").read_text(encoding="utf-8"))
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the command has ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(Signals.SIGKILL)
 
 
 class ForkedCommand:
@@ -41,23 +72,36 @@ class ForkedCommand:
             (files / "stdin").write_text(stdin, encoding="utf-8")
             (files / "stdout").touch()
             (files / "stderr").touch()
-            command = [self._program, *arguments]
-            request = {
-                "arguments": command,
-                "environment": dict(environment),
-                "folder": str(folder),
-                "files": name,
-            }
-            with self._lock:
-                print(json.dumps(request), file=self._server.stdin, flush=True)
-            status = files / "status"
-            eventually(f"{' '.join(command)} has ended", status.exists, within=timeout)
+            streams = [files / "stdin", files / "stdout", files / "stderr"]
+            process = self._fork(arguments, environment, folder, files, streams)
             return subprocess.CompletedProcess(
-                command,
-                int(status.read_text(encoding="utf-8")),
+                process.args,
+                process.wait(timeout),
                 (files / "stdout").read_text(encoding="utf-8"),
                 (files / "stderr").read_text(encoding="utf-8"),
             )
+
+    def start(
+        self, *arguments: str, environment: Mapping[str, str], folder: Path, log: Path, files: Path
+    ) -> ForkedProcess:
+        """Start the command, with its output in `log` and its state in the new folder `files`."""
+        files.mkdir()
+        log.touch()
+        return self._fork(arguments, environment, folder, files, [Path(os.devnull), log, log])
+
+    def _fork(
+        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, files: Path, streams: list[Path]
+    ) -> ForkedProcess:
+        request = {
+            "arguments": [self._program, *arguments],
+            "environment": dict(environment),
+            "folder": str(folder),
+            "files": str(files),
+            "streams": [str(each) for each in streams],
+        }
+        with self._lock:
+            print(json.dumps(request), file=self._server.stdin, flush=True)
+        return ForkedProcess([self._program, *arguments], files)
 
 
 @contextmanager
@@ -97,11 +141,18 @@ def _serve(entry_point: str, *modules: str) -> None:
             _become(request)
             main()
             sys.exit()
+        files = Path(request["files"])
+        _write(files / "pid", command)
         _, status = os.waitpid(command, 0)
-        draft = Path(request["files"]) / "draft"
-        draft.write_text(str(os.waitstatus_to_exitcode(status)), encoding="utf-8")
-        draft.rename(draft.with_name("status"))
+        _write(files / "status", os.waitstatus_to_exitcode(status))
         os._exit(0)
+
+
+def _write(file: Path, number: int) -> None:
+    """Create a file that is complete as soon as it exists."""
+    draft = file.with_suffix(".draft")
+    draft.write_text(str(number), encoding="utf-8")
+    draft.rename(file)
 
 
 def _become(request: Mapping[str, object]) -> None:
@@ -110,8 +161,8 @@ def _become(request: Mapping[str, object]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])  # type: ignore[call-overload]  # -- as above
     os.chdir(str(request["folder"]))
-    for number, (name, flags) in _STREAMS.items():
-        file = os.open(f"{request['files']}/{name}", flags)
+    for number, (name, flags) in enumerate(zip(request["streams"], _FLAGS, strict=True)):  # type: ignore[call-overload]  # -- as above
+        file = os.open(name, flags)
         os.dup2(file, number)
         os.close(file)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 -- the old one may have buffered requests
