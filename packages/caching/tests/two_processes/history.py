@@ -98,12 +98,13 @@ class History(RuleBasedStateMachine):
 
     def begin_read_many(self, process: Process, read: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
         """Start a read of several keys, and check its results."""
-        began, connected = self.truth.now, process.backplane.live
+        called = self.truth.now
 
         async def check() -> None:
+            began = self.truth.begin_read(process, called)
             with suppress(CacheError, FactoryFailedError):
                 for key, value in (await read()).items():
-                    self.truth.check(process, key, value, began, connected=connected)
+                    self.truth.check(began, key, value)
 
         self._spawn(process, check())
 
@@ -125,10 +126,11 @@ class History(RuleBasedStateMachine):
         """Check that no process would serve a forbidden value from L1, even if its event loop has not run for long."""
         type(self).steps += 1
         for process in self.processes:
+            read = self.truth.begin_read(process, self.truth.now)
             for key in KEYS:
                 value = process.cache.peek(key)
                 if value is not MISSING:
-                    self.truth.check(process, key, str(value), self.truth.now, connected=process.backplane.live)
+                    self.truth.check(read, key, str(value))
             if process.revoked.live:
                 for member in self.members:
                     if member not in process.revoked:

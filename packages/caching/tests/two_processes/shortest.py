@@ -179,6 +179,18 @@ def a_batch_with_an_older_value(machine: TwoProcesses) -> None:
     machine.finish_load(0, well=True)
 
 
+def a_call_before_the_message(machine: TwoProcesses) -> None:
+    """A process that goes on joins a load before it reads the message of a delete, and the load ends later."""
+    machine.lose("memory", 1)
+    machine.lose("values", 0)
+    machine.load(1, "b", brief=False)
+    machine.disturb_process(1, "is suspended")
+    machine.write(0, "b", "delete")
+    machine.load(1, "b", brief=False)
+    machine.mend(0)
+    machine.finish_load(0, well=True)
+
+
 def a_lost_set(machine: TwoProcesses) -> None:
     machine.lose("the set", 0)
     machine.wait(1.0)

@@ -22,6 +22,7 @@ from .shortest import (
     UNKNOWN_STATES,
     Steps,
     a_batch_with_an_older_value,
+    a_call_before_the_message,
     a_refused_delete,
     a_withheld_delete_and_a_second_refusal,
 )
@@ -103,11 +104,14 @@ def test_no_process_reads_an_invalid_value_too_long_in_many_histories() -> None:
 
 @pytest.mark.parametrize(
     "steps",
-    [*SHORTEST.values(), a_withheld_delete_and_a_second_refusal, a_batch_with_an_older_value],
+    [
+        *SHORTEST.values(),
+        *(a_withheld_delete_and_a_second_refusal, a_batch_with_an_older_value, a_call_before_the_message),
+    ],
     ids=lambda steps: steps.__name__,
 )
 def test_short_histories_keep_the_promises(steps: Steps) -> None:
-    """With all mechanisms, no promise is broken in the histories that show the faults, and at a limit of the table."""
+    """With all mechanisms, no promise is broken in the histories that show the faults, and at limits of the table."""
     follow(steps)
 
 

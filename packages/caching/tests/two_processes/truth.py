@@ -49,6 +49,18 @@ class Change:
     """Only for a member: since when Redis does not have it any more."""
 
 
+class Read(NamedTuple):
+    """A read, as it begins to run; a suspended process runs it when it goes on."""
+
+    process: Process
+    began: Point
+    """When it was called."""
+    connected: bool
+    """Whether the process counts as connected to the channel."""
+    caught_up: Point
+    """When the process last had read all messages of the channel."""
+
+
 @dataclass
 class ProcessHistory:
     """When a process last could not do what a promise requires of it, and what it has received."""
@@ -143,11 +155,13 @@ class Truth:
             self.broken = True
             raise BrokenPromiseError(promise)
 
-    def check(self, reader: Process, key: str, value: str, began: Point, *, connected: bool) -> None:
-        """Check that a read that began at a moment may return a value now.
+    def begin_read(self, process: Process, began: Point) -> Read:
+        """Return a read that begins to run."""
+        return Read(process, began, process.backplane.live, self._histories[process].caught_up)
 
-        `connected` tells whether the process then counted as connected to the channel.
-        """
+    def check(self, read: Read, key: str, value: str) -> None:
+        """Check that a read may return a value now."""
+        began = read.began
         its_key, version, number = value.split()
         self.require(its_key == key, f"{value!r} was read under {key!r}")
         made, ttl = self._made[int(number)]
@@ -156,8 +170,8 @@ class Truth:
         for change in self._changes:
             if change.name == key and int(version) < change.below:
                 self.require(
-                    self._may_read(reader, change, began, connected=connected),
-                    f"process {reader.number} read {value!r}, invalidated by process {change.process.number}"
+                    self._may_read(read, change),
+                    f"process {read.process.number} read {value!r}, invalidated by process {change.process.number}"
                     f" {began.time - change.returned.time:g} s before",
                 )
 
@@ -187,7 +201,8 @@ class Truth:
         if refused or process.held or not process.running or not process.is_well:
             history.unable_to_restore = self.now
 
-    def _may_read(self, reader: Process, change: Change, began: Point, *, connected: bool) -> bool:
+    def _may_read(self, read: Read, change: Change) -> bool:
+        reader, began = read.process, read.began
         if change.returned.moment >= began.moment:
             return True
         if change.process is reader:
@@ -198,7 +213,7 @@ class Truth:
         if change.shared.moment >= began.moment or history.unreachable.moment >= began.moment:
             return True
         # A process that knows that it is disconnected asks Redis.
-        return connected and not self._must_know(history, change, began)
+        return read.connected and not self._must_know(history.joined, read.caught_up, change, began)
 
     def _may_lack(self, reader: Process, change: Change) -> bool:
         if change.returned.moment >= self._moment:
@@ -207,7 +222,9 @@ class Truth:
             return False
         if change.missing is not NEVER and not self._is_restored(change, reader):
             return True
-        return change.shared.moment >= self._moment or not self._must_know(self._histories[reader], change, self.now)
+        history = self._histories[reader]
+        must_know = self._must_know(history.joined, history.caught_up, change, self.now)
+        return change.shared.moment >= self._moment or not must_know
 
     def _is_restored(self, change: Change, reader: Process) -> bool:
         """Return whether a process holds a member that Redis has lost, and nothing prevents it from adding it again."""
@@ -230,7 +247,7 @@ class Truth:
         return all(each.ended or self._histories[each].unable_to_replay.time >= since for each in change.holders)
 
     @staticmethod
-    def _must_know(history: ProcessHistory, change: Change, at: Point) -> bool:
+    def _must_know(joined: Point, caught_up: Point, change: Change, at: Point) -> bool:
         # A process that joins the channel after a message compares positions, and so detects the change.
-        received = history.joined.moment <= at.moment and change.shared.moment <= history.caught_up.moment
+        received = joined.moment <= at.moment and change.shared.moment <= caught_up.moment
         return received or at.time >= change.shared.time + NOTICED_WITHIN
