@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,6 +12,7 @@ import pytest
 from celery import Celery
 
 from tequipy_devstack.mail_sink import MailSink
+from tequipy_devstack.proving.forked import ForkedCommand, forked_command
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_devstack.tables import create_tables
 from tequipy_platform.database import Database
@@ -39,17 +41,26 @@ def build_worker(program: Path) -> Callable[[str, Path], Celery]:
     return build
 
 
+@pytest.fixture(scope="session")
+def forked_program() -> Iterator[ForkedCommand]:
+    """Yield the program, imported once for all workers of this process's tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        with forked_command("worker_program", "worker_program:main") as command:
+            yield command
+
+
 @pytest.fixture
 def worker(
     redis_url: str,
     tmp_path: Path,
-    program: Path,
+    forked_program: ForkedCommand,
     build_worker: BuildWorker,
     postgres_server: PostgresServer,
     database_url: str,
 ) -> Iterator[WorkerUnderTest]:
     celery = build_worker(redis_url, tmp_path)
-    running = WorkerUnderTest(program, redis_url, tmp_path, celery, postgres_server, database_url)
+    running = WorkerUnderTest(forked_program, redis_url, tmp_path, celery, postgres_server, database_url)
     running.start()
     try:
         yield running

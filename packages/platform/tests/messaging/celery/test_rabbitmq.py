@@ -19,6 +19,7 @@ from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 
 from tequipy_devstack.proving import Authority, Link, in_background
+from tequipy_devstack.proving.forked import ForkedCommand
 from tequipy_devstack.servers import PostgresServer, RabbitmqServer
 from tequipy_platform.database import Database
 from tequipy_platform.messaging import SqlUnitOfWork
@@ -66,13 +67,13 @@ def broker_url(rabbitmq: RabbitmqServer) -> str:
 def worker(
     broker_url: str,
     tmp_path: Path,
-    program: Path,
+    forked_program: ForkedCommand,
     build_worker: BuildWorker,
     postgres_server: PostgresServer,
     database_url: str,
 ) -> Iterator[WorkerUnderTest]:
     celery = build_worker(broker_url, tmp_path)
-    running = WorkerUnderTest(program, broker_url, tmp_path, celery, postgres_server, database_url)
+    running = WorkerUnderTest(forked_program, broker_url, tmp_path, celery, postgres_server, database_url)
     running.start()
     yield running
     running.kill()

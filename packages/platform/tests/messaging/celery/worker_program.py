@@ -1,4 +1,4 @@
-"""A worker with a few small tasks, started by the tests as `worker_program.py BROKER FOLDER DATABASE`."""
+"""A worker with a few small tasks, started by the tests in a fork with the arguments BROKER FOLDER DATABASE."""
 
 import asyncio
 import json
@@ -169,6 +169,6 @@ def build_worker(broker_url: str, folder: Path, database_url: str = "") -> Celer
     return celery
 
 
-if __name__ == "__main__":
+def main() -> None:
     app = build_worker(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
     sys.exit(run_worker(app, queues=["default", "email"], concurrency=1, max_memory=None, patience=2))

@@ -1,9 +1,8 @@
 """A real worker process, and the rows and messages that tests give to it."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from uuid import UUID
 from celery import Celery
 
 from tequipy_devstack.processes import freeze_family, kill
+from tequipy_devstack.proving.forked import ForkedCommand, ForkedProcess
 from tequipy_devstack.servers import PostgresServer
 from tequipy_platform.database import uuid7
 
@@ -22,18 +22,22 @@ from tequipy_platform.database import uuid7
 class WorkerUnderTest:
     """A worker of the program beside this file, and the app that sends messages to it."""
 
-    program: Path
+    command: ForkedCommand
     broker_url: str
     folder: Path
     celery: Celery
     postgres: PostgresServer
     database_url: str
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[ForkedProcess] = field(default_factory=list)
 
-    def start(self) -> subprocess.Popen[bytes]:
-        command: list[str | Path] = [sys.executable, self.program, self.broker_url, str(self.folder), self.database_url]
-        with (self.folder / "log").open("ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    def start(self) -> ForkedProcess:
+        process = self.command.start(
+            *(self.broker_url, str(self.folder), self.database_url),
+            environment=os.environ,
+            folder=Path.cwd(),
+            log=self.folder / "log",
+            files=self.folder / f"process-{len(self.processes)}",
+        )
         self.processes.append(process)
         return process
 
