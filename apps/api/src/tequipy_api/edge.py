@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Final
 
 import structlog
@@ -157,9 +158,9 @@ class Edge(ServerState):
             response = problem_response(error)
             if log:
                 self._refusals.labels(error.code).inc()
-                self._access_log.warning(
-                    "http_request", route="__unmatched__", status=response.status_code, reason=error.code
-                )
+                ours = response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+                write = self._access_log.error if ours else self._access_log.info
+                write("http_request", route="__unmatched__", status=response.status_code, reason=error.code)
         fields = [
             *self.default_headers,
             *response.raw_headers,

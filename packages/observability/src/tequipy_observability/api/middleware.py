@@ -135,10 +135,8 @@ class ObservabilityMiddleware:
             write = self._log.debug
         elif status >= _INTERNAL_SERVER_ERROR:
             write = self._log.error
-        elif status >= 400:  # noqa: PLR2004 -- client errors (RFC 9110)
-            write = self._log.warning
         else:
-            write = self._log.info
+            write = self._log.info  # client errors too: a wrong password or an unknown path is no fault of ours
         duration_ms = round(seconds * 1000, 3)
         write(
             "http_request",
