@@ -52,6 +52,18 @@ async def test_an_idle_worker_stops(shell: Shell) -> None:
     assert worker.returncode == 0
 
 
+@pytest.mark.parametrize("name", ["run", "beat", "relay"])
+def test_each_process_logs_its_start_and_its_stop(shell: Shell, name: str) -> None:
+    """An operator sees from the log of a process, also of an idle one, that it has begun to work, and that it ended."""
+    events = {"run": "worker", "beat": "scheduler", "relay": "relay"}
+    process = shell.start(name, name)
+    log = shell.log(name)
+    eventually("its start is logged", lambda: f"{events[name]}_started" in log.read_text(encoding="utf-8"))
+    shell.await_health(name, 0, "--ready")
+    stop(process, Signals.SIGTERM)
+    assert f"{events[name]}_stopped" in log.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "signals",
     [

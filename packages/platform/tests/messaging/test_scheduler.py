@@ -208,6 +208,7 @@ async def test_an_outage_of_the_database_is_survived(
         scheduler.stop()
         await asyncio.wait_for(running, 20)
     assert (logged("scheduler_interrupted"), logged("scheduler_resumed")) == (1, 1)
+    assert (logged("scheduler_started"), logged("scheduler_stopped")) == (1, 1)
 
 
 async def test_an_outage_of_hours_is_survived(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:

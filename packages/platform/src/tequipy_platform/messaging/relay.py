@@ -76,6 +76,7 @@ class Relay:
 
         After a cancellation the current batch is finished first, so that published messages are recorded as such.
         """
+        logger.info("relay_started", extra={"batch": BATCH, "events": sorted(self._subscribers)})
         failures = 0
         while not self._stopping.is_set():
             try:
@@ -91,6 +92,7 @@ class Relay:
                 failures = 0
             if not full:
                 await self._messages.wait(POLL_SECONDS)
+        logger.info("relay_stopped")
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):

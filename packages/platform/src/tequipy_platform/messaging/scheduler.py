@@ -71,6 +71,7 @@ class Scheduler:
 
     async def run(self) -> None:
         """Add occurrences when they are due until stopped; an outage of the database is retried and logged once."""
+        logger.info("scheduler_started", extra={"tasks": list(self._schedules)})
         failures = 0
         while not self._stopping.is_set():
             try:
@@ -87,6 +88,7 @@ class Scheduler:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
+        logger.info("scheduler_stopped")
 
     async def add_due(self) -> float:
         """Add due occurrences to the outbox, and return the seconds until the next look."""

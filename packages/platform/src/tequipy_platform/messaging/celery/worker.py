@@ -55,6 +55,7 @@ def run_worker(
         without_heartbeat=True,
         quiet=True,
     )
+    logger.info("worker_started", extra={"queues": list(queues), "concurrency": concurrency})
     worker.start()
     status: int = worker.exitcode or os.EX_OK
     logger.info("worker_stopped", extra={"status": status})
