@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -170,6 +171,27 @@ def test_each_history_is_printed_and_can_be_chosen(empty_database_url: str, quer
     assert f"{HEAD} (head)" in output.getvalue()
     migrate(empty_database_url, [HISTORY], "history", output=output)
     assert "Create outbox" in output.getvalue()
+
+
+def test_each_line_names_the_history_and_its_revisions(empty_database_url: str, shop: History) -> None:
+    """`upgrade`, `downgrade` and `current` print the schema, the revision before and after, and the head."""
+    lines: list[str] = []
+    for command in ("current", "upgrade 0005", "current", "upgrade", "upgrade", "downgrade base"):
+        output = io.StringIO()
+        migrate(empty_database_url, [HISTORY], command, output=output)
+        lines += output.getvalue().splitlines()
+    assert lines == [
+        f"platform: none (the head is {HEAD})",
+        f"platform: none -> 0005 (the head is {HEAD})",
+        f"platform: 0005 (the head is {HEAD})",
+        f"platform: 0005 -> {HEAD} (head)",
+        f"platform: {HEAD} (head)",
+        f"platform: {HEAD} -> none (the head is {HEAD})",
+    ]
+    output = io.StringIO()
+    for command in ("upgrade", "history"):
+        migrate(empty_database_url, [HISTORY, shop], command, output=output)
+    assert re.findall(r"^(\w+):", output.getvalue(), re.MULTILINE) == ["platform", "shop"] * 2
 
 
 @pytest.mark.parametrize("command", ["revision -m x", "--schema nowhere upgrade"])

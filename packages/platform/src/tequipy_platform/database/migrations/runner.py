@@ -196,11 +196,34 @@ def _run_history(connection: Connection, history: History, arguments: argparse.N
         "upgrade": lambda: alembic.upgrade(config, arguments.revision),
         "downgrade": lambda: alembic.downgrade(config, arguments.revision),
         "check": lambda: alembic.check(config),
-        "current": lambda: alembic.current(config),
+        "current": lambda: None,
         "history": lambda: alembic.history(config),
         "revision": lambda: _write_revision(config, history.schema, arguments),
     }
+    before = _revision(connection, history.schema)
+    if arguments.command in {"check", "history"}:
+        output.write(f"{history.schema}:\n")
     run[arguments.command]()
+    if arguments.command in {"upgrade", "downgrade", "current"}:
+        output.write(f"{history.schema}: {_change(config, before, _revision(connection, history.schema))}\n")
+
+
+def _revision(connection: Connection, schema: str) -> str | None:
+    """Return the revision of a history in the database, or None."""
+    table = f'"{schema}".{VERSION_TABLE}'
+    revision: str | None = None
+    if connection.scalar(text("select to_regclass(:table) is not null"), {"table": table}):
+        revision = connection.scalar(text(f"select version_num from {table}"))  # noqa: S608 -- as above
+    connection.rollback()  # Alembic begins the transactions of the migrations itself
+    return revision
+
+
+def _change(config: Config, before: str | None, after: str | None) -> str:
+    """Return the revision before and after a command, and how far it is from the head."""
+    head = ScriptDirectory.from_config(config).get_current_head()
+    place = "(head)" if after == head else f"(the head is {head})"
+    moved = "" if before == after else f"{before or 'none'} -> "
+    return f"{moved}{after or 'none'} {place}"
 
 
 def _write_revision(config: Config, schema: str, arguments: argparse.Namespace) -> None:
