@@ -136,7 +136,11 @@ def build_rate_limiter(
     url = (limiter and limiter.url) or settings.url
     metrics = PrometheusCacheMetrics(registry, prefix="ratelimit")
     link = RedisLink(
-        url.get_secret_value(), prefix=f"{settings.prefix}:rate", timeout=settings.l2_timeout, metrics=metrics
+        url.get_secret_value(),
+        prefix=f"{settings.prefix}:rate",
+        timeout=settings.l2_timeout,
+        metrics=metrics,
+        name="limiter",
     )
     return RedisRateLimiter(
         link,

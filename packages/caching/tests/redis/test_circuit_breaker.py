@@ -29,7 +29,7 @@ async def test_pauses_between_probes_double(pauses: list[float]) -> None:
         if len(pauses) <= failures:
             raise CacheUnavailable
 
-    opened = Breaker(probe, has_pending=lambda: False)
+    opened = Breaker(probe, has_pending=lambda: False, labels={})
     opened.trip(OSError("refused"))
     opened.trip(OSError("refused"))
     assert opened._probing is not None
@@ -46,7 +46,7 @@ async def test_pending_changes_are_replayed_with_the_breaker_closed(pauses: list
         nonlocal waiting
         waiting -= 1
 
-    closed = Breaker(probe, has_pending=lambda: waiting > 0)
+    closed = Breaker(probe, has_pending=lambda: waiting > 0, labels={})
     closed.start_probing()
     assert closed._probing is not None
     await closed._probing
@@ -58,7 +58,7 @@ async def test_probe_now_ends_the_pause() -> None:
 
     async def probe() -> None: ...
 
-    opened = Breaker(probe, has_pending=lambda: False)
+    opened = Breaker(probe, has_pending=lambda: False, labels={})
     opened.trip(OSError("refused"))
     await asyncio.sleep(0)
     opened.probe_now()

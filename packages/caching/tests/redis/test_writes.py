@@ -10,7 +10,7 @@ def test_redis_is_read_again_whatever_the_last_reason_was(monkeypatch: pytest.Mo
     """A replica that is promoted while its memory is full, and then gets memory, is read from again."""
     monkeypatch.setattr("tequipy_caching.cache.recovery.TRUST_AFTER", 0)
     recovery = RecoveryQueue(lambda: None)
-    writes = Writes(lambda: None, recovery.trust_soon)
+    writes = Writes(lambda: None, recovery.trust_soon, labels={})
     recovery.distrust()
     writes.refuse("READONLY You can't write against a read only replica.", blocked=True)
     writes.refuse("OOM command not allowed when used memory > 'maxmemory'.", blocked=False)

@@ -59,7 +59,8 @@ class RedisBuckets:
             self.eviction_unknown = True
             return
         if isinstance(policy, bytes):
-            logger.warning("limiter_eviction_detected", extra={"maxmemory_policy": policy.decode(errors="replace")})
+            extra = {**self._link.labels, "maxmemory_policy": policy.decode(errors="replace")}
+            logger.warning("limiter_eviction_detected", extra=extra)
 
     def _key(self, name: str) -> str:
         return f"{self._link.prefix}:{name}"

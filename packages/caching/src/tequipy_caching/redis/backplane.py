@@ -114,7 +114,8 @@ class Backplane:
                     await self._receive(channel, client)
             except Exception as error:  # noqa: BLE001 -- the task must continue after any failure
                 if self._joined:
-                    logger.warning("cache_backplane_disconnected", extra={"error": f"{type(error).__name__}: {error}"})
+                    text = f"{type(error).__name__}: {error}"
+                    logger.warning("cache_backplane_disconnected", extra={**self._link.labels, "error": text})
                     self._disconnected_since = monotonic()
                 elif kind_of(error) == "connection":
                     await self._link.check_reachable()

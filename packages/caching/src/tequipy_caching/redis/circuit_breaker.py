@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from tequipy_caching.redis.cancellation import cancel_and_wait
@@ -18,15 +18,19 @@ class Breaker:
     """Opens at the first failure, and closes when a probe in the background succeeds.
 
     `probe` raises an exception if it fails. While `has_pending` returns True (changes to replay, or refused writes),
-    probes are made even if the breaker is closed, once a second as long as they succeed.
+    probes are made even if the breaker is closed, once a second as long as they succeed. `labels` are logged with each
+    event, to tell the connection.
     """
 
-    def __init__(self, probe: Callable[[], Awaitable[object]], *, has_pending: Callable[[], bool]) -> None:
+    def __init__(
+        self, probe: Callable[[], Awaitable[object]], *, has_pending: Callable[[], bool], labels: Mapping[str, str]
+    ) -> None:
         self.open = False
         self.probe_failed = False
         """Whether a probe has also failed since the breaker opened."""
         self._probe = probe
         self._has_pending = has_pending
+        self._labels = labels
         self._probe_requested = asyncio.Event()
         self._probing: asyncio.Task[None] | None = None
 
@@ -34,7 +38,7 @@ class Breaker:
         """Open the breaker: from now on only the probe calls Redis."""
         if not self.open:
             self.open, self.probe_failed = True, False
-            logger.warning("cache_breaker_opened", extra={"error": f"{type(fault).__name__}: {fault}"})
+            logger.warning("cache_breaker_opened", extra={**self._labels, "error": f"{type(fault).__name__}: {fault}"})
             self.start_probing()
 
     def allows_call(self) -> bool:
@@ -72,7 +76,7 @@ class Breaker:
                 pause = FIRST_PAUSE
                 if self.open:
                     self.open = False
-                    logger.info("cache_breaker_closed")
+                    logger.info("cache_breaker_closed", extra=self._labels)
 
     async def _pause(self, seconds: float) -> None:
         try:

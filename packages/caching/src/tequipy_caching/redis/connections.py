@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
 from math import inf
@@ -92,7 +92,8 @@ class Connections:
     more than the command itself.
     """
 
-    def __init__(self, connect: Callable[[int], Redis], prepare: Prepare) -> None:
+    def __init__(self, connect: Callable[[int], Redis], prepare: Prepare, *, labels: Mapping[str, str]) -> None:
+        self._labels = labels  # logged, to tell the connection
         self._connect = connect
         self._prepare = prepare
         self._idle: list[AbstractConnection] = []
@@ -152,7 +153,7 @@ class Connections:
     def _warn_once(self, error: object) -> None:
         if not self._warned:
             self._warned = True
-            extra = {"connections": len(self._open_connections), "error": str(error)}
+            extra = {**self._labels, "connections": len(self._open_connections), "error": str(error)}
             logger.warning("cache_connections_limited", extra=extra)
 
     async def execute(self, *command: Any) -> Any:  # noqa: ANN401 -- each command has an answer of its own

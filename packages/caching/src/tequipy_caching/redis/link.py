@@ -51,15 +51,21 @@ logger = logging.getLogger(__name__)
 class RedisLink:
     """Runs scripts. Raises `CacheUnavailable` after `timeout` seconds, or at once while the circuit breaker is open."""
 
-    def __init__(self, url: str, *, prefix: str, timeout: float, metrics: CacheMetrics) -> None:
+    def __init__(self, url: str, *, prefix: str, timeout: float, metrics: CacheMetrics, name: str = "cache") -> None:
         self.prefix = prefix
+        self._server = parse_redis_url(url)
+        server = f"{self._server.host}:{self._server.port}/{self._server.database}"
+        self.labels = {"link": name, "server": server}
+        """What log events say of this connection: one process may have several, also to one server."""
         self.state = f"{prefix}:state"
         self.probe_key = f"{prefix}:probe"
         self.breaker = Breaker(
-            self._recover, has_pending=lambda: len(self.recovery) > 0 or self.writes.refusal is not None
+            self._recover,
+            has_pending=lambda: len(self.recovery) > 0 or self.writes.refusal is not None,
+            labels=self.labels,
         )
         self.recovery = RecoveryQueue(self.breaker.start_probing)
-        self.writes = Writes(self.breaker.start_probing, self.recovery.trust_soon)
+        self.writes = Writes(self.breaker.start_probing, self.recovery.trust_soon, labels=self.labels)
         self.rejoins = 0
         """How often a server accepted writes that a replica, or a server with older data, had refused. The channel then
         reconnects: the name may lead to another server, and older data need a new epoch."""
@@ -68,13 +74,12 @@ class RedisLink:
         self.position: Position | None = None
         """How far this process has received the channel, for comparison with a server: one with a lower sequence number
         of the same epoch has lost its last changes."""
-        self._server = parse_redis_url(url)
         # The channels of a server are shared by all its databases; its keys are not.
         self.channel = f"{prefix}:invalidations:{self._server.database}"
         self._timeout = timeout
         self._observe = cache(partial(metrics.seconds, "cache_l2_seconds"))
         self.loop_binding = LoopBinding()
-        self._connections = Connections(self.connect, self._compare_epoch)
+        self._connections = Connections(self.connect, self._compare_epoch, labels=self.labels)
         self.large_turns = asyncio.Semaphore(_MAX_LARGE_TRANSFERS)
         self._reported: set[type[Exception]] = set()
         self._errors = {
@@ -182,7 +187,7 @@ class RedisLink:
         """Log the first error of each type that an outage does not explain: a bug of redis-py or of this package."""
         if not isinstance(error, RedisError | OSError) and type(error) not in self._reported:
             self._reported.add(type(error))
-            logger.error("cache_request_failed", exc_info=error)
+            logger.error("cache_request_failed", exc_info=error, extra=self.labels)
 
     async def run_and_publish(
         self, name: str, keys: Sequence[str], arguments: Sequence[Any], *, message: Message

@@ -6,7 +6,7 @@ permissions, or because it is a node of a Redis Cluster.
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from redis.exceptions import (
@@ -63,10 +63,13 @@ def as_reason(text: str) -> str:
 class Writes:
     """Remembers whether the server accepts writes.
 
-    `probe_later` is called after each refused write, `on_accepted` when the server accepts writes again.
+    `probe_later` is called after each refused write, `on_accepted` when the server accepts writes again. `labels` are
+    logged with each event, to tell the connection.
     """
 
-    def __init__(self, probe_later: Callable[[], None], on_accepted: Callable[[], None]) -> None:
+    def __init__(
+        self, probe_later: Callable[[], None], on_accepted: Callable[[], None], *, labels: Mapping[str, str]
+    ) -> None:
         self.refusal: str | None = None
         """The server's error text while it refuses writes, else None."""
         self.blocked = False
@@ -75,11 +78,12 @@ class Writes:
         """Whether the server refuses the channel. Until the channel is joined again, an accepted write is no proof."""
         self._probe_later = probe_later
         self._on_accepted = on_accepted
+        self._labels = labels
 
     def refuse(self, reason: str, *, blocked: bool) -> None:
         """Record a refused write; `blocked` says that deletes are refused too. Logs a change of the error code only."""
         if self.refusal is None or _error_code(self.refusal) != _error_code(reason):
-            logger.warning("cache_writes_refused", extra={"error": reason})
+            logger.warning("cache_writes_refused", extra={**self._labels, "error": reason})
         self.refusal, self.blocked = reason, blocked or self.channel_refused
         self._probe_later()
 
@@ -91,7 +95,7 @@ class Writes:
     def accept(self) -> None:
         """Record that the server accepts writes."""
         if self.refusal is not None and not self.channel_refused:
-            logger.info("cache_writes_accepted")
+            logger.info("cache_writes_accepted", extra=self._labels)
             self.refusal, self.blocked = None, False
             self._on_accepted()
 
