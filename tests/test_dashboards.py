@@ -101,6 +101,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     for name, label, values in (
         ("task_total", "outcome", {*_OUTCOMES.values(), "lost", "timed_out", "refused"}),
         ("app_info", "service", SERVICES),
+        ("service_up", "service", SERVICES),
         ("http_requests_total", "status", statuses),
         ("http_client_requests_total", "outcome", statuses | failures_of_calls()),
         ("http_client_requests_total", "profile", PROFILES),

@@ -96,7 +96,11 @@ def test_settings_are_explained(run_command: Command) -> None:
     rates = {"TEQUIPY_RATE_LIMITS__LOGIN": "30/60"}
     plain, explained = run_command("settings", **rates), run_command("settings", "--explain", **rates)
     assert (explained.returncode, explained.stderr) == (0, "")
-    assert plain.stdout.splitlines() == [line for line in explained.stdout.splitlines() if line.startswith("TEQUIPY_")]
+    values, explanations = (
+        [line for line in each.stdout.splitlines() if line[:1] in "T#"] for each in (plain, explained)
+    )
+    assert values == explanations
+    assert values[-1] == "# Connections to PostgreSQL of each process: at most 17."
     assert "TEQUIPY_RATE_LIMITS__LOGIN=30/60\n    From: environment. Default: `60/60`." in explained.stdout
     assert "TEQUIPY_RATE_LIMITS__REFRESH=120/60\n    From: default." in explained.stdout
     assert "TEQUIPY_AUTH__PSEUDONYM_KEY=**********\n    From: default. Default: built in" in explained.stdout

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
 from tequipy_platform.settings import AppSettings
 from tequipy_platform.settings.reference import settings_of
@@ -104,6 +106,16 @@ def test_the_reference_has_the_rules_of_production() -> None:
     """A setting has a rule exactly if production refuses a value of it, in one of the cases above."""
     documented = {setting.path for setting in settings_of(ApiSettings) if setting.rules}
     assert documented == {path for _, refused in CASES for path in refused}
+
+
+@pytest.mark.parametrize("docs", [True, False])
+async def test_the_docs_can_be_switched_off(settings: ApiSettings, docs: bool) -> None:
+    """Without docs the pages and the document are 404, like any unknown path; the contract itself is unchanged."""
+    app = create_app(settings.model_copy(update={"docs": docs}))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answers = [await client.get(path) for path in ("/docs", "/redoc", "/openapi.json", "/docs/start.js")]
+    assert {answer.status_code for answer in answers} == ({200} if docs else {404})
+    assert app.openapi() == create_app(settings).openapi()
 
 
 @pytest.mark.parametrize("name", ["peppers", "refresh_keys", "key_encryption_key", "pseudonym_key"])

@@ -143,6 +143,7 @@ def test_children_count_together_and_a_killed_one_loses_nothing(programs: Progra
     assert 0 < programs.value("run", "task_wait_seconds_sum", task=PURGE) < 10 * 60
     assert programs.value("run", "app_info", service="worker") == 1
     assert programs.value("run", "event_loop_lag_seconds_count") > 0
+    programs.until(lambda: programs.value("run", "service_up", service="worker") == 1)
     # A collector of another package: each child has a pool of at most 15 connections.
     programs.until(lambda: programs.value("run", "db_pool_limit") == 2 * 15)
     killed = programs.children()
@@ -219,6 +220,7 @@ def test_scheduler_and_relay_have_metrics_of_their_own(programs: Programs, comma
     programs.until(lambda: programs.value(command, "event_loop_lag_seconds_count") > 0, command)
     programs.until(lambda: programs.value(command, "db_pool_limit") > 0, command)
     assert programs.value(command, "app_info", service=command) == 1
+    programs.until(lambda: programs.value(command, "service_up", service=command) == 1, command)
     programs.stop()
 
 

@@ -171,8 +171,10 @@ def test_a_password_that_breaks_its_url_is_not_shown(
 
 
 def test_settings_are_shown_without_secrets(forked_worker: Worker, tmp_path: Path) -> None:
-    """`settings` shows the effective settings with masked passwords."""
+    """`settings` shows the effective settings with masked passwords, and the connections that the processes need."""
     result = forked_worker("settings", cwd=tmp_path, **GOOD)
+    budget = "run at most 34 (2 children of 17), beat at most 17, relay at most 18 (one listens)."
+    assert result.stdout.splitlines()[-1] == f"# Connections to PostgreSQL of each process: {budget}"
     assert "TEQUIPY_CELERY__BROKER_URL=**********" in result.stdout.splitlines()
     assert "TEQUIPY_CELERY__VISIBILITY_TIMEOUT=600" in result.stdout.splitlines()
     assert "hunter2" not in result.stdout

@@ -80,7 +80,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
             HealthCheck("redis", partial(_check_cache, cache), required=False),
             HealthCheck("storage", storage.ping),
             HealthCheck("signing_keys", auth.access_tokens.check, only_when_down=True),
-        ]
+        ],
+        observability,
     )
     app = FastAPI(
         title=settings.app_name,
@@ -92,6 +93,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         # FastAPI's own docs pages load scripts from a third party; wire_docs replaces them.
         docs_url=None,
         redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs else None,
         middleware=[  # outermost first
             Middleware(ObservabilityMiddleware, metrics),
             Middleware(CloseConnections, readiness),
@@ -108,7 +110,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     wire_observability(app, observability)
     wire_rate_limits(app)
     wire_errors(app)
-    wire_docs(app)
+    if settings.docs:
+        wire_docs(app)
     wire_auth(app, auth)
     wire_reporting(app, reporting)
     return app

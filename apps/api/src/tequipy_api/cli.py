@@ -298,8 +298,10 @@ def show_settings(check: bool, explain: bool) -> None:  # noqa: FBT001 -- click 
     """Print the settings in force with masked secrets."""
     settings = load_settings(ApiSettings, strict=check)
     lines = explain_settings(settings) if explain else describe_settings(settings)
-    for line in () if check else lines:
-        click.echo(line)
+    if not check:
+        for line in lines:
+            click.echo(line)
+        click.echo(f"# Connections to PostgreSQL of each process: at most {settings.database.max_connections}.")
 
 
 @main.command()

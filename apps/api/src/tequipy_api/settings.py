@@ -99,6 +99,8 @@ class ApiSettings(AppSettings):
     rate_limits: RateLimits = Field(default_factory=RateLimits)
     observability: ObservabilitySettings = Field(default_factory=ObservabilitySettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
+    docs: bool = True
+    """Whether `/docs`, `/redoc` and `/openapi.json` are served; they show every route, and no data."""
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     """Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are used; from other clients they are not."""
 

@@ -102,6 +102,7 @@ async def open_scheduler(
     settings: WorkerSettings, observability: Observability, heartbeat: Heartbeat
 ) -> AsyncIterator[Scheduler]:
     """Compose the scheduler and open its resources; it needs the database alone."""
+    heartbeat.observability = observability
     database = build_database(settings.database, registry=observability.registry, app_version=settings.app_version)
     async with loop_heartbeat(heartbeat, {DATABASE: database.ping}), observability, database:
         yield build_scheduler(database, TASKS)
@@ -112,6 +113,7 @@ async def open_relay(
     settings: WorkerSettings, observability: Observability, heartbeat: Heartbeat
 ) -> AsyncIterator[Relay]:
     """Compose the relay and open its resources; it needs the database and the broker alone."""
+    heartbeat.observability = observability
     celery = create_celery(settings, observability)
     database = build_database(settings.database, registry=observability.registry, app_version=settings.app_version)
     messages = build_unpublished_messages(

@@ -84,8 +84,9 @@ def run(queues: str | None, concurrency: int | None) -> None:
         empty_folder(children_folder(folder))
         metrics = empty_folder(folder / "metrics")
         os.environ[MULTIPROCESS] = str(metrics)  # each process reads it when it first counts
-        celery = create_worker(settings, _observe(settings, "worker", metrics_folder=metrics))
-        heartbeat.wire(celery)
+        observability = _observe(settings, "worker", metrics_folder=metrics)
+        celery = create_worker(settings, observability)
+        heartbeat.wire(celery, observability)
         status = run_worker(
             celery,
             queues=selected,
@@ -201,5 +202,12 @@ def show_settings(check: bool, explain: bool) -> None:  # noqa: FBT001 -- click 
     """Print the settings in force with masked secrets."""
     settings = load_settings(WorkerSettings, strict=check)
     lines = explain_settings(settings) if explain else describe_settings(settings)
-    for line in () if check else lines:
-        click.echo(line)
+    if not check:
+        for line in lines:
+            click.echo(line)
+        each = settings.database.max_connections
+        children = settings.worker.concurrency
+        click.echo(
+            f"# Connections to PostgreSQL of each process: run at most {children * each} ({children} children"
+            f" of {each}), beat at most {each}, relay at most {each + 1} (one listens)."
+        )

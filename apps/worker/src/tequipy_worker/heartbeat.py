@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 from celery import Celery, bootsteps
 from celery.worker import WorkController
 
+from tequipy_observability.wiring import Observability
 from tequipy_worker.state import INTERVAL, READY, children_folder, is_locked
 
 _TICK_SECONDS: Final = 1.0
@@ -44,6 +45,8 @@ class Heartbeat:
         self.file = file
         self._opened = os.open(file, os.O_WRONLY | os.O_CREAT, 0o600)
         self._answered = dict.fromkeys(services, -math.inf)
+        self.observability: Observability | None = None
+        """Whose metric `service_up` shows at each beat whether all services answer."""
         self.beat()
 
     def answered(self, service: str) -> None:
@@ -60,6 +63,8 @@ class Heartbeat:
         missing = [service for service, last in self._answered.items() if now - last > _ANSWERED_WITHIN]
         text = f"waits for {', '.join(missing)}" if missing else READY
         os.pwrite(self._opened, f"{text:<{_TEXT_BYTES}}\n".encode(), 0)
+        if self.observability is not None:
+            self.observability.report_up(not missing)
 
     def lock(self) -> None:
         """Lock the file until this process ends or closes it."""
@@ -151,8 +156,9 @@ class ParentHeartbeat:
         """Start the thread."""
         threading.Thread(target=self._run, name="tequipy-heartbeat", daemon=True).start()
 
-    def wire(self, celery: Celery) -> None:
-        """Watch the worker of this app as soon as it starts."""
+    def wire(self, celery: Celery, observability: Observability) -> None:
+        """Watch the worker of this app as soon as it starts, and report whether it is connected."""
+        self._heartbeat.observability = observability
 
         class Ticks(bootsteps.StartStopStep):
             """Calls `_tick` from the worker's timer, so that a main thread that hangs stops it."""

@@ -54,7 +54,7 @@ class Database(DatabaseSettings):
 class WorkerSettings(AppSettings):
     """The settings that the worker reads from the environment: `TEQUIPY_CELERY__BROKER_URL` is `celery.broker_url`."""
 
-    names_of_other_apps = frozenset({"headers", "limiter", "rate_limits", "server", "trusted_proxies"})
+    names_of_other_apps = frozenset({"docs", "headers", "limiter", "rate_limits", "server", "trusted_proxies"})
     production_rules: ClassVar[Mapping[str, str]] = {
         **AppSettings.production_rules,
         "celery.broker_url": "should name another Redis database than the cache's",

@@ -13,7 +13,14 @@ from prometheus_client import CollectorRegistry, Histogram, make_wsgi_app
 
 from tequipy_observability._tracing import Tracer, install_tracer
 from tequipy_observability.logging import Process, configure_logging
-from tequipy_observability.metrics import METRICS_REFUSALS, MetricsAccess, MetricsPort, SharedRegistry, build_registry
+from tequipy_observability.metrics import (
+    METRICS_REFUSALS,
+    MetricsAccess,
+    MetricsPort,
+    SharedRegistry,
+    build_registry,
+    build_service_up,
+)
 from tequipy_observability.settings import ObservabilitySettings, parse_headers
 
 __all__ = ["Observability", "ObservabilitySettings", "configure_observability"]
@@ -34,10 +41,12 @@ class Observability:
         settings: ObservabilitySettings,
         registry: CollectorRegistry,
         *,
+        service: str = "service",
         metrics_port_name: str = "metrics_port",
         tracer: Tracer | None = None,
     ) -> None:
         self.registry = registry
+        self._up = build_service_up(service, registry)
         self._tracer = tracer or Tracer()
         self._port_name = metrics_port_name
         self._lag = Histogram(
@@ -51,6 +60,10 @@ class Observability:
         self._access = MetricsAccess(settings.metrics_token)
         self._process = os.getpid()
         self._server: MetricsPort | None = None
+
+    def report_up(self, up: bool) -> None:  # noqa: FBT001 -- the value of a gauge
+        """Set the metric `service_up`: whether the process can work, as its last check of the services found."""
+        self._up.set(up)
 
     def refuse_metrics(self, authorization: str, client: str | None) -> tuple[int, Mapping[str, str]] | None:
         """Return status and header fields of a refusal if the sender of this Authorization header may not read."""
@@ -137,7 +150,7 @@ def configure_observability(
     registry = build_registry(name=service, version=version, environment=environment, folder=metrics_folder)
     tracer = _build_tracer(settings, service=service, environment=environment, version=version)
     install_tracer(tracer)
-    return Observability(settings, registry, metrics_port_name=metrics_port_name, tracer=tracer)
+    return Observability(settings, registry, service=service, metrics_port_name=metrics_port_name, tracer=tracer)
 
 
 def _build_tracer(settings: ObservabilitySettings, *, service: str, environment: str, version: str) -> Tracer:

@@ -3,12 +3,15 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
 
+from tequipy_observability.wiring import Observability, ObservabilitySettings
 from tequipy_platform import HealthCheck, RefusesWrites
 from tequipy_platform.web import CatchErrors, CloseConnections, LimitBodies, Readiness, health, wire_errors, wire_health
 
@@ -110,6 +113,26 @@ async def test_a_draining_process_is_not_ready_and_closes_connections() -> None:
     assert (report.status_code, report.json()) == (503, {"status": "not_ready", "checks": {}})
     assert [answer.status_code for answer in others] == [200, 413]
     assert {answer.headers["connection"] for answer in [report, *others]} == {"close"}
+
+
+async def test_the_outcome_of_the_checks_is_a_metric() -> None:
+    """`service_up` is 0 before the first check, while a required check fails, and while the process drains."""
+    registry = CollectorRegistry()
+    checks: dict[str, Callable[[], Awaitable[None]]] = {"database": broken, "redis": well}
+    observability = Observability(ObservabilitySettings(), registry, service="shop")
+
+    async def outcome(**changed: Callable[[], Awaitable[None]]) -> float | None:
+        checks.update(changed)
+        described = [HealthCheck(name, check, required=name == "database") for name, check in checks.items()]
+        await Readiness(described, observability).report()
+        return registry.get_sample_value("service_up", {"service": "shop"})
+
+    assert registry.get_sample_value("service_up", {"service": "shop"}) == 0
+    assert await outcome() == 0
+    assert await outcome(database=well) == 1
+    assert await outcome(redis=broken) == 1
+    Readiness([], observability).drain()
+    assert registry.get_sample_value("service_up", {"service": "shop"}) == 0
 
 
 async def test_the_cause_of_a_failed_check_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -23,3 +23,15 @@ def build_registry(*, name: str, version: str, environment: str, folder: Path | 
     )
     info.labels(name, version, environment).set(1)
     return registry
+
+
+def build_service_up(name: str, registry: CollectorRegistry) -> Gauge:
+    """Return the gauge of the process's own state, which is 0 until it is set."""
+    gauge = Gauge(
+        "service_up",
+        "Whether the process can work: 0 while it starts, drains, or does not reach a service that it needs.",
+        ["service"],
+        registry=registry,
+        multiprocess_mode="max",  # children never set it
+    )
+    return gauge.labels(name)

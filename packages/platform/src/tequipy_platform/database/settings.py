@@ -83,6 +83,11 @@ class DatabaseSettings(BaseModel):
     idle_in_transaction_timeout: float = Field(default=60, gt=0)
     """Seconds after which PostgreSQL ends a session that does nothing within a transaction, and frees its locks."""
 
+    @property
+    def max_connections(self) -> int:
+        """The most connections that a process has at a time: the pool, one for notifications, and one for a check."""
+        return self.pool_size + self.max_overflow + 2
+
     @field_validator("url", "direct_url")
     @classmethod
     def _check_url(cls, secret: SecretStr | None) -> SecretStr | None:

@@ -12,6 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tequipy_observability.api import require_middleware, wire_polled_routes
+from tequipy_observability.wiring import Observability
 from tequipy_platform._health import HealthCheck, RefusesWrites
 
 _CHECK_SECONDS: Final = 2.0
@@ -41,10 +42,14 @@ class ReadinessReport(BaseModel):
 
 
 class Readiness:
-    """Runs the checks concurrently, at most once a second whatever the number of requests."""
+    """Runs the checks concurrently, at most once a second whatever the number of requests.
 
-    def __init__(self, checks: Sequence[HealthCheck]) -> None:
+    Each outcome is also the metric `service_up` of `observability`; it is as old as the latest request.
+    """
+
+    def __init__(self, checks: Sequence[HealthCheck], observability: Observability | None = None) -> None:
         self._checks = checks
+        self._observability = observability
         self._run_in_progress: asyncio.Task[ReadinessReport] | None = None
         self._finished_at = 0.0
         self._abandoned: set[asyncio.Task[object]] = set()
@@ -54,6 +59,7 @@ class Readiness:
     def drain(self) -> None:
         """Report "not ready" from now on, whatever the checks say, because the process is about to end."""
         self.draining = True
+        self._report_up(up=False)
 
     async def report(self) -> ReadinessReport:
         """Return a report that is at most a second old; concurrent callers share one run of the checks."""
@@ -76,7 +82,12 @@ class Readiness:
         outcome: Literal["ready", "degraded", "not_ready"] = "not_ready" if True in down else "degraded"
         hidden = {check.name for check in self._checks if check.only_when_down and reports[check.name].status == "up"}
         shown = {name: report for name, report in reports.items() if name not in hidden}
+        self._report_up(up=True not in down and not self.draining)
         return ReadinessReport(status=outcome if down else "ready", checks=shown)
+
+    def _report_up(self, *, up: bool) -> None:
+        if self._observability is not None:
+            self._observability.report_up(up)
 
     def _conclude(self, name: str, task: asyncio.Task[float], started: float) -> CheckReport:
         error = self._failure_of(task)
