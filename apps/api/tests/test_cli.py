@@ -97,7 +97,7 @@ def test_settings_are_explained(run_command: Command) -> None:
     plain, explained = run_command("settings", **rates), run_command("settings", "--explain", **rates)
     assert (explained.returncode, explained.stderr) == (0, "")
     values, explanations = (
-        [line for line in each.stdout.splitlines() if line[:1] in "T#"] for each in (plain, explained)
+        [line for line in each.stdout.splitlines() if line.startswith(("T", "#"))] for each in (plain, explained)
     )
     assert values == explanations
     assert values[-1] == "# Connections to PostgreSQL of each process: at most 17."

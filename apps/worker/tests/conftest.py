@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from tequipy_devstack.processes import freeze_family, kill
+from tequipy_devstack.proving.forked import ForkedCommand
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_devstack.tables import create_tables
 
+from .commands import Worker, settings_alone
 from .shell import Shell
 
 PROGRAM = Path(__file__).with_name("chain_program.py")
@@ -76,3 +78,13 @@ def private_shell(private_postgres: PostgresServer, private_redis: ValkeyServer,
     for server in (private_postgres, private_redis):
         server.thaw()
     commands.end()
+
+
+@pytest.fixture
+def forked_worker(worker_command: ForkedCommand) -> Worker:
+    """Return a function that does the same at lower costs, unless variables are read when modules are imported."""
+
+    def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        return worker_command.run(*arguments, environment=settings_alone(cwd, variables), folder=cwd)
+
+    return run

@@ -81,7 +81,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             HealthCheck("storage", storage.ping),
             HealthCheck("signing_keys", auth.access_tokens.check, only_when_down=True),
         ],
-        observability,
+        report_up=observability.report_up,
     )
     app = FastAPI(
         title=settings.app_name,

@@ -19,7 +19,7 @@ from tequipy_observability.metrics import (
     MetricsPort,
     SharedRegistry,
     build_registry,
-    build_service_up,
+    service_up_gauge,
 )
 from tequipy_observability.settings import ObservabilitySettings, parse_headers
 
@@ -46,7 +46,7 @@ class Observability:
         tracer: Tracer | None = None,
     ) -> None:
         self.registry = registry
-        self._up = build_service_up(service, registry)
+        self._up = service_up_gauge(service, registry)
         self._tracer = tracer or Tracer()
         self._port_name = metrics_port_name
         self._lag = Histogram(

@@ -124,14 +124,14 @@ async def test_the_outcome_of_the_checks_is_a_metric() -> None:
     async def outcome(**changed: Callable[[], Awaitable[None]]) -> float | None:
         checks.update(changed)
         described = [HealthCheck(name, check, required=name == "database") for name, check in checks.items()]
-        await Readiness(described, observability).report()
+        await Readiness(described, report_up=observability.report_up).report()
         return registry.get_sample_value("service_up", {"service": "shop"})
 
     assert registry.get_sample_value("service_up", {"service": "shop"}) == 0
     assert await outcome() == 0
     assert await outcome(database=well) == 1
     assert await outcome(redis=broken) == 1
-    Readiness([], observability).drain()
+    Readiness([], report_up=observability.report_up).drain()
     assert registry.get_sample_value("service_up", {"service": "shop"}) == 0
 
 

@@ -25,7 +25,7 @@ def build_registry(*, name: str, version: str, environment: str, folder: Path | 
     return registry
 
 
-def build_service_up(name: str, registry: CollectorRegistry) -> Gauge:
+def service_up_gauge(name: str, registry: CollectorRegistry) -> Gauge:
     """Return the gauge of the process's own state, which is 0 until it is set."""
     gauge = Gauge(
         "service_up",

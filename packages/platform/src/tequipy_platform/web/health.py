@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Final, Literal
 
 from fastapi import Depends, FastAPI, Request, Response, status
@@ -12,7 +12,6 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tequipy_observability.api import require_middleware, wire_polled_routes
-from tequipy_observability.wiring import Observability
 from tequipy_platform._health import HealthCheck, RefusesWrites
 
 _CHECK_SECONDS: Final = 2.0
@@ -44,12 +43,12 @@ class ReadinessReport(BaseModel):
 class Readiness:
     """Runs the checks concurrently, at most once a second whatever the number of requests.
 
-    Each outcome is also the metric `service_up` of `observability`; it is as old as the latest request.
+    Each outcome is also passed to `report_up`, so the metric `service_up` is as old as the latest request.
     """
 
-    def __init__(self, checks: Sequence[HealthCheck], observability: Observability | None = None) -> None:
+    def __init__(self, checks: Sequence[HealthCheck], *, report_up: Callable[[bool], None] = lambda _: None) -> None:
         self._checks = checks
-        self._observability = observability
+        self._report_up = report_up
         self._run_in_progress: asyncio.Task[ReadinessReport] | None = None
         self._finished_at = 0.0
         self._abandoned: set[asyncio.Task[object]] = set()
@@ -59,7 +58,7 @@ class Readiness:
     def drain(self) -> None:
         """Report "not ready" from now on, whatever the checks say, because the process is about to end."""
         self.draining = True
-        self._report_up(up=False)
+        self._report_up(False)
 
     async def report(self) -> ReadinessReport:
         """Return a report that is at most a second old; concurrent callers share one run of the checks."""
@@ -82,12 +81,8 @@ class Readiness:
         outcome: Literal["ready", "degraded", "not_ready"] = "not_ready" if True in down else "degraded"
         hidden = {check.name for check in self._checks if check.only_when_down and reports[check.name].status == "up"}
         shown = {name: report for name, report in reports.items() if name not in hidden}
-        self._report_up(up=True not in down and not self.draining)
+        self._report_up(True not in down and not self.draining)
         return ReadinessReport(status=outcome if down else "ready", checks=shown)
-
-    def _report_up(self, *, up: bool) -> None:
-        if self._observability is not None:
-            self._observability.report_up(up)
 
     def _conclude(self, name: str, task: asyncio.Task[float], started: float) -> CheckReport:
         error = self._failure_of(task)
