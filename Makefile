@@ -21,6 +21,7 @@ UV_COMPILE_BYTECODE ?= 1
 export UV UV_PYTHON UV_PYTHON_DOWNLOADS UV_CACHE_DIR UV_COMPILE_BYTECODE
 unexport VIRTUAL_ENV
 
+DIST ?= dist
 BIN := $(or $(UV_PROJECT_ENVIRONMENT),.venv)/bin
 # More than there are cores, because the tests of servers and faults wait half of the time.
 PROCESSES ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$(( cores < 6 ? cores * 2 : 8 )))
@@ -28,7 +29,7 @@ SOURCES := $(wildcard packages/*/src apps/*/src tools/*/src)
 empty :=
 PATHS := $(subst $(empty) ,:,$(SOURCES))
 
-.PHONY: help sync dev admin test prove bench lint reference images package new-package release clean
+.PHONY: help sync dev admin test prove bench lint reference images sbom package new-package release clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -63,6 +64,14 @@ reference: sync ## write docs/reference/settings.md from the settings models
 images: $(UV) ## install the contents of both images into empty folders, and start them
 	.ci/replay-image tequipy-api tequipy_api serve celery
 	.ci/replay-image tequipy-worker tequipy_worker run fastapi
+
+sbom: $(UV) ## write what each image contains into dist/, as CycloneDX 1.5; EXTRAS="--extra otel" as in the build
+	@mkdir -p $(DIST)
+	@set -e; for app in api worker; do \
+		$(UV) export --quiet --locked --format cyclonedx1.5 --no-dev --package tequipy-$$app $(EXTRAS) \
+			--output-file $(DIST)/tequipy-$$app.cdx.json >/dev/null; \
+		echo "$(DIST)/tequipy-$$app.cdx.json"; \
+	done
 
 package: $(UV) ## build every package into dist/
 	$(UV) build --all-packages

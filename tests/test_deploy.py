@@ -7,17 +7,15 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
 from sqlalchemy import make_url
 
-from tequipy_api.cli import main as api_command
 from tequipy_api.settings import ApiSettings
 from tequipy_devstack.servers import PostgresServer
 from tequipy_platform.settings.unknown_names import unknown_exported
-from tequipy_worker.cli import main as worker_command
 
+from .command_lines import check_command
 from .promql import ALERTS, DASHBOARDS, ROOT, RULE_FILES, RULE_TESTS, failures_of_calls, panels
 
 RUNBOOK = (ROOT / "docs/runbook.md").read_text(encoding="utf-8")
@@ -141,12 +139,4 @@ COMMANDS = sorted(set(re.findall(r"^(?:\d\. +)?(?:\$ )?(tequipy-[^`\n#]+)|`(tequ
 @pytest.mark.parametrize("line", sorted({(first or second).strip() for first, second in COMMANDS}))
 def test_a_command_of_the_runbook_exists(line: str) -> None:
     """Each command that the runbook names is one of ours, with arguments that it accepts."""
-    program, *words = shlex.split(line)
-    words = ["01900000-0000-7000-8000-000000000000" if word == "ID" else word for word in words]
-    command: click.Command = {"tequipy-api": api_command, "tequipy-worker": worker_command}[program]
-    context = click.Context(command)
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        found = command.get_command(context, words[0])
-        assert found is not None, line
-        command, words = found, words[1:]
-    command.make_context(line, words, resilient_parsing=False)
+    check_command(["01900000-0000-7000-8000-000000000000" if word == "ID" else word for word in shlex.split(line)])
