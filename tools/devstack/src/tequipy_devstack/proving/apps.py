@@ -41,6 +41,11 @@ class Program:
         """The pid of the command's first process."""
         return self._running().pid
 
+    @property
+    def status(self) -> int | None:
+        """The exit status, or None while it runs."""
+        return self._running().poll()
+
     def start(self) -> None:
         """Start the command, also again after it has ended."""
         with self.log.open("ab") as log:
