@@ -19,6 +19,7 @@ from tequipy_devstack.servers import PostgresServer
 from tequipy_devstack.servers.base import package_folder
 
 from .compose import PRODUCTION, Service, document, services
+from .kubernetes import manifests
 from .prometheus import PROMETHEUS, Prometheus
 from .promql import ROOT
 
@@ -151,6 +152,12 @@ def sign_up(url: str, mails: MailSink) -> None:
         assert me.raise_for_status().json()["email"] == address
 
 
+def scaling_queries() -> list[str]:
+    """Return the queries by which Kubernetes scales workers."""
+    scaled = [manifest["spec"] for _, manifest in manifests() if manifest["kind"] == "ScaledObject"]
+    return [trigger["metadata"]["query"] for spec in scaled for trigger in spec["triggers"]]
+
+
 @pytest.mark.prove
 @pytest.mark.quick
 @pytest.mark.timeout(300)
@@ -181,6 +188,8 @@ def test_the_stack_of_compose_works(tmp_path: Path) -> None:
         assert {each["metric"]["job"] for each in prometheus.query("app_info")} == set(jobs)
         sent = 'sum(task_total{task="auth.send_mail", outcome="succeeded"})'
         eventually("the mail is counted", lambda: [each["value"][1] for each in prometheus.query(sent)] == ["1"])
+        for query in scaling_queries():
+            assert len(prometheus.query(query)) == 1, query
         memory = prometheus.query("process_resident_memory_bytes")
         print("memory", {each["metric"]["job"]: f"{float(each['value'][1]) / 1e6:.0f} MB" for each in memory})
         assert "WorkerAbsent" not in prometheus.raised()
