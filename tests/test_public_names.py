@@ -23,6 +23,7 @@ GROUPS = {
     "tequipy_auth.domain.services.*": "the types of the attributes of `Auth`",
     "tequipy_auth.domain.value_objects": "arguments and results of the services",
     "tequipy_auth.testing.*": "fakes, each named after its port",
+    "tequipy_reporting.domain.activity": "arguments and results of the ports",
     "tequipy_reporting.domain.exceptions": "errors, which an importer catches",
     "tequipy_reporting.domain.ports": "ports, which an importer implements",
     "tequipy_reporting.domain.reports": "arguments and results of the services",

@@ -116,9 +116,9 @@ def create_worker(
     return build_relay(celery, build_unpublished_messages(database, redelivery=timedelta(hours=1)), TASKS)
 
 
-def create_reporting(app: FastAPI, reporting: Reporting, writers: Writers) -> list[str]:
+def create_reporting(app: FastAPI, reporting: Reporting, writers: Writers, mailer: Mailer) -> list[str]:
     wire_reporting(app, reporting)
-    return [task.name for task in build_reporting_handlers(reporting, writers)]
+    return [task.name for task in build_reporting_handlers(reporting, writers, mailer)]
 
 
 async def send_receipt(database: Database) -> str | None:

@@ -16,8 +16,8 @@ from tequipy_devstack.proving.apps import program
 from tequipy_worker.cli import main
 
 Preview = Callable[..., Result]
-TEMPLATES = Path(__file__).parents[3] / "packages/auth/src/tequipy_auth/templates"
-MAILS = sorted(path.stem for path in TEMPLATES.glob("*.txt"))
+TEMPLATES = sorted((Path(__file__).parents[3] / "packages").glob("*/src/*/templates/*.txt"))
+MAILS = [f"{path.parents[1].name}/{path.stem}" for path in TEMPLATES]
 HOW_TO = Path(__file__).parents[3] / "docs/how-to/brand-mails.md"
 
 
@@ -49,7 +49,7 @@ def test_without_a_name_all_mails_are_listed(preview: Preview) -> None:
     """The names of all mails are printed, one a line; no setting is required."""
     result = preview()
     assert result.exit_code == 0
-    assert result.stdout.splitlines() == [f"tequipy_auth/{name}" for name in MAILS]
+    assert result.stdout.splitlines() == MAILS
 
 
 @pytest.mark.parametrize("name", ["reset_password", "tequipy_auth/reset_password"])
@@ -65,7 +65,7 @@ def test_an_unknown_name_is_an_error(preview: Preview) -> None:
     """An unknown name is refused with the known ones."""
     result = preview("birthday")
     assert result.exit_code == 2
-    assert f"no mail is named 'birthday'; there are tequipy_auth/{MAILS[0]}, " in result.stderr
+    assert f"no mail is named 'birthday'; there are {MAILS[0]}, " in result.stderr
 
 
 def test_mails_are_written_as_files(preview: Preview, tmp_path: Path) -> None:
@@ -134,4 +134,8 @@ def test_a_broken_template_ends_the_command(command: str, brand: Path, tmp_path:
     assert result.returncode == os.EX_CONFIG
     lines = result.stderr.splitlines()
     assert len(lines) == len(MAILS)
-    assert all(line.startswith("TEQUIPY_MAIL__TEMPLATES: tequipy_auth: mail template ") for line in lines)
+    starts = [
+        f"TEQUIPY_MAIL__TEMPLATES: {package}: mail template {name!r}: "
+        for package, _, name in (mail.partition("/") for mail in MAILS)
+    ]
+    assert [start for start in starts if not any(line.startswith(start) for line in lines)] == []

@@ -67,7 +67,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
         personal_data=[build_personal_data(database)],
         registry=metrics,
     )
-    reporting = build_reporting(settings.reporting, database=database, storage=storage, registry=metrics)
+    reporting = build_reporting(
+        settings.reporting,
+        public_url=settings.public_url,
+        database=database,
+        auth=auth,
+        storage=storage,
+        registry=metrics,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -27,6 +27,7 @@ from tequipy_platform.messaging import (
 from tequipy_platform.messaging.celery import Relay, TaskRuntime, build_celery, build_relay, wire_tasks
 from tequipy_platform.settings import variable_of
 from tequipy_platform.storage import build_storage
+from tequipy_reporting import Reporting
 from tequipy_reporting import tasks as reporting_tasks
 from tequipy_reporting.wiring import build_reporting, build_writers
 from tequipy_worker.catalogue import PERMISSIONS, QUEUES, TASKS
@@ -81,8 +82,11 @@ def build_runtime(settings: WorkerSettings, observability: Observability) -> Tas
     )
     reporting = build_reporting(
         settings.reporting,
+        public_url=settings.public_url,
         database=database,
+        auth=auth,
         storage=storage,
+        mail_templates=build_mail_templates(settings.mail, "tequipy_reporting"),
         time_limit=timedelta(seconds=settings.celery.soft_time_limit),
         registry=metrics,
     )
@@ -90,11 +94,34 @@ def build_runtime(settings: WorkerSettings, observability: Observability) -> Tas
         handlers={
             **platform_tasks.build_handlers(messages, unit_of_work),
             **auth_tasks.build_handlers(auth, mailer),
-            **reporting_tasks.build_handlers(reporting, build_writers(auth)),
+            **reporting_tasks.build_handlers(reporting, build_writers(auth), mailer),
         },
         resources=[heartbeat, observability, database, cache, storage, mailer, http, auth],
         messages=messages,
     )
+
+
+@asynccontextmanager
+async def open_reporting(settings: WorkerSettings) -> AsyncIterator[Reporting]:
+    """Compose reporting for a command and open what it needs, which is the database alone."""
+    database = build_database(settings.database, app_version=settings.app_version)
+    auth = build_auth(
+        settings.auth,
+        environment=settings.environment,
+        public_url=settings.public_url,
+        database=database,
+        cache=build_cache(settings.cache),
+        http=build_http_clients(settings.http, app_name=settings.app_name, app_version=settings.app_version),
+        permissions=PERMISSIONS,
+    )
+    async with database:
+        yield build_reporting(
+            settings.reporting,
+            public_url=settings.public_url,
+            database=database,
+            auth=auth,
+            storage=build_storage(settings.storage),
+        )
 
 
 @asynccontextmanager

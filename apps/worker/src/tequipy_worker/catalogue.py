@@ -10,9 +10,9 @@ from tequipy_reporting import PERMISSIONS as REPORTING_PERMISSIONS
 from tequipy_reporting.tasks import TASKS as REPORTING
 
 TASKS: Final[tuple[Task, ...]] = (*PLATFORM, *AUTH, *REPORTING)
-QUEUES: Final = tuple(dict.fromkeys([*(task.queue for task in TASKS), "aggregation"]))
-"""The queues of the tasks, and one without a task, so that deployments can name it already."""
+QUEUES: Final = tuple(dict.fromkeys(task.queue for task in TASKS))
+"""The queues of the tasks."""
 PERMISSIONS: Final[tuple[Permission, ...]] = (*REPORTING_PERMISSIONS,)
 """The permissions of all features but auth, which adds its own."""
-MAIL_PACKAGES: Final = ("tequipy_auth",)
+MAIL_PACKAGES: Final = ("tequipy_auth", "tequipy_reporting")
 """The packages that have mail templates."""

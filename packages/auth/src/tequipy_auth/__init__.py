@@ -83,7 +83,7 @@ from tequipy_auth.domain.repositories import (
     UserFilter,
     Users,
 )
-from tequipy_auth.domain.roles import Permission, Role
+from tequipy_auth.domain.roles import ADMIN, Permission, Role
 from tequipy_auth.domain.services.accounts import AccountService
 from tequipy_auth.domain.services.administration import AdministrationService
 from tequipy_auth.domain.services.deletion import ACCOUNT_ERASED, DeletionService
@@ -114,6 +114,7 @@ from tequipy_auth.domain.value_objects import (
 
 __all__ = [
     "ACCOUNT_ERASED",
+    "ADMIN",
     "CACHE_POLICIES",
     "AccessToken",
     "AccessTokens",

@@ -3,7 +3,7 @@
 The other public modules are `wiring`, `api` (needs its extra), `tasks`, `migrations` and `testing`.
 """
 
-from tequipy_reporting.domain.activity import DailyActivity
+from tequipy_reporting.domain.activity import CountedDay, DailyActivity
 from tequipy_reporting.domain.exceptions import ReportNotReady, TooManyReports
 from tequipy_reporting.domain.permissions import PERMISSIONS
 from tequipy_reporting.domain.policy import ReportPolicy
@@ -17,15 +17,20 @@ from tequipy_reporting.domain.reports import (
     ReportKind,
     ReportStatus,
 )
-from tequipy_reporting.domain.repositories import ReportingUnitOfWork, Reports
+from tequipy_reporting.domain.repositories import Activity, ReportingUnitOfWork, Reports
+from tequipy_reporting.domain.services.activity import ActivityService
 from tequipy_reporting.domain.services.generation import GenerationService
 from tequipy_reporting.domain.services.housekeeping import Housekeeping
 from tequipy_reporting.domain.services.personal_data import PersonalReports
 from tequipy_reporting.domain.services.reports import ReportService
+from tequipy_reporting.domain.services.weekly_mail import WeeklyMailService
 
 __all__ = [
     "PERMISSIONS",
+    "Activity",
+    "ActivityService",
     "Chunk",
+    "CountedDay",
     "DailyActivity",
     "GenerationService",
     "Housekeeping",
@@ -45,5 +50,6 @@ __all__ = [
     "ReportingUnitOfWork",
     "Reports",
     "TooManyReports",
+    "WeeklyMailService",
     "Writers",
 ]

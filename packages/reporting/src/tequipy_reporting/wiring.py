@@ -10,8 +10,9 @@ from functools import partial
 from prometheus_client import CollectorRegistry
 
 from tequipy_auth import Auth, PersonalData
-from tequipy_platform import ObjectStorage, SystemClock
+from tequipy_platform import MailTemplates, ObjectStorage, SystemClock
 from tequipy_platform.database import Database, uuid7
+from tequipy_platform.mail import JinjaMailTemplates
 from tequipy_reporting.domain.composition import compose
 from tequipy_reporting.domain.ports import Writers
 from tequipy_reporting.domain.reporting import Reporting
@@ -29,28 +30,37 @@ __all__ = ["SCHEMA", "ReportingSettings", "build_personal_data", "build_reportin
 def build_reporting(
     settings: ReportingSettings,
     *,
+    public_url: str,
     database: Database,
+    auth: Auth,
     storage: ObjectStorage,
+    mail_templates: MailTemplates | None = None,
     time_limit: timedelta | None = None,
     registry: CollectorRegistry | None = None,
 ) -> Reporting:
     """Build reporting on PostgreSQL and an object storage, both of which the app keeps open.
 
+    `mail_templates` are those of `tequipy_reporting` with a deployment's replacements (`build_mail_templates`).
     `time_limit` is that of a worker's tasks: a report that takes longer than nine tenths of it fails with `timed_out`.
 
     Metrics in `registry`: `reports_finished_total{kind,format,status,error_code}` counts reports that have ended,
     `report_duration_seconds{kind,format}` measures their last attempts, and `report_size_bytes{format}` their files.
+    `activity_days_counted_total` counts days whose activity was counted, and `activity_aggregated_timestamp` is the
+    time of the audit that the activity was last compared with.
     """
     policy = settings.policy
     if time_limit is not None:
         policy = replace(policy, max_duration=min(policy.max_duration, time_limit * 0.9))
     return compose(
         partial(SqlReportingUnitOfWork, database, SystemClock(), uuid7),
+        auth=auth,
         storage=storage,
         policy=policy,
         clock=SystemClock(),
         new_id=uuid7,
         metrics=PrometheusReportMetrics(registry),
+        templates=mail_templates or JinjaMailTemplates("tequipy_reporting"),
+        public_url=public_url.rstrip("/"),
     )
 
 

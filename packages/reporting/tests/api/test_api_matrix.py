@@ -13,6 +13,7 @@ READ, WRITE = "reports:read", "reports:write"
 ROUTES: Final = {
     "POST ": WRITE,
     "GET ": READ,
+    "GET /daily-activity": READ,
     "GET /{id}": READ,
     "GET /{id}/content": READ,
     "DELETE /{id}": WRITE,
@@ -39,7 +40,11 @@ async def test_each_caller_is_served_or_refused(route: str, caller: str, world: 
     method, _, template = route.partition(" ")
     for identifier in (report_id, UNKNOWN):
         answer = await world.call(
-            method, template.format(id=identifier), caller=caller, json=BODY if method == "POST" else None
+            method,
+            template.format(id=identifier),
+            caller=caller,
+            json=BODY if method == "POST" else None,
+            params={"from": BODY["from"], "to": BODY["to"]} if template == "/daily-activity" else None,
         )
         code = answer.json().get("code") if answer.content else None
         print(f"\n{route} {caller}: {answer.status_code} {code or ''}")

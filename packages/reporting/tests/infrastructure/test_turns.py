@@ -10,13 +10,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from tequipy_auth import Principal
+from tequipy_auth.testing import build_fake_auth
 from tequipy_platform import Delivery, SystemClock, TooMany
 from tequipy_platform.database import Database, uuid7
 from tequipy_platform.testing import EPOCH, MemoryStorage
 from tequipy_reporting import Period, Report, ReportFormat, Reporting, ReportKind, ReportPolicy
 from tequipy_reporting.domain.composition import compose
 from tequipy_reporting.infrastructure.repositories import SqlReportingUnitOfWork
-from tequipy_reporting.testing import FakeReportWriter, RecordingReportMetrics
+from tequipy_reporting.testing import FakeReportWriter, PlainMailTemplates, RecordingReportMetrics
 
 KIND, CSV, DAY = ReportKind.USER_ACTIVITY, ReportFormat.CSV, date(2026, 1, 31)
 
@@ -25,11 +26,14 @@ KIND, CSV, DAY = ReportKind.USER_ACTIVITY, ReportFormat.CSV, date(2026, 1, 31)
 def reporting(database: Database) -> Reporting:
     return compose(
         partial(SqlReportingUnitOfWork, database, SystemClock(), uuid7),
+        auth=build_fake_auth(),
         storage=MemoryStorage(SystemClock()),
         policy=ReportPolicy(max_waiting=20),
         clock=SystemClock(),
         new_id=uuid7,
         metrics=RecordingReportMetrics(),
+        templates=PlainMailTemplates(),
+        public_url="https://app.example.com",
     )
 
 

@@ -3,7 +3,7 @@
 from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Request, Response, status
+from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 
 from tequipy_auth import AmbiguousCredentials, InvalidAccessToken, Principal
 from tequipy_auth.api import RequirePermission
@@ -19,11 +19,11 @@ from tequipy_platform.web import (
     problem_responses,
     tagged_response,
 )
-from tequipy_reporting.api.schemas import ReportItem, ReportRequest
+from tequipy_reporting.api.schemas import ActivityList, Day, ReportItem, ReportRequest
 from tequipy_reporting.domain.exceptions import ReportNotReady, TooManyReports
 from tequipy_reporting.domain.permissions import REPORTS_READ, REPORTS_WRITE
 from tequipy_reporting.domain.reporting import Reporting
-from tequipy_reporting.domain.reports import ReportFormat
+from tequipy_reporting.domain.reports import Period, ReportFormat
 
 router = APIRouter(tags=["reports"])
 
@@ -70,6 +70,17 @@ async def request_report(
 async def list_reports(reporting: CurrentReporting, page: PageParameters) -> PageBody[ReportItem]:
     """Return the reports of all accounts, the newest first."""
     return PageBody[ReportItem].of(await reporting.reports.page(page), ReportItem.of)
+
+
+# Declared before the routes of one report, whose path would match this one too.
+@router.get("/daily-activity", dependencies=[READS_REPORTS], responses=problem_responses(*CALLER_PROBLEMS, Invalid))
+async def get_daily_activity(
+    reporting: CurrentReporting,
+    first_day: Annotated[Day, Query(alias="from", description="The first day, in UTC.")],
+    last_day: Annotated[Day, Query(alias="to", description="The last day, in UTC; at most 366 days.")],
+) -> ActivityList:
+    """Return the activity of all accounts for each day of a period; that of today is at most some minutes old."""
+    return ActivityList.of(await reporting.activity.days(Period(first_day, last_day)))
 
 
 @router.get(

@@ -1,6 +1,7 @@
 """Request and response bodies."""
 
 import re
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Final, Self
 from uuid import UUID
@@ -9,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from tequipy_platform.web import StrictModel
+from tequipy_reporting.domain.activity import DailyActivity
 from tequipy_reporting.domain.reports import Period, Report, ReportFailure, ReportFormat, ReportKind, ReportStatus
 
 _ID = "01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8e"
@@ -73,3 +75,33 @@ class ReportItem(BaseModel):
             finished_at=report.finished_at,
             size_bytes=report.size_bytes,
         )
+
+
+class ActivityItem(BaseModel):
+    """The activity of all accounts on a day in UTC."""
+
+    day: date = Field(examples=["2026-01-31"])
+    registrations: int = Field(
+        examples=[12],
+        description="Accepted registrations (the action `registered` in the audit), before the address is verified.",
+    )
+    logins: int = Field(examples=[340], description="Successful logins, reauthentications included (`login_ok`).")
+    failed_logins: int = Field(
+        examples=[25],
+        description="Wrong passwords (`login_failed`), not attempts that a lock refused unchecked (`login_locked`).",
+    )
+    active_users: int = Field(
+        examples=[210],
+        description="Distinct accounts that logged in or refreshed a token (`login_ok`, `token_refreshed`).",
+    )
+
+
+class ActivityList(BaseModel):
+    """The activity of each day of a period, in order."""
+
+    items: list[ActivityItem]
+
+    @classmethod
+    def of(cls, days: Sequence[DailyActivity]) -> Self:
+        """Return the body for days."""
+        return cls(items=[ActivityItem.model_validate(day, from_attributes=True) for day in days])

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from tequipy_reporting.domain.reports import Report, ReportFormat, ReportKind
 
@@ -33,8 +33,16 @@ Writers = Mapping[tuple[ReportKind, ReportFormat], ReportWriter]
 
 
 class ReportMetrics(ABC):
-    """Measures reports that end."""
+    """Measures reports that end, and the aggregation of the activity."""
 
     @abstractmethod
     def finished(self, report: Report, *, duration: timedelta | None = None) -> None:
         """Count a report that has ended, by its status; `duration` is the time of its last attempt."""
+
+    @abstractmethod
+    def day_counted(self) -> None:
+        """Count a day whose activity was counted."""
+
+    @abstractmethod
+    def aggregated(self, *, at: datetime) -> None:
+        """Note that the activity is as the audit was at that time."""

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tequipy_platform import ObjectStorage
+from tequipy_platform import Mailer, ObjectStorage
 from tequipy_reporting.domain.policy import ReportPolicy
 from tequipy_reporting.domain.ports import Writers
+from tequipy_reporting.domain.services.activity import ActivityService
 from tequipy_reporting.domain.services.generation import GenerationService
 from tequipy_reporting.domain.services.housekeeping import Housekeeping
 from tequipy_reporting.domain.services.personal_data import PersonalReports
 from tequipy_reporting.domain.services.reports import ReportService
+from tequipy_reporting.domain.services.weekly_mail import WeeklyMailService
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,9 @@ class Reporting:
     reports: ReportService
     generation: Callable[[Writers], GenerationService]
     """Builds the service that generates reports with these writers; only a worker calls it."""
+    activity: ActivityService
+    weekly_mail: Callable[[Mailer], WeeklyMailService]
+    """Builds the service of the weekly mail for a mailer; only a worker calls it."""
     housekeeping: Housekeeping
     personal_data: PersonalReports
     storage: ObjectStorage

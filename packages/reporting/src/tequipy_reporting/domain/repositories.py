@@ -1,12 +1,13 @@
 """Repositories of reporting, and the unit of work that combines them in one transaction."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date, datetime
 from uuid import UUID
 
 from tequipy_platform import Page, PageRequest, UnitOfWork
-from tequipy_reporting.domain.reports import Report, ReportFailure
+from tequipy_reporting.domain.activity import CountedDay, DailyActivity
+from tequipy_reporting.domain.reports import Period, Report, ReportFailure
 
 
 class Reports(ABC):
@@ -98,7 +99,24 @@ class Reports(ABC):
         """Delete up to `limit` reports that ended before that time and have no file; return the number."""
 
 
+class Activity(ABC):
+    """The activity of each day that was counted."""
+
+    @abstractmethod
+    async def days(self, period: Period) -> Sequence[DailyActivity]:
+        """Return the stored days of a period, in order."""
+
+    @abstractmethod
+    async def events(self, period: Period) -> Mapping[date, int]:
+        """Return the number of events from which each stored day of a period was counted."""
+
+    @abstractmethod
+    async def put(self, counted: CountedDay) -> bool:
+        """Store a day, or replace it; return False, and keep it, if it was counted from more events."""
+
+
 class ReportingUnitOfWork(UnitOfWork):
     """A transaction over all repositories of reporting."""
 
     reports: Reports
+    activity: Activity

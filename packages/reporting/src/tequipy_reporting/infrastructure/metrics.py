@@ -1,8 +1,8 @@
 """Prometheus metrics of reporting."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tequipy_reporting.domain.ports import ReportMetrics
 from tequipy_reporting.domain.reports import Report
@@ -32,6 +32,13 @@ class PrometheusReportMetrics(ReportMetrics):
             registry=registry,
             buckets=(1e4, 1e5, 1e6, 1e7, 1e8, 1e9),
         )
+        self._days = Counter("activity_days_counted", "Days whose activity was counted.", registry=registry)
+        self._aggregated = Gauge(
+            "activity_aggregated_timestamp",
+            "Unix time of the audit that the daily activity was last compared with; 0 before the first time.",
+            registry=registry,
+            multiprocess_mode="max",
+        )
 
     def finished(self, report: Report, *, duration: timedelta | None = None) -> None:
         """Count a report, and observe its duration and size."""
@@ -41,3 +48,11 @@ class PrometheusReportMetrics(ReportMetrics):
             self._duration.labels(kind, report_format).observe(duration.total_seconds())
         if report.size_bytes is not None:
             self._size.labels(report_format).observe(report.size_bytes)
+
+    def day_counted(self) -> None:
+        """Count a day."""
+        self._days.inc()
+
+    def aggregated(self, *, at: datetime) -> None:
+        """Set the time."""
+        self._aggregated.set(at.timestamp())

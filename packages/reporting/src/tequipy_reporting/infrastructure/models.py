@@ -58,3 +58,17 @@ class ReportRow(Base):
         ),
         Index("ix_reports_finished_at", "finished_at", postgresql_where=text("finished_at is not null")),
     )
+
+
+class DailyActivityRow(Base):
+    """The activity of a day in UTC, and the number of events of the audit from which it was counted."""
+
+    __tablename__ = "daily_activity"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    events: Mapped[int] = mapped_column(BigInteger)
+    registrations: Mapped[int] = mapped_column(BigInteger)
+    logins: Mapped[int] = mapped_column(BigInteger)
+    failed_logins: Mapped[int] = mapped_column(BigInteger)
+    active_users: Mapped[int] = mapped_column(BigInteger)
+    counted_at: Mapped[datetime]

@@ -13,6 +13,7 @@ from tequipy_platform import Clock, Page, PageRequest
 from tequipy_platform.testing import CountingIds, MemoryUnitOfWork
 from tequipy_reporting.domain.reports import Report, ReportFailure, ReportStatus
 from tequipy_reporting.domain.repositories import ReportingUnitOfWork, Reports
+from tequipy_reporting.testing.activity import MemoryActivity
 
 
 class MemoryReports(Reports):
@@ -179,16 +180,18 @@ class MemoryReportingUnitOfWork(MemoryUnitOfWork, ReportingUnitOfWork):
     """
 
     reports: MemoryReports
+    activity: MemoryActivity
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self.new_id = CountingIds()
         self.reports = MemoryReports()
+        self.activity = MemoryActivity()
         self._turn = asyncio.Lock()
 
     def tables(self) -> Sequence[dict[Any, Any] | list[Any]]:
         """Return every collection that a rollback restores."""
-        return (*super().tables(), self.reports.rows)
+        return (*super().tables(), self.reports.rows, self.activity.rows)
 
     async def __aenter__(self) -> Self:
         await self._turn.acquire()

@@ -4,6 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_platform.messaging import SqlUnitOfWork
 from tequipy_reporting.domain.repositories import ReportingUnitOfWork
+from tequipy_reporting.infrastructure.repositories.activity import SqlActivity
 from tequipy_reporting.infrastructure.repositories.reports import SqlReports
 
 
@@ -12,3 +13,4 @@ class SqlReportingUnitOfWork(SqlUnitOfWork, ReportingUnitOfWork):
 
     def _bind(self, session: AsyncSession) -> None:
         self.reports = SqlReports(session)
+        self.activity = SqlActivity(session)
