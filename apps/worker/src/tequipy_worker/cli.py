@@ -1,4 +1,4 @@
-"""The command line of the worker: run, beat, relay, health and settings, and the commands for messages and mails.
+"""The command line of the worker: run, beat, relay, health and settings, and commands for messages, mails, activity.
 
 Each command imports what it needs, because importing the whole app takes longer than reporting wrong settings.
 """
@@ -27,6 +27,7 @@ from tequipy_platform.settings import (
     variable_of,
 )
 from tequipy_worker import probe
+from tequipy_worker.activity_commands import rebuild_activity
 from tequipy_worker.mail_commands import mail_preview
 from tequipy_worker.message_commands import dead_letters, messages
 from tequipy_worker.probe import READY_OPTION
@@ -60,6 +61,7 @@ def main(context: click.Context) -> None:
 main.add_command(messages)
 main.add_command(dead_letters)
 main.add_command(mail_preview)
+main.add_command(rebuild_activity)
 
 
 @main.command()
