@@ -20,6 +20,7 @@ from tequipy_observability.metrics import build_registry
 from tequipy_observability.wiring import Observability
 from tequipy_platform import DomainError
 from tequipy_platform.http import HttpProfile, HttpSettings
+from tequipy_reporting import ReportFailure, ReportStatus
 from tequipy_worker.app import build_runtime, create_worker, open_relay
 from tequipy_worker.heartbeat import Heartbeat
 from tequipy_worker.settings import WorkerSettings
@@ -110,6 +111,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         ("mails_total", "outcome", set(re.findall(r'outcome = "(\w+)"', mails))),
         ("ratelimit_decisions_total", "outcome", {"allowed", "denied"}),
         ("ratelimit_decisions_total", "degraded", {"true", "false"}),
+        ("reports_finished_total", "status", {str(each) for each in ReportStatus}),
+        ("reports_finished_total", "error_code", {str(each) for each in ReportFailure}),
         ("auth_operations_total", "operation", set(re.findall(r'(?:@counted|\.count)\("(\w+)"', source))),
         ("auth_operations_total", "status", {"ok", "error", *re.findall(r'\.count\("\w+", "(\w+)"', source)} | codes),
     ):
