@@ -100,6 +100,47 @@ assert not found, found
     assert result.returncode == 0, result.stderr
 
 
+DRAW = """
+import importlib.util, sys
+from datetime import UTC, date, datetime
+from tequipy_reporting import DailyActivity, Period
+from tequipy_reporting.infrastructure.pdf.document import ActivityDocument, render
+day = date(2026, 1, 1)
+days = [DailyActivity(day)]
+document = ActivityDocument(period=Period(day, day), requested_by="王", requested_at=datetime.now(UTC), days=days)
+content = render(document)
+assert content.startswith(b"%PDF")
+"""
+NO_FONTS = """
+from tequipy_reporting.wiring import build_writers
+try:
+    build_writers(None, None)
+except ImportError as error:
+    assert "tequipy-reporting[worker]" in str(error)
+else:
+    raise AssertionError("there are fonts")
+"""
+
+
+@pytest.mark.prove
+@pytest.mark.quick
+@pytest.mark.parametrize(("extra", "code"), [("worker", DRAW), ("api", NO_FONTS)])
+def test_a_document_is_drawn_with_the_extra_alone(extra: str, code: str) -> None:
+    """The extra `worker` installs all that draws a PDF; without it, which is how the API has it, the error names it."""
+    command = ["run", "--isolated", "--frozen", "--no-dev", "--package", "tequipy-reporting", "--extra", extra]
+    environment = {**os.environ, "UV_COMPILE_BYTECODE": "0"}
+    result = subprocess.run(
+        [find_uv(), *command, "python", "-c", code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.prove
 @pytest.mark.quick
 def test_tracing_without_its_extra_is_a_settings_fault(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def build_runtime(settings: WorkerSettings, observability: Observability) -> Tas
         handlers={
             **platform_tasks.build_handlers(messages, unit_of_work),
             **auth_tasks.build_handlers(auth, mailer),
-            **reporting_tasks.build_handlers(reporting, build_writers(auth), mailer),
+            **reporting_tasks.build_handlers(reporting, build_writers(auth, reporting), mailer),
         },
         resources=[heartbeat, observability, database, cache, storage, mailer, http, auth],
         messages=messages,

@@ -6,6 +6,7 @@ Only apps fill the settings from the environment.
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from importlib.util import find_spec
 
 from prometheus_client import CollectorRegistry
 
@@ -21,6 +22,7 @@ from tequipy_reporting.domain.services.personal_data import PersonalReports
 from tequipy_reporting.infrastructure.csv_report import CsvReport
 from tequipy_reporting.infrastructure.metrics import PrometheusReportMetrics
 from tequipy_reporting.infrastructure.models import SCHEMA
+from tequipy_reporting.infrastructure.pdf_report import PdfReport
 from tequipy_reporting.infrastructure.repositories import SqlReportingUnitOfWork
 from tequipy_reporting.infrastructure.settings import ReportingSettings
 
@@ -69,6 +71,14 @@ def build_personal_data(database: Database) -> PersonalData:
     return PersonalReports(partial(SqlReportingUnitOfWork, database, SystemClock(), uuid7), SystemClock())
 
 
-def build_writers(auth: Auth) -> Writers:
-    """Return the writer of each kind and format, which read from auth; needs the extra `worker`."""
-    return {(ReportKind.USER_ACTIVITY, ReportFormat.CSV): CsvReport(auth.audit_log)}
+def build_writers(auth: Auth, reporting: Reporting) -> Writers:
+    """Return the writer of each kind and format.
+
+    Raises `ImportError` without the extra `worker`, whose libraries are loaded when the first document is drawn.
+    """
+    if find_spec("fpdf") is None or find_spec("tequipy_fonts") is None:
+        raise ImportError("PDFs need the extra: pip install 'tequipy-reporting[worker]'")
+    return {
+        (ReportKind.USER_ACTIVITY, ReportFormat.CSV): CsvReport(auth.audit_log),
+        (ReportKind.USER_ACTIVITY, ReportFormat.PDF): PdfReport(reporting.activity, auth.administration),
+    }
