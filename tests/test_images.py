@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 import httpx
@@ -222,4 +223,5 @@ def test_the_images_work(
         assert httpx.post(f"{url}/api/v1/auth/register", json=register, timeout=30).status_code == 202
         eventually("the worker has sent a mail", lambda: [*(tmp_path / "mail").glob("*.eml")] != [])
         statuses = {name: each.terminate() for name, each in programs.items()}
-    assert statuses == dict.fromkeys(statuses, 0)
+    assert statuses.pop("api") in {0, -SIGTERM}, "uvicorn raises the signal again when it has shut down"
+    assert statuses == {"run": 0, "beat": 0, "relay": 0}
