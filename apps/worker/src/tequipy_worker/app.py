@@ -29,7 +29,7 @@ from tequipy_platform.settings import variable_of
 from tequipy_platform.storage import build_storage
 from tequipy_reporting import Reporting
 from tequipy_reporting import tasks as reporting_tasks
-from tequipy_reporting.wiring import build_reporting, build_writers
+from tequipy_reporting.wiring import build_gauges, build_reporting, build_writers
 from tequipy_worker.catalogue import PERMISSIONS, QUEUES, TASKS
 from tequipy_worker.heartbeat import DATABASE, ChildHeartbeat, Heartbeat, broker_check, loop_heartbeat
 from tequipy_worker.settings import WorkerSettings
@@ -149,7 +149,8 @@ async def open_relay(
         queues={task.name: task.queue for task in TASKS},
         registry=observability.registry,
     )
+    reporting = build_gauges(database, registry=observability.registry)
     beating = loop_heartbeat(heartbeat, {DATABASE: database.ping})
     with broker_check(celery, heartbeat):
-        async with beating, observability, database, messages, build_relay(celery, messages, TASKS) as relay:
+        async with beating, observability, database, messages, reporting, build_relay(celery, messages, TASKS) as relay:
             yield relay

@@ -96,6 +96,14 @@ class ObjectStorage(ABC):
         """Yield the objects whose key begins with `prefix`, which consists of complete path segments."""
 
     @abstractmethod
+    async def remove_unfinished(self, *, before: datetime) -> int:
+        """Remove what killed processes have left of puts that began before that time; return the number of files.
+
+        Call it from time to time, with a time at which no put began that still runs. Uploads in parts to S3 are not
+        among them: a lifecycle rule of the bucket aborts those.
+        """
+
+    @abstractmethod
     async def presign(
         self,
         key: str,

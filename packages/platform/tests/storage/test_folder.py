@@ -1,7 +1,11 @@
 """What only a folder does: its files, its faults, and objects of other programs."""
 
+import asyncio
 import hashlib
 import os
+import signal
+import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -45,6 +49,32 @@ async def test_an_object_is_a_file_and_a_refused_stream_leaves_none(storage: Obs
     assert files(folder) == [".tequipy/sha256/a/b", "a/b"]
     assert (folder / "a/b").read_bytes() == b"old"
     await storage.delete("a/b")
+    assert files(folder) == []
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from tequipy_platform.storage import StorageSettings, build_storage
+
+async def content():
+    for _ in range(4):
+        yield b"x" * 6_000_000
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(build_storage(StorageSettings(url=sys.argv[1])).put("a", content()))
+"""
+
+
+async def test_what_a_killed_put_has_left_is_removed(storage: ObstoreStorage, folder: Path) -> None:
+    """A process that is killed during a put leaves a file, which no list shows, and which is removed when it is old."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, folder.as_uri())
+    assert await process.wait() == -signal.SIGKILL
+    assert len(files(folder)) == 1
+    assert [stored async for stored in storage.list()] == []
+    now = datetime.now(UTC)
+    assert await storage.remove_unfinished(before=now - timedelta(days=1)) == 0
+    assert len(files(folder)) == 1
+    assert await storage.remove_unfinished(before=now + timedelta(days=1)) == 1
     assert files(folder) == []
 
 

@@ -49,6 +49,13 @@ async def test_a_stored_object_can_be_read(storage: ObjectStorage, size: int, fo
     assert await keys(storage) == ["reports/1"]
 
 
+async def test_finished_objects_are_not_removed(storage: ObjectStorage) -> None:
+    """Removing what killed processes have left removes no object, however old it is."""
+    stored = await storage.put("a", chunks(PART + 1))
+    assert await storage.remove_unfinished(before=stored.modified_at + timedelta(days=1)) == 0
+    assert await storage.head("a") == stored
+
+
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
 async def test_a_key_is_never_overwritten(storage: ObjectStorage, content: Content) -> None:
     """A second object under the same key is refused, and the first one stays."""

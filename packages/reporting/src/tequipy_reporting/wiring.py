@@ -20,13 +20,14 @@ from tequipy_reporting.domain.reporting import Reporting
 from tequipy_reporting.domain.reports import ReportFormat, ReportKind
 from tequipy_reporting.domain.services.personal_data import PersonalReports
 from tequipy_reporting.infrastructure.csv_report import CsvReport
+from tequipy_reporting.infrastructure.gauges import ReportingGauges
 from tequipy_reporting.infrastructure.metrics import PrometheusReportMetrics
 from tequipy_reporting.infrastructure.models import SCHEMA
 from tequipy_reporting.infrastructure.pdf_report import PdfReport
 from tequipy_reporting.infrastructure.repositories import SqlReportingUnitOfWork
 from tequipy_reporting.infrastructure.settings import ReportingSettings
 
-__all__ = ["SCHEMA", "ReportingSettings", "build_personal_data", "build_reporting", "build_writers"]
+__all__ = ["SCHEMA", "ReportingSettings", "build_gauges", "build_personal_data", "build_reporting", "build_writers"]
 
 
 def build_reporting(
@@ -64,6 +65,14 @@ def build_reporting(
         templates=mail_templates or JinjaMailTemplates("tequipy_reporting"),
         public_url=public_url.rstrip("/"),
     )
+
+
+def build_gauges(database: Database, *, registry: CollectorRegistry | None = None) -> ReportingGauges:
+    """Return an async context manager that measures the rows of reporting; one kind of process enters it.
+
+    Metrics in `registry`: `reports_unfinished{status}` is the number of reports that wait or run.
+    """
+    return ReportingGauges(database, registry)
 
 
 def build_personal_data(database: Database) -> PersonalData:

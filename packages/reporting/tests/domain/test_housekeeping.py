@@ -59,17 +59,17 @@ async def test_all_due_reports_expire(
     assert work.reports.rows == {}
 
 
-async def test_objects_without_a_report_are_deleted_after_a_day(
+async def test_objects_without_a_report_are_deleted_after_an_hour(
     reporting: Reporting, work: MemoryReportingUnitOfWork, storage: MemoryStorage, clock: FrozenClock
 ) -> None:
-    """Orphans of killed attempts go after a day; recorded files, and those of other packages, stay."""
+    """Orphans of killed attempts go after an hour; recorded files, and those of other packages, stay."""
     report = await ask(reporting, caller())
     await generate(reporting, report.id)
     for number in range(BATCH_SIZE):
         await storage.put(f"reports/{uuid4()}/{number}.csv", b"orphan")
     await storage.put(f"reports/{report.id}/{uuid4()}.csv", b"orphan")
     await storage.put("avatars/1.png", b"of another package")
-    clock.advance(DAY)
+    clock.advance(timedelta(hours=1))
     await reporting.housekeeping.expire(TICK)
     assert len(storage.objects) == BATCH_SIZE + 3
     clock.advance(timedelta(seconds=1))

@@ -5,8 +5,9 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 from uuid import uuid4
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 _INTERNAL: Final = ".tequipy/"
 """The prefix of unfinished uploads, digests and of the health check's object; `list` hides it."""
+_UPLOADS: Final = f"{_INTERNAL}uploads/"
 _PING: Final = f"{_INTERNAL}ping"
 _CHUNK_BYTES: Final = 64 * 1024
 _CONCURRENT_PARTS: Final = 4
@@ -93,7 +95,7 @@ class ObstoreStorage(ObjectStorage):
         with translated("put"), suppress(FileNotFoundError):
             await obstore.head_async(self._store, key)
             raise ObjectExists  # before gigabytes are sent
-        unfinished = f"{_INTERNAL}uploads/{uuid4()}"
+        unfinished = f"{_UPLOADS}{uuid4()}"
         try:
             async with self._open_writer(unfinished) as writer:
                 while piece:
@@ -198,6 +200,19 @@ class ObstoreStorage(ObjectStorage):
                     if not meta["path"].startswith(_INTERNAL):
                         yield _describe(meta, None)
 
+    async def remove_unfinished(self, *, before: datetime) -> int:
+        """Delete temporary objects; in a folder also the files of obstore's own writes that did not end."""
+        removed = 0
+        with translated("remove_unfinished"):
+            async for batch in obstore.list(self._store, prefix=_UPLOADS):
+                for meta in batch:
+                    if meta["last_modified"] < before:
+                        await obstore.delete_async(self._store, meta["path"])
+                        removed += 1
+            if self._settings.folder is not None:
+                removed += await asyncio.to_thread(_remove_partial_files, self._settings.folder, before)
+        return removed
+
     async def presign(
         self,
         key: str,
@@ -252,6 +267,17 @@ class ObstoreStorage(ObjectStorage):
 def build_storage(settings: StorageSettings) -> ObstoreStorage:
     """Return the object storage at the configured URL."""
     return ObstoreStorage(settings)
+
+
+def _remove_partial_files(folder: Path, before: datetime) -> int:
+    """Delete the files under which obstore writes what it then renames; no key has `#`."""
+    removed = 0
+    for path in folder.rglob("*#*"):
+        with suppress(FileNotFoundError):  # another process removes or finishes it
+            if path.stat().st_mtime < before.timestamp():
+                path.unlink()
+                removed += 1
+    return removed
 
 
 def _digest_key(key: str) -> str:

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Final
 from urllib.parse import SplitResult, urlsplit
+from urllib.request import url2pathname
 
 from pydantic import (
     AnyHttpUrl,
@@ -113,6 +115,12 @@ class StorageSettings(BaseModel):
         """The bucket of S3, or None."""
         url = urlsplit(self.url)
         return url.netloc if url.scheme == "s3" else None
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder, or None."""
+        url = urlsplit(self.url)
+        return Path(url2pathname(url.path)) if url.scheme == "file" else None
 
     @property
     def prefix(self) -> str:

@@ -80,6 +80,10 @@ class MemoryStorage(ObjectStorage):
             if not folder or key.startswith(f"{folder}/"):
                 yield StoredObject(key, len(content), modified_at)
 
+    async def remove_unfinished(self, *, before: datetime) -> int:  # noqa: ARG002 -- the port's signature
+        """Return 0: a put is stored at once."""
+        return 0
+
     async def presign(
         self,
         key: str,

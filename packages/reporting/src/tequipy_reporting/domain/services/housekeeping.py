@@ -16,8 +16,8 @@ from tequipy_reporting.domain.services.turns import enqueue, lock_turns, remove_
 BATCH_SIZE: Final = 100
 """The number of rows that one transaction changes."""
 
-ORPHAN_AGE: Final = timedelta(days=1)
-"""The age of an object from which on no attempt writes or records it."""
+ORPHAN_AGE: Final = timedelta(hours=1)
+"""The time after which an attempt has recorded the object that it has stored, or never will."""
 
 
 class Housekeeping:
@@ -39,7 +39,10 @@ class Housekeeping:
         self._metrics = metrics
 
     async def expire(self, _delivery: Delivery) -> None:
-        """Run the task `reporting.expire_reports`: expire old reports, delete older rows, and files without a row."""
+        """Run the task `reporting.expire_reports`: expire old reports, delete older rows, and files without a row.
+
+        Files that killed attempts have not finished go too.
+        """
         now = self._clock.now()
         expired = BATCH_SIZE
         while expired == BATCH_SIZE:
@@ -54,6 +57,7 @@ class Housekeeping:
             for key in keys:
                 if key not in recorded:
                     await self._storage.delete(key)
+        await self._storage.remove_unfinished(before=now - ORPHAN_AGE)
 
     @retry_conflicts
     async def _expire_batch(self) -> int:
