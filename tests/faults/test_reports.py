@@ -173,7 +173,7 @@ def test_a_killed_report_is_done_by_another_attempt(
     """After kill -9 in the middle the message is delivered again, and one object with all events is stored."""
     with worker_of(deployment) as worker:
         report = caller.ask()
-        caller.await_progress(report, 0.3)
+        caller.await_progress(report, 0.6)
         kill(worker)
         seconds = caller.await_status(report, "done")
         lines = caller.content(report).count(b"\r\n")
@@ -181,7 +181,7 @@ def test_a_killed_report_is_done_by_another_attempt(
         caller.delete(report)
         await_end_of(postgres, "reporting.remove_files")
     print(
-        f"\n{kill.__name__} at 30 %: done after {seconds:.1f} s, {lines - 1} of {EVENTS} events, {len(stored)} object; "
+        f"\n{kill.__name__} at 60 %: done after {seconds:.1f} s, {lines - 1} of {EVENTS} events, {len(stored)} object; "
         f"after its deletion {len(objects(deployment))} objects, {len(unfinished(deployment))} unfinished uploads"
     )
     assert (lines, len(stored)) == (EVENTS + 1, 1)
