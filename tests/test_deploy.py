@@ -133,6 +133,17 @@ def test_promtool_accepts_the_rules(rules: Path) -> None:
         assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.prove
+@pytest.mark.quick
+@pytest.mark.skipif(PROMTOOL is None, reason="apt-get install prometheus")
+def test_promtool_accepts_the_configuration() -> None:
+    """promtool finds no fault in the configuration of compose.yaml's Prometheus, which loads every file of rules."""
+    command = [str(PROMTOOL), "check", "config", str(ROOT / "deploy/prometheus/prometheus.yaml")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"SUCCESS: {len(RULE_FILES)} rule files found" in result.stdout
+
+
 COMMANDS = sorted(set(re.findall(r"^(?:\d\. +)?(?:\$ )?(tequipy-[^`\n#]+)|`(tequipy-[^`\n]+)`", RUNBOOK, re.MULTILINE)))
 
 

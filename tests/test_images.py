@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -156,6 +157,7 @@ def test_an_image_holds_what_its_app_needs(target: str, images: dict[str, Image]
     assert found == {component["name"]: component["version"] for component in components}
     assert not [path for path in image.root.glob("**/bin/*") if path.name in {"sh", "bash", "dash", "uv", "pip", "cc"}]
     assert not (image.root / "source").exists()
+    assert stat.S_IMODE((image.root / "var/lib/tequipy").stat().st_mode) == 0o1777, "any user may write objects"
     code = next(image.root.glob("app/lib/python3*/site-packages/tequipy_*/__pycache__/*.pyc")).read_bytes()
     assert code[4:8] == b"\1\0\0\0", "never checked against its source (PEP 552)"
 
