@@ -8,6 +8,7 @@ import pytest
 from tequipy_auth import (
     AuditAction,
     Auth,
+    AuthPolicy,
     InvalidAccessToken,
     KeyUnusable,
     LoginLocked,
@@ -16,7 +17,7 @@ from tequipy_auth import (
     RefreshSuperseded,
     SessionRevoked,
 )
-from tequipy_auth.testing import FakeAccessTokens, MemoryAuthUnitOfWork
+from tequipy_auth.testing import FakeAccessTokens, MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform import Unavailable
 from tequipy_platform.testing import FrozenClock
 
@@ -154,3 +155,16 @@ async def test_a_sensitive_operation_needs_fresh_authentication(
         await auth.login.require_fresh(principal)
     pair = await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
     await auth.login.require_fresh(await auth.access_tokens.verify(pair.access.value))
+
+
+async def test_an_expired_session_is_not_prolonged(work: MemoryAuthUnitOfWork, clock: FrozenClock) -> None:
+    """An access token that outlives its session's absolute expiry neither begins another session nor is fresh."""
+    auth = build_fake_auth(work, clock=clock, policy=AuthPolicy(refresh_absolute=timedelta(minutes=4)))
+    principal = await auth.access_tokens.verify((await log_in(auth)).access.value)
+    clock.advance(timedelta(minutes=4))
+    sessions = dict(work.sessions.rows)
+    with pytest.raises(InvalidAccessToken):
+        await auth.login.reauthenticate(principal, password=PASSWORD, client=HOME)
+    with pytest.raises(InvalidAccessToken):
+        await auth.login.require_fresh(principal)
+    assert work.sessions.rows == sessions

@@ -58,7 +58,7 @@ class DeletionService:
         session has ended.
         """
         async with self._unit_of_work() as work:
-            user, session = await find_caller(work, principal)
+            user, session = await find_caller(work, principal, at=self._clock.now())
             attempt = await self._check.reserve(
                 work,
                 address=user.email,

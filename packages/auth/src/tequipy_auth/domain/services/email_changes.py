@@ -68,7 +68,7 @@ class EmailChangeService:
             user = await work.users.lock(principal.user_id)
             if user is None:
                 raise InvalidAccessToken
-            await find_caller(work, principal)
+            await find_caller(work, principal, at=self._clock.now())
             changes = await work.email_changes.of(user.id)
             refusal = self._refusal(user, new, changes)
             if refusal is None:

@@ -74,7 +74,7 @@ class LoginService:
         # Checked first: otherwise an attempt would be counted and the session replaced without a new token.
         await self._issuer.check_signing_key()
         async with self._unit_of_work() as work:
-            user, session = await find_caller(work, principal)
+            user, session = await find_caller(work, principal, at=self._clock.now())
             attempt = await self._check.reserve(
                 work,
                 address=user.email,
@@ -93,7 +93,7 @@ class LoginService:
         session that has ended raises `InvalidAccessToken`.
         """
         async with self._unit_of_work() as work:
-            _, session = await find_caller(work, principal)
+            _, session = await find_caller(work, principal, at=self._clock.now())
         if self._clock.now() - session.auth_time >= self._policy.fresh_for:
             raise ReauthRequired
 

@@ -100,7 +100,7 @@ class PasswordService:
         `InvalidAccessToken` when the session has ended.
         """
         async with self._unit_of_work() as work:
-            user, session = await find_caller(work, principal)
+            user, session = await find_caller(work, principal, at=self._clock.now())
         accepted = await self._rules.accept(new_password, user.email)
         async with self._unit_of_work() as work:
             attempt = await self._check.reserve(

@@ -48,11 +48,14 @@ class SessionRevocation:
     client: Client = field(default_factory=Client)
 
 
-async def find_caller(work: AuthUnitOfWork, principal: Principal) -> tuple[User, Session]:
-    """Return the caller's account and session; raises `InvalidAccessToken` if the session has been revoked."""
+async def find_caller(work: AuthUnitOfWork, principal: Principal, *, at: datetime) -> tuple[User, Session]:
+    """Return the caller's account and session; raises `InvalidAccessToken` if the session was revoked or has expired.
+
+    An access token may outlive its session's expiry, but must not prolong the session.
+    """
     user = await work.users.get(principal.user_id)
     session = await work.sessions.get(principal.session_id)
-    if user is None or session is None or session.revoked_at is not None:
+    if user is None or session is None or session.revoked_at is not None or session.expires_at <= at:
         raise InvalidAccessToken
     return user, session
 
