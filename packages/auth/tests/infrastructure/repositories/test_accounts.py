@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tequipy_auth import EmailTaken, PasswordHash, Session, User, UserFilter, UserStatus
+from tequipy_auth import EmailAddress, EmailTaken, PasswordHash, Session, User, UserFilter, UserStatus
 from tequipy_platform import PageRequest
 
 from .entities import HOUR, NOW, PASSWORD, Work, make_registration, make_user, new_id
@@ -238,3 +238,15 @@ async def test_only_due_deletions_are_erased(work: Work) -> None:
     async with work() as unit:
         assert await unit.users.get(users[0].id) is None
         assert list(await unit.users.due_for_erasure(at=NOW, limit=10)) == []
+
+
+@pytest.mark.parametrize("query", ["Ada@B", "ada@bü", "ada@bücher.example", "ada@xn--b"])
+async def test_accounts_are_found_by_the_address_as_it_was_written(work: Work, query: str) -> None:
+    """An international domain is found by its beginning in Unicode, and by that of its ASCII form."""
+    address = EmailAddress("ada@bücher.example", "ada@xn--bcher-kva.example")
+    async with work() as unit:
+        await unit.users.add(replace(make_user("x@example.com"), email=address))
+        await unit.users.add(make_user("ada@other.example"))
+    async with work() as unit:
+        page = await unit.users.page(PageRequest(), UserFilter(query))
+    assert [user.email for user in page.items] == [address]

@@ -240,4 +240,6 @@ class SqlUsers(Repository, Users):
     async def _set(self, user_id: UUID, **values: Any) -> None:  # noqa: ANN401 -- columns of any type
         await self._session.execute(
             update(UserRow).where(UserRow.id == user_id).values(**values).execution_options(synchronize_session=False)
+            # The domain of the canonical address is in ASCII (IDNA).
+            address |= UserRow.email.istartswith(wanted.text, autoescape=True)
         )

@@ -168,7 +168,11 @@ class MemoryUsers(Users):
             if (request.after is None or row.id < request.after)
             and wanted.status in {None, row.status}
             and (wanted.role is None or wanted.role in row.roles)
-            and (row.email.canonical.startswith(text) or text in (row.name or "").casefold())
+            and (
+                row.email.canonical.startswith(text)
+                or row.email.written.casefold().startswith(text)
+                or text in (row.name or "").casefold()
+            )
         ]
         return Page.of(rows[: request.rows], request, attrgetter("id"))
 
