@@ -80,6 +80,17 @@ async def test_accounts_are_found_by_address_and_name(
     assert [account["email"] for account in answer.json()["items"]] == found
 
 
+@pytest.mark.parametrize("name", ["since", "until"])
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-01-01T00:00:00"])
+async def test_times_outside_of_the_calendar_are_refused(
+    client: httpx.AsyncClient, admin: dict[str, str], name: str, time: str
+) -> None:
+    """A time without an offset, or one that UTC cannot express, is 422 and names the parameter."""
+    answer = await client.get(AUDIT, headers=admin, params={name: time})
+    assert code_of(answer, 422) == "validation_failed"
+    assert [error["pointer"] for error in answer.json()["errors"]] == [f"/{name}"]
+
+
 @pytest.mark.parametrize(
     "parameters",
     [

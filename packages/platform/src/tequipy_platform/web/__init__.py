@@ -34,7 +34,7 @@ from tequipy_platform.web.problems import (
     problem_response,
     problem_responses,
 )
-from tequipy_platform.web.schemas import StrictModel
+from tequipy_platform.web.schemas import StrictModel, UtcDatetime
 
 __all__ = [
     "BODY_PROBLEMS",
@@ -60,6 +60,7 @@ __all__ = [
     "SecurityHeaders",
     "StrictModel",
     "UnsupportedMediaType",
+    "UtcDatetime",
     "document_problems",
     "object_response",
     "object_responses",

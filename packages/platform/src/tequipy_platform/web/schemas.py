@@ -1,15 +1,30 @@
-"""The base class of request bodies."""
+"""The base class of request bodies, and types of their fields and of parameters."""
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import takewhile
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 """NUL, which PostgreSQL cannot store, and lone surrogates, which UTF-8 cannot encode."""
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise PydanticCustomError("datetime_out_of_range", "The time is not between the years 1 and 9999.") from error
+
+
+UtcDatetime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A time with an offset from UTC, converted to UTC; one that has no equivalent in UTC is refused.
+
+A database driver fails for such a time (the first hours of the year 1 with a positive offset).
+"""
 
 
 class StrictModel(BaseModel):

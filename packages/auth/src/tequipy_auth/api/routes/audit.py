@@ -4,7 +4,6 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime
 
 from tequipy_auth.api.administration_schemas import AuditEventItem
 from tequipy_auth.api.dependencies import CurrentAuth
@@ -12,7 +11,7 @@ from tequipy_auth.api.permissions import RequirePermission
 from tequipy_auth.domain.audit import AuditFilter
 from tequipy_auth.domain.exceptions import AmbiguousCredentials, InvalidAccessToken
 from tequipy_platform import Invalid, Unauthenticated, Unavailable
-from tequipy_platform.web import PageBody, PageParameters, problem_responses
+from tequipy_platform.web import PageBody, PageParameters, UtcDatetime, problem_responses
 
 router = APIRouter(prefix="/audit-events")
 
@@ -20,10 +19,10 @@ router = APIRouter(prefix="/audit-events")
 def _wanted(
     user_id: Annotated[UUID | None, Query(description="The account that was affected.")] = None,
     action: Annotated[str | None, Query(max_length=64, pattern="^[a-z_]+$")] = None,
-    since: Annotated[AwareDatetime | None, Query(description="The earliest time.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="The end, exclusive.")] = None,
+    since: Annotated[UtcDatetime | None, Query(description="The earliest time.")] = None,
+    until: Annotated[UtcDatetime | None, Query(description="The end, exclusive.")] = None,
 ) -> AuditFilter:
-    return AuditFilter(user_id, action, since, until)
+    return AuditFilter(subject_id=user_id, action=action, since=since, until=until)
 
 
 @router.get(
