@@ -12,7 +12,7 @@ from tequipy_platform import JSON, Delivery
 from tequipy_platform.testing import CountingIds, FrozenClock, RecordingMailer
 
 from .conftest import OWN_ORIGINS, serve
-from .routes import EMAIL, GOOD, LOGIN, ME, PASSWORD, REFRESH, bearer, code_of, is_deletion, log_in
+from .routes import AUTH, EMAIL, GOOD, LOGIN, ME, PASSWORD, REFRESH, bearer, code_of, is_deletion, log_in
 
 OTHER = {"email": "other@example.org", "password": PASSWORD}
 
@@ -106,6 +106,7 @@ async def test_the_export_has_everything_but_secrets(work: MemoryAuthUnitOfWork)
         "account",
         "sessions",
         "devices",
+        "registrations",
         "invitations",
         "email_changes",
         "events",
@@ -118,3 +119,40 @@ async def test_the_export_has_everything_but_secrets(work: MemoryAuthUnitOfWork)
     assert exported["orders"] == [{"owner": exported["account"]["id"]}]
     assert "digest" not in answer.text
     assert OTHER["email"] not in answer.text
+
+
+async def test_the_export_has_what_others_did_to_the_account_and_what_it_did_to_others(
+    auth: Auth, client: httpx.AsyncClient
+) -> None:
+    """The events have the own client and metadata, and of another account's neither; registrations are listed too."""
+    for account in (GOOD, OTHER):
+        await auth.registration.create_admin(**account)
+    await client.post(f"{AUTH}/register", json=GOOD | {"name": "A Stranger"})
+    mine = bearer(await log_in(client))
+    ids = {each["email"]: each["id"] for each in (await client.get("/api/v1/users", headers=mine)).json()["items"]}
+    for caller, email, agent in ((GOOD, OTHER["email"], "my browser"), (OTHER, EMAIL, "their browser")):
+        headers = bearer(await client.post(LOGIN, json=caller)) | {"User-Agent": agent}
+        body = {"roles": ["admin", "support"]}
+        answer = await client.put(f"/api/v1/users/{ids[email]}/roles", headers=headers, json=body)
+        assert answer.status_code == 204
+    answer = await client.get(f"{ME}/export", headers=bearer(await log_in(client)))
+    assert "their browser" not in answer.text
+    by_them, by_me = [each for each in answer.json()["events"] if each["action"] == "role_changed"]
+    assert (by_them["user_agent"], by_them["metadata"]["roles"]) == (None, ["admin", "support"])
+    assert (by_me["user_agent"], by_me["metadata"]) == ("my browser", {})
+    assert [each["name"] for each in answer.json()["registrations"]] == ["A Stranger"]
+    assert OTHER["email"] not in answer.text
+
+
+async def test_own_events_do_not_show_the_client_of_an_administrator(auth: Auth, client: httpx.AsyncClient) -> None:
+    """The address and browser of somebody else who changed the account are null; the audit for readers has them."""
+    for account in (GOOD, OTHER):
+        await auth.registration.create_admin(**account)
+    admin = bearer(await client.post(LOGIN, json=OTHER)) | {"User-Agent": "their browser"}
+    mine = bearer(await log_in(client))
+    user_id = (await client.get(ME, headers=mine)).json()["id"]
+    assert (await client.post(f"/api/v1/users/{user_id}/unlock", headers=admin)).status_code == 204
+    for path, seen in ((f"{ME}/events", None), (f"/api/v1/audit-events?user_id={user_id}", "their browser")):
+        latest, *_ = (await client.get(path, headers=mine)).json()["items"]
+        assert (latest["action"], latest["user_agent"]) == ("user_unlocked", seen)
+        assert (latest["ip"] is None) == (seen is None)

@@ -188,6 +188,21 @@ async def test_events_are_returned_in_pages(store: Store, clock: FrozenClock) ->
     assert {(record.event.subject_id, record.event.action) for record in found} == {(subject, "login_ok")}
 
 
+async def test_the_events_of_an_account_are_found(store: Store) -> None:
+    """`account_id` finds the events about an account and those that it has caused, `subject_id` the former alone."""
+    (work, log), ada, bob = store, UUID(int=1), UUID(int=2)
+    async with work() as unit:
+        for actor, subject in ((ada, ada), (ada, bob), (bob, ada), (bob, bob), (None, ada), (None, None)):
+            unit.audit.record(AuditEvent(AuditAction.ROLE_CHANGED, actor_id=actor, subject_id=subject))
+
+    async def found(wanted: AuditFilter) -> list[tuple[UUID | None, UUID | None]]:
+        events = [record.event for record in reversed((await log.page(PageRequest(), wanted)).items)]
+        return [(event.actor_id, event.subject_id) for event in events]
+
+    assert await found(AuditFilter(account_id=ada)) == [(ada, ada), (ada, bob), (bob, ada), (None, ada)]
+    assert await found(AuditFilter(subject_id=ada)) == [(ada, ada), (bob, ada), (None, ada)]
+
+
 async def test_the_events_of_an_erased_account_name_nobody(store: Store) -> None:
     """Metadata and clients are emptied, ids stay; other accounts' events and an administrator's client stay too."""
     work, log = store

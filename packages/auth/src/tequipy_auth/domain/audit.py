@@ -1,7 +1,7 @@
 """Audit events: who did what to which account, with what outcome, and from where."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -73,11 +73,14 @@ class AuditFilter:
     """Which events to return; None does not restrict them."""
 
     subject_id: UUID | None = None
+    """The account that was affected."""
     action: str | None = None
     since: datetime | None = None
     """The earliest time."""
     until: datetime | None = None
     """The end, exclusive."""
+    account_id: UUID | None = None
+    """The account that was affected or has performed the operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +91,9 @@ class AuditRecord:
     at: datetime
     correlation_id: str | None
     event: AuditEvent
+
+    def as_seen_by(self, user_id: UUID) -> "AuditRecord":
+        """Return the record as its owner may see it: without the client of another account that caused the event."""
+        if self.event.actor_id in {None, user_id}:
+            return self
+        return replace(self, event=replace(self.event, client=Client()))

@@ -33,6 +33,7 @@ EXPORT_EXAMPLE: Final[dict[int | str, dict[str, Any]]] = {
                             "account": {"id": "01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8e", "email": "ada@example.com"},
                             "sessions": [{"id": "01948a5e-7c40-7b3a-9f0e-3d2c1b0a9f8f", "ip": "192.0.2.1"}],
                             "devices": [{"last_used_at": "2026-01-31T10:30:00Z"}],
+                            "registrations": [{"email": "ada@example.com", "name": "Ada Lovelace"}],
                             "invitations": [{"email": "ada@example.com", "roles": ["user"]}],
                             "email_changes": [{"old": "ada@example.net", "new": "ada@example.com"}],
                             "events": [{"at": "2026-01-31T10:30:00Z", "action": "login_ok"}],
@@ -62,9 +63,12 @@ async def get_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Me:
 async def list_my_events(
     auth: CurrentAuth, principal: CurrentPrincipal, page: PageParameters
 ) -> PageBody[AuditEventItem]:
-    """Return the audit events of the caller's own account, the newest first."""
+    """Return the audit events of the caller's own account, the newest first.
+
+    `ip` and `user_agent` are null in what an administrator did to the account.
+    """
     events = await auth.audit_log.page(page, AuditFilter(subject_id=principal.user_id))
-    return PageBody[AuditEventItem].of(events, AuditEventItem.of)
+    return PageBody[AuditEventItem].of(events, lambda each: AuditEventItem.of(each.as_seen_by(principal.user_id)))
 
 
 @router.get(

@@ -34,6 +34,10 @@ class Registrations(ABC):
         """Return a registration, or None."""
 
     @abstractmethod
+    async def all_of(self, canonical_email: str) -> Sequence[Registration]:
+        """Return all registrations of an address, expired or not, the latest first."""
+
+    @abstractmethod
     async def newest_of(self, canonical_email: str, *, at: datetime) -> Registration | None:
         """Return the latest registration of an address that has not expired."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from tequipy_auth.domain.audit import AuditFilter, AuditRecord
-from tequipy_auth.domain.entities import Device, EmailChange, Invitation, Session, User
+from tequipy_auth.domain.entities import Device, EmailChange, Invitation, Registration, Session, User
 from tequipy_auth.domain.exceptions import InvalidAccessToken
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.ports import PersonalData
@@ -43,15 +43,17 @@ class ExportService:
                 raise InvalidAccessToken
             sessions = await work.sessions.all_of(user.id)
             devices = await work.devices.all_of(user.id)
+            registrations = await work.registrations.all_of(user.email.canonical)
             invitation = await work.invitations.of(user.email.canonical)
             email_changes = await work.email_changes.of(user.id)
         exported: dict[str, JSON] = {
             "account": _account(user),
             "sessions": [_session(session) for session in sessions],
             "devices": [_device(device) for device in devices],
+            "registrations": [_registration(registration) for registration in registrations],
             "invitations": [_invitation(invitation)] if invitation else [],
             "email_changes": [_email_change(change) for change in email_changes],
-            "events": [_event(record) for record in await self._events(user.id)],
+            "events": [_event(record, user.id) for record in await self._events(user.id)],
         }
         for source in self._personal_data:
             exported[source.section] = await source.export(user.id)
@@ -61,7 +63,7 @@ class ExportService:
         events: list[AuditRecord] = []
         request = PageRequest(_PAGE_SIZE)
         while True:
-            page = await self._audit_log.page(request, AuditFilter(subject_id=user_id))
+            page = await self._audit_log.page(request, AuditFilter(account_id=user_id))
             events += page.items
             if page.next_after is None:
                 return events
@@ -89,6 +91,7 @@ def _session(session: Session) -> JSON:
         "created_at": session.created_at.isoformat(),
         "last_used_at": session.last_used_at.isoformat(),
         "expires_at": session.expires_at.isoformat(),
+        "authenticated_at": session.auth_time.isoformat(),
         "ended_at": session.revoked_at.isoformat() if session.revoked_at else None,
         "ip": session.client.ip,
         "user_agent": session.client.user_agent,
@@ -99,6 +102,15 @@ def _session(session: Session) -> JSON:
 
 def _device(device: Device) -> JSON:
     return {"last_used_at": device.last_used_at.isoformat(), "expires_at": device.expires_at.isoformat()}
+
+
+def _registration(registration: Registration) -> JSON:
+    return {
+        "email": registration.email.written,
+        "name": registration.name,
+        "created_at": registration.created_at.isoformat(),
+        "expires_at": registration.expires_at.isoformat(),
+    }
 
 
 def _invitation(invitation: Invitation) -> JSON:
@@ -121,16 +133,19 @@ def _email_change(change: EmailChange) -> JSON:
     }
 
 
-def _event(record: AuditRecord) -> JSON:
-    event = record.event
-    own = event.actor_id in {None, event.subject_id}
+def _event(record: AuditRecord, user_id: UUID) -> JSON:
+    """Return an event about the account, or one that it has caused without what is about the other account."""
+    event = record.as_seen_by(user_id).event
+    about = event.subject_id == user_id
     return {
         "id": str(record.id),
         "at": record.at.isoformat(),
         "action": str(event.action),
         "outcome": str(event.outcome),
         "reason": event.reason,
-        # The client of an administrator is not the owner's data.
-        "ip": event.client.ip if own else None,
-        "user_agent": event.client.user_agent if own else None,
+        "session_id": str(event.session_id) if about and event.session_id else None,
+        "ip": event.client.ip,
+        "user_agent": event.client.user_agent,
+        "correlation_id": record.correlation_id,
+        "metadata": dict(event.metadata) if about else {},
     }

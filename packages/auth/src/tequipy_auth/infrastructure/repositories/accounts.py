@@ -45,6 +45,13 @@ class SqlRegistrations(Repository, Registrations):
         row = await self._one(select(RegistrationRow).where(RegistrationRow.id == registration_id))
         return registration_of(row) if row else None
 
+    async def all_of(self, canonical_email: str) -> Sequence[Registration]:
+        """Select the registrations of an address."""
+        query = select(RegistrationRow).where(RegistrationRow.canonical_email == canonical_email)
+        latest_first = query.order_by(RegistrationRow.created_at.desc(), RegistrationRow.id.desc())
+        rows = await self._session.scalars(latest_first.execution_options(populate_existing=True))
+        return [registration_of(row) for row in rows]
+
     async def newest_of(self, canonical_email: str, *, at: datetime) -> Registration | None:
         """Select the latest registration of an address."""
         row = await self._one(
@@ -233,6 +240,8 @@ class SqlUsers(Repository, Users):
             query = query.where(UserRow.roles.contains([wanted.role]))
         if wanted.text is not None:
             address = UserRow.canonical_email.startswith(wanted.text.casefold(), autoescape=True)
+            # The domain of the canonical address is in ASCII (IDNA).
+            address |= UserRow.email.istartswith(wanted.text, autoescape=True)
             query = query.where(address | UserRow.name.icontains(wanted.text, autoescape=True))
         rows = await self._session.scalars(query.execution_options(populate_existing=True))
         return Page.of([user_of(row) for row in rows], request, attrgetter("id"))
@@ -240,6 +249,4 @@ class SqlUsers(Repository, Users):
     async def _set(self, user_id: UUID, **values: Any) -> None:  # noqa: ANN401 -- columns of any type
         await self._session.execute(
             update(UserRow).where(UserRow.id == user_id).values(**values).execution_options(synchronize_session=False)
-            # The domain of the canonical address is in ASCII (IDNA).
-            address |= UserRow.email.istartswith(wanted.text, autoescape=True)
         )

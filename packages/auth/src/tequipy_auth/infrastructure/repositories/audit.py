@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Date, Row, Select, Text, cast, func, select, tuple_
+from sqlalchemy import Date, Row, Select, Text, cast, func, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -125,6 +125,9 @@ class SqlAuditLog(AuditLog):
             query = query.where(AuditEventRow.id < request.after)
         if wanted.subject_id is not None:
             query = query.where(AuditEventRow.subject_id == wanted.subject_id)
+        if wanted.account_id is not None:
+            of_account = AuditEventRow.subject_id == wanted.account_id, AuditEventRow.actor_id == wanted.account_id
+            query = query.where(or_(*of_account))
         if wanted.action is not None:
             query = query.where(AuditEventRow.action == wanted.action)
         if wanted.since is not None:

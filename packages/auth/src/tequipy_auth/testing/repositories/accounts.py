@@ -31,6 +31,11 @@ class MemoryRegistrations(Registrations):
         """Return a registration."""
         return self.rows.get(registration_id)
 
+    async def all_of(self, canonical_email: str) -> Sequence[Registration]:
+        """Return the registrations of an address."""
+        rows = [row for row in self.rows.values() if row.email.canonical == canonical_email]
+        return sorted(rows, key=lambda row: (row.created_at, row.id), reverse=True)
+
     async def newest_of(self, canonical_email: str, *, at: datetime) -> Registration | None:
         """Return the latest unexpired registration of an address."""
         rows = [row for row in self.rows.values() if row.email.canonical == canonical_email and row.expires_at > at]

@@ -101,6 +101,7 @@ class MemoryAuditLog(AuditLog):
             for row in sorted(self._trail.rows, key=attrgetter("id"), reverse=True)
             if (request.after is None or row.id < request.after)
             and wanted.subject_id in {None, row.event.subject_id}
+            and wanted.account_id in {None, row.event.subject_id, row.event.actor_id}
             and wanted.action in {None, row.event.action}
             and (wanted.since is None or wanted.since <= row.at)
             and (wanted.until is None or row.at < wanted.until)
