@@ -14,7 +14,7 @@ from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.domain.services.password_check import PasswordCheck, VerifiedAttempt
 from tequipy_auth.domain.services.session_issuer import NewSession, SessionIssuer, find_caller
 from tequipy_auth.domain.services.sign_ins import SignInService
-from tequipy_auth.domain.value_objects import AccessToken, Client, Principal, TokenPair
+from tequipy_auth.domain.value_objects import Client, Principal, TokenPair
 from tequipy_platform import Clock, retry_conflicts
 
 
@@ -101,13 +101,16 @@ class LoginService:
         """Begin a session after a correct password, whatever the way in."""
         async with self._check.settled(verified):
             new = await self._issuer.prepare(verified.user, client, amr=("pwd",), replaces=replaces)
-            access, device_mark = await self._save(verified, new, client)
+            # Signed before the commit: a revocation after the commit is then stored until this token has expired. After
+            # a change of roles since the account was read the token is outdated, and the client refreshes.
+            access = await self._issuer.access_token(verified.user, new.session)
+            device_mark = await self._save(verified, new, client)
         pair = self._issuer.token_pair(access, new.session, new.refresh_token_value, new.session.auth_time)
         return replace(pair, device_mark=device_mark)
 
     @retry_conflicts
-    async def _save(self, verified: VerifiedAttempt, new: NewSession, client: Client) -> tuple[AccessToken, str | None]:
-        """Commit the session; return its access token and a device mark."""
+    async def _save(self, verified: VerifiedAttempt, new: NewSession, client: Client) -> str | None:
+        """Commit the session; return a device mark."""
         async with self._unit_of_work() as work:
             user = await self._check.confirm(work, verified)
             if new.replaces is None:
@@ -129,7 +132,5 @@ class LoginService:
                     client=client,
                 )
             )
-            # Signed before the commit: a revocation after the commit is then stored until this token has expired.
-            access = await self._issuer.access_token(user, new.session)
         await self._issuer.publish(revoked_ids)
-        return access, device_mark
+        return device_mark
