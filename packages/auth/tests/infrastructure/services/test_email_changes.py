@@ -139,5 +139,7 @@ async def done_or_waiting(task: asyncio.Task[object], database: Database) -> Non
         "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
     )
     async with asyncio.timeout(30), database.engine.connect() as connection:
+        # Within a transaction PostgreSQL shows the same activity again.
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
         while not task.done() and not await connection.scalar(waiting):
             await asyncio.sleep(0.01)
