@@ -57,7 +57,9 @@ _INSERTED: Final[Mapping[str, Mapping[str, str]]] = {
     "apps/worker/pyproject.toml": {r'\n    "tequipy-reporting.*==.*': '\n    "tequipy-{name}=={version}",'},
     f"{_API}/app.py": {
         r"\nfrom tequipy_reporting\.wiring .*": "\nfrom tequipy_{name}.wiring import build_{name}",
-        r"\n    reporting = build_reporting\(.*\)": "\n    {name} = build_{name}(database, registry=metrics)",
+        r"\n    reporting = build_reporting\((?:.|\n)*?\n    \)": (
+            "\n    {name} = build_{name}(database, registry=metrics)"
+        ),
     },
     f"{_API}/catalogue.py": {r"\*REPORTING,": " *{upper},"},
     f"{_API}/histories.py": {r"AUTH, REPORTING": ", {upper}"},
