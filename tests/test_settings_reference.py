@@ -69,7 +69,7 @@ def test_every_variable_that_a_page_names_is_a_setting() -> None:
     """Each variable in the documentation is a setting or a section; decisions and the changelog may name old ones."""
     known = {name: each.type for name, each in each_setting()}
     mappings = tuple(f"{name}__" for name, kind in known.items() if kind.startswith("JSON object"))
-    patterns = (".env.example", "*.md", "*/*/README.md", "docs/*.md", "docs/how-to/*.md")
+    patterns = (".env.example", "*.md", "*/README.md", "*/*/README.md", "docs/*.md", "docs/how-to/*.md")
     pages = {page for pattern in patterns for page in ROOT.glob(pattern)} - {ROOT / "CHANGELOG.md"}
     for page in sorted(pages):
         text = page.read_text(encoding="utf-8")

@@ -1,0 +1,200 @@
+"""deploy/README.md: its commands exist, its names and links lead somewhere, and its backup can be restored."""
+
+import os
+import re
+import shlex
+import subprocess
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+import httpx
+import pytest
+
+from tequipy_api.cli import main as api_command
+from tequipy_devstack.mail_sink import MailSink
+from tequipy_devstack.proving import Deployment, eventually
+from tequipy_devstack.proving.traffic import ADMIN, PASSWORD
+from tequipy_devstack.servers import PostgresServer, ValkeyServer
+from tequipy_platform.database import DatabaseSettings
+from tequipy_worker.cli import main as worker_command
+
+from .accounts import mailed_token
+from .conftest import DATABASE
+from .promql import ROOT, panels
+
+README = (ROOT / "deploy/README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(set(re.findall(r"`(tequipy-(?:api|worker) [^`]+)`", README)))
+SERVER_COMMANDS = [line.strip().removeprefix("$ ") for line in re.findall(r"^ *\$ .+$", README, re.MULTILINE)]
+API = "/api/v1/auth"
+GRACE = {"email": "grace@example.com", "password": "correct horse battery staple"}
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_exists(line: str) -> None:
+    """Each command that the page names is one of ours, with arguments that it accepts."""
+    program, *words = shlex.split(line)
+    command: click.Command = {"tequipy-api": api_command, "tequipy-worker": worker_command}[program]
+    context = click.Context(command)
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        found = command.get_command(context, words[0])
+        assert found is not None, line
+        command, words = found, words[1:]
+    command.make_context(line, words, resilient_parsing=False)
+
+
+def test_every_link_leads_to_a_heading() -> None:
+    """Each relative link of the page names a file, and its anchor a heading there."""
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(links) > 10
+    for link in links:
+        file, _, anchor = link.partition("#")
+        path = (ROOT / "deploy" / file).resolve() if file else ROOT / "deploy/README.md"
+        assert path.exists(), link
+        headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in {heading.lower().replace(" ", "-") for heading in headings}, link
+
+
+def test_every_panel_of_the_table_exists() -> None:
+    """What rises, in the table of scaling, are titles of panels."""
+    table = README.partition("| what rises |")[2].partition("\n\n")[0]
+    named = {name for row in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+    assert len(named) > 4
+    assert named <= {panel["title"] for panel in panels()}
+
+
+def test_the_table_of_connections_is_that_of_the_settings() -> None:
+    """The numbers with the defaults are those that `settings` prints, and their sum is right."""
+    each = DatabaseSettings.model_validate({"url": "postgresql+asyncpg://localhost/tequipy"}).max_connections
+    table = README.partition("| process | connections |")[2].partition("\n\n")[0]
+    numbers = {row.split("|")[1].strip(): row.split("|")[3].split()[0] for row in table.splitlines()[2:]}
+    expected = {"API": each, "worker": 2 * each, "relay": each + 1, "scheduler": each, "migration": 2}
+    assert numbers == {name: str(number) for name, number in expected.items()}
+    total = 2 * each + 2 * 2 * each + each + 1 + each
+    assert f"have at most {total}; while all of them are replaced at once, {2 * total}" in README
+
+
+@pytest.mark.parametrize("statement", re.findall(r"`(SELECT [^`]+)`", README))
+def test_a_query_runs(statement: str, postgres_server: PostgresServer, database_url: str) -> None:
+    """PostgreSQL runs each query of the page on our tables."""
+    postgres_server.execute(statement, database=urlsplit(database_url).path[1:])
+
+
+def run(line: str, server: PostgresServer, folder: Path) -> None:
+    """Run a command of PostgreSQL as the page has it, against a server."""
+    name, *arguments = shlex.split(line)
+    environment = {
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(server.port),
+        "PGUSER": "postgres",
+        "PGPASSWORD": server.password,
+    }
+    command = [server._program(name), *arguments]
+    subprocess.run(command, env=os.environ | environment, cwd=folder, check=True, timeout=120)
+
+
+def rows(server: PostgresServer) -> dict[str, str]:
+    """Return the number of rows and a digest of each table of ours."""
+    tables = server.execute(
+        "select format('%I.%I', schemaname, tablename) from pg_tables"
+        " where schemaname in ('auth', 'platform', 'reporting') order by 1",
+        DATABASE,
+    ).split()
+    digest = (
+        "select count(*) || ' ' || coalesce(md5(string_agg(row ::text, '' order by row ::text)), '') from {} as row"
+    )
+    return {table: server.execute(digest.format(table), DATABASE).strip() for table in tables}
+
+
+def create_app_role(server: PostgresServer) -> None:
+    """Create the role of the processes, or give it its password again."""
+    server.execute("drop role if exists tequipy_app_2")
+    if not server.execute("select 1 from pg_roles where rolname = 'tequipy_app'"):
+        server.execute("create role tequipy_app login")
+    server.execute("alter role tequipy_app password 'first'")
+
+
+def grant_rights(server: PostgresServer) -> None:
+    """Grant the role the use of all tables."""
+    server.execute("grant usage on schema auth, platform, reporting to tequipy_app", DATABASE)
+    for rights in ("select, insert, update, delete on all tables", "execute on all functions"):
+        server.execute(f"grant {rights} in schema auth, platform, reporting to tequipy_app", DATABASE)
+
+
+def url_of(server: PostgresServer, login: str) -> str:
+    """Return the URL of the database for a role and its password."""
+    return server.url(DATABASE).replace(f"postgres:{server.password}@", f"{login}@")
+
+
+def log_in(client: httpx.Client, email: str, password: str) -> dict[str, str]:
+    """Return the header of a new session."""
+    body = {"email": email, "password": password, "token_delivery": "body"}
+    answer = client.post(f"{API}/login", json=body).raise_for_status()
+    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+@pytest.mark.prove
+@pytest.mark.quick
+def test_a_backup_is_restored_into_an_empty_server(
+    deployment: Deployment,
+    postgres: PostgresServer,
+    private_postgres: PostgresServer,
+    redis: ValkeyServer,
+    mails: MailSink,
+    tmp_path: Path,
+) -> None:
+    """By the commands of the page: rows, rights, accounts and keys are the same, and waiting messages are sent."""
+    create_app_role(postgres)
+    grant_rights(postgres)
+    create_app_role(private_postgres)
+    with deployment.api() as api, httpx.Client(base_url=api.url) as client:
+        token = log_in(client, ADMIN, PASSWORD)  # makes the signing keys
+        # No relay runs, so the mail waits in the dump.
+        assert client.post(f"{API}/register", json=GRACE).status_code == 202
+        dump, create, restore = SERVER_COMMANDS
+        began = time.monotonic()
+        run(dump, postgres, tmp_path)
+        dumped = time.monotonic() - began
+    before = rows(postgres)
+    began = time.monotonic()
+    run(create, private_postgres, tmp_path)
+    run(restore, private_postgres, tmp_path)
+    restored = time.monotonic() - began
+    assert rows(private_postgres) == before
+    redis.flush()
+    second = Deployment(tmp_path, database_url=url_of(private_postgres, "tequipy_app:first"), redis=redis, mails=mails)
+    assert second.command("migrate", "current").count("(head)") == len(
+        second.command("migrate", "current").splitlines()
+    )
+    second.command("migrate", "check")
+    with second.api() as api, second.worker(), second.relay(), httpx.Client(base_url=api.url) as client:
+        assert client.get(f"{API}/me", headers=token).json()["email"] == ADMIN, "the keys are those of the dump"
+        assert client.get(f"{API}/me", headers=log_in(client, ADMIN, PASSWORD)).status_code == 200
+        verify = mailed_token(mails, GRACE["email"], "verify-email")
+        assert client.post(f"{API}/verify-email", json={"token": verify}).is_success
+        assert client.get(f"{API}/me", headers=log_in(client, **GRACE)).json()["email"] == GRACE["email"]
+        unsettled = "select count(*) from platform.outbox where settled_at is null"
+        eventually("all messages are settled", lambda: private_postgres.execute(unsettled, DATABASE) == "0\n")
+    tables, total = len(before), sum(int(each.split()[0]) for each in before.values())
+    print(f"\nbackup: {tables} tables, {total} rows; dumped in {dumped:.1f} s, restored in {restored:.1f} s")
+    assert total > 10
+
+
+@pytest.mark.prove
+@pytest.mark.quick
+def test_the_password_of_the_database_is_rotated_by_a_second_role(
+    deployment: Deployment, postgres: PostgresServer
+) -> None:
+    """A role that was granted the first one serves with its own password, after the first has none any more."""
+    create_app_role(postgres)
+    grant_rights(postgres)
+    (create,) = re.findall(r"`(CREATE ROLE [^`]+)`", README)
+    (forget,) = re.findall(r"`(ALTER ROLE [^`]+)`", README)
+    first, second = url_of(postgres, "tequipy_app:first"), url_of(postgres, "tequipy_app_2:second")
+    with deployment.api(TEQUIPY_DATABASE__URL=first) as api, httpx.Client(base_url=api.url) as client:
+        log_in(client, ADMIN, PASSWORD)
+    postgres.execute(create.replace("…", "second"))
+    postgres.execute(forget)
+    with deployment.api(TEQUIPY_DATABASE__URL=second) as api, httpx.Client(base_url=api.url) as client:
+        log_in(client, ADMIN, PASSWORD)
