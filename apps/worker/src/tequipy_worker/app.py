@@ -88,6 +88,7 @@ def build_runtime(settings: WorkerSettings, observability: Observability) -> Tas
         storage=storage,
         mail_templates=build_mail_templates(settings.mail, "tequipy_reporting"),
         time_limit=timedelta(seconds=settings.celery.soft_time_limit),
+        redelivery=timedelta(seconds=settings.celery.visibility_timeout),
         registry=metrics,
     )
     return TaskRuntime(

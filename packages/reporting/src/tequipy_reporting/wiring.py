@@ -39,12 +39,15 @@ def build_reporting(
     storage: ObjectStorage,
     mail_templates: MailTemplates | None = None,
     time_limit: timedelta | None = None,
+    redelivery: timedelta | None = None,
     registry: CollectorRegistry | None = None,
 ) -> Reporting:
     """Build reporting on PostgreSQL and an object storage, both of which the app keeps open.
 
     `mail_templates` are those of `tequipy_reporting` with a deployment's replacements (`build_mail_templates`).
     `time_limit` is that of a worker's tasks: a report that takes longer than nine tenths of it fails with `timed_out`.
+    `redelivery` is the time after which the broker delivers the message of a killed worker again: a report without
+    progress is `interrupted` after twice that time at the earliest.
 
     Metrics in `registry`: `reports_finished_total{kind,format,status,error_code}` counts reports that have ended,
     `report_duration_seconds{kind,format}` measures their last attempts, and `report_size_bytes{format}` their files.
@@ -54,6 +57,8 @@ def build_reporting(
     policy = settings.policy
     if time_limit is not None:
         policy = replace(policy, max_duration=min(policy.max_duration, time_limit * 0.9))
+    if redelivery is not None:
+        policy = replace(policy, stuck_after=max(policy.stuck_after, redelivery * 2))
     return compose(
         partial(SqlReportingUnitOfWork, database, SystemClock(), uuid7),
         auth=auth,

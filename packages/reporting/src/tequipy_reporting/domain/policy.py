@@ -34,8 +34,8 @@ class ReportPolicy:
     give_up_after: timedelta = field(default=15 * _MINUTE, metadata=_bounds(_SECOND))
     """How long after its first start a report is retried while the object storage fails."""
     stuck_after: timedelta = field(default=20 * _MINUTE, metadata=_bounds(_SECOND))
-    """The time without progress after which a running report fails with `interrupted`. It must be longer than a
-    broker needs to deliver the message of a killed worker again."""
+    """The time without progress after which a running report fails with `interrupted`. If a broker may take more than
+    half of it to deliver the message of a killed worker again, twice that time is used instead."""
     retention: timedelta = field(default=30 * _DAY, metadata=_bounds(_MINUTE))
     """How long the file of a report is kept; then the report is `expired`."""
     row_retention: timedelta = field(default=90 * _DAY, metadata=_bounds(_MINUTE))
