@@ -35,6 +35,8 @@ REFUSED = [
     "delete from auth.signing_keys",
     "update auth.alembic_version set version_num = '0001'",
     "delete from platform.alembic_version",
+    "delete from reporting.alembic_version",
+    "drop table reporting.reports",
     "set role tequipy_owner",
 ]
 
