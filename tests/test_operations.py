@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import click
 import httpx
 import pytest
+import yaml
 
 from tequipy_api.cli import main as api_command
 from tequipy_devstack.mail_sink import MailSink
@@ -25,8 +26,9 @@ from .conftest import DATABASE
 from .promql import ROOT, panels
 
 README = (ROOT / "deploy/README.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"`(tequipy-(?:api|worker) [^`]+)`", README)))
-SERVER_COMMANDS = [line.strip().removeprefix("$ ") for line in re.findall(r"^ *\$ .+$", README, re.MULTILINE)]
+COMMANDS = sorted(set(re.findall(r"(?:`|\$ .*)(tequipy-(?:api|worker) [^`\n]+)", README)))
+CONSOLE = re.findall(r"^ *\$ (.+)$", README, re.MULTILINE)
+SERVER_COMMANDS = [line for line in CONSOLE if line.startswith(("pg_", "createdb"))]
 API = "/api/v1/auth"
 GRACE = {"email": "grace@example.com", "password": "correct horse battery staple"}
 
@@ -54,6 +56,19 @@ def test_every_link_leads_to_a_heading() -> None:
         assert path.exists(), link
         headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
         assert not anchor or anchor in {heading.lower().replace(" ", "-") for heading in headings}, link
+
+
+def test_every_file_and_service_that_is_named_exists() -> None:
+    """Paths lead to files, services are those of compose.yaml, and Deployments and Jobs those of the manifests."""
+    paths = set(re.findall(r"\bdeploy/[\w./-]*\w", README))
+    assert len(paths) > 4
+    assert {path for path in paths if not (ROOT / path).exists()} == set()
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    assert set(re.findall(r"docker compose (?:exec|run --rm) (\w+)", README)) <= set(services)
+    manifests = [path.read_text(encoding="utf-8") for path in ROOT.glob("deploy/kubernetes/**/*.yaml")]
+    documents = [each for text in manifests for each in yaml.safe_load_all(text) if each]
+    kinds = {f"{each['kind'].lower()}/{each.get('metadata', {}).get('name')}" for each in documents}
+    assert set(re.findall(r"\b(?:deployment|job)/\w+", README)) <= kinds
 
 
 def test_every_panel_of_the_table_exists() -> None:
