@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -213,3 +214,53 @@ def test_the_password_of_the_database_is_rotated_by_a_second_role(
     postgres.execute(forget)
     with deployment.api(TEQUIPY_DATABASE__URL=second) as api, httpx.Client(base_url=api.url) as client:
         log_in(client, ADMIN, PASSWORD)
+
+
+@pytest.mark.prove
+@pytest.mark.quick
+def test_processes_keep_to_the_table_of_connections(deployment: Deployment, postgres: PostgresServer) -> None:
+    """Under more load than the pool can serve, each kind of process has at most the connections of the table."""
+    settings = {"TEQUIPY_DATABASE__POOL_SIZE": "2", "TEQUIPY_DATABASE__MAX_OVERFLOW": "1"}
+    each = 2 + 1 + 2
+    most = {"api": each, "run": 2 * each, "relay": each + 1, "beat": each}
+    seen: dict[str, int] = dict.fromkeys(most, 0)
+
+    def named(name: str) -> dict[str, str]:
+        return settings | {"TEQUIPY_DATABASE__APPLICATION_NAME": f"proof-{name}"}
+
+    def look() -> None:
+        found = postgres.execute(
+            "select application_name, count(*) from pg_stat_activity where application_name like 'proof-%' group by 1"
+        )
+        for line in found.splitlines():
+            name, _, number = line.removeprefix("proof-").partition("|")
+            seen[name] = max(seen[name], int(number))
+
+    with (
+        deployment.api(**named("api")) as api,
+        deployment.worker(**named("run")),
+        deployment.relay(**named("relay")),
+        deployment.scheduler(**named("beat")),
+        httpx.Client(base_url=api.url, timeout=60) as client,
+        ThreadPoolExecutor(24) as crowd,
+    ):
+
+        def visit(number: int) -> None:
+            body = {"email": f"person-{number}@example.com", "password": PASSWORD}
+            assert client.post(f"{API}/register", json=body).status_code in {202, 503}
+            assert client.get("/api/v1/readiness").status_code in {200, 503}
+
+        visits = [crowd.submit(visit, number) for number in range(240)]
+        while not all(each.done() for each in visits):
+            look()
+        for done in visits:
+            done.result()
+
+        def all_seen() -> bool:
+            look()
+            return all(seen.values())
+
+        eventually("every process was seen", all_seen)
+    print(f"\nconnections: {seen}, at most {most}")
+    assert {name: number for name, number in seen.items() if number > most[name]} == {}
+    assert seen["api"] >= 3, "the pool was at its limit"
