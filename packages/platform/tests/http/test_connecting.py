@@ -86,3 +86,19 @@ async def test_a_cancelled_call_leaves_no_connection() -> None:
         assert network.running == 0
         assert [each for each in network.streams if not each.closed] == returned
     assert ends == {"cancelled", "returned"}
+
+
+async def test_a_second_cancellation_leaves_no_connection_open() -> None:
+    """A call that is cancelled twice, as by its deadline and its caller, closes a connection that was just accepted."""
+    for turns in range(8):
+        network = FakeNetwork()
+        call = asyncio.create_task(connect_to_first(["accepts"], network.connect))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.sleep(0)
+        call.cancel()
+        result = (await asyncio.gather(call, return_exceptions=True))[0]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert all(stream.closed for stream in network.streams if stream is not result), turns

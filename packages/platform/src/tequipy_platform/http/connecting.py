@@ -38,13 +38,13 @@ async def connect_to_first(
                 error = failure
         raise error
     finally:
-        await _abandon(tasks)
+        if tasks:
+            # In a task, because a second cancellation must not interrupt it. The other attempts refer to it.
+            await asyncio.shield(asyncio.ensure_future(_abandon(tasks)))
 
 
 async def _abandon(tasks: set[asyncio.Task[httpcore2.AsyncNetworkStream]]) -> None:
     """Cancel the other attempts, and close connections that were accepted at the same moment."""
-    if not tasks:
-        return
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
