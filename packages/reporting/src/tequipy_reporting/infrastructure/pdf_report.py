@@ -45,7 +45,7 @@ class PdfReport(ReportWriter):
 
 
 def _draw(period: Period, requested_by: str, requested_at: datetime, days: Sequence[DailyActivity]) -> bytes:
-    # Only processes that draw a document load the libraries, which takes half a second and 40 MiB.
+    # Only processes that draw a document load the libraries, which takes 31 MiB.
     from tequipy_reporting.infrastructure.pdf.document import ActivityDocument, render  # noqa: PLC0415
 
     return render(ActivityDocument(period=period, requested_by=requested_by, requested_at=requested_at, days=days))

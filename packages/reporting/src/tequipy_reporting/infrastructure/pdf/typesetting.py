@@ -25,7 +25,7 @@ def fitting_line(pdf: FPDF, text: str, width: float) -> str:
     """Return what of a text fits into this width in mm; an ellipsis stands for the rest.
 
     A character without a glyph is replaced. Fonts of other scripts are loaded only if the text needs them, because the
-    largest takes a second.
+    largest takes a quarter of a second.
     """
     return _shortened(pdf, _printable(text, _load_fonts(pdf, text)), width)
 
