@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tequipy_api.histories import HISTORIES
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 PASSWORD = "correct horse battery staple"
 
@@ -135,7 +137,9 @@ def test_migrations_upgrade_check_and_downgrade(run_command: Command, empty_data
 
     migrate("upgrade")
     migrate("check")
-    assert migrate("current").count("(head)") == 2
+    current = migrate("current").splitlines()
+    assert [line.partition(":")[0] for line in current] == [history.schema for history in HISTORIES]
+    assert all(line.endswith("(head)") for line in current)
     assert "0001" in migrate("history")
     migrate("downgrade", "base")
     assert migrate("current").count("(head)") == 0
