@@ -36,8 +36,8 @@ OF_FAULTS = {
 }
 """Panels that show nothing as long as nothing fails, because their series appear with the first failure."""
 
-OF_REPORTS = {"Reports by outcome", "Duration of reports (95 %)", "Size of reports (95 %)"}
-"""Panels that show nothing until a report has ended."""
+OF_REPORTS = {"Age of the daily activity", "Reports by outcome", "Duration of reports (95 %)", "Size of reports (95 %)"}
+"""Panels that show nothing until a report has ended, or the activity was compared with the audit."""
 
 OF_LOAD = {"ErrorBudgetBurnsFast", "LatencyBudgetBurnsFast", "EventLoopBlocked", "RedisUnreachable"}
 """Alerts that an overloaded machine raises rightly."""
