@@ -12,6 +12,7 @@ from tequipy_devstack.proving import Deployment, eventually
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
 from .accounts import mailed_token
+from .reports import requested_report
 
 PAGE = (Path(__file__).parents[1] / "docs/security.md").read_text()
 ONCE, AFTER_MIGRATING = re.findall(r"```sql\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -91,6 +92,7 @@ def test_the_journey_with_the_least_rights(
         token = mailed_token(mails, GOOD["email"], "reset-password")
         reset = {"token": token, "new_password": "another long horse battery"}
         assert client.post(f"{API}/password/reset", json=reset).is_success
+        assert b"login_ok" in requested_report(client)
         unsettled = "select count(*) from platform.outbox where settled_at is null"
         eventually("every message is settled", lambda: postgres.execute(unsettled, DATABASE) == "0\n")
     kids = [line.split()[0] for line in app.command("keys", "list").splitlines()]

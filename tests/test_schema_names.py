@@ -1,4 +1,4 @@
-"""Renamed schemas: both apps in a database in which another product owns `auth` and `platform`."""
+"""Renamed schemas: both apps in a database in which another product owns `auth`, `platform` and `reporting`."""
 
 import subprocess
 from pathlib import Path
@@ -12,15 +12,18 @@ from tequipy_devstack.proving.apps import program
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
 from .accounts import mailed_token
+from .reports import requested_report
 
 API = "/api/v1/auth"
 GOOD = {"email": "ada@example.com", "password": "correct horse battery staple"}
 FOREIGN = (
     "create schema auth; create table auth.users (theirs int);"
-    "create schema platform; create view platform.outbox as select 1 as theirs"
+    "create schema platform; create view platform.outbox as select 1 as theirs;"
+    "create schema reporting; create table reporting.reports (theirs int)"
 )
-THEIRS = "select relname, relfilenode from pg_class where relnamespace::regnamespace::text in ('auth', 'platform')"
-SCHEMAS = {"TEQUIPY_DATABASE__SCHEMAS__AUTH": "shop_auth", "TEQUIPY_DATABASE__SCHEMAS__PLATFORM": "shop_platform"}
+OURS = ("auth", "platform", "reporting")
+THEIRS = f"select relname, relfilenode from pg_class where relnamespace::regnamespace::text in {OURS}"  # noqa: S608
+SCHEMAS = {f"TEQUIPY_DATABASE__SCHEMAS__{name.upper()}": f"shop_{name}" for name in OURS}
 DATABASE = "shared"
 
 
@@ -70,6 +73,7 @@ def test_the_journey_in_renamed_schemas(deployment: Deployment, postgres: Postgr
         reset = {"token": token, "new_password": "another long horse battery"}
         assert client.post(f"{API}/password/reset", json=reset).is_success
         assert client.get(f"{API}/me", headers=bearer).status_code == 401
+        assert b"login_ok" in requested_report(client)
         unsettled = "select count(*) from shop_platform.outbox where settled_at is null"
         eventually("every message is settled", lambda: postgres.execute(unsettled, DATABASE) == "0\n")
     keys = command(deployment, "keys", "list")
