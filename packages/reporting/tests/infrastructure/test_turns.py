@@ -14,7 +14,7 @@ from tequipy_auth.testing import build_fake_auth
 from tequipy_platform import Delivery, SystemClock, TooMany
 from tequipy_platform.database import Database, uuid7
 from tequipy_platform.testing import EPOCH, MemoryStorage
-from tequipy_reporting import Period, Report, ReportFormat, Reporting, ReportKind, ReportPolicy
+from tequipy_reporting import Period, Report, ReportFailure, ReportFormat, Reporting, ReportKind, ReportPolicy
 from tequipy_reporting.domain.composition import compose
 from tequipy_reporting.infrastructure.repositories import SqlReportingUnitOfWork
 from tequipy_reporting.testing import FakeReportWriter, PlainMailTemplates, RecordingReportMetrics
@@ -90,6 +90,15 @@ async def test_every_report_gets_its_turn(reporting: Reporting, database: Databa
     async with database.sessions() as session:
         statuses = set(await session.scalars(text("select distinct status from reporting.reports")))
     assert statuses <= {"done", "cancelled"}
+
+
+async def test_a_failure_of_a_newer_release_is_read(reporting: Reporting, database: Database) -> None:
+    """During a deployment, an error code that only the newer release knows is shown as an internal error."""
+    report = await ask(reporting, caller())
+    async with database.sessions.begin() as session:
+        statement = "update reporting.reports set status = 'failed', error_code = 'of_a_newer_release'"
+        await session.execute(text(statement))
+    assert (await reporting.reports.get(report.id)).error_code is ReportFailure.INTERNAL_ERROR
 
 
 async def test_the_table_refuses_a_second_turn(reporting: Reporting, database: Database) -> None:

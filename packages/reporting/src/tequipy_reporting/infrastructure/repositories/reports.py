@@ -189,6 +189,14 @@ def _runs(attempt: UUID) -> ColumnElement[bool]:
     return and_(Row.status == ReportStatus.RUNNING.value, Row.attempt == attempt)
 
 
+def _failure_of(text: str) -> ReportFailure:
+    """Return the failure with this code; one of a newer release, which runs beside this one, is an internal error."""
+    try:
+        return ReportFailure(text)
+    except ValueError:
+        return ReportFailure.INTERNAL_ERROR
+
+
 def _report_of(row: Row) -> Report:
     return Report(
         id=row.id,
@@ -200,7 +208,7 @@ def _report_of(row: Row) -> Report:
         updated_at=row.updated_at,
         status=ReportStatus(row.status),
         progress=row.progress,
-        error_code=ReportFailure(row.error_code) if row.error_code else None,
+        error_code=_failure_of(row.error_code) if row.error_code else None,
         enqueued_at=row.enqueued_at,
         message_id=row.message_id,
         attempt=row.attempt,
