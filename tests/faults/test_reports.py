@@ -165,8 +165,7 @@ def test_a_report_is_cancelled_half_way(deployment: Deployment, caller: Caller, 
 
 
 @pytest.mark.prove
-@pytest.mark.quick
-@pytest.mark.parametrize("kill", [kill_child, kill_worker])
+@pytest.mark.parametrize("kill", [pytest.param(kill_child, marks=pytest.mark.quick), kill_worker])
 def test_a_killed_report_is_done_by_another_attempt(
     deployment: Deployment, caller: Caller, postgres: PostgresServer, kill: Callable[[Program], None]
 ) -> None:
