@@ -89,10 +89,9 @@ def make(root: Path, *arguments: str) -> None:
 @pytest.mark.quick
 @pytest.mark.timeout(600)
 def test_a_new_package_passes_its_tests_as_it_comes(tmp_path: Path) -> None:
-    """In a copy of the repository the command, the linters and the tests that concern the package pass."""
+    """In a copy of the repository the command, the import contracts and the tests that concern the package pass."""
     root = copy_of_repository(tmp_path)
     make(root, "new-package", "NAME=demo")
-    make(root, "lint")
     make(root, "test", "PROCESSES=2", "ARGS=-q packages/demo tests/test_architecture.py apps/api/tests/test_openapi.py")
 
 
