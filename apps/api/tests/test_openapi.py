@@ -109,6 +109,13 @@ def test_conditional_requests_are_documented() -> None:
     assert ["ETag" in read["responses"][status]["headers"] for status in ("200", "304")] == [True, True]
     assert [each["name"] for each in change["parameters"]] == ["id", "If-Match"]
     assert "412" in change["responses"]
+    report, content = (paths[f"/api/v1/reports/{path}"]["get"] for path in ("{id}", "{id}/content"))
+    assert [each["name"] for each in report["parameters"]] == ["id", "If-None-Match"]
+    assert [each["name"] for each in content["parameters"]] == ["id", "Range", "If-Range", "If-None-Match"]
+    for read in (report, content):
+        assert ["ETag" in read["responses"][status]["headers"] for status in ("200", "304")] == [True, True]
+    assert set(content["responses"]["206"]["headers"]) == {"ETag", "Content-Range"}
+    assert "Location" in paths["/api/v1/reports"]["post"]["responses"]["202"]["headers"]
 
 
 def test_no_request_body_allows_arbitrary_names() -> None:

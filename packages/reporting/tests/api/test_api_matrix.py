@@ -58,3 +58,10 @@ async def test_each_caller_is_served_or_refused(route: str, caller: str, world: 
             assert (answer.status_code, code) == (404, "not_found")
         else:
             assert answer.status_code in {200, 202, 204} or code == "report_not_ready"
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_only_an_id_is_the_path_of_a_report(method: str, world: World) -> None:
+    """Other text has no route, as elsewhere in the API: it is 404, or 405 if it is the path of another route."""
+    for path, status in (("/x", 404), ("/x/content", 404), ("/daily-activity", 422 if method == "GET" else 405)):
+        assert (await world.call(method, path)).status_code == status

@@ -8,7 +8,7 @@ except ModuleNotFoundError as error:
 from tequipy_platform.web.conditional import TAGGED_RESPONSE, IfMatch, tagged_response
 from tequipy_platform.web.cookies import read_cookie
 from tequipy_platform.web.docs import wire_docs
-from tequipy_platform.web.downloads import object_response, object_responses
+from tequipy_platform.web.downloads import OBJECT_REQUEST, object_response, object_responses
 from tequipy_platform.web.errors import CatchErrors, wire_errors
 from tequipy_platform.web.headers import (
     RATE_LIMIT_HEADER,
@@ -39,6 +39,7 @@ from tequipy_platform.web.schemas import StrictModel, UtcDatetime
 __all__ = [
     "BODY_PROBLEMS",
     "IDEMPOTENCY_PROBLEMS",
+    "OBJECT_REQUEST",
     "RATE_LIMIT_HEADER",
     "RATE_LIMIT_POLICY_HEADER",
     "REQUESTED_WITH_HEADER",

@@ -16,6 +16,29 @@ from tequipy_platform.web.problems import RangeNotSatisfiable, problem_response,
 _RANGE: Final = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})[ \t]*", re.ASCII | re.IGNORECASE)
 """A single range; several in one field, which clients rarely send, are ignored, as section 14.2 permits."""
 
+_TAG: Final = {"ETag": {"description": "The SHA-256 of the whole object.", "schema": {"type": "string"}}}
+_PART: Final = {"Content-Range": {"description": "The bytes that are sent.", "schema": {"type": "string"}}}
+
+
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string"},
+    }
+
+
+OBJECT_REQUEST: Final[dict[str, Any]] = {
+    "parameters": [
+        _header("Range", "One range of bytes to send instead of the whole object, such as `bytes=1000-`."),
+        _header("If-Range", "The `ETag` that `Range` is about: the whole object is sent if it has another one."),
+        _header("If-None-Match", "The `ETag` of an earlier response: 304 if the object has it."),
+    ],
+}
+"""The `openapi_extra` of a route that returns an `object_response`."""
+
 
 async def object_response(
     request: Request, storage: ObjectStorage, stored: StoredObject, *, filename: str, media_type: str
@@ -54,9 +77,13 @@ def object_responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
     """Return what a route that returns an `object_response` adds to its `responses=`."""
     content = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
     return {
-        status.HTTP_200_OK: {"description": "The whole object.", "content": content},
-        status.HTTP_206_PARTIAL_CONTENT: {"description": "The range that `Range` asks for.", "content": content},
-        status.HTTP_304_NOT_MODIFIED: {"description": "`If-None-Match` names the present entity tag."},
+        status.HTTP_200_OK: {"description": "The whole object.", "content": content, "headers": _TAG},
+        status.HTTP_206_PARTIAL_CONTENT: {
+            "description": "The range that `Range` asks for.",
+            "content": content,
+            "headers": _TAG | _PART,
+        },
+        status.HTTP_304_NOT_MODIFIED: {"description": "`If-None-Match` names the present entity tag.", "headers": _TAG},
         **problem_responses(RangeNotSatisfiable),
     }
 

@@ -1,6 +1,6 @@
 """The routes of reports; the business rules are in the services."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
@@ -11,6 +11,8 @@ from tequipy_platform import Invalid, NotFound, ObjectNotFound, Unauthenticated,
 from tequipy_platform.web import (
     BODY_PROBLEMS,
     IDEMPOTENCY_PROBLEMS,
+    OBJECT_REQUEST,
+    TAGGED_RESPONSE,
     IdempotencyKey,
     PageBody,
     PageParameters,
@@ -32,6 +34,11 @@ ReportWriter = Annotated[Principal, Depends(RequirePermission(REPORTS_WRITE.name
 
 CALLER_PROBLEMS: Final = (AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable)
 """The errors of every route that needs a bearer token."""
+LOCATION: Final[dict[int | str, dict[str, Any]]] = {
+    status.HTTP_202_ACCEPTED: {
+        "headers": {"Location": {"description": "The path of the report.", "schema": {"type": "string"}}}
+    }
+}
 
 
 async def get_reporting(request: Request) -> Reporting:
@@ -46,7 +53,7 @@ CurrentReporting = Annotated[Reporting, Depends(get_reporting)]
 @router.post(
     "",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=problem_responses(*BODY_PROBLEMS, *CALLER_PROBLEMS, *IDEMPOTENCY_PROBLEMS, TooManyReports),
+    responses=LOCATION | problem_responses(*BODY_PROBLEMS, *CALLER_PROBLEMS, *IDEMPOTENCY_PROBLEMS, TooManyReports),
 )
 async def request_report(
     *,
@@ -72,7 +79,6 @@ async def list_reports(reporting: CurrentReporting, page: PageParameters) -> Pag
     return PageBody[ReportItem].of(await reporting.reports.page(page), ReportItem.of)
 
 
-# Declared before the routes of one report, whose path would match this one too.
 @router.get("/daily-activity", dependencies=[READS_REPORTS], responses=problem_responses(*CALLER_PROBLEMS, Invalid))
 async def get_daily_activity(
     reporting: CurrentReporting,
@@ -84,10 +90,11 @@ async def get_daily_activity(
 
 
 @router.get(
-    "/{id}",
+    "/{id:uuid}",
     dependencies=[READS_REPORTS],
     response_model=ReportItem,
-    responses=problem_responses(*CALLER_PROBLEMS, NotFound, Invalid),
+    responses=problem_responses(*CALLER_PROBLEMS, NotFound),
+    openapi_extra=TAGGED_RESPONSE,
 )
 async def get_report(
     request: Request, reporting: CurrentReporting, report_id: Annotated[UUID, Path(alias="id")]
@@ -98,11 +105,12 @@ async def get_report(
 
 
 @router.get(
-    "/{id}/content",
+    "/{id:uuid}/content",
     dependencies=[READS_REPORTS],
     response_class=Response,
     responses=object_responses(*(each.media_type for each in ReportFormat))
-    | problem_responses(*CALLER_PROBLEMS, NotFound, ObjectNotFound, ReportNotReady, Invalid),
+    | problem_responses(*CALLER_PROBLEMS, NotFound, ObjectNotFound, ReportNotReady),
+    openapi_extra=OBJECT_REQUEST,
 )
 async def download_report(
     request: Request, reporting: CurrentReporting, report_id: Annotated[UUID, Path(alias="id")]
@@ -115,10 +123,10 @@ async def download_report(
 
 
 @router.delete(
-    "/{id}",
+    "/{id:uuid}",
     status_code=status.HTTP_204_NO_CONTENT,
     dependencies=[Depends(RequirePermission(REPORTS_WRITE.name))],
-    responses=problem_responses(*CALLER_PROBLEMS, NotFound, Invalid),
+    responses=problem_responses(*CALLER_PROBLEMS, NotFound),
 )
 async def delete_report(reporting: CurrentReporting, report_id: Annotated[UUID, Path(alias="id")]) -> None:
     """Cancel a report that waits or runs; delete one that has ended. Its file is removed."""
