@@ -7,9 +7,15 @@ from uuid import uuid4
 import pytest
 
 from tequipy_platform import Delivery, IdempotencyKeyReused, IdempotentRequest, Invalid, NotFound, PageRequest
-from tequipy_platform.testing import FrozenClock
-from tequipy_reporting import Period, Reporting, ReportNotReady, ReportPolicy, ReportStatus, TooManyReports
-from tequipy_reporting.testing import MemoryReportingUnitOfWork, RecordingReportMetrics, build_fake_reporting
+from tequipy_platform.testing import FrozenClock, MemoryStorage
+from tequipy_reporting import Period, ReportFormat, Reporting, ReportNotReady, ReportPolicy, ReportStatus, TooManyReports
+from tequipy_reporting.domain.task_names import GENERATE_REPORT, REMOVE_FILES
+from tequipy_reporting.testing import (
+    FakeReportWriter,
+    MemoryReportingUnitOfWork,
+    RecordingReportMetrics,
+    build_fake_reporting,
+)
 
 from .requests import CSV, KIND, PERIOD, TODAY, ask, caller, generate, removals, turns
 
@@ -146,3 +152,23 @@ async def test_an_account_takes_its_reports_along(reporting: Reporting, work: Me
     assert removals(work) == [waiting.id]
     await generate(reporting, waiting.id)
     assert rows[waiting.id].status is ReportStatus.CANCELLED
+
+
+async def test_an_erased_account_is_in_no_file(
+    reporting: Reporting, work: MemoryReportingUnitOfWork, storage: MemoryStorage
+) -> None:
+    """Its PDFs, which name it, expire and their files are removed; those of others, and its CSV files, stay."""
+    one, other = caller(), caller()
+    writers = {(KIND, report_format): FakeReportWriter(b"content") for report_format in ReportFormat}
+    done = []
+    for principal, report_format in ((one, ReportFormat.PDF), (one, CSV), (other, ReportFormat.PDF)):
+        report = await reporting.reports.request(principal, KIND, report_format, PERIOD)
+        await reporting.generation(writers).generate(Delivery(uuid4(), GENERATE_REPORT), str(report.id))
+        done.append(report)
+    for _ in range(2):  # the message may come twice
+        await reporting.personal_data.erase(Delivery(uuid4(), "reporting.erase_account"), str(one.user_id))
+    for report_id in removals(work):
+        await reporting.housekeeping.remove_files(Delivery(uuid4(), REMOVE_FILES), str(report_id))
+    statuses = [work.reports.rows[report.id].status for report in done]
+    assert statuses == [ReportStatus.EXPIRED, ReportStatus.DONE, ReportStatus.DONE]
+    assert [key.split("/")[1] for key in storage.objects] == [str(report.id) for report in done[1:]]

@@ -134,6 +134,11 @@ class Report:
         return self.status in UNFINISHED
 
     @property
+    def names_requester(self) -> bool:
+        """Whether its file names the account that requested it."""
+        return self.format is ReportFormat.PDF
+
+    @property
     def folder(self) -> str:
         """The prefix of the keys of its files in the object storage."""
         return folder_of(self.id)

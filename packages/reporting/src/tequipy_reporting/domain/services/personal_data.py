@@ -26,12 +26,17 @@ class PersonalReports(PersonalData):
 
     @retry_conflicts
     async def erase(self, _delivery: Delivery, user_id: str) -> None:
-        """Run the task `reporting.erase_account`: cancel the account's unfinished reports, and forget who asked."""
+        """Run the task `reporting.erase_account`: end the account's unfinished reports, and forget who asked.
+
+        Done reports whose file names the account expire; the others belong to all who may read them.
+        """
         now, account = self._clock.now(), UUID(user_id)
         async with self._unit_of_work() as work:
             await lock_turns(work, account)
-            for report in await work.reports.of(account, unfinished=True):
-                if await work.reports.cancel(report.id, at=now):
+            for report in await work.reports.of(account):
+                if await work.reports.cancel(report.id, at=now) or (
+                    report.names_requester and await work.reports.expire(report.id, at=now)
+                ):
                     remove_files(work, report)
             await work.reports.forget(account)
 
