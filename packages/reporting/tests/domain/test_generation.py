@@ -1,5 +1,6 @@
 """Attempts at reports: what each leaves behind, however it ends."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from uuid import uuid4
@@ -63,6 +64,18 @@ class AwayStorage(MemoryStorage):
     async def put(self, key: str, content: AsyncIterator[bytes] | bytes) -> StoredObject:
         if self.away:
             raise Unavailable
+        return await super().put(key, content)
+
+
+class StandingStorage(MemoryStorage):
+    """Storage whose writes begin no sooner than an event."""
+
+    def __init__(self, clock: FrozenClock, event: asyncio.Event) -> None:
+        super().__init__(clock)
+        self._event = event
+
+    async def put(self, key: str, content: AsyncIterator[bytes] | bytes) -> StoredObject:
+        await self._event.wait()
         return await super().put(key, content)
 
 
@@ -215,6 +228,33 @@ async def test_a_report_over_a_limit_fails_at_once(
     assert storage.objects == {}
     assert turns(work) == [report.id, following.id]
     assert [(each.status, each.error_code) for each in metrics.reports] == [(ReportStatus.FAILED, failure)]
+
+
+@pytest.mark.parametrize("stands_still", ["database", "storage"])
+async def test_an_attempt_that_stands_still_times_out(
+    stands_still: str, work: MemoryReportingUnitOfWork, clock: FrozenClock
+) -> None:
+    """Without another piece of the file the attempt ends after `max_duration` too, and the next report has its turn."""
+    forever = asyncio.Event()
+    writer = ScriptedWriter(clock, timedelta(0))
+    storage = StandingStorage(clock, forever) if stands_still == "storage" else MemoryStorage(clock)
+    policy = ReportPolicy(max_duration=SECOND)
+    reporting = build_fake_reporting(work, clock=clock, storage=storage, policy=policy)
+    one = caller()
+    report, following = await ask(reporting, one), await ask(reporting, one)
+
+    async def stand_still(number: int) -> None:
+        if stands_still == "database" and number == 5:
+            await forever.wait()
+
+    writer.before = stand_still
+    async with asyncio.timeout(30):
+        await generate(reporting, report.id, writer)
+    row = work.reports.rows[report.id]
+    assert (row.status, row.error_code) == (ReportStatus.FAILED, ReportFailure.TIMED_OUT)
+    assert writer.closed is (stands_still == "database")
+    assert storage.objects == {}
+    assert turns(work) == [report.id, following.id]
 
 
 async def test_a_report_waits_for_the_storage_and_then_fails(

@@ -1,5 +1,6 @@
 """Generation of reports in a worker: one attempt streams a file into the object storage."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -80,9 +81,11 @@ class GenerationService:
             report = await work.reports.begin(UUID(report_id), attempt, message_id=delivery.id, at=begun_at)
         if report is None:
             return
+        timeout = asyncio.timeout(self._policy.max_duration.total_seconds())
         try:
-            await self._remove_earlier_files(report)
-            stored = await self._storage.put(key_of(report, attempt), self._content(report, attempt))
+            async with timeout:  # a database or storage that stands still yields no piece at which time could be read
+                await self._remove_earlier_files(report)
+                stored = await self._storage.put(key_of(report, attempt), self._content(report, attempt))
         except _Superseded:
             logger.info("report_superseded", extra={"report_id": report_id})
         except _LimitExceeded as error:
@@ -90,6 +93,9 @@ class GenerationService:
         except ObjectTooLarge:
             await self._fail(report, attempt, ReportFailure.TOO_LARGE)
         except Exception as error:
+            if timeout.expired():
+                await self._fail(report, attempt, ReportFailure.TIMED_OUT)
+                return
             if self._clock.now() - (report.started_at or begun_at) < self._policy.give_up_after:
                 await self._requeue(report, attempt)
                 raise
