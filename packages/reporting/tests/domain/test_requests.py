@@ -8,7 +8,15 @@ import pytest
 
 from tequipy_platform import Delivery, IdempotencyKeyReused, IdempotentRequest, Invalid, NotFound, PageRequest
 from tequipy_platform.testing import FrozenClock, MemoryStorage
-from tequipy_reporting import Period, ReportFormat, Reporting, ReportNotReady, ReportPolicy, ReportStatus, TooManyReports
+from tequipy_reporting import (
+    Period,
+    ReportFormat,
+    Reporting,
+    ReportNotReady,
+    ReportPolicy,
+    ReportStatus,
+    TooManyReports,
+)
 from tequipy_reporting.domain.task_names import GENERATE_REPORT, REMOVE_FILES
 from tequipy_reporting.testing import (
     FakeReportWriter,
