@@ -50,14 +50,20 @@ def test_the_package_has_its_place_in_every_list(tmp_path: Path) -> None:
         assert result.returncode == 0, result.stdout
 
 
-@pytest.mark.parametrize("name", ["", "Billing", "bill-ing", "../x", "9lives", "x" * 40, "json", "auth"])
+@pytest.mark.parametrize(
+    "name",
+    ["", "Billing", "bill-ing", "../x", "9lives", "x" * 40, "json", "import", "auth", "api", "item", "page", "metrics"],
+)
 def test_another_name_is_refused_before_any_change(name: str, tmp_path: Path) -> None:
-    """A name that is no module, that shadows one, or that exists, is refused with the reason."""
-    for package in ("auth", "reporting"):
-        (tmp_path / "packages" / package).mkdir(parents=True)
-        (tmp_path / "packages" / package / "pyproject.toml").write_text('version = "1.0.0"\n')
+    """A name that is no module, that shadows one, that exists, or that the code uses, is refused with the reason."""
+    for project in ("packages/auth", "packages/reporting", "apps/api", "apps/worker"):
+        (tmp_path / project).mkdir(parents=True)
+        (tmp_path / project / "pyproject.toml").write_text('version = "1.0.0"\n')
+    for app in ("apps/api/src/tequipy_api/app.py", "apps/worker/src/tequipy_worker/app.py"):
+        (tmp_path / app).parent.mkdir(parents=True)
+        shutil.copy(ROOT / app, tmp_path / app)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(DevstackError, match=r"make new-package NAME=billing|exists already"):
+    with pytest.raises(DevstackError, match=r"make new-package NAME=billing|exists already|uses for something else"):
         make_package(tmp_path, name)
     assert sorted(tmp_path.rglob("*")) == before
 

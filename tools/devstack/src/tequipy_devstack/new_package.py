@@ -4,6 +4,7 @@ The files of the package come from `package_template`. In the lists of the works
 both apps its name is written after that of the model, `tequipy-reporting`.
 """
 
+import keyword
 import re
 import subprocess
 import sys
@@ -82,13 +83,17 @@ _INSERTED: Final[Mapping[str, Mapping[str, str]]] = {
 
 def make_package(root: Path, name: str) -> None:
     """Write the files of the package, and its name into the lists; raises `DevstackError` before any change."""
-    if not _NAME.fullmatch(name) or name in sys.stdlib_module_names:
+    if not _NAME.fullmatch(name) or name in sys.stdlib_module_names or keyword.iskeyword(name):
         raise DevstackError(
-            f"NAME {name!r} should be one word of lower-case letters and digits that is no module of the standard "
-            "library: make new-package NAME=billing"
+            f"NAME {name!r} should be one word of lower-case letters and digits that is no keyword and no module of "
+            "the standard library: make new-package NAME=billing"
         )
-    if (root / "packages" / name / "pyproject.toml").exists():
-        raise DevstackError(f"packages/{name} exists already")
+    for folder in ("packages", "apps", "tools"):
+        if (root / folder / name / "pyproject.toml").exists():
+            raise DevstackError(f"{folder}/{name} exists already")
+    used = [*_TEMPLATE.rglob("*.py.template"), root / f"{_API}/app.py", root / f"{_WORKER}/app.py"]
+    if any(re.search(rf"\b{name}\b", path.read_text(encoding="utf-8"), re.IGNORECASE) for path in used):
+        raise DevstackError(f"NAME {name!r} is a word that the package or an app uses for something else")
     (version,) = _VERSION.findall((root / "packages/reporting/pyproject.toml").read_text(encoding="utf-8"))
     values = {"name": name, "title": name.capitalize(), "upper": name.upper(), "version": version}
     changed = _changed_lists(root, values)
