@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .public_modules import FEATURES, PACKAGES, ROOT, public_modules
+from .wheels import find_uv
 
 WORKSPACE = [path.name for path in sorted(ROOT.glob("*/*/src/tequipy_*"))]
 
@@ -58,13 +59,6 @@ ALONE = {
     "tequipy-worker[otel]": (["tequipy_worker.app"], ["fastapi"]),
 }
 APPS = ("tequipy_api", "tequipy_worker")
-
-
-def find_uv() -> str:
-    """Return the uv that runs these tests, or the one on the path."""
-    uv = os.environ.get("UV") or shutil.which("uv")
-    assert uv, "uv is needed: run the tests by `make test`"
-    return uv
 
 
 def test_every_public_module_is_imported_alone() -> None:

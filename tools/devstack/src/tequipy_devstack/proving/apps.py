@@ -173,18 +173,20 @@ class Deployment:
         command = command or (program("tequipy-api"), "serve")
         return Api([*command], self.environment | settings, self._new_log("api"), port=free_port())
 
-    def worker(self, **settings: str) -> Program:
-        """Return `tequipy-worker run`; entering it starts it."""
-        return self._process("worker", [program("tequipy-worker"), "run"], settings)
+    def worker(self, *command: str | Path, **settings: str) -> Program:
+        """Return `tequipy-worker run`, or `command`; entering it starts it."""
+        command = command or (program("tequipy-worker"), "run")
+        return self._process("worker", [*command], settings)
 
     def relay(self, *command: str | Path, **settings: str) -> Program:
         """Return `tequipy-worker relay`, or `command`; entering it starts it."""
         command = command or (program("tequipy-worker"), "relay")
         return self._process("relay", [*command], settings)
 
-    def scheduler(self, **settings: str) -> Program:
-        """Return `tequipy-worker beat`; entering it starts it."""
-        return self._process("beat", [program("tequipy-worker"), "beat"], settings)
+    def scheduler(self, *command: str | Path, **settings: str) -> Program:
+        """Return `tequipy-worker beat`, or `command`; entering it starts it."""
+        command = command or (program("tequipy-worker"), "beat")
+        return self._process("beat", [*command], settings)
 
     def migrate(self) -> None:
         """Create the tables."""
