@@ -124,6 +124,27 @@ def test_a_character_without_a_glyph_is_replaced(caplog: pytest.LogCaptureFixtur
     assert [record for record in caplog.records if record.levelname not in {"INFO", "DEBUG"}] == []
 
 
+def empty_page() -> FPDF:
+    """Return a document with the font of a name, whose `close_fonts` the caller calls."""
+    pdf = FPDF()
+    pdf.add_font("NotoSans", fname=REGULAR)
+    pdf.set_font("NotoSans", size=9.5)
+    pdf.set_text_shaping(use_shaping_engine=True)
+    return pdf
+
+
+@pytest.mark.parametrize("joiner", ["", "\u200d", "\u034f"], ids=["none", "ZWJ", "CGJ"])
+def test_marks_do_not_pile_up_over_other_lines(joiner: str) -> None:
+    """Of the marks on a letter three are drawn, as many as Hebrew needs."""
+    pdf = empty_page()
+    line = fitting_line(pdf, "Z" + joiner.join("\u0300\u0301\u0302\u0303" * 10) + "algo", 1000)
+    assert sum(unicodedata.category(character) == "Mn" for character in line) <= 3
+    assert line.endswith("algo")
+    for name in ("Ngu\u0302\u0303yen", "\u05e9\u05c1\u05bc\u05b4\u05d9\u05ea", "สิ้น"):
+        assert fitting_line(pdf, name, 1000) == name
+    close_fonts(pdf)
+
+
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the list of the texts that will be drawn, each of which must fit into its place on the page."""
@@ -171,10 +192,7 @@ LETTERS = "abWÉЖ\u0301 ()12\u05e9\u05c1\u05b8\u05d5\u05d3\u0645\u062d\u062f"
 @given(st.text(st.sampled_from(LETTERS), min_size=1, max_size=100), st.floats(10, 150))
 def test_a_line_is_never_wider_than_its_place(text: str, width: float) -> None:
     """A text of any scripts fits into its place: as a whole, or its beginning with an ellipsis after a whole letter."""
-    pdf = FPDF()
-    pdf.add_font("NotoSans", fname=REGULAR)
-    pdf.set_font("NotoSans", size=9.5)
-    pdf.set_text_shaping(use_shaping_engine=True)
+    pdf = empty_page()
     line = fitting_line(pdf, text, width)
     assert pdf.get_string_width(line) <= width
     printable = fitting_line(pdf, text, 1000)

@@ -11,6 +11,8 @@ from tequipy_fonts import FALLBACKS, REGULAR
 
 ELLIPSIS: Final = "…"
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
+_MOST_MARKS: Final = 3
+"""The number of marks on a letter, as a Hebrew one has; more would be drawn over the lines above and below."""
 
 
 def draw_line(pdf: FPDF, text: str, width: float, height: float) -> None:
@@ -57,12 +59,22 @@ def _load_fonts(pdf: FPDF, text: str) -> set[str]:
 
 
 def _printable(text: str, covered: set[str]) -> str:
-    """Return the text with one replacement character for each run of characters without a glyph."""
-    result = ""
+    """Return the text with one replacement character for each run of characters without a glyph.
+
+    Of many marks on a letter the first ones remain.
+    """
+    result, marks = "", 0
     for character in text:
+        category = unicodedata.category(character)
+        if category in {"Mn", "Me"}:
+            marks += 1
+            if marks > _MOST_MARKS:
+                continue
+        elif category != "Cf":  # such as a joiner, which starts no letter
+            marks = 0
         if character in covered:
             result += character
-        elif unicodedata.category(character)[0] not in "CM" and not result.endswith(_REPLACEMENT):
+        elif category[0] not in "CM" and not result.endswith(_REPLACEMENT):
             result += _REPLACEMENT
     return result
 
