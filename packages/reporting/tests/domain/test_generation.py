@@ -79,6 +79,19 @@ class StandingStorage(MemoryStorage):
         return await super().put(key, content)
 
 
+class SuspendedStorage(MemoryStorage):
+    """Storage that calls a coroutine function once, before it lists anything."""
+
+    before_list: Callable[[], Awaitable[None]] | None = None
+
+    async def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
+        call, self.before_list = self.before_list, None
+        if call is not None:
+            await call()
+        async for each in super().list(prefix):
+            yield each
+
+
 async def test_a_report_is_done_with_its_file(
     reporting: Reporting,
     work: MemoryReportingUnitOfWork,
@@ -200,6 +213,28 @@ async def test_the_file_of_a_killed_attempt_is_removed(
     clock.advance(SECOND)
     await generate(reporting, report.id, delivery=delivery)
     assert list(storage.objects) == [work.reports.rows[report.id].storage_key]
+
+
+async def test_a_suspended_attempt_keeps_the_file_of_a_later_one(
+    work: MemoryReportingUnitOfWork, clock: FrozenClock
+) -> None:
+    """An attempt that removes earlier files only after a later one has finished leaves the later one's file."""
+    storage = SuspendedStorage(clock)
+    reporting = build_fake_reporting(work, clock=clock, storage=storage)
+    report = await ask(reporting, caller())
+    delivery = Delivery(uuid4(), GENERATE_REPORT)
+    await work.reports.begin(report.id, work.new_id(), message_id=delivery.id, at=clock.now())
+    clock.advance(SECOND)
+
+    async def overtake() -> None:
+        await generate(reporting, report.id, FakeReportWriter(b"later"), delivery=delivery)
+
+    storage.before_list = overtake
+    await generate(reporting, report.id, delivery=delivery)
+    assert work.reports.rows[report.id].status is ReportStatus.DONE
+    assert {key: content for key, (content, _) in storage.objects.items()} == {
+        work.reports.rows[report.id].storage_key: b"later"
+    }
 
 
 @pytest.mark.parametrize(

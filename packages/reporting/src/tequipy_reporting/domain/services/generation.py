@@ -84,7 +84,7 @@ class GenerationService:
         timeout = asyncio.timeout(self._policy.max_duration.total_seconds())
         try:
             async with timeout:  # a database or storage that stands still yields no piece at which time could be read
-                await self._remove_earlier_files(report)
+                await self._remove_earlier_files(report, attempt)
                 stored = await self._storage.put(key_of(report, attempt), self._content(report, attempt))
         except _Superseded:
             logger.info("report_superseded", extra={"report_id": report_id})
@@ -129,11 +129,15 @@ class GenerationService:
         if not runs:
             raise _Superseded
 
-    async def _remove_earlier_files(self, report: Report) -> None:
-        """Remove what an attempt has left that was killed between the end of its file and the commit."""
+    async def _remove_earlier_files(self, report: Report, attempt: UUID) -> None:
+        """Remove what an attempt has left that was killed between the end of its file and the commit.
+
+        The ids of attempts grow with time: an attempt that was suspended keeps the file of a later one.
+        """
         if report.started_at != report.updated_at:  # it is not the first attempt
             async for found in self._storage.list(report.folder):
-                await self._storage.delete(found.key)
+                if found.key < key_of(report, attempt):
+                    await self._storage.delete(found.key)
 
     @retry_conflicts
     async def _requeue(self, report: Report, attempt: UUID) -> None:
