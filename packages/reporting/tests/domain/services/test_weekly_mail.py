@@ -118,6 +118,18 @@ async def test_an_occurrence_adds_its_messages_once(weekly: WeeklyMailService, w
     assert {task.payload["week"] for task in work.outbox.tasks} == {"2026-11-16"}
 
 
+async def test_two_occurrences_in_a_week_are_one_mail(
+    weekly: WeeklyMailService, work: MemoryReportingUnitOfWork, clock: FrozenClock
+) -> None:
+    """An occurrence that has waited for a worker until the next one adds no messages for the same week."""
+    for number in (1, 2):
+        await weekly.request(replace(SCHEDULE, id=UUID(int=number)))
+    assert len(work.outbox.tasks) == 3
+    clock.advance(7 * DAY)
+    await weekly.request(replace(SCHEDULE, id=UUID(int=3)))
+    assert [task.payload["week"] for task in work.outbox.tasks] == ["2026-11-16"] * 3 + ["2026-11-23"] * 3
+
+
 @pytest.mark.parametrize(
     "changes", [{"roles": ("support",)}, {"status": UserStatus.DISABLED}, {"email_verified": False}], ids=str
 )

@@ -1,10 +1,11 @@
 """The weekly mail about the activity, to every administrator."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Final
 from urllib.parse import urlsplit
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from tequipy_auth import ADMIN, AdministrationService, User, UserFilter, UserStatus
 from tequipy_platform import (
@@ -53,11 +54,14 @@ class WeeklyMailService:
 
     @retry_conflicts
     async def request(self, delivery: Delivery) -> None:
-        """Run the task `reporting.weekly_mail`: add a message for each administrator, once for each occurrence."""
+        """Run the task `reporting.weekly_mail`: add a message for each administrator, once for each week.
+
+        Two occurrences can run in the same week, when the first one has waited for a worker.
+        """
         week = last_week(self._clock.now()).first_day.isoformat()
         recipients = await self._recipients()
         async with self._unit_of_work() as work:
-            if not await work.inbox.take(delivery):
+            if not await work.inbox.take(replace(delivery, id=uuid5(NAMESPACE_URL, f"{delivery.task}:{week}"))):
                 return
             for user in recipients:
                 work.outbox.add(SEND_WEEKLY_MAIL, user_id=str(user.id), week=week)
