@@ -135,8 +135,8 @@ class Report:
 
     @property
     def names_requester(self) -> bool:
-        """Whether its file names the account that requested it."""
-        return self.format is ReportFormat.PDF
+        """Whether it has a file that names the account that requested it."""
+        return self.format is ReportFormat.PDF and self.file is not None
 
     @property
     def folder(self) -> str:

@@ -34,10 +34,11 @@ class PersonalReports(PersonalData):
         async with self._unit_of_work() as work:
             await lock_turns(work, account)
             for report in await work.reports.of(account):
-                if await work.reports.cancel(report.id, at=now) or (
-                    report.names_requester and await work.reports.expire(report.id, at=now)
-                ):
-                    remove_files(work, report)
+                if report.unfinished:
+                    await work.reports.cancel(report.id, at=now)
+                elif not (report.names_requester and await work.reports.expire(report.id, at=now)):
+                    continue
+                remove_files(work, report)
             await work.reports.forget(account)
 
 
