@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from math import inf
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -55,6 +56,11 @@ def trust_redis_while_writes_are_refused(patch: pytest.MonkeyPatch) -> None:
 def do_not_ask_whether_writes_are_refused(patch: pytest.MonkeyPatch) -> None:
     """Row 1: a disconnected process uses the values in Redis, even if Redis refuses writes."""
     change_script(patch, "read", "ARGV[8] == '1'", "false")
+
+
+def do_not_replay(patch: pytest.MonkeyPatch) -> None:
+    """Rows 1 and 5: changes that Redis has refused or not received are not sent again."""
+    patch.setattr("tequipy_caching.cache.recovery.RecoveryQueue.replay", AsyncMock())
 
 
 def store_without_mark(patch: pytest.MonkeyPatch) -> None:

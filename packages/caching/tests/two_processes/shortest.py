@@ -43,6 +43,31 @@ def a_cut_meanwhile(machine: TwoProcesses) -> None:
     machine.read(1, loading=False)
 
 
+def a_second_refusal_meanwhile(machine: TwoProcesses) -> None:
+    """Redis accepts writes between two refusals, too shortly for a replay."""
+    machine.disturb_process(1, "is cut")
+    machine.disturb_redis("READONLY")
+    machine.write(0, "a", "delete")
+    machine.mend(1)  # Redis accepts writes
+    machine.disturb_redis("READONLY")
+    machine.read(1, loading=False)
+
+
+def a_read_before_the_replay(machine: TwoProcesses) -> None:
+    """A disconnected process asks Redis when it accepts writes again, and before the refused delete is replayed."""
+    machine.disturb_process(1, "is cut")
+    machine.disturb_redis("READONLY")
+    machine.write(0, "a", "delete")
+    machine.mend(1)  # Redis accepts writes
+    machine.read(1, loading=False)
+
+
+def a_read_after_the_replay(machine: TwoProcesses) -> None:
+    a_read_before_the_replay(machine)
+    machine.wait(3.0)
+    machine.read(1, loading=False)
+
+
 def a_lost_tombstone(machine: TwoProcesses) -> None:
     machine.lose("memory", 0)
     machine.lose("values", 0)
@@ -191,6 +216,20 @@ def a_call_before_the_message(machine: TwoProcesses) -> None:
     machine.finish_load(0, well=True)
 
 
+def a_change_of_a_late_process(machine: TwoProcesses) -> None:
+    """A process is suspended while its request is held up, so its change times out; no message tells the other one."""
+    machine.disturb_process(0, "is held up")
+    machine.write(0, "b", "clear")
+    machine.disturb_process(0, "is suspended")
+    machine.wait(1.0)
+    machine.mend(1)
+
+
+def a_change_that_is_not_replayed(machine: TwoProcesses) -> None:
+    a_change_of_a_late_process(machine)
+    machine.wait(3.0)
+
+
 def a_lost_set(machine: TwoProcesses) -> None:
     machine.lose("the set", 0)
     machine.wait(1.0)
@@ -229,6 +268,7 @@ SHORTEST: Final[dict[faults.Break, Steps]] = {
     faults.do_not_publish_refused_changes: a_refused_delete,
     faults.trust_redis_while_writes_are_refused: a_start_meanwhile,
     faults.do_not_ask_whether_writes_are_refused: a_cut_meanwhile,
+    faults.do_not_replay: a_read_after_the_replay,
     faults.store_without_mark: a_lost_tombstone,
     faults.connected_by_flag: a_pause,
     faults.join_without_comparing: a_load_under_way,

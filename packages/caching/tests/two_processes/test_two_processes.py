@@ -23,7 +23,11 @@ from .shortest import (
     Steps,
     a_batch_with_an_older_value,
     a_call_before_the_message,
+    a_change_of_a_late_process,
+    a_change_that_is_not_replayed,
+    a_read_before_the_replay,
     a_refused_delete,
+    a_second_refusal_meanwhile,
     a_withheld_delete_and_a_second_refusal,
 )
 from .truth import BrokenPromiseError
@@ -106,7 +110,8 @@ def test_no_process_reads_an_invalid_value_too_long_in_many_histories() -> None:
     "steps",
     [
         *SHORTEST.values(),
-        *(a_withheld_delete_and_a_second_refusal, a_batch_with_an_older_value, a_call_before_the_message),
+        *(a_withheld_delete_and_a_second_refusal, a_second_refusal_meanwhile, a_read_before_the_replay),
+        *(a_batch_with_an_older_value, a_call_before_the_message, a_change_of_a_late_process),
     ],
     ids=lambda steps: steps.__name__,
 )
@@ -115,12 +120,20 @@ def test_short_histories_keep_the_promises(steps: Steps) -> None:
     follow(steps)
 
 
-@pytest.mark.parametrize("fault", SHORTEST, ids=lambda fault: fault.__name__)
-def test_a_short_history_shows_each_fault(fault: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("fault", "steps"),
+    [
+        *SHORTEST.items(),
+        (faults.do_not_ask_whether_writes_are_refused, a_second_refusal_meanwhile),
+        (faults.do_not_replay, a_change_that_is_not_replayed),
+    ],
+    ids=lambda each: each.__name__,
+)
+def test_a_short_history_shows_each_fault(fault: Break, steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without one of the mechanisms, a short history breaks a promise."""
     fault(monkeypatch)
     with pytest.raises(BrokenPromiseError) as caught:
-        follow(SHORTEST[fault])
+        follow(steps)
     print(caught.value)
 
 

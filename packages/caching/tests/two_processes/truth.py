@@ -40,11 +40,12 @@ class Change:
     """Return whether it is in the recovery queue of its process."""
     returned: Point = NEVER
     shared: Point = NEVER
-    """From when others must receive it: Redis has executed it, or has refused it but could publish it."""
+    """From when others must receive it: Redis has executed it, or has refused it but could publish it, or its process
+    could have replayed it."""
     holders: frozenset[Process] = frozenset()
     """The processes that received it although Redis refused it, and keep it in their recovery queues."""
-    replayed: bool = False
-    """Whether one of them has sent it to Redis."""
+    replayed: Point = NEVER
+    """When one of them has sent it to Redis."""
     missing: Point = NEVER
     """Only for a member: since when Redis does not have it any more."""
 
@@ -71,8 +72,11 @@ class ProcessHistory:
     """When it last was suspended or delayed, or could not reach Redis or its channel. It adds no lost members then."""
     started: Point
     """When it started."""
+    delayed: Point = LONG_AGO
+    """When it last was suspended or delayed. A change that it makes then may neither be executed nor be refused."""
     unable_to_replay: Point = LONG_AGO
-    """When it last was suspended or delayed, or could not reach Redis. It replays no pending changes then."""
+    """When it last was suspended or delayed, or Redis was unreachable or refused deletes. It replays no pending changes
+    then."""
     joined: Point = NEVER
     """Since when its channel has been connected without interruption."""
     caught_up: Point = LONG_AGO
@@ -119,7 +123,10 @@ class Truth:
         """Record that a change has returned."""
         process = change.process
         change.returned = self.now
-        if self._histories[process].unreachable.moment < began.moment and not process.link.breaker.open:
+        history = self._histories[process]
+        refused = process.link.writes.refusal is not None and history.delayed.moment < began.moment
+        reachable = history.unreachable.moment < began.moment and not process.link.breaker.open
+        if reachable and (refused or not change.pending()):
             change.shared = self.now
         if change.pending():
             subscribed = self._world.network.is_subscribed
@@ -134,7 +141,8 @@ class Truth:
             self._observe(process, history)
         stored = self._world.server.databases.get(0, {}).get(_SET_KEY)
         for change in self._changes:
-            change.replayed |= any(not each.ended and not len(each.recovery) for each in change.holders)
+            if any(not each.ended and not len(each.recovery) for each in change.holders):
+                change.replayed = min(change.replayed, self.now)
             if change.name not in self.versions:
                 if stored is None or change.name.encode() not in stored.value:
                     change.missing = min(change.missing, self.now)
@@ -144,7 +152,7 @@ class Truth:
     def next_moment(self) -> None:
         """Start a new step."""
         for change in self._changes:
-            if change.shared is NEVER and not change.process.ended and not change.pending():
+            if change.shared is NEVER and not change.process.ended and not self._may_be_pending(change):
                 change.shared = self.now
         self._moment += 1
         self.observe()
@@ -189,7 +197,10 @@ class Truth:
         network = self._world.network
         if network.down or network.mute or process.isolated or process.link.breaker.open:
             history.unreachable = history.unable_to_restore = history.unable_to_replay = self.now
+        refusal = self._world.server.refusal
         if process.held or not process.running:
+            history.delayed = history.unable_to_replay = self.now
+        if refusal not in {None, "OOM"}:  # out of memory, deletes are accepted
             history.unable_to_replay = self.now
         if not (process.backplane.live and network.is_subscribed(process)):
             history.joined = NEVER
@@ -197,9 +208,13 @@ class Truth:
             history.joined = self.now
         if process.running and network.channel_is_empty(process):
             history.caught_up = self.now
-        refused = self._world.server.refusal is not None
-        if refused or process.held or not process.running or not process.is_well:
+        if refusal is not None or process.held or not process.running or not process.is_well:
             history.unable_to_restore = self.now
+
+    def _may_be_pending(self, change: Change) -> bool:
+        """Return whether a change is in the recovery queue of its process, which has not had the time to replay it."""
+        able_since = max(change.returned.time, self._histories[change.process].unable_to_replay.time)
+        return change.pending() and self.now.time - NOTICED_WITHIN <= able_since
 
     def _may_read(self, read: Read, change: Change) -> bool:
         reader, began = read.process, read.began
@@ -208,7 +223,7 @@ class Truth:
         if change.process is reader:
             return False
         history = self._histories[reader]
-        if self._is_withheld(change, reader):
+        if self._is_withheld(change, read):
             return True
         if change.shared.moment >= began.moment or history.unreachable.moment >= began.moment:
             return True
@@ -232,18 +247,21 @@ class Truth:
         since = change.missing.time - NOTICED_WITHIN
         return bool(holders) and all(self._histories[each].unable_to_restore.time < since for each in holders)
 
-    def _is_withheld(self, change: Change, reader: Process) -> bool:
-        """Return whether all processes that know of a refused change are gone, or cannot replay it.
+    def _is_withheld(self, change: Change, read: Read) -> bool:
+        """Return whether all processes that know of a refused change were gone, or could not replay it before a read.
 
-        A reader that joined later cannot know of it, and may keep what it read while Redis accepted writes. A reader
-        that only knows a Redis that refuses writes must not trust it.
+        A reader that has not received it cannot know of it once Redis accepts writes again. If it is connected, it may
+        keep what it read then. A reader that only knows a Redis that refuses writes must not trust it; a disconnected
+        one asks Redis in each read.
         """
-        if not change.holders or change.replayed or reader in change.holders:
+        reader, began = read.process, read.began
+        if not change.holders or change.replayed.moment < began.moment or reader in change.holders:
             return False
         both = max(change.returned.moment, self._histories[reader].started.moment)
-        if self._world.server.refusal is not None and self._accepting.moment < both:
+        known_since = both if read.connected else began.moment
+        if self._world.server.refusal is not None and self._accepting.moment < known_since:
             return False
-        since = self.now.time - NOTICED_WITHIN
+        since = began.time - NOTICED_WITHIN
         return all(each.ended or self._histories[each].unable_to_replay.time >= since for each in change.holders)
 
     @staticmethod
