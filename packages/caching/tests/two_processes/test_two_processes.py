@@ -31,7 +31,7 @@ from .shortest import (
     a_withheld_delete_and_a_second_refusal,
 )
 from .truth import BrokenPromiseError
-from .world import simulate
+from .world import depend_on_the_seed_alone, simulate
 
 # Killed processes, and connections that are cut while they are made, are never closed.
 pytestmark = [
@@ -41,8 +41,9 @@ pytestmark = [
 
 LONG = settings(max_examples=5_000, stateful_step_count=40, suppress_health_check=list(HealthCheck), print_blob=False)
 # No shrinking: it would exceed the time limit of a test, and a history of at most 40 steps is readable.
-BRIEF = settings(LONG, max_examples=80, phases=[Phase.reuse, Phase.generate])
-SEARCH = settings(BRIEF, max_examples=30, database=None, phases=[Phase.generate])
+BRIEF = settings(LONG, max_examples=80, database=None, phases=[Phase.generate])
+SEARCH = settings(BRIEF, max_examples=30)
+SEED: Final = 1
 
 SEARCHES: Final[dict[Break, tuple[int, tuple[str, ...]]]] = {
     faults.do_not_publish_refused_changes: (1, RULES),
@@ -69,6 +70,7 @@ It lacks faults that need so many certain steps that the search seldom finds the
 @pytest.fixture(autouse=True)
 def simulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     simulate(monkeypatch)
+    depend_on_the_seed_alone(monkeypatch)
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -95,14 +97,18 @@ def follow(steps: Steps) -> None:
 
 
 def test_no_process_reads_an_invalid_value_too_long() -> None:
-    """In no history of loads, changes and faults does a process read a value that has been invalid for too long."""
-    run(BRIEF)
+    """In no history of loads, changes and faults does a process read a value that has been invalid for too long.
+
+    The seed is fixed, so each run has the same histories, and a failure is due to a change of the code. Other histories
+    are searched by the long form.
+    """
+    run(BRIEF, SEED)
 
 
 @pytest.mark.prove
 @pytest.mark.timeout(1800)
 def test_no_process_reads_an_invalid_value_too_long_in_many_histories() -> None:
-    """The same test with more and longer histories."""
+    """The same test with more histories, other ones in each run."""
     run(LONG)
 
 

@@ -10,6 +10,9 @@ from typing import Any, Final
 
 import pytest
 import redis.utils
+from hypothesis.internal.cache import LRUCache
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 
 from tequipy_caching import CachePolicy
 from tequipy_caching._manager import TieredCacheManager
@@ -35,6 +38,16 @@ def simulate(patch: pytest.MonkeyPatch) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("tequipy_caching.") and getattr(module, "monotonic", None) is time.monotonic:
             patch.setattr(module, "monotonic", _now)
+
+
+def depend_on_the_seed_alone(patch: pytest.MonkeyPatch) -> None:
+    """Make a seed choose the same history in every run.
+
+    Hypothesis also chooses constants of the source files that happen to be imported, so that a history would depend on
+    the tests that run in the same process.
+    """
+    patch.setattr(providers, "_get_local_constants", Constants)
+    patch.setattr(providers, "CONSTANTS_CACHE", LRUCache(1024))
 
 
 def _now() -> float:
