@@ -255,6 +255,23 @@ async def denied(server: ValkeyServer) -> set[str]:
 
 
 @pytest.mark.parametrize("name", USES)
+async def test_the_documented_permissions_suffice_in_another_database(
+    start: Any,
+    limiters: Any,
+    private_redis: ValkeyServer,
+    name: str,
+    policies: dict[str, CachePolicy],
+    redis_prefix: str,
+) -> None:
+    """With `+select` and the channel of that database, as the README says, nothing is denied in database 2."""
+    policies["lasting"] = CachePolicy(ttl=1, fail_safe=1, lock="cluster", hard_timeout=1)
+    rights = [re.sub(r"^(&.*):0$", r"\1:2", right) for right in least(name, redis_prefix)]
+    url = (await give(private_redis, *rights, "+select")).removesuffix("0") + "2"
+    await USES[name](limiters if name == "limiter" else start, url)
+    assert await denied(private_redis) == set()
+
+
+@pytest.mark.parametrize("name", USES)
 async def test_the_documented_permissions_suffice_and_each_is_needed(
     start: Any,
     limiters: Any,
