@@ -29,7 +29,7 @@ from .promql import ROOT, panels
 README = (ROOT / "deploy/README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"(?:`|\$ .*)(tequipy-(?:api|worker) [^`\n]+)", README)))
 CONSOLE = re.findall(r"^ *\$ (.+)$", README, re.MULTILINE)
-SERVER_COMMANDS = [line for line in CONSOLE if line.startswith(("pg_", "createdb"))]
+SERVER_COMMANDS = [line for line in CONSOLE if line.startswith(("pg_", "psql", "createdb"))]
 API = "/api/v1/auth"
 GRACE = {"email": "grace@example.com", "password": "correct horse battery staple"}
 
@@ -98,8 +98,8 @@ def test_a_query_runs(statement: str, postgres_server: PostgresServer, database_
 
 
 def run(line: str, server: PostgresServer, folder: Path) -> None:
-    """Run a command of PostgreSQL as the page has it, against a server."""
-    name, *arguments = shlex.split(line)
+    """Run a command of PostgreSQL as the page has it, against a server; each role has the superuser's password."""
+    name, *arguments = shlex.split(line.replace("…", server.password))
     environment = {
         "PGHOST": "127.0.0.1",
         "PGPORT": str(server.port),
@@ -163,23 +163,26 @@ def test_a_backup_is_restored_into_an_empty_server(
     """By the commands of the page: rows, rights, accounts and keys are the same, and waiting messages are sent."""
     create_app_role(postgres)
     grant_rights(postgres)
-    create_app_role(private_postgres)
     with deployment.api() as api, httpx.Client(base_url=api.url) as client:
         token = log_in(client, ADMIN, PASSWORD)  # makes the signing keys
         # No relay runs, so the mail waits in the dump.
         assert client.post(f"{API}/register", json=GRACE).status_code == 202
-        dump, create, restore = SERVER_COMMANDS
+        dump, create_roles, create, restore = SERVER_COMMANDS
         began = time.monotonic()
         run(dump, postgres, tmp_path)
         dumped = time.monotonic() - began
     before = rows(postgres)
     began = time.monotonic()
+    run(create_roles, private_postgres, tmp_path)
     run(create, private_postgres, tmp_path)
     run(restore, private_postgres, tmp_path)
     restored = time.monotonic() - began
     assert rows(private_postgres) == before
+    owners = "select distinct tableowner from pg_tables where schemaname in ('auth', 'platform', 'reporting')"
+    assert private_postgres.execute(owners, DATABASE) == "tequipy_owner\n", "who has to change them at an upgrade"
     redis.flush()
-    second = Deployment(tmp_path, database_url=url_of(private_postgres, "tequipy_app:first"), redis=redis, mails=mails)
+    url = url_of(private_postgres, f"tequipy_app:{private_postgres.password}")
+    second = Deployment(tmp_path, database_url=url, redis=redis, mails=mails)
     assert second.command("migrate", "current").count("(head)") == len(
         second.command("migrate", "current").splitlines()
     )
@@ -205,8 +208,8 @@ def test_the_password_of_the_database_is_rotated_by_a_second_role(
     """A role that was granted the first one serves with its own password, after the first has none any more."""
     create_app_role(postgres)
     grant_rights(postgres)
-    (create,) = re.findall(r"`(CREATE ROLE [^`]+)`", README)
-    (forget,) = re.findall(r"`(ALTER ROLE [^`]+)`", README)
+    (create,) = re.findall(r"`(CREATE ROLE tequipy_app_2 [^`]+)`", README)
+    (forget,) = re.findall(r"`(ALTER ROLE tequipy_app PASSWORD NULL)`", README)
     first, second = url_of(postgres, "tequipy_app:first"), url_of(postgres, "tequipy_app_2:second")
     with deployment.api(TEQUIPY_DATABASE__URL=first) as api, httpx.Client(base_url=api.url) as client:
         log_in(client, ADMIN, PASSWORD)
