@@ -74,6 +74,17 @@ async def test_each_missing_permission_is_reported_at_the_start(
     assert all("permission" in line for line in lines)
 
 
+async def test_the_channel_that_may_not_be_used_is_named(
+    start: Any, private_redis: ValkeyServer, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log names the channel, because an operator has to permit that of the database's number."""
+    url = (await give(private_redis, *ALL, "resetchannels", "&*:0")).removesuffix("0") + "2"
+    manager = await start(url, live=False, l2_timeout=1)
+    await eventually(lambda: bool(refused_lines(caplog)))
+    assert refused_lines(caplog)[0].endswith(f" ({manager.link.channel})")
+    assert manager.link.channel.endswith(":2")
+
+
 async def cluster_info(node: ValkeyServer) -> bytes:
     """Return the CLUSTER INFO of a node."""
     reader, writer = await asyncio.open_connection("127.0.0.1", node.port)

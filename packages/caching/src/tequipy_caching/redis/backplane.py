@@ -120,7 +120,9 @@ class Backplane:
                 elif kind_of(error) == "connection":
                     await self._link.check_reachable()
                 if (refusal := refusal_of(error)) is not None:
-                    self._link.writes.refuse_channel(refusal)
+                    # The server does not say which channel it is, and it depends on the database's number.
+                    about = f" ({self._link.channel})" if refusal.startswith("NOPERM") else ""
+                    self._link.writes.refuse_channel(f"{refusal}{about}")
                     self._link.recovery.distrust()
             finally:
                 self.live_until, self._joined, self._probe = -inf, False, None
