@@ -1,15 +1,18 @@
 """Faults of an S3 server: each call ends in bounded time as `Unavailable`, and shows no credentials."""
 
 import asyncio
+import ssl
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tequipy_devstack.ports import free_port
+from tequipy_devstack.proving.certificates import Authority
 from tequipy_devstack.proving.network import Link
 from tequipy_platform import ObjectStorage, Unavailable
 from tequipy_platform.storage import StorageSettings, build_storage
@@ -178,3 +181,17 @@ async def test_errors_and_logs_show_no_credentials(call: str, caplog: pytest.Log
         ("storage_failed", None),  # HEAD has no body
     }
     assert "status code: 403 Forbidden" in vars(record)["error"]
+
+
+async def test_a_certificate_that_is_refused_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says why the connection failed, because that is mended by `SSL_CERT_FILE` and not in the network."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(Authority(tmp_path).issue("127.0.0.1"))
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        storage = build_storage(s3_settings(f"https://127.0.0.1:{port}", timeout=TIMEOUT))
+        with pytest.raises(Unavailable):
+            await storage.ping()
+    (record,) = [each for each in caplog.records if each.message == "storage_failed"]
+    assert vars(record)["error"].endswith("; the server's certificate is refused: UnknownIssuer")

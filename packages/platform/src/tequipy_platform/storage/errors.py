@@ -17,6 +17,7 @@ FAILURES: Final = (BaseError, OSError, NotImplementedError)
 """What obstore raises when a store does not do what it should."""
 
 _BEFORE_BODY: Final = re.compile(r"[^\n<]*?status code: \d{3}[ \w]*|[^\n<]*")
+_CERTIFICATE: Final = re.compile(r"InvalidCertificate\(\s*(\w{1,100})")
 _CODE: Final = re.compile(r"<Code>(\w{1,100})</Code>")
 
 
@@ -48,7 +49,9 @@ def is_missing(error: FileNotFoundError) -> bool:
 def _describe(error: BaseException) -> str:
     """Return kind and text of an error, without the body of a response: S3 quotes the signature in some."""
     match = _BEFORE_BODY.match(str(error))
-    return f"{type(error).__name__}: {match[0].strip() if match else ''}"
+    refused = _CERTIFICATE.search(str(error))
+    reason = f"; the server's certificate is refused: {refused[1]}" if refused else ""
+    return f"{type(error).__name__}: {match[0].strip() if match else ''}{reason}"
 
 
 def _code(error: BaseException) -> str | None:
