@@ -166,7 +166,8 @@ def checked_files() -> dict[str, str]:
 def imports_of_features() -> str:
     """Return imports of the public modules of all features, also of those that no example names."""
     modules = [name for package in FEATURES for name in public_modules(package) if "conformance" not in name]
-    return "".join(f"from {name} import __all__ as names_{number}\n" for number, name in enumerate(modules))
+    imports = "".join(f"from {name} import __all__ as names_{number}\n" for number, name in enumerate(modules))
+    return f"{imports}\nprint({', '.join(f'names_{number}' for number in range(len(modules)))})\n"
 
 
 def test_every_public_module_is_checked() -> None:

@@ -77,6 +77,14 @@ _INSERTED: Final[Mapping[str, Mapping[str, str]]] = {
         r"\*REPORTING_PERMISSIONS,": " *{upper}_PERMISSIONS,",
     },
     f"{_WORKER}/settings.py": {r"AUTH_SCHEMA, REPORTING_SCHEMA": ", {upper}_SCHEMA"},
+    "docs/runbook.md": {
+        r"\n### Tequipy reporting\n(?:(?!###).*\n)*(?=### )": (
+            "### Tequipy {name}\n\nItems that were added.\n\n"
+            "1. The panel `Items added` shows how many were added in an hour.\n"
+            "2. The panel `Attempts that failed, by task` shows whether `{name}.check_item` fails.\n"
+            "3. `tequipy-worker messages --task {name}.check_item` lists its messages.\n\n"
+        )
+    },
     "CHANGELOG.md": {r"## Unreleased\n\n### Added\n": "\n- `tequipy-{name}`: a new package."},
 }
 
@@ -134,7 +142,10 @@ def _files(values: Mapping[str, str]) -> dict[str, str]:
         path = Template(str(template.relative_to(_TEMPLATE).with_suffix(""))).substitute(values)
         path = re.sub(r"^src/", f"src/tequipy_{values['name']}/", path)
         text = template.read_text(encoding="utf-8")
-        files[f"packages/{values['name']}/{path}"] = Template(text).substitute(values)
+        folder = f"packages/{values['name']}"
+        if path == "grafana.json":
+            folder, path = "deploy/grafana", f"{values['name']}.json"
+        files[f"{folder}/{path}"] = Template(text).substitute(values)
     return files
 
 
