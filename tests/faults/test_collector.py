@@ -35,7 +35,7 @@ def collector() -> Iterator[TraceCollector]:
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param("hangs", marks=[pytest.mark.prove, pytest.mark.quick]),
+        pytest.param("hangs", marks=pytest.mark.prove),
         pytest.param("is away", marks=pytest.mark.prove),
         pytest.param("none", marks=pytest.mark.prove),
     ],

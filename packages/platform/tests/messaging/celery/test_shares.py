@@ -11,7 +11,6 @@ from .releases import Releases
 
 
 @pytest.mark.prove
-@pytest.mark.quick
 @pytest.mark.timeout(300)
 def test_retrying_messages_are_held_by_nobody(releases: Releases) -> None:
     """Of 1,000 retrying messages a worker holds those that it runs, none runs more often than it failed, and a second
