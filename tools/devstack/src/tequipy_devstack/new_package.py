@@ -49,7 +49,7 @@ _INSERTED: Final[Mapping[str, Mapping[str, str]]] = {
         r'"tequipy_api \| tequipy_worker",\n    "tequipy_reporting': " | tequipy_{name}",
         r'    "tequipy-reporting\[.*\]",\n': '    "tequipy-{name}[api]",\n',
         r'(?<=, )"tequipy_reporting((?:\.\w+)?)"': r', "tequipy_{name}\1"',
-        r'    "tequipy_reporting\.infrastructure",\n(?=    "tequipy_reporting\.migrations)': (
+        r'    "tequipy_reporting\.infrastructure",\n(?=    "tequipy_\w+\.(?:infrastructure|migrations))': (
             '    "tequipy_{name}.infrastructure",\n'
         ),
         r'allowed_importers = \["tequipy_reporting"\]\n': _CONTRACT,
