@@ -242,3 +242,33 @@ assert found == {{"tequipy_caching", "tequipy_observability"}}, found
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == re.findall(r"print\(.*# → (.*)$", example, re.MULTILINE)
+
+
+@pytest.mark.prove
+@pytest.mark.quick
+def test_changed_sources_of_the_same_version_are_installed(tmp_path: Path) -> None:
+    """With a cache, as in an image's build, a changed source or template is installed, also into the same folder."""
+    source, changed = tmp_path / "source", ("__init__.py", "templates/undo_email.txt")
+    for folder in ("packages", "apps", "tools"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "tests"))
+    for manifest in ("pyproject.toml", "uv.lock"):
+        shutil.copy(ROOT / manifest, source)
+    sync = [find_uv(), "sync", "--quiet", "--locked", "--no-dev", "--no-editable", "--package", "tequipy-auth"]
+    environment = {**os.environ, "UV_CACHE_DIR": str(tmp_path / "cache"), "UV_COMPILE_BYTECODE": "0"}
+    environment.pop("VIRTUAL_ENV", None)
+    for count, folder in enumerate(("first", "second", "second"), start=1):
+        for name in changed:
+            with (source / "packages/auth/src/tequipy_auth" / name).open("a") as file:
+                file.write("# changed\n")
+        installed = tmp_path / folder
+        subprocess.run(sync, cwd=source, env={**environment, "UV_PROJECT_ENVIRONMENT": str(installed)}, check=True)
+        found = [next(installed.glob(f"lib/*/site-packages/tequipy_auth/{name}")).read_text() for name in changed]
+        assert [text.count("# changed") for text in found] == [count, count]
+
+
+@pytest.mark.parametrize("manifest", sorted(ROOT.glob("*/*/pyproject.toml")), ids=lambda path: path.parent.name)
+def test_a_build_is_cached_by_its_sources(manifest: Path) -> None:
+    """Every package tells uv that a cached build belongs to its sources, and not to its version alone."""
+    keys = tomllib.loads(manifest.read_text(encoding="utf-8"))["tool"]["uv"]["cache-keys"]
+    assert {"file": "src/**/*.py"} in keys
+    assert {"file": "src/**/*.[!p]*"} in keys
