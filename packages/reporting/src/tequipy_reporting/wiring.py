@@ -3,10 +3,12 @@
 Only apps fill the settings from the environment.
 """
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from importlib.util import find_spec
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 
@@ -14,13 +16,14 @@ from tequipy_auth import Auth, PersonalData
 from tequipy_platform import MailTemplates, ObjectStorage, SystemClock
 from tequipy_platform.database import Database, uuid7
 from tequipy_platform.mail import JinjaMailTemplates
+from tequipy_platform.messaging import periodic_measurement
 from tequipy_reporting.domain.composition import compose
 from tequipy_reporting.domain.ports import Writers
 from tequipy_reporting.domain.reporting import Reporting
 from tequipy_reporting.domain.reports import ReportFormat, ReportKind
 from tequipy_reporting.domain.services.personal_data import PersonalReports
 from tequipy_reporting.infrastructure.csv_report import CsvReport
-from tequipy_reporting.infrastructure.gauges import ReportingGauges
+from tequipy_reporting.infrastructure.gauges import ReportGauges
 from tequipy_reporting.infrastructure.metrics import PrometheusReportMetrics
 from tequipy_reporting.infrastructure.models import SCHEMA
 from tequipy_reporting.infrastructure.pdf_report import PdfReport
@@ -28,6 +31,8 @@ from tequipy_reporting.infrastructure.repositories import SqlReportingUnitOfWork
 from tequipy_reporting.infrastructure.settings import ReportingSettings
 
 __all__ = ["SCHEMA", "ReportingSettings", "build_gauges", "build_personal_data", "build_reporting", "build_writers"]
+
+_MEASURE_SECONDS: Final = 15.0
 
 
 def build_reporting(
@@ -72,12 +77,13 @@ def build_reporting(
     )
 
 
-def build_gauges(database: Database, *, registry: CollectorRegistry | None = None) -> ReportingGauges:
+def build_gauges(database: Database, *, registry: CollectorRegistry | None = None) -> AbstractAsyncContextManager[None]:
     """Return an async context manager that measures the rows of reporting; one kind of process enters it.
 
     Metrics in `registry`: `reports_unfinished{status}` is the number of reports that wait or run.
     """
-    return ReportingGauges(database, registry)
+    gauges = ReportGauges(database, registry)
+    return periodic_measurement(gauges.measure, seconds=_MEASURE_SECONDS, event="reporting_measurement_failed")
 
 
 def build_personal_data(database: Database) -> PersonalData:

@@ -1,16 +1,20 @@
 """The metrics of reporting."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
+import pytest
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
 
 from tequipy_platform import SystemClock
-from tequipy_platform.database import Database, uuid7
+from tequipy_platform.database import Database, DatabaseSettings, build_database, uuid7
 from tequipy_platform.testing import EPOCH
 from tequipy_reporting import ReportFailure, ReportStatus
+from tequipy_reporting.infrastructure.gauges import ReportGauges
 from tequipy_reporting.infrastructure.metrics import PrometheusReportMetrics
 from tequipy_reporting.infrastructure.repositories import SqlReportingUnitOfWork
 from tequipy_reporting.wiring import build_gauges
@@ -54,3 +58,29 @@ async def test_unfinished_reports_are_measured(database: Database) -> None:
     async with gauges, asyncio.timeout(30):
         while measured() != [1, 1]:
             await asyncio.sleep(0.01)
+
+
+async def test_measuring_ends_although_a_cancellation_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaving the gauges ends their task also when the driver swallows the first cancellation, as Python 3.11 can."""
+    began, swallowed = asyncio.Event(), asyncio.Event()
+
+    async def measure(_: ReportGauges) -> None:
+        began.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        if not swallowed.is_set():
+            swallowed.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(ReportGauges, "measure", measure)
+    database = build_database(DatabaseSettings(url=SecretStr("postgresql+asyncpg://127.0.0.1:1/none")))
+
+    async def enter_and_leave() -> None:
+        async with build_gauges(database):
+            await began.wait()
+
+    leaving = asyncio.create_task(enter_and_leave())
+    ended, _ = await asyncio.wait({leaving}, timeout=5)
+    leaving.cancel()
+    assert ended
+    assert swallowed.is_set()

@@ -11,6 +11,7 @@ from tequipy_platform.messaging.inspection import (
     Repair,
     build_message_inspection,
 )
+from tequipy_platform.messaging.measuring import periodic_measurement
 from tequipy_platform.messaging.message_log import SqlMessageLog, build_message_log
 from tequipy_platform.messaging.models import SCHEMA
 from tequipy_platform.messaging.scheduler import Scheduler, build_scheduler
@@ -31,4 +32,5 @@ __all__ = [
     "build_message_log",
     "build_scheduler",
     "build_unpublished_messages",
+    "periodic_measurement",
 ]

@@ -21,7 +21,7 @@ from tequipy_platform._tasks import DEFAULT_QUEUE
 from tequipy_platform.database import Database
 from tequipy_platform.database.ids import derived_id
 from tequipy_platform.messaging.clock_steps import corrections
-from tequipy_platform.messaging.deliveries import describe
+from tequipy_platform.messaging.measuring import cancel_and_wait, measure_periodically
 from tequipy_platform.messaging.message_log import MAX_ERROR_LENGTH, PATIENCE, wait_or_give_up
 from tequipy_platform.messaging.metrics import OutboxMetrics
 from tequipy_platform.messaging.missed import COLUMNS, lock_missed, select_unlocked
@@ -68,20 +68,17 @@ class SqlUnpublishedMessages(UnpublishedMessages):
         self._metrics = OutboxMetrics(database, self._queues, registry)
 
     async def __aenter__(self) -> Self:
+        measuring = measure_periodically(self._measure, seconds=_MEASURE_SECONDS, event="outbox_measurement_failed")
         self._tasks = [
             asyncio.create_task(self._listen(), name="outbox-listener"),
-            asyncio.create_task(self._measure(), name="outbox-measure"),
+            asyncio.create_task(measuring, name="outbox-measure"),
         ]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Repeated, because Python 3.11's wait_for, which drivers use for connecting, can lose a cancellation.
-        while running := [task for task in self._tasks if not task.done()]:
-            for task in running:
-                task.cancel()
-            await asyncio.wait(running, timeout=0.1)
+        await cancel_and_wait(self._tasks)
 
     async def fan_out(self, subscribers: Mapping[str, Sequence[str]], limit: int) -> int:
         """Turn events into messages; the payloads are copied by the database."""
@@ -167,19 +164,9 @@ class SqlUnpublishedMessages(UnpublishedMessages):
         self._added.clear()
 
     async def _measure(self) -> None:
-        """Measure the outbox periodically; after an error, which is logged once, the last ages keep growing."""
-        failures = 0
-        while True:
-            try:
-                await self._reset_future_times()
-                await self._metrics.measure()
-            except Exception as error:  # noqa: BLE001 -- any error may be temporary
-                failures += 1
-                if failures == 1:
-                    logger.warning("outbox_measurement_failed", extra={"error": describe(error)})
-            else:
-                failures = 0
-            await asyncio.sleep(_MEASURE_SECONDS)
+        """Measure the outbox; after an error the last ages keep growing."""
+        await self._reset_future_times()
+        await self._metrics.measure()
 
     async def _reset_future_times(self) -> None:
         async with self._database.sessions.begin() as session:
