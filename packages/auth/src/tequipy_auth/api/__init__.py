@@ -10,7 +10,7 @@ from typing import Final
 
 from fastapi import FastAPI
 
-from tequipy_auth.api.dependencies import CurrentPrincipal, FreshPrincipal
+from tequipy_auth.api.dependencies import CALLER_PROBLEMS, CurrentPrincipal, FreshPrincipal
 from tequipy_auth.api.permissions import RequirePermission, wire_permissions
 from tequipy_auth.api.routes import (
     administration_router,
@@ -29,6 +29,7 @@ from tequipy_observability.api import endpoints_of
 from tequipy_platform.web import wire_body_limit, wire_no_store
 
 __all__ = [
+    "CALLER_PROBLEMS",
     "RATE_POLICIES",
     "CurrentPrincipal",
     "FreshPrincipal",

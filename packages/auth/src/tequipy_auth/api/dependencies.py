@@ -11,13 +11,22 @@ from tequipy_auth.api.cookies import read_device_cookie, read_refresh_cookie
 from tequipy_auth.api.schemas import RefreshTokenBody
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.display_text import without_invisible
-from tequipy_auth.domain.exceptions import AmbiguousCredentials
+from tequipy_auth.domain.exceptions import AmbiguousCredentials, InvalidAccessToken
 from tequipy_auth.domain.value_objects import Client, Principal
 from tequipy_observability import bind_context
-from tequipy_platform import Unauthenticated
+from tequipy_platform import DomainError, Unauthenticated, Unavailable
 
 _USER_AGENT_LENGTH: Final = 512
 """The number of characters of a `User-Agent` that are stored."""
+
+
+CALLER_PROBLEMS: Final[tuple[type[DomainError], ...]] = (
+    AmbiguousCredentials,
+    Unauthenticated,
+    InvalidAccessToken,
+    Unavailable,
+)
+"""The errors of every route that needs a bearer token, for `problem_responses`; a permission adds 403 itself."""
 
 
 class _SingleBearer(HTTPBearer):

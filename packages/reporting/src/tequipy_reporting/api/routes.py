@@ -5,9 +5,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 
-from tequipy_auth import AmbiguousCredentials, InvalidAccessToken, Principal
-from tequipy_auth.api import RequirePermission
-from tequipy_platform import Invalid, NotFound, ObjectNotFound, Unauthenticated, Unavailable
+from tequipy_auth import Principal
+from tequipy_auth.api import CALLER_PROBLEMS, RequirePermission
+from tequipy_platform import Invalid, NotFound, ObjectNotFound
 from tequipy_platform.web import (
     BODY_PROBLEMS,
     IDEMPOTENCY_PROBLEMS,
@@ -30,10 +30,8 @@ from tequipy_reporting.domain.reports import Period, ReportFormat
 router = APIRouter(tags=["reports"])
 
 READS_REPORTS: Final = Depends(RequirePermission(REPORTS_READ.name))
-ReportWriter = Annotated[Principal, Depends(RequirePermission(REPORTS_WRITE.name))]
+Requester = Annotated[Principal, Depends(RequirePermission(REPORTS_WRITE.name))]
 
-CALLER_PROBLEMS: Final = (AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable)
-"""The errors of every route that needs a bearer token."""
 LOCATION: Final[dict[int | str, dict[str, Any]]] = {
     status.HTTP_202_ACCEPTED: {
         "headers": {"Location": {"description": "The path of the report.", "schema": {"type": "string"}}}
@@ -60,7 +58,7 @@ async def request_report(
     request: Request,
     response: Response,
     reporting: CurrentReporting,
-    writer: ReportWriter,
+    requester: Requester,
     key: IdempotencyKey,
     body: ReportRequest,
 ) -> ReportItem:
@@ -68,7 +66,7 @@ async def request_report(
 
     The reports of one account are generated one after the other.
     """
-    report = await reporting.reports.request(writer, body.kind, body.format, body.period, request=key)
+    report = await reporting.reports.request(requester, body.kind, body.format, body.period, request=key)
     response.headers["Location"] = request.url_for("get_report", id=str(report.id)).path
     return ReportItem.of(report)
 

@@ -6,11 +6,10 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 
 from tequipy_auth.api.administration_schemas import AuditEventItem
-from tequipy_auth.api.dependencies import CurrentAuth
+from tequipy_auth.api.dependencies import CALLER_PROBLEMS, CurrentAuth
 from tequipy_auth.api.permissions import RequirePermission
 from tequipy_auth.domain.audit import AuditFilter
-from tequipy_auth.domain.exceptions import AmbiguousCredentials, InvalidAccessToken
-from tequipy_platform import Invalid, Unauthenticated, Unavailable
+from tequipy_platform import Invalid
 from tequipy_platform.web import PageBody, PageParameters, UtcDatetime, problem_responses
 
 router = APIRouter(prefix="/audit-events")
@@ -28,7 +27,7 @@ def _wanted(
 @router.get(
     "",
     dependencies=[Depends(RequirePermission("audit:read"))],
-    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Invalid, Unavailable),
+    responses=problem_responses(*CALLER_PROBLEMS, Invalid),
 )
 async def list_audit_events(
     auth: CurrentAuth, page: PageParameters, wanted: Annotated[AuditFilter, Depends(_wanted)]

@@ -2,15 +2,13 @@
 
 from fastapi import APIRouter, status
 
-from tequipy_auth.api.dependencies import CurrentAuth, CurrentClient, FreshPrincipal
+from tequipy_auth.api.dependencies import CALLER_PROBLEMS, CurrentAuth, CurrentClient, FreshPrincipal
 from tequipy_auth.api.schemas import Accepted, ChangeEmailBody, TokenBody
 from tequipy_auth.domain.exceptions import (
-    AmbiguousCredentials,
-    InvalidAccessToken,
     InvalidOneTimeToken,
     ReauthRequired,
 )
-from tequipy_platform import Unauthenticated, Unavailable
+from tequipy_platform import Unavailable
 from tequipy_platform.web import BODY_PROBLEMS, problem_responses
 
 router = APIRouter()
@@ -19,9 +17,7 @@ router = APIRouter()
 @router.post(
     "/email/change",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=problem_responses(
-        *BODY_PROBLEMS, AmbiguousCredentials, Unauthenticated, InvalidAccessToken, ReauthRequired, Unavailable
-    ),
+    responses=problem_responses(*BODY_PROBLEMS, *CALLER_PROBLEMS, ReauthRequired),
 )
 async def change_email(
     auth: CurrentAuth, principal: FreshPrincipal, client: CurrentClient, body: ChangeEmailBody

@@ -1,17 +1,17 @@
 """Routes for administrators: invitations."""
 
-from typing import Annotated, Final
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, status
 
 from tequipy_auth.api.administration_schemas import InvitationBody, InvitationItem
-from tequipy_auth.api.dependencies import CurrentAuth, CurrentClient
+from tequipy_auth.api.dependencies import CALLER_PROBLEMS, CurrentAuth, CurrentClient
 from tequipy_auth.api.permissions import RequirePermission
 from tequipy_auth.api.schemas import Accepted
-from tequipy_auth.domain.exceptions import AmbiguousCredentials, InvalidAccessToken, ReauthRequired
+from tequipy_auth.domain.exceptions import ReauthRequired
 from tequipy_auth.domain.value_objects import Principal
-from tequipy_platform import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
+from tequipy_platform import Forbidden, Invalid, NotFound
 from tequipy_platform.web import (
     BODY_PROBLEMS,
     IDEMPOTENCY_PROBLEMS,
@@ -24,9 +24,6 @@ from tequipy_platform.web import (
 router = APIRouter(prefix="/users/invitations")
 
 Inviter = Annotated[Principal, Depends(RequirePermission("users:write", fresh=True))]
-
-CALLER_PROBLEMS: Final = (AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable)
-"""The errors of every route that needs a bearer token."""
 
 
 @router.post(

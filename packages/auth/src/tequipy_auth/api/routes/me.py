@@ -8,17 +8,15 @@ from pydantic import JsonValue
 
 from tequipy_auth.api.administration_schemas import AuditEventItem
 from tequipy_auth.api.cookies import delete_refresh_cookie
-from tequipy_auth.api.dependencies import CurrentAuth, CurrentClient, CurrentPrincipal
+from tequipy_auth.api.dependencies import CALLER_PROBLEMS, CurrentAuth, CurrentClient, CurrentPrincipal
 from tequipy_auth.api.schemas import Accepted, DeleteMeBody, Me, ProfileBody
 from tequipy_auth.domain.audit import AuditFilter
 from tequipy_auth.domain.exceptions import (
-    AmbiguousCredentials,
-    InvalidAccessToken,
     InvalidCredentials,
     LastAdmin,
     LoginLocked,
 )
-from tequipy_platform import Invalid, Unauthenticated, Unavailable
+from tequipy_platform import Invalid
 from tequipy_platform.web import BODY_PROBLEMS, PageBody, PageParameters, problem_responses
 
 router = APIRouter()
@@ -48,7 +46,7 @@ EXPORT_EXAMPLE: Final[dict[int | str, dict[str, Any]]] = {
 
 @router.get(
     "/me",
-    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable),
+    responses=problem_responses(*CALLER_PROBLEMS),
 )
 async def get_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Me:
     """Return the caller's own account."""
@@ -58,7 +56,7 @@ async def get_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Me:
 
 @router.get(
     "/me/events",
-    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Invalid, Unavailable),
+    responses=problem_responses(*CALLER_PROBLEMS, Invalid),
 )
 async def list_my_events(
     auth: CurrentAuth, principal: CurrentPrincipal, page: PageParameters
@@ -74,8 +72,7 @@ async def list_my_events(
 @router.get(
     "/me/export",
     response_model=dict[str, JsonValue],
-    responses=EXPORT_EXAMPLE
-    | problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable),
+    responses=EXPORT_EXAMPLE | problem_responses(*CALLER_PROBLEMS),
 )
 async def export_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Response:
     """Return everything that is held about the caller's account, with one member for each kind of data."""
@@ -89,13 +86,10 @@ async def export_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Response:
     status_code=status.HTTP_202_ACCEPTED,
     responses=problem_responses(
         *BODY_PROBLEMS,
-        AmbiguousCredentials,
-        Unauthenticated,
-        InvalidAccessToken,
+        *CALLER_PROBLEMS,
         InvalidCredentials,
         LastAdmin,
         LoginLocked,
-        Unavailable,
     ),
 )
 async def delete_me(
@@ -112,7 +106,7 @@ async def delete_me(
 
 @router.patch(
     "/me",
-    responses=problem_responses(*BODY_PROBLEMS, AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable),
+    responses=problem_responses(*BODY_PROBLEMS, *CALLER_PROBLEMS),
 )
 async def change_me(auth: CurrentAuth, principal: CurrentPrincipal, body: ProfileBody) -> Me:
     """Change the caller's own account."""

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response, status
 
 from tequipy_auth.api.cookies import set_device_cookie, set_refresh_cookie
-from tequipy_auth.api.dependencies import CurrentAuth, CurrentClient, CurrentPrincipal
+from tequipy_auth.api.dependencies import CALLER_PROBLEMS, CurrentAuth, CurrentClient, CurrentPrincipal
 from tequipy_auth.api.schemas import (
     COOKIE,
     Accepted,
@@ -14,14 +14,12 @@ from tequipy_auth.api.schemas import (
     Tokens,
 )
 from tequipy_auth.domain.exceptions import (
-    AmbiguousCredentials,
-    InvalidAccessToken,
     InvalidCredentials,
     InvalidOneTimeToken,
     LoginLocked,
     WeakPassword,
 )
-from tequipy_platform import Unauthenticated, Unavailable
+from tequipy_platform import Unavailable
 from tequipy_platform.web import BODY_PROBLEMS, problem_responses
 
 router = APIRouter()
@@ -55,13 +53,10 @@ async def reset_password(auth: CurrentAuth, client: CurrentClient, body: ResetPa
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problem_responses(
         *BODY_PROBLEMS,
-        AmbiguousCredentials,
-        Unauthenticated,
-        InvalidAccessToken,
+        *CALLER_PROBLEMS,
         InvalidCredentials,
         WeakPassword,
         LoginLocked,
-        Unavailable,
     ),
 )
 async def change_password(
@@ -81,12 +76,9 @@ async def change_password(
     response_model_exclude_none=True,
     responses=problem_responses(
         *BODY_PROBLEMS,
-        AmbiguousCredentials,
-        Unauthenticated,
-        InvalidAccessToken,
+        *CALLER_PROBLEMS,
         InvalidCredentials,
         LoginLocked,
-        Unavailable,
     ),
 )
 async def reauthenticate(

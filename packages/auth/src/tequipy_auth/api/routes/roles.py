@@ -5,19 +5,17 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Path, status
 
 from tequipy_auth.api.administration_schemas import PermissionItem, PermissionsBody, RoleItem, RoleList, RoleName
-from tequipy_auth.api.dependencies import CurrentAuth
+from tequipy_auth.api.dependencies import CALLER_PROBLEMS, CurrentAuth
 from tequipy_auth.api.permissions import RequirePermission
 from tequipy_auth.domain.exceptions import (
-    AmbiguousCredentials,
     BuiltinRole,
-    InvalidAccessToken,
     ReauthRequired,
     RoleInUse,
     UnknownPermission,
 )
 from tequipy_auth.domain.roles import Role
 from tequipy_auth.domain.value_objects import Principal
-from tequipy_platform import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
+from tequipy_platform import Forbidden, Invalid, NotFound
 from tequipy_platform.web import BODY_PROBLEMS, problem_responses
 
 router = APIRouter(prefix="/roles")
@@ -25,14 +23,14 @@ router = APIRouter(prefix="/roles")
 RoleWriter = Annotated[Principal, Depends(RequirePermission("roles:write", fresh=True))]
 Name = Annotated[RoleName, Path()]
 
-CHANGE_PROBLEMS: Final = (AmbiguousCredentials, Unauthenticated, InvalidAccessToken, ReauthRequired, Unavailable)
+CHANGE_PROBLEMS: Final = (*CALLER_PROBLEMS, ReauthRequired)
 """The errors of every route that changes a role."""
 
 
 @router.get(
     "",
     dependencies=[Depends(RequirePermission("users:read"))],
-    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable),
+    responses=problem_responses(*CALLER_PROBLEMS),
 )
 async def list_roles(auth: CurrentAuth) -> RoleList:
     """Return all roles, and all permissions that a role may have."""

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Request, Response, status
 from tequipy_auth.api.cookies import delete_refresh_cookie, set_device_cookie, set_refresh_cookie
 from tequipy_auth.api.csrf import refuse_cross_site
 from tequipy_auth.api.dependencies import (
+    CALLER_PROBLEMS,
     BearerToken,
     CurrentAuth,
     CurrentClient,
@@ -26,7 +27,6 @@ from tequipy_auth.domain.exceptions import (
     AmbiguousCredentials,
     CsrfFailed,
     EmailNotVerified,
-    InvalidAccessToken,
     InvalidCredentials,
     InvalidOneTimeToken,
     LoginLocked,
@@ -37,7 +37,7 @@ from tequipy_auth.domain.exceptions import (
     RefreshSuperseded,
     SessionRevoked,
 )
-from tequipy_platform import NotFound, Unauthenticated, Unavailable
+from tequipy_platform import NotFound, Unavailable
 from tequipy_platform.web import BODY_PROBLEMS, problem_response, problem_responses
 
 router = APIRouter()
@@ -138,7 +138,7 @@ async def logout(
 @router.post(
     "/logout-all",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable),
+    responses=problem_responses(*CALLER_PROBLEMS),
 )
 async def logout_all(response: Response, auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient) -> None:
     """End all sessions of the caller, on all devices."""
@@ -149,16 +149,14 @@ async def logout_all(response: Response, auth: CurrentAuth, principal: CurrentPr
 @router.post(
     "/logout-others",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable),
+    responses=problem_responses(*CALLER_PROBLEMS),
 )
 async def logout_others(auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient) -> None:
     """End all sessions of the caller except the current one."""
     await auth.sessions.logout_others(principal, client=client)
 
 
-@router.get(
-    "/sessions", responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Unavailable)
-)
+@router.get("/sessions", responses=problem_responses(*CALLER_PROBLEMS))
 async def list_sessions(auth: CurrentAuth, principal: CurrentPrincipal) -> SessionList:
     """Return the sessions of the caller, the latest login first."""
     return SessionList.of(await auth.sessions.sessions(principal), principal)
@@ -177,7 +175,7 @@ async def end_session(auth: CurrentAuth, client: CurrentClient, body: TokenBody)
 @router.delete(
     "/sessions/{id:uuid}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, NotFound, Unavailable),
+    responses=problem_responses(*CALLER_PROBLEMS, NotFound),
 )
 async def revoke_session(
     auth: CurrentAuth,

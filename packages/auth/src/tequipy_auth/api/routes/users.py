@@ -6,14 +6,12 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 
 from tequipy_auth.api.administration_schemas import RolesBody, UserItem
-from tequipy_auth.api.dependencies import CurrentAuth, CurrentClient
+from tequipy_auth.api.dependencies import CALLER_PROBLEMS, CurrentAuth, CurrentClient
 from tequipy_auth.api.permissions import RequirePermission
 from tequipy_auth.api.schemas import Accepted
 from tequipy_auth.domain.display_text import VISIBLE_PATTERN
 from tequipy_auth.domain.entities import UserStatus
 from tequipy_auth.domain.exceptions import (
-    AmbiguousCredentials,
-    InvalidAccessToken,
     LastAdmin,
     ReauthRequired,
     SelfDisable,
@@ -21,7 +19,7 @@ from tequipy_auth.domain.exceptions import (
 from tequipy_auth.domain.repositories import UserFilter
 from tequipy_auth.domain.services.administration import state_tag
 from tequipy_auth.domain.value_objects import Principal
-from tequipy_platform import Forbidden, Invalid, NotFound, PreconditionFailed, Unauthenticated, Unavailable
+from tequipy_platform import Forbidden, Invalid, NotFound, PreconditionFailed
 from tequipy_platform.web import (
     BODY_PROBLEMS,
     TAGGED_RESPONSE,
@@ -38,12 +36,9 @@ READS_USERS: Final = Depends(RequirePermission("users:read"))
 UserWriter = Annotated[Principal, Depends(RequirePermission("users:write", fresh=True))]
 
 CHANGE_PROBLEMS: Final = (
-    AmbiguousCredentials,
-    Unauthenticated,
-    InvalidAccessToken,
+    *CALLER_PROBLEMS,
     ReauthRequired,
     NotFound,
-    Unavailable,
 )
 """The errors of every route that changes an account."""
 
@@ -51,7 +46,7 @@ CHANGE_PROBLEMS: Final = (
 @router.get(
     "",
     dependencies=[READS_USERS],
-    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, Invalid, Unavailable),
+    responses=problem_responses(*CALLER_PROBLEMS, Invalid),
 )
 async def list_users(
     auth: CurrentAuth,
@@ -72,7 +67,7 @@ async def list_users(
     "/{id:uuid}",
     dependencies=[READS_USERS],
     response_model=UserItem,
-    responses=problem_responses(AmbiguousCredentials, Unauthenticated, InvalidAccessToken, NotFound, Unavailable),
+    responses=problem_responses(*CALLER_PROBLEMS, NotFound),
     openapi_extra=TAGGED_RESPONSE,
 )
 async def get_user(request: Request, auth: CurrentAuth, user_id: Annotated[UUID, Path(alias="id")]) -> Response:
