@@ -13,11 +13,11 @@ from tequipy_auth import Principal
 from tequipy_auth.testing import build_fake_auth
 from tequipy_platform import Delivery, SystemClock, TooMany
 from tequipy_platform.database import Database, uuid7
-from tequipy_platform.testing import EPOCH, MemoryStorage
+from tequipy_platform.testing import EPOCH, MemoryStorage, PlainMailTemplates
 from tequipy_reporting import Period, Report, ReportFailure, ReportFormat, Reporting, ReportKind, ReportPolicy
 from tequipy_reporting.domain.composition import compose
 from tequipy_reporting.infrastructure.repositories import SqlReportingUnitOfWork
-from tequipy_reporting.testing import FakeReportWriter, PlainMailTemplates, RecordingReportMetrics
+from tequipy_reporting.testing import FakeReportWriter, RecordingReportMetrics
 
 KIND, CSV, DAY = ReportKind.USER_ACTIVITY, ReportFormat.CSV, date(2026, 1, 31)
 
@@ -32,7 +32,7 @@ def reporting(database: Database) -> Reporting:
         clock=SystemClock(),
         new_id=uuid7,
         metrics=RecordingReportMetrics(),
-        templates=PlainMailTemplates(),
+        templates=PlainMailTemplates("tequipy_reporting"),
         public_url="https://app.example.com",
     )
 

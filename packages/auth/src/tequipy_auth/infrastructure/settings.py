@@ -1,10 +1,8 @@
 """Settings of auth."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
 from datetime import timedelta
 from ipaddress import ip_address
-from math import isfinite
 from typing import Annotated, ClassVar, Final
 from urllib.parse import urlsplit
 
@@ -26,7 +24,7 @@ from tequipy_auth.domain.policy import AuthPolicy, RegistrationMode
 from tequipy_auth.infrastructure.keys import AlgorithmName
 from tequipy_auth.infrastructure.passwords import ForeignScheme
 from tequipy_auth.infrastructure.refresh_secrets import SECRET_COST
-from tequipy_platform.settings import BUILT_IN
+from tequipy_platform.settings import BUILT_IN, read_seconds
 
 PRODUCTION_COST: Final = 10
 """The minimum bcrypt cost in production (OWASP Password Storage Cheat Sheet, section bcrypt)."""
@@ -104,27 +102,6 @@ SecretOrSecrets = Annotated[Secrets, BeforeValidator(_by_version)]
 """Secrets by version, or a single secret, which is version 1."""
 
 
-_DURATIONS: Final = frozenset(each.name for each in fields(AuthPolicy) if each.type is timedelta)
-
-
-def _read_seconds(value: object) -> object:
-    """Return a policy's values with each duration that is a text such as `900` as a number, which pydantic reads.
-
-    Any other text is left for pydantic, which accepts ISO 8601 (`PT15M`) and reports the rest by name.
-    """
-    if not isinstance(value, dict):
-        return value
-    return {name: _number(each) if name in _DURATIONS else each for name, each in value.items()}
-
-
-def _number(value: object) -> object:
-    try:
-        number = float(value) if isinstance(value, str) else None
-    except ValueError:
-        return value
-    return value if number is None or not isfinite(number) else number
-
-
 class AuthSettings(BaseModel):
     """Settings of auth: secrets, costs, and the lifetimes and limits of `policy`, whose times are in seconds."""
 
@@ -163,7 +140,7 @@ class AuthSettings(BaseModel):
     sign_in_notices: bool = True
     """Whether owners are told by mail of logins from new devices and address ranges, with a link that ends the
     session."""
-    policy: Annotated[AuthPolicy, BeforeValidator(_read_seconds)] = AuthPolicy()
+    policy: Annotated[AuthPolicy, BeforeValidator(read_seconds(AuthPolicy))] = AuthPolicy()
     """Lifetimes in seconds, and limits."""
     issuer: str | None = Field(default=None, min_length=1)
     """The `iss` claim of access tokens; None: the app's public URL."""

@@ -23,13 +23,13 @@ from tequipy_auth.testing.ports import (
     FakeSecretHasher,
     FakeSuccessorKeys,
     MemoryRevocations,
-    PlainMailTemplates,
     RecordingOperations,
     SimpleAddressParser,
 )
 from tequipy_auth.testing.repositories import MemoryAuditLog, MemoryAuthUnitOfWork
 from tequipy_caching.testing import MemoryCacheManager
 from tequipy_platform import Clock, SystemClock
+from tequipy_platform.testing import PlainMailTemplates
 
 __all__ = [
     "COMMON_PASSWORD",
@@ -44,7 +44,6 @@ __all__ = [
     "MemoryAuditLog",
     "MemoryAuthUnitOfWork",
     "MemoryRevocations",
-    "PlainMailTemplates",
     "RecordingOperations",
     "SimpleAddressParser",
     "build_fake_auth",
@@ -76,7 +75,7 @@ def build_fake_auth(
     """Build auth in memory; pass `work` to inspect its data, and `clock` to control the time.
 
     Two instances with the same `work` and `revocations` act like two processes with one database and one Redis. Mails
-    are rendered by `PlainMailTemplates`.
+    are rendered by `tequipy_platform.testing.PlainMailTemplates`.
     """
     clock = clock or SystemClock()
     unit_of_work = work or MemoryAuthUnitOfWork(clock)
@@ -105,7 +104,7 @@ def build_fake_auth(
         profiles=cache.cache(USER_PROFILE, Profile),
         permissions=(*PERMISSIONS, *permissions),
         roles=cache.cache(ROLES, RoleMap),
-        templates=PlainMailTemplates(),
+        templates=PlainMailTemplates("tequipy_auth"),
         operations=operations,
         audit_log=MemoryAuditLog(unit_of_work.audit),
         personal_data=tuple(personal_data),

@@ -2,13 +2,11 @@
 
 import asyncio
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from importlib.resources import files
 from typing import Final
 
 from tequipy_auth.domain.entities import KeyState, SigningKey
@@ -29,7 +27,7 @@ from tequipy_auth.domain.ports import (
 )
 from tequipy_auth.domain.revocations import revocation_ids
 from tequipy_auth.domain.value_objects import AccessToken, EmailAddress, PasswordHash, Principal
-from tequipy_platform import JSON, Clock, MailTemplates, MailText, Unavailable
+from tequipy_platform import JSON, Clock, Unavailable
 
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9.+_-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,2}")
 
@@ -211,23 +209,6 @@ class RecordingOperations(Operations):
     def count(self, operation: str, status: str) -> None:
         """Count one operation."""
         self.counts[operation, status] += 1
-
-
-class PlainMailTemplates(MailTemplates):
-    """Renders mails with the template's name as the subject and the values as the text, one per line.
-
-    It knows auth's templates by their samples, and refuses other names and other values.
-    """
-
-    def __init__(self) -> None:
-        samples = files("tequipy_auth") / "templates/samples.json"
-        self._samples: dict[str, dict[str, str]] = json.loads(samples.read_text(encoding="utf-8"))
-
-    def render(self, template: str, **values: object) -> MailText:
-        """Return the template's name and the values."""
-        if values.keys() != self._samples[template].keys():
-            raise LookupError(f"mail template {template!r} has the values {', '.join(self._samples[template])}")
-        return MailText(template, "".join(f"{name}: {value}\n" for name, value in values.items()))
 
 
 def _sha256(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from tequipy_platform.settings.app_settings import AppSettings, Environment, ProductionChecked
 from tequipy_platform.settings.display import describe_settings, explain_settings
+from tequipy_platform.settings.durations import read_seconds
 from tequipy_platform.settings.loading import (
     load_settings,
     refuse,
@@ -21,6 +22,7 @@ __all__ = [
     "describe_settings",
     "explain_settings",
     "load_settings",
+    "read_seconds",
     "refuse",
     "refuse_missing_folder",
     "variable_of",

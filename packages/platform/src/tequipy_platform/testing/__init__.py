@@ -6,7 +6,7 @@ for platform's own tests, and need SQLAlchemy's models.
 
 from tequipy_platform.testing.clock import EPOCH, CountingIds, FrozenClock
 from tequipy_platform.testing.idempotency import MemoryIdempotencyKeys
-from tequipy_platform.testing.mail import RecordingMailer
+from tequipy_platform.testing.mail import PlainMailTemplates, RecordingMailer
 from tequipy_platform.testing.messages import MemoryMessage, MemoryMessages
 from tequipy_platform.testing.storage import MemoryStorage
 from tequipy_platform.testing.unit_of_work import AddedTask, MemoryInbox, MemoryUnitOfWork, RecordingOutbox
@@ -22,6 +22,7 @@ __all__ = [
     "MemoryMessages",
     "MemoryStorage",
     "MemoryUnitOfWork",
+    "PlainMailTemplates",
     "RecordingMailer",
     "RecordingOutbox",
 ]

@@ -1,10 +1,12 @@
-"""A mailer that sends nothing."""
+"""A mailer that sends nothing, and mail templates without a template engine."""
 
+import json
+from importlib.resources import files
 from types import TracebackType
 from typing import Final, Self
 
 from tequipy_platform._clock import SystemClock
-from tequipy_platform._mail import Mail, Mailer
+from tequipy_platform._mail import Mail, Mailer, MailTemplates, MailText
 
 _SENDER: Final = "no-reply@example.com"
 
@@ -30,3 +32,20 @@ class RecordingMailer(Mailer):
 
         compose(mail, sender=_SENDER, clock=SystemClock())
         self.mails.append(mail)
+
+
+class PlainMailTemplates(MailTemplates):
+    """Renders mails with the template's name as the subject and the values as the text, one per line.
+
+    It knows a package's templates by their samples, and refuses other names and other values.
+    """
+
+    def __init__(self, package: str) -> None:
+        samples = files(package) / "templates/samples.json"
+        self._samples: dict[str, dict[str, str]] = json.loads(samples.read_text(encoding="utf-8"))
+
+    def render(self, template: str, **values: object) -> MailText:
+        """Return the template's name and the values."""
+        if values.keys() != self._samples[template].keys():
+            raise LookupError(f"mail template {template!r} has the values {', '.join(self._samples[template])}")
+        return MailText(template, "".join(f"{name}: {value}\n" for name, value in values.items()))

@@ -1,5 +1,6 @@
 """A unit of work with outbox, inbox and idempotency keys in memory."""
 
+import asyncio
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -96,8 +97,8 @@ class MemoryInbox(Inbox):
 class MemoryUnitOfWork(UnitOfWork):
     """A unit of work over collections in memory; leaving the block by an exception restores them.
 
-    A subclass extends `tables`. Blocks must not overlap, because there is no isolation between them. With `messages`,
-    outbox and inbox are shared with a `MemoryMessageLog` and a `MemoryUnpublishedMessages`.
+    A subclass extends `tables`. Concurrent blocks of one unit of work run one after the other. With `messages`, outbox
+    and inbox are shared with a `MemoryMessageLog` and a `MemoryUnpublishedMessages`.
     """
 
     outbox: RecordingOutbox
@@ -111,6 +112,7 @@ class MemoryUnitOfWork(UnitOfWork):
         self.outbox = RecordingOutbox(self._messages, producer_version=producer_version)
         self.inbox = MemoryInbox(self._messages)
         self.idempotency = MemoryIdempotencyKeys(self._messages.clock)
+        self._turn = asyncio.Lock()
 
     def tables(self) -> Sequence[dict[Any, Any] | list[Any]]:
         """Return every collection that a rollback restores."""
@@ -118,14 +120,18 @@ class MemoryUnitOfWork(UnitOfWork):
         return (self.outbox.tasks, self.outbox.events, self.idempotency.rows, *stored)
 
     async def __aenter__(self) -> Self:
+        await self._turn.acquire()
         self._before = [copy(table) for table in self.tables()]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None:
-            return
+        if error is not None:
+            self._restore()
+        self._turn.release()
+
+    def _restore(self) -> None:
         for table, before in zip(self.tables(), self._before, strict=True):
             table.clear()
             if isinstance(table, dict):

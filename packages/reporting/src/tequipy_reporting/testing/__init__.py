@@ -3,21 +3,20 @@
 from tequipy_auth import Auth
 from tequipy_auth.testing import PUBLIC_URL, build_fake_auth
 from tequipy_platform import Clock, ObjectStorage, SystemClock
-from tequipy_platform.testing import MemoryStorage
+from tequipy_platform.testing import MemoryStorage, PlainMailTemplates
 from tequipy_reporting.domain.composition import compose
 from tequipy_reporting.domain.permissions import PERMISSIONS
 from tequipy_reporting.domain.policy import ReportPolicy
 from tequipy_reporting.domain.ports import ReportMetrics
 from tequipy_reporting.domain.reporting import Reporting
 from tequipy_reporting.testing.activity import MemoryActivity
-from tequipy_reporting.testing.ports import FakeReportWriter, PlainMailTemplates, RecordingReportMetrics
+from tequipy_reporting.testing.ports import FakeReportWriter, RecordingReportMetrics
 from tequipy_reporting.testing.repositories import MemoryReportingUnitOfWork
 
 __all__ = [
     "FakeReportWriter",
     "MemoryActivity",
     "MemoryReportingUnitOfWork",
-    "PlainMailTemplates",
     "RecordingReportMetrics",
     "build_fake_reporting",
 ]
@@ -46,6 +45,6 @@ def build_fake_reporting(
         clock=clock,
         new_id=unit_of_work.new_id,
         metrics=metrics or RecordingReportMetrics(),
-        templates=PlainMailTemplates(),
+        templates=PlainMailTemplates("tequipy_reporting"),
         public_url=PUBLIC_URL,
     )

@@ -1,12 +1,10 @@
 """The repositories in memory."""
 
-import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from tequipy_platform import Clock, Page, PageRequest
@@ -187,18 +185,7 @@ class MemoryReportingUnitOfWork(MemoryUnitOfWork, ReportingUnitOfWork):
         self.new_id = CountingIds()
         self.reports = MemoryReports()
         self.activity = MemoryActivity()
-        self._turn = asyncio.Lock()
 
     def tables(self) -> Sequence[dict[Any, Any] | list[Any]]:
         """Return every collection that a rollback restores."""
         return (*super().tables(), self.reports.rows, self.activity.rows)
-
-    async def __aenter__(self) -> Self:
-        await self._turn.acquire()
-        return await super().__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await super().__aexit__(kind, error, traceback)
-        self._turn.release()

@@ -1,9 +1,7 @@
 """The unit of work with all repositories in memory."""
 
-import asyncio
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tequipy_auth.domain.repositories import AuthUnitOfWork
 from tequipy_auth.testing.repositories.accounts import MemoryEmailChanges, MemoryRegistrations, MemoryUsers
@@ -57,7 +55,6 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
         self.audit = MemoryAuditTrail(clock, CountingIds())
         self.signing_keys = MemorySigningKeys()
         self.roles = MemoryRoles()
-        self._turn = asyncio.Lock()
 
     def tables(self) -> Sequence[dict[Any, Any] | list[Any]]:
         """Return every collection that a rollback restores."""
@@ -80,13 +77,3 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
             self.signing_keys.rows,
             self.roles.rows,
         )
-
-    async def __aenter__(self) -> Self:
-        await self._turn.acquire()
-        return await super().__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await super().__aexit__(kind, error, traceback)
-        self._turn.release()
