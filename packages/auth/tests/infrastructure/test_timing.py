@@ -1,4 +1,4 @@
-"""Response times do not reveal whether an account exists: medians over interleaved samples."""
+"""Response times do not reveal whether an account exists: typical times over interleaved samples."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,13 +17,14 @@ from tequipy_platform.database import Database
 PASSWORD = "correct horse battery staple"
 CLIENT = Client("192.0.2.1", "test")
 
-# Cost, number of samples, and the allowed ratio of the largest to the smallest median. A wrong implementation computes
+# Cost, number of samples, and the allowed ratio of the largest to the smallest time. A wrong implementation computes
 # no hash, two hashes or a hash of another cost. The short form runs beside other tests. A hash of cost 8 takes about 20
 # ms.
 SIZES = [
     pytest.param(8, 15, 0.8, id="short"),
     pytest.param(12, 40, 0.25, id="long", marks=[pytest.mark.prove, pytest.mark.timeout(600)]),
 ]
+LONG_SAMPLES = 40
 Act = Callable[[], Awaitable[object]]
 
 
@@ -37,8 +38,12 @@ def make_auth(database: Database, cost: int, mode: str) -> Auth:
     )
 
 
-async def medians(acts: Mapping[str, Act], samples: int, database: Database) -> dict[str, float]:
-    """Return the median seconds of each function, measured in turns after one unmeasured round."""
+async def typical_times(acts: Mapping[str, Act], samples: int, database: Database) -> dict[str, float]:
+    """Return the typical seconds of each function, measured in turns after one unmeasured round.
+
+    They are the median of the long form. The short form runs beside other tests, which can only add time, so there they
+    are those of the fastest run.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in acts}
     for _ in range(samples + 1):
         for name, act in acts.items():
@@ -48,13 +53,14 @@ async def medians(acts: Mapping[str, Act], samples: int, database: Database) -> 
             with suppress(InvalidCredentials):
                 await act()
             seconds[name].append(time.perf_counter() - began)
-    return {name: median(times[1:]) for name, times in seconds.items()}
+    typical = min if samples < LONG_SAMPLES else median
+    return {name: typical(times[1:]) for name, times in seconds.items()}
 
 
 def assert_alike(what: str, found: Mapping[str, float], tolerance: float) -> None:
     listed = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in found.items())
     spread = max(found.values()) / min(found.values()) - 1
-    print(f"\n{what}, medians: {listed}; spread {spread:.1%}")
+    print(f"\n{what}: {listed}; spread {spread:.1%}")
     assert spread < tolerance
 
 
@@ -71,7 +77,7 @@ async def test_a_login_takes_as_long_for_every_address(
         def guess(name: str) -> Act:
             return lambda: auth.login.with_password(email=f"{name}@example.com", password="wrong", client=CLIENT)
 
-        found = await medians(
+        found = await typical_times(
             {name: guess(name) for name in ("known", "unknown", "pending", "unverified")}, samples, database
         )
     assert_alike(f"login with a wrong password, cost {cost}", found, tolerance)
@@ -98,7 +104,7 @@ async def test_a_login_takes_as_long_after_the_cost_was_changed(
         def guess(name: str) -> Act:
             return lambda: auth.login.with_password(email=f"{name}@example.com", password="wrong", client=CLIENT)
 
-        found = await medians({name: guess(name) for name in ("older", "newer", "unknown")}, samples, database)
+        found = await typical_times({name: guess(name) for name in ("older", "newer", "unknown")}, samples, database)
     assert_alike(f"login with a wrong password, cost {before} before and {now} now", found, tolerance)
 
 
@@ -115,11 +121,13 @@ async def test_a_registration_takes_as_long_for_every_address(
             email = f"{name}@example.com"
             return lambda: auth.registration.register(email=email, password=PASSWORD, client=CLIENT)
 
-        found = await medians({name: register(name) for name in ("known", "pending", "unknown")}, samples, database)
+        found = await typical_times(
+            {name: register(name) for name in ("known", "pending", "unknown")}, samples, database
+        )
     assert_alike(f"registration, cost {cost}", found, tolerance)
 
 
-@pytest.mark.parametrize(("samples", "tolerance"), [(60, 0.8), pytest.param(600, 0.25, marks=pytest.mark.prove)])
+@pytest.mark.parametrize(("samples", "tolerance"), [(30, 0.8), pytest.param(600, 0.25, marks=pytest.mark.prove)])
 async def test_a_reset_request_takes_as_long_for_every_address(
     database: Database, samples: int, tolerance: float
 ) -> None:
@@ -131,5 +139,5 @@ async def test_a_reset_request_takes_as_long_for_every_address(
         def forget(name: str) -> Act:
             return lambda: auth.passwords.forgot(email=f"{name}@example.com", client=CLIENT)
 
-        found = await medians({name: forget(name) for name in ("known", "pending", "unknown")}, samples, database)
+        found = await typical_times({name: forget(name) for name in ("known", "pending", "unknown")}, samples, database)
     assert_alike("forgotten password", found, tolerance)
