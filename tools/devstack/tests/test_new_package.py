@@ -40,7 +40,7 @@ def test_the_package_has_its_place_in_every_list(tmp_path: Path) -> None:
     root = copy_of_repository(tmp_path)
     before = {path: path.read_text() for path in root.rglob("*") if path.suffix in {".py", ".toml"}}
     make_package(root, "sample")
-    make_package(root, "another")  # after which the lists have still their places
+    make_package(root, "another")  # after which the lists still have their places
     changed = {path for path, text in before.items() if path.read_text() != text}
     assert len(changed) >= 10
     assert all("sample" in path.read_text() for path in changed)

@@ -1,10 +1,12 @@
-"""Conventions for the tables of all packages: names of constraints, and types of columns."""
+"""Tables of all packages: names of constraints, types of columns, and deletion in batches."""
 
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import DateTime, MetaData, Text, Uuid
+from sqlalchemy import ColumnElement, DateTime, MetaData, Text, Uuid, delete, inspect, literal, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase
 
 
 def schema_metadata(schema: str) -> MetaData:
@@ -23,3 +25,21 @@ def schema_metadata(schema: str) -> MetaData:
 
 COLUMN_TYPES: Final[dict[Any, Any]] = {datetime: DateTime(timezone=True), str: Text(), UUID: Uuid()}
 """The `type_annotation_map` of every declarative base: times have a time zone, strings have no length limit."""
+
+
+async def delete_batch(
+    session: AsyncSession, table: type[DeclarativeBase], condition: ColumnElement[bool], *, limit: int
+) -> int:
+    """Delete up to `limit` rows that fulfil the condition and that nobody has locked; return the number.
+
+    The batch is selected once, by a materialised common table expression: PostgreSQL may run the subquery of an `IN`
+    several times, and each time it skips the rows that it has locked before, so that more than `limit` are deleted.
+    """
+    keys = inspect(table).primary_key
+    batch = select(*keys).where(condition).limit(limit).with_for_update(skip_locked=True, of=table)
+    selected = select(batch.cte("batch").prefix_with("MATERIALIZED"))
+    gone = await session.execute(
+        delete(table).where(tuple_(*keys).in_(selected)).returning(literal(1)),
+        execution_options={"synchronize_session": False},
+    )
+    return len(gone.all())

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -17,6 +17,7 @@ from tequipy_platform._idempotency import (
     IdempotentRequest,
 )
 from tequipy_platform._messages import check_payload
+from tequipy_platform.database import delete_batch
 from tequipy_platform.messaging.models import IdempotencyKeyRow
 
 
@@ -67,11 +68,7 @@ class SqlIdempotencyKeys(IdempotencyKeys):
 
     async def purge(self, *, limit: int) -> int:
         """Delete expired rows, except those that another process is deleting."""
-        key = tuple_(IdempotencyKeyRow.caller, IdempotencyKeyRow.route, IdempotencyKeyRow.key)
-        expired = select(IdempotencyKeyRow.caller, IdempotencyKeyRow.route, IdempotencyKeyRow.key)
-        batch = expired.where(self._expired()).limit(limit).with_for_update(skip_locked=True)
-        gone = await self._session.execute(delete(IdempotencyKeyRow).where(key.in_(batch)).returning(literal(1)))
-        return len(gone.all())
+        return await delete_batch(self._session, IdempotencyKeyRow, self._expired(), limit=limit)
 
     def _expired(self) -> ColumnElement[bool]:
         return IdempotencyKeyRow.created_at <= self._clock.now() - IDEMPOTENCY_TTL

@@ -4,13 +4,13 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, delete, exists, func, literal, null, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, case, exists, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_platform._errors import NotFound
 from tequipy_platform._messages import Attempt, MessageLog, MessageState
-from tequipy_platform.database import Database, uuid7
+from tequipy_platform.database import Database, delete_batch, uuid7
 from tequipy_platform.messaging.models import AttemptRow, InboxRow, OutboxRow
 
 PATIENCE: Final = timedelta(hours=1)
@@ -260,19 +260,10 @@ async def _purge_batch(session: AsyncSession, old: ColumnElement[bool], *, inbox
 
     Skips rows that another process is deleting.
     """
-    outbox_key, inbox_key = OutboxRow.id, tuple_(InboxRow.message_id, InboxRow.handler)
-    settled = select(OutboxRow.id).where(old)
     # A message that may still be delivered, a dead letter by a person's retry, needs its row whatever its age is.
     may_return = exists().where(
         OutboxRow.id == InboxRow.message_id, OutboxRow.state.not_in([MessageState.DONE, MessageState.DISCARDED])
     )
-    handled = select(InboxRow.message_id, InboxRow.handler).where(
-        InboxRow.taken_at < func.now() - inbox_age, ~may_return
-    )
-    full = False
-    for table, key, expired in ((OutboxRow, outbox_key, settled), (InboxRow, inbox_key, handled)):
-        batch = expired.limit(limit).with_for_update(skip_locked=True, of=table)
-        # The rows are returned and counted, because async sessions offer no row count here.
-        gone = await session.execute(delete(table).where(key.in_(batch)).returning(literal(1)))
-        full = full or len(gone.all()) == limit
-    return full
+    handled = and_(InboxRow.taken_at < func.now() - inbox_age, ~may_return)
+    settled = await delete_batch(session, OutboxRow, old, limit=limit)
+    return limit in {settled, await delete_batch(session, InboxRow, handled, limit=limit)}

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from tequipy_auth.domain.lockout import Counter, Key, LoginAttempts, Scope
 from tequipy_auth.infrastructure.models import LoginAttemptRow as Row
 from tequipy_auth.infrastructure.repositories.base import Repository
+from tequipy_platform.database import delete_batch
 
 
 class SqlLoginAttempts(Repository, LoginAttempts):
@@ -83,8 +84,5 @@ class SqlLoginAttempts(Repository, LoginAttempts):
 
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Delete expired and empty rows that nobody has locked."""
-        expired = select(Row.key).where((Row.expires_at <= before) | Row.expires_at.is_(None)).limit(limit)
-        deleted = await self._session.execute(
-            delete(Row).where(Row.key.in_(expired.with_for_update(skip_locked=True))).returning(Row.key)
-        )
-        return len(deleted.all())
+        expired = (Row.expires_at <= before) | Row.expires_at.is_(None)
+        return await delete_batch(self._session, Row, expired, limit=limit)

@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Select, Update, delete, select
+from sqlalchemy import ColumnElement, Select, Update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_auth.infrastructure.models import (
@@ -13,6 +13,7 @@ from tequipy_auth.infrastructure.models import (
     RegistrationRow,
     SessionRow,
 )
+from tequipy_platform.database import delete_batch
 
 R = TypeVar("R")
 Temporary = RegistrationRow | InvitationRow | SessionRow | OneTimeTokenRow | DeviceRow | EmailChangeRow
@@ -32,9 +33,7 @@ class Repository:
 
     async def _purge(self, table: type[Temporary], condition: ColumnElement[bool], limit: int) -> int:
         """Delete up to `limit` rows that match the condition and that nobody has locked; return the number."""
-        found = select(table.id).where(condition).limit(limit).with_for_update(skip_locked=True)
-        deleted = await self._session.execute(delete(table).where(table.id.in_(found)).returning(table.id))
-        return len(deleted.all())
+        return await delete_batch(self._session, table, condition, limit=limit)
 
     async def _update(self, statement: Update) -> bool:
         """Run an update with a `returning` clause; return whether it changed a row."""

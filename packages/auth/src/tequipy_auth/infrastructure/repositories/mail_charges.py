@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from tequipy_auth.domain.repositories import MailCharges
 from tequipy_auth.infrastructure.models import MailChargeRow as Row
 from tequipy_auth.infrastructure.repositories.base import Repository
+from tequipy_platform.database import delete_batch
 
 
 class SqlMailCharges(Repository, MailCharges):
@@ -32,6 +33,4 @@ class SqlMailCharges(Repository, MailCharges):
 
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Delete old rows that nobody has locked."""
-        old = select(Row.message_id).where(Row.charged_at <= before).limit(limit).with_for_update(skip_locked=True)
-        deleted = await self._session.execute(delete(Row).where(Row.message_id.in_(old)).returning(Row.message_id))
-        return len(deleted.all())
+        return await delete_batch(self._session, Row, Row.charged_at <= before, limit=limit)

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, or_, s
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_platform import Page, PageRequest
+from tequipy_platform.database import delete_batch
 from tequipy_reporting.domain.reports import (
     UNFINISHED,
     Period,
@@ -167,11 +168,8 @@ class SqlReports(Reports):
 
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Delete rows without a file, skipping those that are locked."""
-        old = select(Row.id).where(Row.finished_at < before, Row.status != ReportStatus.DONE.value)
-        deleted = await self._session.execute(
-            delete(Row).where(Row.id.in_(old.limit(limit).with_for_update(skip_locked=True))).returning(Row.id)
-        )
-        return len(deleted.all())
+        old = and_(Row.finished_at < before, Row.status != ReportStatus.DONE.value)
+        return await delete_batch(self._session, Row, old, limit=limit)
 
     async def _all(self, query: Select[Row]) -> list[Report]:
         """Return current rows, even if the session has read older versions of them."""
