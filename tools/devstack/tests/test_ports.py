@@ -10,6 +10,8 @@ def test_a_port_is_free_until_somebody_listens() -> None:
     port = free_port()
     assert is_free(port)
     with socket.socket() as listener:
+        # As in servers and `is_free`: an earlier test may have left connections in TIME_WAIT.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
         listener.listen()
         assert not is_free(port)
