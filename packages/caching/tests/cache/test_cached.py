@@ -1,5 +1,7 @@
 """The decorator `cached`."""
 
+from enum import StrEnum
+
 import pytest
 
 from tequipy_caching import Cache, CachePolicy
@@ -38,6 +40,21 @@ async def test_arguments_are_encoded_separately(words: Cache[str]) -> None:
     assert await join("x:y", "z") == "x:y z"
     assert await join("x", "y:z") == "x y:z"
     assert encode_key(join.key("x:y", "z")) != encode_key(join.key("x", "y:z"))
+
+
+async def test_arguments_are_checked_at_every_hit(words: Cache[str]) -> None:
+    """A hit accepts a subclass of an argument's type, and refuses an equal value of another type."""
+
+    class Word(StrEnum):
+        ADA = "ada"
+
+    @words.cached("{word}:{number}")
+    async def repeat(word: str, number: int) -> str:
+        return word * number
+
+    assert await repeat("ada", 1) == await repeat(Word.ADA, 1) == "ada"
+    with pytest.raises(TypeError, match="not bool"):
+        await repeat("ada", True)
 
 
 async def test_templates_separate_functions(words: Cache[str]) -> None:

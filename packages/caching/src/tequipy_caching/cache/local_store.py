@@ -73,7 +73,7 @@ class Memory(Generic[V]):
             entry = self._entries[key]
         except KeyError:
             return None
-        if self.clock() >= entry.fresh_until or any(tag.deleted for tag in entry.tags):
+        if self.clock() >= entry.fresh_until or (entry.tags and any(tag.deleted for tag in entry.tags)):
             return None
         return entry
 
@@ -171,6 +171,16 @@ class ChunkedTTLCache(TTLCache[Key, Entry[V]], Generic[V]):
         longest = min(policy.ttl, policy.l1_ttl or policy.ttl) + policy.fail_safe
         super().__init__(policy.l1_maxsize, max([longest, *policy.negative.values()]), clock)
         self._evictions = evictions
+
+    def __getitem__(self, key: Key) -> Entry[V]:
+        """Return an entry, fresh or not, and mark it as the most recently used; raises `KeyError`.
+
+        `TTLCache` would also compare its own expiry, in three more calls; each entry has an earlier one, which
+        `Memory` compares.
+        """
+        entry: Entry[V] = self._Cache__data[key]  # type: ignore[attr-defined]  # -- private, as in `expire`
+        self._TTLCache__links.move_to_end(key)  # type: ignore[attr-defined]  # -- as above
+        return entry
 
     def __len__(self) -> int:
         """Return the number of entries, expired ones included.

@@ -4,11 +4,11 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from string import Formatter
 from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, overload
 
-from tequipy_caching.cache.keys import Key
+from tequipy_caching.cache.keys import Key, canonical
 
 P = ParamSpec("P")
 V = TypeVar("V")
@@ -47,6 +47,7 @@ class CachedFunction(Generic[P, V]):
         self._arity = len(positional)
         self._positions = [positional.index(name) for name in self._fields if name in positional]
         self._simple = len(parameters) == len(positional)
+        self._all_in_order = self._simple and self._positions == list(range(self._arity))
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
         """Return the key of these arguments: a tuple of the template and each argument that it names.
@@ -54,6 +55,8 @@ class CachedFunction(Generic[P, V]):
         Different arguments always give different keys. Raises `TypeError` for arguments that the function does not
         accept.
         """
+        if self._all_in_order and not kwargs and len(args) == self._arity:
+            return (self._template, *args)  # type: ignore[arg-type]  # -- the cache refuses other types
         if self._simple and not kwargs and len(args) == self._arity:
             values: tuple[Any, ...] = tuple([args[position] for position in self._positions])
         else:
@@ -64,7 +67,14 @@ class CachedFunction(Generic[P, V]):
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
         """Return the cached result, or call the function and store its result."""
-        return await self._cache.get_or_set(self.key(*args, **kwargs), lambda: self._function(*args, **kwargs))
+        if self._all_in_order and not kwargs and len(args) == self._arity:  # as in `key`: saves a call for most calls
+            key = canonical((self._template, *args))  # type: ignore[arg-type]  # -- `canonical` refuses other types
+        else:
+            key = canonical(self.key(*args, **kwargs))
+        value = self._cache._hit(key)  # noqa: SLF001 -- of this module; saves a coroutine for most calls
+        if value is not MISSING:
+            return value
+        return await self._cache.get_or_set(key, partial(self._function, *args, **kwargs))
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Remove the result of these arguments in all processes."""
@@ -150,6 +160,10 @@ class Cache(ABC, Generic[V]):
     @abstractmethod
     def peek(self, key: Key) -> V | Missing:
         """Return the value in the memory of this process, without I/O; `MISSING` if there is no current one."""
+
+    def _hit(self, key: Key) -> V | Missing:  # noqa: ARG002 -- of implementations without such a path
+        """Return and count the value of a canonical key if it needs no further checks; `MISSING` decides nothing."""
+        return MISSING
 
     def cached(self, template: str) -> Callable[[Callable[P, Awaitable[V]]], CachedFunction[P, V]]:
         """Return a decorator that caches an async function by the arguments that the template names.

@@ -64,15 +64,12 @@ class TieredCache(Cache[V], Generic[V]):
     async def get(self, key: Key, default: Any = None) -> Any:  # noqa: ANN401 -- the port's overloads have the types
         """Return the value of a key, or the default."""
         key = canonical(key)
-        now = self._memory.clock()
-        if now < self._channel.live_until:
-            value = self._memory.fast_value(key, now)
-            if value is not MISSING:  # the fast path of most calls
-                self._l1_hits.count += 1
-                return value
-            if (entry := self._memory.find(key)) is not None:
-                self._l1_hits.count += 1
-                return default if entry.error is not None else entry.value
+        value = self._hit(key)
+        if value is not MISSING:
+            return value
+        if self._channel.live and (entry := self._memory.find(key)) is not None:
+            self._l1_hits.count += 1
+            return default if entry.error is not None else entry.value
         return (await self._loader.lookup([key])).get(key, default)
 
     async def get_or_set(
@@ -82,12 +79,9 @@ class TieredCache(Cache[V], Generic[V]):
         if ttl is not None:
             check_ttl(ttl)
         key = canonical(key)
-        now = self._memory.clock()
-        if now < self._channel.live_until:
-            value = self._memory.fast_value(key, now)
-            if value is not MISSING:  # the fast path of most calls; it does not even build the request
-                self._l1_hits.count += 1
-                return value
+        value = self._hit(key)
+        if value is not MISSING:
+            return value
         request = LoadRequest(partial(_one, factory), ttl, value_tags(tags))
         if self._channel.live and (value := self._from_memory(key, request)) is not MISSING:
             return value
@@ -195,6 +189,16 @@ class TieredCache(Cache[V], Generic[V]):
         """Cancel all loads and clear memory."""
         await self._in_flight.cancel_all()
         self._drop_all()
+
+    def _hit(self, key: Key) -> V | Missing:
+        """Return and count the value of most hits: in memory, fresh, without tags; `MISSING` for all other cases."""
+        now = self._memory.clock()
+        if now >= self._channel.live_until:
+            return MISSING
+        value = self._memory.fast_value(key, now)
+        if value is not MISSING:
+            self._l1_hits.count += 1
+        return value
 
     async def _join(self, keys: Sequence[Key], request: LoadRequest[V]) -> dict[Key, V]:
         if not self._channel.live:
