@@ -29,7 +29,7 @@ SOURCES := $(wildcard packages/*/src apps/*/src tools/*/src)
 empty :=
 PATHS := $(subst $(empty) ,:,$(SOURCES))
 
-.PHONY: help sync dev admin test prove bench lint reference images sbom package new-package release clean
+.PHONY: help sync dev admin test prove bench peers lint reference images sbom package new-package release clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -48,15 +48,22 @@ test: sync ## run every test in parallel; ARGS="-k name" selects
 prove: sync ## run the long proofs and print their figures; QUICK=1: only those that take seconds
 	$(BIN)/pytest -m "prove$(if $(QUICK), and quick)" -n 0 -s $(ARGS)
 
-bench: sync ## run each file of benchmarks/, which compares with other libraries and prints a table
-	@set -e; for benchmark in $(filter-out benchmarks/report.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$benchmark; done
+bench: sync peers ## run each file of benchmarks/; ONLY=comparison runs one, ARGS="--rounds 3" is for it
+	@set -e; for benchmark in $(or $(ONLY:%=benchmarks/%.py),$(filter-out benchmarks/report.py,$(wildcard benchmarks/*.py))); do \
+		$(BIN)/python $$benchmark $(ARGS); \
+	done
+
+# In an environment of their own, because they need other versions of libraries than this project.
+peers: $(UV) ## install the libraries that `make bench` compares with
+	@env -u UV_PROJECT_ENVIRONMENT $(UV) sync --locked --quiet --project benchmarks/peers/environment
 
 lint: sync ## check style, types, dependencies between the packages, and the lock file
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	MYPYPATH=$(PATHS):benchmarks $(BIN)/mypy --explicit-package-bases packages apps tools tests benchmarks
+	MYPYPATH=$(PATHS):benchmarks:benchmarks/peers $(BIN)/mypy --explicit-package-bases packages apps tools tests benchmarks
 	$(BIN)/lint-imports
 	$(UV) lock --check
+	$(UV) lock --check --project benchmarks/peers/environment
 
 reference: sync ## write docs/reference/settings.md from the settings models
 	$(BIN)/python .ci/reference
@@ -84,7 +91,7 @@ release: sync ## set the version of all packages: make release VERSION=0.2.0
 
 clean: ## remove the environment, the caches and the local stack's data
 	@test ! -e .dev/lock || flock --nonblock .dev/lock true || { echo "a stack runs on .dev: stop it first" >&2; exit 1; }
-	rm -rf .dev .venv .uv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf .dev .venv benchmarks/peers/environment/.venv .uv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 sync: $(UV)

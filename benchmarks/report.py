@@ -1,23 +1,28 @@
-"""Prints the results of benchmarks as Markdown tables."""
+"""Shows the results of benchmarks as Markdown tables."""
 
 from collections.abc import Sequence
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table with a title; the first column is left-aligned, figures are right-aligned.
+    """Print a table with a title; the first column is left-aligned, figures are right-aligned."""
+    print(f"\n### {title}\n\n{markdown_table(columns, rows)}", flush=True)
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table.
 
     Floats are shown with three significant digits or as integers, integers with thousands separators.
     """
     cells = [list(columns), *([_shown(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
     rule = ["-" * width + (":" if column else "-") for column, width in enumerate(widths)]
-    print(f"\n### {title}\n")
+    lines = []
     for number, row in enumerate(cells):
         aligned = [cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in _placed(row, widths)]
-        print(f"| {' | '.join(aligned)} |")
+        lines.append(f"| {' | '.join(aligned)} |\n")
         if number == 0:
-            print(f"|{'|'.join('-' + dashes for dashes in rule)}|")
-    print(flush=True)
+            lines.append(f"|{'|'.join('-' + dashes for dashes in rule)}|\n")
+    return "".join(lines)
 
 
 def _placed(row: Sequence[str], widths: Sequence[int]) -> enumerate[tuple[str, int]]:
