@@ -20,7 +20,7 @@ from starlette.types import Message, Scope
 
 from tequipy_observability import SpanKind, span
 from tequipy_observability._tracing import Tracer, install_tracer
-from tequipy_observability.api import ObservabilityMiddleware
+from tequipy_observability.api import ObserveRequests, Pipeline, TraceRequests
 from tequipy_observability.metrics import build_registry
 from tequipy_observability.tracing import OtelTracer
 from tequipy_observability.wiring import ObservabilitySettings, configure_observability
@@ -43,7 +43,7 @@ class Discard(SpanExporter):
 def build_app() -> FastAPI:
     """Return an app whose route has a few steps."""
     registry = build_registry(name="bench", version="1", environment="test")
-    app = FastAPI(middleware=[Middleware(ObservabilityMiddleware, registry)])
+    app = FastAPI(middleware=[Middleware(Pipeline, [ObserveRequests(registry), TraceRequests()])])
 
     @app.get("/orders/{number}")
     async def read(number: int) -> int:

@@ -80,7 +80,7 @@ FURTHER_VIOLATIONS = [
     ("testing", "tequipy_auth/wiring.py", "import tequipy_caching.testing"),
     ("testing", "tequipy_worker/app.py", "import tequipy_platform.testing"),
     ("testing", "tequipy_api/app.py", "import tequipy_observability.testing"),
-    ("opentelemetry", "tequipy_observability/api/middleware.py", "import opentelemetry"),
+    ("opentelemetry", "tequipy_observability/api/observe.py", "import opentelemetry"),
     ("layers", "tequipy_auth/new.py", "import tequipy_platform"),
     ("caching-alone", "tequipy_caching/new.py", "import tequipy_platform"),
     ("caching-alone", "tequipy_caching/cache/new.py", "import fastapi"),

@@ -25,7 +25,7 @@ from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.proving import Deployment, TraceCollector, eventually, trace_collector
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 from tequipy_observability import SpanKind
-from tequipy_observability.api import ObservabilityMiddleware
+from tequipy_observability.api import ObserveRequests, Pipeline, TraceRequests
 from tequipy_observability.testing import RecordedSpan, describe_spans, recorded_spans
 from tequipy_observability.wiring import Observability, ObservabilitySettings
 from tequipy_platform import Delivery, Handler, SystemClock, Task
@@ -72,7 +72,7 @@ def upstream() -> Iterator[tuple[str, list[str]]]:
 def build_shop(observability: Observability, database: Database, cache: CacheManager) -> FastAPI:
     """Return an app that reads a price through the cache, and stores a message."""
     prices = cache.cache("prices", int)
-    app = FastAPI(middleware=[Middleware(ObservabilityMiddleware, observability.registry)])
+    app = FastAPI(middleware=[Middleware(Pipeline, [ObserveRequests(observability.registry), TraceRequests()])])
 
     @prices.cached("price:{number}")
     async def load(number: int) -> int:

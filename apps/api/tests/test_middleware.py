@@ -1,4 +1,4 @@
-"""The middleware of the shipped app runs in the order in which `create_app` lists it."""
+"""The stages of the shipped app run in the order in which `create_app` lists it."""
 
 import ast
 import inspect
@@ -9,15 +9,15 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
 
 from tequipy_api import app as app_module
-from tequipy_observability.api import ObservabilityMiddleware
+from tequipy_observability.api import Pipeline, Stage, stages_of
 
 ROOT = Path(__file__).parents[3]
 ORDER = [
-    "ObservabilityMiddleware",
+    "ObserveRequests",
+    "TraceRequests",
     "CloseConnections",
     "SecurityHeaders",
     "NoStore",
@@ -27,15 +27,19 @@ ORDER = [
     "CatchErrors",
 ]
 """Outermost first, as docs/architecture.md explains."""
+METHODS = ("before", "head", "failed", "after")
 
 
 def listed() -> list[str]:
-    """Return the classes in the list that `create_app` passes to FastAPI."""
+    """Return the classes in the list of stages in `create_app`."""
     tree = ast.parse(inspect.getsource(app_module.create_app))
-    keywords = [node for node in ast.walk(tree) if isinstance(node, ast.keyword)]
-    (middleware,) = [keyword.value for keyword in keywords if keyword.arg == "middleware"]
-    assert isinstance(middleware, ast.List)
-    return [ast.unparse(entry.args[0]) for entry in middleware.elts if isinstance(entry, ast.Call)]
+    (stages,) = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "stages"
+    ]
+    assert isinstance(stages, ast.List)
+    return [ast.unparse(entry.func) for entry in stages.elts if isinstance(entry, ast.Call)]
 
 
 def built(app: FastAPI) -> list[str]:
@@ -48,40 +52,49 @@ def built(app: FastAPI) -> list[str]:
     return [each.__name__ for each in found if each.__module__.startswith("tequipy_")]
 
 
-def record(monkeypatch: pytest.MonkeyPatch, app: FastAPI, ran: list[str]) -> None:
-    """Let each middleware of the app note its name when a request reaches it."""
+def record(stages: list[Stage], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list in which each stage notes its class and the method that was called."""
+    ran: list[str] = []
 
     def recording(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        async def call_and_note(*args: Any) -> None:
+        def call_and_note(*args: Any) -> Any:
             ran.append(name)
-            await call(*args)
+            return call(*args)
 
         return call_and_note
 
-    for middleware in (entry.cls for entry in app.user_middleware):
-        assert isinstance(middleware, type)
-        monkeypatch.setattr(middleware, "__call__", recording(middleware.__name__, middleware.__call__))
+    for kind in map(type, stages):
+        for method in METHODS:
+            if getattr(kind, method) is not getattr(Stage, method):
+                monkeypatch.setattr(kind, method, recording(f"{kind.__name__}.{method}", getattr(kind, method)))
+    return ran
 
 
 async def test_the_order_that_the_list_says_is_the_order_that_runs(
     app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list in `create_app`, the app's own list, the built stack and a request have the same order."""
-    ran: list[str] = []
-    record(monkeypatch, app, ran)
+    """The list in `create_app` and a request have the same order, and the way out is the way in reversed."""
+    stages = stages_of(app)
+    ran = record(stages, monkeypatch)
     assert (await client.get("/api/v1/health")).status_code == 200
     assert listed() == ORDER
-    assert [entry.cls.__name__ for entry in app.user_middleware if isinstance(entry.cls, type)] == ORDER
-    assert built(app) == ORDER
-    assert ran == ORDER
+    assert [type(stage).__name__ for stage in stages] == ORDER
+    assert built(app) == ["Pipeline"]
+
+    def having(method: str) -> list[str]:
+        return [
+            f"{type(stage).__name__}.{method}"
+            for stage in stages
+            if getattr(type(stage), method) is not getattr(Stage, method)
+        ]
+
+    assert ran == [*having("before"), *reversed(having("head")), *reversed(having("after"))]
 
 
 @pytest.mark.parametrize("number", range(len(ORDER)), ids=ORDER)
-async def test_each_middleware_works_alone(app: FastAPI, number: int) -> None:
-    """Each middleware serves requests in a foreign app that has no other one and wires nothing."""
-    # The app's own registry has the metrics of this middleware already.
-    observing = Middleware(ObservabilityMiddleware, CollectorRegistry())
-    foreign = FastAPI(middleware=[app.user_middleware[number] if number else observing])
+async def test_each_stage_works_alone(app: FastAPI, number: int) -> None:
+    """Each stage serves requests in a foreign app that has no other one and wires nothing."""
+    foreign = FastAPI(middleware=[Middleware(Pipeline, [stages_of(app)[number]])])
 
     @foreign.post("/echo")
     async def echo(body: dict[str, int]) -> dict[str, int]:

@@ -25,6 +25,7 @@ from tequipy_platform.web import (
     CloseConnections,
     Cors,
     LimitBodies,
+    Pipeline,
     Readiness,
     SecurityHeaders,
     StrictModel,
@@ -72,12 +73,17 @@ def make_app(limiter: FixedWindow, **rates: str) -> FastAPI:
     readiness = Readiness([])
     app = FastAPI(
         middleware=[
-            Middleware(CloseConnections, readiness),
-            Middleware(SecurityHeaders),
-            Middleware(Cors, (OURS,)),
-            Middleware(LimitRates, limiter, Settings.model_validate(rates)),
-            Middleware(LimitBodies),
-            Middleware(CatchErrors),
+            Middleware(
+                Pipeline,
+                [
+                    CloseConnections(readiness),
+                    SecurityHeaders(),
+                    Cors((OURS,)),
+                    LimitRates(limiter, Settings.model_validate(rates)),
+                    LimitBodies(),
+                    CatchErrors(),
+                ],
+            )
         ]
     )
     wire_rate_limits(app)

@@ -15,7 +15,7 @@ from tequipy_auth.wiring import build_auth
 from tequipy_caching import CacheManager
 from tequipy_caching.api import LimitRates, wire_rate_limits
 from tequipy_caching.wiring import build_cache, build_rate_limiter
-from tequipy_observability.api import ObservabilityMiddleware, wire_observability
+from tequipy_observability.api import ObserveRequests, TraceRequests, wire_observability
 from tequipy_observability.wiring import configure_observability
 from tequipy_platform import HealthCheck, RefusesWrites
 from tequipy_platform.database import build_database
@@ -29,8 +29,10 @@ from tequipy_platform.web import (
     Cors,
     LimitBodies,
     NoStore,
+    Pipeline,
     Readiness,
     SecurityHeaders,
+    Stage,
     wire_docs,
     wire_errors,
     wire_health,
@@ -90,6 +92,17 @@ def create_app(settings: ApiSettings) -> FastAPI:
         ],
         report_up=observability.report_up,
     )
+    stages: list[Stage] = [  # outermost first
+        ObserveRequests(metrics),
+        TraceRequests(),
+        CloseConnections(readiness),
+        SecurityHeaders(hsts=not settings.local),
+        NoStore(),
+        Cors(settings.headers.cors_origins),
+        LimitRates(limiter, settings.rate_limits),
+        LimitBodies(),
+        CatchErrors(),
+    ]
     app = FastAPI(
         title=settings.app_name,
         version=settings.app_version,
@@ -101,16 +114,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs else None,
-        middleware=[  # outermost first
-            Middleware(ObservabilityMiddleware, metrics),
-            Middleware(CloseConnections, readiness),
-            Middleware(SecurityHeaders, hsts=not settings.local),
-            Middleware(NoStore),
-            Middleware(Cors, settings.headers.cors_origins),
-            Middleware(LimitRates, limiter, settings.rate_limits),
-            Middleware(LimitBodies),
-            Middleware(CatchErrors),
-        ],
+        middleware=[Middleware(Pipeline, stages)],
     )
     app.state.registry = metrics
     wire_health(app, readiness)

@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from tequipy_api.edge import Edge
 from tequipy_api.protocol import EdgeProtocol
 from tequipy_api.settings import ServerSettings
-from tequipy_observability.api import ObservabilityMiddleware
-from tequipy_platform.web import CatchErrors, LimitBodies, SecurityHeaders, wire_errors
+from tequipy_observability.api import ObserveRequests
+from tequipy_platform.web import CatchErrors, LimitBodies, Pipeline, SecurityHeaders, wire_errors
 
 HEAD = b"GET /a HTTP/1.1\r\nHost: x\r\n"
 LIMIT = 2048
@@ -26,10 +26,15 @@ def build_app() -> FastAPI:
     """Return an app that reports the requests it receives."""
     app = FastAPI(
         middleware=[
-            Middleware(ObservabilityMiddleware, CollectorRegistry()),
-            Middleware(SecurityHeaders),
-            Middleware(LimitBodies),
-            Middleware(CatchErrors),
+            Middleware(
+                Pipeline,
+                [
+                    ObserveRequests(CollectorRegistry()),
+                    SecurityHeaders(),
+                    LimitBodies(),
+                    CatchErrors(),
+                ],
+            )
         ]
     )
     wire_errors(app)

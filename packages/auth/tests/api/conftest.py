@@ -13,7 +13,7 @@ from tequipy_auth.tasks import SEND_MAIL, build_handlers
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform import Delivery, SystemClock
 from tequipy_platform.testing import CountingIds, RecordingMailer
-from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, wire_errors
+from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, Pipeline, wire_errors
 
 from .routes import EMAIL, PASSWORD
 
@@ -47,7 +47,7 @@ def serve(auth: Auth) -> FastAPI:
 
 
 def build_app(auth: Auth) -> FastAPI:
-    app = FastAPI(middleware=[Middleware(NoStore), Middleware(LimitBodies), Middleware(CatchErrors)])
+    app = FastAPI(middleware=[Middleware(Pipeline, [NoStore(), LimitBodies(), CatchErrors()])])
     wire_errors(app)
     wire_auth(app, auth)
     return app

@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from tequipy_auth import Auth, Permission, Principal, Role
 from tequipy_auth.api import RequirePermission, wire_auth
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
-from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, wire_errors
+from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, Pipeline, wire_errors
 
 from .routes import GOOD, LOGIN, bearer, code_of, log_in
 
@@ -180,7 +180,7 @@ async def test_only_permitted_callers_are_served(
 
 
 def feature_app(auth: Auth) -> FastAPI:
-    app = FastAPI(middleware=[Middleware(NoStore), Middleware(LimitBodies), Middleware(CatchErrors)])
+    app = FastAPI(middleware=[Middleware(Pipeline, [NoStore(), LimitBodies(), CatchErrors()])])
     wire_errors(app)
     wire_auth(app, auth)
 

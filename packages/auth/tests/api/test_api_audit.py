@@ -9,7 +9,7 @@ from tequipy_auth import OneTimeTokenValue, RefreshTokenValue
 from tequipy_auth.api import wire_auth
 from tequipy_auth.testing import MemoryAuthUnitOfWork, RecordingOperations, build_fake_auth
 from tequipy_platform import SystemClock
-from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, wire_errors
+from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, Pipeline, wire_errors
 
 UNKNOWN_LINK = str(OneTimeTokenValue.new(MemoryAuthUnitOfWork(SystemClock()).new_id(), bytes(32)))
 UNKNOWN_REFRESH = str(RefreshTokenValue.new(MemoryAuthUnitOfWork(SystemClock()).new_id(), bytes(32)))
@@ -20,7 +20,7 @@ TOKENS = ["x", "ev1.x.y", "rt1." + "A" * 66, "a.b.c", "ev1." + "\u00e9" * 66, UN
 async def test_unknown_tokens_are_counted_and_not_audited(token: str) -> None:
     """Malformed and never issued tokens leave no audit event, at every route that accepts a token."""
     work, operations = MemoryAuthUnitOfWork(SystemClock()), RecordingOperations()
-    app = FastAPI(middleware=[Middleware(NoStore), Middleware(LimitBodies), Middleware(CatchErrors)])
+    app = FastAPI(middleware=[Middleware(Pipeline, [NoStore(), LimitBodies(), CatchErrors()])])
     wire_errors(app)
     wire_auth(app, build_fake_auth(work, operations=operations))
     bearer = {"Authorization": f"Bearer {token}"} if token.isascii() else {}

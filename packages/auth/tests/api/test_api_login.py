@@ -13,7 +13,7 @@ from tequipy_auth import Auth
 from tequipy_auth.api import FreshPrincipal, wire_auth
 from tequipy_auth.testing import PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform.testing import FrozenClock
-from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, wire_errors
+from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, Pipeline, wire_errors
 
 from .routes import AUTH, GOOD, code_of, morsel
 
@@ -23,7 +23,7 @@ WRONG = GOOD | {"password": "wrong"}
 @pytest.fixture
 async def open_client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an app with open registration."""
-    app = FastAPI(middleware=[Middleware(NoStore), Middleware(LimitBodies), Middleware(CatchErrors)])
+    app = FastAPI(middleware=[Middleware(Pipeline, [NoStore(), LimitBodies(), CatchErrors()])])
     wire_errors(app)
     wire_auth(app, build_fake_auth(work, registration_mode="open"))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=PUBLIC_URL) as client:
@@ -154,7 +154,7 @@ async def bearer(clock: FrozenClock) -> AsyncIterator[httpx.AsyncClient]:
     """A caller who has just logged in to an app with an additional sensitive route."""
     auth: Auth = build_fake_auth(MemoryAuthUnitOfWork(clock), clock=clock)
     await auth.registration.create_admin(**GOOD)
-    app = FastAPI(middleware=[Middleware(NoStore), Middleware(LimitBodies), Middleware(CatchErrors)])
+    app = FastAPI(middleware=[Middleware(Pipeline, [NoStore(), LimitBodies(), CatchErrors()])])
     wire_errors(app)
     wire_auth(app, auth)
 

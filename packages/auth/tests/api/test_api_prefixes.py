@@ -12,7 +12,7 @@ from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_caching.api import LimitRates, RateLimitSettings
 from tequipy_caching.testing import MemoryRateLimiter
 from tequipy_platform import SystemClock
-from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, wire_errors
+from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, Pipeline, wire_errors
 
 LARGE = b'{"x": "' + b"x" * 65 * 1024 + b'"}'
 
@@ -20,10 +20,15 @@ LARGE = b'{"x": "' + b"x" * 65 * 1024 + b'"}'
 def build_app(prefix: str) -> FastAPI:
     app = FastAPI(
         middleware=[
-            Middleware(NoStore),
-            Middleware(LimitRates, MemoryRateLimiter(), RateLimitSettings()),
-            Middleware(LimitBodies),
-            Middleware(CatchErrors),
+            Middleware(
+                Pipeline,
+                [
+                    NoStore(),
+                    LimitRates(MemoryRateLimiter(), RateLimitSettings()),
+                    LimitBodies(),
+                    CatchErrors(),
+                ],
+            )
         ]
     )
     wire_errors(app)

@@ -11,7 +11,7 @@ from tequipy_auth.api import RATE_POLICIES, wire_auth
 from tequipy_auth.testing import PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_caching.api import LimitRates, RateLimitSettings
 from tequipy_caching.testing import MemoryRateLimiter
-from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, wire_errors
+from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, Pipeline, wire_errors
 
 from .routes import AUTH
 
@@ -22,10 +22,15 @@ EMAIL = {"email": "nobody@example.com"}
 async def client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI(
         middleware=[
-            Middleware(NoStore),
-            Middleware(LimitRates, MemoryRateLimiter(), RateLimitSettings()),
-            Middleware(LimitBodies),
-            Middleware(CatchErrors),
+            Middleware(
+                Pipeline,
+                [
+                    NoStore(),
+                    LimitRates(MemoryRateLimiter(), RateLimitSettings()),
+                    LimitBodies(),
+                    CatchErrors(),
+                ],
+            )
         ]
     )
     wire_errors(app)

@@ -5,7 +5,7 @@ Needs the extra `api`.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
@@ -20,11 +20,10 @@ except ModuleNotFoundError as error:
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import Response
 
 from tequipy_caching.rate_limit.policies import RateLimiter, RatePolicy
-from tequipy_observability.api import matched_route, polled_endpoints, require_middleware
+from tequipy_observability.api import Exchange, Head, HeaderField, Stage, polled_endpoints, require_stages
 from tequipy_platform import TooMany
 from tequipy_platform.web import (
     RATE_LIMIT_HEADER,
@@ -52,6 +51,9 @@ customer often has a whole /56 or /48, which contains 256 or 65,536 networks of 
 
 _LEASE_DIVISOR: Final = 30
 """A process leases the default policy's limit divided by this, so that few requests ask Redis."""
+
+_LIMIT_FIELD: Final = RATE_LIMIT_HEADER.lower().encode()
+_POLICY_FIELD: Final = RATE_LIMIT_POLICY_HEADER.lower().encode()
 
 _COUNT: Final = r"[1-9][0-9]{0,4}"
 
@@ -138,8 +140,8 @@ class _Budget:
     """A policy of the limiter, and its response field."""
 
     policy: RatePolicy
-    policy_field: str
-    """The item of `RateLimit-Policy` that describes it."""
+    policy_field: HeaderField
+    """`RateLimit-Policy` with the item that describes it."""
 
 
 _Limit = Sequence[_Budget]
@@ -147,8 +149,8 @@ _Limit = Sequence[_Budget]
 
 
 def wire_rate_limits(app: FastAPI) -> None:
-    """Add the refusal of `LimitRates`, which must be in the app's middleware, to the OpenAPI document of `app`."""
-    require_middleware(app, LimitRates)
+    """Add the refusal of `LimitRates`, which must be in the app's pipeline, to the OpenAPI document of `app`."""
+    require_stages(app, LimitRates)
     openapi = app.openapi
 
     def with_refusals() -> dict[str, Any]:
@@ -168,7 +170,7 @@ def wire_rate_policy(app: FastAPI, name: str, rate: str, *endpoints: object) -> 
     """Count the routes of these endpoints under a shared policy of their own instead of the default.
 
     `rate` is its default, such as `60/60` (requests/seconds); the entry `name` of `RateLimitSettings` overrides it. Has
-    no effect without `LimitRates` in the app's middleware.
+    no effect without `LimitRates` in the app's pipeline.
     """
     rate_policies(app).update(dict.fromkeys(endpoints, (name, rate)))
 
@@ -180,7 +182,7 @@ def wire_unlimited_routes(app: FastAPI, *endpoints: object) -> None:
 
 def _budget(name: str, limit: int, period: int, *, leased: bool) -> _Budget:
     policy = RatePolicy(name, limit, period, lease=limit // _LEASE_DIVISOR if leased else 0)
-    return _Budget(policy, f'"{name}";q={limit};w={period}')
+    return _Budget(policy, (_POLICY_FIELD, f'"{name}";q={limit};w={period}'.encode()))
 
 
 def rate_policies(app: FastAPI) -> dict[object, tuple[str, str] | None]:
@@ -191,7 +193,7 @@ def rate_policies(app: FastAPI) -> dict[object, tuple[str, str] | None]:
     return policies
 
 
-class LimitRates:
+class LimitRates(Stage):
     """Limits each client on all routes, except those of `wire_polled_routes` and `wire_unlimited_routes`.
 
     The limit is 600 requests a minute, unless the settings or `wire_rate_policy` say otherwise. Responses carry
@@ -203,8 +205,7 @@ class LimitRates:
     body is read.
     """
 
-    def __init__(self, app: ASGIApp, limiter: RateLimiter, settings: RateLimitSettings) -> None:
-        self._app = app
+    def __init__(self, limiter: RateLimiter, settings: RateLimitSettings) -> None:
         self._limiter = limiter
         self._settings = settings
         self._default = self._limit(DEFAULT, settings.default)
@@ -227,15 +228,13 @@ class LimitRates:
             self._limit_of_endpoint = own | dict.fromkeys(polled_endpoints(app))
         return self._limit_of_endpoint
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        limit = None
-        if scope["type"] == "http":
-            limit = self._limits_of(scope["app"]).get(matched_route(scope).endpoint, self._default)
-        if limit is None:
-            await self._app(scope, receive, send)
-            return
-        client = scope.get("client")
+    def before(self, exchange: Exchange) -> Awaitable[Response | None] | None:
+        """Count the request, if its route has a limit."""
+        limit = self._limits_of(exchange.app).get(exchange.route.endpoint, self._default)
+        return None if limit is None else self._count(exchange, limit)
+
+    async def _count(self, exchange: Exchange, limit: _Limit) -> Response | None:
+        client = exchange.scope.get("client")
         keys = client_keys(client[0] if client else "")
         # Not strict, because an IPv4 client has one key and a policy has three budgets.
         policy, decision = await self._limiter.hit_all(
@@ -244,18 +243,14 @@ class LimitRates:
         reported = next(budget for budget in limit if budget.policy is policy)
         # For a refusal `Retry-After` and `RateLimit` must name the same time (section 6 of the draft).
         seconds = max(1, math.ceil(decision.reset_after if decision.allowed else decision.retry_after))
-        limit_field = f'"{policy.name}";r={decision.remaining};t={seconds}'
-        fields = {RATE_LIMIT_POLICY_HEADER: reported.policy_field, RATE_LIMIT_HEADER: limit_field}
-        if not decision.allowed:
-            await problem_response(TooMany(retry_after=seconds), headers=fields)(scope, receive, send)
-            return
+        field = f'"{policy.name}";r={decision.remaining};t={seconds}'
+        exchange.kept[self] = reported.policy_field, (_LIMIT_FIELD, field.encode())
+        return None if decision.allowed else problem_response(TooMany(retry_after=seconds))
 
-        async def send_with_fields(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(fields)
-            await send(message)
-
-        await self._app(scope, receive, send_with_fields)
+    def head(self, exchange: Exchange, head: Head) -> None:
+        """Report the budget of a counted request, whether it passed or was refused."""
+        for field in exchange.kept.get(self, ()):
+            head.set(field)
 
 
 @lru_cache(maxsize=10_000)

@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 from starlette.middleware import Middleware
 
 from tequipy_observability import bind_context, current_context
-from tequipy_observability.api import ObservabilityMiddleware, wire_observability
+from tequipy_observability.api import ObserveRequests, Pipeline, TraceRequests, wire_observability
 from tequipy_observability.metrics.registry import build_registry
 from tequipy_observability.wiring import Observability, ObservabilitySettings
 
@@ -20,7 +20,7 @@ async def known_user_async() -> None:
 def build_app(settings: ObservabilitySettings | None = None) -> FastAPI:
     registry = build_registry(name="test", version="1", environment="test")
     inner, outer = APIRouter(prefix="/inner"), APIRouter(prefix="/outer")
-    app = FastAPI(middleware=[Middleware(ObservabilityMiddleware, registry)])
+    app = FastAPI(middleware=[Middleware(Pipeline, [ObserveRequests(registry), TraceRequests()])])
 
     @inner.get("/{number}")
     async def read(number: int) -> int:

@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from starlette.middleware import Middleware
 
-from tequipy_observability.api import ObservabilityMiddleware, wire_observability
+from tequipy_observability.api import ObserveRequests, Pipeline, TraceRequests, wire_observability
 from tequipy_observability.wiring import Observability, ObservabilitySettings
 
 from .observed_app import build_app
@@ -51,7 +51,7 @@ async def test_metrics_may_have_a_port_of_their_own(free_port: Callable[[], int]
     """With a port configured, the app has no /metrics, and the port serves them while the context is open."""
     port = free_port()
     settings, registry = ObservabilitySettings(metrics_port=port), CollectorRegistry()
-    app = FastAPI(middleware=[Middleware(ObservabilityMiddleware, registry)])
+    app = FastAPI(middleware=[Middleware(Pipeline, [ObserveRequests(registry), TraceRequests()])])
     async with Observability(settings, registry) as observability:
         wire_observability(app, observability)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:

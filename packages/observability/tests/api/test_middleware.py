@@ -6,14 +6,13 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from tequipy_observability import current_context
-from tequipy_observability.api import ObservabilityMiddleware, wire_observability
-from tequipy_observability.api.middleware import ResponseInterruptedError
+from tequipy_observability.api import ObserveRequests, wire_observability
+from tequipy_observability.api.observe import ResponseInterruptedError
 from tequipy_observability.wiring import Observability, ObservabilitySettings
 
 from ..log_lines import Lines
@@ -175,14 +174,14 @@ async def test_an_unknown_method_is_counted_as_other(client: httpx.AsyncClient) 
 
 
 def test_an_app_is_wired_once() -> None:
-    """A second middleware on the same registry, which would count each request twice, is refused."""
-    registry, app = CollectorRegistry(), PlainTextResponse("")
-    ObservabilityMiddleware(app, registry)
+    """A second stage on the same registry, which would count each request twice, is refused."""
+    registry = CollectorRegistry()
+    ObserveRequests(registry)
     with pytest.raises(ValueError, match="http_requests"):
-        ObservabilityMiddleware(app, registry)
+        ObserveRequests(registry)
 
 
-def test_the_middleware_must_be_listed() -> None:
-    """Wiring an app without the middleware, whose requests would not be observed, is refused with its name."""
-    with pytest.raises(RuntimeError, match="ObservabilityMiddleware"):
+def test_the_stage_must_be_listed() -> None:
+    """Wiring an app without the stage, whose requests would not be observed, is refused with its name."""
+    with pytest.raises(RuntimeError, match="ObserveRequests"):
         wire_observability(FastAPI(), Observability(ObservabilitySettings(), CollectorRegistry()))

@@ -15,6 +15,7 @@ from tequipy_platform.web import (
     BodyLimits,
     CatchErrors,
     LimitBodies,
+    Pipeline,
     SecurityHeaders,
     StrictModel,
     wire_body_limit,
@@ -36,9 +37,14 @@ class Body(StrictModel):
 def make_app(failure: Callable[[], Exception] = RuntimeError) -> FastAPI:
     app = FastAPI(
         middleware=[
-            Middleware(SecurityHeaders),
-            Middleware(LimitBodies, BodyLimits(size=100_000)),
-            Middleware(CatchErrors),
+            Middleware(
+                Pipeline,
+                [
+                    SecurityHeaders(),
+                    LimitBodies(BodyLimits(size=100_000)),
+                    CatchErrors(),
+                ],
+            )
         ]
     )
     wire_errors(app)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
 
-from tequipy_platform.web import LimitBodies, read_cookie
+from tequipy_platform.web import LimitBodies, Pipeline, read_cookie
 from tequipy_platform.web.cookies import hide_cookies
 
 
@@ -61,7 +61,7 @@ async def test_the_framework_parses_no_cookie(monkeypatch: pytest.MonkeyPatch) -
     def refuse(_: str) -> str:
         raise AssertionError("the cookie was parsed")
 
-    app = FastAPI(middleware=[Middleware(LimitBodies)])
+    app = FastAPI(middleware=[Middleware(Pipeline, [LimitBodies()])])
 
     @app.get("/")
     async def show(request: Request, a: Annotated[str | None, Cookie()] = None) -> list[str | None]:

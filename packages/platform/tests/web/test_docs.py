@@ -9,12 +9,12 @@ import pytest
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from tequipy_platform.web import CatchErrors, LimitBodies, SecurityHeaders, wire_docs, wire_errors
+from tequipy_platform.web import CatchErrors, LimitBodies, Pipeline, SecurityHeaders, wire_docs, wire_errors
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    middleware = [Middleware(SecurityHeaders), Middleware(LimitBodies), Middleware(CatchErrors)]
+    middleware = [Middleware(Pipeline, [SecurityHeaders(), LimitBodies(), CatchErrors()])]
     app = FastAPI(title="Ada <& Co>", docs_url=None, redoc_url=None, middleware=middleware)
     wire_errors(app)
     wire_docs(app)

@@ -23,7 +23,7 @@ from tequipy_platform import (
     Unauthenticated,
     Unavailable,
 )
-from tequipy_platform.web import CatchErrors, problem_responses, wire_errors
+from tequipy_platform.web import CatchErrors, Pipeline, problem_responses, wire_errors
 
 from .example_app import SECRET, client, make_app, problem
 
@@ -123,7 +123,7 @@ async def test_a_request_cancelled_at_shutdown_gets_503() -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    task = asyncio.ensure_future(CatchErrors(hang)({"type": "http"}, receive, send))
+    task = asyncio.ensure_future(Pipeline(hang, [CatchErrors()])({"type": "http"}, receive, send))
     await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

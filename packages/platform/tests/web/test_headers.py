@@ -5,13 +5,13 @@ import pytest
 from fastapi import FastAPI, Response
 from starlette.middleware import Middleware
 
-from tequipy_platform.web import Cors, NoStore, SecurityHeaders, wire_no_store
+from tequipy_platform.web import Cors, NoStore, Pipeline, SecurityHeaders, wire_no_store
 
 OURS = "https://app.example.com"
 
 
 def client(*origins: str, hsts: bool = True) -> httpx.AsyncClient:
-    app = FastAPI(middleware=[Middleware(SecurityHeaders, hsts=hsts), Middleware(NoStore), Middleware(Cors, origins)])
+    app = FastAPI(middleware=[Middleware(Pipeline, [SecurityHeaders(hsts=hsts), NoStore(), Cors(origins)])])
 
     @app.get("/plain")
     async def plain() -> dict[str, str]:

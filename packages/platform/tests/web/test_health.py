@@ -13,7 +13,16 @@ from starlette.middleware import Middleware
 
 from tequipy_observability.wiring import Observability, ObservabilitySettings
 from tequipy_platform import HealthCheck, RefusesWrites
-from tequipy_platform.web import CatchErrors, CloseConnections, LimitBodies, Readiness, health, wire_errors, wire_health
+from tequipy_platform.web import (
+    CatchErrors,
+    CloseConnections,
+    LimitBodies,
+    Pipeline,
+    Readiness,
+    health,
+    wire_errors,
+    wire_health,
+)
 
 
 async def well() -> None:
@@ -39,7 +48,7 @@ async def hung() -> None:
 
 def client(*checks: HealthCheck) -> httpx.AsyncClient:
     readiness = Readiness(checks)
-    app = FastAPI(middleware=[Middleware(CloseConnections, readiness)])
+    app = FastAPI(middleware=[Middleware(Pipeline, [CloseConnections(readiness)])])
     wire_health(app, readiness)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
@@ -100,9 +109,7 @@ async def test_a_check_can_be_shown_only_when_it_fails() -> None:
 async def test_a_draining_process_is_not_ready_and_closes_connections() -> None:
     """While draining, readiness is 503 without running checks, and all responses carry `Connection: close`."""
     readiness = Readiness([HealthCheck("a", hung)])
-    app = FastAPI(
-        middleware=[Middleware(CloseConnections, readiness), Middleware(LimitBodies), Middleware(CatchErrors)]
-    )
+    app = FastAPI(middleware=[Middleware(Pipeline, [CloseConnections(readiness), LimitBodies(), CatchErrors()])])
     wire_errors(app)
     wire_health(app, readiness)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope
 
-from tequipy_platform.web import LimitBodies
+from tequipy_platform.web import LimitBodies, Pipeline
 from tequipy_platform.web.limits import check_json, is_json
 from tequipy_platform.web.problems import MalformedBody
 
@@ -36,7 +36,7 @@ async def refusal(scope: Scope, receive: Receive) -> dict[str, Any] | None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await LimitBodies(seen)({"app": FastAPI(), **scope}, receive, send)
+    await Pipeline(seen, [LimitBodies()])({"app": FastAPI(), **scope}, receive, send)
     if passed:
         assert not sent
         return None
@@ -179,5 +179,5 @@ async def test_a_shutdown_while_the_body_is_read_is_unavailable() -> None:
         sent.append(message)
 
     with pytest.raises(asyncio.CancelledError):
-        await LimitBodies(PlainTextResponse(""))({"app": FastAPI(), **scope}, receive, send)
+        await Pipeline(PlainTextResponse(""), [LimitBodies()])({"app": FastAPI(), **scope}, receive, send)
     assert [message.get("status") for message in sent] == [503, None]

@@ -13,7 +13,7 @@ from tequipy_auth import Client
 from tequipy_auth.api import wire_auth
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_platform.testing import FrozenClock, MemoryStorage
-from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, wire_errors
+from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, Pipeline, wire_errors
 from tequipy_reporting import PERMISSIONS, Reporting
 from tequipy_reporting.api import wire_reporting
 from tequipy_reporting.testing import MemoryReportingUnitOfWork, build_fake_reporting
@@ -41,7 +41,7 @@ async def world(work: MemoryReportingUnitOfWork, clock: FrozenClock) -> AsyncIte
     reporting = build_fake_reporting(work, clock=clock, storage=MemoryStorage(clock))
     accounts = MemoryAuthUnitOfWork(clock)
     auth = build_fake_auth(accounts, clock=clock, permissions=PERMISSIONS, personal_data=[reporting.personal_data])
-    app = FastAPI(middleware=[Middleware(NoStore), Middleware(LimitBodies), Middleware(CatchErrors)])
+    app = FastAPI(middleware=[Middleware(Pipeline, [NoStore(), LimitBodies(), CatchErrors()])])
     wire_errors(app)
     wire_auth(app, auth)
     wire_reporting(app, reporting)

@@ -71,7 +71,7 @@ def wire_auth(
     The routes for administrators are `/users`, `/roles` and `/audit-events` under `administration_prefix`.
 
     The app needs `NoStore` and problem documents (`wire_errors`, both of `tequipy_platform.web`), and must keep `auth`
-    entered while it serves. `RATE_POLICIES` take effect with `tequipy_caching.api.LimitRates` in its middleware.
+    entered while it serves. `RATE_POLICIES` take effect with `tequipy_caching.api.LimitRates` in its pipeline.
     """
     app.state.auth = auth
     endpoints = [*endpoints_of(router), *endpoints_of(administration_router)]

@@ -144,14 +144,6 @@ def matched_route(scope: Scope) -> MatchedRoute:
     return route
 
 
-def require_middleware(app: FastAPI, *classes: type) -> None:
-    """Raise `RuntimeError` if the app does not list one of these middleware classes, which a feature needs to work."""
-    present: list[object] = [entry.cls for entry in app.user_middleware]
-    missing = [each.__name__ for each in classes if each not in present]
-    if missing:
-        raise RuntimeError(f"the app's middleware lacks {', '.join(missing)}: add it to FastAPI(middleware=[...])")
-
-
 def endpoints_of(router: APIRouter) -> list[object]:
     """Return the endpoints of all routes of a router, included routers among them."""
     return [context.endpoint for context in iter_route_contexts(router.routes)]

@@ -5,8 +5,9 @@ from http import HTTPStatus
 from fastapi import FastAPI, HTTPException, Request, Response
 from prometheus_client.exposition import choose_encoder
 
-from tequipy_observability.api.middleware import ObservabilityMiddleware
-from tequipy_observability.api.routes import require_middleware, wire_polled_routes
+from tequipy_observability.api.observe import ObserveRequests
+from tequipy_observability.api.pipeline import require_stages
+from tequipy_observability.api.routes import wire_polled_routes
 from tequipy_observability.wiring import Observability
 
 
@@ -20,9 +21,9 @@ class DuplicateAuthorization(HTTPException):
 def wire_observability(app: FastAPI, observability: Observability) -> None:
     """Add `GET /metrics`, unless the settings move the metrics to a port of their own.
 
-    `ObservabilityMiddleware` must be in the app's middleware, because it logs and counts the requests.
+    `ObserveRequests` must be in the app's pipeline, because it logs and counts the requests.
     """
-    require_middleware(app, ObservabilityMiddleware)
+    require_stages(app, ObserveRequests)
     if observability.metrics_port is not None:
         return
 

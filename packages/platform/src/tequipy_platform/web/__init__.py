@@ -5,6 +5,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("tequipy_platform.web needs FastAPI: install tequipy-platform[api]") from error
 
+from tequipy_observability.api import Pipeline, Stage
 from tequipy_platform.web.conditional import TAGGED_RESPONSE, IfMatch, tagged_response
 from tequipy_platform.web.cookies import read_cookie
 from tequipy_platform.web.docs import wire_docs
@@ -56,9 +57,11 @@ __all__ = [
     "NoStore",
     "PageBody",
     "PageParameters",
+    "Pipeline",
     "Readiness",
     "RequestTimeout",
     "SecurityHeaders",
+    "Stage",
     "StrictModel",
     "UnsupportedMediaType",
     "UtcDatetime",

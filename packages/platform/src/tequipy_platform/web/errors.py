@@ -10,9 +10,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from tequipy_observability.api import DuplicateAuthorization, require_middleware, route_table
+from tequipy_observability.api import DuplicateAuthorization, Exchange, Stage, require_stages, route_table
 from tequipy_platform._errors import (
     DomainError,
     Forbidden,
@@ -61,10 +61,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 def wire_errors(app: FastAPI) -> None:
     """Make every error response of `app` a problem document.
 
-    `LimitBodies` and, last, `CatchErrors` must be in the app's middleware: they respond to errors before and after the
+    `LimitBodies` and, last, `CatchErrors` must be in the app's pipeline: they respond to errors before and after the
     route.
     """
-    require_middleware(app, LimitBodies, CatchErrors)
+    require_stages(app, LimitBodies, CatchErrors)
     app.add_exception_handler(DomainError, _on_domain_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -115,34 +115,23 @@ def _redirect_slashes(app: FastAPI) -> None:
     app.router.default = redirect_or_not_found
 
 
-class CatchErrors:
+class CatchErrors(Stage):
     """Responds to errors that no handler caught, which are bugs: they are logged but not shown; list it last.
 
-    Starlette's own handler is outside of all other middleware, so its 500 would lack their headers.
+    Starlette's own handler is outside of all stages, so its 500 would lack their headers.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        started = False
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_and_note)
-        except asyncio.CancelledError:
-            if not started and scope["type"] == "http":
-                await problem_response(Unavailable())(scope, receive, send)  # the server is shutting down
-            raise
-        except Exception as error:
-            if started or scope["type"] != "http":
-                raise  # a response has started: the server logs the error and closes the connection
-            await _error_response(error)(scope, receive, send)
+    async def failed(self, exchange: Exchange, error: BaseException) -> bool:
+        """Answer with 500 or 503, unless a response has started: the server then closes the connection."""
+        if exchange.started:
+            return False
+        if isinstance(error, asyncio.CancelledError):
+            await exchange.answer(problem_response(Unavailable()))  # the server is shutting down
+            return False
+        if not isinstance(error, Exception):
+            return False
+        await exchange.answer(_error_response(error))
+        return True
 
 
 def _error_response(error: Exception) -> Response:

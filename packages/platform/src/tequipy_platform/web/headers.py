@@ -8,13 +8,12 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic_core import PydanticCustomError
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tequipy_observability import CORRELATION_HEADER, TRACE_HEADER
-from tequipy_observability.api import matched_route, require_middleware
+from tequipy_observability.api import Exchange, Head, HeaderField, Stage, require_stages
 from tequipy_platform._errors import Forbidden
 from tequipy_platform.web.problems import problem_response
 
@@ -32,6 +31,8 @@ _SECURITY_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
 _HSTS: Final = {"Strict-Transport-Security": "max-age=63072000; includeSubDomains"}
+
+_NO_STORE: Final = (b"cache-control", b"no-store")
 
 
 def security_headers(*, hsts: bool) -> dict[str, str]:
@@ -65,15 +66,31 @@ class HeaderSettings(BaseModel):
         return [("cors_origins", self.production_rules["cors_origins"])] if plain else []
 
 
-class Cors(CORSMiddleware):
-    """Starlette's CORS middleware, with problem documents for refused preflight requests.
+class _Preflights(CORSMiddleware):
+    """Starlette's rules of CORS, with problem documents for refused preflight requests."""
 
-    The pages of `origins` may call the API with credentials; without origins it does nothing.
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Respond to a preflight request (Fetch standard, section 3.2.2)."""
+        response = super().preflight_response(request_headers)
+        if response.status_code == HTTPStatus.OK:
+            return response
+        kept = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+        return problem_response(Forbidden("This origin, method or header is not allowed."), headers=kept)
+
+
+class Cors(Stage):
+    """CORS as Starlette's middleware does it: the pages of `origins` may call the API with credentials.
+
+    Without origins it does nothing.
     """
 
-    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
-        super().__init__(
-            app,
+    def __init__(self, origins: Sequence[str]) -> None:
+        async def unused(*_: object) -> None:
+            """Do nothing: the pipeline calls the app itself."""
+
+        self._origins = {origin.encode("latin-1") for origin in origins}
+        self._rules = _Preflights(
+            unused,
             allow_origins=origins,
             allow_credentials=True,
             allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
@@ -87,77 +104,74 @@ class Cors(CORSMiddleware):
             ),
             expose_headers=("Location", RATE_LIMIT_HEADER, RATE_LIMIT_POLICY_HEADER, "Retry-After", CORRELATION_HEADER),
         )
+        self._fields = _encoded(self._rules.simple_headers)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        await (super().__call__ if self.allow_origins else self.app)(scope, receive, send)
+    def before(self, exchange: Exchange) -> Response | None:
+        """Answer a preflight request."""
+        if not self._origins:
+            return None
+        origin = next((value for name, value in exchange.scope["headers"] if name == b"origin"), None)
+        if origin is not None and exchange.scope["method"] == "OPTIONS":
+            headers = Headers(scope=exchange.scope)
+            if "access-control-request-method" in headers:
+                return self._rules.preflight_response(headers)
+        exchange.kept[self] = origin
+        return None
 
-    def preflight_response(self, request_headers: Headers) -> Response:
-        """Respond to a preflight request (Fetch standard, section 3.2.2)."""
-        response = super().preflight_response(request_headers)
-        if response.status_code == HTTPStatus.OK:
-            return response
-        kept = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
-        return problem_response(Forbidden("This origin, method or header is not allowed."), headers=kept)
+    def head(self, exchange: Exchange, head: Head) -> None:
+        """Allow the page that sent the request to read the response."""
+        if self not in exchange.kept:
+            return
+        origin: bytes | None = exchange.kept[self]
+        if origin is not None:
+            for field in self._fields:
+                head.set(field)
+            if origin in self._origins:
+                head.set((b"access-control-allow-origin", origin))
+        head.set((b"vary", b", ".join([*head.values(b"vary"), b"Origin"])))
 
 
-class SecurityHeaders:
+class SecurityHeaders(Stage):
     """Adds the security headers that a response lacks, and removes the content type of a response without content.
 
     A route may set its own values. `hsts` is off where plain HTTP is served (local).
     """
 
-    def __init__(self, app: ASGIApp, *, hsts: bool = True) -> None:
-        self._app = app
-        # In ASGI's form: encoded once instead of for each response.
-        self._headers = [
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in security_headers(hsts=hsts).items()
-        ]
+    def __init__(self, *, hsts: bool = True) -> None:
+        self._fields = _encoded(security_headers(hsts=hsts))
+        self._names = frozenset(name for name, _ in self._fields)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                if message["status"] == HTTPStatus.NO_CONTENT:  # FastAPI sets a content type nevertheless
-                    headers = [header for header in headers if header[0] != b"content-type"]
-                present = {name.lower() for name, _ in headers}
-                message["headers"] = headers + [header for header in self._headers if header[0] not in present]
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
+    def head(self, exchange: Exchange, head: Head) -> None:  # noqa: ARG002 -- the same for all requests
+        """Add the headers."""
+        if head.status == HTTPStatus.NO_CONTENT:  # FastAPI sets a content type nevertheless
+            head.remove(b"content-type")
+        head.set_missing(self._fields, self._names)
 
 
-class NoStore:
+class NoStore(Stage):
     """Sets `Cache-Control: no-store` on all responses of the endpoints that were passed to `wire_no_store`.
 
-    It is a middleware and not a dependency, because 405, 415 and 422 are sent before any dependency runs. Errors
-    without a route have the header anyway, because they are problem documents.
+    It is a stage and not a dependency, because 405, 415 and 422 are sent before any dependency runs. Errors without a
+    route have the header anyway, because they are problem documents.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def before(self, exchange: Exchange) -> None:
+        """Find out whether the route is covered, before a mounted app changes the scope."""
+        if exchange.route.endpoint in _no_store_endpoints(exchange.app):
+            exchange.kept[self] = True
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-
-        async def send_no_store(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["Cache-Control"] = "no-store"
-            await send(message)
-
-        covered = scope["type"] == "http" and matched_route(scope).endpoint in _no_store_endpoints(scope["app"])
-        await self._app(scope, receive, send_no_store if covered else send)
+    def head(self, exchange: Exchange, head: Head) -> None:
+        """Forbid to store the response of a covered route."""
+        if self in exchange.kept:
+            head.set(_NO_STORE)
 
 
 def wire_no_store(app: FastAPI, *endpoints: object) -> None:
     """Forbid that responses of these endpoints are stored, errors included (RFC 6749, section 5.1).
 
-    `NoStore` must be in the app's middleware.
+    `NoStore` must be in the app's pipeline.
     """
-    require_middleware(app, NoStore)
+    require_stages(app, NoStore)
     _no_store_endpoints(app).update(endpoints)
 
 
@@ -167,3 +181,8 @@ def _no_store_endpoints(app: FastAPI) -> set[object]:
     except AttributeError:
         endpoints = app.state.no_store_endpoints = set()
     return endpoints
+
+
+def _encoded(fields: Mapping[str, str]) -> list[HeaderField]:
+    """Return header fields in ASGI's form: encoded once instead of for each response."""
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()]

@@ -8,14 +8,13 @@ from typing import Annotated, Final, Literal
 
 from fastapi import Depends, FastAPI, Request, Response, status
 from pydantic import BaseModel, Field
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tequipy_observability.api import require_middleware, wire_polled_routes
+from tequipy_observability.api import Exchange, Head, Stage, require_stages, wire_polled_routes
 from tequipy_platform._health import HealthCheck, RefusesWrites
 
 _CHECK_SECONDS: Final = 2.0
 _CACHE_SECONDS: Final = 1.0
+_CLOSE: Final = (b"connection", b"close")
 
 logger = logging.getLogger(__name__)
 
@@ -110,22 +109,16 @@ class Readiness:
             task.exception()  # marks it as retrieved
 
 
-class CloseConnections:
+class CloseConnections(Stage):
     """Asks clients of a draining process to use another connection for their next request (RFC 9112, section 9.6)."""
 
-    def __init__(self, app: ASGIApp, readiness: Readiness) -> None:
-        self._app = app
+    def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; the header is also sent for requests that began before the draining."""
-
-        async def send_last(message: Message) -> None:
-            if self._readiness.draining and message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["Connection"] = "close"
-            await send(message)
-
-        await self._app(scope, receive, send_last)
+    def head(self, exchange: Exchange, head: Head) -> None:  # noqa: ARG002 -- the same for all requests
+        """Add the header; also to responses of requests that began before the draining."""
+        if self._readiness.draining:
+            head.set(_CLOSE)
 
 
 async def _timed(check: HealthCheck) -> float:
@@ -156,10 +149,10 @@ def wire_health(app: FastAPI, readiness: Readiness) -> None:
     """Add `/api/v1/health` and `/api/v1/readiness` to `app`; wire them first, because they are requested all the time.
 
     The server must call `readiness.drain()` (`app.state.readiness`) when it begins to shut down. Readiness is 503 from
-    then on, and `CloseConnections`, which must be in the app's middleware, adds `Connection: close` to every response,
+    then on, and `CloseConnections`, which must be in the app's pipeline, adds `Connection: close` to every response,
     so that balancers and clients leave while requests are still served.
     """
-    require_middleware(app, CloseConnections)
+    require_stages(app, CloseConnections)
     app.state.readiness = readiness
     # Not in an included router, whose routes are matched twice.
     app.add_api_route("/api/v1/health", get_health, name="health", tags=["service"])

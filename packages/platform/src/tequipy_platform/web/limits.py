@@ -2,14 +2,16 @@
 
 import asyncio
 import re
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from email.message import Message as Headers
 from typing import Final
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope
 
-from tequipy_observability.api import matched_route
+from tequipy_observability.api import Exchange, Stage
 from tequipy_platform._errors import DomainError, Invalid, NotFound, Unavailable
 from tequipy_platform._events import JSON
 from tequipy_platform.web.cookies import hide_cookies
@@ -28,6 +30,8 @@ MAX_MEMBERS: Final = 1000
 _CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f]")
 """Unicode category Cc."""
 
+_ANNOUNCE_BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
+
 _MAX_LENGTH_DIGITS: Final = 18
 """Digits of a Content-Length that is converted to a number; a longer one is too large in any case."""
 
@@ -43,7 +47,7 @@ class BodyLimits:
 def wire_body_limit(app: FastAPI, size: int, *endpoints: object) -> None:
     """Refuse bodies over `size` bytes on the routes of these endpoints (413 `body_too_large`).
 
-    Has no effect without `LimitBodies` in the app's middleware.
+    Has no effect without `LimitBodies` in the app's pipeline.
     """
     body_sizes(app).update(dict.fromkeys(endpoints, size))
 
@@ -56,41 +60,45 @@ def body_sizes(app: FastAPI) -> dict[object, int]:
     return sizes
 
 
-class LimitBodies:
+class LimitBodies(Stage):
     """Reads a body up to its limit, checks it, and passes it on as one message; checks path and query too.
 
     It hides the cookies from the framework, so that only `read_cookie` finds them.
     """
 
-    def __init__(self, app: ASGIApp, limits: BodyLimits | None = None) -> None:
-        self._app = app
+    def __init__(self, limits: BodyLimits | None = None) -> None:
         self._limits = limits or BodyLimits()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or respond that its path, query or body is refused."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    def before(self, exchange: Exchange) -> Response | Awaitable[Response | None] | None:
+        """Answer a request whose path, query or body is refused."""
+        scope = exchange.scope
         try:
             _check_address(scope)
-            hide_cookies(scope)
-            checked = await self._read_and_check(scope, receive)
         except DomainError as error:
-            await problem_response(error)(scope, receive, send)
-        except asyncio.CancelledError:
-            await problem_response(Unavailable())(scope, receive, send)  # the server is shutting down
-            raise
-        else:
-            await self._app(scope, checked, send)
-
-    async def _read_and_check(self, scope: Scope, receive: Receive) -> Receive:
-        """Return a function that returns the whole body as one message; raises `BodyTooLarge` or `MalformedBody`."""
-        # Of a header that was sent twice the first one counts, as in Starlette.
-        headers: dict[bytes, bytes] = dict(reversed(scope.get("headers", ())))
+            return problem_response(error)
+        hide_cookies(scope)
         # HTTP/1.1: a request without either header has no body (RFC 9112, section 6.3).
-        if headers.keys().isdisjoint({b"content-length", b"transfer-encoding"}):
-            return receive
-        limit = body_sizes(scope["app"]).get(matched_route(scope).endpoint, self._limits.size)
+        for name, _ in scope["headers"]:
+            if name in _ANNOUNCE_BODY:
+                return self._check_body(exchange)
+        return None
+
+    async def _check_body(self, exchange: Exchange) -> Response | None:
+        try:
+            exchange.receive = await self._read_and_check(exchange)
+        except DomainError as error:
+            return problem_response(error)
+        except asyncio.CancelledError:
+            await exchange.answer(problem_response(Unavailable()))  # the server is shutting down
+            raise
+        return None
+
+    async def _read_and_check(self, exchange: Exchange) -> Receive:
+        """Return a function that returns the whole body as one message; raises `BodyTooLarge` or `MalformedBody`."""
+        receive = exchange.receive
+        # Of a header that was sent twice the first one counts, as in Starlette.
+        headers: dict[bytes, bytes] = dict(reversed(exchange.scope["headers"]))
+        limit = body_sizes(exchange.app).get(exchange.route.endpoint, self._limits.size)
         length = headers.get(b"content-length", b"")
         if length.isdigit() and (len(length) > _MAX_LENGTH_DIGITS or int(length) > limit):
             raise BodyTooLarge
