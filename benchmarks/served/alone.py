@@ -18,6 +18,7 @@ from models import Product
 from tequipy_caching import CachePolicy
 from tequipy_caching.api import LimitRates, RateLimitSettings
 from tequipy_caching.wiring import CacheSettings, LimiterSettings, build_cache, build_rate_limiter
+from tequipy_observability.api import Pipeline
 
 registry = CollectorRegistry()
 settings = CacheSettings(url=SecretStr(os.environ["CACHE_URL"]), policies={"products": CachePolicy(ttl=600)})
@@ -35,7 +36,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 limited = FastAPI(
     lifespan=lifespan,
-    middleware=[Middleware(LimitRates, limiter, RateLimitSettings(default="99999/1"))],
+    middleware=[Middleware(Pipeline, [LimitRates(limiter, RateLimitSettings(default="99999/1"))])],
 )
 cached = FastAPI(lifespan=lifespan)
 
