@@ -11,7 +11,7 @@ from tequipy_observability import (
     current_context,
     request_context,
 )
-from tequipy_observability._context import accept_traceparent
+from tequipy_observability._context import accept_traceparent, replace_traceparent
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -57,4 +57,24 @@ async def test_bound_fields_last_as_long_as_their_request() -> None:
         await asyncio.create_task(child())
         assert current_context().correlation_id == "abc"
     assert seen == ["ada"]
+    assert current_context() == RequestContext()
+
+
+@pytest.mark.parametrize("name", RequestContext._fields)
+def test_each_field_is_bound_alone(name: str) -> None:
+    """Binding one field leaves all others as they are."""
+    known = RequestContext(*(f"old {field}" for field in RequestContext._fields))
+    with request_context(known):
+        bind_context(**{name: "new"})
+        assert current_context() == known._replace(**{name: "new"})
+        bind_context(**{name: None})
+        assert current_context() == known._replace(**{name: None})
+        replace_traceparent("trace")
+        assert current_context() == known._replace(**{name: None})._replace(traceparent="trace")
+
+
+def test_an_unknown_field_is_refused() -> None:
+    """A name that is no field raises `ValueError`, and the other names of the call bind nothing."""
+    with pytest.raises(ValueError, match="no field 'user'"):
+        bind_context(user_id="ada", user="ada")
     assert current_context() == RequestContext()
