@@ -2,7 +2,7 @@
 
 # ruff: noqa: ARG002 -- fakes ignore some arguments
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from math import inf
@@ -195,9 +195,13 @@ class MemoryExpiringSet(ExpiringSet):
 
     async def contains(self, member: str) -> bool:
         """Return whether it is a member; the first call reads the source."""
+        return await self.contains_any((member,))
+
+    async def contains_any(self, members: Collection[str]) -> bool:
+        """Return whether one of these is a member; the first call reads the source."""
         if not self._read:
             await self.rebuild()
-        return member in self
+        return any(member in self for member in members)
 
     def _keep(self, member: str, ttl: float) -> None:
         self._deadlines[member] = max(self._deadlines.get(member, 0), self.clock.seconds + ttl)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -87,6 +87,30 @@ async def test_contains_asks_redis_while_the_channel_is_cut(
     assert not await one.contains("bob")
     assert await one.contains("ada")
     assert one._members.ttls()["ada"] > 500
+    assert not one.live
+
+
+async def test_several_members_are_one_request(
+    open_set: Start, private_redis: ValkeyServer, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the channel is cut, `contains_any` sends one request for all members, and none if one is known."""
+    (manager, one), (_, other) = await open_set(private_redis.url()), await open_set(private_redis.url())
+    monkeypatch.setattr("tequipy_caching.redis.backplane._RECONNECT_AFTER", 3)
+    async with Redis.from_url(private_redis.url()) as redis:
+        await redis.client_kill_filter(_type="pubsub")
+    await eventually(lambda: not one.live)
+    await other.add("ada", ttl=600)
+    run, sent = manager.link.run, []
+
+    async def counted(name: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
+        sent.append((name, *arguments))
+        return await run(name, keys, arguments)
+
+    monkeypatch.setattr(manager.link, "run", counted)
+    assert not await one.contains_any(("bob", "eve"))
+    assert await one.contains_any(("bob", "ada", "eve"))
+    assert await one.contains_any(["eve", "ada"])
+    assert sent == [("set_contains", "bob", "eve"), ("set_contains", "bob", "ada", "eve")]
     assert not one.live
 
 

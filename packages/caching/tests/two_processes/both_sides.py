@@ -183,7 +183,7 @@ def set_members(sides: Sides, _: bytes, __: bytes) -> None:
 
 
 def set_contains(sides: Sides, name: bytes, _: bytes) -> None:
-    sides.run(("set_contains", [SET], [name]))
+    sides.run(("set_contains", [SET], [name, b"nobody", b"ada"]))
 
 
 def set_sentinels(sides: Sides, _: bytes, __: bytes) -> None:

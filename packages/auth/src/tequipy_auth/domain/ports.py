@@ -1,7 +1,7 @@
 """Ports other than the repositories: hashing, address parsing, access tokens, revocations and keys."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
@@ -123,7 +123,7 @@ class Revocations(ABC):
         """
 
     @abstractmethod
-    async def contains_any(self, ids: Iterable[str]) -> bool:
+    async def contains_any(self, ids: Collection[str]) -> bool:
         """Return whether one of these ids is revoked; needs no I/O while this process receives all revocations."""
 
 

@@ -1,6 +1,6 @@
 """Revoked ids in the memory of every process, distributed through Redis and loaded from the database."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 
 from tequipy_auth.domain.entities import KeyState
@@ -23,17 +23,12 @@ class SharedRevocations(Revocations):
         if revoked_ids:
             await self._members.add(*revoked_ids, ttl=self._ttl)
 
-    async def contains_any(self, ids: Iterable[str]) -> bool:
-        """Check the memory of this process while the set is up to date, and Redis otherwise.
+    async def contains_any(self, ids: Collection[str]) -> bool:
+        """Check the memory of this process while the set is up to date, and Redis otherwise, in one request.
 
         If Redis is unavailable too, the last known state decides; then a token ends at the latest with its own expiry.
         """
-        if self._members.live:
-            return any(each in self._members for each in ids)
-        for each in ids:
-            if await self._members.contains(each):
-                return True
-        return False
+        return await self._members.contains_any(ids)
 
 
 class StoredRevocations:

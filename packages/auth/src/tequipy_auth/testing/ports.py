@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -134,7 +134,7 @@ class MemoryRevocations(Revocations):
         """Store the ids until they expire."""
         self.members.update(dict.fromkeys(revoked_ids, self._clock.now() + self._ttl))
 
-    async def contains_any(self, ids: Iterable[str]) -> bool:
+    async def contains_any(self, ids: Collection[str]) -> bool:
         """Return whether one of the ids is stored and has not expired."""
         now = self._clock.now()
         return any(each in self.members and now < self.members[each] for each in ids)

@@ -19,9 +19,13 @@ class TestSets:
         await revoked.add(ttl=60)
         assert [member in revoked for member in ("ada", "bob", "eve", "dan", 1)] == [True, True, True, False, False]
         assert [await revoked.contains(member) for member in ("ada", "dan")] == [True, False]
+        assert await revoked.contains_any(("dan", "ada"))
+        assert not await revoked.contains_any(("dan", "joe"))
+        assert not await revoked.contains_any(())
         await cache_target.advance(0.2)
         await eventually(lambda: "ada" not in revoked)
         assert not await revoked.contains("bob")
+        assert not await revoked.contains_any(("ada", "bob"))
         assert "eve" in revoked
 
     async def test_adding_again_keeps_the_later_expiry(self, cache_target: CacheTarget) -> None:

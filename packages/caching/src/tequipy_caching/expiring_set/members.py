@@ -1,6 +1,6 @@
 """The members of an expiring set in the memory of a process."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from heapq import heappop, heappush
 from time import monotonic
 from typing import Final
@@ -18,6 +18,12 @@ class Members:
 
     def __contains__(self, member: object) -> bool:
         return self._expiries.get(member, 0.0) > monotonic()  # type: ignore[call-overload,no-any-return]  # -- `in` accepts any object
+
+    def has_any(self, members: Collection[str]) -> bool:
+        """Return whether at least one of these is a member."""
+        if self._expiries.keys().isdisjoint(members):  # the usual case, in one call
+            return False
+        return any(member in self for member in members)
 
     def __len__(self) -> int:
         """Return the number of members, with those that have expired and are not removed yet."""

@@ -1,7 +1,7 @@
 """The port of the expiring set, and the type of the source that it is rebuilt from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from tequipy_caching.cache.policies import MAX_VALUE
 
@@ -38,6 +38,10 @@ class ExpiringSet(ABC):
 
         If Redis is unreachable, the answer comes from memory.
         """
+
+    @abstractmethod
+    async def contains_any(self, members: Collection[str]) -> bool:
+        """Return whether at least one of these is a member, like `contains` in at most one request to Redis."""
 
 
 def check_member(member: str) -> None:

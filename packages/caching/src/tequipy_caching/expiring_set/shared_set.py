@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from itertools import islice
 from math import inf
 from time import monotonic
@@ -99,8 +99,13 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
 
     async def contains(self, member: str) -> bool:
         """Return whether it is a member: from memory while live, from Redis otherwise."""
-        if member in self or self.live:
-            return member in self
+        return await self.contains_any((member,))
+
+    async def contains_any(self, members: Collection[str]) -> bool:
+        """Return whether one of these is a member: from memory while live, from Redis otherwise."""
+        known = self._members.has_any(members)
+        if known or self.live:
+            return known
         if self._task is not None and not self._attempted.is_set():
             try:
                 async with asyncio.timeout(CONTAINS_TIMEOUT):
@@ -108,13 +113,15 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
             except TimeoutError:
                 self._attempted.set()  # later calls do not wait again
         try:
-            answer = await self._link.run("set_contains", [self.key], [member])
+            answer = await self._link.run("set_contains", [self.key], tuple(members))
             with parsing("set_contains"):
-                left = answer / 1000
+                ttls = [(member, left / 1000) for member, left in zip(members, answer, strict=True)]
         except CacheUnavailable:
-            return member in self
-        self._members.add(member, monotonic() + left)
-        return member in self
+            return self._members.has_any(members)
+        now = monotonic()
+        for member, left in ttls:
+            self._members.add(member, now + left)
+        return self._members.has_any(members)
 
     def on_message(self, body: Any) -> None:  # noqa: ANN401 -- JSON
         """Add the members that another process has added."""

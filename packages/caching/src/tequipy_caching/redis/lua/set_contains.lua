@@ -1,6 +1,10 @@
--- Return the remaining ttl of a member of a set, in milliseconds; 0 if it is not a member.
+-- Return the remaining ttls of members of a set, in milliseconds; 0 for what is not a member.
 -- KEYS[1] the set
--- ARGV[1] the member
+-- ARGV the members
 local time = redis.call('TIME')
-local ends = redis.call('ZSCORE', KEYS[1], ARGV[1])
-return math.max(0, (ends or 0) - time[1] * 1000 - math.floor(time[2] / 1000))
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ttls = {}
+for number, member in ipairs(ARGV) do
+    ttls[number] = math.max(0, (redis.call('ZSCORE', KEYS[1], member) or 0) - now)
+end
+return ttls
