@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from tequipy_auth.api.cookies import read_device_cookie, read_refresh_cookie
@@ -29,30 +30,47 @@ CALLER_PROBLEMS: Final[tuple[type[DomainError], ...]] = (
 """The errors of every route that needs a bearer token, for `problem_responses`; a permission adds 403 itself."""
 
 
-class _SingleBearer(HTTPBearer):
-    """FastAPI's bearer scheme, restricted to one `Authorization` header.
+class Bearer(SecurityBase):
+    """The bearer scheme of the OpenAPI document; as a dependency it returns the token, or None.
 
-    With two headers, a proxy and this app could each use another one.
+    It accepts one `Authorization` header: with two, a proxy and this app could each use another one.
     """
 
-    async def __call__(self, request: HTTPConnection) -> HTTPAuthorizationCredentials | None:
-        """Return the credentials or None; raises `AmbiguousCredentials` for two headers."""
-        headers = request.headers.getlist("authorization")
-        if len(headers) > 1:
-            raise AmbiguousCredentials
-        scheme, _, token = "".join(headers).partition(" ")
-        token = token.strip(" ")  # RFC 6750, section 2.1: the separator is a space
-        if scheme.lower() != "bearer" or not token:
+    def __init__(self) -> None:
+        self.model = HTTPBearer(bearerFormat="JWT", description="The access token of a login or refresh.")
+        self.scheme_name = "HTTPBearer"
+
+    async def __call__(self, request: HTTPConnection) -> str | None:
+        """Return the token of the header (RFC 6750, section 2.1); raises `AmbiguousCredentials` for two headers."""
+        return self.token_of(request)
+
+    def token_of(self, request: HTTPConnection) -> str | None:
+        """Return what `__call__` returns."""
+        header: bytes | None = None
+        for name, value in request.scope["headers"]:
+            if name == b"authorization":
+                if header is not None:
+                    raise AmbiguousCredentials
+                header = value
+        if header is None:
             return None
-        return HTTPAuthorizationCredentials(scheme=scheme, credentials=token)
+        scheme, _, token = header.decode("latin-1").partition(" ")
+        # RFC 6750, section 2.1: the separator is a space.
+        return token.strip(" ") or None if scheme.lower() == "bearer" else None
 
 
-_bearer = _SingleBearer(
-    auto_error=False,
-    bearerFormat="JWT",
-    scheme_name="HTTPBearer",
-    description="The access token of a login or refresh.",
-)
+class BearerPrincipal(Bearer):
+    """The same scheme; as a dependency it returns the caller. One step, because FastAPI solves each step apart."""
+
+    async def __call__(self, request: HTTPConnection) -> Principal:  # type: ignore[override]  # -- another dependency
+        """Return the caller; raises `Unauthenticated` without a token and `InvalidAccessToken` for an invalid one."""
+        token = self.token_of(request)
+        if token is None:
+            raise Unauthenticated
+        auth: Auth = request.app.state.auth
+        principal = await auth.access_tokens.verify(token)
+        bind_context(user_id=str(principal.user_id))
+        return principal
 
 
 async def get_auth(request: Request) -> Auth:
@@ -64,24 +82,10 @@ async def get_auth(request: Request) -> Auth:
 CurrentAuth = Annotated[Auth, Depends(get_auth)]
 
 
-async def get_bearer(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str | None:
-    """Return the token of the `Authorization: Bearer` header (RFC 6750, section 2.1), or None."""
-    return credentials.credentials if credentials else None
+BearerToken = Annotated[str | None, Depends(Bearer())]
+"""The token of the `Authorization: Bearer` header, or None."""
 
-
-BearerToken = Annotated[str | None, Depends(get_bearer)]
-
-
-async def get_principal(auth: CurrentAuth, token: BearerToken) -> Principal:
-    """Return the caller; raises `Unauthenticated` without a token and `InvalidAccessToken` for an invalid one."""
-    if token is None:
-        raise Unauthenticated
-    principal = await auth.access_tokens.verify(token)
-    bind_context(user_id=str(principal.user_id))
-    return principal
-
-
-CurrentPrincipal = Annotated[Principal, Depends(get_principal)]
+CurrentPrincipal = Annotated[Principal, Depends(BearerPrincipal())]
 """The caller of a protected route: a route with a parameter of this type responds 401 to unauthenticated requests."""
 
 
