@@ -79,7 +79,7 @@ async def test_the_order_that_the_list_says_is_the_order_that_runs(
     assert (await client.get("/api/v1/health")).status_code == 200
     assert listed() == ORDER
     assert [type(stage).__name__ for stage in stages] == ORDER
-    assert built(app) == ["Pipeline"]
+    assert built(app) == ["Pipeline", "CompiledRoutes"]
 
     def having(method: str) -> list[str]:
         return [

@@ -26,6 +26,7 @@ from tequipy_platform.storage import build_storage
 from tequipy_platform.web import (
     CatchErrors,
     CloseConnections,
+    CompiledRoutes,
     Cors,
     LimitBodies,
     NoStore,
@@ -114,7 +115,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs else None,
-        middleware=[Middleware(Pipeline, stages)],
+        middleware=[Middleware(Pipeline, stages), Middleware(CompiledRoutes)],
     )
     app.state.registry = metrics
     wire_health(app, readiness)

@@ -31,8 +31,8 @@ class MatchedRoute:
 NO_ROUTE: Final = MatchedRoute(UNMATCHED, None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+@dataclass(frozen=True, slots=True, eq=False)
+class RouteEntry:
     """A route with what is needed to match it: pattern and methods, or, for other kinds of routes, its own method."""
 
     route: MatchedRoute
@@ -61,9 +61,15 @@ class RouteTable:
     def __init__(self, router: APIRouter) -> None:
         self._router = router
         self._known = -1
-        self._entries: list[_Entry] = []
-        self._patterns: list[_Entry] = []
-        self._literals: dict[str, list[_Entry]] = {}
+        self._entries: list[RouteEntry] = []
+        self._patterns: list[RouteEntry] = []
+        self._literals: dict[str, list[RouteEntry]] = {}
+
+    @property
+    def entries(self) -> list[RouteEntry]:
+        """All routes in order; another list after routes have been added."""
+        self._refresh()
+        return self._entries
 
     def match(self, scope: Scope) -> MatchedRoute:
         """Return the route that serves an HTTP request or responds 405; else `NO_ROUTE`."""
@@ -109,11 +115,14 @@ class RouteTable:
                 partial = entry.route
         return partial
 
-    def _candidates(self, path: str) -> list[_Entry]:
-        if len(self._router.routes) != self._known:
-            self._read()
+    def _candidates(self, path: str) -> list[RouteEntry]:
+        self._refresh()
         # `$` in a pattern also matches before a line feed at the end.
         return self._literals.get(path) or (self._entries if path.endswith("\n") else self._patterns)
+
+    def _refresh(self) -> None:
+        if len(self._router.routes) != self._known:
+            self._read()
 
     def _read(self) -> None:
         self._entries = list(_entries(self._router.routes))
@@ -136,11 +145,15 @@ def route_table(app: FastAPI) -> RouteTable:
 def matched_route(scope: Scope) -> MatchedRoute:
     """Return the route of a request, for the middleware of the app that serves it; it is matched once."""
     app: FastAPI = scope["app"]
-    remembered: tuple[FastAPI, MatchedRoute] | None = scope.get(_SCOPE_KEY)
-    if remembered is not None and remembered[0] is app:  # another app is one which mounts this one
-        return remembered[1]
+    path, method = scope["path"], scope["method"]
+    remembered: tuple[FastAPI, str, str, MatchedRoute] | None = scope.get(_SCOPE_KEY)
+    if remembered is not None:
+        host, its_path, its_method, route = remembered
+        # Another app is one which mounts this one; another path or method was set by a middleware meanwhile.
+        if host is app and its_path == path and its_method == method:
+            return route
     route = route_table(app).match(scope)
-    scope[_SCOPE_KEY] = app, route
+    scope[_SCOPE_KEY] = app, path, method, route
     return route
 
 
@@ -163,7 +176,7 @@ def wire_polled_routes(app: FastAPI, *endpoints: object) -> None:
     polled_endpoints(app).update(endpoints)
 
 
-def _entries(routes: Iterable[BaseRoute]) -> Iterator[_Entry]:
+def _entries(routes: Iterable[BaseRoute]) -> Iterator[RouteEntry]:
     for context in iter_route_contexts(list(routes)):
         original = context.original_route
         if isinstance(original, WebSocketRoute):
@@ -171,7 +184,7 @@ def _entries(routes: Iterable[BaseRoute]) -> Iterator[_Entry]:
         by_pattern = isinstance(original, Route | Mount)
         methods = context.methods if isinstance(original, Route) else None
         template = context.path_format if isinstance(original, Route) else context.path  # without convertors
-        yield _Entry(
+        yield RouteEntry(
             route=MatchedRoute(template or UNMATCHED, _hashable(context.endpoint)),
             context=context,
             pattern=context.path_regex if by_pattern else None,

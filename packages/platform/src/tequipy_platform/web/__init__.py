@@ -6,6 +6,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("tequipy_platform.web needs FastAPI: install tequipy-platform[api]") from error
 
 from tequipy_observability.api import Pipeline, Stage
+from tequipy_platform.web.compiled import CompiledRoutes, RouteReport, route_reports
 from tequipy_platform.web.conditional import TAGGED_RESPONSE, IfMatch, tagged_response
 from tequipy_platform.web.cookies import read_cookie
 from tequipy_platform.web.docs import wire_docs
@@ -48,6 +49,7 @@ __all__ = [
     "BodyLimits",
     "CatchErrors",
     "CloseConnections",
+    "CompiledRoutes",
     "Cors",
     "HeadTooLarge",
     "HeaderSettings",
@@ -60,6 +62,7 @@ __all__ = [
     "Pipeline",
     "Readiness",
     "RequestTimeout",
+    "RouteReport",
     "SecurityHeaders",
     "Stage",
     "StrictModel",
@@ -71,6 +74,7 @@ __all__ = [
     "problem_response",
     "problem_responses",
     "read_cookie",
+    "route_reports",
     "security_headers",
     "tagged_response",
     "wire_body_limit",
