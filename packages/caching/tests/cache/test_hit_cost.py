@@ -1,7 +1,5 @@
 """The cost of a hit in memory, in calls: unlike times, these are the same on every machine."""
 
-import sys
-from collections.abc import Awaitable, Callable
 from time import monotonic
 
 import pytest
@@ -12,23 +10,9 @@ from tequipy_caching.cache.local_store import ChunkedTTLCache, Memory
 from tequipy_caching.cache.metrics import Tally
 from tequipy_caching.testing import MemoryCacheManager
 
+from ..call_counts import calls_of
+
 POLICY = CachePolicy(ttl=60)
-
-
-async def calls_of(function: Callable[[int], Awaitable[object]], argument: int) -> int:
-    """Return the number of calls, of Python and C functions, of one call of a coroutine function."""
-    count = 0
-
-    def counted(_: object, event: str, __: object) -> None:
-        nonlocal count
-        count += event in {"call", "c_call"}
-
-    sys.setprofile(counted)
-    try:
-        await function(argument)
-    finally:
-        sys.setprofile(None)
-    return count - 1  # the second `setprofile`
 
 
 @pytest.fixture

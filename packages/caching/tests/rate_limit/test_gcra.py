@@ -198,12 +198,34 @@ def test_a_lease_counts_what_was_spent_after_a_clock_step_back() -> None:
     assert (grant.allowed, grant.remaining) == (True, 53)
 
 
+@given(
+    st.lists(POLICIES, min_size=1, max_size=3),
+    st.lists(st.tuples(PAUSES, st.integers(1, 5), st.integers(0, 2), st.booleans()), max_size=60),
+)
+def test_counting_is_taking(policies: list[RatePolicy], hits: list[tuple[int, int, int, bool]]) -> None:
+    """Requests that are only counted leave a bucket as if each had been taken, also under a policy of another limit."""
+    taken, counted, now = Buckets(10), Buckets(10), 1_000_000
+    for pause, wanted, number, counts in hits:
+        now += pause
+        policy = policies[number % len(policies)]
+        cost = min(wanted, policy.capacity)
+        grant = taken.take(policy, "ada", cost, now)
+        if counts:
+            counted.count(policy, "ada", cost, now)
+        else:
+            assert counted.take(policy, "ada", cost, now)[:-2] == grant[:-2]  # without `born`, which is sent to Redis
+        assert counted.take(policy, "ada", 0, now)[:-2] == taken.take(policy, "ada", 0, now)[:-2]
+
+
 def test_buckets_are_bounded() -> None:
     """The least recently used bucket is evicted."""
     policy, buckets = RatePolicy("p", 3, 3600), Buckets(most=2)
     for name in ("a", "b", "a", "c"):
         buckets.take(policy, name, 1, 0)
     assert [buckets.take(policy, name, 0, 0).remaining for name in ("a", "b")] == [1, 3]
+    for name in ("d", "e"):
+        buckets.count(policy, name, 1, 0)
+    assert [buckets.take(policy, name, 0, 0).remaining for name in ("d", "e", "a")] == [2, 2, 3]
 
 
 def test_on_store_error_decides_without_redis() -> None:

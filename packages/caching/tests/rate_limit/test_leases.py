@@ -9,11 +9,13 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from tequipy_caching import CachePolicy, RatePolicy
+from tequipy_caching import CachePolicy, Key, RatePolicy
 from tequipy_caching.rate_limit.limiter import RedisRateLimiter
+from tequipy_caching.testing import MemoryRateLimiter
 from tequipy_caching.wiring import CacheSettings, build_rate_limiter
 from tequipy_devstack.servers import ValkeyServer
 
+from ..call_counts import calls_of
 from .counting import calls
 
 LEASED = RatePolicy("leased", 100, 3600, lease=30)
@@ -125,6 +127,42 @@ async def test_a_lease_saves_commands(limiters: Build, private_redis: ValkeyServ
     print(f"commands a request: {costs[0]:.3f} without, {costs[1]:.3f} with a lease")
     assert costs[0] >= 1
     assert costs[1] < 0.1
+
+
+async def test_a_leased_hit_makes_few_calls(limiters: Build, redis_url: str) -> None:
+    """A request that a lease decides calls at most 30 functions, with its bucket in memory counted and its metrics."""
+    limiter = await limiters(redis_url)
+    await limiter.hit(HOURLY, "ada")
+    cost = await calls_of(limiter.hit_all, [(HOURLY, "ada")])
+    print(f"{cost} calls")
+    assert cost <= 30
+
+
+async def test_leases_report_the_decisive_budget(limiters: Build, redis_url: str) -> None:
+    """Requests in leases of several budgets get the policies and numbers that they would get without leases."""
+    limiter, fake = await limiters(redis_url), MemoryRateLimiter()
+    wide = dataclasses.replace(HOURLY, name="wide", lease=7)
+    tight = RatePolicy("tight", 120, 3600, lease=10)
+    first: list[tuple[RatePolicy, Key]] = [(wide, "ada"), (tight, "ada")]
+    for hits in [first] * 30 + [[(tight, "ada"), (HOURLY, "eve")]] * 60:
+        policy, decision = await limiter.hit_all(hits)
+        expected_policy, expected = await fake.hit_all(hits)
+        assert policy is expected_policy
+        assert (decision.allowed, decision.limit, decision.remaining) == (True, expected.limit, expected.remaining)
+
+
+async def test_a_wrong_hit_is_refused_in_spite_of_a_lease(limiters: Build, redis_url: str) -> None:
+    """A cost below 1, a key of another type and an empty list of budgets raise, and spend nothing."""
+    limiter = await limiters(redis_url)
+    before = await limiter.hit(HOURLY, "ada")
+    wrong: Any = True
+    with pytest.raises(ValueError, match="cost must be"):
+        await limiter.hit_all([(HOURLY, "ada")], 0)
+    with pytest.raises(ValueError, match="at least one budget"):
+        await limiter.hit_all([])
+    with pytest.raises(TypeError, match="not bool"):
+        await limiter.hit_all([(HOURLY, wrong)])
+    assert (await limiter.hit(HOURLY, "ada")).remaining == before.remaining - 1
 
 
 async def test_concurrent_requests_wait_for_one_lease(limiters: Build, private_redis: ValkeyServer) -> None:

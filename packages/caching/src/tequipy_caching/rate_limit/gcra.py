@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Final, NamedTuple
 
-from tequipy_caching.cache.keys import Key, canonical, encode_key
+from tequipy_caching.cache.keys import Key, encode_key
 from tequipy_caching.rate_limit.policies import EXACT, RateDecision, RatePolicy
 
 LEASE_US: Final = 60_000_000
@@ -197,6 +197,20 @@ class Buckets:
             del self._buckets[next(iter(self._buckets))]
         return [grant for _, grant in taken]
 
+    def count(self, policy: RatePolicy, name: str, need: int, now: int) -> None:
+        """Count requests that have passed already, like `take` if they fit, but without an answer and its cost."""
+        bucket = self._buckets.pop(name, None)
+        level = 0
+        if bucket is not None:
+            held = bucket.level if bucket.increment == policy.increment else _in_units(policy, bucket)
+            level = max(0, held - max(0, now - bucket.at) * policy.leak_rate)
+        more = level + need * policy.increment
+        if more <= policy.capacity * policy.increment:
+            level = more
+        self._buckets[name] = Bucket(now, level, increment=policy.increment)
+        if len(self._buckets) > self._most:
+            del self._buckets[next(iter(self._buckets))]
+
     def forget(self, name: str) -> None:
         """Remove a bucket, so that its budget is unused."""
         self._buckets.pop(name, None)
@@ -230,7 +244,7 @@ def _decide_without_counting(policy: RatePolicy) -> RateDecision:
 
 def bucket_name(policy: RatePolicy, key: Key) -> str:
     """Return the name of a bucket; policies of the same name share it even if their limits differ."""
-    return f"{policy.name}:{encode_key(canonical(key))}"
+    return f"{policy.name}:{encode_key(key)}"
 
 
 def _ceil(dividend: int, divisor: int) -> int:

@@ -2,9 +2,8 @@
 
 import asyncio
 import secrets
+from collections import OrderedDict
 from time import monotonic_ns
-
-from cachetools import LRUCache
 
 from tequipy_caching.rate_limit.gcra import LEASE_US, Grant
 from tequipy_caching.rate_limit.policies import RateDecision, RatePolicy
@@ -42,9 +41,10 @@ class Lease:
         policy = self.policy
         self.left -= cost
         self.spent += cost
-        self.remaining -= cost
-        self.full = max(self.full, now) + cost * policy.increment // policy.leak_rate
-        return RateDecision(True, policy.limit, self.remaining, 0.0, (self.full - now) / 1_000_000)
+        self.remaining = remaining = self.remaining - cost
+        full = max(now, self.full)
+        self.full = full = full + cost * policy.increment // policy.leak_rate
+        return RateDecision(True, policy.limit, remaining, 0.0, (full - now) / 1_000_000)
 
     def renew(self, grant: Grant, asked: int) -> None:
         """Begin anew with the grant of a request that was made at `asked`."""
@@ -52,30 +52,53 @@ class Lease:
         self.ends, self.full = asked + LEASE_US, asked + grant.reset_after
 
 
-class Leases(LRUCache[str, Lease]):
+class Leases:
     """The most recently used leases, by the names of their buckets."""
 
     def __init__(self, most: int) -> None:
-        super().__init__(most)
+        self._most = most
+        self._leases: OrderedDict[str, Lease] = OrderedDict()
+        """In the order of last use."""
         self.forgotten: list[Lease] = []
         """Leases that Redis still holds and that must be released."""
 
-    def popitem(self) -> tuple[str, Lease]:
-        """Forget the least recently used lease."""
-        name, lease = super().popitem()
-        if lease.asked is None:  # otherwise the running request releases it
-            self.forget(lease)
-        return name, lease
+    def get(self, policy: RatePolicy, name: str) -> Lease | None:
+        """Return the lease of a bucket, unless another policy of the same name took it."""
+        lease = self._leases.get(name)
+        if lease is None or (lease.policy is not policy and lease.policy != policy):
+            return None
+        self._leases.move_to_end(name)
+        return lease
+
+    def get_or_add(self, policy: RatePolicy, name: str) -> Lease:
+        """Return the lease of a bucket; add an empty one, and forget that of another policy, if there is none."""
+        lease = self.get(policy, name)
+        if lease is None:
+            if (other := self._leases.pop(name, None)) is not None:
+                self._forget_unless_asked(other)
+            elif len(self._leases) >= self._most:
+                _, oldest = self._leases.popitem(last=False)
+                self._forget_unless_asked(oldest)
+            lease = self._leases[name] = Lease(policy, name)
+        return lease
+
+    def holds(self, lease: Lease) -> bool:
+        """Return whether the lease has not been forgotten."""
+        return self._leases.get(lease.name) is lease
 
     def forget_all(self) -> None:
         """Forget all leases."""
-        while self:
-            self.popitem()
+        while self._leases:
+            self._forget_unless_asked(self._leases.popitem()[1])
 
     def forget(self, lease: Lease) -> None:
         """Queue the lease to be released, if Redis still holds it."""
         if lease.held(now_us()):
             self.forgotten.append(lease)
+
+    def _forget_unless_asked(self, lease: Lease) -> None:
+        if lease.asked is None:  # otherwise the running request releases it
+            self.forget(lease)
 
 
 def now_us() -> int:

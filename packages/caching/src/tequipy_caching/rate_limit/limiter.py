@@ -70,11 +70,17 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
 
     async def hit_all(self, hits: Sequence[tuple[RatePolicy, Key]], cost: int = 1) -> tuple[RatePolicy, RateDecision]:
         """Count a request under several policies, unless one of them denies it, in at most one round trip."""
+        spent = self._spend_leases(hits, cost)
+        if spent is not None:  # the usual case
+            return spent
         check_hits(hits, cost)
         budgets = [(policy, bucket_name(policy, key)) for policy, key in hits]
-        decisions = self._from_memory(budgets, cost)
+        decisions = self._remembered_denials(budgets, cost)
         if decisions is None and await self._wait_for_leases(budgets):
-            decisions = self._from_memory(budgets, cost)
+            spent = self._spend_leases(hits, cost)
+            if spent is not None:
+                return spent
+            decisions = self._remembered_denials(budgets, cost)
         if decisions is None:
             decisions = await self._ask(budgets, cost)
         # A decision is None if it is unknown, because the remembered denial of another budget made it unnecessary.
@@ -86,7 +92,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         limiting_policy, result = decisive((policy, decision) for policy, _, decision in known)
         for policy, name, decision in known:
             if result.allowed and not decision.degraded and policy.on_store_error == "local":
-                self._local_buckets.take(policy, name, cost, now_us())  # in case Redis becomes unreachable
+                self._local_buckets.count(policy, name, cost, now_us())  # in case Redis becomes unreachable
             # If the request is denied, the budgets that would have allowed it have decided nothing.
             if decision.allowed == result.allowed:
                 self._counts.count(policy.name, decision)
@@ -104,7 +110,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
             )
         except CacheUnavailable:
             return decide_locally(policy, self._local_buckets, name, 0, now)
-        lease = self._held(policy, name)
+        lease = self._leases.get(policy, name)
         if lease is None or not lease.left or now >= lease.ends:
             return grant.decision(policy)
         return grant._replace(allowed=True, remaining=grant.remaining + lease.left, retry_after=0).decision(policy)
@@ -166,22 +172,35 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         await self._release_forgotten()
         await self.link.close()
 
-    def _from_memory(self, budgets: Sequence[Budget], cost: int) -> Sequence[RateDecision | None] | None:
-        """Decide by leases if all budgets have enough, or by remembered denials; return None if Redis must be asked.
+    def _spend_leases(
+        self, hits: Sequence[tuple[RatePolicy, Key]], cost: int
+    ) -> tuple[RatePolicy, RateDecision] | None:
+        """Count a request in the leases of all its budgets, and return its result; None unless all have enough."""
+        now, held = now_us(), list[Lease]()
+        for policy, key in hits:
+            lease = self._leases.get(policy, bucket_name(policy, key)) if policy.lease else None
+            if lease is None or not 1 <= cost <= lease.left or now >= lease.ends:
+                return None
+            held.append(lease)
+        result = None
+        for (policy, _), lease in zip(hits, held, strict=True):
+            decision = lease.spend(cost, now)
+            self._counts.count(policy.name, decision)
+            if policy.on_store_error == "local":
+                self._local_buckets.count(policy, lease.name, cost, now)  # in case Redis becomes unreachable
+            if result is None or decision.remaining < result[1].remaining:  # as `decisive`: all are allowed
+                result = policy, decision
+        return result
 
-        In the second case the decision is None for budgets without a remembered denial.
-        """
+    def _remembered_denials(self, budgets: Sequence[Budget], cost: int) -> Sequence[RateDecision | None] | None:
+        """Return the remembered denials of these budgets, or None for a budget without one; None if there is none."""
         now = now_us()
-        leases = [self._held(policy, name) if policy.lease else None for policy, name in budgets]
-        held = [lease for lease in leases if lease is not None and lease.left >= cost and now < lease.ends]
-        if len(held) == len(budgets):
-            return [lease.spend(cost, now) for lease in held]
         denials = [self._denials.get(policy, name, cost, now) for policy, name in budgets]
-        return denials if any(denials) else None
+        return denials if any(denial is not None for denial in denials) else None
 
     async def _wait_for_leases(self, budgets: Sequence[Budget]) -> bool:
         """Wait while another task requests leases for these budgets; return whether one did."""
-        leases = [self._leases.get(name) for policy, name in budgets if policy.lease]
+        leases = [self._leases.get(policy, name) for policy, name in budgets if policy.lease]
         asked = {lease.asked for lease in leases if lease is not None and lease.asked is not None}
         for event in asked:
             await event.wait()
@@ -192,7 +211,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         now, answered = now_us(), asyncio.Event()
         requests, ours = list[BudgetRequest](), dict[str, Lease]()
         for policy, name in budgets:
-            lease = self._lease(policy, name) if policy.lease else None
+            lease = self._leases.get_or_add(policy, name) if policy.lease else None
             if lease is None or lease.asked is not None:
                 requests.append(self._with_known_level(BudgetRequest(cost), policy, name, now))
                 continue
@@ -202,6 +221,7 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
             requests.append(
                 self._with_known_level(BudgetRequest(cost, policy.lease, lease.id, lease.spent), policy, name, now)
             )
+        self._schedule_release()  # of leases that the new ones have displaced
         try:
             with self._guards.hold() as guard:
                 try:
@@ -236,25 +256,10 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         born, until = self._known.get(name, _Known(0, 0))
         return request._replace(born=born, known=(until - now) * policy.leak_rate) if until > now else request
 
-    def _held(self, policy: RatePolicy, name: str) -> Lease | None:
-        """Return the lease of a bucket, unless another policy of the same name took it."""
-        lease = self._leases.get(name)
-        return lease if lease is not None and lease.policy == policy else None
-
-    def _lease(self, policy: RatePolicy, name: str) -> Lease:
-        """Return the lease of a bucket; create an empty one if there is none of this policy."""
-        lease = self._held(policy, name)
-        if lease is None:
-            if (other := self._leases.pop(name, None)) is not None and other.asked is None:
-                self._leases.forget(other)
-            lease = self._leases[name] = Lease(policy, name)
-            self._schedule_release()
-        return lease
-
     def _renew(self, lease: Lease, grant: Grant, asked: int) -> None:
         """Add the grant of a request that was made at `asked`; release it if the lease was forgotten meanwhile."""
         lease.renew(grant, asked)
-        if self._leases.get(lease.name) is not lease:
+        if not self._leases.holds(lease):
             self._leases.forget(lease)
             self._schedule_release()
 
