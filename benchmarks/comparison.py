@@ -8,15 +8,9 @@ to docs/performance.md and docs/performance.svg; `--rounds 1 --print` only print
 import os
 import platform
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Final
-from uuid import uuid4
 
 import click
 import httpx
@@ -24,15 +18,12 @@ from harness import chart
 from harness.document import PAGE, write_section
 from harness.load import Request, find_generator
 from harness.measure import COLUMNS, Scenario, Target, measure
-from harness.servers import PEERS, Cores, Server, on_cores, peers_python, serving, uvicorn_command
+from harness.servers import Server, peers_python
+from harness.testbed import Testbed, bearer, log_in, testbed
 from report import markdown_table
 
-from tequipy_devstack.mail_sink import MailSink
-from tequipy_devstack.proving import Deployment
 from tequipy_devstack.proving.traffic import ADMIN, PASSWORD
-from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
-SERVED: Final = Path(__file__).parent / "served"
 CHART: Final = PAGE.with_suffix(".svg")
 HEALTH: Final = Request("GET", "/api/v1/health")
 PRODUCT: Final = Request("GET", "/api/v1/products/7")
@@ -57,103 +48,38 @@ PACKAGES: Final = (
 )
 
 
-@dataclass
-class Stage:
-    """The databases, the cores and the folder in which servers are started."""
-
-    folder: Path
-    cores: Cores
-    postgres: PostgresServer
-    valkey: ValkeyServer
-    mails: MailSink
-    stack: ExitStack
-
-    def start(self, name: str, command: list[str | Path], folder: Path, **variables: str) -> Server:
-        """Start a server that runs until the end."""
-        log = self.folder / f"{name}.log"
-        return self.stack.enter_context(serving(command, self.cores, folder=folder, log=log, variables=variables))
-
-    def peer(self, name: str, *, access_log: bool = False, **variables: str) -> Server:
-        """Start a peer in its own environment."""
-        command = uvicorn_command(f"{name}:app", peers_python(), access_log=access_log)
-        return self.start(f"{name}-{uuid4().hex[:4]}", command, PEERS, **variables)
-
-    def alone(self, app: str) -> Server:
-        """Start one package of this project in a foreign app."""
-        command = uvicorn_command(f"alone:{app}", Path(sys.executable))
-        return self.start(f"alone-{app}", command, SERVED, CACHE_URL=self.valkey.url(3))
-
-
-@contextmanager
-def staged() -> Iterator[Stage]:
-    """Start the databases on the cores that the servers under test do not use, and stop everything at the end."""
-    cores = Cores.of_this_machine()
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tequipy-bench-")))
-        stack.enter_context(on_cores(cores.others))
-        postgres = stack.enter_context(PostgresServer(folder / "postgres"))
-        valkey = stack.enter_context(ValkeyServer(folder / "valkey"))
-        mails = stack.enter_context(MailSink(folder / "mail"))
-        with ExitStack() as servers:
-            yield Stage(folder, cores, postgres, valkey, mails, servers)
-
-
-def start_service(stage: Stage) -> tuple[Server, Mapping[str, str]]:
-    """Start the service with everything on, and return it with the header of an access token.
-
-    Settings are those of a deployment, except that the rate limit is so high that the load passes.
-    """
-    deployment = Deployment(
-        stage.folder,
-        database_url=stage.postgres.create_database("tequipy"),
-        redis=stage.valkey,
-        mails=stage.mails,
-        TEQUIPY_CACHE__POLICIES="{}",
-        TEQUIPY_RATE_LIMITS__DEFAULT="99999/1",
-    )
-    deployment.migrate()
-    deployment.create_admin()
-    command: list[str | Path] = [sys.executable, SERVED / "whole.py"]
-    server = stage.start("service", command, stage.folder, **_own(deployment.environment))
-    body = {"email": ADMIN, "password": PASSWORD, "token_delivery": "body"}
-    answer = httpx.post(f"{server.url}/api/v1/auth/login", json=body, timeout=30).raise_for_status()
-    return server, {"Authorization": f"Bearer {answer.json()['access_token']}"}
-
-
-def _own(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith("TEQUIPY_")}
-
-
-def start_users_stack(stage: Stage) -> tuple[Server, Mapping[str, str]]:
+def start_users_stack(bed: Testbed) -> tuple[Server, Mapping[str, str]]:
     """Start fastapi-users and its companions, and return it with the header of an access token."""
-    url = stage.postgres.create_database("users")
-    server = stage.peer("users_stack", access_log=True, DATABASE_URL=url)
+    url = bed.postgres.create_database("users")
+    server = bed.peer("users_stack", access_log=True, DATABASE_URL=url)
     credentials = {"email": ADMIN, "password": PASSWORD}
     httpx.post(f"{server.url}/auth/register", json=credentials, timeout=30).raise_for_status()
     form = {"username": ADMIN, "password": PASSWORD}
     answer = httpx.post(f"{server.url}/auth/jwt/login", data=form, timeout=30).raise_for_status()
-    return server, {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    return server, bearer(answer.json()["access_token"])
 
 
-def scenarios(stage: Stage) -> list[Scenario]:
+def scenarios(bed: Testbed) -> list[Scenario]:
     """Start all servers, and return what is compared."""
-    service, bearer = start_service(stage)
-    users, users_bearer = start_users_stack(stage)
-    bare, starlette, litestar = (stage.peer(f"bare_{name}") for name in ("fastapi", "starlette", "litestar"))
-    quiet = stage.peer("bare_fastapi", TELEMETRY="off")
-    valkey = stage.valkey
+    service = bed.service(bed.deployment())
+    with httpx.Client(base_url=service.url, timeout=30) as client:
+        ours = bearer(log_in(client)["access_token"])
+    users, users_bearer = start_users_stack(bed)
+    bare, starlette, litestar = (bed.peer(f"bare_{name}") for name in ("fastapi", "starlette", "litestar"))
+    quiet = bed.peer("bare_fastapi", TELEMETRY="off")
+    valkey = bed.valkey
     slow = {
-        "slowapi, memory": stage.peer("limited_slowapi", STORAGE="memory://"),
-        "slowapi, Redis": stage.peer("limited_slowapi", STORAGE=valkey.url(4)),
+        "slowapi, memory": bed.peer("limited_slowapi", STORAGE="memory://"),
+        "slowapi, Redis": bed.peer("limited_slowapi", STORAGE=valkey.url(4)),
     }
     caches = {
-        "cashews, Redis and memory": stage.peer("cached_cashews", CACHE_URL=valkey.url(5), CLIENT_SIDE="1"),
-        "cashews, Redis": stage.peer("cached_cashews", CACHE_URL=valkey.url(6), CLIENT_SIDE="0"),
-        "aiocache, Redis": stage.peer("cached_aiocache", CACHE_URL=valkey.url(7)),
+        "cashews, Redis and memory": bed.peer("cached_cashews", CACHE_URL=valkey.url(5), CLIENT_SIDE="1"),
+        "cashews, Redis": bed.peer("cached_cashews", CACHE_URL=valkey.url(6), CLIENT_SIDE="0"),
+        "aiocache, Redis": bed.peer("cached_aiocache", CACHE_URL=valkey.url(7)),
     }
     me = Request("GET", "/api/v1/auth/me")
     order = Request("POST", "/api/v1/orders", json=ORDER)
-    known_order = Request("POST", "/api/v1/orders", headers=bearer, json=ORDER)
+    known_order = Request("POST", "/api/v1/orders", headers=ours, json=ORDER)
     everything = "Tequipy, everything on"
 
     def bare_ones(request: Request) -> list[Target]:
@@ -172,7 +98,7 @@ def scenarios(stage: Stage) -> list[Scenario]:
             [
                 *bare_ones(me),
                 Target("fastapi-users, instrumentator, correlation id", users, _with("/users/me", users_bearer)),
-                Target(everything, service, _with(me.path, bearer), ours=True),
+                Target(everything, service, _with(me.path, ours), ours=True),
             ],
         ),
         Scenario(
@@ -184,7 +110,7 @@ def scenarios(stage: Stage) -> list[Scenario]:
             [
                 Target("bare FastAPI", bare, PRODUCT),
                 *(Target(name, server, PRODUCT) for name, server in slow.items()),
-                Target("FastAPI with our LimitRates, Redis", stage.alone("limited"), PRODUCT, ours=True),
+                Target("FastAPI with our LimitRates, Redis", bed.alone("limited"), PRODUCT, ours=True),
             ],
         ),
         Scenario(
@@ -192,7 +118,7 @@ def scenarios(stage: Stage) -> list[Scenario]:
             [
                 Target("bare FastAPI", bare, PRODUCT),
                 *(Target(name, server, PRODUCT) for name, server in caches.items()),
-                Target("FastAPI with our cache, Redis and memory", stage.alone("cached"), PRODUCT, ours=True),
+                Target("FastAPI with our cache, Redis and memory", bed.alone("cached"), PRODUCT, ours=True),
             ],
         ),
     ]
@@ -225,8 +151,8 @@ def main(rounds: int, seconds: int, only_print: bool) -> None:  # noqa: FBT001 -
     """Compare, print the tables, and write them and the chart into docs/."""
     before = os.getloadavg()[0]
     generator = find_generator()
-    with staged() as stage:
-        measured = scenarios(stage)
+    with testbed() as bed:
+        measured = scenarios(bed)
         measure(measured, generator, rounds=rounds, seconds=seconds, report=lambda text: print(text, flush=True))
     text = "\n".join(f"### {each.title}\n\n{markdown_table(COLUMNS, each.rows())}" for each in measured)
     run = described(generator.name, rounds=rounds, seconds=seconds, load=(before, os.getloadavg()[0]))

@@ -59,15 +59,11 @@ class Server:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of all threads of a process and of its descendants, in seconds."""
-    return sum(_own_cpu_seconds(each) for each in _family(pid))
-
-
-def _family(pid: int) -> list[int]:
-    try:
-        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-    except psutil.NoSuchProcess:
-        return []
+    """Return the CPU time of all threads of a process and of its descendants, also of those that have ended."""
+    process = psutil.Process(pid)
+    ended = process.cpu_times()
+    living = [pid, *(child.pid for child in process.children(recursive=True))]
+    return float(ended.children_user + ended.children_system) + sum(_own_cpu_seconds(each) for each in living)
 
 
 def _own_cpu_seconds(pid: int) -> float:
