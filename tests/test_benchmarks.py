@@ -183,7 +183,7 @@ def test_every_target_of_the_comparison_answers() -> None:
     """All servers of the comparison start with the versions of their lock file, and serve a round without one error."""
     environment = ROOT / "benchmarks/peers/environment"
     subprocess.run([find_uv(), "sync", "--locked", "--quiet", "--project", environment], check=True)
-    command = [sys.executable, ROOT / "benchmarks/comparison.py", "--rounds", "1", "--print"]
+    command: list[str | Path] = [sys.executable, ROOT / "benchmarks/comparison.py", "--rounds", "1", "--print"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     print(output)
     assert len(re.findall(r"^\| \**(Tequipy|FastAPI with our)", output, re.MULTILINE)) == 5
