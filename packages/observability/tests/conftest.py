@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tequipy_observability.logging.configuration import Process, configure_logging
+from tequipy_observability.logging import Process, access_log, configure_logging
 
 from .log_lines import Lines
 
@@ -14,6 +14,15 @@ def lines(
     restored_logging: None,  # noqa: ARG001 -- requested, so that it is torn down last
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> Lines:
-    """Return a function that returns the lines logged since its last call, as JSON, at level INFO."""
+    """Return a function that returns the lines logged since its last call, as JSON, at level INFO.
+
+    Those that wait for the end of the event loop's turn are written first.
+    """
     configure_logging(Process("test", "test", "1.0"), level="INFO", style="json")
-    return lambda: [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
+
+    def written() -> list[dict[str, object]]:
+        if (log := access_log()) is not None:
+            log.flush()
+        return [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
+
+    return written

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tequipy_observability import RequestContext, request_context
-from tequipy_observability.logging.configuration import MAX_LINE_BYTES, Process, configure_logging, render_json
+from tequipy_observability.logging import Process, configure_logging
+from tequipy_observability.logging.rendering import MAX_LINE_BYTES, render_json
 
 from ..log_lines import Lines
 

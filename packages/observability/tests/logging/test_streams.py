@@ -18,7 +18,7 @@ def test_a_broken_pipe_breaks_nothing() -> None:
     """A process whose standard output has lost its reader continues."""
     program = """
 import logging, os, sys
-from tequipy_observability.logging.configuration import Process, configure_logging
+from tequipy_observability.logging import Process, configure_logging
 configure_logging(Process("test", "test", "1"), level="INFO", style="json")
 reader, writer = os.pipe(); os.dup2(writer, 1); os.close(reader); os.close(writer)
 for _ in range(3):
@@ -34,7 +34,7 @@ def test_a_process_without_standard_output_goes_on() -> None:
     """A process started with a closed standard output (`>&-`), where `sys.stdout` is None, continues without logs."""
     program = """
 import logging, sys, structlog
-from tequipy_observability.logging.configuration import Process, configure_logging
+from tequipy_observability.logging import Process, configure_logging
 assert sys.stdout is None
 for style in ("json", "console"):
     configure_logging(Process("test", "test", "1"), level="INFO", style=style)

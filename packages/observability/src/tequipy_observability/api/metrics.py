@@ -33,8 +33,7 @@ class HttpMetrics(Collector):
     def __init__(self, registry: CollectorRegistry) -> None:
         self.in_progress = 0
         """The number of requests being served; the middleware changes it."""
-        self._requests: dict[tuple[str, str, int], int] = {}
-        self._histograms: dict[tuple[str, str], tuple[_Distribution, _Distribution]] = {}
+        self._series: dict[tuple[str, str], _Series] = {}
         # Created at the start, so that requests for unknown paths do not add them.
         self._add("GET", UNMATCHED)
         self._add(OTHER_METHOD, UNMATCHED)
@@ -44,38 +43,48 @@ class HttpMetrics(Collector):
         """Count one finished request; an exemplar refers to `by`."""
         if method not in METHODS:
             method, route = OTHER_METHOD, UNMATCHED  # no route serves such a method
-        requests = self._requests
-        key = (method, route, status)
-        requests[key] = requests.get(key, 0) + 1
-        duration, sizes = self._histograms.get((method, route)) or self._add(method, route)
-        duration.observe(seconds, by)
-        sizes.observe(size, None)
+        series = self._series.get((method, route)) or self._add(method, route)
+        series.statuses[status] = series.statuses.get(status, 0) + 1
+        series.duration.observe(seconds, by)
+        series.size.observe(size, None)
 
     def collect(self) -> Iterable[Metric]:
         """Yield the current counts."""
         yield GaugeMetricFamily("http_requests_in_progress", "Requests being served.", self.in_progress)
         requests = CounterMetricFamily("http_requests", "Requests served.", labels=("method", "route", "status"))
         # Iterates over copies, because the metrics' own port scrapes in another thread.
-        for (method, route, status), count in self._requests.copy().items():
-            requests.add_metric((method, route, str(status)), count)
+        found = self._series.copy().items()
+        for (method, route), series in found:
+            for status, count in series.statuses.copy().items():
+                requests.add_metric((method, route, str(status)), count)
         labels = ("method", "route")
         durations = HistogramMetricFamily(
             "http_request_duration_seconds", "Seconds from the request to the end of its answer.", labels=labels
         )
         sizes = HistogramMetricFamily("http_response_size_bytes", "Bytes in the bodies of answers.", labels=labels)
-        for series, (duration, size) in self._histograms.copy().items():
-            duration.add_to(durations, series)
-            size.add_to(sizes, series)
+        for values, series in found:
+            series.duration.add_to(durations, values)
+            series.size.add_to(sizes, values)
         yield from (requests, durations, sizes)
 
     def describe(self) -> Iterable[Metric]:
         """Yield the families, by whose names the registry detects duplicates."""
         return self.collect()
 
-    def _add(self, method: str, route: str) -> "tuple[_Distribution, _Distribution]":
-        pair = _Distribution(DURATION_BUCKETS), _Distribution(SIZE_BUCKETS)
-        self._histograms[method, route] = pair
-        return pair
+    def _add(self, method: str, route: str) -> "_Series":
+        series = self._series[method, route] = _Series()
+        return series
+
+
+class _Series:
+    """The counts of one method and route."""
+
+    __slots__ = ("duration", "size", "statuses")
+
+    def __init__(self) -> None:
+        self.statuses: dict[int, int] = {}
+        self.duration = _Distribution(DURATION_BUCKETS)
+        self.size = _Distribution(SIZE_BUCKETS)
 
 
 class _Distribution:

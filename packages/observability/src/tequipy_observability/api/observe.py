@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Final, NamedTuple
 
 import structlog
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import Scope
@@ -23,6 +24,8 @@ from tequipy_observability._context import (
 from tequipy_observability.api.metrics import HttpMetrics
 from tequipy_observability.api.pipeline import Exchange, Head, HeaderField, Stage
 from tequipy_observability.api.routes import polled_endpoints
+from tequipy_observability.logging import access_log
+from tequipy_observability.logging.access import ACCESS_EVENT, ACCESS_LOGGER
 
 # The form of header names in ASGI.
 _CORRELATION_HEADER: Final = CORRELATION_HEADER.lower().encode()
@@ -55,17 +58,21 @@ class ObserveRequests(Stage):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._metrics = HttpMetrics(registry)
+        self._app: FastAPI | None = None
+        self._polled: set[object] = set()
 
     @cached_property
     def _log(self) -> FilteringBoundLogger:
         """The logger, bound once, when the first request arrives and logging has been configured."""
-        log: FilteringBoundLogger = structlog.get_logger(logger_name="tequipy.access").bind()
+        log: FilteringBoundLogger = structlog.get_logger(logger_name=ACCESS_LOGGER).bind()
         return log
 
     def before(self, exchange: Exchange) -> None:
         """Set the request context."""
         given = _context_of(exchange.scope)
-        polled = exchange.route.endpoint in polled_endpoints(exchange.app)
+        if exchange.app is not self._app:
+            self._app, self._polled = exchange.app, polled_endpoints(exchange.app)
+        polled = exchange.route.endpoint in self._polled
         correlation = (_CORRELATION_HEADER, str(given.correlation_id).encode())
         context = request_context(given)
         context.__enter__()
@@ -118,17 +125,19 @@ class ObserveRequests(Stage):
 
     def _log_access(self, route: str, status: int, seconds: float, context: RequestContext, *, polled: bool) -> None:
         """Write the access event; the request context adds the fields that were bound meanwhile."""
-        log = self._log
         if polled:
-            if not log.is_enabled_for(logging.DEBUG):
-                return
-            write = log.debug
+            level = logging.DEBUG
         elif status >= _INTERNAL_SERVER_ERROR:
-            write = log.error
+            level = logging.ERROR
         else:
-            write = log.info  # client errors too: a wrong password or an unknown path is no fault of ours
+            level = logging.INFO  # client errors too: a wrong password or an unknown path is no fault of ours
         duration_ms = round(seconds * 1000, 3)
-        write("http_request", route=route, status=status, duration_ms=duration_ms, user_agent=context.user_agent)
+        log = access_log()
+        if log is not None:
+            log.write(level, context, route=route, status=status, duration_ms=duration_ms)
+        else:
+            fields = {"route": route, "status": status, "duration_ms": duration_ms}
+            self._log.log(level, ACCESS_EVENT, **fields, user_agent=context.user_agent)
 
 
 def _context_of(scope: Scope) -> RequestContext:

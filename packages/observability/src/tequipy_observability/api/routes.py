@@ -64,6 +64,8 @@ class RouteTable:
         self._entries: list[RouteEntry] = []
         self._patterns: list[RouteEntry] = []
         self._literals: dict[str, list[RouteEntry]] = {}
+        self._exact: dict[tuple[str, str], MatchedRoute] = {}
+        """The routes of literal paths by method and path, as far as nothing else of a request decides."""
 
     @property
     def entries(self) -> list[RouteEntry]:
@@ -73,7 +75,9 @@ class RouteTable:
 
     def match(self, scope: Scope) -> MatchedRoute:
         """Return the route that serves an HTTP request or responds 405; else `NO_ROUTE`."""
-        return self._find(scope, get_route_path(scope))
+        path = get_route_path(scope)
+        self._refresh()
+        return self._exact.get((scope["method"], path)) or self._find(scope, path)
 
     def methods_at(self, scope: Scope) -> set[str]:
         """Return the methods of all routes at this path."""
@@ -131,14 +135,21 @@ class RouteTable:
             path: [entry for entry in self._entries if entry.pattern is None or entry.pattern.match(path)]
             for path in (entry.route.template for entry in self._entries if entry.literal)
         }
+        self._exact = {
+            (method, path): next(entry.route for entry in entries if entry.methods is None or method in entry.methods)
+            for path, entries in self._literals.items()
+            if all(entry.pattern is not None for entry in entries)
+            for method in {method for entry in entries for method in entry.methods or ()}
+        }
         self._known = len(self._router.routes)
 
 
 def route_table(app: FastAPI) -> RouteTable:
     """Return the route table of an app; each app has one."""
-    if not hasattr(app.state, "route_table"):
-        app.state.route_table = RouteTable(app.router)
-    table: RouteTable = app.state.route_table
+    try:  # called for each request, and `hasattr` would read the state twice
+        table: RouteTable = app.state.route_table
+    except AttributeError:
+        table = app.state.route_table = RouteTable(app.router)
     return table
 
 

@@ -1,5 +1,7 @@
 """Structured logs of a process, with redaction of secrets."""
 
-from tequipy_observability.logging.configuration import Process, configure_logging
+from tequipy_observability.logging.access import AccessLog
+from tequipy_observability.logging.configuration import access_log, configure_logging
+from tequipy_observability.logging.rendering import Process
 
-__all__ = ["Process", "configure_logging"]
+__all__ = ["AccessLog", "Process", "access_log", "configure_logging"]
