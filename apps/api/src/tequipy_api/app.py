@@ -24,6 +24,7 @@ from tequipy_platform.http import build_http_clients
 from tequipy_platform.settings import variable_of
 from tequipy_platform.storage import build_storage
 from tequipy_platform.web import (
+    Api,
     CatchErrors,
     CloseConnections,
     CompiledRoutes,
@@ -104,13 +105,11 @@ def create_app(settings: ApiSettings) -> FastAPI:
         LimitBodies(),
         CatchErrors(),
     ]
-    app = FastAPI(
+    app = Api(
         title=settings.app_name,
         version=settings.app_version,
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,  # short operation ids, such as get_me
-        # FastAPI's own spans, metrics and logs would repeat ours, with queries, and texts of validation errors.
-        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         # FastAPI's own docs pages load scripts from a third party; wire_docs replaces them.
         docs_url=None,
         redoc_url=None,

@@ -156,10 +156,12 @@ async def write_and_wait() -> None:
 
 async def test_threads_lose_no_line(lines: Lines) -> None:
     """Lines of other threads and of the loop are each written once."""
-    threads = [
-        threading.Thread(target=lambda: [logging.getLogger("thread").warning("x") for _ in range(200)])
-        for _ in range(4)
-    ]
+
+    def warn() -> None:
+        for _ in range(200):
+            logging.getLogger("thread").warning("x")
+
+    threads = [threading.Thread(target=warn) for _ in range(4)]
     for thread in threads:
         thread.start()
     for _ in range(200):

@@ -6,6 +6,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("tequipy_platform.web needs FastAPI: install tequipy-platform[api]") from error
 
 from tequipy_observability.api import Pipeline, Stage
+from tequipy_platform.web.application import Api
 from tequipy_platform.web.compiled import CompiledRoutes, RouteReport, route_reports
 from tequipy_platform.web.conditional import TAGGED_RESPONSE, IfMatch, tagged_response
 from tequipy_platform.web.cookies import read_cookie
@@ -46,6 +47,7 @@ __all__ = [
     "RATE_LIMIT_POLICY_HEADER",
     "REQUESTED_WITH_HEADER",
     "TAGGED_RESPONSE",
+    "Api",
     "BodyLimits",
     "CatchErrors",
     "CloseConnections",
