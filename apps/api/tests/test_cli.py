@@ -36,7 +36,9 @@ def test_wrong_settings_end_every_command(run_command: Command, command: list[st
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["migrate"], ["create-admin"], ["settings"], ["openapi"]], ids=str)
+@pytest.mark.parametrize(
+    "command", [[], ["serve"], ["migrate"], ["create-admin"], ["settings"], ["openapi"], ["routes"]], ids=str
+)
 def test_help_needs_no_settings(run_command: Command, command: list[str]) -> None:
     """`--help` works without any settings."""
     result = run_command(*command, "--help", without=("TEQUIPY_ENVIRONMENT", "TEQUIPY_DATABASE__URL"))

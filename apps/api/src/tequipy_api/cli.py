@@ -1,4 +1,4 @@
-"""The command line of the API: serve, health, migrate, create an admin, rotate keys, show settings and contract.
+"""The command line of the API: serve, health, migrate, create an admin, rotate keys, show settings and routes.
 
 Each command imports what it needs, because importing the whole app takes longer than reporting wrong settings.
 """
@@ -320,3 +320,12 @@ def openapi(file: Path | None) -> None:
         click.echo(document, nl=False)
     elif file.read_text(encoding="utf-8") != document:
         raise click.ClickException(f"{file} differs from the code; renew it: tequipy-api openapi > {file}")
+
+
+@main.command()
+def routes() -> None:
+    """Print each route, and whether it is served by compiled code or by FastAPI, and why; needs no settings."""
+    from tequipy_api.contract import route_lines  # noqa: PLC0415 -- as above
+
+    for line in route_lines():
+        click.echo(line)

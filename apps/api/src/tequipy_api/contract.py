@@ -1,15 +1,31 @@
-"""The HTTP contract as an OpenAPI document that does not depend on the environment."""
+"""The HTTP contract: the OpenAPI document and the routes, which depend on the code alone."""
 
 import json
+from collections.abc import Iterator
 
+from fastapi import FastAPI
 from pydantic_settings import SettingsConfigDict
 
 from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
+from tequipy_platform.web import route_reports
 
 
 def openapi_document() -> str:
     """Return the contract in its committed form: indented JSON with a newline at the end."""
+    return json.dumps(_app().openapi(), indent=2, ensure_ascii=False) + "\n"
+
+
+def route_lines() -> Iterator[str]:
+    """Yield a line for each method of each route: whether it is compiled, and if not, why."""
+    reports = route_reports(_app())
+    width = max(len(report.path) for report in reports)
+    for report in reports:
+        outcome = "compiled" if report.reason is None else f"FastAPI: {report.reason}"
+        yield f"{report.method:7} {report.path:{width}} {outcome}"
+
+
+def _app() -> FastAPI:
     settings = _ContractSettings.model_validate(
         {
             "environment": "test",
@@ -18,7 +34,7 @@ def openapi_document() -> str:
             "cache": {"url": "redis://localhost"},
         }
     )
-    return json.dumps(create_app(settings).openapi(), indent=2, ensure_ascii=False) + "\n"
+    return create_app(settings)
 
 
 class _ContractSettings(ApiSettings):

@@ -85,7 +85,7 @@ def parameters(depth: int) -> st.SearchStrategy[Parameter]:
         ),
     ]
     if depth:
-        of = st.one_of(functions(depth - 1), *SHARED[:depth])
+        of = st.one_of(functions(depth - 1), *SHARED[:depth], *SHARED[:depth])
         cached = st.sampled_from([True, True, False])
         dependency = st.builds(Parameter, st.just("depends"), name, st.none(), of=of, cached=cached)
         simple += [dependency, dependency]
@@ -96,7 +96,7 @@ def functions(depth: int) -> st.SearchStrategy[Function]:
     return st.builds(
         Function,
         st.sampled_from(["one", "two", "three"]),
-        st.lists(parameters(depth), max_size=3, unique_by=lambda each: each.name).map(tuple),
+        st.lists(parameters(depth), max_size=4 if depth else 2, unique_by=lambda each: each.name).map(tuple),
         st.sampled_from(EFFECTS),
         st.sampled_from([True, True, True, False]),
         st.sampled_from(RESULTS),
