@@ -7,9 +7,10 @@ to docs/performance.md and docs/performance.svg; `--rounds 1 --print` only print
 
 import os
 import platform
+import statistics
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import click
@@ -17,7 +18,7 @@ import httpx
 from harness import chart
 from harness.document import PAGE, write_section
 from harness.load import Request, find_generator
-from harness.measure import COLUMNS, Scenario, Target, measure
+from harness.measure import COLUMNS, RATIOS, Comparison, Scenario, Target, measure
 from harness.servers import Server, peers_python
 from harness.testbed import Testbed, bearer, log_in, testbed
 from report import markdown_table
@@ -33,6 +34,7 @@ ORDER: Final = {
     "note": "Leave it at the door",
     "lines": [{"sku": f"pen-{number}", "quantity": number} for number in range(1, 6)],
 }
+EVERYTHING: Final = "Tequipy, everything on"
 PACKAGES: Final = (
     "fastapi",
     "starlette",
@@ -80,7 +82,6 @@ def scenarios(bed: Testbed) -> list[Scenario]:
     me = Request("GET", "/api/v1/auth/me")
     order = Request("POST", "/api/v1/orders", json=ORDER)
     known_order = Request("POST", "/api/v1/orders", headers=ours, json=ORDER)
-    everything = "Tequipy, everything on"
 
     def bare_ones(request: Request) -> list[Target]:
         servers = {
@@ -92,18 +93,18 @@ def scenarios(bed: Testbed) -> list[Scenario]:
         return [Target(name, server, request) for name, server in servers.items()]
 
     return [
-        Scenario("`GET /health`", [*bare_ones(HEALTH), Target(everything, service, HEALTH, ours=True)]),
+        Scenario("`GET /health`", [*bare_ones(HEALTH), Target(EVERYTHING, service, HEALTH, ours=True)]),
         Scenario(
             "`GET /me`, authenticated (the bare routes ask for no token)",
             [
                 *bare_ones(me),
                 Target("fastapi-users, instrumentator, correlation id", users, _with("/users/me", users_bearer)),
-                Target(everything, service, _with(me.path, ours), ours=True),
+                Target(EVERYTHING, service, _with(me.path, ours), ours=True),
             ],
         ),
         Scenario(
             "`POST /orders`, a validated JSON body and a response model",
-            [*bare_ones(order), Target(everything, service, known_order, ours=True)],
+            [*bare_ones(order), Target(EVERYTHING, service, known_order, ours=True)],
         ),
         Scenario(
             "A rate-limited route",
@@ -126,6 +127,22 @@ def scenarios(bed: Testbed) -> list[Scenario]:
 
 def _with(path: str, headers: Mapping[str, str]) -> Request:
     return Request("GET", path, headers)
+
+
+def goals(measured: Sequence[Scenario]) -> str:
+    """Return a table with the ratios that this project aims at."""
+    health, me, order = measured[:3]
+    wanted = [
+        ("`health` / bare FastAPI", 2.0, health, "bare FastAPI"),
+        ("`me` / bare FastAPI", 1.0, me, "bare FastAPI"),
+        ("`me` / fastapi-users", 18.0, me, "fastapi-users"),
+        ("`orders` / bare FastAPI", 1.0, order, "bare FastAPI"),
+    ]
+    rows: list[list[object]] = [
+        [name, f"{least:.1f}", *Comparison(scenario.find(EVERYTHING), scenario.find(base)).columns()]
+        for name, least, scenario, base in wanted
+    ]
+    return markdown_table(("goal", "at least", *RATIOS), rows)
 
 
 def described(generator: str, *, rounds: int, seconds: int, load: tuple[float, float]) -> str:
@@ -154,7 +171,8 @@ def main(rounds: int, seconds: int, only_print: bool) -> None:  # noqa: FBT001 -
     with testbed() as bed:
         measured = scenarios(bed)
         measure(measured, generator, rounds=rounds, seconds=seconds, report=lambda text: print(text, flush=True))
-    text = "\n".join(f"### {each.title}\n\n{markdown_table(COLUMNS, each.rows())}" for each in measured)
+    tables = [f"### {each.title}\n\n{markdown_table(COLUMNS, each.rows())}" for each in measured]
+    text = "\n".join([f"### The goals\n\n{goals(measured)}", *tables])
     run = described(generator.name, rounds=rounds, seconds=seconds, load=(before, os.getloadavg()[0]))
     print(f"\n{text}\n{run}")
     if not only_print:
@@ -162,15 +180,14 @@ def main(rounds: int, seconds: int, only_print: bool) -> None:  # noqa: FBT001 -
         CHART.write_text(_drawn(measured), encoding="utf-8")
 
 
-def _drawn(measured: list[Scenario]) -> str:
-    charts = []
-    for scenario in measured:
-        bars = []
-        for target in scenario.targets:
-            ratios = sorted(scenario.cpu_ratios(target))
-            bars.append(chart.Bar(target.name, ratios[0], ratios[len(ratios) // 2], ratios[-1], target.ours))
-        charts.append((scenario.title.replace("`", ""), bars))
+def _drawn(measured: Sequence[Scenario]) -> str:
+    charts = [(scenario.title.replace("`", ""), [_bar(each) for each in scenario.comparisons]) for scenario in measured]
     return chart.draw(charts, description="Requests per second of CPU time, as a share of bare FastAPI")
+
+
+def _bar(comparison: Comparison) -> chart.Bar:
+    target, ratios = comparison.target, comparison.cpu
+    return chart.Bar(target.name, min(ratios), statistics.median(ratios), max(ratios), target.ours)
 
 
 if __name__ == "__main__":

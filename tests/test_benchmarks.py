@@ -26,7 +26,9 @@ sys.path.append(str(ROOT / "benchmarks"))
 from harness.chart import Bar, draw  # noqa: E402 -- after the path
 from harness.document import PAGE, write_section  # noqa: E402 -- as above
 from harness.load import BadResponses, Bundled, Generator, Request, Wrk, percentile  # noqa: E402 -- as above
+from harness.measure import Comparison, Scenario, Target  # noqa: E402 -- as above
 from harness.plan import MIX, Costs, Deployment, Measured, grow  # noqa: E402 -- as above
+from harness.servers import Server  # noqa: E402 -- as above
 
 GENERATORS = [pytest.param(Bundled(), id="bundled")]
 if wrk := shutil.which("wrk"):
@@ -144,6 +146,15 @@ def test_a_plan_adds_what_limits_the_deployment_before(measured: Measured, targe
 def test_the_shares_of_the_mix_are_complete() -> None:
     """The kinds of requests that the plan assumes are all requests."""
     assert sum(MIX.values()) == pytest.approx(1)
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    """A machine that is half as fast in one round changes no ratio; each is compared with the base in its own round."""
+    server, request = Server(0, 0), Request("GET", "/")
+    base = Target("base", server, request, rates=[100, 50, 100], cpu=[10, 20, 10], p99=[1, 2, 1])
+    ours = Target("ours", server, request, rates=[200, 100, 200], cpu=[5, 10, 5], p99=[3, 6, 3])
+    assert Comparison(ours, base).columns() == ["2.00", "2.00 to 2.00", "2.00", "2.00 to 2.00", "3.00"]
+    assert Scenario("title", [base, ours]).rows()[1][:4] == ["ours", 200, 5, 3]
 
 
 def test_a_section_is_replaced_and_the_rest_stays(tmp_path: Path) -> None:

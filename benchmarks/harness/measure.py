@@ -10,7 +10,8 @@ import httpx
 from harness.load import BadResponses, Generator, Request
 from harness.servers import Server, cpu_seconds
 
-COLUMNS: Final = ("", "requests/s", "ratio", "min to max", "µs CPU", "CPU ratio", "min to max", "p99 ms", "p99 ratio")
+RATIOS: Final = ("ratio", "min to max", "CPU ratio", "min to max", "p99 ratio")
+COLUMNS: Final = ("", "requests/s", "µs CPU", "p99 ms", *RATIOS)
 
 
 @dataclass
@@ -54,6 +55,39 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A target and another one, round by round."""
+
+    target: Target
+    base: Target
+
+    @property
+    def rates(self) -> list[float]:
+        """The throughput of the target in that of the base."""
+        return [ours / base for ours, base in zip(self.target.rates, self.base.rates, strict=True)]
+
+    @property
+    def cpu(self) -> list[float]:
+        """How many requests the target serves per CPU time in those of the base."""
+        return [base / ours for ours, base in zip(self.target.cpu, self.base.cpu, strict=True)]
+
+    @property
+    def p99(self) -> list[float]:
+        """The latency of the target in that of the base."""
+        return [ours / base for ours, base in zip(self.target.p99, self.base.p99, strict=True)]
+
+    def columns(self) -> list[object]:
+        """Return the medians and ranges for a row of a table."""
+        return [
+            _ratio(statistics.median(self.rates)),
+            _span(self.rates),
+            _ratio(statistics.median(self.cpu)),
+            _span(self.cpu),
+            _ratio(statistics.median(self.p99)),
+        ]
+
+
+@dataclass(frozen=True)
 class Scenario:
     """Routes that do the same work; the first one is the base of the ratios."""
 
@@ -61,34 +95,23 @@ class Scenario:
     targets: Sequence[Target]
 
     @property
-    def base(self) -> Target:
-        """The target that all are compared with."""
-        return self.targets[0]
+    def comparisons(self) -> list[Comparison]:
+        """Every target, the base included, compared with the base."""
+        return [Comparison(target, self.targets[0]) for target in self.targets]
 
-    def ratios(self, target: Target) -> list[float]:
-        """Return the throughput of a target in that of the base, by round."""
-        return [ours / base for ours, base in zip(target.rates, self.base.rates, strict=True)]
-
-    def cpu_ratios(self, target: Target) -> list[float]:
-        """Return how many requests a target serves per CPU time in those of the base, by round."""
-        return [base / ours for ours, base in zip(target.cpu, self.base.cpu, strict=True)]
+    def find(self, start: str) -> Target:
+        """Return the target whose name starts so."""
+        return next(target for target in self.targets if target.name.startswith(start))
 
     def rows(self) -> list[list[object]]:
         """Return a row for each target, with the medians of its rounds."""
-        return [
-            [
-                f"**{each.name}**" if each.ours else each.name,
-                statistics.median(each.rates),
-                _ratio(statistics.median(self.ratios(each))),
-                _span(self.ratios(each)),
-                statistics.median(each.cpu),
-                _ratio(statistics.median(self.cpu_ratios(each))),
-                _span(self.cpu_ratios(each)),
-                statistics.median(each.p99),
-                _ratio(statistics.median(a / b for a, b in zip(each.p99, self.base.p99, strict=True))),
-            ]
-            for each in self.targets
-        ]
+        rows = []
+        for each in self.comparisons:
+            target = each.target
+            name = f"**{target.name}**" if target.ours else target.name
+            medians = [statistics.median(samples) for samples in (target.rates, target.cpu, target.p99)]
+            rows.append([name, *medians, *each.columns()])
+        return rows
 
 
 def _ratio(value: float) -> str:
