@@ -21,9 +21,11 @@ from tequipy_observability.wiring import Observability
 from tequipy_platform import DomainError
 from tequipy_platform.http import HttpProfile, HttpSettings
 from tequipy_reporting import ReportFailure, ReportStatus
-from tequipy_worker.app import build_runtime, create_worker, open_relay
+from tequipy_worker.app import build_runtime
 from tequipy_worker.heartbeat import Heartbeat
+from tequipy_worker.relay import open_relay
 from tequipy_worker.settings import WorkerSettings
+from tequipy_worker.worker import create_worker
 
 from .promql import (
     DASHBOARDS,

@@ -24,8 +24,8 @@ from tequipy_devstack.proving import fetch
 from tequipy_devstack.servers import PostgresServer
 from tequipy_platform.database import uuid7
 from tequipy_platform.settings import load_settings
-from tequipy_worker.app import create_worker
 from tequipy_worker.settings import WorkerSettings
+from tequipy_worker.worker import create_worker
 
 PURGE = "platform.purge_messages"
 

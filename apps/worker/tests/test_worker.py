@@ -14,10 +14,13 @@ from prometheus_client import CollectorRegistry
 from tequipy_devstack.servers import PostgresServer
 from tequipy_observability.wiring import Observability
 from tequipy_platform.database import Database, DatabaseSettings, build_database
-from tequipy_worker.app import build_runtime, create_worker, open_relay, open_scheduler
+from tequipy_worker.app import build_runtime
 from tequipy_worker.catalogue import TASKS
 from tequipy_worker.heartbeat import Heartbeat
+from tequipy_worker.relay import open_relay
+from tequipy_worker.scheduler import open_scheduler
 from tequipy_worker.settings import WorkerSettings
+from tequipy_worker.worker import create_worker
 
 from .commands import GOOD, Worker, worker
 
@@ -110,7 +113,8 @@ async def test_relay_and_scheduler_build_no_services(
 
     for name in ("build_auth", "build_cache", "build_mailer", "build_storage"):
         monkeypatch.setattr(f"tequipy_worker.app.{name}", mock.Mock(side_effect=AssertionError(name)))
-    monkeypatch.setattr("tequipy_worker.app.build_database", build)
+    for module in ("app", "relay", "scheduler"):
+        monkeypatch.setattr(f"tequipy_worker.{module}.build_database", build)
     create_worker(settings, observe(settings))
     assert built == []
     async with open_scheduler(settings, observe(settings), Heartbeat(tmp_path / "heartbeat")):

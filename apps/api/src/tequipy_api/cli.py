@@ -4,6 +4,7 @@ Each command imports what it needs, because importing the whole app takes longer
 """
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
@@ -49,6 +50,7 @@ def serve(host: str, port: int) -> None:
     """Serve the API in one process; start more processes to scale."""
     settings = load_settings(ApiSettings)
     _refuse_wrong_encoding(settings)
+    gc.disable()  # until the app is complete: all that is imported and built lives as long as the process
     from tequipy_api import server  # noqa: PLC0415 -- after the settings, so that wrong ones are reported at once
 
     server.serve(settings, host=host, port=port)

@@ -4,6 +4,7 @@ Each command imports what it needs, because importing the whole app takes longer
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -81,7 +82,7 @@ def run(queues: str | None, concurrency: int | None) -> None:
         heartbeat.start()
         refuse_wrong_encoding(settings.database, variable=variable_of(WorkerSettings, ("database", "url")))
         from tequipy_platform.messaging.celery import run_worker  # noqa: PLC0415 -- as above
-        from tequipy_worker.app import create_worker  # noqa: PLC0415 -- as above
+        from tequipy_worker.worker import create_worker  # noqa: PLC0415 -- as above
 
         empty_folder(children_folder(folder))
         metrics = empty_folder(folder / "metrics")
@@ -89,6 +90,7 @@ def run(queues: str | None, concurrency: int | None) -> None:
         observability = _observe(settings, "worker", metrics_folder=metrics)
         celery = create_worker(settings, observability)
         heartbeat.wire(celery, observability)
+        gc.freeze()  # child processes share these objects with their parent as long as no collection marks them
         status = run_worker(
             celery,
             queues=selected,
@@ -122,8 +124,8 @@ def beat() -> None:
 
 
 async def _beat(settings: WorkerSettings, folder: Path) -> None:
-    from tequipy_worker.app import open_scheduler  # noqa: PLC0415 -- as above
     from tequipy_worker.heartbeat import DATABASE, Heartbeat  # noqa: PLC0415 -- as above
+    from tequipy_worker.scheduler import open_scheduler  # noqa: PLC0415 -- as above
 
     heartbeat = Heartbeat(heartbeat_file(folder), DATABASE)
     async with open_scheduler(settings, _observe(settings, "beat"), heartbeat) as running:
@@ -141,8 +143,8 @@ def relay() -> None:
 
 
 async def _relay(settings: WorkerSettings, folder: Path) -> None:
-    from tequipy_worker.app import open_relay  # noqa: PLC0415 -- as above
     from tequipy_worker.heartbeat import BROKER, DATABASE, Heartbeat  # noqa: PLC0415 -- as above
+    from tequipy_worker.relay import open_relay  # noqa: PLC0415 -- as above
 
     heartbeat = Heartbeat(heartbeat_file(folder), BROKER, DATABASE)
     async with open_relay(settings, _observe(settings, "relay"), heartbeat) as running:

@@ -14,13 +14,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
-
-from celery import Celery, bootsteps
-from celery.worker import WorkController
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from tequipy_observability.wiring import Observability
 from tequipy_worker.state import INTERVAL, READY, children_folder, is_locked
+
+if TYPE_CHECKING:  # the scheduler runs without Celery
+    from celery import Celery
+    from celery.worker import WorkController
 
 _TICK_SECONDS: Final = 1.0
 _HANGS_AFTER: Final = 20.0
@@ -156,8 +157,10 @@ class ParentHeartbeat:
         """Start the thread."""
         threading.Thread(target=self._run, name="tequipy-heartbeat", daemon=True).start()
 
-    def wire(self, celery: Celery, observability: Observability) -> None:
+    def wire(self, celery: "Celery", observability: Observability) -> None:
         """Watch the worker of this app as soon as it starts, and report whether it is connected."""
+        from celery import bootsteps  # noqa: PLC0415 -- the scheduler runs without Celery
+
         self._heartbeat.observability = observability
 
         class Ticks(bootsteps.StartStopStep):
@@ -165,12 +168,12 @@ class ParentHeartbeat:
 
             requires = ("celery.worker.components:Timer",)
 
-            def start(self, worker: WorkController, owner: ParentHeartbeat = self) -> None:
+            def start(self, worker: "WorkController", owner: ParentHeartbeat = self) -> None:
                 """Start to tick."""
                 owner._worker = worker
                 self.ticks = worker.timer.call_repeatedly(_TICK_SECONDS, owner._tick)  # type: ignore[union-attr]
 
-            def stop(self, worker: WorkController) -> None:  # noqa: ARG002 -- Celery's signature
+            def stop(self, worker: "WorkController") -> None:  # noqa: ARG002 -- Celery's signature
                 """Stop to tick."""
                 self.ticks.cancel()
 
@@ -196,7 +199,7 @@ class ParentHeartbeat:
 
 
 @contextmanager
-def broker_check(celery: Celery, heartbeat: Heartbeat) -> Iterator[None]:
+def broker_check(celery: "Celery", heartbeat: Heartbeat) -> Iterator[None]:
     """Check the broker from a thread of its own while the block lasts, because kombu blocks."""
     ended = threading.Event()
 

@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from tequipy_platform import Mail, MailText, MailUnavailable
-from tequipy_platform.mail import MailSettings, build_mail_templates, build_mailer, refuse_broken_templates
+from tequipy_platform.mail import MailSettings, build_mail_templates, refuse_broken_templates
 from tequipy_platform.settings import load_settings, variable_of
 from tequipy_worker.catalogue import MAIL_PACKAGES
 from tequipy_worker.settings import MailPreviewSettings
@@ -56,6 +56,8 @@ def _render_all(settings: MailSettings) -> dict[str, MailText]:
 
 
 def _write(mails: dict[str, MailText], folder: Path, settings: MailSettings) -> None:
+    from tequipy_platform.mail import build_mailer  # noqa: PLC0415 -- imports what only processes that send mails need
+
     mailer = build_mailer(MailSettings(folder=folder, sender=settings.sender))
     try:
         for full, mail in mails.items():

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from tequipy_auth import InvalidAccessToken
 from tequipy_auth.infrastructure.keys import (
-    AlgorithmName,
     KeySet,
     PrivateKey,
     PublicKey,
@@ -22,6 +21,7 @@ from tequipy_auth.infrastructure.keys import (
     public_jwk,
     thumbprint,
 )
+from tequipy_auth.infrastructure.settings import AlgorithmName
 from tequipy_auth.infrastructure.tokens import JwtAccessTokens
 from tequipy_platform.testing import FrozenClock
 

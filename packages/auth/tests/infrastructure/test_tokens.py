@@ -10,7 +10,6 @@ import pytest
 from tequipy_auth import AccessTokens, InvalidAccessToken, KeyUnusable
 from tequipy_auth.infrastructure.key_ring import KeyRing
 from tequipy_auth.infrastructure.keys import (
-    AlgorithmName,
     KeySet,
     PrivateKey,
     PublicKey,
@@ -18,6 +17,7 @@ from tequipy_auth.infrastructure.keys import (
     public_jwk,
     thumbprint,
 )
+from tequipy_auth.infrastructure.settings import AlgorithmName
 from tequipy_auth.infrastructure.tokens import JwtAccessTokens
 from tequipy_auth.testing import FakeAccessTokens, MemoryRevocations
 from tequipy_platform import Unavailable

@@ -1,4 +1,7 @@
-"""The settings of caches and limiters, and the functions that build them; only apps read the environment."""
+"""The settings of caches and limiters, and the functions that build them; only apps read the environment.
+
+The Redis client is imported with the first cache or limiter, because the worker's scheduler only reads the settings.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal, Self
@@ -7,16 +10,12 @@ from prometheus_client import CollectorRegistry
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from tequipy_caching._manager import TieredCacheManager
 from tequipy_caching._ports import CacheManager
 from tequipy_caching.cache.keys import NAME_PATTERN
 from tequipy_caching.cache.policies import DEFAULT_POLICIES, CachePolicy
 from tequipy_caching.cache.prometheus import PrometheusCacheMetrics
-from tequipy_caching.rate_limit.limiter import RedisRateLimiter
 from tequipy_caching.rate_limit.metrics import DecisionCounts
 from tequipy_caching.rate_limit.policies import RateLimiter
-from tequipy_caching.redis.backplane import Backplane
-from tequipy_caching.redis.link import RedisLink
 from tequipy_caching.redis.url import INSECURE, parse_redis_url
 
 __all__ = ["CacheSettings", "LimiterSettings", "build_cache", "build_rate_limiter"]
@@ -109,6 +108,9 @@ def _url_faults(url: SecretStr | None) -> Iterator[tuple[str, str]]:
 
 def build_cache(settings: CacheSettings, *, registry: CollectorRegistry | None = None) -> CacheManager:
     """Return the cache manager; it connects when it is entered, and keeps working without Redis."""
+    from tequipy_caching._manager import TieredCacheManager  # noqa: PLC0415 -- as the module says
+    from tequipy_caching.redis.link import RedisLink  # noqa: PLC0415 -- as the module says
+
     metrics = PrometheusCacheMetrics(registry)
     link = RedisLink(
         settings.url.get_secret_value(),
@@ -133,6 +135,10 @@ def build_rate_limiter(
     registry: CollectorRegistry | None = None,
 ) -> RateLimiter:
     """Return the rate limiter, which has its own connections and channel; denials are kept by policy `rate_limits`."""
+    from tequipy_caching.rate_limit.limiter import RedisRateLimiter  # noqa: PLC0415 -- as the module says
+    from tequipy_caching.redis.backplane import Backplane  # noqa: PLC0415 -- as the module says
+    from tequipy_caching.redis.link import RedisLink  # noqa: PLC0415 -- as the module says
+
     url = (limiter and limiter.url) or settings.url
     metrics = PrometheusCacheMetrics(registry, prefix="ratelimit")
     link = RedisLink(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import dkim  # type: ignore[import-untyped]  # -- dkimpy ships no types
 import pytest
@@ -15,8 +16,9 @@ from pydantic import SecretStr
 from tequipy_devstack.proving import SmtpStub
 from tequipy_observability import RequestContext, request_context
 from tequipy_platform import Mail, MailRejected
-from tequipy_platform.mail import MailSettings, SmtpMailer
+from tequipy_platform.mail import MailSettings
 from tequipy_platform.mail.composer import compose
+from tequipy_platform.mail.smtp_dialogue import deliver
 from tequipy_platform.testing import FrozenClock
 
 CANONICAL = [(head, body) for head in (b"simple", b"relaxed") for body in (b"simple", b"relaxed")]
@@ -79,8 +81,9 @@ async def test_a_signed_mail_arrives_with_a_valid_signature(canonical: tuple[byt
     message = sign(content(MAIL), canonical)
     assert is_valid(message)
     async with SmtpStub() as stub:
-        mailer = SmtpMailer(MailSettings(smtp_url=SecretStr(stub.url()), sender=SENDER))
-        await mailer._send(replace(compose(MAIL, sender=SENDER, clock=FrozenClock()), content=message))
+        settings = MailSettings(smtp_url=SecretStr(stub.url()), sender=SENDER)
+        signed = replace(compose(MAIL, sender=SENDER, clock=FrozenClock()), content=message)
+        await deliver(settings, urlsplit(stub.url()), signed)
     (received,) = stub.mails
     assert received == message
     assert is_valid(transported(received))

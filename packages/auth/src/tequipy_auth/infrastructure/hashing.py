@@ -13,8 +13,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
-import bcrypt
-
 from tequipy_auth.domain.hashing import HashingClient, HashingQueue
 from tequipy_auth.domain.passwords import MAX_STORED_COST
 from tequipy_auth.infrastructure.metrics import HashingMetrics
@@ -162,8 +160,17 @@ def is_bcrypt_digest(digest: str) -> bool:
     return match is not None and int(match[1]) <= MAX_STORED_COST
 
 
+def make_salt(cost: int) -> str:
+    """Return the beginning of a new digest: version, cost and random salt."""
+    import bcrypt  # noqa: PLC0415 -- the worker hashes no password
+
+    return bcrypt.gensalt(cost).decode("ascii")
+
+
 def make_digest(material: bytes, cost: int) -> str:
     """Return the bcrypt digest of at most 72 bytes; it takes `2**cost` rounds."""
+    import bcrypt  # noqa: PLC0415 -- the worker hashes no password
+
     return bcrypt.hashpw(material, bcrypt.gensalt(cost)).decode("ascii")
 
 
@@ -189,6 +196,8 @@ def check_digest_padded(material: bytes, digest: str, cost: int) -> bool:
 
 def _check(material: bytes, digest: str) -> bool | None:
     """Return whether the digest matches the material; None, at once, if the digest cannot be checked."""
+    import bcrypt  # noqa: PLC0415 -- the worker hashes no password
+
     try:
         return bcrypt.checkpw(material, digest.encode("ascii"))
     # The digest may have an invalid salt of valid characters, or the material more than 72 bytes.

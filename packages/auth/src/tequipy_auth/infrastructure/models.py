@@ -1,17 +1,15 @@
 """SQLAlchemy models of auth's tables, in the schema `auth`."""
 
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, SmallInteger, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from tequipy_auth.infrastructure.settings import SCHEMA
 from tequipy_platform.database import COLUMN_TYPES, schema_metadata
-
-SCHEMA: Final = "auth"
-"""The default name of the schema; `DatabaseSettings.schemas` can rename it."""
 
 
 class Base(DeclarativeBase):

@@ -5,15 +5,21 @@ import hmac
 import logging
 from base64 import b64encode
 from collections.abc import Collection, Mapping
-from typing import Final, Literal
-
-import bcrypt
+from functools import cached_property
+from typing import Final
 
 from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.passwords import MAX_STORED_COST
 from tequipy_auth.domain.ports import PasswordHasher
 from tequipy_auth.domain.value_objects import PasswordHash
-from tequipy_auth.infrastructure.hashing import HashingPool, check_digest_padded, is_bcrypt_digest, make_digest
+from tequipy_auth.infrastructure.hashing import (
+    HashingPool,
+    check_digest_padded,
+    is_bcrypt_digest,
+    make_digest,
+    make_salt,
+)
+from tequipy_auth.infrastructure.settings import ForeignScheme
 
 SCHEME: Final = "bcrypt-hmac-sha256"
 """`bcrypt(base64(HMAC-SHA-256(pepper, password)))`.
@@ -26,9 +32,6 @@ PLAIN_SCHEME: Final = "bcrypt"
 
 A person who can write to the database can create such a hash without knowing a secret.
 """
-
-ForeignScheme = Literal["bcrypt"]
-"""Schemes of other systems; their hashes are only accepted when the settings name the scheme."""
 
 _BCRYPT_BYTES: Final = 72
 _NO_PEPPER: Final = 0
@@ -57,9 +60,6 @@ class BcryptPasswordHasher(PasswordHasher):
         self._peppers = peppers
         self._cost = cost
         self._pepper_version = max(peppers)
-        # Passwords for accounts that do not exist are checked against this hash. It has a valid salt and cost but an
-        # invalid digest: it costs nothing to create, a check takes as long as any other, and no password matches it.
-        self._dummy = self._current(bcrypt.gensalt(cost).decode("ascii") + "." * 31)
 
     async def hash(self, password: str, client: HashingClient) -> PasswordHash:
         """Return the hash with the current cost and pepper."""
@@ -75,6 +75,15 @@ class BcryptPasswordHasher(PasswordHasher):
         material = self._material(password, target.scheme, target.pepper_version)
         cost = max(self._cost, min(highest_cost, MAX_STORED_COST))
         return await self._pool.run(client, check_digest_padded, material, target.digest, cost) and usable
+
+    @cached_property
+    def _dummy(self) -> PasswordHash:
+        """The hash against which passwords for accounts that do not exist are checked.
+
+        It has a valid salt and cost but an invalid digest: it costs nothing to create, a check takes as long as any
+        other, and no password matches it.
+        """
+        return self._current(make_salt(self._cost) + "." * 31)
 
     def is_outdated(self, stored: PasswordHash) -> bool:
         """Return whether a new hash would have another scheme, cost or pepper."""

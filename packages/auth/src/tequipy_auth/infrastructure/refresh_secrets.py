@@ -6,9 +6,7 @@ from typing import Final
 from tequipy_auth.domain.hashing import HashingClient
 from tequipy_auth.domain.ports import SecretHasher, SuccessorKeys
 from tequipy_auth.infrastructure.hashing import HashingPool, check_digest, is_bcrypt_digest, make_digest
-
-SECRET_COST: Final = 4
-"""The lowest cost of bcrypt; a higher one adds nothing, because the secret has 256 random bits."""
+from tequipy_auth.infrastructure.settings import SECRET_COST
 
 _ANY_CLIENT: Final = HashingClient("any")
 """All refreshes share one queue in order of arrival: at 1 ms each, no client can fill it (ADR 0035)."""

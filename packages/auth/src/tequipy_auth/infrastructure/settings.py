@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from ipaddress import ip_address
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -21,10 +21,19 @@ from pydantic_core import PydanticCustomError
 
 from tequipy_auth.domain.passwords import MAX_STORED_COST
 from tequipy_auth.domain.policy import AuthPolicy, RegistrationMode
-from tequipy_auth.infrastructure.keys import AlgorithmName
-from tequipy_auth.infrastructure.passwords import ForeignScheme
-from tequipy_auth.infrastructure.refresh_secrets import SECRET_COST
 from tequipy_platform.settings import BUILT_IN, read_seconds
+
+SCHEMA: Final = "auth"
+"""The default name of the schema; `DatabaseSettings.schemas` can rename it."""
+
+AlgorithmName = Literal["ES256", "RS256", "EdDSA"]
+"""ECDSA on P-256 (RFC 7518, section 3.4), RSASSA-PKCS1-v1_5 (3.3) and Ed25519 (RFC 8037, section 3.1)."""
+
+ForeignScheme = Literal["bcrypt"]
+"""Schemes of other systems; their hashes are only accepted when the settings name the scheme."""
+
+SECRET_COST: Final = 4
+"""The lowest cost of bcrypt; a higher one adds nothing, because the secret has 256 random bits."""
 
 PRODUCTION_COST: Final = 10
 """The minimum bcrypt cost in production (OWASP Password Storage Cheat Sheet, section bcrypt)."""
@@ -197,3 +206,8 @@ class AuthSettings(BaseModel):
             yield "policy.refresh_grace", self.production_rules["policy.refresh_grace"]
         if any(not origin.startswith("https://") for origin in self.allowed_origins):
             yield "allowed_origins", self.production_rules["allowed_origins"]
+
+
+def keys_by_version(by_version: Mapping[int, SecretStr]) -> dict[int, bytes]:
+    """Return the secrets of a setting as bytes."""
+    return {version: secret.get_secret_value().encode() for version, secret in by_version.items()}

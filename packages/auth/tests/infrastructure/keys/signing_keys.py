@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from tequipy_auth import KeyMaker, KeyState, SigningKey
-from tequipy_auth.infrastructure.keys import AlgorithmName, EncryptedKeys
+from tequipy_auth.infrastructure.keys import EncryptedKeys
+from tequipy_auth.infrastructure.settings import AlgorithmName
 from tequipy_platform.testing import FrozenClock
 
 SECRET = b"a key-encryption key for tests"

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tequipy_auth import KeyMaker, KeyState, KeyUnusable, SigningKey
-from tequipy_auth.infrastructure.keys import AlgorithmName, StoredKeys, public_jwk, thumbprint
+from tequipy_auth.infrastructure.keys import StoredKeys, public_jwk, thumbprint
+from tequipy_auth.infrastructure.settings import AlgorithmName
 from tequipy_auth.testing import FakeKeyMaker
 from tequipy_platform import Unavailable
 from tequipy_platform.testing import FrozenClock

@@ -1,13 +1,27 @@
-"""Outgoing HTTP calls: one httpx client for each profile, with deadline, retries and circuit breaker."""
+"""Outgoing HTTP calls: one httpx client for each profile, with deadline, retries and circuit breaker.
 
-try:
-    import httpx as _httpx  # noqa: F401 -- of the extra
-except ImportError as error:  # pragma: no cover -- tests/test_packages.py runs it in an environment without the extra
-    raise ImportError("tequipy_platform.http needs the extra: pip install 'tequipy-platform[http]'") from error
+httpx is imported with the first client, or with an error of this module.
+"""
 
-from tequipy_platform.http.client import HttpClients, build_http_clients
-from tequipy_platform.http.errors import AddressRefused, CircuitOpen, DeadlineExceeded, ResponseTooLarge
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if find_spec("httpx") is None:  # pragma: no cover -- tests/test_packages.py runs it without the extra
+    raise ImportError("tequipy_platform.http needs the extra: pip install 'tequipy-platform[http]'")
+
+from tequipy_platform.http.clients import HttpClients, build_http_clients
 from tequipy_platform.http.settings import HttpProfile, HttpSettings
+
+if TYPE_CHECKING:
+    from tequipy_platform.http.errors import AddressRefused, CircuitOpen, DeadlineExceeded, ResponseTooLarge
+else:
+
+    def __getattr__(name: str) -> object:
+        if name in __all__:
+            return getattr(import_module(f"{__name__}.errors"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "AddressRefused",

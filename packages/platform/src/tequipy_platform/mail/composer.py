@@ -10,11 +10,8 @@ from dataclasses import dataclass, field
 from email.errors import MessageError
 from email.header import Header
 from email.message import EmailMessage
-from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 from typing import Final
-
-import idna
 
 from tequipy_observability import CORRELATION_HEADER, current_context
 from tequipy_platform._clock import Clock
@@ -85,6 +82,8 @@ def read_address(text: str) -> str:
     The domain is encoded by IDNA 2008 (RFC 5891). Python's own codec implements IDNA 2003, which maps straße.de to the
     different domain strasse.de. The local part must be ASCII (SMTPUTF8 is not used).
     """
+    import idna  # noqa: PLC0415 -- most processes send no mail
+
     local, _, domain = text.rpartition("@")
     try:
         ascii_domain = idna.encode(domain, uts46=True).decode("ascii")
@@ -150,6 +149,8 @@ def _body(mail: Mail) -> bytes:
 
     No relay has a reason to change it, which would break a DKIM signature (RFC 6376, section 5.3).
     """
+    from email.policy import SMTP  # noqa: PLC0415 -- it imports half of `email`, also into processes that send no mail
+
     message = EmailMessage(policy=SMTP.clone(max_line_length=_ENCODED_LINE))
     message.set_content(mail.text, cte=_transfer_encoding(mail.text))
     if mail.html is not None:

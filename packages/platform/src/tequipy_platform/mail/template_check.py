@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tequipy_platform.mail.settings import MailSettings
-from tequipy_platform.mail.templates import LAYOUT, JinjaMailTemplates, build_mail_templates
+from tequipy_platform.mail.templates import JinjaMailTemplates, build_mail_templates
 from tequipy_platform.settings import refuse
 
 
@@ -45,6 +45,8 @@ def _faults(folder: Path, templates: Sequence[JinjaMailTemplates]) -> Iterator[s
 
 def _unused_files(folder: Path, templates: Sequence[JinjaMailTemplates]) -> Iterator[str]:
     """Yield a line for each file that is in a folder of no package, or that no mail of its package uses."""
+    from tequipy_platform.mail.jinja import layout_files  # noqa: PLC0415 -- most deployments replace no template
+
     packages = {package.package_name: package for package in templates}
     for entry in sorted(folder.iterdir()):
         # Kubernetes adds links such as `..data` to a mounted ConfigMap.
@@ -54,7 +56,7 @@ def _unused_files(folder: Path, templates: Sequence[JinjaMailTemplates]) -> Iter
             yield f"{entry.name} is no package with mails{_hint(entry.name, list(packages))}"
             continue
         known = [f"{name}.{kind}" for name in packages[entry.name].samples() for kind in ("txt", "html")]
-        known += LAYOUT.list_templates()
+        known += layout_files()
         for file in sorted(each.name for each in entry.iterdir() if not each.name.startswith(".")):
             if file not in known:
                 yield f"{entry.name}/{file} replaces no template{_hint(file, known)}"

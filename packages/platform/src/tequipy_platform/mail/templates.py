@@ -1,35 +1,16 @@
-"""Rendering of mail templates by Jinja."""
+"""Rendering of mail templates by Jinja, which is imported with the first mail, because the API renders none."""
 
-import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Final
-
-from jinja2 import (
-    BaseLoader,
-    ChoiceLoader,
-    Environment,
-    FileSystemLoader,
-    PackageLoader,
-    PrefixLoader,
-    StrictUndefined,
-    Template,
-    TemplateError,
-    TemplateNotFound,
-    TemplateSyntaxError,
-    select_autoescape,
-)
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import TYPE_CHECKING
 
 from tequipy_platform._mail import MailTemplates, MailText
 from tequipy_platform.mail.composer import read_sender
 from tequipy_platform.mail.settings import MailSettings
 
-LAYOUT: Final = PackageLoader("tequipy_platform.mail", "layout")
-"""`base.html`, which the HTML templates of all packages extend, and `links.html` with macros for links."""
-SAMPLES: Final = "samples.json"
-ORIGINAL: Final = "original"
-"""The prefix under which a replaced template can extend the one that it replaces."""
+if TYPE_CHECKING:
+    from tequipy_platform.mail.jinja import TemplateEnvironment
 
 
 class JinjaMailTemplates(MailTemplates):
@@ -51,74 +32,28 @@ class JinjaMailTemplates(MailTemplates):
         sender_name: str = "",
     ) -> None:
         self.package_name = package_name
-        self._own = PackageLoader(package_name, folder)
-        originals = ChoiceLoader([self._own, LAYOUT])
-        loaders: list[BaseLoader] = [PrefixLoader({ORIGINAL: originals}), originals]
-        if replacements is not None:
-            # A file directly in the folder replaces the layout alone, and no mail that has its name by chance.
-            package_folder, common_folder = (
-                FileSystemLoader(replacements / package_name),
-                FileSystemLoader(replacements),
-            )
-            loaders[1:] = [package_folder, self._own, common_folder, LAYOUT]
-        self._environment: Environment = ImmutableSandboxedEnvironment(
-            loader=ChoiceLoader(loaders),
-            undefined=StrictUndefined,
-            autoescape=select_autoescape(["html"], default=False),
-            trim_blocks=True,
-        )
-        self._environment.globals["sender_name"] = sender_name
+        self._folder = folder
+        self._replacements = replacements
+        self._sender_name = sender_name
 
     def render(self, template: str, **values: object) -> MailText:
         """Render a template; raises `LookupError` if it is unknown, cannot be read, or names a missing value."""
-        try:
-            blocks = _render_blocks(self._environment.get_template(f"{template}.txt"), values)
-            subject, text = blocks["subject"].strip(), blocks["text"].strip() + "\n"
-            html = self._html(template)
-            return MailText(subject, text, html.render(values | {"subject": subject}) if html else None)
-        except KeyError as error:
-            raise LookupError(f"mail template {template!r} has no block {error}") from error
-        except Exception as error:  # any, because a deployment's own template can do anything
-            raise LookupError(f"mail template {template!r}: {_describe(error)}") from error
+        return self._environment.render(template, **values)
 
     def samples(self) -> Mapping[str, Mapping[str, object]]:
         """Return the sample values of each of the package's templates; raises `LookupError` if it declares none."""
-        try:
-            text, _, _ = self._own.get_source(self._environment, SAMPLES)
-        except TemplateNotFound as error:
-            raise LookupError(f"{self.package_name} has no {SAMPLES}") from error
-        samples: dict[str, dict[str, object]] = json.loads(text)
-        return samples
+        return self._environment.samples()
 
-    def _html(self, template: str) -> Template | None:
-        try:
-            return self._environment.get_template(f"{template}.html")
-        except TemplateNotFound:
-            return None
+    @cached_property
+    def _environment(self) -> "TemplateEnvironment":
+        from tequipy_platform.mail.jinja import TemplateEnvironment  # noqa: PLC0415 -- as the module says
+
+        return TemplateEnvironment(
+            self.package_name, self._folder, replacements=self._replacements, sender_name=self._sender_name
+        )
 
 
 def build_mail_templates(settings: MailSettings, package_name: str) -> JinjaMailTemplates:
     """Return the mail templates of a package, with the replacements and the sender's name of a deployment."""
     sender_name, _ = read_sender(settings.sender)
     return JinjaMailTemplates(package_name, replacements=settings.templates, sender_name=sender_name)
-
-
-def _render_blocks(template: Template, values: Mapping[str, object]) -> Mapping[str, str]:
-    """Return the text of each block by name, also of those in a template that this one extends."""
-    context = template.new_context(dict(values))
-    for _ in template.root_render_func(context):
-        pass  # running the template adds the blocks of its parents to the context
-    return {name: "".join(block[0](context)) for name, block in context.blocks.items()}
-
-
-def _describe(error: Exception) -> str:
-    """Return the fault in one line, with the place of a syntax error."""
-    if isinstance(error, TemplateSyntaxError):
-        text = f"{error.name}, line {error.lineno}: {error.message}"
-    elif isinstance(error, TemplateNotFound):
-        text = f"there is no {error.name}"
-    elif isinstance(error, TemplateError):
-        text = error.message or ""
-    else:
-        text = type(error).__name__  # without its text, which may quote a value
-    return " ".join(text.split())

@@ -4,21 +4,26 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
-
-from obstore.exceptions import AlreadyExistsError, BaseError
+from typing import TYPE_CHECKING, Final
 
 from tequipy_platform._errors import Unavailable
 from tequipy_platform._storage import ObjectExists, ObjectNotFound
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import obstore.exceptions
+else:
+    from tequipy_platform.storage import deferred as obstore
 
-FAILURES: Final = (BaseError, OSError, NotImplementedError)
-"""What obstore raises when a store does not do what it should."""
+logger = logging.getLogger(__name__)
 
 _BEFORE_BODY: Final = re.compile(r"[^\n<]*?status code: \d{3}[ \w]*|[^\n<]*")
 _CERTIFICATE: Final = re.compile(r"InvalidCertificate\(\s*(\w{1,100})")
 _CODE: Final = re.compile(r"<Code>(\w{1,100})</Code>")
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Return what obstore raises when a store does not do what it should."""
+    return obstore.exceptions.BaseError, OSError, NotImplementedError
 
 
 @contextmanager
@@ -30,9 +35,9 @@ def translated(operation: str) -> Iterator[None]:
     """
     try:
         yield
-    except AlreadyExistsError:
+    except obstore.exceptions.AlreadyExistsError:
         raise ObjectExists from None
-    except FAILURES as error:
+    except failures() as error:
         if isinstance(error, FileNotFoundError) and operation in {"get", "head"} and _code(error) != "NoSuchBucket":
             raise ObjectNotFound from None
         logger.warning(

@@ -12,9 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 from uuid import uuid4
 
-import obstore
-from obstore.exceptions import AlreadyExistsError, GenericError
-
 from tequipy_platform._clock import SystemClock
 from tequipy_platform._errors import Unavailable
 from tequipy_platform._storage import (
@@ -28,13 +25,18 @@ from tequipy_platform._storage import (
     content_disposition,
 )
 from tequipy_platform.storage.content import PIECE_BYTES, Content
-from tequipy_platform.storage.errors import FAILURES, is_missing, translated
+from tequipy_platform.storage.errors import failures, is_missing, translated
 from tequipy_platform.storage.presigned import presign_get
 from tequipy_platform.storage.settings import StorageSettings
-from tequipy_platform.storage.stores import Store, open_store
 
 if TYPE_CHECKING:
+    import obstore
+    import obstore.exceptions
     from obstore import AsyncWritableFile, GetOptions, ObjectMeta  # exist for type checkers only
+
+    from tequipy_platform.storage.stores import Store
+else:
+    from tequipy_platform.storage import deferred as obstore
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +58,16 @@ class ObstoreStorage(ObjectStorage):
         self._creates_once = False
 
     @cached_property
-    def _store(self) -> Store:
+    def _store(self) -> "Store":
+        from tequipy_platform.storage.stores import open_store  # noqa: PLC0415 -- imports obstore
+
         return open_store(self._settings)
 
     @cached_property
-    def _copier(self) -> Store:
+    def _copier(self) -> "Store":
         """The same store for copies, which S3 may answer after the whole copy only."""
+        from tequipy_platform.storage.stores import open_store  # noqa: PLC0415 -- imports obstore
+
         longest = self._settings.timeout + MAX_OBJECT_BYTES / _COPY_RATE
         return open_store(self._settings, read_timeout=longest) if self._settings.bucket else self._store
 
@@ -108,7 +114,7 @@ class ObstoreStorage(ObjectStorage):
                 async with asyncio.timeout(self._settings.timeout + source.size / _COPY_RATE):
                     await obstore.copy_async(self._copier, unfinished, key, overwrite=False)
         finally:
-            with suppress(*FAILURES):
+            with suppress(*failures()):
                 await obstore.delete_async(self._store, unfinished)
 
     @asynccontextmanager
@@ -118,7 +124,7 @@ class ObstoreStorage(ObjectStorage):
         try:
             yield writer
         except BaseException as error:
-            with suppress(*FAILURES):
+            with suppress(*failures()):
                 await writer.__aexit__(type(error), error, error.__traceback__)
             raise
 
@@ -134,14 +140,14 @@ class ObstoreStorage(ObjectStorage):
         with translated("get"):
             try:
                 result = await obstore.get_async(self._store, key, options=options)
-            except GenericError as error:
+            except obstore.exceptions.GenericError as error:
                 if not (options and await self._is_beyond_the_end(key, start, error)):
                     raise
                 return
             async for chunk in result.stream(min_chunk_size=_CHUNK_BYTES):
                 yield bytes(chunk)
 
-    async def _is_beyond_the_end(self, key: str, start: int, error: GenericError) -> bool:
+    async def _is_beyond_the_end(self, key: str, start: int, error: Exception) -> bool:
         """Return whether a range failed because the object ends before it; obstore has no error of its own for that."""
         if self._settings.bucket and "status code: 416" not in str(error):
             return False
@@ -165,7 +171,7 @@ class ObstoreStorage(ObjectStorage):
         """Store the digest beside the object, together with the ETag of the content that it belongs to."""
         try:
             await obstore.put_async(self._store, _digest_key(meta["path"]), f"{sha256} {meta['e_tag']}".encode())
-        except FAILURES:
+        except failures():
             logger.warning("storage_digest_lost", extra={"key": meta["path"]})  # `head` computes it again
         return _describe(meta, sha256)
 
@@ -258,7 +264,7 @@ class ObstoreStorage(ObjectStorage):
         ):
             try:
                 await create()
-            except AlreadyExistsError:
+            except obstore.exceptions.AlreadyExistsError:
                 continue
             return False
         return True

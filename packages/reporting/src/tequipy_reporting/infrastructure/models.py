@@ -1,16 +1,14 @@
 """SQLAlchemy models of reporting's tables, in the schema `reporting`."""
 
 from datetime import date, datetime
-from typing import ClassVar, Final
+from typing import ClassVar
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, Index, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tequipy_platform.database import COLUMN_TYPES, schema_metadata
-
-SCHEMA: Final = "reporting"
-"""The default name of the schema; `DatabaseSettings.schemas` can rename it."""
+from tequipy_reporting.infrastructure.settings import SCHEMA
 
 
 class Base(DeclarativeBase):

@@ -1,11 +1,14 @@
 """Settings of reporting."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from tequipy_platform.settings import read_seconds
 from tequipy_reporting.domain.policy import ReportPolicy
+
+SCHEMA: Final = "reporting"
+"""The default name of the schema; `DatabaseSettings.schemas` can rename it."""
 
 
 class ReportingSettings(BaseModel):

@@ -2,7 +2,6 @@
 
 from tequipy_auth.infrastructure.keys.encryption import EncryptedKeys
 from tequipy_auth.infrastructure.keys.jwk import (
-    AlgorithmName,
     KeySet,
     PrivateKey,
     PublicKey,
@@ -13,7 +12,6 @@ from tequipy_auth.infrastructure.keys.jwk import (
 from tequipy_auth.infrastructure.keys.sources import FileKeys, StoredKeys
 
 __all__ = [
-    "AlgorithmName",
     "EncryptedKeys",
     "FileKeys",
     "KeySet",

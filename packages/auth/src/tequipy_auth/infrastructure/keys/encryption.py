@@ -19,7 +19,6 @@ from tequipy_auth.domain.entities import KeyState, SigningKey
 from tequipy_auth.domain.exceptions import KeyUnusable
 from tequipy_auth.domain.ports import KeyMaker
 from tequipy_auth.infrastructure.keys.jwk import (
-    AlgorithmName,
     Private,
     PrivateKey,
     Public,
@@ -29,6 +28,7 @@ from tequipy_auth.infrastructure.keys.jwk import (
     public_jwk,
     thumbprint,
 )
+from tequipy_auth.infrastructure.settings import AlgorithmName
 
 _NONCE_BYTES: Final = 12
 

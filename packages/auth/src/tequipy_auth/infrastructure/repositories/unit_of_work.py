@@ -3,7 +3,6 @@
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tequipy_auth.domain.repositories import AuthUnitOfWork
-from tequipy_auth.infrastructure.models import SCHEMA
 from tequipy_auth.infrastructure.repositories.accounts import SqlRegistrations, SqlUsers
 from tequipy_auth.infrastructure.repositories.attempts import SqlLoginAttempts
 from tequipy_auth.infrastructure.repositories.audit import SqlAuditTrail
@@ -15,6 +14,7 @@ from tequipy_auth.infrastructure.repositories.one_time_tokens import SqlOneTimeT
 from tequipy_auth.infrastructure.repositories.roles import SqlRoles
 from tequipy_auth.infrastructure.repositories.sessions import SqlRefreshTokens, SqlSessions
 from tequipy_auth.infrastructure.repositories.signing_keys import SqlSigningKeys
+from tequipy_auth.infrastructure.settings import SCHEMA
 from tequipy_platform.messaging import SqlUnitOfWork
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.schema import CreateSchema
 
 from tequipy_platform.database.connecting import SESSION, Connector, milliseconds
 from tequipy_platform.database.encoding import WrongEncoding, check_encoding
-from tequipy_platform.database.migrations.history import REVISION, VERSION_TABLE, History, alembic_config
+from tequipy_platform.database.migrations.history import REVISION, VERSION_TABLE, History
 from tequipy_platform.database.settings import DatabaseSettings
 
 LOCK_TIMEOUT_SECONDS: Final[float] = 5
@@ -102,6 +102,16 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     revision.add_argument("-m", "--message", required=True)
     revision.add_argument("--autogenerate", action="store_true")
     return parser.parse_args(words)
+
+
+def alembic_config(history: History, output: TextIO) -> Config:
+    """Return the configuration of Alembic for a history; its commands print to `output`."""
+    config = Config(stdout=output)
+    config.set_main_option("script_location", "tequipy_platform.database:migrations")
+    config.set_main_option("version_locations", f"{history.location}/versions")
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
+    return config
 
 
 def _writes(arguments: argparse.Namespace) -> bool:

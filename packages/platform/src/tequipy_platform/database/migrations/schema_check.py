@@ -1,15 +1,13 @@
 """The check that a database has all migrations."""
 
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property, partial
 
 import asyncpg  # type: ignore[import-untyped]  # -- asyncpg ships no types
-from alembic.script import ScriptDirectory
 
 from tequipy_platform.database.encoding import check_encoding
 from tequipy_platform.database.engine import Database
-from tequipy_platform.database.migrations.history import REVISION, VERSION_TABLE, History, alembic_config
+from tequipy_platform.database.migrations.history import REVISION, VERSION_TABLE, History
 
 
 class SchemaBehind(Exception):
@@ -35,8 +33,7 @@ class _Revisions:
     @cached_property
     def outdated(self) -> frozenset[str]:
         """All revisions but the last one."""
-        scripts = ScriptDirectory.from_config(alembic_config(self._history, sys.stdout))
-        return frozenset(script.revision for script in scripts.walk_revisions()) - set(scripts.get_heads())
+        return self._history.outdated_revisions()
 
 
 async def _check_schemas(database: Database, schemas: Sequence[tuple[str, _Revisions]]) -> None:
