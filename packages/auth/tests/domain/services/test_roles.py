@@ -35,6 +35,16 @@ async def test_the_roles_are_read_once(work: MemoryAuthUnitOfWork) -> None:
     assert await auth.roles.permissions_of(["support"]) == before
 
 
+async def test_permissions_are_worked_out_once(work: MemoryAuthUnitOfWork) -> None:
+    """Requests with the same roles get one tuple, until a change of the roles."""
+    auth = build_fake_auth(work)
+    before = await auth.roles.permissions_of(["user", "support"])
+    assert await auth.roles.permissions_of(("user", "support")) is before
+    assert await auth.roles.all() is await auth.roles.all()
+    await auth.roles.define(Role("support", ("users:read",)))
+    assert await auth.roles.permissions_of(["user", "support"]) == ("users:read",)
+
+
 async def test_a_task_invalidates_the_cache_when_the_process_died(
     processes: tuple[Auth, Auth], work: MemoryAuthUnitOfWork
 ) -> None:

@@ -46,15 +46,25 @@ class RoleService:
         self._roles = roles
         self._clock = clock
         self._operations = operations
+        # Worked out once for the stored roles that the cache returns, because each request with a permission asks.
+        self._stored: RoleMap | None = None
+        self._all = self._built_in
+        self._granted: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     async def permissions_of(self, roles: Iterable[str]) -> tuple[str, ...]:
         """Return the permissions of the given roles, sorted; an unknown role grants none."""
-        return (await self.all()).permissions_of(roles)
+        all_roles, names = await self.all(), tuple(roles)
+        granted = self._granted.get(names)
+        if granted is None:
+            granted = self._granted[names] = all_roles.permissions_of(names)
+        return granted
 
     async def all(self) -> RoleMap:
         """Return all roles, the built-in ones first."""
         stored = await self._roles.get_or_set(_CACHE_KEY, self._load)
-        return RoleMap.of(self._built_in, stored.roles)
+        if stored is not self._stored:
+            self._stored, self._all, self._granted = stored, RoleMap.of(self._built_in, stored.roles), {}
+        return self._all
 
     async def require(self, principal: Principal, permission: str) -> None:
         """Raise `Forbidden` unless one of the caller's roles has the permission."""
