@@ -16,6 +16,7 @@ from tequipy_api.app import create_app
 from tequipy_api.settings import ApiSettings
 from tequipy_observability import SpanKind, current_context
 from tequipy_observability.testing import SpanRecorder, describe_spans, recorded_spans
+from tequipy_platform.web import route_reports
 
 PROGRAM = """
 import asyncio, sys
@@ -114,3 +115,22 @@ async def test_health_and_readiness_are_not_recorded(traced: tuple[httpx.AsyncCl
     for path in ("health", "readiness"):
         assert (await client.get(f"/api/v1/{path}")).status_code == 200
     assert recorder.spans == []
+
+
+async def test_compiled_and_other_routes_have_one_server_span_each(settings: ApiSettings) -> None:
+    """Each request has one span of the server, named by its route, whoever serves the route."""
+    app = create_app(settings)
+    reports = [report for report in route_reports(app) if "{" not in report.path and "*" not in report.method]
+    polled = ("/api/v1/health", "/api/v1/readiness", "/metrics")
+    asked = [report for report in reports if report.path not in polled]
+    assert {report.reason is None for report in asked} == {True, False}
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://app.example.com") as client,
+    ):
+        for report in asked:
+            with recorded_spans() as recorder:
+                await client.request(report.method, report.path)
+            servers = [span.name for span in recorder.spans if span.kind is SpanKind.SERVER]
+            assert servers == [f"{report.method} {report.path}"]
+    print({kind: sum((each.reason is None) is kind for each in asked) for kind in (True, False)})

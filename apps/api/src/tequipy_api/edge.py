@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from tequipy_api.settings import ApiSettings, ServerSettings
+from tequipy_api.writes import Turn
 from tequipy_observability import CORRELATION_HEADER, RequestContext, new_correlation_id, request_context
 from tequipy_platform import DomainError
 from tequipy_platform.web import problem_response, security_headers
@@ -105,6 +106,7 @@ class Edge(ServerState):
         self.bodies = WaitList(settings.body_timeout)
         self.idle = WaitList(settings.keep_alive_timeout)
         """Connections without a request: all earlier ones have been answered."""
+        self.turn = Turn()
         self.stalled = WaitList(_STALL_SECONDS)
         self.lingering = WaitList(_LINGER_SECONDS)
         self._log = structlog.get_logger(logger_name=__name__)

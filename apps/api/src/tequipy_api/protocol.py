@@ -16,6 +16,7 @@ from uvicorn.server import ServerState
 
 from tequipy_api.cycle import Cycle, Flow
 from tequipy_api.edge import Edge, LimitedConnection, WaitList
+from tequipy_api.writes import TurnTransport
 from tequipy_platform import DomainError, Malformed, Unavailable
 from tequipy_platform.web import HeadTooLarge, RequestTimeout
 
@@ -64,8 +65,8 @@ class EdgeProtocol(LimitedConnection):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # -- as uvicorn has it
         """Start to wait for the first head, unless there are too many connections."""
-        super().connection_made(transport)
-        self.flow = Flow(transport)
+        super().connection_made(TurnTransport(transport, self._edge.turn, self.loop))
+        self.flow = Flow(self.transport)
         if self._edge.admit():
             self._wait(self._edge.heads)
         else:

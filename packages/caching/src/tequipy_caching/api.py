@@ -136,16 +136,12 @@ def _meaning(operations: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Budget:
-    """A policy of the limiter, and its response field."""
+class _Limit:
+    """The budgets of one policy: for a client's own address, and for the wider IPv6 networks that contain it."""
 
-    policy: RatePolicy
-    policy_field: HeaderField
-    """`RateLimit-Policy` with the item that describes it."""
-
-
-_Limit = Sequence[_Budget]
-"""The budgets of one policy: for a client's own address, and for the wider IPv6 networks that contain it."""
+    policies: Sequence[RatePolicy]
+    policy_fields: Mapping[str, HeaderField]
+    """`RateLimit-Policy` by the name of the policy that it describes."""
 
 
 def wire_rate_limits(app: FastAPI) -> None:
@@ -180,11 +176,6 @@ def wire_unlimited_routes(app: FastAPI, *endpoints: object) -> None:
     rate_policies(app).update(dict.fromkeys(endpoints))
 
 
-def _budget(name: str, limit: int, period: int, *, leased: bool) -> _Budget:
-    policy = RatePolicy(name, limit, period, lease=limit // _LEASE_DIVISOR if leased else 0)
-    return _Budget(policy, (_POLICY_FIELD, f'"{name}";q={limit};w={period}'.encode()))
-
-
 def rate_policies(app: FastAPI) -> dict[object, tuple[str, str] | None]:
     """Return name and default rate of each endpoint's policy; None for endpoints without limit."""
     if not hasattr(app.state, "rate_policies"):
@@ -209,23 +200,28 @@ class LimitRates(Stage):
         self._limiter = limiter
         self._settings = settings
         self._default = self._limit(DEFAULT, settings.default)
-        self._limit_of_endpoint: Mapping[object, _Limit | None] | None = None
+        self._app: FastAPI | None = None
+        self._limit_of_endpoint: Mapping[object, _Limit | None] = {}
 
     def _limit(self, name: str, default: str) -> _Limit | None:
         """Return the budgets of a policy, or None when the limit is off."""
         rate = self._settings.rate(name, default)
         if rate is None:
             return None
-        wider = ((f"{name}-{bits}", rate.limit * times) for bits, times in WIDER_NETWORKS)
-        return [_budget(*each, rate.period, leased=name == DEFAULT) for each in ((name, rate.limit), *wider)]
+        limits = {name: rate.limit} | {f"{name}-{bits}": rate.limit * times for bits, times in WIDER_NETWORKS}
+        leases = {each: limit // _LEASE_DIVISOR if name == DEFAULT else 0 for each, limit in limits.items()}
+        return _Limit(
+            [RatePolicy(each, limit, rate.period, lease=leases[each]) for each, limit in limits.items()],
+            {each: (_POLICY_FIELD, f'"{each}";q={limit};w={rate.period}'.encode()) for each, limit in limits.items()},
+        )
 
     def _limits_of(self, app: FastAPI) -> Mapping[object, _Limit | None]:
         """Return the limit of each endpoint; read at the first request, after all features have been wired."""
-        if self._limit_of_endpoint is None:
+        if app is not self._app:
             named = rate_policies(app)
             limits = {name: self._limit(name, default) for name, default in filter(None, named.values())}
             own = {endpoint: limits[policy[0]] if policy else None for endpoint, policy in named.items()}
-            self._limit_of_endpoint = own | dict.fromkeys(polled_endpoints(app))
+            self._app, self._limit_of_endpoint = app, own | dict.fromkeys(polled_endpoints(app))
         return self._limit_of_endpoint
 
     def before(self, exchange: Exchange) -> Awaitable[Response | None] | None:
@@ -236,15 +232,12 @@ class LimitRates(Stage):
     async def _count(self, exchange: Exchange, limit: _Limit) -> Response | None:
         client = exchange.scope.get("client")
         keys = client_keys(client[0] if client else "")
-        # Not strict, because an IPv4 client has one key and a policy has three budgets.
-        policy, decision = await self._limiter.hit_all(
-            [(budget.policy, key) for budget, key in zip(limit, keys, strict=False)]
-        )
-        reported = next(budget for budget in limit if budget.policy is policy)
+        # Not strict, because an IPv4 client has one key and a limit has three policies.
+        policy, decision = await self._limiter.hit_all([*zip(limit.policies, keys, strict=False)])
         # For a refusal `Retry-After` and `RateLimit` must name the same time (section 6 of the draft).
         seconds = max(1, math.ceil(decision.reset_after if decision.allowed else decision.retry_after))
         field = f'"{policy.name}";r={decision.remaining};t={seconds}'
-        exchange.kept[self] = reported.policy_field, (_LIMIT_FIELD, field.encode())
+        exchange.kept[self] = limit.policy_fields[policy.name], (_LIMIT_FIELD, field.encode())
         return None if decision.allowed else problem_response(TooMany(retry_after=seconds))
 
     def head(self, exchange: Exchange, head: Head) -> None:

@@ -15,6 +15,7 @@ from starlette.types import Scope
 UNMATCHED: Final = "__unmatched__"
 
 _SCOPE_KEY: Final = "tequipy.route"
+_TABLE_KEY: Final = "tequipy.route_table"
 _SAFE_IN_QUERY: Final = "%/:?#[]@!$&'()*+,;="
 
 
@@ -146,10 +147,10 @@ class RouteTable:
 
 def route_table(app: FastAPI) -> RouteTable:
     """Return the route table of an app; each app has one."""
-    try:  # called for each request, and `hasattr` would read the state twice
-        table: RouteTable = app.state.route_table
-    except AttributeError:
-        table = app.state.route_table = RouteTable(app.router)
+    # Not in `app.state`, whose attributes are slow: this is called for each request.
+    table: RouteTable | None = vars(app).get(_TABLE_KEY)
+    if table is None:
+        table = vars(app)[_TABLE_KEY] = RouteTable(app.router)
     return table
 
 
@@ -175,10 +176,9 @@ def endpoints_of(router: APIRouter) -> list[object]:
 
 def polled_endpoints(app: FastAPI) -> set[object]:
     """Return the endpoints that were passed to `wire_polled_routes`."""
-    try:  # called for each request, and `hasattr` would read the state twice
-        polled: set[object] = app.state.polled_endpoints
-    except AttributeError:
-        polled = app.state.polled_endpoints = set()
+    if not hasattr(app.state, "polled_endpoints"):
+        app.state.polled_endpoints = set()
+    polled: set[object] = app.state.polled_endpoints
     return polled
 
 

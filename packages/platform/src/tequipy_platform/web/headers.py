@@ -155,9 +155,15 @@ class NoStore(Stage):
     route have the header anyway, because they are problem documents.
     """
 
+    def __init__(self) -> None:
+        self._app: FastAPI | None = None
+        self._endpoints: set[object] = set()
+
     def before(self, exchange: Exchange) -> None:
         """Find out whether the route is covered, before a mounted app changes the scope."""
-        if exchange.route.endpoint in _no_store_endpoints(exchange.app):
+        if exchange.app is not self._app:
+            self._app, self._endpoints = exchange.app, _no_store_endpoints(exchange.app)
+        if exchange.route.endpoint in self._endpoints:
             exchange.kept[self] = True
 
     def head(self, exchange: Exchange, head: Head) -> None:
@@ -176,10 +182,9 @@ def wire_no_store(app: FastAPI, *endpoints: object) -> None:
 
 
 def _no_store_endpoints(app: FastAPI) -> set[object]:
-    try:  # called for each request, and `hasattr` would read the state twice
-        endpoints: set[object] = app.state.no_store_endpoints
-    except AttributeError:
-        endpoints = app.state.no_store_endpoints = set()
+    if not hasattr(app.state, "no_store_endpoints"):
+        app.state.no_store_endpoints = set()
+    endpoints: set[object] = app.state.no_store_endpoints
     return endpoints
 
 
