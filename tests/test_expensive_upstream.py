@@ -141,7 +141,8 @@ def test_many_processes_ask_once(folder: Path, redis_url: str, upstream: Upstrea
         upstream.waits = False
         outputs = [process.communicate(timeout=60) for process in running]
     print(f"\n{PROCESSES} processes with 50 tasks: {upstream.calls} call")
-    assert outputs == [("50 answer 1\n", "")] * PROCESSES
+    assert [printed for printed, _ in outputs] == ["50 answer 1\n"] * PROCESSES
+    assert not any("Traceback" in errors for _, errors in outputs), outputs
     assert (upstream.calls, len(upstream.keys)) == (1, 1)
 
 

@@ -3,7 +3,10 @@
 import asyncio
 from typing import Any
 
+import pytest
 from pydantic import SecretStr
+from redis.asyncio.client import PubSub
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tequipy_caching import CacheHealth, RatePolicy
 from tequipy_caching.wiring import CacheSettings, build_cache, build_rate_limiter
@@ -21,6 +24,27 @@ async def test_a_manager_closes_at_any_moment(redis_url: str, redis_prefix: str)
 
     for turns in range(30):
         await asyncio.gather(*(close_after(turns) for _ in range(5)))
+
+
+async def test_a_stopped_channel_that_fails_to_connect_is_no_fault_of_the_server(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If redis-py turns the cancellation of a connecting channel into an error, closing logs nothing."""
+    connecting = asyncio.Event()
+
+    async def fail_when_cancelled(*_: object) -> None:
+        connecting.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise RedisConnectionError("Connection closed by server.") from None
+
+    monkeypatch.setattr(PubSub, "subscribe", fail_when_cancelled)
+    async with build_cache(CacheSettings(url=SecretStr(redis_url))) as manager:
+        await manager.cache("config", str).set("ada", "Ada")
+        async with asyncio.timeout(30):
+            await connecting.wait()
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 async def test_closing_leaves_no_task_running(private_redis: ValkeyServer) -> None:
