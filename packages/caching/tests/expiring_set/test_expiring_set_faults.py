@@ -90,6 +90,34 @@ async def test_contains_asks_redis_while_the_channel_is_cut(
     assert not one.live
 
 
+@pytest.mark.parametrize("server", ["without permission to write", "away"])
+async def test_the_source_answers_while_redis_does_not(
+    open_set: Start, private_redis: ValkeyServer, eventually: Any, server: str
+) -> None:
+    """A member that another process added to the source is seen, although neither the channel nor Redis has it."""
+    stored: dict[str, float] = {}
+
+    async def source() -> dict[str, float]:
+        return dict(stored)
+
+    _, one = await open_set(private_redis.url(), source=source)
+    async with Redis.from_url(private_redis.url()) as redis:
+        if server == "away":
+            private_redis.kill()
+        else:
+            await redis.acl_setuser("default", enabled=True, reset_keys=True, keys=["%R~*"])
+            await redis.client_kill_filter(_type="pubsub")
+        await eventually(lambda: not one.live)
+        assert not await one.contains("ada")
+        stored["ada"] = 600
+
+        async def known() -> bool:
+            return await one.contains("ada")
+
+        await eventually(known)
+        assert not one.live
+
+
 async def test_several_members_are_one_request(
     open_set: Start, private_redis: ValkeyServer, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,8 @@ class SharedRevocations(Revocations):
     async def contains_any(self, ids: Collection[str]) -> bool:
         """Check the memory of this process while the set is up to date, and Redis otherwise, in one request.
 
-        If Redis is unavailable too, the last known state decides; then a token ends at the latest with its own expiry.
+        If Redis is unavailable too, the last known state decides, and the database is read once a second; if that is
+        unavailable as well, a token ends at the latest with its own expiry.
         """
         return await self._members.contains_any(ids)
 

@@ -36,7 +36,7 @@ class ExpiringSet(ABC):
     async def contains(self, member: str) -> bool:
         """Return whether it is a member, from memory while `live`, otherwise from Redis.
 
-        If Redis is unreachable, the answer comes from memory.
+        If Redis does not answer, the answer comes from memory, and the source is read within about a second.
         """
 
     @abstractmethod

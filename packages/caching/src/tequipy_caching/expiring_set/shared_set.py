@@ -63,6 +63,8 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         """Set when messages may have been missed, so that the set must be compared again."""
         self._attempted = asyncio.Event()
         """Set when the source has been read or could not be read, so that `contains` need not wait for it."""
+        self._unanswered = False
+        """Whether Redis has left a question of `contains` unanswered since the source was last read."""
         self._task: asyncio.Task[None] | None = None
         link.recovery.register(self.topic, self)
         backplane.listen(self.topic, self)
@@ -117,6 +119,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
             with parsing("set_contains"):
                 ttls = [(member, left / 1000) for member, left in zip(members, answer, strict=True)]
         except CacheUnavailable:
+            self._unanswered = True
             return self._members.has_any(members)
         now = monotonic()
         for member, left in ttls:
@@ -186,7 +189,9 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
                 await self._missed_within(RETRY_AFTER)
             elif not await self._missed_within(incomplete_for):
                 self._compared = True
-                await self._missed.wait()
+                while not await self._missed_within(RETRY_AFTER):
+                    if self._unanswered:  # others may add members that this process receives neither way
+                        await self._read_source()
 
     async def _missed_within(self, seconds: float) -> bool:
         """Return True as soon as messages may have been missed, or False after so many seconds."""
@@ -251,6 +256,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
 
     async def _read_source(self) -> bool:
         """Add the members of the source; return whether it could be read."""
+        self._unanswered = False
         if self.source is None:
             return True
         try:
