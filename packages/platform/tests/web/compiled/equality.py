@@ -23,6 +23,7 @@ from .samples import NAMES, PREFIXES
 
 VALUES = ["1", "7", "", "x", "red", "a", "true", "2024-02-29", "-1", "1.5", "null", "[1,2]", "é", "%", "a/b", "9" * 30,
           "12345678-1234-5678-1234-567812345678", "\n", "name", "0"]  # fmt: skip
+FITTING = {"int": ["7", "9" * 5000], "uuid": [VALUES[16]]}
 BODIES = [
     b"", b"{}", b"null", b"1", b"[]", b"[1, 2]", b'{"name": "n"}', b'{"number": 3}', b'{"number": -3, "more": 1}',
     b'{"item": {"name": "n"}, "q": 1}', b'[{"name": "n", "thePrice": "2.5"}]', b'{"name": "n", "price": "x"}',
@@ -39,9 +40,10 @@ def requests(draw: st.DrawFn, specs: list[RouteSpec]) -> dict[str, Any]:
     value = st.sampled_from(VALUES)
     spec = draw(st.sampled_from(specs))
     path = PREFIXES[spec.place] + spec.path
-    for name in re.findall(r"{.*?}", path):
-        path = path.replace(name, draw(value), 1)
-    path = draw(st.sampled_from([path] * 9 + [f"{path}/", "/none", path.removeprefix("/api"), f"{path}\n"]))
+    for name, _, convertor in re.findall(r"({\w+(:(\w+))?})", path):
+        fitting = FITTING.get(convertor, ["1", "x", "true", VALUES[-1]])
+        path = path.replace(name, draw(st.sampled_from(fitting * 4) | value), 1)
+    path = draw(st.sampled_from([path] * 20 + [f"{path}/", "/none", path.removeprefix("/api"), f"{path}\n"]))
     pairs = st.lists(st.tuples(st.sampled_from([*NAMES, "X-Other", "first", "limit", "tags"]), value), max_size=2)
     sent: dict[str, list[tuple[str, str]]] = {"query": draw(pairs), "header": draw(pairs), "cookie": draw(pairs)}
     for parameter in parameters_of(spec):
@@ -58,12 +60,12 @@ def requests(draw: st.DrawFn, specs: list[RouteSpec]) -> dict[str, Any]:
         headers.append((b"authorization", draw(st.sampled_from([b"Bearer abc", b"Basic x", b"", b"Bearer"]))))
     method = spec.options.get("methods", ["GET"])[0]
     return {
-        "method": draw(st.sampled_from([method] * 9 + ["HEAD", "OPTIONS", "POST", "BREW"])),
+        "method": draw(st.sampled_from([method] * 20 + ["HEAD", "OPTIONS", "POST", "BREW"])),
         "path": path,
         "query": "&".join(f"{quote(name)}={quote(each)}" for name, each in sent["query"]).encode(),
         "headers": headers,
         "body": draw(st.sampled_from(BODIES)),
-        "cut": draw(st.sampled_from(["whole", "whole", "pieces", "disconnect"])),
+        "cut": draw(st.sampled_from(["whole"] * 6 + ["pieces", "disconnect"])),
         "root_path": draw(st.sampled_from(["", "", "", "", "/api", "/svc"])),
     }
 

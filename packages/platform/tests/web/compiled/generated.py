@@ -27,6 +27,7 @@ from .samples import (
     REQUIRED,
     RESULTS,
     SCALARS,
+    SPECIAL,
     Filters,
     KnownError,
     UnknownError,
@@ -79,7 +80,7 @@ def parameters(depth: int) -> st.SearchStrategy[Parameter]:
         st.builds(Parameter, st.sampled_from(["query model", "header model", "json"]), name, st.just(Filters)),
         st.builds(
             Parameter,
-            st.sampled_from(["request", "request", "connection", "response", "response", "bearer", "tasks", "scopes"]),
+            st.sampled_from(SPECIAL),
             name,
             st.none(),
         ),
@@ -100,7 +101,7 @@ def functions(depth: int) -> st.SearchStrategy[Function]:
         st.sampled_from(EFFECTS),
         st.sampled_from([True, True, True, False]),
         st.sampled_from(RESULTS),
-        st.sampled_from(["function"] * 12 + ["object", "yield"]),
+        st.sampled_from(["function"] * 20 + ["object", "yield"]),
     )
 
 

@@ -98,7 +98,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"methods": ["POST", "PUT"]}, {"max_body_size": 20},
 ]  # fmt: skip
 EFFECTS = [
-    *["nothing"] * 12, "header", "cookie", "status", "http error", "known error", "unknown error",
+    *["nothing"] * 24, "header", "cookie", "status", "http error", "known error", "unknown error",
     "json response", "text response", "stream", "failing stream", "raised with headers", "wrong status",
 ]  # fmt: skip
 PREFIXES = {
@@ -109,3 +109,4 @@ PREFIXES = {
     "mounted": "/mounted",
 }
 PATHS = ["/a", "/b/{id}", "/b/fixed", "/c/{id}/{item}", "/n/{id:int}", "/f/{id:path}", "/u/{id:uuid}", "/n/{id}"]
+SPECIAL = [*["request", "connection", "response", "response", "bearer"] * 4, "tasks", "scopes"]

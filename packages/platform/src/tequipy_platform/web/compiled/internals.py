@@ -1,5 +1,6 @@
 """The only module that reads FastAPI's and Starlette's internals, for the versions that it has been tested with."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,7 +12,8 @@ from fastapi.datastructures import DefaultPlaceholder
 from fastapi.routing import APIRoute
 from pydantic_core import SchemaSerializer, SchemaValidator
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.types import ASGIApp
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive
 
 SUPPORTED: Final = ((0, 165), (0, 166))
 """FastAPI's versions: from the first, without the second; extend it after the equality test has passed with it."""
@@ -121,6 +123,8 @@ def internals_for(app: FastAPI, inner: ASGIApp | None = None) -> Internals:
 
 
 def _check_version() -> None:
+    if missing := {"_receive", "_stream_consumed"} - vars(Request({"type": "http"})).keys():
+        raise NotSimple(f"starlette.requests.Request has no {', '.join(sorted(missing))}")
     version = tuple(int(part) for part in fastapi.__version__.split(".")[:2])
     if not SUPPORTED[0] <= version < SUPPORTED[1]:
         raise NotSimple(f"FastAPI {fastapi.__version__} is not one of the versions that routes are compiled for")
@@ -175,6 +179,34 @@ def serializer_of(field: Any) -> Callable[..., bytes]:  # noqa: ANN401 -- a priv
         adapter.serializer.to_json if type(adapter.serializer) is SchemaSerializer else adapter.dump_json
     )
     return function
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the body as `Request.body` does; without its generators if the body has arrived in one piece."""
+    message = await request.receive()
+    if message["type"] != "http.request" or message.get("more_body", False):
+        request._receive = _resume(message, request.receive)  # noqa: SLF001 -- this module is the adapter
+        body = await request.body()
+    else:
+        body = request._body = bytes(message.get("body") or b"")  # noqa: SLF001 -- as above
+        request._stream_consumed = True  # noqa: SLF001 -- as above
+    return body
+
+
+def read_json(request: Request, body: bytes) -> Any:  # noqa: ANN401 -- JSON
+    """Return the body as `Request.json` does, and keep it there."""
+    document = request._json = json.loads(body)  # noqa: SLF001 -- this module is the adapter
+    return document
+
+
+def _resume(first: Message, receive: Receive) -> Receive:
+    """Return a function that returns a message that has been received, and then what follows."""
+    received = [first]
+
+    async def receive_again() -> Message:
+        return received.pop() if received else await receive()
+
+    return receive_again
 
 
 def remember_context(scope: Any, context: Any) -> None:  # noqa: ANN401 -- a private type of FastAPI

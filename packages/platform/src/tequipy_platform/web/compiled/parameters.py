@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -12,7 +13,8 @@ from tequipy_platform.web.compiled.internals import Internals, NotSimple, valida
 
 Reader = Callable[[Request, dict[str, Any], list[Any]], None]
 """Adds the arguments that it reads, or else errors."""
-BodyReader = Callable[[Any, dict[str, Any], list[Any]], Awaitable[None] | None]
+FieldsReader = Callable[[Any], Awaitable[tuple[dict[str, Any], list[Any]]]]
+"""Returns the arguments that it takes from a body, and errors."""
 
 _IMMUTABLE: Final = (str, int, float, bool, bytes, type(None))
 
@@ -75,27 +77,22 @@ def readers_of(dependant: Any, internals: Internals) -> tuple[Reader, ...]:  # n
     return tuple(readers)
 
 
-def body_reader_of(dependant: Any, internals: Internals, *, embed: bool) -> BodyReader | None:  # noqa: ANN401 -- a private type of FastAPI
-    """Return what takes the arguments of a dependency from the body."""
+def document_of(dependant: Any, internals: Internals, *, embed: bool) -> Value | None:  # noqa: ANN401 -- a private type of FastAPI
+    """Return the parameter that takes the whole body, if there is one."""
     fields = dependant.body_params
-    if not fields:
+    return Value(fields[0], internals) if fields and not _is_object(fields, internals, embed=embed) else None
+
+
+def fields_of(dependant: Any, internals: Internals, *, embed: bool) -> FieldsReader | None:  # noqa: ANN401 -- a private type of FastAPI
+    """Return the function that takes arguments from the fields of the body, if there are such parameters."""
+    fields = dependant.body_params
+    if not fields or not _is_object(fields, internals, embed=embed):
         return None
-    if len(fields) > 1 or embed or internals.should_embed(fields):
+    return partial(internals.body_to_arguments, fields, embed_body_fields=embed)
 
-        async def read_fields(body: Any, arguments: dict[str, Any], errors: list[Any]) -> None:  # noqa: ANN401 -- JSON
-            read, faults = await internals.body_to_arguments(
-                body_fields=fields, received_body=body, embed_body_fields=embed
-            )
-            arguments.update(read)
-            errors += faults
 
-        return read_fields
-    value, loc = Value(fields[0], internals), ("body",)
-
-    def read_document(body: Any, arguments: dict[str, Any], errors: list[Any]) -> None:  # noqa: ANN401 -- JSON
-        value.add(body, loc, arguments, errors)
-
-    return read_document
+def _is_object(fields: list[Any], internals: Internals, *, embed: bool) -> bool:
+    return len(fields) > 1 or embed or internals.should_embed(fields)
 
 
 def _is_single(field: Any, internals: Internals) -> bool:  # noqa: ANN401 -- a private type of FastAPI

@@ -1,6 +1,6 @@
 """The plan of a route: the calls of its dependencies in FastAPI's order, and where each argument comes from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
@@ -8,66 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tequipy_platform.web.compiled.internals import Internals, NotSimple
-from tequipy_platform.web.compiled.parameters import BodyReader, Reader, body_reader_of, readers_of
+from tequipy_platform.web.compiled.parameters import document_of, fields_of, readers_of
 
 FAILED: Final = object()
 """The value of a dependency that was not called, because a parameter of it, or below it, is wrong."""
-
-
-class Call:
-    """One call of a dependency, or of the endpoint."""
-
-    __slots__ = ("_body", "_function", "_inputs", "_is_async", "_readers", "_requests", "plain", "response")
-
-    def __init__(
-        self,
-        dependant: Any,  # noqa: ANN401 -- a private type of FastAPI
-        inputs: Sequence[tuple[str | None, int]],
-        readers: Sequence[Reader],
-        body: BodyReader | None,
-        *,
-        is_async: bool,
-    ) -> None:
-        self._function: Callable[..., Any] = dependant.call
-        self._is_async = is_async
-        self._inputs = tuple((name, place) for name, place in inputs if name is not None)
-        self._requests = tuple(
-            name for name in (dependant.http_connection_param_name, dependant.request_param_name) if name
-        )
-        self._readers = tuple(readers)
-        self._body = body
-        self.response: str | None = dependant.response_param_name
-        self.plain = not readers and body is None and self.response is None
-        """Whether all arguments are the request and the values of other dependencies."""
-
-    def given(self, values: Sequence[Any], request: Request) -> dict[str, Any]:
-        """Return the arguments that need no validation."""
-        arguments: dict[str, Any] = {}
-        for name, place in self._inputs:
-            arguments[name] = values[place]
-        for name in self._requests:
-            arguments[name] = request
-        return arguments
-
-    async def arguments(self, evaluation: "Evaluation") -> dict[str, Any]:
-        """Return all arguments; add the errors of those that are wrong."""
-        request, body, errors = evaluation.request, evaluation.body, evaluation.errors
-        arguments = self.given(evaluation.values, request)
-        for read in self._readers:
-            read(request, arguments, errors)
-        if self._body is not None:
-            pending = self._body(body, arguments, errors)
-            if pending is not None:
-                await pending
-        if self.response is not None:
-            arguments[self.response] = evaluation.response
-        return arguments
-
-    async def run(self, arguments: dict[str, Any]) -> Any:  # noqa: ANN401 -- of any type
-        """Call the function, in a thread if it is synchronous."""
-        if self._is_async:
-            return await self._function(**arguments)
-        return await run_in_threadpool(self._function, **arguments)
+_BODY: Final = ("body",)
 
 
 class Evaluation:
@@ -80,9 +25,67 @@ class Evaluation:
         self.body = body
         self.response: Response | None = None
         """The response whose status and header fields dependencies may set, if one takes it."""
-        self.errors = list[Any]()
-        self.values = list[Any]()
+        self.errors: list[Any] = []
+        self.values: list[Any] = []
         """One for each step."""
+
+
+class Call:
+    """One call of a dependency, or of the endpoint, and the sources of its arguments."""
+
+    __slots__ = ("_body", "_fields", "_function", "_inputs", "_is_async", "_readers", "_requests", "response")
+
+    def __init__(
+        self,
+        dependant: Any,  # noqa: ANN401 -- a private type of FastAPI
+        inputs: Sequence[tuple[str | None, int]],
+        internals: Internals,
+        *,
+        embed: bool,
+    ) -> None:
+        self._function: Callable[..., Any] = dependant.call
+        self._is_async = internals.is_async(dependant.call)
+        self._inputs = tuple((name, place) for name, place in inputs if name is not None)
+        requests = (dependant.http_connection_param_name, dependant.request_param_name)
+        self._requests = tuple(name for name in requests if name)
+        self._readers = readers_of(dependant, internals)
+        self._body = document_of(dependant, internals, embed=embed)
+        self._fields = fields_of(dependant, internals, embed=embed)
+        self.response: str | None = dependant.response_param_name
+
+    def arguments(self, evaluation: Evaluation) -> dict[str, Any]:
+        """Return the arguments; add the errors of those that are wrong. `fields` has those that this one lacks."""
+        values, errors, request = evaluation.values, evaluation.errors, evaluation.request
+        arguments: dict[str, Any] = {}
+        for name, place in self._inputs:
+            arguments[name] = values[place]
+        for read in self._readers:
+            read(request, arguments, errors)
+        if self._body is not None:
+            self._body.add(evaluation.body, _BODY, arguments, errors)
+        for name in self._requests:
+            arguments[name] = request
+        if self.response is not None:
+            arguments[self.response] = evaluation.response
+        return arguments
+
+    @property
+    def has_fields(self) -> bool:
+        """Whether the body is an object of several parameters."""
+        return self._fields is not None
+
+    async def fields(self, evaluation: Evaluation, arguments: dict[str, Any]) -> None:
+        """Add the arguments that are fields of the body, or their errors."""
+        assert self._fields is not None  # noqa: S101 -- the caller has asked
+        values, errors = await self._fields(evaluation.body)
+        arguments.update(values)
+        evaluation.errors += errors
+
+    def run(self, arguments: dict[str, Any]) -> Awaitable[Any]:
+        """Call the function, in a thread if it is synchronous."""
+        if self._is_async:
+            return self._function(**arguments)  # type: ignore[no-any-return]  # -- a coroutine function
+        return run_in_threadpool(self._function, **arguments)
 
 
 class Step:
@@ -108,45 +111,43 @@ class Plan:
         self._embed = embed
         self._places: dict[object, int] = {}
         self._steps: list[Step] = []
-        self._endpoint, self._children = self._call_of(dependant)
-        self._with_response = self._endpoint.response is not None or any(
-            step.call is not None and step.call.response is not None for step in self._steps
-        )
+        self.endpoint, _ = self._call_of(dependant)
+        calls = [self.endpoint, *(step.call for step in self._steps if step.call is not None)]
+        self._with_response = any(call.response is not None for call in calls)
 
-    async def arguments(self, evaluation: "Evaluation") -> dict[str, Any]:
+    async def arguments(self, evaluation: Evaluation) -> dict[str, Any]:
         """Call all dependencies; return the endpoint's arguments, which are complete if there are no errors."""
-        request, values, errors = evaluation.request, evaluation.values, evaluation.errors
+        values, errors, steps = evaluation.values, evaluation.errors, self._steps
         if self._with_response:
             evaluation.response = _empty_response()
-        spans = list[tuple[int, int]]()  # of each step's errors
-        for step in self._steps:
+        counts = [0]  # of the errors before each step
+        for step in steps:
             call = step.call
-            began = spans[step.first][0] if step.first < len(spans) else len(errors)
             if call is None:
                 value = values[step.again]
                 if value is FAILED:
-                    begin, end = spans[step.again]
-                    errors += errors[begin:end]
-            elif call.plain and not errors:
-                value = await call.run(call.given(values, request))
+                    errors += errors[counts[steps[step.again].first] : counts[step.again + 1]]
             else:
-                value = await _value(call, step.children, evaluation)
+                arguments = call.arguments(evaluation)
+                if call.has_fields:
+                    await call.fields(evaluation, arguments)
+                failed = errors and (
+                    len(errors) > counts[-1] or any(values[place] is FAILED for place in step.children)
+                )
+                value = FAILED if failed else await call.run(arguments)
             values.append(value)
-            spans.append((began, len(errors)))
-        return await self._endpoint.arguments(evaluation)
-
-    async def run(self, arguments: dict[str, Any]) -> Any:  # noqa: ANN401 -- of any type
-        """Call the endpoint."""
-        return await self._endpoint.run(arguments)
+            counts.append(len(errors))
+        arguments = self.endpoint.arguments(evaluation)
+        if self.endpoint.has_fields:
+            await self.endpoint.fields(evaluation, arguments)
+        return arguments
 
     def _call_of(self, dependant: Any) -> tuple[Call, tuple[int, ...]]:  # noqa: ANN401 -- a private type of FastAPI
         """Add the steps of what a dependency depends on; return its own call and the places of their values."""
         internals = self._internals
         _check(dependant, internals)
         inputs = [(child.name, self._add(child)) for child in dependant.dependencies]
-        readers = readers_of(dependant, internals)
-        body = body_reader_of(dependant, internals, embed=self._embed)
-        call = Call(dependant, inputs, readers, body, is_async=internals.is_async(dependant.call))
+        call = Call(dependant, inputs, internals, embed=self._embed)
         return call, tuple(place for _, place in inputs)
 
     def _add(self, dependant: Any) -> int:  # noqa: ANN401 -- a private type of FastAPI
@@ -164,16 +165,6 @@ class Plan:
         place = len(self._steps) - 1
         self._places.setdefault(key, place)
         return place
-
-
-async def _value(call: Call, children: tuple[int, ...], evaluation: Evaluation) -> Any:  # noqa: ANN401 -- of any type
-    """Return the value of a dependency, or `FAILED`."""
-    errors, values = evaluation.errors, evaluation.values
-    before = len(errors)
-    arguments = await call.arguments(evaluation)
-    if len(errors) > before or any(values[place] is FAILED for place in children):
-        return FAILED
-    return await call.run(arguments)
 
 
 def _empty_response() -> Response:

@@ -21,6 +21,8 @@ from tequipy_platform.web.compiled.internals import (
     handler_settings,
     included_context,
     is_placeholder,
+    read_body,
+    read_json,
     serializer_of,
     validator_of,
 )
@@ -79,11 +81,9 @@ class CompiledRoute:
         self._options = {name: value for name, value in options.items() if value not in _NOT_STATED}
         self._options["by_alias"] = settings["response_model_by_alias"]
 
-    def parameters(self, path: str) -> dict[str, Any]:
+    def parameters(self, pattern: Pattern[str], path: str) -> dict[str, Any]:
         """Return the path parameters of a path that the route matches; raise what a convertor raises."""
-        if self.pattern is None:
-            return {}
-        match = self.pattern.match(path)
+        match = pattern.match(path)
         assert match is not None  # noqa: S101 -- the caller has found the route by its pattern
         parameters: dict[str, Any] = match.groupdict()
         for name, convert in self._convert:
@@ -99,7 +99,7 @@ class CompiledRoute:
             received = None if body is PydanticUndefined else body
             raise RequestValidationError(evaluation.errors, body=received, endpoint_ctx=self._describe(request))
         response = evaluation.response
-        result = await self._plan.run(arguments)
+        result = await self._plan.endpoint.run(arguments)
         if isinstance(result, Response):
             return result
         if self._field is None:
@@ -135,12 +135,12 @@ class CompiledRoute:
     async def _read_body(self, request: Request) -> Any:  # noqa: ANN401 -- JSON
         """Return the body as JSON, or as bytes if its type is another; undefined if there is none."""
         try:
-            body = await request.body()
+            body = await read_body(request)
             if not body:
                 return PydanticUndefined
             content_type = request.headers.get("content-type")
             if content_type == _JSON or (_is_json(content_type) if content_type else not self._strict):
-                return await request.json()
+                return read_json(request, body)
         except json.JSONDecodeError as error:
             fault = {
                 "type": "json_invalid",

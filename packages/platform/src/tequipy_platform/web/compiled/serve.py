@@ -49,6 +49,7 @@ class CompiledRoutes:
         self._app = app
         self._fastapi: Any = None
         self._internals: Internals | None = None
+        self._table: Any = None
         self._entries: list[Any] | None = None
         self._compiled: dict[MatchedRoute, CompiledRoute] = {}
 
@@ -74,18 +75,20 @@ class CompiledRoutes:
 
     def _find(self, scope: Scope) -> CompiledRoute | None:
         """Return the route of a request that is as simple as the route, with the scope that FastAPI's router sets."""
-        if route_table(self._fastapi).entries is not self._entries:  # routes have been added
+        if self._table is None or self._table.entries is not self._entries:  # routes have been added
             self._compile()
         route = self._compiled.get(matched_route(scope))
         if route is None or scope["method"] not in route.methods:
             return None
         if self._fastapi.dependency_overrides or TELEMETRY_KEY in scope or BODY_LIMIT_KEY in scope:
             return None
-        try:
-            parameters = route.parameters(get_route_path(scope))
-        except Exception:  # noqa: BLE001 -- of a convertor: FastAPI's router meets it again
-            return None
-        scope["path_params"] = {**scope.get("path_params", {}), **parameters}
+        parameters = dict(scope.get("path_params", ()))
+        if route.pattern is not None:
+            try:
+                parameters |= route.parameters(route.pattern, get_route_path(scope))
+            except Exception:  # noqa: BLE001 -- of a convertor: FastAPI's router meets it again
+                return None
+        scope["path_params"] = parameters
         scope.setdefault("router", self._fastapi.router)
         scope["route"] = route.original
         scope["endpoint"] = route.endpoint
@@ -135,7 +138,8 @@ class CompiledRoutes:
         await handling(request.scope, receive, send_rest)
 
     def _compile(self) -> None:
-        self._entries = route_table(self._fastapi).entries
+        self._table = route_table(self._fastapi)
+        self._entries = self._table.entries
         self._compiled = {
             entry.route: outcome
             for entry, outcome in _compile(self._fastapi, self._internals)
