@@ -19,6 +19,7 @@ from starlette.middleware import Middleware
 from tequipy_platform.web import CompiledRoutes
 
 from .generated import Built, Parameter, RouteSpec, routes
+from .known import KNOWN
 from .samples import NAMES, PREFIXES
 
 VALUES = ["1", "7", "", "x", "red", "a", "true", "2024-02-29", "-1", "1.5", "null", "[1,2]", "é", "%", "a/b", "9" * 30,
@@ -47,7 +48,12 @@ def requests(draw: st.DrawFn, specs: list[RouteSpec]) -> dict[str, Any]:
     pairs = st.lists(st.tuples(st.sampled_from([*NAMES, "X-Other", "first", "limit", "tags"]), value), max_size=2)
     sent: dict[str, list[tuple[str, str]]] = {"query": draw(pairs), "header": draw(pairs), "cookie": draw(pairs)}
     for parameter in parameters_of(spec):
-        source = parameter.source.partition(" ")[0].replace("plain", "query").replace("json", "query")
+        source = (
+            parameter.source.partition(" ")[0]
+            .replace("plain", "query")
+            .replace("json", "query")
+            .replace("checked", "query")
+        )
         if source in sent and draw(st.integers(0, 5)):
             alias = parameter.alias if isinstance(parameter.alias, str) else parameter.name
             sent[source].append((alias, draw(st.sampled_from(["1", "2", "red", "a", "true"]) | value)))
@@ -144,6 +150,11 @@ class Comparison:
 
         compare()
 
+    def run_known(self) -> None:
+        """Compare the cases that were written by hand."""
+        for specs, sent in KNOWN:
+            asyncio.run(self._compare(specs, sent))
+
     async def _compare(self, specs: list[RouteSpec], sent: list[dict[str, Any]]) -> None:
         counts = self.counts
         # FastAPI keeps what it tells about endpoints by their id, which another function has after they are freed.
@@ -184,6 +195,7 @@ class Comparison:
 if __name__ == "__main__":
     comparison = Comparison()
     try:
+        comparison.run_known()
         comparison.run(int(sys.argv[1]))
     finally:
         print(comparison)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Body, Cookie, Depends, FastAPI, Header, HTTPException, Path, Query
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer, SecurityScopes
 from hypothesis import strategies as st
@@ -75,7 +77,7 @@ def parameters(depth: int) -> st.SearchStrategy[Parameter]:
     kinds = st.sampled_from(SCALARS + LISTS)
     simple = [
         st.builds(Parameter, st.sampled_from(["query", "header", "cookie"]), name, kinds, default, alias),
-        st.builds(Parameter, st.sampled_from(["path", "plain"]), name, st.sampled_from(SCALARS), default),
+        st.builds(Parameter, st.sampled_from(["path", "plain", "checked"]), name, st.sampled_from(SCALARS), default),
         st.builds(Parameter, st.sampled_from(["body", "embedded"]), name, st.sampled_from(BODIES), default),
         st.builds(Parameter, st.sampled_from(["query model", "header model", "json"]), name, st.just(Filters)),
         st.builds(
@@ -131,14 +133,18 @@ class Built:
         self.app, mounted = (FastAPI(telemetry=OFF, middleware=[*middleware]) for _ in range(2))
         self.app.add_exception_handler(KnownError, self._handle_known)
         self.app.add_exception_handler(418, self._handle_teapot)
-        inner, outer = APIRouter(prefix="/inner"), APIRouter(prefix="/outer", dependencies=[Depends(self._of_router)])
+        self.app.add_exception_handler(RequestValidationError, self._handle_invalid)
+        inner, outer = (
+            APIRouter(prefix="/inner", strict_content_type=False),
+            APIRouter(prefix="/outer", dependencies=[Depends(self._of_router)]),
+        )
         targets: dict[str, Any] = {"app": self.app, "mounted": mounted, "nested": outer}
         outer.include_router(inner)
         for spec in specs:
             self._add(targets.get(spec.place, inner), spec)
         self.app.include_router(inner)
         self.app.include_router(outer, prefix="/api")
-        self.app.mount("/mounted", mounted)
+        self.app.mount("/mounted/{tenant}", mounted)
 
     def _add(self, target: Any, spec: RouteSpec) -> None:
         extra = [Depends(self._function(spec.extra))] if spec.extra else []
@@ -158,6 +164,11 @@ class Built:
 
         def act(arguments: dict[str, Any]) -> Any:
             log.append(f"{spec.name} { ({name: shown(value) for name, value in sorted(arguments.items())}) }")
+            if spec.effect == "count":
+                return len(log)
+            for value in arguments.values():
+                if spec.effect == "mutate" and isinstance(value, list):
+                    value.append(9)
             return perform(spec, arguments.get(names.get("response", "")))
 
         async def generate(**arguments: Any) -> Any:
@@ -187,6 +198,8 @@ class Built:
             default = inspect.Parameter.empty
         elif marker is Body:
             annotation = Annotated[spec.kind, Body()]
+        elif spec.source == "checked":
+            annotation = Annotated[spec.kind, Query(validate_default=True)]
         elif spec.source == "embedded":
             annotation = Annotated[spec.kind, Body(embed=True)]
         elif marker is not None:
@@ -210,6 +223,11 @@ class Built:
     async def _of_router(self, q: int = 5) -> int:
         self.log.append(f"router {q}")
         return q
+
+    async def _handle_invalid(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        self.log.append(f"invalid {error.body!r} {error}")
+        return await request_validation_exception_handler(request, error)
 
     async def _handle_known(self, request: Request, error: Exception) -> Response:
         self.log.append(f"handled {request.scope['path_params']} {error}")

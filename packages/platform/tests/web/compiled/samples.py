@@ -98,15 +98,15 @@ OPTIONS: list[dict[str, Any]] = [
     {"methods": ["POST", "PUT"]}, {"max_body_size": 20},
 ]  # fmt: skip
 EFFECTS = [
-    *["nothing"] * 24, "header", "cookie", "status", "http error", "known error", "unknown error",
-    "json response", "text response", "stream", "failing stream", "raised with headers", "wrong status",
+    *["nothing"] * 24, "header", "cookie", "status", "http error", "known error", "unknown error", "json response",
+    "text response", "stream", "failing stream", "raised with headers", "wrong status", "count", "mutate",
 ]  # fmt: skip
 PREFIXES = {
     "app": "",
     "included": "/inner",
     "nested": "/api/outer",
     "nested twice": "/api/outer/inner",
-    "mounted": "/mounted",
+    "mounted": "/mounted/one",
 }
 PATHS = ["/a", "/b/{id}", "/b/fixed", "/c/{id}/{item}", "/n/{id:int}", "/f/{id:path}", "/u/{id:uuid}", "/n/{id}"]
 SPECIAL = [*["request", "connection", "response", "response", "bearer"] * 4, "tasks", "scopes"]

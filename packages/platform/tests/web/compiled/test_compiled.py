@@ -1,5 +1,6 @@
 """Which requests compiled code serves."""
 
+import threading
 from typing import Annotated
 
 import pytest
@@ -8,6 +9,7 @@ from fastapi.responses import HTMLResponse
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pydantic import AfterValidator
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.middleware import Middleware
 from starlette.routing import Route
@@ -121,3 +123,22 @@ async def test_requests_that_fastapis_telemetry_observes_are_fastapis_own(served
     assert (await get(app, "/one")).json() == 1
     assert served == []
     assert {span.name for span in spans.get_finished_spans()} >= {"GET /one", "fastapi.endpoint"}
+
+
+async def test_the_response_of_a_synchronous_endpoint_is_validated_in_a_thread(served: list[str]) -> None:
+    """Validators of the response of a synchronous endpoint may block, so they run in a thread, as in FastAPI."""
+    threads = list[bool]()
+
+    def note(value: int) -> int:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return value
+
+    def answer() -> int:
+        return 1
+
+    app, plain = make_app(), make_app(last=[])
+    for each in (app, plain):
+        each.add_api_route("/answer", answer, response_model=Annotated[int, AfterValidator(note)])
+        assert (await get(each, "/answer")).json() == 1
+    assert threads == [False, False]
+    assert served == ["/answer"]

@@ -63,13 +63,10 @@ class CompiledRoute:
         self._read_answer(settings)
 
     def _read_answer(self, settings: Any) -> None:  # noqa: ANN401 -- FastAPI's settings
-        status = self._status or 200
         self._field = settings["response_field"]
-        empty = Response(b"", status, media_type=_JSON)
-        self.start_fields = empty.raw_headers[1:]  # without the length
-        self.status = status
-        self.direct = len(empty.raw_headers) > 1 and self._internals.body_allowed(status)
-        """Whether the document alone is the answer, in the ordinary case."""
+        # The status allows a body, because FastAPI refuses a response model for one that does not.
+        self.status = self._status or 200
+        self.start_fields = Response(b"", self.status, media_type=_JSON).raw_headers[1:]  # without the length
         if self._field is None:
             return
         self._validate: Callable[..., Any] = validator_of(self._field)
@@ -106,7 +103,7 @@ class CompiledRoute:
             content = self._internals.encode_untyped(result)
             return self._complete(JSONResponse(content, self._status_of(response)), response)
         document = await self._document(result, request)
-        if response is None and self.direct:
+        if response is None:
             return document
         return self._complete(Response(document, self._status_of(response), media_type=_JSON), response)
 
