@@ -16,6 +16,7 @@ from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
 from tequipy_auth.wiring import AuthSettings, build_auth
 from tequipy_caching.testing import MemoryCacheManager
 from tequipy_caching.wiring import CacheSettings, build_cache
+from tequipy_devstack.call_counts import calls_of
 from tequipy_platform import SystemClock
 from tequipy_platform.database import Database
 from tequipy_platform.testing import EPOCH, FrozenClock
@@ -114,6 +115,20 @@ async def test_a_revoked_session_is_refused_by_other_processes(processes: Callab
     await there.access_tokens.verify(pair.access.value)
     await here.sessions.logout(access_token=pair.access.value, client=Client())
     await eventually_refused(there, pair.access.value)
+
+
+async def test_a_repeated_token_makes_few_calls(processes: Callable[[], Awaitable[Auth]]) -> None:
+    """A token that was verified before costs at most 25 calls, the checks of its session, version and key included."""
+    auth = await processes()
+    await auth.registration.create_admin(email="ada@example.com", password=PASSWORD)
+    pair = await auth.login.with_password(email="ada@example.com", password=PASSWORD, client=Client())
+    async with asyncio.timeout(30):
+        while not auth.access_tokens._revocations._members.live:  # type: ignore[attr-defined]
+            await asyncio.sleep(0.01)
+    await auth.access_tokens.verify(pair.access.value)
+    cost = await calls_of(auth.access_tokens.verify, pair.access.value)
+    print(f"{cost} calls")
+    assert cost <= 25
 
 
 async def test_a_starting_process_loads_earlier_revocations(processes: Callable[[], Awaitable[Auth]]) -> None:

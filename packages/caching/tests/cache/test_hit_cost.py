@@ -9,8 +9,7 @@ from tequipy_caching import Cache, CachePolicy
 from tequipy_caching.cache.local_store import ChunkedTTLCache, Memory
 from tequipy_caching.cache.metrics import Tally
 from tequipy_caching.testing import MemoryCacheManager
-
-from ..call_counts import calls_of
+from tequipy_devstack.call_counts import calls_of
 
 POLICY = CachePolicy(ttl=60)
 

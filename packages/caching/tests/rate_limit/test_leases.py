@@ -13,9 +13,9 @@ from tequipy_caching import CachePolicy, Key, RatePolicy
 from tequipy_caching.rate_limit.limiter import RedisRateLimiter
 from tequipy_caching.testing import MemoryRateLimiter
 from tequipy_caching.wiring import CacheSettings, build_rate_limiter
+from tequipy_devstack.call_counts import calls_of
 from tequipy_devstack.servers import ValkeyServer
 
-from ..call_counts import calls_of
 from .counting import calls
 
 LEASED = RatePolicy("leased", 100, 3600, lease=30)

@@ -95,7 +95,8 @@ class KeyRing:
         """Return whether a key is still published, as far as this process knows."""
         if self._keys is None:
             return False
-        self._start_renewal_if_due()
+        if self._monotonic() - self._loaded_at >= self._max_age / 2:  # seldom; this runs for each request
+            self._start_renewal_if_due()
         return kid in self._keys.published
 
     async def reload(self) -> KeySet:

@@ -156,7 +156,11 @@ class TieredCache(Cache[V], Generic[V]):
     def peek(self, key: Key) -> V | Missing:
         """Return the value in the memory of this process, or `MISSING` if there is no current one."""
         key = canonical(key)
-        return self._memory.value(key) if self._channel.live or self._shared.unreachable else MISSING
+        now = self._memory.clock()
+        if now < self._channel.live_until:
+            value = self._memory.fast_value(key, now)
+            return value if value is not MISSING else self._memory.value(key)
+        return self._memory.value(key) if self._shared.unreachable else MISSING
 
     def on_change(self, change: Change) -> None:
         """Apply a change of another process to the memory of this one."""

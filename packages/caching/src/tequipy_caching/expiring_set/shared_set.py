@@ -72,7 +72,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
     @property
     def live(self) -> bool:
         """Whether this set receives every new member, and has been compared with Redis and the source."""
-        return self._compared and self._backplane.live
+        return self._compared and monotonic() < self._backplane.live_until  # `Backplane.live`, without its call
 
     async def add(self, *members: str, ttl: float) -> None:
         """Add members: in this process at once, in the others as soon as Redis has them."""

@@ -205,7 +205,7 @@ class Buckets:
             held = bucket.level if bucket.increment == policy.increment else _in_units(policy, bucket)
             level = max(0, held - max(0, now - bucket.at) * policy.leak_rate)
         more = level + need * policy.increment
-        if more <= policy.capacity * policy.increment:
+        if more <= (policy.burst or policy.limit) * policy.increment:  # `capacity`, without its call
             level = more
         self._buckets[name] = Bucket(now, level, increment=policy.increment)
         if len(self._buckets) > self._most:

@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import ParamSpec
+
+P = ParamSpec("P")
 
 
-async def calls_of(function: Callable[..., Awaitable[object]], *arguments: Any) -> int:
+async def calls_of(function: Callable[P, Awaitable[object]], *args: P.args, **kwargs: P.kwargs) -> int:
     """Return how many Python and C functions one call of a coroutine function calls, itself included."""
     count = 0
 
@@ -15,7 +17,7 @@ async def calls_of(function: Callable[..., Awaitable[object]], *arguments: Any) 
 
     sys.setprofile(counted)
     try:
-        await function(*arguments)
+        await function(*args, **kwargs)
     finally:
         sys.setprofile(None)
     return count - 1  # the second `setprofile`
