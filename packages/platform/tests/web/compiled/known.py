@@ -54,6 +54,7 @@ def sources() -> list[Case]:
     """Return cases of parameters."""
     headers = function("end", Parameter("header", "x_token", str, None, AliasChoices("first", "q")), Q)
     order = function("end", TOKEN, Parameter("cookie", "flag", int), Parameter("path", "id", int), Q)
+    queries = function("end", Parameter("query", "x_token", str, "none", AliasChoices("first", "q")))
     lists = function("end", Parameter("query", "q", list[int], [1]), Parameter("header", "flag", list[str]))
     changed = function("end", Parameter("query", "q", list[int], [1]), effect="mutate")
     checked = function("end", Parameter("checked", "q", int, "x"))
@@ -61,8 +62,9 @@ def sources() -> list[Case]:
     sent = [
         *SENT, request(query="q=1&q=2"), request(headers=[(b"q", b"1"), (b"first", b"2"), (b"flag", b"a")]),
         request(headers=[(b"flag", b"a"), (b"flag", b"b"), (b"cookie", b"flag=3")]), request(),
+        request(query="q=3", headers=[(b"q", b"1")]), request(query="first=2&q=3", headers=[(b"x-token", b"")]),
     ]  # fmt: skip
-    return [([route(end)], sent) for end in (headers, order, lists, changed, checked, special)]
+    return [([route(end)], sent) for end in (headers, order, queries, lists, changed, checked, special)]
 
 
 def bodies() -> list[Case]:

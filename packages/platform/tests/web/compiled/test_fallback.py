@@ -1,6 +1,8 @@
 """What is left to FastAPI: apps, by its version or by what has been changed; and routes, by what they need."""
 
+import functools
 import logging
+import pkgutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
@@ -65,10 +67,11 @@ async def test_all_routes_are_fastapis_own_without_an_internal_name(
 async def test_all_routes_are_fastapis_own_if_another_library_has_replaced_its_functions(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, served: list[str]
 ) -> None:
-    """A library that observes FastAPI by replacing its functions sees all requests."""
+    """A library that observes FastAPI by wrapping its functions sees all requests."""
     called = list[str]()
     solve = vars(fastapi.routing)["solve_dependencies"]
 
+    @functools.wraps(solve)
     async def observe(**arguments: Any) -> Any:
         called.append(arguments["request"].url.path)
         return await solve(**arguments)
@@ -77,6 +80,17 @@ async def test_all_routes_are_fastapis_own_if_another_library_has_replaced_its_f
     reason = await assert_falls_back(make_app(), caplog, served)
     assert reason == "fastapi.routing.solve_dependencies has been replaced"
     assert called == ["/one", "/things/7"] * 2
+
+
+@pytest.mark.parametrize("replaced", [f"{module}.{name}" for module, names in internals._OWN.items() for name in names])
+def test_no_route_is_compiled_if_a_function_of_fastapis_way_is_replaced(
+    replaced: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each function and method that a request passes through in FastAPI may be observed by another library."""
+    app = make_app()
+    original = pkgutil.resolve_name(replaced)
+    monkeypatch.setattr(replaced, wrapped(original))
+    assert set(reasons(app).values()) == {f"{replaced} has been replaced"}
 
 
 async def test_all_routes_are_fastapis_own_behind_a_middleware_that_was_listed_later(
@@ -96,6 +110,16 @@ class OwnRouter(APIRouter):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await super().handle(scope, receive, send)
+
+
+def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that calls another one and looks like it, as libraries that observe do."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return call
 
 
 async def with_yield() -> AsyncIterator[int]:
@@ -138,6 +162,10 @@ async def socket(socket: WebSocket) -> bool:
     return socket is not None
 
 
+async def few(value: Annotated[int, Depends(uncached, max_concurrency=2)]) -> int:
+    return value
+
+
 async def twice(one: Annotated[int, Depends(above)], other: Annotated[int, Depends(above)]) -> int:
     return one + other
 
@@ -148,6 +176,7 @@ async def twice(one: Annotated[int, Depends(above)], other: Annotated[int, Depen
         (ticks, {}, "a dependency with yield"),
         (later, {}, "background tasks"),
         (scoped, {}, "security scopes"),
+        (few, {}, "a dependency with a limit of concurrency"),
         (socket, {}, "a WebSocket as parameter"),
         (stream, {}, "a stream"),
         (stream, {"response_class": EventSourceResponse}, "a stream"),
@@ -182,7 +211,7 @@ def test_a_wrapped_handler_is_fastapis_own() -> None:
     app = make_app()
     route: Any = app.router.routes[-1]
     handle = route.app
-    route.app = lambda *arguments: handle(*arguments)  # noqa: PLW0108 -- another function is the point
+    route.app = wrapped(handle)
     other: Any = app.router.routes[-2]
     other.handle = other.handle
     assert reasons(app) == {

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from operator import attrgetter
 from typing import Any, Final
 
 import fastapi
@@ -38,16 +39,26 @@ _NAMES: Final[Mapping[str, tuple[str, str]]] = {
     "body_allowed": ("fastapi.utils", "is_body_allowed_for_status_code"),
     "handle_exceptions": ("starlette._exception_handler", "wrap_app_handling_exceptions"),
 }
-# What a request of FastAPI's own goes through. Another library may have replaced one, to observe or to change requests.
-_REPLACEABLE: Final = {
+# What a request passes through in FastAPI. Another library may replace one of these to observe or to change requests.
+_OWN: Final[Mapping[str, tuple[str, ...]]] = {
     "fastapi.routing": (
+        "APIRoute.handle",
+        "APIRoute.matches",
+        "APIRouter.app",
+        "APIRouter.handle",
+        "APIRouter.matches",
         "get_request_handler",
         "request_response",
         "run_endpoint_function",
         "serialize_response",
         "solve_dependencies",
     ),
-    "fastapi.dependencies.utils": ("request_params_to_args", "request_body_to_args", "solve_dependencies"),
+    "fastapi.dependencies.utils": ("request_body_to_args", "request_params_to_args", "solve_dependencies"),
+    "fastapi._compat.v2": ("ModelField.serialize_json", "ModelField.validate"),
+    "fastapi.middleware.asyncexitstack": ("AsyncExitStackMiddleware.__call__",),
+    "starlette.middleware.exceptions": ("ExceptionMiddleware.__call__", "wrap_app_handling_exceptions"),
+    "starlette.requests": ("Request.body", "Request.json", "Request.stream"),
+    "starlette.responses": ("Response.__call__", "Response.__init__"),
 }
 _ROUTER_METHODS: Final = ("__call__", "app", "handle", "matches")
 _ROUTE_METHODS: Final = ("__call__", "handle", "matches")
@@ -123,15 +134,14 @@ def internals_for(app: FastAPI, inner: ASGIApp | None = None) -> Internals:
 
 
 def _check_version() -> None:
-    if missing := {"_receive", "_stream_consumed"} - vars(Request({"type": "http"})).keys():
-        raise NotSimple(f"starlette.requests.Request has no {', '.join(sorted(missing))}")
+    if "_receive" not in vars(Request({"type": "http"})):
+        raise NotSimple("starlette.requests.Request has no _receive")
     version = tuple(int(part) for part in fastapi.__version__.split(".")[:2])
     if not SUPPORTED[0] <= version < SUPPORTED[1]:
         raise NotSimple(f"FastAPI {fastapi.__version__} is not one of the versions that routes are compiled for")
-    for module, names in _REPLACEABLE.items():
+    for module, names in _OWN.items():
         for name in names:
-            function = _look_up(module, name)
-            if not str(getattr(function, "__module__", "")).startswith("fastapi."):
+            if not _source(_look_up(module, name)).startswith(("fastapi.", "starlette.")):
                 raise NotSimple(f"{module}.{name} has been replaced")
 
 
@@ -189,7 +199,6 @@ async def read_body(request: Request) -> bytes:
         body = await request.body()
     else:
         body = request._body = bytes(message.get("body") or b"")  # noqa: SLF001 -- as above
-        request._stream_consumed = True  # noqa: SLF001 -- as above
     return body
 
 
@@ -226,15 +235,19 @@ def is_placeholder(setting: object) -> bool:
 
 def _look_up(module: str, name: str) -> Any:  # noqa: ANN401 -- of any type
     try:
-        return getattr(import_module(module), name)
+        return attrgetter(name)(import_module(module))
     except (ImportError, AttributeError):
         raise NotSimple(f"{module}.{name} is missing") from None
 
 
+def _source(function: Any) -> str:  # noqa: ANN401 -- of any type
+    """Return the module with a function's code, which a decorator cannot pretend to be, unlike `__module__`."""
+    return str(getattr(function, "__globals__", {}).get("__name__"))
+
+
 def _variables(function: Any, name: str) -> dict[str, Any]:  # noqa: ANN401 -- of any type
     """Return the variables that a function of FastAPI's routing module takes from the function around it."""
-    own = getattr(function, "__module__", None) == "fastapi.routing" and function.__qualname__ == name
-    if not own:
+    if _source(function) != "fastapi.routing" or function.__code__.co_qualname != name:
         raise NotSimple("a wrapper around the handler, such as a body limit of its own")
     return dict(zip(function.__code__.co_freevars, (cell.cell_contents for cell in function.__closure__), strict=True))
 
