@@ -74,7 +74,7 @@ class Caller:
             report = self.report(report_id)
             assert report["status"] in {"queued", "running"}, report
             progress = report["progress"]
-            return report["status"] == "running" and progress >= least
+            return bool(report["status"] == "running" and progress >= least)
 
         eventually(f"progress {least}", has_it, within=240)
         return progress
