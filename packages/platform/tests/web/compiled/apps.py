@@ -6,7 +6,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tequipy_observability.api import matched_route
 from tequipy_platform.web import CompiledRoutes, route_reports
@@ -34,6 +34,20 @@ async def get(app: FastAPI, path: str, method: str = "GET", **options: Any) -> h
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         return await client.request(method, path, **options)
+
+
+async def converse(app: FastAPI, scope: Scope, *messages: Message) -> list[Message]:
+    """Return what an app sends on a connection on which it receives these messages."""
+    received, sent = [*messages], list[Message]()
+
+    async def receive() -> Message:
+        return received.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
 
 
 def reasons(app: FastAPI) -> dict[str, str | None]:

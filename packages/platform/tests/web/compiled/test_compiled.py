@@ -4,17 +4,21 @@ import threading
 from typing import Annotated
 
 import pytest
-from fastapi import Depends
+from fastapi import Depends, WebSocket
 from fastapi.responses import HTMLResponse
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import AfterValidator
+from starlette.background import BackgroundTask
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from .apps import Rewrite, get, make_app, nothing, reasons, warnings_of
+from tequipy_platform.web import CompiledRoutes
+
+from .apps import Rewrite, converse, get, make_app, nothing, reasons, warnings_of
 
 
 async def test_simple_routes_are_served_by_compiled_code(served: list[str], caplog: pytest.LogCaptureFixture) -> None:
@@ -142,3 +146,47 @@ async def test_the_response_of_a_synchronous_endpoint_is_validated_in_a_thread(s
         assert (await get(each, "/answer")).json() == 1
     assert threads == [False, False]
     assert served == ["/answer"]
+
+
+async def test_routes_are_compiled_when_the_app_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lifespan compiles the routes once, so that the first request does not wait for it."""
+    compiled = list[int]()
+    compile_all = CompiledRoutes._compile
+
+    def note(self: CompiledRoutes) -> None:
+        compile_all(self)
+        compiled.append(len(self._compiled))
+
+    monkeypatch.setattr(CompiledRoutes, "_compile", note)
+    app = make_app()
+    sent = await converse(app, {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+    assert [each["type"] for each in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert compiled == [2]
+    assert (await get(app, "/one")).json() == 1
+    assert compiled == [2]
+
+
+async def test_websockets_and_streams_pass_through(served: list[str]) -> None:
+    """A WebSocket, a stream and background tasks of a returned response work in an app with compiled routes."""
+    app, done = make_app(), list[str]()
+
+    @app.websocket("/socket")
+    async def echo(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text(await socket.receive_text())
+
+    @app.get("/stream")
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(iter(["a", "b"]))
+
+    @app.get("/later")
+    async def later() -> PlainTextResponse:
+        return PlainTextResponse("soon", background=BackgroundTask(done.append, "done"))
+
+    scope = {"type": "websocket", "path": "/socket", "root_path": "", "headers": [], "query_string": b""}
+    sent = await converse(app, scope, {"type": "websocket.connect"}, {"type": "websocket.receive", "text": "hello"})
+    assert [each.get("text") for each in sent] == [None, "hello"]
+    assert (await get(app, "/stream")).text == "ab"
+    assert (await get(app, "/later")).text == "soon"
+    assert done == ["done"]
+    assert served == ["/stream", "/later"]

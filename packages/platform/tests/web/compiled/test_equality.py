@@ -25,7 +25,7 @@ def test_compiled_routes_answer_as_fastapi_does_in_known_cases() -> None:
 def test_compiled_routes_answer_as_fastapi_does() -> None:
     """Generated routes give the same messages, errors and calls of dependencies, compiled or not (the short form)."""
     comparison = Comparison()
-    comparison.run(150)
+    comparison.run(80)
     print(comparison)
     counts = comparison.counts
     assert counts["differences"] == 0
