@@ -137,8 +137,39 @@ async def freeze_within(database: Database, server: PostgresServer, *, commit: b
 async def test_a_server_slower_than_the_ping_is_used(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """If no pooled connection answers the ping in time, a new one is used, however slow the server is."""
     monkeypatch.setattr("tequipy_platform.database.engine._PING_SECONDS", 0)
+    monkeypatch.setattr("tequipy_platform.database.engine._FRESH_SECONDS", 0)
     for _ in range(3):
         await select_one(database)
+
+
+async def backend(database: Database) -> int:
+    """Return the server process that a unit of work uses."""
+    async with unit_of_work(database) as work:
+        pid: int = (await work.session.execute(text("select pg_backend_pid()"))).scalar_one()
+    return pid
+
+
+async def test_only_a_connection_that_rested_is_tested(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that was just used is not tested: a ping that nothing passes replaces it only after a rest."""
+    monkeypatch.setattr("tequipy_platform.database.engine._PING_SECONDS", 0)
+    monkeypatch.setattr("tequipy_platform.database.engine._FRESH_SECONDS", 3600)
+    first = await backend(database)
+    assert await backend(database) == first
+    monkeypatch.setattr("tequipy_platform.database.engine._FRESH_SECONDS", 0)
+    assert await backend(database) != first
+
+
+async def test_a_closed_connection_is_replaced_although_it_was_just_used(
+    database: Database, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that the server has closed is never used, however short its rest was."""
+    monkeypatch.setattr("tequipy_platform.database.engine._FRESH_SECONDS", 3600)
+    first = await backend(database)
+    postgres_server.execute(f"select pg_terminate_backend({first})")
+    async with asyncio.timeout(30):
+        while not all(connection.is_closed() for connection in database._opened):
+            await asyncio.sleep(0)
+    assert await backend(database) != first
 
 
 @pytest.mark.parametrize("connected", [False, True])

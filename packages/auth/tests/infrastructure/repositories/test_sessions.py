@@ -5,30 +5,21 @@ from datetime import timedelta
 
 import pytest
 
-from tequipy_auth import Client, Session
+from tequipy_auth import Session
 from tequipy_auth.infrastructure.models import SessionRow
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 
 from .entities import HOUR, NOW, Work, make_session, make_user, new_id
 
 
-async def test_a_session_is_touched_until_it_is_revoked(work: Work, session: Session) -> None:
-    """Use of a session updates its idle expiry and client; after its revocation nothing changes any more."""
-    later, phone = NOW + HOUR, Client("2001:db8::1", "phone")
+async def test_a_session_is_revoked_once(work: Work, session: Session) -> None:
+    """The first revocation of a session is kept; that of a missing one returns False."""
+    later = NOW + HOUR
     async with work() as unit:
-        assert await unit.sessions.touch(
-            session.id,
-            last_used_at=later,
-            idle_expires_at=later + HOUR,
-            client=replace(phone, device_mark="a mark"),
-        )
-    async with work() as unit:
-        touched = replace(session, last_used_at=later, idle_expires_at=later + HOUR, last_client=phone)
-        assert await unit.sessions.get(session.id) == touched
         assert await unit.sessions.revoke(session.id, at=later, reason="logout")
         assert not await unit.sessions.revoke(session.id, at=later + HOUR, reason="logout")
-        assert not await unit.sessions.touch(session.id, last_used_at=NOW, idle_expires_at=NOW, client=Client())
-        assert await unit.sessions.get(session.id) == replace(touched, revoked_at=later)
+        assert await unit.sessions.get(session.id) == replace(session, revoked_at=later)
+        assert not await unit.sessions.revoke(new_id(), at=NOW, reason="logout")
 
 
 @pytest.mark.parametrize("work", ["postgresql"], indirect=True)
@@ -40,13 +31,6 @@ async def test_rows_are_read_in_their_current_state(work: Work, session: Session
         await unit.sessions.revoke(session.id, at=NOW, reason="logout")
         assert await unit.sessions.get(session.id) == replace(session, revoked_at=NOW)
         assert seen is not None
-
-
-async def test_an_unknown_session_cannot_be_touched(work: Work) -> None:
-    """Use and revocation of a missing session return False."""
-    async with work() as unit:
-        assert not await unit.sessions.touch(new_id(), last_used_at=NOW, idle_expires_at=NOW, client=Client())
-        assert not await unit.sessions.revoke(new_id(), at=NOW, reason="logout")
 
 
 async def test_all_sessions_of_an_account_are_revoked(work: Work, session: Session) -> None:

@@ -1,6 +1,8 @@
 """PostgreSQL through SQLAlchemy and asyncpg: the engine, its pool, and connections outside the pool."""
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cached_property, partial
@@ -28,7 +30,10 @@ from tequipy_platform.database.statement_spans import trace_statements
 SETTLE_SECONDS: Final = 5.0
 """How long shutdown and cancellation wait for the server: for a commit that runs, for a pool that closes."""
 _PING_SECONDS: Final = 2.0
-_NEW: Final = "tequipy_new"
+_FRESH_SECONDS: Final = 0.1
+"""A connection that was in use this short time ago is not tested; under load that saves a round trip of each
+transaction."""
+_USED_AT: Final = "tequipy_used_at"
 
 
 class Database:
@@ -81,6 +86,7 @@ class Database:
         )
         event.listen(engine.sync_engine, "connect", self._remember)
         event.listen(engine.sync_engine, "connect", _mark_new)
+        event.listen(engine.sync_engine, "checkin", _mark_used)
         event.listen(engine.sync_engine, "checkout", _check_alive)
         if tracing_enabled():
             trace_statements(engine.sync_engine, self._url)
@@ -178,16 +184,22 @@ def build_database(
 
 
 def _mark_new(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-    record.info[_NEW] = True
+    record.info[_USED_AT] = math.inf
+
+
+def _mark_used(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+    record.info[_USED_AT] = time.monotonic()
 
 
 def _check_alive(connection: AdaptedConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
     """Test a connection that leaves the pool; a dead one is replaced together with all older ones.
 
     SQLAlchemy's own pre-ping waits as long as a statement may take, which is too long on a server that hangs. A new
-    connection is not tested, so that a slow but working server stays usable.
+    connection is not tested, so that a slow but working server stays usable, and neither is one that was just used and
+    whose end the server has not closed.
     """
-    if record.info.pop(_NEW, False):
+    fresh = time.monotonic() - record.info[_USED_AT] < _FRESH_SECONDS
+    if fresh and not connection.driver_connection.is_closed():
         return
     try:
         connection.run_async(lambda driver: driver.execute("select 1", timeout=_PING_SECONDS))

@@ -4,7 +4,7 @@ from tequipy_auth.domain.repositories.accounts import EmailChanges, Registration
 from tequipy_auth.domain.repositories.audit import AuditLog, AuditTrail
 from tequipy_auth.domain.repositories.invitations import Invitations
 from tequipy_auth.domain.repositories.one_time_tokens import MailCharges, OneTimeTokens
-from tequipy_auth.domain.repositories.sessions import Devices, RefreshTokens, Sessions
+from tequipy_auth.domain.repositories.sessions import Devices, RefreshTokens, RotationOutcome, Sessions
 from tequipy_auth.domain.repositories.signing_keys import SigningKeys
 from tequipy_auth.domain.repositories.unit_of_work import AuthUnitOfWork
 
@@ -20,6 +20,7 @@ __all__ = [
     "RefreshTokens",
     "Registrations",
     "Roles",
+    "RotationOutcome",
     "Sessions",
     "SigningKeys",
     "UserFilter",

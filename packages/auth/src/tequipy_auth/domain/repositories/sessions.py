@@ -3,9 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import Enum
 from uuid import UUID
 
-from tequipy_auth.domain.entities import Device, RefreshToken, Session
+from tequipy_auth.domain.entities import Device, RefreshToken, Session, User
 from tequipy_auth.domain.value_objects import Client
 
 
@@ -19,15 +20,6 @@ class Sessions(ABC):
     @abstractmethod
     async def get(self, session_id: UUID) -> Session | None:
         """Return a session, or None."""
-
-    @abstractmethod
-    async def touch(
-        self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime, client: Client
-    ) -> bool:
-        """Record the use of a session and its client; return False if the session has been revoked.
-
-        It is safe under concurrent calls.
-        """
 
     @abstractmethod
     async def replace(self, session_id: UUID, *, by: UUID, at: datetime) -> bool:
@@ -64,6 +56,16 @@ class Sessions(ABC):
         """Delete up to `limit` sessions that ended before that time, with their tokens; return how many."""
 
 
+class RotationOutcome(Enum):
+    """The outcome of `RefreshTokens.rotate`."""
+
+    ROTATED = "rotated"
+    USED = "used"
+    """The parent has been used before, or does not exist."""
+    REVOKED = "revoked"
+    """The session has been revoked."""
+
+
 class RefreshTokens(ABC):
     """Refresh tokens, which form one chain per session."""
 
@@ -80,8 +82,18 @@ class RefreshTokens(ABC):
         """Return the successor of a token, or None."""
 
     @abstractmethod
-    async def claim(self, token_id: UUID, *, at: datetime) -> bool:
-        """Mark a token as used; return False if it already was. Only one of several concurrent calls succeeds."""
+    async def with_owner(self, token_id: UUID) -> tuple[RefreshToken, Session, User] | None:
+        """Return a token with its session and account, or None if one of them is missing."""
+
+    @abstractmethod
+    async def rotate(
+        self, child: RefreshToken, *, at: datetime, idle_expires_at: datetime, client: Client
+    ) -> RotationOutcome:
+        """Mark the parent of `child` as used, store the child, and record the use of their session and its client.
+
+        Nothing but the parent is changed if the session has been revoked, so the caller must roll back. Only one of
+        several concurrent calls for one parent succeeds; the others wait until it has committed.
+        """
 
 
 class Devices(ABC):

@@ -20,7 +20,7 @@ from tequipy_auth.domain.lockout import IPV6_PREFIX
 from tequipy_auth.domain.operations import Operations, counted
 from tequipy_auth.domain.policy import AuthPolicy
 from tequipy_auth.domain.ports import AccessTokens, SecretHasher, SuccessorKeys
-from tequipy_auth.domain.repositories import AuthUnitOfWork
+from tequipy_auth.domain.repositories import AuthUnitOfWork, RotationOutcome
 from tequipy_auth.domain.services.session_issuer import SessionIssuer, SessionRevocation
 from tequipy_auth.domain.task_names import SEND_MAIL
 from tequipy_auth.domain.value_objects import Client, Principal, RefreshTokenValue, TokenPair
@@ -86,8 +86,7 @@ class SessionService:
         revoked_ids: tuple[str, ...] = ()
         try:
             async with self._unit_of_work() as work:
-                if await work.refresh_tokens.claim(presented.value.id, at=now):
-                    await self._rotate(work, presented, child, client, now)
+                if await self._rotate(work, presented, child, client, now):
                     outcome: RefreshTokenValue | Exception = successor
                 else:
                     outcome = await self._resolve_used_token(work, presented, client, now)
@@ -172,18 +171,11 @@ class SessionService:
         except ValueError as error:
             raise RefreshInvalid from error
         async with self._unit_of_work() as work:
-            row = await work.refresh_tokens.get(value.id)
-            session = await work.sessions.get(row.session_id) if row else None
-            user = await work.users.get(session.user_id) if session else None
+            found = await work.refresh_tokens.with_owner(value.id)
         # The hash is computed outside the transaction, because it takes a thread and about a millisecond.
-        if (
-            row is None
-            or session is None
-            or user is None
-            or not await self._secrets.verify(value.secret, row.secret_hash)
-        ):
+        if found is None or not await self._secrets.verify(value.secret, found[0].secret_hash):
             raise RefreshInvalid
-        return _PresentedToken(value, row, session, user)
+        return _PresentedToken(value, *found)
 
     async def _derive_successor(
         self, presented: _PresentedToken, now: datetime
@@ -201,11 +193,14 @@ class SessionService:
 
     async def _rotate(
         self, work: AuthUnitOfWork, presented: _PresentedToken, child: RefreshToken, client: Client, now: datetime
-    ) -> None:
-        await work.refresh_tokens.add(child)
-        if not await work.sessions.touch(
-            presented.session.id, last_used_at=now, idle_expires_at=now + self._policy.refresh_idle, client=client
-        ):
+    ) -> bool:
+        """Replace the presented token by its successor; return False if it has been used before."""
+        outcome = await work.refresh_tokens.rotate(
+            child, at=now, idle_expires_at=now + self._policy.refresh_idle, client=client
+        )
+        if outcome is RotationOutcome.USED:
+            return False
+        if outcome is RotationOutcome.REVOKED:
             raise SessionRevoked
         work.audit.record(
             AuditEvent(
@@ -216,6 +211,7 @@ class SessionService:
                 client=client,
             )
         )
+        return True
 
     async def _resolve_used_token(
         self, work: AuthUnitOfWork, presented: _PresentedToken, client: Client, now: datetime

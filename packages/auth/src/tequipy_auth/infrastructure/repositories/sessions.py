@@ -2,17 +2,76 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from tequipy_auth.domain.entities import RefreshToken, Session
-from tequipy_auth.domain.repositories import RefreshTokens, Sessions
+from tequipy_auth.domain.entities import RefreshToken, Session, User
+from tequipy_auth.domain.repositories import RefreshTokens, RotationOutcome, Sessions
 from tequipy_auth.domain.value_objects import Client
-from tequipy_auth.infrastructure.mapping import refresh_token_of, session_of
-from tequipy_auth.infrastructure.models import RefreshTokenRow, SessionRow
+from tequipy_auth.infrastructure.mapping import refresh_token_of, session_of, user_of
+from tequipy_auth.infrastructure.models import RefreshTokenRow, SessionRow, UserRow
 from tequipy_auth.infrastructure.repositories.base import Repository
+
+# Built once, because building a statement and its cache key takes longer than running it.
+_WITH_OWNER: Final = (
+    select(RefreshTokenRow, SessionRow, UserRow)
+    .join(SessionRow, SessionRow.id == RefreshTokenRow.session_id)
+    .join(UserRow, UserRow.id == SessionRow.user_id)
+    .where(RefreshTokenRow.id == bindparam("token_id"))
+    .execution_options(populate_existing=True)
+)
+
+
+def _rotation() -> Select[tuple[int, int]]:
+    """Return the statement of `SqlRefreshTokens.rotate`.
+
+    The update of the token decides between concurrent calls. Those of the session and the child depend on its result,
+    and the child also on that of the session, whose condition PostgreSQL checks on the row's latest version. No
+    parameter has the name of a column, because SQLAlchemy would take it for a value of that column.
+    """
+    claimed = (
+        update(RefreshTokenRow)
+        .where(RefreshTokenRow.id == bindparam("parent_token"), RefreshTokenRow.used_at.is_(None))
+        .values(used_at=bindparam("moment"))
+        .returning(RefreshTokenRow.session_id)
+        .cte("claimed")
+    )
+    touched = (
+        update(SessionRow)
+        .where(SessionRow.id == claimed.c.session_id, SessionRow.revoked_at.is_(None))
+        .values(
+            last_used_at=bindparam("moment"),
+            idle_expires_at=bindparam("idle_until"),
+            last_ip=bindparam("client_ip"),
+            last_user_agent=bindparam("client_agent"),
+        )
+        .returning(SessionRow.id)
+        .cte("touched")
+    )
+    columns = {
+        "id": bindparam("child_token", type_=RefreshTokenRow.id.type),
+        "session_id": touched.c.id,
+        "parent_id": bindparam("parent_token", type_=RefreshTokenRow.id.type),
+        "secret_hash": bindparam("child_hash", type_=RefreshTokenRow.secret_hash.type),
+        "key_version": bindparam("child_key", type_=RefreshTokenRow.key_version.type),
+        "created_at": bindparam("child_created", type_=RefreshTokenRow.created_at.type),
+    }
+    added = (
+        insert(RefreshTokenRow)
+        .from_select(list(columns), select(*columns.values()))
+        .returning(RefreshTokenRow.id)
+        .cte("added")
+    )
+    return select(
+        select(func.count()).select_from(claimed).scalar_subquery().label("claimed"),
+        select(func.count()).select_from(added).scalar_subquery().label("added"),
+    )
+
+
+_ROTATE: Final = _rotation()
 
 
 class SqlSessions(Repository, Sessions):
@@ -40,22 +99,6 @@ class SqlSessions(Repository, Sessions):
         """Select a session."""
         row = await self._one(select(SessionRow).where(SessionRow.id == session_id))
         return session_of(row) if row else None
-
-    async def touch(
-        self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime, client: Client
-    ) -> bool:
-        """Update a session that has not been revoked."""
-        return await self._update(
-            update(SessionRow)
-            .where(SessionRow.id == session_id, SessionRow.revoked_at.is_(None))
-            .values(
-                last_used_at=last_used_at,
-                idle_expires_at=idle_expires_at,
-                last_ip=client.ip,
-                last_user_agent=client.user_agent,
-            )
-            .returning(SessionRow.id)
-        )
 
     async def replace(self, session_id: UUID, *, by: UUID, at: datetime) -> bool:
         """Update a session that has not been revoked."""
@@ -152,11 +195,33 @@ class SqlRefreshTokens(Repository, RefreshTokens):
         row = await self._one(select(RefreshTokenRow).where(RefreshTokenRow.parent_id == token_id))
         return refresh_token_of(row) if row else None
 
-    async def claim(self, token_id: UUID, *, at: datetime) -> bool:
-        """Mark an unused token as used; waits for a concurrent call, and returns False if that one commits."""
-        return await self._update(
-            update(RefreshTokenRow)
-            .where(RefreshTokenRow.id == token_id, RefreshTokenRow.used_at.is_(None))
-            .values(used_at=at)
-            .returning(RefreshTokenRow.id)
+    async def with_owner(self, token_id: UUID) -> tuple[RefreshToken, Session, User] | None:
+        """Select a token, its session and its account in one statement."""
+        row = (await self._session.execute(_WITH_OWNER, {"token_id": token_id})).one_or_none()
+        if row is None:
+            return None
+        token, session, user = row
+        return refresh_token_of(token), session_of(session), user_of(user)
+
+    async def rotate(
+        self, child: RefreshToken, *, at: datetime, idle_expires_at: datetime, client: Client
+    ) -> RotationOutcome:
+        """Change the three rows in one statement."""
+        changed = await self._session.execute(
+            _ROTATE,
+            {
+                "parent_token": child.parent_id,
+                "moment": at,
+                "idle_until": idle_expires_at,
+                "client_ip": client.ip,
+                "client_agent": client.user_agent,
+                "child_token": child.id,
+                "child_hash": child.secret_hash,
+                "child_key": child.key_version,
+                "child_created": child.created_at,
+            },
         )
+        row = changed.one()
+        if not row.claimed:
+            return RotationOutcome.USED
+        return RotationOutcome.ROTATED if row.added else RotationOutcome.REVOKED

@@ -5,9 +5,10 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from tequipy_auth.domain.entities import RefreshToken, Session
-from tequipy_auth.domain.repositories import RefreshTokens, Sessions
+from tequipy_auth.domain.entities import RefreshToken, Session, User
+from tequipy_auth.domain.repositories import RefreshTokens, RotationOutcome, Sessions
 from tequipy_auth.domain.value_objects import Client
+from tequipy_auth.testing.repositories.accounts import MemoryUsers
 from tequipy_auth.testing.repositories.purging import purge
 
 
@@ -25,22 +26,6 @@ class MemorySessions(Sessions):
     async def get(self, session_id: UUID) -> Session | None:
         """Return a session."""
         return self.rows.get(session_id)
-
-    async def touch(
-        self, session_id: UUID, *, last_used_at: datetime, idle_expires_at: datetime, client: Client
-    ) -> bool:
-        """Record that the session was used."""
-        row = self.rows.get(session_id)
-        if row is None or row.revoked_at is not None:
-            return False
-        last_client = Client(client.ip, client.user_agent)
-        self.rows[session_id] = replace(
-            row,
-            last_used_at=last_used_at,
-            idle_expires_at=idle_expires_at,
-            last_client=last_client if last_client != Client() else None,
-        )
-        return True
 
     async def replace(self, session_id: UUID, *, by: UUID, at: datetime) -> bool:
         """End a session that another one replaces."""
@@ -86,8 +71,10 @@ class MemorySessions(Sessions):
 class MemoryRefreshTokens(RefreshTokens):
     """Stores refresh tokens by id."""
 
-    def __init__(self) -> None:
+    def __init__(self, sessions: MemorySessions, users: MemoryUsers) -> None:
         self.rows: dict[UUID, RefreshToken] = {}
+        self._sessions = sessions
+        self._users = users
 
     async def add(self, token: RefreshToken) -> None:
         """Store a token."""
@@ -103,10 +90,30 @@ class MemoryRefreshTokens(RefreshTokens):
         """Return the successor of this token."""
         return next((row for row in self.rows.values() if row.parent_id == token_id), None)
 
-    async def claim(self, token_id: UUID, *, at: datetime) -> bool:
-        """Mark the token as used."""
-        row = self.rows.get(token_id)
-        if row is None or row.used_at is not None:
-            return False
-        self.rows[token_id] = replace(row, used_at=at)
-        return True
+    async def with_owner(self, token_id: UUID) -> tuple[RefreshToken, Session, User] | None:
+        """Return a token with its session and account."""
+        token = self.rows.get(token_id)
+        session = self._sessions.rows.get(token.session_id) if token else None
+        user = self._users.rows.get(session.user_id) if session else None
+        return (token, session, user) if token and session and user else None
+
+    async def rotate(
+        self, child: RefreshToken, *, at: datetime, idle_expires_at: datetime, client: Client
+    ) -> RotationOutcome:
+        """Mark the parent as used, and store the child."""
+        parent = self.rows.get(child.parent_id) if child.parent_id else None
+        if parent is None or parent.used_at is not None:
+            return RotationOutcome.USED
+        self.rows[parent.id] = replace(parent, used_at=at)
+        session = self._sessions.rows.get(parent.session_id)
+        if session is None or session.revoked_at is not None:
+            return RotationOutcome.REVOKED
+        last = Client(client.ip, client.user_agent)
+        self._sessions.rows[session.id] = replace(
+            session,
+            last_used_at=at,
+            idle_expires_at=idle_expires_at,
+            last_client=last if last != Client() else None,
+        )
+        await self.add(child)
+        return RotationOutcome.ROTATED

@@ -47,7 +47,7 @@ class MemoryAuthUnitOfWork(MemoryUnitOfWork, AuthUnitOfWork):
         self.users = MemoryUsers(self.email_changes)
         self.invitations = MemoryInvitations(self.users)
         self.sessions = MemorySessions()
-        self.refresh_tokens = MemoryRefreshTokens()
+        self.refresh_tokens = MemoryRefreshTokens(self.sessions, self.users)
         self.one_time_tokens = MemoryOneTimeTokens()
         self.devices = MemoryDevices()
         self.attempts = MemoryLoginAttempts()
