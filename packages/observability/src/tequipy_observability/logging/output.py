@@ -30,14 +30,16 @@ class Output:
         Call it on the event loop's thread alone.
         """
         self._waiting.append(line)
+        loop = self._scheduled_on
+        if loop is not None and not loop.is_closed():  # a loop that was closed before the end of its turn never flushes
+            return
         try:
-            loop = asyncio.get_running_loop()
+            loop = asyncio.get_running_loop()  # a system call, to find out about a fork
         except RuntimeError:
             self.flush()
             return
-        if loop is not self._scheduled_on:  # a loop that was closed before the end of its turn never flushes
-            self._scheduled_on = loop
-            loop.call_soon(self._flush_turn)
+        self._scheduled_on = loop
+        loop.call_soon(self._flush_turn)
 
     def _flush_turn(self) -> None:
         self._scheduled_on = None
