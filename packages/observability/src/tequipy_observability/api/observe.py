@@ -3,7 +3,7 @@
 import logging
 from functools import cached_property
 from time import perf_counter
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 from fastapi import FastAPI
@@ -30,6 +30,7 @@ from tequipy_observability.logging.access import ACCESS_EVENT, ACCESS_LOGGER
 # The form of header names in ASGI.
 _CORRELATION_HEADER: Final = CORRELATION_HEADER.lower().encode()
 _TRACE_HEADER: Final = TRACE_HEADER.encode()
+_CONTEXT_HEADERS: Final = frozenset({_CORRELATION_HEADER, _TRACE_HEADER, b"user-agent"})
 _USER_AGENT_LENGTH: Final = 512
 _INTERNAL_SERVER_ERROR: Final = 500
 
@@ -38,13 +39,8 @@ class ResponseInterruptedError(Exception):
     """A response ended before it was complete; the message is the correlation id under which the cause was logged."""
 
 
-class _Observed(NamedTuple):
-    """What is kept of a request until its end."""
-
-    context: request_context
-    correlation: HeaderField
-    polled: bool
-    began: float
+_Observed = tuple[request_context, HeaderField, bool, float]
+"""What is kept of a request until its end: its context, its correlation id, whether it polls, and when it began."""
 
 
 class ObserveRequests(Stage):
@@ -77,12 +73,11 @@ class ObserveRequests(Stage):
         context = request_context(given)
         context.__enter__()
         self._metrics.in_progress += 1
-        exchange.kept[self] = _Observed(context, correlation, polled, perf_counter())
+        exchange.kept[self] = context, correlation, polled, perf_counter()
 
     def head(self, exchange: Exchange, head: Head) -> None:
         """Add the correlation id."""
-        observed: _Observed = exchange.kept[self]
-        head.set(observed.correlation)
+        head.set(exchange.kept[self][1])
 
     async def failed(self, exchange: Exchange, error: BaseException) -> bool:
         """Log the error, and respond to it as Starlette does, whose own error middleware is outside of all others."""
@@ -114,14 +109,15 @@ class ObserveRequests(Stage):
     def after(self, exchange: Exchange) -> None:
         """Count the request, and write its access event."""
         observed: _Observed = exchange.kept[self]
-        seconds = perf_counter() - observed.began
+        own_context, _, polled, began = observed
+        seconds = perf_counter() - began
         context, route, status, metrics = current_context(), exchange.route.template, exchange.status, self._metrics
         metrics.in_progress -= 1
         metrics.observe(
             method=context.method or "", route=route, status=status, seconds=seconds, size=exchange.size, by=context
         )
-        self._log_access(route, status, seconds, context, polled=observed.polled)
-        observed.context.__exit__()
+        self._log_access(route, status, seconds, context, polled=polled)
+        own_context.__exit__()
 
     def _log_access(self, route: str, status: int, seconds: float, context: RequestContext, *, polled: bool) -> None:
         """Write the access event; the request context adds the fields that were bound meanwhile."""
@@ -143,11 +139,13 @@ class ObserveRequests(Stage):
 def _context_of(scope: Scope) -> RequestContext:
     correlation_id = traceparent = user_agent = None
     for name, value in scope["headers"]:
+        if name not in _CONTEXT_HEADERS:
+            continue
         if name == _CORRELATION_HEADER:
             correlation_id = value.decode("latin-1")
         elif name == _TRACE_HEADER:
             traceparent = value.decode("latin-1")
-        elif name == b"user-agent":
+        else:
             # Cut off between words, because redaction would not recognise a part of a secret.
             text = value if len(value) <= _USER_AGENT_LENGTH else value[:_USER_AGENT_LENGTH].rpartition(b" ")[0]
             user_agent = text.decode("latin-1")

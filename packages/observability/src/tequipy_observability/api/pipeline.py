@@ -126,6 +126,9 @@ class Stage:
     One stage serves all requests of its app; it keeps what belongs to one of them in `Exchange.kept`.
     """
 
+    active = True
+    """Whether the stage does anything; a pipeline calls no method of one that its settings turn off."""
+
     def before(self, exchange: Exchange) -> Response | Awaitable[Response | None] | None:
         """Return a response to answer the request, or None to pass it on; may be a coroutine function."""
 
@@ -217,4 +220,8 @@ def require_stages(app: FastAPI, *classes: type[Stage]) -> None:
 
 def _overriding(stages: Sequence[Stage], method: str) -> list[tuple[int, Stage]]:
     default = getattr(Stage, method)
-    return [(number, stage) for number, stage in enumerate(stages) if getattr(type(stage), method) is not default]
+    return [
+        (number, stage)
+        for number, stage in enumerate(stages)
+        if stage.active and getattr(type(stage), method) is not default
+    ]

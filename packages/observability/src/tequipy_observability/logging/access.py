@@ -1,9 +1,10 @@
 """The access event: one line for each request, put together in one step."""
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 import orjson
 import structlog
@@ -22,23 +23,20 @@ _LEVELS: Final = {level: logging.getLevelName(level) for level in (logging.DEBUG
 class AccessLog:
     """Writes access events: the same lines as structlog would, put together in one step.
 
-    Only what clients may choose is searched for secrets, each value by itself; texts that most requests share, such as
-    user agents, only once.
+    Most requests share the values of most fields, as method, route and user agent. Their JSON is remembered, and so is
+    whether they have the form of a secret; only lines without such a form are put together here.
     """
 
     def __init__(self, process: Process, lines: Output, encoder: object, level: int) -> None:
+        self._process = process
         self._lines = lines
         self._encoder = encoder
         self._level = level
-        self._beginning = {
-            "message": ACCESS_EVENT,
-            "logger": ACCESS_LOGGER,
-            "service": process.service,
-            "environment": process.environment,
-            "version": process.version,
-        }
-        self._is_plain = lru_cache(maxsize=4096)(_is_plain)
-        self._has_plain_beginning = all(map(_is_plain, self._beginning.values()))
+        self._field = lru_cache(maxsize=4096)(_field)
+        texts = (ACCESS_EVENT, ACCESS_LOGGER, process.service, process.environment, process.version)
+        names = ("message", "logger", "service", "environment", "version")
+        fields = [_field(name, text) for name, text in zip(names, texts, strict=True)]
+        self._beginnings = {level: _join([_field("level", name), *fields]) for level, name in _LEVELS.items()}
 
     @property
     def is_current(self) -> bool:
@@ -61,58 +59,87 @@ class AccessLog:
 
     def render(self, level: int, context: RequestContext, *, route: str, status: int, duration_ms: float) -> bytes:
         """Return the line of an event; fields of the context come before those of the event, and are not replaced."""
+        line = None
+        if context.route is context.task_id is context.task_name is None:
+            line = self._render_quickly(level, context, route, status, duration_ms)
+        if line is not None and len(line) <= MAX_LINE_BYTES:
+            return line
         entry: dict[str, object] = {
             "timestamp": datetime.now(UTC),
             "level": _LEVELS[level],
-            **self._beginning,
+            "message": ACCESS_EVENT,
+            "logger": ACCESS_LOGGER,
+            "service": self._process.service,
+            "environment": self._process.environment,
+            "version": self._process.version,
             **context_fields(context),
         }
         entry.setdefault("route", route)
-        entry["status"] = status
-        entry["duration_ms"] = duration_ms
-        entry["user_agent"] = context.user_agent
-        if self._is_harmless(context, route):
-            line = orjson.dumps(entry, option=orjson.OPT_UTC_Z)
-            if len(line) <= MAX_LINE_BYTES:
-                return line
-        return render_json(entry)
+        return render_json(entry | {"status": status, "duration_ms": duration_ms, "user_agent": context.user_agent})
 
-    def _is_harmless(self, context: RequestContext, route: str) -> bool:
-        plain = self._is_plain
-        return (
-            self._has_plain_beginning
-            and plain(route)
-            and plain(context.user_agent)
-            and plain(context.ip)
-            and plain(context.method)
-            and plain(context.user_id)
-            and _is_plain_id(context.correlation_id)
-            and context.route is context.task_id is context.task_name is None
+    def _render_quickly(
+        self, level: int, context: RequestContext, route: str, status: int, duration_ms: float
+    ) -> bytes | None:
+        """Return the line, or None if it could contain a secret."""
+        correlation_id, traceparent, method, _, ip, user_agent, user_id, _, _ = context
+        field = self._field
+        agent = b',"user_agent":null' if user_agent is None else field("user_agent", user_agent)
+        before = _join(
+            (
+                self._beginnings[level],
+                _id_field("correlation_id", correlation_id),
+                field("method", method),
+                field("ip", ip),
+                field("user_id", user_id),
+                b"" if traceparent is None else _trace_fields(traceparent),
+                field("route", route),
+            )
         )
+        if before is None or agent is None:
+            return None
+        timestamp = orjson.dumps(datetime.now(UTC), option=orjson.OPT_UTC_Z)
+        duration = orjson.dumps(duration_ms)
+        return b'{"timestamp":%b%b,"status":%d,"duration_ms":%b%b}' % (timestamp, before, status, duration, agent)
 
     def flush(self) -> None:
         """Write the lines that wait for the end of the turn."""
         self._lines.flush()
 
 
-def _is_plain_id(correlation_id: str | None) -> bool:
-    """Return the same for a correlation id, which is not remembered, because each request has another one.
+def _join(fields: Sequence[bytes | None]) -> bytes | None:
+    """Return the fields in one piece, or None if one of them is None."""
+    try:
+        return b"".join(cast("Sequence[bytes]", fields))
+    except TypeError:
+        return None
 
-    Of all forms of secrets only a JSON Web Token, which begins with `eyJ`, can have letters and digits alone.
+
+def _field(name: str, value: object) -> bytes | None:
+    """Return a field as JSON with a comma before it, and nothing for None.
+
+    Returns None for a value that has the form of a secret, is no text, or is too long to be remembered.
     """
-    if correlation_id is not None and correlation_id.isalnum() and "eyJ" not in correlation_id:
-        return len(correlation_id) <= _MAX_PLAIN_LENGTH
-    return _is_plain(correlation_id)
-
-
-def _is_plain(value: object) -> bool:
-    """Return whether a value of a line is a text without the form of a secret, and not too long to be remembered."""
     if value is None:
-        return True
+        return b""
     if not isinstance(value, str) or len(value) > _MAX_PLAIN_LENGTH:
-        return False
+        return None
     try:
         encoded = orjson.dumps(value)
     except TypeError:  # a lone surrogate
-        return False
-    return redact_line(encoded) == encoded
+        return None
+    return b',"%b":%b' % (name.encode(), encoded) if redact_line(encoded) == encoded else None
+
+
+def _id_field(name: str, value: str | None) -> bytes | None:
+    """Return the same for an id, which is not remembered, because each request has another one.
+
+    Of all forms of secrets only a JSON Web Token, which begins with `eyJ`, can have letters and digits alone.
+    """
+    if value is not None and value.isascii() and value.isalnum() and "eyJ" not in value:
+        return b',"%b":"%b"' % (name.encode(), value.encode())
+    return _field(name, value)
+
+
+def _trace_fields(traceparent: str) -> bytes | None:
+    _, trace_id, span_id, *_ = traceparent.split("-")
+    return _join([_id_field("trace_id", trace_id), _id_field("span_id", span_id)])

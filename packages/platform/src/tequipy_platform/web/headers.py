@@ -88,6 +88,7 @@ class Cors(Stage):
         async def unused(*_: object) -> None:
             """Do nothing: the pipeline calls the app itself."""
 
+        self.active = bool(origins)
         self._origins = {origin.encode("latin-1") for origin in origins}
         self._rules = _Preflights(
             unused,
@@ -108,8 +109,6 @@ class Cors(Stage):
 
     def before(self, exchange: Exchange) -> Response | None:
         """Answer a preflight request."""
-        if not self._origins:
-            return None
         origin = next((value for name, value in exchange.scope["headers"] if name == b"origin"), None)
         if origin is not None and exchange.scope["method"] == "OPTIONS":
             headers = Headers(scope=exchange.scope)

@@ -76,12 +76,11 @@ class LimitBodies(Stage):
             _check_address(scope)
         except DomainError as error:
             return problem_response(error)
-        hide_cookies(scope)
+        names = {name for name, _ in scope["headers"]}
+        if b"cookie" in names:
+            hide_cookies(scope)
         # HTTP/1.1: a request without either header has no body (RFC 9112, section 6.3).
-        for name, _ in scope["headers"]:
-            if name in _ANNOUNCE_BODY:
-                return self._check_body(exchange)
-        return None
+        return None if names.isdisjoint(_ANNOUNCE_BODY) else self._check_body(exchange)
 
     async def _check_body(self, exchange: Exchange) -> Response | None:
         try:
