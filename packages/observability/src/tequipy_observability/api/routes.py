@@ -163,15 +163,15 @@ def route_table(app: FastAPI) -> RouteTable:
 def matched_route(scope: Scope) -> MatchedRoute:
     """Return the route of a request, for the middleware of the app that serves it; it is matched once."""
     app: FastAPI = scope["app"]
-    path, method = scope["path"], scope["method"]
-    remembered: tuple[FastAPI, str, str, MatchedRoute] | None = scope.get(_SCOPE_KEY)
+    remembered: tuple[FastAPI, str, str, str, MatchedRoute] | None = scope.get(_SCOPE_KEY)
+    path, method, root_path = scope["path"], scope["method"], scope.get("root_path", "")
     if remembered is not None:
-        host, its_path, its_method, route = remembered
+        host, its_path, its_method, its_root_path, route = remembered
         # Another app is one which mounts this one; another path or method was set by a middleware meanwhile.
-        if host is app and its_path == path and its_method == method:
+        if host is app and its_path == path and its_method == method and its_root_path == root_path:
             return route
     route = route_table(app).match(scope)
-    scope[_SCOPE_KEY] = app, path, method, route
+    scope[_SCOPE_KEY] = app, path, method, root_path, route
     return route
 
 

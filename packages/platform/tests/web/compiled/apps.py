@@ -68,6 +68,8 @@ class Rewrite:
             matched_route(scope)
             scope["path"] = self._paths.get(scope["path"], scope["path"])
             scope["method"] = scope["method"].replace("FETCH", "GET")
+            if scope["path"].startswith("/svc"):
+                scope["root_path"] = "/svc"
         await self._app(scope, receive, send)
 
 

@@ -100,6 +100,7 @@ async def exchange(app: FastAPI, request: dict[str, Any]) -> list[Any]:
         "whole": [{"type": "http.request", "body": body}],
         "pieces": [first, {"type": "http.request", "body": body[3:]}],
         "disconnect": [first],
+        "gone": [],
     }[cut]
     sent = list[Any]()
 

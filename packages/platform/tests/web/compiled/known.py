@@ -58,13 +58,16 @@ def sources() -> list[Case]:
     lists = function("end", Parameter("query", "q", list[int], [1]), Parameter("header", "flag", list[str]))
     changed = function("end", Parameter("query", "q", list[int], [1]), effect="mutate")
     checked = function("end", Parameter("checked", "q", int, "x"))
+    named = function("end", Parameter("query", "func", int), is_async=False)
+    below = function("end", depends("value", function("dependency", Parameter("query", "func", int), is_async=False)))
     special = function("end", *(Parameter(each, each, None) for each in ("request", "connection", "bearer")))
     sent = [
         *SENT, request(query="q=1&q=2"), request(headers=[(b"q", b"1"), (b"first", b"2"), (b"flag", b"a")]),
         request(headers=[(b"flag", b"a"), (b"flag", b"b"), (b"cookie", b"flag=3")]), request(),
-        request(query="q=3", headers=[(b"q", b"1")]), request(query="first=2&q=3", headers=[(b"x-token", b"")]),
+        request(query="q=3", headers=[(b"q", b"1")]), request(query="func=1"),
+        request(query="first=2&q=3", headers=[(b"x-token", b"")]),
     ]  # fmt: skip
-    return [([route(end)], sent) for end in (headers, order, queries, lists, changed, checked, special)]
+    return [([route(end)], sent) for end in (headers, order, queries, lists, changed, checked, special, named, below)]
 
 
 def bodies() -> list[Case]:
@@ -86,7 +89,7 @@ def bodies() -> list[Case]:
     types = ["application/json", "application/json; charset=utf-8", "application/x+json", "text/json", "", "text/plain"]
     sent = [
         request(f"{prefix}/a", "q=1", "POST", headers=headers, body=body, cut=cut)
-        for prefix, cut in (("", "whole"), ("/inner", "pieces"), ("/inner", "whole"), ("", "disconnect"))
+        for prefix, cut in (("", "whole"), ("/inner", "pieces"), ("/inner", "whole"), ("", "disconnect"), ("", "gone"))
         for headers in ([], *([(b"content-type", each.encode())] for each in types))
         for body in contents
     ]

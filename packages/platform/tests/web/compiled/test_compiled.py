@@ -42,7 +42,8 @@ async def test_a_path_or_method_that_a_middleware_changes_selects_the_route(serv
     assert (await get(app, "/old")).json() == 1
     assert (await get(app, "/one")).json() == [3, 1]
     assert (await get(app, "/things/4", "FETCH")).json() == [4, 1]
-    assert served == ["/one", "/things/3", "/things/4"]
+    assert (await get(app, "/svc/things/5")).json() == [5, 1]
+    assert served == ["/one", "/things/3", "/things/4", "/svc/things/5"]
 
 
 async def test_overridden_dependencies_are_fastapis_own(served: list[str]) -> None:

@@ -1,6 +1,7 @@
 """The plan of a route: the calls of its dependencies in FastAPI's order, and where each argument comes from."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
@@ -82,10 +83,16 @@ class Call:
         evaluation.errors += errors
 
     def run(self, arguments: dict[str, Any]) -> Awaitable[Any]:
-        """Call the function, in a thread if it is synchronous."""
+        """Call a dependency, in a thread if it is synchronous; as in FastAPI, that fails for an argument `func`."""
         if self._is_async:
             return self._function(**arguments)  # type: ignore[no-any-return]  # -- a coroutine function
         return run_in_threadpool(self._function, **arguments)
+
+    def run_endpoint(self, arguments: dict[str, Any]) -> Awaitable[Any]:
+        """Call the endpoint, in a thread if it is synchronous, with arguments of any name."""
+        if self._is_async:
+            return self._function(**arguments)  # type: ignore[no-any-return]  # -- a coroutine function
+        return run_in_threadpool(partial(self._function, **arguments))
 
 
 class Step:

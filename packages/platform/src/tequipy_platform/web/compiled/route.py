@@ -96,7 +96,7 @@ class CompiledRoute:
             received = None if body is PydanticUndefined else body
             raise RequestValidationError(evaluation.errors, body=received, endpoint_ctx=self._describe(request))
         response = evaluation.response
-        result = await self._plan.endpoint.run(arguments)
+        result = await self._plan.endpoint.run_endpoint(arguments)
         if isinstance(result, Response):
             return result
         if self._field is None:
