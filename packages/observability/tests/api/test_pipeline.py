@@ -219,7 +219,7 @@ async def test_an_error_of_a_background_task_is_logged_after_the_response(lines:
 
 @pytest.mark.parametrize("method", ["before", "head", "failed", "after"])
 async def test_only_methods_that_a_stage_overrides_are_called(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default methods of `Stage` are never called, so they cost nothing."""
+    """The default methods of `Stage`, and all of one that is not active, are never called, so they cost nothing."""
 
     def unexpected(*_: object) -> None:
         raise AssertionError(method)
@@ -227,7 +227,9 @@ async def test_only_methods_that_a_stage_overrides_are_called(method: str, monke
     async def app(*_: object) -> None:
         raise ValueError("of the app")
 
-    pipeline = Pipeline(app, [Stage()])
+    inactive = Scripted("inactive", "answer", settles=True, fails_again=False)
+    inactive.active = False
+    pipeline = Pipeline(app, [Stage(), inactive])
     monkeypatch.setattr(Stage, method, unexpected)
     sent, error = await served(pipeline)
-    assert (sent, error) == ([], "ValueError('of the app')")
+    assert (sent, error, inactive.calls) == ([], "ValueError('of the app')", [])
