@@ -44,7 +44,8 @@ class HttpMetrics(Collector):
         if method not in METHODS:
             method, route = OTHER_METHOD, UNMATCHED  # no route serves such a method
         series = self._series.get((method, route)) or self._add(method, route)
-        series.statuses[status] = series.statuses.get(status, 0) + 1
+        statuses = series.statuses
+        statuses[status] = statuses.get(status, 0) + 1
         series.duration.observe(seconds, by)
         series.size.observe(size, None)
 

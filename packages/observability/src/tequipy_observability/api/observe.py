@@ -107,7 +107,7 @@ class ObserveRequests(Stage):
                 self._log.error("request_failed", exc_info=failure)  # of the handler
 
     def after(self, exchange: Exchange) -> None:
-        """Count the request, and write its access event."""
+        """Count the request, and write its access event with the fields that were bound to the context meanwhile."""
         observed: _Observed = exchange.kept[self]
         own_context, _, polled, began = observed
         seconds = perf_counter() - began
@@ -116,24 +116,19 @@ class ObserveRequests(Stage):
         metrics.observe(
             method=context.method or "", route=route, status=status, seconds=seconds, size=exchange.size, by=context
         )
-        self._log_access(route, status, seconds, context, polled=polled)
-        own_context.__exit__()
-
-    def _log_access(self, route: str, status: int, seconds: float, context: RequestContext, *, polled: bool) -> None:
-        """Write the access event; the request context adds the fields that were bound meanwhile."""
         if polled:
             level = logging.DEBUG
         elif status >= _INTERNAL_SERVER_ERROR:
             level = logging.ERROR
         else:
             level = logging.INFO  # client errors too: a wrong password or an unknown path is no fault of ours
-        duration_ms = round(seconds * 1000, 3)
-        log = access_log()
+        duration_ms, log = round(seconds * 1000, 3), access_log()
         if log is not None:
             log.write(level, context, route=route, status=status, duration_ms=duration_ms)
         else:
             fields = {"route": route, "status": status, "duration_ms": duration_ms}
             self._log.log(level, ACCESS_EVENT, **fields, user_agent=context.user_agent)
+        own_context.__exit__()
 
 
 def _context_of(scope: Scope) -> RequestContext:
