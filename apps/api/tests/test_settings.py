@@ -108,6 +108,14 @@ def test_the_reference_has_the_rules_of_production() -> None:
     assert documented == {path for _, refused in CASES for path in refused}
 
 
+@pytest.mark.parametrize(("name", "secrets"), [("pepper_version", "peppers"), ("refresh_key_version", "refresh_keys")])
+def test_a_version_in_use_has_to_be_set(settings: ApiSettings, name: str, secrets: str) -> None:
+    """A version for new hashes or successors that has no secret is a fault of that setting, before any is made."""
+    both = {secrets: {1: OWN, 2: OWN[::-1]}}
+    for version, faults in ((1, []), (2, []), (3, [("auth", name)]), (0, [("auth", name)])):
+        assert refused_by("test", settings, auth=both | {name: version}) == faults
+
+
 @pytest.mark.parametrize("docs", [True, False])
 async def test_the_docs_can_be_switched_off(settings: ApiSettings, docs: bool) -> None:
     """Without docs the pages and the document are 404, like any unknown path; the contract itself is unchanged."""

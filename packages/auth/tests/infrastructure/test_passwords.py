@@ -179,6 +179,19 @@ def test_the_highest_successor_key_is_current() -> None:
     assert SettingsSuccessorKeys({2: b"b", 10: b"c", 1: b"a"}).current_version == 10
 
 
+async def test_new_hashes_and_successors_use_the_chosen_version(pool: HashingPool) -> None:
+    """With a chosen version, new hashes and successors use it, and those of every other version are still accepted."""
+    hasher = BcryptPasswordHasher(pool, peppers=PEPPERS, pepper_version=1, cost=COST)
+    newest = BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST)
+    for maker, version in ((hasher, 1), (newest, 2)):
+        stored = await maker.hash("password", CLIENT)
+        assert stored.pepper_version == version
+        assert [await each.verify("password", stored, CLIENT) for each in (hasher, newest)] == [True, True]
+        assert (hasher.is_outdated(stored), newest.is_outdated(stored)) == (version == 2, version == 1)
+    keys = SettingsSuccessorKeys({1: b"a", 2: b"b"}, current=1)
+    assert (keys.current_version, keys.key(2)) == (1, b"b")
+
+
 def count_checks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Return a list to which every digest that bcrypt checks is added."""
     checked: list[bytes] = []

@@ -95,6 +95,7 @@ def build_auth(
         hasher=BcryptPasswordHasher(
             pools["passwords"],
             peppers=keys_by_version(settings.peppers),
+            pepper_version=settings.pepper_version,
             cost=settings.bcrypt_cost,
             foreign_schemes=settings.foreign_password_schemes,
         ),
@@ -102,7 +103,9 @@ def build_auth(
         breached_passwords=_breached_passwords(settings, http, registry),
         pseudonyms=Pseudonyms(settings.pseudonym_key.get_secret_value().encode()),
         secrets=BcryptSecretHasher(pools["refresh_secrets"], cost=settings.refresh_secret_cost),
-        successor_keys=SettingsSuccessorKeys(keys_by_version(settings.refresh_keys)),
+        successor_keys=SettingsSuccessorKeys(
+            keys_by_version(settings.refresh_keys), current=settings.refresh_key_version
+        ),
         access_tokens=signing.access_tokens if signing else NoAccessTokens(),
         revocations=revocations,
         profiles=cache.cache(USER_PROFILE, Profile),

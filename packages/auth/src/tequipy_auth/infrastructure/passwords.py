@@ -40,9 +40,10 @@ logger = logging.getLogger(__name__)
 
 
 class BcryptPasswordHasher(PasswordHasher):
-    """Hashes passwords in a pool; `peppers` maps versions to keys, and new hashes use the highest version.
+    """Hashes passwords in a pool; `peppers` maps versions to keys.
 
-    Hashes of `foreign_schemes` are accepted too, and count as outdated.
+    New hashes use `pepper_version`, or the highest version. Hashes of `foreign_schemes` are accepted too, and count as
+    outdated.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class BcryptPasswordHasher(PasswordHasher):
         pool: HashingPool,
         *,
         peppers: Mapping[int, bytes],
+        pepper_version: int | None = None,
         cost: int,
         foreign_schemes: Collection[ForeignScheme] = (),
     ) -> None:
@@ -59,7 +61,7 @@ class BcryptPasswordHasher(PasswordHasher):
         self._pepper_versions |= {scheme: {_NO_PEPPER} for scheme in foreign_schemes}
         self._peppers = peppers
         self._cost = cost
-        self._pepper_version = max(peppers)
+        self._pepper_version = pepper_version or max(peppers)
 
     async def hash(self, password: str, client: HashingClient) -> PasswordHash:
         """Return the hash with the current cost and pepper."""

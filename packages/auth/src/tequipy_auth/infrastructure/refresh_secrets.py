@@ -34,15 +34,16 @@ class BcryptSecretHasher(SecretHasher):
 
 
 class SettingsSuccessorKeys(SuccessorKeys):
-    """Provides successor keys by version; the highest version is the current one."""
+    """Provides successor keys by version; `current` is the version of new successors, or else the highest one is."""
 
-    def __init__(self, keys: Mapping[int, bytes]) -> None:
+    def __init__(self, keys: Mapping[int, bytes], *, current: int | None = None) -> None:
         self._keys = keys
+        self._current = current or max(keys)
 
     @property
     def current_version(self) -> int:
-        """The highest version."""
-        return max(self._keys)
+        """The version of new successors."""
+        return self._current
 
     def key(self, version: int) -> bytes | None:
         """Return the key of a version, or None if the settings no longer contain it."""

@@ -16,6 +16,8 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -123,11 +125,17 @@ class AuthSettings(BaseModel):
     }
 
     peppers: Secrets = {1: SecretStr(f"{BUILT_IN}pepper-of-the-passwords-0001")}
-    """Keys of the HMAC over passwords, by version (`{"1": "…"}`); the highest one is used for new hashes. Removing a
-    version makes the passwords that were stored with it unusable."""
+    """Keys of the HMAC over passwords, by version (`{"1": "…"}`). Removing a version makes the passwords that were
+    stored with it unusable."""
+    pepper_version: int | None = Field(default=None, ge=1)
+    """The number of the version in `PEPPERS` for new hashes; None: the highest one. Set it to the old version until
+    every process has the new one: a process that lacks it takes the password for a wrong one."""
     refresh_keys: Secrets = {1: SecretStr(f"{BUILT_IN}key-of-the-refresh-tokens-0001")}
-    """Keys that derive successors of refresh tokens, by version (`{"1": "…"}`); the highest one derives new ones, an
-    old version can be removed once its grace period is over."""
+    """Keys that derive successors of refresh tokens, by version (`{"1": "…"}`); an old version can be removed once its
+    grace period is over."""
+    refresh_key_version: int | None = Field(default=None, ge=1)
+    """The number of the version in `REFRESH_KEYS` that derives new successors; None: the highest one. Set it to the old
+    version until every process has the new one: a process that lacks it refuses a refresh that a client repeats."""
     key_encryption_key: SecretOrSecrets = {1: SecretStr(f"{BUILT_IN}key-of-the-signing-keys-0001")}
     """Encrypts the signing keys in the database; secrets by version (`{"1": "…"}`), or a single one, which is version
     1.
@@ -188,6 +196,16 @@ class AuthSettings(BaseModel):
 
     None: passwords that are known from data breaches are accepted, and no service is asked.
     """
+
+    @field_validator("pepper_version", "refresh_key_version")
+    @classmethod
+    def _check_version(cls, version: int | None, info: ValidationInfo) -> int | None:
+        name = {"pepper_version": "peppers", "refresh_key_version": "refresh_keys"}[info.field_name or ""]
+        if version is not None and version not in info.data.get(
+            name, {version}
+        ):  # absent: they have a fault of their own
+            raise PydanticCustomError("version", f"should be one of the versions in {name.upper()}")
+        return version
 
     def random_secrets(self) -> Mapping[str, Iterable[SecretStr]]:
         """Return the secrets by setting."""
