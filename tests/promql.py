@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import httpx
 import yaml
 
-import tequipy_platform.http  # noqa: F401 -- defines further errors of calls
+from tequipy_platform.http import AddressRefused  # noqa: F401 -- its module defines further errors of calls
 
 E = TypeVar("E", bound=BaseException)
 
