@@ -61,7 +61,7 @@ def test_every_link_leads_to_a_heading() -> None:
 
 def test_every_file_and_service_that_is_named_exists() -> None:
     """Paths lead to files, services are those of compose.yaml, and Deployments and Jobs those of the manifests."""
-    paths = set(re.findall(r"\bdeploy/[\w./-]*\w", README))
+    paths = set(re.findall(r"\bdeploy/[\w./-]*\w(?![\w./-]*\*)", README))
     assert len(paths) > 4
     assert {path for path in paths if not (ROOT / path).exists()} == set()
     services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
@@ -95,6 +95,36 @@ def test_the_table_of_connections_is_that_of_the_settings() -> None:
 def test_a_query_runs(statement: str, postgres_server: PostgresServer, database_url: str) -> None:
     """PostgreSQL runs each query of the page on our tables."""
     postgres_server.execute(statement, database=urlsplit(database_url).path[1:])
+
+
+def acl(text: str, user: str) -> set[str]:
+    """Return the rules for a user in a page."""
+    found = re.search(rf"^ *ACL SETUSER {user} on >password (.+)$", text, re.MULTILINE)
+    assert found is not None, user
+    return set(found[1].split())
+
+
+def test_the_rules_for_redis_are_those_of_the_packages() -> None:
+    """The users of the page, as which `secrets.env.example` logs in, have the packages' rules for its databases."""
+    caching = (ROOT / "packages/caching/README.md").read_text(encoding="utf-8")
+    worker = (ROOT / "apps/worker/README.md").read_text(encoding="utf-8")
+    assert acl(README, "cache") == acl(caching, "cache") | acl(caching, "sets")
+    channel = "&tequipy:rate:invalidations:"
+    assert acl(README, "limiter") == acl(caching, "limiter") - {f"{channel}0"} | {f"{channel}1", "+select", "+info"}
+    assert acl(README, "broker") == acl(worker, "broker")
+    example = (ROOT / "deploy/kubernetes/secrets.env.example").read_text(encoding="utf-8")
+    urls = [urlsplit(url) for url in re.findall(r"=(rediss://\S+)", example)]
+    assert {(url.username, url.path) for url in urls} == {("cache", "/0"), ("broker", "/0"), ("limiter", "/1")}
+
+
+def test_the_files_of_rules_are_those_that_the_page_loads() -> None:
+    """The pattern of the page matches every file of rules, and no other file."""
+    pattern = re.search(r"Load the rules `([^`]+)`", README)
+    assert pattern is not None
+    with_rules = {
+        path for path in ROOT.glob("deploy/prometheus/*.yaml") if "\ngroups:" in "\n" + path.read_text(encoding="utf-8")
+    }
+    assert set(ROOT.glob(pattern[1])) == with_rules != set()
 
 
 def run(line: str, server: PostgresServer, folder: Path) -> None:
