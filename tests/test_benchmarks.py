@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -130,17 +131,29 @@ MEASURED = st.builds(
 
 
 @given(MEASURED, st.floats(100, 100_000))
-def test_a_plan_adds_what_limits_the_deployment_before(measured: Measured, target: float) -> None:
-    """A plan starts with one of each; each step is limited by what it names, which alone the next step has more of."""
+def test_a_plan_rises_to_its_target(measured: Measured, target: float) -> None:
+    """A plan starts with one of each; each step serves more, and no more than the least of its capacities."""
     steps = [*grow(measured, target)]
     assert steps[0].deployment == Deployment() or steps[0].rate == target
-    for before, after in pairwise(steps):
-        assert before.rate == min(before.deployment.capacities(measured).values()) < target
-        if after.rate != target:
-            assert after.deployment == before.deployment.with_more(before.bottleneck)
-    last = steps[-1]
-    assert last.rate == target or (last.bottleneck, last.deployment.valkey) == ("valkey", 3)
-    assert last.rate <= min(last.deployment.capacities(measured).values())
+    assert all(before.rate < after.rate <= target for before, after in pairwise(steps))
+    for step in steps:
+        capacities = step.deployment.capacities(measured)
+        assert step.rate <= capacities[step.bottleneck] == min(capacities.values())
+
+
+@given(MEASURED)
+def test_a_plan_without_deliveries_reaches_every_target(measured: Measured) -> None:
+    """If Redis has little to do, each step has more of what limited the one before, and the last one nothing idle."""
+    kinds = {kind: replace(costs, valkey=0, other=0) for kind, costs in measured.kinds.items()}
+    free = Measured(kinds, measured.hashing, limit=0, delivery=0)
+    steps = [*grow(free, 100_000)]
+    assert steps[-1].rate == 100_000
+    for before, after in pairwise(steps[:-1]):
+        assert after.deployment == before.deployment.with_more(before.bottleneck)
+    last = steps[-1].deployment
+    for name in ("api", "postgres", "relay", "worker"):
+        if (number := getattr(last, name)) > 1:
+            assert replace(last, **{name: number - 1}).bottleneck(free)[1] < 100_000
 
 
 def test_the_shares_of_the_mix_are_complete() -> None:

@@ -133,18 +133,22 @@ class Step:
 
 
 def grow(measured: Measured, target: float) -> Iterator[Step]:
-    """Yield deployments from one process of each kind to the target, each with more of what limited the one before.
+    """Yield deployments from one process of each kind to the target, each faster than the one before.
 
-    Ends early at a resource that cannot be added.
+    Each has more of what limited the one before. Ends early at a resource that cannot be added.
     """
-    deployment = Deployment()
+    deployment, best = Deployment(), 0.0
     while True:
         name, rate = deployment.bottleneck(measured)
         if rate >= target:
             least = deployment.without_idle(measured, target)
             yield Step(least, target, least.bottleneck(measured)[0])
             return
-        yield Step(deployment, rate, name)
-        if name == "valkey" and deployment.valkey == MAX_SERVERS:
+        exhausted = name == "valkey" and deployment.valkey == MAX_SERVERS
+        # More processes of the API send more invalidations, so that they may make Redis the bottleneck.
+        if rate > best:
+            yield Step(deployment, rate, name)
+            best = rate
+        if exhausted:
             return
         deployment = deployment.with_more(name)
