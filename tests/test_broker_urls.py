@@ -12,13 +12,15 @@ from pydantic import SecretStr, ValidationError
 from tequipy_devstack.proving import Authority
 from tequipy_platform.messaging.celery import CelerySettings, build_celery
 
+ENCODING = "user and password should be percent-encoded (/ as %2F, @ as %40), the port at most 65535"
 REFUSED = {
     "amqp://:hunter2@h/a/b": "URL should end with one virtual host, percent-encoded",
     "amqp://:hunter2@h/v?heartbeat=5": "URL may have options with the scheme amqps alone",
     "amqp://:hunter2@/v": "URL should name a host",
-    "amqp://:hunter2/x@h/v": "user and password should be percent-encoded (/ as %2F, @ as %40)",
-    "amqp://:hunter2#@h/v": "user and password should be percent-encoded (/ as %2F, @ as %40)",
-    "amqp://:hunter2@h/%ff": "user and password should be percent-encoded (/ as %2F, @ as %40)",
+    "amqp://:hunter2/x@h/v": ENCODING,
+    "amqp://:hunter2#@h/v": ENCODING,
+    "amqp://:hunter2@h/%ff": ENCODING,
+    "amqp://:hunter2@h:70000/v": ENCODING,
     "amqp://:hunter2@h:0/v": "URL should hold no white space, and a port from 1 to 65535",
     "amqps://:hunter2@h/v?ssl_cert_reqs=optional": "ssl_cert_reqs should be required or none",
     "amqps://:hunter2@h/v?heartbeat=5": (

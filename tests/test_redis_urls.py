@@ -27,7 +27,7 @@ SECTIONS: dict[str, Callable[[str], CacheSettings | LimiterSettings | CelerySett
 DATABASE = "URL should end with the number of a database, as /0"
 SCHEMES = "URL scheme should be redis or rediss"
 BROKER_SCHEMES = "URL scheme should be redis, rediss, amqp or amqps"
-ENCODING = "user and password should be percent-encoded (/ as %2F, @ as %40)"
+ENCODING = "user and password should be percent-encoded (/ as %2F, @ as %40), the port at most 65535"
 OPTIONS = "URL may have options with the scheme rediss alone"
 SPELLING = "URL should hold no white space, and a port from 1 to 65535"
 NAMES = (
@@ -56,6 +56,7 @@ REFUSED = {
     "rediss://:hunter2@h/0?ssl_keyfile=/k": "ssl_keyfile needs ssl_certfile too",
     "rediss://:hunter2@h/0?ssl_ca_certs=/no/such/file": FILES,
     "rediss://:hunter2@h/0?ssl_certfile=/dev/null": FILES,
+    "redis://:hunter2@h:70000/0": ENCODING,
     "redis://:hunter2@:6379/0": "URL should name a host",
     "redis://:hunter2@-/0": "URL should name a host",
     "redis://:hunter2@a..b/0": "URL should name a host",

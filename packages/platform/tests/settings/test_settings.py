@@ -35,6 +35,7 @@ def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TEQUIPY_DATABASE__URL", f"postgresql://u:{SECRET}@h/d", "URL scheme should be postgresql+asyncpg"),
         ("TEQUIPY_DATABASE__URL", SECRET, "URL scheme should be postgresql+asyncpg"),
         ("TEQUIPY_DATABASE__URL", "postgresql+asyncpg://h", "URL should name a database"),
+        ("TEQUIPY_DATABASE__URL", "postgresql+asyncpg://h:70000/d", "URL should have a port from 1 to 65535"),
         ("TEQUIPY_DATABASE__URL", None, "is required"),
         (
             "TEQUIPY_DATABASE__POOL_SIZE",

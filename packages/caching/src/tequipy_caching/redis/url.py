@@ -83,7 +83,9 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
 
 
 def _encoding_fault() -> PydanticCustomError:
-    return PydanticCustomError("url", "user and password should be percent-encoded (/ as %2F, @ as %40)")
+    return PydanticCustomError(
+        "url", "user and password should be percent-encoded (/ as %2F, @ as %40), the port at most 65535"
+    )
 
 
 def _decoded(text: str | None) -> str | None:

@@ -97,10 +97,12 @@ class DatabaseSettings(BaseModel):
             url = URL.create("none")  # the error is not used, because it quotes the URL
         except ValueError:  # the port is not a number
             raise PydanticCustomError(
-                "url", "user and password should be percent-encoded (/ as %2F, @ as %40)"
+                "url", "user and password should be percent-encoded (/ as %2F, @ as %40), the port at most 65535"
             ) from None
         if url is not None and url.drivername != DRIVER:
             raise PydanticCustomError("url_scheme", "URL scheme should be postgresql+asyncpg")
+        if url is not None and url.port is not None and not 0 < url.port < 1 << 16:
+            raise PydanticCustomError("url_port", "URL should have a port from 1 to 65535")
         if url is not None and not url.database:
             raise PydanticCustomError("url_database", "URL should name a database")
         if url is not None and (set(url.query) - {"ssl"} or url.query.get("ssl", SSL_MODES[0]) not in SSL_MODES):

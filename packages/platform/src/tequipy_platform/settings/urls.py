@@ -27,5 +27,7 @@ def split_url(secret: SecretStr) -> SplitResult:
         parts = urlsplit(secret.get_secret_value())
         _ = parts.port  # a / in a password ends the host part early, and the rest is no number
     except ValueError:
-        raise PydanticCustomError("url", "user and password should be percent-encoded (/ as %2F, @ as %40)") from None
+        raise PydanticCustomError(
+            "url", "user and password should be percent-encoded (/ as %2F, @ as %40), the port at most 65535"
+        ) from None
     return parts
