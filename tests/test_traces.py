@@ -148,7 +148,7 @@ async def test_one_trace_from_request_to_outgoing_call(database_url: str, redis_
 LOADED = """
 import sys
 from tequipy_platform.settings import load_settings
-from tequipy_{app}.app import {create}
+from tequipy_{app}.{module} import {create}
 from tequipy_{app}.settings import {settings}
 {create}(load_settings({settings}))
 print(*sys.modules)
@@ -156,16 +156,19 @@ print(*sys.modules)
 
 
 @pytest.mark.parametrize(
-    ("app", "create", "settings"), [("worker", "create_worker", "WorkerSettings"), ("api", "create_app", "ApiSettings")]
+    ("app", "module", "create", "settings"),
+    [("worker", "worker", "create_worker", "WorkerSettings"), ("api", "app", "create_app", "ApiSettings")],
 )
-def test_a_process_without_tracing_loads_no_exporter(app: str, create: str, settings: str, tmp_path: Path) -> None:
+def test_a_process_without_tracing_loads_no_exporter(
+    app: str, module: str, create: str, settings: str, tmp_path: Path
+) -> None:
     """Without an endpoint no spans and no exporter of OpenTelemetry are loaded.
 
     Where the packages are installed, redis-py imports their metrics and FastAPI their API; without the extra neither
     can (tests/test_packages.py).
     """
     result = subprocess.run(
-        [sys.executable, "-c", LOADED.format(app=app, create=create, settings=settings)],
+        [sys.executable, "-c", LOADED.format(app=app, module=module, create=create, settings=settings)],
         env={
             "TEQUIPY_ENVIRONMENT": "test",
             "TEQUIPY_PUBLIC_URL": "https://app.example.com",
