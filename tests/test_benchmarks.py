@@ -156,6 +156,14 @@ def test_a_plan_without_deliveries_reaches_every_target(measured: Measured) -> N
             assert replace(last, **{name: number - 1}).bottleneck(free)[1] < 100_000
 
 
+def test_a_plan_ends_where_more_processes_do_not_help() -> None:
+    """If every process must drop copies of all changed values, their number has a limit, at which the plan ends."""
+    costs = Costs(api=5000, other=50)
+    steps = [*grow(Measured(dict.fromkeys(MIX, costs), hashing=0, limit=0, delivery=0), 100_000)]
+    assert steps[-1].bottleneck == "api"
+    assert steps[-1].rate < 0.7e6 / 50
+
+
 def test_the_shares_of_the_mix_are_complete() -> None:
     """The kinds of requests that the plan assumes are all requests."""
     assert sum(MIX.values()) == pytest.approx(1)

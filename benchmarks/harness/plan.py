@@ -21,6 +21,9 @@ MIX: Final[Mapping[str, float]] = {
 LEASED: Final = 1 / 12
 """Questions to the limiter per request of such a client: one lease a minute for 12 requests."""
 
+LEAST_GAIN: Final = 1.05
+"""The least factor by which twice as much of a resource must raise its capacity."""
+
 MAX_SERVERS: Final = 3
 """Cache, limits and broker can each have a Redis of their own; none of them can be divided further."""
 
@@ -135,7 +138,7 @@ class Step:
 def grow(measured: Measured, target: float) -> Iterator[Step]:
     """Yield deployments from one process of each kind to the target, each faster than the one before.
 
-    Each has more of what limited the one before. Ends early at a resource that cannot be added.
+    Each has more of what limited the one before. Ends early where more of a resource cannot be added or does not help.
     """
     deployment, best = Deployment(), 0.0
     while True:
@@ -149,6 +152,8 @@ def grow(measured: Measured, target: float) -> Iterator[Step]:
         if rate > best:
             yield Step(deployment, rate, name)
             best = rate
-        if exhausted:
+        more = deployment.with_more(name) if not exhausted else deployment
+        # Every process of the API drops its copies of all changed values, so that at some number more do not help.
+        if more.capacities(measured)[name] < rate * LEAST_GAIN:
             return
-        deployment = deployment.with_more(name)
+        deployment = more
