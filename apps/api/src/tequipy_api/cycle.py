@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from tequipy_platform import DomainError
+from tequipy_platform.web import RATE_LIMIT_POLICY_HEADER
 
 _NO_BODY: Final = frozenset({204, 304})
 _REPEATED: Final = frozenset(
@@ -23,7 +24,7 @@ _REPEATED: Final = frozenset(
         b"content-security-policy",
         b"content-type",
         b"date",
-        b"ratelimit-policy",
+        RATE_LIMIT_POLICY_HEADER.lower().encode(),
         b"referrer-policy",
         b"strict-transport-security",
         b"vary",

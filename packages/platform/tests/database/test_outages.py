@@ -79,7 +79,11 @@ async def test_a_server_that_refuses_the_password_is_unavailable(database_url: s
 async def test_a_frozen_server_delays_callers_by_one_ping_and_connect(
     private_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A frozen server costs a caller one ping and one connection attempt, whatever the statement timeout."""
+    """A frozen server costs a caller one ping and one connection attempt, whatever the statement timeout.
+
+    The connection counts as rested; one that was just used is as a running statement.
+    """
+    monkeypatch.setattr("tequipy_platform.database.engine._FRESH_SECONDS", 0)
     monkeypatch.setattr("tequipy_platform.database.engine.SETTLE_SECONDS", 0.5)
     changes = {"statement_timeout": 600, "connect_timeout": 1, "pool_size": 1, "max_overflow": 0}
     async with build_database(settings(private_postgres.url("postgres"), **changes)) as database:
