@@ -87,24 +87,40 @@ def test_commands_and_probes_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", PODS)
 def test_settings_are_accepted(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """Production starts with ConfigMap, Secret and the variables of the container, and knows all of them."""
-    container = container_of(name)
-    given = {each["name"]: each["value"] for each in container.get("env", [])}
-    for source in container["envFrom"]:
-        (reference,) = source.values()
-        assert reference["name"] == "tequipy"
-        given |= SETTINGS if "configMapRef" in source else filled(SECRETS)
+    """Production starts with ConfigMap, Secrets and the variables of the container, and knows all of them."""
     for variable in [variable for variable in os.environ if variable.startswith("TEQUIPY_")]:
         monkeypatch.delenv(variable)
-    for variable, value in given.items():
+    for variable, value in environment_of(name).items():
         monkeypatch.setenv(variable, value)
     monkeypatch.chdir(tmp_path)
-    load_settings(MODELS[container["image"]], strict=True)
+    load_settings(MODELS[container_of(name)["image"]], strict=True)
+
+
+def environment_of(name: str) -> dict[str, str]:
+    """Return the variables of a container: the last source wins, and what the container names itself wins over all."""
+    container = container_of(name)
+    found: dict[str, str] = {}
+    for source in container["envFrom"]:
+        (reference,) = source.values()
+        found |= SOURCES[reference["name"]] if "secretRef" in source else SETTINGS
+    return found | {each["name"]: each["value"] for each in container.get("env", [])}
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_only_the_job_has_the_password_of_the_owner(name: str) -> None:
+    """The Job migrates as the owner of the tables, and what serves logs in as a role that cannot change them."""
+    role = urlsplit(environment_of(name)["TEQUIPY_DATABASE__URL"]).username
+    assert role == ("tequipy_owner" if name == "migrate" else "tequipy_app")
+    assert f"create role {role} login;" in (ROOT / "docs/security.md").read_text(encoding="utf-8")
 
 
 def filled(values: Mapping[str, str]) -> dict[str, str]:
     """Return the example of the Secret with a random text for each placeholder."""
     return {name: value.replace("SECRET", secrets.token_urlsafe(32)) for name, value in values.items()}
+
+
+SOURCES = {"tequipy": filled(SECRETS), "tequipy-owner": filled(variables(FOLDER / "owner.env.example"))}
+"""The Secrets that README.md of deploy/ creates, by name."""
 
 
 def test_the_example_of_the_secret_is_refused_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
