@@ -21,18 +21,22 @@ class Prometheus(Program):
     """Scrapes the given ports each second, and evaluates the rules of deploy/; entering it waits until it serves.
 
     With `at_once` an alert is raised as soon as its expression is true, without the time that its rule waits (`for`).
+    With `token` it sends this one.
     """
 
-    def __init__(self, folder: Path, targets: Mapping[str, int], *, at_once: bool = False) -> None:
+    def __init__(
+        self, folder: Path, targets: Mapping[str, int], *, at_once: bool = False, token: str | None = None
+    ) -> None:
         self._url = f"http://127.0.0.1:{free_port()}"
         for path in RULE_FILES:
             text = path.read_text()
             (folder / path.name).write_text(re.sub(r"^ +for: .*\n", "", text, flags=re.MULTILINE) if at_once else text)
+        credentials = {} if token is None else {"authorization": {"credentials": token}}
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(folder / path.name) for path in RULE_FILES],
             "scrape_configs": [
-                {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
+                {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}], **credentials}
                 for name, port in targets.items()
             ],
         }

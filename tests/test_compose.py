@@ -23,6 +23,7 @@ MODELS: Mapping[str | None, type[AppSettings]] = {"tequipy-api": ApiSettings, "t
 PORTS = {"postgres": 5432, "redis-cache": 6379, "redis-broker": 6379}
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 METRICS_PORT = "TEQUIPY_OBSERVABILITY__METRICS_PORT"
+METRICS_TOKEN = "TEQUIPY_OBSERVABILITY__METRICS_TOKEN"
 VOLUME = "/var/lib/tequipy"
 
 
@@ -150,6 +151,17 @@ def test_prometheus_scrapes_every_process() -> None:
     arguments = SERVICES["prometheus"].command
     assert "--config.file=/etc/prometheus/prometheus.yaml" in arguments
     assert SERVICES["prometheus"].mounts["/etc/prometheus"] == "./deploy/prometheus"
+
+
+def test_prometheus_sends_the_token_of_the_metrics() -> None:
+    """Every scrape has the token of `.env` from a mounted file, which is not empty without a token: any is accepted."""
+    (mounted,) = SERVICES["prometheus"].definition["configs"]
+    config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yaml").read_text(encoding="utf-8"))
+    files = {job["job_name"]: job["authorization"]["credentials_file"] for job in config["scrape_configs"]}
+    assert set(files.values()) == {mounted["target"]}
+    with_token = document({**PRODUCTION, METRICS_TOKEN: "abc"})["configs"]
+    assert with_token[mounted["source"]]["content"] == "abc"
+    assert document()["configs"][mounted["source"]]["content"] != ""
 
 
 def test_grafana_has_data_source_and_dashboards() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from secrets import token_urlsafe
 
 import httpx
 import pytest
@@ -24,6 +25,7 @@ from .prometheus import PROMETHEUS, Prometheus
 from .promql import ROOT
 
 METRICS_PORT = "TEQUIPY_OBSERVABILITY__METRICS_PORT"
+METRICS_TOKEN = "TEQUIPY_OBSERVABILITY__METRICS_TOKEN"
 PASSWORD = "correct horse battery staple"
 SERVED = ("postgres", "redis-cache", "redis-broker", "migrate", "api", "mailer", "worker", "beat", "relay")
 """The services without a profile."""
@@ -38,7 +40,7 @@ class Stack:
     def __init__(self, folder: Path, postgres: PostgresServer, smtp_url: str) -> None:
         self.folder = folder
         self.services = services()
-        self._dotenv = {**PRODUCTION, "TEQUIPY_MAIL__SMTP_URL": smtp_url}
+        self.dotenv = {**PRODUCTION, "TEQUIPY_MAIL__SMTP_URL": smtp_url, METRICS_TOKEN: token_urlsafe(32)}
         self._postgres = postgres
         self.ports = {"postgres:5432": postgres.port, "redis-cache:6379": free_port(), "redis-broker:6379": free_port()}
         self.api_port = free_port()
@@ -110,7 +112,7 @@ class Stack:
         variables = {name: self._local(value) for name, value in service.environment.items()}
         if service.name in self.metrics:
             variables[METRICS_PORT] = str(self.metrics[service.name])
-        dotenv = self._dotenv if service.program else {}
+        dotenv = self.dotenv if service.program else {}
         temporary = {"TMPDIR": str(self.folder / service.name / "tmp"), "PATH": os.defpath}
         return {**dotenv, **variables, **temporary}
 
@@ -183,7 +185,8 @@ def test_the_stack_of_compose_works(tmp_path: Path) -> None:
         config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yaml").read_text(encoding="utf-8"))
         jobs = {job["job_name"]: job["dns_sd_configs"][0]["names"][0] for job in config["scrape_configs"]}
         targets = {job: replay.metrics[name] for job, name in jobs.items()}
-        prometheus = stack.enter_context(Prometheus(tmp_path, targets, at_once=True))
+        token = document(replay.dotenv)["configs"]["metrics-token"]["content"]
+        prometheus = stack.enter_context(Prometheus(tmp_path, targets, at_once=True, token=token))
         eventually("every process is scraped", lambda: len(prometheus.query("up == 1")) == len(targets))
         assert {each["metric"]["job"] for each in prometheus.query("app_info")} == set(jobs)
         sent = 'sum(task_total{task="auth.send_mail", outcome="succeeded"})'
