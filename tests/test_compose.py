@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tequipy_api.settings import ApiSettings
+from tequipy_platform.database import DatabaseSettings
 from tequipy_platform.settings import AppSettings, load_settings
 from tequipy_worker.catalogue import QUEUES
 from tequipy_worker.settings import WorkerSettings
@@ -134,6 +135,17 @@ def test_images_are_built_by_the_dockerfile() -> None:
         assert f"AS {build['target']}\n" in dockerfile
         assert f"tequipy-{build['target']}" == service.program
         assert set(build["args"]) <= set(re.findall(r"^ARG (\w+)", dockerfile, re.MULTILINE))
+
+
+def test_the_database_has_room_for_all_connections() -> None:
+    """While all processes are replaced, old and new ones together stay below the limit, less those of superusers."""
+    each = DatabaseSettings.model_validate({"url": "postgresql+asyncpg://localhost/tequipy"}).max_connections
+    children = WorkerSettings.model_fields["worker"].get_default(call_default_factory=True).concurrency
+    processes = {"api": each, "run": children * each, "beat": each, "relay": each + 1}
+    kinds = [service.command[0].replace("serve", "api") for service in OURS.values()]
+    most = sum(processes[kind] for kind in kinds if kind != "migrate")
+    (limit,) = re.findall(r"max_connections=(\d+)", " ".join(SERVICES["postgres"].command))
+    assert 2 * most <= int(limit) - 3, most
 
 
 def test_prometheus_scrapes_every_process() -> None:
