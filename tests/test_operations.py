@@ -24,6 +24,7 @@ from tequipy_worker.cli import main as worker_command
 
 from .accounts import mailed_token
 from .conftest import DATABASE
+from .kubernetes import manifests
 from .promql import ROOT, panels
 
 README = (ROOT / "deploy/README.md").read_text(encoding="utf-8")
@@ -89,6 +90,25 @@ def test_the_table_of_connections_is_that_of_the_settings() -> None:
     assert numbers == {name: str(number) for name, number in expected.items()}
     total = 2 * each + 2 * 2 * each + each + 1 + each
     assert f"have at most {total}; while all of them are replaced at once, {2 * total}" in README
+
+
+def test_the_connections_of_kubernetes_are_those_of_the_manifests() -> None:
+    """The page has the sums for the least and the largest number of pods that the manifests allow."""
+    each = DatabaseSettings.model_validate({"url": "postgresql+asyncpg://localhost/tequipy"}).max_connections
+    specs = [manifest for _, manifest in manifests() if "spec" in manifest]
+    scalers = [every["spec"] for every in specs if "scaleTargetRef" in every["spec"]]
+    scaled = {scaler["scaleTargetRef"]["name"]: scaler for scaler in scalers}
+    least = largest = 0
+    for deployment in (every for every in specs if every["kind"] == "Deployment"):
+        spec = deployment["spec"]
+        (container,) = spec["template"]["spec"]["containers"]
+        kind, *options = container["args"]
+        children = int(options[options.index("--concurrency") + 1]) if kind == "run" else 1
+        pod = children * each + (kind == "relay")
+        scaler = scaled.get(deployment["metadata"]["name"], {})
+        least += pod * int(spec.get("replicas") or scaler.get("minReplicas") or scaler["minReplicaCount"])
+        largest += pod * int(spec.get("replicas") or scaler.get("maxReplicas") or scaler["maxReplicaCount"])
+    assert f"have at most {least} at the least number of pods, and {largest:,} at the largest" in README
 
 
 @pytest.mark.parametrize("statement", re.findall(r"`(SELECT [^`]+)`", README))
