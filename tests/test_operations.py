@@ -23,6 +23,7 @@ from tequipy_platform.database import DatabaseSettings
 from tequipy_worker.cli import main as worker_command
 
 from .accounts import mailed_token
+from .compose import services
 from .conftest import DATABASE
 from .kubernetes import manifests
 from .promql import ROOT, panels
@@ -71,6 +72,21 @@ def test_every_file_and_service_that_is_named_exists() -> None:
     documents = [each for text in manifests for each in yaml.safe_load_all(text) if each]
     kinds = {f"{each['kind'].lower()}/{each.get('metadata', {}).get('name')}" for each in documents}
     assert set(re.findall(r"\b(?:deployment|job)/\w+", README)) <= kinds
+
+
+def test_rotation_says_how_to_roll_and_names_the_roles_of_each_deployment() -> None:
+    """It replaces the Secret of the manifests, and changes the password of the one role that compose.yaml creates."""
+    rotation = README.partition("## Rotation of secrets")[2].partition("\n## ")[0]
+    (secret,) = re.findall(r"create secret generic (\S+) --from-env-file=secrets.env --dry-run=client", rotation)
+    jobs = [each for _, each in manifests() if each["kind"] == "Deployment"]
+    sources = [each["spec"]["template"]["spec"]["containers"][0]["envFrom"] for each in jobs]
+    assert [source for each in sources for source in each if "secretRef" in source] == [
+        {"secretRef": {"name": secret}} for _ in jobs
+    ]
+    ((user, role),) = re.findall(r'psql --username=(\w+) --command="ALTER ROLE (\w+) PASSWORD', rotation)
+    environment = services()["postgres"].environment
+    assert {user, role} == {environment["POSTGRES_USER"]}
+    assert {"POSTGRES_PASSWORD", "REDIS_PASSWORD"} <= set(re.findall(r"`([A-Z_]+)`", rotation))
 
 
 def test_every_panel_of_the_table_exists() -> None:
