@@ -7,7 +7,7 @@ earlier requests of the connection are answered.
 
 import asyncio
 import urllib.parse
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httptools
 from uvicorn.config import Config
@@ -74,6 +74,10 @@ class EdgeProtocol(LimitedConnection):
             self._refusal = Unavailable()
             transport.write(self._edge.refuse(self._refusal, None, log=False))
             transport.close()
+
+    def eof_received(self) -> None:
+        """Send what is held; then the transport closes itself, because it takes the end of input for a disconnect."""
+        cast("TurnTransport", self.transport).flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End all waits."""

@@ -2,16 +2,23 @@
 
 import asyncio
 import logging
+import socket
+import threading
 from typing import Any, cast
 
 import pytest
+import uvloop
+from fastapi import FastAPI, Request
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.responses import PlainTextResponse, Response
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from tequipy_api.cycle import Cycle
 from tequipy_api.writes import Turn, TurnTransport
+
+from .served import served
 
 NAMES = st.sampled_from(
     [
@@ -153,3 +160,33 @@ async def test_much_is_not_held() -> None:
     assert inner.done == []
     transport.write(b"y" * 1000)
     assert [len(each) for each in inner.done] == [66_000]
+
+
+def test_a_response_is_sent_although_the_client_sends_nothing_more() -> None:
+    """A client that ends its side while the response is held gets it: uvloop closes such a connection before the turn
+    ends."""
+
+    def ask(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            serving.wait(20)
+            connection.shutdown(socket.SHUT_WR)
+            ended.set()
+            return connection.makefile("rb").read()
+
+    async def answer(_: Request) -> Response:
+        serving.set()
+        ended.wait(20)  # blocks the event loop, so that the end arrives in the turn of the response
+        return PlainTextResponse("done")
+
+    async def run() -> bytes:
+        async with served(app) as server:
+            return await asyncio.to_thread(ask, server.port)
+
+    app = FastAPI()
+    app.add_route("/", answer)
+    serving, ended = threading.Event(), threading.Event()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        response = runner.run(run())
+    assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert response.endswith(b"\r\n\r\ndone")
