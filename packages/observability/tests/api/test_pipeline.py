@@ -217,6 +217,41 @@ async def test_an_error_of_a_background_task_is_logged_after_the_response(lines:
     ]
 
 
+class Broken(Stage):
+    """A stage with a bug."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    def head(self, exchange: Exchange, head: Head) -> None:  # noqa: ARG002 -- of the base class
+        if self.method == "head" and head.status == 200:
+            raise LookupError("of the stage")
+
+    def after(self, exchange: Exchange) -> None:  # noqa: ARG002 -- of the base class
+        if self.method == "after":
+            raise LookupError("of the stage")
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "events"),
+    [("head", 500, ["request_failed", "http_request"]), ("after", 200, ["stage_failed", "http_request"])],
+)
+async def test_a_bug_of_a_stage_hides_no_request(method: str, status: int, events: list[str], lines: Lines) -> None:
+    """A stage that fails at the head is answered with 500; after the response, the other stages still do their part."""
+    registry = CollectorRegistry()
+    app = FastAPI(middleware=[Middleware(Pipeline, [ObserveRequests(registry), Broken(method)])])
+
+    @app.get("/")
+    async def leaf() -> str:
+        return "leaf"
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.get("/", headers={"X-Correlation-ID": "abc"})
+    assert (answer.status_code, answer.headers["X-Correlation-ID"]) == (status, "abc")
+    assert [(line["message"], line["correlation_id"]) for line in lines()] == [(event, "abc") for event in events]
+    assert registry.get_sample_value("http_requests_in_progress") == 0
+
+
 @pytest.mark.parametrize("method", ["before", "head", "failed", "after"])
 async def test_only_methods_that_a_stage_overrides_are_called(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The default methods of `Stage`, and all of one that is not active, are never called, so they cost nothing."""

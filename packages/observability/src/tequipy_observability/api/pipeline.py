@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
+import structlog
 from fastapi import FastAPI
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -104,12 +105,12 @@ class Exchange:
         """Send a message of the response, whose head the stages complete first."""
         kind = message["type"]
         if kind == "http.response.start":
-            self.started = True
-            self.status = message["status"]
             head = Head(message["status"], message.get("headers", ()))
             for complete in self._heads[self.depth]:
-                complete(self, head)
+                complete(self, head)  # if it fails, no response has started, and the error can still be answered
             message["headers"] = head.fields
+            self.started = True
+            self.status = message["status"]
         elif kind == "http.response.body":
             self.size += len(message.get("body", b""))
             self.complete = not message.get("more_body", False)
@@ -183,9 +184,7 @@ class Pipeline:
         except BaseException as error:  # noqa: BLE001 -- a stage may answer a cancellation too
             await self._fail(exchange, error, entered)
         finally:
-            for number, after in self._after:
-                if number < entered:
-                    after(exchange)
+            self._end(exchange, entered)
 
     async def _fail(self, exchange: Exchange, error: BaseException, entered: int) -> None:
         """Offer an error to the stages that the request has entered, innermost first; raise it if none settles it."""
@@ -198,6 +197,15 @@ class Pipeline:
                 except BaseException as other:  # noqa: BLE001 -- continues with the stages outside of this one
                     error = other
         raise error
+
+    def _end(self, exchange: Exchange, entered: int) -> None:
+        """Call the stages that the request has passed; an error of one is logged, and keeps no other from its part."""
+        for number, after in self._after:
+            if number < entered:
+                try:
+                    after(exchange)
+                except Exception as error:  # noqa: BLE001 -- of the code of a stage
+                    structlog.get_logger(logger_name=__name__).error("stage_failed", exc_info=error)
 
 
 def stages_of(app: FastAPI) -> list[Stage]:
