@@ -156,6 +156,25 @@ async def test_the_first_content_type_counts(content_types: list[bytes]) -> None
     assert problem["code"] == "malformed_body"
 
 
+async def test_a_body_over_http2_is_checked_without_a_length() -> None:
+    """HTTP/2 and 3 need no header field to send a body (RFC 9113, section 8.1), which is still limited and checked."""
+
+    def request(body: bytes, version: str) -> tuple[Scope, Receive]:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
+        return scope | {"http_version": version}, receive
+
+    codes = []
+    for version in ("2", "3"):
+        for body in (b"[" * 100, b" " * (1024 * 1024 + 1), b"[]"):
+            problem = await refusal(*request(body, version))
+            codes.append(problem and problem["code"])
+    assert codes == ["malformed_body", "body_too_large", None] * 2
+
+
 async def test_a_length_of_many_digits_is_too_large() -> None:
     """A Content-Length of many digits is refused without converting it to a number."""
 

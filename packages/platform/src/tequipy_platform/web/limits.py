@@ -31,6 +31,7 @@ _CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f]")
 """Unicode category Cc."""
 
 _ANNOUNCE_BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
+_ANNOUNCING_VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 _MAX_LENGTH_DIGITS: Final = 18
 """Digits of a Content-Length that is converted to a number; a longer one is too large in any case."""
@@ -79,8 +80,10 @@ class LimitBodies(Stage):
         names = {name for name, _ in scope["headers"]}
         if b"cookie" in names:
             hide_cookies(scope)
-        # HTTP/1.1: a request without either header has no body (RFC 9112, section 6.3).
-        return None if names.isdisjoint(_ANNOUNCE_BODY) else self._check_body(exchange)
+        # HTTP/1.1: a request without either header has no body (RFC 9112, section 6.3); later versions need neither.
+        if names.isdisjoint(_ANNOUNCE_BODY) and scope.get("http_version", "1.1") in _ANNOUNCING_VERSIONS:
+            return None
+        return self._check_body(exchange)
 
     async def _check_body(self, exchange: Exchange) -> Response | None:
         try:
