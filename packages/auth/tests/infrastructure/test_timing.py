@@ -38,30 +38,49 @@ def make_auth(database: Database, cost: int, mode: str) -> Auth:
     )
 
 
-async def typical_times(acts: Mapping[str, Act], samples: int, database: Database) -> dict[str, float]:
+async def typical_times(
+    acts: Mapping[str, Act], samples: int, database: Database, tolerance: float
+) -> dict[str, float]:
     """Return the typical seconds of each function, measured in turns after one unmeasured round.
 
     They are the median of the long form. The short form runs beside other tests, which can only add time, so there they
-    are those of the fastest run.
+    are those of the fastest run, of up to five times as many runs while they are not alike.
     """
     seconds: dict[str, list[float]] = {name: [] for name in acts}
-    for _ in range(samples + 1):
-        for name, act in acts.items():
-            async with database.sessions.begin() as session:
-                await session.execute(delete(LoginAttemptRow))  # no account is locked
-            began = time.perf_counter()
-            with suppress(InvalidCredentials):
-                await act()
-            seconds[name].append(time.perf_counter() - began)
-    typical = min if samples < LONG_SAMPLES else median
-    return {name: typical(times[1:]) for name, times in seconds.items()}
+    await measure_round(acts, database)
+    typical, series = (min, 5) if samples < LONG_SAMPLES else (median, 1)
+    found = dict[str, float]()
+    for _ in range(series):
+        for _ in range(samples):
+            for name, took in (await measure_round(acts, database)).items():
+                seconds[name].append(took)
+        found = {name: typical(times) for name, times in seconds.items()}
+        if spread_of(found) < tolerance:
+            break
+    return found
+
+
+async def measure_round(acts: Mapping[str, Act], database: Database) -> dict[str, float]:
+    """Return the seconds that each function takes, with no account locked."""
+    seconds = dict[str, float]()
+    for name, act in acts.items():
+        async with database.sessions.begin() as session:
+            await session.execute(delete(LoginAttemptRow))
+        began = time.perf_counter()
+        with suppress(InvalidCredentials):
+            await act()
+        seconds[name] = time.perf_counter() - began
+    return seconds
+
+
+def spread_of(found: Mapping[str, float]) -> float:
+    return max(found.values()) / min(found.values()) - 1
 
 
 def assert_alike(what: str, found: Mapping[str, float], tolerance: float) -> None:
     listed = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in found.items())
-    spread = max(found.values()) / min(found.values()) - 1
-    print(f"\n{what}: {listed}; spread {spread:.1%}")
-    assert spread < tolerance
+    print(f"\n{what}: {listed}; spread {spread_of(found):.1%}")
+    assert spread_of(found) < tolerance
 
 
 @pytest.mark.parametrize(("cost", "samples", "tolerance"), SIZES)
@@ -78,7 +97,7 @@ async def test_a_login_takes_as_long_for_every_address(
             return lambda: auth.login.with_password(email=f"{name}@example.com", password="wrong", client=CLIENT)
 
         found = await typical_times(
-            {name: guess(name) for name in ("known", "unknown", "pending", "unverified")}, samples, database
+            {name: guess(name) for name in ("known", "unknown", "pending", "unverified")}, samples, database, tolerance
         )
     assert_alike(f"login with a wrong password, cost {cost}", found, tolerance)
 
@@ -104,7 +123,9 @@ async def test_a_login_takes_as_long_after_the_cost_was_changed(
         def guess(name: str) -> Act:
             return lambda: auth.login.with_password(email=f"{name}@example.com", password="wrong", client=CLIENT)
 
-        found = await typical_times({name: guess(name) for name in ("older", "newer", "unknown")}, samples, database)
+        found = await typical_times(
+            {name: guess(name) for name in ("older", "newer", "unknown")}, samples, database, tolerance
+        )
     assert_alike(f"login with a wrong password, cost {before} before and {now} now", found, tolerance)
 
 
@@ -122,7 +143,7 @@ async def test_a_registration_takes_as_long_for_every_address(
             return lambda: auth.registration.register(email=email, password=PASSWORD, client=CLIENT)
 
         found = await typical_times(
-            {name: register(name) for name in ("known", "pending", "unknown")}, samples, database
+            {name: register(name) for name in ("known", "pending", "unknown")}, samples, database, tolerance
         )
     assert_alike(f"registration, cost {cost}", found, tolerance)
 
@@ -139,5 +160,7 @@ async def test_a_reset_request_takes_as_long_for_every_address(
         def forget(name: str) -> Act:
             return lambda: auth.passwords.forgot(email=f"{name}@example.com", client=CLIENT)
 
-        found = await typical_times({name: forget(name) for name in ("known", "pending", "unknown")}, samples, database)
+        found = await typical_times(
+            {name: forget(name) for name in ("known", "pending", "unknown")}, samples, database, tolerance
+        )
     assert_alike("forgotten password", found, tolerance)
