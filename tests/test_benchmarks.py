@@ -209,7 +209,6 @@ def test_the_page_has_results_in_every_section() -> None:
 
 
 @pytest.mark.prove
-@pytest.mark.quick
 @pytest.mark.timeout(400)
 def test_every_target_of_the_comparison_answers() -> None:
     """All servers of the comparison start with the versions of their lock file, and serve a round without one error."""
