@@ -193,10 +193,6 @@ class MemoryExpiringSet(ExpiringSet):
     def __contains__(self, member: object) -> bool:
         return isinstance(member, str) and self.clock.seconds < self._deadlines.get(member, 0)
 
-    async def contains(self, member: str) -> bool:
-        """Return whether it is a member; the first call reads the source."""
-        return await self.contains_any((member,))
-
     async def contains_any(self, members: Collection[str]) -> bool:
         """Return whether one of these is a member; the first call reads the source."""
         if not self._read:

@@ -90,7 +90,7 @@ async def test_contains_asks_redis_while_the_channel_is_cut(
     assert not one.live
 
 
-@pytest.mark.parametrize("server", ["without permission to write", "away"])
+@pytest.mark.parametrize("server", ["without permission to write", "full, without the channel", "away"])
 async def test_the_source_answers_while_redis_does_not(
     open_set: Start, private_redis: ValkeyServer, eventually: Any, server: str
 ) -> None:
@@ -100,10 +100,15 @@ async def test_the_source_answers_while_redis_does_not(
     async def source() -> dict[str, float]:
         return dict(stored)
 
-    _, one = await open_set(private_redis.url(), source=source)
+    manager, one = await open_set(private_redis.url(), source=source)
     async with Redis.from_url(private_redis.url()) as redis:
         if server == "away":
             private_redis.kill()
+        elif server == "full, without the channel":  # it answers questions, but cannot take what others add
+            await redis.config_set("maxmemory-policy", "noeviction")
+            await redis.config_set("maxmemory", 1)
+            await manager.ping()
+            await redis.acl_setuser("default", enabled=True, reset_channels=True)
         else:
             await redis.acl_setuser("default", enabled=True, reset_keys=True, keys=["%R~*"])
             await redis.client_kill_filter(_type="pubsub")

@@ -32,16 +32,17 @@ class ExpiringSet(ABC):
     def __contains__(self, member: object) -> bool:
         """Return whether this process holds the member, without I/O; False is reliable only while `live`."""
 
-    @abstractmethod
     async def contains(self, member: str) -> bool:
-        """Return whether it is a member, from memory while `live`, otherwise from Redis.
-
-        If Redis does not answer, the answer comes from memory, and the source is read within about a second.
-        """
+        """Return whether it is a member, like `contains_any`."""
+        return await self.contains_any((member,))
 
     @abstractmethod
     async def contains_any(self, members: Collection[str]) -> bool:
-        """Return whether at least one of these is a member, like `contains` in at most one request to Redis."""
+        """Return whether at least one of these is a member: from memory while `live`, otherwise by a request to Redis.
+
+        If Redis does not answer, the answer comes from memory. In that case, and while Redis refuses writes and so may
+        lack members, the source is read within about a second.
+        """
 
 
 def check_member(member: str) -> None:

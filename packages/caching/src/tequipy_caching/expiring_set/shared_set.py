@@ -64,7 +64,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         self._attempted = asyncio.Event()
         """Set when the source has been read or could not be read, so that `contains` need not wait for it."""
         self._unanswered = False
-        """Whether Redis has left a question of `contains` unanswered since the source was last read."""
+        """Whether Redis has not answered `contains_any`, or may have lacked a member, since the source was read."""
         self._task: asyncio.Task[None] | None = None
         link.recovery.register(self.topic, self)
         backplane.listen(self.topic, self)
@@ -99,10 +99,6 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
     def __contains__(self, member: object) -> bool:
         return member in self._members
 
-    async def contains(self, member: str) -> bool:
-        """Return whether it is a member: from memory while live, from Redis otherwise."""
-        return await self.contains_any((member,))
-
     async def contains_any(self, members: Collection[str]) -> bool:
         """Return whether one of these is a member: from memory while live, from Redis otherwise."""
         known = self._members.has_any(members)
@@ -124,6 +120,7 @@ class SharedExpiringSet(ExpiringSet, Listener, Recoverable[float]):
         now = monotonic()
         for member, left in ttls:
             self._members.add(member, now + left)
+        self._unanswered = self._unanswered or self._link.writes.refusal is not None
         return self._members.has_any(members)
 
     def on_message(self, body: Any) -> None:  # noqa: ANN401 -- JSON

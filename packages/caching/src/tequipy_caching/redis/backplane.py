@@ -69,7 +69,6 @@ class Backplane:
         self._disconnected_since = 0.0
         self._client: Redis | None = None
         self._task: asyncio.Task[None] | None = None
-        self._stopping = False
 
     @property
     def live(self) -> bool:
@@ -91,12 +90,10 @@ class Backplane:
         """Start to listen."""
         self._origin = secrets.token_hex(8)  # not in __init__, because forked processes must differ
         self._disconnected_since = monotonic()
-        self._stopping = False
         self._task = asyncio.create_task(self._listen(), name="cache-backplane")
 
     async def stop(self) -> None:
         """Stop listening."""
-        self._stopping = True
         if self._task is not None:
             await cancel_and_wait(self._task)
             self._task = None
@@ -116,7 +113,7 @@ class Backplane:
                 async with client.pubsub() as channel:
                     await self._receive(channel, client)
             except Exception as error:  # noqa: BLE001 -- the task must continue after any failure
-                if self._stopping:  # redis-py raised this error in the place of `CancelledError`
+                if self._task is not None and self._task.cancelling():  # redis-py raised it instead of `CancelledError`
                     return
                 if self._joined:
                     text = f"{type(error).__name__}: {error}"
