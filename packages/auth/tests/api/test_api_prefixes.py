@@ -5,35 +5,18 @@ from collections.abc import Callable
 import httpx
 import pytest
 from fastapi import FastAPI
-from starlette.middleware import Middleware
 
 from tequipy_auth.api import wire_auth
 from tequipy_auth.testing import MemoryAuthUnitOfWork, build_fake_auth
-from tequipy_caching.api import LimitRates, RateLimitSettings
-from tequipy_caching.testing import MemoryRateLimiter
 from tequipy_platform import SystemClock
-from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, Pipeline, wire_errors
+
+from .limited_app import build_limited_app
 
 LARGE = b'{"x": "' + b"x" * 65 * 1024 + b'"}'
 
 
 def build_app(prefix: str) -> FastAPI:
-    app = FastAPI(
-        middleware=[
-            Middleware(
-                Pipeline,
-                [
-                    NoStore(),
-                    LimitRates(MemoryRateLimiter(), RateLimitSettings()),
-                    LimitBodies(),
-                    CatchErrors(),
-                ],
-            )
-        ]
-    )
-    wire_errors(app)
-    wire_auth(app, build_fake_auth(MemoryAuthUnitOfWork(SystemClock())), prefix=prefix)
-    return app
+    return build_limited_app(MemoryAuthUnitOfWork(SystemClock()), prefix=prefix)
 
 
 def mount(prefix: str) -> FastAPI:

@@ -4,15 +4,11 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from fastapi import FastAPI
-from starlette.middleware import Middleware
 
-from tequipy_auth.api import RATE_POLICIES, wire_auth
-from tequipy_auth.testing import PUBLIC_URL, MemoryAuthUnitOfWork, build_fake_auth
-from tequipy_caching.api import LimitRates, RateLimitSettings
-from tequipy_caching.testing import MemoryRateLimiter
-from tequipy_platform.web import CatchErrors, LimitBodies, NoStore, Pipeline, wire_errors
+from tequipy_auth.api import RATE_POLICIES
+from tequipy_auth.testing import PUBLIC_URL, MemoryAuthUnitOfWork
 
+from .limited_app import build_limited_app
 from .routes import AUTH
 
 EMAIL = {"email": "nobody@example.com"}
@@ -20,22 +16,7 @@ EMAIL = {"email": "nobody@example.com"}
 
 @pytest.fixture
 async def client(work: MemoryAuthUnitOfWork) -> AsyncIterator[httpx.AsyncClient]:
-    app = FastAPI(
-        middleware=[
-            Middleware(
-                Pipeline,
-                [
-                    NoStore(),
-                    LimitRates(MemoryRateLimiter(), RateLimitSettings()),
-                    LimitBodies(),
-                    CatchErrors(),
-                ],
-            )
-        ]
-    )
-    wire_errors(app)
-    wire_auth(app, build_fake_auth(work))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=PUBLIC_URL) as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(build_limited_app(work)), base_url=PUBLIC_URL) as client:
         yield client
 
 
