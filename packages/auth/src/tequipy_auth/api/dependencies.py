@@ -41,11 +41,11 @@ class Bearer(SecurityBase):
         self.scheme_name = "HTTPBearer"
 
     async def __call__(self, request: HTTPConnection) -> str | None:
-        """Return the token of the header (RFC 6750, section 2.1); raises `AmbiguousCredentials` for two headers."""
+        """Return the token of the request."""
         return self.token_of(request)
 
     def token_of(self, request: HTTPConnection) -> str | None:
-        """Return what `__call__` returns."""
+        """Return the token of the header (RFC 6750, section 2.1); raises `AmbiguousCredentials` for two headers."""
         header: bytes | None = None
         for name, value in request.scope["headers"]:
             if name == b"authorization":
