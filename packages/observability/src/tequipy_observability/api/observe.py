@@ -22,7 +22,7 @@ from tequipy_observability._context import (
     request_context,
 )
 from tequipy_observability.api.metrics import HttpMetrics
-from tequipy_observability.api.pipeline import Exchange, Head, HeaderField, Stage
+from tequipy_observability.api.pipeline import INTERNAL_SERVER_ERROR, Exchange, Head, HeaderField, Stage
 from tequipy_observability.api.routes import polled_endpoints
 from tequipy_observability.logging import access_log
 from tequipy_observability.logging.access import ACCESS_EVENT, ACCESS_LOGGER
@@ -32,7 +32,6 @@ _CORRELATION_HEADER: Final = CORRELATION_HEADER.lower().encode()
 _TRACE_HEADER: Final = TRACE_HEADER.encode()
 _CONTEXT_HEADERS: Final = frozenset({_CORRELATION_HEADER, _TRACE_HEADER, b"user-agent"})
 _USER_AGENT_LENGTH: Final = 512
-_INTERNAL_SERVER_ERROR: Final = 500
 
 
 class ResponseInterruptedError(Exception):
@@ -96,7 +95,7 @@ class ObserveRequests(Stage):
             raise error
 
         host = exchange.app
-        handler = host.exception_handlers.get(_INTERNAL_SERVER_ERROR, host.exception_handlers.get(Exception))
+        handler = host.exception_handlers.get(INTERNAL_SERVER_ERROR, host.exception_handlers.get(Exception))
         for each in (handler, None):
             try:
                 respond = ServerErrorMiddleware(fail, handler=each, debug=host.debug)
@@ -118,7 +117,7 @@ class ObserveRequests(Stage):
         )
         if polled:
             level = logging.DEBUG
-        elif status >= _INTERNAL_SERVER_ERROR:
+        elif status >= INTERNAL_SERVER_ERROR:
             level = logging.ERROR
         else:
             level = logging.INFO  # client errors too: a wrong password or an unknown path is no fault of ours

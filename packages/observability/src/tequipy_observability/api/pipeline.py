@@ -13,7 +13,7 @@ from tequipy_observability.api.routes import MatchedRoute, matched_route
 HeaderField = tuple[bytes, bytes]
 """A header field in ASGI's form: the name in lower case."""
 
-_INTERNAL_SERVER_ERROR: Final = 500
+INTERNAL_SERVER_ERROR: Final = 500
 
 
 class Head:
@@ -79,7 +79,7 @@ class Exchange:
         """Returns the messages of the request's body; a stage may replace it."""
         self.app: FastAPI = scope.get("app")  # type: ignore[assignment]  # -- set by FastAPI before any middleware
         """The app that has the pipeline; read at once, because an app that is mounted in it changes the scope."""
-        self.status = _INTERNAL_SERVER_ERROR
+        self.status = INTERNAL_SERVER_ERROR
         """The status of the response; 500 while none has started."""
         self.size = 0
         """Bytes of the response's body."""

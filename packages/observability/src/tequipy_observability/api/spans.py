@@ -1,14 +1,10 @@
 """The stage that records a server span for each request."""
 
-from typing import Final
-
 from tequipy_observability._context import current_context, replace_traceparent
 from tequipy_observability._tracing import Span, SpanKind, entry_span, tracing_enabled
 from tequipy_observability.api.metrics import METHODS, OTHER_METHOD
-from tequipy_observability.api.pipeline import Exchange, Stage
+from tequipy_observability.api.pipeline import INTERNAL_SERVER_ERROR, Exchange, Stage
 from tequipy_observability.api.routes import NO_ROUTE, polled_endpoints
-
-_INTERNAL_SERVER_ERROR: Final = 500
 
 
 class TraceRequests(Stage):
@@ -41,7 +37,7 @@ class TraceRequests(Stage):
             return
         if span.recording:
             span.set("http.response.status_code", exchange.status)
-            if exchange.status >= _INTERNAL_SERVER_ERROR:
+            if exchange.status >= INTERNAL_SERVER_ERROR:
                 span.fail(str(exchange.status))
         span.__exit__(None, None, None)
 

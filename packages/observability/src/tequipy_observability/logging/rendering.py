@@ -11,6 +11,7 @@ from tequipy_observability._context import RequestContext
 from tequipy_observability._redaction import redact_line
 
 MAX_LINE_BYTES: Final = 16 * 1024
+_CONTEXT_FIELDS: Final = ("correlation_id", "method", "route", "ip", "user_id", "task_id", "task_name")
 _OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 
 Entry = Mapping[str, object]
@@ -31,24 +32,9 @@ def context_fields(context: RequestContext) -> dict[str, object]:
 
     Not repeated on every line: only the access event has the user agent, and trace and span id are fields of their own.
     """
-    correlation_id, traceparent, method, route, ip, _, user_id, task_id, task_name = context
-    fields: dict[str, object] = {}
-    if correlation_id is not None:
-        fields["correlation_id"] = correlation_id
-    if method is not None:
-        fields["method"] = method
-    if route is not None:
-        fields["route"] = route
-    if ip is not None:
-        fields["ip"] = ip
-    if user_id is not None:
-        fields["user_id"] = user_id
-    if task_id is not None:
-        fields["task_id"] = task_id
-    if task_name is not None:
-        fields["task_name"] = task_name
-    if traceparent is not None:  # version-trace-parent-flags, W3C Trace Context, section 3.2
-        _, fields["trace_id"], fields["span_id"], *_ = traceparent.split("-")
+    fields = {name: value for name in _CONTEXT_FIELDS if (value := getattr(context, name)) is not None}
+    if context.traceparent is not None:  # version-trace-parent-flags, W3C Trace Context, section 3.2
+        _, fields["trace_id"], fields["span_id"], *_ = context.traceparent.split("-")
     return fields
 
 
