@@ -22,12 +22,11 @@ from typing import Final
 import bcrypt
 import psutil
 import uvloop
+from harness.testbed import databases
 from report import print_table
 
-from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.proving import Api, Deployment
 from tequipy_devstack.proving.traffic import PASSWORD
-from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
 ROUNDS: Final = 5
 SECONDS: Final = 6.0
@@ -136,9 +135,7 @@ def hash_alone() -> tuple[float, float]:
 def running(folder: Path) -> Iterator[tuple[Api, list[psutil.Process]]]:
     """Run the API with thirty verified accounts; yield it, and all processes that work for logins, it first."""
     with ExitStack() as stack:
-        postgres = stack.enter_context(PostgresServer(folder / "postgres"))
-        valkey = stack.enter_context(ValkeyServer(folder / "valkey"))
-        mails = stack.enter_context(MailSink(folder / "mails"))
+        postgres, valkey, mails = stack.enter_context(databases(folder))
         deployment = Deployment(
             folder,
             database_url=postgres.create_database("tequipy"),

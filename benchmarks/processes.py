@@ -14,16 +14,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import psutil
+from harness.testbed import migrated_deployment
 from report import print_table
 
-from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.proving import Deployment, Program, eventually
-from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
 STARTS: Final = 7
 CHILDREN: Final = 2
@@ -96,14 +94,8 @@ def start_libraries(programs: Path) -> tuple[float, float]:
 
 def main() -> None:
     """Measure and print both tables."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        postgres = stack.enter_context(PostgresServer(folder / "postgres"))
-        valkey = stack.enter_context(ValkeyServer(folder / "valkey"))
-        mails = stack.enter_context(MailSink(folder / "mails"))
-        deployment = Deployment(folder, database_url=postgres.create_database("tequipy"), redis=valkey, mails=mails)
-        deployment.migrate()
-        api, worker = install(folder)
+    with migrated_deployment() as deployment, tempfile.TemporaryDirectory() as folder:
+        api, worker = install(Path(folder))
         program = worker / "tequipy-worker"
         rows = [
             *measure("api", deployment.api(api / "tequipy-api", "serve"), API_MIB),

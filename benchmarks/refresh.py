@@ -8,21 +8,16 @@ import asyncio
 import json
 import os
 import statistics
-import tempfile
 import time
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Final
 
 import bcrypt
 import psutil
 import uvloop
+from harness.testbed import migrated_deployment
 from report import print_table
 
-from tequipy_devstack.mail_sink import MailSink
-from tequipy_devstack.proving import Deployment
 from tequipy_devstack.proving.traffic import ADMIN, PASSWORD
-from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
 ROUNDS: Final = 7
 SECONDS: Final = 4.0
@@ -83,15 +78,7 @@ async def measure(port: int, process: psutil.Process) -> list[tuple[float, float
 
 def main() -> None:
     """Measure and print the table."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        postgres = stack.enter_context(PostgresServer(folder / "postgres"))
-        valkey = stack.enter_context(ValkeyServer(folder / "valkey"))
-        mails = stack.enter_context(MailSink(folder / "mails"))
-        deployment = Deployment(folder, database_url=postgres.create_database("tequipy"), redis=valkey, mails=mails)
-        deployment.migrate()
-        deployment.create_admin()
-        api = stack.enter_context(deployment.api())
+    with migrated_deployment() as deployment, deployment.api() as api:
         rows = uvloop.run(measure(api.port, psutil.Process(api.pid)))
     a_second, api_cpu, bcrypt_cpu = ([row[column] for row in rows] for column in range(3))
     shown = [

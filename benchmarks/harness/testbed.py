@@ -76,15 +76,35 @@ class Testbed:
 
 
 @contextmanager
+def databases(folder: Path) -> Iterator[tuple[PostgresServer, ValkeyServer, MailSink]]:
+    """Start PostgreSQL, Redis and a mail server in a folder, and stop them at the end."""
+    with (
+        PostgresServer(folder / "postgres") as postgres,
+        ValkeyServer(folder / "valkey") as valkey,
+        MailSink(folder / "mails") as mails,
+    ):
+        yield postgres, valkey, mails
+
+
+@contextmanager
+def migrated_deployment(**settings: str) -> Iterator[Deployment]:
+    """Yield a migrated deployment with one account, in a folder of its own; its processes may use all cores."""
+    with tempfile.TemporaryDirectory() as name, databases(Path(name)) as (postgres, valkey, mails):
+        database_url = postgres.create_database("tequipy")
+        deployment = Deployment(Path(name), database_url=database_url, redis=valkey, mails=mails, **settings)
+        deployment.migrate()
+        deployment.create_admin()
+        yield deployment
+
+
+@contextmanager
 def testbed() -> Iterator[Testbed]:
     """Start the databases on the cores that the servers under test do not use, and stop everything at the end."""
     cores = Cores.of_this_machine()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tequipy-bench-")))
         stack.enter_context(on_cores(cores.others))
-        postgres = stack.enter_context(PostgresServer(folder / "postgres"))
-        valkey = stack.enter_context(ValkeyServer(folder / "valkey"))
-        mails = stack.enter_context(MailSink(folder / "mail"))
+        postgres, valkey, mails = stack.enter_context(databases(folder))
         with ExitStack() as servers:
             yield Testbed(folder, cores, postgres, valkey, mails, servers)
 
