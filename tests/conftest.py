@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page
 
 from tequipy_devstack.keeper import TestRun
 from tequipy_devstack.mail_sink import MailSink
 from tequipy_devstack.proving import Deployment
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
+from .browser import new_page, running_browser
 from .pgbouncer import Pgbouncer
 
 DATABASE = "tequipy"
@@ -73,3 +75,17 @@ def deployment(
     """Return a migrated deployment with one account, whose processes tests start themselves."""
     folder = tmp_path_factory.mktemp("deployment")
     return Deployment(folder, database_url=postgres.url(DATABASE), redis=redis, mails=mails)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Yield a Chromium for one module, which has no asynchronous tests."""
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """Yield an empty page with cookies and storage of its own."""
+    with new_page(browser) as page:
+        yield page
