@@ -56,6 +56,17 @@ async def test_messages_that_only_wait_are_probed_one_by_one(twin: Twin) -> None
     assert await twin.publish() == [second]
 
 
+async def test_messages_of_one_moment_are_published_in_the_order_of_their_ids(twin: Twin) -> None:
+    """Messages of one batch have equal times, and are published again in the order in which they were added."""
+    first, second = [await twin.add() for _ in range(2)]
+    await twin.publish()
+    at = await twin.now()
+    for row_id in (second, first):  # the row that was written last is read last without an order by id
+        await twin.change(row_id, published_at=at)
+    await twin.advance(2 * HOUR)
+    assert await twin.publish(limit=1) == [first]
+
+
 async def test_messages_that_left_their_queue_are_published_again(twin: Twin) -> None:
     """Once a later message of a queue was received, its earlier late ones are missed, and those of no other queue."""
     lost, other = await twin.add(), await twin.add("test.mail")

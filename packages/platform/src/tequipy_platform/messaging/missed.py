@@ -37,8 +37,9 @@ async def lock_missed(session: AsyncSession, redelivery: timedelta, limit: int) 
 
     The broker's queues are in order. So a published message has left its queue if a later one has been received, and is
     only waiting if none has. If none was published lately either, the oldest one is published as a probe.
+    Messages of one batch have the same times, so their ids decide.
     """
-    lost = select_unlocked(COLUMNS, _LOST_ATTEMPT, OutboxRow.redeliver_at, limit=limit)
+    lost = select_unlocked(COLUMNS, _LOST_ATTEMPT, OutboxRow.redeliver_at, OutboxRow.id, limit=limit)
     rows = list((await session.execute(lost)).all())
     # None: handed back before the relay recorded the publication, or published before migration 0006.
     for queue in [None, *await session.scalars(_QUEUES)]:
@@ -47,7 +48,7 @@ async def lock_missed(session: AsyncSession, redelivery: timedelta, limit: int) 
         )
         of_queue = and_(_MISSED, OutboxRow.queue == queue)
         passed = and_(of_queue, OutboxRow.published_at < received) if received else false()
-        missed = select_unlocked(COLUMNS, passed, OutboxRow.published_at, limit=limit)
+        missed = select_unlocked(COLUMNS, passed, OutboxRow.published_at, OutboxRow.id, limit=limit)
         found = (await session.execute(missed)).all()
         if not found:
             newest = await session.scalar(
@@ -55,7 +56,7 @@ async def lock_missed(session: AsyncSession, redelivery: timedelta, limit: int) 
                     OutboxRow.queue == queue, has_state(MessageState.PUBLISHED)
                 )
             )
-            probe = select_unlocked(COLUMNS, of_queue, OutboxRow.published_at, limit=1)
+            probe = select_unlocked(COLUMNS, of_queue, OutboxRow.published_at, OutboxRow.id, limit=1)
             found = (await session.execute(probe)).all() if newest else []
         rows += found
     return rows[:limit]

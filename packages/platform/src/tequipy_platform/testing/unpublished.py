@@ -107,7 +107,9 @@ class MemoryUnpublishedMessages(UnpublishedMessages):
     def _missed(self, now: datetime, limit: int) -> list[MemoryMessage]:
         """Lock messages that the broker or their worker has lost."""
         rows = self._messages.lock(
-            lambda row: row.state == MessageState.RUNNING and _is_late(row, now), lambda row: row.redeliver_at, limit
+            lambda row: row.state == MessageState.RUNNING and _is_late(row, now),
+            lambda row: (row.redeliver_at, row.id),
+            limit,
         )
         late = [
             row for row in self._messages.rows.values() if row.state == MessageState.PUBLISHED and _is_late(row, now)
@@ -126,7 +128,7 @@ class MemoryUnpublishedMessages(UnpublishedMessages):
             lambda row: (
                 row.id in late and received is not None and row.published_at is not None and row.published_at < received
             ),
-            lambda row: row.published_at,
+            lambda row: (row.published_at, row.id),
             limit,
         )
         if found:
@@ -136,7 +138,7 @@ class MemoryUnpublishedMessages(UnpublishedMessages):
         )
         if newest >= now - min(_PROBE_AFTER, self._redelivery):
             return []
-        return self._messages.lock(lambda row: row.id in late, lambda row: row.published_at, min(limit, 1))
+        return self._messages.lock(lambda row: row.id in late, lambda row: (row.published_at, row.id), min(limit, 1))
 
     def _store(self, row: MemoryMessage, batch: Batch, now: datetime) -> None:
         """Store the result of one message."""
