@@ -11,26 +11,26 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Any, ClassVar, Final, Self
 
-try:
-    from fastapi import FastAPI
-    from fastapi.routing import iter_route_contexts
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("tequipy_caching.api needs FastAPI: install tequipy-caching[api]") from error
-
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
-from starlette.responses import Response
 
 from tequipy_caching.rate_limit.policies import RateLimiter, RatePolicy
-from tequipy_observability.api import Exchange, Head, HeaderField, Stage, polled_endpoints, require_stages
-from tequipy_platform import TooMany
-from tequipy_platform.web import (
-    RATE_LIMIT_HEADER,
-    RATE_LIMIT_POLICY_HEADER,
-    document_problems,
-    problem_response,
-)
+from tequipy_observability import needs_extra
+
+with needs_extra("tequipy-caching[api]"):
+    from fastapi import FastAPI
+    from fastapi.routing import iter_route_contexts
+    from starlette.responses import Response
+
+    from tequipy_observability.api import Exchange, Head, HeaderField, Stage, polled_endpoints, require_stages
+    from tequipy_platform import TooMany
+    from tequipy_platform.web import (
+        RATE_LIMIT_HEADER,
+        RATE_LIMIT_POLICY_HEADER,
+        document_problems,
+        problem_response,
+    )
 
 __all__ = [
     "LimitRates",

@@ -14,6 +14,7 @@ from tequipy_observability._context import (
     new_correlation_id,
     request_context,
 )
+from tequipy_observability._extras import needs_extra
 from tequipy_observability._redaction import redacted
 from tequipy_observability._tracing import NO_SPAN, Span, SpanKind, entry_span, span, tracing_enabled
 
@@ -29,6 +30,7 @@ __all__ = [
     "bind_context",
     "current_context",
     "entry_span",
+    "needs_extra",
     "new_correlation_id",
     "redacted",
     "request_context",

@@ -5,13 +5,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import INVALID_SPAN_CONTEXT
+from tequipy_observability import needs_extra
 
-from tequipy_observability._tracing import SpanKind, install_tracer, installed_tracer
-from tequipy_observability.tracing import OtelTracer
+with needs_extra("tequipy-observability[otel]"):
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from opentelemetry.trace import INVALID_SPAN_CONTEXT
+
+    from tequipy_observability._tracing import SpanKind, install_tracer, installed_tracer
+    from tequipy_observability.tracing import OtelTracer
 
 __all__ = ["RecordedSpan", "SpanRecorder", "describe_spans", "recorded_spans"]
 

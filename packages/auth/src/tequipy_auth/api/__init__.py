@@ -1,12 +1,12 @@
 """The HTTP API of auth: routes, and dependencies that protect routes of other packages. Needs the extra `api`."""
 
-try:
-    import fastapi  # noqa: F401 -- imported here so that a missing package is reported with its extra
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("tequipy_auth.api needs FastAPI: install tequipy-auth[api]") from error
-
 from collections.abc import Mapping
 from typing import Final
+
+from tequipy_observability import needs_extra
+
+with needs_extra("tequipy-auth[api]"):
+    from tequipy_caching.api import wire_rate_policy, wire_unlimited_routes  # loads FastAPI and tequipy-platform[api]
 
 from fastapi import FastAPI
 
@@ -24,7 +24,6 @@ from tequipy_auth.api.routes import (
     well_known_router,
 )
 from tequipy_auth.domain.auth import Auth
-from tequipy_caching.api import wire_rate_policy, wire_unlimited_routes
 from tequipy_observability.api import endpoints_of
 from tequipy_platform.web import wire_body_limit, wire_no_store
 

@@ -5,12 +5,10 @@ a `Target`; in a test module `from tequipy_auth.conformance import *` collects e
 client address in the app under test (each policy of `RATE_POLICIES` set to `off`), because all cases use one address.
 """
 
-try:
-    import httpx  # noqa: F401 -- imported here so that a missing package is reported with its extra
+from tequipy_observability import needs_extra
+
+with needs_extra("tequipy-auth[conformance]", "httpx", "pytest_asyncio"):
     import pytest
-    import pytest_asyncio  # noqa: F401 -- as above: runs the cases
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("tequipy_auth.conformance: install tequipy-auth[conformance]") from error
 
 # Registered before the modules are imported, so that failed assertions show their values.
 pytest.register_assert_rewrite(

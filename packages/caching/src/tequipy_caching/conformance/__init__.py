@@ -5,11 +5,10 @@ returns a `CacheTarget` (for a limiter: `limiter_target`, which returns a `Limit
 tequipy_caching.conformance import *` collects all cases.
 """
 
-try:
+from tequipy_observability import needs_extra
+
+with needs_extra("tequipy-caching[conformance]", "pytest_asyncio"):
     import pytest
-    import pytest_asyncio  # noqa: F401 -- runs the cases; imported here, so that the error names the extra
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("tequipy_caching.conformance: install tequipy-caching[conformance]") from error
 
 # Before the modules are imported, so that failing assertions show their values.
 pytest.register_assert_rewrite(

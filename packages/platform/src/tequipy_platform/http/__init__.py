@@ -4,14 +4,13 @@ httpx is imported with the first client, or with an error of this module.
 """
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-if find_spec("httpx") is None:  # pragma: no cover -- tests/test_packages.py runs it without the extra
-    raise ImportError("tequipy_platform.http needs the extra: pip install 'tequipy-platform[http]'")
+from tequipy_observability import needs_extra
 
-from tequipy_platform.http.clients import HttpClients, build_http_clients
-from tequipy_platform.http.settings import HttpProfile, HttpSettings
+with needs_extra("tequipy-platform[http]", "h2", "httpcore2", "httpx"):
+    from tequipy_platform.http.clients import HttpClients, build_http_clients
+    from tequipy_platform.http.settings import HttpProfile, HttpSettings
 
 if TYPE_CHECKING:
     from tequipy_platform.http.errors import AddressRefused, CircuitOpen, DeadlineExceeded, ResponseTooLarge

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 
-import httpx
+from tequipy_observability import needs_extra
 
-from tequipy_platform.http import HttpClients, HttpSettings
+with needs_extra("tequipy-platform[http]"):
+    import httpx
+
+    from tequipy_platform.http import HttpClients, HttpSettings
 
 __all__ = ["Answer", "MemoryUpstreams"]
 

@@ -1,11 +1,10 @@
 """HTTP support for FastAPI apps: error responses, limits, security headers, health, docs. Needs the extra `api`."""
 
-try:
-    import fastapi  # noqa: F401 -- imported here, so that the error names the extra
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("tequipy_platform.web needs FastAPI: install tequipy-platform[api]") from error
+from tequipy_observability import needs_extra
 
-from tequipy_observability.api import Pipeline, Stage
+with needs_extra("tequipy-platform[api]", "fastapi_standalone_docs"):
+    from tequipy_observability.api import Pipeline, Stage  # loads FastAPI
+
 from tequipy_platform.web.application import Api
 from tequipy_platform.web.compiled import CompiledRoutes, RouteReport, route_reports
 from tequipy_platform.web.conditional import TAGGED_RESPONSE, IfMatch, tagged_response

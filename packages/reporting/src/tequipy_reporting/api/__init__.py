@@ -1,15 +1,13 @@
 """The HTTP API of reporting. Needs the extra `api`."""
 
-try:
-    import fastapi  # noqa: F401 -- imported here so that a missing package is reported with its extra
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("tequipy_reporting.api needs FastAPI: install tequipy-reporting[api]") from error
+from tequipy_observability import needs_extra
 
-from fastapi import FastAPI
+with needs_extra("tequipy-reporting[api]"):
+    from fastapi import FastAPI
 
-from tequipy_platform.web import wire_no_store
-from tequipy_reporting.api import routes
-from tequipy_reporting.domain.reporting import Reporting
+    from tequipy_platform.web import wire_no_store
+    from tequipy_reporting.api import routes
+    from tequipy_reporting.domain.reporting import Reporting
 
 __all__ = ["wire_reporting"]
 

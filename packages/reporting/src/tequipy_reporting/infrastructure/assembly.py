@@ -3,11 +3,11 @@
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from importlib.util import find_spec
 
 from prometheus_client import CollectorRegistry
 
 from tequipy_auth import Auth, PersonalData
+from tequipy_observability import needs_extra
 from tequipy_platform import MailTemplates, ObjectStorage, SystemClock
 from tequipy_platform.database import Database, uuid7
 from tequipy_platform.mail import JinjaMailTemplates
@@ -75,9 +75,8 @@ def build_writers(auth: Auth, reporting: Reporting) -> Writers:
 
     Raises `ImportError` without the extra `worker`, whose libraries are loaded when the first document is drawn.
     """
-    if find_spec("fpdf") is None or find_spec("tequipy_fonts") is None:
-        raise ImportError("PDFs need the extra: pip install 'tequipy-reporting[worker]'")
-    return {
-        (ReportKind.USER_ACTIVITY, ReportFormat.CSV): CsvReport(auth.audit_log),
-        (ReportKind.USER_ACTIVITY, ReportFormat.PDF): PdfReport(reporting.activity, auth.administration),
-    }
+    with needs_extra("tequipy-reporting[worker]", "fontTools", "fpdf", "tequipy_fonts", "uharfbuzz"):
+        return {
+            (ReportKind.USER_ACTIVITY, ReportFormat.CSV): CsvReport(auth.audit_log),
+            (ReportKind.USER_ACTIVITY, ReportFormat.PDF): PdfReport(reporting.activity, auth.administration),
+        }

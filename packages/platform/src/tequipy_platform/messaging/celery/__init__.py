@@ -4,14 +4,13 @@ Needs the extra `celery`. Celery is imported with what uses it, because the sche
 """
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-if find_spec("celery") is None:
-    raise ModuleNotFoundError("tequipy_platform.messaging.celery needs Celery: install tequipy-platform[celery]")
+from tequipy_observability import needs_extra
 
-from tequipy_platform.messaging.celery.settings import CelerySettings
-from tequipy_platform.messaging.relay import Relay
+with needs_extra("tequipy-platform[celery]", "billiard", "celery", "kombu", "redis"):
+    from tequipy_platform.messaging.celery.settings import CelerySettings
+    from tequipy_platform.messaging.relay import Relay
 
 if TYPE_CHECKING:
     from tequipy_platform.messaging.celery.app import build_celery
