@@ -13,7 +13,7 @@ def needs_extra(requirement: str, *modules: str) -> Iterator[None]:
     of the missing module.
     """
     try:
-        missing = [module for module in modules if find_spec(module) is None]
+        missing = [module for module in modules if not _is_installed(module)]
         if not missing:
             yield
             return
@@ -22,3 +22,10 @@ def needs_extra(requirement: str, *modules: str) -> Iterator[None]:
         cause = error
     text = f"there is no module {cause.name!r}: install {requirement}"
     raise ModuleNotFoundError(text, name=cause.name) from cause
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # it is loaded, and has no `__spec__`: kombu replaces its own module
+        return True
