@@ -2,14 +2,14 @@
 
 import ast
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from .public_modules import FEATURES, PACKAGES, ROOT, public_modules
+from .public_modules import FEATURES, PACKAGES, public_modules
+from .readme_examples import examples
 
 SETTINGS = """
 from datetime import timedelta
@@ -145,22 +145,10 @@ def run_migrations(url: str) -> None:
 """
 
 
-def examples() -> dict[str, str]:
-    """Return the complete examples of the packages' READMEs, by file name; they import all that they use."""
-    found: dict[str, str] = {}
-    for readme in sorted(ROOT.glob("packages/*/README.md")):
-        blocks = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
-        whole = [
-            block for block in blocks if re.match(r"(import|from) .*\n(.*\n)*(async def main|def create|app = )", block)
-        ]
-        assert whole, readme
-        found |= {f"{readme.parent.name}_{number}.py": block for number, block in enumerate(whole)}
-    return found
-
-
 def checked_files() -> dict[str, str]:
     """Return the contents of the project that the checkers read, by file name."""
-    return examples() | {"settings.py": SETTINGS, "modules.py": MODULES, "features.py": imports_of_features()}
+    scripts = {f"{example.name}.py": example.code for example in examples()}
+    return scripts | {"settings.py": SETTINGS, "modules.py": MODULES, "features.py": imports_of_features()}
 
 
 def imports_of_features() -> str:

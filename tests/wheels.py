@@ -9,6 +9,9 @@ import tarfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import ZipFile
+
+from packaging.metadata import Metadata
 
 from .public_modules import ROOT
 
@@ -37,6 +40,19 @@ def find_uv() -> str:
     return uv
 
 
+def build_wheels(folder: Path, sources: Path = ROOT) -> dict[str, Path]:
+    """Build all packages of a tree into `folder`; return their files by name, such as `tequipy-auth`."""
+    _uv("build", "--all-packages", "--wheel", "--out-dir", str(folder), cwd=sources)
+    return {file.name.partition("-")[0].replace("_", "-"): file for file in sorted(folder.glob("*.whl"))}
+
+
+def metadata_of(wheel: Path) -> Metadata:
+    """Return the metadata of a wheel; raises an exception group if it is invalid."""
+    with ZipFile(wheel) as files:
+        (name,) = (name for name in files.namelist() if name.endswith(".dist-info/METADATA"))
+        return Metadata.from_email(files.read(name), validate=True)
+
+
 def wheels_of_today(folder: Path) -> Wheels:
     """Return the packages of this tree, installed below `folder`."""
     return _installed("today", ROOT, folder)
@@ -59,9 +75,8 @@ def wheels_of_last_release(folder: Path) -> Wheels | None:
 
 
 def _installed(name: str, sources: Path, folder: Path) -> Wheels:
-    built, installed = folder / f"{name}-wheels", folder / name
-    _uv("build", "--all-packages", "--wheel", "--out-dir", str(built), cwd=sources)
-    files = [str(file) for file in sorted(built.glob("*.whl"))]
+    installed = folder / name
+    files = map(str, build_wheels(folder / f"{name}-wheels", sources).values())
     _uv("pip", "install", "--python", sys.executable, "--target", str(installed), "--no-deps", *files, cwd=folder)
     return Wheels(name, installed)
 
