@@ -66,13 +66,17 @@ def test_the_page_is_what_the_models_say() -> None:
 
 
 def test_every_variable_that_a_page_names_is_a_setting() -> None:
-    """Each variable in the documentation is a setting or a section; decisions and the changelog may name old ones."""
+    """Each variable in the documentation is a setting or a section; decisions and the changelog may name old ones.
+
+    So may the pages those that a start refuses with their new name.
+    """
     known = {name: each.type for name, each in each_setting()}
+    renamed = tuple(variable_of(cls, [old]) for cls in APPS for old in cls.renamed)
     mappings = tuple(f"{name}__" for name, kind in known.items() if kind.startswith("JSON object"))
     patterns = (".env.example", "*.md", "*/README.md", "*/*/README.md", "docs/*.md", "docs/how-to/*.md")
     pages = {page for pattern in patterns for page in ROOT.glob(pattern)} - {ROOT / "CHANGELOG.md"}
     for page in sorted(pages):
         text = page.read_text(encoding="utf-8")
         named = {name.removesuffix("__FILE") for name in re.findall(r"TEQUIPY_(?!DEV_)[A-Z0-9]+(?:_+[A-Z0-9]+)*", text)}
-        unknown = {name for name in named - known.keys() if not name.startswith(mappings)}
+        unknown = {name for name in named - known.keys() if not name.startswith((*mappings, *renamed))}
         assert {name for name in unknown if not any(each.startswith(f"{name}__") for each in known)} == set(), page

@@ -25,7 +25,6 @@ from tequipy_platform.database import DatabaseSettings
 from tequipy_platform.mail import MailSettings
 from tequipy_platform.messaging.celery import CelerySettings
 from tequipy_platform.storage import StorageSettings
-from tequipy_platform.web import HeaderSettings
 from tequipy_reporting import ReportPolicy
 from tequipy_reporting.wiring import ReportingSettings
 
@@ -35,7 +34,6 @@ CacheSettings(url=SecretStr("redis://localhost"), prefix="shop", policies=CACHE_
 LimiterSettings()
 ObservabilitySettings(log_level="INFO")
 DatabaseSettings(url=SecretStr("postgresql+asyncpg://localhost/shop"), pool_size=3)
-HeaderSettings(cors_origins=("https://shop.example",))
 MailSettings()
 CelerySettings(broker_url=SecretStr("redis://localhost/1"))
 StorageSettings()

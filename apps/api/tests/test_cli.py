@@ -73,10 +73,20 @@ def test_production_refuses_unsafe_values(run_command: Command) -> None:
     assert own not in result.stdout
 
 
-def test_cors_origins_cannot_be_a_wildcard(run_command: Command) -> None:
-    """`*` among the CORS origins is refused in every environment."""
-    result = run_command("settings", TEQUIPY_HEADERS__CORS_ORIGINS='["*"]')
-    assert (result.returncode, result.stderr.partition(":")[0]) == (os.EX_CONFIG, "TEQUIPY_HEADERS__CORS_ORIGINS")
+def test_allowed_origins_cannot_be_a_wildcard(run_command: Command) -> None:
+    """`*` among the allowed origins is refused in every environment."""
+    result = run_command("settings", TEQUIPY_ALLOWED_ORIGINS='["*"]')
+    assert (result.returncode, result.stderr.partition(":")[0]) == (os.EX_CONFIG, "TEQUIPY_ALLOWED_ORIGINS")
+
+
+@pytest.mark.parametrize("old", ["TEQUIPY_HEADERS__CORS_ORIGINS", "TEQUIPY_AUTH__ALLOWED_ORIGINS"])
+def test_the_lists_of_origins_of_the_last_release_are_refused(run_command: Command, old: str) -> None:
+    """A variable that listed origins before there was one list ends the start with one line that names the new one."""
+    result = run_command("settings", **{old: '["https://app.example.com"]'})
+    assert (result.returncode, result.stderr.splitlines()) == (
+        os.EX_CONFIG,
+        [f"{old}: unknown name; it is TEQUIPY_ALLOWED_ORIGINS since this release"],
+    )
 
 
 def test_settings_are_shown_with_secrets_masked(run_command: Command, database_url: str) -> None:

@@ -266,9 +266,7 @@ async def test_every_answer_has_the_correlation_id(
     settings: ApiSettings, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
     """Errors of any layer, redirects and preflight responses carry the client's id once; an invalid one is replaced."""
-    app = create_app(
-        settings.model_copy(update={"headers": settings.headers.model_copy(update={"cors_origins": (ORIGIN,)})})
-    )
+    app = create_app(settings.model_copy(update={"allowed_origins": (ORIGIN,)}))
 
     async def bug() -> None:
         raise LookupError

@@ -60,10 +60,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
     http = build_http_clients(
         settings.http, app_name=settings.app_name, app_version=settings.app_version, registry=metrics
     )
+    origins_setting = variable_of(ApiSettings, ("allowed_origins",))
     auth = build_auth(
         settings.auth,
         environment=settings.environment,
         public_url=settings.public_url,
+        allowed_origins=settings.origins,
+        origins_setting=origins_setting,
         database=database,
         cache=cache,
         http=http,
@@ -100,7 +103,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         CloseConnections(readiness),
         SecurityHeaders(hsts=not settings.local),
         NoStore(),
-        Cors(settings.headers.cors_origins),
+        Cors(settings.origins, setting=origins_setting),
         LimitRates(limiter, settings.rate_limits),
         LimitBodies(),
         CatchErrors(),

@@ -16,9 +16,8 @@ from tequipy_observability.wiring import ObservabilitySettings
 from tequipy_platform.database import DatabaseSettings
 from tequipy_platform.http import HttpSettings
 from tequipy_platform.messaging import SCHEMA as PLATFORM_SCHEMA
-from tequipy_platform.settings import AppSettings
+from tequipy_platform.settings import AppSettings, Origins, origin_of
 from tequipy_platform.storage import StorageSettings
-from tequipy_platform.web import HeaderSettings
 from tequipy_reporting.wiring import SCHEMA as REPORTING_SCHEMA
 from tequipy_reporting.wiring import ReportingSettings
 
@@ -80,8 +79,13 @@ class ApiSettings(AppSettings):
     """The settings that the API reads from the environment: `TEQUIPY_DATABASE__URL` is `database.url`."""
 
     names_of_other_apps = frozenset({"celery", "mail", "worker"})
+    renamed: ClassVar[Mapping[str, str]] = {
+        "auth__allowed_origins": "allowed_origins",
+        "headers": "allowed_origins",
+    }
     production_rules: ClassVar[Mapping[str, str]] = {
         **AppSettings.production_rules,
+        "allowed_origins": "should be https:// origins alone in production",
         "observability.metrics_token": "is required, or OBSERVABILITY__METRICS_PORT: /metrics is open otherwise",
         "trusted_proxies": (
             "should be the proxies' own networks in production: anybody in these can forge X-Forwarded-For"
@@ -95,18 +99,28 @@ class ApiSettings(AppSettings):
     reporting: ReportingSettings = Field(default_factory=ReportingSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
-    headers: HeaderSettings = Field(default_factory=HeaderSettings)
     rate_limits: RateLimits = Field(default_factory=RateLimits)
     observability: ObservabilitySettings = Field(default_factory=ObservabilitySettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     docs: bool = True
     """Whether `/docs`, `/redoc` and `/openapi.json` are served; they show every route, and no data."""
+    allowed_origins: Origins = ()
+    """Origins whose pages may call the API with credentials (CORS) and use the refresh cookie (CSRF), beside that of
+    the public URL: `["https://app.example.com"]`, with a port if it is not the usual one. `local` also allows the
+    address asked."""
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     """Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are used; from other clients they are not."""
 
+    @property
+    def origins(self) -> frozenset[str]:
+        """Return all origins whose pages may call the API with credentials."""
+        return frozenset({origin_of(self.public_url), *self.allowed_origins})
+
     def production_faults(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Refuse in addition: metrics without protection, and proxy networks that are too wide."""
+        """Refuse in addition: origins without TLS, metrics without protection, and proxy networks that are too wide."""
         yield from super().production_faults()
+        if any(not origin.startswith("https://") for origin in self.allowed_origins):
+            yield ("allowed_origins",), self.production_rules["allowed_origins"]
         if self.observability.metrics_port is None and self.observability.metrics_token is None:
             yield ("observability", "metrics_token"), self.production_rules["observability.metrics_token"]
         if _contain_other_hosts(self.trusted_proxies):

@@ -54,7 +54,11 @@ class Database(DatabaseSettings):
 class WorkerSettings(AppSettings):
     """The settings that the worker reads from the environment: `TEQUIPY_CELERY__BROKER_URL` is `celery.broker_url`."""
 
-    names_of_other_apps = frozenset({"docs", "headers", "limiter", "rate_limits", "server", "trusted_proxies"})
+    names_of_other_apps = frozenset({"allowed_origins", "docs", "limiter", "rate_limits", "server", "trusted_proxies"})
+    renamed: ClassVar[Mapping[str, str]] = {
+        "auth__allowed_origins": "allowed_origins",
+        "headers": "allowed_origins",
+    }
     production_rules: ClassVar[Mapping[str, str]] = {
         **AppSettings.production_rules,
         "celery.broker_url": "should name another Redis database than the cache's",

@@ -27,7 +27,7 @@ def work() -> MemoryAuthUnitOfWork:
 
 @pytest.fixture
 def auth(work: MemoryAuthUnitOfWork) -> Auth:
-    return build_fake_auth(work, origins=OWN_ORIGINS)
+    return build_fake_auth(work, origins=OWN_ORIGINS, origins_setting="SHOP_ORIGINS")
 
 
 FREE_APPS: list[FastAPI] = []

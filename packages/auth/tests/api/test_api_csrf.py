@@ -7,6 +7,7 @@ from .routes import GOOD, log_in
 
 OWN = "https://app.example.com"
 FRIEND = "https://friend.example.net"
+LISTED = "SHOP_ORIGINS lists the origins that are."
 JSON = {"Content-Type": "application/json"}
 
 ALLOWED = [
@@ -63,6 +64,47 @@ async def test_other_pages_may_not_use_the_cookie(
     for _ in range(2):  # this is the first use: after a second one the successor would be used
         answer = await client.post("/api/v1/auth/refresh", json={"refresh_token": token})
         assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "detail"),
+    [
+        (
+            {"Content-Type": "text/plain", "Origin": "https://evil.example"},
+            (
+                "The request has neither Content-Type: application/json nor the header X-Requested-With; "
+                "send one of them, which forms of other sites cannot."
+            ),
+        ),
+        (
+            JSON | {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"},
+            (
+                "The Sec-Fetch-Site header tells that the page is of another site than this API, which no setting "
+                "allows: serve both under one scheme and registrable domain (localhost and 127.0.0.1 are two sites)."
+            ),
+        ),
+        (
+            JSON | {"Origin": "https://evil.example"},
+            f"The Origin header names https://evil.example, which is not allowed; {LISTED}",
+        ),
+        (
+            JSON | {"Origin": "https://evil.example/<script>"},
+            f"The Origin header names no web page, which is not allowed; {LISTED}",
+        ),
+        (
+            JSON | {"Origin": "null"},
+            "The Origin header is null, which no setting allows: serve the page by HTTP, outside of a sandbox.",
+        ),
+    ],
+)
+async def test_a_refusal_says_which_header_was_refused(
+    client: httpx.AsyncClient, headers: dict[str, str], detail: str
+) -> None:
+    """The detail names the header that was refused, and the setting that would allow it or that none does."""
+    await log_in(client)
+    answer = await client.post("/api/v1/auth/refresh", headers=headers)
+    assert (answer.status_code, answer.json()["detail"]) == (403, detail)
+    assert answer.json()["title"] == "Cross-site request refused"
 
 
 @pytest.mark.parametrize("headers", [REFUSED[3], REFUSED[8]], ids=str)

@@ -12,9 +12,8 @@ from pydantic.fields import FieldInfo
 
 from tequipy_platform.database import DatabaseSettings
 from tequipy_platform.mail import MailSettings
-from tequipy_platform.settings import AppSettings, load_settings
+from tequipy_platform.settings import AppSettings, Origins, load_settings
 from tequipy_platform.storage import StorageSettings
-from tequipy_platform.web import HeaderSettings
 
 SECRET = "hunter2"
 GOOD = {
@@ -65,9 +64,10 @@ class ExampleSettings(AppSettings):
     """Settings of an app."""
 
     names_of_other_apps = frozenset({"celery", "observability"})
+    renamed: ClassVar[Mapping[str, str]] = {"headers": "origins", "mail__origins": "origins"}
 
     database: ExampleDatabase
-    headers: HeaderSettings = Field(default_factory=HeaderSettings)
+    origins: Origins = ()
     mail: MailSettings = Field(default_factory=MailSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     limits: Limits = Field(default_factory=Limits)

@@ -49,11 +49,11 @@ def test_each_value_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch, tm
     for name, text in {
         "sender": "Ada <ada@example.com>",
         "limits": '{"login": 3}',
-        "headers": '{"cors_origins": []}',
+        "storage": '{"timeout": 5}',
     }.items():
         (tmp_path / name).write_text(text)
     Path(".env").write_text(
-        "TEQUIPY_APP_NAME=of the file\nTEQUIPY_APP_VERSION=1\nTEQUIPY_HEADERS__FILE=headers\n"
+        "TEQUIPY_APP_NAME=of the file\nTEQUIPY_APP_VERSION=1\nTEQUIPY_STORAGE__FILE=storage\n"
         'TEQUIPY_DATABASE__POOL_SIZE=6\nTEQUIPY_LIMITS__LIFETIMES={"idle": 5}\n'
     )
     settings = load(
@@ -72,7 +72,7 @@ def test_each_value_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch, tm
         "TEQUIPY_PUBLIC_URL": "environment",
         "TEQUIPY_DATABASE__URL": "environment",
         "TEQUIPY_DATABASE__POOL_SIZE": ".env",
-        "TEQUIPY_HEADERS__CORS_ORIGINS": "file (TEQUIPY_HEADERS__FILE)",
+        "TEQUIPY_STORAGE__TIMEOUT": "file (TEQUIPY_STORAGE__FILE)",
         "TEQUIPY_MAIL__SENDER": "file (TEQUIPY_MAIL__SENDER__FILE)",
         "TEQUIPY_LIMITS__POLICIES": "file (TEQUIPY_LIMITS__POLICIES__FILE)",
         "TEQUIPY_LIMITS__LIFETIMES__IDLE": ".env",

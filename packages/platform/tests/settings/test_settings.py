@@ -1,5 +1,6 @@
 """Loading of settings: which values are refused, how faults are reported, and that secrets are never shown."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,12 @@ def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TEQUIPY_LIMITS", "{" + SECRET, "Input should be a valid dictionary or instance of Limits, as JSON"),
         ("TEQUIPY_LIMITS__LIFETIMES__TRIES", "0", "Input should be greater than or equal to 1"),
         ("TEQUIPY_LIMITS__LIFETIMES__IDLE", "PT0S", "Input should be greater than or equal to 1 second"),
-        ("TEQUIPY_HEADERS__CORS_ORIGINS", "*", "Input should be a valid tuple, as JSON"),
-        ("TEQUIPY_HEADERS__CORS_ORIGINS", '["*"]', "should be origins as https://app.example.com, never *"),
+        ("TEQUIPY_ORIGINS", "*", "Input should be a valid tuple, as JSON"),
+        ("TEQUIPY_ORIGINS", '["*"]', "should be origins as https://app.example.com, without a path, never *"),
+        ("TEQUIPY_HEADERS", '{"cors_origins": []}', "unknown name; it is TEQUIPY_ORIGINS since this release"),
+        ("TEQUIPY_HEADERS__CORS_ORIGINS", "[]", "unknown name; it is TEQUIPY_ORIGINS since this release"),
+        ("TEQUIPY_HEADERS__CORS_ORIGINS__FILE", "/a", "unknown name; it is TEQUIPY_ORIGINS since this release"),
+        ("TEQUIPY_MAIL__ORIGINS", "[]", "unknown name; it is TEQUIPY_ORIGINS since this release"),
         (
             "TEQUIPY_STORAGE__URL",
             f"ftp://{SECRET}",
@@ -83,6 +88,52 @@ def test_a_fault_is_one_line_without_the_value(
 ) -> None:
     """A wrong value ends the process with 78 and one line that names the variable and not its value."""
     assert refused(monkeypatch, capsys, **{name: value}) == [f"{name}: {line}"]
+
+
+def test_origins_are_spelt_as_browsers_spell_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upper case, a scheme's own port and letters beyond ASCII are normalised, and each origin is listed once."""
+    listed = [
+        "https://App.example.com:443",
+        "https://app.example.com",
+        "http://b\u00fccher.example:8080",
+        "http://[::1]:3000",
+    ]
+    settings = load(monkeypatch, TEQUIPY_ORIGINS=json.dumps(listed))
+    assert settings.origins == ("https://app.example.com", "http://xn--bcher-kva.example:8080", "http://[::1]:3000")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*",
+        "https://*.example.com",
+        "https://app.example.com/",
+        "https://app.example.com?a",
+        "https://app.example.com#",
+        "https://ada@app.example.com",
+        "app.example.com",
+        "ftp://app.example.com",
+        "https://app.example.com:99999",
+        "null",
+        "",
+    ],
+)
+def test_what_is_no_origin_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], origin: str
+) -> None:
+    """Paths, credentials, wildcards and other schemes are refused in one line."""
+    assert refused(monkeypatch, capsys, TEQUIPY_ORIGINS=json.dumps([origin])) == [
+        "TEQUIPY_ORIGINS: should be origins as https://app.example.com, without a path, never *"
+    ]
+
+
+def test_the_old_name_in_a_file_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A setting of an earlier release in `.env` is one line that has the new name, with or without its section."""
+    Path(".env").write_text("TEQUIPY_HEADERS__CORS_ORIGINS=[]\nTEQUIPY_MAIL__ORIGINS=[]\n")
+    assert refused(monkeypatch, capsys) == [
+        "TEQUIPY_HEADERS__CORS_ORIGINS: unknown name in .env; it is TEQUIPY_ORIGINS since this release",
+        "TEQUIPY_MAIL__ORIGINS: unknown name; it is TEQUIPY_ORIGINS since this release",
+    ]
 
 
 def test_each_package_has_a_schema_of_its_own(
@@ -144,11 +195,9 @@ def test_production_refuses_unsafe_values(monkeypatch: pytest.MonkeyPatch, capsy
     changes = {
         "TEQUIPY_STORAGE__URL": "memory://",
         "TEQUIPY_PUBLIC_URL": "http://app.example.com",
-        "TEQUIPY_HEADERS__CORS_ORIGINS": '["https://a.example.com", "http://b.example.com"]',
     }
     assert refused(monkeypatch, capsys, TEQUIPY_ENVIRONMENT="production", **changes) == [
         "TEQUIPY_PUBLIC_URL: should begin with https:// in production: links and cookies go there",
-        "TEQUIPY_HEADERS__CORS_ORIGINS: should be https:// origins alone in production",
         "TEQUIPY_MAIL__SMTP_URL: is required in production: mails in a folder are not sent",
         "TEQUIPY_STORAGE__URL: memory:// is refused in production: it ends with the process",
     ]

@@ -8,10 +8,12 @@ from starlette.middleware import Middleware
 from tequipy_platform.web import Cors, NoStore, Pipeline, SecurityHeaders, wire_no_store
 
 OURS = "https://app.example.com"
+LISTED = "SHOP_ORIGINS lists the origins that are."
 
 
-def client(*origins: str, hsts: bool = True) -> httpx.AsyncClient:
-    app = FastAPI(middleware=[Middleware(Pipeline, [SecurityHeaders(hsts=hsts), NoStore(), Cors(origins)])])
+def client(*origins: str, hsts: bool = True, setting: str | None = None) -> httpx.AsyncClient:
+    stages = [SecurityHeaders(hsts=hsts), NoStore(), Cors(origins, setting=setting)]
+    app = FastAPI(middleware=[Middleware(Pipeline, stages)])
 
     @app.get("/plain")
     async def plain() -> dict[str, str]:
@@ -69,12 +71,45 @@ async def test_cors_answers_configured_origins_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("origin", "method", "headers"),
-    [("https://evil.example", "POST", "content-type"), (OURS, "TRACE", "content-type"), (OURS, "POST", "x-other")],
+    ("origin", "method", "headers", "detail"),
+    [
+        (
+            "https://evil.example:8443",
+            "POST",
+            "content-type",
+            f"The Origin header names https://evil.example:8443, which is not allowed; {LISTED}",
+        ),
+        (
+            "https://evil.example/<script>",
+            "POST",
+            "content-type",
+            f"The Origin header names no web page, which is not allowed; {LISTED}",
+        ),
+        (
+            "null",
+            "POST",
+            "content-type",
+            "The Origin header is null, which no setting allows: serve the page by HTTP, outside of a sandbox.",
+        ),
+        (OURS, "TRACE", "x-other", "Access-Control-Request-Method is not one of GET, POST, PUT, PATCH, DELETE."),
+        (OURS, "", "", "Access-Control-Request-Method is not one of GET, POST, PUT, PATCH, DELETE."),
+        (
+            OURS,
+            "POST",
+            "content-type, x-other",
+            (
+                "Access-Control-Request-Headers names a header that is not allowed; beside those that need no "
+                "permission (Fetch standard, section 2.2.2) Authorization, Content-Type, Idempotency-Key, If-Match, "
+                "If-None-Match, X-Requested-With, traceparent, X-Correlation-ID are."
+            ),
+        ),
+    ],
 )
-async def test_a_refused_preflight_is_a_problem(origin: str, method: str, headers: str) -> None:
-    """A wrong origin, method or header gives 403 as a problem document that caches separate by origin."""
-    async with client(OURS) as http:
+async def test_a_refused_preflight_says_which_header_was_refused(
+    origin: str, method: str, headers: str, detail: str
+) -> None:
+    """A wrong origin, method or header gives 403 as a problem document that names it, and that caches separate."""
+    async with client(OURS, setting="SHOP_ORIGINS") as http:
         answer = await http.options(
             "/plain",
             headers={
@@ -83,10 +118,18 @@ async def test_a_refused_preflight_is_a_problem(origin: str, method: str, header
                 "access-control-request-headers": headers,
             },
         )
-    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert (answer.status_code, answer.json()["code"], answer.json()["detail"]) == (403, "forbidden", detail)
     assert answer.headers["content-type"] == "application/problem+json"
     assert "Origin" in answer.headers["vary"]
     assert answer.headers.get("access-control-allow-origin") == (OURS if origin == OURS else None)
+
+
+async def test_a_refusal_without_a_known_setting_names_none() -> None:
+    """A host that does not tell the name of its setting gets the sentence without it."""
+    async with client(OURS) as http:
+        headers = {"origin": "https://evil.example", "access-control-request-method": "GET"}
+        answer = await http.options("/plain", headers=headers)
+    assert answer.json()["detail"] == "The Origin header names https://evil.example, which is not allowed."
 
 
 async def test_a_response_without_content_has_no_type() -> None:

@@ -6,7 +6,7 @@ from fastapi import Request
 
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.exceptions import CsrfFailed
-from tequipy_platform.web import REQUESTED_WITH_HEADER, UnsupportedMediaType
+from tequipy_platform.web import REQUESTED_WITH_HEADER, UnsupportedMediaType, origin_refusal
 
 _OWN_SITES: Final = frozenset({"same-origin", "same-site", "none"})
 _FORMS: Final = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
@@ -27,11 +27,19 @@ def refuse_cross_site(request: Request, auth: Auth) -> None:
     """
     headers = request.headers
     if not (_media_type(request) == "application/json" or REQUESTED_WITH_HEADER in headers):
-        raise CsrfFailed
-    if not all(_is_own(origin, request, auth) for origin in headers.getlist("origin")):
-        raise CsrfFailed
+        raise CsrfFailed(
+            f"The request has neither Content-Type: application/json nor the header {REQUESTED_WITH_HEADER}; "
+            "send one of them, which forms of other sites cannot."
+        )
+    # Before the origin, because an origin of another site may be allowed, but never gets the cookie.
     if not _OWN_SITES.issuperset(headers.getlist("sec-fetch-site")):
-        raise CsrfFailed
+        raise CsrfFailed(
+            "The Sec-Fetch-Site header tells that the page is of another site than this API, which no setting allows: "
+            "serve both under one scheme and registrable domain (localhost and 127.0.0.1 are two sites)."
+        )
+    for origin in headers.getlist("origin"):
+        if not _is_own(origin, request, auth):
+            raise CsrfFailed(origin_refusal(origin, setting=auth.origins_setting))
 
 
 def _is_own(origin: str, request: Request, auth: Auth) -> bool:

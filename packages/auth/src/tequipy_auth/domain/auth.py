@@ -61,6 +61,8 @@ class Auth:
     origin."""
     origins: frozenset[str]
     """The origins whose pages may use the refresh cookie (scheme, host and port, RFC 6454)."""
+    origins_setting: str | None
+    """The name of the setting that lists the origins, for refusals; None: they do not name it."""
     resources: Sequence[AbstractAsyncContextManager[object]]
     """The resources of the services, opened in this order."""
     _open: AsyncExitStack = field(default_factory=AsyncExitStack, init=False, repr=False, compare=False)

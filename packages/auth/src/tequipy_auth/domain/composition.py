@@ -83,6 +83,7 @@ class Composition:
     keys: KeyService | None
     local: bool
     origins: frozenset[str]
+    origins_setting: str | None = None
     resources: Sequence[AbstractAsyncContextManager[object]] = ()
 
     def auth(self) -> Auth:
@@ -151,6 +152,7 @@ class Composition:
             mailing=self._mailing,
             local=self.local,
             origins=self.origins,
+            origins_setting=self.origins_setting,
             resources=self.resources,
         )
 

@@ -24,12 +24,13 @@ from tequipy_auth.infrastructure.passwords import BcryptPasswordHasher
 from tequipy_auth.infrastructure.refresh_secrets import BcryptSecretHasher, SettingsSuccessorKeys
 from tequipy_auth.infrastructure.repositories import SqlAuditLog, SqlAuthUnitOfWork
 from tequipy_auth.infrastructure.revocations import SharedRevocations, StoredRevocations
-from tequipy_auth.infrastructure.settings import AuthSettings, keys_by_version, origin_of
+from tequipy_auth.infrastructure.settings import AuthSettings, keys_by_version
 from tequipy_caching import CacheManager
 from tequipy_platform import JSON, Clock, MailTemplates, SystemClock
 from tequipy_platform.database import Database, uuid7
 from tequipy_platform.http import HttpClients
 from tequipy_platform.mail import JinjaMailTemplates
+from tequipy_platform.settings import origin_of
 
 _NO_TOKENS: Final = "auth was built with serves_requests=False"
 
@@ -39,6 +40,8 @@ def build_auth(
     *,
     environment: str,
     public_url: str,
+    allowed_origins: Iterable[str] = (),
+    origins_setting: str | None = None,
     database: Database,
     cache: CacheManager,
     mail_templates: MailTemplates | None = None,
@@ -50,10 +53,11 @@ def build_auth(
 ) -> Auth:
     """Build auth on PostgreSQL; nothing is opened before its first use. The cache needs `tequipy_auth.CACHE_POLICIES`.
 
-    `mail_templates` are those of `tequipy_auth` with a deployment's replacements (`build_mail_templates`).
-    `permissions` are those of the other features of the app, and `personal_data` is their part of an export.
-    `serves_requests=False`, for a worker, leaves out what only requests need: signing keys and access tokens with their
-    libraries, and the list of common passwords.
+    Pages of `allowed_origins` may use the refresh cookie, beside those of `public_url`; refusals of others name
+    `origins_setting`, the setting that lists them. `mail_templates` are those of `tequipy_auth` with a deployment's
+    replacements (`build_mail_templates`). `permissions` are those of the other features of the app, and `personal_data`
+    is their part of an export. `serves_requests=False`, for a worker, leaves out what only requests need: signing keys
+    and access tokens with their libraries, and the list of common passwords.
 
     Metrics in `registry`: `auth_operations_total{operation,status}` counts operations by their outcome,
     `auth_hashing_pending{pool}` is the number of hashes that wait or run, `auth_hashing_refused_total{pool,client}`
@@ -117,7 +121,8 @@ def build_auth(
         personal_data=tuple(personal_data),
         keys=signing.keys if signing else None,
         local=environment == "local",
-        origins=frozenset({origin_of(public_url), *settings.allowed_origins}),
+        origins=frozenset({origin_of(public_url), *allowed_origins}),
+        origins_setting=origins_setting,
         resources=(*pools.values(), *((common_passwords, signing.ring) if signing else ())),
     ).auth()
 

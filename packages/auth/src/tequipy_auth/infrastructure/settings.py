@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from ipaddress import ip_address
 from typing import Annotated, ClassVar, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -42,22 +41,6 @@ PRODUCTION_COST: Final = 10
 
 PRODUCTION_GRACE: Final = timedelta(minutes=5)
 """The maximum grace period in production; a stolen refresh token can be used unnoticed for this long."""
-
-
-def _check_origin(text: str) -> str:
-    try:
-        origin = origin_of(text)
-    except ValidationError:
-        origin = ""
-    if text != origin:
-        raise PydanticCustomError("origin", "should be an origin as https://app.example.com")
-    return text
-
-
-def origin_of(url: str) -> str:
-    """Return the origin of a URL in the spelling of browsers (RFC 6454, section 6.2)."""
-    parts = urlsplit(str(AnyHttpUrl(url)))  # lower case, punycode, without the scheme's default port
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _check_api_url(text: str) -> str:
@@ -121,7 +104,6 @@ class AuthSettings(BaseModel):
     production_rules: ClassVar[Mapping[str, str]] = {
         "bcrypt_cost": f"should be at least {PRODUCTION_COST} in production",
         "policy.refresh_grace": f"should be at most {PRODUCTION_GRACE.total_seconds():.0f} in production",
-        "allowed_origins": "should be https:// origins alone in production",
     }
 
     peppers: Secrets = {1: SecretStr(f"{BUILT_IN}pepper-of-the-passwords-0001")}
@@ -189,8 +171,6 @@ class AuthSettings(BaseModel):
 
     When the queue is full, the newest hash of the network that holds the most places is refused with status 503.
     """
-    allowed_origins: tuple[Annotated[str, AfterValidator(_check_origin)], ...] = ()
-    """Origins whose pages may use the refresh cookie, in addition to that of the public URL."""
     breached_passwords_url: Annotated[str, AfterValidator(_check_api_url)] | None = None
     """The API that new passwords are looked up in: `https://api.pwnedpasswords.com`, or a mirror with `/range/`.
 
@@ -221,8 +201,6 @@ class AuthSettings(BaseModel):
             yield "bcrypt_cost", self.production_rules["bcrypt_cost"]
         if self.policy.refresh_grace > PRODUCTION_GRACE:
             yield "policy.refresh_grace", self.production_rules["policy.refresh_grace"]
-        if any(not origin.startswith("https://") for origin in self.allowed_origins):
-            yield "allowed_origins", self.production_rules["allowed_origins"]
 
 
 def keys_by_version(by_version: Mapping[int, SecretStr]) -> dict[int, bytes]:

@@ -69,6 +69,7 @@ def build_fake_auth(
     breached_passwords: BreachedPasswords | None = None,
     local: bool = False,
     origins: frozenset[str] = frozenset({PUBLIC_URL}),
+    origins_setting: str | None = None,
     permissions: Iterable[Permission] = (),
     personal_data: Iterable[PersonalData] = (),
 ) -> Auth:
@@ -118,4 +119,5 @@ def build_fake_auth(
         ),
         local=local,
         origins=origins,
+        origins_setting=origins_setting,
     ).auth()

@@ -10,18 +10,20 @@ from tequipy_platform.settings.loading import (
     variable_of,
 )
 from tequipy_platform.settings.secret_checks import BUILT_IN, HoldsSecrets
-from tequipy_platform.settings.urls import PublicUrl
+from tequipy_platform.settings.urls import Origins, PublicUrl, origin_of
 
 __all__ = [
     "BUILT_IN",
     "AppSettings",
     "Environment",
     "HoldsSecrets",
+    "Origins",
     "ProductionChecked",
     "PublicUrl",
     "describe_settings",
     "explain_settings",
     "load_settings",
+    "origin_of",
     "read_seconds",
     "refuse",
     "refuse_missing_folder",

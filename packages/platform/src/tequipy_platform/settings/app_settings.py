@@ -45,6 +45,10 @@ class AppSettings(BaseSettings):
     names_of_other_apps: ClassVar[frozenset[str]] = frozenset()
     """First parts of names that belong to other apps which share the environment and `.env`: they are not unknown."""
 
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Settings of earlier releases that have another name now, in lower case: the new name by the old one, which may be
+    a whole section. The old names are refused."""
+
     production_rules: ClassVar[Mapping[str, str]] = {
         "public_url": "should begin with https:// in production: links and cookies go there"
     }

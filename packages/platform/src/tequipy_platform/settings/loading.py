@@ -39,11 +39,14 @@ def load_settings(cls: type[S], *, strict: bool = False) -> S:
     """Load settings from the environment and `.env`; `NAME__FILE` in either names a file with the value of `NAME`.
 
     Ends the process with status 78 (`EX_CONFIG`) and one line per fault on standard error, without any value, if a
-    setting is missing or wrong, or if `.env` holds a name with this prefix that no app knows. An unknown exported
-    name is only a warning unless `strict`, because a release that was rolled back meets the settings of a newer one.
+    setting is missing or wrong, has another name now, or if `.env` holds a name with this prefix that no app knows. An
+    unknown exported name is only a warning unless `strict`, because a release that was rolled back meets the settings
+    of a newer one.
     """
     faults = list(_env_file_faults(cls))
-    unknown = [f"{key}: unknown name{_hint(cls, key)}" for key in unknown_variables(cls)]
+    keys = unknown_variables(cls)
+    unknown = [f"{key}: unknown name{_hint(cls, key)}" for key in keys if _new_name(cls, key) is None]
+    faults += [f"{key}: unknown name{_hint(cls, key)}" for key in keys if _new_name(cls, key) is not None]
     if strict:
         faults += unknown
     elif not faults:
@@ -60,7 +63,7 @@ def load_settings(cls: type[S], *, strict: bool = False) -> S:
             for details in error.errors(include_url=False, include_input=False):
                 faults += [line for line in _fault_lines(cls, details) if not _is_unread(line, unread)]
     if settings is None or faults:
-        refuse(faults)
+        refuse(dict.fromkeys(faults))  # a renamed variable is a fault of the environment, and of its section
     return settings
 
 
@@ -96,8 +99,17 @@ def _env_file_faults(cls: type[AppSettings]) -> Iterator[str]:
 
 
 def _hint(cls: type[AppSettings], key: str) -> str:
+    if new := _new_name(cls, key):
+        return f"; it is {new} since this release"
     nearest = nearest_name(cls, prefix_of(cls), key)
     return f"; did you mean {nearest}?" if nearest else ""
+
+
+def _new_name(cls: type[AppSettings], key: str) -> str | None:
+    """Return what a variable of an earlier release is called now, or None if it is not one."""
+    name = f"{key.lower().removeprefix(prefix_of(cls).lower())}__"
+    new = next((new for old, new in cls.renamed.items() if name.startswith(f"{old}__")), None)
+    return new and prefix_of(cls) + new.upper()
 
 
 def _is_unread(line: str, unread: Collection[str]) -> bool:

@@ -21,6 +21,32 @@ PublicUrl = Annotated[str, AfterValidator(_public_url)]
 """An http or https URL without a trailing slash."""
 
 
+def _origins(texts: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(dict.fromkeys(_origin(text) for text in texts))
+    except ValueError as error:
+        raise PydanticCustomError(
+            "origin", "should be origins as https://app.example.com, without a path, never *"
+        ) from error
+
+
+def _origin(text: str) -> str:
+    # `*` is refused in each place: with credentials it would give every page access to every account.
+    if set("/?#@*\\") & set(text.partition("://")[2]):
+        raise ValueError(text)
+    return origin_of(text)
+
+
+def origin_of(url: str) -> str:
+    """Return the origin of an http or https URL in the spelling of browsers (RFC 6454, section 6.2)."""
+    parts = urlsplit(str(AnyHttpUrl(url)))  # lower case, punycode, without the scheme's default port
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+Origins = Annotated[tuple[str, ...], AfterValidator(_origins)]
+"""Origins in the spelling of browsers (RFC 6454), each once: upper case and a scheme's own port are normalised."""
+
+
 def split_url(secret: SecretStr) -> SplitResult:
     """Return the parts of a URL that may hold a password; the error for an invalid port never quotes the URL."""
     try:

@@ -17,7 +17,6 @@ from tequipy_platform.web.headers import (
     RATE_LIMIT_POLICY_HEADER,
     REQUESTED_WITH_HEADER,
     Cors,
-    HeaderSettings,
     NoStore,
     SecurityHeaders,
     security_headers,
@@ -26,6 +25,7 @@ from tequipy_platform.web.headers import (
 from tequipy_platform.web.health import CloseConnections, Readiness, wire_health
 from tequipy_platform.web.idempotency import IDEMPOTENCY_PROBLEMS, IdempotencyKey
 from tequipy_platform.web.limits import BodyLimits, LimitBodies, wire_body_limit
+from tequipy_platform.web.origins import origin_refusal
 from tequipy_platform.web.pages import PageBody, PageParameters
 from tequipy_platform.web.problems import (
     BODY_PROBLEMS,
@@ -53,7 +53,6 @@ __all__ = [
     "CompiledRoutes",
     "Cors",
     "HeadTooLarge",
-    "HeaderSettings",
     "IdempotencyKey",
     "IfMatch",
     "LimitBodies",
@@ -72,6 +71,7 @@ __all__ = [
     "document_problems",
     "object_response",
     "object_responses",
+    "origin_refusal",
     "problem_response",
     "problem_responses",
     "read_cookie",

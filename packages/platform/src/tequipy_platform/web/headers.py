@@ -1,13 +1,10 @@
 """Security headers on every response, `no-store` on some, and CORS for the configured origins."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
-from typing import ClassVar, Final
-from urllib.parse import urlsplit
+from typing import Final
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, field_validator
-from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -15,6 +12,7 @@ from starlette.responses import Response
 from tequipy_observability import CORRELATION_HEADER, TRACE_HEADER
 from tequipy_observability.api import Exchange, Head, HeaderField, Stage, require_stages
 from tequipy_platform._errors import Forbidden
+from tequipy_platform.web.origins import origin_refusal
 from tequipy_platform.web.problems import problem_response
 
 REQUESTED_WITH_HEADER: Final = "X-Requested-With"
@@ -36,99 +34,95 @@ _NO_CONTENT: Final = 204  # a number, because reading a member of `HTTPStatus` t
 _NO_STORE: Final = (b"cache-control", b"no-store")
 
 
+_CORS_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_CORS_HEADERS: Final = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Match",
+    "If-None-Match",
+    REQUESTED_WITH_HEADER,
+    TRACE_HEADER,
+    CORRELATION_HEADER,
+)
+_CORS_EXPOSED: Final = (
+    "Content-Disposition",
+    "ETag",
+    "Location",
+    RATE_LIMIT_HEADER,
+    RATE_LIMIT_POLICY_HEADER,
+    "Retry-After",
+    CORRELATION_HEADER,
+)
+
+
 def security_headers(*, hsts: bool) -> dict[str, str]:
     """Return the security header fields of every answer; `hsts` is off where plain HTTP is served (local)."""
     return _SECURITY_HEADERS | (_HSTS if hsts else {})
 
 
-class HeaderSettings(BaseModel):
-    """The origins whose pages may call the API."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    production_rules: ClassVar[Mapping[str, str]] = {"cors_origins": "should be https:// origins alone in production"}
-
-    cors_origins: tuple[str, ...] = ()
-    """Origins in the form that browsers send (RFC 6454): `https://app.example.com`, with a port if it is not 443."""
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in origins:
-            url = urlsplit(origin)
-            # `*` is refused too: with credentials it would give every page access to every account.
-            if url.scheme not in {"http", "https"} or not url.hostname or origin != f"{url.scheme}://{url.netloc}":
-                raise PydanticCustomError("origin", "should be origins as https://app.example.com, never *")
-        return origins
-
-    def production_faults(self) -> list[tuple[str, str]]:
-        """Refuse `http` origins in production: an attacker on the network can change their pages."""
-        plain = any(not origin.startswith("https://") for origin in self.cors_origins)
-        return [("cors_origins", self.production_rules["cors_origins"])] if plain else []
-
-
-class _Preflights(CORSMiddleware):
-    """Starlette's rules of CORS, with problem documents for refused preflight requests."""
-
-    def preflight_response(self, request_headers: Headers) -> Response:
-        """Respond to a preflight request (Fetch standard, section 3.2.2)."""
-        response = super().preflight_response(request_headers)
-        if response.status_code == HTTPStatus.OK:
-            return response
-        kept = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
-        return problem_response(Forbidden("This origin, method or header is not allowed."), headers=kept)
-
-
 class Cors(Stage):
-    """CORS as Starlette's middleware does it: the pages of `origins` may call the API with credentials.
+    """CORS (Fetch standard, section 3.2): the pages of `origins` may call the API with credentials.
 
-    Without origins it does nothing.
+    A refused preflight request is told which header was refused. `setting` names the setting that lists the origins.
+    Without origins the stage does nothing.
     """
 
-    def __init__(self, origins: Sequence[str]) -> None:
+    def __init__(self, origins: Collection[str], *, setting: str | None = None) -> None:
         async def unused(*_: object) -> None:
             """Do nothing: the pipeline calls the app itself."""
 
         self.active = bool(origins)
+        self._setting = setting
         self._origins = {origin.encode("latin-1") for origin in origins}
-        self._rules = _Preflights(
+        self._rules = CORSMiddleware(
             unused,
-            allow_origins=origins,
+            allow_origins=list(origins),
             allow_credentials=True,
-            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
-            allow_headers=(
-                "Authorization",
-                "Content-Type",
-                "Idempotency-Key",
-                REQUESTED_WITH_HEADER,
-                TRACE_HEADER,
-                CORRELATION_HEADER,
-            ),
-            expose_headers=("Location", RATE_LIMIT_HEADER, RATE_LIMIT_POLICY_HEADER, "Retry-After", CORRELATION_HEADER),
+            allow_methods=_CORS_METHODS,
+            allow_headers=_CORS_HEADERS,
+            expose_headers=_CORS_EXPOSED,
         )
         self._fields = _encoded(self._rules.simple_headers)
 
     def before(self, exchange: Exchange) -> Response | None:
         """Answer a preflight request."""
-        origin = next((value for name, value in exchange.scope["headers"] if name == b"origin"), None)
-        if origin is not None and exchange.scope["method"] == "OPTIONS":
-            headers = Headers(scope=exchange.scope)
-            if "access-control-request-method" in headers:
-                return self._rules.preflight_response(headers)
-        exchange.kept[self] = origin
-        return None
+        if exchange.scope["method"] != "OPTIONS":
+            return None
+        headers = Headers(scope=exchange.scope)
+        if "origin" not in headers or "access-control-request-method" not in headers:
+            return None
+        exchange.kept[self] = True
+        response = self._rules.preflight_response(headers)
+        if response.status_code == HTTPStatus.OK:
+            return response
+        kept = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+        return problem_response(Forbidden(self._refusal(headers)), headers=kept)
 
     def head(self, exchange: Exchange, head: Head) -> None:
         """Allow the page that sent the request to read the response."""
-        if self not in exchange.kept:
+        if self in exchange.kept:  # the preflight's response is complete
             return
-        origin: bytes | None = exchange.kept[self]
-        if origin is not None:
-            for field in self._fields:
-                head.set(field)
-            if origin in self._origins:
-                head.set((b"access-control-allow-origin", origin))
+        for name, value in exchange.scope["headers"]:
+            if name == b"origin":
+                for field in self._fields:
+                    head.set(field)
+                if value in self._origins:
+                    head.set((b"access-control-allow-origin", value))
+                break
         head.set((b"vary", b", ".join([*head.values(b"vary"), b"Origin"])))
+
+    def _refusal(self, headers: Headers) -> str:
+        """Return which header of a preflight request was refused, and why; of its values only origins are repeated."""
+        origin = headers["origin"]
+        if not self._rules.is_allowed_origin(origin):
+            return origin_refusal(origin, setting=self._setting)
+        if headers["access-control-request-method"] not in _CORS_METHODS:
+            return f"Access-Control-Request-Method is not one of {', '.join(_CORS_METHODS)}."
+        return (
+            f"Access-Control-Request-Headers names a header that is not allowed; beside those that need no permission "
+            f"(Fetch standard, section 2.2.2) {', '.join(_CORS_HEADERS)} are."
+        )
 
 
 class SecurityHeaders(Stage):
