@@ -29,7 +29,7 @@ SOURCES := $(wildcard packages/*/src apps/*/src tools/*/src)
 empty :=
 PATHS := $(subst $(empty) ,:,$(SOURCES))
 
-.PHONY: help sync dev admin test prove bench peers lint reference images sbom package new-package release clean
+.PHONY: help sync dev admin test prove bench peers lint reference images sbom clients package new-package release clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -64,6 +64,7 @@ lint: sync ## check style, types, dependencies between the packages, and the loc
 	$(BIN)/lint-imports
 	$(UV) lock --check
 	$(UV) lock --check --project benchmarks/peers/environment
+	$(UV) lock --check --project clients/python
 
 reference: sync ## write docs/reference/settings.md from the settings models
 	$(BIN)/python .ci/reference
@@ -80,6 +81,9 @@ sbom: $(UV) ## write what each image contains into dist/, as CycloneDX 1.5; EXTR
 		echo "$(DIST)/tequipy-$$app.cdx.json"; \
 	done
 
+clients: $(UV) ## generate both clients from the HTTP contract, check them, and build them into dist/
+	@UV="$(UV)" DIST="$(DIST)" clients/build --check
+
 package: $(UV) ## build every package into dist/
 	$(UV) build --all-packages
 
@@ -91,7 +95,7 @@ release: sync ## set the version of all packages: make release VERSION=0.2.0
 
 clean: ## remove the environment, the caches and the local stack's data
 	@test ! -e .dev/lock || flock --nonblock .dev/lock true || { echo "a stack runs on .dev: stop it first" >&2; exit 1; }
-	rm -rf .dev .venv benchmarks/peers/environment/.venv .uv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf .dev .venv */*/.venv benchmarks/peers/environment/.venv clients/typescript/node_modules .uv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 sync: $(UV)

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("*/*/pyproject.toml"))
+CLIENTS = ["clients/python/uv.lock", "clients/typescript/package.json", "clients/typescript/package-lock.json"]
 
 
 def manifests(root: Path) -> dict[str, dict[str, Any]]:
@@ -37,7 +38,7 @@ def version_faults(projects: dict[str, dict[str, Any]], version: str) -> list[st
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """Return a copy of the files that a release changes."""
-    for path in ["CHANGELOG.md", "pyproject.toml", "uv.lock", "apps/api/openapi.json", *MANIFESTS]:
+    for path in ["CHANGELOG.md", "pyproject.toml", "uv.lock", "apps/api/openapi.json", *MANIFESTS, *CLIENTS]:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, tmp_path / path)
     changelog = tmp_path / "CHANGELOG.md"  # right after a release it has no entry for the next one
@@ -59,14 +60,17 @@ def test_the_members_have_one_version_and_are_pinned_to_it() -> None:
 
 
 def test_a_release_sets_every_version(workspace: Path) -> None:
-    """Manifests, pins and the lock agree on the new version, and the changelog's entries stand under it."""
+    """Manifests, pins and the locks agree on the new version, and the changelog's entries stand under it."""
     old = (workspace / "CHANGELOG.md").read_text(encoding="utf-8")
     result = release(workspace, "0.2.0rc1")
     assert (result.returncode, result.stderr) == (0, "")
     assert version_faults(manifests(workspace), "0.2.0rc1") == []
     assert json.loads((workspace / "apps/api/openapi.json").read_text("utf-8"))["info"]["version"] == "0.2.0rc1"
     locked = tomllib.loads((workspace / "uv.lock").read_text(encoding="utf-8"))["package"]
+    locked += tomllib.loads((workspace / "clients/python/uv.lock").read_text(encoding="utf-8"))["package"]
     assert {each["version"] for each in locked if each["name"].startswith("tequipy-")} == {"0.2.0rc1"}
+    package, lock = (json.loads((workspace / path).read_text(encoding="utf-8")) for path in CLIENTS[1:])
+    assert {package["version"], lock["version"], lock["packages"][""]["version"]} == {"0.2.0-rc.1"}
     new = (workspace / "CHANGELOG.md").read_text(encoding="utf-8")
     heading = re.search(r"## Unreleased\n\n## 0\.2\.0rc1 - \d{4}-\d\d-\d\d\n", new)
     assert heading is not None

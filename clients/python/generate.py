@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Write `src/tequipy_client/contract` from the OpenAPI document: `make clients`.
+
+The functions raise an exception for each answer but a success, so the generator gets a document without the other
+answers: then the type of a function is that of its success.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+CONTRACT = HERE / "src/tequipy_client/contract"
+UNUSED = ("client.py", "errors.py")
+"""Files of the generator that the functions of our template do not use."""
+SECRET = re.compile(r"^    \w*(token|password)\w*: ", re.MULTILINE)
+
+
+def reduced(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document without answers other than 2xx, without `If-None-Match`, and without unused schemas."""
+    for operation in (operation for methods in document["paths"].values() for operation in methods.values()):
+        successes = {status: answer for status, answer in operation["responses"].items() if status.startswith("2")}
+        operation["responses"] = successes
+        parameters = operation.get("parameters", [])
+        operation["parameters"] = [each for each in parameters if each.get("name") != "If-None-Match"]
+        for answer in successes.values():
+            contents = answer.get("content", {})
+            if any(each["schema"].get("format") == "binary" for each in contents.values()):
+                # The generator reads `text/csv` as text, also with the format `binary`.
+                answer["content"] = {"application/octet-stream": next(iter(contents.values()))}
+    schemas = document["components"]["schemas"]
+    while unused := [name for name in schemas if f'"#/components/schemas/{name}"' not in json.dumps(document)]:
+        for name in unused:
+            del schemas[name]
+    return document
+
+
+def hide_secrets(models: Path) -> None:
+    """Give models with passwords or tokens a `repr` without values."""
+    for path in models.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if SECRET.search(text):
+            path.write_text(text.replace("@_attrs_define\n", "@_attrs_define(repr=False)\n"), encoding="utf-8")
+
+
+def main() -> None:
+    """Generate the package, or end with what the generator has complained about."""
+    document = reduced(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder, "openapi.json")
+        draft.write_text(json.dumps(document), encoding="utf-8")
+        config = Path(folder, "config.json")
+        config.write_text(json.dumps({"literal_enums": True}), encoding="utf-8")
+        command: list[str | Path] = [
+            Path(sys.executable).with_name("openapi-python-client"),
+            "generate",
+            "--path",
+            draft,
+        ]
+        command += ["--meta", "none", "--output-path", CONTRACT, "--overwrite", "--fail-on-warning"]
+        command += ["--custom-template-path", HERE / "templates", "--config", config]
+        environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}  # the generator calls ruff
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        sys.exit(result.stdout + result.stderr)
+    for name in UNUSED:
+        CONTRACT.joinpath(name).unlink()
+    hide_secrets(CONTRACT / "models")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+/** Answers of the API that are no success, as exceptions. */
+
+/** The code of an answer that is no problem document, for example one of a proxy. */
+export const UNEXPECTED = "unexpected_response";
+
+/** A wrong part of the request; `pointer` is a JSON pointer (RFC 6901) into its body, or names a parameter. */
+export interface FieldError {
+  readonly pointer: string;
+  readonly code: string;
+  readonly detail: string;
+}
+
+/** A problem document (RFC 9457). */
+export interface Problem {
+  readonly status: number;
+  /** Why the request was refused; stable. */
+  readonly code: string;
+  readonly detail: string;
+  /** The id of the request in the logs of the API. */
+  readonly correlationId: string | null;
+  /** The wrong fields, with code `validation_failed`. */
+  readonly errors: readonly FieldError[];
+  /** Why a password is too weak, with code `weak_password`. */
+  readonly reasons: readonly string[];
+  /** Seconds after which the request may succeed; null: the API has given none. */
+  readonly retryAfter: number | null;
+}
+
+/** The API has refused a request; branch on `code`. */
+export class ProblemError extends Error {
+  override readonly name: string = "ProblemError";
+
+  constructor(readonly problem: Problem) {
+    super(`${problem.status} ${problem.code}: ${problem.detail} (correlation id ${problem.correlationId})`);
+  }
+
+  get status(): number {
+    return this.problem.status;
+  }
+
+  get code(): string {
+    return this.problem.code;
+  }
+}
+
+/** The session could not be continued: log in again. */
+export class SessionEnded extends ProblemError {
+  override readonly name = "SessionEnded";
+}
+
+/** Return the problem that a response states; reads its body. */
+export async function problemOf(response: Response): Promise<Problem> {
+  const document = await documentOf(response);
+  return {
+    status: response.status,
+    code: String(document["code"] ?? UNEXPECTED),
+    detail: String(document["detail"] ?? response.statusText),
+    correlationId: (document["correlation_id"] as string | undefined) ?? response.headers.get("X-Correlation-ID"),
+    errors: (document["errors"] as FieldError[] | undefined) ?? [],
+    reasons: (document["reasons"] as string[] | undefined) ?? [],
+    retryAfter: retryAfterOf(response),
+  };
+}
+
+/** Return the seconds of `Retry-After`; null if there is none, or a date, which the API does not send. */
+export function retryAfterOf(response: Response): number | null {
+  const text = response.headers.get("Retry-After") ?? "";
+  return /^\d+$/.test(text) ? Number(text) : null;
+}
+
+async function documentOf(response: Response): Promise<Record<string, unknown>> {
+  if (response.headers.get("Content-Type")?.split(";")[0] !== "application/problem+json") return {};
+  try {
+    const document: unknown = await response.json();
+    return typeof document === "object" && document !== null ? (document as Record<string, unknown>) : {};
+  } catch {
+    return {};
+  }
+}
