@@ -18,6 +18,8 @@ class Example:
     code: str
     requests: list[tuple[str, str]]
     """Path and expected body of each call of `curl`; empty for a script."""
+    variables: dict[str, str]
+    """The environment variables of the lines with `export`."""
     printed: list[str]
     """The lines that a script prints, from its comments (`print(…)  # → …`) or the sentence "It prints …"."""
 
@@ -32,10 +34,12 @@ def examples_of(package: str) -> list[Example]:
     found: list[Example] = []
     for code, text in _BLOCK.findall((ROOT / f"packages/{package}/README.md").read_text(encoding="utf-8")):
         if _COMPLETE.match(code):
-            consoles = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
-            requests = re.findall(r"^\$ curl localhost:8000(\S*)\n(.*)$", "".join(consoles), re.MULTILINE)
+            console = "".join(re.findall(r"```console\n(.*?)```", text, re.DOTALL))
+            requests = re.findall(r"^\$ curl localhost:8000(\S*)\n(.*)$", console, re.MULTILINE)
+            exports = " ".join(re.findall(r"^\$ export (.*)$", console, re.MULTILINE)).split()
+            variables = {name: value for name, _, value in (each.partition("=") for each in exports)}
             printed = re.findall(r"print\(.*# → (.*)$", code, re.MULTILINE)
             printed += re.findall(r"^It prints `(.*?)`\.", text, re.MULTILINE)
-            found.append(Example(f"{package}_{len(found)}", package, code, requests, printed))
+            found.append(Example(f"{package}_{len(found)}", package, code, requests, variables, printed))
     assert found, package
     return found

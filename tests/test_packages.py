@@ -12,8 +12,6 @@ import pytest
 from .public_modules import FEATURES, PACKAGES, ROOT, public_modules
 from .wheels import find_uv
 
-WORKSPACE = [path.name for path in sorted(ROOT.glob("*/*/src/tequipy_*"))]
-
 # package (with extras) → its public modules, and distributions that must not be installed with it
 ALONE = {
     "tequipy-observability": (["tequipy_observability", "tequipy_observability.wiring"], ["fastapi", "celery"]),
@@ -219,29 +217,6 @@ def test_the_install_block_of_a_package_names_all_that_it_needs(package: str) ->
     names -= {name.partition("[")[0] for name in names if "[" in name}  # the line with an extra installs it too
     assert sorted(found) == sorted((each, each.partition("[")[0]) for each in names)
     assert "on no package index" in text
-
-
-def test_the_cache_works_without_the_rest_of_the_workspace(redis_url: str) -> None:
-    """The README's example of tequipy-caching runs with only observability of this workspace installed."""
-    readme = (ROOT / "packages/caching/README.md").read_text(encoding="utf-8")
-    example, *_ = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    code = f"""
-import importlib.util
-found = {{name for name in {WORKSPACE} if importlib.util.find_spec(name)}}
-assert found == {{"tequipy_caching", "tequipy_observability"}}, found
-{example.replace("redis://localhost:6379/0", redis_url)}
-"""
-    result = subprocess.run(
-        [find_uv(), "run", "--isolated", "--frozen", "--no-dev", "--package", "tequipy-caching", "python", "-c", code],
-        cwd=ROOT,
-        env={**os.environ, "UV_COMPILE_BYTECODE": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=110,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines() == re.findall(r"print\(.*# → (.*)$", example, re.MULTILINE)
 
 
 @pytest.mark.prove

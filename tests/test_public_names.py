@@ -17,7 +17,6 @@ GROUPS = {
     "tequipy_auth.domain.exceptions": "errors, which an importer catches",
     "tequipy_auth.domain.hashing": "an argument of the port `PasswordHasher`",
     "tequipy_auth.domain.lockout": "a port, which an importer implements",
-    "tequipy_auth.domain.operations": "a port, which an importer implements",
     "tequipy_auth.domain.ports": "ports, which an importer implements",
     "tequipy_auth.domain.repositories": "ports, which an importer implements",
     "tequipy_auth.domain.services.*": "the types of the attributes of `Auth`",
