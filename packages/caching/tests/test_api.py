@@ -277,4 +277,4 @@ async def test_openapi_documents_rate_limits() -> None:
     }
     assert documented == {"/login", "/other"}
     schema = paths["/login"]["post"]["responses"]["429"]["content"]["application/problem+json"]["schema"]
-    assert schema["properties"]["code"]["enum"] == ["rate_limited"]
+    assert schema == {"$ref": "#/components/schemas/RateLimitedProblem"}

@@ -29,6 +29,7 @@ with needs_extra("tequipy-caching[api]"):
         RATE_LIMIT_HEADER,
         RATE_LIMIT_POLICY_HEADER,
         document_problems,
+        extend_openapi,
         problem_response,
     )
 
@@ -147,19 +148,16 @@ class _Limit:
 def wire_rate_limits(app: FastAPI) -> None:
     """Add the refusal of `LimitRates`, which must be in the app's pipeline, to the OpenAPI document of `app`."""
     require_stages(app, LimitRates)
-    openapi = app.openapi
 
-    def with_refusals() -> dict[str, Any]:
-        document = openapi()
+    def add_refusals(document: dict[str, Any]) -> None:
         unlimited = polled_endpoints(app) | {endpoint for endpoint, policy in rate_policies(app).items() if not policy}
         for context in iter_route_contexts(app.routes):
             if context.endpoint not in unlimited:
                 operations = document["paths"].get(context.path_format, {})
                 for method in (context.methods or set()) & {method.upper() for method in operations}:
                     document_problems(operations[method.lower()], TooMany)
-        return document
 
-    app.openapi = with_refusals  # type: ignore[method-assign]  # -- FastAPI's own way of extending the document
+    extend_openapi(app, add_refusals)
 
 
 def wire_rate_policy(app: FastAPI, name: str, rate: str, *endpoints: object) -> None:

@@ -1,5 +1,6 @@
 """Errors by kind; the web layer maps each kind to one HTTP status."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from tequipy_platform._events import JSON
@@ -9,13 +10,14 @@ class DomainError(Exception):
     """The base class of all errors that are reported to the caller.
 
     `code` is stable, in snake_case, and meant for programs. `detail` is one sentence for people that says how to
-    correct the request. `members` become extension members of the problem document (RFC 9457, section 3.2). None of
-    them may hold a secret.
+    correct the request. `members` become extension members of the problem document (RFC 9457, section 3.2), and
+    `member_schemas` are their JSON schemas, with an example each. None of them may hold a secret.
     """
 
     code: str = "error"
     title: ClassVar[str] = "Error"
     detail: str = "The request could not be served."
+    member_schemas: ClassVar[Mapping[str, JSON]] = {}
 
     def __init__(self, detail: str | None = None, *, code: str | None = None, **members: JSON) -> None:
         self.code = code or type(self).code
@@ -38,6 +40,19 @@ class Invalid(DomainError):
     code = "validation_failed"
     title = "Validation failed"
     detail = "The request breaks a rule."
+    member_schemas: ClassVar[Mapping[str, JSON]] = {
+        "errors": {
+            "type": "array",
+            "description": "The faults. `pointer` is the JSON pointer (RFC 6901) of the value, or empty for the body.",
+            "items": {
+                "title": "FieldError",
+                "type": "object",
+                "properties": {name: {"type": "string"} for name in ("pointer", "code", "detail")},
+                "required": ["pointer", "code", "detail"],
+            },
+            "examples": [[{"pointer": "/email", "code": "missing", "detail": "Field required"}]],
+        }
+    }
 
 
 class Unauthenticated(DomainError):

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import ClassVar, Final
 
 from tequipy_platform._errors import Conflict, Invalid
 from tequipy_platform._events import JSON
@@ -27,6 +27,7 @@ class IdempotencyKeyReused(Invalid):
     code = "idempotency_key_reused"
     title = "Idempotency key reused"
     detail = "This Idempotency-Key belongs to a request with another body: choose a new one."
+    member_schemas: ClassVar[Mapping[str, JSON]] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import quote
 
 from tequipy_platform._errors import Conflict, Invalid, NotFound
+from tequipy_platform._events import JSON
 
 MAX_OBJECT_BYTES: Final = 5 * 1024**3
 """The size of the largest object: S3 copies no more in one request, and each stream is copied to its key."""
@@ -46,6 +47,7 @@ class ObjectTooLarge(Invalid):
     """The content has more than 5 GiB."""
 
     code = "object_too_large"
+    member_schemas: ClassVar[Mapping[str, JSON]] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """Problem documents in OpenAPI."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from fastapi import FastAPI
 
-from tequipy_platform import Invalid, NotFound, Unauthenticated
-from tequipy_platform.web import BODY_PROBLEMS, StrictModel, document_problems, problem_responses
+from tequipy_platform import JSON, DomainError, Invalid, NotFound, TooMany, Unauthenticated, Unavailable
+from tequipy_platform.web import BODY_PROBLEMS, StrictModel, document_problems, extend_openapi, problem_responses
 
 
 class InvalidCredentials(Unauthenticated):
@@ -19,45 +20,114 @@ class WeakPassword(Invalid):
     """Another one, of a kind with the same status as a built-in problem."""
 
     code = "weak_password"
+    member_schemas: ClassVar[Mapping[str, JSON]] = {
+        "reasons": {"type": "array", "items": {"type": "string"}, "examples": [["common"]]}
+    }
 
 
 class Body(StrictModel):
     name: str
 
 
-def test_errors_of_one_status_share_a_schema_with_their_codes() -> None:
-    """Each status has one schema with an enumeration of its codes, and an example of each code."""
-    responses = problem_responses(InvalidCredentials, Unauthenticated, NotFound)
-    assert list(responses) == [401, 404]
-    content = responses[401]["content"]["application/problem+json"]
-    assert content["schema"]["properties"]["code"]["enum"] == ["invalid_credentials", "unauthenticated"]
-    assert content["examples"]["invalid_credentials"]["value"]["title"] == "Invalid credentials"
+class Quota(TooMany):
+    """A third one, which is refused for the same reason as the built-in problem."""
+
+    code = "quota_reached"
+
+
+def document_of(*errors: type[DomainError], later: type[DomainError] | None = None) -> dict[str, Any]:
+    """Return the OpenAPI document of an app with one route, which has these errors."""
+    app = FastAPI()
+
+    @app.post("/things", name="make_thing", responses=problem_responses(*errors))
+    async def make(body: Body) -> Body:
+        return body
+
+    if later is not None:
+        extend_openapi(app, lambda document: document_problems(document["paths"]["/things"]["post"], later))
+    extend_openapi(app, lambda document: document["paths"]["/things"]["post"].update(operationId="make_thing"))
+    return app.openapi()
+
+
+def problem_of(document: dict[str, Any], status: str) -> dict[str, Any]:
+    content: dict[str, Any] = document["paths"]["/things"]["post"]["responses"][status]["content"]
+    assert list(content) == ["application/problem+json"]
+    problem: dict[str, Any] = content["application/problem+json"]
+    return problem
+
+
+def test_a_problem_is_a_named_schema_with_one_code() -> None:
+    """A response with one code refers to a component that is named after the code, and to its example."""
+    document = document_of(NotFound)
+    assert problem_of(document, "404") == {
+        "schema": {"$ref": "#/components/schemas/NotFoundProblem"},
+        "examples": {"not_found": {"$ref": "#/components/examples/not_found"}},
+    }
+    schema = document["components"]["schemas"]["NotFoundProblem"]
+    assert schema["required"] == ["type", "title", "status", "detail", "code", "correlation_id"]
+    assert [schema["properties"][name]["const"] for name in ("code", "status")] == ["not_found", 404]
+    example = document["components"]["examples"]["not_found"]["value"]
+    assert {name: example[name] for name in ("type", "status")} == {
+        "type": "urn:tequipy:problem:not_found",
+        "status": 404,
+    }
+
+
+def test_several_codes_are_a_named_union() -> None:
+    """A response with several codes refers to a union, which its discriminator resolves by the code."""
+    document = document_of(Unauthenticated, InvalidCredentials)
+    name = "InvalidCredentialsOrUnauthenticatedProblem"
+    assert problem_of(document, "401")["schema"] == {"$ref": f"#/components/schemas/{name}"}
+    mapping = {
+        "invalid_credentials": "#/components/schemas/InvalidCredentialsProblem",
+        "unauthenticated": "#/components/schemas/UnauthenticatedProblem",
+    }
+    assert document["components"]["schemas"][name] == {
+        "title": name,
+        "oneOf": [{"$ref": target} for target in mapping.values()],
+        "discriminator": {"propertyName": "code", "mapping": mapping},
+    }
+
+
+def test_a_union_of_many_codes_is_named_after_its_operation() -> None:
+    """The name of a union of more than three codes consists of the operation and the status."""
+    codes = [type(name, (Unauthenticated,), {"code": name}) for name in ("one", "two", "three", "four")]
+    document = document_of(*codes)
+    assert problem_of(document, "401")["schema"] == {"$ref": "#/components/schemas/MakeThingUnauthorizedProblem"}
 
 
 def test_errors_are_added_beside_those_of_the_same_status() -> None:
     """An error that is added to an operation joins the documented ones, once, and another status is new."""
-    operation = {"responses": {str(status): each for status, each in problem_responses(InvalidCredentials).items()}}
-    for _ in range(2):
-        document_problems(operation, Unauthenticated, NotFound)
-    content = operation["responses"]["401"]["content"]["application/problem+json"]
-    assert content["schema"]["properties"]["code"]["enum"] == ["invalid_credentials", "unauthenticated"]
-    assert list(content["examples"]) == ["invalid_credentials", "unauthenticated"]
-    assert operation["responses"].keys() == {"401", "404"}
+    document = document_of(Quota, Quota, later=TooMany)
+    assert list(problem_of(document, "429")["examples"]) == ["quota_reached", "rate_limited"]
+    assert problem_of(document_of(TooMany, later=TooMany), "429") == problem_of(document_of(TooMany), "429")
+    assert "404" in document_of(TooMany, later=NotFound)["paths"]["/things"]["post"]["responses"]
+
+
+def test_members_of_an_error_are_documented() -> None:
+    """Extension members have a schema and an example, and the items of an array a name, if they have a title."""
+    schemas = document_of(Invalid, WeakPassword)["components"]["schemas"]
+    assert schemas["ValidationProblem"]["properties"]["errors"]["items"] == {"$ref": "#/components/schemas/FieldError"}
+    assert schemas["WeakPasswordProblem"]["properties"]["reasons"]["items"] == {"type": "string"}
+    assert "errors" not in schemas["WeakPasswordProblem"]["properties"]
+    example = document_of(WeakPassword)["components"]["examples"]["weak_password"]["value"]
+    assert example["reasons"] == ["common"]
+
+
+def test_operations_without_a_client_error_have_any_problem() -> None:
+    """`Problem` is any problem of the document or of unknown routes, for operations that document no client error."""
+    app = FastAPI()
+    app.add_api_route("/things", lambda: None, methods=["POST"], responses=problem_responses(Unavailable))
+    extend_openapi(app, lambda _: None)
+    document = app.openapi()
+    assert problem_of(document, "4XX")["schema"] == {"$ref": "#/components/schemas/Problem"}
+    codes = document["components"]["schemas"]["Problem"]["discriminator"]["mapping"]
+    assert {"unavailable", "head_too_large", "method_not_allowed", "internal_error"} <= codes.keys()
+    assert list(document["paths"]["/things"]["post"]["responses"]) == ["200", "4XX", "503"]
 
 
 def test_openapi_shows_problems_instead_of_the_frameworks_errors() -> None:
     """A route that declares its problems has no other error responses in OpenAPI."""
-    app = FastAPI()
-
-    @app.post("/things", responses=problem_responses(WeakPassword, *BODY_PROBLEMS))
-    async def make(body: Body) -> Body:
-        return body
-
-    responses = app.openapi()["paths"]["/things"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "408", "413", "415", "422"}
-    content = responses["422"]["content"]
-    assert list(content) == ["application/problem+json"]
-    assert content["application/problem+json"]["schema"]["properties"]["code"]["enum"] == [
-        "weak_password",
-        "validation_failed",
-    ]
+    document = document_of(WeakPassword, *BODY_PROBLEMS)
+    assert set(document["paths"]["/things"]["post"]["responses"]) == {"200", "400", "408", "413", "415", "422"}
+    assert list(problem_of(document, "422")["examples"]) == ["validation_failed", "weak_password"]

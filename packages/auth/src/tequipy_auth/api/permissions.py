@@ -11,7 +11,7 @@ from tequipy_auth.api.dependencies import CurrentAuth, CurrentPrincipal
 from tequipy_auth.domain.auth import Auth
 from tequipy_auth.domain.value_objects import Principal
 from tequipy_platform import Forbidden
-from tequipy_platform.web import document_problems
+from tequipy_platform.web import document_problems, extend_openapi
 
 
 class RequirePermission:
@@ -39,21 +39,16 @@ def wire_permissions(app: FastAPI, auth: Auth) -> None:
     Building the document raises `ValueError` for a permission that no package declares.
     """
     declared = {permission.name for permission in auth.roles.permissions}
-    build = app.openapi
 
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = build()
-            for operation, permission in _operations(app, document):
-                if permission not in declared:
-                    raise ValueError(f"no package declares the permission {permission!r}: pass it to build_auth")
-                description = operation.get("description", "")
-                operation["description"] = f"{description}\n\nRequires the permission `{permission}`.".lstrip()
-                document_problems(operation, Forbidden)
-        assert app.openapi_schema is not None  # noqa: S101 -- for the type checker
-        return app.openapi_schema
+    def add_permissions(document: dict[str, Any]) -> None:
+        for operation, permission in _operations(app, document):
+            if permission not in declared:
+                raise ValueError(f"no package declares the permission {permission!r}: pass it to build_auth")
+            description = operation.get("description", "")
+            operation["description"] = f"{description}\n\nRequires the permission `{permission}`.".lstrip()
+            document_problems(operation, Forbidden)
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI documents this
+    extend_openapi(app, add_permissions)
 
 
 def _operations(app: FastAPI, document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:

@@ -1,9 +1,20 @@
 """Errors of accounts and sessions; their codes are part of the HTTP contract."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal
+from typing import ClassVar, Literal
 
-from tequipy_platform import Conflict, Forbidden, Invalid, Malformed, NotFound, TooMany, Unauthenticated, Unavailable
+from tequipy_platform import (
+    JSON,
+    Conflict,
+    Forbidden,
+    Invalid,
+    Malformed,
+    NotFound,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
 
 
 class InvalidAddress(Invalid):
@@ -31,6 +42,17 @@ class WeakPassword(Invalid):
     code = "weak_password"
     title = "Weak password"
     detail = "The password is too weak: choose a longer one that is not common, not leaked and not your address."
+    member_schemas: ClassVar[Mapping[str, JSON]] = {
+        "reasons": {
+            "type": "array",
+            "items": {
+                "title": "WeakPasswordReason",
+                "type": "string",
+                "enum": ["too_short", "too_long", "common", "matches_email", "breached"],
+            },
+            "examples": [["too_short", "common"]],
+        }
+    }
 
     def __init__(self, reasons: tuple[str, ...]) -> None:
         super().__init__(reasons=list(reasons))

@@ -25,16 +25,16 @@ from tequipy_platform.web.headers import (
 from tequipy_platform.web.health import CloseConnections, Readiness, wire_health
 from tequipy_platform.web.idempotency import IDEMPOTENCY_PROBLEMS, IdempotencyKey
 from tequipy_platform.web.limits import BodyLimits, LimitBodies, wire_body_limit
+from tequipy_platform.web.openapi import extend_openapi
 from tequipy_platform.web.origins import origin_refusal
 from tequipy_platform.web.pages import PageBody, PageParameters
+from tequipy_platform.web.problem_schemas import document_problems, problem_responses
 from tequipy_platform.web.problems import (
     BODY_PROBLEMS,
     HeadTooLarge,
     RequestTimeout,
     UnsupportedMediaType,
-    document_problems,
     problem_response,
-    problem_responses,
 )
 from tequipy_platform.web.schemas import StrictModel, UtcDatetime
 
@@ -69,6 +69,7 @@ __all__ = [
     "UnsupportedMediaType",
     "UtcDatetime",
     "document_problems",
+    "extend_openapi",
     "object_response",
     "object_responses",
     "origin_refusal",

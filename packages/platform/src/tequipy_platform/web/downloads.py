@@ -11,7 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from tequipy_platform._storage import ObjectStorage, StoredObject, content_disposition
 from tequipy_platform.web.conditional import names_tag
-from tequipy_platform.web.problems import RangeNotSatisfiable, problem_response, problem_responses
+from tequipy_platform.web.problem_schemas import problem_responses
+from tequipy_platform.web.problems import RangeNotSatisfiable, problem_response
 
 _RANGE: Final = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})[ \t]*", re.ASCII | re.IGNORECASE)
 """A single range; several in one field, which clients rarely send, are ignored, as section 14.2 permits."""

@@ -24,6 +24,7 @@ from tequipy_platform._errors import (
 )
 from tequipy_platform._events import JSON
 from tequipy_platform.web.limits import LimitBodies, is_json
+from tequipy_platform.web.openapi import extend_openapi
 from tequipy_platform.web.problems import (
     AmbiguousAuthorization,
     BodyTooLarge,
@@ -69,29 +70,20 @@ def wire_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     _redirect_slashes(app)
-    _document_own_errors(app)
+    extend_openapi(app, _remove_own_errors)
 
 
-def _document_own_errors(app: FastAPI) -> None:
+def _remove_own_errors(document: dict[str, Any]) -> None:
     """Remove FastAPI's validation error from the OpenAPI document: no response of the app is one.
 
     FastAPI documents it for every route with a parameter that does not document 422 itself.
     """
-    build = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = build()
-            for operations in document["paths"].values():
-                for operation in operations.values():
-                    if "application/json" in operation["responses"].get("422", {}).get("content", {}):
-                        del operation["responses"]["422"]
-            for name in ("HTTPValidationError", "ValidationError"):
-                document.get("components", {}).get("schemas", {}).pop(name, None)
-        assert app.openapi_schema is not None  # noqa: S101 -- for the type checker
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI documents this
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document.get("components", {}).get("schemas", {}).pop(name, None)
 
 
 def _redirect_slashes(app: FastAPI) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Annotated, Final, Literal
 
 from fastapi import Depends, FastAPI, Request, Response, status
@@ -25,17 +26,33 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-class CheckReport(BaseModel):
-    """The result of one check; `refusing`: the service answers but refuses writes. Errors are in the log."""
+class CheckStatus(StrEnum):
+    """The state of a dependency; `refusing`: it answers but refuses writes."""
 
-    status: Literal["up", "refusing", "down"]
+    UP = "up"
+    REFUSING = "refusing"
+    DOWN = "down"
+
+
+class ReadinessStatus(StrEnum):
+    """`not_ready`: a required check is not up, or the process is ending (no checks then); `degraded`: another one."""
+
+    READY = "ready"
+    DEGRADED = "degraded"
+    NOT_READY = "not_ready"
+
+
+class CheckReport(BaseModel):
+    """The result of one check. Errors are in the log."""
+
+    status: CheckStatus
     duration_ms: float = Field(examples=[1.2])
 
 
 class ReadinessReport(BaseModel):
-    """`not_ready`: a required check is not up, or the process is ending (no checks then); `degraded`: another one."""
+    """Whether the process can serve, and the result of each check."""
 
-    status: Literal["ready", "degraded", "not_ready"]
+    status: ReadinessStatus
     checks: dict[str, CheckReport] = Field(examples=[{"database": {"status": "up", "duration_ms": 1.2}}])
 
 
@@ -62,7 +79,7 @@ class Readiness:
     async def report(self) -> ReadinessReport:
         """Return a report that is at most a second old; concurrent callers share one run of the checks."""
         if self.draining:
-            return ReadinessReport(status="not_ready", checks={})
+            return ReadinessReport(status=ReadinessStatus.NOT_READY, checks={})
         run = self._run_in_progress
         if run is None or (run.done() and time.monotonic() - self._finished_at >= _CACHE_SECONDS):
             run = self._run_in_progress = asyncio.create_task(self._run())
@@ -76,19 +93,23 @@ class Readiness:
             await asyncio.wait(tasks.values(), timeout=_CHECK_SECONDS)
         reports = {name: self._conclude(name, task, started) for name, task in tasks.items()}
         self._finished_at = time.monotonic()
-        down = {check.required for check in self._checks if reports[check.name].status != "up"}
-        outcome: Literal["ready", "degraded", "not_ready"] = "not_ready" if True in down else "degraded"
-        hidden = {check.name for check in self._checks if check.only_when_down and reports[check.name].status == "up"}
+        down = {check.required for check in self._checks if reports[check.name].status is not CheckStatus.UP}
+        outcome = ReadinessStatus.NOT_READY if True in down else ReadinessStatus.DEGRADED
+        hidden = {
+            check.name
+            for check in self._checks
+            if check.only_when_down and reports[check.name].status is CheckStatus.UP
+        }
         shown = {name: report for name, report in reports.items() if name not in hidden}
         self._report_up(True not in down and not self.draining)
-        return ReadinessReport(status=outcome if down else "ready", checks=shown)
+        return ReadinessReport(status=outcome if down else ReadinessStatus.READY, checks=shown)
 
     def _conclude(self, name: str, task: asyncio.Task[float], started: float) -> CheckReport:
         error = self._failure_of(task)
         if error is None:
             self._failing.pop(name, None)
-            return CheckReport(status="up", duration_ms=round(task.result() * 1000, 1))
-        status: Literal["refusing", "down"] = "refusing" if isinstance(error, RefusesWrites) else "down"
+            return CheckReport(status=CheckStatus.UP, duration_ms=round(task.result() * 1000, 1))
+        status = CheckStatus.REFUSING if isinstance(error, RefusesWrites) else CheckStatus.DOWN
         if self._failing.get(name) != status:  # logged once per outage, not once per probe
             logger.warning("readiness_check_failed", extra={"check": name, "status": status, "error": repr(error)})
         self._failing[name] = status
@@ -140,7 +161,7 @@ async def get_health() -> Health:
 async def get_readiness(response: Response, readiness: Annotated[Readiness, Depends(_readiness_of)]) -> ReadinessReport:
     """Tell whether the process can serve: 200 when ready or degraded, 503 otherwise; at most a second old."""
     report = await readiness.report()
-    if report.status == "not_ready":
+    if report.status is ReadinessStatus.NOT_READY:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     return report
 

@@ -1,9 +1,9 @@
-"""Problem documents (RFC 9457): the HTTP status, body and OpenAPI entry of each kind of error."""
+"""Problem documents (RFC 9457): the HTTP status and body of each kind of error."""
 
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from starlette.responses import Response
 
@@ -154,38 +154,6 @@ def problem_response(
     )
 
 
-def problem_responses(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
-    """Return a route's `responses=` for these errors: for each status a problem document, codes and examples."""
-    by_status: dict[int, list[type[DomainError]]] = {}
-    for error in errors:
-        by_status.setdefault(status_of(error), []).append(error)
-    return {
-        status: {
-            "description": " ".join(dict.fromkeys(error.detail for error in kinds)),
-            "content": {
-                PROBLEM_MEDIA_TYPE: {
-                    "schema": _schema(status, kinds),
-                    "examples": {error.code: {"value": _example(status, error)} for error in kinds},
-                }
-            },
-        }
-        for status, kinds in sorted(by_status.items())
-    }
-
-
-def document_problems(operation: dict[str, Any], *errors: type[DomainError]) -> None:
-    """Add errors to an operation of an OpenAPI document, beside those that it documents for the same status."""
-    for status, added in problem_responses(*errors).items():
-        response = operation["responses"].setdefault(str(status), added)
-        known, more = (each["content"][PROBLEM_MEDIA_TYPE] for each in (response, added))
-        codes = known["schema"]["properties"]["code"]["enum"]
-        new = [code for code in more["schema"]["properties"]["code"]["enum"] if code not in codes]
-        codes += new
-        known["examples"] |= {code: more["examples"][code] for code in new}
-        if new:
-            response["description"] += f" {added['description']}"
-
-
 def _headers(error: DomainError) -> dict[str, str]:
     if isinstance(error, Unauthenticated):
         # RFC 6750, section 3: no error code for a request that carried no token.
@@ -194,34 +162,3 @@ def _headers(error: DomainError) -> dict[str, str]:
     if isinstance(error, TooMany | Unavailable):
         return {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
     return {}
-
-
-def _example(status: int, error: type[DomainError]) -> dict[str, Any]:
-    example = {
-        "type": f"urn:tequipy:problem:{error.code}",
-        "title": error.title,
-        "status": status,
-        "detail": error.detail,
-        "code": error.code,
-        "correlation_id": "5f0c6d2e9b7a4c1d8e3f2a1b0c9d8e7f",
-    }
-    if error is Invalid:
-        example["errors"] = [{"pointer": "/email", "code": "missing", "detail": "Field required"}]
-    return example
-
-
-def _schema(status: int, errors: list[type[DomainError]]) -> dict[str, Any]:
-    properties: dict[str, Any] = {
-        "type": {"type": "string", "format": "uri"},
-        "title": {"type": "string"},
-        "status": {"type": "integer", "const": status},
-        "detail": {"type": "string"},
-        "code": {"type": "string", "enum": list(dict.fromkeys(error.code for error in errors))},
-        "correlation_id": {"type": ["string", "null"]},
-    }
-    required = list(properties)
-    if any(issubclass(error, Invalid) for error in errors):
-        text = {"type": "string"}
-        item = {"type": "object", "properties": {"pointer": text, "code": text, "detail": text}}
-        properties["errors"] = {"type": "array", "items": item | {"required": ["pointer", "code", "detail"]}}
-    return {"title": "Problem", "type": "object", "properties": properties, "required": required}
