@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,17 @@ def reduced(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def write_codes(document: dict[str, Any]) -> None:
+    """Write `codes.py`: the codes of all problems, as a type."""
+    properties = [schema.get("properties", {}) for schema in document["components"]["schemas"].values()]
+    codes = sorted(each["code"]["const"] for each in properties if "const" in each.get("code", {}))
+    lines = "".join(f'    "{code}",\n' for code in codes)
+    text = (
+        f'"""The codes of problems. Do not edit."""\n\nfrom typing import Literal\n\nProblemCode = Literal[\n{lines}]\n'
+    )
+    CONTRACT.joinpath("codes.py").write_text(text, encoding="utf-8")
+
+
 def hide_secrets(models: Path) -> None:
     """Give models with passwords or tokens a `repr` without values."""
     for path in models.glob("*.py"):
@@ -49,10 +61,10 @@ def hide_secrets(models: Path) -> None:
 
 def main() -> None:
     """Generate the package, or end with what the generator has complained about."""
-    document = reduced(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    document = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder, "openapi.json")
-        draft.write_text(json.dumps(document), encoding="utf-8")
+        draft.write_text(json.dumps(reduced(deepcopy(document))), encoding="utf-8")
         config = Path(folder, "config.json")
         config.write_text(json.dumps({"literal_enums": True}), encoding="utf-8")
         command: list[str | Path] = [
@@ -69,6 +81,7 @@ def main() -> None:
         sys.exit(result.stdout + result.stderr)
     for name in UNUSED:
         CONTRACT.joinpath(name).unlink()
+    write_codes(document)
     hide_secrets(CONTRACT / "models")
 
 

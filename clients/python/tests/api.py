@@ -27,6 +27,8 @@ class Api:
         self.answers: dict[str, list[httpx.Response]] = {}
         self.number = 0
         self.expired = False
+        self.lost_answers = 0
+        """The number of next refreshes whose answer is lost."""
         self.refreshing = asyncio.Event()
         """Set while refreshes are answered."""
         self.refreshing.set()
@@ -50,6 +52,9 @@ class Api:
                 return problem(401, "invalid_credentials") if wrong else self.tokens()
             case "refresh":
                 await self.refreshing.wait()
+                if self.lost_answers:
+                    self.lost_answers -= 1
+                    raise httpx.ReadError("the connection was closed")
                 wrong = body["refresh_token"] != f"refresh-{self.number}"
                 return problem(401, "refresh_reused") if wrong else self.tokens()
             case "logout":

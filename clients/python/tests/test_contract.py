@@ -3,12 +3,14 @@
 import inspect
 import json
 from pathlib import Path
+from typing import get_args
 
 import attrs
 import pytest
 
 from tequipy_client.contract import models
 from tequipy_client.contract.api import accounts_and_sessions, administration, reports, service
+from tequipy_client.contract.codes import ProblemCode
 
 DOCUMENT = json.loads(Path(__file__).parents[3].joinpath("apps/api/openapi.json").read_text(encoding="utf-8"))
 TAGS = (accounts_and_sessions, administration, reports, service)
@@ -24,6 +26,13 @@ def test_every_operation_has_a_function() -> None:
     operations = {operation["operationId"] for path in DOCUMENT["paths"].values() for operation in path.values()}
     functions = {name for tag in TAGS for name in tag.__all__ if inspect.iscoroutinefunction(getattr(tag, name))}
     assert functions == operations
+
+
+def test_the_codes_of_all_problems_are_a_type() -> None:
+    """Comparing with a code that the contract does not have is an error of the type checker."""
+    codes = set(get_args(ProblemCode))
+    assert {"invalid_credentials", "rate_limited", "refresh_superseded", "weak_password"} <= codes
+    assert codes <= set(DOCUMENT["components"]["examples"])
 
 
 @pytest.mark.parametrize("model", SECRETS)

@@ -4,6 +4,7 @@ import asyncio
 import pickle
 import traceback
 
+import httpx
 import pytest
 
 from tequipy_client import Credentials, ProblemError, Session, SessionEnded, Unauthenticated
@@ -67,6 +68,17 @@ async def test_a_session_that_has_ended_is_said_to_each_request(api: Api, sessio
     assert api.calls["refresh"] == 1
     await session.login("ada@example.com", PASSWORD)
     assert (await accounts.get_me(session.http)).email == "ada@example.com"
+
+
+async def test_a_refresh_without_an_answer_is_sent_again(api: Api, session: Session) -> None:
+    """A refresh whose answer is lost is sent once more at once; if that fails too, the session is kept."""
+    api.lost_answers = 1
+    await session.refresh()
+    assert (session.credentials.refresh_token, api.calls["refresh"]) == ("refresh-2", 2)
+    api.lost_answers = 2
+    with pytest.raises(httpx.ReadError):
+        await session.refresh()
+    await session.refresh()
 
 
 async def test_a_login_during_a_refresh_is_kept(api: Api, session: Session) -> None:

@@ -1,7 +1,17 @@
 /** Answers of the API that are no success, as exceptions. */
 
-/** The code of an answer that is no problem document, for example one of a proxy. */
-export const UNEXPECTED = "unexpected_response";
+import type { components } from "./contract.js";
+
+type Schemas = components["schemas"];
+/** The code of a schema; not of those that only say that it is a string. */
+type CodeOf<T> = T extends { code: infer Code extends string } ? (string extends Code ? never : Code) : never;
+
+/**
+ * Why a request was refused; `unexpected_response`: the answer is no problem document, for example that of a proxy.
+ *
+ * A newer API may send codes that are not among these.
+ */
+export type ProblemCode = { [Name in keyof Schemas]: CodeOf<Schemas[Name]> }[keyof Schemas] | "unexpected_response";
 
 /** A wrong part of the request; `pointer` is a JSON pointer (RFC 6901) into its body, or names a parameter. */
 export interface FieldError {
@@ -13,8 +23,7 @@ export interface FieldError {
 /** A problem document (RFC 9457). */
 export interface Problem {
   readonly status: number;
-  /** Why the request was refused; stable. */
-  readonly code: string;
+  readonly code: ProblemCode;
   readonly detail: string;
   /** The id of the request in the logs of the API. */
   readonly correlationId: string | null;
@@ -38,7 +47,7 @@ export class ProblemError extends Error {
     return this.problem.status;
   }
 
-  get code(): string {
+  get code(): ProblemCode {
     return this.problem.code;
   }
 }
@@ -53,7 +62,7 @@ export async function problemOf(response: Response): Promise<Problem> {
   const document = await documentOf(response);
   return {
     status: response.status,
-    code: String(document["code"] ?? UNEXPECTED),
+    code: (document["code"] as ProblemCode | undefined) ?? "unexpected_response",
     detail: String(document["detail"] ?? response.statusText),
     correlationId: (document["correlation_id"] as string | undefined) ?? response.headers.get("X-Correlation-ID"),
     errors: (document["errors"] as FieldError[] | undefined) ?? [],

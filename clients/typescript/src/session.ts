@@ -4,12 +4,12 @@ import createClient, { type Client } from "openapi-fetch";
 
 import { DEFAULT_BACKOFF, sendWithBackoff, type Backoff, type Send } from "./backoff.js";
 import type { components, paths } from "./contract.js";
-import { problemOf, ProblemError, SessionEnded, type Problem } from "./problems.js";
+import { problemOf, ProblemError, SessionEnded, type Problem, type ProblemCode } from "./problems.js";
 
 type Tokens = components["schemas"]["Tokens"];
 
 /** Codes of 401 that say that there is no good access token; the others concern what the request contains. */
-const REFUSED_TOKEN: ReadonlySet<string> = new Set(["invalid_token", "unauthenticated"]);
+const REFUSED_TOKEN: ReadonlySet<ProblemCode> = new Set(["invalid_token", "unauthenticated"]);
 /** Milliseconds after which a request that holds the lock of all tabs is given up. */
 const LOCKED_TIMEOUT = 30_000;
 
@@ -124,9 +124,10 @@ export class Session {
     try {
       this.#store(
         await rotate().catch((error: unknown) => {
-          // Another tab has refreshed meanwhile, and the browser has its cookie now.
-          if (error instanceof ProblemError && error.code === "refresh_superseded") return rotate();
-          throw error;
+          if (error instanceof ProblemError && error.code !== "refresh_superseded") throw error;
+          // Another tab has refreshed meanwhile, and the browser has its cookie now; or the answer is lost, and later
+          // the cookie would count as stolen.
+          return rotate();
         }),
       );
     } catch (error) {

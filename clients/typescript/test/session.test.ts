@@ -68,6 +68,26 @@ test("a superseded cookie is tried once more, because the browser has the newer 
   await assert.rejects(session.refresh(), SessionEnded);
 });
 
+test("a refresh without an answer is sent again", async () => {
+  const api = new Api();
+  let lost = 0;
+  const fetch = async (request: Request) => {
+    if (request.url.endsWith("/refresh") && lost > 0) {
+      lost -= 1;
+      throw new TypeError("fetch failed");
+    }
+    return await api.fetch(request);
+  };
+  const session = new Session({ baseUrl: "https://api.example.com", fetch });
+  await session.login(EMAIL, PASSWORD);
+  lost = 1;
+  await session.refresh();
+  lost = 2;
+  await assert.rejects(session.refresh(), TypeError);
+  await session.refresh();
+  assert.equal(api.calls["refresh"], 2);
+});
+
 test("an ended session is said to each request until a login, without further refreshes", async () => {
   const api = new Api();
   const session = await loggedIn(api);

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias, cast
 
 import httpx
 
-UNEXPECTED = "unexpected_response"
-"""The code of an answer that is no problem document, for example one of a proxy."""
+from tequipy_client.contract.codes import ProblemCode
+
+Code: TypeAlias = ProblemCode | Literal["unexpected_response"]
+"""Why a request was refused; the last one: the answer is no problem document, for example that of a proxy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,8 @@ class Problem:
     """A problem document (RFC 9457)."""
 
     status: int
-    code: str
-    """Why the request was refused; stable."""
+    code: Code
+    """A newer API may send codes that are not among these."""
     detail: str
     correlation_id: str | None = None
     """The id of the request in the logs of the API."""
@@ -50,7 +52,7 @@ class ProblemError(Exception):
         return self.problem.status
 
     @property
-    def code(self) -> str:
+    def code(self) -> Code:
         """Why the request was refused; stable."""
         return self.problem.code
 
@@ -83,7 +85,7 @@ def problem_of(response: httpx.Response) -> ProblemError:
     document = _document(response)
     problem = Problem(
         status=response.status_code,
-        code=str(document.get("code", UNEXPECTED)),
+        code=cast("Code", document.get("code", "unexpected_response")),
         detail=str(document.get("detail", response.reason_phrase)),
         correlation_id=document.get("correlation_id") or response.headers.get("X-Correlation-ID"),
         errors=tuple(

@@ -102,7 +102,7 @@ class Session:
         if refresh_token is None:
             raise SessionEnded(Problem(401, "refresh_missing", "There is no refresh token: log in."))
         try:
-            tokens = await accounts.refresh(self._refreshing, body=RefreshTokenBody(refresh_token=refresh_token))
+            tokens = await self._rotate(RefreshTokenBody(refresh_token=refresh_token))
         except Unauthenticated as error:
             if self._credentials.refresh_token != refresh_token:
                 return  # a login or logout came in between
@@ -111,6 +111,13 @@ class Session:
             raise SessionEnded(error.problem) from None
         if self._credentials.refresh_token == refresh_token:
             self._store(tokens)
+
+    async def _rotate(self, body: RefreshTokenBody) -> Tokens:
+        """Send a refresh, and once more if its answer is lost, because later the token would count as stolen."""
+        try:
+            return await accounts.refresh(self._refreshing, body=body)
+        except httpx.TransportError:
+            return await accounts.refresh(self._refreshing, body=body)
 
     def _finish(self, renewal: asyncio.Task[None]) -> None:
         self._renewal = None
