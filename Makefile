@@ -66,8 +66,9 @@ lint: sync ## check style, types, dependencies between the packages, and the loc
 	$(UV) lock --check --project benchmarks/peers/environment
 	$(UV) lock --check --project clients/python
 
-reference: sync ## write docs/reference/settings.md from the settings models
+reference: sync ## write docs/reference/settings.md and packages/*/public-api.txt from the code
 	$(BIN)/python .ci/reference
+	$(BIN)/python .ci/public-api
 
 images: $(UV) ## install the contents of both images into empty folders, and start them
 	.ci/replay-image tequipy-api tequipy_api serve celery

@@ -60,6 +60,12 @@ def wheels_of_today(folder: Path) -> Wheels:
 
 def wheels_of_last_release(folder: Path) -> Wheels | None:
     """Return the packages of the last release, installed below `folder`; None if this clone does not have it."""
+    version = unpack_last_release(folder / "sources")
+    return _installed(version, folder / "sources", folder) if version else None
+
+
+def unpack_last_release(folder: Path) -> str | None:
+    """Write the sources of the last release into `folder`; return its version, or None if this clone lacks it."""
     published = tomllib.loads((ROOT / ".ci/releases.toml").read_text(encoding="utf-8"))
     if not published:
         return None
@@ -68,10 +74,9 @@ def wheels_of_last_release(folder: Path) -> Wheels | None:
     archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     if archive.returncode:
         return None
-    sources = folder / "sources"
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-        files.extractall(sources, filter="data")
-    return _installed(version, sources, folder)
+        files.extractall(folder, filter="data")
+    return str(version)
 
 
 def _installed(name: str, sources: Path, folder: Path) -> Wheels:

@@ -133,6 +133,7 @@ def update_generated_files(root: Path, *, uv: str) -> None:
     run(binaries / "ruff", "check", "--quiet", "--fix", "packages", "apps")
     run(binaries / "ruff", "format", "--quiet", "packages", "apps")
     run(binaries / "python", ".ci/reference")
+    run(binaries / "python", ".ci/public-api")
     run(binaries / "tequipy-api", "openapi", to=root / "apps/api/openapi.json")
 
 
