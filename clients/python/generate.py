@@ -7,6 +7,7 @@ answers: then the type of a function is that of its success.
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,49 +41,56 @@ def reduced(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def write_codes(document: dict[str, Any]) -> None:
+def write_codes(document: dict[str, Any], package: Path) -> None:
     """Write `codes.py`: the codes of all problems, as a type."""
     properties = [schema.get("properties", {}) for schema in document["components"]["schemas"].values()]
     codes = sorted(each["code"]["const"] for each in properties if "const" in each.get("code", {}))
-    lines = "".join(f'    "{code}",\n' for code in codes)
-    text = (
-        f'"""The codes of problems. Do not edit."""\n\nfrom typing import Literal\n\nProblemCode = Literal[\n{lines}]\n'
-    )
-    CONTRACT.joinpath("codes.py").write_text(text, encoding="utf-8")
+    lines = [
+        '"""The codes of problems. Do not edit."""',
+        "",
+        "from typing import Literal",
+        "",
+        "ProblemCode = Literal[",
+    ]
+    lines += [f'    "{code}",' for code in codes] + ["]", ""]
+    package.joinpath("codes.py").write_text("\n".join(lines), encoding="utf-8")
 
 
-def hide_secrets(models: Path) -> None:
+def hide_secrets(package: Path) -> None:
     """Give models with passwords or tokens a `repr` without values."""
-    for path in models.glob("*.py"):
+    for path in package.glob("models/*.py"):
         text = path.read_text(encoding="utf-8")
         if SECRET.search(text):
             path.write_text(text.replace("@_attrs_define\n", "@_attrs_define(repr=False)\n"), encoding="utf-8")
 
 
-def main() -> None:
-    """Generate the package, or end with what the generator has complained about."""
-    document = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder, "openapi.json")
-        draft.write_text(json.dumps(reduced(deepcopy(document))), encoding="utf-8")
-        config = Path(folder, "config.json")
-        config.write_text(json.dumps({"literal_enums": True}), encoding="utf-8")
-        command: list[str | Path] = [
-            Path(sys.executable).with_name("openapi-python-client"),
-            "generate",
-            "--path",
-            draft,
-        ]
-        command += ["--meta", "none", "--output-path", CONTRACT, "--overwrite", "--fail-on-warning"]
-        command += ["--custom-template-path", HERE / "templates", "--config", config]
-        environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}  # the generator calls ruff
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+def generate(document: dict[str, Any], folder: Path) -> Path:
+    """Return the package, made in this folder, or end with what the generator has complained about."""
+    source, config, package = folder / "openapi.json", folder / "config.json", folder / "contract"
+    source.write_text(json.dumps(reduced(deepcopy(document))), encoding="utf-8")
+    config.write_text(json.dumps({"literal_enums": True}), encoding="utf-8")
+    binaries = Path(sys.executable).parent
+    command: list[str | Path] = [binaries / "openapi-python-client", "generate", "--path", source, "--config", config]
+    command += ["--meta", "none", "--output-path", package, "--fail-on-warning"]
+    command += ["--custom-template-path", HERE / "templates"]
+    environment = {"PATH": f"{binaries}:/usr/bin:/bin"}  # the generator calls ruff
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         sys.exit(result.stdout + result.stderr)
     for name in UNUSED:
-        CONTRACT.joinpath(name).unlink()
-    write_codes(document)
-    hide_secrets(CONTRACT / "models")
+        package.joinpath(name).unlink()
+    write_codes(document, package)
+    hide_secrets(package)
+    return package
+
+
+def main() -> None:
+    """Replace the package by one for the document that the argument names."""
+    document = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as folder:
+        package = generate(document, Path(folder))
+        shutil.rmtree(CONTRACT, ignore_errors=True)
+        shutil.move(package, CONTRACT)
 
 
 if __name__ == "__main__":
