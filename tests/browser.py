@@ -16,7 +16,7 @@ IN_CHROMIUM = [
 ]
 """The `pytestmark` of modules whose tests use the fixtures `browser` or `page`."""
 
-_TIMEOUT_MS = 20_000
+_TIMEOUT_MS = 60_000
 expect.set_options(timeout=_TIMEOUT_MS)
 
 

@@ -13,6 +13,7 @@ from tequipy_devstack.proving import Deployment
 from tequipy_devstack.servers import PostgresServer, ValkeyServer
 
 from .browser import new_page, running_browser
+from .local_stack import Stack, local_stack
 from .pgbouncer import Pgbouncer
 
 DATABASE = "tequipy"
@@ -75,6 +76,13 @@ def deployment(
     """Return a migrated deployment with one account, whose processes tests start themselves."""
     folder = tmp_path_factory.mktemp("deployment")
     return Deployment(folder, database_url=postgres.url(DATABASE), redis=redis, mails=mails)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Yield the local stack of `make dev`, for one module."""
+    with local_stack(tmp_path_factory.mktemp("stack"), tmp_path_factory.mktemp("log") / "stack.log") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,7 @@ def run(tools: Tools, tmp_path: Path) -> Run:
     @contextmanager
     def run(home: Path, **given: str) -> Iterator[Running]:
         log = tmp_path / f"log-{free_port()}"
-        environment = tools.environment(home, **{"TEQUIPY_DEV_PORT": str(free_port()), **given})
+        environment = tools.environment(home, **{"TEQUIPY_DEV_PORT": str(free_port(2)), **given})
         with log.open("wb") as output:
             process = subprocess.Popen(
                 tools.command("run"), cwd=tmp_path, env=environment, stdout=output, stderr=output, process_group=0
@@ -127,7 +127,7 @@ def run(tools: Tools, tmp_path: Path) -> Run:
 def test_one_command_runs_everything_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
     """The stack migrates, runs the five programs, prints their addresses, and keeps its data across restarts."""
     home = tmp_path / "home"
-    with run(home, TEQUIPY_DEV_PORT=(port := str(free_port()))) as stack:
+    with run(home, TEQUIPY_DEV_PORT=(port := str(free_port(2)))) as stack:
         output = stack.log.read_text()
         assert re.search("^migrate . runs: migrate upgrade head local$", output, re.MULTILINE)
         assert re.search(f"^api     . runs: serve --host 127.0.0.1 --port {port} local$", output, re.MULTILINE)
@@ -136,7 +136,11 @@ def test_one_command_runs_everything_and_leaves_nothing(run: Run, tmp_path: Path
             stack.awaits(f"^{name:8}. runs: {words} local$")
             state = home / "worker" / "mailer" if name == "mailer" else home / "worker"
             stack.awaits(f"^{name:8}. state: {state}$")
-        for text in (f"http://127.0.0.1:{port}/docs", str(home / "mail"), "make admin EMAIL="):
+        for text in (
+            f"http://127.0.0.1:{port}/docs",
+            f"http://127.0.0.1:{int(port) + 1} ({home / 'mail'})",
+            "make admin EMAIL=",
+        ):
             assert text in output
         PostgresServer(home / "postgres").execute("CREATE TABLE memory AS SELECT 1", "tequipy")
         sink = Home(home).read_environment()["TEQUIPY_MAIL__SMTP_URL"]
@@ -231,9 +235,9 @@ def test_a_failed_start_reports_the_reason(tools: Tools, tmp_path: Path, redis_s
     assert taken.returncode == 1
     assert f"port {redis_server.port} is taken" in taken.stderr
     for port in ("x", "70000"):
-        assert "from 1 to 65535" in tools.run("run", home=home, TEQUIPY_DEV_PORT=port).stderr
+        assert "from 1 to 65533" in tools.run("run", home=home, TEQUIPY_DEV_PORT=port).stderr
     (tools.folder / "tequipy-api").write_text("#!/bin/sh\necho no such table\nexit 3\n")
-    broken = tools.run("run", home=home, TEQUIPY_DEV_PORT=str(free_port()))
+    broken = tools.run("run", home=home, TEQUIPY_DEV_PORT=str(free_port(2)))
     assert broken.stdout == "migrate | no such table\n"
     assert "migrating the database ended with status 3" in broken.stderr
     assert not psutil.pid_exists(PostgresServer(home / "postgres").pid)
@@ -259,6 +263,19 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     assert (stack.port, stack.home.folder) == (8111, tmp_path / ".dev")
     assert stack.given["TEQUIPY_APP_NAME"] == "environment"
     assert "TEQUIPY_CACHE__URL" not in stack.given
+
+
+@pytest.mark.parametrize(("given", "url"), [("", "http://127.0.0.1:8113"), ("https://a.example", "https://a.example")])
+def test_links_in_mails_lead_to_the_front_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, url: str
+) -> None:
+    """The public URL is that of the example two ports further, if there is one, and that of the user in any case."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TEQUIPY_DEV_PORT", "8111")
+    monkeypatch.setenv("TEQUIPY_PUBLIC_URL", given)
+    assert Stack.read().public_url == (given or "http://127.0.0.1:8111")
+    (tmp_path / "examples/spa").mkdir(parents=True)
+    assert Stack.read().public_url == url
 
 
 def test_a_home_that_cannot_be_written_to_is_one_line(tools: Tools, tmp_path: Path) -> None:

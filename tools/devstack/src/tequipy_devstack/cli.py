@@ -25,6 +25,8 @@ def run() -> None:
         stack = Stack.read()
     except UnicodeDecodeError:
         _refuse(".env: should be UTF-8 text")
+    except DevstackError as error:
+        _refuse(str(error))
     try:
         stack.home.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=stack.home.folder).close()

@@ -20,9 +20,10 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_port() -> int:
-    """Return a free port, chosen at random so that concurrent callers rarely get the same."""
+def free_port(count: int = 1) -> int:
+    """Return a free port, the first of `count` in a row; at random, so that concurrent callers rarely get the same."""
     ports = random.SystemRandom()
-    while not is_free(port := ports.choice(_RANGE)):
-        pass
-    return port
+    while True:
+        port = ports.choice(_RANGE)
+        if all(is_free(port + offset) for offset in range(count)):
+            return port

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import http.client
+import json
 import os
 import shlex
 import signal
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 
 from tequipy_devstack.mail_sink import MailSink
+from tequipy_devstack.pages import FrontEnd, Mailbox, PageServer
 from tequipy_devstack.ports import is_free
 from tequipy_devstack.processes import DevstackError
 from tequipy_devstack.servers import PostgresServer, Server, ValkeyServer
@@ -25,6 +27,8 @@ STATE_FOLDER = "TEQUIPY_WORKER__STATE_FOLDER"
 MAIL_QUEUE = "email"
 OTHER_QUEUES = "default,reports,aggregation"
 """The queues of two workers, so that slow mails do not delay other tasks."""
+USUAL_PORTS = (3000, 4200, 5173, 8080)
+"""The ports of the development servers of front ends, whose pages may call the API."""
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -83,6 +87,17 @@ class Stack:
     port: int
     given: Mapping[str, str]
     sources: Sequence[Path]
+    front_end: Path
+    """The folder with the example of a front end; it is not served if there is none."""
+
+    @property
+    def public_url(self) -> str:
+        """Where links in mails lead: to the front end, or to the API if there is none."""
+        return self.given.get("TEQUIPY_PUBLIC_URL") or f"http://127.0.0.1:{self._front_end_port or self.port}"
+
+    @property
+    def _front_end_port(self) -> int | None:
+        return self.port + 2 if self.front_end.is_dir() else None
 
     @classmethod
     def read(cls) -> "Stack":
@@ -90,21 +105,25 @@ class Stack:
         everything = {**dotenv_values(".env"), **os.environ}
         given = {name: value for name, value in everything.items() if name.startswith("TEQUIPY_") and value}
         port = given.pop("TEQUIPY_DEV_PORT", "8000")
-        if not port.isdecimal() or not 0 < int(port) < 65536:  # noqa: PLR2004 -- the range of TCP ports
-            raise DevstackError("TEQUIPY_DEV_PORT should be a number from 1 to 65535")
+        if not port.isdecimal() or not 0 < int(port) < 65534:  # noqa: PLR2004 -- two more ports follow
+            raise DevstackError("TEQUIPY_DEV_PORT should be a number from 1 to 65533")
         folder = Path(given.pop("TEQUIPY_DEV_HOME", ".dev")).absolute()
         sources = [*Path().glob("packages/*/src"), *Path().glob("apps/*/src")]
-        return cls(Home(folder), int(port), given, sources)
+        return cls(Home(folder), int(port), given, sources, Path("examples/spa").absolute())
 
     def run(self) -> None:
         """Run the whole stack until a signal ends it."""
         for number in _STOP_SIGNALS:  # until the event loop handles the signals
             signal.signal(number, signal.default_int_handler)
         with self.home.locked(), contextlib.ExitStack() as resources:
-            if not is_free(self.port):
-                raise DevstackError(
-                    f"port {self.port} is taken: choose another, as in `TEQUIPY_DEV_PORT=8001 make dev`"
-                )
+            for port in (self.port, self.port + 1, self._front_end_port):
+                if port and not is_free(port):
+                    raise DevstackError(
+                        f"port {port} is taken: choose others, as in `TEQUIPY_DEV_PORT={self.port + 10} make dev`"
+                    )
+            resources.enter_context(PageServer(self.port + 1, Mailbox(self.home.mail)))
+            if self._front_end_port:
+                resources.enter_context(PageServer(self._front_end_port, FrontEnd(self.front_end, api_port=self.port)))
             servers: list[Server] = []
             variables = self._variables(resources, servers)
             self.home.write_environment(variables)
@@ -133,7 +152,8 @@ class Stack:
         sink = resources.enter_context(MailSink(self.home.mail))
         return {
             "TEQUIPY_ENVIRONMENT": "local",
-            "TEQUIPY_PUBLIC_URL": f"http://127.0.0.1:{self.port}",
+            "TEQUIPY_PUBLIC_URL": self.public_url,
+            "TEQUIPY_ALLOWED_ORIGINS": json.dumps(self._origins()),
             "TEQUIPY_DATABASE__URL": database_url,
             "TEQUIPY_CACHE__URL": cache_url,
             "TEQUIPY_CELERY__BROKER_URL": cache._replace(path=f"/{broker_database}").geturl(),
@@ -148,6 +168,11 @@ class Stack:
             "TEQUIPY_SERVER__DRAIN_PERIOD": "0",  # there is no balancer
             **self.given,
         }
+
+    def _origins(self) -> list[str]:
+        """Return the origins of front ends on this machine, each by both names of the machine."""
+        ports = [*USUAL_PORTS, *([self._front_end_port] if self._front_end_port else [])]
+        return [f"http://{host}:{port}" for port in ports for host in ("127.0.0.1", "localhost")]
 
     async def _supervise(self, supervisor: Supervisor, servers: Sequence[Server], state_folder: str) -> None:
         work = asyncio.ensure_future(self._work(supervisor, servers, state_folder))
@@ -181,11 +206,13 @@ class Stack:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _welcome(self) -> list[str]:
+        front_end = [f"  example  http://127.0.0.1:{self._front_end_port}"] if self._front_end_port else []
         return [
             "Tequipy is ready.",
             f"  API      http://127.0.0.1:{self.port}/api/v1",
             f"  docs     http://127.0.0.1:{self.port}/docs",
-            f"  mailbox  {self.home.mail}",
+            f"  mailbox  http://127.0.0.1:{self.port + 1} ({self.home.mail})",
+            *front_end,
             "  admin    make admin EMAIL=you@example.com",
             "Ctrl-C stops everything.",
         ]

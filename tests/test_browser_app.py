@@ -1,0 +1,108 @@
+"""The example of a front end and the mailbox of the local stack, as people see them in Chromium."""
+
+from uuid import uuid4
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from .browser import IN_CHROMIUM
+from .local_stack import Stack
+
+pytestmark = [*IN_CHROMIUM, pytest.mark.timeout(300)]
+
+PASSWORD = "correct horse battery staple"
+
+
+def log_in(page: Page, email: str) -> None:
+    form = page.locator("#login")
+    form.get_by_label("E-mail").fill(email)
+    form.get_by_label("Password").fill(PASSWORD)
+    form.get_by_role("button", name="Log in").click()
+
+
+def open_mail(page: Page, stack: Stack, email: str) -> None:
+    """Find the newest mail to an address in the mailbox, and open it."""
+    subject = page.locator("tbody a[href^='/mails/']").first
+    page.goto(f"{stack.mailbox}/")
+    page.get_by_label("Address").fill(email)
+    page.get_by_role("button", name="Search").click()
+    for _ in range(200):  # until the worker has sent it
+        if subject.count():
+            break
+        page.wait_for_timeout(100)
+        page.reload()
+    subject.click()
+
+
+def test_a_person_registers_and_logs_in_from_another_origin(page: Page, stack: Stack) -> None:
+    """Register, open the mailed link, log in, refresh, log out: from a page on another port, with the Strict cookie."""
+    email = f"ada-{uuid4().hex}@example.com"
+    status = page.get_by_role("status")
+    page.goto(stack.front_end)
+    form = page.locator("#register")
+    form.get_by_label("E-mail").fill(email)
+    form.get_by_label("Name").fill("Ada <b>Lovelace</b>")
+    form.get_by_label("Password").fill(PASSWORD)
+    form.get_by_role("button", name="Register").click()
+    expect(status).to_have_text("We have sent you a mail: open its link.")
+
+    mailbox = page.context.new_page()
+    open_mail(mailbox, stack, email)
+    with page.context.expect_page() as opened:
+        mailbox.frame_locator("iframe").get_by_role("link").first.click()
+    linked = opened.value
+    expect(linked.get_by_role("heading", name="Verify your address")).to_be_visible()
+    assert linked.url == f"{stack.front_end}/verify-email"  # the token is out of the address
+    linked.get_by_role("button", name="Verify your address").click()
+    expect(linked.get_by_role("status")).to_have_text("Your address is verified: log in.")
+
+    log_in(page, email)
+    expect(page.locator("#me-email")).to_have_text(email)
+    expect(page.locator("#me-name")).to_have_text("Ada <b>Lovelace</b>")
+    (cookie,) = [each for each in page.context.cookies() if each["name"] == "refresh"]
+    assert (cookie["sameSite"], cookie["httpOnly"]) == ("Strict", True)
+    page.get_by_role("button", name="Refresh").click()
+    expect(status).to_have_text("The access token is new.")
+    assert [each["value"] for each in page.context.cookies() if each["name"] == "refresh"] != [cookie["value"]]
+
+    linked.goto(stack.front_end)  # a second tab has the session too, and learns that the first one ends it
+    expect(linked.locator("#me-email")).to_have_text(email)
+    page.get_by_role("button", name="Log out").click()
+    expect(status).to_have_text("You are logged out.")
+    expect(linked.get_by_role("status")).to_have_text("You have logged out in another tab.")
+    assert "refresh" not in {each["name"] for each in page.context.cookies()}
+    page.reload()
+    expect(page.locator("#login")).to_be_visible()
+
+
+def test_a_page_shows_what_the_api_refuses(page: Page, stack: Stack) -> None:
+    """A wrong password is shown in the status, which has the focus; a mistaken link can be left."""
+    page.goto(f"{stack.front_end}/reset-password#token=rp1.none")
+    page.locator("#link").get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Choose a new password").click()
+    status = page.get_by_role("status")
+    expect(status).to_have_class("error")
+    expect(status).to_be_focused()
+    page.get_by_role("link", name="Tequipy example").click()
+    log_in(page, "nobody@example.com")
+    expect(status).to_have_class("error")
+    expect(page.locator("#login").get_by_role("button")).to_be_enabled()
+
+
+def test_the_example_works_under_both_names_of_the_machine(page: Page, stack: Stack) -> None:
+    """Under localhost the page calls localhost, because 127.0.0.1 would be another site, which shares no cookie."""
+    page.goto(stack.front_end.replace("127.0.0.1", "localhost"))
+    log_in(page, "nobody@example.com")
+    expect(page.get_by_role("status")).to_contain_text("password")
+
+
+def test_another_origin_is_told_what_allows_it(page: Page, stack: Stack) -> None:
+    """A page of an origin that is not listed is refused, and the refusal of a preflight request names the setting."""
+    page.goto(f"{stack.mailbox}/")  # its port is not in the list
+    answer = page.request.fetch(
+        f"{stack.url}/api/v1/auth/login",
+        method="OPTIONS",
+        headers={"Origin": stack.mailbox, "Access-Control-Request-Method": "POST"},
+    )
+    assert answer.status == 403
+    assert f"{stack.mailbox}, which is not allowed; TEQUIPY_ALLOWED_ORIGINS" in answer.json()["detail"]
