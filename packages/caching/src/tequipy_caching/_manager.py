@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from tequipy_caching._ports import CacheHealth, CacheManager
-from tequipy_caching.cache.local_store import ChunkedTTLCache, Memory
+from tequipy_caching.cache.local_store import BoundedEntries, Memory
 from tequipy_caching.cache.metrics import CacheMetrics
 from tequipy_caching.cache.policies import CachePolicy, policy_of
 from tequipy_caching.cache.ports import Cache
@@ -93,7 +93,7 @@ class TieredCacheManager(CacheManager):
         await self.link.close()
 
     def _build(self, name: str, type_: Any, policy: CachePolicy) -> TieredCache[Any]:  # noqa: ANN401 -- as above
-        entries: ChunkedTTLCache[Any] = ChunkedTTLCache(
+        entries: BoundedEntries[Any] = BoundedEntries(
             policy, monotonic, self._metrics.tally("cache_l1_evictions", name)
         )
         self._metrics.watch("cache_l1_size", lambda: len(entries), name)

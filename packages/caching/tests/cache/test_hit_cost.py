@@ -6,7 +6,7 @@ import pytest
 from cachetools import TTLCache
 
 from tequipy_caching import Cache, CachePolicy
-from tequipy_caching.cache.local_store import ChunkedTTLCache, Memory
+from tequipy_caching.cache.local_store import BoundedEntries, Memory
 from tequipy_caching.cache.metrics import Tally
 from tequipy_caching.testing import MemoryCacheManager
 from tequipy_devstack.call_counts import calls_of
@@ -18,7 +18,7 @@ POLICY = CachePolicy(ttl=60)
 def numbers() -> Cache[int]:
     """A cache with the real store of L1."""
     cache = MemoryCacheManager({"numbers": POLICY}).cache("numbers", int)
-    cache._memory = Memory(POLICY, ChunkedTTLCache(POLICY, monotonic, Tally()), monotonic)  # type: ignore[attr-defined]
+    cache._memory = Memory(POLICY, BoundedEntries(POLICY, monotonic, Tally()), monotonic)  # type: ignore[attr-defined]
     return cache
 
 

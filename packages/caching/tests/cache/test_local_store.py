@@ -1,9 +1,12 @@
 """The store of L1 is bounded, and never blocks the event loop."""
 
 import pytest
+from cachetools import TTLCache
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tequipy_caching import MISSING, CachePolicy
-from tequipy_caching.cache.local_store import CHUNK, ChunkedTTLCache, Memory
+from tequipy_caching.cache.local_store import CHUNK, BoundedEntries, Entry, Memory
 from tequipy_caching.cache.metrics import Tally
 from tequipy_caching.testing import TurnableClock
 
@@ -13,11 +16,11 @@ def clock() -> TurnableClock:
     return TurnableClock()
 
 
-def tier(policy: CachePolicy, clock: TurnableClock, evictions: Tally | None = None) -> ChunkedTTLCache[int]:
-    return ChunkedTTLCache(policy, lambda: clock.seconds, evictions or Tally())
+def tier(policy: CachePolicy, clock: TurnableClock, evictions: Tally | None = None) -> BoundedEntries[int]:
+    return BoundedEntries(policy, lambda: clock.seconds, evictions or Tally())
 
 
-def memory(policy: CachePolicy, entries: ChunkedTTLCache[int], clock: TurnableClock) -> Memory[int]:
+def memory(policy: CachePolicy, entries: BoundedEntries[int], clock: TurnableClock) -> Memory[int]:
     return Memory(policy, entries, lambda: clock.seconds)
 
 
@@ -52,6 +55,32 @@ def test_evictions_are_counted(clock: TurnableClock) -> None:
     clock.advance(11)
     held.keep(4, 4, 10, ttl=10)
     assert evictions.count == 1
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(["set", "get", "pop", "advance"]), st.integers(0, 5)), max_size=40)
+
+
+@given(STEPS)
+def test_it_keeps_what_a_ttl_cache_keeps(steps: list[tuple[str, int]]) -> None:
+    """After any steps the unexpired entries, and which one is evicted next, are those of `cachetools.TTLCache`."""
+    clock = TurnableClock()
+    entries, model = tier(CachePolicy(ttl=10, l1_maxsize=3), clock), TTLCache[int, int](3, 10, lambda: clock.seconds)
+    ends: dict[object, float] = {}
+    for step, number in steps:
+        if step == "set":
+            entries[number] = Entry(number, None, ())
+            model[number] = number
+            ends[number] = clock.seconds + 10
+        elif step == "pop":
+            entries.pop(number, None)
+            model.pop(number, None)
+        elif step == "get":
+            # The model does not count the use of an expired entry, which `Memory` never asks for.
+            assert number not in model or entries[number].value == model[number]
+        else:
+            clock.advance(number)
+        assert {key for key in entries if clock.seconds < ends[key]} == set(model)
+        assert len(entries) <= 3
 
 
 def test_each_entry_has_its_own_expiry(clock: TurnableClock) -> None:

@@ -1,11 +1,10 @@
 """L1: the entries in the memory of a process, bounded in number, and how long they are fresh or may be served stale."""
 
-from collections.abc import Callable, Iterable, MutableMapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from math import inf
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 from weakref import WeakValueDictionary
-
-from cachetools import Cache, TTLCache
 
 from tequipy_caching.cache.keys import Key
 from tequipy_caching.cache.metrics import Tally
@@ -161,49 +160,64 @@ class Memory(Generic[V]):
         return known
 
 
-class ChunkedTTLCache(TTLCache[Key, Entry[V]], Generic[V]):
-    """A `TTLCache` that removes expired entries in small chunks, so that they do not block the event loop.
+class BoundedEntries(MutableMapping[Key, Entry[V]], Generic[V]):
+    """The entries of one cache: the least recently used one is evicted when there are `l1_maxsize` of them.
 
-    Its ttl is the longest that any entry of the policy can have; each entry has its own expiry besides.
+    Each is removed after the longest time that any entry of the policy can be of use; each has its own expiry besides.
+    Expired entries leave in small chunks, so that they do not block the event loop: `cachetools.TTLCache` would remove
+    all of them at once.
     """
 
     def __init__(self, policy: CachePolicy, clock: Callable[[], float], evictions: Tally) -> None:
         longest = min(policy.ttl, policy.l1_ttl or policy.ttl) + policy.fail_safe
-        super().__init__(policy.l1_maxsize, max([longest, *policy.negative.values()]), clock)
-        self._evictions = evictions
+        self._ttl = max([longest, *policy.negative.values()])
+        self._maxsize, self._clock, self._evictions = policy.l1_maxsize, clock, evictions
+        self._entries: OrderedDict[Key, Entry[V]] = OrderedDict()
+        """The least recently used entry first."""
+        self._ends: OrderedDict[Key, float] = OrderedDict()
+        """When each entry is removed, the earliest first: all of them are kept equally long."""
 
     def __getitem__(self, key: Key) -> Entry[V]:
-        """Return an entry, fresh or not, and mark it as the most recently used; raises `KeyError`.
-
-        `TTLCache` would also compare its own expiry, in three more calls; each entry has an earlier one, which
-        `Memory` compares.
-        """
-        entry: Entry[V] = self._Cache__data[key]  # type: ignore[attr-defined]  # -- private, as in `expire`
-        self._TTLCache__links.move_to_end(key)  # type: ignore[attr-defined]  # -- as above
+        """Return an entry, fresh or not, and mark it as the most recently used; raises `KeyError`."""
+        entry = self._entries[key]
+        self._entries.move_to_end(key)
         return entry
 
+    def __setitem__(self, key: Key, entry: Entry[V]) -> None:
+        """Keep an entry, after a chunk of expired ones was removed, or one was evicted to make room."""
+        now = self._clock()
+        self._remove_expired(now)
+        if key not in self._entries and len(self._entries) >= self._maxsize:
+            evicted, _ = self._entries.popitem(last=False)
+            del self._ends[evicted]
+            self._evictions.count += 1
+        self._entries[key] = entry
+        self._entries.move_to_end(key)
+        self._ends[key] = now + self._ttl
+        self._ends.move_to_end(key)
+
+    def __delitem__(self, key: Key) -> None:
+        """Remove an entry; raises `KeyError`."""
+        del self._entries[key]
+        del self._ends[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        """Return an iterator over the keys."""
+        return iter(self._entries)
+
     def __len__(self) -> int:
-        """Return the number of entries, expired ones included.
+        """Return the number of entries, expired ones included; the metrics call this in another thread."""
+        return len(self._entries)
 
-        `TTLCache` would remove these first, but the metrics call this in another thread.
-        """
-        return Cache.__len__(self)
+    def clear(self) -> None:
+        """Remove all entries, at once and not one by one."""
+        self._entries.clear()
+        self._ends.clear()
 
-    def expire(self, time: float | None = None) -> list[tuple[Key, Entry[V]]]:
-        """Remove a chunk of the expired entries, oldest first, and return them."""
-        now = self.timer() if time is None else time
-        # TTLCache would remove all of them at once. Its linked list of expiries is private, so name mangling is needed.
-        root: Any = self._TTLCache__root  # type: ignore[attr-defined]  # -- as above
-        links: Any = self._TTLCache__links  # type: ignore[attr-defined]  # -- as above
-        expired: list[tuple[Key, Entry[V]]] = []
-        while len(expired) < CHUNK and root.next is not root and now >= root.next.expires:
-            key = root.next.key
-            expired.append((key, Cache.__getitem__(self, key)))
-            Cache.__delitem__(self, key)
-            links.pop(key).unlink()
-        return expired
-
-    def popitem(self) -> tuple[Key, Entry[V]]:
-        """Evict the least recently used entry."""
-        self._evictions.count += 1
-        return super().popitem()
+    def _remove_expired(self, now: float) -> None:
+        """Remove a chunk of the expired entries, oldest first."""
+        for _ in range(CHUNK):
+            key = next(iter(self._ends), None)
+            if key is None or now < self._ends[key]:
+                return
+            del self[key]

@@ -3,7 +3,7 @@
 from time import monotonic
 from typing import NamedTuple
 
-from tequipy_caching.cache.local_store import ChunkedTTLCache, Memory
+from tequipy_caching.cache.local_store import BoundedEntries, Memory
 from tequipy_caching.cache.metrics import Tally
 from tequipy_caching.cache.policies import CachePolicy
 from tequipy_caching.cache.ports import MISSING
@@ -26,7 +26,7 @@ class Denials:
     """The remembered denials by the names of their buckets; `policy` bounds their number and how long each is kept."""
 
     def __init__(self, policy: CachePolicy) -> None:
-        self._denials: Memory[_Denial] = Memory(policy, ChunkedTTLCache(policy, monotonic, Tally()), monotonic)
+        self._denials: Memory[_Denial] = Memory(policy, BoundedEntries(policy, monotonic, Tally()), monotonic)
 
     def get(self, policy: RatePolicy, name: str, cost: int, now: int) -> RateDecision | None:
         """Return the denial of a bucket, unless a request of this policy and cost could pass at the time `now`."""
