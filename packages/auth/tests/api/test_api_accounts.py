@@ -72,6 +72,8 @@ async def test_a_bad_address_names_its_field(client: httpx.AsyncClient) -> None:
         ("name", ""),
         ("name", "   "),
         ("name", "x" * 101),
+        ("name", "x" * 100 + " "),
+        ("name", "\u3000"),
         ("name", "Ada\nLovelace"),
         ("name", "Ada\x85Lovelace"),
         ("name", "Ada \udfff"),

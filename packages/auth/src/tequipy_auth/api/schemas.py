@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, JsonValue, SecretStr
 
-from tequipy_auth.domain.display_text import MAX_NAME_LENGTH, VISIBLE_PATTERN
+from tequipy_auth.domain.display_text import MAX_NAME_LENGTH, NAME_PATTERN
 from tequipy_auth.domain.entities import Session
 from tequipy_auth.domain.value_objects import Principal, Profile, TokenPair
 from tequipy_platform.web import StrictModel
@@ -15,17 +15,21 @@ from tequipy_platform.web import StrictModel
 COOKIE: Final = "cookie"
 """The delivery of refresh tokens for browsers; the alternative is `body`."""
 
-# These bounds are well above those of the business rules, whose errors are more precise than "too long".
-Address = Annotated[str, Field(max_length=320, examples=["ada@example.com"])]
+# Bounds hold for what is sent: the business rules trim spaces later.
+Address = Annotated[
+    str,
+    Field(min_length=3, max_length=254, examples=["ada@example.com"], description="Outer spaces are trimmed."),
+]
+# The bound is well above that of the policy, whose errors are more precise than "too long".
 Password = Annotated[SecretStr, Field(max_length=1024, examples=["correct horse battery staple"])]
 Name = Annotated[
     str,
-    # `display_name` trims the name before it checks the length, so outer spaces may make it longer here.
     Field(
-        max_length=1024,
-        pattern=VISIBLE_PATTERN,
+        min_length=1,
+        max_length=MAX_NAME_LENGTH,
+        pattern=NAME_PATTERN,
         examples=["Ada Lovelace"],
-        json_schema_extra={"minLength": 1, "maxLength": MAX_NAME_LENGTH},
+        description="Outer spaces are trimmed.",
     ),
 ]
 OneTimeToken = Annotated[SecretStr, Field(max_length=1024, examples=["ev1.AZ…22 characters….…43 characters…"])]
@@ -120,6 +124,15 @@ class RefreshTokenBody(StrictModel):
     """The refresh token of a client without a cookie jar; if it is missing, the cookie is used."""
 
     refresh_token: RefreshToken | None = None
+
+
+NEW_PASSWORDS: Final[Sequence[tuple[type[StrictModel], str]]] = (
+    (RegisterBody, "password"),
+    (AcceptInvitationBody, "password"),
+    (ResetPasswordBody, "new_password"),
+    (ChangePasswordBody, "new_password"),
+)
+"""The fields with new passwords, which have to follow the policy."""
 
 
 class Accepted(BaseModel):

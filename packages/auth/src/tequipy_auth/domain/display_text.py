@@ -23,6 +23,11 @@ Variation selectors are allowed, because Japanese names need them: they choose a
 VISIBLE_PATTERN: Final = f"^[^{_INVISIBLE_TO_FFFF}]*$"
 """A JSON schema pattern for text without invisible characters; it does not cover characters beyond U+FFFF."""
 
+_SPACES: Final = r"\u0020\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+
+NAME_PATTERN: Final = f"^[^{_INVISIBLE_TO_FFFF}]*[^{_INVISIBLE_TO_FFFF}{_SPACES}][^{_INVISIBLE_TO_FFFF}]*$"
+"""The same for text with at least one character that is no space, so that a name is left when spaces are trimmed."""
+
 _INVISIBLE_CHARACTERS: Final = re.compile(  # beyond U+FFFF: shorthand and music controls, and tags
     f"[{_INVISIBLE_TO_FFFF}\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
 )
