@@ -16,6 +16,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from tequipy_api.app import create_app
 from tequipy_api.contract import openapi_document
 from tequipy_api.settings import ApiSettings
+from tequipy_auth import AuthPolicy
 from tequipy_auth.api import RATE_POLICIES
 
 CONTRACT = Path(__file__).parents[1] / "openapi.json"
@@ -126,8 +127,60 @@ def test_conditional_requests_are_documented() -> None:
     assert [each["name"] for each in content["parameters"]] == ["id", "Range", "If-Range", "If-None-Match"]
     for read in (report, content):
         assert ["ETag" in read["responses"][status]["headers"] for status in ("200", "304")] == [True, True]
-    assert set(content["responses"]["206"]["headers"]) == {"ETag", "Content-Range"}
+    assert {"ETag", "Content-Range", "Content-Disposition"} <= content["responses"]["206"]["headers"].keys()
     assert "Location" in paths["/api/v1/reports"]["post"]["responses"]["202"]["headers"]
+
+
+def test_header_fields_are_documented() -> None:
+    """Responses have the header fields that clients act on: of limits, retries, authentication, cookies and ids."""
+    paths = json.loads(openapi_document())["paths"]
+    responses = paths["/api/v1/auth/login"]["post"]["responses"]
+    limits = {"X-Correlation-ID", "RateLimit", "RateLimit-Policy"}
+    assert responses["200"]["headers"].keys() == limits | {"Set-Cookie"}
+    assert responses["401"]["headers"].keys() == limits | {"WWW-Authenticate"}
+    assert responses["429"]["headers"].keys() == limits | {"Retry-After"}
+    assert responses["503"]["headers"].keys() == limits | {"Retry-After"}
+    assert paths["/api/v1/users"]["get"]["responses"]["403"]["headers"].keys() == limits
+    assert paths["/api/v1/health"]["get"]["responses"]["200"]["headers"].keys() == {"X-Correlation-ID"}
+    for path, status in {"refresh": "401", "logout": "204", "logout-all": "204", "reauthenticate": "200"}.items():
+        assert "Set-Cookie" in paths[f"/api/v1/auth/{path}"]["post"]["responses"][status]["headers"]
+
+
+def test_every_operation_says_how_callers_authenticate() -> None:
+    """Public operations say so; others take the access token, or the refresh cookie, or work without either."""
+    document = json.loads(openapi_document())
+    paths, schemes = document["paths"], document["components"]["securitySchemes"]
+    assert [schemes["RefreshCookie"][name] for name in ("type", "in", "name")] == ["apiKey", "cookie", "__Host-refresh"]
+    assert schemes["AccessToken"]["scheme"] == "bearer"
+    assert paths["/api/v1/auth/login"]["post"]["security"] == []
+    assert paths["/api/v1/auth/refresh"]["post"]["security"] == [{"RefreshCookie": []}, {}]
+    assert paths["/api/v1/auth/logout"]["post"]["security"] == [{"AccessToken": []}, {"RefreshCookie": []}, {}]
+    assert paths["/api/v1/auth/me"]["get"]["security"] == [{"AccessToken": []}]
+
+
+def test_the_document_describes_the_api() -> None:
+    """The document has a server, contact, licence and described tags, and each summary is a clause of its own."""
+    document = json.loads(openapi_document())
+    assert document["servers"] == [{"url": "/", "description": "The host of this document."}]
+    assert {"description", "contact", "license", "summary"} <= document["info"].keys()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    tags = {tag["name"]: tag["description"] for tag in document["tags"]}
+    assert {tag for operation in operations for tag in operation["tags"]} == tags.keys()
+    for operation in operations:
+        assert operation["summary"].lower() != operation["operationId"].replace("_", " ")
+        assert operation["description"].replace("\n", " ").startswith(operation["summary"])
+
+
+def test_limits_of_strings_are_those_of_what_is_sent() -> None:
+    """New passwords have the limits of the policy, and names and addresses those that hold before trimming."""
+    schemas = json.loads(openapi_document())["components"]["schemas"]
+    for model, field in (("RegisterBody", "password"), ("ResetPasswordBody", "new_password")):
+        limits = [schemas[model]["properties"][field][name] for name in ("minLength", "maxLength")]
+        assert limits == [AuthPolicy().password_min_length, AuthPolicy().password_max_length]
+    assert schemas["LoginBody"]["properties"]["password"]["maxLength"] == 1024
+    name = schemas["RegisterBody"]["properties"]["name"]["anyOf"][0]
+    assert [name["minLength"], name["maxLength"]] == [1, 100]
+    assert [re.search(name["pattern"], text) is not None for text in ("Ada", " Ada ", " ", "A\nB")] == [1, 1, 0, 0]
 
 
 def test_no_request_body_allows_arbitrary_names() -> None:

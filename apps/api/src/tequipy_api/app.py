@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from tequipy_api.catalogue import PERMISSIONS
+from tequipy_api.description import describe
 from tequipy_api.histories import HISTORIES
 from tequipy_api.settings import ApiSettings
 from tequipy_auth.api import wire_auth
@@ -109,8 +110,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         CatchErrors(),
     ]
     app = Api(
-        title=settings.app_name,
-        version=settings.app_version,
+        **describe(settings),
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,  # short operation ids, such as get_me
         # FastAPI's own docs pages load scripts from a third party; wire_docs replaces them.
@@ -122,12 +122,12 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.registry = metrics
     wire_health(app, readiness)
     wire_observability(app, observability)
-    wire_rate_limits(app)
     wire_errors(app)
     if settings.docs:
-        wire_docs(app)
+        wire_docs(app, keep_tokens=settings.local)
     wire_auth(app, auth)
     wire_reporting(app, reporting)
+    wire_rate_limits(app)  # last, because it documents limits in the responses that the others add
     return app
 
 

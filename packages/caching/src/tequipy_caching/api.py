@@ -28,6 +28,7 @@ with needs_extra("tequipy-caching[api]"):
     from tequipy_platform.web import (
         RATE_LIMIT_HEADER,
         RATE_LIMIT_POLICY_HEADER,
+        document_header,
         document_problems,
         extend_openapi,
         problem_response,
@@ -55,6 +56,13 @@ _LEASE_DIVISOR: Final = 30
 
 _LIMIT_FIELD: Final = RATE_LIMIT_HEADER.lower().encode()
 _POLICY_FIELD: Final = RATE_LIMIT_POLICY_HEADER.lower().encode()
+
+_FIELDS: Final = {
+    RATE_LIMIT_POLICY_HEADER: 'The policy of the route, as `"default";q=600;w=60`: requests, and seconds '
+    "(draft-ietf-httpapi-ratelimit-headers-11). Missing while the limit is off.",
+    RATE_LIMIT_HEADER: 'What is left of it, as `"default";r=599;t=1`: requests, and seconds until it is reset.',
+}
+"""The header fields of limited routes in OpenAPI."""
 
 _COUNT: Final = r"[1-9][0-9]{0,4}"
 
@@ -155,9 +163,16 @@ def wire_rate_limits(app: FastAPI) -> None:
             if context.endpoint not in unlimited:
                 operations = document["paths"].get(context.path_format, {})
                 for method in (context.methods or set()) & {method.upper() for method in operations}:
-                    document_problems(operations[method.lower()], TooMany)
+                    _document_limit(document, operations[method.lower()])
 
     extend_openapi(app, add_refusals)
+
+
+def _document_limit(document: dict[str, Any], operation: dict[str, Any]) -> None:
+    document_problems(operation, TooMany)
+    for response in operation["responses"].values():
+        for name, description in _FIELDS.items():
+            document_header(document, response, name, {"description": description, "schema": {"type": "string"}})
 
 
 def wire_rate_policy(app: FastAPI, name: str, rate: str, *endpoints: object) -> None:

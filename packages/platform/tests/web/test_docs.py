@@ -74,3 +74,14 @@ async def test_nothing_else_is_served(client: httpx.AsyncClient, path: str) -> N
 async def test_openapi_does_not_contain_the_docs_pages(client: httpx.AsyncClient) -> None:
     """The OpenAPI document does not contain the docs pages."""
     assert (await client.get("/openapi.json")).json()["paths"] == {}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_tokens_are_stored_only_on_request(*, kept: bool) -> None:
+    """Swagger UI stores entered tokens in the browser with `keep_tokens` alone, and sends `X-Requested-With`."""
+    app = FastAPI()
+    wire_docs(app, keep_tokens=kept)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        script = (await client.get("/docs/start.js")).text
+    assert f"persistAuthorization: {'true' if kept else 'false'}" in script
+    assert 'headers["X-Requested-With"]' in script

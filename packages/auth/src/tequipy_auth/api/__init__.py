@@ -10,6 +10,7 @@ with needs_extra("tequipy-auth[api]"):
 
 from fastapi import FastAPI
 
+from tequipy_auth.api.contract import wire_contract
 from tequipy_auth.api.dependencies import CALLER_PROBLEMS, CurrentPrincipal, FreshPrincipal
 from tequipy_auth.api.permissions import RequirePermission, wire_permissions
 from tequipy_auth.api.routes import (
@@ -80,6 +81,7 @@ def wire_auth(
     # The account that an administrator sees has an entity tag instead.
     wire_no_store(app, *(each for each in endpoints if each is not users.get_user))
     wire_permissions(app, auth)
+    wire_contract(app, auth)
     wire_body_limit(app, BODY_SIZE, *endpoints)
     wire_unlimited_routes(app, well_known.get_jwks)
     for name, (rate, limited) in RATE_POLICIES.items():

@@ -18,7 +18,7 @@ _SECURE_PREFIX: Final = "__Host-"
 
 def read_refresh_cookie(request: Request, auth: Auth) -> str | None:
     """Return the refresh token from the cookie, or None."""
-    return read_cookie(request, _name(auth, REFRESH_COOKIE)) or None
+    return read_cookie(request, cookie_name(auth, REFRESH_COOKIE)) or None
 
 
 def set_refresh_cookie(response: Response, auth: Auth, pair: TokenPair) -> None:
@@ -33,7 +33,7 @@ def delete_refresh_cookie(response: Response, auth: Auth) -> None:
 
 def read_device_cookie(request: Request, auth: Auth) -> str | None:
     """Return the device mark from the cookie, or None."""
-    return read_cookie(request, _name(auth, DEVICE_COOKIE)) or None
+    return read_cookie(request, cookie_name(auth, DEVICE_COOKIE)) or None
 
 
 def set_device_cookie(response: Response, auth: Auth, pair: TokenPair) -> None:
@@ -45,7 +45,7 @@ def set_device_cookie(response: Response, auth: Auth, pair: TokenPair) -> None:
 def _write(response: Response, auth: Auth, name: str, value: str, *, max_age: int) -> None:
     # Deleting needs the same attributes as setting: otherwise browsers ignore the header of a `__Host-` cookie.
     response.set_cookie(
-        _name(auth, name),
+        cookie_name(auth, name),
         value,
         max_age=max_age,
         path="/",
@@ -55,6 +55,6 @@ def _write(response: Response, auth: Auth, name: str, value: str, *, max_age: in
     )
 
 
-def _name(auth: Auth, name: str) -> str:
+def cookie_name(auth: Auth, name: str) -> str:
     """Return the cookie's name; a developer's machine has no TLS, which the prefix requires."""
     return name if auth.local else f"{_SECURE_PREFIX}{name}"

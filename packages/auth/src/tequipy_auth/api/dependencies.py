@@ -38,7 +38,7 @@ class Bearer(SecurityBase):
 
     def __init__(self) -> None:
         self.model = HTTPBearer(bearerFormat="JWT", description="The access token of a login or refresh.")
-        self.scheme_name = "HTTPBearer"
+        self.scheme_name = "AccessToken"
 
     async def __call__(self, request: HTTPConnection) -> str | None:
         """Return the token of the request."""

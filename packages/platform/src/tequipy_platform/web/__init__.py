@@ -25,7 +25,7 @@ from tequipy_platform.web.headers import (
 from tequipy_platform.web.health import CloseConnections, Readiness, wire_health
 from tequipy_platform.web.idempotency import IDEMPOTENCY_PROBLEMS, IdempotencyKey
 from tequipy_platform.web.limits import BodyLimits, LimitBodies, wire_body_limit
-from tequipy_platform.web.openapi import extend_openapi
+from tequipy_platform.web.openapi import document_header, extend_openapi
 from tequipy_platform.web.origins import origin_refusal
 from tequipy_platform.web.pages import PageBody, PageParameters
 from tequipy_platform.web.problem_schemas import document_problems, problem_responses
@@ -68,6 +68,7 @@ __all__ = [
     "StrictModel",
     "UnsupportedMediaType",
     "UtcDatetime",
+    "document_header",
     "document_problems",
     "extend_openapi",
     "object_response",

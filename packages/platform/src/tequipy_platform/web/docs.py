@@ -1,6 +1,6 @@
 """`/docs` and `/redoc`: pages that show the OpenAPI document, from files of this process alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -42,8 +42,13 @@ _HTML: Final = """<!doctype html>
 """All addresses in the page are relative, so that it works behind a path prefix."""
 
 _START_SWAGGER: Final = """\
-SwaggerUIBundle({ url: "openapi.json", dom_id: "#contract", deepLinking: true, validatorUrl: null });
+SwaggerUIBundle({
+  url: "openapi.json", dom_id: "#contract", deepLinking: true, validatorUrl: null, persistAuthorization: %s,
+  requestInterceptor: (request) => { request.headers["X-Requested-With"] = "SwaggerUI"; return request; },
+});
 """
+"""Requests with a cookie and without a body need the header `X-Requested-With`."""
+
 _START_REDOC: Final = """\
 Redoc.init("openapi.json", {}, document.getElementById("contract"));
 """
@@ -76,32 +81,35 @@ class _Page:
         return _HTML.format(title=escape(title), styles=styles, scripts=scripts)
 
 
-_PAGES: Final = (
-    _Page(
-        "docs",
-        {
-            "swagger-ui.css": "swagger/swagger-ui.css",
-            "swagger-ui-bundle.js": "swagger/swagger-ui-bundle.js",
-            "favicon.png": "fastapi/favicon.png",
-        },
-        _START_SWAGGER,
-        _POLICY,
-    ),
-    _Page(
-        "redoc",
-        {
-            "redoc.standalone.js": "redoc/redoc.standalone.js",
-            "logo-mini.svg": "redoc/logo-mini.svg",  # requested by Redoc itself, in the package's patched version
-        },
-        _START_REDOC,
-        _POLICY | _POLICY_OF_REDOC,
-    ),
+_SWAGGER: Final = _Page(
+    "docs",
+    {
+        "swagger-ui.css": "swagger/swagger-ui.css",
+        "swagger-ui-bundle.js": "swagger/swagger-ui-bundle.js",
+        "favicon.png": "fastapi/favicon.png",
+    },
+    _START_SWAGGER % "false",
+    _POLICY,
+)
+_REDOC: Final = _Page(
+    "redoc",
+    {
+        "redoc.standalone.js": "redoc/redoc.standalone.js",
+        "logo-mini.svg": "redoc/logo-mini.svg",  # requested by Redoc itself, in the package's patched version
+    },
+    _START_REDOC,
+    _POLICY | _POLICY_OF_REDOC,
 )
 
 
-def wire_docs(app: FastAPI) -> None:
-    """Add `/docs` (Swagger UI) and `/redoc`, with policies that forbid other hosts and inline scripts."""
-    for page in _PAGES:
+def wire_docs(app: FastAPI, *, keep_tokens: bool = False) -> None:
+    """Add `/docs` (Swagger UI) and `/redoc`, with policies that forbid other hosts and inline scripts.
+
+    With `keep_tokens` the browser stores the tokens that developers enter at `/docs`, so that they survive a reload.
+    That is for a developer's machine alone: scripts of the origin can read them.
+    """
+    swagger = replace(_SWAGGER, start=_START_SWAGGER % "true") if keep_tokens else _SWAGGER
+    for page in (swagger, _REDOC):
         app.include_router(_router(page))
 
 

@@ -17,6 +17,9 @@ from tequipy_platform.web.problems import RangeNotSatisfiable, problem_response
 _RANGE: Final = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})[ \t]*", re.ASCII | re.IGNORECASE)
 """A single range; several in one field, which clients rarely send, are ignored, as section 14.2 permits."""
 
+_NAME: Final = {
+    "Content-Disposition": {"description": "The name of the file (RFC 6266).", "schema": {"type": "string"}}
+}
 _TAG: Final = {"ETag": {"description": "The SHA-256 of the whole object.", "schema": {"type": "string"}}}
 _PART: Final = {"Content-Range": {"description": "The bytes that are sent.", "schema": {"type": "string"}}}
 
@@ -78,11 +81,11 @@ def object_responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
     """Return what a route that returns an `object_response` adds to its `responses=`."""
     content = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
     return {
-        status.HTTP_200_OK: {"description": "The whole object.", "content": content, "headers": _TAG},
+        status.HTTP_200_OK: {"description": "The whole object.", "content": content, "headers": _TAG | _NAME},
         status.HTTP_206_PARTIAL_CONTENT: {
             "description": "The range that `Range` asks for.",
             "content": content,
-            "headers": _TAG | _PART,
+            "headers": _TAG | _NAME | _PART,
         },
         status.HTTP_304_NOT_MODIFIED: {"description": "`If-None-Match` names the present entity tag.", "headers": _TAG},
         **problem_responses(RangeNotSatisfiable),

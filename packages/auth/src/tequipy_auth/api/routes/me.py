@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 from pydantic import JsonValue
 
 from tequipy_auth.api.administration_schemas import AuditEventItem
+from tequipy_auth.api.contract import DELETES_COOKIE
 from tequipy_auth.api.cookies import delete_refresh_cookie
 from tequipy_auth.api.dependencies import CALLER_PROBLEMS, CurrentAuth, CurrentClient, CurrentPrincipal
 from tequipy_auth.api.schemas import Accepted, DeleteMeBody, Me, ProfileBody
@@ -84,13 +85,10 @@ async def export_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Response:
 @router.delete(
     "/me",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=problem_responses(
-        *BODY_PROBLEMS,
-        *CALLER_PROBLEMS,
-        InvalidCredentials,
-        LastAdmin,
-        LoginLocked,
-    ),
+    responses={
+        status.HTTP_202_ACCEPTED: {"headers": DELETES_COOKIE},
+        **problem_responses(*BODY_PROBLEMS, *CALLER_PROBLEMS, InvalidCredentials, LastAdmin, LoginLocked),
+    },
 )
 async def delete_me(
     *, response: Response, auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient, body: DeleteMeBody

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Response, status
 
+from tequipy_auth.api.contract import SETS_COOKIES
 from tequipy_auth.api.cookies import set_device_cookie, set_refresh_cookie
 from tequipy_auth.api.dependencies import CALLER_PROBLEMS, CurrentAuth, CurrentClient, CurrentPrincipal
 from tequipy_auth.api.schemas import (
@@ -62,7 +63,7 @@ async def reset_password(auth: CurrentAuth, client: CurrentClient, body: ResetPa
 async def change_password(
     auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient, body: ChangePasswordBody
 ) -> None:
-    """Replace the password; the caller's other sessions end, the current one continues."""
+    """Replace the caller's password; the caller's other sessions end, the current one continues."""
     await auth.passwords.change(
         principal,
         current_password=body.current_password.get_secret_value(),
@@ -74,12 +75,10 @@ async def change_password(
 @router.post(
     "/reauthenticate",
     response_model_exclude_none=True,
-    responses=problem_responses(
-        *BODY_PROBLEMS,
-        *CALLER_PROBLEMS,
-        InvalidCredentials,
-        LoginLocked,
-    ),
+    responses={
+        status.HTTP_200_OK: {"headers": SETS_COOKIES},
+        **problem_responses(*BODY_PROBLEMS, *CALLER_PROBLEMS, InvalidCredentials, LoginLocked),
+    },
 )
 async def reauthenticate(
     *,

@@ -30,7 +30,7 @@ router = APIRouter()
     },
 )
 async def register(auth: CurrentAuth, client: CurrentClient, body: RegisterBody) -> Accepted | Response:
-    """Register; the response does not show whether the address has an account, the result is sent by mail.
+    """Register an account; the response does not show whether the address has an account, the result is sent by mail.
 
     With open registration the account is created at once, and an address that has one is refused. With registration by
     invitation alone, every request is refused.

@@ -1,11 +1,20 @@
 """Routes for login, refresh, logout and the list of sessions."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Request, Response, status
 
+from tequipy_auth.api.contract import (
+    DELETES_COOKIE,
+    DELETES_COOKIE_OF_ENDED,
+    LOGIN_BODY,
+    REFRESH_BODY,
+    REFRESH_OR_NOTHING,
+    ROTATES_COOKIE,
+    SETS_COOKIES,
+)
 from tequipy_auth.api.cookies import delete_refresh_cookie, set_device_cookie, set_refresh_cookie
 from tequipy_auth.api.csrf import refuse_cross_site
 from tequipy_auth.api.dependencies import (
@@ -42,18 +51,40 @@ from tequipy_platform.web import BODY_PROBLEMS, problem_response, problem_respon
 
 router = APIRouter()
 
+REFRESH_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    status.HTTP_200_OK: {"headers": ROTATES_COOKIE},
+    **problem_responses(
+        *BODY_PROBLEMS,
+        AmbiguousCredentials,
+        RefreshMissing,
+        RefreshInvalid,
+        RefreshExpired,
+        RefreshSuperseded,
+        RefreshReused,
+        SessionRevoked,
+        CsrfFailed,
+        Unavailable,
+    ),
+}
+REFRESH_RESPONSES[status.HTTP_401_UNAUTHORIZED]["headers"] = DELETES_COOKIE_OF_ENDED
+
 
 @router.post(
     "/login",
     response_model_exclude_none=True,
-    responses=problem_responses(
-        *BODY_PROBLEMS, InvalidCredentials, CsrfFailed, EmailNotVerified, LoginLocked, Unavailable
-    ),
+    responses={
+        status.HTTP_200_OK: {"headers": SETS_COOKIES},
+        **problem_responses(*BODY_PROBLEMS, InvalidCredentials, CsrfFailed, EmailNotVerified, LoginLocked, Unavailable),
+    },
+    openapi_extra={"requestBody": LOGIN_BODY},
 )
 async def login(
     request: Request, response: Response, auth: CurrentAuth, client: CurrentClient, body: LoginBody
 ) -> Tokens:
-    """Start a session; the refresh token is delivered in a cookie, or in the body for clients without a cookie jar."""
+    """Log in with address and password.
+
+    The refresh token is delivered in a cookie, or in the body for clients without a cookie jar.
+    """
     by_cookie = body.token_delivery == COOKIE
     if by_cookie:
         refuse_cross_site(request, auth)
@@ -70,18 +101,8 @@ async def login(
     "/refresh",
     response_model=Tokens,
     response_model_exclude_none=True,
-    responses=problem_responses(
-        *BODY_PROBLEMS,
-        AmbiguousCredentials,
-        RefreshMissing,
-        RefreshInvalid,
-        RefreshExpired,
-        RefreshSuperseded,
-        RefreshReused,
-        SessionRevoked,
-        CsrfFailed,
-        Unavailable,
-    ),
+    responses=REFRESH_RESPONSES,
+    openapi_extra={"requestBody": REFRESH_BODY, "security": REFRESH_OR_NOTHING},
 )
 async def refresh(
     request: Request,
@@ -111,8 +132,12 @@ async def refresh(
 @router.post(
     "/logout",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(*BODY_PROBLEMS, AmbiguousCredentials, CsrfFailed, Unavailable),
-    openapi_extra={"security": [{}]},  # logout also works without credentials
+    responses={
+        status.HTTP_204_NO_CONTENT: {"headers": DELETES_COOKIE},
+        **problem_responses(*BODY_PROBLEMS, AmbiguousCredentials, CsrfFailed, Unavailable),
+    },
+    # Beside the access token; logout also works without credentials.
+    openapi_extra={"requestBody": REFRESH_BODY, "security": REFRESH_OR_NOTHING},
 )
 async def logout(
     *,
@@ -138,7 +163,7 @@ async def logout(
 @router.post(
     "/logout-all",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(*CALLER_PROBLEMS),
+    responses={status.HTTP_204_NO_CONTENT: {"headers": DELETES_COOKIE}, **problem_responses(*CALLER_PROBLEMS)},
 )
 async def logout_all(response: Response, auth: CurrentAuth, principal: CurrentPrincipal, client: CurrentClient) -> None:
     """End all sessions of the caller, on all devices."""

@@ -71,7 +71,7 @@ async def list_users(
     openapi_extra=TAGGED_RESPONSE,
 )
 async def get_user(request: Request, auth: CurrentAuth, user_id: Annotated[UUID, Path(alias="id")]) -> Response:
-    """Return an account; its `ETag` is for `If-None-Match`, and for `If-Match` when its roles are changed."""
+    """Return one account; its `ETag` is for `If-None-Match`, and for `If-Match` when its roles are changed."""
     user = await auth.administration.user(user_id)
     return tagged_response(request, UserItem.of(user), state_tag(user))
 
