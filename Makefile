@@ -29,7 +29,7 @@ SOURCES := $(wildcard packages/*/src apps/*/src tools/*/src)
 empty :=
 PATHS := $(subst $(empty) ,:,$(SOURCES))
 
-.PHONY: help sync dev admin test prove bench peers lint reference images sbom clients package new-package release clean
+.PHONY: help sync dev admin test prove bench peers lint reference docs images sbom clients package new-package release clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -60,7 +60,7 @@ peers: $(UV) ## install the libraries that `make bench` compares with
 lint: sync ## check style, types, dependencies between the packages, and the lock file
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	MYPYPATH=$(PATHS):benchmarks:benchmarks/peers $(BIN)/mypy --explicit-package-bases packages apps tools tests benchmarks
+	MYPYPATH=$(PATHS):benchmarks:benchmarks/peers:docs/site $(BIN)/mypy --explicit-package-bases packages apps tools tests benchmarks docs/site
 	$(BIN)/lint-imports
 	$(UV) lock --check
 	$(UV) lock --check --project benchmarks/peers/environment
@@ -69,6 +69,12 @@ lint: sync ## check style, types, dependencies between the packages, and the loc
 reference: sync ## write docs/reference/settings.md and packages/*/public-api.txt from the code
 	$(BIN)/python .ci/reference
 	$(BIN)/python .ci/public-api
+
+# In an environment of its own: the packages and all that they import, whose docstrings are read, and Sphinx.
+docs: $(UV) ## build the site of the documentation into dist/site
+	@env UV_PROJECT_ENVIRONMENT=.uv/docs $(UV) sync --locked --quiet --group docs
+	.uv/docs/bin/sphinx-build --quiet --fail-on-warning --keep-going -j 2 -d $(DIST)/site-trees -c docs/site . $(DIST)/site
+	@echo "$(DIST)/site/index.html"
 
 images: $(UV) ## install the contents of both images into empty folders, and start them
 	.ci/replay-image tequipy-api tequipy_api serve celery
@@ -96,7 +102,7 @@ release: sync ## set the version of all packages: make release VERSION=0.2.0
 
 clean: ## remove the environment, the caches and the local stack's data
 	@test ! -e .dev/lock || flock --nonblock .dev/lock true || { echo "a stack runs on .dev: stop it first" >&2; exit 1; }
-	rm -rf .dev .venv */*/.venv benchmarks/peers/environment/.venv clients/typescript/node_modules .uv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf .dev .venv */*/.venv docs/reference/generated benchmarks/peers/environment/.venv clients/typescript/node_modules .uv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 sync: $(UV)

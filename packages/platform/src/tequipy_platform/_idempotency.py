@@ -45,8 +45,8 @@ class IdempotentRequest:
 class IdempotencyKeys(ABC):
     """The keys of requests, in the transaction of the use case: the response is kept if the effect is committed.
 
-    Use it as follows, after the caller has been authenticated and authorised. An error rolls the key back too, so that
-    only successes are kept; so does the death of the process before the commit.
+    An error rolls the key back too, so that only successes are kept; so does the death of the process before the
+    commit. Use it as follows, after the caller has been authenticated and authorised::
 
         async with self._unit_of_work() as work:
             first = await work.idempotency.begin(caller, request)

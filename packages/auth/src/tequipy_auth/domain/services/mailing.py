@@ -36,20 +36,18 @@ _Writer = Callable[[AuthUnitOfWork, Delivery, UUID], Awaitable[_Draft | None]]
 class MailingService:
     """Sends mails: runs the task `auth.send_mail`, whose parameters are the kind of mail and the id of its subject.
 
-    | mail | subject_id | content |
-    |---|---|---|
-    | `verification` | a registration or an account | a link to verify it, or the notice that it exists already |
-    | `verification_again` | as above | as above, but no link if the address is contested |
-    | `invitation` | an invitation | a link to create the account, or the notice that it exists already |
-    | `reset_password` | an account | a link to set a new password |
-    | `password_changed` | an account | a notice |
-    | `account_deleted` | an account | a notice: the account was deleted, and when it will be erased |
-    | `email_change_confirmation` | a change of address | to the new address: a link, or a notice if taken |
-    | `email_change_notice` | a change of address | to the old address: a link to undo the change |
-    | `email_change_undone` | an account | a notice: the old address was restored |
-    | `new_sign_in` | a session | a notice of a login from a new device or range, with a link that ends the session |
-    | `session_ended` | an account | a notice: a session was ended by that link; with a link to set a new password |
-    | `session_stolen` | an account | a notice: a used refresh token was presented, the session was ended |
+    - `verification`, about a registration or an account: a link to verify it, or the notice that it exists already
+    - `verification_again`, about the same: the same, but no link if the address is contested
+    - `invitation`, about an invitation: a link to create the account, or the notice that it exists already
+    - `reset_password`, about an account: a link to set a new password
+    - `password_changed`, about an account: a notice
+    - `account_deleted`, about an account: a notice that the account was deleted, and when it will be erased
+    - `email_change_confirmation`, about a change of address, to the new one: a link, or a notice if taken
+    - `email_change_notice`, about a change of address, to the old one: a link to undo the change
+    - `email_change_undone`, about an account: a notice that the old address was restored
+    - `new_sign_in`, about a session: a notice of a login from a new device or range, with a link that ends the session
+    - `session_ended`, about an account: a notice that this link ended a session, with a link to set a new password
+    - `session_stolen`, about an account: a notice that a used refresh token was presented, and the session ended
 
     Nothing is sent for a subject that does not exist (any more) or when the budget of the address is used up. The
     latter is counted as `auth_operations_total{operation="send_mail",status="over_budget"}`.
