@@ -1,15 +1,20 @@
 """Each package declares its dependencies: installed alone it can be imported, and it installs nothing unwanted."""
 
+import ast
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
+from importlib.metadata import metadata, packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from .public_modules import FEATURES, PACKAGES, ROOT, public_modules
+from .public_modules import FEATURES, PACKAGES, ROOT, public_modules, sources_of
 from .wheels import find_uv
 
 # package (with extras) → its public modules, and distributions that must not be installed with it
@@ -56,6 +61,8 @@ ALONE = {
     "tequipy-worker": (["tequipy_worker.app"], ["fastapi", "starlette", "pytest", "opentelemetry"]),
     "tequipy-worker[otel]": (["tequipy_worker.app"], ["fastapi"]),
 }
+# Libraries that a requirement pins or requires by itself, and whose names it uses in its own interface.
+PART_OF = {"pydantic_core": "pydantic", "starlette": "fastapi", "redis": "celery"}
 APPS = ("tequipy_api", "tequipy_worker")
 
 
@@ -247,3 +254,29 @@ def test_a_build_is_cached_by_its_sources(manifest: Path) -> None:
     keys = tomllib.loads(manifest.read_text(encoding="utf-8"))["tool"]["uv"]["cache-keys"]
     assert {"file": "src/**/*.py"} in keys
     assert {"file": "src/**/*.[!p]*"} in keys
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_import_is_declared(package: str) -> None:
+    """Each library that a module of the package imports, at its top or later, is a requirement of the package."""
+    lines = metadata(f"tequipy-{package}").get_all("Requires-Dist") or []
+    declared = {canonicalize_name(Requirement(line).name) for line in lines} | {f"tequipy-{package}"}
+    distributions = packages_distributions()
+    missing = set()
+    for module, path in sources_of(package).items():
+        for name in imported_libraries(path):
+            providers = [PART_OF.get(name, name).replace("_", "-"), *distributions.get(name, [])]
+            if not declared & set(map(canonicalize_name, providers)):
+                missing.add(f"{module}: {name}")
+    assert missing == set()
+
+
+def imported_libraries(path: Path) -> set[str]:
+    """Return the first parts of the names of all modules that a file imports, without the standard library."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from tequipy_observability import needs_extra
 
-with needs_extra("tequipy-platform[celery]", "billiard", "celery", "kombu", "redis"):
+with needs_extra("tequipy-platform[celery]", "billiard", "celery", "kombu", "redis", "vine"):
     from tequipy_platform.messaging.celery.settings import CelerySettings
     from tequipy_platform.messaging.relay import Relay
 
