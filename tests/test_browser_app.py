@@ -3,7 +3,7 @@
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from .browser import IN_CHROMIUM
 from .local_stack import Stack
@@ -58,6 +58,7 @@ def test_a_person_registers_and_logs_in_from_another_origin(page: Page, stack: S
 
     log_in(page, email)
     expect(page.locator("#me-email")).to_have_text(email)
+    expect(page.get_by_role("heading", name="Your account")).to_be_focused()  # the button that had it is hidden
     expect(page.locator("#me-name")).to_have_text("Ada <b>Lovelace</b>")
     (cookie,) = [each for each in page.context.cookies() if each["name"] == "refresh"]
     assert (cookie["sameSite"], cookie["httpOnly"]) == ("Strict", True)
@@ -94,6 +95,28 @@ def test_the_example_works_under_both_names_of_the_machine(page: Page, stack: St
     page.goto(stack.front_end.replace("127.0.0.1", "localhost"))
     log_in(page, "nobody@example.com")
     expect(page.get_by_role("status")).to_contain_text("password")
+
+
+LOG_IN = """async (url) => {
+    const body = JSON.stringify({ email: "nobody@example.com", password: "correct horse battery staple" });
+    const headers = { "Content-Type": "application/json" };
+    const answer = await fetch(url, { method: "POST", credentials: "include", headers, body });
+    return [answer.status, (await answer.json()).detail];
+}"""
+
+
+def test_a_page_of_another_site_is_told_that_no_setting_allows_it(browser: Browser, stack: Stack) -> None:
+    """The origin of the page is listed, so it can read the refusal, but its browser names another site."""
+    with browser.new_context(bypass_csp=True) as context:
+        page = context.new_page()
+        details = []
+        for host, expected in (("127.0.0.1", 401), ("localhost", 403)):
+            page.goto(stack.front_end.replace("127.0.0.1", host))
+            status, detail = page.evaluate(LOG_IN, f"{stack.url}/api/v1/auth/login")
+            assert status == expected, detail
+            details.append(detail)
+    assert "Sec-Fetch-Site" in details[1]
+    assert "which no setting allows" in details[1]
 
 
 def test_another_origin_is_told_what_allows_it(page: Page, stack: Stack) -> None:

@@ -44,6 +44,8 @@ function on(element, event, action) {
     try {
       say("");
       await action(happened);
+      // What had the focus is hidden: keyboards and screen readers go on at the heading of the new view.
+      if (element.closest("[data-view][hidden]")) $("[data-view]:not([hidden]) h2").focus();
     } catch (error) {
       say([error.message, ...(error.errors ?? []).map((each) => `${each.pointer}: ${each.detail}`)].join(" "), true);
       $("#status").focus();

@@ -85,7 +85,7 @@ def test_the_lists_of_origins_of_the_last_release_are_refused(run_command: Comma
     result = run_command("settings", **{old: '["https://app.example.com"]'})
     assert (result.returncode, result.stderr.splitlines()) == (
         os.EX_CONFIG,
-        [f"{old}: unknown name; it is TEQUIPY_ALLOWED_ORIGINS since this release"],
+        [f"{old}: unknown name; it is TEQUIPY_ALLOWED_ORIGINS now"],
     )
 
 

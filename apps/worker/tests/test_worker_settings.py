@@ -25,6 +25,13 @@ def test_a_check_of_the_settings_refuses_unknown_names(forked_worker: Worker, tm
     assert wrong.stderr == f"TEQUIPY_CELERY__BROKR_URL: unknown name; {hint}\n"
 
 
+def test_a_name_of_the_last_release_is_refused(forked_worker: Worker, tmp_path: Path) -> None:
+    """An exported setting of 0.1.0 with another name now ends any command, and the line has the new name."""
+    result = forked_worker("settings", cwd=tmp_path, **GOOD, TEQUIPY_AUTH__ALLOWED_ORIGINS='["https://a.example"]')
+    line = "TEQUIPY_AUTH__ALLOWED_ORIGINS: unknown name; it is TEQUIPY_ALLOWED_ORIGINS now\n"
+    assert (result.returncode, result.stderr) == (78, line)
+
+
 def test_production_refuses_a_broker_in_the_database_of_the_cache(forked_worker: Worker, tmp_path: Path) -> None:
     """The broker must not use the cache's database, because clearing the cache would delete the tasks."""
     assert forked_worker("settings", cwd=tmp_path, **PRODUCTION).returncode == 0

@@ -58,10 +58,10 @@ def test_sections_are_read_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TEQUIPY_LIMITS__LIFETIMES__IDLE", "PT0S", "Input should be greater than or equal to 1 second"),
         ("TEQUIPY_ORIGINS", "*", "Input should be a valid tuple, as JSON"),
         ("TEQUIPY_ORIGINS", '["*"]', "should be origins as https://app.example.com, without a path, never *"),
-        ("TEQUIPY_HEADERS", '{"cors_origins": []}', "unknown name; it is TEQUIPY_ORIGINS since this release"),
-        ("TEQUIPY_HEADERS__CORS_ORIGINS", "[]", "unknown name; it is TEQUIPY_ORIGINS since this release"),
-        ("TEQUIPY_HEADERS__CORS_ORIGINS__FILE", "/a", "unknown name; it is TEQUIPY_ORIGINS since this release"),
-        ("TEQUIPY_MAIL__ORIGINS", "[]", "unknown name; it is TEQUIPY_ORIGINS since this release"),
+        ("TEQUIPY_HEADERS", '{"cors_origins": []}', "unknown name; it is TEQUIPY_ORIGINS now"),
+        ("TEQUIPY_HEADERS__CORS_ORIGINS", "[]", "unknown name; it is TEQUIPY_ORIGINS now"),
+        ("TEQUIPY_HEADERS__CORS_ORIGINS__FILE", "/a", "unknown name; it is TEQUIPY_ORIGINS now"),
+        ("TEQUIPY_MAIL__ORIGINS", "[]", "unknown name; it is TEQUIPY_ORIGINS now"),
         (
             "TEQUIPY_STORAGE__URL",
             f"ftp://{SECRET}",
@@ -131,8 +131,8 @@ def test_the_old_name_in_a_file_is_refused(monkeypatch: pytest.MonkeyPatch, caps
     """A setting of an earlier release in `.env` is one line that has the new name, with or without its section."""
     Path(".env").write_text("TEQUIPY_HEADERS__CORS_ORIGINS=[]\nTEQUIPY_MAIL__ORIGINS=[]\n")
     assert refused(monkeypatch, capsys) == [
-        "TEQUIPY_HEADERS__CORS_ORIGINS: unknown name in .env; it is TEQUIPY_ORIGINS since this release",
-        "TEQUIPY_MAIL__ORIGINS: unknown name; it is TEQUIPY_ORIGINS since this release",
+        "TEQUIPY_HEADERS__CORS_ORIGINS: unknown name in .env; it is TEQUIPY_ORIGINS now",
+        "TEQUIPY_MAIL__ORIGINS: unknown name; it is TEQUIPY_ORIGINS now",
     ]
 
 

@@ -100,7 +100,7 @@ def _env_file_faults(cls: type[AppSettings]) -> Iterator[str]:
 
 def _hint(cls: type[AppSettings], key: str) -> str:
     if new := _new_name(cls, key):
-        return f"; it is {new} since this release"
+        return f"; it is {new} now"
     nearest = nearest_name(cls, prefix_of(cls), key)
     return f"; did you mean {nearest}?" if nearest else ""
 

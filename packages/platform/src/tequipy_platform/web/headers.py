@@ -32,6 +32,7 @@ _HSTS: Final = {"Strict-Transport-Security": "max-age=63072000; includeSubDomain
 
 _NO_CONTENT: Final = 204  # a number, because reading a member of `HTTPStatus` takes longer
 _NO_STORE: Final = (b"cache-control", b"no-store")
+_VARY: Final = (b"vary", b"Origin")
 
 
 _CORS_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -110,7 +111,8 @@ class Cors(Stage):
                 if value in self._origins:
                     head.set((b"access-control-allow-origin", value))
                 break
-        head.set((b"vary", b", ".join([*head.values(b"vary"), b"Origin"])))
+        vary = head.values(b"vary")
+        head.set((b"vary", b", ".join([*vary, b"Origin"])) if vary else _VARY)
 
     def _refusal(self, headers: Headers) -> str:
         """Return which header of a preflight request was refused, and why; of its values only origins are repeated."""
