@@ -42,6 +42,19 @@ in_chromium = pytest.mark.skipif(
     CHROMIUM is None or shutil.which("npm") is None, reason="apt-get install chromium nodejs npm"
 )
 
+RESETS = """
+import asyncio, sys
+from tequipy_client import Session
+from tequipy_client.contract.api import accounts_and_sessions as accounts
+from tequipy_client.contract.models import AddressBody
+
+async def main(url):
+    async with Session(url) as session:
+        body = AddressBody(email="nobody@example.com")
+        await asyncio.gather(*(accounts.forgot_password(session.http, body=body) for _ in range(2)))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
 CALLS = """
 import asyncio, sys
 from tequipy_client import Session
@@ -81,6 +94,10 @@ JOURNEY = """async ([token, email, password]) => {
     found.push(error instanceof SessionEnded, error.code);
     return found;
 }"""
+RESETS_OF_PAGE = """async () => {
+    const body = { email: "nobody@example.com" };
+    await Promise.all([1, 2].map(() => session.api.POST("/api/v1/auth/password/forgot", { body })));
+}"""
 LOGIN = "([email, password]) => session.login(email, password)"
 TWENTY = """async () => {
     const calls = Array.from({ length: 20 }, () => data(session.api.GET("/api/v1/auth/me")));
@@ -103,14 +120,22 @@ class System:
         self.ahead += EXPIRY
         self.clock.write_text(f"+{self.ahead}")
 
-    def refreshes(self) -> Counter[str]:
-        """Return the number of refreshes at the API until now, by their outcome."""
+    def counts(self, metric: str, label: str, **labels: str) -> Counter[str]:
+        """Return a counter of the API by the values of one label, for these values of others."""
         found: Counter[str] = Counter()
         for family in text_string_to_metric_families(fetch(f"{self.api.url}/metrics").text):
             for sample in family.samples:
-                if sample.name == "auth_operations_total" and sample.labels["operation"] == "refresh":
-                    found[sample.labels["status"]] = int(sample.value)
+                if sample.name == metric and labels.items() <= sample.labels.items():
+                    found[sample.labels[label]] += int(sample.value)
         return found
+
+    def refreshes(self) -> Counter[str]:
+        """Return the number of refreshes until now, by their outcome."""
+        return self.counts("auth_operations_total", "status", operation="refresh")
+
+    def reset_requests(self) -> Counter[str]:
+        """Return the number of requests for a link to reset a password until now, by their status."""
+        return self.counts("http_requests_total", "status", route="/api/v1/auth/password/forgot")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -152,6 +177,7 @@ def system(deployment: Deployment, mails: MailSink, tmp_path_factory: pytest.Tem
             FAKETIME_NO_CACHE="1",
             FAKETIME_DONT_FAKE_MONOTONIC="1",
             TEQUIPY_AUTH__POLICY__ACCESS_TOKEN_TTL="900",
+            TEQUIPY_RATE_LIMITS__FORGOT="1/2",
             TEQUIPY_ALLOWED_ORIGINS=f'["{origin}"]',
         )
         (folder / "index.html").write_text(PAGE.replace("API", f"http://localhost:{api.port}"))
@@ -202,6 +228,15 @@ def test_twenty_calls_of_the_python_client_cause_one_refresh(system: System) -> 
     assert system.refreshes() - before == {"ok": 1}
 
 
+def test_the_python_client_waits_when_it_is_limited(system: System) -> None:
+    """The second of two requests is refused, and sent again after the time that the API names."""
+    before = system.reset_requests()
+    with python("-c", RESETS, system.api.url):
+        pass
+    found = system.reset_requests() - before
+    assert (found["202"], found["429"] > 0) == (2, True)
+
+
 def load(page: Page, system: System) -> None:
     """Load the page, and wait until its client is there."""
     page.goto(system.page_url)
@@ -244,3 +279,13 @@ def test_two_tabs_refresh_one_after_another(system: System, page: Page) -> None:
         tab.evaluate(f"() => {{ window.calls = ({TWENTY})(); }}")
     assert [tab.evaluate("window.calls") for tab in (page, other)] == [[ADMIN] * 20] * 2
     assert system.refreshes() - before == {"ok": 2}
+
+
+@in_chromium
+def test_a_page_waits_when_it_is_limited(system: System, page: Page) -> None:
+    """A page of another origin may read `Retry-After`, and sends the refused request again after that time."""
+    load(page, system)
+    before = system.reset_requests()
+    page.evaluate(RESETS_OF_PAGE)
+    found = system.reset_requests() - before
+    assert (found["202"], found["429"] > 0) == (2, True)
