@@ -59,6 +59,17 @@ async def test_a_secret_is_verified(secret_hasher: SecretHasher) -> None:
     assert "A" * 43 not in stored
 
 
+async def test_a_secret_is_exchanged(secret_hasher: SecretHasher) -> None:
+    """The hash of the successor is returned for the right secret only; a malformed hash returns None."""
+    stored = await secret_hasher.hash("A" * 43)
+    exchanged = await secret_hasher.exchange("A" * 43, stored, successor="B" * 43)
+    assert exchanged is not None
+    assert await secret_hasher.verify("B" * 43, exchanged)
+    assert not await secret_hasher.verify("A" * 43, exchanged)
+    assert await secret_hasher.exchange("A" * 42 + "E", stored, successor="B" * 43) is None
+    assert await secret_hasher.exchange("A" * 43, "no hash", successor="B" * 43) is None
+
+
 async def test_the_scheme_is_bcrypt_over_a_peppered_hmac(pool: HashingPool) -> None:
     """The digest can be computed by hand, and the hash has the configured cost and newest pepper version."""
     stored = await BcryptPasswordHasher(pool, peppers=PEPPERS, cost=COST).hash("password", CLIENT)

@@ -41,8 +41,9 @@ async def test_every_session_is_the_same_everywhere(odd_database_url: str, pgbou
     """Each transaction is READ COMMITTED, in UTC and with timeouts, even if a pooler drops start-up parameters."""
     url = SecretStr(odd_database_url)
     async with build_database(DatabaseSettings(url=url, direct_url=url, pgbouncer=pgbouncer)) as database:
-        for _ in range(2):  # the second round uses the same connection
-            async with database.sessions() as session:
+        # The second round uses the same connection.
+        for factory in [database.sessions, database.autocommit_sessions] * 2:
+            async with factory() as session:
                 assert {name: await session.scalar(text(f"show {name}")) for name in NAMES} == OURS
         async with database.direct_connection() as connection:
             assert {name: await connection.fetchval(f"show {name}") for name in NAMES} == OURS

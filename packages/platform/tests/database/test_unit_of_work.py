@@ -21,6 +21,15 @@ async def test_a_block_has_committed_when_it_is_left(database: Database) -> None
     assert await outbox_rows(database) == 1
 
 
+async def test_each_statement_of_an_autocommit_block_is_a_transaction(database: Database) -> None:
+    """With `autocommit` two statements see different times of transactions; the next block is a transaction again."""
+    times = []
+    for autocommit in (False, True, False):
+        async with SqlUnitOfWork(database, SystemClock(), uuid7, autocommit=autocommit) as work:
+            times.append({await work.session.scalar(text("select transaction_timestamp()")) for _ in range(2)})
+    assert [len(each) for each in times] == [1, 2, 1]
+
+
 async def test_a_failed_block_is_rolled_back(database: Database) -> None:
     """An exception rolls back and reaches the caller."""
 

@@ -54,6 +54,8 @@ class Composition:
     """The ports and settings that the services need, and a method that builds all services from them."""
 
     unit_of_work: Callable[[], AuthUnitOfWork]
+    single_read: Callable[[], AuthUnitOfWork]
+    """Units of work that need not be transactions, because each is used for one read."""
     policy: AuthPolicy
     public_url: str
     """The public URL of the app, without a trailing slash."""
@@ -230,6 +232,7 @@ class Composition:
     def _sessions(self) -> SessionService:
         return SessionService(
             self.unit_of_work,
+            single_read=self.single_read,
             secrets=self.secrets,
             successor_keys=self.successor_keys,
             access_tokens=self.access_tokens,

@@ -74,6 +74,10 @@ class SecretHasher(ABC):
     async def verify(self, secret: str, stored: str) -> bool:
         """Return whether the secret matches the stored hash."""
 
+    async def exchange(self, secret: str, stored: str, *, successor: str) -> str | None:
+        """Return the hash of `successor` if the secret matches the stored hash, and None otherwise."""
+        return await self.hash(successor) if await self.verify(secret, stored) else None
+
 
 class SuccessorKeys(ABC):
     """The server keys from which the successors of refresh tokens are derived."""

@@ -88,6 +88,7 @@ def build_auth(
         )
     return Composition(
         unit_of_work=unit_of_work,
+        single_read=partial(SqlAuthUnitOfWork, database, clock, uuid7, autocommit=True),
         policy=policy,
         public_url=public_url,
         registration_mode=settings.registration_mode,

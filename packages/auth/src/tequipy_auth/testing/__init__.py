@@ -86,6 +86,7 @@ def build_fake_auth(
     cache = MemoryCacheManager(CACHE_POLICIES)
     return Composition(
         unit_of_work=lambda: unit_of_work,
+        single_read=lambda: unit_of_work,
         policy=policy,
         public_url=PUBLIC_URL,
         registration_mode=registration_mode,

@@ -41,16 +41,19 @@ class SqlTransaction:
     Leaving the block normally commits; leaving it by an exception rolls back. It raises `Unavailable` when the server
     cannot be reached or the pool is exhausted, and `Conflicted` when the server rolled back in favour of a concurrent
     transaction.
+
+    With `autocommit`, each statement is its own transaction, which is faster by two round trips: for a single read.
     """
 
     session: AsyncSession
     """Set within the block only."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, autocommit: bool = False) -> None:
         self._database = database
+        self._autocommit = autocommit
 
     async def __aenter__(self) -> Self:
-        self.session = self._database.sessions()
+        self.session = self._database.autocommit_sessions() if self._autocommit else self._database.sessions()
         return self
 
     async def __aexit__(

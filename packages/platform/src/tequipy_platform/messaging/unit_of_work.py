@@ -17,8 +17,8 @@ class SqlUnitOfWork(SqlTransaction, UnitOfWork):
 
     outbox: SqlOutbox
 
-    def __init__(self, database: Database, clock: Clock, new_id: IdSource) -> None:
-        super().__init__(database)
+    def __init__(self, database: Database, clock: Clock, new_id: IdSource, *, autocommit: bool = False) -> None:
+        super().__init__(database, autocommit=autocommit)
         self._clock = clock
         self._new_id = new_id
 

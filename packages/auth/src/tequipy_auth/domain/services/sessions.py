@@ -44,6 +44,7 @@ class SessionService:
         self,
         unit_of_work: Callable[[], AuthUnitOfWork],
         *,
+        single_read: Callable[[], AuthUnitOfWork],
         secrets: SecretHasher,
         successor_keys: SuccessorKeys,
         access_tokens: AccessTokens,
@@ -54,6 +55,7 @@ class SessionService:
         operations: Operations,
     ) -> None:
         self._unit_of_work = unit_of_work
+        self._single_read = single_read
         self._secrets = secrets
         self._successor_keys = successor_keys
         self._access_tokens = access_tokens
@@ -75,10 +77,12 @@ class SessionService:
         """
         # The time of the request's arrival: a slow database must not make a refresh look like theft.
         now = self._clock.now()
-        presented = await self._verify_token(token)
+        presented = await self._find_token(token)
         if presented.session.revoked_at is not None:
+            await self._verify(presented)
             raise await self._refusal(presented, client, now)
         if presented.session.expires_at <= now:
+            await self._verify(presented)
             raise RefreshExpired
         successor, child = await self._derive_successor(presented, now)
         # Signed before the commit: a revocation after the commit is then stored until this token has expired.
@@ -112,8 +116,9 @@ class SessionService:
         owners: dict[UUID, UUID] = {}
         if refresh_token is not None:
             with suppress(RefreshInvalid):
-                session = (await self._verify_token(refresh_token)).session
-                owners[session.id] = session.user_id
+                presented = await self._find_token(refresh_token)
+                await self._verify(presented)
+                owners[presented.session.id] = presented.session.user_id
         if access_token is not None:
             with suppress(InvalidAccessToken):
                 principal = await self._access_tokens.verify(access_token)
@@ -164,29 +169,40 @@ class SessionService:
             revoked_ids = await self._issuer.revoke_all(work, principal.user_id, revocation, keep=keep)
         await self._issuer.publish(revoked_ids)
 
-    async def _verify_token(self, token: str) -> _PresentedToken:
-        """Return the presented token with its rows; raises `RefreshInvalid` if it is unknown or its secret is wrong."""
+    async def _find_token(self, token: str) -> _PresentedToken:
+        """Return the presented token, whose secret is not verified yet; raises `RefreshInvalid` if it is unknown."""
         try:
             value = RefreshTokenValue.parse(token)
         except ValueError as error:
             raise RefreshInvalid from error
-        async with self._unit_of_work() as work:
+        async with self._single_read() as work:
             found = await work.refresh_tokens.with_owner(value.id)
-        # The hash is computed outside the transaction, because it takes a thread and about a millisecond.
-        if found is None or not await self._secrets.verify(value.secret, found[0].secret_hash):
+        if found is None:
             raise RefreshInvalid
         return _PresentedToken(value, *found)
+
+    async def _verify(self, presented: _PresentedToken) -> None:
+        """Raise `RefreshInvalid` if the secret is wrong; hashes, so call it outside of a transaction."""
+        if not await self._secrets.verify(presented.value.secret, presented.token.secret_hash):
+            raise RefreshInvalid
 
     async def _derive_successor(
         self, presented: _PresentedToken, now: datetime
     ) -> tuple[RefreshTokenValue, RefreshToken]:
-        """Return the successor of the presented token, and its row; hashes, so call it outside of a transaction."""
+        """Return the successor of the presented token, and its row; raises `RefreshInvalid` if the secret is wrong.
+
+        Both hashes are computed outside of a transaction, because they take a thread and about two milliseconds.
+        """
         version = self._successor_keys.current_version
         key = self._successor_keys.key(version)
         if key is None:
             raise LookupError(f"no successor key of version {version}")
         successor = presented.value.successor(self._new_id(), key)
-        secret_hash = await self._secrets.hash(successor.secret)
+        secret_hash = await self._secrets.exchange(
+            presented.value.secret, presented.token.secret_hash, successor=successor.secret
+        )
+        if secret_hash is None:
+            raise RefreshInvalid
         return successor, RefreshToken(
             successor.id, presented.session.id, presented.value.id, secret_hash, version, now
         )

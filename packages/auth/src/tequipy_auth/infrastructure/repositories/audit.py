@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Date, Row, Select, Text, cast, func, or_, select, tuple_
+from sqlalchemy import Date, Row, Select, Text, cast, func, insert, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -14,6 +14,7 @@ from tequipy_auth.domain.audit import AuditAction, AuditEvent, AuditFilter, Audi
 from tequipy_auth.domain.repositories import AuditLog, AuditTrail
 from tequipy_auth.domain.value_objects import Client
 from tequipy_auth.infrastructure.models import AuditEventRow
+from tequipy_auth.infrastructure.repositories.base import table_of
 from tequipy_observability import current_context
 from tequipy_platform import Clock, IdSource, Page, PageRequest
 from tequipy_platform.database import Database
@@ -21,12 +22,15 @@ from tequipy_platform.database import Database
 BATCH_SIZE: Final = 2000
 """The number of rows that one transaction reads."""
 
+_INSERT: Final = insert(table_of(AuditEventRow))
 _ACTIONS: Final = {action.value: action for action in AuditAction}
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 
 
 class SqlAuditTrail(AuditTrail):
-    """Adds rows to the SQLAlchemy session, which writes them at the next flush.
+    """Collects events, and inserts all of them by one statement before the unit of work commits.
+
+    The ORM's flush would take several times as long.
 
     `schema` is the name of auth's schema in this database.
     """
@@ -36,25 +40,33 @@ class SqlAuditTrail(AuditTrail):
         self._schema = schema
         self._clock = clock
         self._new_id = new_id
+        self._recorded: list[dict[str, Any]] = []
 
     def record(self, event: AuditEvent) -> None:
-        """Insert an event."""
-        self._session.add(
-            AuditEventRow(
-                id=self._new_id(),
-                at=self._clock.now(),
-                actor_id=event.actor_id,
-                subject_id=event.subject_id,
-                session_id=event.session_id,
-                action=str(event.action),
-                outcome=str(event.outcome),
-                reason=event.reason,
-                ip=event.client.ip,
-                user_agent=event.client.user_agent,
-                correlation_id=current_context().correlation_id,
-                details=dict(event.metadata),
-            )
+        """Collect an event."""
+        self._recorded.append(
+            {
+                "id": self._new_id(),
+                "at": self._clock.now(),
+                "actor_id": event.actor_id,
+                "subject_id": event.subject_id,
+                "session_id": event.session_id,
+                "action": str(event.action),
+                "outcome": str(event.outcome),
+                "reason": event.reason,
+                "ip": event.client.ip,
+                "user_agent": event.client.user_agent,
+                "correlation_id": current_context().correlation_id,
+                "metadata": dict(event.metadata),
+            }
         )
+
+    async def write(self) -> None:
+        """Insert the collected events."""
+        if self._recorded:
+            recorded, self._recorded = self._recorded, []
+            connection = await self._session.connection()
+            await connection.execute(_INSERT, recorded)
 
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Call the only database function that may delete events."""
@@ -66,6 +78,7 @@ class SqlAuditTrail(AuditTrail):
         """Call the only database function that may change events."""
         addresses = cast(list(address_pseudonyms), ARRAY(Text))
         erase = getattr(func, self._schema).erase_audit_events(user_id, addresses)
+        await self.write()  # because the function empties those events too
         erased: int = (await self._session.execute(select(erase))).scalar_one()
         return erased
 

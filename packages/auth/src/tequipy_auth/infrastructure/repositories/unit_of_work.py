@@ -21,6 +21,8 @@ from tequipy_platform.messaging import SqlUnitOfWork
 class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
     """A PostgreSQL transaction with all repositories of auth."""
 
+    audit: SqlAuditTrail
+
     def _bind(self, session: AsyncSession) -> None:
         self.registrations = SqlRegistrations(session)
         self.invitations = SqlInvitations(session)
@@ -36,3 +38,8 @@ class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
         self.audit = SqlAuditTrail(session, self._clock, self._new_id, schema=schema)
         self.signing_keys = SqlSigningKeys(session)
         self.roles = SqlRoles(session)
+
+    async def _finish(self, *, commit: bool) -> None:
+        if commit:
+            await self.audit.write()
+        await super()._finish(commit=commit)
