@@ -187,8 +187,8 @@ class LoginAttempts(ABC):
         """Store the counters of locked keys."""
 
     @abstractmethod
-    async def delete(self, keys: Collection[Key]) -> None:
-        """Delete the counters of these keys."""
+    async def release(self, keys: Collection[Key], at: datetime, *, delete: Collection[Key] = ()) -> None:
+        """Remove a reservation of that time from the counter of each key; delete the counters of the keys `delete`."""
 
     @abstractmethod
     async def delete_for_account(self, account: str, *, keep: Key | None = None) -> None:
@@ -302,13 +302,12 @@ class Lockout:
 
     async def succeed(self, attempts: LoginAttempts, reservation: Reservation) -> None:
         """Delete the account's counter for this client address, device or session; the others stay unchanged."""
-        await self.release(attempts, reservation)
-        await attempts.delete([key for key in reservation.keys if key.scope in _CLEARED_BY_SUCCESS])
+        cleared = [key for key in reservation.keys if key.scope in _CLEARED_BY_SUCCESS]
+        await attempts.release(reservation.keys, reservation.at, delete=cleared)
 
     async def release(self, attempts: LoginAttempts, reservation: Reservation) -> None:
         """Remove the reservation of an attempt that did not fail."""
-        counters = await attempts.lock(reservation.keys)
-        await attempts.save({key: counter.without_reservation(reservation.at) for key, counter in counters.items()})
+        await attempts.release(reservation.keys, reservation.at)
 
     async def reset(self, attempts: LoginAttempts, address: EmailAddress, client: Client) -> None:
         """Delete the counters of an account after a password reset; counters for all accounts of a client address stay.

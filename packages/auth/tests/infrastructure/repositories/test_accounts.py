@@ -185,16 +185,6 @@ async def test_accounts_are_found(work: Work, wanted: UserFilter, found: list[st
     assert [user.email.canonical.partition("@")[0] for user in page.items] == found
 
 
-async def test_the_latest_login_is_recorded(work: Work) -> None:
-    """The account shows the time of its latest login."""
-    user = make_user()
-    async with work() as unit:
-        await unit.users.add(user)
-        await unit.users.record_login(user.id, at=NOW)
-    async with work() as unit:
-        assert await unit.users.get(user.id) == replace(user, last_login_at=NOW)
-
-
 async def test_roles_and_status_are_replaced(work: Work) -> None:
     """The account shows its new roles and status, and the time of its erasure."""
     user = make_user()

@@ -1,6 +1,7 @@
 """Counters of failed attempts: one contract suite for memory and PostgreSQL."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from tequipy_auth.domain.lockout import COUNTER_TTL, Counter, Key, Scope
 
 from .entities import NOW, Work
 
+LATER = NOW + timedelta(seconds=30)
 ADA = [Key(Scope.PAIR, "ada-home", "ada"), Key(Scope.ACCOUNT, "ada", "ada"), Key(Scope.CLIENT, "home")]
 BOB = [Key(Scope.PAIR, "bob-home", "bob"), Key(Scope.ACCOUNT, "bob", "bob"), Key(Scope.CLIENT, "home")]
 
@@ -63,13 +65,39 @@ async def test_a_rollback_discards_the_count(work: Work) -> None:
     assert await counted(work, ADA) == [1, 1, 1]
 
 
-async def test_deleting_keys_keeps_the_others(work: Work) -> None:
-    """Deleting a key leaves the other keys unchanged."""
-    await count(work, ADA)
+async def test_releasing_removes_one_reservation_and_deletes_keys(work: Work) -> None:
+    """A release removes the first reservation of that time, deletes the given keys, and leaves everything else."""
+    await count(work, BOB)
+    full = Counter((NOW,), (LATER, NOW, LATER, NOW), 1, LATER, NOW, LATER)
     async with work() as unit:
-        await unit.attempts.delete(ADA[:1])
-        await unit.attempts.delete([])
-    assert await counted(work, ADA) == [0, 1, 1]
+        await unit.attempts.lock(ADA)
+        await unit.attempts.save(dict.fromkeys(ADA, full))
+    async with work() as unit:
+        await unit.attempts.release([*ADA, Key(Scope.PAIR, "absent", "ada")], NOW, delete=ADA[:1])
+    async with work() as unit:
+        await unit.attempts.release(ADA, NOW - timedelta(hours=1))
+        await unit.attempts.release([], NOW)
+        rest = replace(full, reserved_at=(LATER, LATER, NOW))
+        assert await unit.attempts.lock(ADA) == {ADA[0]: Counter(), ADA[1]: rest, ADA[2]: rest}
+    assert await counted(work, BOB) == [1, 1, 1]
+
+
+async def test_concurrent_releases_lose_nothing(work: Work) -> None:
+    """40 concurrent transactions that fail or release overlapping keys neither lose a change nor deadlock."""
+    async with work() as unit:
+        await unit.attempts.lock([*ADA, *BOB])
+        await unit.attempts.save({key: Counter(reserved_at=(NOW,) * 20) for key in [*ADA, *BOB]})
+
+    async def release(keys: list[Key]) -> None:
+        async with work() as unit:
+            await unit.attempts.release(keys, NOW)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(each for keys in [ADA, BOB[::-1]] * 10 for each in (release(keys), count(work, keys))))
+    async with work() as unit:
+        counters = await unit.attempts.lock([*ADA, *BOB])
+    assert [len(counters[key].reserved_at) for key in [*ADA, *BOB[:2]]] == [10, 10, 0, 10, 10]
+    assert [len(counters[key].failed_at) for key in [*ADA, *BOB[:2]]] == [10, 10, 20, 10, 10]
 
 
 async def test_all_counters_of_an_account_but_one_are_deleted(work: Work) -> None:

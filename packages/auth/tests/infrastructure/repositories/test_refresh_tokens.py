@@ -9,7 +9,7 @@ from tequipy_auth import AuthUnitOfWork, Client, RefreshToken, Session
 from tequipy_auth.domain.repositories import RotationOutcome
 from tequipy_platform.database import Database
 
-from .entities import HOUR, NOW, Work, eventually_waiting, make_refresh_token, new_id
+from .entities import HOUR, NOW, Work, eventually_waiting, make_refresh_token, make_session, new_id
 
 PHONE = Client("2001:db8::1", "phone")
 
@@ -117,3 +117,21 @@ async def test_a_parent_has_one_child(work: Work, session: Session) -> None:
             await unit.refresh_tokens.add(make_refresh_token(session, parent.id))
     async with work() as unit:
         assert await unit.refresh_tokens.child_of(parent.id) == child
+
+
+async def test_a_session_starts_with_its_first_token(work: Work, session: Session) -> None:
+    """Session, token and time of the login are stored; the number is that of the account's other live sessions."""
+    first, later = make_session(session.user_id), NOW + HOUR / 2
+    second = replace(make_session(session.user_id), auth_time=later, last_used_at=later)
+    ended = replace(make_session(session.user_id), idle_expires_at=NOW)
+    tokens = [make_refresh_token(each) for each in (first, second)]
+    async with work() as unit:
+        await unit.sessions.add(ended)
+        assert await unit.refresh_tokens.start(first, tokens[0]) == 1
+        assert await unit.refresh_tokens.start(second, tokens[1]) == 2
+    async with work() as unit:
+        assert await unit.sessions.get(second.id) == second
+        assert await unit.refresh_tokens.get(tokens[1].id) == tokens[1]
+        user = await unit.users.get(session.user_id)
+    assert user is not None
+    assert user.last_login_at == later

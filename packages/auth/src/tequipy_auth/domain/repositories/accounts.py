@@ -153,10 +153,6 @@ class Users(ABC):
         """Delete an account with its sessions, refresh tokens and devices."""
 
     @abstractmethod
-    async def record_login(self, user_id: UUID, *, at: datetime) -> None:
-        """Set the time of the latest login."""
-
-    @abstractmethod
     async def page(self, request: PageRequest, wanted: UserFilter) -> Page[User]:
         """Return a page of the wanted accounts, the newest first."""
 

@@ -74,6 +74,13 @@ class RefreshTokens(ABC):
         """Store a token; a parent has at most one child."""
 
     @abstractmethod
+    async def start(self, session: Session, token: RefreshToken) -> int:
+        """Store a new session with its first token, and the time of its account's latest login.
+
+        Returns how many other live sessions the account has; the caller holds the lock of its row.
+        """
+
+    @abstractmethod
     async def get(self, token_id: UUID) -> RefreshToken | None:
         """Return a token, or None."""
 

@@ -121,7 +121,6 @@ class LoginService:
             if new.replaces is None or await self._devices.recognise(work, user, client.device_mark) is not None:
                 device_mark = await self._devices.issue(work, user, known=client.device_mark)
             revoked_ids = await self._issuer.save(work, new)
-            await work.users.record_login(user.id, at=new.session.auth_time)
             work.audit.record(
                 AuditEvent(
                     AuditAction.LOGIN_OK,

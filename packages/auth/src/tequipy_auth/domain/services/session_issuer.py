@@ -131,16 +131,17 @@ class SessionIssuer:
                 raise InvalidAccessToken
             replaced = (revoked_session(new.replaces),)
             work.outbox.add(PUBLISH_REVOCATIONS, members=list(replaced))
-        oldest = await work.sessions.live_of(
-            session.user_id, at=session.auth_time, beyond=self._policy.sessions_per_user - 1
-        )
-        revocation = SessionRevocation(
-            "too_many_sessions", session.auth_time, actor_id=session.user_id, client=session.client
-        )
-        revoked_ids = await self.revoke(work, session.user_id, [each.id for each in oldest], revocation)
-        await work.sessions.add(session)
-        await work.refresh_tokens.add(new.refresh_token)
-        return replaced + revoked_ids
+        others = await work.refresh_tokens.start(session, new.refresh_token)
+        if others < self._policy.sessions_per_user:
+            return replaced
+        return replaced + await self._revoke_oldest(work, session)
+
+    async def _revoke_oldest(self, work: AuthUnitOfWork, new: Session) -> tuple[str, ...]:
+        """Revoke the oldest sessions beyond the maximum number, but never the new one."""
+        live = await work.sessions.live_of(new.user_id, at=new.auth_time)
+        others = [each.id for each in live if each.id != new.id]
+        revocation = SessionRevocation("too_many_sessions", new.auth_time, actor_id=new.user_id, client=new.client)
+        return await self.revoke(work, new.user_id, others[self._policy.sessions_per_user - 1 :], revocation)
 
     async def revoke(
         self, work: AuthUnitOfWork, user_id: UUID, session_ids: Iterable[UUID], revocation: SessionRevocation

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -81,6 +81,14 @@ class SqlRegistrations(Repository, Registrations):
         await self._session.execute(delete(RegistrationRow).where(RegistrationRow.canonical_email == canonical_email))
 
 
+# Built once, because building a statement and its cache key takes longer than running it.
+_BY_ID: Final = select(UserRow).where(UserRow.id == bindparam("user_id"))
+_BY_EMAIL: Final = select(UserRow).where(UserRow.canonical_email == bindparam("address"))
+# Except the id, so that inserting a session does not wait.
+_LOCKED: Final = _BY_ID.with_for_update(key_share=True)
+_HIGHEST_COST: Final = select(func.max(UserRow.password_cost)).where(UserRow.password_cost <= MAX_STORED_COST)
+
+
 class SqlUsers(Repository, Users):
     """Rows of `auth.users`."""
 
@@ -121,12 +129,12 @@ class SqlUsers(Repository, Users):
 
     async def get(self, user_id: UUID) -> User | None:
         """Select an account."""
-        row = await self._one(select(UserRow).where(UserRow.id == user_id))
+        row = await self._one(_BY_ID, user_id=user_id)
         return user_of(row) if row else None
 
     async def by_email(self, canonical_email: str) -> User | None:
         """Select the account of an address."""
-        row = await self._one(select(UserRow).where(UserRow.canonical_email == canonical_email))
+        row = await self._one(_BY_EMAIL, address=canonical_email)
         return user_of(row) if row else None
 
     async def supersede(self, user_id: UUID, *, at: datetime) -> int | None:
@@ -148,14 +156,13 @@ class SqlUsers(Repository, Users):
         return {user_id: (version, changed_at) for user_id, version, changed_at in rows if changed_at is not None}
 
     async def lock(self, user_id: UUID) -> User | None:
-        """Select an account for update except its id, so that inserting a session does not wait."""
-        row = await self._one(select(UserRow).where(UserRow.id == user_id).with_for_update(key_share=True))
+        """Select an account for update."""
+        row = await self._one(_LOCKED, user_id=user_id)
         return user_of(row) if row else None
 
     async def highest_password_cost(self) -> int:
         """Select the highest cost in the index that may be checked."""
-        highest = select(func.max(UserRow.password_cost)).where(UserRow.password_cost <= MAX_STORED_COST)
-        return await self._session.scalar(highest) or 0
+        return await self._session.scalar(_HIGHEST_COST) or 0
 
     async def set_password(self, user_id: UUID, password: PasswordHash) -> None:
         """Update the password columns and increment the password epoch."""
@@ -224,10 +231,6 @@ class SqlUsers(Repository, Users):
     async def erase(self, user_id: UUID) -> None:
         """Delete a row; the database deletes those that refer to it."""
         await self._session.execute(delete(UserRow).where(UserRow.id == user_id))
-
-    async def record_login(self, user_id: UUID, *, at: datetime) -> None:
-        """Update the time of the latest login."""
-        await self._set(user_id, last_login_at=at)
 
     async def page(self, request: PageRequest, wanted: UserFilter) -> Page[User]:
         """Select accounts in the order of their ids, which grow with time."""

@@ -1,6 +1,7 @@
 """The base class of the repositories on PostgreSQL."""
 
 from typing import TypeVar, cast
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, Table, Update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,9 +33,9 @@ class Repository:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def _one(self, query: Select[R]) -> R | None:
+    async def _one(self, query: Select[R], **parameters: UUID | str) -> R | None:
         """Return the current row, even if the session has read an older version of it."""
-        rows = await self._session.scalars(query.execution_options(populate_existing=True))
+        rows = await self._session.scalars(query, parameters, execution_options={"populate_existing": True})
         return rows.one_or_none()
 
     async def _purge(self, table: type[Temporary], condition: ColumnElement[bool], limit: int) -> int:

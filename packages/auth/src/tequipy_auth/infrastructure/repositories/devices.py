@@ -2,15 +2,44 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import Delete, Integer, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from tequipy_auth.domain.entities import Device
 from tequipy_auth.domain.repositories import Devices
 from tequipy_auth.infrastructure.models import DeviceRow
-from tequipy_auth.infrastructure.repositories.base import Repository
+from tequipy_auth.infrastructure.repositories.base import Repository, table_of
+
+_TABLE: Final = table_of(DeviceRow)
+
+
+def _put() -> Delete:
+    """Return the statement of `SqlDevices.put`, built once, because that takes longer than running it."""
+    columns = _TABLE.c
+    new = insert(_TABLE).values(
+        id=bindparam("device"),
+        user_id=bindparam("owner"),
+        last_used_at=bindparam("moment"),
+        expires_at=bindparam("until"),
+    )
+    put = new.on_conflict_do_update(
+        index_elements=["id"],
+        set_={"last_used_at": new.excluded.last_used_at, "expires_at": new.excluded.expires_at},
+        where=columns.user_id == new.excluded.user_id,
+    )
+    others = (
+        select(columns.id)
+        .where(columns.user_id == bindparam("owner"), columns.id != bindparam("device"))
+        .order_by(columns.last_used_at.desc(), columns.id.desc())
+        .offset(bindparam("others", type_=Integer))
+    )
+    return delete(_TABLE).where(columns.id.in_(others)).add_cte(put.cte("put"))
+
+
+_PUT: Final = _put()
 
 
 class SqlDevices(Repository, Devices):
@@ -33,25 +62,16 @@ class SqlDevices(Repository, Devices):
         return [Device(row.id, row.user_id, row.last_used_at, row.expires_at) for row in rows]
 
     async def put(self, device: Device, *, keep: int) -> None:
-        """Insert or update a device, then delete the devices above the limit."""
-        new = insert(DeviceRow).values(
-            id=device.id, user_id=device.user_id, last_used_at=device.last_used_at, expires_at=device.expires_at
-        )
+        """Insert or update a device and delete the devices above the limit, in one statement."""
         await self._session.execute(
-            new.on_conflict_do_update(
-                index_elements=[DeviceRow.id],
-                set_={"last_used_at": new.excluded.last_used_at, "expires_at": new.excluded.expires_at},
-                where=DeviceRow.user_id == new.excluded.user_id,
-            )
-        )
-        others = (
-            select(DeviceRow.id)
-            .where(DeviceRow.user_id == device.user_id, DeviceRow.id != device.id)
-            .order_by(DeviceRow.last_used_at.desc(), DeviceRow.id.desc())
-            .offset(keep - 1)
-        )
-        await self._session.execute(
-            delete(DeviceRow).where(DeviceRow.id.in_(others)).execution_options(synchronize_session=False)
+            _PUT,
+            {
+                "device": device.id,
+                "owner": device.user_id,
+                "moment": device.last_used_at,
+                "until": device.expires_at,
+                "others": keep - 1,
+            },
         )
 
     async def purge(self, *, before: datetime, limit: int) -> int:

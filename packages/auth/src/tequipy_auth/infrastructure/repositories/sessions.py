@@ -7,13 +7,14 @@ from uuid import UUID
 
 from sqlalchemy import Select, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.dml import ReturningInsert
 
 from tequipy_auth.domain.entities import RefreshToken, Session, User
 from tequipy_auth.domain.repositories import RefreshTokens, RotationOutcome, Sessions
 from tequipy_auth.domain.value_objects import Client
 from tequipy_auth.infrastructure.mapping import refresh_token_of, session_of, user_of
 from tequipy_auth.infrastructure.models import RefreshTokenRow, SessionRow, UserRow
-from tequipy_auth.infrastructure.repositories.base import Repository
+from tequipy_auth.infrastructure.repositories.base import Repository, table_of
 
 # Built once, because building a statement and its cache key takes longer than running it.
 _WITH_OWNER: Final = (
@@ -72,6 +73,52 @@ def _rotation() -> Select[tuple[int, int]]:
 
 
 _ROTATE: Final = _rotation()
+
+
+_SESSIONS: Final = table_of(SessionRow)
+_TOKENS: Final = table_of(RefreshTokenRow)
+_USERS: Final = table_of(UserRow)
+
+
+def _start() -> ReturningInsert[int]:
+    """Return the statement of `SqlRefreshTokens.start`."""
+    live = _SESSIONS.alias("live")
+    moment = bindparam("started_at", type_=_SESSIONS.c.auth_time.type)
+    # The statement sees the table as it was before it, so that the new session does not count.
+    others = (
+        select(func.count())
+        .select_from(live)
+        .where(
+            live.c.user_id == bindparam("owner"),
+            live.c.revoked_at.is_(None),
+            live.c.idle_expires_at > moment,
+            live.c.absolute_expires_at > moment,
+        )
+    )
+    session = insert(_SESSIONS).values(
+        id=bindparam("session"),
+        user_id=bindparam("owner"),
+        ip=bindparam("client_ip"),
+        user_agent=bindparam("client_agent"),
+        amr=bindparam("methods"),
+        auth_time=moment,
+        created_at=bindparam("first_created_at"),
+        last_used_at=moment,
+        idle_expires_at=bindparam("idle_until"),
+        absolute_expires_at=bindparam("absolute_until"),
+    )
+    login = update(_USERS).where(_USERS.c.id == bindparam("owner")).values(last_login_at=moment)
+    token = insert(_TOKENS).values(
+        id=bindparam("token"),
+        session_id=bindparam("session"),
+        secret_hash=bindparam("hashed"),
+        key_version=bindparam("key"),
+        created_at=bindparam("token_created_at"),
+    )
+    return token.returning(others.scalar_subquery()).add_cte(session.cte("session"), login.cte("login"))
+
+
+_START: Final = _start()
 
 
 class SqlSessions(Repository, Sessions):
@@ -184,6 +231,28 @@ class SqlRefreshTokens(Repository, RefreshTokens):
                 used_at=token.used_at,
             )
         )
+
+    async def start(self, session: Session, token: RefreshToken) -> int:
+        """Insert both and update the account in one statement."""
+        started = await self._session.execute(
+            _START,
+            {
+                "session": session.id,
+                "owner": session.user_id,
+                "client_ip": session.client.ip,
+                "client_agent": session.client.user_agent,
+                "methods": session.amr,
+                "started_at": session.auth_time,
+                "first_created_at": session.created_at,
+                "idle_until": session.idle_expires_at,
+                "absolute_until": session.absolute_expires_at,
+                "token": token.id,
+                "hashed": token.secret_hash,
+                "key": token.key_version,
+                "token_created_at": token.created_at,
+            },
+        )
+        return started.scalar_one()
 
     async def get(self, token_id: UUID) -> RefreshToken | None:
         """Select a token."""

@@ -160,10 +160,6 @@ class MemoryUsers(Users):
         self.rows.pop(user_id, None)
         self.superseded_at.pop(user_id, None)
 
-    async def record_login(self, user_id: UUID, *, at: datetime) -> None:
-        """Set the time of the latest login."""
-        self._change(user_id, last_login_at=at)
-
     async def page(self, request: PageRequest, wanted: UserFilter) -> Page[User]:
         """Return a page of accounts, the greatest ids first."""
         text = (wanted.text or "").casefold()

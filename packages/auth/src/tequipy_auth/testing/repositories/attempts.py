@@ -21,14 +21,18 @@ class MemoryLoginAttempts(LoginAttempts):
         """Store counters."""
         self.rows.update(counters)
 
-    async def delete(self, keys: Collection[Key]) -> None:
-        """Delete counters."""
+    async def release(self, keys: Collection[Key], at: datetime, *, delete: Collection[Key] = ()) -> None:
+        """Remove a reservation, and delete counters."""
         for key in keys:
+            if key in self.rows:
+                self.rows[key] = self.rows[key].without_reservation(at)
+        for key in delete:
             self.rows.pop(key, None)
 
     async def delete_for_account(self, account: str, *, keep: Key | None = None) -> None:
         """Delete every counter of an account but one."""
-        await self.delete([key for key in self.rows if key.account == account and key != keep])
+        for key in [key for key in self.rows if key.account == account and key != keep]:
+            del self.rows[key]
 
     async def purge(self, *, before: datetime, limit: int) -> int:
         """Delete expired and empty counters."""

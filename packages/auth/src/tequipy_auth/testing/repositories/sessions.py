@@ -82,6 +82,15 @@ class MemoryRefreshTokens(RefreshTokens):
             raise ValueError("the parent has a child already")
         self.rows[token.id] = token
 
+    async def start(self, session: Session, token: RefreshToken) -> int:
+        """Store the session and its token, and the time of the login."""
+        others = await self._sessions.live_of(session.user_id, at=session.auth_time)
+        await self._sessions.add(session)
+        await self.add(token)
+        user = self._users.rows[session.user_id]
+        self._users.rows[user.id] = replace(user, last_login_at=session.auth_time)
+        return len(others)
+
     async def get(self, token_id: UUID) -> RefreshToken | None:
         """Return a token."""
         return self.rows.get(token_id)

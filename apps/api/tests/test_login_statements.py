@@ -1,4 +1,4 @@
-"""What a refresh costs the database."""
+"""What logins and refreshes cost the database."""
 
 from collections.abc import Iterator
 
@@ -31,3 +31,13 @@ async def test_a_refresh_costs_three_statements(app: FastAPI, client: httpx.Asyn
     answer = await client.post("/api/v1/auth/refresh", json={"refresh_token": login.json()["refresh_token"]})
     assert answer.status_code == 200
     assert statements == ["SELECT", "WITH", "INSERT"]
+
+
+async def test_a_login_costs_ten_statements(app: FastAPI, client: httpx.AsyncClient, statements: list[str]) -> None:
+    """A login reads, locks and reserves by four statements before hashing, and stores its result by six."""
+    await app.state.auth.registration.create_admin(**ACCOUNT)
+    await client.post("/api/v1/auth/login", json=ACCOUNT | {"token_delivery": "body"})
+    statements.clear()
+    answer = await client.post("/api/v1/auth/login", json=ACCOUNT | {"token_delivery": "body"})
+    assert answer.status_code == 200
+    assert statements == ["SELECT", "INSERT", "UPDATE", "SELECT", "SELECT", "WITH", "INSERT", "WITH", "WITH", "INSERT"]
