@@ -57,7 +57,7 @@ bench: sync peers ## run each file of benchmarks/; ONLY=comparison runs one, ARG
 peers: $(UV) ## install the libraries that `make bench` compares with
 	@env -u UV_PROJECT_ENVIRONMENT $(UV) sync --locked --quiet --project benchmarks/peers/environment
 
-lint: sync ## check style, types, dependencies between the packages, and the lock file
+lint: sync ## check style, types, dependencies between the packages, lock files, and the OpenAPI document
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	MYPYPATH=$(PATHS):benchmarks:benchmarks/peers:docs/site $(BIN)/mypy --explicit-package-bases packages apps tools tests benchmarks docs/site
@@ -65,6 +65,8 @@ lint: sync ## check style, types, dependencies between the packages, and the loc
 	$(UV) lock --check
 	$(UV) lock --check --project benchmarks/peers/environment
 	$(UV) lock --check --project clients/python
+	.ci/contract/lint
+	$(BIN)/python .ci/breaking-changes
 
 reference: sync ## write docs/reference/settings.md and packages/*/public-api.txt from the code
 	$(BIN)/python .ci/reference
