@@ -10,7 +10,7 @@ from tequipy_auth.api.schemas import Address
 from tequipy_auth.domain.audit import AuditRecord
 from tequipy_auth.domain.entities import Invitation, User, UserStatus
 from tequipy_auth.domain.roles import PROTECTED, USER, Permission, Role
-from tequipy_platform.web import StrictModel
+from tequipy_platform.web import PageBody, StrictModel
 
 RoleName = Annotated[str, Field(max_length=63, pattern="^[a-z][a-z0-9_]*$")]
 
@@ -43,6 +43,10 @@ class UserItem(BaseModel):
             created_at=user.created_at,
             last_login_at=user.last_login_at,
         )
+
+
+class UserPage(PageBody[UserItem]):
+    """A page of accounts; send `next_cursor` as `cursor` for the next one."""
 
 
 class RolesBody(StrictModel):
@@ -79,6 +83,10 @@ class InvitationItem(BaseModel):
             created_at=invitation.created_at,
             expires_at=invitation.expires_at,
         )
+
+
+class InvitationPage(PageBody[InvitationItem]):
+    """A page of invitations; send `next_cursor` as `cursor` for the next one."""
 
 
 class PermissionsBody(StrictModel):
@@ -153,3 +161,7 @@ class AuditEventItem(BaseModel):
             correlation_id=record.correlation_id,
             metadata=dict(event.metadata),
         )
+
+
+class AuditEventPage(PageBody[AuditEventItem]):
+    """A page of audit events; send `next_cursor` as `cursor` for the next one."""

@@ -3,7 +3,7 @@
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Generic, Self, TypeVar
+from typing import Annotated, Final, Generic, Self, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Query
@@ -20,15 +20,13 @@ _CURSOR_LENGTH: Final = 22
 
 
 class PageBody(BaseModel, Generic[T]):
-    """A page; send `next_cursor` as `cursor` for the next one, which is missing on the last page."""
+    """A page; send `next_cursor` as `cursor` for the next one, which is missing on the last page.
+
+    A subclass, such as `class UserPage(PageBody[UserItem])`, names the schema in OpenAPI.
+    """
 
     items: list[T]
     next_cursor: str | None = Field(examples=["AZSKXnxAezqfDj0sGwqfjg"])
-
-    @classmethod
-    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
-        """Return the name of the schema in OpenAPI: that of `PageBody[UserItem]` is `UserPage`."""
-        return f"{params[0].__name__.removesuffix('Item')}Page"
 
     @classmethod
     def of(cls, page: Page[R], convert: Callable[[R], T]) -> Self:

@@ -14,14 +14,13 @@ from tequipy_platform.web import (
     OBJECT_REQUEST,
     TAGGED_RESPONSE,
     IdempotencyKey,
-    PageBody,
     PageParameters,
     object_response,
     object_responses,
     problem_responses,
     tagged_response,
 )
-from tequipy_reporting.api.schemas import ActivityList, Day, ReportItem, ReportRequest
+from tequipy_reporting.api.schemas import ActivityList, Day, ReportItem, ReportPage, ReportRequest
 from tequipy_reporting.domain.exceptions import ReportNotReady, TooManyReports
 from tequipy_reporting.domain.permissions import REPORTS_READ, REPORTS_WRITE
 from tequipy_reporting.domain.reporting import Reporting
@@ -72,9 +71,9 @@ async def request_report(
 
 
 @router.get("", dependencies=[READS_REPORTS], responses=problem_responses(*CALLER_PROBLEMS, Invalid))
-async def list_reports(reporting: CurrentReporting, page: PageParameters) -> PageBody[ReportItem]:
+async def list_reports(reporting: CurrentReporting, page: PageParameters) -> ReportPage:
     """Return the reports of all accounts, the newest first."""
-    return PageBody[ReportItem].of(await reporting.reports.page(page), ReportItem.of)
+    return ReportPage.of(await reporting.reports.page(page), ReportItem.of)
 
 
 @router.get("/daily-activity", dependencies=[READS_REPORTS], responses=problem_responses(*CALLER_PROBLEMS, Invalid))

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from tequipy_platform.web import StrictModel
+from tequipy_platform.web import PageBody, StrictModel
 from tequipy_reporting.domain.activity import DailyActivity
 from tequipy_reporting.domain.reports import Period, Report, ReportFailure, ReportFormat, ReportKind, ReportStatus
 
@@ -75,6 +75,10 @@ class ReportItem(BaseModel):
             finished_at=report.finished_at,
             size_bytes=report.size_bytes,
         )
+
+
+class ReportPage(PageBody[ReportItem]):
+    """A page of reports; send `next_cursor` as `cursor` for the next one."""
 
 
 class ActivityItem(BaseModel):

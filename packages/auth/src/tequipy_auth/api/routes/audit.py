@@ -5,12 +5,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
-from tequipy_auth.api.administration_schemas import AuditEventItem
+from tequipy_auth.api.administration_schemas import AuditEventItem, AuditEventPage
 from tequipy_auth.api.dependencies import CALLER_PROBLEMS, CurrentAuth
 from tequipy_auth.api.permissions import RequirePermission
 from tequipy_auth.domain.audit import AuditFilter
 from tequipy_platform import Invalid
-from tequipy_platform.web import PageBody, PageParameters, UtcDatetime, problem_responses
+from tequipy_platform.web import PageParameters, UtcDatetime, problem_responses
 
 router = APIRouter(prefix="/audit-events")
 
@@ -31,6 +31,6 @@ def _wanted(
 )
 async def list_audit_events(
     auth: CurrentAuth, page: PageParameters, wanted: Annotated[AuditFilter, Depends(_wanted)]
-) -> PageBody[AuditEventItem]:
+) -> AuditEventPage:
     """Return the audit events, the newest first."""
-    return PageBody[AuditEventItem].of(await auth.audit_log.page(page, wanted), AuditEventItem.of)
+    return AuditEventPage.of(await auth.audit_log.page(page, wanted), AuditEventItem.of)

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, status
 
-from tequipy_auth.api.administration_schemas import InvitationBody, InvitationItem
+from tequipy_auth.api.administration_schemas import InvitationBody, InvitationItem, InvitationPage
 from tequipy_auth.api.dependencies import CALLER_PROBLEMS, CurrentAuth, CurrentClient
 from tequipy_auth.api.permissions import RequirePermission
 from tequipy_auth.api.schemas import Accepted
@@ -16,7 +16,6 @@ from tequipy_platform.web import (
     BODY_PROBLEMS,
     IDEMPOTENCY_PROBLEMS,
     IdempotencyKey,
-    PageBody,
     PageParameters,
     problem_responses,
 )
@@ -48,9 +47,9 @@ async def invite(
     dependencies=[Depends(RequirePermission("users:read"))],
     responses=problem_responses(*CALLER_PROBLEMS, Invalid),
 )
-async def list_invitations(auth: CurrentAuth, page: PageParameters) -> PageBody[InvitationItem]:
+async def list_invitations(auth: CurrentAuth, page: PageParameters) -> InvitationPage:
     """Return the invitations that can be accepted, the newest first."""
-    return PageBody[InvitationItem].of(await auth.invitations.page(page), InvitationItem.of)
+    return InvitationPage.of(await auth.invitations.page(page), InvitationItem.of)
 
 
 @router.delete(

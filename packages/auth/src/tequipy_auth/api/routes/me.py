@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response, status
 from fastapi.responses import JSONResponse
 from pydantic import JsonValue
 
-from tequipy_auth.api.administration_schemas import AuditEventItem
+from tequipy_auth.api.administration_schemas import AuditEventItem, AuditEventPage
 from tequipy_auth.api.contract import DELETES_COOKIE
 from tequipy_auth.api.cookies import delete_refresh_cookie
 from tequipy_auth.api.dependencies import CALLER_PROBLEMS, CurrentAuth, CurrentClient, CurrentPrincipal
@@ -18,7 +18,7 @@ from tequipy_auth.domain.exceptions import (
     LoginLocked,
 )
 from tequipy_platform import Invalid
-from tequipy_platform.web import BODY_PROBLEMS, PageBody, PageParameters, problem_responses
+from tequipy_platform.web import BODY_PROBLEMS, PageParameters, problem_responses
 
 router = APIRouter()
 
@@ -59,15 +59,13 @@ async def get_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Me:
     "/me/events",
     responses=problem_responses(*CALLER_PROBLEMS, Invalid),
 )
-async def list_my_events(
-    auth: CurrentAuth, principal: CurrentPrincipal, page: PageParameters
-) -> PageBody[AuditEventItem]:
+async def list_my_events(auth: CurrentAuth, principal: CurrentPrincipal, page: PageParameters) -> AuditEventPage:
     """Return the audit events of the caller's own account, the newest first.
 
     `ip` and `user_agent` are null in what an administrator did to the account.
     """
     events = await auth.audit_log.page(page, AuditFilter(subject_id=principal.user_id))
-    return PageBody[AuditEventItem].of(events, lambda each: AuditEventItem.of(each.as_seen_by(principal.user_id)))
+    return AuditEventPage.of(events, lambda each: AuditEventItem.of(each.as_seen_by(principal.user_id)))
 
 
 @router.get(

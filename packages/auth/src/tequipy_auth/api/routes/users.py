@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 
-from tequipy_auth.api.administration_schemas import RolesBody, UserItem
+from tequipy_auth.api.administration_schemas import RolesBody, UserItem, UserPage
 from tequipy_auth.api.dependencies import CALLER_PROBLEMS, CurrentAuth, CurrentClient
 from tequipy_auth.api.permissions import RequirePermission
 from tequipy_auth.api.schemas import Accepted
@@ -24,7 +24,6 @@ from tequipy_platform.web import (
     BODY_PROBLEMS,
     TAGGED_RESPONSE,
     IfMatch,
-    PageBody,
     PageParameters,
     problem_responses,
     tagged_response,
@@ -58,9 +57,9 @@ async def list_users(
         ),
     ] = None,
     account_status: Annotated[UserStatus | None, Query(alias="status")] = None,
-) -> PageBody[UserItem]:
+) -> UserPage:
     """Return the accounts, the newest first."""
-    return PageBody[UserItem].of(await auth.administration.users(page, UserFilter(query, account_status)), UserItem.of)
+    return UserPage.of(await auth.administration.users(page, UserFilter(query, account_status)), UserItem.of)
 
 
 @router.get(
