@@ -102,8 +102,9 @@ def test_the_index_lists_what_is_still_to_come() -> None:
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("**/*.md")), ids=lambda page: str(page.relative_to(DOCS)))
 def test_links_between_documents_are_valid(page: Path) -> None:
-    """Each relative link in docs/ leads to an existing file or folder."""
-    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    """Each relative link in docs/ leads to an existing file or folder; `make docs` checks those to what it makes."""
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    targets = [target for target in links if "reference/generated/" not in target]
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
