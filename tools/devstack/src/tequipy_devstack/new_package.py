@@ -63,6 +63,9 @@ _INSERTED: Final[Mapping[str, Mapping[str, str]]] = {
         ),
     },
     f"{_API}/catalogue.py": {r"\*REPORTING,": " *{upper},"},
+    f"{_API}/description.py": {
+        r"\n    \{\"name\": \"reports\", .*": '\n    {{"name": "{name}", "description": "Items of {name}."}},'
+    },
     f"{_API}/histories.py": {r"AUTH, REPORTING": ", {upper}"},
     f"{_API}/settings.py": {r"AUTH_SCHEMA, REPORTING_SCHEMA": ", {upper}_SCHEMA"},
     f"{_WORKER}/app.py": {
