@@ -1,12 +1,15 @@
-"""The example of a front end and the mailbox of the local stack, as people see them in Chromium."""
+"""The example of a front end, the mailbox and the docs page of the local stack, as people see them in Chromium."""
 
+import json
+import re
 from uuid import uuid4
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from .browser import IN_CHROMIUM
-from .local_stack import Stack
+from .local_stack import Stack, eventually
 
 pytestmark = [*IN_CHROMIUM, pytest.mark.timeout(300)]
 
@@ -129,3 +132,45 @@ def test_another_origin_is_told_what_allows_it(page: Page, stack: Stack) -> None
     )
     assert answer.status == 403
     assert f"{stack.mailbox}, which is not allowed; TEQUIPY_ALLOWED_ORIGINS" in answer.json()["detail"]
+
+
+def make_account(stack: Stack) -> str:
+    """Register, follow the mailed link, and return the address."""
+    correlation_id = f"docs-{uuid4().hex}"
+    stack.register(correlation_id)
+    eventually("the mail is sent", lambda: len(stack.mails(correlation_id)) > 0)
+    token = re.search(r"#token=([\w.-]+)", stack.mails(correlation_id)[0].as_string())
+    assert token is not None
+    answer = httpx.post(f"{stack.url}/api/v1/auth/verify-email", json={"token": token[1]})
+    assert answer.status_code == 204, answer.text
+    return f"{correlation_id}@example.com"
+
+
+def execute(page: Page, operation: str, status: int, body: object = None) -> str:
+    """Try an operation out with its first example or with another body; return the shown response."""
+    block = page.locator(f"[id^='operations-'][id$='-{operation}']")
+    block.locator(".opblock-summary-control").click()
+    block.get_by_role("button", name="Try it out").click()
+    if body is not None:
+        block.locator("textarea.body-param__text").fill(json.dumps(body))
+    block.get_by_role("button", name="Execute").click()
+    response = block.locator(".live-responses-table")
+    expect(response.locator("tbody .response-col_status").first).to_contain_text(str(status))
+    return response.inner_text()
+
+
+def test_the_docs_page_tries_sessions_out(page: Page, stack: Stack) -> None:
+    """After a login with cookie, refresh and logout work with their examples; an entered token survives a reload."""
+    email = make_account(stack)
+    page.goto(f"{stack.url}/docs")
+    execute(page, "login", 200, {"email": email, "password": PASSWORD})
+    token = re.search(r'"access_token": "([^"]+)"', execute(page, "refresh", 200))
+    assert token is not None
+    page.get_by_role("button", name="Authorize").first.click()
+    form = page.locator(".auth-container", has_text="AccessToken")
+    form.locator("input").fill(token[1])
+    form.get_by_role("button", name="Apply credentials").click()
+    page.reload()
+    assert email in execute(page, "get_me", 200)
+    execute(page, "logout", 204)
+    assert "refresh" not in {each["name"] for each in page.context.cookies()}
