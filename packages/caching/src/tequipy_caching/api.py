@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from tequipy_caching.rate_limit.policies import RateLimiter, RatePolicy
+from tequipy_caching.rate_limit.policies import RateDecision, RateLimiter, RatePolicy
 from tequipy_observability import needs_extra
 
 with needs_extra("tequipy-caching[api]"):
@@ -240,18 +240,32 @@ class LimitRates(Stage):
     def before(self, exchange: Exchange) -> Awaitable[Response | None] | None:
         """Count the request, if its route has a limit."""
         limit = self._limits_of(exchange.app).get(exchange.route.endpoint, self._default)
-        return None if limit is None else self._count(exchange, limit)
-
-    async def _count(self, exchange: Exchange, limit: _Limit) -> Response | None:
+        if limit is None:
+            return None
         client = exchange.scope.get("client")
         keys = client_keys(client[0] if client else "")
         # Not strict, because an IPv4 client has one key and a limit has three policies.
-        policy, decision = await self._limiter.hit_all([*zip(limit.policies, keys, strict=False)])
+        hits = [*zip(limit.policies, keys, strict=False)]
+        counted = self._limiter.try_hit_all(hits)
+        if counted is not None:  # the usual case, without a coroutine
+            self._keep(exchange, limit, *counted)
+            return None
+        return self._count(exchange, limit, hits)
+
+    async def _count(
+        self, exchange: Exchange, limit: _Limit, hits: Sequence[tuple[RatePolicy, str]]
+    ) -> Response | None:
+        policy, decision = await self._limiter.hit_all(hits)
+        seconds = self._keep(exchange, limit, policy, decision)
+        return None if decision.allowed else problem_response(TooMany(retry_after=seconds))
+
+    def _keep(self, exchange: Exchange, limit: _Limit, policy: RatePolicy, decision: RateDecision) -> int:
+        """Keep the fields of the response; return the seconds that they name."""
         # For a refusal `Retry-After` and `RateLimit` must name the same time (section 6 of the draft).
         seconds = max(1, math.ceil(decision.reset_after if decision.allowed else decision.retry_after))
         field = f'"{policy.name}";r={decision.remaining};t={seconds}'
         exchange.kept[self] = limit.policy_fields[policy.name], (_LIMIT_FIELD, field.encode())
-        return None if decision.allowed else problem_response(TooMany(retry_after=seconds))
+        return seconds
 
     def head(self, exchange: Exchange, head: Head) -> None:
         """Report the budget of a counted request, whether it passed or was refused."""

@@ -138,6 +138,21 @@ async def test_a_leased_hit_makes_few_calls(limiters: Build, redis_url: str) -> 
     assert cost <= 30
 
 
+async def test_a_leased_hit_is_decided_without_waiting(limiters: Build, redis_url: str) -> None:
+    """`try_hit_all` counts a request that leases let pass, and otherwise neither decides nor counts."""
+    limiter = await limiters(redis_url)
+    unleased = RatePolicy("unleased", 100, 3600)
+    assert limiter.try_hit_all([(LEASED, "ada")]) is None
+    await limiter.hit(LEASED, "ada")
+    assert limiter.try_hit_all([(LEASED, "ada"), (unleased, "ada")]) is None
+    counted = limiter.try_hit_all([(LEASED, "ada")])
+    assert counted is not None
+    assert (counted[1].allowed, counted[1].remaining) == (True, 98)
+    assert limiter.try_hit_all([(LEASED, "ada")], LEASED.lease) is None
+    assert (await limiter.peek(LEASED, "ada")).remaining == 98
+    assert MemoryRateLimiter().try_hit_all([(LEASED, "ada")]) is None
+
+
 async def test_leases_report_the_decisive_budget(limiters: Build, redis_url: str) -> None:
     """Requests in leases of several budgets get the policies and numbers that they would get without leases."""
     limiter, fake = await limiters(redis_url), MemoryRateLimiter()

@@ -70,14 +70,14 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
 
     async def hit_all(self, hits: Sequence[tuple[RatePolicy, Key]], cost: int = 1) -> tuple[RatePolicy, RateDecision]:
         """Count a request under several policies, unless one of them denies it, in at most one round trip."""
-        spent = self._spend_leases(hits, cost)
+        spent = self.try_hit_all(hits, cost)
         if spent is not None:  # the usual case
             return spent
         check_hits(hits, cost)
         budgets = [(policy, bucket_name(policy, key)) for policy, key in hits]
         decisions = self._remembered_denials(budgets, cost)
         if decisions is None and await self._wait_for_leases(budgets):
-            spent = self._spend_leases(hits, cost)
+            spent = self.try_hit_all(hits, cost)
             if spent is not None:
                 return spent
             decisions = self._remembered_denials(budgets, cost)
@@ -172,8 +172,8 @@ class RedisRateLimiter(RateLimiter, Listener, Recoverable[int]):
         await self._release_forgotten()
         await self.link.close()
 
-    def _spend_leases(
-        self, hits: Sequence[tuple[RatePolicy, Key]], cost: int
+    def try_hit_all(
+        self, hits: Sequence[tuple[RatePolicy, Key]], cost: int = 1
     ) -> tuple[RatePolicy, RateDecision] | None:
         """Count a request in the leases of all its budgets, and return its result; None unless all have enough."""
         now, held = now_us(), list[Lease]()

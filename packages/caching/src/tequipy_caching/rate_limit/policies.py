@@ -131,6 +131,16 @@ class RateLimiter(ABC):
         there is no budget.
         """
 
+    def try_hit_all(
+        self, hits: Sequence[tuple[RatePolicy, Key]], cost: int = 1
+    ) -> tuple[RatePolicy, RateDecision] | None:
+        """Return what `hit_all` would, if this process can let the request pass at once because it holds leases.
+
+        Otherwise return None and count nothing: `hit_all` decides then.
+        """
+        del hits, cost
+        return None
+
     @abstractmethod
     async def peek(self, policy: RatePolicy, key: Key) -> RateDecision:
         """Return the decision that a request would get now, without counting it."""
