@@ -4,11 +4,13 @@ Two cores cannot serve 100,000 requests a second, so the second table is a calcu
 resource has a capacity, the least one is the bottleneck, and more of it is added until the next one is.
 """
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from signal import Signals
 from typing import Final
 from uuid import uuid4
@@ -22,10 +24,13 @@ from harness.load import Request, find_generator
 from harness.plan import MIX, Costs, Measured, grow
 from harness.servers import Server, cpu_seconds
 from harness.testbed import RAISED_LIMIT, Testbed, bearer, log_in, testbed
+from pydantic import SecretStr
 from redis import Redis
 from report import markdown_table
 
+from tequipy_auth import CACHE_POLICIES, Profile
 from tequipy_auth.wiring import AuthSettings
+from tequipy_caching.wiring import CacheSettings, build_cache
 from tequipy_devstack.proving import eventually
 from tequipy_devstack.proving.traffic import PASSWORD
 
@@ -37,6 +42,9 @@ TARGET: Final = 100_000
 IDLE_SECONDS: Final = 3
 SUBSCRIBERS: Final = 50
 PUBLISHED: Final = 1000
+BATCHES: Final = 150
+BATCH: Final = 20
+"""Keys that one client invalidates at the same time."""
 BOTTLENECKS: Final = {
     "api": "CPU of the API",
     "postgres": "CPU of PostgreSQL",
@@ -170,16 +178,36 @@ def measure(bed: Testbed) -> Measured:
     def each(act: Act, threads: int = THREADS) -> Costs:
         return meter.per_request(lambda: clients.send(act, clients.sessions[:threads]))
 
+    dropped = dropping(meter, deployment.environment["TEQUIPY_CACHE__URL"])
     kinds = {
         "cached read": repeat(Request("GET", "/api/v1/auth/me", headers)),
         "feature without storage": repeat(Request("POST", "/api/v1/orders", headers, ORDER)),
         "read by a query": repeat(Request("GET", "/api/v1/auth/sessions", headers)),
-        "change": each(change),
+        "change": replace(each(change), other=dropped),
         "message": each(register),
         "refresh": each(refresh),
         "login": each(log_ins, 1),  # parallel ones of one account count as guesses until each has ended
     }
     return Measured(kinds, hashing(), each(ask).valkey, delivery(meter, redis))
+
+
+def dropping(meter: Meter, url: str) -> float:
+    """Return what a process spends for each dropped copy, in microseconds.
+
+    Measured with as many changes a second as one client can make, so that a process reads several invalidations at
+    once, as it does near the target.
+    """
+    return meter.per_request(lambda: asyncio.run(invalidate(url))).other
+
+
+async def invalidate(url: str) -> int:
+    """Invalidate profiles, one by one, that no process caches; return the number."""
+    settings = CacheSettings(url=SecretStr(url), policies=dict(CACHE_POLICIES))
+    async with build_cache(settings) as manager:
+        profiles = manager.cache("user_profile", Profile)
+        for _ in range(BATCHES):
+            await asyncio.gather(*(profiles.delete(str(uuid4())) for _ in range(BATCH)))
+    return BATCHES * BATCH
 
 
 def hashing() -> float:

@@ -164,6 +164,16 @@ def test_a_plan_ends_where_more_processes_do_not_help() -> None:
     assert steps[-1].rate < 0.7e6 / 50
 
 
+def test_further_redis_servers_share_the_keys_of_cache_and_limits() -> None:
+    """Beyond cache, limits and broker, shards raise what Redis allows, until it is the broker that limits it."""
+    costs = dict.fromkeys(MIX, Costs(api=10)) | {"message": Costs(valkey=100), "read by a query": Costs(valkey=300)}
+    measured = Measured(costs, hashing=0, limit=240, delivery=0)
+    allowed = [Deployment(valkey=number).capacities(measured)["valkey"] for number in range(1, 8)]
+    assert allowed == sorted(allowed)
+    assert allowed[4] == pytest.approx(2 * allowed[2], rel=0.1)
+    assert [step.bottleneck for step in grow(measured, 1e9)][-1] == "valkey"
+
+
 def test_the_shares_of_the_mix_are_complete() -> None:
     """The kinds of requests that the plan assumes are all requests."""
     assert sum(MIX.values()) == pytest.approx(1)

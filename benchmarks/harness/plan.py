@@ -24,8 +24,11 @@ LEASED: Final = 1 / 12
 LEAST_GAIN: Final = 1.05
 """The least factor by which twice as much of a resource must raise its capacity."""
 
-MAX_SERVERS: Final = 3
-"""Cache, limits and broker can each have a Redis of their own; none of them can be divided further."""
+SEPARATE_SERVERS: Final = 3
+"""Cache, limits and broker can each have a Redis of their own.
+
+Further ones are shards of cache and limits by their keys, which is calculated only: our packages do not divide keys.
+"""
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,13 @@ class Deployment:
         limits = measured.limit * LEASED
         cache = max(0.0, mean.valkey - broker) + MIX["change"] * measured.delivery * self.api
         by_number = [cache + limits + broker, max(cache, limits + broker), max(cache, limits, broker)]
+        if self.valkey > SEPARATE_SERVERS:
+            by_number.append(max(_divided(cache, limits, self.valkey - 1), broker))
         costs = {
             # Each process serves its part of the requests, and drops its copy of every value that any of them changes.
             "api": mean.api / self.api + mean.other,
             "postgres": mean.postgres / self.postgres,
-            "valkey": by_number[self.valkey - 1],
+            "valkey": by_number[min(self.valkey, len(by_number)) - 1],
             "relay": mean.relay / self.relay,
             "worker": mean.worker / self.worker,
         }
@@ -126,6 +131,11 @@ class Deployment:
         return self.api * 17 + self.worker * 17 + self.relay * 18 + 17
 
 
+def _divided(cache: float, limits: float, servers: int) -> float:
+    """Return the greatest cost of a server where cache and limits share the servers as evenly as possible."""
+    return min(max(cache / each, limits / (servers - each)) for each in range(1, servers))
+
+
 @dataclass(frozen=True)
 class Step:
     """A deployment with its throughput and the resource that limits it."""
@@ -138,7 +148,7 @@ class Step:
 def grow(measured: Measured, target: float) -> Iterator[Step]:
     """Yield deployments from one process of each kind to the target, each faster than the one before.
 
-    Each has more of what limited the one before. Ends early where more of a resource cannot be added or does not help.
+    Each has more of what limited the one before. Ends early where more of a resource does not help.
     """
     deployment, best = Deployment(), 0.0
     while True:
@@ -147,13 +157,15 @@ def grow(measured: Measured, target: float) -> Iterator[Step]:
             least = deployment.without_idle(measured, target)
             yield Step(least, target, least.bottleneck(measured)[0])
             return
-        exhausted = name == "valkey" and deployment.valkey == MAX_SERVERS
         # More processes of the API send more invalidations, so that they may make Redis the bottleneck.
         if rate > best:
             yield Step(deployment, rate, name)
             best = rate
-        more = deployment.with_more(name) if not exhausted else deployment
+        more = deployment.with_more(name)
+        if name == "valkey" and more.capacities(measured)[name] <= rate:  # cache and limits need one more each
+            more = more.with_more(name)
         # Every process of the API drops its copies of all changed values, so that at some number more do not help.
-        if more.capacities(measured)[name] < rate * LEAST_GAIN:
+        raised = more.capacities(measured)[name]
+        if raised <= rate or (name != "valkey" and raised < rate * LEAST_GAIN):
             return
         deployment = more
