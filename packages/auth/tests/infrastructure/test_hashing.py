@@ -4,13 +4,15 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import NoReturn
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from tequipy_auth import HashingClient
-from tequipy_auth.infrastructure.hashing import HashingPool, check_digest, is_bcrypt_digest, make_digest
+from tequipy_auth.infrastructure import hashing
+from tequipy_auth.infrastructure.hashing import NICENESS, HashingPool, check_digest, is_bcrypt_digest, make_digest
 from tequipy_auth.infrastructure.metrics import HashingMetrics
 from tequipy_platform import Unavailable
 
@@ -195,15 +197,52 @@ def test_a_digest_matches_its_own_material() -> None:
     assert not check_digest(b"m" * 73, digest)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no niceness of their own")
-async def test_hashing_threads_have_a_lower_priority() -> None:
-    """Hashing threads have a higher niceness than the event loop's thread, which stays unchanged."""
+def priority() -> tuple[int, int]:
+    """Return policy and niceness of the current thread."""
+    thread = threading.get_native_id()
+    return os.sched_getscheduler(thread), os.getpriority(os.PRIO_PROCESS, thread)
 
-    def niceness() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    before = niceness()
-    async with HashingPool(queue=1, niceness=5) as nice, HashingPool(queue=1) as usual:
-        assert await nice.run(CLIENT, niceness) == min(before + 5, 19)
-        assert await usual.run(CLIENT, niceness) == before
-    assert niceness() == before
+def refuse(*_: object) -> NoReturn:
+    raise PermissionError
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
+
+
+@linux
+async def test_hashing_threads_have_a_lower_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of low priority give way to all others on several cores; those of other pools are as usual."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    before = priority()
+    async with HashingPool(queue=1, low_priority=True) as low, HashingPool(queue=1) as usual:
+        assert (await low.run(CLIENT, priority))[0] == os.SCHED_IDLE
+        assert await usual.run(CLIENT, priority) == before
+    assert priority() == before
+
+
+@linux
+@pytest.mark.parametrize(("name", "answer"), [("sched_getaffinity", lambda _: {0}), ("sched_setscheduler", refuse)])
+async def test_hashing_threads_are_nice(
+    monkeypatch: pytest.MonkeyPatch, name: str, answer: Callable[..., object]
+) -> None:
+    """On one core, or where the other policy is refused, threads of low priority have a higher niceness."""
+    monkeypatch.setattr(os, name, answer)
+    policy, niceness = priority()
+    async with HashingPool(queue=1, low_priority=True) as low:
+        assert await low.run(CLIENT, priority) == (policy, min(niceness + NICENESS, 19))
+
+
+@linux
+async def test_a_refused_priority_is_reported_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where both are refused, threads hash with the usual priority, and one log event says so."""
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    monkeypatch.setattr(os, "setpriority", refuse)
+    hashing._report_refusal.cache_clear()
+    before = priority()
+    for _ in range(2):
+        async with HashingPool(queue=1, low_priority=True) as low:
+            assert await low.run(CLIENT, priority) == before
+    assert [record.message for record in caplog.records] == ["hashing_priority_refused"]

@@ -1,6 +1,7 @@
 """A thread pool for bcrypt behind a bounded, fair queue, so that hashing never blocks the event loop."""
 
 import asyncio
+import logging
 import os
 import re
 import sys
@@ -8,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
@@ -21,15 +23,13 @@ from tequipy_platform import Unavailable
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PASSWORDS_NICENESS: Final = 10
-"""The niceness of the threads that hash passwords, because each hash occupies a core for a quarter of a second.
-
-Measured on 2 busy cores beside 30 parallel logins: `/health` p99 16, 31 and 76 ms, against 609 and 1,089 ms without;
-the number of logins was about the same.
-"""
+NICENESS: Final = 10
+"""The niceness of threads with low priority where `SCHED_IDLE` is not used."""
 
 RETRY_AFTER: Final = 2
 """The `Retry-After` in seconds when the queue is full."""
+
+logger = logging.getLogger(__name__)
 
 _BCRYPT: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
 
@@ -48,7 +48,8 @@ class HashingPool:
     """Runs hashes in threads, as many as cores by default; bcrypt releases the GIL while it works.
 
     Calls that find no idle thread wait in a `HashingQueue` of `queue` places. The threads start with the first hash and
-    end with the context, after which they may start again. They run at `niceness` (0: like other threads).
+    end with the context, after which they may start again. `low_priority` is for hashes that occupy a core for long:
+    every other thread goes first (ADR 0090).
     """
 
     def __init__(
@@ -56,13 +57,13 @@ class HashingPool:
         *,
         queue: int,
         workers: int | None = None,
-        niceness: int = 0,
+        low_priority: bool = False,
         name: str = "",
         metrics: HashingMetrics | None = None,
     ) -> None:
         self._name = name
         self._metrics = metrics or HashingMetrics(None)
-        self._niceness = niceness
+        self._low_priority = low_priority
         self._workers = workers or os.cpu_count() or 1
         self._queue = HashingQueue[_Job](queue)
         self._running = 0
@@ -114,7 +115,8 @@ class HashingPool:
         if self._running == self._workers:
             return self._queue.put(job, job.client)
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(self._workers, "auth-hashing", initializer=self._lower_priority)
+            initializer = _lower_priority if self._low_priority else None
+            self._executor = ThreadPoolExecutor(self._workers, "auth-hashing", initializer=initializer)
         self._running += 1
         self._executor.submit(self._work, job)
         return None
@@ -147,11 +149,30 @@ class HashingPool:
         except BaseException as error:  # noqa: BLE001 -- any error belongs to the caller
             return partial(job.future.set_exception, error)
 
-    def _lower_priority(self) -> None:
-        # On Linux each thread has its own niceness (sched(7)); the kernel limits it to 19.
-        if sys.platform == "linux":
-            thread = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + self._niceness)
+
+def _lower_priority() -> None:
+    """Lower the priority of the current thread, which on Linux has one of its own (sched(7)).
+
+    A thread of `SCHED_IDLE` makes room at once for any other, but gets next to no time beside a busy one; a nice one
+    makes room up to 3 ms later, but gets a tenth. So the former is used only where there is a further core.
+    """
+    if sys.platform != "linux":
+        return
+    thread = threading.get_native_id()
+    with suppress(OSError):  # a container may refuse it
+        if len(os.sched_getaffinity(0)) > 1:
+            os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+            return
+    try:
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
+    except OSError as error:
+        _report_refusal(type(error).__name__)
+
+
+@cache
+def _report_refusal(error: str) -> None:
+    """Log once in a process that its threads cannot have a low priority."""
+    logger.warning("hashing_priority_refused", extra={"error": error})
 
 
 def is_bcrypt_digest(digest: str) -> bool:

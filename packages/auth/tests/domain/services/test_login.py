@@ -1,5 +1,6 @@
 """Login with a password: what is checked, answered, stored and audited."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from tequipy_auth import (
     AuditAction,
     Auth,
+    Client,
     HashingClient,
     InvalidCredentials,
     KeyUnusable,
@@ -16,6 +18,8 @@ from tequipy_auth import (
     PasswordHash,
     UserStatus,
 )
+from tequipy_auth.domain.services import login
+from tequipy_auth.domain.services.login import ADMITTED
 from tequipy_auth.testing import (
     FakeAccessTokens,
     FakePasswordHasher,
@@ -227,3 +231,34 @@ async def test_a_failed_login_does_not_reveal_the_reason(
     with pytest.raises(InvalidCredentials):
         await auth.login.with_password(email=email, password=password, client=CLIENT)
     assert not work.sessions.rows
+
+
+async def test_logins_that_hash_hold_no_place(auth: Auth, hasher: CountingHasher) -> None:
+    """More logins than may use the database at the same time hash at the same time."""
+    everybody = asyncio.Barrier(ADMITTED + 2)
+    verify = hasher.verify
+
+    async def together(*arguments: Any, **options: Any) -> bool:
+        await everybody.wait()
+        return await verify(*arguments, **options)
+
+    hasher.verify = together  # type: ignore[method-assign]  # -- of this test's hasher only
+    clients = [Client(f"192.0.2.{number}") for number in range(ADMITTED + 2)]
+    async with asyncio.timeout(30):
+        await asyncio.gather(
+            *(auth.login.with_password(email=EMAIL, password=PASSWORD, client=client) for client in clients)
+        )
+
+
+async def test_a_login_waits_for_its_turn(
+    auth: Auth, work: MemoryAuthUnitOfWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login that waits too long for others is unavailable and is not counted; a later one succeeds."""
+    monkeypatch.setattr(login, "ADMISSION_SECONDS", 0.01)
+    for _ in range(ADMITTED):
+        await auth.login._admitted.acquire()
+    with pytest.raises(Unavailable):
+        await log_in(auth)
+    assert work.attempts.rows == {}
+    auth.login._admitted.release()
+    await log_in(auth)

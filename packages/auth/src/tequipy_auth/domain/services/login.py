@@ -1,7 +1,10 @@
 """Login and reauthentication."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Final
 
 from tequipy_auth.domain.audit import AuditAction, AuditEvent
 from tequipy_auth.domain.devices import DeviceMarks
@@ -15,7 +18,16 @@ from tequipy_auth.domain.services.password_check import PasswordCheck, VerifiedA
 from tequipy_auth.domain.services.session_issuer import NewSession, SessionIssuer, find_caller
 from tequipy_auth.domain.services.sign_ins import SignInService
 from tequipy_auth.domain.value_objects import Client, Principal, TokenPair
-from tequipy_platform import Clock, retry_conflicts
+from tequipy_platform import Clock, Unavailable, retry_conflicts
+
+ADMITTED: Final = 3
+"""How many logins of a process use the database at the same time before they hash.
+
+Each takes some milliseconds and each hash a quarter of a second of a core, so that these keep tens of cores busy.
+"""
+
+ADMISSION_SECONDS: Final = 5.0
+"""How long a login waits for the database; with a database that answers, hundreds take less."""
 
 
 class LoginService:
@@ -43,6 +55,7 @@ class LoginService:
         self._policy = policy
         self._clock = clock
         self._operations = operations
+        self._admitted = asyncio.Semaphore(ADMITTED)
 
     @counted("login")
     async def with_password(self, *, email: str, password: str, client: Client) -> TokenPair:
@@ -54,7 +67,7 @@ class LoginService:
         address = self._addresses.parse(email)
         # Checked first: otherwise an attempt would be counted and a session started that gets no tokens.
         await self._issuer.check_signing_key()
-        async with self._unit_of_work() as work:
+        async with self._admission(), self._unit_of_work() as work:
             user = await work.users.by_email(address.canonical)
             attempt = await self._check.reserve(work, address=address, user=user, client=client, operation="login")
         verified = await self._check.verify(attempt, password)
@@ -96,6 +109,23 @@ class LoginService:
             _, session = await find_caller(work, principal, at=self._clock.now())
         if self._clock.now() - session.auth_time >= self._policy.fresh_for:
             raise ReauthRequired
+
+    @asynccontextmanager
+    async def _admission(self) -> AsyncIterator[None]:
+        """Let `ADMITTED` logins at a time use the database before they hash, the others wait in order of arrival.
+
+        A burst of logins would otherwise fill each turn of the event loop and the connection pool, although hashes are
+        what limits logins. Raises `Unavailable` after `ADMISSION_SECONDS`.
+        """
+        try:
+            async with asyncio.timeout(ADMISSION_SECONDS):
+                await self._admitted.acquire()
+        except TimeoutError as error:
+            raise Unavailable from error
+        try:
+            yield
+        finally:
+            self._admitted.release()
 
     async def _begin(self, verified: VerifiedAttempt, client: Client, *, replaces: Session | None = None) -> TokenPair:
         """Begin a session after a correct password, whatever the way in."""
