@@ -30,7 +30,7 @@ exclude_patterns = ["**/.venv", "**/node_modules", "**/.*", ".*", "dist"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_heading_anchors = 4
-# A fence whose first line is the path of the excerpt is Python in all cases; diagrams and answers are not highlighted.
+# Blocks without a kind, which are those of docstrings, are not highlighted.
 highlight_language = "none"
 
 # Docstrings: what is between backticks is code, as in Markdown.
