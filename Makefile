@@ -60,12 +60,12 @@ peers: $(UV) ## install the libraries that `make bench` compares with
 lint: sync ## check style, types, dependencies between the packages, lock files, and the OpenAPI document
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	MYPYPATH=$(PATHS):benchmarks:benchmarks/peers:docs/site $(BIN)/mypy --explicit-package-bases packages apps tools tests benchmarks docs/site
+	# Both at once, because the installation of the linters waits for the network.
+	.ci/contract/lint & contract=$$!; MYPYPATH=$(PATHS):benchmarks:benchmarks/peers:docs/site $(BIN)/mypy --explicit-package-bases packages apps tools tests benchmarks docs/site; types=$$?; wait $$contract && exit $$types
 	$(BIN)/lint-imports
 	$(UV) lock --check
 	$(UV) lock --check --project benchmarks/peers/environment
 	$(UV) lock --check --project clients/python
-	.ci/contract/lint
 	$(BIN)/python .ci/breaking-changes
 
 reference: sync ## write docs/reference/settings.md and packages/*/public-api.txt from the code
