@@ -142,6 +142,7 @@ def running(folder: Path) -> Iterator[tuple[Api, list[psutil.Process]]]:
             redis=valkey,
             mails=mails,
             TEQUIPY_AUTH__BCRYPT_COST=str(COST),
+            TEQUIPY_AUTH__HASHING_PRIORITY="idle",  # as in the image
             TEQUIPY_TRUSTED_PROXIES='["127.0.0.0/8"]',
             TEQUIPY_RATE_LIMITS__LOGIN="60/60",
         )

@@ -12,7 +12,14 @@ from prometheus_client import CollectorRegistry
 
 from tequipy_auth import HashingClient
 from tequipy_auth.infrastructure import hashing
-from tequipy_auth.infrastructure.hashing import NICENESS, HashingPool, check_digest, is_bcrypt_digest, make_digest
+from tequipy_auth.infrastructure.hashing import (
+    NICENESS,
+    HashingPool,
+    Priority,
+    check_digest,
+    is_bcrypt_digest,
+    make_digest,
+)
 from tequipy_auth.infrastructure.metrics import HashingMetrics
 from tequipy_platform import Unavailable
 
@@ -212,24 +219,31 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads ha
 
 @linux
 async def test_hashing_threads_have_a_lower_priority(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads of low priority give way to all others on several cores; those of other pools are as usual."""
+    """Idle threads give way to all others on several cores; those of other pools are as usual."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     before = priority()
-    async with HashingPool(queue=1, low_priority=True) as low, HashingPool(queue=1) as usual:
-        assert (await low.run(CLIENT, priority))[0] == os.SCHED_IDLE
+    async with HashingPool(queue=1, priority="idle") as idle, HashingPool(queue=1) as usual:
+        assert (await idle.run(CLIENT, priority))[0] == os.SCHED_IDLE
         assert await usual.run(CLIENT, priority) == before
     assert priority() == before
 
 
 @linux
-@pytest.mark.parametrize(("name", "answer"), [("sched_getaffinity", lambda _: {0}), ("sched_setscheduler", refuse)])
+@pytest.mark.parametrize(
+    ("setting", "name", "answer"),
+    [
+        ("low", "sched_getaffinity", lambda _: {0, 1}),
+        ("idle", "sched_getaffinity", lambda _: {0}),
+        ("idle", "sched_setscheduler", refuse),
+    ],
+)
 async def test_hashing_threads_are_nice(
-    monkeypatch: pytest.MonkeyPatch, name: str, answer: Callable[..., object]
+    monkeypatch: pytest.MonkeyPatch, setting: Priority, name: str, answer: Callable[..., object]
 ) -> None:
-    """On one core, or where the other policy is refused, threads of low priority have a higher niceness."""
+    """Threads of low priority have a higher niceness, and so have idle ones on one core, or if that is refused."""
     monkeypatch.setattr(os, name, answer)
     policy, niceness = priority()
-    async with HashingPool(queue=1, low_priority=True) as low:
+    async with HashingPool(queue=1, priority=setting) as low:
         assert await low.run(CLIENT, priority) == (policy, min(niceness + NICENESS, 19))
 
 
@@ -243,6 +257,6 @@ async def test_a_refused_priority_is_reported_once(
     hashing._report_refusal.cache_clear()
     before = priority()
     for _ in range(2):
-        async with HashingPool(queue=1, low_priority=True) as low:
+        async with HashingPool(queue=1, priority="idle") as low:
             assert await low.run(CLIENT, priority) == before
     assert [record.message for record in caplog.records] == ["hashing_priority_refused"]

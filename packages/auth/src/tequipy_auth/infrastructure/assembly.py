@@ -18,7 +18,7 @@ from tequipy_auth.domain.roles import PERMISSIONS, Permission, RoleMap
 from tequipy_auth.domain.value_objects import AccessToken, Principal, Profile
 from tequipy_auth.infrastructure.addresses import ValidatedAddressParser
 from tequipy_auth.infrastructure.common_passwords import BundledCommonPasswords
-from tequipy_auth.infrastructure.hashing import HashingPool
+from tequipy_auth.infrastructure.hashing import HashingPool, Priority
 from tequipy_auth.infrastructure.metrics import HashingMetrics, PrometheusOperations
 from tequipy_auth.infrastructure.passwords import BcryptPasswordHasher
 from tequipy_auth.infrastructure.refresh_secrets import BcryptSecretHasher, SettingsSuccessorKeys
@@ -169,9 +169,10 @@ def _revocations(
 
 def _pools(settings: AuthSettings, registry: CollectorRegistry | None) -> Mapping[str, HashingPool]:
     metrics = HashingMetrics(registry)
+    priorities: Mapping[str, Priority] = {"passwords": settings.hashing_priority, "refresh_secrets": "usual"}
     return {
-        name: HashingPool(queue=settings.hashing_queue, low_priority=low_priority, name=name, metrics=metrics)
-        for name, low_priority in {"passwords": True, "refresh_secrets": False}.items()
+        name: HashingPool(queue=settings.hashing_queue, priority=priority, name=name, metrics=metrics)
+        for name, priority in priorities.items()
     }
 
 

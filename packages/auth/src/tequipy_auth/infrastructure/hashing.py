@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, Literal, ParamSpec, Self, TypeAlias, TypeVar
 
 from tequipy_auth.domain.hashing import HashingClient, HashingQueue
 from tequipy_auth.domain.passwords import MAX_STORED_COST
@@ -23,8 +23,11 @@ from tequipy_platform import Unavailable
 P = ParamSpec("P")
 T = TypeVar("T")
 
+Priority: TypeAlias = Literal["usual", "low", "idle"]
+"""The priority of threads compared with all others: the same, a tenth of a core beside a busy one, or next to none."""
+
 NICENESS: Final = 10
-"""The niceness of threads with low priority where `SCHED_IDLE` is not used."""
+"""The niceness of threads with low priority."""
 
 RETRY_AFTER: Final = 2
 """The `Retry-After` in seconds when the queue is full."""
@@ -48,8 +51,8 @@ class HashingPool:
     """Runs hashes in threads, as many as cores by default; bcrypt releases the GIL while it works.
 
     Calls that find no idle thread wait in a `HashingQueue` of `queue` places. The threads start with the first hash and
-    end with the context, after which they may start again. `low_priority` is for hashes that occupy a core for long:
-    every other thread goes first (ADR 0090).
+    end with the context, after which they may start again. A lower `priority` is for hashes that occupy a core for long
+    (ADR 0090).
     """
 
     def __init__(
@@ -57,13 +60,13 @@ class HashingPool:
         *,
         queue: int,
         workers: int | None = None,
-        low_priority: bool = False,
+        priority: Priority = "usual",
         name: str = "",
         metrics: HashingMetrics | None = None,
     ) -> None:
         self._name = name
         self._metrics = metrics or HashingMetrics(None)
-        self._low_priority = low_priority
+        self._priority = priority
         self._workers = workers or os.cpu_count() or 1
         self._queue = HashingQueue[_Job](queue)
         self._running = 0
@@ -115,8 +118,9 @@ class HashingPool:
         if self._running == self._workers:
             return self._queue.put(job, job.client)
         if self._executor is None:
-            initializer = _lower_priority if self._low_priority else None
-            self._executor = ThreadPoolExecutor(self._workers, "auth-hashing", initializer=initializer)
+            self._executor = ThreadPoolExecutor(
+                self._workers, "auth-hashing", initializer=_set_priority, initargs=(self._priority,)
+            )
         self._running += 1
         self._executor.submit(self._work, job)
         return None
@@ -150,17 +154,17 @@ class HashingPool:
             return partial(job.future.set_exception, error)
 
 
-def _lower_priority() -> None:
-    """Lower the priority of the current thread, which on Linux has one of its own (sched(7)).
+def _set_priority(priority: Priority) -> None:
+    """Set the priority of the current thread, which on Linux has one of its own (sched(7)).
 
-    A thread of `SCHED_IDLE` makes room at once for any other, but gets next to no time beside a busy one; a nice one
-    makes room up to 3 ms later, but gets a tenth. So the former is used only where there is a further core.
+    A thread of `SCHED_IDLE` makes room at once for any other, a nice one up to 3 ms later. Beside a busy thread on its
+    only core the former would starve, so it is nice instead.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or priority == "usual":
         return
     thread = threading.get_native_id()
-    with suppress(OSError):  # a container may refuse it
-        if len(os.sched_getaffinity(0)) > 1:
+    if priority == "idle" and len(os.sched_getaffinity(0)) > 1:
+        with suppress(OSError):  # a container may refuse it
             os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
             return
     try:

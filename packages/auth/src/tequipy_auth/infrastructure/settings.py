@@ -171,6 +171,9 @@ class AuthSettings(BaseModel):
 
     When the queue is full, the newest hash of the network that holds the most places is refused with status 503.
     """
+    hashing_priority: Literal["low", "idle"] = "low"
+    """The priority of the threads that hash passwords. `idle` disturbs other requests less, and is for a process in a
+    container, as in the images: beside busy processes of the same control group such threads get next to no time."""
     breached_passwords_url: Annotated[str, AfterValidator(_check_api_url)] | None = None
     """The API that new passwords are looked up in: `https://api.pwnedpasswords.com`, or a mirror with `/range/`.
 
