@@ -26,6 +26,18 @@ def python_tool(requirement: str) -> list[str]:
     return [os.environ.get("UV", "uv"), "run", "--no-project", "--quiet", "--with", requirement]
 
 
+def node_tool(folder: Path) -> list[str]:
+    """Return the beginning of a command with openapi-typescript and tsc: those of our own client, if installed."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("node is missing")
+    client = CONTRACT.parents[2] / "clients/typescript"
+    if (client / "node_modules/.bin/openapi-typescript").exists():
+        return [npm, "exec", "--offline", f"--prefix={client}", "--"]
+    (folder / "package.json").write_text('{"private": true}')
+    return [npm, "exec", "--yes", "--package=openapi-typescript@7.13.0", "--package=typescript@5.9.3", "--"]
+
+
 def numbered(names: list[str]) -> list[str]:
     """Return the names that end with a number, which a generator adds to names that exist already."""
     return [name for name in names if re.search(r"\d$", name)]
@@ -72,12 +84,8 @@ def test_datamodel_code_generator_numbers_no_name(tmp_path: Path) -> None:
 
 def test_openapi_typescript_has_every_problem(tmp_path: Path) -> None:
     """openapi-typescript generates types whose problems are told apart by a constant `code`."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("node is missing")
-    tool = [npm, "exec", "--yes", "--package=openapi-typescript@7.13.0", "--package=typescript@5.9.3", "--"]
-    (tmp_path / "package.json").write_text('{"private": true}')
-    printed = generate(tmp_path, *tool, "openapi-typescript", str(CONTRACT), "--output", "contract.ts")
+    tool = node_tool(tmp_path)
+    printed = generate(tmp_path, *tool, "openapi-typescript", str(CONTRACT), "--output", str(tmp_path / "contract.ts"))
     types = (tmp_path / "contract.ts").read_text(encoding="utf-8")
     codes = re.findall(r"^ {12}code: \"(\w+)\";$", types, re.MULTILINE)
     schemas = json.loads(CONTRACT.read_text(encoding="utf-8"))["components"]["schemas"]
@@ -97,4 +105,4 @@ def test_openapi_typescript_has_every_problem(tmp_path: Path) -> None:
         "  }\n"
         "}\n"
     )
-    generate(tmp_path, *tool, "tsc", "--noEmit", "--strict", "--skipLibCheck", "use.ts")
+    generate(tmp_path, *tool, "tsc", "--noEmit", "--strict", "--skipLibCheck", str(tmp_path / "use.ts"))
