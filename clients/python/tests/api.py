@@ -12,7 +12,14 @@ PASSWORD = "correct horse battery staple"
 
 def problem(status: int, code: str, *, headers: Mapping[str, str] | None = None, **members: object) -> httpx.Response:
     """Return a problem document as the API sends it."""
-    document = {"status": status, "code": code, "detail": f"This is {code}.", "correlation_id": "c-1", **members}
+    document = {
+        "type": f"urn:tequipy:problem:{code}",
+        "status": status,
+        "code": code,
+        "detail": f"This is {code}.",
+        "correlation_id": "c-1",
+        **members,
+    }
     return httpx.Response(
         status, headers={"Content-Type": "application/problem+json", **(headers or {})}, content=json.dumps(document)
     )
@@ -24,6 +31,8 @@ class Api:
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.bodies: list[tuple[str, dict[str, object]]] = []
+        self.authorizations: list[str | None] = []
+        """The header field `Authorization` of each request, without those of the session routes."""
         self.answers: dict[str, list[httpx.Response]] = {}
         self.number = 0
         self.expired = False
@@ -32,6 +41,9 @@ class Api:
         self.refreshing = asyncio.Event()
         """Set while refreshes are answered."""
         self.refreshing.set()
+        self.answering_logouts = asyncio.Event()
+        """Set while logouts are answered."""
+        self.answering_logouts.set()
 
     @property
     def transport(self) -> httpx.MockTransport:
@@ -41,7 +53,7 @@ class Api:
         """Answer one request."""
         path = request.url.path.rpartition("/")[2]
         self.calls[path] += 1
-        body = json.loads(request.content or b"{}")
+        body = json.loads(await request.aread() or b"{}")
         self.bodies.append((path, body))
         await asyncio.sleep(0)  # so that concurrent requests overlap
         if waiting := self.answers.get(path):
@@ -58,8 +70,10 @@ class Api:
                 wrong = body["refresh_token"] != f"refresh-{self.number}"
                 return problem(401, "refresh_reused") if wrong else self.tokens()
             case "logout":
+                await self.answering_logouts.wait()
                 return httpx.Response(204)
-        good = request.headers.get("Authorization") == f"Bearer access-{self.number}" and not self.expired
+        self.authorizations.append(request.headers.get("Authorization"))
+        good = self.authorizations[-1] == f"Bearer access-{self.number}" and not self.expired
         return httpx.Response(200, json=ME) if good else problem(401, "invalid_token")
 
     def tokens(self) -> httpx.Response:

@@ -76,6 +76,18 @@ async def test_an_unavailable_refresh_keeps_the_session(api: Api, session: Sessi
     assert waits == []
 
 
+async def test_the_bound_holds_for_all_waits_together(
+    api: Api, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is added to a wait at random does not make the waits longer than the bound."""
+    monkeypatch.setattr("random.uniform", lambda _low, high: high)
+    api.answers["me"] = [refusal(LIMITED, 8), refusal(LIMITED, 1)]
+    async with Session("https://api.example.com", backoff=Backoff(max_wait=9), transport=api.transport) as session:
+        with pytest.raises(RateLimited):
+            await accounts.get_me(session.http)
+    assert waits == [9]
+
+
 @pytest.mark.parametrize(
     ("seconds", "sent"),
     [
@@ -115,9 +127,11 @@ async def test_a_problem_has_all_its_members(api: Api, session: Session) -> None
         httpx.Response(502, text="<html>Bad gateway</html>", headers={"Content-Type": "text/html"}),
         httpx.Response(502, text="{", headers={"Content-Type": "application/problem+json"}),
         httpx.Response(502, text="[]", headers={"Content-Type": "application/problem+json"}),
+        httpx.Response(502, content=b'{"code": "\xff"}', headers={"Content-Type": "application/problem+json"}),
+        problem(502, "failed", type="about:blank", errors={"email": ["is no address"]}, reasons=None),
         httpx.Response(299),
     ],
-    ids=["a page", "no JSON", "no object", "another success"],
+    ids=["a page", "no JSON", "no object", "no UTF-8", "of another API", "another success"],
 )
 async def test_another_answer_is_an_error_too(api: Api, session: Session, answer: httpx.Response) -> None:
     """An answer of a proxy, or a status that is not in the contract, raises the same exception."""

@@ -40,10 +40,11 @@ class BackoffTransport(httpx.AsyncBaseTransport):
             wait = retry_after(response)
             if wait is None or wait > left or not self._repeatable(request, response):
                 break
+            wait = min(wait * (1 + random.uniform(0, JITTER)), left)  # noqa: S311 -- no secret
             left -= wait
             await response.aread()  # so that the connection can be used again
             await response.aclose()
-            await asyncio.sleep(wait * (1 + random.uniform(0, JITTER)))  # noqa: S311 -- no secret
+            await asyncio.sleep(wait)
             response = await self._transport.handle_async_request(request)
         return response
 

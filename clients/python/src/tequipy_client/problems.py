@@ -1,6 +1,5 @@
 """Answers of the API that are no success, as exceptions."""
 
-import json
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
@@ -9,7 +8,9 @@ import httpx
 from tequipy_client.contract.codes import ProblemCode
 
 Code: TypeAlias = ProblemCode | Literal["unexpected_response"]
-"""Why a request was refused; the last one: the answer is no problem document, for example that of a proxy."""
+"""Why a request was refused; the last one: the answer is no problem document of the API, but for example of a proxy."""
+TYPE = "urn:tequipy:problem:"
+"""The beginning of `type` in the problem documents of the API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ def _document(response: httpx.Response) -> dict[str, Any]:
         return {}
     try:
         document = response.json()
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or not in UTF-8
         return {}
-    return document if isinstance(document, dict) else {}
+    known = isinstance(document, dict) and str(document.get("type")).startswith(TYPE)
+    return document if known else {}
