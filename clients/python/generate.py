@@ -29,6 +29,9 @@ def reduced(document: dict[str, Any]) -> dict[str, Any]:
         operation["responses"] = successes
         parameters = operation.get("parameters", [])
         operation["parameters"] = [each for each in parameters if each.get("name") != "If-None-Match"]
+        for parameter in operation["parameters"]:
+            if parameter["in"] == "header":  # FastAPI documents that it may be null, which no header field can
+                parameter["schema"] = without_null(parameter["schema"])
         for answer in successes.values():
             contents = answer.get("content", {})
             if any(each["schema"].get("format") == "binary" for each in contents.values()):
@@ -39,6 +42,11 @@ def reduced(document: dict[str, Any]) -> dict[str, Any]:
         for name in unused:
             del schemas[name]
     return document
+
+
+def without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the first choice of a schema that is not null."""
+    return next((each for each in schema.get("anyOf", ()) if each != {"type": "null"}), schema)
 
 
 def write_codes(document: dict[str, Any], package: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tequipy_client.contract import models
 from tequipy_client.contract.api import accounts_and_sessions, administration, reports, service
 from tequipy_client.contract.codes import ProblemCode
+from tequipy_client.contract.types import Unset
 
 DOCUMENT = json.loads(Path(__file__).parents[3].joinpath("apps/api/openapi.json").read_text(encoding="utf-8"))
 TAGS = (accounts_and_sessions, administration, reports, service)
@@ -44,3 +45,10 @@ def test_a_model_with_a_secret_shows_no_value(model: type[attrs.AttrsInstance]) 
 def test_models_with_secrets_are_found() -> None:
     """Among them are the body of a login and its response."""
     assert {models.LoginBody, models.Tokens, models.ChangePasswordBody} <= set(SECRETS)
+
+
+def test_no_header_field_may_be_none() -> None:
+    """Type checkers refuse None for a header field, which httpx cannot send."""
+    for function in (reports.request_report, administration.set_roles, administration.invite):
+        (field,) = {"idempotency_key", "if_match"} & inspect.signature(function).parameters.keys()
+        assert inspect.signature(function).parameters[field].annotation == str | Unset
