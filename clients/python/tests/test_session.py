@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 import traceback
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -142,3 +143,74 @@ async def test_an_exception_can_be_pickled(api: Api, session: Session) -> None:
     with pytest.raises(ProblemError) as raised:
         await accounts.get_me(session.http)
     assert pickle.loads(pickle.dumps(raised.value)).code == "forbidden"  # noqa: S301 -- our own
+
+
+async def test_the_end_waits_for_a_running_refresh(api: Api) -> None:
+    """A refresh that goes on after its callers were cancelled is finished first, so that its tokens are kept."""
+    async with Session(URL, transport=api.transport) as session:
+        await session.login("ada@example.com", PASSWORD)
+        api.expired = True
+        api.refreshing.clear()
+        call = asyncio.create_task(accounts.get_me(session.http))
+        while not api.calls["refresh"]:
+            await asyncio.sleep(0)
+        call.cancel()
+        asyncio.get_running_loop().call_soon(api.refreshing.set)
+    assert session.credentials.refresh_token == "refresh-2"
+
+
+async def test_a_request_is_not_repeated_for_another_login(api: Api, session: Session) -> None:
+    """A request that was refused before a new login, maybe of another account, is not sent with its token."""
+    api.expired = True
+    api.refreshing.clear()
+    call = asyncio.create_task(accounts.get_me(session.http))
+    while not api.calls["refresh"]:
+        await asyncio.sleep(0)
+    await session.login("bob@example.com", PASSWORD)
+    api.refreshing.set()
+    with pytest.raises(Unauthenticated, match="invalid_token"):
+        await call
+    assert api.calls["me"] == 1
+
+
+async def test_a_login_during_a_logout_is_kept(api: Api, session: Session) -> None:
+    """A logout ends the session that there was when it was called."""
+    api.answering_logouts.clear()
+    logout = asyncio.create_task(session.logout())
+    while not api.calls["logout"]:
+        await asyncio.sleep(0)
+    login = asyncio.create_task(session.login("bob@example.com", PASSWORD))
+    while api.number < 2:
+        await asyncio.sleep(0)
+    api.answering_logouts.set()
+    await asyncio.gather(logout, login)
+    assert session.credentials.refresh_token == "refresh-2"
+
+
+async def test_a_body_that_can_be_read_once_is_not_repeated(api: Api, session: Session) -> None:
+    """A streamed request gets its refusal, and the next request has a new access token."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    api.expired = True
+    assert (await session.http.put("/api/v1/files/upload", content=body())).status_code == 401
+    assert (await session.http.put("/api/v1/files/upload", content=body())).status_code == 200
+    assert (api.calls["upload"], api.calls["refresh"]) == (2, 1)
+
+
+async def test_another_host_gets_no_token(api: Api, session: Session) -> None:
+    """Requests to an absolute address of another origin have no access token, and cause no refresh."""
+    api.expired = True
+    assert (await session.http.get("https://other.example.com/me")).status_code == 401
+    assert (await session.http.get("http://api.example.com/me")).status_code == 401
+    assert api.authorizations == [None, None]
+    assert (api.calls["refresh"], api.calls["me"]) == (0, 2)
+
+
+@pytest.mark.parametrize("status", [502, 504])
+async def test_a_refresh_whose_answer_a_gateway_lost_is_sent_again(api: Api, session: Session, status: int) -> None:
+    """A gateway that got no answer from the API does not tell whether the refresh token was replaced."""
+    api.answers["refresh"] = [httpx.Response(status)]
+    await session.refresh()
+    assert (session.credentials.refresh_token, api.calls["refresh"]) == ("refresh-2", 2)

@@ -12,11 +12,13 @@ from tequipy_client.backoff import Backoff, BackoffTransport
 from tequipy_client.contract.api import accounts_and_sessions as accounts
 from tequipy_client.contract.models import LoginBody, ReauthenticateBody, RefreshTokenBody, Tokens
 from tequipy_client.contract.types import UNSET
-from tequipy_client.problems import Problem, SessionEnded, Unauthenticated, problem_of
+from tequipy_client.problems import Problem, ProblemError, SessionEnded, Unauthenticated, problem_of
 
 DELIVERY: Final = "body"
 REFUSED_TOKEN = frozenset({"invalid_token", "unauthenticated"})
 """Codes of 401 that say that there is no good access token; the others concern what the request contains."""
+LOST_ANSWER = frozenset({502, 504})
+"""Statuses of a gateway that got no answer from the API, which may have had the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,9 @@ class Session:
         transport = transport or httpx.AsyncHTTPTransport()
         backoff = backoff or Backoff()
         once = BackoffTransport(transport, backoff)
-        self.http = httpx.AsyncClient(base_url=url, auth=_BearerAuth(self), transport=once, timeout=timeout)
-        """Sends requests with the access token, if there is one."""
+        self._auth = _BearerAuth(self, httpx.URL(url))
+        self.http = httpx.AsyncClient(base_url=url, auth=self._auth, transport=once, timeout=timeout)
+        """Sends requests with the access token, if there is one; not to other hosts."""
         # Without the access token. A refresh may be repeated: within a minute the API gives the same successor again.
         repeating = BackoffTransport(transport, backoff, all_methods=True)
         self._plain = httpx.AsyncClient(base_url=url, transport=once, timeout=timeout)
@@ -68,7 +71,9 @@ class Session:
         """Log in; raises `Unauthenticated` with code `invalid_credentials`, or `RateLimited` while that is refused."""
         device_token = self._credentials.device_token
         body = LoginBody(email=email, password=password, token_delivery=DELIVERY, device_token=device_token or UNSET)
-        self._store(await accounts.login(self._plain, body=body))
+        tokens = await accounts.login(self._plain, body=body)
+        self._auth.logins += 1
+        self._store(tokens)
 
     async def reauthenticate(self, password: str) -> None:
         """Prove that the owner is present, for operations that ask for it (`reauth_required`); replaces the tokens."""
@@ -85,9 +90,11 @@ class Session:
 
     async def logout(self) -> None:
         """End the session at the API and forget its tokens, except the device token."""
+        login = self._auth.logins
         if (refresh_token := self._credentials.refresh_token) is not None:
             await accounts.logout(self._plain, body=RefreshTokenBody(refresh_token=refresh_token))
-        self._forget()
+        if self._auth.logins == login:
+            self._forget()
 
     async def access_token(self, refused: str | None) -> str | None:
         """Return an access token other than the refused one, or None without a session; raises `SessionEnded`."""
@@ -117,7 +124,11 @@ class Session:
         try:
             return await accounts.refresh(self._refreshing, body=body)
         except httpx.TransportError:
-            return await accounts.refresh(self._refreshing, body=body)
+            pass
+        except ProblemError as error:
+            if error.status not in LOST_ANSWER:
+                raise
+        return await accounts.refresh(self._refreshing, body=body)
 
     def _finish(self, renewal: asyncio.Task[None]) -> None:
         self._renewal = None
@@ -139,27 +150,45 @@ class Session:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._renewal is not None:
+            await asyncio.wait([self._renewal])  # `credentials` must have the tokens that replace the present ones
         await self.http.aclose()  # closes the transport that all three clients use
         await self._plain.aclose()
         await self._refreshing.aclose()
 
 
 class _BearerAuth(httpx.Auth):
-    """Adds the access token, and repeats a request once with a new one."""
+    """Adds the access token to requests to the API, and repeats a request once with a new one.
 
-    def __init__(self, session: Session) -> None:
+    A request of an earlier login is not repeated, because the account may be another one; nor one whose body can be
+    read once only.
+    """
+
+    def __init__(self, session: Session, api: httpx.URL) -> None:
         self._session = session
+        self._api = api
+        self.logins = 0
+        """The number of logins until now."""
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        token = self._session.credentials.access_token
+        if _origin(request.url) != _origin(self._api):
+            yield request
+            return
+        token, login = self._session.credentials.access_token, self.logins
+        readable_twice = isinstance(request.stream, httpx.ByteStream)
         if token is not None:
             request.headers["Authorization"] = f"Bearer {token}"
         response = yield request
         if response.status_code != httpx.codes.UNAUTHORIZED:
             return
         await response.aread()
-        if problem_of(response).code in REFUSED_TOKEN:
-            renewed = await self._session.access_token(refused=token)
-            if renewed is not None and renewed != token:
-                request.headers["Authorization"] = f"Bearer {renewed}"
-                yield request
+        if problem_of(response).code not in REFUSED_TOKEN or self.logins != login:
+            return
+        renewed = await self._session.access_token(refused=token)
+        if readable_twice and self.logins == login and renewed not in {None, token}:
+            request.headers["Authorization"] = f"Bearer {renewed}"
+            yield request
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
