@@ -32,8 +32,9 @@ export async function sendWithBackoff(
   for (let attempt = 1; attempt < backoff.attempts; attempt += 1) {
     const wait = retryAfterOf(response);
     if (wait === null || wait > left || !mayRepeat(request, response, repeatable)) break;
-    left -= wait;
-    await new Promise((resolve) => setTimeout(resolve, wait * 1000 * (1 + Math.random() * JITTER)));
+    const lengthened = Math.min(wait * (1 + Math.random() * JITTER), left);
+    left -= lengthened;
+    await pause(lengthened * 1000, request.signal);
     response = await send(request.clone());
   }
   return response;
@@ -43,4 +44,16 @@ function mayRepeat(request: Request, response: Response, repeatable: boolean): b
   if (response.status === 429) return true;
   const idempotent = repeatable || IDEMPOTENT.has(request.method) || request.headers.has("Idempotency-Key");
   return response.status === 503 && idempotent;
+}
+
+async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    signal.throwIfAborted();
+    const timer = setTimeout(resolve, milliseconds);
+    const abort = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    signal.addEventListener("abort", abort, { once: true });
+  });
 }

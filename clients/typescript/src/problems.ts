@@ -7,11 +7,14 @@ type Schemas = components["schemas"];
 type CodeOf<T> = T extends { code: infer Code extends string } ? (string extends Code ? never : Code) : never;
 
 /**
- * Why a request was refused; `unexpected_response`: the answer is no problem document, for example that of a proxy.
+ * Why a request was refused; `unexpected_response`: the answer is no problem document of the API, but for example of a proxy.
  *
  * A newer API may send codes that are not among these.
  */
 export type ProblemCode = { [Name in keyof Schemas]: CodeOf<Schemas[Name]> }[keyof Schemas] | "unexpected_response";
+
+/** The beginning of `type` in the problem documents of the API. */
+const TYPE = "urn:tequipy:problem:";
 
 /** A wrong part of the request; `pointer` is a JSON pointer (RFC 6901) into its body, or names a parameter. */
 export interface FieldError {
@@ -81,7 +84,8 @@ async function documentOf(response: Response): Promise<Record<string, unknown>> 
   if (response.headers.get("Content-Type")?.split(";")[0] !== "application/problem+json") return {};
   try {
     const document: unknown = await response.json();
-    return typeof document === "object" && document !== null ? (document as Record<string, unknown>) : {};
+    const known = typeof document === "object" && document !== null && "type" in document;
+    return known && String(document.type).startsWith(TYPE) ? (document as Record<string, unknown>) : {};
   } catch {
     return {};
   }

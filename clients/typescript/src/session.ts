@@ -10,6 +10,8 @@ type Tokens = components["schemas"]["Tokens"];
 
 /** Codes of 401 that say that there is no good access token; the others concern what the request contains. */
 const REFUSED_TOKEN: ReadonlySet<ProblemCode> = new Set(["invalid_token", "unauthenticated"]);
+/** Statuses of a gateway that got no answer from the API, which may have had the request. */
+const LOST_ANSWER: ReadonlySet<number> = new Set([502, 504]);
 /** Milliseconds after which a request that holds the lock of all tabs is given up. */
 const LOCKED_TIMEOUT = 30_000;
 
@@ -27,7 +29,7 @@ export interface SessionOptions {
  * refresh one after another where the browser has the Web Locks API.
  */
 export class Session {
-  /** Sends requests with the access token; throws `ProblemError` for each answer that is no success. */
+  /** Sends requests with the access token; throws `ProblemError` for each answer but success and 304 (without `data`). */
   readonly api: Client<paths>;
   /** Sends the requests that change the cookie, without access token. */
   readonly #cookies: Client<paths>;
@@ -37,6 +39,10 @@ export class Session {
   #accessToken: string | null = null;
   #ended: Problem | null = null;
   #renewal: Promise<void> | null = null;
+  /** The number of logins until now. */
+  #logins = 0;
+  /** Settled when nothing changes the cookie, in a browser without Web Locks. */
+  #idle: Promise<unknown> = Promise.resolve();
 
   constructor({ baseUrl, backoff = DEFAULT_BACKOFF, fetch = (request) => globalThis.fetch(request) }: SessionOptions) {
     this.#send = fetch;
@@ -49,7 +55,9 @@ export class Session {
   /** Log in; throws `ProblemError` with code `invalid_credentials`, or `login_locked` while that is refused. */
   async login(email: string, password: string): Promise<void> {
     await this.#locked(async (signal) => {
-      this.#store(await data(this.#cookies.POST("/api/v1/auth/login", { body: { email, password }, signal })));
+      const tokens = await data(this.#cookies.POST("/api/v1/auth/login", { body: { email, password }, signal }));
+      this.#logins += 1;
+      this.#store(tokens);
     });
   }
 
@@ -73,6 +81,7 @@ export class Session {
         const answer = this.#cookies.POST("/api/v1/auth/reauthenticate", { body: { password }, headers, signal });
         this.#store(await data(answer));
       });
+    if (this.#accessToken === null) await this.refresh();
     try {
       await attempt();
     } catch (error) {
@@ -97,12 +106,14 @@ export class Session {
   }
 
   async #sendAs(request: Request): Promise<Response> {
-    const token = this.#accessToken;
+    const [token, login] = [this.#accessToken, this.#logins];
     let response = await this.#sendWith(request, token);
-    if (response.status === 401 && REFUSED_TOKEN.has((await problemOf(response.clone())).code)) {
+    const refused = response.status === 401 && REFUSED_TOKEN.has((await problemOf(response.clone())).code);
+    // After another login the account may be another one, for which the request is not meant.
+    if (refused && this.#logins === login) {
       if (this.#ended !== null) throw new SessionEnded(this.#ended);
       if (this.#accessToken === token) await this.refresh();
-      if (this.#accessToken !== token) response = await this.#sendWith(request, this.#accessToken);
+      if (this.#accessToken !== token && this.#logins === login) response = await this.#sendWith(request, this.#accessToken);
     }
     return await checked(response);
   }
@@ -124,7 +135,8 @@ export class Session {
     try {
       this.#store(
         await rotate().catch((error: unknown) => {
-          if (error instanceof ProblemError && error.code !== "refresh_superseded") throw error;
+          const mayRepeat = !(error instanceof ProblemError) || LOST_ANSWER.has(error.status);
+          if (!mayRepeat && error.code !== "refresh_superseded") throw error;
           // Another tab has refreshed meanwhile, and the browser has its cookie now; or the answer is lost, and later
           // the cookie would count as stolen.
           return rotate();
@@ -142,7 +154,10 @@ export class Session {
   async #locked<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const run = () => work(AbortSignal.timeout(LOCKED_TIMEOUT));
     const locks = globalThis.navigator?.locks;
-    return locks ? await locks.request(this.#lock, run) : await run();
+    if (locks) return await locks.request(this.#lock, run);
+    const result = this.#idle.then(run);
+    this.#idle = result.catch(() => undefined);
+    return await result;
   }
 
   #store(tokens: Tokens): void {
@@ -157,6 +172,6 @@ export async function data<T>(answer: Promise<{ data?: T }>): Promise<T> {
 }
 
 async function checked(response: Response): Promise<Response> {
-  if (response.ok) return response;
+  if (response.ok || response.status === 304) return response;
   throw new ProblemError(await problemOf(response));
 }

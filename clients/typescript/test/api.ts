@@ -4,7 +4,7 @@ export const PASSWORD = "correct horse battery staple";
 export const EMAIL = "ada@example.com";
 
 export function problem(status: number, code: string, headers: Record<string, string> = {}, more: object = {}): Response {
-  const document = { status, code, detail: `This is ${code}.`, correlation_id: "c-1", ...more };
+  const document = { type: `urn:tequipy:problem:${code}`, status, code, detail: `This is ${code}.`, correlation_id: "c-1", ...more };
   return new Response(JSON.stringify(document), {
     status,
     headers: { "Content-Type": "application/problem+json", ...headers },
@@ -16,6 +16,8 @@ export class Api {
   readonly calls: Record<string, number> = {};
   readonly requests: Request[] = [];
   readonly answers: Record<string, Response[]> = {};
+  /** Requests to these paths are answered when the promise is settled. */
+  readonly held: Record<string, Promise<unknown>> = {};
   number = 0;
   expired = false;
   cookie = false;
@@ -25,6 +27,7 @@ export class Api {
     this.calls[path] = (this.calls[path] ?? 0) + 1;
     this.requests.push(request.clone());
     await new Promise((resolve) => setImmediate(resolve)); // so that concurrent requests overlap
+    await this.held[path];
     const answer = this.answers[path]?.shift();
     if (answer) return answer;
     const authorized = request.headers.get("Authorization") === `Bearer access-${this.number}` && !this.expired;

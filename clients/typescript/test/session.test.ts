@@ -187,6 +187,11 @@ test("a problem has all its members, and another answer is an error too", async 
     return true;
   });
   await assert.rejects(me(session), { status: 502, code: "unexpected_response" });
+  api.answers["me"] = [problem(502, "failed", {}, { type: "about:blank", errors: { email: ["is no address"] } })];
+  await assert.rejects(me(session), (error: ProblemError) => {
+    assert.deepEqual([error.code, error.problem.errors], ["unexpected_response", []]);
+    return true;
+  });
 });
 
 test("no token or password is shown", async () => {
@@ -197,4 +202,86 @@ test("no token or password is shown", async () => {
   const error: unknown = await me(session).catch((reason: unknown) => reason);
   const shown = inspect(session, { depth: 9, showHidden: true }) + inspect(error, { depth: 9 }) + JSON.stringify(session);
   assert.doesNotMatch(shown, /access-|correct horse/);
+});
+
+test("a login waits for a running refresh, also without Web Locks", async () => {
+  const api = new Api();
+  const session = await loggedIn(api);
+  let answer = () => {};
+  api.held["refresh"] = new Promise<void>((resolve) => (answer = resolve));
+  const refresh = session.refresh();
+  const login = session.login("bob@example.com", PASSWORD);
+  for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual([api.calls["refresh"], api.calls["login"]], [1, 1]);
+  answer();
+  await Promise.all([refresh, login]);
+  assert.equal((await me(session)).email, EMAIL);
+  assert.equal(api.calls["me"], 1);
+});
+
+test("a request that was refused before a login is not sent for the account of the login", async () => {
+  const api = new Api();
+  const session = await loggedIn(api);
+  let answer = () => {};
+  api.held["me"] = new Promise<void>((resolve) => (answer = resolve));
+  api.expired = true;
+  const call = me(session);
+  await session.login("bob@example.com", PASSWORD);
+  api.answers["me"] = [problem(401, "invalid_token")];
+  answer();
+  await assert.rejects(call, { code: "invalid_token" });
+  assert.deepEqual([api.calls["me"], api.calls["refresh"]], [1, undefined]);
+});
+
+test("an unchanged resource is no refusal", async () => {
+  const api = new Api();
+  const session = await loggedIn(api);
+  const id = "01a21cf7-cb03-72a0-ae3f-aa7c2efcecc6";
+  api.answers[id] = [new Response(null, { status: 304 })];
+  const params = { path: { id }, header: { "If-None-Match": '"1"' } };
+  const { data: user, response } = await session.api.GET("/api/v1/users/{id}", { params });
+  assert.deepEqual([response.status, user], [304, undefined]);
+});
+
+test("an aborted request does not wait for its repetition", async () => {
+  const api = new Api();
+  const session = await loggedIn(api);
+  api.answers["me"] = [problem(429, "rate_limited", { "Retry-After": "9" })];
+  const abort = new AbortController();
+  const call = session.api.GET("/api/v1/auth/me", { signal: abort.signal });
+  while (!api.calls["me"]) await new Promise((resolve) => setImmediate(resolve));
+  setTimeout(() => abort.abort(), 20);
+  const began = performance.now();
+  await assert.rejects(call, { name: "AbortError" });
+  assert.ok(performance.now() - began < 5000);
+  assert.equal(api.calls["me"], 1);
+});
+
+for (const status of [502, 504]) {
+  test(`a refresh whose answer a gateway lost (${status}) is sent again`, async () => {
+    const api = new Api();
+    const session = await loggedIn(api);
+    api.answers["refresh"] = [new Response(null, { status })];
+    await session.refresh();
+    assert.equal(api.calls["refresh"], 2);
+  });
+}
+
+test("a reauthentication without an access token gets one first", async () => {
+  const api = new Api();
+  await loggedIn(api);
+  const session = new Session({ baseUrl: "https://api.example.com", fetch: api.fetch });
+  await session.reauthenticate(PASSWORD);
+  assert.deepEqual([api.calls["refresh"], api.calls["reauthenticate"]], [1, 1]);
+});
+
+test("what is added to a wait at random does not make the waits longer than the bound", async (context) => {
+  const api = new Api();
+  const session = new Session({ baseUrl: "https://api.example.com", backoff: { attempts: 4, maxWait: 9 }, fetch: api.fetch });
+  const found = waits(context);
+  const random = mock.method(Math, "random", () => 1);
+  context.after(() => random.mock.restore());
+  api.answers["me"] = [8, 1].map((seconds) => problem(429, "rate_limited", { "Retry-After": `${seconds}` }));
+  await assert.rejects(me(session), { code: "rate_limited" });
+  assert.deepEqual(found.filter((each) => each >= 1000), [9000]);
 });
