@@ -22,6 +22,8 @@ NULL = {"type": "null"}
 BODY = {"type": "object", "properties": {"name": TEXT}, "required": ["name"], "additionalProperties": False}
 LIMIT = {"name": "limit", "in": "query", "schema": {"type": "integer", "maximum": 200}}
 
+NULLABLE = LIMIT | {"schema": {"anyOf": [LIMIT["schema"], NULL]}}
+
 
 def document(
     sent: Mapping[str, Any] = BODY,
@@ -40,10 +42,20 @@ def document(
     }
 
 
+def with_schemes(*names: str, **operation: Any) -> dict[str, Any]:
+    """Return a contract with two security schemes of these names: a bearer token and a cookie."""
+    schemes = [{"type": "http", "scheme": "bearer"}, {"type": "apiKey", "in": "cookie", "name": "refresh"}]
+    contract = document(**operation)
+    contract["components"]["securitySchemes"] = dict(zip(names, schemes, strict=True))
+    return contract
+
+
 def with_name(schema: Mapping[str, Any]) -> dict[str, Any]:
     return BODY | {"properties": {"name": schema}}
 
 
+A = {"type": "object", "properties": {"of": {"$ref": "#/components/schemas/Received"}}}
+OPEN = {"type": "object"}
 MORE = BODY | {"properties": {"name": TEXT, "age": TEXT}}
 
 
@@ -52,7 +64,33 @@ MORE = BODY | {"properties": {"name": TEXT, "age": TEXT}}
     [
         (document(), document(method="put"), "was removed"),
         (document(), document(status="202"), "the response 200 was removed"),
-        (document(), document(security=[{"AccessToken": []}]), "needs authentication"),
+        (
+            with_schemes("Token", "Cookie"),
+            with_schemes("Token", "Cookie", security=[{"Token": []}]),
+            "needs authentication",
+        ),
+        (
+            with_schemes("Token", "Cookie", security=[{"Token": []}, {"Cookie": []}]),
+            with_schemes("Token", "Cookie", security=[{"Token": []}]),
+            "no longer accepts Cookie",
+        ),
+        (document(operationId="make"), document(operationId="create"), "has operationId create instead of make"),
+        (
+            document(sent=with_name({"type": "integer"})),
+            document(sent=with_name({"type": "integer", "exclusiveMinimum": 0})),
+            "request body, name has exclusiveMinimum 0 instead of none",
+        ),
+        (
+            document(sent=OPEN),
+            document(sent=OPEN | {"additionalProperties": False}),
+            "request body allows no other members",
+        ),
+        (
+            # The second choice must not hide what the first one has found in the schema that both refer to.
+            document(sent={"anyOf": [A, A | {"required": []}]}),
+            document(sent={"anyOf": [A, A | {"required": []}]}, received=BODY | {"required": ["name", "age"]}),
+            "request body, of needs age",
+        ),
         (document(parameters=[LIMIT]), document(), "the query parameter limit was removed"),
         (document(), document(parameters=[LIMIT | {"required": True}]), "the query parameter limit is required"),
         (
@@ -94,7 +132,13 @@ def test_a_change_that_breaks_clients_is_found(old: dict[str, Any], new: dict[st
         (document(), document(sent=MORE)),
         (document(), document(received=MORE)),
         (document(), document(parameters=[LIMIT])),
-        (document(security=[{"AccessToken": []}]), document(security=[{"AccessToken": []}, {}])),
+        (
+            with_schemes("Token", "Cookie", security=[{"Token": []}]),
+            with_schemes("Access", "Refresh", security=[{"Access": []}, {}]),
+        ),
+        (document(parameters=[NULLABLE]), document(parameters=[LIMIT])),
+        (document(sent=with_name({"type": "integer"})), document(sent=with_name({"type": "number"}))),
+        (document(sent=with_name({"type": "integer"})), document(sent=with_name({}))),
         (document(sent=with_name(TEXT | {"enum": ["a"]})), document(sent=with_name(TEXT | {"enum": ["a", "b"]}))),
         (document(sent=with_name(TEXT | {"maxLength": 5})), document(sent=with_name(TEXT | {"maxLength": 9}))),
         (document(received=with_name({"anyOf": [TEXT, NULL]})), document()),
