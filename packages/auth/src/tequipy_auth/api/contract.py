@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from tequipy_auth.api.cookies import REFRESH_COOKIE, cookie_name
 from tequipy_auth.api.schemas import NEW_PASSWORDS
@@ -80,7 +81,7 @@ def wire_contract(app: FastAPI, auth: Auth) -> None:
         }
         policy = auth.policy
         for model, field in NEW_PASSWORDS:
-            components["schemas"][model.__name__]["properties"][field] |= {
+            _schema_of(model, components["schemas"])["properties"][field] |= {
                 "minLength": policy.password_min_length,
                 "maxLength": policy.password_max_length,
                 "description": "Not common, and not the address. The length is that in Unicode normalisation form "
@@ -88,3 +89,10 @@ def wire_contract(app: FastAPI, auth: Auth) -> None:
             }
 
     extend_openapi(app, extend)
+
+
+def _schema_of(model: type[BaseModel], schemas: dict[str, Any]) -> dict[str, Any]:
+    # pydantic puts modules into the names of models if the host has one of the same name.
+    long_name = f"{model.__module__}.{model.__qualname__}".replace(".", "__")
+    schema: dict[str, Any] = schemas[long_name if long_name in schemas else model.__name__]
+    return schema
