@@ -100,7 +100,7 @@ async def test_cors_answers_configured_origins_alone() -> None:
             (
                 "Access-Control-Request-Headers names a header that is not allowed; beside those that need no "
                 "permission (Fetch standard, section 2.2.2) Authorization, Content-Type, Idempotency-Key, If-Match, "
-                "If-None-Match, X-Requested-With, traceparent, X-Correlation-ID are."
+                "If-None-Match, If-Range, Range, X-Requested-With, traceparent, X-Correlation-ID are."
             ),
         ),
     ],

@@ -42,12 +42,15 @@ _CORS_HEADERS: Final = (
     "Idempotency-Key",
     "If-Match",
     "If-None-Match",
+    "If-Range",
+    "Range",
     REQUESTED_WITH_HEADER,
     TRACE_HEADER,
     CORRELATION_HEADER,
 )
 _CORS_EXPOSED: Final = (
     "Content-Disposition",
+    "Content-Range",
     "ETag",
     "Location",
     RATE_LIMIT_HEADER,
