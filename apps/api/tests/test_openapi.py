@@ -128,6 +128,8 @@ def test_conditional_requests_are_documented() -> None:
     for read in (report, content):
         assert ["ETag" in read["responses"][status]["headers"] for status in ("200", "304")] == [True, True]
     assert {"ETag", "Content-Range", "Content-Disposition"} <= content["responses"]["206"]["headers"].keys()
+    assert "Content-Range" in content["responses"]["416"]["headers"]
+    assert "Content-Disposition" in paths["/api/v1/auth/me/export"]["get"]["responses"]["200"]["headers"]
     assert "Location" in paths["/api/v1/reports"]["post"]["responses"]["202"]["headers"]
 
 

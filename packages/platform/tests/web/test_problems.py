@@ -121,9 +121,41 @@ def test_operations_without_a_client_error_have_any_problem() -> None:
     extend_openapi(app, lambda _: None)
     document = app.openapi()
     assert problem_of(document, "4XX")["schema"] == {"$ref": "#/components/schemas/Problem"}
+    shown = problem_of(document, "4XX")["examples"]
+    assert {document["components"]["examples"][code]["value"]["status"] // 100 for code in shown} == {4}
     codes = document["components"]["schemas"]["Problem"]["discriminator"]["mapping"]
     assert {"unavailable", "head_too_large", "method_not_allowed", "internal_error"} <= codes.keys()
     assert list(document["paths"]["/things"]["post"]["responses"]) == ["200", "4XX", "503"]
+
+
+def test_responses_of_the_host_stay() -> None:
+    """A problem is added beside other content of its status, and does not replace a problem of the host's own."""
+    own = {"schema": {"oneOf": [{"$ref": "#/components/schemas/Own"}]}, "examples": {"own": {"value": {}}}}
+    responses: dict[int | str, dict[str, Any]] = {
+        404: {"content": {"application/problem+json": own}},
+        429: {"description": "Too much."},
+    }
+    app = FastAPI()
+    app.add_api_route("/things", lambda: None, methods=["POST"], responses=responses)
+    extend_openapi(app, lambda document: document_problems(document["paths"]["/things"]["post"], TooMany, NotFound))
+    document = app.openapi()
+    assert problem_of(document, "404") == own
+    assert problem_of(document, "429")["schema"] == {"$ref": "#/components/schemas/RateLimitedProblem"}
+    assert document["paths"]["/things"]["post"]["responses"]["429"]["description"] == "Too much."
+
+
+def test_a_summary_of_the_route_stays() -> None:
+    """The beginning of the description replaces the name of the function, but no summary that the route has."""
+    app = FastAPI()
+
+    def make_thing() -> None:
+        """Make a thing; it is small."""
+
+    app.add_api_route("/things", make_thing, methods=["POST"])
+    app.add_api_route("/things", make_thing, methods=["PUT"], summary="Put it")
+    extend_openapi(app, lambda _: None)
+    operations = app.openapi()["paths"]["/things"]
+    assert [operations[method]["summary"] for method in ("post", "put")] == ["Make a thing", "Put it"]
 
 
 def test_openapi_shows_problems_instead_of_the_frameworks_errors() -> None:

@@ -22,6 +22,7 @@ _NAME: Final = {
 }
 _TAG: Final = {"ETag": {"description": "The SHA-256 of the whole object.", "schema": {"type": "string"}}}
 _PART: Final = {"Content-Range": {"description": "The bytes that are sent.", "schema": {"type": "string"}}}
+_SIZE: Final = {"Content-Range": {"description": "The number of bytes, as `bytes */86`.", "schema": {"type": "string"}}}
 
 
 def _header(name: str, description: str) -> dict[str, Any]:
@@ -79,6 +80,8 @@ async def object_response(
 
 def object_responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
     """Return what a route that returns an `object_response` adds to its `responses=`."""
+    refusals = problem_responses(RangeNotSatisfiable)
+    refusals[status.HTTP_416_RANGE_NOT_SATISFIABLE]["headers"] = _SIZE
     content = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
     return {
         status.HTTP_200_OK: {"description": "The whole object.", "content": content, "headers": _TAG | _NAME},
@@ -88,7 +91,7 @@ def object_responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
             "headers": _TAG | _NAME | _PART,
         },
         status.HTTP_304_NOT_MODIFIED: {"description": "`If-None-Match` names the present entity tag.", "headers": _TAG},
-        **problem_responses(RangeNotSatisfiable),
+        **refusals,
     }
 
 

@@ -33,7 +33,8 @@ def extend_openapi(app: FastAPI, extend: Callable[[dict[str, Any]], None]) -> No
     """Let `extend` change the OpenAPI document of `app`, after the functions that were passed earlier.
 
     When all have changed it, the schemas of problems become components of the document, and each operation gets a
-    summary (the beginning of its description), its security, and the header fields of all responses.
+    summary (the beginning of its description, unless the route has one), its security, and the header fields of all
+    responses.
     """
     if not hasattr(app.state, "openapi_extensions"):
         app.state.openapi_extensions = []
@@ -66,8 +67,9 @@ def _extend_with(app: FastAPI, extensions: list[Callable[[dict[str, Any]], None]
 
 
 def _complete(document: dict[str, Any], operation: dict[str, Any]) -> None:
-    if description := operation.get("description"):
-        # FastAPI's own summary is the name of the function.
+    summary, description = operation["summary"], operation.get("description")
+    if description and operation["operationId"].lower().startswith(re.sub(r"\W", "_", summary.lower())):
+        # FastAPI's own summary is the name of the function, with which the id begins.
         operation["summary"] = re.split(r"[;:.]\s|[;:.]$", description, maxsplit=1)[0].replace("\n", " ")
     operation.setdefault("security", [])  # no scheme: the operation is public
     operation["responses"] = dict(sorted(operation["responses"].items()))

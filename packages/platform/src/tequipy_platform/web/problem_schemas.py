@@ -48,13 +48,16 @@ def problem_responses(*errors: type[DomainError]) -> dict[int | str, dict[str, A
 def document_problems(operation: dict[str, Any], *errors: type[DomainError]) -> None:
     """Add errors to an operation of an OpenAPI document, beside those that it documents for the same status.
 
-    For functions that `extend_openapi` calls.
+    Problems with a schema of the host's own stay as they are. For functions that `extend_openapi` calls.
     """
     for status, added in problem_responses(*errors).items():
         response = operation["responses"].setdefault(str(status), added)
         if response is added:
             continue
-        known, more = (each["content"][PROBLEM_MEDIA_TYPE] for each in (response, added))
+        more = added["content"][PROBLEM_MEDIA_TYPE]
+        known = response.setdefault("content", {}).setdefault(PROBLEM_MEDIA_TYPE, more)
+        if known is more or not _is_unnamed(known):
+            continue
         names = {schema["title"] for schema in known["schema"]["oneOf"]}
         new = [schema for schema in more["schema"]["oneOf"] if schema["title"] not in names]
         if new:
@@ -73,7 +76,7 @@ def name_problems(document: dict[str, Any]) -> None:
     """
     components = document.setdefault("components", {})
     schemas, examples = components.setdefault("schemas", {}), components.setdefault("examples", {})
-    _document_other_errors(document)
+    _document_other_errors(document, examples)
     for operation, status, problem in _problems_of(document):
         codes = sorted(problem["examples"])
         for schema in problem["schema"]["oneOf"]:
@@ -87,20 +90,20 @@ def name_problems(document: dict[str, Any]) -> None:
         problem["schema"] = _reference(name)
     for error in _GENERAL:
         schemas.setdefault(_name(error.code), _schema(error))
-        examples.setdefault(error.code, {"value": _example(error)})
-    schemas["Problem"] = _union("Problem", sorted(examples))
+    schemas["Problem"] = _union("Problem", sorted({*examples, *(error.code for error in _GENERAL)}))
     components["schemas"] = dict(sorted(schemas.items()))
     components["examples"] = dict(sorted(examples.items()))
 
 
-def _document_other_errors(document: dict[str, Any]) -> None:
+def _document_other_errors(document: dict[str, Any], examples: dict[str, Any]) -> None:
     """Add the response `4XX` with any `Problem` to operations that document no client error."""
-    codes = sorted(error.code for error in _GENERAL)
+    errors = {error.code: error for error in _GENERAL if status_of(error) < HTTPStatus.INTERNAL_SERVER_ERROR}
     for operation in operations_of(document):
         if not any(status.startswith("4") for status in operation["responses"]):
+            examples.update({code: {"value": _example(error)} for code, error in errors.items()})
             operation["responses"]["4XX"] = {
                 "description": "An error that every route can have, such as too large a head.",
-                "content": {PROBLEM_MEDIA_TYPE: {"schema": _reference("Problem"), "examples": _references(codes)}},
+                "content": {PROBLEM_MEDIA_TYPE: {"schema": _reference("Problem"), "examples": _references([*errors])}},
             }
 
 
@@ -123,8 +126,14 @@ def _problems_of(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str
     for operation in operations_of(document):
         for status, response in operation["responses"].items():
             problem = response.get("content", {}).get(PROBLEM_MEDIA_TYPE, {})
-            if "oneOf" in problem.get("schema", {}):
+            if _is_unnamed(problem):
                 yield operation, status, problem
+
+
+def _is_unnamed(problem: dict[str, Any]) -> bool:
+    """Return whether this is the content that `problem_responses` has made, and not one of the host's own."""
+    schemas = problem.get("schema", {}).get("oneOf", ())
+    return "examples" in problem and any(schemas) and all("title" in each for each in schemas)
 
 
 def _schema(error: type[DomainError]) -> dict[str, Any]:

@@ -22,8 +22,11 @@ from tequipy_platform.web import BODY_PROBLEMS, PageParameters, problem_response
 
 router = APIRouter()
 
-EXPORT_EXAMPLE: Final[dict[int | str, dict[str, Any]]] = {
+EXPORT_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
     status.HTTP_200_OK: {
+        "headers": {
+            "Content-Disposition": {"description": "The name of the file (RFC 6266).", "schema": {"type": "string"}}
+        },
         "content": {
             "application/json": {
                 "examples": {
@@ -40,7 +43,7 @@ EXPORT_EXAMPLE: Final[dict[int | str, dict[str, Any]]] = {
                     }
                 }
             }
-        }
+        },
     }
 }
 
@@ -71,7 +74,7 @@ async def list_my_events(auth: CurrentAuth, principal: CurrentPrincipal, page: P
 @router.get(
     "/me/export",
     response_model=dict[str, JsonValue],
-    responses=EXPORT_EXAMPLE | problem_responses(*CALLER_PROBLEMS),
+    responses=EXPORT_RESPONSE | problem_responses(*CALLER_PROBLEMS),
 )
 async def export_me(auth: CurrentAuth, principal: CurrentPrincipal) -> Response:
     """Return everything that is held about the caller's account, with one member for each kind of data."""
