@@ -104,7 +104,7 @@ release: sync ## set the version of all packages: make release VERSION=0.2.0
 
 clean: ## remove the environment, the caches and the local stack's data
 	@test ! -e .dev/lock || flock --nonblock .dev/lock true || { echo "a stack runs on .dev: stop it first" >&2; exit 1; }
-	rm -rf .dev .venv */*/.venv docs/reference/generated benchmarks/peers/environment/.venv clients/typescript/node_modules .uv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf .dev .venv */*/.venv docs/reference/generated benchmarks/peers/environment/.venv clients/typescript/node_modules clients/typescript/build clients/typescript/dist .ci/contract/node_modules .uv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 sync: $(UV)
