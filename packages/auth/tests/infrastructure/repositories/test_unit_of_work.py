@@ -1,11 +1,14 @@
 """The unit of work: what a commit stores and an error rolls back, with memory and PostgreSQL."""
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import QueuePool, text
+from sqlalchemy.exc import DBAPIError
 
-from tequipy_auth import AuthUnitOfWork, Client, Session
+from tequipy_auth import AuditAction, AuditEvent, AuthUnitOfWork, Client, Session
 from tequipy_auth.infrastructure.repositories import SqlAuthUnitOfWork
 from tequipy_auth.testing import MemoryAuthUnitOfWork
+from tequipy_platform.database import Database
+from tequipy_platform.testing import FrozenClock
 
 from .entities import NOW, VERIFY, Work, make_refresh_token, make_registration, make_session, make_user, new_id
 
@@ -60,6 +63,24 @@ async def test_an_error_rolls_everything_back(work: Work) -> None:
         assert await unit.users.get(user.id) is None
         assert await unit.registrations.get(registration.id) is None
         assert not await outbox_tasks(unit)
+
+
+async def test_an_audit_event_that_cannot_be_stored_rolls_everything_back(database: Database) -> None:
+    """Nothing is stored without its audit event, and the connection is in the pool again."""
+    unit, user = SqlAuthUnitOfWork(database, FrozenClock(), new_id), make_user()
+
+    async def fail() -> None:
+        async with unit:
+            await unit.users.add(user)
+            unit.audit.record(AuditEvent(AuditAction.LOGIN_OK, reason="\0"))  # PostgreSQL refuses the character
+
+    with pytest.raises(DBAPIError):
+        await fail()
+    pool = database.engine.pool
+    assert isinstance(pool, QueuePool)
+    assert pool.checkedout() == 0
+    async with SqlAuthUnitOfWork(database, FrozenClock(), new_id) as later:
+        assert await later.users.get(user.id) is None
 
 
 async def test_a_commit_stores_the_outbox_too(work: Work) -> None:

@@ -71,7 +71,11 @@ class SqlTransaction:
     async def _finish(self, *, commit: bool) -> None:
         async with self.session:  # closing rolls back uncommitted changes
             if commit:
+                await self._before_commit()
                 await self.session.commit()
+
+    async def _before_commit(self) -> None:
+        """Write what a subclass has collected in the block; an error rolls back."""
 
 
 async def _run_to_end(work: Coroutine[Any, Any, None]) -> None:

@@ -39,7 +39,5 @@ class SqlAuthUnitOfWork(SqlUnitOfWork, AuthUnitOfWork):
         self.signing_keys = SqlSigningKeys(session)
         self.roles = SqlRoles(session)
 
-    async def _finish(self, *, commit: bool) -> None:
-        if commit:
-            await self.audit.write()
-        await super()._finish(commit=commit)
+    async def _before_commit(self) -> None:
+        await self.audit.write()
