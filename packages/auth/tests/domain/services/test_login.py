@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -255,10 +256,24 @@ async def test_a_login_waits_for_its_turn(
 ) -> None:
     """A login that waits too long for others is unavailable and is not counted; a later one succeeds."""
     monkeypatch.setattr(login, "ADMISSION_SECONDS", 0.01)
-    for _ in range(ADMITTED):
-        await auth.login._admitted.acquire()
-    with pytest.raises(Unavailable):
-        await log_in(auth)
-    assert work.attempts.rows == {}
-    auth.login._admitted.release()
+    async with AsyncExitStack() as others:
+        for _ in range(ADMITTED):
+            await others.enter_async_context(auth.login._admission())
+        with pytest.raises(Unavailable):
+            await log_in(auth)
+        assert work.attempts.rows == {}
     await log_in(auth)
+
+
+async def test_logins_take_turns_in_any_event_loop(auth: Auth) -> None:
+    """After logins have waited in one event loop, others wait in another one."""
+
+    async def enter() -> None:
+        async with auth.login._admission():
+            await asyncio.sleep(0)
+
+    async def crowd() -> None:
+        await asyncio.gather(*(enter() for _ in range(ADMITTED + 1)))
+
+    await crowd()
+    await asyncio.to_thread(asyncio.run, crowd())

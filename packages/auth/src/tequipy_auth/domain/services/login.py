@@ -55,7 +55,8 @@ class LoginService:
         self._policy = policy
         self._clock = clock
         self._operations = operations
-        self._admitted = asyncio.Semaphore(ADMITTED)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._places = asyncio.Semaphore(ADMITTED)
 
     @counted("login")
     async def with_password(self, *, email: str, password: str, client: Client) -> TokenPair:
@@ -117,15 +118,19 @@ class LoginService:
         A burst of logins would otherwise fill each turn of the event loop and the connection pool, although hashes are
         what limits logins. Raises `Unavailable` after `ADMISSION_SECONDS`.
         """
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:  # a semaphore that has been waited for belongs to one event loop
+            self._loop, self._places = loop, asyncio.Semaphore(ADMITTED)
+        places = self._places
         try:
             async with asyncio.timeout(ADMISSION_SECONDS):
-                await self._admitted.acquire()
+                await places.acquire()
         except TimeoutError as error:
             raise Unavailable from error
         try:
             yield
         finally:
-            self._admitted.release()
+            places.release()
 
     async def _begin(self, verified: VerifiedAttempt, client: Client, *, replaces: Session | None = None) -> TokenPair:
         """Begin a session after a correct password, whatever the way in."""
