@@ -31,8 +31,10 @@ def _origins(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _origin(text: str) -> str:
-    # `*` is refused in each place: with credentials it would give every page access to every account.
-    if set("/?#@*\\") & set(text.partition("://")[2]):
+    # Parsers of URLs also accept `https:example.com` and `%2A`. `*` is refused in each place: with credentials it would
+    # give every page access to every account.
+    _, separator, rest = text.partition("://")
+    if not separator or set("/?#@*%\\") & set(rest):
         raise ValueError(text)
     return origin_of(text)
 
