@@ -37,6 +37,13 @@ def test_each_route_of_a_link_is_in_the_contract() -> None:
     assert [route for route in listed if f'"/api/v1/auth{route}"' not in contract] == []
 
 
+def test_the_example_shows_the_login_after_the_codes_of_the_page() -> None:
+    """After each code of a refused refresh that the page lists for it, the example shows the login."""
+    rows = re.findall(r"^\| (`refresh_.*?) \| .* \| shows the login \|$", PAGE, flags=re.MULTILINE)
+    (ended,) = re.findall(r"ENDED = \[(.*?)\]", SOURCES["session.js"])
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(re.findall(r'"(\w+)"', ended))
+
+
 def test_the_ports_of_development_servers_are_those_of_the_stack() -> None:
     """The page lists the ports that `make dev` allows."""
     *others, last = USUAL_PORTS

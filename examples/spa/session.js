@@ -5,6 +5,9 @@ const { api } = await (await fetch("/config.json")).json();
 const otherTabs = new BroadcastChannel("session");
 let access = null; // {token, expires}
 
+// The codes after which there is no session: log in again.
+const ENDED = ["refresh_missing", "refresh_expired", "refresh_invalid", "refresh_reused", "session_revoked"];
+
 export class Problem extends Error {
   constructor(status, document) {
     super(document?.detail ?? `The API answered with status ${status}.`);
@@ -49,7 +52,7 @@ export function refresh() {
         // Another tab or window was ahead, and the cookie is its newer one by now.
         if (error.code === "refresh_superseded" && tries > 1) continue;
         access = null;
-        if (["refresh_missing", "refresh_expired", "refresh_invalid", "session_revoked"].includes(error.code)) return null;
+        if (ENDED.includes(error.code)) return null;
         throw error;
       }
     }
