@@ -37,11 +37,8 @@ class Sessions(ABC):
         """Revoke all sessions of an account except `keep`; return the ids of those that were not already revoked."""
 
     @abstractmethod
-    async def live_of(self, user_id: UUID, *, at: datetime, beyond: int = 0) -> Sequence[Session]:
-        """Return the sessions of an account that are neither revoked nor expired, the latest login first.
-
-        The first `beyond` sessions are left out.
-        """
+    async def live_of(self, user_id: UUID, *, at: datetime) -> Sequence[Session]:
+        """Return the sessions of an account that are neither revoked nor expired, the latest login first."""
 
     @abstractmethod
     async def all_of(self, user_id: UUID) -> Sequence[Session]:

@@ -181,7 +181,7 @@ class SqlSessions(Repository, Sessions):
         )
         return list(ended)
 
-    async def live_of(self, user_id: UUID, *, at: datetime, beyond: int = 0) -> Sequence[Session]:
+    async def live_of(self, user_id: UUID, *, at: datetime) -> Sequence[Session]:
         """Select the live sessions of an account."""
         rows = await self._session.scalars(
             select(SessionRow)
@@ -192,7 +192,6 @@ class SqlSessions(Repository, Sessions):
                 SessionRow.absolute_expires_at > at,
             )
             .order_by(SessionRow.created_at.desc(), SessionRow.id.desc())
-            .offset(beyond)
             .execution_options(populate_existing=True)
         )
         return [session_of(row) for row in rows]

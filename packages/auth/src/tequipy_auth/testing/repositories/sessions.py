@@ -52,11 +52,11 @@ class MemorySessions(Sessions):
         theirs = [row.id for row in self.rows.values() if row.user_id == user_id and row.id != keep]
         return [session_id for session_id in theirs if await self.revoke(session_id, at=at, reason=reason)]
 
-    async def live_of(self, user_id: UUID, *, at: datetime, beyond: int = 0) -> Sequence[Session]:
+    async def live_of(self, user_id: UUID, *, at: datetime) -> Sequence[Session]:
         """Return the live sessions of an account."""
         theirs = [row for row in self.rows.values() if row.user_id == user_id]
         live = [row for row in theirs if row.revoked_at is None and row.expires_at > at]
-        return sorted(live, key=lambda row: (row.created_at, row.id), reverse=True)[beyond:]
+        return sorted(live, key=lambda row: (row.created_at, row.id), reverse=True)
 
     async def all_of(self, user_id: UUID) -> Sequence[Session]:
         """Return the sessions of an account."""
