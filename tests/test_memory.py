@@ -16,7 +16,7 @@ GROWTH = 1.05
 @pytest.mark.parametrize(
     "seconds",
     [
-        pytest.param(30, id="short", marks=[pytest.mark.quick, pytest.mark.timeout(300)]),
+        pytest.param(30, id="short", marks=pytest.mark.timeout(300)),
         pytest.param(600, id="long", marks=pytest.mark.timeout(1200)),
     ],
 )

@@ -16,7 +16,7 @@ from .public_modules import PACKAGES, ROOT, public_modules
 MAKE = shutil.which("make") or "make"
 ASSETS = {"script": "src", "img": "src", "link": "href", "source": "src", "iframe": "src", "video": "src"}
 
-pytestmark = [pytest.mark.prove, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.prove, pytest.mark.quick, pytest.mark.timeout(900)]
 
 
 class Page(HTMLParser):

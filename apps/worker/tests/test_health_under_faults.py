@@ -39,9 +39,7 @@ def hang_main_thread(worker: psutil.Process) -> Callable[[], None]:
     return lambda: None
 
 
-@pytest.mark.parametrize(
-    "hang", [freeze_parent, pytest.param(freeze_children, marks=pytest.mark.quick), hang_main_thread]
-)
+@pytest.mark.parametrize("hang", [freeze_parent, freeze_children, hang_main_thread])
 def test_a_worker_that_stands_still_is_red(hang: Callable[[psutil.Process], Callable[[], None]], shell: Shell) -> None:
     """A worker whose parent or children are stopped, or whose main thread hangs, is red; green when they continue."""
     process = shell.start("worker", "run")

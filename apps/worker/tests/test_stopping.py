@@ -87,7 +87,7 @@ async def test_a_hard_stop_hands_tasks_back_at_once(signals: list[Signals], shel
 @pytest.mark.prove
 @pytest.mark.parametrize(
     ("seconds", "finished"),
-    [pytest.param(5, True, id="short"), pytest.param(60, False, id="long", marks=pytest.mark.quick)],
+    [pytest.param(5, True, id="short", marks=pytest.mark.quick), pytest.param(60, False, id="long")],
 )
 async def test_a_stopping_worker_finishes_short_tasks_and_hands_long_ones_back(
     seconds: float, finished: bool, shell: Shell

@@ -228,7 +228,6 @@ def test_processes_recover_from_each_refusal(refusal: Refusal) -> None:
 
 
 @pytest.mark.prove
-@pytest.mark.quick
 @pytest.mark.parametrize("fault", SEARCHES, ids=lambda fault: fault.__name__)
 def test_the_search_finds_each_fault(fault: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without one of the mechanisms, the search finds a broken promise."""
