@@ -54,8 +54,9 @@ def test_a_decision_has_the_required_form(number: str) -> None:
 
 
 def test_the_index_lists_every_decision_once() -> None:
-    """The index lists each decision by number, file and title, and no two have the same number."""
-    assert len(ADRS) == len(list(DOCS.glob("adr/[0-9]*.md")))
+    """The index lists each decision by number, file and title, and the numbers have no gap."""
+    assert len(ADRS) == len(list(DOCS.glob("adr/[0-9]*.md"))), "two decisions have the same number"
+    assert list(ADRS) == [f"{number:04}" for number in range(1, len(ADRS) + 1)]
     titles = [path.read_text().partition("\n")[0].removeprefix(f"# {number}. ") for number, path in ADRS.items()]
     rows = re.findall(r"^\| \[(\d{4})\]\((.+?)\) \| (.+?) \|", INDEX.read_text(), flags=re.MULTILINE)
     assert rows == [(number, path.name, title) for (number, path), title in zip(ADRS.items(), titles, strict=True)]
